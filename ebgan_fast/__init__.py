@@ -1,0 +1,34 @@
+"""Fused kernels for Energy-Based GAN training (Zhao, Mathieu, LeCun 2016, arXiv:1609.03126).
+
+`ebgan_fast.functional` holds the ops as functions, also reachable from here, `ebgan_fast.nn` as Modules.
+`use_backend` and `backends` choose and explain what runs them.
+"""
+
+# Before anything of ours: the extension's OpenMP then binds to torch's runtime and obeys torch.set_num_threads.
+import torch  # noqa: F401  isort: skip
+
+from . import functional, nn
+from .functional import (
+    discriminator_loss,
+    generator_loss,
+    hinge_margin_loss,
+    pulling_away_term,
+    reconstruction_energy,
+)
+from .ops.backends import BackendStatus, backends, use_backend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendStatus",
+    "__version__",
+    "backends",
+    "discriminator_loss",
+    "functional",
+    "generator_loss",
+    "hinge_margin_loss",
+    "nn",
+    "pulling_away_term",
+    "reconstruction_energy",
+    "use_backend",
+]

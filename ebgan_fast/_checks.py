@@ -1,0 +1,83 @@
+"""What the public functions accept, said in errors that give what came, what was expected, and the way out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+NORMS = ("mse", "sse", "l2")
+
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_norm(norm: str) -> None:
+    if norm not in NORMS:
+        raise ValueError(f"norm: got {norm!r}, expected one of {', '.join(map(repr, NORMS))}")
+
+
+def check_batch(name: str, batch: Tensor) -> None:
+    """A floating-point, dense, ordinary tensor of at least one dimension, samples of at least one element."""
+    if not isinstance(batch, Tensor):
+        raise TypeError(f"{name}: got {type(batch).__name__}, expected a torch.Tensor")
+    if hasattr(batch, "full_tensor"):
+        raise TypeError(
+            f"{name}: got a DTensor, expected a local tensor. Pass {name}.to_local() (and process_group= for a "
+            f"pulling-away term over all ranks) or {name}.full_tensor()"
+        )
+    if batch.dtype not in FLOATING:
+        raise TypeError(f"{name}: got {batch.dtype}, expected float64, float32, bfloat16 or float16 (convert with .to())")
+    if batch.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {batch.layout}, expected a dense tensor (convert with .to_dense())")
+    if batch.dim() == 0:
+        raise ValueError(f"{name}: got a 0-d tensor, expected [N, ...] with the samples along dimension 0")
+    if batch.dim() > 1 and 0 in batch.shape[1:]:
+        raise ValueError(f"{name}: got shape {tuple(batch.shape)}, expected samples of at least one element")
+
+
+def check_same(name: str, batch: Tensor, other_name: str, other: Tensor) -> None:
+    """Both tensors of a pair have one shape and one device."""
+    if batch.shape != other.shape:
+        raise ValueError(
+            f"{name} and {other_name}: got shapes {tuple(batch.shape)} and {tuple(other.shape)}, expected the same "
+            "(nothing is broadcast)"
+        )
+    check_same_device(name, batch, other_name, other)
+
+
+def check_same_device(name: str, batch: Tensor, other_name: str, other: Tensor) -> None:
+    if batch.device != other.device:
+        raise ValueError(
+            f"{name} and {other_name}: got tensors on {batch.device} and {other.device}, expected one device"
+        )
+
+
+def check_same_batch_size(name: str, batch: Tensor, other_name: str, other: Tensor) -> None:
+    if batch.shape[0] != other.shape[0]:
+        raise ValueError(
+            f"{name} and {other_name}: got batches of {batch.shape[0]} and {other.shape[0]} samples, expected one size"
+        )
+
+
+def check_energies(name: str, energies: Tensor) -> None:
+    check_batch(name, energies)
+    if energies.dim() != 1:
+        raise ValueError(
+            f"{name}: got shape {tuple(energies.shape)}, expected [N]: one energy per sample "
+            "(reconstruction_energy gives them)"
+        )
+
+
+def check_coefficient(name: str, value: Tensor | float) -> None:
+    """A number >= 0, or a 0-d tensor, whose value is not looked at (that would wait for the device)."""
+    if isinstance(value, Tensor):
+        if value.dim() != 0:
+            raise ValueError(f"{name}: got a tensor of shape {tuple(value.shape)}, expected a number or a 0-d tensor")
+        if not value.dtype.is_floating_point:
+            raise TypeError(f"{name}: got a tensor of {value.dtype}, expected a floating-point 0-d tensor")
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a 0-d tensor")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: got {value}, expected a finite number >= 0")

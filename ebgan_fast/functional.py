@@ -1,0 +1,239 @@
+"""The ops of Energy-Based GANs as functions: checked, documented, and run by the fastest backend at hand.
+
+Shapes: N samples of K elements each, in any trailing shape and any layout. Dtypes: float64, float32, bfloat16 and
+float16; a pair of different dtypes is promoted. Sums run in float32 or wider, and energies and losses come out in
+float32 (float64 for float64 inputs), also under autocast. No function writes its inputs or waits for the device.
+
+Equations are those of Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016,
+arXiv:1609.03126).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from . import _checks, distributed
+from .ops import autograd, backends, reference
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = [
+    "discriminator_loss",
+    "generator_loss",
+    "hinge_margin_loss",
+    "pulling_away_term",
+    "reconstruction_energy",
+]
+
+Norm = Literal["mse", "sse", "l2"]
+
+
+def _backend(batch: Tensor) -> str:
+    return "reference" if autograd.needs_reference() else backends.choose(batch.device.type)
+
+
+def _pair(name: str, batch: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The checked pair, in one dtype."""
+    _checks.check_batch(name, batch)
+    _checks.check_batch(other_name, other)
+    _checks.check_same(name, batch, other_name, other)
+    return _one_dtype(batch, other)
+
+
+def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    if batch.dtype == other.dtype:
+        return batch, other
+    dtype = torch.promote_types(batch.dtype, other.dtype)
+    return batch.to(dtype), other.to(dtype)
+
+
+def _tensor(value: Tensor | float, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(like.device)
+    return torch.full((), value, dtype=reference.accumulation_dtype(like.dtype), device=like.device)
+
+
+def _is_trained(coefficient: Tensor | float) -> bool:
+    """A margin or weight that itself asks for a gradient: the reference gives it, the kernels don't."""
+    return isinstance(coefficient, Tensor) and coefficient.requires_grad
+
+
+def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "mse") -> Tensor:
+    """The energy D(x) of each sample: how far the auto-encoder's output is from its input (equation 13).
+
+    Args:
+        recon: [N, ...], the reconstructions Dec(Enc(x)).
+        target: [N, ...], the samples x, of the same shape; for generated samples the gradient must reach it too, so
+            don't detach it in the generator's loss.
+        norm: "mse" mean of the squared differences, "sse" their sum, "l2" the square root of the sum (the paper's
+            energy; its margins 10 to 80 belong to it). The gradient of l2 at energy 0 is 0.
+
+    Returns:
+        [N] energies, float32 (float64 for float64 inputs), in squared or plain pixel units by norm.
+
+    Raises:
+        ValueError: shapes or devices differ, a sample is empty, or the norm is unknown.
+        TypeError: not a dense floating-point tensor.
+    """
+    _checks.check_norm(norm)
+    recon, target = _pair("recon", recon, "target", target)
+    backend = _backend(recon)
+    if backend == "reference":
+        return reference.reconstruction_energy(recon, target, norm)
+    return autograd.ReconstructionEnergy.apply(recon, target, norm, backend)
+
+
+def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float) -> Tensor:
+    """The discriminator's loss over given energies: mean(E_real) + mean([m - E_fake]+) (equation 1).
+
+    The hinge is applied per sample and then averaged, as the paper's expectation asks; the hinge of the mean is a
+    smaller loss (Jensen). At E = m the gradient is 0.
+
+    Args:
+        energy_real: [N] energies of real samples.
+        energy_fake: [M] energies of generated samples; M may differ from N. An empty batch contributes 0.
+        margin: m >= 0 in units of the energy: a number, or a 0-d tensor (a schedule then neither recompiles nor
+            waits for the device; its sign is not checked). A margin that requires a gradient gets one.
+
+    Returns:
+        Scalar loss, float32 (float64 for float64 energies).
+
+    Raises:
+        ValueError: energies that are not [N], devices that differ, or a negative margin.
+        TypeError: not dense floating-point tensors.
+    """
+    _checks.check_energies("energy_real", energy_real)
+    _checks.check_energies("energy_fake", energy_fake)
+    _checks.check_same_device("energy_real", energy_real, "energy_fake", energy_fake)
+    _checks.check_coefficient("margin", margin)
+    energy_real, energy_fake = _one_dtype(energy_real, energy_fake)
+    backend = "reference" if _is_trained(margin) else _backend(energy_real)
+    if backend == "reference":
+        return reference.hinge_margin_loss(energy_real, energy_fake, margin)
+    return autograd.HingeMarginLoss.apply(energy_real, energy_fake, _tensor(margin, energy_real), backend)
+
+
+def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None) -> Tensor:
+    """How alike the codes of a generated batch are: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation 14).
+
+    Args:
+        code: [N, ...], the encoder's output for generated samples, flattened to [N, d]. A row of zeros contributes 0
+            and gets gradient 0.
+        process_group: take the term over the batches of all ranks of this group, each with the same N. Its gradient
+            is that of the global term times the number of ranks, because data-parallel training averages gradients.
+
+    Returns:
+        Scalar in [0, 1], float32 (float64 for float64 codes): 1 for parallel or opposite codes, 0 for orthogonal
+        ones, about 1/d for random ones. 0 for N < 2.
+
+    Raises:
+        ValueError: a code of no elements.
+        TypeError: not a dense floating-point tensor.
+    """
+    _checks.check_batch("code", code)
+    if process_group is not None and process_group.size() > 1:
+        return distributed.pulling_away_term(code, process_group)
+    backend = _backend(code)
+    if backend == "reference":
+        return reference.pulling_away_term(code)
+    return autograd.PullingAwayTerm.apply(code, backend)
+
+
+def discriminator_loss(
+    recon_real: Tensor,
+    real: Tensor,
+    recon_fake: Tensor,
+    fake: Tensor,
+    margin: Tensor | float,
+    *,
+    norm: Norm = "mse",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The discriminator's loss from both batches in one op: energies, per-sample hinge and every gradient (equation 1).
+
+    Args:
+        recon_real: [N, ...] reconstructions of the real samples.
+        real: [N, ...] real samples.
+        recon_fake: [M, ...] reconstructions of the generated samples; M may differ from N.
+        fake: [M, ...] generated samples (detached, when only the discriminator is updated).
+        margin: m >= 0 in units of the energy, a number or a 0-d tensor: see `hinge_margin_loss`.
+        norm: the energy, "mse", "sse" or "l2": see `reconstruction_energy`.
+
+    Returns:
+        (loss, energy_real [N], energy_fake [M]), float32 (float64 for float64 inputs). The energies carry no
+        gradient: they are for logs.
+
+    Raises:
+        ValueError: shapes or devices of a pair differ, a negative margin, or an unknown norm.
+        TypeError: not dense floating-point tensors.
+    """
+    _checks.check_norm(norm)
+    recon_real, real = _pair("recon_real", recon_real, "real", real)
+    recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
+    _checks.check_same_device("recon_real", recon_real, "recon_fake", recon_fake)
+    _checks.check_coefficient("margin", margin)
+    if recon_real.dtype != recon_fake.dtype:
+        recon_real, recon_fake = _one_dtype(recon_real, recon_fake)
+        real, fake = _one_dtype(real, fake)
+    backend = "reference" if _is_trained(margin) else _backend(recon_real)
+    if backend == "reference":
+        return reference.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm)
+    if recon_real.dtype == torch.float16:
+        # The fused op's gradients are for an upstream of 1, where float16 underflows that a GradScaler would save:
+        # apart, each op multiplies by the upstream in float32 before it rounds.
+        energy_real = autograd.ReconstructionEnergy.apply(recon_real, real, norm, backend)
+        energy_fake = autograd.ReconstructionEnergy.apply(recon_fake, fake, norm, backend)
+        loss = autograd.HingeMarginLoss.apply(energy_real, energy_fake, _tensor(margin, real), backend)
+        return loss, energy_real.detach(), energy_fake.detach()
+    return autograd.DiscriminatorLoss.apply(
+        recon_real, real, recon_fake, fake, _tensor(margin, recon_real), norm, backend
+    )
+
+
+def generator_loss(
+    recon_fake: Tensor,
+    fake: Tensor,
+    code: Tensor | None = None,
+    *,
+    pt_weight: Tensor | float = 0.1,
+    norm: Norm = "mse",
+    process_group: ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The generator's loss in one op: mean(E_fake) + pt_weight * PT(code) (equations 2 and 14).
+
+    Args:
+        recon_fake: [N, ...] reconstructions of the generated samples.
+        fake: [N, ...] generated samples, not detached: half of the gradient flows through them as the target.
+        code: [N, ...] the encoder's output for them, or None for a plain EBGAN without the pulling-away term.
+        pt_weight: weight >= 0 of the pulling-away term, a number or a 0-d tensor; the paper uses 0.1.
+        norm: the energy, "mse", "sse" or "l2": see `reconstruction_energy`.
+        process_group: take the pulling-away term over all ranks of this group: see `pulling_away_term`.
+
+    Returns:
+        (loss, energy [N], pulling_away), float32 (float64 for float64 inputs). The last two carry no gradient: they
+        are for logs; pulling_away is 0 without a code.
+
+    Raises:
+        ValueError: shapes, batch sizes or devices differ, a negative weight, or an unknown norm.
+        TypeError: not dense floating-point tensors.
+    """
+    _checks.check_norm(norm)
+    recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
+    _checks.check_coefficient("pt_weight", pt_weight)
+    if code is not None:
+        _checks.check_batch("code", code)
+        _checks.check_same_device("recon_fake", recon_fake, "code", code)
+        _checks.check_same_batch_size("recon_fake", recon_fake, "code", code)
+    backend = "reference" if _is_trained(pt_weight) else _backend(recon_fake)
+    across_ranks = code is not None and process_group is not None and process_group.size() > 1
+    if code is not None and (across_ranks or recon_fake.dtype != code.dtype or code.dtype == torch.float16):
+        energy = reconstruction_energy(recon_fake, fake, norm=norm)
+        pulling_away = pulling_away_term(code, process_group=process_group)
+        loss = energy.sum() / max(energy.shape[0], 1) + pt_weight * pulling_away
+        return loss, energy.detach(), pulling_away.detach()
+    if backend == "reference":
+        return reference.generator_loss(recon_fake, fake, code, pt_weight, norm)
+    return autograd.GeneratorLoss.apply(recon_fake, fake, code, _tensor(pt_weight, recon_fake), norm, backend)

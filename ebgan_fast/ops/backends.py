@@ -1,0 +1,101 @@
+"""Which implementations of the ops exist on this machine, why the others don't, and which one runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
+
+ENVIRONMENT_VARIABLE = "EBGAN_FAST_BACKEND"
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend can run here, and the reason in one line."""
+
+    available: bool
+    reason: str
+
+
+def _cpu_status() -> BackendStatus:
+    try:
+        extension = importlib.import_module("ebgan_fast._C")
+    except ImportError as error:
+        return BackendStatus(False, f"the compiled extension ebgan_fast._C is missing or does not load ({error})")
+    info = extension.build_info()
+    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']}")
+
+
+_NOT_IN_THIS_VERSION = BackendStatus(False, "this version of ebgan_fast holds no kernels for it")
+
+_STATUS: dict[str, BackendStatus] = {
+    "reference": BackendStatus(True, "plain torch on any device"),
+    "cpu": _cpu_status(),
+    "triton": _NOT_IN_THIS_VERSION,
+    "cuda": _NOT_IN_THIS_VERSION,
+}
+
+# A plain global, not a thread-local: autograd runs backward on threads of its own, and torch.compile guards on it.
+_requested: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+
+
+def backends() -> dict[str, BackendStatus]:
+    """For each backend, whether it can run on this machine and why (not)."""
+    return dict(_STATUS)
+
+
+def requested_backend() -> str:
+    """The backend asked for by `use_backend` or the environment variable EBGAN_FAST_BACKEND; "auto" by default."""
+    return _requested
+
+
+def _checked(name: str, source: str) -> str:
+    if name == "auto":
+        return name
+    if name not in _STATUS:
+        raise ValueError(f"{source}: got backend {name!r}, expected one of 'auto', {', '.join(map(repr, _STATUS))}")
+    if not _STATUS[name].available:
+        raise RuntimeError(
+            f"{source}: backend {name!r} cannot run here: {_STATUS[name].reason}. "
+            "Use 'auto' or see ebgan_fast.backends()"
+        )
+    return name
+
+
+@contextlib.contextmanager
+def use_backend(name: BackendName) -> Iterator[None]:
+    """Run every op inside the `with` block on one backend, for the whole process.
+
+    Args:
+        name: "reference", "cpu", "triton", "cuda", or "auto" (the fastest that can run the tensors at hand).
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: that backend cannot run on this machine; the message says why.
+    """
+    global _requested
+    before, _requested = _requested, _checked(name, "use_backend")
+    try:
+        yield
+    finally:
+        _requested = before
+
+
+def choose(device_type: str) -> str:
+    """The backend that runs an op on tensors of this device type.
+
+    Raises:
+        ValueError: the requested backend cannot take tensors of this device, or the environment names no backend.
+    """
+    name = _requested
+    if name == "auto":
+        return "cpu" if device_type == "cpu" and _STATUS["cpu"].available else "reference"
+    if name == "reference":
+        return name
+    _checked(name, ENVIRONMENT_VARIABLE)
+    if name == "cpu" and device_type != "cpu":
+        raise ValueError(f"backend 'cpu': got a tensor on {device_type!r}, expected one on 'cpu' (or use_backend('auto'))")
+    return name

@@ -1,0 +1,89 @@
+"""The terms of Energy-Based GANs as the paper writes them, in plain differentiable torch.
+
+This file is the definition: every other backend is tested against it, evaluated in float64. It is kept short enough to
+check against Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016, arXiv:1609.03126) by eye,
+so it uses none of the closed-form algebra that makes the kernels fast. What the paper leaves open is decided here:
+
+* an l2 energy of 0 has gradient 0, and so has a hinge at E = m;
+* a code of length 0 has cosine 0 with every other code, and gets gradient 0;
+* a batch without samples contributes 0 to a mean, and the pulling-away term of fewer than two codes is 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which sums over values of `dtype` run, and in which energies and losses come out."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _rows(batch: Tensor) -> Tensor:
+    """[N, ...] -> [N, K] in the accumulation dtype; a batch of scalars has K = 1."""
+    wide = batch.to(accumulation_dtype(batch.dtype))
+    return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Square root with derivative 0 at 0; NaN stays NaN."""
+    at_zero = squares == 0
+    return torch.where(at_zero, 0.0, torch.where(at_zero, 1.0, squares).sqrt())
+
+
+def _batch_mean(per_sample: Tensor) -> Tensor:
+    return per_sample.sum() / max(per_sample.shape[0], 1)
+
+
+def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
+    """D(x) = ||Dec(Enc(x)) - x|| per sample (equation 13): [N, ...] and [N, ...] -> [N]."""
+    residual = _rows(recon) - _rows(target)
+    squares = residual.square().sum(1)
+    if norm == "sse":
+        return squares
+    if norm == "mse":
+        return squares / residual.shape[1]
+    return _root(squares)
+
+
+def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float) -> Tensor:
+    """The expectation of L_D = D(x) + [m - D(G(z))]+ (equation 1) over the two batches; the hinge is per sample."""
+    real = energy_real.to(accumulation_dtype(energy_real.dtype))
+    fake = energy_fake.to(accumulation_dtype(energy_fake.dtype))
+    return _batch_mean(real) + _batch_mean(torch.relu(margin - fake))
+
+
+def pulling_away_term(code: Tensor) -> Tensor:
+    """f_PT(S) = 1/(N(N-1)) sum_i sum_{j != i} (S_i.S_j / (|S_i| |S_j|))^2 (equation 14): [N, ...] -> scalar."""
+    rows = _rows(code)
+    n = rows.shape[0]
+    lengths = _root(rows.square().sum(1, keepdim=True))
+    is_zero = lengths == 0
+    unit = torch.where(is_zero, 0.0, rows / torch.where(is_zero, 1.0, lengths))
+    with torch.autocast(code.device.type, enabled=False):  # autocast would run this product in 16 bits
+        cosines = unit @ unit.T
+    itself = torch.eye(n, dtype=torch.bool, device=code.device)
+    return cosines.masked_fill(itself, 0.0).square().sum() / max(n * (n - 1), 1)
+
+
+def discriminator_loss(
+    recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, margin: Tensor | float, norm: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Equation 1 over the energies of both batches -> (loss, energy_real, energy_fake); the energies are detached."""
+    energy_real = reconstruction_energy(recon_real, real, norm)
+    energy_fake = reconstruction_energy(recon_fake, fake, norm)
+    return hinge_margin_loss(energy_real, energy_fake, margin), energy_real.detach(), energy_fake.detach()
+
+
+def generator_loss(
+    recon_fake: Tensor, fake: Tensor, code: Tensor | None, pt_weight: Tensor | float, norm: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L_G = D(G(z)) (equation 2) plus the weighted pulling-away term -> (loss, energy, pulling_away); the last two are
+    detached."""
+    energy = reconstruction_energy(recon_fake, fake, norm)
+    loss = _batch_mean(energy)
+    if code is None:
+        return loss, energy.detach(), energy.new_zeros(())
+    pulling_away = pulling_away_term(code)
+    return loss + pt_weight * pulling_away, energy.detach(), pulling_away.detach()
