@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
-from .ops.reference import accumulation_dtype
+from .ops.reference import accumulation_dtype, without_autocast
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -33,7 +33,7 @@ def _gathered(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
     """(N(N-1) times the term, W) with the gradient 4 (W - (w_i.u_i) u_i) / length_i, from the codes of all ranks."""
     local = unit.shape[0]
     everyone = unit.new_empty((local * group.size(), unit.shape[1]))
-    dist.all_gather_into_tensor(everyone, unit.contiguous(), group=group)
+    dist.all_gather(list(everyone.chunk(group.size())), unit, group=group)
     cosines = everyone @ everyone.T
     cosines.fill_diagonal_(0.0)
     first = group.rank() * local
@@ -55,7 +55,7 @@ class _GlobalPullingAwayTerm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, code: Tensor, group: ProcessGroup) -> Tensor:
         ranks = group.size()
-        with torch.autocast(code.device.type, enabled=False):  # autocast would run the products in 16 bits
+        with without_autocast(code.device):
             unit, inverse = _unit_rows(code)
             count = unit.shape[0] * ranks
             pull = _gathered if count <= unit.shape[1] else _reduced
@@ -69,8 +69,12 @@ class _GlobalPullingAwayTerm(torch.autograd.Function):
         return total / max(pairs, 1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "pulling_away_term with a process group: got create_graph=True, expected a first derivative only; for "
+                "second derivatives leave process_group out"
+            )
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_value).to(ctx.code_dtype), None
 

@@ -11,6 +11,8 @@ so it uses none of the closed-form algebra that makes the kernels fast. What the
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,13 @@ from torch import Tensor
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over values of `dtype` run, and in which energies and losses come out."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Autocast would run matrix products in 16 bits; some devices (meta) have none to switch off."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _rows(batch: Tensor) -> Tensor:
@@ -61,7 +70,7 @@ def pulling_away_term(code: Tensor) -> Tensor:
     lengths = _root(rows.square().sum(1, keepdim=True))
     is_zero = lengths == 0
     unit = torch.where(is_zero, 0.0, rows / torch.where(is_zero, 1.0, lengths))
-    with torch.autocast(code.device.type, enabled=False):  # autocast would run this product in 16 bits
+    with without_autocast(code.device):
         cosines = unit @ unit.T
     itself = torch.eye(n, dtype=torch.bool, device=code.device)
     return cosines.masked_fill(itself, 0.0).square().sum() / max(n * (n - 1), 1)

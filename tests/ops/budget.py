@@ -1,0 +1,53 @@
+"""How far a result may be from the truth: measured, not picked.
+
+The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
+same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value. Where
+the formula takes the difference of larger terms (the pulling-away term's gradient does: it is 0 for parallel codes), the
+units are those of the terms.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ULPS = 4
+
+
+def _rows(values: Tensor) -> Tensor:
+    """[samples, elements]; a scalar is one sample, a vector of energies N samples."""
+    values = values.detach().double()
+    return values.reshape(1, 1) if values.dim() == 0 else values.reshape(values.shape[0], values[:1].numel())
+
+
+def assert_within_budget(got: Tensor, truth: Tensor, eager: Tensor, what: str, terms: Tensor | None = None) -> None:
+    """`terms` [samples]: the size of what cancels in each sample."""
+    assert got.shape == truth.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(truth.shape)}"
+    if got.numel() == 0:
+        return
+    unit = torch.finfo(got.dtype).eps
+    # The smallest step that the dtype can make near zero.
+    floor = torch.finfo(got.dtype).smallest_normal * unit
+    truth_rows = _rows(truth)
+    eager_error = (_rows(eager) - truth_rows).abs().amax(1)
+    error = (_rows(got) - truth_rows).abs().amax(1)
+    size = truth_rows.abs().amax(1)
+    if terms is not None:
+        size = torch.maximum(size, terms)
+    budget = 2 * eager_error + ULPS * (unit * size + floor)
+    worst = int((error - budget).argmax())
+    assert bool((error <= budget).all()), (
+        f"{what}: sample {worst} is off by {error[worst]:.3e}, budget {budget[worst]:.3e} "
+        f"(eager torch is off by {eager_error[worst]:.3e}, size {size[worst]:.3e})"
+    )
+
+
+def pulling_away_terms(code: Tensor) -> Tensor:
+    """[N]: the gradient of row i is 4/(N(N-1)|s_i|) times the difference of two vectors, sum_j cos_ij u_j and
+    (sum_j cos_ij^2) u_i, both with the j = i term u_i; this is the length of the second."""
+    n = code.shape[0]
+    rows = _rows(code)
+    lengths = rows.norm(dim=1)
+    unit = torch.where(lengths[:, None] == 0, 0.0, rows / lengths[:, None])
+    radial = (unit @ unit.T).square().sum(1)
+    return torch.where(lengths == 0, 0.0, 4.0 * radial / (max(n * (n - 1), 1) * lengths))

@@ -1,0 +1,92 @@
+"""Tensors as users have them: every layout that torch lets through, drawn by hypothesis."""
+
+from __future__ import annotations
+
+import ebgan_fast
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+NORMS = ("mse", "sse", "l2")
+LAYOUTS = (
+    "contiguous",
+    "channels_last",
+    "sliced_batch",
+    "sliced_samples",
+    "permuted",
+    "one_sample_expanded",
+    "one_element_expanded",
+    "offset",
+)
+
+BACKENDS = [
+    pytest.param(
+        name,
+        marks=() if status.available else pytest.mark.skip(reason=f"backend {name}: {status.reason}"),
+    )
+    for name, status in ebgan_fast.backends().items()
+    if name in ("reference", "cpu")
+]
+
+
+def laid_out(values: Tensor, layout: str) -> Tensor:
+    """The same values (but for the expanded layouts, which repeat some) at other addresses, poisoned with NaN between."""
+    if values.dim() == 0 or values.numel() == 0:
+        return values
+    if layout == "channels_last" and values.dim() == 4:
+        return values.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced_batch":
+        room = values.new_full((2 * values.shape[0], *values.shape[1:]), float("nan"))
+        room[::2] = values
+        return room[::2]
+    if layout == "sliced_samples" and values.dim() > 1:
+        room = values.new_full((*values.shape[:-1], values.shape[-1] + 3), float("nan"))
+        room[..., 1:-2] = values
+        return room[..., 1:-2]
+    if layout == "permuted" and values.dim() > 1:
+        order = list(range(values.dim()))[::-1]
+        return values.permute(order).contiguous().permute(order)
+    if layout == "one_sample_expanded":
+        return values[:1].expand(values.shape)
+    if layout == "one_element_expanded" and values.dim() > 1:
+        return values[..., :1].expand(values.shape)
+    if layout == "offset":
+        room = values.new_full((values.numel() + 1,), float("nan"))
+        room[1:] = values.reshape(-1)
+        return room[1:].reshape(values.shape)
+    return values
+
+
+shapes = st.one_of(
+    st.tuples(st.integers(0, 9)),
+    st.tuples(st.integers(0, 9), st.integers(1, 70)),
+    st.tuples(st.integers(0, 6), st.integers(1, 4), st.integers(1, 6), st.integers(1, 9)),
+    st.tuples(st.integers(1, 3), st.integers(4000, 9000)),
+)
+
+
+@st.composite
+def batches(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A batch of that shape in some layout, of normal values in some scale, now and then with rows of zeros."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    scale = draw(st.sampled_from((1e-3, 1.0, 30.0)))
+    values = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
+    if shape[0] and draw(st.booleans()):
+        values[draw(st.integers(0, shape[0] - 1))] = 0.0
+    return laid_out(values.to(dtype), draw(st.sampled_from(LAYOUTS)))
+
+
+@st.composite
+def pairs(draw: st.DrawFn, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """recon and target of one shape; layouts agree or not."""
+    shape = draw(shapes)
+    return draw(batches(shape, dtype)), draw(batches(shape, dtype))
+
+
+@st.composite
+def codes(draw: st.DrawFn, dtype: torch.dtype, n: int | None = None) -> Tensor:
+    n = draw(st.integers(0, 40)) if n is None else n
+    trailing = draw(st.sampled_from(((), (1,), (3,), (17,), (33,), (4, 3, 5), (300,))))
+    return draw(batches((n, *trailing), dtype))

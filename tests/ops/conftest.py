@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# The same cases in every run: a failure here is a failure everywhere.
+settings.register_profile(
+    "ops",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("ops")

@@ -1,0 +1,206 @@
+"""Every op on every backend, dtype and layout against the float64 reference, value and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ebgan_fast
+import pytest
+import torch
+from ebgan_fast.ops import reference
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from . import eager
+from .budget import assert_within_budget, pulling_away_terms
+from .cases import BACKENDS, DTYPES, NORMS, batches, codes, laid_out, pairs, shapes
+
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+
+def _value_and_gradients(
+    op: Callable[..., Tensor], tensors: Sequence[Tensor], upstream: Tensor | None
+) -> tuple[Tensor, ...]:
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    value = op(*leaves)
+    upstream = torch.ones_like(value) if upstream is None else upstream.to(value.dtype)
+    return value, *torch.autograd.grad(value, leaves, upstream)
+
+
+def _check(
+    op: Callable[..., Tensor],
+    truth_op: Callable[..., Tensor],
+    eager_op: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    upstream: Tensor | None = None,
+    terms: Sequence[Tensor | None] = (),
+) -> None:
+    """`terms`: for each gradient, how large the terms are that cancel in it, or None."""
+    before = [tensor.clone() for tensor in tensors]
+    got = _value_and_gradients(op, tensors, upstream)
+    assert all(map(torch.equal, before, tensors)), "an input was written"
+    truth = _value_and_gradients(truth_op, [tensor.double() for tensor in tensors], upstream)
+    yardstick = _value_and_gradients(eager_op, tensors, upstream)
+    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    assert got[0].dtype == wide
+    for tensor, gradient in zip(tensors, got[1:], strict=True):
+        assert gradient.dtype == tensor.dtype
+    names = ("value", *(f"gradient {index}" for index in range(len(tensors))))
+    scales = (None, *(terms or [None] * len(tensors)))
+    for name, scale, *values in zip(names, scales, got, truth, yardstick, strict=True):
+        assert_within_budget(*values, name, scale)
+
+
+def _clear_of_the_margin(energies: Tensor, fraction: float) -> float:
+    """A margin between two energies, far enough from both that rounding cannot move one across it."""
+    levels = torch.cat([energies.sort().values, energies.max().reshape(1) * 2 + 1]) if energies.numel() else None
+    if levels is None:
+        return fraction
+    index = min(int(fraction * energies.numel()), energies.numel() - 1)
+    below, above = levels[index].item(), levels[index + 1].item()
+    assume(above - below > 1e-3 * above)
+    return (below + above) / 2
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("norm", NORMS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data: st.DataObject) -> None:
+    recon, target = data.draw(pairs(dtype))
+    upstream = data.draw(st.none() | batches(recon.shape[:1], torch.float32))
+    if upstream is None:
+        upstream = torch.ones(()).expand(recon.shape[:1])  # what .sum() sends: stride 0
+    with ebgan_fast.use_backend(backend):
+        _check(
+            lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm),
+            lambda r, t: reference.reconstruction_energy(r, t, norm),
+            lambda r, t: eager.reconstruction_energy(r, t, norm),
+            (recon, target),
+            upstream,
+        )
+
+
+@every_backend
+@every_dtype
+@settings(max_examples=40)
+@given(data=st.data())
+def test_hinge_margin_loss(backend: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    real, fake = (data.draw(batches((data.draw(st.integers(0, 40)),), dtype)).abs() for _ in range(2))
+    real, fake = (laid_out(energies, data.draw(st.sampled_from(("contiguous", "sliced_batch")))) for energies in (real, fake))
+    margin = _clear_of_the_margin(fake.double(), data.draw(st.floats(0, 1)))
+    with ebgan_fast.use_backend(backend):
+        _check(
+            lambda r, f: ebgan_fast.hinge_margin_loss(r, f, margin),
+            lambda r, f: reference.hinge_margin_loss(r, f, margin),
+            lambda r, f: eager.hinge_margin_loss(r, f, margin),
+            (real, fake),
+            torch.tensor(data.draw(st.sampled_from((1.0, -0.37)))),
+        )
+
+
+@every_backend
+@every_dtype
+@settings(max_examples=60)
+@given(data=st.data())
+def test_pulling_away_term(backend: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    code = data.draw(codes(dtype))
+    upstream = torch.tensor(data.draw(st.sampled_from((1.0, -0.37))))
+    with ebgan_fast.use_backend(backend):
+        _check(
+            ebgan_fast.pulling_away_term,
+            reference.pulling_away_term,
+            eager.pulling_away_term,
+            (code,),
+            upstream,
+            [upstream.abs() * pulling_away_terms(code)],
+        )
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("norm", NORMS)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, data: st.DataObject) -> None:
+    recon_real, real = data.draw(pairs(dtype))
+    recon_fake, fake = data.draw(pairs(dtype))
+    energies = reference.reconstruction_energy(recon_fake.double(), fake.double(), norm)
+    margin = _clear_of_the_margin(energies, data.draw(st.floats(0, 1)))
+    tensors = (recon_real, real, recon_fake, fake)
+    with ebgan_fast.use_backend(backend):
+        _check(
+            lambda *batches: ebgan_fast.discriminator_loss(*batches, margin, norm=norm)[0],
+            lambda *batches: reference.discriminator_loss(*batches, margin, norm)[0],
+            lambda *batches: eager.discriminator_loss(*batches, margin, norm),
+            tensors,
+            torch.tensor(data.draw(st.sampled_from((1.0, -0.37, 4096.0)))),
+        )
+        _, energy_real, energy_fake = ebgan_fast.discriminator_loss(*tensors, margin, norm=norm)
+    for energy, recon, target in ((energy_real, recon_real, real), (energy_fake, recon_fake, fake)):
+        assert not energy.requires_grad
+        assert_within_budget(
+            energy,
+            reference.reconstruction_energy(recon.double(), target.double(), norm),
+            eager.reconstruction_energy(recon, target, norm),
+            "energy",
+        )
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("with_code", [True, False])
+@settings(max_examples=15)
+@given(data=st.data())
+def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: bool, data: st.DataObject) -> None:
+    recon, fake = data.draw(pairs(dtype))
+    code = (data.draw(codes(dtype, n=recon.shape[0])),) if with_code else ()
+    weight = data.draw(st.sampled_from((0.0, 0.1, 3.0)))
+    upstream = torch.tensor(data.draw(st.sampled_from((1.0, -0.37, 4096.0))))
+    with ebgan_fast.use_backend(backend):
+        _check(
+            lambda r, f, s=None: ebgan_fast.generator_loss(r, f, s, pt_weight=weight, norm=norm)[0],
+            lambda r, f, s=None: reference.generator_loss(r, f, s, weight, norm)[0],
+            lambda r, f, s=None: eager.generator_loss(r, f, s, weight, norm),
+            (recon, fake, *code),
+            upstream,
+            [None, None, *(upstream.abs() * weight * pulling_away_terms(s) for s in code)],
+        )
+        _, energy, pulling_away = ebgan_fast.generator_loss(recon, fake, *code, pt_weight=weight, norm=norm)
+    assert not energy.requires_grad
+    assert not pulling_away.requires_grad
+    assert energy.shape == recon.shape[:1]
+    if with_code:
+        truth = reference.pulling_away_term(code[0].double())
+        assert_within_budget(pulling_away, truth, eager.pulling_away_term(code[0]), "pulling_away")
+    else:
+        assert pulling_away.item() == 0.0
+
+
+@every_backend
+@settings(max_examples=30)
+@given(data=st.data())
+def test_only_the_gradients_that_are_asked_for(backend: str, data: st.DataObject) -> None:
+    """Each subset of inputs that require a gradient gets the gradients of the full set, and no others."""
+    shape = data.draw(shapes)
+    tensors = [data.draw(batches(shape, torch.float32)) for _ in range(4)]
+    wanted = data.draw(st.lists(st.booleans(), min_size=4, max_size=4).filter(any))
+
+    def loss_of(leaves: Sequence[Tensor]) -> Tensor:
+        d_loss = ebgan_fast.discriminator_loss(*leaves, 0.5, norm="l2")[0]
+        g_loss = ebgan_fast.generator_loss(*leaves[2:], leaves[0], norm="sse")[0]
+        return d_loss + g_loss
+
+    with ebgan_fast.use_backend(backend):
+        full = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+        loss_of(full).backward()
+        part = [tensor.detach().clone().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)]
+        loss_of(part).backward()
+    for whole, partial, want in zip(full, part, wanted, strict=True):
+        assert (partial.grad is not None) == want
+        if want:
+            assert torch.equal(whole.grad, partial.grad)

@@ -1,0 +1,73 @@
+"""The raw torch.library ops: torch's own checks of schema, aliasing, fake tensors and tracing, over layouts."""
+
+from __future__ import annotations
+
+import ebgan_fast
+import pytest
+import torch
+from torch import Tensor
+
+from .cases import DTYPES, laid_out
+
+COMPILED = [name for name, status in ebgan_fast.backends().items() if status.available and name != "reference"]
+if not COMPILED:
+    pytest.skip("no compiled backend: raw ops have nothing to run", allow_module_level=True)
+
+every_backend = pytest.mark.parametrize("backend", COMPILED)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+every_layout = pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced_samples", "permuted"])
+
+raw = torch.ops.ebgan_fast
+
+
+def _images(dtype: torch.dtype, layout: str, grad: bool = True) -> Tensor:
+    return laid_out(torch.rand(3, 2, 4, 5).to(dtype), layout).detach().requires_grad_(grad)
+
+
+@every_backend
+@every_dtype
+@every_layout
+def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
+    recon, target = _images(dtype, layout), _images(dtype, "contiguous")
+    torch.library.opcheck(raw.reconstruction_energy.default, (recon, target, "l2", backend))
+    energy = raw.reconstruction_energy(recon, target, "l2", backend)
+    for need in ((True, True), (True, False), (False, True)):
+        arguments = (torch.ones_like(energy), recon.detach(), target.detach(), energy.detach(), "l2", *need, backend)
+        torch.library.opcheck(raw.reconstruction_energy_backward.default, arguments)
+
+
+@every_backend
+@every_dtype
+@every_layout
+def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
+    images = [_images(dtype, layout) for _ in range(4)]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    scalar = torch.tensor(0.4, dtype=wide)
+    for need in ([True] * 4, [False] * 4, [True, False, True, False]):
+        torch.library.opcheck(raw.discriminator_loss.default, (*images, scalar, "mse", need, backend))
+    for code in (None, torch.rand(3, 7).to(dtype)):
+        arguments = (*images[:2], code, scalar, "sse", [True, True, code is not None], backend)
+        torch.library.opcheck(raw.generator_loss.default, arguments)
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 2, 3, 5)])
+def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    code = laid_out(torch.rand(shape).to(dtype), "sliced_samples").requires_grad_()
+    torch.library.opcheck(raw.pulling_away_term.default, (code, backend))
+    value, norms, gram = raw.pulling_away_term(code.detach(), backend)
+    arguments = (torch.ones_like(value), code.detach(), norms, gram, backend)
+    torch.library.opcheck(raw.pulling_away_term_backward.default, arguments)
+    energies = torch.rand(5).to(dtype)
+    torch.library.opcheck(raw.hinge_margin_loss.default, (energies, energies[:3], torch.tensor(0.5), backend))
+
+
+@every_backend
+@every_layout
+def test_gradients_have_the_layout_of_their_inputs(backend: str, layout: str) -> None:
+    recon, target = _images(torch.float32, layout), _images(torch.float32, "contiguous")
+    with ebgan_fast.use_backend(backend):
+        ebgan_fast.generator_loss(recon, target)[0].backward()
+    assert recon.grad.stride() == torch.empty_like(recon).stride()
+    assert target.grad.stride() == target.stride()

@@ -1,0 +1,57 @@
+"""The pulling-away term over several processes (gloo): the value and the averaged gradient of the global batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ebgan_fast
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from ebgan_fast.ops import reference
+
+RANKS = 2
+
+
+def _codes(n: int, d: int) -> torch.Tensor:
+    code = torch.randn(RANKS * n, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    code[1] = 0.0
+    return code
+
+
+def _rank(rank: int, folder: str, n: int, d: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
+    local = _codes(n, d)[rank * n : (rank + 1) * n].requires_grad_()
+    recon = torch.ones(n, 2, dtype=torch.float64)
+    loss, _, value = ebgan_fast.generator_loss(
+        recon, torch.zeros_like(recon), local, pt_weight=0.5, process_group=dist.group.WORLD
+    )
+    loss.backward()
+    twice = ""
+    try:
+        value_again = ebgan_fast.pulling_away_term(local, process_group=dist.group.WORLD)
+        torch.autograd.grad(value_again, local, create_graph=True)
+    except RuntimeError as error:
+        twice = str(error)
+    torch.save((loss.detach(), value, local.grad, twice), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_d", [(4, 11), (9, 5)], ids=["gathered codes", "reduced Gram matrix"])
+def test_the_term_is_that_of_the_global_batch(n_d: tuple[int, int], tmp_path: Path) -> None:
+    n, d = n_d
+    mp.spawn(_rank, (str(tmp_path), n, d), nprocs=RANKS)
+    everyone = _codes(n, d).requires_grad_()
+    expected = reference.pulling_away_term(everyone)
+    expected.backward()
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS)]
+    for loss, value, _, twice in results:
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-13, atol=0)
+        torch.testing.assert_close(loss, 1.0 + 0.5 * expected.detach(), rtol=1e-13, atol=0)
+        assert "leave process_group out" in twice, "a second derivative must be refused, not dropped"
+    # What data-parallel training does: the mean over ranks must be the gradient of the global loss.
+    gradient = torch.cat([gradient for _, _, gradient, _ in results]) / RANKS
+    torch.testing.assert_close(gradient, 0.5 * everyone.grad, rtol=1e-12, atol=1e-16)
