@@ -1,4 +1,4 @@
-"""Training images: MNIST (installed as a package, or any 28x28 IDX folder) and the batches that feed a run."""
+"""MNIST, from an installed package or a folder of IDX files, and the batches that feed a run."""
 
 from .batches import ShuffledBatches, to_signed_unit
 from .idx import DataError, read_idx

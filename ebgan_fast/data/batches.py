@@ -10,21 +10,21 @@ from torch.nn import functional
 
 
 def to_signed_unit(images: Tensor) -> Tensor:
-    """uint8 images of any shape to float32 in [-1, 1], the paper's range (appendix C): 0 to -1 and 255 to 1, exactly."""
+    """uint8 of any shape to float32 in [-1, 1], the paper's range (appendix C): 0 to -1, 255 to 1 exactly."""
     return images.to(torch.float32).div_(127.5).sub_(1)
 
 
 class ShuffledBatches:
-    """Endless batches of a set of grey images, each epoch a new permutation that depends on (seed, epoch) alone.
+    """Endless batches of grey images, each epoch a new permutation that depends on (seed, epoch) alone.
 
-    The paper's grid search works on MNIST zero-padded to 32x32 (appendix C): an image is centred in a black square.
-    The last images of an epoch, too few for a batch, are dropped; the next epoch's permutation drops others.
+    The paper's grid search works on MNIST zero-padded to 32x32 (appendix C): an image is centred in a black
+    square. The last images of an epoch, too few for a batch, are dropped; the next epoch drops others.
 
     Args:
         images: uint8 [M, H, W]. Batches lie on its device.
         batch_size: images in a batch, B.
         seed: any integer of 64 bits, signed or not.
-        image_size: side of the padded square, at least H and W. An odd margin has its extra line below and right.
+        image_size: side of the padded square, at least H and W. An odd margin is wider below and right.
 
     Raises:
         TypeError: `images` isn't a uint8 tensor.
@@ -66,14 +66,14 @@ class ShuffledBatches:
         return to_signed_unit(self._rows.index_select(0, self._order[start : start + self.batch_size]))
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream stands: `epoch`, `position` (batches taken from it), and what the order depends on."""
+        """Where the stream stands, `epoch` and `position` (batches taken), and what the order depends on."""
         return {"epoch": self._epoch, "position": self._position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from where `state` was taken.
 
         Raises:
-            ValueError: the state belongs to another seed, batch size or number of images, whose batches would differ.
+            ValueError: the state is of another seed, batch size or number of images, hence other batches.
         """
         if set(state) != set(self.state_dict()):
             raise ValueError(f"got state keys {sorted(state)}, expected {sorted(self.state_dict())}")
@@ -83,7 +83,8 @@ class ShuffledBatches:
         epoch, position = state["epoch"], state["position"]
         if epoch < 0 or not 0 <= position <= self.batches_per_epoch:
             raise ValueError(
-                f"got epoch {epoch}, position {position}, expected epoch >= 0, position 0 to {self.batches_per_epoch}"
+                f"got epoch {epoch}, position {position}, "
+                f"expected epoch >= 0, position 0 to {self.batches_per_epoch}"
             )
         self._epoch, self._position = epoch, position
         self._order = self._permutation(epoch)
@@ -92,7 +93,7 @@ class ShuffledBatches:
         return {"seed": self.seed, "batch_size": self.batch_size, "images": len(self._rows)}
 
     def _permutation(self, epoch: int) -> Tensor:
-        # torch's CPU generator keeps the low 32 bits of its seed, so seed + epoch or seed << 32 would repeat orders.
+        # torch's CPU generator keeps 32 bits of its seed: seed + epoch, or seed << 32, would repeat orders.
         digest = hashlib.blake2b(f"{self.seed}/{epoch}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
         return torch.randperm(len(self._rows), generator=generator).to(self._rows.device)

