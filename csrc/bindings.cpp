@@ -1,0 +1,128 @@
+// Python module ebgan_fast._C: pointers come as integers, and the GIL is released while a kernel runs.
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using ebgan::Code;
+using ebgan::DType;
+using ebgan::Norm;
+using ebgan::Pair;
+using ebgan::PairGradient;
+using Address = std::uintptr_t;
+
+void* at(Address address) { return reinterpret_cast<void*>(address); }
+
+// A pair of tensors, and the gradients to write, as Python passes them: (recon, target, recon_stride, target_stride,
+// n, k, grad_recon, grad_target, grad_recon_stride, grad_target_stride), with address 0 for no gradient.
+struct PairArguments {
+  Pair pair;
+  PairGradient grad;
+};
+
+PairArguments pair_arguments(const py::tuple& t) {
+  if (t.size() != 10) throw py::value_error("a pair: got " + std::to_string(t.size()) + " entries, expected 10");
+  const auto address = [&](int i) { return at(t[i].cast<Address>()); };
+  const auto size = [&](int i) { return t[i].cast<std::int64_t>(); };
+  return {{address(0), address(1), size(2), size(3), size(4), size(5)}, {address(6), address(7), size(8), size(9)}};
+}
+
+template <class Run> auto unlocked(int threads, const Run& run) {
+  const ebgan::Kernels& kernels = ebgan::kernels();
+  const int usable = ebgan::usable_threads(threads);
+  py::gil_scoped_release release;
+  return run(kernels, usable);
+}
+
+void energy_forward(int dtype, int norm, const py::tuple& pair, Address energy, int threads) {
+  const PairArguments p = pair_arguments(pair);
+  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
+    k.energy_forward(DType(dtype), Norm(norm), p.pair, at(energy), usable);
+  });
+}
+
+void energy_backward(int dtype, int norm, const py::tuple& pair, Address energy, Address upstream,
+                     std::int64_t upstream_stride, int threads) {
+  const PairArguments p = pair_arguments(pair);
+  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
+    k.energy_backward(DType(dtype), Norm(norm), p.pair, at(energy), at(upstream), upstream_stride, p.grad, usable);
+  });
+}
+
+void hinge(int acc, Address energy_real, std::int64_t n_real, Address energy_fake, std::int64_t n_fake, double margin,
+           Address loss, Address grad_real, Address grad_fake) {
+  unlocked(1, [&](const ebgan::Kernels& k, int) {
+    k.hinge(DType(acc), at(energy_real), n_real, at(energy_fake), n_fake, margin, at(loss), at(grad_real),
+            at(grad_fake));
+  });
+}
+
+void discriminator_loss(int dtype, int norm, const py::tuple& real, const py::tuple& fake, double margin, Address loss,
+                        Address energy_real, Address energy_fake, int threads) {
+  const PairArguments r = pair_arguments(real), f = pair_arguments(fake);
+  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
+    k.discriminator_loss(DType(dtype), Norm(norm), r.pair, f.pair, margin, at(loss), at(energy_real), at(energy_fake),
+                         r.grad, f.grad, usable);
+  });
+}
+
+double mean_energy(int dtype, int norm, const py::tuple& pair, Address energy, int threads) {
+  const PairArguments p = pair_arguments(pair);
+  return unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
+    return k.mean_energy(DType(dtype), Norm(norm), p.pair, at(energy), p.grad, usable);
+  });
+}
+
+double pulling_away_forward(int dtype, Address code, std::int64_t stride, std::int64_t n, std::int64_t d,
+                            Address norms, Address gram, int threads) {
+  return unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
+    return k.pulling_away_forward(DType(dtype), Code{at(code), stride, n, d}, at(norms), at(gram), usable);
+  });
+}
+
+void pulling_away_backward(int dtype, Address code, std::int64_t stride, std::int64_t n, std::int64_t d, Address norms,
+                           Address gram, double upstream, Address grad, std::int64_t grad_stride, int threads) {
+  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
+    k.pulling_away_backward(DType(dtype), Code{at(code), stride, n, d}, at(norms), at(gram), upstream, at(grad),
+                            grad_stride, usable);
+  });
+}
+
+py::dict build_info() {
+  const ebgan::InstructionSet* sets = nullptr;
+  const int count = ebgan::instruction_sets(&sets);
+  py::list compiled;
+  for (int i = 0; i < count; ++i) compiled.append(sets[i].name);
+  py::dict info;
+  info["compiler"] = EBGAN_COMPILER;
+  info["isas_compiled"] = compiled;
+  info["isa"] = ebgan::kernels().isa;
+#ifdef _OPENMP
+  info["openmp"] = true;
+#else
+  info["openmp"] = false;
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled kernels of ebgan_fast; call them through ebgan_fast.functional.";
+  ebgan::usable_threads(1);  // starts watching for forks: torch may own a thread team before the first kernel runs
+  m.def("energy_forward", energy_forward);
+  m.def("energy_backward", energy_backward);
+  m.def("hinge", hinge);
+  m.def("discriminator_loss", discriminator_loss);
+  m.def("mean_energy", mean_energy);
+  m.def("pulling_away_forward", pulling_away_forward);
+  m.def("pulling_away_backward", pulling_away_backward);
+  m.def("build_info", build_info,
+        "The compiler, the instruction sets compiled in, the one in use ('isa'), and whether OpenMP is.");
+}

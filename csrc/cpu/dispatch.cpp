@@ -1,0 +1,85 @@
+#include "dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define EBGAN_HAS_FORK 1
+#endif
+
+#if defined(EBGAN_WITH_AVX2)
+#include <cpuid.h>
+#endif
+
+namespace ebgan_baseline {
+extern const ebgan::Kernels kKernels;
+}
+#if defined(EBGAN_WITH_AVX2)
+namespace ebgan_avx2 {
+extern const ebgan::Kernels kKernels;
+}
+#endif
+
+namespace ebgan {
+namespace {
+
+#if defined(EBGAN_WITH_AVX2)
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+}
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+#endif
+
+const Kernels& choose() {
+  const InstructionSet* sets = nullptr;
+  const int count = instruction_sets(&sets);
+  const char* const asked = std::getenv("EBGAN_FAST_CPU_ISA");
+  std::string usable;
+  const Kernels* best = nullptr;
+  for (int i = 0; i < count; ++i) {
+    if (!sets[i].supported) continue;
+    if (asked && *asked && sets[i].name == std::string(asked)) return *sets[i].kernels;
+    usable += (usable.empty() ? "'" : ", '") + std::string(sets[i].name) + "'";
+    best = sets[i].kernels;
+  }
+  if (asked && *asked)
+    throw std::invalid_argument("EBGAN_FAST_CPU_ISA: got '" + std::string(asked) +
+                                "', expected an instruction set that is compiled in and that this processor has: " +
+                                usable + ". Unset it to use the fastest");
+  return *best;
+}
+
+std::atomic<bool> forked{false};
+
+}  // namespace
+
+int instruction_sets(const InstructionSet** sets) {
+  static const InstructionSet all[] = {
+      {"baseline", &ebgan_baseline::kKernels, true},
+#if defined(EBGAN_WITH_AVX2)
+      {"avx2", &ebgan_avx2::kKernels, has_avx2()},
+#endif
+  };
+  *sets = all;
+  return static_cast<int>(sizeof(all) / sizeof(all[0]));
+}
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();  // a call that throws leaves it to be chosen by the next
+  return chosen;
+}
+
+int usable_threads(int requested) {
+#if defined(EBGAN_HAS_FORK)
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  (void)registered;
+#endif
+  return forked ? 1 : requested;
+}
+
+}  // namespace ebgan

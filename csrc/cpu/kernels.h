@@ -1,0 +1,67 @@
+// The kernels as a table of functions, one table per instruction set. Raw pointers; sizes and strides in elements.
+#pragma once
+
+#include <cstdint>
+
+namespace ebgan {
+
+enum class DType : int { kFloat64 = 0, kFloat32 = 1, kBFloat16 = 2, kFloat16 = 3 };
+enum class Norm : int { kMse = 0, kSse = 1, kL2 = 2 };
+
+// n samples of k elements; the elements of one sample are adjacent and both tensors hold them in the same order.
+struct Pair {
+  const void* recon;
+  const void* target;
+  int64_t recon_stride;  // from one sample to the next
+  int64_t target_stride;
+  int64_t n;
+  int64_t k;
+};
+
+// Gradients of a Pair in its dtype and element order; a null pointer is a gradient nobody asked for.
+struct PairGradient {
+  void* recon;
+  void* target;
+  int64_t recon_stride;
+  int64_t target_stride;
+};
+
+// n codes of d adjacent elements.
+struct Code {
+  const void* data;
+  int64_t stride;
+  int64_t n;
+  int64_t d;
+};
+
+// "acc" below is float64 for float64 and float32 for every other dtype; it is the type of energies and losses.
+struct Kernels {
+  const char* isa;
+
+  // energy: acc [n]
+  void (*energy_forward)(DType, Norm, const Pair&, void* energy, int threads);
+
+  // energy: acc [n] from the forward; upstream: acc [n] with any stride
+  void (*energy_backward)(DType, Norm, const Pair&, const void* energy, const void* upstream, int64_t upstream_stride,
+                          const PairGradient&, int threads);
+
+  // energies and their gradients: acc [n_real], acc [n_fake]; loss: acc scalar
+  void (*hinge)(DType acc, const void* energy_real, int64_t n_real, const void* energy_fake, int64_t n_fake,
+                double margin, void* loss, void* grad_real, void* grad_fake);
+
+  void (*discriminator_loss)(DType, Norm, const Pair& real, const Pair& fake, double margin, void* loss,
+                             void* energy_real, void* energy_fake, const PairGradient& grad_real,
+                             const PairGradient& grad_fake, int threads);
+
+  // mean over the batch of the energies, with gradients for upstream 1
+  double (*mean_energy)(DType, Norm, const Pair&, void* energy, const PairGradient&, int threads);
+
+  // norms: acc [n]; gram: acc [m, m] with m = min(n, d), see pulling_away.cpp
+  double (*pulling_away_forward)(DType, const Code&, void* norms, void* gram, int threads);
+
+  // grad: the code's dtype, rows grad_stride apart
+  void (*pulling_away_backward)(DType, const Code&, const void* norms, const void* gram, double upstream, void* grad,
+                                int64_t grad_stride, int threads);
+};
+
+}  // namespace ebgan

@@ -1,0 +1,315 @@
+"""The ops on the CPU: thin calls into the compiled module `ebgan_fast._C`.
+
+Functions take CPU tensors of float64, float32, bfloat16 or float16 in any layout, know nothing of autograd, check
+nothing (`functional.py` does) and write no input. Sums run in float32 (float64 for float64), which is also the dtype of
+energies and losses: "acc" below. Results are bitwise equal at any thread count. Scale factors and sums over a batch run
+in float64.
+
+Layouts: a kernel wants each sample's elements adjacent in memory, in whatever order, as long as every tensor of a pair
+and its gradients share it. Samples may lie apart, so contiguous, channels_last and batch-sliced tensors are read as they
+are; anything else goes through one contiguous copy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _C
+
+_DTYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
+_NORMS = {"mse": 0, "sse": 1, "l2": 2}
+
+# Per-sample strides of the dimensions behind the batch; None means that a sample is not one run of memory.
+_Order = tuple[int, ...] | None
+
+
+def _accumulator(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def _order(tensor: Tensor) -> _Order:
+    """The order of a sample's elements in memory, or None when they are not adjacent or samples overlap."""
+    sizes = tensor.shape[1:]
+    order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
+    run = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1):
+        if stride != run:
+            return None
+        run *= size
+    return order if tensor.shape[0] < 2 or tensor.stride(0) >= run else None
+
+
+def _elements(batch: Tensor) -> int:
+    """Elements of one sample; 1 for a batch of scalars."""
+    count = 1
+    for size in batch.shape[1:]:
+        count *= size
+    return count
+
+
+class _Output:
+    """A gradient to be filled in the order in which its input is read; `address` is 0 when nobody needs it.
+
+    `tensor` has the strides of `torch.empty_like(input)`. Where these differ from the order of reading, the kernel
+    fills a scratch tensor and `finish` copies it over.
+    """
+
+    __slots__ = ("_scratch", "address", "stride", "tensor")
+
+    def __init__(self, like: Tensor, order: _Order, elements: int, needed: bool) -> None:
+        """`order` None stands for contiguous."""
+        self._scratch: Tensor | None = None
+        self.stride = elements
+        if not needed:
+            self.tensor = like.new_empty(0)
+            self.address = 0
+            return
+        filled = self.tensor = torch.empty_like(like)
+        if order is None:
+            if not filled.is_contiguous():
+                filled = self._scratch = torch.empty_like(like, memory_format=torch.contiguous_format)
+        elif _order(filled) == order:
+            self.stride = filled.stride(0) if filled.shape[0] > 1 else elements
+        else:
+            flat = like.new_empty(like.shape[0] * elements)
+            filled = self._scratch = flat.as_strided(like.shape, (elements, *like.stride()[1:]))
+        self.address = filled.data_ptr()
+
+    def finish(self) -> Tensor:
+        if self._scratch is not None:
+            self.tensor.copy_(self._scratch)
+        return self.tensor
+
+
+class _Pair:
+    """recon and target as the kernels read them, with the gradients asked for."""
+
+    __slots__ = ("_kept", "arguments", "grad_recon", "grad_target")
+
+    def __init__(self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False) -> None:
+        elements = _elements(recon)
+        inputs = recon, target
+        order: _Order = None
+        recon_stride = target_stride = elements
+        if not (recon.is_contiguous() and target.is_contiguous()):
+            order = _order(recon)
+            if order is None or order != _order(target):
+                order, recon, target = None, recon.contiguous(), target.contiguous()
+            elif recon.shape[0] > 1:
+                recon_stride, target_stride = recon.stride(0), target.stride(0)
+        self._kept = recon, target  # a contiguous copy lives until the kernel has run
+        self.grad_recon = _Output(inputs[0], order, elements, need_recon)
+        self.grad_target = _Output(inputs[1], order, elements, need_target)
+        self.arguments = (
+            recon.data_ptr(),
+            target.data_ptr(),
+            recon_stride,
+            target_stride,
+            recon.shape[0],
+            elements,
+            self.grad_recon.address,
+            self.grad_target.address,
+            self.grad_recon.stride,
+            self.grad_target.stride,
+        )
+
+
+class _Code:
+    """A code as the kernels read it. Its dual Gram matrix depends on the order of the elements, so forward and backward
+    must read alike: the order is a function of the code's own layout."""
+
+    __slots__ = ("_kept", "arguments", "elements", "order")
+
+    def __init__(self, code: Tensor) -> None:
+        n, d = code.shape[0], _elements(code)
+        self.order: _Order = None
+        stride = d
+        if not code.is_contiguous():
+            self.order = _order(code)
+            if self.order is None:
+                code = code.contiguous()
+            elif n > 1:
+                stride = code.stride(0)
+        self._kept = code
+        self.elements = d
+        self.arguments = (_DTYPES[code.dtype], code.data_ptr(), stride, n, d)
+
+
+def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
+    """Per-sample energy: [N, ...] and [N, ...] -> acc [N]; norm is "mse", "sse" or "l2"."""
+    pair = _Pair(recon, target)
+    energy = recon.new_empty(recon.shape[:1], dtype=_accumulator(recon.dtype))
+    threads = torch.get_num_threads()
+    _C.energy_forward(_DTYPES[recon.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads)
+    return energy
+
+
+def reconstruction_energy_backward(
+    grad_energy: Tensor,
+    recon: Tensor,
+    target: Tensor,
+    energy: Tensor,
+    norm: str,
+    need_recon: bool,
+    need_target: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `reconstruction_energy` for the upstream gradient grad_energy [N] (any stride).
+
+    energy is what the forward returned. Gradients have the dtype of their input and the strides of
+    `torch.empty_like(input)`; one that is not needed is an empty tensor. A sample with upstream gradient 0 gets exact
+    zeros and is not read.
+    """
+    pair = _Pair(recon, target, need_recon, need_target)
+    grad_energy = grad_energy.to(energy.dtype)
+    energy = energy.contiguous()
+    _C.energy_backward(
+        _DTYPES[recon.dtype],
+        _NORMS[norm],
+        pair.arguments,
+        energy.data_ptr(),
+        grad_energy.data_ptr(),
+        grad_energy.stride(0),
+        torch.get_num_threads(),
+    )
+    return pair.grad_recon.finish(), pair.grad_target.finish()
+
+
+def _rounded(number: Tensor, dtype: torch.dtype) -> float:
+    """A 0-d tensor's value, rounded to `dtype` as eager arithmetic rounds it: E == margin must hold in float32 too."""
+    return number.to(dtype).item()
+
+
+def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """mean(E_real) + mean([margin - E_fake]+) -> (loss, grad_real [Nr], grad_fake [Nf]), gradients for upstream 1.
+
+    Energies may have any stride; margin is a 0-d tensor of any float dtype.
+    """
+    wide = _accumulator(energy_real.dtype)
+    real, fake = energy_real.to(wide).contiguous(), energy_fake.to(wide).contiguous()
+    loss = real.new_empty(())
+    grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
+    _C.hinge(
+        _DTYPES[wide],
+        real.data_ptr(),
+        real.shape[0],
+        fake.data_ptr(),
+        fake.shape[0],
+        _rounded(margin, wide),
+        loss.data_ptr(),
+        grad_real.data_ptr(),
+        grad_fake.data_ptr(),
+    )
+    return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
+
+
+def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """1/(N(N-1)) sum over i != j of cos^2(s_i, s_j): [N, ...] -> (value, norms, gram), all acc.
+
+    norms is [N], the lengths of the codes; gram is [m, m] with m = min(N, d), d the elements of a code. Both are for
+    `pulling_away_term_backward` alone (csrc/cpu/pulling_away.cpp says what gram holds).
+    """
+    view = _Code(code)
+    wide = _accumulator(code.dtype)
+    n = code.shape[0]
+    side = min(n, view.elements)
+    norms = code.new_empty((n,), dtype=wide)
+    gram = code.new_empty((side, side), dtype=wide)
+    value = _C.pulling_away_forward(*view.arguments, norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
+    return torch.scalar_tensor(value, dtype=wide), norms, gram
+
+
+def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: Tensor) -> Tensor:
+    """Gradient of `pulling_away_term` to the code for the 0-d upstream gradient grad; norms and gram are its state."""
+    return _pulling_away_backward(grad.item(), code, _Code(code), norms.contiguous(), gram.contiguous())
+
+
+def _pulling_away_backward(upstream: float, code: Tensor, view: _Code, norms: Tensor, gram: Tensor) -> Tensor:
+    output = _Output(code, view.order, view.elements, True)
+    _C.pulling_away_backward(
+        *view.arguments,
+        norms.data_ptr(),
+        gram.data_ptr(),
+        upstream,
+        output.address,
+        output.stride,
+        torch.get_num_threads(),
+    )
+    return output.finish()
+
+
+def discriminator_loss(
+    recon_real: Tensor,
+    real: Tensor,
+    recon_fake: Tensor,
+    fake: Tensor,
+    margin: Tensor,
+    norm: str,
+    need: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The hinge margin loss of both energies and every gradient, each sample's while it is in cache.
+
+    need says which of the first four tensors get a gradient (for upstream 1); the others' are empty tensors.
+    Returns (loss, energy_real [Nr], energy_fake [Nf], grad_recon_real, grad_real, grad_recon_fake, grad_fake).
+    """
+    wide = _accumulator(recon_real.dtype)
+    pair_real = _Pair(recon_real, real, need[0], need[1])
+    pair_fake = _Pair(recon_fake, fake, need[2], need[3])
+    energy_real = recon_real.new_empty(recon_real.shape[:1], dtype=wide)
+    energy_fake = recon_fake.new_empty(recon_fake.shape[:1], dtype=wide)
+    loss = recon_real.new_empty((), dtype=wide)
+    _C.discriminator_loss(
+        _DTYPES[recon_real.dtype],
+        _NORMS[norm],
+        pair_real.arguments,
+        pair_fake.arguments,
+        _rounded(margin, wide),
+        loss.data_ptr(),
+        energy_real.data_ptr(),
+        energy_fake.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return (
+        loss,
+        energy_real,
+        energy_fake,
+        pair_real.grad_recon.finish(),
+        pair_real.grad_target.finish(),
+        pair_fake.grad_recon.finish(),
+        pair_fake.grad_target.finish(),
+    )
+
+
+def generator_loss(
+    recon_fake: Tensor,
+    fake: Tensor,
+    code: Tensor | None,
+    pt_weight: Tensor,
+    norm: str,
+    need: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """mean(E_fake) + pt_weight * PT(code) and every gradient (for upstream 1); without a code, PT is 0.
+
+    need says which of recon_fake, fake and code get a gradient; the others' are empty tensors.
+    Returns (loss, energy [N], pulling_away, grad_recon, grad_fake, grad_code).
+    """
+    wide = _accumulator(recon_fake.dtype)
+    pair = _Pair(recon_fake, fake, need[0], need[1])
+    energy = recon_fake.new_empty(recon_fake.shape[:1], dtype=wide)
+    threads = torch.get_num_threads()
+    loss = _C.mean_energy(
+        _DTYPES[recon_fake.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads
+    )
+    if code is None:
+        pulling_away, grad_code = recon_fake.new_zeros((), dtype=wide), recon_fake.new_empty(0)
+    else:
+        weight = _rounded(pt_weight, wide)
+        value, norms, gram = pulling_away_term(code)
+        pulling_away = value.to(wide)
+        loss += weight * pulling_away.item()
+        if need[2]:
+            grad_code = _pulling_away_backward(weight, code, _Code(code), norms, gram)
+        else:
+            grad_code = code.new_empty(0)
+    loss_tensor = torch.scalar_tensor(loss, dtype=wide)
+    return loss_tensor, energy, pulling_away, pair.grad_recon.finish(), pair.grad_target.finish(), grad_code
