@@ -32,12 +32,14 @@ template <class T> double square_norm(const T* row, int64_t count) {
 template <class T> void write_row(T* to, const double* from, int64_t count, double factor) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
-  for (int64_t k = 0; k < count; k += lanes) {
-    const int64_t left = smaller(lanes, count - k);
-    Vector<A> v{};
-    for (int64_t l = 0; l < left; ++l) v[l] = static_cast<A>(from[k + l] * factor);
-    store_up_to(to + k, v, left);
+  A scaled[lanes];
+  int64_t k = 0;
+  for (; k + lanes <= count; k += lanes) {
+    for (int64_t l = 0; l < lanes; ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
+    store(to + k, load(scaled));
   }
+  for (int64_t l = 0; k + l < count; ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
+  if (k < count) store_partial(to + k, load(scaled), count - k);
 }
 
 // product -= (product . u) u for u = row * inverse_norm.
@@ -169,7 +171,7 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
   const int64_t n = code.n, d = code.d, panels = ceil_div(d, kBlock), tasks = ceil_div(n, kBlock) * panels;
   const Buffer<A> inverses(n);
   for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(norms[i]));
-  const RowsAsColumns<A> left{gram, n, n, nullptr};
+  const RowsAsDepth<A> left{gram, n, n, nullptr};  // symmetric, so its rows serve as its columns
   const RowsAsDepth<T> right{static_cast<const T*>(code.data), code.stride, d, inverses.data()};
   const int team = team_size(threads, tasks, n * n * d / 4);
   const Workspace<A> scratch(team);
