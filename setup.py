@@ -1,4 +1,4 @@
-"""Builds the compiled kernels (`ebgan_fast._C`) with CMake. Everything else about the package is in pyproject.toml.
+"""Builds the compiled kernels (`ebgan_fast._C`) with CMake; pyproject.toml says everything else.
 
 EBGAN_FAST_BUILD_EXT says whether to:
     auto  (default) build them; if that fails, warn and install without: plain torch then runs every op
@@ -38,8 +38,9 @@ class CMakeBuild(build_ext):
                 raise
             self.extensions = []
             announce(
-                f"WARNING: building the compiled kernels failed ({error}); installing WITHOUT them. Every op still runs, "
-                f"in plain torch and slower. Set {SWITCH}=1 to see this as an error, {SWITCH}=0 to not try."
+                f"WARNING: building the compiled kernels failed ({error}); installing WITHOUT them. Every op "
+                f"still runs, in plain torch and slower. Set {SWITCH}=1 to see this as an error, {SWITCH}=0 "
+                "to not try."
             )
 
     def build_extension(self, ext: Extension) -> None:

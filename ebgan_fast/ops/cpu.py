@@ -1,13 +1,13 @@
 """The ops on the CPU: thin calls into the compiled module `ebgan_fast._C`.
 
-Functions take CPU tensors of float64, float32, bfloat16 or float16 in any layout, know nothing of autograd, check
-nothing (`functional.py` does) and write no input. Sums run in float32 (float64 for float64), which is also the dtype of
-energies and losses: "acc" below. Results are bitwise equal at any thread count. Scale factors and sums over a batch run
-in float64.
+Functions take CPU tensors of float64, float32, bfloat16 or float16 in any layout, know nothing of autograd,
+check nothing (`functional.py` does) and write no input. Sums run in float32 (float64 for float64), which is
+also the dtype of energies and losses: "acc" below. Scale factors and sums over a batch run in float64. Every
+result is bitwise the same at any thread count.
 
-Layouts: a kernel wants each sample's elements adjacent in memory, in whatever order, as long as every tensor of a pair
-and its gradients share it. Samples may lie apart, so contiguous, channels_last and batch-sliced tensors are read as they
-are; anything else goes through one contiguous copy.
+Layouts: a kernel wants each sample's elements adjacent in memory, in whatever order, as long as every tensor
+of a pair and its gradients share it. Samples may lie apart, so contiguous, channels_last and batch-sliced
+tensors are read as they are; anything else goes through one contiguous copy.
 """
 
 from __future__ import annotations
@@ -33,38 +33,28 @@ def _order(tensor: Tensor) -> _Order:
     sizes = tensor.shape[1:]
     order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
     run = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1):
+    for stride, size in sorted(
+        (stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1
+    ):
         if stride != run:
             return None
         run *= size
     return order if tensor.shape[0] < 2 or tensor.stride(0) >= run else None
 
 
-def _elements(batch: Tensor) -> int:
-    """Elements of one sample; 1 for a batch of scalars."""
-    count = 1
-    for size in batch.shape[1:]:
-        count *= size
-    return count
-
-
 class _Output:
-    """A gradient to be filled in the order in which its input is read; `address` is 0 when nobody needs it.
+    """A gradient that a kernel fills in the order in which it reads the input.
 
-    `tensor` has the strides of `torch.empty_like(input)`. Where these differ from the order of reading, the kernel
-    fills a scratch tensor and `finish` copies it over.
+    `tensor` has the strides of `torch.empty_like(input)`. Where these differ from the order of reading, the
+    kernel fills a scratch tensor and `finish` copies it over.
     """
 
     __slots__ = ("_scratch", "address", "stride", "tensor")
 
-    def __init__(self, like: Tensor, order: _Order, elements: int, needed: bool) -> None:
+    def __init__(self, like: Tensor, order: _Order, elements: int) -> None:
         """`order` None stands for contiguous."""
         self._scratch: Tensor | None = None
         self.stride = elements
-        if not needed:
-            self.tensor = like.new_empty(0)
-            self.address = 0
-            return
         filled = self.tensor = torch.empty_like(like)
         if order is None:
             if not filled.is_contiguous():
@@ -85,10 +75,13 @@ class _Output:
 class _Pair:
     """recon and target as the kernels read them, with the gradients asked for."""
 
-    __slots__ = ("_kept", "arguments", "grad_recon", "grad_target")
+    __slots__ = ("_kept", "_outputs", "arguments")
 
-    def __init__(self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False) -> None:
-        elements = _elements(recon)
+    def __init__(
+        self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False
+    ) -> None:
+        n = recon.shape[0]
+        elements = recon.numel() // n if n else 1
         inputs = recon, target
         order: _Order = None
         recon_stride = target_stride = elements
@@ -96,33 +89,47 @@ class _Pair:
             order = _order(recon)
             if order is None or order != _order(target):
                 order, recon, target = None, recon.contiguous(), target.contiguous()
-            elif recon.shape[0] > 1:
+            elif n > 1:
                 recon_stride, target_stride = recon.stride(0), target.stride(0)
         self._kept = recon, target  # a contiguous copy lives until the kernel has run
-        self.grad_recon = _Output(inputs[0], order, elements, need_recon)
-        self.grad_target = _Output(inputs[1], order, elements, need_target)
+        to_recon = _Output(inputs[0], order, elements) if need_recon else None
+        to_target = _Output(inputs[1], order, elements) if need_target else None
+        self._outputs = to_recon, to_target
         self.arguments = (
             recon.data_ptr(),
             target.data_ptr(),
             recon_stride,
             target_stride,
-            recon.shape[0],
+            n,
             elements,
-            self.grad_recon.address,
-            self.grad_target.address,
-            self.grad_recon.stride,
-            self.grad_target.stride,
+            to_recon.address if to_recon else 0,
+            to_target.address if to_target else 0,
+            to_recon.stride if to_recon else 0,
+            to_target.stride if to_target else 0,
+        )
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """To recon and to target, once the kernel has run; an empty tensor for one that was not needed."""
+        to_recon, to_target = self._outputs
+        nothing = self._kept[0].new_empty
+        return (
+            to_recon.finish() if to_recon else nothing(0),
+            to_target.finish() if to_target else nothing(0),
         )
 
 
 class _Code:
-    """A code as the kernels read it. Its dual Gram matrix depends on the order of the elements, so forward and backward
-    must read alike: the order is a function of the code's own layout."""
+    """A code as the kernels read it.
+
+    The dual Gram matrix depends on the order of the elements, so forward and backward must read alike: the
+    order is a function of the code's own layout.
+    """
 
     __slots__ = ("_kept", "arguments", "elements", "order")
 
     def __init__(self, code: Tensor) -> None:
-        n, d = code.shape[0], _elements(code)
+        n = code.shape[0]
+        d = code.numel() // n if n else code.shape[1:].numel()
         self.order: _Order = None
         stride = d
         if not code.is_contiguous():
@@ -157,11 +164,12 @@ def reconstruction_energy_backward(
     """Gradients of `reconstruction_energy` for the upstream gradient grad_energy [N] (any stride).
 
     energy is what the forward returned. Gradients have the dtype of their input and the strides of
-    `torch.empty_like(input)`; one that is not needed is an empty tensor. A sample with upstream gradient 0 gets exact
-    zeros and is not read.
+    `torch.empty_like(input)`; one that is not needed is an empty tensor. A sample with upstream gradient 0
+    gets exact zeros and is not read.
     """
     pair = _Pair(recon, target, need_recon, need_target)
-    grad_energy = grad_energy.to(energy.dtype)
+    if grad_energy.dtype is not energy.dtype:
+        grad_energy = grad_energy.to(energy.dtype)
     energy = energy.contiguous()
     _C.energy_backward(
         _DTYPES[recon.dtype],
@@ -172,18 +180,21 @@ def reconstruction_energy_backward(
         grad_energy.stride(0),
         torch.get_num_threads(),
     )
-    return pair.grad_recon.finish(), pair.grad_target.finish()
+    return pair.gradients()
 
 
 def _rounded(number: Tensor, dtype: torch.dtype) -> float:
-    """A 0-d tensor's value, rounded to `dtype` as eager arithmetic rounds it: E == margin must hold in float32 too."""
-    return number.to(dtype).item()
+    """A 0-d tensor's value, rounded to `dtype` as eager torch does, so that E == margin can hold."""
+    return (number if number.dtype is dtype else number.to(dtype)).item()
 
 
-def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """mean(E_real) + mean([margin - E_fake]+) -> (loss, grad_real [Nr], grad_fake [Nf]), gradients for upstream 1.
+def hinge_margin_loss(
+    energy_real: Tensor, energy_fake: Tensor, margin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """mean(E_real) + mean([margin - E_fake]+) -> (loss, grad_real [Nr], grad_fake [Nf]).
 
-    Energies may have any stride; margin is a 0-d tensor of any float dtype.
+    The gradients are for upstream 1 and have the dtypes of the energies. Energies may have any stride; margin
+    is a 0-d tensor of any float dtype.
     """
     wide = _accumulator(energy_real.dtype)
     real, fake = energy_real.to(wide).contiguous(), energy_fake.to(wide).contiguous()
@@ -206,8 +217,8 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor) 
 def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1/(N(N-1)) sum over i != j of cos^2(s_i, s_j): [N, ...] -> (value, norms, gram), all acc.
 
-    norms is [N], the lengths of the codes; gram is [m, m] with m = min(N, d), d the elements of a code. Both are for
-    `pulling_away_term_backward` alone (csrc/cpu/pulling_away.cpp says what gram holds).
+    norms is [N], the lengths of the codes; gram is [m, m] with m = min(N, d), d the elements of a code. Both
+    are for `pulling_away_term_backward` alone (csrc/cpu/pulling_away.cpp says what gram holds).
     """
     view = _Code(code)
     wide = _accumulator(code.dtype)
@@ -215,17 +226,19 @@ def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     side = min(n, view.elements)
     norms = code.new_empty((n,), dtype=wide)
     gram = code.new_empty((side, side), dtype=wide)
-    value = _C.pulling_away_forward(*view.arguments, norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
-    return torch.scalar_tensor(value, dtype=wide), norms, gram
+    value = _C.pulling_away_forward(
+        *view.arguments, norms.data_ptr(), gram.data_ptr(), torch.get_num_threads()
+    )
+    return torch.scalar_tensor(value, dtype=wide, device=code.device), norms, gram
 
 
 def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: Tensor) -> Tensor:
-    """Gradient of `pulling_away_term` to the code for the 0-d upstream gradient grad; norms and gram are its state."""
+    """Gradient of `pulling_away_term` to the code for the 0-d upstream gradient grad."""
     return _pulling_away_backward(grad.item(), code, _Code(code), norms.contiguous(), gram.contiguous())
 
 
 def _pulling_away_backward(upstream: float, code: Tensor, view: _Code, norms: Tensor, gram: Tensor) -> Tensor:
-    output = _Output(code, view.order, view.elements, True)
+    output = _Output(code, view.order, view.elements)
     _C.pulling_away_backward(
         *view.arguments,
         norms.data_ptr(),
@@ -250,7 +263,8 @@ def discriminator_loss(
     """The hinge margin loss of both energies and every gradient, each sample's while it is in cache.
 
     need says which of the first four tensors get a gradient (for upstream 1); the others' are empty tensors.
-    Returns (loss, energy_real [Nr], energy_fake [Nf], grad_recon_real, grad_real, grad_recon_fake, grad_fake).
+    Returns (loss, energy_real [Nr], energy_fake [Nf], grad_recon_real, grad_real, grad_recon_fake,
+    grad_fake).
     """
     wide = _accumulator(recon_real.dtype)
     pair_real = _Pair(recon_real, real, need[0], need[1])
@@ -273,10 +287,8 @@ def discriminator_loss(
         loss,
         energy_real,
         energy_fake,
-        pair_real.grad_recon.finish(),
-        pair_real.grad_target.finish(),
-        pair_fake.grad_recon.finish(),
-        pair_fake.grad_target.finish(),
+        *pair_real.gradients(),
+        *pair_fake.gradients(),
     )
 
 
@@ -297,9 +309,7 @@ def generator_loss(
     pair = _Pair(recon_fake, fake, need[0], need[1])
     energy = recon_fake.new_empty(recon_fake.shape[:1], dtype=wide)
     threads = torch.get_num_threads()
-    loss = _C.mean_energy(
-        _DTYPES[recon_fake.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads
-    )
+    loss = _C.mean_energy(_DTYPES[recon_fake.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads)
     if code is None:
         pulling_away, grad_code = recon_fake.new_zeros((), dtype=wide), recon_fake.new_empty(0)
     else:
@@ -311,5 +321,5 @@ def generator_loss(
             grad_code = _pulling_away_backward(weight, code, _Code(code), norms, gram)
         else:
             grad_code = code.new_empty(0)
-    loss_tensor = torch.scalar_tensor(loss, dtype=wide)
-    return loss_tensor, energy, pulling_away, pair.grad_recon.finish(), pair.grad_target.finish(), grad_code
+    loss_tensor = torch.scalar_tensor(loss, dtype=wide, device=recon_fake.device)
+    return loss_tensor, energy, pulling_away, *pair.gradients(), grad_code

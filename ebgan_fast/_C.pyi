@@ -1,0 +1,59 @@
+# Addresses are data_ptr() integers, 0 for none; sizes and strides count elements.
+from typing import TypedDict
+
+# recon, target, their strides from sample to sample, n, k, the gradients to both, and the strides of those
+_Pair = tuple[int, int, int, int, int, int, int, int, int, int]
+
+class BuildInfo(TypedDict):
+    compiler: str
+    isas_compiled: list[str]
+    isa: str
+    openmp: bool
+
+def build_info() -> BuildInfo: ...
+def energy_forward(dtype: int, norm: int, pair: _Pair, energy: int, threads: int, /) -> None: ...
+def energy_backward(
+    dtype: int, norm: int, pair: _Pair, energy: int, upstream: int, upstream_stride: int, threads: int, /
+) -> None: ...
+def hinge(
+    acc: int,
+    energy_real: int,
+    n_real: int,
+    energy_fake: int,
+    n_fake: int,
+    margin: float,
+    loss: int,
+    grad_real: int,
+    grad_fake: int,
+    /,
+) -> None: ...
+def discriminator_loss(
+    dtype: int,
+    norm: int,
+    real: _Pair,
+    fake: _Pair,
+    margin: float,
+    loss: int,
+    energy_real: int,
+    energy_fake: int,
+    threads: int,
+    /,
+) -> None: ...
+def mean_energy(dtype: int, norm: int, pair: _Pair, energy: int, threads: int, /) -> float: ...
+def pulling_away_forward(
+    dtype: int, code: int, stride: int, n: int, d: int, norms: int, gram: int, threads: int, /
+) -> float: ...
+def pulling_away_backward(
+    dtype: int,
+    code: int,
+    stride: int,
+    n: int,
+    d: int,
+    norms: int,
+    gram: int,
+    upstream: float,
+    grad: int,
+    grad_stride: int,
+    threads: int,
+    /,
+) -> None: ...
