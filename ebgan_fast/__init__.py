@@ -15,12 +15,13 @@ from .functional import (
     pulling_away_term,
     reconstruction_energy,
 )
-from .ops.backends import BackendStatus, backends, use_backend
+from .ops.backends import BackendStatus, BackendUnavailableError, backends, use_backend
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendStatus",
+    "BackendUnavailableError",
     "__version__",
     "backends",
     "discriminator_loss",

@@ -227,13 +227,17 @@ def generator_loss(
         _checks.check_batch("code", code)
         _checks.check_same_device("recon_fake", recon_fake, "code", code)
         _checks.check_same_batch_size("recon_fake", recon_fake, "code", code)
-    backend = "reference" if _is_trained(pt_weight) else _backend(recon_fake)
     across_ranks = code is not None and process_group is not None and process_group.size() > 1
-    if code is not None and (across_ranks or recon_fake.dtype != code.dtype or code.dtype == torch.float16):
+    other_dtype = code is not None and code.dtype != recon_fake.dtype
+    # float16: see discriminator_loss.
+    if across_ranks or other_dtype or recon_fake.dtype == torch.float16:
         energy = reconstruction_energy(recon_fake, fake, norm=norm)
+        loss = energy.sum() / max(energy.shape[0], 1)
+        if code is None:
+            return loss, energy.detach(), energy.new_zeros(())
         pulling_away = pulling_away_term(code, process_group=process_group)
-        loss = energy.sum() / max(energy.shape[0], 1) + pt_weight * pulling_away
-        return loss, energy.detach(), pulling_away.detach()
+        return loss + pt_weight * pulling_away, energy.detach(), pulling_away.detach()
+    backend = "reference" if _is_trained(pt_weight) else _backend(recon_fake)
     if backend == "reference":
         return reference.generator_loss(recon_fake, fake, code, pt_weight, norm)
     return autograd.GeneratorLoss.apply(recon_fake, fake, code, _tensor(pt_weight, recon_fake), norm, backend)

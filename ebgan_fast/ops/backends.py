@@ -13,6 +13,10 @@ BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
 ENVIRONMENT_VARIABLE = "EBGAN_FAST_BACKEND"
 
 
+class BackendUnavailableError(RuntimeError):
+    """A backend was asked for by name that cannot run on this machine."""
+
+
 class BackendStatus(NamedTuple):
     """Whether a backend can run here, and the reason in one line."""
 
@@ -58,7 +62,7 @@ def _checked(name: str, source: str) -> str:
     if name not in _STATUS:
         raise ValueError(f"{source}: got backend {name!r}, expected one of 'auto', {', '.join(map(repr, _STATUS))}")
     if not _STATUS[name].available:
-        raise RuntimeError(
+        raise BackendUnavailableError(
             f"{source}: backend {name!r} cannot run here: {_STATUS[name].reason}. "
             "Use 'auto' or see ebgan_fast.backends()"
         )
@@ -74,7 +78,7 @@ def use_backend(name: BackendName) -> Iterator[None]:
 
     Raises:
         ValueError: the name is unknown.
-        RuntimeError: that backend cannot run on this machine; the message says why.
+        BackendUnavailableError: that backend cannot run on this machine; the message says why.
     """
     global _requested
     before, _requested = _requested, _checked(name, "use_backend")

