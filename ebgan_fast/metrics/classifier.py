@@ -33,8 +33,8 @@ class Recipe:
 
     The paper says "a 3-layer ConvNet" (appendix C). Read here as three convolutions and a linear readout on
     top: 5x5, 3x3, 3x3, each of stride 2, batch-normalised, ReLU. Four epochs of Adam on a one-cycle learning
-    rate, each batch moved as one by up to a pixel, get 99.4 % of the test digits right in about 35 s of one
-    core. Three epochs reach 99.2 to 99.3 %, four without the moves 99.1 %.
+    rate, each batch moved as one by up to a pixel, get 99.3 to 99.4 % of the test digits right (seeds 0 to 2)
+    in about 35 s of one core. Three epochs reach 99.2 to 99.3 %, four without the moves 99.1 %.
     """
 
     channels: tuple[int, int, int] = (16, 32, 64)
@@ -134,7 +134,7 @@ def load_classifier(
             trained = _train(digits, recipe, report)
             saved = {"weights": trained.state_dict(), "test_accuracy": _accuracy(trained, digits)}
             cache.write(path, saved)
-    classifier = DigitClassifier(recipe.channels)
+    classifier = _initial(recipe)
     classifier.load_state_dict(saved["weights"])
     classifier.test_accuracy = saved["test_accuracy"]
     report(1.0, f"classifier: {classifier.test_accuracy:.2%} of the test digits right")
@@ -155,13 +155,16 @@ def _fingerprint(digits: Mnist) -> str:
     return digest.hexdigest()
 
 
+def _initial(recipe: Recipe) -> DigitClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return DigitClassifier(recipe.channels)
+
+
 @torch.enable_grad()
 def _train(digits: Mnist, recipe: Recipe, report: Progress) -> DigitClassifier:
     generator = torch.Generator().manual_seed(recipe.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        classifier = DigitClassifier(recipe.channels)
-    classifier.train()
+    classifier = _initial(recipe).train()
     images, labels = digits.train_images, digits.train_labels.long()
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size
@@ -178,7 +181,7 @@ def _train(digits: Mnist, recipe: Recipe, report: Progress) -> DigitClassifier:
             batch = _shifted(to_signed_unit(images[chosen]), recipe.max_shift, generator)
             loss = functional.cross_entropy(classifier(batch), labels[chosen])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return classifier.eval()

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebgan_fast.data import Mnist, to_signed_unit
+from ebgan_fast.metrics import DigitClassifier, DigitScore, score, score_images
+
+# float64 sums of a few hundred terms of order one.
+EXACT = 1e-12
+
+
+def certain(labels: list[int]) -> Tensor:
+    """Logits whose softmax is one-hot: exp(-1000) is 0 in float64."""
+    return 1000 * torch.nn.functional.one_hot(torch.tensor(labels), 10).float()
+
+
+def two_classes(p: float, count: int) -> Tensor:
+    """Logits of `count` samples, by turns (p, 1-p) and (1-p, p) on classes 0 and 1, nothing elsewhere."""
+    logits = torch.full((count, 10), -1000.0, dtype=torch.float64)
+    logits[0::2, 0] = logits[1::2, 1] = math.log(p)
+    logits[0::2, 1] = logits[1::2, 0] = math.log(1 - p)
+    return logits
+
+
+def test_every_class_and_no_doubt_scores_ten() -> None:
+    result = score(certain(list(range(10)) * 20), splits=10)
+    assert result.exp_score == pytest.approx(10, abs=10 * EXACT)
+    assert result.exp_score_std == pytest.approx(0, abs=10 * EXACT)
+    assert result.kl_conditional_marginal == pytest.approx(math.log(10), abs=EXACT)
+    assert result.class_share == [0.1] * 10
+
+
+@pytest.mark.parametrize("logits", [certain([3] * 40), torch.zeros(40, 10), torch.randn(10).expand(40, 10)])
+def test_the_same_prediction_throughout_scores_one(logits: Tensor) -> None:
+    result = score(logits)
+    assert result.exp_score == pytest.approx(1, abs=EXACT)
+    assert result.kl_conditional_marginal == pytest.approx(0, abs=EXACT)
+    assert result.kl_marginal_conditional == pytest.approx(0, abs=EXACT)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.6, 0.9, 0.999])
+def test_two_soft_classes(p: float) -> None:
+    """Half of the samples say (p, 1-p), half (1-p, p), so the marginal is (1/2, 1/2).
+
+    KL(p(y|x) || p(y)) = p ln 2p + (1-p) ln 2(1-p), and KL(p(y) || p(y|x)) = -ln(2p) / 2 - ln(2(1-p)) / 2, for
+    each sample alike. The other eight classes have probability 0 on both sides and add the limit 0.
+    """
+    forward = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
+    swapped = -math.log(2 * p) / 2 - math.log(2 * (1 - p)) / 2
+    result = score(two_classes(p, 40), splits=10)
+    assert result.kl_conditional_marginal == pytest.approx(forward, abs=EXACT)
+    assert result.kl_marginal_conditional == pytest.approx(swapped, abs=EXACT)
+    assert result.exp_score == pytest.approx(math.exp(forward), abs=EXACT)
+    assert result.exp_score_std == pytest.approx(0, abs=EXACT)
+    if p > 0.5:
+        assert result.kl_marginal_conditional > result.kl_conditional_marginal
+
+
+def test_the_swapped_divergence_has_no_bound_and_no_epsilon() -> None:
+    """ln p(y|x) is -1000 on the nine classes that x isn't in and 0 on its own: 0.9 * 1000 - ln 10."""
+    result = score(certain(list(range(10)) * 2), splits=2)
+    assert result.kl_marginal_conditional == pytest.approx(900 - math.log(10), rel=EXACT)
+
+
+def test_each_split_has_its_own_marginal() -> None:
+    """Halves of two classes and of one: 2 and 1. Whole: shares 1/4, 1/4, 1/2, of entropy 1.5 ln 2."""
+    logits = certain([0, 1] * 10 + [2] * 20)
+    halves = score(logits, splits=2)
+    assert halves.exp_score == pytest.approx(1.5, abs=EXACT)
+    assert halves.exp_score_std == pytest.approx(0.5, abs=EXACT)
+    assert halves.kl_conditional_marginal == pytest.approx(1.5 * math.log(2), abs=EXACT)
+    assert halves.class_share == [0.25, 0.25, 0.5] + [0] * 7
+    whole = score(logits, splits=1)
+    assert whole.exp_score == pytest.approx(2**1.5, abs=10 * EXACT)
+    assert whole.exp_score_std == 0
+    assert whole.kl_conditional_marginal == halves.kl_conditional_marginal
+
+
+def test_splits_that_do_not_divide() -> None:
+    """Seven samples in three: 3, 2 and 2; classes 012 | 00 | 12 score 3, 1 and 2."""
+    result = score(certain([0, 1, 2, 0, 0, 1, 2]), splits=3)
+    assert result.exp_score == pytest.approx(2, abs=EXACT)
+    assert result.exp_score_std == pytest.approx(math.sqrt(2 / 3), abs=EXACT)
+
+
+def test_equals_the_definition_on_random_logits() -> None:
+    logits = 3 * torch.randn(60, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = [[math.exp(v) / sum(math.exp(w) for w in row) for v in row] for row in logits.tolist()]
+
+    def divergence(a: list[float], b: list[float]) -> float:
+        return sum(x * math.log(x / y) for x, y in zip(a, b, strict=True))
+
+    def marginal(rows: list[list[float]]) -> list[float]:
+        return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+    parts = [p[i : i + 12] for i in range(0, 60, 12)]
+    scores = [math.exp(sum(divergence(row, marginal(part)) for row in part) / 12) for part in parts]
+    mean = sum(scores) / 5
+    result = score(logits, splits=5)
+    assert result.exp_score == pytest.approx(mean, rel=EXACT)
+    assert result.exp_score_std == pytest.approx(
+        math.sqrt(sum((s - mean) ** 2 for s in scores) / 5), rel=1e-10
+    )
+    assert result.kl_conditional_marginal == pytest.approx(
+        sum(divergence(row, marginal(p)) for row in p) / 60, rel=EXACT
+    )
+    assert result.kl_marginal_conditional == pytest.approx(
+        sum(divergence(marginal(p), row) for row in p) / 60, rel=EXACT
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_low_precision_logits_are_widened_first(dtype: torch.dtype) -> None:
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert score(logits) == score(logits.double())
+
+
+@pytest.mark.parametrize(
+    ("logits", "splits", "error", "message"),
+    [
+        (torch.zeros(20), 10, ValueError, r"got logits of shape \[20\], expected \[N, 10\]"),
+        (torch.zeros(20, 9), 10, ValueError, r"got logits of shape \[20, 9\], expected \[N, 10\]"),
+        (torch.zeros(2, 20, 10), 10, ValueError, r"got logits of shape \[2, 20, 10\]"),
+        (torch.zeros(9, 10), 10, ValueError, "got 10 splits of 9 samples, expected 1 to 9 splits"),
+        (torch.zeros(0, 10), 1, ValueError, "got 1 splits of 0 samples"),
+        (torch.zeros(9, 10), 0, ValueError, "got 0 splits of 9 samples"),
+        (
+            torch.zeros(20, 10, dtype=torch.int64),
+            10,
+            TypeError,
+            "got logits of torch.int64, expected a floating-point",
+        ),
+        ([[0.0] * 10], 1, TypeError, "got logits of <class 'list'>"),
+    ],
+)
+def test_refuses(logits: Tensor, splits: int, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        score(logits, splits)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_refuses_what_is_not_finite(value: float) -> None:
+    logits = torch.zeros(20, 10)
+    logits[4, 3] = value
+    with pytest.raises(ValueError, match="got logits that aren't finite in 1 of 20 rows, expected finite"):
+        score(logits)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 500])
+def test_images_are_scored_in_batches_without_gradients(batch_size: int) -> None:
+    images = torch.randn(20, 10, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    sizes: list[int] = []
+
+    def classifier(batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        result = 2 * batch
+        assert not result.requires_grad
+        return result
+
+    assert score_images(classifier, images, batch_size, splits=4) == score(2 * images, splits=4)
+    assert max(sizes) == min(batch_size, 20)
+    assert sum(sizes) == 20
+
+
+def test_images_need_a_batch_size() -> None:
+    with pytest.raises(ValueError, match="got batch_size 0, expected at least 1"):
+        score_images(lambda batch: batch, torch.zeros(20, 10), 0)
+
+
+def real_score(digit_classifier: DigitClassifier, images: Tensor) -> DigitScore:
+    return score_images(digit_classifier, to_signed_unit(images))
+
+
+def test_real_test_digits_score_near_ten(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
+    """A perfect classifier's score is exp of the entropy of the class shares: 9.98 on these digits."""
+    result = real_score(digit_classifier, mnist.test_images)
+    assert 9.3 < result.exp_score < 10
+    shares = torch.bincount(mnist.test_labels.long()) / len(mnist.test_labels)
+    assert (
+        max(abs(got - share) for got, share in zip(result.class_share, shares.tolist(), strict=True)) < 0.01
+    )
+    assert all(math.isfinite(value) for value in dataclasses.astuple(result)[:4])
+
+
+def test_damage_lowers_the_score(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
+    """Digits blended with other digits are harder to name, and a set of one digit has no variety."""
+    images, labels = mnist.test_images[:4000], mnist.test_labels[:4000]
+    whole = real_score(digit_classifier, images)
+    blended = (images.float() / 2 + images.roll(1, 0).float() / 2).to(torch.uint8)
+    assert real_score(digit_classifier, blended).exp_score < whole.exp_score - 1
+    ones = real_score(digit_classifier, images[labels == 1])
+    assert ones.exp_score < 1.2
+    assert ones.class_share[1] > 0.98
