@@ -1,0 +1,5 @@
+"""The paper's networks."""
+
+from .mlp import AutoEncoder, Generator
+
+__all__ = ["AutoEncoder", "Generator"]

@@ -1,0 +1,86 @@
+"""A run's state in one file, replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_FORMAT = "ebgan_fast training checkpoint"
+_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A file that can't be used as a checkpoint. The message names it."""
+
+
+def temporary_name(path: Path) -> Path:
+    """Where `write` builds the file before it takes the place of `path`."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values so that a crash or power cut leaves either the old file or the new one.
+
+    Raises:
+        OSError: the file can't be written; the old one stays.
+    """
+    partial = temporary_name(path)
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last, where the system can: Windows can't open a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write` wrote, with every tensor on the CPU. Runs no code from the file.
+
+    Raises:
+        CheckpointError: truncated, damaged, of another program or another version.
+        OSError: the file can't be opened.
+    """
+    with path.open("rb") as file:
+        try:
+            # torch's own reader doesn't look at the checksums that its writer leaves.
+            damaged = zipfile.ZipFile(file).testzip()
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: got a truncated file or one of another program ({error}), expected a checkpoint"
+            ) from error
+        if damaged is not None:
+            raise CheckpointError(f"{path}: got damaged data (in {damaged}), expected a whole checkpoint")
+        file.seek(0)
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a foreign zip file makes torch or pickle raise
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{path}: got a file that torch can't load ({reason}), expected a checkpoint"
+            ) from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: got a file of another program, expected a checkpoint of ebgan_fast")
+    if state.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path}: got a checkpoint of version {state.get('version')}, expected {_VERSION}"
+        )
+    return state

@@ -1,0 +1,148 @@
+"""What a run tells its user while it trains, and the metrics file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from typing_extensions import Self
+
+Line = Mapping[str, Any]
+
+
+class Display(Protocol):
+    """Shows a run's progress. A context manager, so that the terminal is left as it was found."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def advance(self, step: int) -> None:
+        """A step is done; called after each, so it must be quick."""
+
+    def metrics(self, line: Line) -> None:
+        """A log interval is done."""
+
+    def say(self, text: str) -> None:
+        """An event in one line."""
+
+
+def make_display(start: int, steps: int) -> Display:
+    """A progress bar on a terminal, plain lines elsewhere. `start`: steps that an earlier session did."""
+    return TerminalDisplay(start, steps) if sys.stdout.isatty() else PlainDisplay(steps)
+
+
+def _describe(line: Line) -> str:
+    return (
+        f"loss D {line['loss_d']:.3f} G {line['loss_g']:.3f}  "
+        f"energy real {line['energy_real']:.3f} generated {line['energy_fake']:.3f}  "
+        f"margin {line['margin']:.3g}  "
+        f"active hinges {line['hinge_active']:.0%}  PT {line['pulling_away']:.3f}"
+    )
+
+
+class PlainDisplay:
+    """One line of text per log interval."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def metrics(self, line: Line) -> None:
+        rate = f"{line['steps_per_s']:.1f} steps/s"
+        self.say(f"step {line['step']} of {self._steps}  {_describe(line)}  {rate}")
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class TerminalDisplay:
+    """A progress bar with rate and remaining time, and the latest metrics under it."""
+
+    def __init__(self, start: int, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("[bold]step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("\n{task.fields[metrics]}"),
+        )
+        self._task: TaskID = self._progress.add_task("", total=steps, completed=start, rate="", metrics="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, step: int) -> None:
+        self._progress.update(self._task, completed=step)
+
+    def metrics(self, line: Line) -> None:
+        self._progress.update(self._task, rate=f"{line['steps_per_s']:.1f} steps/s", metrics=_describe(line))
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object per log interval, and one for the last step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, line: Line) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines; a crash can leave the last one cut short.
+
+        Raises:
+            ValueError: another line isn't a metrics line; the message names the file.
+        """
+        if not self.path.exists():
+            return []
+        text = self.path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in lines):
+                raise ValueError("a line without a step")
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path}: got {error}, expected one JSON object with a step per line"
+            ) from error
+        return lines
+
+    def rewind(self, step: int, log_every: int) -> None:
+        """Drop what was written after `step`, and the line of a last step that cut a log interval short."""
+        kept = [line for line in self.lines() if line["step"] <= step and line["step"] % log_every == 0]
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        os.replace(partial, self.path)
