@@ -1,0 +1,311 @@
+"""The compiled kernels themselves, below torch.library: every bit pattern, every edge of a buffer, every
+instruction set, threads and forks. What an op has to compute is held in test_contract.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+
+from .budget import PULLING_AWAY_ULPS, assert_within_budget, pulling_away_terms
+
+pytestmark = pytest.mark.skipif(
+    not ebgan_fast.backends()["cpu"].available, reason=f"backend cpu: {ebgan_fast.backends()['cpu'].reason}"
+)
+
+if ebgan_fast.backends()["cpu"].available:
+    from ebgan_fast import _C
+    from ebgan_fast.ops import cpu
+
+HALVES = [torch.bfloat16, torch.float16]
+DTYPES = [torch.float64, torch.float32, *HALVES]
+CODES = dict(zip(DTYPES, (0, 1, 2, 3), strict=True))
+SENTINEL = 77.0
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _every_pattern(dtype: torch.dtype) -> Tensor:
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+
+
+def _same_bits(got: Tensor, expected: Tensor) -> bool:
+    """Equal bit by bit, so that -0 is not 0; any NaN equals any other."""
+    view = {2: torch.int16, 4: torch.int32, 8: torch.int64}[got.element_size()]
+    both_nan = got.isnan() & expected.isnan()
+    return bool(((got.view(view) == expected.view(view)) | both_nan).all())
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_every_16_bit_value_is_read_exactly(dtype: torch.dtype) -> None:
+    values = _every_pattern(dtype).unsqueeze(1)
+    energy = cpu.reconstruction_energy(values, torch.zeros_like(values), "sse")
+    assert _same_bits(energy, values.float().square().squeeze(1))
+
+
+# 2^-11 and 2^-8 are half a unit in the last place of float16 and bfloat16: they make ties, which go to even.
+# The powers of two push values into the subnormals and over the top; 1/3 lands anywhere.
+@pytest.mark.parametrize(
+    "factor", [1.0, -1.0, 1 / 3, 1 + 2**-11, 1 + 2**-8, 2.0**-12, 2.0**12, 2.0**-120, 0.5]
+)
+@pytest.mark.parametrize("shape", [(2**16, 1), (1, 2**16), (2**13 - 1, 8)], ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_every_16_bit_value_is_written_as_torch_rounds_it(
+    dtype: torch.dtype, shape: tuple[int, int], factor: float
+) -> None:
+    values = _every_pattern(dtype)[: shape[0] * shape[1]].view(shape)
+    zero = torch.zeros_like(values)
+    upstream = torch.full((shape[0],), factor / 2)
+    to_recon, to_target = cpu.reconstruction_energy_backward(
+        upstream, values, zero, torch.ones(shape[0]), "sse", True, True
+    )
+    scaled = values.float() * torch.tensor(factor)
+    assert _same_bits(to_recon, scaled.to(dtype))
+    assert _same_bits(to_target, (-scaled).to(dtype))
+
+
+class Guarded:
+    """Rows inside a larger buffer; what lies around and between them must stay as it was."""
+
+    def __init__(self, n: int, k: int, gap: int, dtype: torch.dtype, inside: float, outside: float) -> None:
+        self.buffer = torch.full((n * (k + gap) + 2 * 64,), outside, dtype=dtype)
+        self.stride = k + gap
+        self.rows = self.buffer[64:].as_strided((n, k), (self.stride, 1), 64)
+        self.rows.fill_(inside)
+
+    @property
+    def address(self) -> int:
+        return self.rows.data_ptr()
+
+    def assert_guards(self, outside: float) -> None:
+        around = self.buffer.clone()
+        around.as_strided(self.rows.shape, self.rows.stride(), 64).fill_(outside)
+        assert bool((around == outside).all()), "a kernel wrote outside its output"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("k", [*range(1, 36), 1023, 16385])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_energy_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype, k: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(k)
+    recon = Guarded(n, k, 5, dtype, 0, float("nan"))  # a read outside the rows would show as NaN
+    target = Guarded(n, k, 3, dtype, 0, float("nan"))
+    recon.rows.copy_(torch.randn(n, k, generator=generator))
+    target.rows.copy_(torch.randn(n, k, generator=generator))
+    to_recon, to_target = (Guarded(n, k, gap, dtype, float("nan"), SENTINEL) for gap in (4, 2))
+    energy = Guarded(1, n, 0, _wide(dtype), float("nan"), SENTINEL)
+    upstream = torch.ones(n, dtype=_wide(dtype))
+    pair = (recon.address, target.address, recon.stride, target.stride, n, k)
+    outputs = (to_recon.address, to_target.address, to_recon.stride, to_target.stride)
+
+    _C.energy_forward(CODES[dtype], 1, (*pair, 0, 0, 0, 0), energy.address, 1)
+    _C.energy_backward(CODES[dtype], 1, (*pair, *outputs), energy.address, upstream.data_ptr(), 1, 1)
+
+    for output in (to_recon, to_target, energy):
+        output.assert_guards(SENTINEL)
+    difference = recon.rows.to(_wide(dtype)) - target.rows.to(_wide(dtype))
+    assert torch.equal(to_recon.rows, (2 * difference).to(dtype))
+    assert torch.equal(to_target.rows, (-2 * difference).to(dtype))
+    truth = difference.double().square().sum(1)
+    assert_within_budget(energy.rows[0], truth, difference.square().sum(1), "energy")
+
+
+@pytest.mark.parametrize(
+    ("n", "d"), [(2, 2), (2, 1), (3, 7), (5, 97), (7, 8), (97, 100), (9, 4), (100, 95), (250, 17)], ids=str
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_pulling_away_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype, n: int, d: int) -> None:
+    code = Guarded(n, d, 5, dtype, 0, float("nan"))
+    code.rows.copy_(torch.randn(n, d, generator=torch.Generator().manual_seed(n)))
+    side = min(n, d)
+    norms = Guarded(1, n, 0, _wide(dtype), float("nan"), SENTINEL)
+    gram = Guarded(1, side * side, 0, _wide(dtype), float("nan"), SENTINEL)
+    grad = Guarded(n, d, 3, dtype, float("nan"), SENTINEL)
+    arguments = (CODES[dtype], code.address, code.stride, n, d)
+
+    value = _C.pulling_away_forward(*arguments, norms.address, gram.address, 2)
+    _C.pulling_away_backward(*arguments, norms.address, gram.address, 1.0, grad.address, grad.stride, 2)
+
+    for output in (norms, gram, grad):
+        output.assert_guards(SENTINEL)
+    dense = code.rows.clone()
+    truth, eager = (_pulling_away(reference.pulling_away_term, dense.to(to)) for to in (torch.float64, dtype))
+    got = torch.tensor(value, dtype=_wide(dtype))
+    assert_within_budget(got, truth[0], eager[0], "value", ulps=PULLING_AWAY_ULPS)
+    terms = pulling_away_terms(dense)
+    assert_within_budget(grad.rows, truth[1], eager[1], "gradient", terms, PULLING_AWAY_ULPS)
+
+
+def _pulling_away(term: Callable[[Tensor], Tensor], code: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = code.detach().requires_grad_()
+    value = term(leaf)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+def _kernel_pulling_away(code: Tensor) -> tuple[Tensor, Tensor]:
+    value, *state = cpu.pulling_away_term(code)
+    return value, cpu.pulling_away_term_backward(torch.ones(()), code, *state)
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (64, 40)], ids=["primal", "dual"])
+@pytest.mark.parametrize("exponent", [12, 15, 17])
+def test_rows_of_any_size_count_alike(shape: tuple[int, int], exponent: int) -> None:
+    """Lengths from 1e-exponent to 1e+exponent in one float32 batch."""
+    generator = torch.Generator().manual_seed(exponent)
+    code = torch.randn(shape, generator=generator)
+    code *= 10.0 ** torch.linspace(-exponent, exponent, shape[0]).unsqueeze(1)
+    got = _kernel_pulling_away(code)
+    truth = _pulling_away(reference.pulling_away_term, code.double())
+    eager = _pulling_away(reference.pulling_away_term, code)
+    assert_within_budget(got[0], truth[0], eager[0], "value", ulps=PULLING_AWAY_ULPS)
+    assert_within_budget(got[1], truth[1], eager[1], "gradient", pulling_away_terms(code), PULLING_AWAY_ULPS)
+
+
+@pytest.mark.parametrize("d", [2, 10, 95, 300])
+def test_a_simplex_in_the_dual_form_loses_no_digits(d: int) -> None:
+    """d + 1 evenly spread codes in d dimensions have every cosine -1/d, so the term is 1/d^2: the least there can be.
+    ||U^T U||^2 - N would take the difference of two numbers near d that differ by about 1/d."""
+    corners = torch.eye(d + 1, dtype=torch.float64) - 1 / (d + 1)
+    plane = torch.linalg.svd(corners).Vh[:d]  # an orthonormal basis of the d dimensions that the corners span
+    code = (corners @ plane.T).float()
+    truth, eager = (reference.pulling_away_term(code.to(to)) for to in (torch.float64, torch.float32))
+    value, _, gram = cpu.pulling_away_term(code)
+    assert gram.shape == (d, d)
+    assert_within_budget(value, truth, eager, "value", ulps=PULLING_AWAY_ULPS)
+    assert truth.item() == pytest.approx(1 / d**2, rel=1e-4)
+
+
+def test_the_dual_gradient_follows_the_order_of_the_code() -> None:
+    """The dual Gram matrix is laid out by elements, so forward and backward must read a code alike."""
+    generator = torch.Generator().manual_seed(0)
+    code = torch.randn(300, 4, 3, 2, generator=generator)
+    value, gradient = _kernel_pulling_away(code)
+    for other in (code.contiguous(memory_format=torch.channels_last), code.mT.contiguous().mT):
+        assert other.stride() != code.stride()
+        got = _kernel_pulling_away(other)
+        assert got[1].stride() == other.stride()
+        torch.testing.assert_close(got[0], value)
+        torch.testing.assert_close(got[1], gradient)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def _everything(n: int, k: int, d: int, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(n + k + d)
+    recon, target = (torch.randn(n, k, generator=generator).to(dtype) for _ in range(2))
+    code = torch.randn(n, d, generator=generator).to(dtype)
+    results = list(cpu.discriminator_loss(recon, target, target, recon, torch.tensor(2.0), "mse", [True] * 4))
+    energy = cpu.reconstruction_energy(recon, target, "l2")
+    upstream = torch.linspace(-1, 1, n, dtype=energy.dtype)
+    results += cpu.reconstruction_energy_backward(upstream, recon, target, energy, "l2", True, True)
+    return [*results, energy, *_kernel_pulling_away(code)]
+
+
+# (N, K, d): fewer samples than threads with rows of one, several and many chunks; codes with the depth of the
+# Gram matrix cut in splits; one, few and many blocks of it; both forms.
+@pytest.mark.parametrize(
+    "size",
+    [
+        *[(1, 200_000, 9), (2, 16_384, 40_000), (3, 16_385, 5000), (4, 70_001, 2), (97, 2000, 97)],
+        *[(96, 500, 6000), (400, 33, 399), (400, 64, 401), (1500, 40, 130), (6000, 17, 12)],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_same_bits_at_any_number_of_threads(
+    dtype: torch.dtype, size: tuple[int, int, int], threads: Callable[[int], None]
+) -> None:
+    threads(1)
+    alone = _everything(*size, dtype)
+    for count in (2, 3, 5):
+        threads(count)
+        for got, expected in zip(_everything(*size, dtype), alone, strict=True):
+            assert torch.equal(got, expected), f"{count} threads"
+
+
+def test_callers_on_many_python_threads_do_not_disturb_each_other() -> None:
+    sizes = [(5, 20_000, 64), (64, 1024, 100), (200, 100, 20), (3, 50_000, 3000)]
+    expected = [_everything(*size, torch.float32) for size in sizes]
+    wrong: list[str] = []
+
+    def work(size: tuple[int, int, int], alone: list[Tensor]) -> None:
+        for _ in range(10):
+            if not all(map(torch.equal, _everything(*size, torch.float32), alone)):
+                wrong.append(f"{size}")
+
+    callers = [threading.Thread(target=work, args=pair) for pair in zip(sizes, expected, strict=True)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+_FORK = """
+import os, signal, torch
+from ebgan_fast.ops import cpu
+torch.set_num_threads(2)
+recon, target = torch.randn(64, 20000), torch.randn(64, 20000)
+run = lambda: cpu.reconstruction_energy(recon, target, "mse")
+before = run()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(0 if torch.equal(run(), before) else 1)
+_, status = os.waitpid(child, 0)
+assert torch.equal(run(), before)
+raise SystemExit(0 if status == 0 else f"the forked child ended with wait status {status}")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_can_run_kernels() -> None:
+    """The team of threads does not survive a fork, and GNU OpenMP would wait for it forever."""
+    done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def _in_a_process_with(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "EBGAN_FAST_CPU_ISA": isa}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+
+
+def test_an_unknown_instruction_set_is_refused_by_name() -> None:
+    done = _in_a_process_with("avx9", "-c", "import ebgan_fast")
+    assert done.returncode != 0
+    assert "EBGAN_FAST_CPU_ISA: got 'avx9', expected" in done.stderr
+    assert "'baseline'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("EBGAN_FAST_CPU_ISA" in os.environ, reason="EBGAN_FAST_CPU_ISA already picks one set")
+def test_the_other_instruction_sets_pass_this_file_too() -> None:
+    info = _C.build_info()
+    others = [isa for isa in info["isas_compiled"] if isa != info["isa"]]
+    if not others:
+        pytest.skip(f"only {info['isa']} is compiled in")
+    for isa in others:
+        shown = _in_a_process_with(isa, "-c", "from ebgan_fast import _C; print(_C.build_info()['isa'])")
+        if "expected an instruction set" in shown.stderr:
+            pytest.skip(f"this processor has no {isa}")
+        assert shown.stdout.strip() == isa
+        done = _in_a_process_with(
+            isa, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__
+        )
+        assert done.returncode == 0, done.stdout
