@@ -27,7 +27,9 @@ def check_batch(name: str, batch: Tensor) -> None:
             f"pulling-away term over all ranks) or {name}.full_tensor()"
         )
     if batch.dtype not in FLOATING:
-        raise TypeError(f"{name}: got {batch.dtype}, expected float64, float32, bfloat16 or float16 (convert with .to())")
+        raise TypeError(
+            f"{name}: got {batch.dtype}, expected float64, float32, bfloat16 or float16 (convert with .to())"
+        )
     if batch.layout != torch.strided:
         raise TypeError(f"{name}: got layout {batch.layout}, expected a dense tensor (convert with .to_dense())")
     if batch.dim() == 0:

@@ -12,9 +12,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
 
 try:
     import tyro
@@ -125,8 +124,7 @@ def _score_text(result: DigitScore, accuracy: float, samples: int) -> str:
     return "\n".join(
         (
             f"{samples} generated digits, judged by a classifier of {accuracy:.2%} test accuracy",
-            f"  exp E KL(p(y|x) || p(y))   {result.exp_score:.2f} ± {result.exp_score_std:.2f}   "
-            "(1 worst, 10 best)",
+            f"  exp E KL(p(y|x) || p(y))   {result.exp_score:.2f} ± {result.exp_score_std:.2f}   (1 worst, 10 best)",
             f"  E KL(p(y|x) || p(y))       {result.kl_conditional_marginal:.3f} nats",
             f"  E KL(p(y) || p(y|x))       {result.kl_marginal_conditional:.3f} nats   (the paper's I')",
             f"  classes   {shares}",
@@ -144,7 +142,7 @@ def _check_positive(name: str, value: int) -> None:
 
 
 @contextlib.contextmanager
-def _progress(what: str):  # type: ignore[no-untyped-def]
+def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
     """A callback (share done, text) that draws a bar on a terminal and says nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress

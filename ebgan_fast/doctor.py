@@ -52,9 +52,7 @@ def report() -> str:
         "threads": f"{torch.get_num_threads()} of torch (OMP_NUM_THREADS or --threads set them)",
         "GPU": _device(),
     }
-    statuses = {
-        name: f"{'yes' if status.available else 'no '}  {status.reason}" for name, status in backends().items()
-    }
+    statuses = {name: f"{'yes' if status.available else 'no '}  {status.reason}" for name, status in backends().items()}
     requested = os.environ.get(ENVIRONMENT_VARIABLE)
     source = f"by {ENVIRONMENT_VARIABLE}={requested}" if requested else "automatic choice"
     lines = [

@@ -117,9 +117,7 @@ class GeneratorLoss(nn.Module):
         self.norm = norm
         self.process_group = process_group
 
-    def forward(
-        self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         return functional.generator_loss(
             recon_fake, fake, code, pt_weight=self.pt_weight, norm=self.norm, process_group=self.process_group
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ebgan_fast
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+import ebgan_fast
 from ebgan_fast.ops import reference
 
 RANKS = 2

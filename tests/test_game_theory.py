@@ -7,10 +7,11 @@ equilibrium (p_G = p_data, D = gamma in [0, m]) V = m and U = gamma.
 
 from __future__ import annotations
 
-import ebgan_fast
 import pytest
 import torch
 from torch import Tensor
+
+import ebgan_fast
 
 MARGIN = 3.0
 PAIRS = {

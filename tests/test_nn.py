@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ebgan_fast
 import torch
+
+import ebgan_fast
 from ebgan_fast import nn
 
 

@@ -29,9 +29,7 @@ def _differentiable_gradients(
     views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     result = formula(*views)
     value = result[0] if isinstance(result, tuple) else result
-    wanted = [
-        view for view, needed in zip(views, ctx.needs_input_grad, strict=False) if needed and view is not None
-    ]
+    wanted = [view for view, needed in zip(views, ctx.needs_input_grad, strict=False) if needed and view is not None]
     found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=True))
     return tuple(
         next(found) if needed and view is not None else None
@@ -73,9 +71,7 @@ class HingeMarginLoss(torch.autograd.Function):
     """(energy_real, energy_fake, margin, backend) -> loss."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, energy_real: Tensor, energy_fake: Tensor, margin: Tensor, backend: str
-    ) -> Tensor:
+    def forward(ctx: FunctionCtx, energy_real: Tensor, energy_fake: Tensor, margin: Tensor, backend: str) -> Tensor:
         loss, *gradients = _raw.hinge_margin_loss(energy_real, energy_fake, margin, backend)
         ctx.save_for_backward(energy_real, energy_fake, margin, *gradients)
         return loss
@@ -134,7 +130,7 @@ class DiscriminatorLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> Gradients:
         recon_real, real, recon_fake, fake, margin, *gradients = ctx.saved_tensors
         if torch.is_grad_enabled():
-            formula = lambda *batches: reference.discriminator_loss(*batches, margin, ctx.norm)  # noqa: E731
+            formula = lambda a, b, c, d: reference.discriminator_loss(a, b, c, d, margin, ctx.norm)  # noqa: E731
             batches = (recon_real, real, recon_fake, fake)
             return *_differentiable_gradients(formula, batches, grad_loss, ctx), None, None, None
         return *_scaled(gradients, grad_loss, ctx), None, None, None
@@ -157,7 +153,7 @@ class GeneratorLoss(torch.autograd.Function):
         loss, energy, pulling_away, *gradients = _raw.generator_loss(
             recon_fake, fake, code, pt_weight, norm, need, backend
         )
-        ctx.save_for_backward(recon_fake, fake, code, pt_weight, *gradients)
+        ctx.save_for_backward(recon_fake, fake, code, pt_weight, *gradients)  # type: ignore[arg-type]
         ctx.norm = norm  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy, pulling_away)
         return loss, energy, pulling_away
@@ -166,7 +162,7 @@ class GeneratorLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> Gradients:
         recon_fake, fake, code, pt_weight, *gradients = ctx.saved_tensors
         if torch.is_grad_enabled():
-            formula = lambda *tensors: reference.generator_loss(*tensors, pt_weight, ctx.norm)  # noqa: E731
+            formula = lambda r, x, s: reference.generator_loss(r, x, s, pt_weight, ctx.norm)  # noqa: E731
             return *_differentiable_gradients(formula, (recon_fake, fake, code), grad_loss, ctx), None, None, None
         return *_scaled(gradients, grad_loss, ctx), None, None, None
 

@@ -101,5 +101,7 @@ def choose(device_type: str) -> str:
         return name
     _checked(name, ENVIRONMENT_VARIABLE)
     if name == "cpu" and device_type != "cpu":
-        raise ValueError(f"backend 'cpu': got a tensor on {device_type!r}, expected one on 'cpu' (or use_backend('auto'))")
+        raise ValueError(
+            f"backend 'cpu': got a tensor on {device_type!r}, expected one on 'cpu' (or use_backend('auto'))"
+        )
     return name

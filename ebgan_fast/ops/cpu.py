@@ -33,9 +33,7 @@ def _order(tensor: Tensor) -> _Order:
     sizes = tensor.shape[1:]
     order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
     run = 1
-    for stride, size in sorted(
-        (stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1
-    ):
+    for stride, size in sorted((stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1):
         if stride != run:
             return None
         run *= size
@@ -77,9 +75,7 @@ class _Pair:
 
     __slots__ = ("_kept", "_outputs", "arguments")
 
-    def __init__(
-        self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False
-    ) -> None:
+    def __init__(self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False) -> None:
         n = recon.shape[0]
         elements = recon.numel() // n if n else 1
         inputs = recon, target
@@ -188,9 +184,7 @@ def _rounded(number: Tensor, dtype: torch.dtype) -> float:
     return (number if number.dtype is dtype else number.to(dtype)).item()
 
 
-def hinge_margin_loss(
-    energy_real: Tensor, energy_fake: Tensor, margin: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """mean(E_real) + mean([margin - E_fake]+) -> (loss, grad_real [Nr], grad_fake [Nf]).
 
     The gradients are for upstream 1 and have the dtypes of the energies. Energies may have any stride; margin
@@ -226,9 +220,7 @@ def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     side = min(n, view.elements)
     norms = code.new_empty((n,), dtype=wide)
     gram = code.new_empty((side, side), dtype=wide)
-    value = _C.pulling_away_forward(
-        *view.arguments, norms.data_ptr(), gram.data_ptr(), torch.get_num_threads()
-    )
+    value = _C.pulling_away_forward(*view.arguments, norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
     return torch.scalar_tensor(value, dtype=wide, device=code.device), norms, gram
 
 

@@ -1,9 +1,9 @@
 """How far a result may be from the truth: measured, not picked.
 
 The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
-same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value. Where
-the formula takes the difference of larger terms (the pulling-away term's gradient does: it is 0 for parallel codes), the
-units are those of the terms.
+same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
+Where the formula takes the difference of larger terms (the pulling-away term's gradient does: it is 0 for parallel
+codes), the units are those of the terms.
 """
 
 from __future__ import annotations

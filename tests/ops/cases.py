@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ebgan_fast
 import pytest
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+
+import ebgan_fast
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NORMS = ("mse", "sse", "l2")
@@ -32,7 +33,7 @@ BACKENDS = [
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
-    """The same values (but for the expanded layouts, which repeat some) at other addresses, poisoned with NaN between."""
+    """The same values (but the expanded layouts repeat some) at other addresses, poisoned with NaN between."""
     if values.dim() == 0 or values.numel() == 0:
         return values
     if layout == "channels_last" and values.dim() == 4:

@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 
-import ebgan_fast
 import pytest
 import torch
+
+import ebgan_fast
 from ebgan_fast.ops import backends, library
 
 
@@ -51,7 +52,10 @@ def test_an_unavailable_backend_says_why() -> None:
     missing = [name for name, status in ebgan_fast.backends().items() if not status.available]
     assert missing
     for name in missing:
-        with pytest.raises(ebgan_fast.BackendUnavailableError, match=rf"backend '{name}' cannot run here: "), ebgan_fast.use_backend(name):
+        with (
+            pytest.raises(ebgan_fast.BackendUnavailableError, match=rf"backend '{name}' cannot run here: "),
+            ebgan_fast.use_backend(name),
+        ):
             pass
 
 
@@ -67,7 +71,10 @@ def test_the_environment_variable_chooses() -> None:
 def test_the_cpu_backend_refuses_other_devices() -> None:
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
-    with ebgan_fast.use_backend("cpu"), pytest.raises(ValueError, match="got a tensor on 'meta', expected one on 'cpu'"):
+    with (
+        ebgan_fast.use_backend("cpu"),
+        pytest.raises(ValueError, match="got a tensor on 'meta', expected one on 'cpu'"),
+    ):
         ebgan_fast.pulling_away_term(torch.ones(2, 2, device="meta"))
 
 
@@ -77,12 +84,17 @@ def test_auto_runs_other_devices_on_the_reference() -> None:
 
 def test_import_is_light() -> None:
     heavy = ("matplotlib", "PIL", "tyro", "rich", "triton", "torch._dynamo")
-    code = f"import sys, torch; before = set(sys.modules); import ebgan_fast; print([m for m in {heavy} if m in set(sys.modules) - before])"
+    code = (
+        "import sys, torch; before = set(sys.modules); import ebgan_fast; "
+        f"print([name for name in {heavy} if name in set(sys.modules) - before])"
+    )
     assert _python(code).stdout.strip() == "[]"
 
 
 def test_torch_is_loaded_before_the_extension() -> None:
-    code = "import sys, ebgan_fast; names = list(sys.modules); print(names.index('torch') < names.index('ebgan_fast._C'))"
+    code = (
+        "import sys, ebgan_fast; names = list(sys.modules); print(names.index('torch') < names.index('ebgan_fast._C'))"
+    )
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
     assert _python(code).stdout.strip() == "True"

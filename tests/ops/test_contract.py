@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import ebgan_fast
 import pytest
 import torch
-from ebgan_fast.ops import reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import reference
 
 from . import eager
 from .budget import PULLING_AWAY_ULPS, ULPS, assert_within_budget, pulling_away_terms
@@ -91,7 +92,9 @@ def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data
 @given(data=st.data())
 def test_hinge_margin_loss(backend: str, dtype: torch.dtype, data: st.DataObject) -> None:
     real, fake = (data.draw(batches((data.draw(st.integers(0, 40)),), dtype)).abs() for _ in range(2))
-    real, fake = (laid_out(energies, data.draw(st.sampled_from(("contiguous", "sliced_batch")))) for energies in (real, fake))
+    real, fake = (
+        laid_out(energies, data.draw(st.sampled_from(("contiguous", "sliced_batch")))) for energies in (real, fake)
+    )
     margin = _clear_of_the_margin(fake.double(), data.draw(st.floats(0, 1)))
     with ebgan_fast.use_backend(backend):
         _check(

@@ -56,9 +56,7 @@ def test_every_16_bit_value_is_read_exactly(dtype: torch.dtype) -> None:
 
 # 2^-11 and 2^-8 are half a unit in the last place of float16 and bfloat16: they make ties, which go to even.
 # The powers of two push values into the subnormals and over the top; 1/3 lands anywhere.
-@pytest.mark.parametrize(
-    "factor", [1.0, -1.0, 1 / 3, 1 + 2**-11, 1 + 2**-8, 2.0**-12, 2.0**12, 2.0**-120, 0.5]
-)
+@pytest.mark.parametrize("factor", [1.0, -1.0, 1 / 3, 1 + 2**-11, 1 + 2**-8, 2.0**-12, 2.0**12, 2.0**-120, 0.5])
 @pytest.mark.parametrize("shape", [(2**16, 1), (1, 2**16), (2**13 - 1, 8)], ids=str)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_every_16_bit_value_is_written_as_torch_rounds_it(
@@ -174,7 +172,7 @@ def test_rows_of_any_size_count_alike(shape: tuple[int, int], exponent: int) -> 
 
 @pytest.mark.parametrize("d", [2, 10, 95, 300])
 def test_a_simplex_in_the_dual_form_loses_no_digits(d: int) -> None:
-    """d + 1 evenly spread codes in d dimensions have every cosine -1/d, so the term is 1/d^2: the least there can be.
+    """d + 1 evenly spread codes in d dimensions have every cosine -1/d: the term is 1/d^2, its least value.
     ||U^T U||^2 - N would take the difference of two numbers near d that differ by about 1/d."""
     corners = torch.eye(d + 1, dtype=torch.float64) - 1 / (d + 1)
     plane = torch.linalg.svd(corners).Vh[:d]  # an orthonormal basis of the d dimensions that the corners span
@@ -305,7 +303,5 @@ def test_the_other_instruction_sets_pass_this_file_too() -> None:
         if "expected an instruction set" in shown.stderr:
             pytest.skip(f"this processor has no {isa}")
         assert shown.stdout.strip() == isa
-        done = _in_a_process_with(
-            isa, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__
-        )
+        done = _in_a_process_with(isa, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__)
         assert done.returncode == 0, done.stdout

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import ebgan_fast
 import pytest
 import torch
+
+import ebgan_fast
 
 GOOD = torch.ones(4, 3)
 ENERGY = torch.ones(4)
@@ -33,9 +34,21 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         r"recon: got torch.int32, expected float64.*\.to\(\)",
     ),
     "complex": (lambda: ebgan_fast.pulling_away_term(GOOD.to(torch.cfloat)), TypeError, "code: got torch.complex64"),
-    "sparse": (lambda: ebgan_fast.pulling_away_term(GOOD.to_sparse()), TypeError, r"got layout torch.sparse_coo.*to_dense"),
-    "a number as a batch": (lambda: ebgan_fast.pulling_away_term(3.0), TypeError, "code: got float, expected a torch.Tensor"),  # type: ignore[arg-type]
-    "0-d": (lambda: ebgan_fast.pulling_away_term(torch.tensor(1.0)), ValueError, r"code: got a 0-d tensor, expected \[N"),
+    "sparse": (
+        lambda: ebgan_fast.pulling_away_term(GOOD.to_sparse()),
+        TypeError,
+        r"got layout torch.sparse_coo.*to_dense",
+    ),
+    "a number as a batch": (
+        lambda: ebgan_fast.pulling_away_term(3.0),
+        TypeError,
+        "code: got float, expected a torch.Tensor",
+    ),  # type: ignore[arg-type]
+    "0-d": (
+        lambda: ebgan_fast.pulling_away_term(torch.tensor(1.0)),
+        ValueError,
+        r"code: got a 0-d tensor, expected \[N",
+    ),
     "empty samples": (lambda: ebgan_fast.pulling_away_term(torch.ones(4, 0)), ValueError, r"shape \(4, 0\)"),
     "devices": (
         lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD.to("meta")),
@@ -52,7 +65,11 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "margin: got -1.0, expected a finite number >= 0",
     ),
-    "margin of nan": (lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, float("nan")), ValueError, "margin: got nan"),
+    "margin of nan": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, float("nan")),
+        ValueError,
+        "margin: got nan",
+    ),
     "margin per sample": (
         lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, ENERGY),
         ValueError,

@@ -1,14 +1,15 @@
-"""The ops inside torch's machinery: derivatives of every order and mode, function transforms, op checks, compilation."""
+"""The ops inside torch's machinery: derivatives of every order and mode, function transforms, compilation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import ebgan_fast
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+
+import ebgan_fast
 
 from .cases import BACKENDS, NORMS
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-import ebgan_fast
 import pytest
 import torch
 from torch import Tensor
+
+import ebgan_fast
 
 from .cases import BACKENDS
 
