@@ -63,11 +63,10 @@ def test_padding_is_black_and_the_centre_is_the_image() -> None:
     assert (square[:, border] == -1).all()
 
 
-def test_an_odd_margin_goes_below_and_right() -> None:
-    square = (
-        ShuffledBatches(torch.full((1, 2, 3), 255, dtype=torch.uint8), 1, 0, image_size=5).next().view(5, 5)
-    )
-    assert (square == 1).nonzero().tolist() == [[row, column] for row in (1, 2) for column in (1, 2, 3)]
+def test_an_odd_margin_is_wider_below_and_right() -> None:
+    images = torch.full((1, 2, 4), 255, dtype=torch.uint8)
+    square = ShuffledBatches(images, 1, 0, image_size=7).next().view(7, 7)
+    assert (square == 1).nonzero().tolist() == [[row, column] for row in (2, 3) for column in (1, 2, 3, 4)]
 
 
 def test_no_margin(numbered: Tensor) -> None:
