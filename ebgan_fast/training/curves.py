@@ -35,6 +35,8 @@ def save_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None
     )
     energies.plot(*_series(lines, "margin"), color=_GREY, linestyle="--", linewidth=1, label="margin")
     energies.legend()
+    for unbounded in (losses, energies):  # once everything is drawn, as it ends the scaling of the axis
+        unbounded.set_ylim(bottom=0)
     _plot(hinges, lines, "share of active hinges", [("hinge_active", "", _GREEN)])
     _plot(pulling_away, lines, "pulling-away term", [("pulling_away", "", _GREEN)])
     for share in (hinges, pulling_away):
@@ -54,7 +56,6 @@ def _plot(
     for name, label, color in curves:
         axes.plot(*_series(lines, name), color=color, linewidth=1.5, marker=marker, label=label)
     axes.set_ylabel(quantity)
-    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:

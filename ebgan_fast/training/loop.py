@@ -108,12 +108,13 @@ class _Session:
                 if trainer.step_count > self.saved_step:
                     self._save()
             except NonFiniteError as error:
+                self._draw_curves()
                 raise NonFiniteError(
                     f"{error}; the last good checkpoint is of step {self.saved_step}: {self.checkpoint_path}"
                 ) from error
-            finally:
-                self._draw_curves()
             stopped_by = stop.received if trainer.step_count < steps else None
+            if stopped_by is not None:
+                self._draw_curves()
             display.say(self._closing_words(stopped_by))
         lines = self.metrics.lines()
         return TrainResult(self.config.out, trainer.step_count, lines[-1] if lines else None, stopped_by)
@@ -125,19 +126,18 @@ class _Session:
         config.write_json(self.config, self.config.out / "config.json")
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        if saved["data"] != self.data:
+        if saved.get("data") != self.data:
             raise ValueError(
-                f"{self.checkpoint_path}: got other images than the run to resume was made with; "
-                "set data to the same ones"
+                f"{self.checkpoint_path}: got other images, expected those that the run was made with"
             )
         try:
             self.trainer.load_state_dict(saved["trainer"])
+            self.elapsed_before = saved["elapsed_s"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.checkpoint_path}: got a state that doesn't fit ({error})"
             ) from error
         self.saved_step = self.interval_first = self.trainer.step_count
-        self.elapsed_before = saved["elapsed_s"]
         if self.trainer.step_count < self.config.steps:
             self.metrics.rewind(self.trainer.step_count, self.config.log_every)
             config.write_json(self.config, self.config.out / "config.json")

@@ -1,0 +1,85 @@
+"""Small runs: a folder of synthetic digits, networks of a few neurons, one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ebgan_fast.training import loop, train
+from ebgan_fast.training.config import TrainConfig
+
+from .helpers import bars, write_idx
+
+Configure = Callable[..., TrainConfig]
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    write_idx(folder, bars(50, seed=0))
+    return folder
+
+
+@pytest.fixture
+def configure(tmp_path: Path, digits_folder: Path) -> Configure:
+    """Makes configs of small runs that use all that has a state: batch norm, dropout, average, schedules."""
+
+    def make(**fields: Any) -> TrainConfig:
+        small: dict[str, Any] = {
+            "out": tmp_path / "run",
+            "data": digits_folder,
+            "steps": 20,
+            "batch_size": 8,
+            "z_dim": 4,
+            "n_layer_g": 3,
+            "size_g": 16,
+            "n_layer_d": 3,
+            "size_d": 12,
+            "dropout_d": True,
+            "margin_schedule": "cosine",
+            "margin_end": 2.0,
+            "lr_decay": "linear",
+            "ema": 0.9,
+            "log_every": 4,
+            "sample_every": 1000,
+            "checkpoint_every": 6,
+            "threads": 1,
+        }
+        return TrainConfig(**{**small, **fields})
+
+    return make
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes half a second each time."""
+    monkeypatch.setattr(loop, "save_curves", lambda lines, path, title: None)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small only lose by a second thread, by a factor of ten where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def whole(configure: Configure, tmp_path: Path) -> Path:
+    """A run that was never cut off."""
+    folder = tmp_path / "whole"
+    result = train(configure(out=folder))
+    assert (result.step, result.stopped_by) == (20, None)
+    return folder

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebgan_fast.training import config
+from ebgan_fast.training.config import TrainConfig
+
+DEFAULT = TrainConfig(out=Path("run"))
+
+
+def test_the_defaults_are_the_papers_best() -> None:
+    """Figure 4, configuration c; appendix C."""
+    config.validate(DEFAULT)
+    assert (DEFAULT.n_layer_g, DEFAULT.n_layer_d, DEFAULT.size_g, DEFAULT.size_d) == (5, 2, 800, 1024)
+    assert (DEFAULT.dropout_d, DEFAULT.lr_g, DEFAULT.lr_d) == (False, 0.001, 0.001)
+    assert (DEFAULT.norm, DEFAULT.margin, DEFAULT.pt_weight) == ("l2", 10.0, 0.1)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("out", ["run", None]),
+        ("data", ["mnist", 3]),
+        ("seed", [0.5, 2**63, -(2**63) - 1, None, True]),
+        *((name, [0, -1, 1.5, "3", True, None]) for name in config._COUNTS),
+        ("batch_size", [1, 0, 2.0]),
+        ("n_layer_d", [1, 0]),
+        ("margin_steps", [0, 1.5]),
+        ("threads", [0, -2, "all"]),
+        ("dropout_d", [1, None, "no"]),
+        ("margin", [-1, NAN, INF, None, "10"]),
+        ("pt_weight", [-0.1, NAN, INF]),
+        ("margin_end", [-1.0, NAN]),
+        ("lr_g", [0, -1e-3, NAN, INF]),
+        ("lr_d", [0, -1e-3, NAN, INF]),
+        ("beta1", [1, -0.1, NAN]),
+        ("lr_decay_start", [1, -0.1]),
+        ("ema", [1.0, -0.1, NAN]),
+        ("norm", ["l1", None]),
+        ("margin_schedule", ["step", None]),
+        ("lr_decay", ["cos", None]),
+        ("backend", ["gpu", None]),
+        ("device", ["gpu9", "meta", "cuda:99", None]),
+    ],
+)
+def test_a_value_that_cannot_be_used(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=f"{name}: got .*, expected "):
+            config.validate(dataclasses.replace(DEFAULT, **{name: value}))
+
+
+def test_every_field_has_a_rule() -> None:
+    ruled = {name for names, _, _ in config._RULES for name in names}
+    assert ruled == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def test_all_problems_are_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"steps: got 0.*lr_g: got -1") as error:
+        config.validate(dataclasses.replace(DEFAULT, steps=0, lr_g=-1))
+    assert "margin" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"margin_schedule": "linear"}, "margin_end: got None, expected a number"),
+        ({"margin_end": 1.0}, "margin_end: got 1.0, expected None with margin_schedule 'constant'"),
+        ({"margin_steps": 5}, "margin_steps: got 5, expected None"),
+        ({"lr_decay_start": 0.5}, "lr_decay_start: got 0.5, expected 0"),
+    ],
+)
+def test_fields_that_contradict_each_other(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config.validate(dataclasses.replace(DEFAULT, **fields))
+
+
+def test_json_and_back(tmp_path: Path) -> None:
+    full = TrainConfig(
+        out=Path("a/b"),
+        data=Path("/d"),
+        seed=-3,
+        margin_schedule="cosine",
+        margin_end=0.5,
+        threads=2,
+        ema=0.0,
+    )
+    for one in (DEFAULT, full):
+        config.write_json(one, tmp_path / "config.json")
+        assert config.read_json(tmp_path / "config.json") == one
+
+
+def test_json_that_is_no_config(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    good = config.to_dict(DEFAULT)
+    missing = {name: value for name, value in good.items() if name != "beta1"}
+    for text, message in [
+        ("{", "Expecting"),
+        ("[]", "got a JSON list"),
+        (json.dumps({**good, "extra": 1}), "differ from this version's in: extra"),
+        (json.dumps(missing), "differ from this version's in: beta1"),
+        (json.dumps({**good, "steps": "many"}), "steps: got 'many'"),
+        (json.dumps({**good, "out": None}), "out: got None"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json: ") as error:
+            config.read_json(path)
+        assert message in str(error.value)
+
+
+def test_a_config_of_a_device_that_is_not_here_can_be_read() -> None:
+    there = dataclasses.replace(DEFAULT, device="cuda:99")
+    assert config.from_dict(config.to_dict(there)) == there
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, (int, float)) else f"{value}-other"
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
+def test_which_fields_a_resumed_run_may_change(name: str) -> None:
+    changed = dataclasses.replace(DEFAULT, **{name: _other(getattr(DEFAULT, name))})
+    if name in {"out", "data", "steps", "sample_every", "checkpoint_every", "backend", "threads"}:
+        config.check_resumable(changed, DEFAULT)
+    else:
+        with pytest.raises(ValueError, match=rf"another config: {name} \(got .*, expected .*\)$"):
+            config.check_resumable(changed, DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("fields", "stretched"),
+    [
+        ({"lr_decay": "linear"}, True),
+        ({"margin_schedule": "linear", "margin_end": 0.0}, True),
+        ({"margin_schedule": "linear", "margin_end": 0.0, "margin_steps": 50}, False),
+    ],
+)
+def test_a_schedule_over_the_whole_run_fixes_its_length(fields: dict[str, Any], stretched: bool) -> None:
+    before = dataclasses.replace(DEFAULT, **fields)
+    longer = dataclasses.replace(before, steps=before.steps + 1)
+    if stretched:
+        with pytest.raises(ValueError, match=r"steps \(got 4001, expected 4000\)"):
+            config.check_resumable(longer, before)
+    else:
+        config.check_resumable(longer, before)

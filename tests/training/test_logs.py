@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ebgan_fast.training import train
+from ebgan_fast.training.logs import MetricsFile, TerminalDisplay
+
+from .conftest import Configure
+
+
+def test_plain_lines_where_there_is_no_terminal(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = configure(steps=8)
+    train(run)
+    first, second, last = capsys.readouterr().out.splitlines()
+    line = json.loads((run.out / "metrics.jsonl").read_text().splitlines()[1])
+    assert first.startswith("step 4 of 8  ")
+    assert f"loss D {line['loss_d']:.3f} G {line['loss_g']:.3f}  " in second
+    assert f"energy real {line['energy_real']:.3f} generated {line['energy_fake']:.3f}" in second
+    assert f"active hinges {line['hinge_active']:.0%}  PT {line['pulling_away']:.3f}" in second
+    assert last.startswith("done: 8 steps in ")
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_bar_on_a_terminal(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    run = configure(steps=8)
+    train(run)
+    line = json.loads((run.out / "metrics.jsonl").read_text().splitlines()[1])
+    shown = screen.getvalue()
+    assert "8/8" in shown
+    assert f"{line['steps_per_s']:.1f} steps/s" in shown
+    assert f"energy real {line['energy_real']:.3f}" in shown
+    assert "done: 8 steps" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor hidden, and shown again
+
+
+def test_the_terminal_is_left_as_it_was_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(KeyError), TerminalDisplay(0, 5):
+        raise KeyError
+    assert screen.getvalue().count("\x1b[?25h") == 1
+
+
+def test_the_metrics_file_rewinds(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    assert metrics.lines() == []
+    steps = [10, 20, 25, 30, 40]
+    for step in steps:
+        metrics.append({"step": step, "loss": 1 / step})
+    assert [line["step"] for line in metrics.lines()] == steps
+    metrics.rewind(35, log_every=10)
+    assert metrics.lines() == [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("bad", ["nonsense\n", "[1]\n", '{"loss": 1}\n', '{"step": "3"}\n'])
+def test_a_metrics_file_that_is_none(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(bad + '{"step": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: got .*, expected one JSON object"):
+        MetricsFile(path).lines()
+
+
+def test_curves_are_drawn(configure: Configure) -> None:
+    """With one line in metrics.jsonl and with several."""
+    for steps in (4, 12):
+        run = configure(out=configure().out / str(steps), steps=steps)
+        train(run)
+        with Image.open(run.out / "curves.png") as picture:
+            width, height = picture.size
+            colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+        assert min(width, height) > 500
+        # The four curves and the margin's dashes.
+        assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (85, 85, 85)} <= colours

@@ -1,0 +1,132 @@
+"""A run that was cut off and resumed equals one that never was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ebgan_fast.training import checkpoint, config, train
+
+from .conftest import Configure
+from .helpers import CutOff, assert_same_run, cut_off_after
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+# Checkpoints at 0, 6, 12, 18 and 20, log lines at 4, 8, 12, 16 and 20, a new epoch after 6, 12 and 18.
+@pytest.mark.parametrize("cut", [0, 3, 9, 12, 13, 17, 19])
+def test_resumed_equals_uninterrupted(
+    configure: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    run = configure()
+    with monkeypatch.context() as patch:
+        cut_off_after(patch, cut)
+        with pytest.raises(CutOff):
+            train(run)
+    assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == cut // 6 * 6
+    torch.rand(3)  # the global random numbers of another process stand elsewhere
+    result = train(run, resume=True)
+    assert (result.step, result.stopped_by) == (20, None)
+    assert_same_run(run.out, whole)
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from ebgan_fast.training import checkpoint, config, loop, train
+from ebgan_fast.training.trainer import Trainer
+
+run, where = config.read_json(Path(sys.argv[1])), sys.argv[2]
+loop.save_curves = lambda lines, path, title: None
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if where == "step":
+    original = Trainer.step
+    def step(trainer):
+        if trainer.step_count == 15:
+            die()
+        original(trainer)
+    Trainer.step = step
+else:
+    original_save = checkpoint.torch.save
+    def save(state, file):
+        if state["trainer"]["step"] == 18:
+            file.write(b"PK" + bytes(1000))
+            file.flush()
+            die()
+        original_save(state, file)
+    checkpoint.torch.save = save
+train(run)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["step", "checkpoint"])
+def test_killed_without_warning(configure: Configure, whole: Path, tmp_path: Path, where: str) -> None:
+    """kill -9 in a step, and half-way through writing a checkpoint."""
+    run = configure()
+    config.write_json(run, tmp_path / "given.json")
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "given.json"), where],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 12
+    partial = checkpoint.temporary_name(run.out / "checkpoint.pt")
+    assert partial.exists() == (where == "checkpoint")
+    train(run, resume=True)
+    assert not partial.exists()
+    assert_same_run(run.out, whole)
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter(configure: Configure, tmp_path: Path) -> None:
+    """Also where the shorter one ended within a log interval, whose line is then of fewer steps."""
+    fixed: dict[str, Any] = {"lr_decay": "none", "margin_steps": 12}
+    train(configure(out=tmp_path / "whole", steps=16, **fixed))
+    run = configure(steps=10, **fixed)
+    assert train(run).stats is not None
+    steps = [json.loads(line)["step"] for line in (run.out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 10]
+    (run.out / "samples" / "step_000010.png").unlink()  # of the last step, which the whole run passes by
+    train(dataclasses.replace(run, steps=16), resume=True)
+    assert_same_run(run.out, tmp_path / "whole")
+    assert config.read_json(run.out / "config.json").steps == 16
+
+
+def test_resuming_a_finished_run_changes_nothing(configure: Configure, whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    result = train(configure(out=whole), resume=True)
+    assert (result.step, result.stopped_by) == (20, None)
+    assert result.stats == json.loads((whole / "metrics.jsonl").read_text().splitlines()[-1])
+    assert before == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+
+
+def test_resume_starts_a_new_run(configure: Configure, whole: Path) -> None:
+    run = configure()
+    train(run, resume=True)
+    assert_same_run(run.out, whole)
+
+
+def test_a_metrics_line_cut_short_is_dropped(configure: Configure, whole: Path, monkeypatch: Any) -> None:
+    run = configure()
+    with monkeypatch.context() as patch:
+        cut_off_after(patch, 17)
+        with pytest.raises(CutOff):
+            train(run)
+    with (run.out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "loss')
+    train(run, resume=True)
+    assert_same_run(run.out, whole)

@@ -1,0 +1,117 @@
+"""What a run refuses, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebgan_fast.training import CheckpointError, checkpoint, config, train
+
+from .conftest import Configure
+from .helpers import TIMING, assert_same_run, bars, files, write_idx
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+def test_another_config_is_refused(configure: Configure, whole: Path) -> None:
+    before = files(whole)
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.pt: .* another config: margin \(got 11\.0, expected 10\.0\), lr_d"
+    ):
+        train(configure(out=whole, margin=11.0, lr_d=0.1), resume=True)
+    assert files(whole) == before
+
+
+def test_other_images_are_refused(configure: Configure, whole: Path, tmp_path: Path) -> None:
+    write_idx(tmp_path / "others", bars(50, seed=1))
+    before = files(whole)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: got other images"):
+        train(configure(out=whole, data=tmp_path / "others"), resume=True)
+    assert files(whole) == before
+
+
+def test_the_same_images_may_have_moved(configure: Configure, whole: Path, tmp_path: Path) -> None:
+    write_idx(tmp_path / "moved", bars(50, seed=0))
+    assert train(configure(out=whole, data=tmp_path / "moved"), resume=True).step == 20
+
+
+def test_a_folder_in_use_is_refused(configure: Configure, whole: Path, tmp_path: Path) -> None:
+    before = files(whole)
+    with pytest.raises(ValueError, match=r"whole: got a folder that isn't empty, expected .*--resume"):
+        train(configure(out=whole))
+    assert files(whole) == before
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(
+            ValueError, match=r"mine: got a folder that isn't empty, expected .*no checkpoint"
+        ):
+            train(configure(out=other), resume=resume)
+        with pytest.raises(ValueError, match=r"notes\.txt: got a file"):
+            train(configure(out=other / "notes.txt"), resume=resume)
+    assert files(other) == {other / "notes.txt": b"mine"}
+
+
+def test_killed_in_the_very_first_write(configure: Configure, whole: Path) -> None:
+    run = configure()
+    run.out.mkdir()
+    checkpoint.temporary_name(run.out / "checkpoint.pt").write_bytes(b"PK")
+    train(run)
+    assert_same_run(run.out, whole)
+
+
+def test_a_truncated_checkpoint_is_refused_and_left_alone(configure: Configure, whole: Path) -> None:
+    path = whole / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    before = files(whole)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: got a truncated file"):
+        train(configure(out=whole), resume=True)
+    assert files(whole) == before
+
+
+def test_a_checkpoint_without_its_parts_is_refused(configure: Configure, whole: Path) -> None:
+    path = whole / "checkpoint.pt"
+    good = checkpoint.read(path)
+    for part in ("generator", "noise_rng", "optimizer_d"):
+        state = {**good, "trainer": {name: good["trainer"][name] for name in good["trainer"] if name != part}}
+        checkpoint.write(path, state)
+        with pytest.raises(CheckpointError, match="a state that doesn't fit"):
+            train(configure(out=whole), resume=True)
+    checkpoint.write(path, {name: good[name] for name in good if name != "config"})
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        train(configure(out=whole), resume=True)
+
+
+def test_bad_data_leaves_no_folder(configure: Configure, tmp_path: Path) -> None:
+    run = configure(data=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="nowhere"):
+        train(run)
+    assert not run.out.exists()
+
+
+def test_threads_are_put_back(configure: Configure) -> None:
+    before = torch.get_num_threads()
+    train(configure(threads=before + 1, steps=1))
+    assert torch.get_num_threads() == before
+
+
+def test_the_run_folder(configure: Configure) -> None:
+    run = configure(sample_every=8)
+    result = train(run)
+    assert config.read_json(run.out / "config.json") == run
+    lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
+    assert result.stats == lines[-1]
+    names = {"step", "loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", "pulling_away"}
+    assert all(set(line) == names | {"margin", "lr_g", "lr_d"} | TIMING for line in lines)
+    for line in lines:
+        last = line["step"] - 1
+        assert line["margin"] == pytest.approx(2 + 8 * (1 + math.cos(math.pi * last / 20)) / 2)
+        assert line["lr_g"] == line["lr_d"] == 0.001 * (1 - last / 20)
+    pictures = sorted(path.name for path in (run.out / "samples").iterdir())
+    assert pictures == ["step_000008.png", "step_000016.png", "step_000020.png"]

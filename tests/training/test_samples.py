@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ebgan_fast.models import Generator
+from ebgan_fast.training import (
+    CheckpointError,
+    checkpoint,
+    config,
+    load_generator,
+    sample_images,
+    save_folder,
+    save_grid,
+)
+from ebgan_fast.training.trainer import Trainer
+
+from .conftest import Configure
+from .helpers import bars
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_loaded_generator_draws_what_the_run_draws(
+    configure: Configure, tmp_path: Path, ema: float
+) -> None:
+    run = configure(ema=ema)
+    trainer = Trainer(run, bars(50, seed=0))
+    for _ in range(5):
+        trainer.step()
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.write(path, {"config": config.to_dict(run), "trainer": trainer.state_dict()})
+    generator, loaded = load_generator(path)
+    assert loaded == run
+    assert not generator.training
+    images = sample_images(generator, 6, seed=1)
+    assert torch.equal(images, sample_images(trainer.sampler(), 6, seed=1))
+    raw = sample_images(Trainer.sampler(_without_average(trainer)), 6, seed=1)
+    assert torch.equal(images, raw) == (ema == 0)
+
+
+def _without_average(trainer: Trainer) -> Trainer:
+    trainer.average = None
+    return trainer
+
+
+def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    fitting = {"generator": Generator(4, 3, 16).state_dict(), "average": None}
+    other = {"generator": Generator(4, 3, 17).state_dict(), "average": None}
+    fields = config.to_dict(configure())
+    checkpoint.write(path, {"config": fields, "trainer": fitting})
+    load_generator(path)
+    for state in [
+        {"config": fields, "trainer": other},
+        {"config": fields, "trainer": {"generator": fitting["generator"]}},
+        {"config": {**fields, "z_dim": "4"}, "trainer": fitting},
+        {"trainer": fitting},
+    ]:
+        checkpoint.write(path, state)
+        with pytest.raises(
+            CheckpointError, match=r"checkpoint\.pt: got a checkpoint without a fitting generator"
+        ):
+            load_generator(path)
+
+
+def test_samples_depend_on_the_seed_alone() -> None:
+    generator = Generator(4, 3, 16, (5, 7)).eval()
+    images = sample_images(generator, 23, seed=3)
+    assert images.shape == (23, 5, 7)
+    assert images.dtype == torch.float32
+    assert images.abs().max() <= 1
+    assert torch.equal(images, sample_images(generator, 23, seed=3))
+    torch.testing.assert_close(images, sample_images(generator, 23, seed=3, batch_size=4))
+    assert not torch.equal(images, sample_images(generator, 23, seed=4))
+
+
+@pytest.mark.parametrize("fields", [{"n": 0}, {"batch_size": 0}])
+def test_impossible_numbers_of_samples(fields: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}: got 0, expected at least 1"):
+        sample_images(Generator(4, 1, 1).eval(), **{"n": 3, "seed": 0, **fields})
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_a_grid_shows_each_image_in_its_place(tmp_path: Path) -> None:
+    levels = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    images = torch.tensor(levels)[:, None, None].expand(5, 4, 6)
+    save_grid(images, tmp_path / "new" / "grid.png", columns=3)
+    pixels = read(tmp_path / "new" / "grid.png")
+    assert pixels.shape == (2 * (4 + 2) + 2, 3 * (6 + 2) + 2)
+    expected = np.full(pixels.shape, 64)
+    for index, byte in enumerate([0, 64, 128, 191, 255]):
+        row, column = divmod(index, 3)
+        expected[2 + 6 * row : 6 + 6 * row, 2 + 8 * column : 8 + 8 * column] = byte
+    assert (pixels == expected).all()
+
+
+def test_a_grid_is_no_wider_than_its_images(tmp_path: Path) -> None:
+    save_grid(torch.zeros(2, 3, 3), tmp_path / "grid.png", columns=10)
+    assert read(tmp_path / "grid.png").shape == (7, 12)
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    images = torch.stack([torch.full((2, 3), -1.0), torch.full((2, 3), 1.0)])
+    save_folder(images, tmp_path / "a" / "b")
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["00000.png", "00001.png"]
+    assert (read(tmp_path / "a" / "b" / "00001.png") == np.full((2, 3), 255)).all()
+    with pytest.raises(ValueError, match="b: got a folder that isn't empty"):
+        save_folder(images, tmp_path / "a" / "b")
+
+
+def test_pictures_that_cannot_be_made(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="columns: got 0"):
+        save_grid(torch.zeros(2, 3, 3), tmp_path / "grid.png", columns=0)
+    for images in (torch.zeros(0, 3, 3), torch.zeros(3, 3)):
+        with pytest.raises(ValueError, match="images: got shape"):
+            save_grid(images, tmp_path / "grid.png")
+        with pytest.raises(ValueError, match="images: got shape"):
+            save_folder(images, tmp_path / "folder")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,108 @@
+"""How a run ends before its last step: by a signal, or by a value that isn't finite."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from ebgan_fast.training import NonFiniteError, checkpoint, train
+from ebgan_fast.training.trainer import Trainer
+
+from .conftest import Configure
+from .helpers import assert_same_run
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_step_and_saves(
+    configure: Configure,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    status: int,
+) -> None:
+    run = configure()
+    before = signal.getsignal(number)
+    original = Trainer.step
+
+    def signalled(trainer: Trainer) -> None:
+        if trainer.step_count == 9:
+            signal.raise_signal(number)
+        original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", signalled)
+        result = train(run)
+    assert (result.step, result.stopped_by) == (10, number)
+    assert 128 + number == status
+    assert signal.getsignal(number) is before
+    assert f"stopped by {number.name} and saved at step 10 of 20" in capsys.readouterr().out
+    assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 10
+    train(run, resume=True)
+    assert_same_run(run.out, whole)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_at_once(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+) -> None:
+    run = configure()
+    before = signal.getsignal(number)
+
+    def signalled(trainer: Trainer) -> None:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        pytest.fail("the second signal was ignored")
+
+    monkeypatch.setattr(Trainer, "step", signalled)
+    with pytest.raises(SystemExit) as stop:
+        train(run)
+    assert stop.value.code == status
+    assert signal.getsignal(number) is before
+    assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 0
+
+
+def test_outside_the_main_thread_no_handler_is_set(configure: Configure) -> None:
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(configure(steps=2))))
+    thread.start()
+    thread.join()
+    assert [result.step for result in results] == [2]
+
+
+def plant_nan(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = Trainer.step
+
+    def poisoned(trainer: Trainer) -> None:
+        if trainer.step_count == step:
+            trainer.generator.layers[0].weight.data[0, 0] = float("nan")
+        original(trainer)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+
+
+# The step after 12 is found at the log line of 16; that after 17 at the checkpoint of 18, before a log line.
+@pytest.mark.parametrize(("planted", "kept"), [(12, 12), (17, 12), (18, 18)])
+def test_a_nan_ends_the_run_and_the_good_checkpoint_stays(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, planted: int, kept: int
+) -> None:
+    run = configure(checkpoint_every=6)
+    with monkeypatch.context() as patch:
+        plant_nan(patch, planted)
+        message = (
+            rf"step {planted + 1}: got loss_d nan.*last good checkpoint is of step {kept}: .*checkpoint\.pt"
+        )
+        with pytest.raises(NonFiniteError, match=message):
+            train(run)
+    trainer = checkpoint.read(run.out / "checkpoint.pt")["trainer"]
+    assert trainer["step"] == kept
+    assert all(bool(value.isfinite().all()) for value in trainer["generator"].values())
+    lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == planted // 4 * 4
+    assert train(run, resume=True).step == 20  # from the good state, without the planted value
