@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -24,23 +25,33 @@ class BackendStatus(NamedTuple):
     reason: str
 
 
-def _cpu_status() -> BackendStatus:
+def _cpu_status() -> tuple[BackendStatus, str | None]:
+    """The status, and what is wrong with the environment: a mistake to be told at the first op, where a missing
+    extension is a circumstance to be lived with."""
     try:
         extension = importlib.import_module("ebgan_fast._C")
     except ImportError as error:
-        return BackendStatus(False, f"the compiled extension ebgan_fast._C is missing or does not load ({error})")
-    info = extension.build_info()
-    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']}")
+        return BackendStatus(False, f"the extension ebgan_fast._C is missing or does not load ({error})"), None
+    try:
+        info = extension.build_info()
+    except ValueError as error:
+        return BackendStatus(False, str(error)), str(error)
+    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']}"), None
 
 
 _NOT_IN_THIS_VERSION = BackendStatus(False, "this version of ebgan_fast holds no kernels for it")
 
+_CPU_STATUS, _CPU_MISTAKE = _cpu_status()
+
 _STATUS: dict[str, BackendStatus] = {
     "reference": BackendStatus(True, "plain torch on any device"),
-    "cpu": _cpu_status(),
+    "cpu": _CPU_STATUS,
     "triton": _NOT_IN_THIS_VERSION,
     "cuda": _NOT_IN_THIS_VERSION,
 }
+
+if not _CPU_STATUS.available and _CPU_MISTAKE is None:
+    logging.getLogger("ebgan_fast").warning("ebgan_fast runs on plain torch: %s", _CPU_STATUS.reason)
 
 # A plain global, not a thread-local: autograd runs backward on threads of its own, and torch.compile guards on it.
 _requested: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
@@ -96,7 +107,11 @@ def choose(device_type: str) -> str:
     """
     name = _requested
     if name == "auto":
-        return "cpu" if device_type == "cpu" and _STATUS["cpu"].available else "reference"
+        if device_type != "cpu":
+            return "reference"
+        if _CPU_MISTAKE is not None:
+            raise ValueError(_CPU_MISTAKE)
+        return "cpu" if _CPU_STATUS.available else "reference"
     if name == "reference":
         return name
     _checked(name, ENVIRONMENT_VARIABLE)
