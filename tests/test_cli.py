@@ -1,0 +1,129 @@
+"""The command line from outside: exit statuses, one-line errors, and a whole small run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+SMALL = ("--steps", "6", "--size-g", "16", "--size-d", "16", "--batch-size", "8", "--log-every", "3")
+
+
+def _run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ebgan_fast.cli", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "100", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def _idx(values: torch.Tensor) -> bytes:
+    return struct.pack(f">BBBB{values.dim()}I", 0, 0, 8, values.dim(), *values.shape) + values.numpy().tobytes()
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of IDX files with 40 images of noise."""
+    folder = tmp_path_factory.mktemp("idx")
+    for split, count in (("train", 40), ("t10k", 20)):
+        images = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(count))
+        (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(images)))
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(_idx(torch.arange(count, dtype=torch.uint8) % 10))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    done = _run("train", "--out", folder, "--data", digits, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_leaves_its_folder(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"config.json", "metrics.jsonl", "curves.png", "samples", "checkpoint.pt"} <= names
+    steps = [json.loads(line)["step"] for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [3, 6]
+
+
+def test_sample_draws_a_grid_or_a_folder(run_folder: Path, tmp_path: Path) -> None:
+    grid, folder = tmp_path / "grid.png", tmp_path / "folder"
+    assert _run("sample", run_folder, grid, "--count", "7", "--columns", "4").returncode == 0
+    with Image.open(grid) as image:
+        width, height = image.size
+    assert width > 4 * 32 > height > 2 * 32 > 0
+    done = _run("sample", run_folder / "checkpoint.pt", folder, "--count", "3")
+    assert done.returncode == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    again = _run("sample", run_folder, folder)
+    assert again.returncode == 1
+    assert "isn't empty" in again.stderr
+
+
+def test_doctor_names_every_backend_and_the_machine() -> None:
+    done = _run("doctor")
+    assert done.returncode == 0
+    for word in ("reference", "cpu", "triton", "cuda", "threads", "instruction set", "torch", "processor"):
+        assert word in done.stdout
+
+
+def test_help_lists_commands_and_fields() -> None:
+    assert "evaluate" in _run("--help").stdout
+    assert "--margin-schedule" in _run("train", "--help").stdout
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
+    "no command": ((), 2, "subcommand"),
+    "unknown command": (("trian",), 2, "trian"),
+    "unknown option": (("train", "--out", "{new}", "--stepz", "3"), 2, "--stepz"),
+    "not a number": (("train", "--out", "{new}", "--steps", "many"), 2, "--steps"),
+    "missing option": (("train",), 2, "--out"),
+    "impossible value": (("train", "--out", "{new}", "--steps", "0"), 1, "steps: got 0"),
+    "wrong data folder": (("train", "--out", "{new}", "--data", "{nowhere}"), 1, "{nowhere}"),
+    "a folder in use": (("train", "--out", "{run}"), 1, "--resume"),
+    "another config": (("train", "--out", "{run}", "--data", "{digits}", "--resume", "--margin", "3"), 1, "margin"),
+    "no checkpoint": (("sample", "{nowhere}", "{new}"), 1, "{nowhere}"),
+    "a truncated checkpoint": (("sample", "{broken}", "{new}"), 1, "{broken}"),
+    "a checkpoint that is something else": (("evaluate", "{other}"), 1, "{other}"),
+    "too few samples": (("evaluate", "{run}", "--samples", "3"), 1, "samples: got 3"),
+    "unavailable backend": (("train", "--out", "{new}", "--data", "{digits}", "--backend", "cuda"), 1, "'cuda'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_a_status(name: str, run_folder: Path, digits: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes((run_folder / "checkpoint.pt").read_bytes()[:5000])
+    other = tmp_path / "other.pt"
+    torch.save({"a": 1}, other)
+    places = {
+        "run": run_folder,
+        "digits": digits,
+        "new": tmp_path / "new",
+        "nowhere": tmp_path / "nowhere",
+        "broken": broken,
+        "other": other,
+    }
+    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
+    arguments, status, words = MISTAKES[name]
+    done = _run(*(argument.format(**places) for argument in arguments))
+    assert done.returncode == status, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("ebgan-fast: ")
+    assert words.format(**places) in lines[0]
+    assert not (tmp_path / "new").exists()
+    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
+
+
+def test_the_environment_s_backend_reaches_training(digits: Path, tmp_path: Path) -> None:
+    done = _run("train", "--out", tmp_path / "new", "--data", digits, *SMALL, EBGAN_FAST_BACKEND="cuda")
+    assert done.returncode == 1
+    assert "EBGAN_FAST_BACKEND: backend 'cuda' cannot run here" in done.stderr
