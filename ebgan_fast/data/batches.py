@@ -33,18 +33,14 @@ class ShuffledBatches:
 
     def __init__(self, images: Tensor, batch_size: int, seed: int, image_size: int = 32) -> None:
         if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-            raise TypeError(
-                f"got images of {getattr(images, 'dtype', type(images))}, expected a uint8 tensor"
-            )
+            raise TypeError(f"got images of {getattr(images, 'dtype', type(images))}, expected a uint8 tensor")
         if images.dim() != 3:
             raise ValueError(f"got images of shape {list(images.shape)}, expected [M, H, W]")
         height, width = images.shape[1:]
         if image_size < max(height, width):
             raise ValueError(f"got image_size {image_size}, expected at least {max(height, width)}")
         if not 1 <= batch_size <= len(images):
-            raise ValueError(
-                f"got batch_size {batch_size}, expected 1 to {len(images)}, the number of images"
-            )
+            raise ValueError(f"got batch_size {batch_size}, expected 1 to {len(images)}, the number of images")
         top, left = (image_size - height) // 2, (image_size - width) // 2
         margins = (left, image_size - width - left, top, image_size - height - top)
         # Padded once and kept as bytes: a batch is then a gather of rows and a conversion.
@@ -83,8 +79,7 @@ class ShuffledBatches:
         epoch, position = state["epoch"], state["position"]
         if epoch < 0 or not 0 <= position <= self.batches_per_epoch:
             raise ValueError(
-                f"got epoch {epoch}, position {position}, "
-                f"expected epoch >= 0, position 0 to {self.batches_per_epoch}"
+                f"got epoch {epoch}, position {position}, expected epoch >= 0, position 0 to {self.batches_per_epoch}"
             )
         self._epoch, self._position = epoch, position
         self._order = self._permutation(epoch)

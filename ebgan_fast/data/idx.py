@@ -74,9 +74,7 @@ def _parse(file: BinaryIO, path: Path, ndim: int) -> Tensor:
         raise DataError(f"{path}: got {dims} dimensions, expected {ndim}")
     sizes = file.read(4 * ndim)
     if len(sizes) < 4 * ndim:
-        raise DataError(
-            f"{path}: got {4 + len(sizes)} bytes, expected a header of {4 + 4 * ndim} (truncated)"
-        )
+        raise DataError(f"{path}: got {4 + len(sizes)} bytes, expected a header of {4 + 4 * ndim} (truncated)")
     shape = struct.unpack(f">{ndim}I", sizes)
     expected = math.prod(shape)
     data = _read_at_most(file, expected + 1)
@@ -84,9 +82,7 @@ def _parse(file: BinaryIO, path: Path, ndim: int) -> Tensor:
         got = f"{len(data)} bytes of data (truncated)" if len(data) < expected else "bytes beyond the data"
         raise DataError(f"{path}: got {got}, expected {expected} for shape {list(shape)}")
     # torch.frombuffer refuses an empty buffer.
-    return (torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)).reshape(
-        shape
-    )
+    return (torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)).reshape(shape)
 
 
 def _read_at_most(file: BinaryIO, count: int) -> bytearray:

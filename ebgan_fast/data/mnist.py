@@ -106,9 +106,7 @@ def _load_package() -> Mnist:
 
 
 def _packaged_pickle() -> Path:
-    missing = (
-        f"got no MNIST, expected the package {_PACKAGE} ({_INSTALL}) or a folder with the four IDX files"
-    )
+    missing = f"got no MNIST, expected the package {_PACKAGE} ({_INSTALL}) or a folder with the four IDX files"
     try:
         distribution = importlib.metadata.distribution(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -96,9 +97,7 @@ def _as_28x28(images: Tensor) -> Tensor:
         return images.reshape(-1, 1, _PADDED, _PADDED)[..., inner, inner]
     if shape == (_SIDE, _SIDE):
         return images.unsqueeze(1)
-    raise ValueError(
-        f"got images of shape {list(images.shape)}, expected [N, 28, 28], [N, 32, 32] or [N, 1024]"
-    )
+    raise ValueError(f"got images of shape {list(images.shape)}, expected [N, 28, 28], [N, 32, 32] or [N, 1024]")
 
 
 def load_classifier(
@@ -131,8 +130,9 @@ def load_classifier(
     with cache.locked(path, lambda: report(0.0, "waiting for another process that trains the classifier")):
         saved = cache.read(path)
         if saved is None:
-            trained = _train(digits, recipe, report)
-            saved = {"weights": trained.state_dict(), "test_accuracy": _accuracy(trained, digits)}
+            with _one_thread():
+                trained = _train(digits, recipe, report)
+                saved = {"weights": trained.state_dict(), "test_accuracy": _accuracy(trained, digits)}
             cache.write(path, saved)
     classifier = _initial(recipe)
     classifier.load_state_dict(saved["weights"])
@@ -145,6 +145,20 @@ def load_classifier(
             stacklevel=2,
         )
     return classifier.eval().requires_grad_(False)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Weights then don't depend on the number of threads, and cores shared with other work cost no waiting.
+
+    With two threads every small loop ends in a barrier: beside other processes training took over eight times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fingerprint(digits: Mnist) -> str:

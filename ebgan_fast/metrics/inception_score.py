@@ -49,18 +49,14 @@ def score(logits: Tensor, splits: int = 10) -> DigitScore:
         ValueError: another shape, a value that isn't finite, fewer samples than splits, or `splits` below 1.
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(
-            f"got logits of {getattr(logits, 'dtype', type(logits))}, expected a floating-point tensor"
-        )
+        raise TypeError(f"got logits of {getattr(logits, 'dtype', type(logits))}, expected a floating-point tensor")
     if logits.dim() != 2 or logits.shape[1] != _CLASSES:
         raise ValueError(f"got logits of shape {list(logits.shape)}, expected [N, {_CLASSES}]")
     if not 1 <= splits <= len(logits):
         raise ValueError(f"got {splits} splits of {len(logits)} samples, expected 1 to {len(logits)} splits")
     log_p = logits.detach().double().log_softmax(1)
     if not torch.isfinite(log_p).all():
-        raise ValueError(
-            f"got logits that aren't finite in {_bad_rows(log_p)} of {len(logits)} rows, expected finite"
-        )
+        raise ValueError(f"got logits that aren't finite in {_bad_rows(log_p)} of {len(logits)} rows, expected finite")
     log_marginal = _log_marginal(log_p)
     parts = torch.stack([_mean_kl(part, _log_marginal(part)).exp() for part in log_p.tensor_split(splits)])
     share = torch.bincount(log_p.argmax(1), minlength=_CLASSES).double() / len(log_p)

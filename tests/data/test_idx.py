@@ -92,7 +92,5 @@ def test_refuses_a_damaged_gzip(write: Write, damage: Callable[[bytes], bytes]) 
 
 
 def test_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="absent: got No such file or directory, expected a readable IDX file"
-    ):
+    with pytest.raises(DataError, match="absent: got No such file or directory, expected a readable IDX file"):
         read_idx(tmp_path / "absent", 3)

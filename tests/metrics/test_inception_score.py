@@ -103,9 +103,7 @@ def test_equals_the_definition_on_random_logits() -> None:
     mean = sum(scores) / 5
     result = score(logits, splits=5)
     assert result.exp_score == pytest.approx(mean, rel=EXACT)
-    assert result.exp_score_std == pytest.approx(
-        math.sqrt(sum((s - mean) ** 2 for s in scores) / 5), rel=1e-10
-    )
+    assert result.exp_score_std == pytest.approx(math.sqrt(sum((s - mean) ** 2 for s in scores) / 5), rel=1e-10)
     assert result.kl_conditional_marginal == pytest.approx(
         sum(divergence(row, marginal(p)) for row in p) / 60, rel=EXACT
     )
@@ -181,9 +179,7 @@ def test_real_test_digits_score_near_ten(mnist: Mnist, digit_classifier: DigitCl
     result = real_score(digit_classifier, mnist.test_images)
     assert 9.3 < result.exp_score < 10
     shares = torch.bincount(mnist.test_labels.long()) / len(mnist.test_labels)
-    assert (
-        max(abs(got - share) for got, share in zip(result.class_share, shares.tolist(), strict=True)) < 0.01
-    )
+    assert max(abs(got - share) for got, share in zip(result.class_share, shares.tolist(), strict=True)) < 0.01
     assert all(math.isfinite(value) for value in dataclasses.astuple(result)[:4])
 
 
