@@ -21,5 +21,5 @@ def mnist() -> Mnist:
 
 @pytest.fixture(scope="session")
 def digit_classifier(mnist: Mnist) -> DigitClassifier:
-    """Trained on first use (about a minute) and kept in the cache folder; of parallel workers one trains."""
+    """Trained on first use (about 35 s of a core) and kept in the cache folder; of parallel workers one trains."""
     return load_classifier(mnist)

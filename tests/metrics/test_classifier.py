@@ -36,6 +36,7 @@ def weights_equal(one: DigitClassifier, other: DigitClassifier) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_the_projects_classifier_names_real_digits(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     likeliest = torch.cat(
         [digit_classifier(to_signed_unit(part)).argmax(1) for part in torch.split(mnist.test_images, 1000)]
@@ -46,6 +47,7 @@ def test_the_projects_classifier_names_real_digits(mnist: Mnist, digit_classifie
     assert abs(right / 10_000 - digit_classifier.test_accuracy) <= 2e-4
 
 
+@pytest.mark.slow
 def test_the_projects_second_load_is_instant(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     started = time.process_time()
     again = load_classifier(mnist)
@@ -53,6 +55,7 @@ def test_the_projects_second_load_is_instant(mnist: Mnist, digit_classifier: Dig
     assert weights_equal(again, digit_classifier)
 
 
+@pytest.mark.slow
 def test_padded_images_give_the_same_logits(digit_classifier: DigitClassifier, mnist: Mnist) -> None:
     plain = to_signed_unit(mnist.test_images[:100])
     padded = torch.full((100, 32, 32), -1.0)

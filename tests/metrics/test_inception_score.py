@@ -174,6 +174,7 @@ def real_score(digit_classifier: DigitClassifier, images: Tensor) -> DigitScore:
     return score_images(digit_classifier, to_signed_unit(images))
 
 
+@pytest.mark.slow
 def test_real_test_digits_score_near_ten(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     """A perfect classifier's score is exp of the entropy of the class shares: 9.98 on these digits."""
     result = real_score(digit_classifier, mnist.test_images)
@@ -183,6 +184,7 @@ def test_real_test_digits_score_near_ten(mnist: Mnist, digit_classifier: DigitCl
     assert all(math.isfinite(value) for value in dataclasses.astuple(result)[:4])
 
 
+@pytest.mark.slow
 def test_damage_lowers_the_score(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     """Digits blended with other digits are harder to name, and a set of one digit has no variety."""
     images, labels = mnist.test_images[:4000], mnist.test_labels[:4000]
