@@ -59,7 +59,7 @@ def sample(
     """
     _check_positive("count", count)
     _check_positive("columns", columns)
-    generator, _ = load_generator(_checkpoint_file(checkpoint))
+    generator, _, _ = load_generator(_checkpoint_file(checkpoint))
     images = sample_images(generator, count, seed)
     if out.suffix.lower() == ".png":
         save_grid(images, out, columns)
@@ -90,13 +90,13 @@ def evaluate(
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
     path = _checkpoint_file(checkpoint)
-    generator, config = load_generator(path)
+    generator, _, steps = load_generator(path)
     with _progress("digit classifier") as progress:
         classifier = load_classifier(load_mnist(data), progress=progress)
     result = score_images(classifier, sample_images(generator, samples, seed))
     report = {
         "checkpoint": path.name,
-        "steps": config.steps,
+        "steps": steps,
         "samples": samples,
         "seed": seed,
         "classifier_test_accuracy": classifier.test_accuracy,

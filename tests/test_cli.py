@@ -32,7 +32,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of IDX files with 40 images of noise."""
     folder = tmp_path_factory.mktemp("idx")
     for split, count in (("train", 40), ("t10k", 20)):
-        images = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(count))
+        images = torch.randint(
+            0, 256, (count, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(count)
+        )
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(images)))
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(_idx(torch.arange(count, dtype=torch.uint8) % 10))
     return folder
@@ -80,7 +82,7 @@ def test_help_lists_commands_and_fields() -> None:
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
-    "no command": ((), 2, "subcommand"),
+    "no command": ((), 2, "train, sample, evaluate, doctor"),
     "unknown command": (("trian",), 2, "trian"),
     "unknown option": (("train", "--out", "{new}", "--stepz", "3"), 2, "--stepz"),
     "not a number": (("train", "--out", "{new}", "--steps", "many"), 2, "--steps"),

@@ -78,9 +78,7 @@ class AutoEncoder(nn.Module):
         ValueError: a size below 1, or fewer than 2 layers.
     """
 
-    def __init__(
-        self, n_layer: int, size: int, dropout: bool = False, image_shape: tuple[int, int] = (32, 32)
-    ) -> None:
+    def __init__(self, n_layer: int, size: int, dropout: bool = False, image_shape: tuple[int, int] = (32, 32)) -> None:
         super().__init__()
         _check_at_least("n_layer", n_layer, 2)
         _check_at_least("size", size, 1)

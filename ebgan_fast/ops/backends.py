@@ -62,11 +62,6 @@ def backends() -> dict[str, BackendStatus]:
     return dict(_STATUS)
 
 
-def requested_backend() -> str:
-    """The backend asked for by `use_backend` or the environment variable EBGAN_FAST_BACKEND; "auto" by default."""
-    return _requested
-
-
 def _checked(name: str, source: str) -> str:
     if name == "auto":
         return name

@@ -309,9 +309,6 @@ def generator_loss(
         value, norms, gram = pulling_away_term(code)
         pulling_away = value.to(wide)
         loss += weight * pulling_away.item()
-        if need[2]:
-            grad_code = _pulling_away_backward(weight, code, _Code(code), norms, gram)
-        else:
-            grad_code = code.new_empty(0)
+        grad_code = _pulling_away_backward(weight, code, _Code(code), norms, gram) if need[2] else code.new_empty(0)
     loss_tensor = torch.scalar_tensor(loss, dtype=wide, device=recon_fake.device)
     return loss_tensor, energy, pulling_away, *pair.gradients(), grad_code

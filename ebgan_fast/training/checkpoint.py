@@ -80,7 +80,5 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: got a file of another program, expected a checkpoint of ebgan_fast")
     if state.get("version") != _VERSION:
-        raise CheckpointError(
-            f"{path}: got a checkpoint of version {state.get('version')}, expected {_VERSION}"
-        )
+        raise CheckpointError(f"{path}: got a checkpoint of version {state.get('version')}, expected {_VERSION}")
     return state

@@ -38,6 +38,8 @@ class TrainConfig:
     """Updates of both networks."""
     batch_size: int = 64
     """Real images in a step, and as many generated ones."""
+    image_size: int = 32
+    """Side of the images: MNIST's 28, or more with a black margin. The paper's grid search pads to 32."""
     z_dim: int = 100
     """Length of the noise vector, drawn from N(0, 1)."""
     n_layer_g: int = 5
@@ -81,7 +83,8 @@ class TrainConfig:
     checkpoint_every: int = 1000
     """Steps between two checkpoints. The start and the last step have one too."""
     backend: BackendName = "auto"
-    """What runs the losses; `ebgan-fast doctor` lists what can run here."""
+    """What runs the losses; `ebgan-fast doctor` lists what can run here. auto: as EBGAN_FAST_BACKEND says, else the
+    fastest."""
     threads: int | None = None
     """Processor threads. None: torch's choice."""
     device: str = "cpu"
@@ -159,6 +162,7 @@ _RULES: list[tuple[tuple[str, ...], Callable[[Any], bool], str]] = [
         "an integer of 64 bits",
     ),
     (_COUNTS, _integer(1), "an integer of at least 1"),
+    (("image_size",), _integer(28), "an integer of at least 28, the side of MNIST's images"),
     (("batch_size",), _integer(2), "an integer of at least 2, because of batch norm and pairs of samples"),
     (("n_layer_d",), _integer(2), "an integer of at least 2, one encoder and one decoder layer"),
     (("margin_steps", "threads"), _or_none(_integer(1)), "an integer of at least 1, or None"),
@@ -226,9 +230,7 @@ def check_resumable(config: TrainConfig, saved: TrainConfig) -> None:
     Raises:
         ValueError: names each field that differs, with both values.
     """
-    stretched = config.lr_decay != "none" or (
-        config.margin_schedule != "constant" and config.margin_steps is None
-    )
+    stretched = config.lr_decay != "none" or (config.margin_schedule != "constant" and config.margin_steps is None)
     free = FREE_ON_RESUME if stretched else FREE_ON_RESUME | {"steps"}
     now, before = to_dict(config), to_dict(saved)
     differing = [name for name in now if name not in free and now[name] != before[name]]

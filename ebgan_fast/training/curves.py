@@ -49,9 +49,7 @@ def _series(lines: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list
     return [line["step"] for line in lines], [line[name] for line in lines]
 
 
-def _plot(
-    axes: Axes, lines: Sequence[dict[str, Any]], quantity: str, curves: Sequence[tuple[str, str, str]]
-) -> None:
+def _plot(axes: Axes, lines: Sequence[dict[str, Any]], quantity: str, curves: Sequence[tuple[str, str, str]]) -> None:
     marker = "o" if len(lines) == 1 else None  # a line of one point is invisible
     for name, label, color in curves:
         axes.plot(*_series(lines, name), color=color, linewidth=1.5, marker=marker, label=label)

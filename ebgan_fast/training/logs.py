@@ -135,9 +135,7 @@ class MetricsFile:
             if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in lines):
                 raise ValueError("a line without a step")
         except ValueError as error:
-            raise ValueError(
-                f"{self.path}: got {error}, expected one JSON object with a step per line"
-            ) from error
+            raise ValueError(f"{self.path}: got {error}, expected one JSON object with a step per line") from error
         return lines
 
     def rewind(self, step: int, log_every: int) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import use_backend
 from ..data.mnist import load_mnist
+from ..ops.backends import choose, use_backend
 from . import checkpoint, config
 from .checkpoint import CheckpointError
 from .config import TrainConfig
@@ -73,7 +73,10 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         saved = _read_matching(checkpoint_path, run)
     else:
         _check_unused(run.out, checkpoint_path)
-    with use_backend(run.backend), _threads(run.threads):
+    # "auto" leaves the choice to the environment variable.
+    backend = contextlib.nullcontext() if run.backend == "auto" else use_backend(run.backend)
+    with backend, _threads(run.threads):
+        choose(torch.device(run.device).type)  # a mistake shows before anything is written
         images = load_mnist(run.data).train_images
         trainer = Trainer(run, images)
         return _Session(run, trainer, checkpoint_path, _fingerprint(images)).run(saved)
@@ -127,16 +130,12 @@ class _Session:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         if saved.get("data") != self.data:
-            raise ValueError(
-                f"{self.checkpoint_path}: got other images, expected those that the run was made with"
-            )
+            raise ValueError(f"{self.checkpoint_path}: got other images, expected those that the run was made with")
         try:
             self.trainer.load_state_dict(saved["trainer"])
             self.elapsed_before = saved["elapsed_s"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.checkpoint_path}: got a state that doesn't fit ({error})"
-            ) from error
+            raise CheckpointError(f"{self.checkpoint_path}: got a state that doesn't fit ({error})") from error
         self.saved_step = self.interval_first = self.trainer.step_count
         if self.trainer.step_count < self.config.steps:
             self.metrics.rewind(self.trainer.step_count, self.config.log_every)
@@ -202,9 +201,7 @@ def _check_unused(folder: Path, checkpoint_path: Path) -> None:
     leftover = checkpoint.temporary_name(checkpoint_path)
     if any(entry != leftover for entry in folder.iterdir()):
         has_run = checkpoint_path.exists()
-        way_out = (
-            "--resume to go on with the run in it" if has_run else "another folder (it holds no checkpoint)"
-        )
+        way_out = "--resume to go on with the run in it" if has_run else "another folder (it holds no checkpoint)"
         raise ValueError(f"{folder}: got a folder that isn't empty, expected a new one, or {way_out}")
 
 

@@ -12,19 +12,20 @@ from ..models.mlp import Generator
 from . import checkpoint, config
 from .average import for_sampling
 from .config import TrainConfig
+from .trainer import make_generator
 
 _GAP = 2
 _GAP_BRIGHTNESS = 64
 
 
-def load_generator(checkpoint_path: str | Path) -> tuple[Generator, TrainConfig]:
+def load_generator(checkpoint_path: str | Path) -> tuple[Generator, TrainConfig, int]:
     """The generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
     Args:
         checkpoint_path: the run's checkpoint.pt.
 
     Returns:
-        (generator on the CPU, the run's config).
+        (generator on the CPU, the run's config, steps done).
 
     Raises:
         CheckpointError (a ValueError): not a whole checkpoint of this version.
@@ -34,13 +35,11 @@ def load_generator(checkpoint_path: str | Path) -> tuple[Generator, TrainConfig]
     state = checkpoint.read(path)
     try:
         run = config.from_dict(state["config"])
-        generator = Generator(run.z_dim, run.n_layer_g, run.size_g)
+        generator = make_generator(run)
         generator.load_state_dict(state["trainer"]["generator"])
-        return for_sampling(generator, state["trainer"]["average"]), run
+        return for_sampling(generator, state["trainer"]["average"]), run, int(state["trainer"]["step"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise checkpoint.CheckpointError(
-            f"{path}: got a checkpoint without a fitting generator ({error})"
-        ) from error
+        raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
 
 
 @torch.no_grad()

@@ -44,14 +44,13 @@ class Trainer:
         self.device = torch.device(config.device)
         self.step_count = 0
         torch.manual_seed(config.seed)  # the initial weights, later dropout
-        self.generator = Generator(config.z_dim, config.n_layer_g, config.size_g).to(self.device)
-        self.discriminator = AutoEncoder(config.n_layer_d, config.size_d, config.dropout_d).to(self.device)
+        self.generator = make_generator(config).to(self.device)
+        shape = (config.image_size, config.image_size)
+        self.discriminator = AutoEncoder(config.n_layer_d, config.size_d, config.dropout_d, shape).to(self.device)
         self.optimizer_g = _adam(self.generator, config.lr_g, config.beta1)
         self.optimizer_d = _adam(self.discriminator, config.lr_d, config.beta1)
-        self.average = (
-            WeightAverage(list(self.generator.parameters()), config.ema) if config.ema > 0 else None
-        )
-        self.batches = ShuffledBatches(images.to(self.device), config.batch_size, config.seed)
+        self.average = WeightAverage(list(self.generator.parameters()), config.ema) if config.ema > 0 else None
+        self.batches = ShuffledBatches(images.to(self.device), config.batch_size, config.seed, config.image_size)
         self.noise_rng = torch.Generator(self.device).manual_seed(config.seed)
         # One row per step of the open log interval. They stay on the device until a line is due: no step
         # waits for it.
@@ -195,6 +194,11 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self._rows.copy_(state["statistics"])
         self.step_count = state["step"]
+
+
+def make_generator(config: TrainConfig) -> Generator:
+    """A new generator of the config's sizes."""
+    return Generator(config.z_dim, config.n_layer_g, config.size_g, (config.image_size, config.image_size))
 
 
 def _adam(net: nn.Module, learning_rate: float, beta1: float) -> torch.optim.Adam:

@@ -34,9 +34,7 @@ def test_layers_of_the_generator() -> None:
 def test_layers_of_the_discriminator() -> None:
     """No batch norm at its input layer (the paper's appendix C) nor, by our reading, at its output."""
     assert kinds(AutoEncoder(2, 11)) == ["Linear", "ReLU", "Linear"]
-    assert kinds(AutoEncoder(4, 11)) == ["Linear", "ReLU"] + ["Linear", "BatchNorm1d", "ReLU"] * 2 + [
-        "Linear"
-    ]
+    assert kinds(AutoEncoder(4, 11)) == ["Linear", "ReLU"] + ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
 
 
 def test_dropout_after_every_encoder_layer() -> None:

@@ -40,7 +40,7 @@ def test_use_backend_reaches_the_op_and_is_undone(monkeypatch) -> None:
         with pytest.raises(LookupError), ebgan_fast.use_backend("cpu"):
             ebgan_fast.pulling_away_term(torch.ones(2, 2))
         assert seen == ["cpu"]
-    assert backends.requested_backend() == os.environ.get("EBGAN_FAST_BACKEND", "auto")
+    assert backends._requested == os.environ.get("EBGAN_FAST_BACKEND", "auto")
 
 
 def test_an_unknown_backend_is_refused() -> None:

@@ -86,9 +86,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         metrics.append([{name: line[name] for name in line if name not in TIMING} for line in lines])
     assert metrics[0] == metrics[1]
-    pictures = [
-        {path.name: path.read_bytes() for path in (folder / "samples").iterdir()} for folder in (one, other)
-    ]
+    pictures = [{path.name: path.read_bytes() for path in (folder / "samples").iterdir()} for folder in (one, other)]
     assert pictures[0] == pictures[1]
 
 

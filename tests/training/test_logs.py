@@ -13,9 +13,7 @@ from ebgan_fast.training.logs import MetricsFile, TerminalDisplay
 from .conftest import Configure
 
 
-def test_plain_lines_where_there_is_no_terminal(
-    configure: Configure, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plain_lines_where_there_is_no_terminal(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     run = configure(steps=8)
     train(run)
     first, second, last = capsys.readouterr().out.splitlines()

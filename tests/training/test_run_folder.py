@@ -48,9 +48,7 @@ def test_a_folder_in_use_is_refused(configure: Configure, whole: Path, tmp_path:
     other.mkdir()
     (other / "notes.txt").write_text("mine")
     for resume in (False, True):
-        with pytest.raises(
-            ValueError, match=r"mine: got a folder that isn't empty, expected .*no checkpoint"
-        ):
+        with pytest.raises(ValueError, match=r"mine: got a folder that isn't empty, expected .*no checkpoint"):
             train(configure(out=other), resume=resume)
         with pytest.raises(ValueError, match=r"notes\.txt: got a file"):
             train(configure(out=other / "notes.txt"), resume=resume)

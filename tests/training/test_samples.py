@@ -24,17 +24,15 @@ from .helpers import bars
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_loaded_generator_draws_what_the_run_draws(
-    configure: Configure, tmp_path: Path, ema: float
-) -> None:
+def test_a_loaded_generator_draws_what_the_run_draws(configure: Configure, tmp_path: Path, ema: float) -> None:
     run = configure(ema=ema)
     trainer = Trainer(run, bars(50, seed=0))
     for _ in range(5):
         trainer.step()
     path = tmp_path / "checkpoint.pt"
     checkpoint.write(path, {"config": config.to_dict(run), "trainer": trainer.state_dict()})
-    generator, loaded = load_generator(path)
-    assert loaded == run
+    generator, loaded, step = load_generator(path)
+    assert (loaded, step) == (run, 5)
     assert not generator.training
     images = sample_images(generator, 6, seed=1)
     assert torch.equal(images, sample_images(trainer.sampler(), 6, seed=1))
@@ -49,8 +47,8 @@ def _without_average(trainer: Trainer) -> Trainer:
 
 def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    fitting = {"generator": Generator(4, 3, 16).state_dict(), "average": None}
-    other = {"generator": Generator(4, 3, 17).state_dict(), "average": None}
+    fitting = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
+    other = {"generator": Generator(4, 3, 17).state_dict(), "average": None, "step": 5}
     fields = config.to_dict(configure())
     checkpoint.write(path, {"config": fields, "trainer": fitting})
     load_generator(path)
@@ -61,9 +59,7 @@ def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) 
         {"trainer": fitting},
     ]:
         checkpoint.write(path, state)
-        with pytest.raises(
-            CheckpointError, match=r"checkpoint\.pt: got a checkpoint without a fitting generator"
-        ):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: got a checkpoint without a fitting generator"):
             load_generator(path)
 
 

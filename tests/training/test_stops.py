@@ -95,9 +95,7 @@ def test_a_nan_ends_the_run_and_the_good_checkpoint_stays(
     run = configure(checkpoint_every=6)
     with monkeypatch.context() as patch:
         plant_nan(patch, planted)
-        message = (
-            rf"step {planted + 1}: got loss_d nan.*last good checkpoint is of step {kept}: .*checkpoint\.pt"
-        )
+        message = rf"step {planted + 1}: got loss_d nan.*last good checkpoint is of step {kept}: .*checkpoint\.pt"
         with pytest.raises(NonFiniteError, match=message):
             train(run)
     trainer = checkpoint.read(run.out / "checkpoint.pt")["trainer"]

@@ -122,9 +122,7 @@ def test_the_discriminator_gets_no_gradient_from_the_generators_loss(configure: 
     when_generator_steps: list[list[str]] = []
     for net in ("generator", "discriminator"):
         for name, parameter in getattr(trainer, net).named_parameters():
-            parameter.register_post_accumulate_grad_hook(
-                lambda _, label=f"{net}.{name}": arrived.update([label])
-            )
+            parameter.register_post_accumulate_grad_hook(lambda _, label=f"{net}.{name}": arrived.update([label]))
     step = trainer.optimizer_g.step
 
     def spying_step() -> None:
@@ -180,9 +178,7 @@ def test_the_average_follows_its_formula(configure: Configure) -> None:
         expected = [d * average + (1 - d) * weights for average, weights in zip(expected, now, strict=True)]
     assert trainer.average is not None
     for average, value in zip(trainer.average.values, expected, strict=True):
-        torch.testing.assert_close(
-            average.double(), value, rtol=1.3e-6, atol=1e-8
-        )  # torch's rtol for float32
+        torch.testing.assert_close(average.double(), value, rtol=1.3e-6, atol=1e-8)  # torch's rtol for float32
 
 
 def test_margin_and_learning_rates_reach_the_step(configure: Configure) -> None:
@@ -196,16 +192,12 @@ def test_margin_and_learning_rates_reach_the_step(configure: Configure) -> None:
         margin = row["loss_d"] - row["energy_real"] + row["energy_fake"]
         assert margin == pytest.approx(1000 - 100 * step / config.steps, rel=1e-6)
         rate = 0.001 * (1 - step / config.steps)
-        assert [trainer.optimizer_g.param_groups[0]["lr"], trainer.optimizer_d.param_groups[0]["lr"]] == [
-            rate
-        ] * 2
+        assert [trainer.optimizer_g.param_groups[0]["lr"], trainer.optimizer_d.param_groups[0]["lr"]] == [rate] * 2
 
 
 def test_a_learned_set_of_bars_has_lower_energy(configure: Configure) -> None:
     trainer = make(
-        configure(
-            steps=150, log_every=10, size_d=64, dropout_d=False, margin_schedule="constant", margin_end=None
-        )
+        configure(steps=150, log_every=10, size_d=64, dropout_d=False, margin_schedule="constant", margin_end=None)
     )
     energies = []
     for step in range(150):
@@ -279,8 +271,5 @@ def test_the_sampler_is_the_average_with_its_own_statistics(configure: Configure
     # Sampling leaves no trace in the run.
     for name in ("noise_rng", "torch_rng"):
         assert torch.equal(before[name], trainer.state_dict()[name])
-    assert all(
-        torch.equal(value, trainer.generator.state_dict()[name])
-        for name, value in before["generator"].items()
-    )
+    assert all(torch.equal(value, trainer.generator.state_dict()[name]) for name, value in before["generator"].items())
     assert trainer.generator.training
