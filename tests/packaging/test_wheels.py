@@ -1,0 +1,214 @@
+"""What pip makes of the source tree: with a compiler, without one, and when told not to look for one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "CMakeLists.txt",
+    "LICENSE",
+    "README.md",
+    "csrc",
+    "ebgan_fast",
+]
+NO_COMPILER = {"CXX": "/nonexistent/c++"}
+# The group keeps builds on one worker: two at a time would only slow each other down.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What one run of pip wheel did."""
+
+    code: int
+    log: str
+    wheel: Path | None
+
+    def names(self) -> list[str]:
+        assert self.wheel is not None, self.log
+        with zipfile.ZipFile(self.wheel) as archive:
+            return archive.namelist()
+
+
+def _copy_sources(to: Path) -> None:
+    ignore = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=ignore)
+        elif source.exists():
+            shutil.copy2(source, to / name)
+
+
+def _run(folder: Path, source: str, environment: dict[str, str]) -> Build:
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("EBGAN_FAST_BUILD_EXT", "PYTHONPATH")
+    }
+    command = [sys.executable, "-m", "pip", "wheel", source, "--no-deps", "-v", "-w", "wheels"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=clean | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    wheel = next((folder / "wheels").glob("*.whl"), None)
+    return Build(done.returncode, done.stdout, wheel)
+
+
+Builder = Callable[..., Build]
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Builder:
+    """Builds under a name, once per test run even when pytest-xdist spreads the tests over processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def build_once(name: str, environment: dict[str, str], source: Path | None = None) -> Build:
+        folder = shared / f"build-{name}"
+        with FileLock(f"{folder}.lock"):
+            record = folder / "record.json"
+            if not record.exists():
+                folder.mkdir()
+                _copy_sources(folder)
+                made = _run(folder, str(source or "."), environment)
+                if "Could not find a version that satisfies the requirement" in made.log:
+                    pytest.skip(
+                        "pip reaches no package registry, which an isolated build takes its tools from"
+                    )
+                record.write_text(json.dumps([made.code, made.log, str(made.wheel) if made.wheel else None]))
+        code, log, wheel = json.loads(record.read_text())
+        return Build(code, log, Path(wheel) if wheel else None)
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip(
+        "setuptools", minversion="77", reason="making a source archive takes setuptools >= 77"
+    )
+    folder = tmp_path_factory.mktemp("sdist")
+    _copy_sources(folder)
+    program = "import setuptools.build_meta as backend; backend.build_sdist('dist')"
+    environment = {**os.environ, "EBGAN_FAST_BUILD_EXT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (archive,) = (folder / "dist").glob("*.tar.gz")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def compiled(build: Builder, sdist: Path) -> Build:
+    """Built from the source archive, so that a file missing there fails here."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("no C++ compiler on this machine")
+    made = build("compiled", {"EBGAN_FAST_BUILD_EXT": "1"}, sdist)
+    assert made.code == 0, made.log
+    return made
+
+
+def _use(wheel: Build, folder: Path) -> str:
+    """Imports the package from an unpacked wheel, takes one energy, and tells which kernels there are."""
+    with zipfile.ZipFile(str(wheel.wheel)) as archive:
+        archive.extractall(folder)
+    program = (
+        # An editable install of this tree would lend its own _C to the unpacked package.
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, '__module__', '').startswith('__editable__')]\n"
+        "import torch, ebgan_fast\n"
+        "assert ebgan_fast.reconstruction_energy(torch.ones(2, 3), torch.zeros(2, 3)).tolist() == [1, 1]\n"
+        "print(ebgan_fast.__file__, ebgan_fast.backends()['cpu'].available)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    file, available = done.stdout.split()
+    assert Path(file).is_relative_to(folder)
+    return available
+
+
+def test_the_source_archive_holds_what_a_build_needs(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
+    assert needed
+    assert needed | {"CMakeLists.txt", "LICENSE", "ebgan_fast/py.typed", "ebgan_fast/_C.pyi"} <= inside
+
+
+def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> None:
+    assert "ebgan_fast: built the compiled kernels" in compiled.log
+    assert "ebgan_fast/py.typed" in compiled.names()
+    assert not [name for name in compiled.names() if name.startswith(("csrc", "tests"))]
+    assert _use(compiled, tmp_path) == "True"
+
+
+def test_the_extension_links_nothing_of_torch(compiled: Build, tmp_path: Path) -> None:
+    readelf = shutil.which("readelf")
+    if sys.platform != "linux" or readelf is None:
+        pytest.skip("reads what an ELF file links with readelf")
+    (name,) = (
+        name for name in compiled.names() if name.startswith("ebgan_fast/_C.") and name.endswith(".so")
+    )
+    with zipfile.ZipFile(str(compiled.wheel)) as archive:
+        extension = archive.extract(name, tmp_path)
+    shown = subprocess.run([readelf, "-d", extension], check=True, capture_output=True, text=True).stdout
+    needed = [line.split("[")[1].rstrip("]") for line in shown.splitlines() if "(NEEDED)" in line]
+    assert any(library.startswith("libc.") for library in needed)
+    assert not [library for library in needed if "torch" in library or "c10" in library]
+    assert "RPATH" not in shown
+    assert "RUNPATH" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "line"),
+    [
+        ("told-not-to", {"EBGAN_FAST_BUILD_EXT": "0"}, "EBGAN_FAST_BUILD_EXT=0: installing without"),
+        ("no-compiler", NO_COMPILER, "ebgan_fast: WARNING: building the compiled kernels failed"),
+    ],
+)
+def test_a_wheel_without_kernels_says_so_and_works(
+    build: Builder, tmp_path: Path, name: str, environment: dict[str, str], line: str
+) -> None:
+    made = build(name, environment)
+    assert made.code == 0, made.log
+    assert line in made.log
+    assert not [file for file in made.names() if "_C." in file and not file.endswith(".pyi")]
+    assert _use(made, tmp_path) == "False"
+
+
+def test_kernels_that_are_asked_for_must_build(build: Builder) -> None:
+    made = build("must-build", {"EBGAN_FAST_BUILD_EXT": "1", **NO_COMPILER})
+    assert made.code != 0
+    assert made.wheel is None
+    assert "EBGAN_FAST_BUILD_EXT=1 asks for them" in made.log
+
+
+def test_a_switch_that_is_no_switch_is_refused(build: Builder) -> None:
+    made = build("misspelt", {"EBGAN_FAST_BUILD_EXT": "yes"})
+    assert made.code != 0
+    assert "EBGAN_FAST_BUILD_EXT: got 'yes', expected 'auto', '0' or '1'" in made.log
