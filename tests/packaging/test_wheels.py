@@ -57,11 +57,7 @@ def _copy_sources(to: Path) -> None:
 
 
 def _run(folder: Path, source: str, environment: dict[str, str]) -> Build:
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("EBGAN_FAST_BUILD_EXT", "PYTHONPATH")
-    }
+    clean = {name: value for name, value in os.environ.items() if name not in ("EBGAN_FAST_BUILD_EXT", "PYTHONPATH")}
     command = [sys.executable, "-m", "pip", "wheel", source, "--no-deps", "-v", "-w", "wheels"]
     done = subprocess.run(
         command,
@@ -93,9 +89,7 @@ def build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Builder:
                 _copy_sources(folder)
                 made = _run(folder, str(source or "."), environment)
                 if "Could not find a version that satisfies the requirement" in made.log:
-                    pytest.skip(
-                        "pip reaches no package registry, which an isolated build takes its tools from"
-                    )
+                    pytest.skip("pip reaches no package registry, which an isolated build takes its tools from")
                 record.write_text(json.dumps([made.code, made.log, str(made.wheel) if made.wheel else None]))
         code, log, wheel = json.loads(record.read_text())
         return Build(code, log, Path(wheel) if wheel else None)
@@ -105,16 +99,12 @@ def build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Builder:
 
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip(
-        "setuptools", minversion="77", reason="making a source archive takes setuptools >= 77"
-    )
+    pytest.importorskip("setuptools", minversion="77", reason="making a source archive takes setuptools >= 77")
     folder = tmp_path_factory.mktemp("sdist")
     _copy_sources(folder)
     program = "import setuptools.build_meta as backend; backend.build_sdist('dist')"
     environment = {**os.environ, "EBGAN_FAST_BUILD_EXT": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (archive,) = (folder / "dist").glob("*.tar.gz")
     return archive
@@ -143,9 +133,7 @@ def _use(wheel: Build, folder: Path) -> str:
         "print(ebgan_fast.__file__, ebgan_fast.backends()['cpu'].available)"
     )
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     file, available = done.stdout.split()
     assert Path(file).is_relative_to(folder)
@@ -171,9 +159,7 @@ def test_the_extension_links_nothing_of_torch(compiled: Build, tmp_path: Path) -
     readelf = shutil.which("readelf")
     if sys.platform != "linux" or readelf is None:
         pytest.skip("reads what an ELF file links with readelf")
-    (name,) = (
-        name for name in compiled.names() if name.startswith("ebgan_fast/_C.") and name.endswith(".so")
-    )
+    (name,) = (name for name in compiled.names() if name.startswith("ebgan_fast/_C.") and name.endswith(".so"))
     with zipfile.ZipFile(str(compiled.wheel)) as archive:
         extension = archive.extract(name, tmp_path)
     shown = subprocess.run([readelf, "-d", extension], check=True, capture_output=True, text=True).stdout
