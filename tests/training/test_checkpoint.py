@@ -78,6 +78,23 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
             checkpoint.read(path)
 
 
+class _Touch:
+    """Pickled as a call that makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+def test_code_in_a_file_is_not_run(path: Path, tmp_path: Path) -> None:
+    checkpoint.write(path, {"weights": _Touch(tmp_path / "touched")})
+    with pytest.raises(CheckpointError, match="got a file that torch can't load"):
+        checkpoint.read(path)
+    assert not (tmp_path / "touched").exists()
+
+
 def test_another_version(path: Path) -> None:
     checkpoint.write(path, {"version": 99})
     with pytest.raises(CheckpointError, match="got a checkpoint of version 99, expected 1"):
