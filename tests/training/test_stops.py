@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -66,6 +68,35 @@ def test_a_second_signal_ends_at_once(
     assert stop.value.code == status
     assert signal.getsignal(number) is before
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_status_of_a_stopped_process(
+    tmp_path: Path, digits_folder: Path, number: signal.Signals, status: int
+) -> None:
+    out = tmp_path / "run"
+    sizes = ["--batch-size", "8", "--z-dim", "4", "--size-g", "16", "--size-d", "16", "--log-every", "5"]
+    command = [sys.executable, "-m", "ebgan_fast.cli", "train", "--out", str(out), "--data", str(digits_folder)]
+    child = subprocess.Popen(
+        [*command, *sizes, "--steps", "10000000", "--threads", "1"],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        first = child.stdout.readline()
+        assert first.startswith("step 5 of "), first + child.stdout.read()
+        child.send_signal(number)
+        said = child.communicate(timeout=60)[0]
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == status, said
+    assert f"stopped by {number.name} and saved at step" in said
+    assert checkpoint.read(out / "checkpoint.pt")["trainer"]["step"] >= 5
 
 
 def test_outside_the_main_thread_no_handler_is_set(configure: Configure) -> None:
