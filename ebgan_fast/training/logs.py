@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
     from typing_extensions import Self
 
 Line = Mapping[str, Any]
@@ -79,17 +78,26 @@ class TerminalDisplay:
     """A progress bar with rate and remaining time, and the latest metrics under it."""
 
     def __init__(self, start: int, steps: int) -> None:
+        from rich.console import RenderableType
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
 
-        self._progress: Progress = Progress(
-            TextColumn("[bold]step"),
+        latest = Text("", "dim")
+
+        class BarAndMetrics(Progress):
+            def get_renderables(self) -> Iterable[RenderableType]:
+                yield self.make_tasks_table(self.tasks)
+                yield latest
+
+        self._latest = latest
+        self._progress = BarAndMetrics(
+            TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("\n{task.fields[metrics]}"),
         )
-        self._task: TaskID = self._progress.add_task("", total=steps, completed=start, rate="", metrics="")
+        self._task = self._progress.add_task("", total=steps, completed=start, rate="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -104,7 +112,8 @@ class TerminalDisplay:
         self._progress.update(self._task, completed=step)
 
     def metrics(self, line: Line) -> None:
-        self._progress.update(self._task, rate=f"{line['steps_per_s']:.1f} steps/s", metrics=_describe(line))
+        self._latest.plain = _describe(line)
+        self._progress.update(self._task, rate=f"{line['steps_per_s']:.1f} steps/s")
 
     def say(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
