@@ -33,10 +33,20 @@ $(VENV)/test: $(VENV)/torch $(CORE)
 
 setup: $(VENV)/test  ## a virtual environment with the package, its extension and the test tools
 
+# The paper's EBGAN-PT (figure 4c) with the nets of its grid that learn most in five minutes on two cores (measured:
+# sizeG 400, sizeD 512, both learning rates 0.002, digits unpadded), and a moving average of the generator's weights.
+RECIPE := --steps 10000 --image-size 28 --size-g 400 --size-d 512 --lr-g 0.002 --lr-d 0.002 --ema 0.998
+# Threads that wait asleep: on two shared cores, spinning ones fell from 55 steps/s to 5 when another job ran, sleeping
+# ones from 46 to 24.
+DEMO := OMP_WAIT_POLICY=passive $(BIN)/ebgan-fast
+
 demo: $(VENV)/train  ## train EBGAN-PT on MNIST, draw digits and score them (about six minutes on two cores)
-	$(BIN)/ebgan-fast train --out $(RUN) --resume
-	$(BIN)/ebgan-fast sample $(RUN) $(RUN)/digits.png
-	$(BIN)/ebgan-fast evaluate $(RUN)
+	$(DEMO) train --out $(RUN) $(RECIPE) --resume
+	$(DEMO) sample $(RUN) $(RUN)/digits.png
+	$(DEMO) evaluate $(RUN)
+	@echo "picture: $(RUN)/digits.png"
+	@echo "curves:  $(RUN)/curves.png"
+	@echo "score:   $(RUN)/score.json"
 
 lint: $(VENV)/test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
