@@ -2,19 +2,18 @@
 
 The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
 same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
-Where the formula takes the difference of larger terms (the pulling-away term's gradient does: it is 0 for parallel
-codes), the units are those of the terms.
+Where the formula takes the difference of larger terms (the hinge's margin and energy; the pulling-away term's gradient,
+which is 0 for parallel codes), the units are those of the terms.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 ULPS = 4
-# The term is of degree 4 in the normalised codes, and each of their elements carries two roundings (length, quotient),
-# the same ones in every row when all codes are alike.
-PULLING_AWAY_ULPS = 4 * 2
 
 
 def _rows(values: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ def _rows(values: Tensor) -> Tensor:
 
 
 def assert_within_budget(
-    got: Tensor, truth: Tensor, eager: Tensor, what: str, terms: Tensor | None = None, ulps: int = ULPS
+    got: Tensor, truth: Tensor, eager: Tensor, what: str, terms: Tensor | float | None = None, ulps: int = ULPS
 ) -> None:
     """`terms` [samples]: the size of what cancels in each sample."""
     assert got.shape == truth.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(truth.shape)}"
@@ -38,13 +37,21 @@ def assert_within_budget(
     error = (_rows(got) - truth_rows).abs().amax(1)
     size = truth_rows.abs().amax(1)
     if terms is not None:
-        size = torch.maximum(size, terms)
+        size = torch.maximum(size, torch.as_tensor(terms, dtype=size.dtype))
     budget = 2 * eager_error + ulps * (unit * size + floor)
     worst = int((error - budget).argmax())
     assert bool((error <= budget).all()), (
         f"{what}: sample {worst} is off by {error[worst]:.3e}, budget {budget[worst]:.3e} "
         f"(eager torch is off by {eager_error[worst]:.3e}, size {size[worst]:.3e})"
     )
+
+
+def pulling_away_ulps(code: Tensor) -> int:
+    """First-order bound for cos^2 with pairwise sums, whose error is log2(d)/2 units: twice that of the product of two
+    unit codes and four times that of their elements (half of the sum's, and one each for root and quotient). When all
+    codes are alike, so are these roundings in every term, and nothing averages out."""
+    sums = math.log2(max(code[:1].numel(), 2)) / 2
+    return math.ceil(2 * sums + 4 * (sums / 2 + 2))
 
 
 def pulling_away_terms(code: Tensor) -> Tensor:
