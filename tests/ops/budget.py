@@ -47,8 +47,8 @@ def assert_within_budget(
 
 
 def energy_ulps(recon: Tensor) -> int:
-    """The few units, and the first-order bound for the pairwise sums over samples and batch: log2(elements)/2. One eager
-    run may be far below it by luck."""
+    """The few units, and the first-order bound for the pairwise sums over samples and batch: log2(elements)/2. One
+    eager run may be far below it by luck."""
     return ULPS + math.ceil(math.log2(max(recon.numel(), 1)) / 2)
 
 
