@@ -60,6 +60,12 @@ def pulling_away_ulps(code: Tensor) -> int:
     return math.ceil(2 * sums + 4 * (sums / 2 + 2))
 
 
+def pulling_away_diagonal(code: Tensor) -> float:
+    """What the i = j terms would add to the value: eager torch and the form on d x d products subtract them."""
+    n = code.shape[0]
+    return int(_rows(code).any(1).sum()) / max(n * (n - 1), 1)
+
+
 def pulling_away_terms(code: Tensor) -> Tensor:
     """[N]: the gradient of row i is 4/(N(N-1)|s_i|) times the difference of two vectors, sum_j cos_ij u_j and
     (sum_j cos_ij^2) u_i, both with the j = i term u_i; this is the length of the second."""
