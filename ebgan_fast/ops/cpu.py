@@ -16,16 +16,13 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from .reference import accumulation_dtype
 
 _DTYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 _NORMS = {"mse": 0, "sse": 1, "l2": 2}
 
 # Per-sample strides of the dimensions behind the batch; None means that a sample is not one run of memory.
 _Order = tuple[int, ...] | None
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def _order(tensor: Tensor) -> _Order:
@@ -142,7 +139,7 @@ class _Code:
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     """Per-sample energy: [N, ...] and [N, ...] -> acc [N]; norm is "mse", "sse" or "l2"."""
     pair = _Pair(recon, target)
-    energy = recon.new_empty(recon.shape[:1], dtype=_accumulator(recon.dtype))
+    energy = recon.new_empty(recon.shape[:1], dtype=accumulation_dtype(recon.dtype))
     threads = torch.get_num_threads()
     _C.energy_forward(_DTYPES[recon.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads)
     return energy
@@ -190,7 +187,7 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor) 
     The gradients are for upstream 1 and have the dtypes of the energies. Energies may have any stride; margin
     is a 0-d tensor of any float dtype.
     """
-    wide = _accumulator(energy_real.dtype)
+    wide = accumulation_dtype(energy_real.dtype)
     real, fake = energy_real.to(wide).contiguous(), energy_fake.to(wide).contiguous()
     loss = real.new_empty(())
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
@@ -215,7 +212,7 @@ def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     are for `pulling_away_term_backward` alone (csrc/cpu/pulling_away.cpp says what gram holds).
     """
     view = _Code(code)
-    wide = _accumulator(code.dtype)
+    wide = accumulation_dtype(code.dtype)
     n = code.shape[0]
     side = min(n, view.elements)
     norms = code.new_empty((n,), dtype=wide)
@@ -258,7 +255,7 @@ def discriminator_loss(
     Returns (loss, energy_real [Nr], energy_fake [Nf], grad_recon_real, grad_real, grad_recon_fake,
     grad_fake).
     """
-    wide = _accumulator(recon_real.dtype)
+    wide = accumulation_dtype(recon_real.dtype)
     pair_real = _Pair(recon_real, real, need[0], need[1])
     pair_fake = _Pair(recon_fake, fake, need[2], need[3])
     energy_real = recon_real.new_empty(recon_real.shape[:1], dtype=wide)
@@ -297,7 +294,7 @@ def generator_loss(
     need says which of recon_fake, fake and code get a gradient; the others' are empty tensors.
     Returns (loss, energy [N], pulling_away, grad_recon, grad_fake, grad_code).
     """
-    wide = _accumulator(recon_fake.dtype)
+    wide = accumulation_dtype(recon_fake.dtype)
     pair = _Pair(recon_fake, fake, need[0], need[1])
     energy = recon_fake.new_empty(recon_fake.shape[:1], dtype=wide)
     threads = torch.get_num_threads()
