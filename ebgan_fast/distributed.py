@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .ops.reference import accumulation_dtype, without_autocast
+from .ops.reference import sample_rows, without_autocast
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def _unit_rows(code: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of length 1 (a zero row stays zero) and 1/length per row (0 for a zero row)."""
-    rows = code.detach().to(accumulation_dtype(code.dtype))
-    rows = rows.unsqueeze(1) if rows.dim() == 1 else rows.flatten(1)
+    rows = sample_rows(code.detach())
     lengths = rows.square().sum(1, keepdim=True).sqrt()
     inverse = torch.where(lengths == 0, 0.0, 1.0 / lengths)
     return rows * inverse, inverse

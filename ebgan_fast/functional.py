@@ -232,7 +232,7 @@ def generator_loss(
     # float16: see discriminator_loss.
     if across_ranks or other_dtype or recon_fake.dtype == torch.float16:
         energy = reconstruction_energy(recon_fake, fake, norm=norm)
-        loss = energy.sum() / max(energy.shape[0], 1)
+        loss = reference.batch_mean(energy)
         if code is None:
             return loss, energy.detach(), energy.new_zeros(())
         pulling_away = pulling_away_term(code, process_group=process_group)

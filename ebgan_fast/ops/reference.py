@@ -29,7 +29,7 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     return contextlib.nullcontext()
 
 
-def _rows(batch: Tensor) -> Tensor:
+def sample_rows(batch: Tensor) -> Tensor:
     """[N, ...] -> [N, K] in the accumulation dtype; a batch of scalars has K = 1."""
     wide = batch.to(accumulation_dtype(batch.dtype))
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
@@ -41,13 +41,14 @@ def _root(squares: Tensor) -> Tensor:
     return torch.where(at_zero, 0.0, torch.where(at_zero, 1.0, squares).sqrt())
 
 
-def _batch_mean(per_sample: Tensor) -> Tensor:
+def batch_mean(per_sample: Tensor) -> Tensor:
+    """[N] -> scalar; 0 for an empty batch."""
     return per_sample.sum() / max(per_sample.shape[0], 1)
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     """D(x) = ||Dec(Enc(x)) - x|| per sample (equation 13): [N, ...] and [N, ...] -> [N]."""
-    residual = _rows(recon) - _rows(target)
+    residual = sample_rows(recon) - sample_rows(target)
     squares = residual.square().sum(1)
     if norm == "sse":
         return squares
@@ -60,12 +61,12 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor |
     """The expectation of L_D = D(x) + [m - D(G(z))]+ (equation 1) over the two batches; the hinge is per sample."""
     real = energy_real.to(accumulation_dtype(energy_real.dtype))
     fake = energy_fake.to(accumulation_dtype(energy_fake.dtype))
-    return _batch_mean(real) + _batch_mean(torch.relu(margin - fake))
+    return batch_mean(real) + batch_mean(torch.relu(margin - fake))
 
 
 def pulling_away_term(code: Tensor) -> Tensor:
     """f_PT(S) = 1/(N(N-1)) sum_i sum_{j != i} (S_i.S_j / (|S_i| |S_j|))^2 (equation 14): [N, ...] -> scalar."""
-    rows = _rows(code)
+    rows = sample_rows(code)
     n = rows.shape[0]
     lengths = _root(rows.square().sum(1, keepdim=True))
     is_zero = lengths == 0
@@ -91,7 +92,7 @@ def generator_loss(
     """L_G = D(G(z)) (equation 2) plus the weighted pulling-away term -> (loss, energy, pulling_away); the last two are
     detached."""
     energy = reconstruction_energy(recon_fake, fake, norm)
-    loss = _batch_mean(energy)
+    loss = batch_mean(energy)
     if code is None:
         return loss, energy.detach(), energy.new_zeros(())
     pulling_away = pulling_away_term(code)

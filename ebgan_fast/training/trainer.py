@@ -78,8 +78,8 @@ class Trainer:
         to the images is taken: no weight gradient of the discriminator is computed for it.
         """
         config = self.config
-        _set_learning_rate(self.optimizer_g, self.learning_rates[0])
-        _set_learning_rate(self.optimizer_d, self.learning_rates[1])
+        for optimizer, rate in zip((self.optimizer_g, self.optimizer_d), self.learning_rates, strict=True):
+            _set_learning_rate(optimizer, rate)
         margin = torch.full((), self.margin, device=self.device)
         real = self.batches.next()
         noise = torch.randn(config.batch_size, config.z_dim, generator=self.noise_rng, device=self.device)
