@@ -3,6 +3,7 @@
 
 #include "dispatch_dtype.h"
 #include "parallel.h"
+#include "stream.h"
 #include "sums.h"
 
 namespace EBGAN_ISA {
@@ -25,8 +26,10 @@ template <class T> Rows<T> rows(const Pair& pair, int64_t sample) {
 }
 
 template <class T> double chunk_sum(Rows<T> sample, int64_t first, int64_t last) {
-  return sum_of_squares<Accumulator<T>>(last - first, [&](int64_t k, int64_t left) {
-    return load_up_to(sample.recon + first + k, left) - load_up_to(sample.target + first + k, left);
+  const T* const recon = sample.recon + first;
+  const T* const target = sample.target + first;
+  return sum_of_squares<Accumulator<T>>(last - first, [=](int64_t k, int64_t left) {
+    return load_up_to(recon + k, left) - load_up_to(target + k, left);
   });
 }
 
@@ -43,38 +46,58 @@ double gradient_factor(Norm norm, double coefficient, double energy, int64_t k) 
   return energy == 0 ? 0 : coefficient / energy;
 }
 
-template <class T, bool kRecon, bool kTarget>
-void write_scaled(Rows<T> in, T* grad_recon, T* grad_target, Accumulator<T> factor, int64_t first, int64_t last) {
-  constexpr int64_t lanes = kLanes<Accumulator<T>>;
-  const Accumulators<T> factors = broadcast(factor);
-  const auto write = [&](int64_t k, int64_t left) {
-    const Accumulators<T> value =
-        (load_up_to(in.recon + k, left) - load_up_to(in.target + k, left)) * factors;
-    if (kRecon) store_up_to(grad_recon + k, value, left);
-    if (kTarget) store_up_to(grad_target + k, -value, left);
-  };
-  int64_t k = first;
-  for (; k + lanes <= last; k += lanes) write(k, lanes);
-  if (k < last) write(k, last - k);
+// Where the gradients of one sample go; a null pointer is a gradient nobody asked for.
+template <class T> struct Gradients {
+  T* recon;
+  T* target;
+};
+
+template <class T> Gradients<T> gradients(const PairGradient& grad, int64_t sample) {
+  return {grad.recon ? static_cast<T*>(grad.recon) + sample * grad.recon_stride : nullptr,
+          grad.target ? static_cast<T*>(grad.target) + sample * grad.target_stride : nullptr};
 }
 
-template <class T>
-void write_gradient(const Pair& pair, const PairGradient& grad, int64_t sample, double factor, int64_t first,
-                    int64_t last) {
-  T* const recon = grad.recon ? static_cast<T*>(grad.recon) + sample * grad.recon_stride : nullptr;
-  T* const target = grad.target ? static_cast<T*>(grad.target) + sample * grad.target_stride : nullptr;
-  const size_t bytes = static_cast<size_t>(last - first) * sizeof(T);
-  const auto narrow = static_cast<Accumulator<T>>(factor);
-  if (factor == 0) {  // exact zeros without a read: a closed hinge passes nothing on, not even NaN
-    if (recon) __builtin_memset(recon + first, 0, bytes);
-    if (target) __builtin_memset(target + first, 0, bytes);
-  } else if (recon && target) {
-    write_scaled<T, true, true>(rows<T>(pair, sample), recon, target, narrow, first, last);
-  } else if (recon) {
-    write_scaled<T, true, false>(rows<T>(pair, sample), recon, target, narrow, first, last);
-  } else if (target) {
-    write_scaled<T, false, true>(rows<T>(pair, sample), recon, target, narrow, first, last);
+// Elements [first, last) of one sample and what to do with them: their sum of squares, and +-factor times the
+// differences into the gradients.
+template <class T> struct Sweep {
+  Rows<T> in;
+  Gradients<T> out;
+  Accumulator<T> factor;
+  int64_t first;
+  int64_t last;
+
+  template <bool kRecon, bool kTarget, bool kStream> double run() const {
+    // Locals, captured by value: the stores might alias what lies behind a reference, which is then read again each time.
+    const T* const recon = in.recon + first;
+    const T* const target = in.target + first;
+    T* const to_recon = out.recon + first;
+    T* const to_target = out.target + first;
+    const Accumulators<T> factors = broadcast(factor);
+    return sum_of_squares<Accumulator<T>>(last - first, [=](int64_t k, int64_t left) {
+      const Accumulators<T> difference = load_up_to(recon + k, left) - load_up_to(target + k, left);
+      const Accumulators<T> gradient = difference * factors;
+      if (kRecon) put<kStream>(to_recon + k, gradient, left);
+      if (kTarget) put<kStream>(to_target + k, -gradient, left);
+      return difference;
+    });
   }
+
+  template <bool kRecon, bool kTarget> double choose_stores(bool stream) const {
+    const bool aligned = (!kRecon || can_stream(out.recon + first)) && (!kTarget || can_stream(out.target + first));
+    return stream && aligned ? run<kRecon, kTarget, true>() : run<kRecon, kTarget, false>();
+  }
+
+  double operator()(bool stream) const {
+    if (out.recon && out.target) return choose_stores<true, true>(stream);
+    return out.recon ? choose_stores<true, false>(stream) : choose_stores<false, true>(stream);
+  }
+};
+
+// Exact zeros without a read: a closed hinge passes nothing on, not even NaN.
+template <class T> void write_zeros(const Gradients<T>& out, int64_t first, int64_t last) {
+  const size_t bytes = static_cast<size_t>(last - first) * sizeof(T);
+  if (out.recon) __builtin_memset(out.recon + first, 0, bytes);
+  if (out.target) __builtin_memset(out.target + first, 0, bytes);
 }
 
 template <class T> int64_t traffic(const Pair& pair) { return 2 * pair.n * pair.k * static_cast<int64_t>(sizeof(T)); }
@@ -110,39 +133,67 @@ template <class T> void forward(Norm norm, const Pair& pair, Accumulator<T>* ene
   }
 }
 
+template <class T> bool streams(const Pair& pair, const PairGradient& grad) {
+  const int outputs = (grad.recon != nullptr) + (grad.target != nullptr);
+  return outputs * pair.n * pair.k * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+}
+
 // coefficient(i): the upstream gradient of sample i.
 template <class T, class Coefficient>
 void backward(Norm norm, const Pair& pair, const Accumulator<T>* energy, const Coefficient& coefficient,
               const PairGradient& grad, int threads) {
+  if (!grad.recon && !grad.target) return;
   const int64_t chunks = ceil_div(pair.k, kChunk), tasks = pair.n * chunks;
+  const bool stream = streams<T>(pair, grad);
   parallel(tasks, team_size(threads, tasks, 2 * traffic<T>(pair)), [&](int64_t begin, int64_t end, int) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t i = task / chunks, first = task % chunks * kChunk;
-      write_gradient<T>(pair, grad, i, gradient_factor(norm, coefficient(i), energy[i], pair.k), first,
-                        smaller(pair.k, first + kChunk));
+      const int64_t i = task / chunks, first = task % chunks * kChunk, last = smaller(pair.k, first + kChunk);
+      const auto factor = static_cast<Accumulator<T>>(gradient_factor(norm, coefficient(i), energy[i], pair.k));
+      const Gradients<T> out = gradients<T>(grad, i);
+      if (factor == 0) write_zeros(out, first, last);
+      else Sweep<T>{rows<T>(pair, i), out, factor, first, last}(stream);
     }
+    end_stream();
   });
 }
 
-// A thread sums a sample and writes its gradient at once, while the sample is still in cache; when there are fewer
-// samples than threads, energies come first and every thread helps with every sample. Both give the same bits.
+// One sample: its energy and its gradient. Where the factor does not depend on the energy, both come from one sweep,
+// which takes the gate for open; a sample whose gate turns out closed is overwritten with zeros. l2 sweeps twice, over a
+// row that is in cache by then.
 template <class T, class Coefficient>
-void with_gradient(Norm norm, const Pair& pair, const Coefficient& coefficient, Accumulator<T>* energy,
+Accumulator<T> sample_with_gradient(Norm norm, const Pair& pair, int64_t i, double weight,
+                                    const Coefficient& coefficient, const Gradients<T>& out, bool stream) {
+  using A = Accumulator<T>;
+  const auto sweep = [&](double factor) {
+    double squares = 0;
+    for (int64_t first = 0; first < pair.k; first += kChunk)
+      squares += Sweep<T>{rows<T>(pair, i), out, static_cast<A>(factor), first, smaller(pair.k, first + kChunk)}(stream);
+    return squares;
+  };
+  const bool two_sweeps = norm == Norm::kL2;
+  const double squares = two_sweeps ? sample_sum<T>(pair, i) : sweep(gradient_factor(norm, weight, 1, pair.k));
+  const A energy = to_energy<A>(norm, squares, pair.k);
+  const double factor = gradient_factor(norm, coefficient(energy), energy, pair.k);
+  if (factor == 0) write_zeros(out, 0, pair.k);
+  else if (two_sweeps) sweep(factor);
+  return energy;
+}
+
+// `coefficient(energy)` is `weight` or, past the hinge, 0. With fewer samples than threads, energies come first and every
+// thread helps with every sample. Both ways give the same bits.
+template <class T, class Coefficient>
+void with_gradient(Norm norm, const Pair& pair, double weight, const Coefficient& coefficient, Accumulator<T>* energy,
                    const PairGradient& grad, int threads) {
-  if (!grad.recon && !grad.target) {
-    forward<T>(norm, pair, energy, threads);
-    return;
-  }
-  if (pair.n < threads) {
+  if (pair.n < threads || (!grad.recon && !grad.target)) {
     forward<T>(norm, pair, energy, threads);
     backward<T>(norm, pair, energy, [&](int64_t i) { return coefficient(energy[i]); }, grad, threads);
     return;
   }
+  const bool stream = streams<T>(pair, grad);
   parallel(pair.n, team_size(threads, pair.n, 2 * traffic<T>(pair)), [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      energy[i] = to_energy<Accumulator<T>>(norm, sample_sum<T>(pair, i), pair.k);
-      write_gradient<T>(pair, grad, i, gradient_factor(norm, coefficient(energy[i]), energy[i], pair.k), 0, pair.k);
-    }
+    for (int64_t i = begin; i < end; ++i)
+      energy[i] = sample_with_gradient<T>(norm, pair, i, weight, coefficient, gradients<T>(grad, i), stream);
+    end_stream();
   });
 }
 
@@ -173,7 +224,7 @@ void energy_with_gradient(ebgan::DType dtype, Norm norm, const Pair& pair, doubl
     using A = Accumulator<T>;
     // A NaN energy leaves the gate open, as relu does, so that its gradient is NaN too.
     const auto coefficient = [&](A e) { return margin && *margin - static_cast<double>(e) <= 0 ? 0.0 : weight; };
-    with_gradient<T>(norm, pair, coefficient, static_cast<A*>(energy), grad, threads);
+    with_gradient<T>(norm, pair, weight, coefficient, static_cast<A*>(energy), grad, threads);
   });
 }
 

@@ -31,6 +31,7 @@ template <class A> class Buffer {
   explicit Buffer(int64_t count)
       : data_(static_cast<A*>(::operator new(static_cast<size_t>(larger(count, 1)) * sizeof(A), kAlign))) {}
   ~Buffer() { ::operator delete(data_, kAlign); }
+  Buffer(Buffer&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   A* data() const { return data_; }

@@ -1,126 +1,106 @@
-// Register-tiled product over packed panels: C[i][j] = sum_k L[k][i] R[k][j].
+// Register-tiled products over packed panels: C[i][j] = sum_k left[i][k] right[k][j].
 #pragma once
 
-#include "convert.h"
+#include "pack.h"
 
 namespace EBGAN_ISA {
 
-// 6 rows x 2 vectors fill 12 of the 16 vector registers of SSE2 and AVX2 and leave room for the operands.
-constexpr int kTileRows = 6;
-template <class A> constexpr int kTileCols = 2 * kLanes<A>;
-constexpr int64_t kBlock = 96;   // a multiple of every tile side; a block of C is 96 x 96
-constexpr int64_t kDepth = 128;  // products added in A before they move to float64, which bounds the rounding error
+// A tile of 3 kRowStep rows x 2 vectors fills 12 of the 16 vector registers of SSE2 and AVX2 or 24 of the 32 of AVX-512
+// and NEON, and leaves room for the operands. Fewer rows are done with a tile of 1 or 2 kRowStep.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRowStep = 4;
+#else
+constexpr int kRowStep = 2;
+#endif
 
-// An operand is read through one of these: strip() writes out[k][c] = operand(k0 + k, c0 + c) for k < depth and
-// c < width, with 0 for columns beyond the operand's end.
+// Left operands: row(i)[k * kNext] is element (i, k).
+template <class A> struct StripRows {  // the columns of a panel
+  const A* panel;
+  int64_t depth;
+  static constexpr int64_t kNext = kStrip<A>;
+  const A* row(int64_t i) const { return panel + i / kStrip<A> * kStrip<A> * depth + i % kStrip<A>; }
+};
 
-// Row-major rows of T seen with k along the rows: operand(k, c) = data[k][c] * scale[k]; no scale means 1.
-template <class T> struct RowsAsDepth {
-  using A = Accumulator<T>;
-  const T* data;
+template <class A> struct PlainRows {
+  const A* data;
   int64_t stride;
-  int64_t cols;
-  const A* scale;
+  static constexpr int64_t kNext = 1;
+  const A* row(int64_t i) const { return data + i * stride; }
+};
 
-  void strip(A* out, int width, int64_t k0, int64_t depth, int64_t c0) const {
-    constexpr int64_t lanes = kLanes<A>;
-    for (int64_t k = 0; k < depth; ++k) {
-      const T* const from = data + (k0 + k) * stride + c0;
-      const Vector<A> factor = broadcast(scale ? scale[k0 + k] : A{1});
-      // Whole vectors, though they may run past `width` into the next k, whose turn comes later (see Workspace).
-      for (int64_t c = 0; c < width; c += lanes) {
-        const int64_t left = cols - c0 - c;
-        store(out + k * width + c, (left > 0 ? load_up_to(from + c, left) : Vector<A>{}) * factor);
-      }
-    }
+// A block of C, rows kBlock apart. In A it holds one sum over at most kDepth; in float64, any number of them.
+template <class C> struct BlockOf {
+  C* data;
+  bool add;  // to what is there, else replace it
+
+  template <class V> void write(int64_t i, int64_t j, V sum) const {
+    C* const to = data + i * kBlock + j;
+    if constexpr (sizeof(C) == sizeof(sum[0]) && sizeof(C) == sizeof(float)) put_to(to, sum);
+    else if (add) add_to(to, sum);
+    else put_to(to, sum);
   }
 };
 
-// Row-major rows of T seen with k along their elements: operand(k, c) = data[c][k] * scale[c]; no scale means 1.
-template <class T> struct RowsAsColumns {
-  using A = Accumulator<T>;
-  const T* data;
-  int64_t stride;
-  int64_t rows;
-  const A* scale;
-
-  void strip(A* out, int width, int64_t k0, int64_t depth, int64_t c0) const {
-    constexpr int64_t lanes = kLanes<A>;
-    for (int64_t c = 0; c < width; ++c) {
-      A* const to = out + c;
-      if (c0 + c >= rows) {
-        for (int64_t k = 0; k < depth; ++k) to[k * width] = 0;
-        continue;
-      }
-      const T* const from = data + (c0 + c) * stride + k0;
-      const Vector<A> factor = broadcast(scale ? scale[c0 + c] : A{1});
-      int64_t k = 0;
-      for (; k + lanes <= depth; k += lanes) {
-        const Vector<A> v = load(from + k) * factor;
-        for (int64_t l = 0; l < lanes; ++l) to[(k + l) * width] = v[l];
-      }
-      if (k < depth) {
-        const Vector<A> v = load_partial(from + k, depth - k) * factor;
-        for (int64_t l = 0; k + l < depth; ++l) to[(k + l) * width] = v[l];
-      }
-    }
-  }
-};
-
-// One thread's scratch: packed panels of both operands, each with room for a last vector that runs over, and a block of
-// C in float64.
-template <class A> struct Workspace {
-  static constexpr int64_t kPanel = kDepth * kBlock + 64;
-
-  explicit Workspace(int members) : panels_(2 * kPanel * members), blocks_(kBlock * kBlock * members) {}
-  A* left(int member) const { return panels_.data() + 2 * kPanel * member; }
-  A* right(int member) const { return left(member) + kPanel; }
-  double* block(int member) const { return blocks_.data() + kBlock * kBlock * member; }
-
- private:
-  Buffer<A> panels_;
-  Buffer<double> blocks_;
-};
-
-template <class A> inline void add_to(double* to, Vector<A> v) {
-  for (int l = 0; l < kLanes<A>; ++l) to[l] += static_cast<double>(v[l]);
-}
-
-// c[6][tile cols] += left strip . right strip; the rows of c are kBlock apart.
-template <class A> inline void tile(const A* left, const A* right, int64_t depth, double* c) {
-  constexpr int lanes = kLanes<A>;
-  Vector<A> sum[kTileRows][2] = {};
+// Rows [i, i + kRows) x the kVectors vectors of columns at `right`, which are columns j of the block. A row past `last`
+// repeats that one.
+template <class A, int kRows, int kVectors, class Left, class C>
+inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int64_t depth, const BlockOf<C>& c,
+                 int64_t j) {
+  constexpr int64_t lanes = kLanes<A>;
+  const A* row[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) row[r] = left.row(smaller(i + r, last));
+  Vector<A> sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k) {
-    const Vector<A> right0 = load(right), right1 = load(right + lanes);
-#pragma GCC unroll 6
-    for (int i = 0; i < kTileRows; ++i) {
-      sum[i][0] += left[i] * right0;
-      sum[i][1] += left[i] * right1;
+    Vector<A> b[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) b[v] = load(right + k * kStrip<A> + v * lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const A a = row[r][k * Left::kNext];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += a * b[v];
     }
-    left += kTileRows;
-    right += kTileCols<A>;
   }
-#pragma GCC unroll 6
-  for (int i = 0; i < kTileRows; ++i) {
-    add_to<A>(c + i * kBlock, sum[i][0]);
-    add_to<A>(c + i * kBlock + lanes, sum[i][1]);
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    if (i + r > last) break;
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) c.write(i + r, j + v * lanes, sum[r][v]);
   }
 }
 
-// c[kBlock][kBlock] = the block of C at (i0, j0), rows x cols of it valid, summed over k in [k0, k1).
-// With upper_only, tiles wholly below the diagonal of the block are left 0.
-template <class A, class Left, class Right>
-void block_product(const Left& left, int64_t i0, int64_t rows, const Right& right, int64_t j0, int64_t cols,
-                   int64_t k0, int64_t k1, bool upper_only, A* left_panel, A* right_panel, double* c) {
-  constexpr int tile_cols = kTileCols<A>;
-  for (int64_t e = 0; e < kBlock * kBlock; ++e) c[e] = 0;
-  for (int64_t k = k0; k < k1; k += kDepth) {
-    const int64_t depth = smaller(kDepth, k1 - k);
-    for (int64_t i = 0; i < rows; i += kTileRows) left.strip(left_panel + i * depth, kTileRows, k, depth, i0 + i);
-    for (int64_t j = 0; j < cols; j += tile_cols) right.strip(right_panel + j * depth, tile_cols, k, depth, j0 + j);
-    for (int64_t j = 0; j < cols; j += tile_cols)
-      for (int64_t i = 0; i < rows && !(upper_only && i >= j + tile_cols); i += kTileRows)
-        tile<A>(left_panel + i * depth, right_panel + j * depth, depth, c + i * kBlock + j);
+// Rows [first, end) of the left operand x one strip (or its half) of the right one.
+template <class A, int kVectors, class Left, class C>
+inline void tile_column(const Left& left, int64_t first, int64_t end, const A* right, int64_t depth,
+                        const BlockOf<C>& c, int64_t j) {
+  int64_t i = first;
+  for (; end - i > 2 * kRowStep; i += 3 * kRowStep)
+    tile<A, 3 * kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
+  if (end - i > kRowStep) tile<A, 2 * kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
+  else if (end > i) tile<A, kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
+}
+
+// rows x cols of C over one depth. `right` is a panel of `cols` columns; C is written in whole vectors, and its columns
+// beyond `cols` (up to kBlock) hold rubbish.
+template <class A, class Left, class C>
+void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols, int64_t depth, C* c, bool add) {
+  const BlockOf<C> block{c, add};
+  for (int64_t j = 0; j < cols; j += kStrip<A>)
+    tile_column<A, 2>(left, 0, rows, right + j * depth, depth, block, j);
+}
+
+// The same for a panel with itself: only elements on and above the diagonal are sure to be written. The square of a strip
+// is done as 2 vectors beside its upper half and 1 beside its lower: 3/4 of it, where 1/2 is wanted.
+template <class A, class C>
+void triangle_product(const A* panel, int64_t cols, int64_t depth, C* c, bool add) {
+  constexpr int64_t lanes = kLanes<A>;
+  const BlockOf<C> block{c, add};
+  const StripRows<A> left{panel, depth};
+  for (int64_t j = 0; j < cols; j += kStrip<A>) {
+    const A* const right = panel + j * depth;
+    tile_column<A, 2>(left, 0, smaller(cols, j + lanes), right, depth, block, j);
+    if (j + lanes < cols) tile<A, lanes, 1>(left, j + lanes, cols - 1, right + lanes, depth, block, j + lanes);
   }
 }
 

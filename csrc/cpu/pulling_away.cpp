@@ -11,8 +11,8 @@
 #include "pulling_away.h"
 
 #include "dispatch_dtype.h"
-#include "parallel.h"
-#include "product.h"
+#include "gram.h"
+#include "stream.h"
 #include "sums.h"
 
 namespace EBGAN_ISA {
@@ -25,94 +25,54 @@ double pairs_of(int64_t n) { return static_cast<double>(n) * static_cast<double>
 template <class A> double inverse(A norm) { return norm == 0 ? 0 : 1 / static_cast<double>(norm); }
 
 template <class T> double square_norm(const T* row, int64_t count) {
-  return sum_of_squares<Accumulator<T>>(count, [&](int64_t k, int64_t left) { return load_up_to(row + k, left); });
+  return sum_of_squares<Accumulator<T>>(count, [=](int64_t k, int64_t left) { return load_up_to(row + k, left); });
 }
 
-// to[k] = factor * from[k].
-template <class T> void write_row(T* to, const double* from, int64_t count, double factor) {
+template <class A> Buffer<A> inverses_of(const A* norms, int64_t n) {
+  Buffer<A> inverses(n);
+  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(norms[i]));
+  return inverses;
+}
+
+// to[k] = factor * from[k]; C is the accumulation type or float64.
+template <bool kStream, class T, class C> void write_row(T* to, const C* from, int64_t count, double factor) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
-  A scaled[lanes];
-  int64_t k = 0;
-  for (; k + lanes <= count; k += lanes) {
-    for (int64_t l = 0; l < lanes; ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
-    store(to + k, load(scaled));
+  for (int64_t k = 0; k < count; k += lanes) {
+    const int64_t left = count - k;
+    Vector<A> scaled{};
+    if constexpr (sizeof(C) == sizeof(A)) {
+      scaled = load_up_to(from + k, left) * broadcast(static_cast<A>(factor));
+    } else {
+      for (int64_t l = 0; l < smaller(lanes, left); ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
+    }
+    put<kStream>(to + k, scaled, left);
   }
-  for (int64_t l = 0; k + l < count; ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
-  if (k < count) store_partial(to + k, load(scaled), count - k);
+}
+
+template <class T, class C> void write_row(bool stream, T* to, const C* from, int64_t count, double factor) {
+  if (stream && can_stream(to)) write_row<true>(to, from, count, factor);
+  else write_row<false>(to, from, count, factor);
 }
 
 // product -= (product . u) u for u = row * inverse_norm.
-template <class T> void project_out(double* product, const T* row, int64_t count, double inverse_norm) {
+template <class T> void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_norm) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
   double dot = 0;
-  for (int64_t k = 0; k < count; k += lanes) {
-    const int64_t left = smaller(lanes, count - k);
-    const Vector<A> v = load_up_to(row + k, left);
-    for (int64_t l = 0; l < left; ++l) dot += product[k + l] * static_cast<double>(v[l]);
+  for (int64_t k = 0; k < count; k += kDepth) {
+    const int64_t end = smaller(count, k + kDepth);
+    Vector<A> sum{};
+    for (int64_t l = k; l < end; l += lanes) sum += load_up_to(product + l, end - l) * load_up_to(row + l, end - l);
+    dot += lane_sum(sum);
   }
-  const double along = dot * inverse_norm * inverse_norm;
+  const Vector<A> along = broadcast(static_cast<A>(dot * inverse_norm * inverse_norm));
   for (int64_t k = 0; k < count; k += lanes) {
-    const int64_t left = smaller(lanes, count - k);
-    const Vector<A> v = load_up_to(row + k, left);
-    for (int64_t l = 0; l < left; ++l) product[k + l] -= along * static_cast<double>(v[l]);
+    const int64_t left = count - k;
+    store_up_to(product + k, load_up_to(product + k, left) - along * load_up_to(row + k, left), left);
   }
 }
 
-// out (n x n, symmetric) = sum over k < depth of operand(k, i) operand(k, j), less `shift` on the diagonal. Only blocks
-// on and above the diagonal are computed. Few blocks are cut along k as well: by the sizes alone, so that the order of
-// every sum is the same at any thread count.
-template <class A, class Operand>
-void symmetric_product(const Operand& operand, int64_t n, int64_t depth, double shift, A* out, int threads) {
-  const int64_t side = ceil_div(n, kBlock), blocks = side * (side + 1) / 2;
-  const int64_t splits = larger(1, smaller(ceil_div(depth, 4 * kDepth), 32 / blocks));
-  const int64_t split_depth = ceil_div(ceil_div(depth, splits), kDepth) * kDepth;
-  const int64_t tasks = blocks * splits;
-  const int team = team_size(threads, tasks, n * n / 2 * depth / 4);
-  const Workspace<A> scratch(team);
-  const Buffer<double> partial(splits > 1 ? tasks * kBlock * kBlock : 0);
-
-  const auto origin = [&](int64_t block, int64_t& i0, int64_t& j0) {  // blocks of a triangle, row by row
-    int64_t row = 0;
-    for (int64_t length = side; block >= length; --length, ++row) block -= length;
-    i0 = row * kBlock;
-    j0 = (row + block) * kBlock;
-  };
-  const auto write = [&](const double* c, int64_t i0, int64_t j0) {
-    for (int64_t i = i0; i < smaller(n, i0 + kBlock); ++i)
-      for (int64_t j = larger(i, j0); j < smaller(n, j0 + kBlock); ++j) {
-        const double sum = c[(i - i0) * kBlock + (j - j0)];
-        out[i * n + j] = out[j * n + i] = static_cast<A>(i == j ? sum - shift : sum);
-      }
-  };
-
-  parallel(tasks, team, [&](int64_t begin, int64_t end, int member) {
-    for (int64_t task = begin; task < end; ++task) {
-      int64_t i0, j0;
-      origin(task / splits, i0, j0);
-      const int64_t k0 = smaller(depth, task % splits * split_depth), k1 = smaller(depth, k0 + split_depth);
-      double* const c = splits > 1 ? partial.data() + task * kBlock * kBlock : scratch.block(member);
-      block_product<A>(operand, i0, smaller(kBlock, n - i0), operand, j0, smaller(kBlock, n - j0), k0, k1, i0 == j0,
-                       scratch.left(member), scratch.right(member), c);
-      if (splits == 1) write(c, i0, j0);
-    }
-  });
-  if (splits == 1) return;
-  parallel(blocks, team, [&](int64_t begin, int64_t end, int) {
-    for (int64_t block = begin; block < end; ++block) {
-      double* const total = partial.data() + block * splits * kBlock * kBlock;
-      for (int64_t s = 1; s < splits; ++s)
-        for (int64_t e = 0; e < kBlock * kBlock; ++e) total[e] += total[s * kBlock * kBlock + e];
-      int64_t i0, j0;
-      origin(block, i0, j0);
-      write(total, i0, j0);
-    }
-  });
-}
-
-// Summed apart from the Gram matrix: its diagonal adds kDepth squares in A, and those of bfloat16 round with a bias that
-// put the value 4 ulp off (N = 64, d = 1024).
 template <class T> void row_norms(const Code& code, Accumulator<T>* norms, int threads) {
   const int64_t bytes = code.n * code.d * static_cast<int64_t>(sizeof(T));
   parallel(code.n, team_size(threads, code.n, bytes), [&](int64_t begin, int64_t end, int) {
@@ -123,20 +83,46 @@ template <class T> void row_norms(const Code& code, Accumulator<T>* norms, int t
   });
 }
 
+// The operand of the primal Gram matrix. Squares are summed apart from it: its diagonal adds kDepth squares in one chain,
+// and those of bfloat16 round with a bias that put the value 4 ulp off (N = 64, d = 1024).
+template <class T> struct CodesAsColumns : RowsAsColumns<T> {
+  double* squares;  // [splits][squares_stride]
+  int64_t squares_stride;
+
+  void pack_diagonal(int64_t split, Accumulator<T>* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols) const {
+    this->pack(panel, k0, depth, c0, cols, squares + split * squares_stride + c0);
+  }
+};
+
+// The operand of the dual one.
+template <class T> struct UnitCodesAsDepth : RowsAsDepth<T> {
+  void pack_diagonal(int64_t, Accumulator<T>* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols) const {
+    this->pack(panel, k0, depth, c0, cols);
+  }
+};
+
 template <class T> double forward_primal(const Code& code, Accumulator<T>* norms, Accumulator<T>* gram, int threads) {
   using A = Accumulator<T>;
-  const int64_t n = code.n;
-  const RowsAsColumns<T> rows{static_cast<const T*>(code.data), code.stride, n, nullptr};
-  symmetric_product<A>(rows, n, code.d, 0, gram, threads);
-  row_norms<T>(code, norms, threads);
+  const int64_t n = code.n, whole = ceil_div(n, kLanes<A>) * kLanes<A>;
+  const TrianglePlan plan(n, code.d);
+  const Buffer<double> squares(plan.splits * whole);
+  for (int64_t e = 0; e < plan.splits * whole; ++e) squares.data()[e] = 0;
+  const CodesAsColumns<T> operand{{static_cast<const T*>(code.data), code.stride}, squares.data(), whole};
+  symmetric_product<A>(operand, n, code.d, 0, gram, threads, plan);
 
   const Buffer<double> inverses(n), row_sums(n);
-  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = inverse(norms[i]);
+  for (int64_t i = 0; i < n; ++i) {
+    double square = 0;
+    for (int64_t s = 0; s < plan.splits; ++s) square += squares.data()[s * whole + i];
+    norms[i] = static_cast<A>(__builtin_sqrt(square));
+    inverses.data()[i] = inverse(norms[i]);
+  }
   parallel(n, team_size(threads, n, n * n * static_cast<int64_t>(sizeof(A))), [&](int64_t begin, int64_t end, int) {
+    const double* const inverse_norms = inverses.data();
     for (int64_t i = begin; i < end; ++i) {
       A* const row = gram + i * n;
-      for (int64_t j = 0; j < n; ++j)
-        row[j] = static_cast<A>(static_cast<double>(row[j]) * inverses.data()[i] * inverses.data()[j]);
+      const double mine = inverse_norms[i];
+      for (int64_t j = 0; j < n; ++j) row[j] = static_cast<A>(static_cast<double>(row[j]) * mine * inverse_norms[j]);
       row[i] = 0;
       row_sums.data()[i] = square_norm(row, n);
       row[i] = static_cast<A>(-row_sums.data()[i]);
@@ -150,74 +136,97 @@ template <class T> double forward_primal(const Code& code, Accumulator<T>* norms
 template <class T> double forward_dual(const Code& code, Accumulator<T>* norms, Accumulator<T>* gram, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, d = code.d;
-  const Buffer<A> inverses(n);
   row_norms<T>(code, norms, threads);
-  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(norms[i]));
+  const Buffer<A> inverses = inverses_of(norms, n);
   int64_t nonzero = 0;
   for (int64_t i = 0; i < n; ++i) nonzero += norms[i] != 0;
   const double trace = static_cast<double>(nonzero), share = trace / static_cast<double>(d);
-  const RowsAsDepth<T> operand{static_cast<const T*>(code.data), code.stride, d, inverses.data()};
-  symmetric_product<A>(operand, d, n, share, gram, threads);
+  const UnitCodesAsDepth<T> operand{{static_cast<const T*>(code.data), code.stride, inverses.data()}};
+  symmetric_product<A>(operand, d, n, share, gram, threads, TrianglePlan(d, n));
 
   double total = trace * (trace - static_cast<double>(d)) / static_cast<double>(d);
   for (int64_t i = 0; i < d; ++i) total += square_norm(gram + i * d, d);
   return total / pairs_of(n);
 }
 
+// grad = factor / n_i * (gram U). A block of it is one sum over n.
 template <class T>
 void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumulator<T>* gram, double factor, T* grad,
                      int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
-  const int64_t n = code.n, d = code.d, panels = ceil_div(d, kBlock), tasks = ceil_div(n, kBlock) * panels;
-  const Buffer<A> inverses(n);
-  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(norms[i]));
-  const RowsAsDepth<A> left{gram, n, n, nullptr};  // symmetric, so its rows serve as its columns
-  const RowsAsDepth<T> right{static_cast<const T*>(code.data), code.stride, d, inverses.data()};
+  const int64_t n = code.n, d = code.d, tasks = ceil_div(d, kBlock);
+  const Buffer<A> inverses = inverses_of(norms, n);
+  const RowsAsDepth<T> units{static_cast<const T*>(code.data), code.stride, inverses.data()};
   const int team = team_size(threads, tasks, n * n * d / 4);
-  const Workspace<A> scratch(team);
-  parallel(tasks, team, [&](int64_t begin, int64_t end, int member) {
-    double* const c = scratch.block(member);
+  const bool stream = n * d * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+  const Buffer<A> panels(kBlock * kDepth * team);
+  const Buffer<double> sums(kBlock * kBlock * team);
+  const auto run = [&](int64_t begin, int64_t end, int member, auto* c) {
+    A* const right = panels.data() + kBlock * kDepth * member;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t i0 = task / panels * kBlock, j0 = task % panels * kBlock;
-      const int64_t rows = smaller(kBlock, n - i0), cols = smaller(kBlock, d - j0);
-      block_product<A>(left, i0, rows, right, j0, cols, 0, n, false, scratch.left(member), scratch.right(member), c);
-      for (int64_t i = 0; i < rows; ++i)
-        write_row(grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(norms[i0 + i]));
+      const int64_t j0 = task * kBlock, cols = smaller(kBlock, d - j0);
+      for (int64_t i0 = 0; i0 < n; i0 += kBlock) {
+        const int64_t rows = smaller(kBlock, n - i0);
+        for (int64_t k = 0; k < n; k += kDepth) {
+          const int64_t depth = smaller(kDepth, n - k);
+          if (n > kDepth || i0 == 0) units.pack(right, k, depth, j0, cols);
+          panel_product(PlainRows<A>{gram + i0 * n + k, n}, rows, right, cols, depth, c, k > 0);
+        }
+        for (int64_t i = 0; i < rows; ++i)
+          write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(norms[i0 + i]));
+      }
     }
+  };
+  parallel(tasks, team, [&](int64_t begin, int64_t end, int member) {
+    double* const c = sums.data() + kBlock * kBlock * member;
+    if (n <= kDepth) run(begin, end, member, reinterpret_cast<A*>(c));
+    else run(begin, end, member, c);
+    end_stream();
   });
 }
+
+// Rows of U E that a thread holds until it has projected them: 256 KB of float32, but at least one tile of rows.
+int64_t rows_held(int64_t d) { return larger(3 * kRowStep, smaller(kBlock, (int64_t{64} << 10) / d)); }
 
 template <class T>
 void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumulator<T>* gram, double factor, T* grad,
                    int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
-  const int64_t n = code.n, d = code.d, tasks = ceil_div(n, kBlock);
+  const int64_t n = code.n, d = code.d, held = rows_held(d), tasks = ceil_div(n, held);
   const T* const data = static_cast<const T*>(code.data);
-  const Buffer<A> inverses(n);
-  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(norms[i]));
-  const RowsAsColumns<T> left{data, code.stride, n, inverses.data()};
-  const RowsAsDepth<A> right{gram, d, d, nullptr};
+  const Buffer<A> inverses = inverses_of(norms, n);
+  const RowsAsDepth<A> matrix{gram, d, nullptr};
   const int team = team_size(threads, tasks, n * d * d / 4);
-  const Workspace<A> scratch(team);
-  const Buffer<double> products(kBlock * d * team);
+  const bool stream = n * d * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+  const Buffer<A> panels(2 * kBlock * kDepth * team), products(held * d * team);
+  const Buffer<double> sums(kBlock * kBlock * team);
   parallel(tasks, team, [&](int64_t begin, int64_t end, int member) {
-    double* const c = scratch.block(member);
-    double* const product = products.data() + kBlock * d * member;
+    A* const left = panels.data() + 2 * kBlock * kDepth * member;
+    A* const right = left + kBlock * kDepth;
+    A* const product = products.data() + held * d * member;
+    double* const c = sums.data() + kBlock * kBlock * member;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t i0 = task * kBlock, rows = smaller(kBlock, n - i0);
+      const int64_t i0 = task * held, rows = smaller(held, n - i0);
       for (int64_t j0 = 0; j0 < d; j0 += kBlock) {
         const int64_t cols = smaller(kBlock, d - j0);
-        block_product<A>(left, i0, rows, right, j0, cols, 0, d, false, scratch.left(member), scratch.right(member), c);
+        for (int64_t k = 0; k < d; k += kDepth) {
+          const int64_t depth = smaller(kDepth, d - k);
+          if (d > kDepth || j0 == 0)
+            pack_rows(left, data + i0 * code.stride + k, code.stride, inverses.data() + i0, rows, depth);
+          matrix.pack(right, k, depth, j0, cols);
+          panel_product(PlainRows<A>{left, depth}, rows, right, cols, depth, c, k > 0);
+        }
         for (int64_t i = 0; i < rows; ++i)
-          __builtin_memcpy(product + i * d + j0, c + i * kBlock, static_cast<size_t>(cols) * sizeof(double));
+          for (int64_t j = 0; j < cols; ++j) product[i * d + j0 + j] = static_cast<A>(c[i * kBlock + j]);
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t sample = i0 + i;
         const double inverse_norm = inverse(norms[sample]);
         project_out(product + i * d, data + sample * code.stride, d, inverse_norm);
-        write_row(grad + sample * grad_stride, product + i * d, d, factor * inverse_norm);
+        write_row(stream, grad + sample * grad_stride, product + i * d, d, factor * inverse_norm);
       }
     }
+    end_stream();
   });
 }
 

@@ -1,0 +1,53 @@
+// Stores past the cache. A gradient as large as the cache is not there any more when it is read; an ordinary store would
+// read each line from memory first and push the inputs out.
+#pragma once
+
+#include "convert.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace EBGAN_ISA {
+
+// From this many bytes of gradients in one call. See docs/performance.md for the measurement.
+constexpr int64_t kStreamBytes = 4 << 20;
+
+template <class Bits> inline void stream_bits(void* to, const Bits& bits) {
+#if defined(__SSE2__)
+  if constexpr (sizeof(Bits) == 8) _mm_stream_si64(static_cast<long long*>(to), bit_cast<long long>(bits));
+  if constexpr (sizeof(Bits) == 16) _mm_stream_si128(static_cast<__m128i*>(to), bit_cast<__m128i>(bits));
+#if defined(__AVX__)
+  if constexpr (sizeof(Bits) == 32) _mm256_stream_si256(static_cast<__m256i*>(to), bit_cast<__m256i>(bits));
+#endif
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Bits) == 64) _mm512_stream_si512(static_cast<__m512i*>(to), bit_cast<__m512i>(bits));
+#endif
+#else
+  __builtin_memcpy(to, &bits, sizeof bits);
+#endif
+}
+
+inline void stream(float* to, FloatVector value) { stream_bits(to, value); }
+inline void stream(double* to, DoubleVector value) { stream_bits(to, value); }
+template <class T> inline void stream(T* to, FloatVector value) { stream_bits(to, from_float(T{}, value)); }
+
+// Whether whole vectors can be streamed to a row that starts here.
+template <class T> inline bool can_stream(const T* to) {
+  return reinterpret_cast<uintptr_t>(to) % (kLanes<Accumulator<T>> * sizeof(T)) == 0;
+}
+
+template <bool kStream, class T> inline void put(T* to, Accumulators<T> value, int64_t left) {
+  if (left < kLanes<Accumulator<T>>) store_partial(to, value, left);
+  else if (kStream) stream(to, value);
+  else store(to, value);
+}
+
+// Streamed stores become visible in no order; a thread calls this after its last.
+inline void end_stream() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace EBGAN_ISA
