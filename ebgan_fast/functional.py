@@ -51,12 +51,6 @@ def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return batch.to(dtype), other.to(dtype)
 
 
-def _tensor(value: Tensor | float, like: Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.to(like.device)
-    return torch.full((), value, dtype=reference.accumulation_dtype(like.dtype), device=like.device)
-
-
 def _is_trained(coefficient: Tensor | float) -> bool:
     """A margin or weight that itself asks for a gradient: the reference gives it, the kernels don't."""
     return isinstance(coefficient, Tensor) and coefficient.requires_grad
@@ -114,7 +108,7 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor |
     backend = "reference" if _is_trained(margin) else _backend(energy_real)
     if backend == "reference":
         return reference.hinge_margin_loss(energy_real, energy_fake, margin)
-    return autograd.HingeMarginLoss.apply(energy_real, energy_fake, _tensor(margin, energy_real), backend)
+    return autograd.HingeMarginLoss.apply(energy_real, energy_fake, margin, backend)
 
 
 def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None) -> Tensor:
@@ -186,11 +180,9 @@ def discriminator_loss(
         # apart, each op multiplies by the upstream in float32 before it rounds.
         energy_real = autograd.ReconstructionEnergy.apply(recon_real, real, norm, backend)
         energy_fake = autograd.ReconstructionEnergy.apply(recon_fake, fake, norm, backend)
-        loss = autograd.HingeMarginLoss.apply(energy_real, energy_fake, _tensor(margin, real), backend)
+        loss = autograd.HingeMarginLoss.apply(energy_real, energy_fake, margin, backend)
         return loss, energy_real.detach(), energy_fake.detach()
-    return autograd.DiscriminatorLoss.apply(
-        recon_real, real, recon_fake, fake, _tensor(margin, recon_real), norm, backend
-    )
+    return autograd.DiscriminatorLoss.apply(recon_real, real, recon_fake, fake, margin, norm, backend)
 
 
 def generator_loss(
@@ -240,4 +232,4 @@ def generator_loss(
     backend = "reference" if _is_trained(pt_weight) else _backend(recon_fake)
     if backend == "reference":
         return reference.generator_loss(recon_fake, fake, code, pt_weight, norm)
-    return autograd.GeneratorLoss.apply(recon_fake, fake, code, _tensor(pt_weight, recon_fake), norm, backend)
+    return autograd.GeneratorLoss.apply(recon_fake, fake, code, pt_weight, norm, backend)

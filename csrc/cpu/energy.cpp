@@ -223,7 +223,8 @@ void energy_with_gradient(ebgan::DType dtype, Norm norm, const Pair& pair, doubl
     using T = decltype(zero);
     using A = Accumulator<T>;
     // A NaN energy leaves the gate open, as relu does, so that its gradient is NaN too.
-    const auto coefficient = [&](A e) { return margin && *margin - static_cast<double>(e) <= 0 ? 0.0 : weight; };
+    const double limit = margin ? static_cast<A>(*margin) : 0;
+    const auto coefficient = [=](A e) { return margin && limit - static_cast<double>(e) <= 0 ? 0.0 : weight; };
     with_gradient<T>(norm, pair, weight, coefficient, static_cast<A*>(energy), grad, threads);
   });
 }

@@ -1,4 +1,5 @@
-// Hinge margin loss over per-sample energies: mean(E_real) + mean([m - E_fake]+). Sums run in float64.
+// Hinge margin loss over per-sample energies: mean(E_real) + mean([m - E_fake]+). Sums run in float64; the margin is first
+// rounded to the type of the energies, so that E == m can hold.
 #include "hinge.h"
 
 #include "dispatch_dtype.h"
@@ -17,7 +18,7 @@ template <class A, class Term> double mean_of(const A* values, int64_t n, const 
 }
 
 template <class A>
-double loss_value(const A* real, int64_t n_real, const A* fake, int64_t n_fake, double margin) {
+double loss_value(const A* real, int64_t n_real, const A* fake, int64_t n_fake, A margin) {
   const double mean_real = mean_of(real, n_real, [](double e) { return e; });
   const double mean_hinge = mean_of(fake, n_fake, [&](double e) { return closed(margin, e) ? 0 : margin - e; });
   return mean_real + mean_hinge;
@@ -35,7 +36,8 @@ void hinge_value(ebgan::DType acc, const void* energy_real, int64_t n_real, cons
   on_accumulator(acc, [&](auto zero) {
     using A = decltype(zero);
     *static_cast<A*>(loss) = static_cast<A>(loss_value(static_cast<const A*>(energy_real), n_real,
-                                                       static_cast<const A*>(energy_fake), n_fake, margin));
+                                                       static_cast<const A*>(energy_fake), n_fake,
+                                                       static_cast<A>(margin)));
   });
 }
 
@@ -50,7 +52,8 @@ void hinge(ebgan::DType acc, const void* energy_real, int64_t n_real, const void
     const A weight_real = static_cast<A>(1.0 / static_cast<double>(n_real));
     const A weight_fake = static_cast<A>(-1.0 / static_cast<double>(n_fake));
     for (int64_t i = 0; i < n_real; ++i) to_real[i] = weight_real;
-    for (int64_t i = 0; i < n_fake; ++i) to_fake[i] = closed(margin, static_cast<double>(fake[i])) ? A{0} : weight_fake;
+    const A limit = static_cast<A>(margin);
+    for (int64_t i = 0; i < n_fake; ++i) to_fake[i] = closed(limit, fake[i]) ? A{0} : weight_fake;
   });
 }
 

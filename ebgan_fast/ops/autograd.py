@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from . import library, reference
-
-_raw = torch.ops.ebgan_fast
+from . import reference
+from .library import call
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -37,11 +36,37 @@ def _differentiable_gradients(
     )
 
 
-def _scaled(gradients: Sequence[Tensor], upstream: Tensor, ctx: Any) -> Gradients:
+def _is_one(upstream: Tensor) -> bool:
+    """Whether the gradients can be handed out as they are: their upstream is 1, known without waiting for a device, and
+    the graph holds them no longer, so that nobody meets them again changed."""
+    return (
+        upstream.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and type(upstream) is Tensor
+        and not torch._C._autograd._get_current_graph_task_keep_graph()
+        and upstream.item() == 1
+    )
+
+
+def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> Gradients:
+    one = _is_one(upstream)
     return tuple(
-        gradient * upstream if needed else None
+        None if gradient is None or not needed else gradient if one else gradient * upstream
         for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False)
     )
+
+
+def _save(ctx: Any, coefficient: Tensor | float, *tensors: Tensor | None) -> None:
+    """Keep the coefficient (margin or weight; a number or a 0-d tensor) and the tensors for backward."""
+    ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
+    is_tensor = isinstance(coefficient, Tensor)
+    ctx.coefficient = None if is_tensor else coefficient
+    ctx.save_for_backward(coefficient if is_tensor else None, *tensors)
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    coefficient, *tensors = ctx.saved_tensors
+    return ctx.coefficient if coefficient is None else coefficient, *tensors
 
 
 class ReconstructionEnergy(torch.autograd.Function):
@@ -49,7 +74,7 @@ class ReconstructionEnergy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, recon: Tensor, target: Tensor, norm: str, backend: str) -> Tensor:
-        energy = _raw.reconstruction_energy(recon, target, norm, backend)
+        energy = call("reconstruction_energy", backend, recon, target, norm)
         ctx.save_for_backward(recon, target, energy)
         ctx.norm, ctx.backend = norm, backend  # type: ignore[attr-defined]
         return energy
@@ -61,8 +86,10 @@ class ReconstructionEnergy(torch.autograd.Function):
             formula = lambda r, t: reference.reconstruction_energy(r, t, ctx.norm)  # noqa: E731
             return *_differentiable_gradients(formula, (recon, target), grad_energy, ctx), None, None
         need_recon, need_target = ctx.needs_input_grad[:2]
-        grad_recon, grad_target = _raw.reconstruction_energy_backward(
-            grad_energy, recon, target, energy, ctx.norm, need_recon, need_target, ctx.backend
+        grad_recon, grad_target = call(
+            "reconstruction_energy_backward",
+            ctx.backend,
+            *(grad_energy, recon, target, energy, ctx.norm, need_recon, need_target),
         )
         return grad_recon if need_recon else None, grad_target if need_target else None, None, None
 
@@ -71,14 +98,18 @@ class HingeMarginLoss(torch.autograd.Function):
     """(energy_real, energy_fake, margin, backend) -> loss."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, energy_real: Tensor, energy_fake: Tensor, margin: Tensor, backend: str) -> Tensor:
-        loss, *gradients = _raw.hinge_margin_loss(energy_real, energy_fake, margin, backend)
-        ctx.save_for_backward(energy_real, energy_fake, margin, *gradients)
+    def forward(
+        ctx: FunctionCtx, energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float, backend: str
+    ) -> Tensor:
+        loss, *gradients = call("hinge_margin_loss", backend, energy_real, energy_fake, margin)
+        _save(ctx, margin, energy_real, energy_fake, *gradients)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> Gradients:
-        energy_real, energy_fake, margin, *gradients = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor | None) -> Gradients:
+        if grad_loss is None:
+            return (None,) * len(ctx.needs_input_grad)
+        margin, energy_real, energy_fake, *gradients = _saved(ctx)
         if torch.is_grad_enabled():
             formula = lambda real, fake: reference.hinge_margin_loss(real, fake, margin)  # noqa: E731
             return *_differentiable_gradients(formula, (energy_real, energy_fake), grad_loss, ctx), None, None
@@ -90,7 +121,7 @@ class PullingAwayTerm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, code: Tensor, backend: str) -> Tensor:
-        value, norms, gram = _raw.pulling_away_term(code, backend)
+        value, norms, gram = call("pulling_away_term", backend, code)
         ctx.save_for_backward(code, norms, gram)
         ctx.backend = backend  # type: ignore[attr-defined]
         return value
@@ -100,7 +131,7 @@ class PullingAwayTerm(torch.autograd.Function):
         code, norms, gram = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_differentiable_gradients(reference.pulling_away_term, (code,), grad_value, ctx), None
-        return _raw.pulling_away_term_backward(grad_value, code, norms, gram, ctx.backend), None
+        return call("pulling_away_term_backward", ctx.backend, grad_value, code, norms, gram), None
 
 
 class DiscriminatorLoss(torch.autograd.Function):
@@ -113,22 +144,23 @@ class DiscriminatorLoss(torch.autograd.Function):
         real: Tensor,
         recon_fake: Tensor,
         fake: Tensor,
-        margin: Tensor,
+        margin: Tensor | float,
         norm: str,
         backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         need = list(ctx.needs_input_grad[:4])  # type: ignore[attr-defined]
-        loss, energy_real, energy_fake, *gradients = _raw.discriminator_loss(
-            recon_real, real, recon_fake, fake, margin, norm, need, backend
-        )
-        ctx.save_for_backward(recon_real, real, recon_fake, fake, margin, *gradients)
+        batches = (recon_real, real, recon_fake, fake)
+        loss, energy_real, energy_fake, *gradients = call("discriminator_loss", backend, *batches, margin, norm, need)
+        _save(ctx, margin, *batches, *gradients)
         ctx.norm = norm  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy_real, energy_fake)
         return loss, energy_real, energy_fake
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> Gradients:
-        recon_real, real, recon_fake, fake, margin, *gradients = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> Gradients:
+        if grad_loss is None:
+            return (None,) * len(ctx.needs_input_grad)
+        margin, recon_real, real, recon_fake, fake, *gradients = _saved(ctx)
         if torch.is_grad_enabled():
             formula = lambda a, b, c, d: reference.discriminator_loss(a, b, c, d, margin, ctx.norm)  # noqa: E731
             batches = (recon_real, real, recon_fake, fake)
@@ -145,22 +177,23 @@ class GeneratorLoss(torch.autograd.Function):
         recon_fake: Tensor,
         fake: Tensor,
         code: Tensor | None,
-        pt_weight: Tensor,
+        pt_weight: Tensor | float,
         norm: str,
         backend: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
         need = list(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
-        loss, energy, pulling_away, *gradients = _raw.generator_loss(
-            recon_fake, fake, code, pt_weight, norm, need, backend
-        )
-        ctx.save_for_backward(recon_fake, fake, code, pt_weight, *gradients)  # type: ignore[arg-type]
+        inputs = (recon_fake, fake, code)
+        loss, energy, pulling_away, *gradients = call("generator_loss", backend, *inputs, pt_weight, norm, need)
+        _save(ctx, pt_weight, *inputs, *gradients)
         ctx.norm = norm  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy, pulling_away)
         return loss, energy, pulling_away
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> Gradients:
-        recon_fake, fake, code, pt_weight, *gradients = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> Gradients:
+        if grad_loss is None:
+            return (None,) * len(ctx.needs_input_grad)
+        pt_weight, recon_fake, fake, code, *gradients = _saved(ctx)
         if torch.is_grad_enabled():
             formula = lambda r, x, s: reference.generator_loss(r, x, s, pt_weight, ctx.norm)  # noqa: E731
             return *_differentiable_gradients(formula, (recon_fake, fake, code), grad_loss, ctx), None, None, None
@@ -179,6 +212,5 @@ __all__ = [
     "HingeMarginLoss",
     "PullingAwayTerm",
     "ReconstructionEnergy",
-    "library",
     "needs_reference",
 ]

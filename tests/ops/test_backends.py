@@ -28,7 +28,7 @@ def test_every_backend_has_a_status_with_a_reason() -> None:
 
 def test_use_backend_reaches_the_op_and_is_undone(monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(library, "_kernels", lambda name: seen.append(name) or _fail())
+    monkeypatch.setattr(library, "_kernel", lambda name, backend: seen.append(backend) or _fail())
 
     def _fail():
         raise LookupError
