@@ -97,11 +97,15 @@ void pulling_away_backward(int dtype, Address code, std::int64_t stride, std::in
 py::dict build_info() {
   const ebgan::InstructionSet* sets = nullptr;
   const int count = ebgan::instruction_sets(&sets);
-  py::list compiled;
-  for (int i = 0; i < count; ++i) compiled.append(sets[i].name);
+  py::list compiled, supported;
+  for (int i = 0; i < count; ++i) {
+    compiled.append(sets[i].name);
+    if (sets[i].supported) supported.append(sets[i].name);
+  }
   py::dict info;
   info["compiler"] = EBGAN_COMPILER;
   info["isas_compiled"] = compiled;
+  info["isas_supported"] = supported;
   info["isa"] = ebgan::kernels().isa;
 #ifdef _OPENMP
   info["openmp"] = true;
@@ -124,5 +128,6 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("pulling_away_forward", pulling_away_forward);
   m.def("pulling_away_backward", pulling_away_backward);
   m.def("build_info", build_info,
-        "The compiler, the instruction sets compiled in, the one in use ('isa'), and whether OpenMP is.");
+        "The compiler, the instruction sets compiled in, those of them that the processor has, the one in use ('isa'), and "
+        "whether OpenMP is.");
 }

@@ -6,7 +6,8 @@ _Pair = tuple[int, int, int, int, int, int, int, int, int, int]
 
 class BuildInfo(TypedDict):
     compiler: str
-    isas_compiled: list[str]
+    isas_compiled: list[str]  # slowest first
+    isas_supported: list[str]  # of those, by this processor
     isa: str
     openmp: bool
 

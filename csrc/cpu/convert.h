@@ -3,7 +3,7 @@
 
 #include "isa.h"
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -52,6 +52,15 @@ inline FloatVector to_float(Half, Bits16 bits) {
 
 inline Bits16 from_float(Half, FloatVector value) {
   return bit_cast<Bits16>(_mm256_cvtps_ph(bit_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__AVX512F__) && EBGAN_VECTOR_BYTES == 64
+// The forms with a mask, of all lanes, because GCC 12 warns of an uninitialised variable inside the plain ones.
+inline FloatVector to_float(Half, Bits16 bits) {
+  return bit_cast<FloatVector>(_mm512_maskz_cvtph_ps(0xffff, bit_cast<__m256i>(bits)));
+}
+
+inline Bits16 from_float(Half, FloatVector value) {
+  return bit_cast<Bits16>(_mm512_maskz_cvtps_ph(0xffff, bit_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT));
 }
 #else
 // No step below makes or reads a subnormal float, so the result holds when the processor flushes those to zero.

@@ -17,11 +17,15 @@
 namespace ebgan_baseline {
 extern const ebgan::Kernels kKernels;
 }
-#if defined(EBGAN_WITH_AVX2)
 namespace ebgan_avx2 {
 extern const ebgan::Kernels kKernels;
 }
-#endif
+namespace ebgan_avx512 {
+extern const ebgan::Kernels kKernels;
+}
+namespace ebgan_avx512bf16 {
+extern const ebgan::Kernels kKernels;
+}
 
 namespace ebgan {
 namespace {
@@ -33,6 +37,11 @@ bool has_f16c() {
 }
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
 #endif
 
 const Kernels& choose() {
@@ -63,6 +72,10 @@ int instruction_sets(const InstructionSet** sets) {
       {"baseline", &ebgan_baseline::kKernels, true},
 #if defined(EBGAN_WITH_AVX2)
       {"avx2", &ebgan_avx2::kKernels, has_avx2()},
+      {"avx512", &ebgan_avx512::kKernels, has_avx512()},
+#endif
+#if defined(EBGAN_WITH_AVX512BF16)
+      {"avx512bf16", &ebgan_avx512bf16::kKernels, has_avx512() && __builtin_cpu_supports("avx512bf16")},
 #endif
   };
   *sets = all;

@@ -1,4 +1,4 @@
-// The symmetric product of an operand with itself: out[i][j] = sum_k operand(k, i) operand(k, j).
+// The symmetric product of an operand with itself: out[i][j] = sum_k operand(k, i) operand(k, j). Depths count lanes.
 #pragma once
 
 #include "parallel.h"
@@ -71,11 +71,11 @@ void symmetric_product(const Operand& operand, int64_t n, int64_t depth, double 
         const bool add = k > k0;
         if (i0 == j0) {
           operand.pack_diagonal(task % splits, right, k, part, j0, cols);
-          triangle_product(right, cols, part, c, add);
+          triangle_product<typename Operand::Lane>(right, cols, part, c, add);
         } else {
           operand.pack(left, k, part, i0, rows);
           operand.pack(right, k, part, j0, cols);
-          panel_product(StripRows<A>{left, part}, rows, right, cols, part, c, add);
+          panel_product<typename Operand::Lane>(StripRows<A>{left, part}, rows, right, cols, part, c, add);
         }
       }
       if (splits == 1) write_symmetric(c, n, i0, j0, shift, out);

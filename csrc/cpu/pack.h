@@ -1,6 +1,7 @@
 // Operands copied into panels of the accumulation type, in the order in which the micro-kernel reads them.
 #pragma once
 
+#include "lane.h"
 #include "transpose.h"
 #include "widen.h"
 
@@ -19,6 +20,7 @@ template <class A> constexpr int64_t panel_size(int64_t cols, int64_t depth) {
 // Row-major rows of T with k along the rows: operand(k, c) = data[k][c] * scale[k]; no scale means 1.
 template <class T> struct RowsAsDepth {
   using A = Accumulator<T>;
+  using Lane = Widened<A>;
   const T* data;
   int64_t stride;
   const A* scale;
@@ -43,37 +45,41 @@ template <class T> struct RowsAsDepth {
   }
 };
 
-// Row-major rows of T with k along their elements: operand(k, c) = data[c][k].
+// Row-major rows of T with k, which counts lanes, along their elements: operand(k, c) = data[c][k].
 template <class T> struct RowsAsColumns {
   using A = Accumulator<T>;
+  using Lane = typename LaneOf<T>::type;
   const T* data;
   int64_t stride;
+  int64_t elements;  // of a row
 
-  // Columns beyond c0 + cols are 0. With `squares`, [cols rounded up to whole vectors], adds every column's sum of squares:
-  // four chains of kDepth / 4 products each, so the error stays near that of a pairwise sum.
+  // Columns beyond c0 + cols are 0. Adds every column's sum of squares to squares [cols rounded up to whole vectors], if
+  // that is given: four chains of kDepth / 4 each, so the error stays near that of a pairwise sum.
   void pack(A* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols, double* squares = nullptr) const {
     constexpr int64_t lanes = kLanes<A>, width = kStrip<A>;
-    static const T nothing[kDepth] = {};
+    static const T nothing[kDepth * Lane::kElements] = {};
+    const int64_t first = k0 * Lane::kElements, count = smaller(depth * Lane::kElements, elements - first);
     for (int64_t c = 0; c < cols; c += lanes) {
       const T* row[lanes];
-      for (int64_t l = 0; l < lanes; ++l) row[l] = c + l < cols ? data + (c0 + c + l) * stride + k0 : nothing;
+      for (int64_t l = 0; l < lanes; ++l) row[l] = c + l < cols ? data + (c0 + c + l) * stride + first : nothing;
       A* const to = panel + c / width * width * depth + c % width;
       Vector<A> chains[4] = {};
-      const auto write = [&](Vector<A>(&square)[lanes], int64_t k, int64_t count) {
+      const auto write = [&](Vector<A>(&square)[lanes], int64_t k) {
         transpose<A>(square);
-        for (int64_t l = 0; l < count; ++l) store(to + (k + l) * width, square[l]);
-        for (int64_t l = 0; l < lanes; ++l) chains[l % 4] += square[l] * square[l];
+        for (int64_t l = 0; l < smaller(lanes, depth - k); ++l) store(to + (k + l) * width, square[l]);
+        for (int64_t l = 0; l < lanes; ++l) Lane::multiply_add(chains[l % 4], square[l], square[l]);
       };
       int64_t k = 0;
-      for (; k + lanes <= depth; k += lanes) {
+      for (; (k + lanes) * Lane::kElements <= count; k += lanes) {
         Vector<A> square[lanes];
-        for (int64_t l = 0; l < lanes; ++l) square[l] = load(row[l] + k);
-        write(square, k, lanes);
+        for (int64_t l = 0; l < lanes; ++l) square[l] = Lane::read(row[l] + k * Lane::kElements);
+        write(square, k);
       }
       if (k < depth) {
         Vector<A> square[lanes];
-        for (int64_t l = 0; l < lanes; ++l) square[l] = load_partial(row[l] + k, depth - k);
-        write(square, k, depth - k);
+        const int64_t left = count - k * Lane::kElements;
+        for (int64_t l = 0; l < lanes; ++l) square[l] = Lane::read_partial(row[l] + k * Lane::kElements, left);
+        write(square, k);
       }
       if (squares) add_to(squares + c, (chains[0] + chains[1]) + (chains[2] + chains[3]));
     }

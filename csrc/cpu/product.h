@@ -43,7 +43,7 @@ template <class C> struct BlockOf {
 
 // Rows [i, i + kRows) x the kVectors vectors of columns at `right`, which are columns j of the block. A row past `last`
 // repeats that one.
-template <class A, int kRows, int kVectors, class Left, class C>
+template <class Lane, class A, int kRows, int kVectors, class Left, class C>
 inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int64_t depth, const BlockOf<C>& c,
                  int64_t j) {
   constexpr int64_t lanes = kLanes<A>;
@@ -59,7 +59,7 @@ inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int6
     for (int r = 0; r < kRows; ++r) {
       const A a = row[r][k * Left::kNext];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += a * b[v];
+      for (int v = 0; v < kVectors; ++v) Lane::multiply_add(sum[r][v], a, b[v]);
     }
   }
 #pragma GCC unroll 16
@@ -71,36 +71,36 @@ inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int6
 }
 
 // Rows [first, end) of the left operand x one strip (or its half) of the right one.
-template <class A, int kVectors, class Left, class C>
+template <class Lane, class A, int kVectors, class Left, class C>
 inline void tile_column(const Left& left, int64_t first, int64_t end, const A* right, int64_t depth,
                         const BlockOf<C>& c, int64_t j) {
   int64_t i = first;
   for (; end - i > 2 * kRowStep; i += 3 * kRowStep)
-    tile<A, 3 * kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
-  if (end - i > kRowStep) tile<A, 2 * kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
-  else if (end > i) tile<A, kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
+    tile<Lane, A, 3 * kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
+  if (end - i > kRowStep) tile<Lane, A, 2 * kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
+  else if (end > i) tile<Lane, A, kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
 }
 
 // rows x cols of C over one depth. `right` is a panel of `cols` columns; C is written in whole vectors, and its columns
 // beyond `cols` (up to kBlock) hold rubbish.
-template <class A, class Left, class C>
+template <class Lane, class A, class Left, class C>
 void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols, int64_t depth, C* c, bool add) {
   const BlockOf<C> block{c, add};
   for (int64_t j = 0; j < cols; j += kStrip<A>)
-    tile_column<A, 2>(left, 0, rows, right + j * depth, depth, block, j);
+    tile_column<Lane, A, 2>(left, 0, rows, right + j * depth, depth, block, j);
 }
 
 // The same for a panel with itself: only elements on and above the diagonal are sure to be written. The square of a strip
 // is done as 2 vectors beside its upper half and 1 beside its lower: 3/4 of it, where 1/2 is wanted.
-template <class A, class C>
+template <class Lane, class A, class C>
 void triangle_product(const A* panel, int64_t cols, int64_t depth, C* c, bool add) {
   constexpr int64_t lanes = kLanes<A>;
   const BlockOf<C> block{c, add};
   const StripRows<A> left{panel, depth};
   for (int64_t j = 0; j < cols; j += kStrip<A>) {
     const A* const right = panel + j * depth;
-    tile_column<A, 2>(left, 0, smaller(cols, j + lanes), right, depth, block, j);
-    if (j + lanes < cols) tile<A, lanes, 1>(left, j + lanes, cols - 1, right + lanes, depth, block, j + lanes);
+    tile_column<Lane, A, 2>(left, 0, smaller(cols, j + lanes), right, depth, block, j);
+    if (j + lanes < cols) tile<Lane, A, lanes, 1>(left, j + lanes, cols - 1, right + lanes, depth, block, j + lanes);
   }
 }
 

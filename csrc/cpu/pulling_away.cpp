@@ -104,11 +104,12 @@ template <class T> struct UnitCodesAsDepth : RowsAsDepth<T> {
 template <class T> double forward_primal(const Code& code, Accumulator<T>* norms, Accumulator<T>* gram, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, whole = ceil_div(n, kLanes<A>) * kLanes<A>;
-  const TrianglePlan plan(n, code.d);
+  const int64_t depth = ceil_div(code.d, CodesAsColumns<T>::Lane::kElements);
+  const TrianglePlan plan(n, depth);
   const Buffer<double> squares(plan.splits * whole);
   for (int64_t e = 0; e < plan.splits * whole; ++e) squares.data()[e] = 0;
-  const CodesAsColumns<T> operand{{static_cast<const T*>(code.data), code.stride}, squares.data(), whole};
-  symmetric_product<A>(operand, n, code.d, 0, gram, threads, plan);
+  const CodesAsColumns<T> operand{{static_cast<const T*>(code.data), code.stride, code.d}, squares.data(), whole};
+  symmetric_product<A>(operand, n, depth, 0, gram, threads, plan);
 
   const Buffer<double> inverses(n), row_sums(n);
   for (int64_t i = 0; i < n; ++i) {
@@ -170,7 +171,7 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
         for (int64_t k = 0; k < n; k += kDepth) {
           const int64_t depth = smaller(kDepth, n - k);
           if (n > kDepth || i0 == 0) units.pack(right, k, depth, j0, cols);
-          panel_product(PlainRows<A>{gram + i0 * n + k, n}, rows, right, cols, depth, c, k > 0);
+          panel_product<Widened<A>>(PlainRows<A>{gram + i0 * n + k, n}, rows, right, cols, depth, c, k > 0);
         }
         for (int64_t i = 0; i < rows; ++i)
           write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(norms[i0 + i]));
@@ -214,7 +215,7 @@ void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumula
           if (d > kDepth || j0 == 0)
             pack_rows(left, data + i0 * code.stride + k, code.stride, inverses.data() + i0, rows, depth);
           matrix.pack(right, k, depth, j0, cols);
-          panel_product(PlainRows<A>{left, depth}, rows, right, cols, depth, c, k > 0);
+          panel_product<Widened<A>>(PlainRows<A>{left, depth}, rows, right, cols, depth, c, k > 0);
         }
         for (int64_t i = 0; i < rows; ++i)
           for (int64_t j = 0; j < cols; ++j) product[i * d + j0 + j] = static_cast<A>(c[i * kBlock + j]);

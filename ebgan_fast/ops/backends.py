@@ -7,7 +7,10 @@ import importlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from .._C import BuildInfo
 
 BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
 
@@ -36,7 +39,16 @@ def _cpu_status() -> tuple[BackendStatus, str | None]:
         info = extension.build_info()
     except ValueError as error:
         return BackendStatus(False, str(error)), str(error)
-    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']}"), None
+    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']} ({_why(info)})"), None
+
+
+def _why(info: BuildInfo) -> str:
+    """Why that instruction set is the one in use."""
+    if os.environ.get("EBGAN_FAST_CPU_ISA"):
+        return "EBGAN_FAST_CPU_ISA asks for it"
+    lacking = [isa for isa in info["isas_compiled"] if isa not in info["isas_supported"]]
+    best = "the fastest of those compiled in"
+    return f"{best} that this processor has: it lacks {', '.join(lacking)}" if lacking else best
 
 
 _NOT_IN_THIS_VERSION = BackendStatus(False, "this version of ebgan_fast holds no kernels for it")
