@@ -37,7 +37,9 @@ bool has_f16c() {
 }
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+#endif
 
+#if defined(EBGAN_WITH_AVX512)
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -72,6 +74,8 @@ int instruction_sets(const InstructionSet** sets) {
       {"baseline", &ebgan_baseline::kKernels, true},
 #if defined(EBGAN_WITH_AVX2)
       {"avx2", &ebgan_avx2::kKernels, has_avx2()},
+#endif
+#if defined(EBGAN_WITH_AVX512)
       {"avx512", &ebgan_avx512::kKernels, has_avx512()},
 #endif
 #if defined(EBGAN_WITH_AVX512BF16)

@@ -14,18 +14,17 @@ namespace EBGAN_ISA {
 constexpr int64_t kStreamBytes = 4 << 20;
 
 template <class Bits> inline void stream_bits(void* to, const Bits& bits) {
-#if defined(__SSE2__)
-  if constexpr (sizeof(Bits) == 8) _mm_stream_si64(static_cast<long long*>(to), bit_cast<long long>(bits));
-  if constexpr (sizeof(Bits) == 16) _mm_stream_si128(static_cast<__m128i*>(to), bit_cast<__m128i>(bits));
-#if defined(__AVX__)
-  if constexpr (sizeof(Bits) == 32) _mm256_stream_si256(static_cast<__m256i*>(to), bit_cast<__m256i>(bits));
-#endif
 #if defined(__AVX512F__)
-  if constexpr (sizeof(Bits) == 64) _mm512_stream_si512(static_cast<__m512i*>(to), bit_cast<__m512i>(bits));
+  if constexpr (sizeof(Bits) == 64) return _mm512_stream_si512(static_cast<__m512i*>(to), bit_cast<__m512i>(bits));
 #endif
-#else
+#if defined(__AVX__)
+  if constexpr (sizeof(Bits) == 32) return _mm256_stream_si256(static_cast<__m256i*>(to), bit_cast<__m256i>(bits));
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(Bits) == 16) return _mm_stream_si128(static_cast<__m128i*>(to), bit_cast<__m128i>(bits));
+  if constexpr (sizeof(Bits) == 8) return _mm_stream_si64(static_cast<long long*>(to), bit_cast<long long>(bits));
+#endif
   __builtin_memcpy(to, &bits, sizeof bits);
-#endif
 }
 
 inline void stream(float* to, FloatVector value) { stream_bits(to, value); }
