@@ -1,119 +1,173 @@
-"""Time of the losses against eager torch: forward and backward, interleaved, as ratios.
-
-    python bench/ops.py [--rounds 30] [--append bench/results/ops.jsonl]
-
-Every round times each provider once, in turn, so that a change of the machine's speed meets them all; the minimum over
-rounds is what the machine can do, and the ratio is what to quote. A provider whose loss is wrong gets no time.
-"""
+"""The command `ops`: measure the chosen cases, print their table, and write it down."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import time
-from collections.abc import Callable
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import ebgan_fast
+from ebgan_fast.ops.backends import choose
 
-Step = Callable[[], Tensor]
+from . import cases, provenance, rows, table
+from .measure import measure
 
+RESULTS = provenance.ROOT / "bench" / "results" / "ops-cpu.jsonl"
+ROUNDS = 20
+# Two threads show what sharing the memory costs; more cores are left to who has them.
+THREADS = tuple(range(1, min(2, os.cpu_count() or 1) + 1))
 
-def _discriminator(n: int, k: int) -> dict[str, Step]:
-    generator = torch.Generator().manual_seed(0)
-    recon_real, recon_fake = (torch.randn(n, k, generator=generator, requires_grad=True) for _ in range(2))
-    real, fake = (torch.randn(n, k, generator=generator) for _ in range(2))
-    margin = (2 * k) ** 0.5  # about the energy of a sample: half of the hinges are on
-
-    def eager() -> Tensor:
-        energy_real = torch.linalg.vector_norm(recon_real - real, dim=1)
-        energy_fake = torch.linalg.vector_norm(recon_fake - fake, dim=1)
-        return energy_real.mean() + F.relu(margin - energy_fake).mean()
-
-    def ours() -> Tensor:
-        return ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm="l2")[0]
-
-    return {name: _with_backward(loss, [recon_real, recon_fake]) for name, loss in (("eager", eager), ("ours", ours))}
+DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 
-def _pulling_away(n: int, d: int) -> dict[str, Step]:
-    code = torch.randn(n, d, generator=torch.Generator().manual_seed(0)).relu().requires_grad_()
+def ops(
+    device: Literal["cpu"] = "cpu",
+    threads: tuple[int, ...] = THREADS,
+    rounds: int = ROUNDS,
+    only: tuple[str, ...] = (),
+    dtype: tuple[DType, ...] = ("float32",),
+    compile: bool = True,
+    out: Path | None = None,
+    memory: Literal["kept", "returned"] = "kept",
+) -> int:
+    """Time every loss, forward and backward, against eager torch and torch.compile, and the machine's own ceilings.
 
-    def eager() -> Tensor:
-        unit = F.normalize(code, dim=1)
-        squares = (unit @ unit.T).square()
-        return (squares.sum() - squares.diagonal().sum()) / (n * (n - 1))
+    Args:
+        device: Where the tensors are.
+        threads: Numbers of threads, one after the other.
+        rounds: Times each case is timed; the best counts.
+        only: Parts of "op shape"; a case that holds none of them is left out.
+        dtype: Dtypes of the inputs, one after the other.
+        compile: Time torch.compile too.
+        out: File of JSON lines to replace. None: bench/results/ops-cpu.jsonl, for a whole run alone.
+        memory: What becomes of freed memory: "kept" for the process, so that no fresh gradient waits for the system
+            to map it, or "returned" as the allocator does unasked.
+    """
+    chosen = _chosen(only)
+    _check(threads, rounds, dtype, out)
+    partial = _partial(threads, rounds, only, dtype, compile, memory)
+    memory = _apply(memory)
+    environment = provenance.environment()
+    if newer := provenance.stale_extension():
+        _note(f"{newer} is newer than the built extension: build it again, or the source hash tells another story")
+    settings = [(count, kind, case) for count in threads for kind in dtype for case in chosen]
+    measured: list[rows.Row] = []
+    try:
+        with _progress(len(settings) * rounds) as (describe, advance):
+            for count, kind, case in settings:
+                describe(f"{case.name} {kind}, threads {count}")
+                measured.append(
+                    measure(
+                        case,
+                        getattr(torch, kind),
+                        count,
+                        rounds=rounds,
+                        with_compile=compile,
+                        memory=memory,
+                        environment=environment,
+                        after_round=advance,
+                    )
+                )
+    except KeyboardInterrupt:
+        if measured:
+            table.show(measured)
+        raise
+    table.show(measured)
+    wrong = [
+        f"{provider} at {row.op} {row.shape} {row.dtype}, threads {row.threads}: {why}"
+        for row in measured
+        for provider, why in row.wrong.items()
+    ]
+    for line in wrong:
+        _note(line)
+    _keep(measured, out, [*partial, *(["wrong results"] if wrong else [])])
+    return 1 if wrong else 0
 
-    losses = (("eager", eager), ("ours", lambda: ebgan_fast.pulling_away_term(code)))
-    return {name: _with_backward(loss, [code]) for name, loss in losses}
+
+def _chosen(only: tuple[str, ...]) -> list[cases.Case]:
+    for part in only:
+        if not any(part in case.name for case in cases.CASES):
+            names = "; ".join(case.name for case in cases.CASES)
+            raise ValueError(f"only: got {part!r}, expected a part of one of: {names}")
+    return [case for case in cases.CASES if not only or any(part in case.name for part in only)]
 
 
-def _with_backward(loss: Step, leaves: list[Tensor]) -> Step:
-    def step() -> Tensor:
-        value = loss()
-        torch.autograd.grad(value, leaves)
-        return value.detach()
-
-    return step
-
-
-CASES: dict[str, dict[str, Step]] = {
-    "discriminator_loss l2 64x1024": _discriminator(64, 32 * 32),
-    "discriminator_loss l2 64x12288": _discriminator(64, 64 * 64 * 3),
-    "discriminator_loss l2 64x49152": _discriminator(64, 128 * 128 * 3),
-    "pulling_away_term 64x1024": _pulling_away(64, 1024),
-    "pulling_away_term 64x16384": _pulling_away(64, 16384),
-    "pulling_away_term 2048x64": _pulling_away(2048, 64),
-}
+def _check(threads: tuple[int, ...], rounds: int, dtype: tuple[str, ...], out: Path | None) -> None:
+    """Minutes before anything could be written."""
+    for name, values in (("threads", threads), ("rounds", (rounds,))):
+        if not values or min(values) < 1:
+            raise ValueError(f"{name}: got {' '.join(map(str, values)) or 'none'}, expected at least 1")
+    if not dtype:
+        raise ValueError("dtype: got none, expected at least one")
+    if out is not None and (out.is_dir() or not os.access(out.absolute().parent, os.W_OK)):
+        raise ValueError(f"out: got {out}, expected a file in a folder that exists and can be written to")
+    if (backend := choose("cpu")) != "cpu":
+        raise ValueError(f"got ebgan_fast's backend {backend}, expected cpu: `ebgan-fast doctor` says what it lacks")
 
 
-def _best_times(providers: dict[str, Step], rounds: int) -> dict[str, float]:
-    """Seconds, the minimum over rounds; each step is repeated to last about 5 ms."""
-    best = dict.fromkeys(providers, float("inf"))
-    repeats = {}
-    for name, step in providers.items():
-        step()
-        start = time.perf_counter()
-        step()
-        repeats[name] = max(1, int(0.005 / (time.perf_counter() - start)))
-    for _ in range(rounds):
-        for name, step in providers.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                step()
-            best[name] = min(best[name], (time.perf_counter() - start) / repeats[name])
-    return best
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--append", type=Path, help="a JSONL file that gets one line per case")
-    options = parser.parse_args()
-    environment = {
-        "ebgan_fast": ebgan_fast.__version__,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "cpu": ebgan_fast.backends()["cpu"].reason,
+def _partial(
+    threads: tuple[int, ...], rounds: int, only: tuple[str, ...], dtype: tuple[str, ...], compile: bool, memory: str
+) -> list[str]:
+    """Why a run holds less than the default file should."""
+    reasons = {
+        "--only": bool(only),
+        "--no-compile": not compile,
+        "without float32": "float32" not in dtype,
+        f"without threads {' '.join(map(str, THREADS))}": not set(THREADS) <= set(threads),
+        f"under {ROUNDS} rounds": rounds < ROUNDS,
+        "memory returned": memory == "returned",
     }
-    print(f"float32, {environment}")
-    for case, providers in CASES.items():
-        eager, ours = providers["eager"](), providers["ours"]()
-        torch.testing.assert_close(ours, eager, rtol=1e-5, atol=1e-7)
-        times = _best_times(providers, options.rounds)
-        ratio = times["eager"] / times["ours"]
-        print(f"{case:<34} eager {times['eager'] * 1e6:9.0f} us   ours {times['ours'] * 1e6:9.0f} us   {ratio:5.1f}x")
-        if options.append is not None:
-            row = {"case": case, "seconds": times, "ratio": ratio, "rounds": options.rounds, **environment}
-            with options.append.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+    return [reason for reason, holds in reasons.items() if holds]
 
 
-if __name__ == "__main__":
-    main()
+def _apply(memory: Literal["kept", "returned"]) -> Literal["kept", "returned"]:
+    """Must come before any tensor is allocated; what the system then does."""
+    if memory == "returned":
+        return memory
+    from ebgan_fast.training.memory import keep_freed_memory
+
+    if keep_freed_memory():
+        return "kept"
+    _note("this system's allocator cannot be told to keep freed memory: measured with memory returned")
+    return "returned"
+
+
+def _keep(measured: list[rows.Row], out: Path | None, partial: list[str]) -> None:
+    if out is None and partial:
+        _note(
+            f"not a whole run ({', '.join(partial)}): {_short(RESULTS)} is left as it is; --out FILE writes these rows"
+        )
+        return
+    path = out or RESULTS
+    rows.write(measured, path)
+    print(f"written to {_short(path)}")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _note(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _progress(rounds: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """(describe, advance by a round): a bar on a terminal, silence elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Drawn between rounds alone: a thread that redraws would be timed with the kernels.
+    with Progress(
+        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=rounds)
+        yield (
+            lambda text: bar.update(task, description=text, refresh=True),
+            lambda: bar.update(task, advance=1, refresh=True),
+        )

@@ -1,0 +1,1 @@
+"""Measurements of ebgan_fast: `python -m bench ops` from the root of the repository."""

@@ -1,0 +1,162 @@
+"""What is measured: every op and shape, its inputs, its formula, the package's call, its least work and its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import ebgan_fast
+
+from . import formulas
+
+Arguments = dict[str, Any]
+"""Tensors and numbers by the formula's parameter names; the tensors that require a gradient are the leaves."""
+
+
+class Work(NamedTuple):
+    """The least that any implementation has to do, forward and backward."""
+
+    elements: int = 0
+    """Moved between memory and processor: each tensor read once, each gradient written once."""
+    operations: int = 0
+    """Floating-point additions and multiplications."""
+
+
+class Targets(NamedTuple):
+    """How many times as fast as the other provider, float32 on one thread."""
+
+    eager: float
+    compile: float
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str
+    shape: str
+    inputs: Callable[[torch.dtype], Arguments]
+    formula: Callable[..., Tensor]
+    """The scalar loss in eager torch."""
+    package: Callable[..., Tensor]
+    """The same loss by ebgan_fast's public functions."""
+    work: Work
+    targets: Targets | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.op} {self.shape}"
+
+
+class _Normal:
+    """Normal numbers, the same ones in every run."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator).to(self._dtype)
+
+
+def _text(*sizes: int) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _middle(energies: Tensor) -> float:
+    """A margin that has half of the hinges on, and no energy so close that rounding could switch one."""
+    low, high = energies.sort().values[len(energies) // 2 - 1 :][:2].tolist()
+    return (low + high) / 2
+
+
+def _discriminator(*shape: int, targets: Targets) -> Case:
+    def inputs(dtype: torch.dtype) -> Arguments:
+        normal = _Normal(dtype)
+        recon_real, real, recon_fake, fake = (normal(*shape) for _ in range(4))
+        margin = _middle(formulas.reconstruction_energy(recon_fake.double(), fake.double()))
+        recon_real.requires_grad_()
+        recon_fake.requires_grad_()
+        return {"recon_real": recon_real, "real": real, "recon_fake": recon_fake, "fake": fake, "margin": margin}
+
+    def package(**arguments: Any) -> Tensor:
+        return ebgan_fast.discriminator_loss(**arguments)[0]
+
+    work = Work(elements=6 * prod(shape))
+    return Case("discriminator_loss", _text(*shape), inputs, formulas.discriminator_loss, package, work, targets)
+
+
+def _generator(*shape: int, d: int) -> Case:
+    n = shape[0]
+
+    def inputs(dtype: torch.dtype) -> Arguments:
+        normal = _Normal(dtype)
+        recon, fake, code = normal(*shape), normal(*shape), normal(n, d).relu()
+        leaves = {"recon": recon.requires_grad_(), "fake": fake.requires_grad_(), "code": code.requires_grad_()}
+        return {**leaves, "pt_weight": 0.1}
+
+    def package(recon: Tensor, fake: Tensor, code: Tensor, pt_weight: float) -> Tensor:
+        return ebgan_fast.generator_loss(recon, fake, code, pt_weight=pt_weight)[0]
+
+    work = Work(elements=4 * prod(shape) + 2 * n * d, operations=_pulling_away_operations(n, d))
+    shapes = f"{_text(*shape)}, code {_text(n, d)}"
+    return Case("generator_loss", shapes, inputs, formulas.generator_loss, package, work)
+
+
+def _energy(*shape: int) -> Case:
+    def inputs(dtype: torch.dtype) -> Arguments:
+        normal = _Normal(dtype)
+        return {"recon": normal(*shape).requires_grad_(), "target": normal(*shape).requires_grad_()}
+
+    def package(recon: Tensor, target: Tensor) -> Tensor:
+        return ebgan_fast.reconstruction_energy(recon, target).mean()
+
+    work = Work(elements=4 * prod(shape))
+    return Case("reconstruction_energy", _text(*shape), inputs, formulas.mean_energy, package, work)
+
+
+def _hinge(n: int) -> Case:
+    def inputs(dtype: torch.dtype) -> Arguments:
+        normal = _Normal(dtype)
+        real, fake = normal(n).abs(), normal(n).abs()
+        margin = _middle(fake.double())
+        return {"energy_real": real.requires_grad_(), "energy_fake": fake.requires_grad_(), "margin": margin}
+
+    call = ebgan_fast.hinge_margin_loss
+    return Case("hinge_margin_loss", str(n), inputs, formulas.hinge_margin_loss, call, Work(elements=4 * n))
+
+
+def _pulling_away_operations(n: int, d: int) -> int:
+    """One triangle of the smaller Gram matrix, then one whole product in backward."""
+    return 3 * n * d * min(n, d)
+
+
+def _pulling_away(n: int, d: int, targets: Targets) -> Case:
+    def inputs(dtype: torch.dtype) -> Arguments:
+        return {"code": _Normal(dtype)(n, d).relu().requires_grad_()}
+
+    work = Work(operations=_pulling_away_operations(n, d))
+    call = ebgan_fast.pulling_away_term
+    return Case("pulling_away_term", _text(n, d), inputs, formulas.pulling_away_term, call, work, targets)
+
+
+CASES: tuple[Case, ...] = (
+    _discriminator(64, 784, targets=Targets(3.8, 2.2)),
+    _discriminator(64, 1, 32, 32, targets=Targets(3.8, 2.2)),
+    _discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3)),
+    _discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6)),
+    _discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
+    _generator(64, 1, 32, 32, d=1024),
+    _generator(64, 3, 64, 64, d=16384),
+    _energy(64, 3, 64, 64),
+    _hinge(64),
+    _pulling_away(64, 256, Targets(3.0, 2.0)),
+    _pulling_away(128, 1024, Targets(2.5, 2.0)),
+    _pulling_away(64, 16384, Targets(2.5, 2.0)),
+    _pulling_away(128, 16384, Targets(2.5, 2.0)),
+    _pulling_away(64, 32768, Targets(2.5, 2.0)),
+    _pulling_away(2048, 512, Targets(8.0, 6.0)),
+    _pulling_away(4096, 256, Targets(38.0, 27.0)),
+)

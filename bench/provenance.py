@@ -1,0 +1,60 @@
+"""What a figure was measured on: the source, the versions and the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ebgan_fast
+from ebgan_fast.doctor import _processor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _sources(root: Path) -> list[Path]:
+    files = [path for path in (root / "csrc").rglob("*") if path.is_file()]
+    return sorted([*files, *(root / "ebgan_fast").rglob("*.py"), root / "CMakeLists.txt"])
+
+
+def source_hash(root: Path = ROOT) -> str:
+    """16 hex digits that change with the name or a byte of any file that the kernels are made from."""
+    digest = hashlib.sha256()
+    for path in _sources(root):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def stale_extension(root: Path = ROOT) -> str | None:
+    """The source file that is newer than the built extension, so that the hash would not tell what ran."""
+    from ebgan_fast import _C
+
+    built = Path(str(_C.__file__)).stat().st_mtime
+    newer = [path for path in _sources(root) if path.suffix != ".py" and path.stat().st_mtime > built]
+    return newer[0].relative_to(root).as_posix() if newer else None
+
+
+def environment() -> dict[str, Any]:
+    """The part of a row that is the same for a whole run."""
+    from ebgan_fast import _C
+
+    build = _C.build_info()
+    return {
+        "source_hash": source_hash(),
+        "versions": {
+            "ebgan_fast": ebgan_fast.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "compiler": build["compiler"],
+        },
+        "processor": _processor(),
+        "isa": build["isa"],
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }

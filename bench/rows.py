@@ -1,0 +1,78 @@
+"""One measured case as a line of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE, EAGER, COMPILE = "ebgan_fast", "eager", "compile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    op: str
+    shape: str
+    dtype: str
+    threads: int
+    memory: str
+    """"kept": the allocator keeps freed memory mapped; "returned": as the system does by default."""
+    seconds: dict[str, float]
+    """By provider, the minimum over rounds; none for a provider whose results are wrong."""
+    median: dict[str, float]
+    ratio_eager: float | None
+    ratio_compile: float | None
+    unit: str
+    rate: float | None
+    """Useful work of ebgan_fast per second."""
+    ceiling: dict[str, str | float]
+    share: float | None
+    """rate / ceiling."""
+    target_eager: float | None
+    target_compile: float | None
+    rounds: int
+    wrong: dict[str, str]
+    """By provider, why it got no time."""
+    source_hash: str
+    versions: dict[str, str]
+    processor: str
+    isa: str
+    omp_wait_policy: str | None
+    omp_num_threads: str | None
+    date: str
+    """UTC, ISO 8601."""
+
+
+def missed(ratio: float | None, target: float | None) -> bool:
+    return ratio is not None and target is not None and ratio < target
+
+
+def write(rows: Iterable[Row], path: Path) -> None:
+    """Replace the file whole: a reader or an interruption never meets half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> list[Row]:
+    """Raises ValueError for a line that is no row, or a file without any."""
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            rows.append(Row(**json.loads(line)))
+    except (TypeError, ValueError):  # of names, of JSON or of UTF-8
+        where = f"{path}, line {len(rows) + 1}"
+        raise ValueError(f"{where}: got something else than a row that this version of `bench ops` wrote") from None
+    if not rows:
+        raise ValueError(f"{path}: got an empty file, expected rows that `bench ops` wrote")
+    return rows

@@ -1,0 +1,77 @@
+"""A small case to measure in place of the registered ones, and rows that no clock has touched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import ebgan_fast
+from bench import cases, ops
+from bench.cases import Case, Targets
+from bench.rows import Row
+
+
+@pytest.fixture(scope="session")
+def cpu_backend() -> None:
+    status = ebgan_fast.backends()["cpu"]
+    if not status.available:
+        pytest.skip(f"needs the compiled kernels: {status.reason}")
+
+
+@pytest.fixture
+def same_threads() -> Iterator[None]:
+    """A measurement sets torch's threads for the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_case() -> Case:
+    return cases._pulling_away(8, 32, Targets(3.0, 2.0))
+
+
+@pytest.fixture
+def results_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of bench/results/ops-cpu.jsonl, with content that must not be lost."""
+    path = tmp_path / "results" / "ops-cpu.jsonl"
+    path.parent.mkdir()
+    path.write_text("earlier rows\n")
+    monkeypatch.setattr(ops, "RESULTS", path)
+    return path
+
+
+@pytest.fixture
+def make_row() -> Callable[..., Row]:
+    """A row with round numbers; arguments replace its fields."""
+    row = Row(
+        op="pulling_away_term",
+        shape="8x32",
+        dtype="float32",
+        threads=1,
+        memory="kept",
+        seconds={"ebgan_fast": 0.001, "eager": 0.004, "compile": 0.0015},
+        median={"ebgan_fast": 0.0011, "eager": 0.0041, "compile": 0.0016},
+        ratio_eager=4.0,
+        ratio_compile=1.5,
+        unit="GFLOP/s",
+        rate=30.0,
+        ceiling={"name": "sgemm", "value": 60.0},
+        share=0.5,
+        target_eager=3.0,
+        target_compile=2.0,
+        rounds=20,
+        wrong={},
+        source_hash="0123456789abcdef",
+        versions={"ebgan_fast": "0.1.0", "torch": "2.13.0", "python": "3.11", "compiler": "GNU 12"},
+        processor="a processor",
+        isa="avx2",
+        omp_wait_policy=None,
+        omp_num_threads="1",
+        date="2026-01-01T00:00:00+00:00",
+    )
+    return lambda **fields: dataclasses.replace(row, **fields)

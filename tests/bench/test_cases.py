@@ -1,0 +1,65 @@
+"""The registered cases measure what they say: the right loss, half of the hinges on, the work counted right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench.cases import CASES, Case
+from bench.correctness import Judge, leaves, results
+
+SMALL = [case for case in CASES if case.work.elements < 1e6 and case.work.operations < 5e7]
+
+
+def _named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+def test_every_op_has_a_small_case() -> None:
+    """So that the tests below reach every builder but that of the lone energy."""
+    assert {case.op for case in CASES} - {case.op for case in SMALL} == {"reconstruction_energy"}
+
+
+@pytest.mark.usefixtures("cpu_backend")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", [*SMALL, _named("reconstruction_energy 64x3x64x64")], ids=lambda case: case.name)
+def test_the_package_computes_the_formula(case: Case, dtype: torch.dtype) -> None:
+    arguments = case.inputs(dtype)
+    assert all(leaf.dtype == dtype for leaf in leaves(arguments).values())
+    assert Judge(case, arguments).complaint(results(case.package, arguments)) is None
+
+
+@pytest.mark.parametrize("name", ["discriminator_loss 64x784", "hinge_margin_loss 64"])
+def test_half_of_the_hinges_are_on(name: str) -> None:
+    case = _named(name)
+    arguments = case.inputs(torch.float32)
+    gradients = results(case.formula, arguments)
+    (fake,) = (gradients[name] for name in gradients if "fake" in name)
+    assert int(fake.reshape(64, -1).any(1).sum()) == 32
+
+
+def test_inputs_are_the_same_in_every_run() -> None:
+    case = _named("pulling_away_term 64x256")
+    assert torch.equal(case.inputs(torch.float32)["code"], case.inputs(torch.float32)["code"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_traffic_is_every_tensor_once_and_every_gradient_once(case: Case) -> None:
+    if case.op == "pulling_away_term":
+        assert case.work.elements == 0
+        return
+    arguments = case.inputs(torch.float32)
+    read = sum(value.numel() for value in arguments.values() if isinstance(value, torch.Tensor))
+    assert case.work.elements == read + sum(leaf.numel() for leaf in leaves(arguments).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        ("pulling_away_term 64x16384", 3 * 64 * 64 * 16384),
+        ("pulling_away_term 4096x256", 3 * 4096 * 256 * 256),
+        ("generator_loss 64x1x32x32, code 64x1024", 3 * 64 * 64 * 1024),
+    ],
+)
+def test_products_are_counted_in_the_smaller_gram_matrix(name: str, operations: int) -> None:
+    assert _named(name).work.operations == operations

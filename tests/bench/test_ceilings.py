@@ -1,0 +1,52 @@
+"""The ceilings' arithmetic, on seconds that are made up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench import ceilings
+from bench.cases import Work
+
+COPY_BYTES = 2 * 4 * 64 * 3 * 128 * 128
+PRODUCT_OPERATIONS = 2 * 2048**3
+BEST = {ceilings.COPY: 0.002, ceilings.PRODUCT: 0.4}
+
+
+def test_traffic_is_held_against_the_copy() -> None:
+    ceiling = ceilings.ceiling(Work(elements=1000), torch.float32, BEST)
+    assert ceiling.name == "copy"
+    assert ceiling.value == pytest.approx(COPY_BYTES / 0.002 / 1e9)
+    assert ceilings.unit(Work(elements=1000)) == "GB/s"
+    assert ceilings.amount(Work(elements=1000), torch.bfloat16) == pytest.approx(2000 / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float32, "sgemm"), (torch.bfloat16, "sgemm"), (torch.float64, "dgemm")]
+)
+def test_arithmetic_is_held_against_the_product(dtype: torch.dtype, name: str) -> None:
+    ceiling = ceilings.ceiling(Work(operations=1000), dtype, BEST)
+    assert ceiling == (name, pytest.approx(PRODUCT_OPERATIONS / 0.4 / 1e9))
+    assert ceilings.unit(Work(operations=1000)) == "GFLOP/s"
+
+
+def test_both_together_are_one_after_the_other() -> None:
+    """Work as large as the copy and the product themselves takes both of their times."""
+    work = Work(elements=COPY_BYTES // 4, operations=PRODUCT_OPERATIONS)
+    ceiling = ceilings.ceiling(work, torch.float32, BEST)
+    assert ceiling == ("copy + sgemm", pytest.approx(COPY_BYTES / 0.402 / 1e9))
+
+
+@pytest.mark.parametrize(
+    ("work", "names"),
+    [
+        (Work(elements=1), {ceilings.COPY}),
+        (Work(operations=1), {ceilings.PRODUCT}),
+        (Work(1, 1), {ceilings.COPY, ceilings.PRODUCT}),
+    ],
+)
+def test_only_the_ceilings_that_a_case_needs_are_timed(work: Work, names: set[str]) -> None:
+    steps = ceilings.steps(work, torch.float32)
+    assert steps.keys() == names
+    for step in steps.values():
+        assert isinstance(step(), torch.Tensor)

@@ -1,0 +1,75 @@
+"""The command line from outside: a whole tiny run, and mistakes that end in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import rows
+from bench.provenance import ROOT, source_hash
+
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ}, check=False)
+
+
+@pytest.mark.slow
+def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
+    out, picture = tmp_path / "rows.jsonl", tmp_path / "rows.png"
+    tiny = ("--only", "64x256", "--rounds", "1", "--no-compile", "--threads", "1", "--memory", "returned")
+    done = _run("ops", "--device", "cpu", *tiny, "--out", out)
+    assert done.returncode == 0, done.stderr
+    (row,) = rows.read(out)
+    assert (row.op, row.shape, row.dtype, row.threads, row.rounds) == ("pulling_away_term", "64x256", "float32", 1, 1)
+    assert row.seconds.keys() == {"ebgan_fast", "eager"}
+    assert row.source_hash == source_hash()
+    assert (row.target_eager, row.target_compile) == (3.0, None)
+    table = done.stdout.splitlines()
+    assert table[0].split()[:4] == ["op", "shape", "dtype", "threads"]
+    assert table[1].split()[:4] == ["pulling_away_term", "64x256", "float32", "1"]
+    assert _run("plot", out, picture).returncode == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+MISTAKES = {
+    "device": (("ops", "--device", "cuda"), 2, "'cuda'"),
+    "dtype": (("ops", "--dtype", "int8"), 2, "'int8'"),
+    "command": (("measure",), 2, "measure"),
+    "only": (("ops", "--only", "no such shape"), 1, "only: got 'no such shape', expected a part of"),
+    "threads": (("ops", "--threads", "1", "0"), 1, "threads: got 1 0, expected at least 1"),
+    "no threads": (("ops", "--threads"), 1, "threads: got none"),
+    "rounds": (("ops", "--rounds", "0"), 1, "rounds: got 0"),
+    "out": (("ops", "--out", "/no/such/folder/rows.jsonl"), 1, "out: got /no/such/folder/rows.jsonl"),
+    "show": (("show", "/no/such/file"), 1, "/no/such/file: No such file or directory"),
+    "plot": (("plot", "README.md", "out.png"), 1, "README.md, line 1"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.__main__ import main
+
+    arguments, status, words = MISTAKES[name]
+    try:
+        ended = main(arguments)
+    except SystemExit as stop:
+        ended = stop.code
+    streams = capsys.readouterr()
+    assert ended == status
+    assert streams.err.startswith("bench: ")
+    assert words in streams.err
+    assert streams.err.count("\n") == 1
+    assert streams.out == ""
+
+
+def test_a_mistake_leaves_no_traceback() -> None:
+    done = _run("ops", "--device", "cuda")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,175 @@
+"""What `ops` writes, when, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import bench.ops
+from bench import cases, formulas, rows
+from bench.__main__ import main
+from bench.cases import Case
+from bench.rows import Row
+
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
+
+QUICK = ("ops", "--rounds", "1", "--no-compile", "--threads", "1", "--memory", "returned")
+
+
+@pytest.fixture
+def one_case(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
+    monkeypatch.setattr(cases, "CASES", (small_case,))
+    return small_case
+
+
+@pytest.fixture
+def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without measuring, and an allocator that can be told."""
+
+    def measure(case: Case, dtype: torch.dtype, threads: int, *, memory: str, rounds: int, **settings: object) -> Row:
+        return make_row(op=case.op, shape=case.shape, threads=threads, memory=memory, rounds=rounds)
+
+    monkeypatch.setattr(bench.ops, "measure", measure)
+    _set_allocator(monkeypatch, lambda: True)
+
+
+def _set_allocator(monkeypatch: pytest.MonkeyPatch, keep_freed_memory: Callable[[], bool]) -> None:
+    module = ModuleType("ebgan_fast.training.memory")
+    module.keep_freed_memory = keep_freed_memory  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_show_prints_the_table_that_ops_printed(
+    one_case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert main([*QUICK, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out.replace(f"written to {bench.ops._short(out)}\n", "")
+    assert "8x32" in printed
+    assert main(["show", str(out)]) == 0
+    assert capsys.readouterr().out == printed
+    (row,) = rows.read(out)
+    assert (row.op, row.shape, row.dtype, row.threads, row.memory) == (
+        "pulling_away_term",
+        "8x32",
+        "float32",
+        1,
+        "returned",
+    )
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_whole_run_replaces_the_results(results_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ops"]) == 0
+    written = rows.read(results_file)
+    assert [(row.op, row.shape, row.threads) for row in written] == [
+        (case.op, case.shape, threads) for threads in bench.ops.THREADS for case in cases.CASES
+    ]
+    assert {row.memory for row in written} == {"kept"}
+    assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_clock")
+@pytest.mark.parametrize(
+    "subset",
+    [
+        ("--only", "64x256"),
+        ("--no-compile",),
+        ("--rounds", "2"),
+        ("--dtype", "bfloat16"),
+        ("--memory", "returned"),
+        ("--threads", "3"),
+    ],
+    ids=" ".join,
+)
+def test_less_than_a_whole_run_replaces_nothing_unless_told_to(
+    results_file: Path, tmp_path: Path, subset: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ops", *subset]) == 0
+    assert results_file.read_text() == "earlier rows\n"
+    assert "is left as it is" in capsys.readouterr().err
+    out = tmp_path / "mine.jsonl"
+    assert main(["ops", *subset, "--out", str(out)]) == 0
+    assert rows.read(out)
+    assert results_file.read_text() == "earlier rows\n"
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_an_interrupted_run_replaces_nothing_and_prints_what_it_has(
+    results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick, calls = bench.ops.measure, []
+
+    def interrupted(*arguments: object, **settings: object) -> Row:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return quick(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.ops, "measure", interrupted)
+    assert main(["ops"]) == 130
+    streams = capsys.readouterr()
+    assert results_file.read_text() == "earlier rows\n"
+    assert cases.CASES[1].shape in streams.out
+    assert cases.CASES[2].shape not in streams.out
+    assert streams.err.endswith("bench: interrupted\n")
+
+
+def test_a_wrong_provider_ends_in_status_1_after_the_table(
+    small_case: Case, results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = dataclasses.replace(small_case, package=lambda code: 0.99 * formulas.pulling_away_term(code))
+    right = dataclasses.replace(small_case, shape="the same")
+    monkeypatch.setattr(cases, "CASES", (wrong, right))
+    monkeypatch.setattr(bench.ops, "_partial", lambda *settings: [])
+    assert main(QUICK) == 1
+    streams = capsys.readouterr()
+    lines = {line.split("float32")[0].split(maxsplit=1)[1].strip(): line for line in streams.out.splitlines()[1:3]}
+    assert "wrong" in lines["8x32"]
+    assert "wrong" not in lines["the same"]
+    assert "bench: ebgan_fast at pulling_away_term 8x32 float32, threads 1: loss is off" in streams.err
+    assert results_file.read_text() == "earlier rows\n"
+
+
+@pytest.mark.parametrize(("could", "memory"), [(True, "kept"), (False, "returned")])
+def test_freed_memory_is_kept_before_anything_is_allocated(
+    one_case: Case,
+    tmp_path: Path,
+    could: bool,
+    memory: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    order: list[str] = []
+
+    def keep_freed_memory() -> bool:
+        order.append("keep")
+        return could
+
+    def inputs(dtype: torch.dtype) -> cases.Arguments:
+        order.append("allocate")
+        return one_case.inputs(dtype)
+
+    _set_allocator(monkeypatch, keep_freed_memory)
+    monkeypatch.setattr(cases, "CASES", (dataclasses.replace(one_case, inputs=inputs),))
+    out = tmp_path / "rows.jsonl"
+    assert main([*QUICK[:-2], "--out", str(out)]) == 0
+    assert order == ["keep", "allocate"]
+    assert [row.memory for row in rows.read(out)] == [memory]
+    assert ("cannot be told" in capsys.readouterr().err) is not could
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o500)
+    assert main(["ops", "--out", str(tmp_path / "rows.jsonl")]) == 1
+    assert "out: got" in capsys.readouterr().err
