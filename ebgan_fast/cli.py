@@ -27,6 +27,7 @@ from .metrics.inception_score import DigitScore, score_images
 from .ops.backends import BackendUnavailableError
 from .training.config import TrainConfig
 from .training.loop import train as run_training
+from .training.memory import keep_freed_memory
 from .training.samples import load_generator, sample_images, save_folder, save_grid
 from .training.trainer import NonFiniteError
 
@@ -38,6 +39,7 @@ def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], resume: bool = False) 
         config: What to train and how.
         resume: Go on from the run folder's checkpoint, bit for bit. With no checkpoint there, start.
     """
+    keep_freed_memory()
     result = run_training(config, resume=resume)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
