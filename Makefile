@@ -15,7 +15,7 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format clean
+.PHONY: help setup demo test check sanitize lint format clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,10 @@ $(VENV)/train: $(VENV)/torch $(CORE)
 $(VENV)/test: $(VENV)/torch $(CORE)
 	$(INSTALL) --editable '.[test]'
 	@touch $@ $(VENV)/train
+
+$(VENV)/build: | $(VENV)/test
+	$(INSTALL) "pybind11>=3.0" cmake ninja
+	@touch $@
 
 setup: $(VENV)/test  ## a virtual environment with the package, its extension and the test tools
 
@@ -62,11 +66,14 @@ format: $(VENV)/test  ## let ruff mend what it can
 # One thread per worker: the workers already take every core.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
-test: lint  ## lint, then every test
+test: lint sanitize  ## lint, sanitizers, then every test
 	$(PYTEST)
 
 check: lint  ## lint, then the tests of under three minutes, for daily work
 	$(PYTEST) -m "not slow"
+
+sanitize: $(VENV)/test $(VENV)/build  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
+	$(BIN)/python tests/sanitizers
 
 clean:  ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info ebgan_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

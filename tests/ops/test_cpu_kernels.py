@@ -1,5 +1,5 @@
-"""The compiled kernels themselves, below torch.library: every bit pattern, every edge of a buffer, every
-instruction set, threads and forks. What an op has to compute is held in test_contract.py."""
+"""The compiled kernels themselves, below torch.library: every bit pattern, every edge of a buffer, threads and forks.
+What an op has to compute is held in test_contract.py; test_instruction_sets.py repeats both on every set."""
 
 from __future__ import annotations
 
@@ -277,31 +277,3 @@ def test_a_forked_child_can_run_kernels() -> None:
     """The team of threads does not survive a fork, and GNU OpenMP would wait for it forever."""
     done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-def _in_a_process_with(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EBGAN_FAST_CPU_ISA": isa}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
-
-
-def test_an_unknown_instruction_set_is_refused_by_name() -> None:
-    done = _in_a_process_with("avx9", "-c", "import torch, ebgan_fast; ebgan_fast.pulling_away_term(torch.ones(2, 2))")
-    assert done.returncode != 0
-    assert "EBGAN_FAST_CPU_ISA: got 'avx9', expected" in done.stderr
-    assert "'baseline'" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("EBGAN_FAST_CPU_ISA" in os.environ, reason="EBGAN_FAST_CPU_ISA already picks one set")
-def test_the_other_instruction_sets_pass_this_file_too() -> None:
-    info = _C.build_info()
-    others = [isa for isa in info["isas_compiled"] if isa != info["isa"]]
-    if not others:
-        pytest.skip(f"only {info['isa']} is compiled in")
-    for isa in others:
-        shown = _in_a_process_with(isa, "-c", "from ebgan_fast import _C; print(_C.build_info()['isa'])")
-        if "expected an instruction set" in shown.stderr:
-            pytest.skip(f"this processor has no {isa}")
-        assert shown.stdout.strip() == isa
-        done = _in_a_process_with(isa, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", __file__)
-        assert done.returncode == 0, done.stdout

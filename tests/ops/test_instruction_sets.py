@@ -1,0 +1,60 @@
+"""The tests of this folder again, on each instruction set that this processor has but does not choose by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ebgan_fast
+
+if not ebgan_fast.backends()["cpu"].available:
+    pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}", allow_module_level=True)
+
+from ebgan_fast import _C
+
+SWITCH = "EBGAN_FAST_CPU_ISA"
+INFO = _C.build_info()
+OTHERS = [isa for isa in INFO["isas_supported"] if isa != INFO["isa"]]
+
+
+def _in_a_process_with(isa: str, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, SWITCH: isa},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_an_unknown_instruction_set_is_refused_by_name() -> None:
+    done = _in_a_process_with("avx9", "-c", "import torch, ebgan_fast; ebgan_fast.pulling_away_term(torch.ones(2, 2))")
+    assert done.returncode != 0
+    assert f"{SWITCH}: got 'avx9', expected" in done.stdout
+    assert "'baseline'" in done.stdout
+
+
+@pytest.mark.parametrize("isa", INFO["isas_supported"])
+def test_the_environment_variable_picks_the_set(isa: str) -> None:
+    shown = _in_a_process_with(isa, "-c", "from ebgan_fast import _C; print(_C.build_info()['isa'])")
+    assert shown.stdout.strip() == isa
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SWITCH in os.environ, reason=f"{SWITCH} already picks one set")
+@pytest.mark.skipif(not OTHERS, reason=f"of {INFO['isas_compiled']}, this processor has {INFO['isa']} alone")
+@pytest.mark.parametrize("isa", OTHERS or ["none"])
+def test_the_op_tests_pass(isa: str) -> None:
+    """About 70 s of one core. The plain-torch reference is the same on every set."""
+    which = ["-m", "not slow", "-k", "not reference", str(Path(__file__).parent)]
+    done = _in_a_process_with(isa, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *which)
+    tail = "\n".join(done.stdout.splitlines()[-60:])
+    assert done.returncode == 0, tail
+    passed = re.search(r"(\d+) passed", tail)
+    assert passed is not None, tail
+    assert int(passed[1]) > 0, tail

@@ -1,0 +1,165 @@
+"""More elements than 32 bits count, in 2 MiB of memory per array.
+
+The same pages of one file are mapped again and again over a range of addresses, so that 4 GiB can be read and written
+without being there. Elements are 0 but in three windows, pages of their own: at the beginning, before element 2^31, and
+from there to the end. They decide every result, and an index that is cut to 32 bits misses the last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+
+from .budget import assert_within_budget, pulling_away_terms, pulling_away_ulps
+
+if not ebgan_fast.backends()["cpu"].available:
+    pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}", allow_module_level=True)
+if sys.platform != "linux":
+    pytest.skip("maps a Linux memfd many times over", allow_module_level=True)
+
+from ebgan_fast import _C
+
+pytestmark = pytest.mark.slow
+
+BEYOND = 5
+COUNT = 2**31 + BEYOND
+BLOCK = 2 << 20  # bytes: stays in cache
+PAGE = mmap.PAGESIZE
+FLOAT32, FLOAT16 = 1, 3
+SSE = 1
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FIXED, _MAP_NORESERVE = 0x10, 0x4000  # Linux; the mmap module of Python 3.10 does not name them
+
+
+def _map(at: int | None, size: int, flags: int, file: int = -1) -> int:
+    got = _LIBC.mmap(at, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, file, 0)
+    if got == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), f"mmap of {size} bytes")
+    return int(got)
+
+
+def _tensor(address: int, count: int, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer((ctypes.c_byte * (count * dtype.itemsize)).from_address(address), dtype=dtype)
+
+
+class Huge:
+    """`rows` of COUNT elements, all `fill`. In `windows` lies what can be told apart, three to a row."""
+
+    def __init__(self, dtype: torch.dtype, fill: float, rows: int) -> None:
+        anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        row_bytes = 2**31 * dtype.itemsize + PAGE
+        self.stride = row_bytes // dtype.itemsize
+        self._bytes = rows * row_bytes
+        self.address = _map(None, self._bytes, anonymous | _MAP_NORESERVE)
+        file = os.memfd_create("block")
+        os.truncate(file, BLOCK)
+        self.windows: list[Tensor] = []
+        for row in range(self.address, self.address + self._bytes, row_bytes):
+            for at in range(row, row + row_bytes - PAGE, BLOCK):
+                _map(at, BLOCK, mmap.MAP_SHARED | _MAP_FIXED, file)
+            for at in (row, row + row_bytes - 2 * PAGE, row + row_bytes - PAGE):
+                _map(at, PAGE, anonymous | _MAP_FIXED)
+                page = _tensor(at, PAGE // dtype.itemsize, dtype)
+                page.fill_(float("nan"))  # what lies behind the last element of a row stays so
+                self.windows.append(page[: BEYOND if at == row + row_bytes - PAGE else None].fill_(fill))
+        os.close(file)
+        self.block = _tensor(self.address + BLOCK, BLOCK // dtype.itemsize, dtype).fill_(fill)
+
+    def close(self) -> None:
+        _LIBC.munmap(self.address, self._bytes)
+
+
+Make = Callable[..., Huge]
+
+
+@pytest.fixture
+def huge() -> Iterator[Make]:
+    made: list[Huge] = []
+
+    def make(dtype: torch.dtype, fill: float = 0.0, rows: int = 1) -> Huge:
+        made.append(Huge(dtype, fill, rows))
+        return made[-1]
+
+    yield make
+    for array in made:
+        array.close()
+
+
+def _integers(huge: Huge) -> Huge:
+    generator = torch.Generator().manual_seed(len(huge.windows))
+    for window in huge.windows:
+        window.copy_(torch.randint(-4, 5, window.shape, generator=generator))
+    return huge
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_sample_beyond_32_bits(huge: Make, threads: int) -> None:
+    recon, target = _integers(huge(torch.float16)), huge(torch.float16)
+    to_recon, to_target = (huge(torch.float16, float("nan")) for _ in range(2))
+    energy = torch.full((1,), float("nan"))
+    inputs = (recon.address, target.address, COUNT, COUNT, 1, COUNT)
+    outputs = (to_recon.address, to_target.address, COUNT, COUNT)
+    for window in target.windows:
+        window.fill_(1)
+
+    mean = _C.mean_energy(FLOAT16, SSE, (*inputs, *outputs), energy.data_ptr(), threads)
+
+    differences = [r.double() - t.double() for r, t in zip(recon.windows, target.windows, strict=True)]
+    assert mean == energy.item() == sum(d.square().sum().item() for d in differences)
+    for gradient, sign in ((to_recon, 2), (to_target, -2)):
+        assert not gradient.block.any()  # neither NaN nor anything else
+        for window, difference in zip(gradient.windows, differences, strict=True):
+            assert torch.equal(window.double(), sign * difference)
+
+
+def test_a_batch_of_energies_beyond_32_bits(huge: Make) -> None:
+    """Every gate is closed, but in the windows."""
+    fake, to_fake = huge(torch.float32, 3.0), huge(torch.float32, float("nan"))
+    for window in fake.windows:
+        window[::2] = 0.5
+    loss, real, to_real = torch.full((1,), float("nan")), torch.ones(1), torch.empty(1)
+    addresses = loss.data_ptr(), to_real.data_ptr(), to_fake.address
+    _C.hinge(FLOAT32, real.data_ptr(), 1, fake.address, COUNT, 2.0, *addresses)
+    is_open = [window == 0.5 for window in fake.windows]
+    assert loss.item() == torch.tensor(1 + 1.5 * sum(int(o.sum()) for o in is_open) / COUNT).item()
+    assert not to_fake.block.any()
+    for window, opened in zip(to_fake.windows, is_open, strict=True):
+        assert torch.equal(window, torch.where(opened, -1 / COUNT, 0.0))
+
+
+def test_codes_beyond_32_bits(huge: Make) -> None:
+    code, grad = _integers(huge(torch.float16, rows=2)), huge(torch.float16, float("nan"), rows=2)
+    norms, gram = torch.full((2,), float("nan")), torch.full((2, 2), float("nan"))
+    arguments = (FLOAT16, code.address, code.stride, 2, COUNT, norms.data_ptr(), gram.data_ptr())
+    upstream = 2.0**12  # keeps the gradient out of float16's subnormals
+
+    value = _C.pulling_away_forward(*arguments, 2)
+    _C.pulling_away_backward(*arguments, upstream, grad.address, grad.stride, 2)
+
+    dense = torch.cat(code.windows).view(2, -1)  # zeros count nowhere
+    truth, eager = (_pulling_away(dense.to(to), upstream) for to in (torch.float64, torch.float16))
+    ulps = pulling_away_ulps(dense)
+    assert_within_budget(torch.tensor(value, dtype=torch.float32), truth[0], eager[0], "value", ulps=ulps)
+    terms = upstream * pulling_away_terms(dense)
+    assert_within_budget(torch.cat(grad.windows).view(2, -1), truth[1], eager[1], "gradient", terms, ulps)
+    assert not grad.block.any()
+
+
+def _pulling_away(code: Tensor, upstream: float) -> tuple[Tensor, Tensor]:
+    leaf = code.requires_grad_()
+    value = reference.pulling_away_term(leaf)
+    return value.detach(), upstream * torch.autograd.grad(value, leaf)[0]

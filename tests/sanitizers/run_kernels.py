@@ -1,0 +1,220 @@
+"""Runs the kernels of one compiled module, without torch, on arrays that end where the kernels must.
+
+    python run_kernels.py MODULE malloc | guard-pages     how to place the arrays: see memory.Memory
+    python run_kernels.py MODULE --list                   names the instruction sets that this processor has
+
+A line per case goes to standard output before it runs, so that the last one names the case that ended the process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from types import ModuleType
+
+import numpy as np
+import truth
+from memory import FLOAT32, FLOAT64, FORMATS, Array, Format, Memory, Rows, accumulator
+
+SHORT = [*range(1, 71), 127, 128, 129, 1023, 4097]
+CHUNKED = [(1, 16_385), (2, 33_000), (1, 70_001), (3, 16_384)]  # rows longer than one task of 16,384 elements
+STREAMED_BYTES = 5 << 20  # of gradients: more than kStreamBytes of csrc/cpu/stream.h, so that they go past the cache
+CODES = [(0, 3), (1, 5), (2, 1), (2, 2), (3, 7), (5, 97), (7, 8), (9, 4), (97, 100), (100, 95), (250, 17), (64, 300)]
+LARGE_CODES = [(193, 200), (130, 520), (1500, 40), (400, 33), (2, 40_000), (7, 9001)]
+BEYOND_32_BITS = 2**31 + 11
+
+
+Layout = tuple[int, int] | None
+
+
+def load(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ebgan_fast._C", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Pair:
+    """recon, target, and outputs for the gradients asked for. `turn` picks which, and each array's gap between samples
+    and shift from the start of its memory, unless `layout` is the (gap, shift) of all."""
+
+    def __init__(self, memory: Memory, fmt: Format, n: int, k: int, turn: int, layout: Layout = None) -> None:
+        draw = np.random.default_rng([fmt.code, n, k, turn])
+        recon, target = draw.integers(-4, 5, (2, n, k)).astype(np.float64)
+        if n > 2:
+            recon[-1] = target[-1]  # an energy of 0
+        self.n, self.k, self.format = n, k, fmt
+        self.difference = recon - target
+        layouts = [layout or (turn * odd % 6, (turn * odd + odd // 2) % 8) for odd in (1, 3, 5, 7)]
+        rows = partial(Rows, memory, fmt, (n, k))
+        self.recon, self.target = rows(recon, *layouts[0]), rows(target, *layouts[1])
+        self.to_recon = rows(None, *layouts[2]) if turn % 4 != 1 else None
+        self.to_target = rows(None, *layouts[3]) if turn % 4 != 2 else None
+        self.energy = Rows(memory, accumulator(fmt), (1, n), None, shift=turn % 3)
+
+    def arguments(self, gradients: bool = True) -> tuple[int, ...]:
+        inputs = (self.recon.address, self.target.address, self.recon.stride, self.target.stride, self.n, self.k)
+        to = [rows if gradients else None for rows in (self.to_recon, self.to_target)]
+        return (*inputs, *(rows.address if rows else 0 for rows in to), *(rows.stride if rows else 0 for rows in to))
+
+    def check(self, norm: str, coefficient: Array | None) -> None:
+        """coefficient [n]: dL/dE; None when no gradient was asked for."""
+        self.recon.check("recon")
+        self.target.check("target")
+        self.energy.check("energy")
+        truth.assert_close("energy", self.energy.read()[0], truth.energies(norm, self.difference), self.energy.format)
+        if coefficient is None:
+            return
+        gradient = truth.gradients(norm, self.difference, coefficient)
+        for what, rows, sign in (("to_recon", self.to_recon, 1), ("to_target", self.to_target, -1)):
+            if rows:
+                rows.check(what)
+                truth.assert_close(what, rows.read(), sign * gradient, self.format)
+
+
+class Cases:
+    def __init__(self, module: ModuleType, placement: str) -> None:
+        self.kernels = module
+        self.memory = Memory(guard_pages=placement == "guard-pages")
+
+    def run_all(self) -> int:
+        number = 0
+        for number, (name, case) in enumerate(self.list(), 1):
+            print(f"case {number}: {name}", flush=True)
+            case()
+            self.memory.release()
+        return number
+
+    def list(self) -> Iterator[tuple[str, partial[None]]]:
+        for fmt in FORMATS:
+            short = [((1, 3)[(turn + k) % 2], k, turn) for k in SHORT for turn in range(8)]
+            others = [(n, k, turn) for n, k in [(0, 5), (1000, 33), *CHUNKED] for turn in range(4)]
+            for n, k, turn in short + others:
+                yield f"energy {fmt.name} {n} x {k}, turn {turn}", partial(self.energy, fmt, n, k, turn)
+            whole = STREAMED_BYTES // (2 * 3 * fmt.itemsize) // 64 * 64
+            for k, layout in ((whole, (0, 0)), (whole + 13, (64 - 13, 0))):
+                yield f"streamed energy {fmt.name} 3 x {k}, {layout}", partial(self.energy, fmt, 3, k, 0, layout)
+            for n, d in CODES + LARGE_CODES:
+                for turn in range(4 if n * d < 10_000 else 2):
+                    yield f"code {fmt.name} {n} x {d}, turn {turn}", partial(self.code, fmt, n, d, turn)
+            whole = STREAMED_BYTES // (16 * fmt.itemsize) // 64 * 64
+            for n, d, layout in ((whole, 16, (0, 0)), (17, whole + 13, (64 - 13, 0))):
+                yield f"streamed code {fmt.name} {n} x {d}, {layout}", partial(self.code, fmt, n, d, 0, layout)
+            far = BEYOND_32_BITS, 1
+            yield f"energy {fmt.name}, samples 2^31 apart", partial(self.energy, fmt, 3, 37, 0, far)
+            for n, d in ((3, 7), (7, 3)):
+                yield f"code {fmt.name} {n} x {d}, samples 2^31 apart", partial(self.code, fmt, n, d, 1, far)
+        for fmt in (FLOAT64, FLOAT32):
+            for n_real, n_fake in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 7), (33, 32), (1000, 1)):
+                yield f"hinge {fmt.name} {n_real}, {n_fake}", partial(self.hinge, fmt, n_real, n_fake)
+
+    def energy(self, fmt: Format, n: int, k: int, turn: int, layout: Layout = None) -> None:
+        norm, threads = turn % 3, 1 + (turn + k) % 3
+        name = truth.NORMS[norm]
+        pair = partial(Pair, self.memory, fmt, turn=turn, layout=layout)
+
+        alone = pair(n, k)
+        self.kernels.energy_forward(fmt.code, norm, alone.arguments(gradients=False), alone.energy.address, threads)
+        alone.check(name, None)
+        stride = BEYOND_32_BITS if layout and layout[0] == BEYOND_32_BITS else (0, 1, 3)[turn % 3]
+        coefficient = np.arange(n) % 5 - 1.0 if stride else np.full(n, 1.5)
+        coefficients = coefficient if stride else coefficient[:1]
+        upstream = Rows(self.memory, accumulator(fmt), (len(coefficients), 1), coefficients, max(stride - 1, 0))
+        self.kernels.energy_backward(
+            fmt.code, norm, alone.arguments(), alone.energy.address, upstream.address, stride, threads
+        )
+        upstream.check("upstream")
+        alone.check(name, coefficient)
+
+        mean = pair(n, k)
+        value = self.kernels.mean_energy(fmt.code, norm, mean.arguments(), mean.energy.address, threads)
+        mean.check(name, np.full(n, 1 / max(n, 1)))
+        expected = truth.energies(name, mean.difference).sum() / max(n, 1)
+        bound = n * FLOAT64.eps * expected  # a sum of n energies
+        truth.assert_close("mean", np.array([value]), np.array([expected]), mean.energy.format, bound)
+
+        real, fake = pair(n, k), pair(n + 1, k)
+        energy_fake = truth.energies(name, fake.difference)
+        # Between two energies: some gates open, some closed.
+        margin = float(np.median(energy_fake)) * (1 + 0.001 * (-1) ** turn) + 0.25
+        loss = Rows(self.memory, accumulator(fmt), (1, 1), None)
+        self.kernels.discriminator_loss(
+            *(fmt.code, norm, real.arguments(), fake.arguments(), margin, loss.address),
+            *(real.energy.address, fake.energy.address, threads),
+        )
+        gates = truth.hinge_gates(margin, energy_fake)
+        real.check(name, np.full(n, 1 / max(n, 1)))
+        fake.check(name, -gates / (n + 1))
+        self._check_loss(loss, truth.energies(name, real.difference), energy_fake, margin)
+
+    def hinge(self, fmt: Format, n_real: int, n_fake: int) -> None:
+        values = np.random.default_rng([n_real, n_fake]).integers(0, 9, n_real + n_fake).astype(np.float64)
+        parts = values[:n_real], values[n_real:]
+        real, fake = (Rows(self.memory, fmt, (1, len(part)), part, shift=1) for part in parts)
+        to_real, to_fake = (Rows(self.memory, fmt, (1, len(part)), None, shift=1) for part in parts)
+        loss = Rows(self.memory, fmt, (1, 1), None)
+        self.kernels.hinge(
+            *(fmt.code, real.address, n_real, fake.address, n_fake, 4.0),
+            *(loss.address, to_real.address, to_fake.address),
+        )
+        for what, rows in (("real", real), ("fake", fake), ("to_real", to_real), ("to_fake", to_fake)):
+            rows.check(what)
+        truth.assert_close("to_real", to_real.read()[0], np.full(n_real, 1 / max(n_real, 1)), fmt)
+        truth.assert_close("to_fake", to_fake.read()[0], -truth.hinge_gates(4.0, parts[1]) / max(n_fake, 1), fmt)
+        self._check_loss(loss, *parts, 4.0)
+
+    def _check_loss(self, loss: Rows, energy_real: Array, energy_fake: Array, margin: float) -> None:
+        loss.check("loss")
+        terms = np.maximum(margin - energy_fake, 0)
+        expected = energy_real.sum() / max(len(energy_real), 1) + terms.sum() / max(len(energy_fake), 1)
+        # The roundings of energies and margin, whose difference may be small, and those of the sums over the batch.
+        size = expected + (margin + energy_fake).sum() / max(len(energy_fake), 1)
+        bound = (2 * loss.format.eps + (len(energy_real) + len(energy_fake)) * FLOAT64.eps) * size
+        truth.assert_close("loss", loss.read()[0], np.array([expected]), loss.format, bound)
+
+    def code(self, fmt: Format, n: int, d: int, turn: int, layout: Layout = None) -> None:
+        values = np.random.default_rng([fmt.code, n, d]).integers(-4, 5, (n, d)).astype(np.float64)
+        if turn % 2 and n:
+            values[0] = 0
+        acc, side, threads = accumulator(fmt), min(n, d), 1 + (turn + n) % 3
+        code = Rows(self.memory, fmt, (n, d), values, *(layout or (2 * turn, turn)))
+        norms = Rows(self.memory, acc, (1, n), None, shift=turn % 3)
+        gram = Rows(self.memory, acc, (1, side * side), None, shift=turn % 2)
+        grad = Rows(self.memory, fmt, (n, d), None, *(layout or (turn, 5 * turn % 8)))
+        arguments = (fmt.code, code.address, code.stride, n, d, norms.address, gram.address)
+        value = self.kernels.pulling_away_forward(*arguments, threads)
+        self.kernels.pulling_away_backward(*arguments, 1.5, grad.address, grad.stride, threads)
+        for what, rows in (("code", code), ("norms", norms), ("gram", gram), ("grad", grad)):
+            rows.check(what)
+        if n < 2:
+            assert value == 0, f"value: got {value}, expected 0"
+            assert not np.count_nonzero(grad.read()), "grad: expected zeros"
+            return
+        expected = truth.pulling_away(values)
+        # Products round, and so do their sums: at most 128 terms to a partial sum, half a unit each, forward and back.
+        units = 128 * acc.eps
+        truth.assert_close("norms", norms.read()[0], expected.norms, acc)
+        truth.assert_close("value", np.array([value]), np.array([expected.value]), acc, units * expected.value_size)
+        truth.assert_close("grad", grad.read(), 1.5 * expected.gradient, fmt, 1.5 * units * expected.gradient_size)
+
+
+def main() -> None:
+    faulthandler.enable()
+    module = load(sys.argv[1])
+    if sys.argv[2] == "--list":
+        print(*module.build_info()["isas_supported"])
+        return
+    start = time.monotonic()
+    count = Cases(module, sys.argv[2]).run_all()
+    isa = module.build_info()["isa"]
+    print(f"{isa}, {sys.argv[2]}: {count} cases in {time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

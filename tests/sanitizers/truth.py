@@ -1,0 +1,75 @@
+"""The ops in float64 numpy, with how far a kernel may be off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from memory import Array, Format
+
+NORMS = ("mse", "sse", "l2")
+
+
+def energies(norm: str, difference: Array) -> Array:
+    squares = np.square(difference).sum(1)
+    if norm == "mse":
+        return squares / difference.shape[1]
+    return squares if norm == "sse" else np.sqrt(squares)
+
+
+def gradients(norm: str, difference: Array, coefficient: Array) -> Array:
+    """To recon; the gradient to target is its negative."""
+    if norm == "l2":
+        length = energies("l2", difference)
+        factor = np.divide(coefficient, length, out=np.zeros_like(length), where=length != 0)
+    else:
+        factor = 2 * coefficient / (difference.shape[1] if norm == "mse" else 1)
+    return factor[:, None] * difference
+
+
+def hinge_gates(margin: float, energy: Array) -> Array:
+    return (energy < margin).astype(np.float64)
+
+
+def assert_close(what: str, got: Array, truth: Array, fmt: Format, bound: Array | float = 0.0) -> None:
+    """Within two units in the last place, for a factor and a product that are rounded, and `bound`. Inputs are small
+    integers, so that sums of squares are exact at any order of summation."""
+    allowed = 2 * fmt.eps * np.abs(truth) + 2 * fmt.tiny + bound
+    wrong = np.argwhere(~(np.abs(got - truth) <= allowed))
+    if len(wrong):
+        at = tuple(wrong[0].tolist())
+        raise AssertionError(f"{what}{list(at)}: got {got[at]}, expected {truth[at]}; {len(wrong)} elements are wrong")
+
+
+@dataclass(frozen=True)
+class PullingAway:
+    value: float
+    norms: Array
+    gradient: Array
+    value_size: float  # sums of the absolute values of every product that value and gradient add up
+    gradient_size: Array
+
+
+def pulling_away(code: Array) -> PullingAway:
+    n = len(code)
+    norms = np.sqrt(np.square(code).sum(1))
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms != 0)
+    unit = code * inverse[:, None]
+    own = np.square(unit).sum(1)  # a code's cosine with itself: 1, or 0 for a code of zeros
+    along, squares = _cubed(unit)
+    squares -= own**2
+    scale = 4 / (n * (n - 1)) * inverse[:, None]
+    sizes, square_sizes = _cubed(np.abs(unit))
+    return PullingAway(
+        value=squares.sum() / (n * (n - 1)),
+        norms=norms,
+        gradient=scale * (along - (own + squares)[:, None] * unit),
+        value_size=square_sizes.sum() / (n * (n - 1)),
+        gradient_size=scale * (sizes + square_sizes[:, None] * np.abs(unit)),
+    )
+
+
+def _cubed(unit: Array) -> tuple[Array, Array]:
+    """U U^T U, which is sum_j cos_ij u_j for row i, and sum_j cos_ij^2."""
+    along = np.linalg.multi_dot([unit, unit.T, unit])
+    return along, (along * unit).sum(1)
