@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ebgan_fast.ops.backends import choose
+from ebgan_fast.training.memory import keep_freed_memory
 
 from . import cases, provenance, rows, table
 from .measure import measure
@@ -130,8 +131,6 @@ def _apply(memory: Literal["kept", "returned"]) -> Literal["kept", "returned"]:
     """Must come before any tensor is allocated; what the system then does."""
     if memory == "returned":
         return memory
-    from ebgan_fast.training.memory import keep_freed_memory
-
     if keep_freed_memory():
         return "kept"
     _note("this system's allocator cannot be told to keep freed memory: measured with memory returned")

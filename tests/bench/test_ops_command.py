@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -37,13 +35,7 @@ def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> N
         return make_row(op=case.op, shape=case.shape, threads=threads, memory=memory, rounds=rounds)
 
     monkeypatch.setattr(bench.ops, "measure", measure)
-    _set_allocator(monkeypatch, lambda: True)
-
-
-def _set_allocator(monkeypatch: pytest.MonkeyPatch, keep_freed_memory: Callable[[], bool]) -> None:
-    module = ModuleType("ebgan_fast.training.memory")
-    module.keep_freed_memory = keep_freed_memory  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(bench.ops, "keep_freed_memory", lambda: True)
 
 
 def test_show_prints_the_table_that_ops_printed(
@@ -157,7 +149,7 @@ def test_freed_memory_is_kept_before_anything_is_allocated(
         order.append("allocate")
         return one_case.inputs(dtype)
 
-    _set_allocator(monkeypatch, keep_freed_memory)
+    monkeypatch.setattr(bench.ops, "keep_freed_memory", keep_freed_memory)
     monkeypatch.setattr(cases, "CASES", (dataclasses.replace(one_case, inputs=inputs),))
     out = tmp_path / "rows.jsonl"
     assert main([*QUICK[:-2], "--out", str(out)]) == 0
