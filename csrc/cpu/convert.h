@@ -3,7 +3,7 @@
 
 #include "isa.h"
 
-#if defined(__F16C__) || defined(__AVX512F__)
+#if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -34,15 +34,33 @@ template <class To> inline To read_as(const void* from) {
   return to;
 }
 
-inline FloatVector to_float(BFloat16, Bits16 bits) {
-  return bit_cast<FloatVector>(__builtin_convertvector(bits, Bits32) << 16);
+// The same numbers in 32 bits, and back. From the generic form GCC 12 makes four and six instructions where one and three
+// do: bfloat16 losses were 1.8 times slower. (AVX-512 has masked forms of all lanes because GCC 12 warns of an
+// uninitialised variable inside the plain ones.)
+#if defined(__AVX512F__) && EBGAN_VECTOR_BYTES == 64
+inline Bits32 widen(Bits16 bits) {
+  return bit_cast<Bits32>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(bits)));
 }
+inline Bits16 narrow(Bits32 bits) {
+  return bit_cast<Bits16>(_mm512_maskz_cvtepi32_epi16(0xffff, bit_cast<__m512i>(bits)));
+}
+#elif defined(__AVX2__) && EBGAN_VECTOR_BYTES == 32
+inline Bits32 widen(Bits16 bits) { return bit_cast<Bits32>(_mm256_cvtepu16_epi32(bit_cast<__m128i>(bits))); }
+inline Bits16 narrow(Bits32 bits) {
+  const __m256i v = bit_cast<__m256i>(bits);
+  return bit_cast<Bits16>(_mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+}
+#else
+inline Bits32 widen(Bits16 bits) { return __builtin_convertvector(bits, Bits32); }
+inline Bits16 narrow(Bits32 bits) { return __builtin_convertvector(bits, Bits16); }
+#endif
+
+inline FloatVector to_float(BFloat16, Bits16 bits) { return bit_cast<FloatVector>(widen(bits) << 16); }
 
 inline Bits16 from_float(BFloat16, FloatVector value) {
-  const Bits32 bits = bit_cast<Bits32>(value);
+  const Bits32 bits = bit_cast<Bits32>(value), nan = Bits32{} + 0x7fc00000u;
   const Bits32 rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  const Bits32 quiet = bits | 0x400000u;
-  return __builtin_convertvector(((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded) >> 16, Bits16);
+  return narrow((value == value ? rounded : nan) >> 16);
 }
 
 #if defined(__F16C__) && EBGAN_VECTOR_BYTES == 32
@@ -54,7 +72,6 @@ inline Bits16 from_float(Half, FloatVector value) {
   return bit_cast<Bits16>(_mm256_cvtps_ph(bit_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
 }
 #elif defined(__AVX512F__) && EBGAN_VECTOR_BYTES == 64
-// The forms with a mask, of all lanes, because GCC 12 warns of an uninitialised variable inside the plain ones.
 inline FloatVector to_float(Half, Bits16 bits) {
   return bit_cast<FloatVector>(_mm512_maskz_cvtph_ps(0xffff, bit_cast<__m256i>(bits)));
 }
@@ -66,7 +83,7 @@ inline Bits16 from_float(Half, FloatVector value) {
 // No step below makes or reads a subnormal float, so the result holds when the processor flushes those to zero.
 inline FloatVector to_float(Half, Bits16 half) {
   typedef int32_t Int32 __attribute__((vector_size(EBGAN_VECTOR_BYTES)));
-  const Bits32 wide = __builtin_convertvector(half, Bits32);
+  const Bits32 wide = widen(half);
   const Bits32 sign = (wide & 0x8000u) << 16;
   const Bits32 magnitude = wide & 0x7fffu;
   const FloatVector subnormal = __builtin_convertvector(bit_cast<Int32>(magnitude), FloatVector) * 0x1p-24f;
@@ -89,7 +106,7 @@ inline Bits16 from_float(Half, FloatVector value) {
   Bits32 result = magnitude < 0x38800000u ? subnormal : normal;
   result = magnitude >= 0x477ff000u ? infinity : result;  // 65520 is the first value that rounds to infinity
   result = magnitude > 0x7f800000u ? quiet : result;
-  return __builtin_convertvector(result | sign, Bits16);
+  return narrow(result | sign);
 }
 #endif
 

@@ -57,39 +57,50 @@ template <class T> Gradients<T> gradients(const PairGradient& grad, int64_t samp
           grad.target ? static_cast<T*>(grad.target) + sample * grad.target_stride : nullptr};
 }
 
-// Elements [first, last) of one sample and what to do with them: their sum of squares, and +-factor times the
-// differences into the gradients.
+// Elements [first, last) of one sample: +-factor times the differences go into the gradients, and the squares of the
+// differences are summed on the way.
 template <class T> struct Sweep {
+  using A = Accumulator<T>;
   Rows<T> in;
   Gradients<T> out;
-  Accumulator<T> factor;
+  A factor;
   int64_t first;
   int64_t last;
 
-  template <bool kRecon, bool kTarget, bool kStream> double run() const {
+  double write_and_sum(bool stream) const { return choose_gradients<true>(stream); }
+  void write(bool stream) const { choose_gradients<false>(stream); }
+
+ private:
+  template <bool kSum> double choose_gradients(bool stream) const {
+    if (out.recon && out.target) return choose_stores<kSum, true, true>(stream);
+    return out.recon ? choose_stores<kSum, true, false>(stream) : choose_stores<kSum, false, true>(stream);
+  }
+
+  template <bool kSum, bool kRecon, bool kTarget> double choose_stores(bool stream) const {
+    const bool aligned = (!kRecon || can_stream(out.recon + first)) && (!kTarget || can_stream(out.target + first));
+    return stream && aligned ? run<kSum, kRecon, kTarget, true>() : run<kSum, kRecon, kTarget, false>();
+  }
+
+  template <bool kSum, bool kRecon, bool kTarget, bool kStream> double run() const {
     // Locals, captured by value: the stores might alias what lies behind a reference, which is then read again each time.
     const T* const recon = in.recon + first;
     const T* const target = in.target + first;
-    T* const to_recon = out.recon + first;
-    T* const to_target = out.target + first;
-    const Accumulators<T> factors = broadcast(factor);
-    return sum_of_squares<Accumulator<T>>(last - first, [=](int64_t k, int64_t left) {
-      const Accumulators<T> difference = load_up_to(recon + k, left) - load_up_to(target + k, left);
-      const Accumulators<T> gradient = difference * factors;
+    T* const to_recon = kRecon ? out.recon + first : nullptr;
+    T* const to_target = kTarget ? out.target + first : nullptr;
+    const Vector<A> factors = broadcast(factor);
+    const auto step = [=](int64_t k, int64_t left) {
+      const Vector<A> difference = load_up_to(recon + k, left) - load_up_to(target + k, left);
+      const Vector<A> gradient = difference * factors;
       if (kRecon) put<kStream>(to_recon + k, gradient, left);
       if (kTarget) put<kStream>(to_target + k, -gradient, left);
       return difference;
-    });
-  }
-
-  template <bool kRecon, bool kTarget> double choose_stores(bool stream) const {
-    const bool aligned = (!kRecon || can_stream(out.recon + first)) && (!kTarget || can_stream(out.target + first));
-    return stream && aligned ? run<kRecon, kTarget, true>() : run<kRecon, kTarget, false>();
-  }
-
-  double operator()(bool stream) const {
-    if (out.recon && out.target) return choose_stores<true, true>(stream);
-    return out.recon ? choose_stores<true, false>(stream) : choose_stores<false, true>(stream);
+    };
+    const int64_t count = last - first;
+    if (kSum) return sum_of_squares<A>(count, step);
+    int64_t k = 0;
+    for (; k + kLanes<A> <= count; k += kLanes<A>) step(k, kLanes<A>);
+    if (k < count) step(k, count - k);
+    return 0;
   }
 };
 
@@ -151,7 +162,7 @@ void backward(Norm norm, const Pair& pair, const Accumulator<T>* energy, const C
       const auto factor = static_cast<Accumulator<T>>(gradient_factor(norm, coefficient(i), energy[i], pair.k));
       const Gradients<T> out = gradients<T>(grad, i);
       if (factor == 0) write_zeros(out, first, last);
-      else Sweep<T>{rows<T>(pair, i), out, factor, first, last}(stream);
+      else Sweep<T>{rows<T>(pair, i), out, factor, first, last}.write(stream);
     }
     end_stream();
   });
@@ -164,18 +175,21 @@ template <class T, class Coefficient>
 Accumulator<T> sample_with_gradient(Norm norm, const Pair& pair, int64_t i, double weight,
                                     const Coefficient& coefficient, const Gradients<T>& out, bool stream) {
   using A = Accumulator<T>;
-  const auto sweep = [&](double factor) {
-    double squares = 0;
-    for (int64_t first = 0; first < pair.k; first += kChunk)
-      squares += Sweep<T>{rows<T>(pair, i), out, static_cast<A>(factor), first, smaller(pair.k, first + kChunk)}(stream);
-    return squares;
-  };
   const bool two_sweeps = norm == Norm::kL2;
-  const double squares = two_sweeps ? sample_sum<T>(pair, i) : sweep(gradient_factor(norm, weight, 1, pair.k));
+  double squares = 0;
+  if (two_sweeps) {
+    squares = sample_sum<T>(pair, i);
+  } else {
+    const auto factor = static_cast<A>(gradient_factor(norm, weight, 1, pair.k));
+    for (int64_t first = 0; first < pair.k; first += kChunk) {
+      const int64_t last = smaller(pair.k, first + kChunk);
+      squares += Sweep<T>{rows<T>(pair, i), out, factor, first, last}.write_and_sum(stream);
+    }
+  }
   const A energy = to_energy<A>(norm, squares, pair.k);
-  const double factor = gradient_factor(norm, coefficient(energy), energy, pair.k);
+  const auto factor = static_cast<A>(gradient_factor(norm, coefficient(energy), energy, pair.k));
   if (factor == 0) write_zeros(out, 0, pair.k);
-  else if (two_sweeps) sweep(factor);
+  else if (two_sweeps) Sweep<T>{rows<T>(pair, i), out, factor, 0, pair.k}.write(stream);
   return energy;
 }
 
