@@ -1,4 +1,5 @@
-"""What this machine can do at best: the rate of a copy and of a matrix product, timed in the same rounds as a case.
+"""What this machine can do at best, timed in the same rounds as a case: the rates of a copy and of a product, and
+the time of an empty autograd Function, below which no op that is joined to autograd from Python can fall.
 
 A case's ceiling is the rate it would reach if its least traffic ran at the speed of the copy and its least arithmetic
 at that of the product. Small tensors stay in the cache and may pass the copy, which does not.
@@ -7,14 +8,16 @@ at that of the product. Small tensors stay in the cache and may pass the copy, w
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from .cases import Work
+from .cases import Arguments, Work
+from .correctness import leaves
 from .timing import Step
 
-COPY, PRODUCT = "copy", "product"
+COPY, PRODUCT, EMPTY = "copy", "product", "empty"
 _COPY_SHAPE = (64, 3, 128, 128)
 _PRODUCT_SIDE = 2048
 
@@ -42,9 +45,28 @@ def _product(dtype: torch.dtype) -> Step:
     return functools.partial(torch.mm, left, right, out=out)
 
 
-def steps(work: Work, dtype: torch.dtype) -> dict[str, Step]:
-    """The ceilings that a case needs, to be timed beside its providers."""
-    chosen: dict[str, Step] = {}
+class _Empty(torch.autograd.Function):
+    """Allocates a scalar and the gradients, and hands them out."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        gradients = [torch.empty_like(tensor) for tensor in inputs]
+        ctx.save_for_backward(*inputs, *gradients)
+        return inputs[0].new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, ...]:
+        return ctx.saved_tensors[len(ctx.needs_input_grad) :]
+
+
+def _empty(arguments: Arguments) -> Step:
+    inputs = list(leaves(arguments).values())
+    return lambda: torch.autograd.grad(_Empty.apply(*inputs), inputs)
+
+
+def steps(work: Work, dtype: torch.dtype, arguments: Arguments) -> dict[str, Step]:
+    """The bounds of a case, to be timed beside its providers."""
+    chosen = {EMPTY: _empty(arguments)}
     if work.elements:
         chosen[COPY] = _copy()
     if work.operations:

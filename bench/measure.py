@@ -76,7 +76,7 @@ def measure(
     steps = {name: _step(loss, arguments) for name, loss in providers.items() if complaints[name] is None}
     del judge  # a copy of every gradient in float64
 
-    seconds = interleaved({**steps, **ceilings.steps(case.work, dtype)}, rounds, after_round)
+    seconds = interleaved({**steps, **ceilings.steps(case.work, dtype, arguments)}, rounds, after_round)
     best = {name: min(values) for name, values in seconds.items()}
     ceiling = ceilings.ceiling(case.work, dtype, best)
     rate = ceilings.amount(case.work, dtype) / best[PACKAGE] if PACKAGE in best else None
@@ -93,6 +93,7 @@ def measure(
         memory=memory,
         seconds={name: best[name] for name in steps},
         median={name: statistics.median(seconds[name]) for name in steps},
+        empty=best[ceilings.EMPTY],
         ratio_eager=ratio(EAGER),
         ratio_compile=ratio(COMPILE),
         unit=ceilings.unit(case.work),

@@ -23,6 +23,8 @@ class Row:
     seconds: dict[str, float]
     """By provider, the minimum over rounds; none for a provider whose results are wrong."""
     median: dict[str, float]
+    empty: float
+    """Seconds of an autograd Function that only allocates these gradients: the calls alone."""
     ratio_eager: float | None
     ratio_compile: float | None
     unit: str

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from .rows import COMPILE, EAGER, PACKAGE, Row, missed
 
-_COLUMNS = ("op", "shape", "dtype", "threads", "ebgan_fast ms", "eager ms", "compile ms")
+_COLUMNS = ("op", "shape", "dtype", "threads", "ebgan_fast ms", "eager ms", "compile ms", "calls ms")
 _NONE = "-"
 
 
@@ -50,6 +50,7 @@ def _cells(row: Row) -> list[str]:
         row.dtype,
         str(row.threads),
         *(_milliseconds(row, provider) for provider in (PACKAGE, EAGER, COMPILE)),
+        _digits(1e3 * row.empty),
         _ratio(row.ratio_eager, row.target_eager),
         _ratio(row.ratio_compile, row.target_compile),
         _NONE if row.rate is None else f"{_digits(row.rate)} {row.unit}",
@@ -99,5 +100,8 @@ def show(rows: Sequence[Row], file: IO[str] | None = None) -> None:
     # A line too long for the window is better than a number cut short.
     console.width = max(console.width, console.measure(table, options=console.options.update(width=500)).maximum)
     console.print(table)
+    console.print(
+        "calls: an empty autograd Function with the same gradients; of: the ceiling, timed in the same rounds"
+    )
     for line in (*_conditions(rows), f"forward + backward; {summary(rows)}"):
         console.print(line, soft_wrap=True)

@@ -46,7 +46,10 @@ def test_both_together_are_one_after_the_other() -> None:
     ],
 )
 def test_only_the_ceilings_that_a_case_needs_are_timed(work: Work, names: set[str]) -> None:
-    steps = ceilings.steps(work, torch.float32)
-    assert steps.keys() == names
-    for step in steps.values():
-        assert isinstance(step(), torch.Tensor)
+    leaf = torch.ones(2, 3, requires_grad=True)
+    steps = ceilings.steps(work, torch.float32, {"code": leaf, "pt_weight": 0.1})
+    assert steps.keys() == names | {ceilings.EMPTY}
+    for name in names:
+        assert isinstance(steps[name](), torch.Tensor)
+    (gradient,) = steps[ceilings.EMPTY]()
+    assert gradient.shape == leaf.shape
