@@ -68,14 +68,14 @@ void symmetric_product(const Operand& operand, int64_t n, int64_t depth, double 
       double* const c = sums.data() + kBlockSize * (splits > 1 ? task : member);
       for (int64_t k = k0; k < k1; k += kDepth) {
         const int64_t part = smaller(kDepth, k1 - k);
-        const bool add = k > k0;
+        const BlockOf<double> block{c, kBlock, k > k0};
         if (i0 == j0) {
           operand.pack_diagonal(task % splits, right, k, part, j0, cols);
-          triangle_product<typename Operand::Lane>(right, cols, part, c, add);
+          triangle_product<typename Operand::Lane>(right, cols, part, block);
         } else {
           operand.pack(left, k, part, i0, rows);
           operand.pack(right, k, part, j0, cols);
-          panel_product<typename Operand::Lane>(StripRows<A>{left, part}, rows, right, cols, part, c, add);
+          panel_product<typename Operand::Lane>(StripRows<A>{left, part}, rows, right, cols, part, block);
         }
       }
       if (splits == 1) write_symmetric(c, n, i0, j0, shift, out);

@@ -28,15 +28,15 @@ template <class A> struct PlainRows {
   const A* row(int64_t i) const { return data + i * stride; }
 };
 
-// A block of C, rows kBlock apart. In A it holds one sum over at most kDepth; in float64, any number of them.
+// A block of the result: of A, or of float64 for sums over many depths.
 template <class C> struct BlockOf {
   C* data;
+  int64_t stride;
   bool add;  // to what is there, else replace it
 
   template <class V> void write(int64_t i, int64_t j, V sum) const {
-    C* const to = data + i * kBlock + j;
-    if constexpr (sizeof(C) == sizeof(sum[0]) && sizeof(C) == sizeof(float)) put_to(to, sum);
-    else if (add) add_to(to, sum);
+    C* const to = data + i * stride + j;
+    if (add) add_to(to, sum);
     else put_to(to, sum);
   }
 };
@@ -81,11 +81,11 @@ inline void tile_column(const Left& left, int64_t first, int64_t end, const A* r
   else if (end > i) tile<Lane, A, kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
 }
 
-// rows x cols of C over one depth. `right` is a panel of `cols` columns; C is written in whole vectors, and its columns
-// beyond `cols` (up to kBlock) hold rubbish.
+// rows x cols of C over one depth. `right` is a panel of `cols` columns; C is written in whole strips, with rubbish in its
+// columns beyond `cols`.
 template <class Lane, class A, class Left, class C>
-void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols, int64_t depth, C* c, bool add) {
-  const BlockOf<C> block{c, add};
+void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols, int64_t depth,
+                   const BlockOf<C>& block) {
   for (int64_t j = 0; j < cols; j += kStrip<A>)
     tile_column<Lane, A, 2>(left, 0, rows, right + j * depth, depth, block, j);
 }
@@ -93,9 +93,8 @@ void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols,
 // The same for a panel with itself: only elements on and above the diagonal are sure to be written. The square of a strip
 // is done as 2 vectors beside its upper half and 1 beside its lower: 3/4 of it, where 1/2 is wanted.
 template <class Lane, class A, class C>
-void triangle_product(const A* panel, int64_t cols, int64_t depth, C* c, bool add) {
+void triangle_product(const A* panel, int64_t cols, int64_t depth, const BlockOf<C>& block) {
   constexpr int64_t lanes = kLanes<A>;
-  const BlockOf<C> block{c, add};
   const StripRows<A> left{panel, depth};
   for (int64_t j = 0; j < cols; j += kStrip<A>) {
     const A* const right = panel + j * depth;

@@ -15,6 +15,8 @@
 #include "stream.h"
 #include "sums.h"
 
+#include <type_traits>
+
 namespace EBGAN_ISA {
 namespace {
 
@@ -163,6 +165,7 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
   const Buffer<A> panels(kBlock * kDepth * team);
   const Buffer<double> sums(kBlock * kBlock * team);
   const auto run = [&](int64_t begin, int64_t end, int member, auto* c) {
+    using Block = BlockOf<std::remove_pointer_t<decltype(c)>>;
     A* const right = panels.data() + kBlock * kDepth * member;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t j0 = task * kBlock, cols = smaller(kBlock, d - j0);
@@ -171,7 +174,8 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
         for (int64_t k = 0; k < n; k += kDepth) {
           const int64_t depth = smaller(kDepth, n - k);
           if (n > kDepth || i0 == 0) units.pack(right, k, depth, j0, cols);
-          panel_product<Widened<A>>(PlainRows<A>{gram + i0 * n + k, n}, rows, right, cols, depth, c, k > 0);
+          panel_product<Widened<A>>(PlainRows<A>{gram + i0 * n + k, n}, rows, right, cols, depth,
+                                     Block{c, kBlock, k > 0});
         }
         for (int64_t i = 0; i < rows; ++i)
           write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(norms[i0 + i]));
@@ -189,42 +193,40 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
 // Rows of U E that a thread holds until it has projected them: 256 KB of float32, but at least one tile of rows.
 int64_t rows_held(int64_t d) { return larger(3 * kRowStep, smaller(kBlock, (int64_t{64} << 10) / d)); }
 
+// grad_i = factor / n_i * (E u_i - (u_i^T E u_i) u_i).
 template <class T>
 void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumulator<T>* gram, double factor, T* grad,
                    int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, d = code.d, held = rows_held(d), tasks = ceil_div(n, held);
+  const int64_t whole = ceil_div(d, kStrip<A>) * kStrip<A>;
   const T* const data = static_cast<const T*>(code.data);
   const Buffer<A> inverses = inverses_of(norms, n);
   const RowsAsDepth<A> matrix{gram, d, nullptr};
   const int team = team_size(threads, tasks, n * d * d / 4);
   const bool stream = n * d * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
-  const Buffer<A> panels(2 * kBlock * kDepth * team), products(held * d * team);
-  const Buffer<double> sums(kBlock * kBlock * team);
+  const Buffer<A> panels(2 * kBlock * kDepth * team), products(held * whole * team);
   parallel(tasks, team, [&](int64_t begin, int64_t end, int member) {
     A* const left = panels.data() + 2 * kBlock * kDepth * member;
     A* const right = left + kBlock * kDepth;
-    A* const product = products.data() + held * d * member;
-    double* const c = sums.data() + kBlock * kBlock * member;
+    A* const product = products.data() + held * whole * member;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t i0 = task * held, rows = smaller(held, n - i0);
-      for (int64_t j0 = 0; j0 < d; j0 += kBlock) {
-        const int64_t cols = smaller(kBlock, d - j0);
-        for (int64_t k = 0; k < d; k += kDepth) {
-          const int64_t depth = smaller(kDepth, d - k);
-          if (d > kDepth || j0 == 0)
-            pack_rows(left, data + i0 * code.stride + k, code.stride, inverses.data() + i0, rows, depth);
+      for (int64_t k = 0; k < d; k += kDepth) {
+        const int64_t depth = smaller(kDepth, d - k);
+        pack_rows(left, data + i0 * code.stride + k, code.stride, inverses.data() + i0, rows, depth);
+        for (int64_t j0 = 0; j0 < d; j0 += kBlock) {
+          const int64_t cols = smaller(kBlock, d - j0);
           matrix.pack(right, k, depth, j0, cols);
-          panel_product<Widened<A>>(PlainRows<A>{left, depth}, rows, right, cols, depth, c, k > 0);
+          panel_product<Widened<A>>(PlainRows<A>{left, depth}, rows, right, cols, depth,
+                                    BlockOf<A>{product + j0, whole, k > 0});
         }
-        for (int64_t i = 0; i < rows; ++i)
-          for (int64_t j = 0; j < cols; ++j) product[i * d + j0 + j] = static_cast<A>(c[i * kBlock + j]);
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t sample = i0 + i;
         const double inverse_norm = inverse(norms[sample]);
-        project_out(product + i * d, data + sample * code.stride, d, inverse_norm);
-        write_row(stream, grad + sample * grad_stride, product + i * d, d, factor * inverse_norm);
+        project_out(product + i * whole, data + sample * code.stride, d, inverse_norm);
+        write_row(stream, grad + sample * grad_stride, product + i * whole, d, factor * inverse_norm);
       }
     }
     end_stream();

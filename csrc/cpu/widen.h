@@ -6,6 +6,7 @@
 namespace EBGAN_ISA {
 
 inline void add_to(double* to, DoubleVector v) { store(to, load(to) + v); }
+inline void add_to(float* to, FloatVector v) { store(to, load(to) + v); }
 inline void put_to(double* to, DoubleVector v) { store(to, v); }
 inline void put_to(float* to, FloatVector v) { store(to, v); }
 
