@@ -35,7 +35,7 @@ def ops(
     dtype: tuple[DType, ...] = ("float32",),
     compile: bool = True,
     out: Path | None = None,
-    memory: Literal["kept", "returned"] = "kept",
+    memory: Literal["returned", "kept"] = "returned",
 ) -> int:
     """Time every loss, forward and backward, against eager torch and torch.compile, and the machine's own ceilings.
 
@@ -47,8 +47,8 @@ def ops(
         dtype: Dtypes of the inputs, one after the other.
         compile: Time torch.compile too.
         out: File of JSON lines to replace. None: bench/results/ops-cpu.jsonl, for a whole run alone.
-        memory: What becomes of freed memory: "kept" for the process, so that no fresh gradient waits for the system
-            to map it, or "returned" as the allocator does unasked.
+        memory: What becomes of freed memory: "returned" to the system as the C library likes, which is what a user's
+            process does, or "kept" as the training program keeps it, so that no fresh gradient waits to be mapped.
     """
     chosen = _chosen(only)
     _check(threads, rounds, dtype, out)
@@ -122,7 +122,7 @@ def _partial(
         "without float32": "float32" not in dtype,
         f"without threads {' '.join(map(str, THREADS))}": not set(THREADS) <= set(threads),
         f"under {ROUNDS} rounds": rounds < ROUNDS,
-        "memory returned": memory == "returned",
+        "memory kept": memory == "kept",
     }
     return [reason for reason, holds in reasons.items() if holds]
 

@@ -24,7 +24,7 @@ def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
     out, picture = tmp_path / "rows.jsonl", tmp_path / "rows.png"
-    tiny = ("--only", "64x256", "--rounds", "1", "--no-compile", "--threads", "1")
+    tiny = ("--only", "64x256", "--rounds", "1", "--no-compile", "--threads", "1", "--memory", "kept")
     done = _run("ops", "--device", "cpu", *tiny, "--out", out)
     assert done.returncode == 0, done.stderr
     (row,) = rows.read(out)
