@@ -1,6 +1,6 @@
 // What differs between instruction sets: the namespace, the vector width, and the vector types.
 // Every kernel file is compiled once per instruction set with EBGAN_ISA (a namespace) and EBGAN_VECTOR_BYTES defined.
-// Kernel files instantiate no std templates: the linker keeps one copy of those, perhaps the AVX2 one.
+// Kernel files instantiate no std function templates: the linker keeps one copy of those, perhaps the AVX2 one.
 #pragma once
 
 #include <cstddef>

@@ -8,14 +8,10 @@
 namespace EBGAN_ISA {
 
 constexpr int64_t kBlock = 128;  // rows and columns of a block of the result; a multiple of every strip and tile
-constexpr int64_t kDepth = 256;  // products added in A before they move to float64, which bounds the rounding error
+constexpr int64_t kDepth = 256;  // products summed in a register: bounds the rounding error, and a panel fits the L2 cache
 
 // A panel is a row of strips. A strip is [depth][kStrip] and holds kStrip columns of an operand.
 template <class A> constexpr int64_t kStrip = 2 * kLanes<A>;
-
-template <class A> constexpr int64_t panel_size(int64_t cols, int64_t depth) {
-  return ceil_div(cols, kStrip<A>) * kStrip<A> * depth;
-}
 
 // Row-major rows of T with k along the rows: operand(k, c) = data[k][c] * scale[k]; no scale means 1.
 template <class T> struct RowsAsDepth {
