@@ -58,3 +58,14 @@ def test_the_op_tests_pass(isa: str) -> None:
     passed = re.search(r"(\d+) passed", tail)
     assert passed is not None, tail
     assert int(passed[1]) > 0, tail
+
+
+@pytest.mark.skipif(SWITCH in os.environ, reason=f"{SWITCH} already picks one set")
+def test_the_doctor_names_the_set_and_says_why() -> None:
+    report = ("-c", "from ebgan_fast.doctor import report; print(report())")
+    slowest = INFO["isas_supported"][0]
+    assert f"instruction set {slowest} ({SWITCH} asks for it)" in _in_a_process_with(slowest, *report).stdout
+    unasked = _in_a_process_with("", *report).stdout
+    assert f"instruction set {INFO['isas_supported'][-1]} (the fastest of those compiled in" in unasked
+    for isa in set(INFO["isas_compiled"]) - set(INFO["isas_supported"]):
+        assert re.search(rf"it lacks .*\b{isa}\b", unasked)

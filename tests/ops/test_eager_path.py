@@ -1,0 +1,113 @@
+"""What eager mode saves: the dispatcher, the margin's tensor, and the copy of a gradient whose upstream is 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+
+Losses = tuple[Callable[..., Tensor], list[Tensor]]
+
+pytestmark = pytest.mark.skipif(
+    not ebgan_fast.backends()["cpu"].available, reason=f"backend cpu: {ebgan_fast.backends()['cpu'].reason}"
+)
+
+
+def _batches(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    return [torch.randn(6, 9, generator=generator).requires_grad_() for _ in range(count)]
+
+
+def _discriminator(formula: Any) -> Losses:
+    return lambda *batches: formula(*batches, 1.5, norm="mse")[0], _batches(4)
+
+
+def _generator(formula: Any) -> Losses:
+    return lambda *batches: formula(*batches, pt_weight=0.3, norm="mse")[0], _batches(3)
+
+
+def _hinge(formula: Any) -> Losses:
+    return lambda *batches: formula(*(batch.square().mean(1) for batch in batches), 1.2), _batches(2)
+
+
+CASES = {
+    "discriminator_loss": _discriminator,
+    "generator_loss": _generator,
+    "hinge_margin_loss": _hinge,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_a_kept_graph_are_nobody_elses(name: str) -> None:
+    """A user may clip or scale a gradient in place; the next backward over the same graph must not meet that."""
+    loss, batches = CASES[name](getattr(ebgan_fast, name))
+    value = loss(*batches)
+    first = torch.autograd.grad(value, batches, retain_graph=True)
+    expected = [gradient.clone() for gradient in first]
+    for gradient in first:
+        gradient.fill_(float("nan"))
+    second = torch.autograd.grad(value, batches, retain_graph=True)
+    assert all(map(torch.equal, second, expected))
+    for gradient in second:
+        gradient.fill_(float("nan"))
+    assert all(map(torch.equal, torch.autograd.grad(value, batches), expected))
+
+
+@pytest.mark.parametrize("upstream", [1.0, 3.0, 0.0, -0.5])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_take_their_upstream(name: str, upstream: float) -> None:
+    loss, batches = CASES[name](getattr(ebgan_fast, name))
+    formula, _ = CASES[name](getattr(reference, name))
+    wide = [batch.detach().double().requires_grad_() for batch in batches]
+    expected = torch.autograd.grad(formula(*wide), wide, torch.tensor(upstream, dtype=torch.float64))
+    got = torch.autograd.grad(loss(*batches), batches, torch.tensor(upstream))
+    for gradient, truth in zip(got, expected, strict=True):
+        torch.testing.assert_close(gradient.double(), truth, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_margin_is_the_same_as_a_number_and_as_a_tensor(dtype: torch.dtype) -> None:
+    """0.7 is no float32: rounded down, it is below the energy that it was to equal."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    at_margin = torch.tensor([0.7, 0.1], dtype=wide).requires_grad_()
+    losses = []
+    for margin in (0.7, torch.tensor(0.7, dtype=wide)):
+        loss = ebgan_fast.hinge_margin_loss(torch.ones(1, dtype=wide), at_margin, margin)
+        (gradient,) = torch.autograd.grad(loss, at_margin)
+        assert gradient.tolist() == [0.0, -0.5]
+        losses.append(loss.item())
+    assert losses[0] == losses[1]
+
+
+class _Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [*CASES, "pulling_away_term", "reconstruction_energy"])
+def test_a_dispatch_mode_sees_the_op(name: str) -> None:
+    calls: dict[str, Callable[[], Tensor]] = {
+        "pulling_away_term": lambda: ebgan_fast.pulling_away_term(_batches(1)[0]),
+        "reconstruction_energy": lambda: ebgan_fast.reconstruction_energy(*_batches(2)).sum(),
+    }
+    for case, make in CASES.items():
+        loss, batches = make(getattr(ebgan_fast, case))
+        calls[case] = lambda loss=loss, batches=batches: loss(*batches)
+    direct = calls[name]()
+    with _Seen() as seen:
+        watched = calls[name]()
+        watched.backward()
+    assert f"ebgan_fast.{name}.default" in seen.names
+    assert torch.equal(watched, direct)
