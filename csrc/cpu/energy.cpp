@@ -145,8 +145,8 @@ template <class T> void forward(Norm norm, const Pair& pair, Accumulator<T>* ene
 }
 
 template <class T> bool streams(const Pair& pair, const PairGradient& grad) {
-  const int outputs = (grad.recon != nullptr) + (grad.target != nullptr);
-  return outputs * pair.n * pair.k * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+  const int tensors = 2 + (grad.recon != nullptr) + (grad.target != nullptr);
+  return tensors * pair.n * pair.k * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
 }
 
 // coefficient(i): the upstream gradient of sample i.

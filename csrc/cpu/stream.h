@@ -10,8 +10,10 @@
 
 namespace EBGAN_ISA {
 
-// From this many bytes of gradients in one call. See docs/performance.md for the measurement.
-constexpr int64_t kStreamBytes = 4 << 20;
+// From this many bytes read and written by one pass over rows that lie one behind the other; see docs/performance.md. A
+// product writes pieces of 512 bytes, each to another page, and streams from a gradient of kStreamScattered bytes.
+constexpr int64_t kStreamBytes = 16 << 20;
+constexpr int64_t kStreamScattered = 4 << 20;
 
 template <class Bits> inline void stream_bits(void* to, const Bits& bits) {
 #if defined(__AVX512F__)

@@ -76,41 +76,49 @@ class _Output:
 class _Pair:
     """recon and target as the kernels read them, with the gradients asked for."""
 
-    __slots__ = ("_kept", "_outputs", "arguments")
+    __slots__ = ("_gradients", "_kept", "arguments")
 
     def __init__(self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False) -> None:
         n = recon.shape[0]
         elements = recon.numel() // n if n else 1
+        if recon.is_contiguous() and target.is_contiguous():  # the usual case, without the objects of the other
+            self._kept = recon, target
+            to_recon = torch.empty_like(recon) if need_recon else None
+            to_target = torch.empty_like(target) if need_target else None
+            self._gradients: tuple[Tensor | _Output | None, ...] = to_recon, to_target
+            self.arguments = (
+                *(recon.data_ptr(), target.data_ptr(), elements, elements, n, elements),
+                0 if to_recon is None else to_recon.data_ptr(),
+                0 if to_target is None else to_target.data_ptr(),
+                *(elements, elements),
+            )
+            return
         inputs = recon, target
-        order: _Order = None
         recon_stride = target_stride = elements
-        if not (recon.is_contiguous() and target.is_contiguous()):
-            order = _order(recon)
-            if order is None or order != _order(target):
-                order, recon, target = None, recon.contiguous(), target.contiguous()
-            elif n > 1:
-                recon_stride, target_stride = recon.stride(0), target.stride(0)
+        order = _order(recon)
+        if order is None or order != _order(target):
+            order, recon, target = None, recon.contiguous(), target.contiguous()
+        elif n > 1:
+            recon_stride, target_stride = recon.stride(0), target.stride(0)
         self._kept = recon, target  # a contiguous copy lives until the kernel has run
-        to_recon = _Output(inputs[0], order, elements) if need_recon else None
-        to_target = _Output(inputs[1], order, elements) if need_target else None
-        self._outputs = to_recon, to_target
+        recon_output = _Output(inputs[0], order, elements) if need_recon else None
+        target_output = _Output(inputs[1], order, elements) if need_target else None
+        self._gradients = recon_output, target_output
         self.arguments = (
-            recon.data_ptr(),
-            target.data_ptr(),
-            recon_stride,
-            target_stride,
-            n,
-            elements,
-            to_recon.address if to_recon else 0,
-            to_target.address if to_target else 0,
-            to_recon.stride if to_recon else 0,
-            to_target.stride if to_target else 0,
+            *(recon.data_ptr(), target.data_ptr(), recon_stride, target_stride, n, elements),
+            recon_output.address if recon_output else 0,
+            target_output.address if target_output else 0,
+            recon_output.stride if recon_output else 0,
+            target_output.stride if target_output else 0,
         )
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """To recon and to target, once the kernel has run; None for one that was not needed."""
-        to_recon, to_target = self._outputs
-        return to_recon.finish() if to_recon else None, to_target.finish() if to_target else None
+        to_recon, to_target = self._gradients
+        return (
+            to_recon.finish() if isinstance(to_recon, _Output) else to_recon,
+            to_target.finish() if isinstance(to_target, _Output) else to_target,
+        )
 
 
 class _Code:

@@ -78,7 +78,7 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
-        and all(type(a) in _PLAIN for a in arguments if isinstance(a, Tensor))
+        and not any([isinstance(a, Tensor) and type(a) not in _PLAIN for a in arguments])
     ):
         return _kernel(name, backend)(*arguments)
     like: Tensor = arguments[0]

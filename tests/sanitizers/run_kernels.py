@@ -22,7 +22,8 @@ from memory import FLOAT32, FLOAT64, FORMATS, Array, Format, Memory, Rows, accum
 
 SHORT = [*range(1, 71), 127, 128, 129, 1023, 4097]
 CHUNKED = [(1, 16_385), (2, 33_000), (1, 70_001), (3, 16_384)]  # rows longer than one task of 16,384 elements
-STREAMED_BYTES = 5 << 20  # of gradients: more than kStreamBytes of csrc/cpu/stream.h, so that they go past the cache
+# More than kStreamBytes and kStreamScattered of csrc/cpu/stream.h, so that gradients go past the cache.
+STREAMED_BYTES, STREAMED_CODE_BYTES = 17 << 20, 5 << 20
 CODES = [(0, 3), (1, 5), (2, 1), (2, 2), (3, 7), (5, 97), (7, 8), (9, 4), (97, 100), (100, 95), (250, 17), (64, 300)]
 LARGE_CODES = [(193, 200), (130, 520), (1500, 40), (400, 33), (2, 40_000), (7, 9001)]
 BEYOND_32_BITS = 2**31 + 11
@@ -97,13 +98,13 @@ class Cases:
             others = [(n, k, turn) for n, k in [(0, 5), (1000, 33), *CHUNKED] for turn in range(4)]
             for n, k, turn in short + others:
                 yield f"energy {fmt.name} {n} x {k}, turn {turn}", partial(self.energy, fmt, n, k, turn)
-            whole = STREAMED_BYTES // (2 * 3 * fmt.itemsize) // 64 * 64
+            whole = STREAMED_BYTES // (3 * 3 * fmt.itemsize) // 64 * 64  # recon, target and one gradient of 3 samples
             for k, layout in ((whole, (0, 0)), (whole + 13, (64 - 13, 0))):
                 yield f"streamed energy {fmt.name} 3 x {k}, {layout}", partial(self.energy, fmt, 3, k, 0, layout)
             for n, d in CODES + LARGE_CODES:
                 for turn in range(4 if n * d < 10_000 else 2):
                     yield f"code {fmt.name} {n} x {d}, turn {turn}", partial(self.code, fmt, n, d, turn)
-            whole = STREAMED_BYTES // (16 * fmt.itemsize) // 64 * 64
+            whole = STREAMED_CODE_BYTES // (16 * fmt.itemsize) // 64 * 64
             for n, d, layout in ((whole, 16, (0, 0)), (17, whole + 13, (64 - 13, 0))):
                 yield f"streamed code {fmt.name} {n} x {d}, {layout}", partial(self.code, fmt, n, d, 0, layout)
             far = BEYOND_32_BITS, 1
