@@ -8,7 +8,7 @@
 namespace EBGAN_ISA {
 
 constexpr int64_t kBlock = 128;  // rows and columns of a block of the result; a multiple of every strip and tile
-constexpr int64_t kDepth = 256;  // products summed in a register: bounds the rounding error, and a panel fits the L2 cache
+constexpr int64_t kDepth = 256;  // of a panel: two of them fit the L2 cache
 
 // A panel is a row of strips. A strip is [depth][kStrip] and holds kStrip columns of an operand.
 template <class A> constexpr int64_t kStrip = 2 * kLanes<A>;
@@ -50,7 +50,7 @@ template <class T> struct RowsAsColumns {
   int64_t elements;  // of a row
 
   // Columns beyond c0 + cols are 0. Adds every column's sum of squares to squares [cols rounded up to whole vectors], if
-  // that is given: four chains of kDepth / 4 each, so the error stays near that of a pairwise sum.
+  // that is given: four chains of kDepth / 4 each, as long as those of the products.
   void pack(A* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols, double* squares = nullptr) const {
     constexpr int64_t lanes = kLanes<A>, width = kStrip<A>;
     static const T nothing[kDepth * Lane::kElements] = {};

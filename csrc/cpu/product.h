@@ -13,6 +13,10 @@ constexpr int kRowStep = 4;
 constexpr int kRowStep = 2;
 #endif
 
+// Products added one to another. Where every sum rounds the same way (codes of one repeated number), the error grows with
+// the chain: 60 units in the last place for 256, 15 for 64, at a cost of 3 %.
+constexpr int64_t kChain = 64;
+
 // Left operands: row(i)[k * kNext] is element (i, k).
 template <class A> struct StripRows {  // the columns of a panel
   const A* panel;
@@ -50,23 +54,32 @@ inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int6
   const A* row[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) row[r] = left.row(smaller(i + r, last));
-  Vector<A> sum[kRows][kVectors] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vector<A> b[kVectors];
+  Vector<A> total[kRows][kVectors] = {};
+  for (int64_t first = 0; first < depth; first += kChain) {
+    const int64_t end = smaller(depth, first + kChain);
+    Vector<A> sum[kRows][kVectors] = {};
+    for (int64_t k = first; k < end; ++k) {
+      Vector<A> b[kVectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) b[v] = load(right + k * kStrip<A> + v * lanes);
+      for (int v = 0; v < kVectors; ++v) b[v] = load(right + k * kStrip<A> + v * lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const A a = row[r][k * Left::kNext];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) Lane::multiply_add(sum[r][v], a, b[v]);
+      }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const A a = row[r][k * Left::kNext];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) Lane::multiply_add(sum[r][v], a, b[v]);
+      for (int v = 0; v < kVectors; ++v) total[r][v] += sum[r][v];
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     if (i + r > last) break;
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) c.write(i + r, j + v * lanes, sum[r][v]);
+    for (int v = 0; v < kVectors; ++v) c.write(i + r, j + v * lanes, total[r][v]);
   }
 }
 

@@ -85,7 +85,7 @@ template <class T> void row_norms(const Code& code, Accumulator<T>* norms, int t
   });
 }
 
-// The operand of the primal Gram matrix. Squares are summed apart from it: its diagonal adds kDepth squares in one chain,
+// The operand of the primal Gram matrix. Squares are summed apart from it: its diagonal adds squares in longer chains,
 // and those of bfloat16 round with a bias that put the value 4 ulp off (N = 64, d = 1024).
 template <class T> struct CodesAsColumns : RowsAsColumns<T> {
   double* squares;  // [splits][squares_stride]

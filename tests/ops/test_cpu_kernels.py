@@ -170,6 +170,18 @@ def test_rows_of_any_size_count_alike(shape: tuple[int, int], exponent: int) -> 
     assert_within_budget(got[1], truth[1], eager[1], "gradient", pulling_away_terms(code), pulling_away_ulps(code))
 
 
+@pytest.mark.parametrize("d", [60, 300, 1000])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_codes_of_one_repeated_number(dtype: torch.dtype, d: int) -> None:
+    """Every sum over such a code rounds the same way, so a long chain of additions shows: all cosines are 1 or -1."""
+    for seed in range(12):
+        code = torch.randn(7, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+        code = code.expand(7, d).contiguous()
+        value = cpu.pulling_away_term(code)[0]
+        one = torch.tensor(1.0)  # also in eager's place: nothing is forgiven because eager torch errs more
+        assert_within_budget(value, one, one, f"seed {seed}", ulps=pulling_away_ulps(code))
+
+
 @pytest.mark.parametrize("d", [2, 10, 95, 300])
 def test_a_simplex_in_the_dual_form_loses_no_digits(d: int) -> None:
     """d + 1 evenly spread codes in d dimensions have every cosine -1/d: the term is 1/d^2, its least value.
