@@ -171,9 +171,13 @@ def test_rows_of_any_size_count_alike(shape: tuple[int, int], exponent: int) -> 
 
 
 @pytest.mark.parametrize("d", [60, 300, 1000])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
 def test_codes_of_one_repeated_number(dtype: torch.dtype, d: int) -> None:
-    """Every sum over such a code rounds the same way, so a long chain of additions shows: all cosines are 1 or -1."""
+    """Every sum over such a code rounds the same way, so a long chain of additions shows: all cosines are 1 or -1.
+
+    Without float64, whose products round as well where the instruction set has no fused multiply-add: that is another
+    bound than the one of the sums.
+    """
     for seed in range(12):
         code = torch.randn(2, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
         code = code.expand(2, d).contiguous()
