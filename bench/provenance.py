@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import ebgan_fast
-from ebgan_fast.doctor import _processor
+from ebgan_fast.doctor import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -53,7 +53,7 @@ def environment() -> dict[str, Any]:
             "python": platform.python_version(),
             "compiler": build["compiler"],
         },
-        "processor": _processor(),
+        "processor": processor(),
         "isa": build["isa"],
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),

@@ -7,10 +7,7 @@ used, 2 for a command that cannot be read, 128 + the signal's number for a run t
 from __future__ import annotations
 
 import contextlib
-import functools
-import io
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +18,7 @@ except ImportError:
     sys.exit("ebgan-fast: the program needs more than the library: pip install 'ebgan_fast[train]'")
 
 from . import doctor as diagnosis
+from ._command_line import Program
 from .data.mnist import load_mnist
 from .metrics.classifier import load_classifier
 from .metrics.inception_score import DigitScore, score_images
@@ -162,57 +160,17 @@ _COMMANDS: dict[str, Callable[..., int]] = {
 }
 
 
-def _one_line(box: str) -> str:
-    """tyro's framed message as one line: its sections, less the frame and the closing pointer to --help."""
-    inside = "\n".join(line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰")))
-    sections = (" ".join(section.split()) for section in re.split("─+", inside))
-    return "; ".join(section for section in sections if section and not section.startswith("For full"))
-
-
-def _parse(arguments: Sequence[str]) -> Callable[[], int]:
-    """The command with its arguments bound; SystemExit for --help and for what cannot be read."""
-    chosen: list[Callable[[], int]] = []
-
-    def bound(command: Callable[..., int]) -> Callable[..., int]:
-        @functools.wraps(command)
-        def remember(*values: object, **named: object) -> int:
-            chosen.append(lambda: command(*values, **named))
-            return 0
-
-        return remember
-
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            tyro.extras.subcommand_cli_from_dict(
-                {name: bound(command) for name, command in _COMMANDS.items()},
-                prog="ebgan-fast",
-                description="Energy-Based GANs on digits: train, draw, score.",
-                args=arguments,
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise SystemExit(_fail(_one_line(captured.getvalue()) + " (see --help)", 2)) from None
-    return chosen[0]
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"ebgan-fast: {' '.join(message.split())}", file=sys.stderr)
-    return status
+_PROGRAM = Program(
+    "ebgan-fast",
+    "Energy-Based GANs on digits: train, draw, score.",
+    _COMMANDS,
+    (ValueError, BackendUnavailableError, NonFiniteError),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. `arguments` default to the process's own; returns the exit status."""
-    command = _parse(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return command()
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    except (ValueError, BackendUnavailableError, NonFiniteError) as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    return _PROGRAM.run(arguments)
 
 
 if __name__ == "__main__":

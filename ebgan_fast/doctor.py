@@ -22,7 +22,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The model's name where the system tells it, else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -47,7 +47,7 @@ def report() -> str:
     """Several lines: versions, machine, and each backend with the reason why it can or cannot run."""
     machine = {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "torch's instruction set": torch.backends.cpu.get_cpu_capability(),
         "threads": f"{torch.get_num_threads()} of torch (OMP_NUM_THREADS or --threads set them)",
         "GPU": _device(),

@@ -1,0 +1,79 @@
+"""From typed functions to a command line whose every mistake is one line on standard error and a non-zero status."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from .ops.backends import BackendUnavailableError
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of several commands; each command returns an exit status.
+
+    Statuses of `run`: 1 for a value or file that cannot be used, 2 for a command that cannot be read, 130 for an
+    interrupted run.
+    """
+
+    name: str
+    description: str
+    commands: Mapping[str, Callable[..., int]]
+    mistakes: tuple[type[Exception], ...] = (ValueError, BackendUnavailableError)
+
+    def run(self, arguments: Sequence[str] | None = None) -> int:
+        """Run one command. `arguments` default to the process's own; returns the exit status."""
+        command = self._parse(sys.argv[1:] if arguments is None else arguments)
+        try:
+            return command()
+        except OSError as error:
+            return self._fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+        except self.mistakes as error:
+            return self._fail(str(error), 1)
+        except KeyboardInterrupt:
+            return self._fail("interrupted", 130)
+
+    def _parse(self, arguments: Sequence[str]) -> Callable[[], int]:
+        """The command with its arguments bound; SystemExit for --help and for what cannot be read."""
+        chosen: list[Callable[[], int]] = []
+
+        def bound(command: Callable[..., int]) -> Callable[..., int]:
+            @functools.wraps(command)
+            def remember(*values: object, **named: object) -> int:
+                chosen.append(lambda: command(*values, **named))
+                return 0
+
+            return remember
+
+        captured = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(captured):
+                tyro.extras.subcommand_cli_from_dict(
+                    {name: bound(command) for name, command in self.commands.items()},
+                    prog=self.name,
+                    description=self.description,
+                    args=arguments,
+                )
+        except SystemExit as stop:
+            if stop.code in (0, None):
+                raise
+            raise SystemExit(self._fail(_one_line(captured.getvalue()) + " (see --help)", 2)) from None
+        return chosen[0]
+
+    def _fail(self, message: str, status: int) -> int:
+        print(f"{self.name}: {' '.join(message.split())}", file=sys.stderr)
+        return status
+
+
+def _one_line(box: str) -> str:
+    """tyro's framed message as one line: its sections, less the frame and the closing pointer to --help."""
+    inside = "\n".join(line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰")))
+    sections = (" ".join(section.split()) for section in re.split("─+", inside))
+    return "; ".join(section for section in sections if section and not section.startswith("For full"))
