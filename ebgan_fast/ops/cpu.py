@@ -5,9 +5,7 @@ check nothing (`functional.py` does) and write no input. Sums run in float32 (fl
 also the dtype of energies and losses: "acc" below. Scale factors and sums over a batch run in float64. Every
 result is bitwise the same at any thread count.
 
-Layouts: a kernel wants each sample's elements adjacent in memory, in whatever order, as long as every tensor
-of a pair and its gradients share it. Samples may lie apart, so contiguous, channels_last and batch-sliced
-tensors are read as they are; anything else goes through one contiguous copy.
+`layout.py` says how tensors are read.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from .layout import Code, Pair
 from .reference import accumulation_dtype
 
 _CPU = torch.device("cpu")
@@ -27,131 +26,32 @@ _NORMS = {"mse": 0, "sse": 1, "l2": 2}
 # tensor.new_empty takes 3.4 us, this 1.3; the device is named because a user may have set another default.
 _empty = functools.partial(torch.empty, device=_CPU)
 
-# Per-sample strides of the dimensions behind the batch; None means that a sample is not one run of memory.
-_Order = tuple[int, ...] | None
+
+def _pair_arguments(pair: Pair) -> tuple[int, int, int, int, int, int, int, int, int, int]:
+    return (
+        pair.recon.data_ptr(),
+        pair.target.data_ptr(),
+        pair.recon_stride,
+        pair.target_stride,
+        pair.n,
+        pair.elements,
+        0 if pair.grad_recon is None else pair.grad_recon.data_ptr(),
+        0 if pair.grad_target is None else pair.grad_target.data_ptr(),
+        pair.grad_recon_stride,
+        pair.grad_target_stride,
+    )
 
 
-def _order(tensor: Tensor) -> _Order:
-    """The order of a sample's elements in memory, or None when they are not adjacent or samples overlap."""
-    sizes = tensor.shape[1:]
-    order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
-    run = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1):
-        if stride != run:
-            return None
-        run *= size
-    return order if tensor.shape[0] < 2 or tensor.stride(0) >= run else None
-
-
-class _Output:
-    """A gradient that a kernel fills in the order in which it reads the input.
-
-    `tensor` has the strides of `torch.empty_like(input)`. Where these differ from the order of reading, the
-    kernel fills a scratch tensor and `finish` copies it over.
-    """
-
-    __slots__ = ("_scratch", "address", "stride", "tensor")
-
-    def __init__(self, like: Tensor, order: _Order, elements: int) -> None:
-        """`order` None stands for contiguous."""
-        self._scratch: Tensor | None = None
-        self.stride = elements
-        filled = self.tensor = torch.empty_like(like)
-        if order is None:
-            if not filled.is_contiguous():
-                filled = self._scratch = torch.empty_like(like, memory_format=torch.contiguous_format)
-        elif _order(filled) == order:
-            self.stride = filled.stride(0) if filled.shape[0] > 1 else elements
-        else:
-            flat = like.new_empty(like.shape[0] * elements)
-            filled = self._scratch = flat.as_strided(like.shape, (elements, *like.stride()[1:]))
-        self.address = filled.data_ptr()
-
-    def finish(self) -> Tensor:
-        if self._scratch is not None:
-            self.tensor.copy_(self._scratch)
-        return self.tensor
-
-
-class _Pair:
-    """recon and target as the kernels read them, with the gradients asked for."""
-
-    __slots__ = ("_gradients", "_kept", "arguments")
-
-    def __init__(self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False) -> None:
-        n = recon.shape[0]
-        elements = recon.numel() // n if n else 1
-        if recon.is_contiguous() and target.is_contiguous():  # the usual case, without the objects of the other
-            self._kept = recon, target
-            to_recon = torch.empty_like(recon) if need_recon else None
-            to_target = torch.empty_like(target) if need_target else None
-            self._gradients: tuple[Tensor | _Output | None, ...] = to_recon, to_target
-            self.arguments = (
-                *(recon.data_ptr(), target.data_ptr(), elements, elements, n, elements),
-                0 if to_recon is None else to_recon.data_ptr(),
-                0 if to_target is None else to_target.data_ptr(),
-                *(elements, elements),
-            )
-            return
-        inputs = recon, target
-        recon_stride = target_stride = elements
-        order = _order(recon)
-        if order is None or order != _order(target):
-            order, recon, target = None, recon.contiguous(), target.contiguous()
-        elif n > 1:
-            recon_stride, target_stride = recon.stride(0), target.stride(0)
-        self._kept = recon, target  # a contiguous copy lives until the kernel has run
-        recon_output = _Output(inputs[0], order, elements) if need_recon else None
-        target_output = _Output(inputs[1], order, elements) if need_target else None
-        self._gradients = recon_output, target_output
-        self.arguments = (
-            *(recon.data_ptr(), target.data_ptr(), recon_stride, target_stride, n, elements),
-            recon_output.address if recon_output else 0,
-            target_output.address if target_output else 0,
-            recon_output.stride if recon_output else 0,
-            target_output.stride if target_output else 0,
-        )
-
-    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
-        """To recon and to target, once the kernel has run; None for one that was not needed."""
-        to_recon, to_target = self._gradients
-        return (
-            to_recon.finish() if isinstance(to_recon, _Output) else to_recon,
-            to_target.finish() if isinstance(to_target, _Output) else to_target,
-        )
-
-
-class _Code:
-    """A code as the kernels read it.
-
-    The dual Gram matrix depends on the order of the elements, so forward and backward must read alike: the
-    order is a function of the code's own layout.
-    """
-
-    __slots__ = ("_kept", "arguments", "elements", "order")
-
-    def __init__(self, code: Tensor) -> None:
-        n = code.shape[0]
-        d = code.numel() // n if n else code.shape[1:].numel()
-        self.order: _Order = None
-        stride = d
-        if not code.is_contiguous():
-            self.order = _order(code)
-            if self.order is None:
-                code = code.contiguous()
-            elif n > 1:
-                stride = code.stride(0)
-        self._kept = code
-        self.elements = d
-        self.arguments = (_DTYPES[code.dtype], code.data_ptr(), stride, n, d)
+def _code_arguments(view: Code) -> tuple[int, int, int, int, int]:
+    return _DTYPES[view.code.dtype], view.code.data_ptr(), view.stride, view.n, view.elements
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     """Per-sample energy: [N, ...] and [N, ...] -> acc [N]; norm is "mse", "sse" or "l2"."""
-    pair = _Pair(recon, target)
+    pair = Pair(recon, target)
     energy = _empty(recon.shape[0], dtype=accumulation_dtype(recon.dtype))
     threads = torch.get_num_threads()
-    _C.energy_forward(_DTYPES[recon.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads)
+    _C.energy_forward(_DTYPES[recon.dtype], _NORMS[norm], _pair_arguments(pair), energy.data_ptr(), threads)
     return energy
 
 
@@ -170,14 +70,14 @@ def reconstruction_energy_backward(
     `torch.empty_like(input)`; one that is not needed is None. A sample with upstream gradient 0
     gets exact zeros and is not read.
     """
-    pair = _Pair(recon, target, need_recon, need_target)
+    pair = Pair(recon, target, need_recon, need_target)
     if grad_energy.dtype is not energy.dtype:
         grad_energy = grad_energy.to(energy.dtype)
     energy = energy.contiguous()
     _C.energy_backward(
         _DTYPES[recon.dtype],
         _NORMS[norm],
-        pair.arguments,
+        _pair_arguments(pair),
         energy.data_ptr(),
         grad_energy.data_ptr(),
         grad_energy.stride(0),
@@ -223,29 +123,29 @@ def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     norms is [N], the lengths of the codes; gram is [m, m] with m = min(N, d), d the elements of a code. Both
     are for `pulling_away_term_backward` alone (csrc/cpu/pulling_away.cpp says what gram holds).
     """
-    view = _Code(code)
+    view = Code(code)
     wide = accumulation_dtype(code.dtype)
     n = code.shape[0]
     side = min(n, view.elements)
     norms = _empty(n, dtype=wide)
     gram = _empty((side, side), dtype=wide)
-    value = _C.pulling_away_forward(*view.arguments, norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
+    value = _C.pulling_away_forward(*_code_arguments(view), norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
     return torch.scalar_tensor(value, dtype=wide, device=_CPU), norms, gram
 
 
 def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: Tensor) -> Tensor:
     """Gradient of `pulling_away_term` to the code for the 0-d upstream gradient grad."""
-    return _pulling_away_backward(grad.item(), code, _Code(code), norms.contiguous(), gram.contiguous())
+    return _pulling_away_backward(grad.item(), code, Code(code), norms.contiguous(), gram.contiguous())
 
 
-def _pulling_away_backward(upstream: float, code: Tensor, view: _Code, norms: Tensor, gram: Tensor) -> Tensor:
-    output = _Output(code, view.order, view.elements)
+def _pulling_away_backward(upstream: float, code: Tensor, view: Code, norms: Tensor, gram: Tensor) -> Tensor:
+    output = view.gradient(code)
     _C.pulling_away_backward(
-        *view.arguments,
+        *_code_arguments(view),
         norms.data_ptr(),
         gram.data_ptr(),
         upstream,
-        output.address,
+        output.filled.data_ptr(),
         output.stride,
         torch.get_num_threads(),
     )
@@ -268,16 +168,16 @@ def discriminator_loss(
     grad_fake).
     """
     wide = accumulation_dtype(recon_real.dtype)
-    pair_real = _Pair(recon_real, real, need[0], need[1])
-    pair_fake = _Pair(recon_fake, fake, need[2], need[3])
+    pair_real = Pair(recon_real, real, need[0], need[1])
+    pair_fake = Pair(recon_fake, fake, need[2], need[3])
     energy_real = _empty(recon_real.shape[0], dtype=wide)
     energy_fake = _empty(recon_fake.shape[0], dtype=wide)
     loss = _empty((), dtype=wide)
     _C.discriminator_loss(
         _DTYPES[recon_real.dtype],
         _NORMS[norm],
-        pair_real.arguments,
-        pair_fake.arguments,
+        _pair_arguments(pair_real),
+        _pair_arguments(pair_fake),
         _number(margin),
         loss.data_ptr(),
         energy_real.data_ptr(),
@@ -307,10 +207,10 @@ def generator_loss(
     Returns (loss, energy [N], pulling_away, grad_recon, grad_fake, grad_code).
     """
     wide = accumulation_dtype(recon_fake.dtype)
-    pair = _Pair(recon_fake, fake, need[0], need[1])
+    pair = Pair(recon_fake, fake, need[0], need[1])
     energy = _empty(recon_fake.shape[0], dtype=wide)
     threads = torch.get_num_threads()
-    loss = _C.mean_energy(_DTYPES[recon_fake.dtype], _NORMS[norm], pair.arguments, energy.data_ptr(), threads)
+    loss = _C.mean_energy(_DTYPES[recon_fake.dtype], _NORMS[norm], _pair_arguments(pair), energy.data_ptr(), threads)
     if code is None:
         pulling_away, grad_code = recon_fake.new_zeros((), dtype=wide), None
     else:
@@ -318,6 +218,6 @@ def generator_loss(
         value, norms, gram = pulling_away_term(code)
         pulling_away = value.to(wide)
         loss += weight * pulling_away.item()
-        grad_code = _pulling_away_backward(weight, code, _Code(code), norms, gram) if need[2] else None
+        grad_code = _pulling_away_backward(weight, code, Code(code), norms, gram) if need[2] else None
     loss_tensor = torch.scalar_tensor(loss, dtype=wide, device=_CPU)
     return loss_tensor, energy, pulling_away, *pair.gradients(), grad_code

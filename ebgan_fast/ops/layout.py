@@ -1,0 +1,136 @@
+"""How kernels read a batch: each sample as one run of memory, samples any distance apart.
+
+Elements of a sample may lie in any order, as long as every tensor of a pair and its gradients share it. Contiguous,
+channels_last and batch-sliced tensors are read as they are; anything else goes through one contiguous copy. Gradients
+come out with the strides of `torch.empty_like(input)`, as autograd expects them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Per-sample strides of the dimensions behind the batch; None means that a sample is not one run of memory.
+Order = tuple[int, ...] | None
+
+
+def order_of(tensor: Tensor) -> Order:
+    """The order of a sample's elements in memory, or None when they are not adjacent or samples overlap."""
+    sizes = tensor.shape[1:]
+    order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
+    run = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1):
+        if stride != run:
+            return None
+        run *= size
+    return order if tensor.shape[0] < 2 or tensor.stride(0) >= run else None
+
+
+class Gradient:
+    """A gradient that a kernel fills in the order in which it reads the input.
+
+    `filled` is what the kernel writes, samples `stride` elements apart. Where that is not `torch.empty_like(input)`,
+    `finish` copies it there.
+    """
+
+    __slots__ = ("_result", "filled", "stride")
+
+    def __init__(self, like: Tensor, order: Order, elements: int) -> None:
+        """`order` None stands for contiguous."""
+        self.stride = elements
+        filled = self._result = torch.empty_like(like)
+        if order is None:
+            if not filled.is_contiguous():
+                filled = torch.empty_like(like, memory_format=torch.contiguous_format)
+        elif order_of(filled) == order:
+            self.stride = filled.stride(0) if filled.shape[0] > 1 else elements
+        else:
+            flat = like.new_empty(like.shape[0] * elements)
+            filled = flat.as_strided(like.shape, (elements, *like.stride()[1:]))
+        self.filled = filled
+
+    def finish(self) -> Tensor:
+        if self.filled is not self._result:
+            self._result.copy_(self.filled)
+        return self._result
+
+
+class Pair:
+    """recon and target as a kernel reads them, with the gradients asked for.
+
+    Strides are those from sample to sample, in elements; of a gradient that is not asked for, it means nothing.
+    """
+
+    __slots__ = (
+        "_grad_recon",
+        "_grad_target",
+        "elements",
+        "grad_recon",
+        "grad_recon_stride",
+        "grad_target",
+        "grad_target_stride",
+        "n",
+        "recon",
+        "recon_stride",
+        "target",
+        "target_stride",
+    )
+
+    def __init__(self, recon: Tensor, target: Tensor, need_recon: bool = False, need_target: bool = False) -> None:
+        n = self.n = recon.shape[0]
+        elements = self.elements = recon.numel() // n if n else 1
+        self.recon_stride = self.target_stride = self.grad_recon_stride = self.grad_target_stride = elements
+        self._grad_recon: Gradient | None = None
+        self._grad_target: Gradient | None = None
+        if recon.is_contiguous() and target.is_contiguous():  # the usual case, without the objects of the other
+            self.recon, self.target = recon, target
+            self.grad_recon = torch.empty_like(recon) if need_recon else None
+            self.grad_target = torch.empty_like(target) if need_target else None
+            return
+        inputs = recon, target
+        order = order_of(recon)
+        if order is None or order != order_of(target):
+            order, recon, target = None, recon.contiguous(), target.contiguous()
+        elif n > 1:
+            self.recon_stride, self.target_stride = recon.stride(0), target.stride(0)
+        self.recon, self.target = recon, target
+        self.grad_recon = self.grad_target = None
+        if need_recon:
+            self._grad_recon = Gradient(inputs[0], order, elements)
+            self.grad_recon, self.grad_recon_stride = self._grad_recon.filled, self._grad_recon.stride
+        if need_target:
+            self._grad_target = Gradient(inputs[1], order, elements)
+            self.grad_target, self.grad_target_stride = self._grad_target.filled, self._grad_target.stride
+
+    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
+        """To recon and to target, once the kernel has run; None for one that was not needed."""
+        return (
+            self._grad_recon.finish() if self._grad_recon else self.grad_recon,
+            self._grad_target.finish() if self._grad_target else self.grad_target,
+        )
+
+
+class Code:
+    """A code [n, elements] as a kernel reads it, samples `stride` elements apart.
+
+    The dual Gram matrix depends on the order of the elements, so forward and backward must read alike: the order is a
+    function of the code's own layout.
+    """
+
+    __slots__ = ("code", "elements", "n", "order", "stride")
+
+    def __init__(self, code: Tensor) -> None:
+        n = self.n = code.shape[0]
+        self.elements = self.stride = code.numel() // n if n else code.shape[1:].numel()
+        self.order: Order = None
+        if not code.is_contiguous():
+            self.order = order_of(code)
+            if self.order is None:
+                code = code.contiguous()
+            elif n > 1:
+                self.stride = code.stride(0)
+        self.code = code
+
+    def gradient(self, like: Tensor) -> Gradient:
+        """Memory for the gradient to `like`, the tensor that this code reads."""
+        return Gradient(like, self.order, self.elements)
