@@ -1,0 +1,26 @@
+"""One way from an op to a kernel: everything that a launch needs as one value.
+
+The tests put another function in the place of `run`: one that compiles the launch ahead of time for a GPU that is not
+there, or runs it on a simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with its grid and every argument by name, in the order of its signature, constants included."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int
+    num_stages: int = 1
+
+
+def run(launch: Launch) -> None:
+    """Run it on the current stream of the tensors' device."""
+    launch.kernel[launch.grid](**launch.arguments, num_warps=launch.num_warps, num_stages=launch.num_stages)
