@@ -54,7 +54,7 @@ def _slope_of(energy, weight, elements, NORM: tl.constexpr):
 
 
 @triton.jit
-def _scalar(p_scalar, IS_POINTER: tl.constexpr, ACC: tl.constexpr):
+def scalar(p_scalar, IS_POINTER: tl.constexpr, ACC: tl.constexpr):
     """A coefficient that came as a number or as a 0-d tensor."""
     if IS_POINTER:
         return tl.load(p_scalar).to(ACC)
@@ -182,7 +182,7 @@ def loss_by_rows(
     A program takes ROWS samples of one batch. The last program to arrive adds the energies up in their order.
     """
     program = tl.program_id(0)
-    wide_margin = _scalar(margin, MARGIN_IS_POINTER, ACC)
+    wide_margin = scalar(margin, MARGIN_IS_POINTER, ACC)
     if program < programs_real:
         _tile_of_rows(
             p_recon_real,
@@ -348,7 +348,7 @@ def loss_by_chunks(
     open, and the last one of a sample past the margin overwrites them with zeros: still one read of every batch.
     """
     program = tl.program_id(0)
-    wide_margin = _scalar(margin, MARGIN_IS_POINTER, ACC)
+    wide_margin = scalar(margin, MARGIN_IS_POINTER, ACC)
     is_last = False
     if program < programs_real:
         is_last = _chunk_of_row(
@@ -462,7 +462,7 @@ def hinge_loss(
     BLOCK: tl.constexpr,
 ):
     """mean(E_real) + mean([margin - E_fake]+) over given energies, with both gradients. One program."""
-    wide_margin = _scalar(margin, MARGIN_IS_POINTER, ACC)
+    wide_margin = scalar(margin, MARGIN_IS_POINTER, ACC)
     _store_loss(p_loss, p_energy_real, p_energy_fake, n_real, n_fake, wide_margin, ACC, BLOCK)
     for first in range(0, n_real, BLOCK):
         index = first + tl.arange(0, BLOCK)

@@ -78,3 +78,40 @@ def chunk_tile(elements: int, device: torch.device) -> EnergyTile:
     chunk = _section("energy", device)["chunk"]
     block = min(chunk["tile"], max(128, power_of_two(elements)))
     return EnergyTile(0, block, chunk["num_warps"] if block == chunk["tile"] else 4)
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether Triton's tf32 products exist there: NVIDIA's from Ampere on. AMD's matrix cores take float32 itself."""
+    return not architecture(device).startswith("gfx")
+
+
+def _kind(dtype: torch.dtype) -> str:
+    return {torch.float64: "float64", torch.float32: "float32"}.get(dtype, "16-bit")
+
+
+@functools.cache
+def gram_programs(device: torch.device) -> int:
+    """How many programs a Gram matrix of few tiles is cut into."""
+    return int(_section("pulling_away", device)["programs"])
+
+
+@functools.cache
+def gram_tile(side: int, dtype: torch.dtype, device: torch.device) -> ProductTile:
+    """The square tile of a [side, side] Gram matrix."""
+    entry = _section("pulling_away", device)["gram"][_kind(dtype)]
+    block = min(entry["block"], max(16, power_of_two(side)))
+    return ProductTile(block, block, entry["block_k"], _warps(block * block, entry), entry["num_stages"])
+
+
+@functools.cache
+def product_tile(n: int, d: int, dual: bool, dtype: torch.dtype, device: torch.device) -> ProductTile:
+    """The tile of the gradient [n, d]: (G - diag r) U, or dual U E."""
+    entry = _section("pulling_away", device)["dual_product" if dual else "product"][_kind(dtype)]
+    rows = min(entry["block_rows"], max(16, power_of_two(n)))
+    columns = min(entry["block_columns"], max(16, power_of_two(d)))
+    return ProductTile(rows, columns, entry["block_k"], _warps(rows * columns, entry), entry["num_stages"])
+
+
+def _warps(elements: int, entry: dict[str, Any]) -> int:
+    """No more warps than 16 x 16 products of the tile."""
+    return int(max(1, min(entry["num_warps"], elements // 256)))
