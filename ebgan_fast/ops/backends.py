@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import functools
+import importlib.metadata
+import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
 
 if TYPE_CHECKING:
     from .._C import BuildInfo
@@ -51,15 +55,31 @@ def _why(info: BuildInfo) -> str:
     return f"{best} that this processor has: it lacks {', '.join(lacking)}" if lacking else best
 
 
-_NOT_IN_THIS_VERSION = BackendStatus(False, "this version of ebgan_fast holds no kernels for it")
+def _interprets() -> bool:
+    """Whether Triton runs its kernels in an interpreter, on CPU tensors (its own environment variable)."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+@functools.cache
+def _triton_status() -> BackendStatus:
+    """Asked for at the first use only: importing the package must not look for devices."""
+    if importlib.util.find_spec("triton") is None:
+        return BackendStatus(False, "triton is not installed (pip install triton; Linux only)")
+    version = importlib.metadata.version("triton")
+    if _interprets():
+        return BackendStatus(True, f"triton {version} in its interpreter, on CPU tensors: slow, for tests")
+    if not torch.cuda.is_available():
+        return BackendStatus(False, f"triton {version} is installed, but torch sees no GPU")
+    return BackendStatus(True, f"triton {version}")
+
 
 _CPU_STATUS, _CPU_MISTAKE = _cpu_status()
 
-_STATUS: dict[str, BackendStatus] = {
-    "reference": BackendStatus(True, "plain torch on any device"),
-    "cpu": _CPU_STATUS,
-    "triton": _NOT_IN_THIS_VERSION,
-    "cuda": _NOT_IN_THIS_VERSION,
+_STATUS: dict[str, Callable[[], BackendStatus]] = {
+    "reference": lambda: BackendStatus(True, "plain torch on any device"),
+    "cpu": lambda: _CPU_STATUS,
+    "triton": _triton_status,
+    "cuda": lambda: BackendStatus(False, "this version of ebgan_fast holds no kernels for it"),
 }
 
 if not _CPU_STATUS.available and _CPU_MISTAKE is None:
@@ -71,7 +91,16 @@ _requested: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 
 def backends() -> dict[str, BackendStatus]:
     """For each backend, whether it can run on this machine and why (not)."""
-    return dict(_STATUS)
+    return {name: status() for name, status in _STATUS.items()}
+
+
+def _is_available(name: str) -> bool:
+    return _STATUS[name]().available
+
+
+# torch.compile takes the answer for a constant, where it would trace into the search for devices. What
+# torch.compiler.assume_constant_result does, without its import of the compiler.
+_is_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _checked(name: str, source: str) -> str:
@@ -79,10 +108,10 @@ def _checked(name: str, source: str) -> str:
         return name
     if name not in _STATUS:
         raise ValueError(f"{source}: got backend {name!r}, expected one of 'auto', {', '.join(map(repr, _STATUS))}")
-    if not _STATUS[name].available:
+    status = _STATUS[name]()
+    if not status.available:
         raise BackendUnavailableError(
-            f"{source}: backend {name!r} cannot run here: {_STATUS[name].reason}. "
-            "Use 'auto' or see ebgan_fast.backends()"
+            f"{source}: backend {name!r} cannot run here: {status.reason}. Use 'auto' or see ebgan_fast.backends()"
         )
     return name
 
@@ -114,16 +143,23 @@ def choose(device_type: str) -> str:
     """
     name = _requested
     if name == "auto":
-        if device_type != "cpu":
-            return "reference"
-        if _CPU_MISTAKE is not None:
-            raise ValueError(_CPU_MISTAKE)
-        return "cpu" if _CPU_STATUS.available else "reference"
+        return _automatic(device_type)
     if name == "reference":
         return name
     _checked(name, ENVIRONMENT_VARIABLE)
-    if name == "cpu" and device_type != "cpu":
+    wanted = "cpu" if name == "cpu" or (name == "triton" and _interprets()) else "cuda"
+    if device_type != wanted:
         raise ValueError(
-            f"backend 'cpu': got a tensor on {device_type!r}, expected one on 'cpu' (or use_backend('auto'))"
+            f"backend {name!r}: got a tensor on {device_type!r}, expected one on {wanted!r} (or use_backend('auto'))"
         )
     return name
+
+
+def _automatic(device_type: str) -> str:
+    if device_type == "cuda":
+        return "triton" if _is_available("triton") and not _interprets() else "reference"
+    if device_type != "cpu":
+        return "reference"
+    if _CPU_MISTAKE is not None:
+        raise ValueError(_CPU_MISTAKE)
+    return "cpu" if _CPU_STATUS.available else "reference"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import strategies as st
@@ -22,13 +24,16 @@ LAYOUTS = (
     "offset",
 )
 
+# Triton's interpreter is a choice for the whole process: test_under_interpreter.py makes it, in a process of its own.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+TESTED = ("triton",) if INTERPRETED else ("reference", "cpu")
 BACKENDS = [
     pytest.param(
         name,
         marks=() if status.available else pytest.mark.skip(reason=f"backend {name}: {status.reason}"),
     )
     for name, status in ebgan_fast.backends().items()
-    if name in ("reference", "cpu")
+    if name in TESTED
 ]
 
 

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ..layout import Pair
 from ..reference import accumulation_dtype
-from . import energy_kernels, launch
+from . import energy_kernels, launch, tables
 from .launch import Launch
-from .tables import chunk_tile, energy_tile
 from .workspace import counters
 
 _NORMS = {"mse": 0, "sse": 1, "l2": 2}
@@ -68,7 +67,7 @@ def _loss(
     """Fill in the energies, the gradients that the pairs ask for, and the loss, if there is one."""
     device, wide = energy_real.device, energy_real.dtype
     elements = max(real.elements, fake.elements if fake else 1)
-    tile = energy_tile(elements, device)
+    tile = tables.energy_tile(elements, tables.architecture(device))
     if tile.rows == 0 and norm == "l2" and loss is not None and _wants_gradients(real, fake):
         _long_l2_loss(real, fake, energy_real, energy_fake, margin, loss)
         return
@@ -165,7 +164,7 @@ def _gradient(pair: Pair, energy: Tensor, upstream: Tensor, norm: str) -> None:
     """Fill in the gradients that the pair asks for."""
     if pair.n == 0 or not _wants_gradients(pair):
         return
-    tile = chunk_tile(pair.elements, energy.device)
+    tile = tables.chunk_tile(pair.elements, tables.architecture(energy.device))
     chunks = -(-pair.elements // tile.block)
     arguments = {
         "p_recon": pair.recon,

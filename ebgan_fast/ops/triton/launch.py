@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -22,5 +24,14 @@ class Launch:
 
 
 def run(launch: Launch) -> None:
-    """Run it on the current stream of the tensors' device."""
+    """Run it on the current stream of the device that holds its first argument."""
+    device: torch.device = next(iter(launch.arguments.values())).device
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            _run_here(launch)
+    else:
+        _run_here(launch)
+
+
+def _run_here(launch: Launch) -> None:
     launch.kernel[launch.grid](**launch.arguments, num_warps=launch.num_warps, num_stages=launch.num_stages)

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ..layout import Code
 from ..reference import accumulation_dtype
-from . import launch, pulling_away_gradient_kernels, pulling_away_kernels
+from . import launch, pulling_away_gradient_kernels, pulling_away_kernels, tables
 from .energy import acc_of, coefficient, mean_energy
 from .launch import Launch
-from .tables import ProductTile, gram_programs, gram_tile, has_tf32, power_of_two, product_tile
 from .workspace import counters
 
-_ROWS = 16  # of the primal matrix that one program finishes
+_ROWS = 8  # of the primal matrix that one program finishes
 _ROW_BLOCK = 256
+_STRIP = 32
 
 
 class _Loss(NamedTuple):
@@ -31,43 +31,37 @@ class _Loss(NamedTuple):
     weight: Tensor | float
 
 
-def _float32_precision(device: torch.device) -> str:
+def _float32_precision(arch: str) -> str:
     """How float32 products run: as exact as float32, in three tensor-core products, unless the user allows tf32."""
-    if not has_tf32(device):
+    if not tables.has_tf32(arch):
         return "ieee"
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
-def _gram_precision(dtype: torch.dtype, dual: bool, device: torch.device) -> str:
+def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
     """16-bit codes are exact in tensor cores (primal); their units are not 16-bit numbers, and E is what is left after
     the trace is taken out (dual), so those run as float32."""
     if dtype == torch.float64:
         return "ieee"
     if dtype == torch.float32:
-        return _float32_precision(device)
-    return _float32_precision(device) if dual else "tf32"
+        return _float32_precision(arch)
+    return _float32_precision(arch) if dual else "tf32"
 
 
-def _product_precision(dtype: torch.dtype, device: torch.device) -> str:
+def _product_precision(dtype: torch.dtype, arch: str) -> str:
     """A 16-bit gradient keeps 11 bits at most: what tf32 keeps of gram and units."""
-    if dtype in (torch.float16, torch.bfloat16) and has_tf32(device):
+    if dtype in (torch.float16, torch.bfloat16) and tables.has_tf32(arch):
         return "tf32"
-    return "ieee" if dtype == torch.float64 else _float32_precision(device)
+    return "ieee" if dtype == torch.float64 else _float32_precision(arch)
 
 
-class _Splits(NamedTuple):
-    """How the depth of each Gram tile is cut."""
-
-    count: int
-    depth: int
-
-    @classmethod
-    def of(cls, depth: int, tiles: int, tile: ProductTile, device: torch.device) -> _Splits:
-        steps = -(-depth // tile.depth)
-        # At least 4 steps each, so that partial sums stay fewer than what they add up.
-        wanted = max(1, min(gram_programs(device) // tiles, steps // 4))
-        length = -(-steps // wanted) * tile.depth
-        return cls(-(-depth // length), length)
+def _splits(depth: int, tiles: int, tile: tables.ProductTile, arch: str) -> tuple[int, int]:
+    """Into how many parts of what depth each Gram tile is cut."""
+    steps = -(-depth // tile.depth)
+    # At least 4 steps each, so that partial sums stay fewer than what they add up.
+    wanted = max(1, min(tables.gram_programs(arch) // tiles, steps // 4))
+    split_depth = -(-steps // wanted) * tile.depth
+    return -(-depth // split_depth), split_depth
 
 
 def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,38 +85,40 @@ def _forward(view: Code, loss: _Loss | None) -> tuple[Tensor, Tensor, Tensor]:
     dual = d < n
     if dual:
         _row_norms(view, norms)
-    tile = gram_tile(side, code.dtype, device)
+    arch = tables.architecture(device)
+    tile = tables.gram_tile(side, dual, code.dtype, arch)
     per_side = -(-side // tile.rows)
     tiles = per_side * (per_side + 1) // 2
-    splits = _Splits.of(n if dual else d, tiles, tile, device)
+    splits, split_depth = _splits(n if dual else d, tiles, tile, arch)
     ending = _ending(value, loss)
     arguments: dict[str, Any] = {
         "p_code": code,
         "p_norms": norms,
         "p_gram": gram,
-        "p_partials": code.new_empty(tiles * splits.count * tile.rows**2, dtype=wide) if splits.count > 1 else None,
+        "p_partials": code.new_empty(tiles * splits * tile.rows**2, dtype=wide),
         "p_tile_sums": code.new_empty(tiles, dtype=wide) if dual else None,
-        "p_counters": counters(device, tiles * -(-splits.count // 8) + tiles + 1),
+        "p_counters": counters(device, tiles * -(-splits // 8) + tiles + 1),
         "p_value": value,
         "p_loss": ending["p_loss"],
         "code_stride": view.stride,
         "n": n,
         "d": d,
-        "splits": splits.count,
-        "split_depth": splits.depth,
+        "splits": splits,
+        "split_depth": split_depth,
         "tiles": tiles,
         "weight": ending["weight"],
         "WEIGHT_IS_POINTER": ending["WEIGHT_IS_POINTER"],
         "ADDS_TO_LOSS": ending["ADDS_TO_LOSS"],
         "DUAL": dual,
         "SINGLE": tiles == 1,
-        "PRECISION": _gram_precision(code.dtype, dual, device),
+        "PRECISION": _gram_precision(code.dtype, dual, arch),
         "ACC": acc_of(wide),
         "BLOCK": tile.rows,
         "BLOCK_K": tile.depth,
+        "STRIP": min(_STRIP, tile.rows),
     }
     kernel = pulling_away_kernels.gram_matrix
-    launch.run(Launch(kernel, (tiles * splits.count,), arguments, tile.num_warps, tile.num_stages))
+    launch.run(Launch(kernel, (tiles * splits,), arguments, tile.num_warps, tile.num_stages))
     if tiles > 1 and not dual:
         _finish_rows(norms, gram, n, ending)
     return value, norms, gram
@@ -160,7 +156,7 @@ def _finish_rows(norms: Tensor, gram: Tensor, n: int, ending: dict[str, Any]) ->
 
 
 def _row_norms(view: Code, norms: Tensor) -> None:
-    block = min(1024, power_of_two(view.elements))
+    block = min(1024, tables.power_of_two(view.elements))
     rows = max(1, 1024 // block)
     arguments = {
         "p_code": view.code,
@@ -188,7 +184,8 @@ def _backward(upstream: Tensor | float, code: Tensor, view: Code, norms: Tensor,
         output.filled.zero_()
         return output.finish()
     dual = d < n
-    tile = product_tile(n, d, dual, code.dtype, device)
+    arch = tables.architecture(device)
+    tile = tables.product_tile(n, d, dual, code.dtype, arch)
     upstream, is_pointer = coefficient(upstream, norms.dtype, device)
     column_tiles = -(-d // tile.columns)
     arguments = {
@@ -204,7 +201,7 @@ def _backward(upstream: Tensor | float, code: Tensor, view: Code, norms: Tensor,
         "upstream": upstream,
         "UPSTREAM_IS_POINTER": is_pointer,
         **({"SINGLE": column_tiles == 1} if dual else {}),
-        "PRECISION": _product_precision(code.dtype, device),
+        "PRECISION": _product_precision(code.dtype, arch),
         "ACC": acc_of(norms.dtype),
         "BLOCK_ROWS": tile.rows,
         "BLOCK_COLUMNS": tile.columns,
@@ -227,8 +224,9 @@ def generator_loss(
 ) -> tuple[Tensor | None, ...]:
     """mean(E_fake) + pt_weight * PT(code) and every gradient (for upstream 1); without a code, PT is 0.
 
-    One launch for the energies; the pulling-away term's adds to their loss. need says which of recon_fake, fake and code
-    get a gradient; the others' are None. Returns (loss, energy [N], pulling_away, grad_recon, grad_fake, grad_code).
+    One launch for the energies; the pulling-away term's adds to their loss. need says which of recon_fake, fake and
+    code get a gradient; the others' are None.
+    Returns (loss, energy [N], pulling_away, grad_recon, grad_fake, grad_code).
     """
     loss, energy, grad_recon, grad_fake = mean_energy(recon_fake, fake, norm, need[0], need[1])
     if code is None:

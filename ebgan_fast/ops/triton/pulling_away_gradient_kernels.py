@@ -38,9 +38,7 @@ def _units(
 
 
 @triton.jit
-def _store_gradient(
-    p_grad, grad_stride, gradient, first, n, start, d, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def _store_gradient(p_grad, grad_stride, gradient, first, n, start, d, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     row = tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     wide_first = tl.zeros((), dtype=tl.int64) + first
@@ -50,7 +48,7 @@ def _store_gradient(
     tl.store(to, gradient.to(p_grad.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["n", "column_tiles", "upstream"])
+@triton.jit(do_not_specialize=["column_tiles", "upstream"])
 def primal_gradient(
     p_code,  # [n, d]
     p_norms,  # ACC [n]
@@ -114,7 +112,7 @@ def _units_times_gram(
     return total
 
 
-@triton.jit(do_not_specialize=["n", "upstream"])
+@triton.jit(do_not_specialize=["upstream"])
 def dual_gradient(
     p_code,  # [n, d]
     p_norms,  # ACC [n]
@@ -148,9 +146,7 @@ def dual_gradient(
             p_code, p_norms, p_gram, code_stride, i, n, 0, d, PRECISION, ACC, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
         )
         along = tl.sum(product * units, axis=1)[:, None]
-        _store_gradient(
-            p_grad, grad_stride, slope * (product - along * units), i, n, 0, d, BLOCK_ROWS, BLOCK_COLUMNS
-        )
+        _store_gradient(p_grad, grad_stride, slope * (product - along * units), i, n, 0, d, BLOCK_ROWS, BLOCK_COLUMNS)
     else:
         along = tl.zeros((BLOCK_ROWS,), dtype=ACC)
         for start in range(0, d, BLOCK_COLUMNS):

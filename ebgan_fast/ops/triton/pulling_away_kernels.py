@@ -4,7 +4,7 @@ Arguments: p_ is a pointer. A code is [n, d], samples code_stride elements apart
 codes. Counters are int32 zeros, left as zeros. What is not found in another argument is said in the op's equations:
 
 Primal, n <= d: K = S S^T, G = K / (norms norms^T) with a zero diagonal, r_i = sum_j G_ij^2;
-    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i with U = S / norms. gram is G - diag r.
+    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i, U = S / norms. gram is G - diag r.
 Dual, d < n: E = U^T U - (n'/d) I with n' the number of nonzero rows, the trace of U^T U;
     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i). gram is E.
 A row of zeros has 1/norm := 0: it contributes 0 and gets gradient 0.
@@ -63,17 +63,20 @@ def _operand(
 
 
 @triton.jit
-def _slot(BLOCK: tl.constexpr):
-    return tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+def _strip(first, BLOCK: tl.constexpr, STRIP: tl.constexpr):
+    """Offsets of rows first, first + 1, ... of a tile that lies in memory."""
+    return (first + tl.arange(0, STRIP))[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
 
 
 @triton.jit
-def _sum_of_slots(p_slots, step, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
-    """Tiles that other programs wrote, in their order; past the first cache."""
-    total = tl.zeros((BLOCK, BLOCK), dtype=ACC)
-    for index in range(0, count):
-        total += tl.load(p_slots + (index * step) * (BLOCK * BLOCK) + _slot(BLOCK), cache_modifier=".cg")
-    return total
+def _add_slots(p_slots, step, count, ACC: tl.constexpr, BLOCK: tl.constexpr, STRIP: tl.constexpr):
+    """Tiles that other programs wrote, added in their order into the first; past the first cache."""
+    for first in range(0, BLOCK, STRIP):
+        offset = _strip(first, BLOCK, STRIP)
+        total = tl.zeros((STRIP, BLOCK), dtype=ACC)
+        for index in range(0, count):
+            total += tl.load(p_slots + (index * step) * (BLOCK * BLOCK) + offset, cache_modifier=".cg")
+        tl.store(p_slots + offset, total)
 
 
 @triton.jit
@@ -94,35 +97,53 @@ def _store_value(p_value, p_loss, value, weight, ADDS_TO_LOSS: tl.constexpr):
 
 
 @triton.jit
-def _on_diagonal(BLOCK: tl.constexpr):
-    return tl.arange(0, BLOCK)[:, None] == tl.arange(0, BLOCK)[None, :]
+def _diagonal(p_tile, row, BLOCK: tl.constexpr):
+    """The diagonal of a tile in memory, at these rows."""
+    return tl.load(p_tile + row * (BLOCK + 1))
 
 
 @triton.jit
-def _store_tile(p_gram, tile, first_row, first_column, side, BLOCK: tl.constexpr):
-    """A tile of the [side, side] matrix and its mirror image."""
-    row = (first_row + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
-    column = (first_column + tl.arange(0, BLOCK)).to(tl.int64)[None, :]
-    inside = (row < side) & (column < side)
-    tl.store(p_gram + row * side + column, tile, mask=inside)
-    if first_row != first_column:
-        tl.store(p_gram + column * side + row, tile, mask=inside)
+def _store_mirrored(p_gram, values, row, column, side, IS_DIAGONAL):
+    """Values at rows x columns of the [side, side] matrix, and off the diagonal tiles their mirror image."""
+    far = row.to(tl.int64)[:, None]
+    wide = column.to(tl.int64)[None, :]
+    inside = (far < side) & (wide < side)
+    tl.store(p_gram + far * side + wide, values, mask=inside)
+    if not IS_DIAGONAL:
+        tl.store(p_gram + wide * side + far, values, mask=inside)
 
 
 @triton.jit
-def _finish_primal(total, p_norms, p_gram, n, ACC: tl.constexpr, BLOCK: tl.constexpr):
+def _finish_primal(p_tile, p_norms, p_gram, n, ACC: tl.constexpr, BLOCK: tl.constexpr, STRIP: tl.constexpr):
     """From K to norms and G - diag r; returns sum r. All of K is this one tile."""
-    diagonal = _on_diagonal(BLOCK)
-    squares = tl.where(diagonal, total, 0.0)
-    norm = root(tl.sum(squares, axis=1))
-    cosine = total * _inverse(norm)[:, None] * _inverse(root(tl.sum(squares, axis=0)))[None, :]
-    cosine = tl.where(diagonal, 0.0, cosine)
-    row_sum = tl.sum(cosine * cosine, axis=1)
-    index = tl.arange(0, BLOCK)
-    tl.store(p_norms + index, norm, mask=index < n)
-    to = p_gram + index[:, None] * n + index[None, :]
-    tl.store(to, tl.where(diagonal, -row_sum[:, None], cosine), mask=(index < n)[:, None] & (index < n)[None, :])
-    return tl.sum(row_sum, axis=0)
+    column = tl.arange(0, BLOCK)
+    norm = root(_diagonal(p_tile, column, BLOCK))
+    tl.store(p_norms + column, norm, mask=column < n)
+    other = _inverse(norm)[None, :]
+    total = tl.zeros((STRIP,), dtype=ACC)
+    for first in range(0, BLOCK, STRIP):
+        row = first + tl.arange(0, STRIP)
+        mine = _inverse(root(_diagonal(p_tile, row, BLOCK)))[:, None]
+        on_diagonal = row[:, None] == column[None, :]
+        cosine = tl.load(p_tile + _strip(first, BLOCK, STRIP)) * mine * other
+        cosine = tl.where(on_diagonal, 0.0, cosine)
+        row_sum = tl.sum(cosine * cosine, axis=1)
+        total += row_sum
+        inside = (row < n)[:, None] & (column < n)[None, :]
+        to = p_gram + row[:, None] * n + column[None, :]
+        tl.store(to, tl.where(on_diagonal, -row_sum[:, None], cosine), mask=inside)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _store_primal_tile(p_tile, p_norms, p_gram, i, j, n, BLOCK: tl.constexpr, STRIP: tl.constexpr):
+    """One tile of K, and the norms that its diagonal holds."""
+    column = tl.arange(0, BLOCK)
+    for first in range(0, BLOCK, STRIP):
+        values = tl.load(p_tile + _strip(first, BLOCK, STRIP))
+        _store_mirrored(p_gram, values, i + first + tl.arange(0, STRIP), j + column, n, i == j)
+    if i == j:
+        tl.store(p_norms + i + column, root(_diagonal(p_tile, column, BLOCK)), mask=i + column < n)
 
 
 @triton.jit
@@ -147,15 +168,20 @@ def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _finish_dual_tile(total, p_norms, p_gram, p_tile_sums, tile, i, j, n, d, ACC: tl.constexpr, BLOCK: tl.constexpr):
+def _store_dual_tile(
+    p_tile, p_gram, p_tile_sum, share, i, j, d, ACC: tl.constexpr, BLOCK: tl.constexpr, STRIP: tl.constexpr
+):
     """From U^T U to E in one tile, and the sum of its squares, mirror image included."""
-    share = quotient(_nonzero(p_norms, n, ACC), d)
-    if i == j:
-        inside = tl.arange(0, BLOCK)[:, None] < d - i
-        total = tl.where(_on_diagonal(BLOCK) & inside, total - share, total)
-    _store_tile(p_gram, total, i, j, d, BLOCK)
-    squares = tl.sum(tl.sum(total * total, axis=1), axis=0)
-    tl.store(p_tile_sums + tile, tl.where(i == j, squares, 2 * squares))
+    column = j + tl.arange(0, BLOCK)
+    total = tl.zeros((STRIP,), dtype=ACC)
+    for first in range(0, BLOCK, STRIP):
+        row = i + first + tl.arange(0, STRIP)
+        values = tl.load(p_tile + _strip(first, BLOCK, STRIP))
+        values = tl.where((row[:, None] == column[None, :]) & (row < d)[:, None], values - share, values)
+        total += tl.sum(values * values, axis=1)
+        _store_mirrored(p_gram, values, row, column, d, i == j)
+    squares = tl.sum(total, axis=0)
+    tl.store(p_tile_sum, tl.where(i == j, squares, 2 * squares))
 
 
 @triton.jit
@@ -166,7 +192,7 @@ def _row_of_triangle(tile):
     return tl.where((row + 1) * (row + 2) // 2 <= tile, row + 1, row)
 
 
-@triton.jit(do_not_specialize=["n", "splits", "tiles", "weight"])
+@triton.jit(do_not_specialize=["splits", "tiles", "weight"])
 def gram_matrix(
     p_code,  # [n, d]
     p_norms,  # ACC [n]: written (primal) or read (dual)
@@ -191,6 +217,7 @@ def gram_matrix(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    STRIP: tl.constexpr,  # rows of a tile that are added up or finished at a time
 ):
     """One triangle of S S^T or U^T U, every tile cut along its depth, sums added in a fixed order.
 
@@ -216,44 +243,35 @@ def gram_matrix(
             right = _operand(p_code, p_norms, code_stride, j, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
         total = tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
 
-    is_last = True
-    if splits > 1:
-        slots = p_partials + tile.to(tl.int64) * splits * (BLOCK * BLOCK)
-        tl.store(slots + split * (BLOCK * BLOCK) + _slot(BLOCK), total)
-        groups = (splits + GROUP - 1) // GROUP
-        group = split // GROUP
-        members = tl.minimum(GROUP, splits - group * GROUP)
-        is_last = _arrives_last(p_counters + tile * groups + group, members)
-        if is_last:
-            total = _sum_of_slots(slots + group * GROUP * (BLOCK * BLOCK), 1, members, ACC, BLOCK)
-            if groups > 1:
-                tl.debug_barrier()  # the slot is read before it is overwritten
-                tl.store(slots + group * GROUP * (BLOCK * BLOCK) + _slot(BLOCK), total)
-                is_last = _arrives_last(p_counters + tiles * groups + tile, groups)
-                if is_last:
-                    total = _sum_of_slots(slots, GROUP, groups, ACC, BLOCK)
+    # The sums go through memory in strips from here on: a whole tile would not fit the registers twice.
+    slots = p_partials + tile.to(tl.int64) * splits * (BLOCK * BLOCK)
+    tl.store(slots + split * (BLOCK * BLOCK) + _strip(0, BLOCK, BLOCK), total)
+    groups = (splits + GROUP - 1) // GROUP
+    group = split // GROUP
+    members = tl.minimum(GROUP, splits - group * GROUP)
+    is_last = _arrives_last(p_counters + tile * groups + group, members)
     if is_last:
+        _add_slots(slots + group * GROUP * (BLOCK * BLOCK), 1, members, ACC, BLOCK, STRIP)
+        is_last = _arrives_last(p_counters + tiles * groups + tile, groups)
+    if is_last:
+        _add_slots(slots, GROUP, groups, ACC, BLOCK, STRIP)
+        tl.debug_barrier()  # what a thread added up, before others read it
         wide_weight = scalar(weight, WEIGHT_IS_POINTER, ACC)
         if DUAL:
-            _finish_dual_tile(total, p_norms, p_gram, p_tile_sums, tile, i, j, n, d, ACC, BLOCK)
-            groups = (splits + GROUP - 1) // GROUP
+            trace = _nonzero(p_norms, n, ACC)
+            _store_dual_tile(slots, p_gram, p_tile_sums + tile, quotient(trace, d), i, j, d, ACC, BLOCK, STRIP)
             if _arrives_last(p_counters + tiles * groups + tiles, tiles):
-                trace = _nonzero(p_norms, n, ACC)
                 isotropic = quotient(trace * (trace - d), d)
-                value = (isotropic + _sum_of(p_tile_sums, tiles, ACC, 128)) / _pairs(n, ACC)
+                value = quotient(isotropic + _sum_of(p_tile_sums, tiles, ACC, 128), _pairs(n, ACC))
                 _store_value(p_value, p_loss, value, wide_weight, ADDS_TO_LOSS)
         elif SINGLE:
-            value = _finish_primal(total, p_norms, p_gram, n, ACC, BLOCK) / _pairs(n, ACC)
+            value = quotient(_finish_primal(slots, p_norms, p_gram, n, ACC, BLOCK, STRIP), _pairs(n, ACC))
             _store_value(p_value, p_loss, value, wide_weight, ADDS_TO_LOSS)
         else:
-            _store_tile(p_gram, total, i, j, n, BLOCK)
-            if i == j:
-                index = i + tl.arange(0, BLOCK)
-                squares = tl.sum(tl.where(_on_diagonal(BLOCK), total, 0.0), axis=1)
-                tl.store(p_norms + index, root(squares), mask=index < n)
+            _store_primal_tile(slots, p_norms, p_gram, i, j, n, BLOCK, STRIP)
 
 
-@triton.jit(do_not_specialize=["n", "weight"])
+@triton.jit(do_not_specialize=["weight"])
 def finish_rows(
     p_norms,  # ACC [n]
     p_gram,  # ACC [n, n]: K, overwritten with G - diag r
@@ -287,7 +305,7 @@ def finish_rows(
     tl.store(p_gram + row.to(tl.int64) * n + row, -row_sum, mask=row < n)
     tl.store(p_row_sums + row, row_sum, mask=row < n)
     if _arrives_last(p_counter, tl.num_programs(0)):
-        value = _sum_of(p_row_sums, n, ACC, 1024) / _pairs(n, ACC)
+        value = quotient(_sum_of(p_row_sums, n, ACC, 1024), _pairs(n, ACC))
         _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
 
 

@@ -1,7 +1,7 @@
 """Which tile sizes the kernels use: static tables, so that no training step ever waits for a tuner.
 
-`tables.json` holds one section per architecture ("sm_90", "gfx942") and a "default" for those without; each entry says
-why it is what it is. `python -m bench tune` measures and writes a section on a machine that has that GPU.
+`tables.json` holds a section per architecture ("sm_90", "gfx942") and a "default" for what that leaves out; each entry
+says why it is what it is. `python -m bench tune` measures and writes a section on a machine that has that GPU.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _tables() -> dict[str, Any]:
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """"sm_90", "gfx942" or the like; "default" where there is no GPU."""
+    """ "sm_90", "gfx942" or the like; "default" where there is no GPU."""
     if device.type != "cuda":
         return "default"
     if torch.version.hip:
@@ -51,9 +51,9 @@ def architecture(device: torch.device) -> str:
     return f"sm_{major}{minor}"
 
 
-def _section(op: str, device: torch.device) -> Any:
+def _entry(op: str, arch: str, name: str) -> Any:
     sections = _tables()[op]
-    return sections.get(architecture(device), sections["default"])
+    return sections.get(arch, {}).get(name) or sections["default"][name]
 
 
 def power_of_two(count: int) -> int:
@@ -62,27 +62,27 @@ def power_of_two(count: int) -> int:
 
 
 @functools.cache
-def energy_tile(elements: int, device: torch.device) -> EnergyTile:
+def energy_tile(elements: int, arch: str) -> EnergyTile:
     """The tile for samples of that many elements."""
-    section = _section("energy", device)
-    for entry in section["rows"]:
+    for entry in _entry("energy", arch, "rows"):
         if elements <= entry["elements"]:
             block = power_of_two(elements)
             return EnergyTile(max(1, entry["tile"] // block), block, entry["num_warps"])
-    return EnergyTile(0, section["chunk"]["tile"], section["chunk"]["num_warps"])
+    chunk = _entry("energy", arch, "chunk")
+    return EnergyTile(0, chunk["tile"], chunk["num_warps"])
 
 
 @functools.cache
-def chunk_tile(elements: int, device: torch.device) -> EnergyTile:
+def chunk_tile(elements: int, arch: str) -> EnergyTile:
     """The tile for samples cut into chunks, whatever their length."""
-    chunk = _section("energy", device)["chunk"]
+    chunk = _entry("energy", arch, "chunk")
     block = min(chunk["tile"], max(128, power_of_two(elements)))
     return EnergyTile(0, block, chunk["num_warps"] if block == chunk["tile"] else 4)
 
 
-def has_tf32(device: torch.device) -> bool:
+def has_tf32(arch: str) -> bool:
     """Whether Triton's tf32 products exist there: NVIDIA's from Ampere on. AMD's matrix cores take float32 itself."""
-    return not architecture(device).startswith("gfx")
+    return not arch.startswith("gfx")
 
 
 def _kind(dtype: torch.dtype) -> str:
@@ -90,23 +90,23 @@ def _kind(dtype: torch.dtype) -> str:
 
 
 @functools.cache
-def gram_programs(device: torch.device) -> int:
+def gram_programs(arch: str) -> int:
     """How many programs a Gram matrix of few tiles is cut into."""
-    return int(_section("pulling_away", device)["programs"])
+    return int(_entry("pulling_away", arch, "programs")["count"])
 
 
 @functools.cache
-def gram_tile(side: int, dtype: torch.dtype, device: torch.device) -> ProductTile:
+def gram_tile(side: int, dual: bool, dtype: torch.dtype, arch: str) -> ProductTile:
     """The square tile of a [side, side] Gram matrix."""
-    entry = _section("pulling_away", device)["gram"][_kind(dtype)]
+    entry = _entry("pulling_away", arch, "dual_gram" if dual else "gram")[_kind(dtype)]
     block = min(entry["block"], max(16, power_of_two(side)))
     return ProductTile(block, block, entry["block_k"], _warps(block * block, entry), entry["num_stages"])
 
 
 @functools.cache
-def product_tile(n: int, d: int, dual: bool, dtype: torch.dtype, device: torch.device) -> ProductTile:
+def product_tile(n: int, d: int, dual: bool, dtype: torch.dtype, arch: str) -> ProductTile:
     """The tile of the gradient [n, d]: (G - diag r) U, or dual U E."""
-    entry = _section("pulling_away", device)["dual_product" if dual else "product"][_kind(dtype)]
+    entry = _entry("pulling_away", arch, "dual_product" if dual else "product")[_kind(dtype)]
     rows = min(entry["block_rows"], max(16, power_of_two(n)))
     columns = min(entry["block_columns"], max(16, power_of_two(d)))
     return ProductTile(rows, columns, entry["block_k"], _warps(rows * columns, entry), entry["num_stages"])
