@@ -1,0 +1,131 @@
+"""Runs PTX, as Triton or nvcc made it, on the memory of CPU tensors, and reports what a GPU would not.
+
+    report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
+
+Not modelled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters, and the error of approximate instructions.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from .decode import Decoded, decode
+from .errors import (
+    DeviceAssert,
+    Divergence,
+    Endless,
+    Misaligned,
+    OutOfBounds,
+    Race,
+    SimulationError,
+    Uninitialised,
+    Unsupported,
+)
+from .formats import DTYPES
+from .granules import narrowest_accesses
+from .machine import Launch
+from .memory import GlobalMemory
+from .parser import Program, parse
+from .report import BufferTraffic, Report
+
+__all__ = [
+    "Argument",
+    "BufferTraffic",
+    "DeviceAssert",
+    "Divergence",
+    "Endless",
+    "Misaligned",
+    "OutOfBounds",
+    "Race",
+    "Report",
+    "SimulationError",
+    "Uninitialised",
+    "Unsupported",
+    "simulate",
+]
+
+Argument = torch.Tensor | int | float | bool | bytes | None
+
+
+@functools.lru_cache(maxsize=256)
+def _prepared(ptx: str, entry: str | None) -> tuple[Program, list[Decoded], tuple[int, int]]:
+    program = parse(ptx, entry)
+    return program, decode(program), narrowest_accesses(program)
+
+
+def simulate(
+    ptx: str,
+    *,
+    grid: tuple[int, ...],
+    threads: int | tuple[int, ...],
+    arguments: Sequence[Argument],
+    shared_bytes: int = 0,
+    seed: int = 0,
+    ctas: Sequence[tuple[int, int, int]] | None = None,
+    entry: str | None = None,
+) -> Report:
+    """Run a kernel; what it stores is in the tensors afterwards.
+
+    arguments: in the order of the kernel's parameters. A tensor is a pointer to its first element, and the kernel may
+    touch what lies from there to the end of its last element, nothing else. None is a null pointer, an int for a
+    pointer a raw address, bytes a struct. Pointers missing at the end are null.
+    shared_bytes: of dynamic shared memory.
+    seed: of the order in which the CTAs run, one after another.
+    ctas: only these, each (x, y, z).
+    entry: the kernel's name, if the PTX has several.
+    """
+    program, code, (global_granule, shared_granule) = _prepared(ptx, entry)
+    sizes, block = _three(grid), _three((threads,) if isinstance(threads, int) else threads)
+    if int(np.prod(block)) % 32:
+        raise Unsupported(f"got {block} threads, expected a multiple of 32")
+    if program.threads is not None and int(np.prod(block)) > program.threads:
+        raise ValueError(f"got {block} threads, expected at most the kernel's {program.threads}")
+    tensors = {number: value for number, value in enumerate(arguments) if isinstance(value, torch.Tensor)}
+    memory = GlobalMemory(tensors, bytes(program.constant_bytes), global_granule)
+    parameters = _parameters(program, arguments, memory)
+    launch = Launch(
+        program, code, sizes, block, parameters, memory, program.shared_bytes + shared_bytes, shared_granule
+    )
+    order = list(ctas) if ctas is not None else list(itertools.product(*map(range, sizes)))
+    random.Random(seed).shuffle(order)
+    report = launch.run(order)
+    return replace(report, buffers={number: memory.regions[number + 1].traffic for number in tensors})
+
+
+def _three(sizes: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = (*sizes, 1, 1)[:3]
+    return x, y, z
+
+
+def _parameters(program: Program, arguments: Sequence[Argument], memory: GlobalMemory) -> dict[str, np.ndarray]:
+    """Every parameter's bytes."""
+    missing = program.parameters[len(arguments) :]
+    if len(arguments) > len(program.parameters) or any(parameter.kind not in ("u64", "b64") for parameter in missing):
+        raise TypeError(f"got {len(arguments)} arguments, expected {len(program.parameters)} for {program.name}")
+    values: dict[str, np.ndarray] = {}
+    padded = [*arguments, *[None] * len(missing)]
+    for number, (parameter, argument) in enumerate(zip(program.parameters, padded, strict=True)):
+        if parameter.kind == "bytes":
+            if not isinstance(argument, bytes) or len(argument) != parameter.size:
+                raise TypeError(f"argument {number}: got {argument!r}, expected {parameter.size} bytes")
+            values[parameter.name] = np.frombuffer(argument, np.uint8)
+            continue
+        if isinstance(argument, torch.Tensor):
+            argument = memory.regions[number + 1].base
+        dtype = DTYPES[parameter.kind]
+        if dtype.kind == "f":
+            value = np.array([argument], dtype)
+        elif isinstance(argument, float):
+            raise TypeError(f"argument {number}: got {argument!r}, expected a {parameter.kind}")
+        else:
+            bits = int(argument or 0) & (1 << 8 * dtype.itemsize) - 1
+            value = np.array([bits], f"u{dtype.itemsize}")
+        values[parameter.name] = value.view(np.uint8)
+    return values

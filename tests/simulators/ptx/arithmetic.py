@@ -1,0 +1,218 @@
+"""Instructions that compute a value from values: opcode -> (function of numpy arrays, operand types, result type)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+
+from .conversions import convert
+from .errors import Unsupported
+from .formats import DTYPES, FLOATS, Array, from_bfloat16, to_bfloat16, to_float16
+from .integers import INTEGER, shift_left, shift_right
+from .parser import Instruction
+
+Compute = Callable[..., Array]
+Recipe = tuple[Compute, tuple[str, ...], str]
+
+
+def flushed(values: Array) -> Array:
+    """float32 with subnormals as zeros of their sign."""
+    return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), values), values)
+
+
+def _widen(kind: str) -> Callable[[Array], Array]:
+    """Bits as an instruction of `kind` reads them -> the floats to compute with."""
+    if kind == "bf16":
+        return from_bfloat16
+    if kind == "f16":
+        return lambda values: values.astype(np.float32)
+    return lambda values: values
+
+
+def _narrow(kind: str) -> Callable[[Array], Array]:
+    if kind == "bf16":
+        return to_bfloat16
+    if kind == "f16":
+        return to_float16
+    dtype = DTYPES[kind]
+    return lambda values: values.astype(dtype, copy=False)
+
+
+def _on_floats(compute: Compute, kind: str, modifiers: tuple[str, ...]) -> Compute:
+    """`compute` for float32 or float64 arrays -> the same for `kind`, rounded once at the end.
+
+    Sums, products, quotients and roots of 16-bit floats may round to float32 on the way, as 24 bits are more than
+    twice 11.
+    """
+    if kind in ("f16x2", "bf16x2"):
+        one = _on_floats(compute, kind[:-2], modifiers)
+        half = DTYPES[kind[:-2]]
+        return lambda *values: one(*[value.view(half) for value in values]).view(np.uint32)
+    if kind == "f32x2":
+        return lambda *values: compute(*[value.view(np.float32) for value in values]).astype(np.float32).view(np.uint64)
+    if kind == "f32" and not {"ftz", "sat", "relu"} & set(modifiers):
+        return compute
+    widen, narrow = _widen(kind), _narrow(kind)
+
+    def rounded(*values: Array) -> Array:
+        wide = [widen(value) for value in values]
+        if "ftz" in modifiers and kind == "f32":
+            wide = [flushed(value) for value in wide]
+        result = compute(*wide)
+        if "sat" in modifiers:
+            result = np.clip(np.nan_to_num(result, nan=0.0), 0, 1)
+        if "relu" in modifiers:
+            result = np.maximum(result, 0)
+        narrowed = narrow(result)
+        return flushed(narrowed) if "ftz" in modifiers and kind == "f32" else narrowed
+
+    return rounded
+
+
+def _fma(a: Array, b: Array, c: Array) -> Array:
+    """With one rounding for float32 and below: the product is exact in float64. float64 is computed in long double."""
+    if a.dtype == np.float64 or b.dtype == np.float64:
+        return (a.astype(np.longdouble) * b + c).astype(np.float64)
+    return (a.astype(np.float64) * b + c).astype(np.float32)
+
+
+def _fma_half(a: Array, b: Array, c: Array) -> Array:
+    """For 16-bit floats the sum stays in float64: rounding it to float32 first would round twice."""
+    return a.astype(np.float64) * b + c
+
+
+# By whether a NaN operand gives NaN, or the other operand.
+_EXTREMES: dict[tuple[str, bool], Compute] = {
+    ("min", True): np.minimum,
+    ("min", False): np.fmin,
+    ("max", True): np.maximum,
+    ("max", False): np.fmax,
+}
+
+
+_FLOATING: dict[str, Compute] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "abs": np.abs,
+    "neg": lambda a: -a,
+    "copysign": lambda a, b: np.copysign(b, a),
+    "sqrt": np.sqrt,
+}
+# Computed in float64 and rounded: more exact than the hardware's tables.
+_BY_FLOAT64: dict[str, Compute] = {
+    "rcp": lambda a: 1 / a,
+    "rsqrt": lambda a: 1 / np.sqrt(a),
+    "ex2": np.exp2,
+    "lg2": np.log2,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+}
+
+
+def _floating(instruction: Instruction) -> Recipe | None:
+    opcode, kind, modifiers = instruction.opcode, instruction.kind, instruction.modifiers
+    if {"rz", "rm", "rp"} & set(modifiers):
+        raise Unsupported(f"rounding of {instruction.text}")
+    arity = len(instruction.operands) - 1
+    if opcode in _FLOATING:
+        compute = _FLOATING[opcode]
+    elif opcode in _BY_FLOAT64:
+        wide = _BY_FLOAT64[opcode]
+
+        def compute(a: Array) -> Array:
+            return wide(a.astype(np.float64)).astype(a.dtype)
+
+    elif opcode in ("fma", "mad"):
+        compute = _fma if kind in ("f32", "f64", "f32x2") else _fma_half
+    elif opcode in ("min", "max"):
+        extreme = _EXTREMES[opcode, "NaN" in modifiers]
+
+        def compute(*values: Array) -> Array:
+            return reduce(extreme, values)
+
+    else:
+        return None
+    return _on_floats(compute, kind, modifiers), (kind,) * arity, kind
+
+
+_COMPARISONS: dict[str, Compute] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lo": np.less,
+    "ls": np.less_equal,
+    "hi": np.greater,
+    "hs": np.greater_equal,
+}
+
+
+def comparison(name: str, kind: str) -> Compute:
+    """The comparison of setp and set: those of floats with a trailing u also hold when an operand is NaN."""
+    if kind not in FLOATS:
+        return _COMPARISONS[name]
+    widen = _widen(kind)
+    if name in ("num", "nan"):
+        wanted = name == "nan"
+        return lambda a, b: (np.isnan(widen(a)) | np.isnan(widen(b))) == wanted
+    unordered = len(name) == 3
+    compare = _COMPARISONS[name[:2]]
+    if name == "ne" or (unordered and name != "neu"):
+        # ne holds for no NaN, ltu and the like for every one.
+        def with_nan(a: Array, b: Array) -> Array:
+            a, b = widen(a), widen(b)
+            nan = np.isnan(a) | np.isnan(b)
+            return compare(a, b) | nan if unordered else compare(a, b) & ~nan
+
+        return with_nan
+    return lambda a, b: compare(widen(a), widen(b))
+
+
+def _logic(compute: Compute) -> Callable[[Instruction], Recipe]:
+    return lambda instruction: (compute, (instruction.kind,) * (len(instruction.operands) - 1), instruction.kind)
+
+
+def _select(instruction: Instruction) -> Recipe:
+    kind = instruction.kind
+    return lambda a, b, chosen: np.where(chosen, a, b), (kind, kind, "pred"), kind
+
+
+def _shift(compute: Compute) -> Callable[[Instruction], Recipe]:
+    return lambda instruction: (compute, (instruction.kind, "u32"), instruction.kind)
+
+
+def _conversion(instruction: Instruction) -> Recipe:
+    types = [modifier for modifier in instruction.modifiers if modifier in DTYPES]
+    if len(types) != 2:
+        raise Unsupported(instruction.text)
+    result, source = types
+    return convert(result, source, instruction.modifiers), (source,) * (len(instruction.operands) - 1), result
+
+
+_OTHERS: dict[str, Callable[[Instruction], Recipe]] = {
+    "and": _logic(np.bitwise_and),
+    "or": _logic(np.bitwise_or),
+    "xor": _logic(np.bitwise_xor),
+    "not": _logic(np.invert),
+    "shl": _shift(shift_left),
+    "shr": _shift(shift_right),
+    "selp": _select,
+    "cvt": _conversion,
+}
+
+
+def recipe(instruction: Instruction) -> Recipe | None:
+    """None if the instruction is not one that only computes."""
+    if instruction.opcode in _OTHERS:
+        return _OTHERS[instruction.opcode](instruction)
+    if instruction.kind in (*FLOATS, "f16x2", "bf16x2", "f32x2"):
+        return _floating(instruction)
+    build = INTEGER.get(instruction.opcode)
+    return build(instruction) if build else None

@@ -1,0 +1,188 @@
+"""atom, red, fences, and loads and stores that order or synchronise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .errors import Unsupported
+from .formats import DTYPES, Array, from_bfloat16, size_of, to_bfloat16
+from .operands import Mask, address, elements, reader, writer
+from .parser import Instruction, Program
+
+if TYPE_CHECKING:
+    from .machine import Cta
+
+_OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "add": lambda old, value: old + value,
+    "min": min,
+    "max": max,
+    "exch": lambda old, value: value,
+    "and": lambda old, value: old & value,
+    "or": lambda old, value: old | value,
+    "xor": lambda old, value: old ^ value,
+    "inc": lambda old, value: old * 0 if old >= value else old + old.dtype.type(1),
+    "dec": lambda old, value: value if old == 0 or old > value else old - old.dtype.type(1),
+}
+
+
+class Ordering(NamedTuple):
+    acquires: bool
+    releases: bool
+    across_ctas: bool
+
+
+def ordering(instruction: Instruction) -> Ordering | None:
+    """None for a load or store that is weak, as most are."""
+    modifiers = set(instruction.modifiers)
+    if not modifiers & {"relaxed", "acquire", "release", "acq_rel", "volatile", "sc"} and instruction.opcode in (
+        "ld",
+        "st",
+    ):
+        return None
+    both = bool(modifiers & {"acq_rel", "sc"})
+    return Ordering(both or "acquire" in modifiers, both or "release" in modifiers, "cta" not in modifiers)
+
+
+def _synchronise(cta: Cta, addresses: Array, lanes: Array | None, order: Ordering, writes: bool, reads: bool) -> None:
+    """What each thread learns from, and leaves at, the address of a strong access."""
+    if not order.across_ctas:
+        return
+    released = cta.launch.released
+    for position, place in enumerate(addresses.tolist()):
+        thread = cta.order.first_thread + cta.thread_of(position, lanes)
+        there = released.get(cta.memory.real_address(place))
+        if reads and there is not None:
+            if order.acquires:
+                cta.order.acquire(thread, there)
+            else:
+                seen = cta.order.to_acquire.get(thread)
+                cta.order.to_acquire[thread] = seen.merged(there) if seen else there
+        if not writes:
+            continue
+        mine = cta.order.past_of(thread, cta.now) if order.releases else cta.order.to_release.get(thread)
+        # A read-modify-write carries on what was released before it; a plain store ends it.
+        kept = there if reads else None
+        left = mine.merged(kept) if mine and kept else mine or kept
+        if left is None:
+            released.pop(cta.memory.real_address(place), None)
+        else:
+            released[cta.memory.real_address(place)] = left
+
+
+def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
+    """Of the GPU or the system: earlier relaxed reads then acquire, later relaxed writes release."""
+    if "cta" in instruction.modifiers or "proxy" in instruction.modifiers or "mbarrier_init" in instruction.modifiers:
+        return lambda cta, mask: None
+
+    def execute(cta: Cta, mask: Mask) -> None:
+        for thread in (cta.every if mask is None else np.flatnonzero(mask)) + cta.order.first_thread:
+            thread = int(thread)
+            if thread in cta.order.to_acquire:
+                cta.order.acquire(thread, cta.order.to_acquire[thread])
+            cta.order.to_release[thread] = cta.order.past_of(thread, cta.now)
+
+    return execute
+
+
+def strong_load(cta: Cta, addresses: Array, lanes: Array | None, bits: np.dtype, order: Ordering) -> Array:
+    """Like an atomic operation that changes nothing: it races with weak accesses only."""
+    values = cta.memory.update(cta, addresses, lanes, bits, lambda old, lane: old, "load")
+    _synchronise(cta, addresses, lanes, order, writes=False, reads=True)
+    return values
+
+
+def strong_store(cta: Cta, addresses: Array, lanes: Array | None, values: Array, order: Ordering) -> None:
+    cta.memory.update(cta, addresses, lanes, values.dtype, lambda old, lane: values[lane], "store")
+    _synchronise(cta, addresses, lanes, order, writes=True, reads=False)
+
+
+def atomic(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
+    write = writer(program, instruction.operands[0], instruction.kind)
+    update = _update(program, instruction, instruction.operands[1:])
+
+    def execute(cta: Cta, mask: Mask) -> None:
+        before, lanes = update(cta, mask)
+        if lanes is not None:
+            full = np.zeros(cta.threads, before.dtype)
+            full[lanes] = before
+            before = full
+        write(cta, before, mask)
+
+    return execute
+
+
+def reduction(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
+    updates = []
+    values = elements(instruction.operands[1])
+    for position, value in enumerate(values):
+        place = instruction.operands[0].strip()[1:-1]
+        offset = position * size_of(instruction.kind)
+        operands = (f"[{_shifted(place, offset)}]", value)
+        updates.append(_update(program, instruction, operands))
+
+    def execute(cta: Cta, mask: Mask) -> None:
+        for update in updates:
+            update(cta, mask)
+
+    return execute
+
+
+def _shifted(place: str, by: int) -> str:
+    base, _, offset = place.partition("+")
+    return f"{base.strip()}+{int(offset or '0', 0) + by}"
+
+
+def _update(program: Program, instruction: Instruction, operands: tuple[str, ...]) -> Callable:
+    """(cta, mask) -> the values before, of the threads that take part, and those threads."""
+    kind = instruction.kind
+    if operands[1].startswith("{"):
+        raise Unsupported(instruction.text)
+    name = next(modifier for modifier in instruction.modifiers if modifier in (*_OPERATIONS, "cas"))
+    locate = address(program, operands[0])
+    reads = [reader(program, operand, kind) for operand in operands[1:]]
+    order = ordering(instruction)
+    assert order is not None
+    shared = any(modifier.startswith("shared") for modifier in instruction.modifiers)
+    floating = kind in ("f16", "bf16", "f32", "f64", "f16x2", "bf16x2")
+    combine = _combination(name, kind)
+
+    def update(cta: Cta, mask: Mask) -> tuple[Array, Array | None]:
+        lanes = None if mask is None else np.flatnonzero(mask)
+        addresses = locate(cta) if lanes is None else locate(cta)[lanes]
+        values = [np.broadcast_to(read(cta), cta.threads) for read in reads]
+        if lanes is not None:
+            values = [value[lanes] for value in values]
+
+        def one(old: Any, lane: int) -> Any:
+            return combine(old, *[value[lane] for value in values])
+
+        if shared:
+            return cta.shared.update(cta, addresses, lanes, DTYPES[kind], one), lanes
+        what = "float atomic operation" if floating else "atomic operation"
+        before = cta.memory.update(cta, addresses, lanes, DTYPES[kind], one, what)
+        _synchronise(cta, addresses, lanes, order, writes=True, reads=True)
+        return before, lanes
+
+    return update
+
+
+def _combination(name: str, kind: str) -> Callable[..., Any]:
+    if name == "cas":
+        return lambda old, expected, value: value if old == expected else old
+    operation = _OPERATIONS[name]
+    if kind == "bf16":
+        return lambda old, value: to_bfloat16(np.asarray(operation(from_bfloat16(old), from_bfloat16(value))))
+    if kind in ("f16x2", "bf16x2"):
+        half, one = kind[:-2], _combination(name, kind[:-2])
+
+        def both(old: Any, value: Any) -> Any:
+            olds = np.array([old], np.uint32).view(DTYPES[half])
+            values = np.array([value], np.uint32).view(DTYPES[half])
+            parts = [one(olds[position], values[position]) for position in (0, 1)]
+            return np.array(parts, DTYPES[half]).view(np.uint32)[0]
+
+        return both
+    return operation

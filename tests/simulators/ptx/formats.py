@@ -1,0 +1,98 @@
+"""Number formats of PTX as numpy sees them. Registers hold bits; bfloat16 has no numpy type and travels as uint16."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+DTYPES: dict[str, np.dtype] = {
+    name: np.dtype(kind)
+    for name, kind in {
+        "u8": np.uint8,
+        "s8": np.int8,
+        "b8": np.uint8,
+        "u16": np.uint16,
+        "s16": np.int16,
+        "b16": np.uint16,
+        "f16": np.float16,
+        "bf16": np.uint16,
+        "u32": np.uint32,
+        "s32": np.int32,
+        "b32": np.uint32,
+        "f32": np.float32,
+        "f16x2": np.uint32,
+        "bf16x2": np.uint32,
+        "tf32": np.uint32,
+        "u64": np.uint64,
+        "s64": np.int64,
+        "b64": np.uint64,
+        "f64": np.float64,
+        "f32x2": np.uint64,
+        "pred": np.bool_,
+    }.items()
+}
+UNSIGNED = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64)}
+SIGNED = {1: np.dtype(np.int8), 2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+FLOATS = ("f16", "bf16", "f32", "f64")
+
+# Every 16-bit half is a NaN of float16 and of bfloat16, the whole one of float32 and float64, and as an address or an
+# index it is far out of bounds: what is computed from a register nobody wrote shows.
+POISON = 0x7FFF7FFF7FFF7FFF
+
+
+def size_of(kind: str) -> int:
+    return DTYPES[kind].itemsize
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """uint16 bits -> float32."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def to_odd(wide: Array) -> Array:
+    """float64 -> float32, inexact results rounded to the neighbour whose last bit is set.
+
+    A second rounding, to a format at least two bits shorter, then gives what one rounding would have given.
+    """
+    nearest = wide.astype(np.float32)
+    bits = nearest.view(np.uint32)
+    too_far = np.abs(nearest.astype(np.float64)) > np.abs(wide)
+    inexact = nearest.astype(np.float64) != wide
+    odd = (bits - too_far.astype(np.uint32)) | np.uint32(1)
+    return np.where(inexact & ~np.isnan(wide), odd, bits).view(np.float32)
+
+
+def to_bfloat16(values: Array, rounding: str = "rn") -> Array:
+    """float32 or float64 -> uint16 bits, rounded to nearest even ("rn") or towards zero ("rz")."""
+    if values.dtype == np.float64:
+        values = to_odd(values)
+    values = np.asarray(values, np.float32)
+    bits = values.view(np.uint32)
+    if rounding == "rn":
+        rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
+    else:
+        rounded = bits >> np.uint32(16)
+    return np.where(np.isnan(values), np.uint16(0x7FFF), rounded.astype(np.uint16))
+
+
+def to_float16(values: Array, rounding: str = "rn") -> Array:
+    """float32 or float64 -> float16."""
+    nearest = values.astype(np.float16)
+    if rounding == "rn":
+        return nearest
+    too_far = np.abs(nearest.astype(np.float64)) > np.abs(values.astype(np.float64))
+    return np.where(too_far, (nearest.view(np.uint16) - np.uint16(1)).view(np.float16), nearest)
+
+
+def to_tf32(values: Array, rounding: str = "rna") -> Array:
+    """float32 -> uint32 bits of the 19-bit format: to nearest, ties away ("rna") or to even ("rn"), or cut off."""
+    bits = np.asarray(values).view(np.uint32)
+    if rounding == "rna":
+        rounded = bits + np.uint32(0x1000)
+    elif rounding == "rn":
+        rounded = bits + (np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1)))
+    else:
+        rounded = bits
+    return np.where(np.isfinite(values), rounded, bits) & np.uint32(0xFFFFE000)

@@ -1,0 +1,138 @@
+"""What is in the past of a running CTA's threads, and the races that follow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .formats import Array
+from .races import NEVER_ORDERED, History, Knowledge
+
+
+class Conflict(NamedTuple):
+    granule: int
+    thread: int
+    earlier_thread: int
+    in_flight: bool
+    earlier: str  # "written" or "read"
+
+
+class Order:
+    """The clocks of one CTA: when it began, its last barrier, the last of each warp, and what its threads acquired.
+
+    Threads are numbered over the launch, `first_thread` being the CTA's thread 0.
+    """
+
+    def __init__(self, position: int, threads: int, ctas: int, now: int) -> None:
+        self.position = position  # in the order in which CTAs run
+        self.threads = threads
+        self.first_thread = position * threads
+        self.first_time = now
+        self.barrier_time = now
+        self.warp_times = np.full(threads // 32, now, np.int64)
+        self.knowledge = Knowledge(np.zeros(ctas, np.int64))  # of every thread
+        self.acquired: dict[int, Knowledge] = {}  # of a thread alone, until the next barrier
+        self.to_release: dict[int, Knowledge] = {}  # by a fence, for the next relaxed write of the thread
+        self.to_acquire: dict[int, Knowledge] = {}  # by a relaxed read, for the next fence of the thread
+
+    def barrier(self, now: int) -> None:
+        self.barrier_time = now
+        for knowledge in self.acquired.values():
+            self.knowledge = self.knowledge.merged(knowledge)
+        self.acquired.clear()
+
+    def warp_barrier(self, warp: int, now: int) -> None:
+        self.warp_times[warp] = now
+        lanes = range(self.first_thread + 32 * warp, self.first_thread + 32 * warp + 32)
+        for knowledge in [self.acquired[thread] for thread in lanes if thread in self.acquired]:
+            for thread in lanes:
+                self.acquire(thread, knowledge)
+
+    def acquire(self, thread: int, knowledge: Knowledge) -> None:
+        mine = self.acquired.get(thread)
+        self.acquired[thread] = mine.merged(knowledge) if mine else knowledge
+
+    def past_of(self, thread: int, now: int) -> Knowledge:
+        """What a release by the thread makes known: what its CTA did before the last barrier, its warp before theirs,
+        itself until now, and what it acquired."""
+        bounds = self.knowledge.bounds.copy()
+        bounds[self.position] = self.barrier_time
+        warp = (thread - self.first_thread) // 32
+        lane = self.first_thread + 32 * warp
+        own = {(lane, lane + 31, int(self.warp_times[warp])), (thread, thread, now + 1)}
+        past = Knowledge(bounds, self.knowledge.single | own)
+        return past.merged(self.acquired[thread]) if thread in self.acquired else past
+
+    def read(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
+        conflict = self._against_writes(history, granules, me, atomics=True)
+        history.note_read(granules, me, now, self)
+        return conflict
+
+    def write(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
+        conflict = self._against_writes(history, granules, me, atomics=True)
+        conflict = conflict or self._against_reads(history, granules, me)
+        history.note_write(granules, me, now)
+        return conflict
+
+    def atomic(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
+        conflict = self._against_writes(history, granules, me, atomics=False)
+        conflict = conflict or self._against_reads(history, granules, me)
+        history.note_atomic(granules, me, now)
+        return conflict
+
+    def _against_writes(self, history: History, granules: Array, me: Array, atomics: bool) -> Conflict | None:
+        when = history.write_time[granules]
+        if when.any():
+            who = history.writer[granules]
+            bad = self.unordered(who, when, me)
+            if not atomics:
+                bad &= ~history.atomic[granules]
+            if bad.any():
+                return _first(bad, granules, me, who, when, "written")
+        return self._against_log(history, history.older_atomics, granules, me, "written") if atomics else None
+
+    def _against_reads(self, history: History, granules: Array, me: Array) -> Conflict | None:
+        when = history.read_time[granules]
+        if when.any():
+            who = history.reader[granules]
+            bad = self.unordered(who, when, me)
+            if bad.any():
+                return _first(bad, granules, me, who, when, "read")
+        return self._against_log(history, history.older_reads, granules, me, "read")
+
+    def _against_log(self, history: History, log, granules: Array, me: Array, earlier: str) -> Conflict | None:
+        found = history.older(log, granules)
+        if found is None or not len(found[0]):
+            return None
+        where, who, when = found
+        order = np.argsort(granules, kind="stable")
+        mine = me[order[np.searchsorted(granules[order], where)]]
+        bad = self.unordered(who, when, mine)
+        return _first(bad, where, mine, who, when, earlier) if bad.any() else None
+
+    def unordered(self, who: Array, when: Array, me: Array) -> Array:
+        """Which earlier accesses (of threads `who` at times `when`) are not in the past of the threads `me`."""
+        bad = when >= self.barrier_time
+        if bad.any():
+            warp = who >> 5
+            apart = (warp != me >> 5) | (when >= self.warp_times[(me - self.first_thread) >> 5])
+            bad &= (who != me) & apart | (when == NEVER_ORDERED)
+        foreign = (when > 0) & (when < self.first_time)
+        if foreign.any():
+            bad |= foreign & ~self._known(who, when, me, foreign)
+        return bad
+
+    def _known(self, who: Array, when: Array, me: Array, foreign: Array) -> Array:
+        ctas = np.where(foreign, who // self.threads, 0)
+        known = self.knowledge.covers(ctas, who, when)
+        for thread, knowledge in self.acquired.items():
+            mine = foreign & ~known & (me == thread)
+            if mine.any():
+                known |= mine & knowledge.covers(ctas, who, when)
+        return known
+
+
+def _first(bad: Array, granules: Array, me: Array, who: Array, when: Array, earlier: str) -> Conflict:
+    at = int(np.flatnonzero(bad)[0])
+    return Conflict(int(granules[at]), int(me[at]), int(who[at]), int(when[at]) == NEVER_ORDERED, earlier)

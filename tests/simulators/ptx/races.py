@@ -1,0 +1,123 @@
+"""Who touched a byte last, and whether something orders that before now.
+
+Time is one counter of executed instructions over the whole launch (CTAs run one after another), so that the time of an
+access also tells its CTA. What orders an earlier access before a later one:
+- both of one thread, or of one warp;
+- a barrier of the CTA in between;
+- across CTAs, a release by a thread that the earlier access is ordered before, and an acquire of what it released by a
+  thread that is ordered before the later access. That is what `Knowledge` keeps: the accesses known to be in the past.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .formats import Array
+
+if TYPE_CHECKING:
+    from .ordering import Order
+
+NEVER_ORDERED = 2**31 - 1  # the time of a write that is still in flight
+
+
+@dataclass
+class Knowledge:
+    """Accesses of other CTAs that are in the past of whoever holds this.
+
+    bounds[p]: every access of the CTA that ran p-th, made before this time. `single` adds threads that knew more of
+    themselves than of their CTA: (first thread, last thread, time). Threads are numbered over the whole launch.
+    """
+
+    bounds: Array
+    single: frozenset[tuple[int, int, int]] = frozenset()
+
+    def merged(self, other: Knowledge) -> Knowledge:
+        return Knowledge(np.maximum(self.bounds, other.bounds), self.single | other.single)
+
+    def covers(self, ctas: Array, threads: Array, times: Array) -> Array:
+        known = times < self.bounds[ctas]
+        if not known.all():
+            for first, last, bound in self.single:
+                known |= (threads >= first) & (threads <= last) & (times < bound)
+        return known
+
+
+@dataclass
+class _Log:
+    """Accesses that `History` has no room for any more."""
+
+    granules: list[Array] = field(default_factory=list)
+    threads: list[Array] = field(default_factory=list)
+    times: list[Array] = field(default_factory=list)
+
+    def add(self, granules: Array, threads: Array, times: Array) -> None:
+        self.granules.append(granules)
+        self.threads.append(threads)
+        self.times.append(times)
+
+    def joined(self) -> tuple[Array, Array, Array]:
+        for parts in (self.granules, self.threads, self.times):
+            parts[:] = [np.concatenate(parts)]
+        return self.granules[0], self.threads[0], self.times[0]
+
+
+class History:
+    """The last accesses to every granule of a piece of memory, granules being the narrowest access of the kernel."""
+
+    def __init__(self, granules: int) -> None:
+        # Zeroed pages cost nothing until they are touched. Time 0 is "never".
+        self.write_time = np.zeros(granules, np.int32)
+        self.writer = np.zeros(granules, np.int32)
+        self.atomic = np.zeros(granules, bool)  # the last write was an atomic operation
+        self.read_time = np.zeros(granules, np.int32)
+        self.reader = np.zeros(granules, np.int32)
+        self.older_reads = _Log()
+        self.older_atomics = _Log()
+        self._mark = np.zeros(granules, bool)
+
+    def older(self, log: _Log, granules: Array) -> tuple[Array, Array, Array] | None:
+        """What of the log touches the granules: where, who, when."""
+        if not log.granules:
+            return None
+        where, who, when = log.joined()
+        self._mark[granules] = True
+        hit = self._mark[where]
+        self._mark[granules] = False
+        return where[hit], who[hit], when[hit]
+
+    def note_read(self, granules: Array, me: Array, now: int, order: Order) -> None:
+        when = self.read_time[granules]
+        if when.any():
+            # A barrier of the own CTA orders an older read before whatever is ordered after this one.
+            kept = (when > 0) & ((when >= order.barrier_time) | (when < order.first_time))
+            kept &= self.reader[granules] != me
+            if kept.any():
+                self.older_reads.add(granules[kept], self.reader[granules[kept]], when[kept])
+        self.read_time[granules] = now
+        self.reader[granules] = me
+        lost = self.reader[granules] != me  # several lanes of one instruction read the same granule
+        if lost.any():
+            self.older_reads.add(granules[lost], me[lost], np.full(int(lost.sum()), now, np.int32))
+
+    def note_write(self, granules: Array, me: Array, now: int) -> None:
+        self.write_time[granules] = now
+        self.writer[granules] = me
+        self.atomic[granules] = False
+
+    def note_atomic(self, granules: Array, me: Array, now: int) -> None:
+        who, when = self.writer[granules], self.write_time[granules]
+        kept = (when > 0) & self.atomic[granules] & (who != me)
+        if kept.any():
+            self.older_atomics.add(granules[kept], who[kept], when[kept])
+        self.note_write(granules, me, now)
+        self.atomic[granules] = True
+
+    def forget_logs(self) -> None:
+        """Before a barrier of the only CTA that can reach this memory: all is ordered."""
+        if self.older_reads.granules:
+            self.older_reads = _Log()
+        if self.older_atomics.granules:
+            self.older_atomics = _Log()

@@ -1,0 +1,50 @@
+"""What a launch did, counted as its lanes asked for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class BufferTraffic:
+    """Global memory traffic of one argument."""
+
+    bytes_read: int = 0
+    bytes_written: int = 0
+    sectors_read: int = 0  # of 32 bytes, each counted once for a warp's access
+    sectors_written: int = 0
+    loads: Counter[int] = field(default_factory=Counter)  # bits of a lane's access -> how many lanes
+    stores: Counter[int] = field(default_factory=Counter)
+    integer_atomics: int = 0
+    float_atomics: int = 0
+
+
+@dataclass
+class Report:
+    """Of the CTAs that were run."""
+
+    buffers: dict[int, BufferTraffic] = field(default_factory=dict)  # by the number of the argument
+    ctas: int = 0
+    instructions: int = 0  # of warps
+    tensor_core_instructions: int = 0  # of warps
+    barriers: int = 0  # of CTAs
+    shared_wavefronts: int = 0
+    shared_accesses: int = 0  # wavefronts that a layout with no bank conflicts would take
+
+    @property
+    def bank_conflict_factor(self) -> float:
+        """1.0 without conflicts, up to 32."""
+        return self.shared_wavefronts / self.shared_accesses if self.shared_accesses else 1.0
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(traffic.bytes_read for traffic in self.buffers.values())
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(traffic.bytes_written for traffic in self.buffers.values())
+
+    @property
+    def float_atomics(self) -> int:
+        return sum(traffic.float_atomics for traffic in self.buffers.values())
