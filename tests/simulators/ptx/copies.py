@@ -41,7 +41,7 @@ def _issue(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], 
     def execute(cta: Cta, mask: Mask) -> None:
         targets, lanes = active_lanes(to(cta), mask)
         sources, _ = active_lanes(source(cta), mask)
-        values = np.zeros((len(targets), width // 4), bits)
+        values = np.zeros((len(targets), width // 4)[: 1 if width == 4 else 2], bits)
         wanted = np.full(len(targets), True)
         if size is not None:
             sizes, _ = active_lanes(np.broadcast_to(size(cta), cta.threads), mask)
@@ -50,8 +50,7 @@ def _issue(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], 
             wanted = sizes != 0
         if wanted.any():
             readers = cta.lanes_or_all(lanes)[wanted]
-            read = cta.memory.load(cta, sources[wanted], readers, bits, width // 4)
-            values[wanted] = read.reshape(len(readers), -1)
+            values[wanted] = cta.memory.load(cta, sources[wanted], readers, bits, width // 4)
         cta.shared.begin_copy(cta, targets, lanes, width)
         cta.copies.append((targets, lanes, values))
 

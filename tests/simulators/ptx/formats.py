@@ -46,6 +46,11 @@ def size_of(kind: str) -> int:
     return DTYPES[kind].itemsize
 
 
+def width_of(values: Array) -> int:
+    """Bytes of one lane's access: values are [lanes], or [lanes, elements of a vector]."""
+    return values.itemsize * (values.shape[1] if values.ndim == 2 else 1)
+
+
 def from_bfloat16(bits: Array) -> Array:
     """uint16 bits -> float32."""
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

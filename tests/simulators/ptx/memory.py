@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .errors import Misaligned, OutOfBounds, Race
-from .formats import Array
+from .formats import Array, width_of
 from .races import History
 from .report import BufferTraffic
 
@@ -198,7 +198,7 @@ class GlobalMemory:
         return elements[(addresses - start) // width]
 
     def store(self, cta: Cta, addresses: Array, lanes: Array | None, values: Array) -> None:
-        width = values.dtype.itemsize * (values.shape[1] if values.ndim == 2 else 1)
+        width = width_of(values)
         region = self.locate(cta, addresses, lanes, width, "store")
         if region.constant:
             cta.fail(OutOfBounds, "store to the kernel's constants", cta.thread_of(0, lanes))
@@ -211,7 +211,7 @@ class GlobalMemory:
         conflict = cta.order.write(region.history, granules, threads, cta.now)
         if conflict:
             self.race(cta, region, conflict, "store")
-        elements, start = region.view(values.dtype, values.shape[1] if values.ndim == 2 else 1)
+        elements, start = region.view(values.dtype, width // values.itemsize)
         index = (addresses - start) // width
         elements[index] = values
         differs = elements[index] != values

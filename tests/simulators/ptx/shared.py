@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import Misaligned, OutOfBounds, Race, Uninitialised
-from .formats import POISON, Array
+from .formats import POISON, Array, width_of
 from .races import NEVER_ORDERED, History
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class SharedMemory:
         return self.view(dtype, count)[addresses // width]
 
     def store(self, cta: Cta, addresses: Array, lanes: Array | None, values: Array) -> None:
-        count = values.shape[1] if values.ndim == 2 else 1
-        width = values.dtype.itemsize * count
+        width = width_of(values)
         self.check(cta, addresses, lanes, width, "store")
         self.count_wavefronts(cta, addresses, lanes, width)
         granules = self.granules(addresses, width)
@@ -93,9 +92,8 @@ class SharedMemory:
         self._put(cta, addresses, lanes, values)
 
     def _put(self, cta: Cta, addresses: Array, lanes: Array | None, values: Array) -> None:
-        count = values.shape[1] if values.ndim == 2 else 1
-        elements = self.view(values.dtype, count)
-        index = addresses // (values.dtype.itemsize * count)
+        elements = self.view(values.dtype, width_of(values) // values.itemsize)
+        index = addresses // width_of(values)
         elements[index] = values
         differs = elements[index] != values
         if differs.any():
@@ -116,7 +114,7 @@ class SharedMemory:
 
     def end_copy(self, cta: Cta, addresses: Array, lanes: Array | None, values: Array) -> None:
         """Its bytes are there, for the thread that issued it."""
-        granules = self.granules(addresses, values.dtype.itemsize * values.shape[1])
+        granules = self.granules(addresses, width_of(values))
         self.history.write_time[granules] = cta.now
         self._put(cta, addresses, lanes, values)
 
