@@ -51,6 +51,7 @@ class Artefact:
     shared: int  # bytes a block
     tensor_memory: int  # columns a block, on the Blackwell of data centres
     runtime_arguments: tuple[str, ...]
+    ttir: str  # Triton's own, before any target's lowering
     ptx: str
     amdgcn: str
     binary: bytes
@@ -120,6 +121,7 @@ def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artef
             shared=compiled.metadata.shared,
             tensor_memory=getattr(compiled.metadata, "tmem_size", None) or 0,
             runtime_arguments=special.runtime_arguments(),
+            ttir=compiled.asm["ttir"],
             ptx=compiled.asm.get("ptx", ""),
             amdgcn=compiled.asm.get("amdgcn", ""),
             binary=compiled.kernel,
