@@ -5,9 +5,12 @@ Nothing here is a time. Exact for one release of the compiler: two cold compiles
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from .compiled import Artefact
 
@@ -192,3 +195,51 @@ def _measure_amd(artefact: Artefact) -> Resources:
         instructions=names.total() - names["s_nop"],
         occupancy=occupancy(artefact.target, registers, artefact.shared, artefact.num_warps),
     )
+
+
+Budget = dict[str, float]
+
+_AT_MOST = (
+    *("registers", "stack", "spills", "shared", "scalar_loads", "scalar_stores"),
+    *("float_atomics", "instructions"),
+)
+_AT_LEAST = ("wide_loads", "wide_stores", "tensor_core", "occupancy")
+
+
+def violations(resources: Resources, budget: Mapping[str, float]) -> list[str]:
+    """What breaks the budget, one line each, and shared memory beyond the chip's, whatever the budget."""
+    unknown = set(budget) - {*_AT_MOST, *_AT_LEAST}
+    if unknown:
+        raise ValueError(f"no such budget: {', '.join(sorted(unknown))}")
+    found = []
+    limit = CHIPS[resources.target].shared_limit
+    if resources.shared > limit:
+        found.append(f"shared: got {resources.shared}, {resources.target} has {limit} for a block")
+    for key in (*_AT_MOST, *_AT_LEAST):
+        if key not in budget:
+            continue
+        got, expected = getattr(resources, key), budget[key]
+        if got > expected and key in _AT_MOST:
+            found.append(f"{key}: got {got:g}, expected at most {expected:g}")
+        if got < expected and key in _AT_LEAST:
+            found.append(f"{key}: got {got:g}, expected at least {expected:g}")
+    return found
+
+
+def budget_of(resources: Resources) -> Budget:
+    """A budget that these resources just meet. Any edit changes the number of instructions, so it may grow by a tenth."""
+    budget: Budget = {key: getattr(resources, key) for key in (*_AT_MOST, *_AT_LEAST)}
+    budget["instructions"] = resources.instructions * 11 // 10
+    return budget
+
+
+def read_budgets(path: Path) -> dict[str, Budget]:
+    """Budgets by the name under which `write_budgets` put them down."""
+    budgets: dict[str, Budget] = json.loads(path.read_text())
+    return budgets
+
+
+def write_budgets(path: Path, budgets: Mapping[str, Mapping[str, float]]) -> None:
+    """One line a budget, everything in order, so that a change shows as the lines that changed."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(budgets[name], sort_keys=True)}" for name in sorted(budgets)]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
