@@ -152,7 +152,7 @@ def _update(program: Program, instruction: Instruction, operands: tuple[str, ...
     def update(cta: Cta, mask: Mask) -> tuple[Array, Array | None]:
         lanes = None if mask is None else np.flatnonzero(mask)
         addresses = locate(cta) if lanes is None else locate(cta)[lanes]
-        values = [np.broadcast_to(read(cta), cta.threads) for read in reads]
+        values = [cta.full(read(cta)) for read in reads]
         if lanes is not None:
             values = [value[lanes] for value in values]
 

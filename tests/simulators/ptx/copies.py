@@ -44,7 +44,7 @@ def _issue(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], 
         values = np.zeros((len(targets), width // 4)[: 1 if width == 4 else 2], bits)
         wanted = np.full(len(targets), True)
         if size is not None:
-            sizes, _ = active_lanes(np.broadcast_to(size(cta), cta.threads), mask)
+            sizes, _ = active_lanes(cta.full(size(cta)), mask)
             if not ((sizes == 0) | (sizes == width)).all():
                 cta.fail(Unsupported, "cp.async of a part of its bytes", None)
             wanted = sizes != 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import atomics, copies, loads, tensor_cores, warps
+from . import atomics, copies, loads, matrices, tensor_cores, warps
 from .arithmetic import comparison, recipe
 from .errors import DeviceAssert, Unsupported
 from .formats import UNSIGNED, size_of
@@ -126,7 +126,7 @@ def _move(program: Program, instruction: Instruction) -> Execute:
         writes = [writer(program, each, f"u{8 * part.itemsize}") for each in parts]
 
         def unpack(cta: Cta, mask: Mask) -> None:
-            columns = np.broadcast_to(read(cta), cta.threads).copy().view(part).reshape(cta.threads, len(writes))
+            columns = cta.full(read(cta)).copy().view(part).reshape(cta.threads, len(writes))
             for column, write in enumerate(writes):
                 write(cta, columns[:, column].copy(), mask)
 
@@ -221,6 +221,6 @@ _SPECIAL: dict[str, Callable[[Program, Instruction], Execute]] = {
     "activemask": warps.active_mask,
     "elect": warps.elect,
     "mma": tensor_cores.multiply_accumulate,
-    "ldmatrix": tensor_cores.load_matrix,
-    "stmatrix": tensor_cores.store_matrix,
+    "ldmatrix": matrices.load_matrix,
+    "stmatrix": matrices.store_matrix,
 }

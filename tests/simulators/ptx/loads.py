@@ -176,6 +176,6 @@ def _store_call_argument(instruction: Instruction, reads: list) -> Callable[[Cta
     name = instruction.operands[0].strip("[] ").partition("+")[0].strip()
 
     def execute(cta: Cta, mask: Mask) -> None:
-        cta.call_arguments[name] = np.broadcast_to(reads[0](cta), cta.threads)
+        cta.call_arguments[name] = cta.full(reads[0](cta))
 
     return execute

@@ -129,6 +129,10 @@ class Cta:
         numbers = self.numbers if lanes is None else self.numbers[lanes]
         return numbers if times == 1 else np.repeat(numbers, times)
 
+    def full(self, value: Array) -> Array:
+        """An operand for every thread: immediate ones are numpy scalars."""
+        return np.full(self.threads, value) if value.ndim == 0 else value
+
     def run(self) -> None:
         """Of the groups of threads that stand at different instructions the one furthest behind runs, so that threads
         which part at a branch meet again where its arms do."""

@@ -119,8 +119,7 @@ def writer(program: Program, operand: str, kind: str) -> Writer:
 
 def _bits_writer(index: int, bits: np.dtype) -> Writer:
     def put(cta: Cta, value: Array, mask: Mask) -> None:
-        if value.ndim == 0:
-            value = np.full(cta.threads, value)
+        value = cta.full(value)
         if mask is None:
             cta.registers[index] = value
         else:

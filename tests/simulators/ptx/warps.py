@@ -24,7 +24,7 @@ def _check_members(cta: Cta, members: Array, mask: Mask) -> None:
     if mask is None and members.ndim == 0 and members == 0xFFFFFFFF:
         return
     here = np.full(cta.threads, True) if mask is None else mask
-    named = (np.broadcast_to(members, cta.threads)[:, None] & _BITS) != 0  # [thread, lane of its warp]
+    named = (cta.full(members)[:, None] & _BITS) != 0  # [thread, lane of its warp]
     warps = here.reshape(-1, 32)
     missing = here & (named & ~np.repeat(warps, 32, axis=0)).any(1)
     if missing.any():
@@ -68,9 +68,9 @@ def shuffle(program: Program, instruction: Instruction) -> Execute:
         source = (cta.every & ~31) | lane
         if mask is not None and (mask & ~mask[source]).any():
             cta.fail(Divergence, "reads a lane that is not there", int(np.flatnonzero(mask & ~mask[source])[0]))
-        write(cta, np.broadcast_to(value(cta), cta.threads)[source], mask)
+        write(cta, cta.full(value(cta))[source], mask)
         if write_inside is not None:
-            write_inside(cta, np.broadcast_to(inside, cta.threads), mask)
+            write_inside(cta, cta.full(inside), mask)
 
     return execute
 
@@ -123,7 +123,7 @@ def reduce_warp(program: Program, instruction: Instruction) -> Execute:
     def execute(cta: Cta, mask: Mask) -> None:
         _check_members(cta, members(cta), mask)
         here = np.full(cta.threads, True) if mask is None else mask
-        result = np.broadcast_to(value(cta), cta.threads).copy()
+        result = cta.full(value(cta)).copy()
         for warp in np.unique(cta.warps[here]):
             lanes = here & (cta.warps == warp)
             result[lanes] = operation.reduce(result[lanes])
