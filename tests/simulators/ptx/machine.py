@@ -17,7 +17,7 @@ from .races import Knowledge
 from .report import Report
 from .shared import SharedMemory
 
-_INSTRUCTION_LIMIT = 20_000_000  # of one CTA; the longest kernels that we run take some 100,000
+_INSTRUCTION_LIMIT = 1_000_000  # between two branches that part a group; the longest kernels of ours take 16,000 in all
 
 
 class Launch:
@@ -150,6 +150,10 @@ class Cta:
         if len(waiting) > 1:
             lines = sorted(self.launch.code[at].instruction.line for at in waiting)
             self.fail(Divergence, f"threads wait at different barriers, PTX lines {lines}", None)
+        if not self.alive.all():
+            self.current = self.launch.code[next(iter(waiting))]
+            ended = np.flatnonzero(~self.alive)
+            self.fail(Divergence, f"a barrier that {len(ended)} threads don't reach, having ended", int(ended[0]))
         self.now += 1
         self.order.barrier(self.now)
         self.shared.history.forget_logs()

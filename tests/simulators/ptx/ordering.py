@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .formats import Array
-from .races import NEVER_ORDERED, History, Knowledge
+from .races import ACROSS_CTAS, NEVER_ORDERED, NOT_ATOMIC, History, Knowledge, Log
 
 
 class Conflict(NamedTuple):
@@ -65,32 +65,41 @@ class Order:
         return past.merged(self.acquired[thread]) if thread in self.acquired else past
 
     def read(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
-        conflict = self._against_writes(history, granules, me, atomics=True)
+        conflict = self._against_writes(history, granules, me)
         history.note_read(granules, me, now, self)
         return conflict
 
     def write(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
-        conflict = self._against_writes(history, granules, me, atomics=True)
+        conflict = self._against_writes(history, granules, me)
         conflict = conflict or self._against_reads(history, granules, me)
         history.note_write(granules, me, now)
         return conflict
 
-    def atomic(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
-        conflict = self._against_writes(history, granules, me, atomics=False)
+    def atomic(
+        self, history: History, granules: Array, me: Array, now: int, scope: int = ACROSS_CTAS
+    ) -> Conflict | None:
+        conflict = self._against_writes(history, granules, me, scope)
         conflict = conflict or self._against_reads(history, granules, me)
-        history.note_atomic(granules, me, now)
+        history.note_atomic(granules, me, now, scope)
         return conflict
 
-    def _against_writes(self, history: History, granules: Array, me: Array, atomics: bool) -> Conflict | None:
+    def _against_writes(self, history: History, granules: Array, me: Array, scope: int = NOT_ATOMIC) -> Conflict | None:
+        """Atomic operations don't race with each other as far as the scopes of both reach."""
         when = history.write_time[granules]
         if when.any():
             who = history.writer[granules]
             bad = self.unordered(who, when, me)
-            if not atomics:
-                bad &= ~history.atomic[granules]
+            if scope != NOT_ATOMIC:
+                earlier = history.atomic[granules]
+                in_reach = when >= self.first_time
+                if scope == ACROSS_CTAS:
+                    in_reach |= earlier == ACROSS_CTAS
+                bad &= (earlier == NOT_ATOMIC) | ~in_reach
             if bad.any():
                 return _first(bad, granules, me, who, when, "written")
-        return self._against_log(history, history.older_atomics, granules, me, "written") if atomics else None
+        if scope != NOT_ATOMIC:
+            return None
+        return self._against_log(history, history.older_atomics, granules, me, "written")
 
     def _against_reads(self, history: History, granules: Array, me: Array) -> Conflict | None:
         when = history.read_time[granules]
@@ -101,7 +110,7 @@ class Order:
                 return _first(bad, granules, me, who, when, "read")
         return self._against_log(history, history.older_reads, granules, me, "read")
 
-    def _against_log(self, history: History, log, granules: Array, me: Array, earlier: str) -> Conflict | None:
+    def _against_log(self, history: History, log: Log, granules: Array, me: Array, earlier: str) -> Conflict | None:
         found = history.older(log, granules)
         if found is None or not len(found[0]):
             return None

@@ -2,8 +2,8 @@
 
 Time is one counter of executed instructions over the whole launch (CTAs run one after another), so that the time of an
 access also tells its CTA. What orders an earlier access before a later one:
-- both of one thread, or of one warp;
-- a barrier of the CTA in between;
+- both of one thread;
+- a barrier of the CTA in between, or one of the warp (bar.warp.sync) if both are of that warp;
 - across CTAs, a release by a thread that the earlier access is ordered before, and an acquire of what it released by a
   thread that is ordered before the later access. That is what `Knowledge` keeps: the accesses known to be in the past.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .ordering import Order
 
 NEVER_ORDERED = 2**31 - 1  # the time of a write that is still in flight
+NOT_ATOMIC, WITHIN_CTA, ACROSS_CTAS = range(3)  # atomic operations, by how far their scope reaches
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Knowledge:
 
 
 @dataclass
-class _Log:
+class Log:
     """Accesses that `History` has no room for any more."""
 
     granules: list[Array] = field(default_factory=list)
@@ -71,14 +72,14 @@ class History:
         # Zeroed pages cost nothing until they are touched. Time 0 is "never".
         self.write_time = np.zeros(granules, np.int32)
         self.writer = np.zeros(granules, np.int32)
-        self.atomic = np.zeros(granules, bool)  # the last write was an atomic operation
+        self.atomic = np.zeros(granules, np.uint8)  # the last write: NOT_ATOMIC, WITHIN_CTA or ACROSS_CTAS
         self.read_time = np.zeros(granules, np.int32)
         self.reader = np.zeros(granules, np.int32)
-        self.older_reads = _Log()
-        self.older_atomics = _Log()
+        self.older_reads = Log()
+        self.older_atomics = Log()
         self._mark = np.zeros(granules, bool)
 
-    def older(self, log: _Log, granules: Array) -> tuple[Array, Array, Array] | None:
+    def older(self, log: Log, granules: Array) -> tuple[Array, Array, Array] | None:
         """What of the log touches the granules: where, who, when."""
         if not log.granules:
             return None
@@ -105,19 +106,19 @@ class History:
     def note_write(self, granules: Array, me: Array, now: int) -> None:
         self.write_time[granules] = now
         self.writer[granules] = me
-        self.atomic[granules] = False
+        self.atomic[granules] = NOT_ATOMIC
 
-    def note_atomic(self, granules: Array, me: Array, now: int) -> None:
+    def note_atomic(self, granules: Array, me: Array, now: int, scope: int) -> None:
         who, when = self.writer[granules], self.write_time[granules]
-        kept = (when > 0) & self.atomic[granules] & (who != me)
+        kept = (when > 0) & (self.atomic[granules] != NOT_ATOMIC) & (who != me)
         if kept.any():
             self.older_atomics.add(granules[kept], who[kept], when[kept])
         self.note_write(granules, me, now)
-        self.atomic[granules] = True
+        self.atomic[granules] = scope
 
     def forget_logs(self) -> None:
         """Before a barrier of the only CTA that can reach this memory: all is ordered."""
         if self.older_reads.granules:
-            self.older_reads = _Log()
+            self.older_reads = Log()
         if self.older_atomics.granules:
-            self.older_atomics = _Log()
+            self.older_atomics = Log()

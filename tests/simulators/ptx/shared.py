@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import Misaligned, OutOfBounds, Race, Uninitialised
 from .formats import POISON, Array, width_of
-from .races import NEVER_ORDERED, History
+from .races import NEVER_ORDERED, WITHIN_CTA, History
 
 if TYPE_CHECKING:
     from .machine import Cta
@@ -126,7 +126,7 @@ class SharedMemory:
         if not self.history.write_time[granules].all():
             cta.fail(Uninitialised, "atomic operation on shared memory that nobody wrote", None)
         threads = cta.thread_numbers(lanes, dtype.itemsize // self.granule)
-        conflict = cta.order.atomic(self.history, granules, threads, cta.now)
+        conflict = cta.order.atomic(self.history, granules, threads, cta.now, WITHIN_CTA)
         if conflict:
             self.race(cta, conflict, "atomic operation")
         elements = self.view(dtype, 1)
