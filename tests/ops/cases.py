@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -35,6 +36,11 @@ BACKENDS = [
     for name, status in ebgan_fast.backends().items()
     if name in TESTED
 ]
+
+
+def examples(count: int) -> settings:
+    """The number of cases to draw; a quarter of it in the interpreter, where one takes up to a second."""
+    return settings(max_examples=count // 4 if INTERPRETED else count)
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -14,52 +14,25 @@ import ebgan_fast
 from ebgan_fast.ops import reference
 
 from . import eager
+from .against_reference import check
 from .budget import (
-    ULPS,
     assert_within_budget,
     energy_ulps,
     pulling_away_diagonal,
     pulling_away_terms,
     pulling_away_ulps,
 )
-from .cases import BACKENDS, DTYPES, NORMS, batches, codes, laid_out, pairs, shapes
+from .cases import BACKENDS, DTYPES, INTERPRETED, NORMS, batches, codes, examples, laid_out, pairs, shapes
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
-def _value_and_gradients(
-    op: Callable[..., Tensor], tensors: Sequence[Tensor], upstream: Tensor | None
-) -> tuple[Tensor, ...]:
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-    value = op(*leaves)
-    upstream = torch.ones_like(value) if upstream is None else upstream.to(value.dtype)
-    return value, *torch.autograd.grad(value, leaves, upstream)
-
-
-def _check(
-    op: Callable[..., Tensor],
-    truth_op: Callable[..., Tensor],
-    eager_op: Callable[..., Tensor],
-    tensors: Sequence[Tensor],
-    upstream: Tensor | None = None,
-    terms: Sequence[Tensor | float | None] = (),
-    ulps: int = ULPS,
-) -> None:
-    """`terms`: for the value and each gradient, how large the terms are that cancel in it, or None."""
-    before = [tensor.clone() for tensor in tensors]
-    got = _value_and_gradients(op, tensors, upstream)
-    assert all(map(torch.equal, before, tensors)), "an input was written"
-    truth = _value_and_gradients(truth_op, [tensor.double() for tensor in tensors], upstream)
-    yardstick = _value_and_gradients(eager_op, tensors, upstream)
-    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    assert got[0].dtype == wide
-    for tensor, gradient in zip(tensors, got[1:], strict=True):
-        assert gradient.dtype == tensor.dtype
-    names = ("value", *(f"gradient {index}" for index in range(len(tensors))))
-    scales = terms or [None] * len(names)
-    for name, scale, *values in zip(names, scales, got, truth, yardstick, strict=True):
-        assert_within_budget(*values, name, scale, ulps)
+def _skip_what_the_interpreter_gets_wrong(dtype: torch.dtype) -> None:
+    if INTERPRETED and dtype == torch.bfloat16:
+        pytest.skip(
+            "Triton's interpreter multiplies matrices of bfloat16 as integers; triton/test_simulated.py has them"
+        )
 
 
 def _clear_of_the_margin(energies: Tensor, fraction: float) -> float:
@@ -76,7 +49,7 @@ def _clear_of_the_margin(energies: Tensor, fraction: float) -> float:
 @every_backend
 @every_dtype
 @pytest.mark.parametrize("norm", NORMS)
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data: st.DataObject) -> None:
     recon, target = data.draw(pairs(dtype))
@@ -84,7 +57,7 @@ def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data
     if upstream is None:
         upstream = torch.ones(()).expand(recon.shape[:1])  # what .sum() sends: stride 0
     with ebgan_fast.use_backend(backend):
-        _check(
+        check(
             lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm),
             lambda r, t: reference.reconstruction_energy(r, t, norm),
             lambda r, t: eager.reconstruction_energy(r, t, norm),
@@ -96,7 +69,7 @@ def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data
 
 @every_backend
 @every_dtype
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_hinge_margin_loss(backend: str, dtype: torch.dtype, data: st.DataObject) -> None:
     real, fake = (data.draw(batches((data.draw(st.integers(0, 40)),), dtype)).abs() for _ in range(2))
@@ -105,7 +78,7 @@ def test_hinge_margin_loss(backend: str, dtype: torch.dtype, data: st.DataObject
     )
     margin = _clear_of_the_margin(fake.double(), data.draw(st.floats(0, 1)))
     with ebgan_fast.use_backend(backend):
-        _check(
+        check(
             lambda r, f: ebgan_fast.hinge_margin_loss(r, f, margin),
             lambda r, f: reference.hinge_margin_loss(r, f, margin),
             lambda r, f: eager.hinge_margin_loss(r, f, margin),
@@ -118,13 +91,14 @@ def test_hinge_margin_loss(backend: str, dtype: torch.dtype, data: st.DataObject
 
 @every_backend
 @every_dtype
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_pulling_away_term(backend: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    _skip_what_the_interpreter_gets_wrong(dtype)
     code = data.draw(codes(dtype))
     upstream = torch.tensor(data.draw(st.sampled_from((1.0, -0.37))))
     with ebgan_fast.use_backend(backend):
-        _check(
+        check(
             ebgan_fast.pulling_away_term,
             reference.pulling_away_term,
             eager.pulling_away_term,
@@ -138,7 +112,7 @@ def test_pulling_away_term(backend: str, dtype: torch.dtype, data: st.DataObject
 @every_backend
 @every_dtype
 @pytest.mark.parametrize("norm", NORMS)
-@settings(max_examples=25)
+@examples(25)
 @given(data=st.data())
 def test_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, data: st.DataObject) -> None:
     recon_real, real = data.draw(pairs(dtype))
@@ -148,7 +122,7 @@ def test_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, data: s
     margin = _clear_of_the_margin(energies_fake, data.draw(st.floats(0, 1)))
     tensors = (recon_real, real, recon_fake, fake)
     with ebgan_fast.use_backend(backend):
-        _check(
+        check(
             lambda *batches: ebgan_fast.discriminator_loss(*batches, margin, norm=norm)[0],
             lambda *batches: reference.discriminator_loss(*batches, margin, norm)[0],
             lambda *batches: eager.discriminator_loss(*batches, margin, norm),
@@ -173,15 +147,17 @@ def test_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, data: s
 @every_dtype
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("with_code", [True, False])
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data())
 def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: bool, data: st.DataObject) -> None:
+    if with_code:
+        _skip_what_the_interpreter_gets_wrong(dtype)
     recon, fake = data.draw(pairs(dtype))
     code = (data.draw(codes(dtype, n=recon.shape[0])),) if with_code else ()
     weight = data.draw(st.sampled_from((0.0, 0.1, 3.0)))
     upstream = torch.tensor(data.draw(st.sampled_from((1.0, -0.37, 4096.0))))
     with ebgan_fast.use_backend(backend):
-        _check(
+        check(
             lambda r, f, s=None: ebgan_fast.generator_loss(r, f, s, pt_weight=weight, norm=norm)[0],
             lambda r, f, s=None: reference.generator_loss(r, f, s, weight, norm)[0],
             lambda r, f, s=None: eager.generator_loss(r, f, s, weight, norm),
@@ -208,7 +184,7 @@ def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: 
 
 
 @every_backend
-@settings(max_examples=30)
+@examples(30)
 @given(data=st.data())
 def test_only_the_gradients_that_are_asked_for(backend: str, data: st.DataObject) -> None:
     """Each subset of inputs that require a gradient gets the gradients of the full set, and no others."""

@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from ebgan_fast.ops.triton.launch import Launch
+from ebgan_fast.ops.triton.launch import OPTIONS, Launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -91,8 +91,7 @@ def specialise(launch: Launch, target: str, *, debug: bool = False) -> Specialis
         "num_warps": launch.num_warps,
         "num_stages": launch.num_stages,
         "debug": debug,
-        # The default differs between Triton's releases, and with it numbers and registers.
-        "enable_fp_fusion": True,
+        **OPTIONS,
     }
     binder = create_function_from_signature(launch.kernel.signature, launch.kernel.params, backend)
     bound, specialization, options = binder(**keywords)

@@ -79,7 +79,8 @@ def _mean_of(p_energy, n, margin, HINGE: tl.constexpr, ACC: tl.constexpr, BLOCK:
 @triton.jit
 def _store_loss(p_loss, p_energy_real, p_energy_fake, n_real, n_fake, margin, ACC: tl.constexpr, BLOCK: tl.constexpr):
     loss = _mean_of(p_energy_real, n_real, margin, False, ACC, BLOCK)
-    loss += _mean_of(p_energy_fake, n_fake, margin, True, ACC, BLOCK)
+    if p_energy_fake is not None:
+        loss += _mean_of(p_energy_fake, n_fake, margin, True, ACC, BLOCK)
     tl.store(p_loss, loss)
 
 

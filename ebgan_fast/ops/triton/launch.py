@@ -11,6 +11,11 @@ from typing import Any
 
 import torch
 
+# Options of every compile. A sum over lanes of products that are fused into it ends with other last bits in other lanes:
+# fma(a, a, b*b) is not fma(b, b, a*a). Lanes of one sample could then disagree on which side of the margin it is. The
+# kernels wait for memory or for tensor cores, so the instructions saved are worth nothing.
+OPTIONS = {"enable_fp_fusion": False}
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -34,4 +39,5 @@ def run(launch: Launch) -> None:
 
 
 def _run_here(launch: Launch) -> None:
-    launch.kernel[launch.grid](**launch.arguments, num_warps=launch.num_warps, num_stages=launch.num_stages)
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
+    launch.kernel[launch.grid](**launch.arguments, **options)

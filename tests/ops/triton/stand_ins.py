@@ -1,0 +1,89 @@
+"""What stands in for a GPU: launches of the ops' own host code, on CPU tensors, recorded or simulated."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from unittest import mock
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+
+from ebgan_fast.ops import backends
+from ebgan_fast.ops.triton import launch as launching
+from ebgan_fast.ops.triton import tables
+from ebgan_fast.ops.triton.launch import Launch
+from tests.simulators.compiled import compile_launch
+from tests.simulators.ptx import Report, simulate
+
+
+@contextlib.contextmanager
+def recorded(architecture: str = "default") -> Iterator[list[Launch]]:
+    """Launches are collected and not run; tables are those of the architecture."""
+    launches: list[Launch] = []
+    with (
+        mock.patch.object(launching, "run", launches.append),
+        mock.patch.object(tables, "architecture", return_value=architecture),
+    ):
+        yield launches
+
+
+@dataclass
+class Simulation:
+    """What ran, in order."""
+
+    launches: list[Launch] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+    def traffic(self, index: int) -> dict[str, tuple[int, int]]:
+        """Bytes read and written by one launch, by argument."""
+        launch, report = self.launches[index], self.reports[index]
+        names = compile_launch(launch, "sm_80").runtime_arguments
+        return {
+            names[number]: (buffer.bytes_read, buffer.bytes_written)
+            for number, buffer in report.buffers.items()
+            if number < len(names)
+        }
+
+
+@contextlib.contextmanager
+def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
+    """Backend triton takes CPU tensors, and its kernels, compiled for sm_80, run in the PTX simulator.
+
+    Counters must come back as zeros; tensors that the ops allocate hold NaN until they are written.
+    """
+    simulation = Simulation()
+
+    def run(launch: Launch) -> None:
+        artefact = compile_launch(launch, "sm_80", debug=debug)
+        report = simulate(
+            artefact.ptx,
+            grid=launch.grid,
+            threads=32 * artefact.num_warps,
+            arguments=[launch.arguments[name] for name in artefact.runtime_arguments],
+            shared_bytes=artefact.shared,
+            seed=seed,
+        )
+        for name, value in launch.arguments.items():
+            if name.startswith("p_counter") and value is not None:
+                assert not value.any(), f"{artefact.name} left {name} changed"
+        simulation.launches.append(launch)
+        simulation.reports.append(report)
+
+    available = backends.BackendStatus(True, "simulated")
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with (
+        mock.patch.object(launching, "run", run),
+        mock.patch.dict(backends._STATUS, {"triton": lambda: available}),
+        mock.patch.object(backends, "_interprets", return_value=True),
+        backends.use_backend("triton"),
+    ):
+        # Deterministic mode is what makes torch fill fresh memory with NaN.
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield simulation
+        finally:
+            torch.use_deterministic_algorithms(deterministic)

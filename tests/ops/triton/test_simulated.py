@@ -1,0 +1,212 @@
+"""Every kernel as compiled for sm_80, run by the PTX simulator through the public functions: right numbers, no access
+out of bounds or misaligned, no race, and no byte of traffic more than the op needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+from ebgan_fast.ops.triton import tables
+
+from .. import eager
+from ..against_reference import check
+from ..budget import energy_ulps, pulling_away_diagonal, pulling_away_terms, pulling_away_ulps
+from ..cases import NORMS
+from .stand_ins import Simulation, simulated
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+
+# Ragged, vectorised, several samples a program, chunked (above the table's longest row).
+LONG = 16384 + 8192 + 37
+CHUNK = tables.chunk_tile(1 << 20, "default").block
+ELEMENTS = (1, 7, 96, 784, LONG)
+
+
+def _batches(count: int, shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).to(dtype) for _ in range(count)]
+
+
+def _between(energies: Tensor) -> float:
+    """A margin that some samples are past, far from each."""
+    levels = energies.double().sort().values
+    middle = levels.numel() // 2
+    return ((levels[middle - 1] + levels[middle]) / 2).item()
+
+
+@every_dtype
+@pytest.mark.parametrize("elements", ELEMENTS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_discriminator_loss(dtype: torch.dtype, elements: int, norm: str) -> None:
+    if elements == LONG and norm == "sse" and dtype != torch.float32:
+        pytest.skip("differs from mse by one factor, which short samples and float32 test")
+    recon_real, real = _batches(2, (2, elements), dtype)
+    recon_fake, fake = _batches(2, (4, elements), dtype, seed=1)
+    margin = _between(reference.reconstruction_energy(recon_fake.double(), fake.double(), norm))
+    with simulated(seed=elements):
+        check(
+            lambda *batches: ebgan_fast.discriminator_loss(*batches, margin, norm=norm)[0],
+            lambda *batches: reference.discriminator_loss(*batches, margin, norm)[0],
+            lambda *batches: eager.discriminator_loss(*batches, margin, norm),
+            (recon_real, real, recon_fake, fake),
+            torch.tensor(1.0),
+            [2 * margin, *[None] * 4],
+            energy_ulps(recon_fake),
+        )
+
+
+@every_dtype
+@pytest.mark.parametrize(("n", "d"), [(2, 1), (5, 3), (3, 7), (20, 100), (70, 40), (64, 1040), (137, 150), (150, 137)])
+def test_pulling_away_term(dtype: torch.dtype, n: int, d: int) -> None:
+    """One tile and many, primal and dual, whole and split depths."""
+    code = _batches(1, (n, d), dtype)[0]
+    code[1] = 0
+    with simulated(seed=n):
+        check(
+            ebgan_fast.pulling_away_term,
+            reference.pulling_away_term,
+            eager.pulling_away_term,
+            (code,),
+            torch.tensor(1.0),
+            [pulling_away_diagonal(code), pulling_away_terms(code)],
+            pulling_away_ulps(code),
+        )
+
+
+@every_dtype
+@pytest.mark.parametrize(("n", "d"), [(6, 33), (33, 6)])
+def test_generator_loss(dtype: torch.dtype, n: int, d: int) -> None:
+    recon, fake = _batches(2, (n, 130), dtype)
+    code = _batches(1, (n, d), dtype, seed=1)[0]
+    with simulated():
+        check(
+            lambda r, f, s: ebgan_fast.generator_loss(r, f, s, pt_weight=0.3)[0],
+            lambda r, f, s: reference.generator_loss(r, f, s, 0.3, "mse")[0],
+            lambda r, f, s: eager.generator_loss(r, f, s, 0.3, "mse"),
+            (recon, fake, code),
+            torch.tensor(1.0),
+            [0.3 * pulling_away_diagonal(code), None, None, 0.3 * pulling_away_terms(code)],
+            max(energy_ulps(recon), pulling_away_ulps(code)),
+        )
+
+
+@every_dtype
+@pytest.mark.parametrize("norm", NORMS)
+def test_reconstruction_energy(dtype: torch.dtype, norm: str) -> None:
+    recon, target = _batches(2, (3, 321), dtype)
+    upstream = torch.tensor([0.7, 0.0, -2.0])
+    with simulated():
+        check(
+            lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm),
+            lambda r, t: reference.reconstruction_energy(r, t, norm),
+            lambda r, t: eager.reconstruction_energy(r, t, norm),
+            (recon, target),
+            upstream,
+            ulps=energy_ulps(recon),
+        )
+
+
+def test_a_margin_and_a_weight_on_the_device() -> None:
+    recon, fake, code = _batches(3, (5, 40), torch.float32)
+    with simulated():
+        number = ebgan_fast.discriminator_loss(recon, fake, fake, code, 1.5)[0]
+        tensor = ebgan_fast.discriminator_loss(recon, fake, fake, code, torch.tensor(1.5))[0]
+        weighted = ebgan_fast.generator_loss(recon, fake, code, pt_weight=0.3)[0]
+        by_tensor = ebgan_fast.generator_loss(recon, fake, code, pt_weight=torch.tensor(0.3))[0]
+    assert torch.equal(number, tensor)
+    assert torch.equal(weighted, by_tensor)
+
+
+@pytest.mark.parametrize("samples", ["channels_last", "sliced"])
+def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
+    recon, target = _batches(2, (4, 3, 6, 10), torch.float32)
+    if samples == "channels_last":
+        recon, target = (batch.contiguous(memory_format=torch.channels_last) for batch in (recon, target))
+    else:
+        recon, target = (torch.cat([batch, batch])[::2] for batch in (recon, target))
+    leaf = recon.clone().requires_grad_() if samples == "channels_last" else recon.requires_grad_()
+    truth = reference.reconstruction_energy(leaf.double(), target.double(), "mse")
+    (gradient_truth,) = torch.autograd.grad(truth.sum(), leaf)
+    with simulated() as simulation:
+        energy = ebgan_fast.reconstruction_energy(leaf, target)
+        (gradient,) = torch.autograd.grad(energy.sum(), leaf)
+    assert simulation.launches[0].arguments["p_recon_real"].data_ptr() == leaf.data_ptr()
+    torch.testing.assert_close(energy.double(), truth, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, gradient_truth.float(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
+    """Any program may be the last to arrive, at every level of counters."""
+
+    def results(of_seed: int) -> list[Tensor]:
+        recon, fake = (batch.requires_grad_() for batch in _batches(2, (3, LONG), torch.float32))
+        codes = [batch.requires_grad_() for batch in (*_batches(1, (16, 4096), torch.float32), torch.randn(150, 70))]
+        codes[1].data.copy_(_batches(1, (150, 70), torch.float32)[0])
+        with simulated(seed=of_seed) as simulation:
+            losses = [ebgan_fast.discriminator_loss(recon, fake, fake, recon, 2.0)[0]]
+            losses += [ebgan_fast.pulling_away_term(code) for code in codes]
+        assert max(launch.grid[0] for launch in simulation.launches) > 9  # two levels of groups
+        return [*losses, *torch.autograd.grad(losses[0], (recon, fake))]
+
+    assert all(map(torch.equal, results(seed), results(seed + 10)))
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _run(op: Callable[[], Tensor], leaves: list[Tensor]) -> Simulation:
+    with simulated() as simulation:
+        torch.autograd.grad(op(), leaves)
+    return simulation
+
+
+@pytest.mark.parametrize(
+    ("dtype", "elements"),
+    [(torch.float32, 784), (torch.bfloat16, 784), *((dtype, 3 * CHUNK) for dtype in DTYPES)],
+)
+def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
+    """Two reads and one write of each batch, energies and partial sums below 5 % more; samples past the margin, whose
+    zeros are written over the gradient that was ready, are not among these. float16 takes separate ops, as its
+    gradients are scaled before they are rounded: two reads more."""
+    recon_real, real, recon_fake, fake = _batches(4, (4, elements), dtype)
+    leaves = [recon_real.requires_grad_(), recon_fake.requires_grad_()]
+    simulation = _run(lambda: ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 1e3)[0], leaves)
+    moved = sum(report.bytes_read + report.bytes_written for report in simulation.reports)
+    passes = 5 if dtype == torch.float16 else 3
+    assert moved <= 1.05 * passes * _bytes(recon_real, recon_fake)
+    assert len(simulation.launches) == (5 if dtype == torch.float16 else 1)
+    assert all(report.float_atomics == 0 for report in simulation.reports)
+
+
+@every_dtype
+@pytest.mark.parametrize(("n", "d"), [(64, 1024), (128, 1024)])
+def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n: int, d: int) -> None:
+    code = _batches(1, (n, d), dtype)[0].requires_grad_()
+    simulation = _run(lambda: ebgan_fast.pulling_away_term(code), [code])
+    assert [launch.kernel.__name__ for launch in simulation.launches] == ["gram_matrix", "primal_gradient"]
+    assert simulation.traffic(0)["p_code"] == (_bytes(code), 0)
+    assert simulation.traffic(1)["p_code"] == (_bytes(code), 0)
+    assert simulation.traffic(1)["p_grad"] == (0, _bytes(code))
+    assert all(report.tensor_core_instructions > 0 for report in simulation.reports)
+    assert all(report.float_atomics == 0 for report in simulation.reports)
+
+
+@pytest.mark.parametrize("elements", [96, LONG])
+def test_no_integer_overflows_in_a_debug_build(elements: int) -> None:
+    recon_real, real, recon_fake, fake = _batches(4, (3, elements), torch.float32)
+    leaves = [recon_real.requires_grad_(), recon_fake.requires_grad_()]
+    codes = [_batches(1, shape, torch.float32)[0].requires_grad_() for shape in ((9, 70), (70, 9), (130, 140))]
+    with simulated(debug=True):
+        for norm in NORMS:
+            loss, *_ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 1.0, norm=norm)
+            torch.autograd.grad(loss, leaves)
+        for code in codes:
+            torch.autograd.grad(ebgan_fast.pulling_away_term(code), code)
