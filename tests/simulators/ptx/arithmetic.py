@@ -75,7 +75,20 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
     """With one rounding for float32 and below: the product is exact in float64. float64 is computed in long double."""
     if a.dtype == np.float64 or b.dtype == np.float64:
         return (a.astype(np.longdouble) * b + c).astype(np.float64)
-    return (a.astype(np.float64) * b + c).astype(np.float32)
+    product = a.astype(np.float64) * b
+    total = product + c
+    middle = total.view(np.uint64) & np.uint64(0x1FFFFFFF) == 0x10000000  # of two float32, or rounded to there
+    if middle.any():
+        total = np.where(middle, _off_the_middle(product, c, total), total)
+    return total.astype(np.float32)
+
+
+def _off_the_middle(a: Array, b: Array, total: Array) -> Array:
+    """A step towards what rounding took from a + b, so that the next rounding goes the right way."""
+    b = b.astype(np.float64)
+    share = total - a
+    lost = (a - (total - share)) + (b - share)
+    return np.where(lost == 0, total, np.nextafter(total, np.copysign(np.inf, lost)))
 
 
 def _fma_half(a: Array, b: Array, c: Array) -> Array:
