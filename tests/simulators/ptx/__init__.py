@@ -93,7 +93,7 @@ def simulate(
     launch = Launch(
         program, code, sizes, block, parameters, memory, program.shared_bytes + shared_bytes, shared_granule
     )
-    order = list(ctas) if ctas is not None else list(itertools.product(*map(range, sizes)))
+    order = list(ctas if ctas is not None else ((x, y, z) for x, y, z in itertools.product(*map(range, sizes))))
     random.Random(seed).shuffle(order)
     report = launch.run(order)
     return replace(report, buffers={number: memory.regions[number + 1].traffic for number in tensors})

@@ -7,6 +7,7 @@ from functools import reduce
 
 import numpy as np
 
+from .approximate import approximation
 from .conversions import convert
 from .errors import Unsupported
 from .formats import DTYPES, FLOATS, Array, from_bfloat16, to_bfloat16, to_float16
@@ -114,16 +115,7 @@ _FLOATING: dict[str, Compute] = {
     "neg": lambda a: -a,
     "copysign": lambda a, b: np.copysign(b, a),
     "sqrt": np.sqrt,
-}
-# Computed in float64 and rounded: more exact than the hardware's tables.
-_BY_FLOAT64: dict[str, Compute] = {
-    "rcp": lambda a: 1 / a,
-    "rsqrt": lambda a: 1 / np.sqrt(a),
-    "ex2": np.exp2,
-    "lg2": np.log2,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tanh": np.tanh,
+    "rcp": lambda a: a.dtype.type(1) / a,
 }
 
 
@@ -132,14 +124,12 @@ def _floating(instruction: Instruction) -> Recipe | None:
     if {"rz", "rm", "rp"} & set(modifiers):
         raise Unsupported(f"rounding of {instruction.text}")
     arity = len(instruction.operands) - 1
-    if opcode in _FLOATING:
+    if {"approx", "full"} & set(modifiers):
+        if kind not in ("f32", "f16", "bf16", "f16x2", "bf16x2"):
+            raise Unsupported(instruction.text)
+        compute = approximation(opcode)
+    elif opcode in _FLOATING:
         compute = _FLOATING[opcode]
-    elif opcode in _BY_FLOAT64:
-        wide = _BY_FLOAT64[opcode]
-
-        def compute(a: Array) -> Array:
-            return wide(a.astype(np.float64)).astype(a.dtype)
-
     elif opcode in ("fma", "mad"):
         compute = _fma if kind in ("f32", "f64", "f32x2") else _fma_half
     elif opcode in ("min", "max"):
@@ -194,7 +184,11 @@ def _logic(compute: Compute) -> Callable[[Instruction], Recipe]:
 
 def _select(instruction: Instruction) -> Recipe:
     kind = instruction.kind
-    return lambda a, b, chosen: np.where(chosen, a, b), (kind, kind, "pred"), kind
+
+    def compute(a: Array, b: Array, chosen: Array) -> Array:
+        return np.where(chosen, a, b)
+
+    return compute, (kind, kind, "pred"), kind
 
 
 def _shift(compute: Compute) -> Callable[[Instruction], Recipe]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .errors import Unsupported
-from .formats import DTYPES, Array, from_bfloat16, size_of, to_bfloat16
+from .formats import DTYPES, FLOATS, Array, from_bfloat16, size_of, to_bfloat16
 from .operands import Mask, address, elements, reader, writer
 from .parser import Instruction, Program
+from .races import ACROSS_CTAS, WITHIN_CTA
+from .report import Access
 
 if TYPE_CHECKING:
     from .machine import Cta
@@ -31,24 +33,23 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 class Ordering(NamedTuple):
     acquires: bool
     releases: bool
-    across_ctas: bool
+    scope: int
 
 
 def ordering(instruction: Instruction) -> Ordering | None:
     """None for a load or store that is weak, as most are."""
     modifiers = set(instruction.modifiers)
-    if not modifiers & {"relaxed", "acquire", "release", "acq_rel", "volatile", "sc"} and instruction.opcode in (
-        "ld",
-        "st",
-    ):
+    strong = modifiers & {"relaxed", "acquire", "release", "acq_rel", "volatile", "sc"}
+    if not strong and instruction.opcode in ("ld", "st"):
         return None
     both = bool(modifiers & {"acq_rel", "sc"})
-    return Ordering(both or "acquire" in modifiers, both or "release" in modifiers, "cta" not in modifiers)
+    scope = WITHIN_CTA if "cta" in modifiers else ACROSS_CTAS
+    return Ordering(both or "acquire" in modifiers, both or "release" in modifiers, scope)
 
 
 def _synchronise(cta: Cta, addresses: Array, lanes: Array | None, order: Ordering, writes: bool, reads: bool) -> None:
     """What each thread learns from, and leaves at, the address of a strong access."""
-    if not order.across_ctas:
+    if order.scope != ACROSS_CTAS:
         return
     released = cta.launch.released
     for position, place in enumerate(addresses.tolist()):
@@ -78,8 +79,8 @@ def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], N
         return lambda cta, mask: None
 
     def execute(cta: Cta, mask: Mask) -> None:
-        for thread in (cta.every if mask is None else np.flatnonzero(mask)) + cta.order.first_thread:
-            thread = int(thread)
+        lanes = cta.every if mask is None else np.flatnonzero(mask)
+        for thread in (lanes + cta.order.first_thread).tolist():
             if thread in cta.order.to_acquire:
                 cta.order.acquire(thread, cta.order.to_acquire[thread])
             cta.order.to_release[thread] = cta.order.past_of(thread, cta.now)
@@ -89,13 +90,16 @@ def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], N
 
 def strong_load(cta: Cta, addresses: Array, lanes: Array | None, bits: np.dtype, order: Ordering) -> Array:
     """Like an atomic operation that changes nothing: it races with weak accesses only."""
-    values = cta.memory.update(cta, addresses, lanes, bits, lambda old, lane: old, "load")
+    values = cta.memory.update(cta, addresses, lanes, bits, lambda old, lane: old, Access.STRONG_LOAD, order.scope)
     _synchronise(cta, addresses, lanes, order, writes=False, reads=True)
     return values
 
 
 def strong_store(cta: Cta, addresses: Array, lanes: Array | None, values: Array, order: Ordering) -> None:
-    cta.memory.update(cta, addresses, lanes, values.dtype, lambda old, lane: values[lane], "store")
+    def put(old: Any, lane: int) -> Any:
+        return values[lane]
+
+    cta.memory.update(cta, addresses, lanes, values.dtype, put, Access.STRONG_STORE, order.scope)
     _synchronise(cta, addresses, lanes, order, writes=True, reads=False)
 
 
@@ -146,7 +150,7 @@ def _update(program: Program, instruction: Instruction, operands: tuple[str, ...
     order = ordering(instruction)
     assert order is not None
     shared = any(modifier.startswith("shared") for modifier in instruction.modifiers)
-    floating = kind in ("f16", "bf16", "f32", "f64", "f16x2", "bf16x2")
+    access = Access.FLOAT_ATOMIC if kind in (*FLOATS, "f16x2", "bf16x2") else Access.INTEGER_ATOMIC
     combine = _combination(name, kind)
 
     def update(cta: Cta, mask: Mask) -> tuple[Array, Array | None]:
@@ -161,8 +165,7 @@ def _update(program: Program, instruction: Instruction, operands: tuple[str, ...
 
         if shared:
             return cta.shared.update(cta, addresses, lanes, DTYPES[kind], one), lanes
-        what = "float atomic operation" if floating else "atomic operation"
-        before = cta.memory.update(cta, addresses, lanes, DTYPES[kind], one, what)
+        before = cta.memory.update(cta, addresses, lanes, DTYPES[kind], one, access, order.scope)
         _synchronise(cta, addresses, lanes, order, writes=True, reads=True)
         return before, lanes
 

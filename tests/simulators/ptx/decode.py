@@ -143,7 +143,7 @@ def _compare(program: Program, instruction: Instruction) -> Execute:
     targets = instruction.operands[0].split("|")
     writes = [writer(program, target.strip(), "pred") for target in targets]
     third = predicate(program, instruction.operands[3]) if len(instruction.operands) > 3 else None
-    combine = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}[names[1]] if third else None
+    combine = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}[names[1] if third else "and"]
 
     def execute(cta: Cta, mask: Mask) -> None:
         result = compare(first(cta), second(cta))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def immediate(text: str) -> int | None:
         return None
 
 
-def _constant(bits: int, kind: str) -> np.generic:
+def _constant(bits: int, kind: str) -> Any:
     size = DTYPES[kind].itemsize
     return np.array(bits & (1 << 8 * size) - 1, UNSIGNED[size]).view(DTYPES[kind])[()]
 
@@ -77,7 +77,7 @@ def reader(program: Program, operand: str, kind: str) -> Reader:
     constant = _constant(bits, kind)
     if kind in _PACKED:
         return lambda cta: np.full(cta.threads, constant)
-    return lambda cta: constant  # type: ignore[return-value]
+    return lambda cta: constant
 
 
 def _register_reader(program: Program, operand: str, kind: str) -> Reader:

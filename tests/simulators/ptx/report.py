@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from dataclasses import dataclass, field
+
+
+class Access(enum.Enum):
+    LOAD = "load"
+    STORE = "store"
+    STRONG_LOAD = "ordered load"  # races with plain accesses only, like an atomic operation
+    STRONG_STORE = "ordered store"
+    INTEGER_ATOMIC = "atomic operation"
+    FLOAT_ATOMIC = "atomic operation on floats"
 
 
 @dataclass
@@ -18,6 +28,20 @@ class BufferTraffic:
     stores: Counter[int] = field(default_factory=Counter)
     integer_atomics: int = 0
     float_atomics: int = 0
+
+    def count(self, access: Access, width: int, lanes: int, sectors: int) -> None:
+        if access in (Access.LOAD, Access.STRONG_LOAD):
+            self.bytes_read += width * lanes
+            self.sectors_read += sectors
+            self.loads[8 * width] += lanes
+        elif access in (Access.STORE, Access.STRONG_STORE):
+            self.bytes_written += width * lanes
+            self.sectors_written += sectors
+            self.stores[8 * width] += lanes
+        elif access is Access.FLOAT_ATOMIC:
+            self.float_atomics += lanes
+        else:
+            self.integer_atomics += lanes
 
 
 @dataclass

@@ -1,0 +1,96 @@
+"""The pieces of global memory that a kernel may touch: one for every tensor among its arguments."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from .formats import Array
+from .races import History
+from .report import BufferTraffic
+
+# Regions lie 2^40 bytes apart, so that no stray offset reaches another one. The low bits of an address are those of the
+# tensor's own, alignment included.
+_SPACING_BITS = 40
+_LOW_BITS = 0xFFFF
+
+
+def number_of(address: int) -> int:
+    """Of the region that an address is in, or next to."""
+    return address + (1 << _SPACING_BITS - 1) >> _SPACING_BITS
+
+
+class Region:
+    """What a kernel may touch through one pointer. Number 0 is left to null pointers."""
+
+    def __init__(self, number: int, name: str, real_address: int, size: int, keep_alive: Any) -> None:
+        self.name = name
+        self.base = (number << _SPACING_BITS) + (real_address & _LOW_BITS)
+        self.size = size
+        self.real_address = real_address
+        self.traffic = BufferTraffic()
+        self.history = History(0)
+        self.history_start = 0  # the device address of granule 0
+        self.constant = False
+        self._keep_alive = keep_alive
+        self._views: dict[tuple[np.dtype[Any], int], tuple[Array, int]] = {}
+
+    def view(self, dtype: np.dtype[Any], count: int) -> tuple[Array, int]:
+        """The bytes as elements (or rows of `count` elements) at multiples of their size, and the first one's address.
+
+        An incomplete first or last element is part of the view and never touched: bounds are checked before.
+        """
+        found = self._views.get((dtype, count))
+        if found is None:
+            width = dtype.itemsize * count
+            lead = self.base % width
+            elements = -(-(lead + self.size) // width)
+            raw = (ctypes.c_uint8 * (elements * width)).from_address(self.real_address - lead)
+            flat = np.frombuffer(memoryview(raw), dtype)
+            found = (flat if count == 1 else flat.reshape(-1, count), self.base - lead)
+            self._views[dtype, count] = found
+        return found
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Bytes from the first element of a view to the end of its last."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+def lay_out(tensors: dict[int, torch.Tensor], constants: bytes, granule: int) -> tuple[dict[int, Region], Region]:
+    """Regions by their number, one more than the argument's, and the one of the constants among them."""
+    regions = {
+        number + 1: Region(number + 1, f"argument {number}", tensor.data_ptr(), _extent(tensor), tensor)
+        for number, tensor in tensors.items()
+    }
+    _share_histories(regions.values(), granule)
+    data = np.frombuffer(bytearray(constants) + bytearray(16), np.uint8)
+    last = max(regions, default=0) + 1
+    own = regions[last] = Region(last, "the kernel's constants", data.ctypes.data, len(constants), data)
+    own.constant = True
+    return regions, own
+
+
+def _share_histories(regions: Iterable[Region], granule: int) -> None:
+    """One history for every group of tensors whose bytes overlap."""
+    groups: list[list[Region]] = []
+    end = -1
+    for region in sorted(regions, key=lambda region: region.real_address):
+        if region.real_address >= end:
+            groups.append([])
+        groups[-1].append(region)
+        end = max(end, region.real_address + region.size)
+    for group in groups:
+        start = group[0].real_address // granule * granule
+        last = max(region.real_address + region.size for region in group)
+        history = History(-(-(last - start) // granule) + 1)
+        for region in group:
+            region.history = history
+            region.history_start = region.base - (region.real_address - start)
