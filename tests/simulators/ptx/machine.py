@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .dataflow import only_feeds
 from .decode import BARRIER, BRANCH, EXIT, Decoded
 from .errors import Divergence, Endless, SimulationError, Unsupported
 from .formats import POISON, UNSIGNED, Array
@@ -45,6 +46,7 @@ class Launch:
         self.released: dict[int, Knowledge] = {}  # by address of a release, what it makes known
         self.wavefront_cache: dict[bytes, tuple[int, int]] = {}
         self.report = Report()
+        self._feeds: dict[tuple[int, int], bool] = {}
         self.order: list[tuple[int, int, int]] = []
 
     def run(self, ctas: Sequence[tuple[int, int, int]]) -> Report:
@@ -57,6 +59,11 @@ class Launch:
                 now = cta.now + 1
         self.report.ctas = len(ctas)
         return self.report
+
+    def only_feeds(self, load: int, store: int) -> bool:
+        if (load, store) not in self._feeds:
+            self._feeds[load, store] = only_feeds(self.program, load, store)
+        return self._feeds[load, store]
 
     def cta_at(self, position: int) -> tuple[int, int, int]:
         return self.order[position]
@@ -88,7 +95,8 @@ class Cta:
         self.copies: list[Any] = []  # asynchronous copies not yet in a group
         self.copy_groups: list[list[Any]] = []
         self.alive = np.ones(self.threads, bool)
-        self.current: Decoded | None = None
+        self.here = 0  # the number of the current instruction
+        self.loads: dict[int, int] = {}  # by time since the last barrier, the number of the instruction
 
     def _special_registers(self, every: Array) -> dict[str, Array]:
         x, y, _ = self.launch.block
@@ -113,10 +121,9 @@ class Cta:
 
     def fail(self, error: type[SimulationError], message: str, thread: int | None) -> NoReturn:
         where = f"CTA {self.index}" + (f", thread {thread}" if thread is not None else "")
-        if self.current is not None:
-            instruction = self.current.instruction
-            source = f" ({instruction.source})" if instruction.source else ""
-            where += f", PTX line {instruction.line}{source}: {instruction.text}"
+        instruction = self.launch.program.instructions[self.here]
+        source = f" ({instruction.source})" if instruction.source else ""
+        where += f", PTX line {instruction.line}{source}: {instruction.text}"
         raise error(f"{message} [{self.launch.program.name}, {where}]")
 
     def thread_of(self, position: int, lanes: Array | None) -> int:
@@ -128,6 +135,10 @@ class Cta:
     def thread_numbers(self, lanes: Array | None, times: int) -> Array:
         numbers = self.numbers if lanes is None else self.numbers[lanes]
         return numbers if times == 1 else np.repeat(numbers, times)
+
+    def was_copy(self, time: int) -> bool:
+        """Whether what was loaded at the time goes nowhere but into what is being stored now."""
+        return time in self.loads and self.launch.only_feeds(self.loads[time], self.here)
 
     def full(self, value: Array) -> Array:
         """An operand for every thread: immediate ones are numpy scalars."""
@@ -151,11 +162,12 @@ class Cta:
             lines = sorted(self.launch.code[at].instruction.line for at in waiting)
             self.fail(Divergence, f"threads wait at different barriers, PTX lines {lines}", None)
         if not self.alive.all():
-            self.current = self.launch.code[next(iter(waiting))]
+            self.here = next(iter(waiting))
             ended = np.flatnonzero(~self.alive)
             self.fail(Divergence, f"a barrier that {len(ended)} threads don't reach, having ended", int(ended[0]))
         self.now += 1
         self.order.barrier(self.now)
+        self.loads.clear()
         self.shared.history.forget_logs()
         self.report.barriers += 1
         return {at + 1: mask for at, mask in waiting.items()}
@@ -168,7 +180,8 @@ class Cta:
         warps = int(threads.reshape(-1, 32).any(1).sum())
         begin = self.now
         while here < stop:
-            decoded = self.current = code[here]
+            decoded = code[here]
+            self.here = here
             self.now += 1
             active = mask
             if decoded.guard is not None:

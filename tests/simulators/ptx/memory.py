@@ -111,9 +111,10 @@ class GlobalMemory:
         if scope != NOT_ATOMIC:
             conflict = order.atomic(region.history, granules, threads, cta.now, scope)
         elif access is Access.LOAD:
+            cta.loads[cta.now] = cta.here
             conflict = order.read(region.history, granules, threads, cta.now)
         else:
-            conflict = order.write(region.history, granules, threads, cta.now)
+            conflict = order.write(region.history, granules, threads, cta.now, cta.was_copy)
         if conflict:
             self._race(cta, region, conflict, access)
         return region

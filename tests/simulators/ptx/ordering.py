@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from .formats import Array
 from .races import ACROSS_CTAS, NEVER_ORDERED, NOT_ATOMIC, History, Knowledge, Log
+
+
+def _none(time: int) -> bool:
+    return False
 
 
 class Conflict(NamedTuple):
@@ -69,9 +74,17 @@ class Order:
         history.note_read(granules, me, now, self)
         return conflict
 
-    def write(self, history: History, granules: Array, me: Array, now: int) -> Conflict | None:
+    def write(
+        self,
+        history: History,
+        granules: Array,
+        me: Array,
+        now: int,
+        harmless: Callable[[int], bool] = _none,
+    ) -> Conflict | None:
+        """`harmless` says of the time of a read whether it may as well have read what is written now."""
         conflict = self._against_writes(history, granules, me)
-        conflict = conflict or self._against_reads(history, granules, me)
+        conflict = conflict or self._against_reads(history, granules, me, harmless)
         history.note_write(granules, me, now)
         return conflict
 
@@ -101,23 +114,33 @@ class Order:
             return None
         return self._against_log(history, history.older_atomics, granules, me, "written")
 
-    def _against_reads(self, history: History, granules: Array, me: Array) -> Conflict | None:
+    def _against_reads(
+        self, history: History, granules: Array, me: Array, harmless: Callable[[int], bool] = _none
+    ) -> Conflict | None:
         when = history.read_time[granules]
         if when.any():
             who = history.reader[granules]
-            bad = self.unordered(who, when, me)
+            bad = _without(harmless, self.unordered(who, when, me), when)
             if bad.any():
                 return _first(bad, granules, me, who, when, "read")
-        return self._against_log(history, history.older_reads, granules, me, "read")
+        return self._against_log(history, history.older_reads, granules, me, "read", harmless)
 
-    def _against_log(self, history: History, log: Log, granules: Array, me: Array, earlier: str) -> Conflict | None:
+    def _against_log(
+        self,
+        history: History,
+        log: Log,
+        granules: Array,
+        me: Array,
+        earlier: str,
+        harmless: Callable[[int], bool] = _none,
+    ) -> Conflict | None:
         found = history.older(log, granules)
         if found is None or not len(found[0]):
             return None
         where, who, when = found
         order = np.argsort(granules, kind="stable")
         mine = me[order[np.searchsorted(granules[order], where)]]
-        bad = self.unordered(who, when, mine)
+        bad = _without(harmless, self.unordered(who, when, mine), when)
         return _first(bad, where, mine, who, when, earlier) if bad.any() else None
 
     def unordered(self, who: Array, when: Array, me: Array) -> Array:
@@ -140,6 +163,13 @@ class Order:
             if mine.any():
                 known |= mine & knowledge.covers(ctas, who, when)
         return known
+
+
+def _without(harmless: Callable[[int], bool], bad: Array, when: Array) -> Array:
+    for time in np.unique(when[bad]).tolist():
+        if harmless(time):
+            bad = bad & (when != time)
+    return bad
 
 
 def _first(bad: Array, granules: Array, me: Array, who: Array, when: Array, earlier: str) -> Conflict:
