@@ -227,7 +227,7 @@ def violations(resources: Resources, budget: Mapping[str, float]) -> list[str]:
 
 
 def budget_of(resources: Resources) -> Budget:
-    """A budget that these resources just meet. Any edit changes the number of instructions, so it may grow by a tenth."""
+    """A budget that these resources just meet. Any edit changes the number of instructions, so a tenth more is fine."""
     budget: Budget = {key: getattr(resources, key) for key in (*_AT_MOST, *_AT_LEAST)}
     budget["instructions"] = resources.instructions * 11 // 10
     return budget
