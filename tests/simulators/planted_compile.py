@@ -73,6 +73,32 @@ def product_without_dot(a, b, out, depth, SIDE: tl.constexpr, STEP: tl.constexpr
     tl.store(out + row[:, None] * SIDE + column[None, :], sums)
 
 
+@triton.jit
+def plain(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
+    """Nothing but arguments."""
+
+
+@triton.jit(do_not_specialize=["number"])
+def unspecialised(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
+    """The same, one kernel for every number."""
+
+
+@triton.jit
+def asserts(p, n):
+    tl.device_assert(n > 0, "n is positive")
+    tl.store(p, n + tl.load(p))
+
+
+@triton.jit
+def rounded(p, a, b):
+    tl.store(p, tl.load(p) * a + b)
+
+
+@triton.jit
+def uncompilable(p):
+    tl.store(p + tl.arange(0, 3), 0.0)
+
+
 def _rows(kernel, n: int, num_warps: int, x_offset: int = 0, out_offset: int = 0) -> Launch:
     x, out = torch.empty(8 * n + x_offset)[x_offset:], torch.empty(8 * n + out_offset)[out_offset:]
     return Launch(kernel, (8,), {"x": x, "out": out, "n": n, "BLOCK": triton.next_power_of_2(n)}, num_warps)
