@@ -62,14 +62,20 @@ def guarded(values: Tensor, *, begins: bool = False) -> Tensor:
     return copy
 
 
-def is_forbidden(tensor: Tensor, offset: int) -> bool:
-    """Whether reading a byte so many elements from the tensor's first ends the process: a child's."""
+def faults(touch: Callable[[], object]) -> bool:
+    """Whether it touches forbidden memory: in a child process, which ends there."""
     child = os.fork()
     if child == 0:
         faulthandler.disable()
-        ctypes.c_byte.from_address(tensor.data_ptr() + offset * tensor.element_size()).value  # noqa: B018
+        touch()
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGSEGV
+
+
+def is_forbidden(tensor: Tensor, offset: int) -> bool:
+    """Whether a byte so many elements from the tensor's first cannot be read."""
+    address = tensor.data_ptr() + offset * tensor.element_size()
+    return faults(lambda: ctypes.c_byte.from_address(address).value)
 
 
 _UNFILLED = {

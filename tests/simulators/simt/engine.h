@@ -1,0 +1,272 @@
+// Threads of a GPU on one thread of the CPU: each is a fiber, which runs until it waits for others.
+//
+// Blocks run one after another, in an order drawn from SIMT_SEED. Within a block any thread that can run may be next, so
+// that a missing barrier gives wrong results. In every other block, on average, one thread runs as far as it can before
+// the next one starts, warp by warp; in the others all advance together.
+#pragma once
+
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <vector_types.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+// As kernels know them; they hold the values of the thread that runs.
+inline uint3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+inline constexpr int warpSize = 32;
+
+namespace simt {
+
+constexpr int kLanes = 32;
+constexpr int kMostThreads = 1024;
+constexpr size_t kMostShared = 227 << 10;  // bytes a block may have on Hopper and Blackwell, the largest
+constexpr size_t kStack = 256 << 10;       // bytes; AddressSanitizer makes frames several times larger
+constexpr size_t kPage = 4096;
+constexpr uint32_t kEveryLane = 0xffffffff;
+
+enum class State { kReady, kAtBarrier, kInWarp, kEnded };
+
+// The call by which a thread waits for others.
+struct Site {
+  const char* function = nullptr;
+  const char* file = nullptr;
+  int line = 0;
+  bool operator==(const Site& other) const { return line == other.line && function == other.function; }
+};
+
+// Lies below a page that may not be touched, and stays for the next block.
+class Stack {
+ public:
+  Stack() {
+    void* memory = mmap(nullptr, kStack + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, kPage, PROT_NONE)) {
+      perror("SIMT: stack");
+      abort();
+    }
+    bottom = static_cast<char*>(memory) + kPage;
+  }
+  char* bottom;
+};
+
+struct Thread {
+  ucontext_t context;
+  uint3 index;
+  int number;  // in the block
+  State state;
+  Site site;                   // where it waits
+  uint32_t mask;               // the lanes it waits for in its warp
+  uint64_t given;              // what it brings to its warp
+  uint64_t received[kLanes];   // what all lanes have brought
+  void* fake_stack = nullptr;  // AddressSanitizer's
+
+  int lane() const { return number % kLanes; }
+  bool includes(int lane) const { return mask >> lane & 1; }
+};
+
+struct Block {
+  std::vector<Thread> threads;
+  std::vector<Stack> stacks;
+  Thread* running = nullptr;
+  ucontext_t scheduler;
+  void* scheduler_fake_stack = nullptr;
+  const void* scheduler_bottom = nullptr;
+  size_t scheduler_size = 0;
+  char* shared = nullptr;  // dynamic
+  std::function<void()> kernel;
+
+  // A lane of the warp of `thread`, or nullptr past the end of the block.
+  Thread* lane_of(const Thread& thread, int lane) {
+    const size_t number = thread.number - thread.lane() + lane;
+    return number < threads.size() ? &threads[number] : nullptr;
+  }
+};
+
+inline Block block;
+
+inline std::string described(const Thread& thread) {
+  char text[512];
+  const int length =
+      snprintf(text, sizeof text, "thread (%u,%u,%u) ", thread.index.x, thread.index.y, thread.index.z);
+  if (thread.state == State::kEnded) snprintf(text + length, sizeof text - length, "has ended");
+  else
+    snprintf(text + length, sizeof text - length, "waits in %s at %s:%d", thread.site.function, thread.site.file,
+             thread.site.line);
+  return text;
+}
+
+[[noreturn]] inline void die(const std::string& message) {
+  fprintf(stderr, "SIMT: block (%u,%u,%u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, message.c_str());
+  abort();
+}
+
+inline void to_scheduler(Thread& thread) {
+#ifdef __SANITIZE_ADDRESS__
+  void** kept = thread.state == State::kEnded ? nullptr : &thread.fake_stack;
+  __sanitizer_start_switch_fiber(kept, block.scheduler_bottom, block.scheduler_size);
+#endif
+  swapcontext(&thread.context, &block.scheduler);
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(thread.fake_stack, &block.scheduler_bottom, &block.scheduler_size);
+#endif
+}
+
+inline void run_thread() {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(nullptr, &block.scheduler_bottom, &block.scheduler_size);
+#endif
+  block.kernel();
+  block.running->state = State::kEnded;
+  to_scheduler(*block.running);
+}
+
+inline void start(Thread& thread, int number) {
+  thread.number = number;
+  thread.index = {number % blockDim.x, number / blockDim.x % blockDim.y, number / (blockDim.x * blockDim.y)};
+  thread.state = State::kReady;
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = block.stacks[number].bottom;
+  thread.context.uc_stack.ss_size = kStack;
+  makecontext(&thread.context, run_thread, 0);
+}
+
+inline void resume(Thread& thread) {
+  block.running = &thread;
+  threadIdx = thread.index;
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_start_switch_fiber(&block.scheduler_fake_stack, block.stacks[thread.number].bottom, kStack);
+#endif
+  swapcontext(&block.scheduler, &thread.context);
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(block.scheduler_fake_stack, nullptr, nullptr);
+#endif
+}
+
+// What the running thread calls to wait.
+inline void wait(State state, Site site, uint32_t mask = 0, uint64_t given = 0) {
+  Thread& thread = *block.running;
+  thread.state = state;
+  thread.site = site;
+  thread.mask = mask;
+  thread.given = given;
+  to_scheduler(thread);
+}
+
+// __syncwarp may be a different one for every lane, and waits for no lane that has ended; the others exchange values.
+inline bool is_syncwarp(const Site& site) { return site.function == std::string_view("__syncwarp"); }
+
+inline bool meets(const Thread& thread, const Thread* other) {
+  if (is_syncwarp(thread.site) && (!other || other->state == State::kEnded)) return true;
+  if (!other || other->state != State::kInWarp || other->mask != thread.mask) return false;
+  return is_syncwarp(thread.site) ? is_syncwarp(other->site) : other->site == thread.site;
+}
+
+// Lets the lanes that `last` waits for go on if they are all here, each with what all of them brought.
+inline void release_warp(const Thread& last) {
+  uint64_t given[kLanes] = {};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (!last.includes(lane)) continue;
+    const Thread* other = block.lane_of(last, lane);
+    if (!meets(last, other)) return;
+    if (other) given[lane] = other->given;
+  }
+  const uint32_t mask = last.mask;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    Thread* other = block.lane_of(last, lane);
+    if (!(mask >> lane & 1) || !other || other->state == State::kEnded) continue;
+    std::copy(given, given + kLanes, other->received);
+    other->state = State::kReady;
+  }
+}
+
+// A lane that ends may have been the last that a __syncwarp waits for.
+inline void release_warp_of_ended(const Thread& ended) {
+  for (int lane = 0; lane < kLanes; ++lane)
+    if (const Thread* other = block.lane_of(ended, lane); other && other->state == State::kInWarp) release_warp(*other);
+}
+
+[[noreturn]] inline void die_of_divergence(const Thread& thread) {
+  std::string message = "divergence: " + described(thread);
+  if (thread.state == State::kInWarp) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (!thread.includes(lane)) continue;
+      const Thread* other = block.lane_of(thread, lane);
+      if (meets(thread, other)) continue;
+      char mask[16];
+      snprintf(mask, sizeof mask, "%08x", thread.mask);
+      die(message + " for lanes " + mask + ", but " + (other ? described(*other) : "the block is smaller"));
+    }
+  }
+  for (const Thread& other : block.threads)
+    if (other.state != State::kAtBarrier || !(other.site == thread.site))
+      die(message + ", but " + described(other));
+  die(message);
+}
+
+// No thread can run: all wait at one barrier, or some wait for what never comes.
+inline void release_barrier() {
+  for (const Thread& thread : block.threads)
+    if (thread.state == State::kInWarp) die_of_divergence(thread);
+  const auto first = std::find_if(block.threads.begin(), block.threads.end(),
+                                  [](const Thread& thread) { return thread.state == State::kAtBarrier; });
+  for (Thread& thread : block.threads)
+    if (thread.state != State::kAtBarrier || !(thread.site == first->site)) die_of_divergence(*first);
+  for (Thread& thread : block.threads) thread.state = State::kReady;
+}
+
+inline std::vector<int> shuffled(int count, std::mt19937& random) {
+  std::vector<int> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), random);
+  return order;
+}
+
+// Threads by precedence: warp by warp.
+inline std::vector<Thread*> precedence(std::mt19937& random) {
+  const int count = block.threads.size();
+  std::vector<Thread*> order;
+  for (int warp : shuffled((count + kLanes - 1) / kLanes, random))
+    for (int lane : shuffled(kLanes, random))
+      if (warp * kLanes + lane < count) order.push_back(&block.threads[warp * kLanes + lane]);
+  return order;
+}
+
+inline void run_block(std::mt19937& random) {
+  for (size_t number = 0; number < block.threads.size(); ++number) start(block.threads[number], number);
+  const std::vector<Thread*> order = precedence(random);
+  const bool together = random() % 2;
+  std::vector<Thread*> ready;
+  for (;;) {
+    ready.clear();
+    bool all_ended = true;
+    for (Thread* thread : order) {
+      if (thread->state == State::kReady) ready.push_back(thread);
+      all_ended &= thread->state == State::kEnded;
+    }
+    if (all_ended) return;
+    if (ready.empty()) {
+      release_barrier();
+      continue;
+    }
+    Thread& next = *ready[together ? random() % ready.size() : 0];
+    resume(next);
+    if (next.state == State::kInWarp) release_warp(next);
+    else if (next.state == State::kEnded) release_warp_of_ended(next);
+  }
+}
+
+}  // namespace simt

@@ -1,0 +1,42 @@
+// planted row_sum | product | no_rows BUG [SHIFT]: runs a kernel of planted.cu on arrays from malloc, the input shifted
+// by so many numbers; exit status 1 if the result is wrong.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+extern "C" {
+void run_row_sum(const float* in, float* out, int rows, int quads, const char* bug);
+void run_product(const void* a, const void* b, void* out, int m, int n, int k, int to_half, const char* bug);
+}
+
+static int row_sums(const char* bug, int shift) {
+  constexpr int kRows = 5, kQuads = 300;
+  std::vector<float> in(kRows * kQuads * 4 + shift), out(kRows);
+  for (size_t i = 0; i < in.size(); ++i) in[i] = i % 7;
+  run_row_sum(in.data() + shift, out.data(), kRows, kQuads, bug);
+  for (int row = 0; row < kRows; ++row) {
+    double sum = 0;
+    for (int i = 0; i < kQuads * 4; ++i) sum += in[shift + row * kQuads * 4 + i];
+    if (out[row] != sum) return 1;
+  }
+  return 0;
+}
+
+// Of ones: every number of the product is the length of a row.
+static int products(const char* bug) {
+  constexpr int kSide = 17;
+  constexpr unsigned short kOne = 0x3c00, kSeventeen = 0x4188;  // as float16, as bfloat16
+  const std::vector<unsigned short> ones(kSide * kSide, kOne);
+  std::vector<unsigned short> out(kSide * kSide);
+  run_product(ones.data(), ones.data(), out.data(), kSide, kSide, kSide, 0, bug);
+  for (unsigned short bits : out)
+    if (bits != kSeventeen) return 1;
+  return 0;
+}
+
+int main(int argc, char** argv) {
+  if (argc < 3) return 2;
+  if (!strcmp(argv[1], "no_rows")) run_row_sum(nullptr, nullptr, 0, 1, argv[2]);
+  return strcmp(argv[1], "row_sum") ? products(argv[2]) : row_sums(argv[2], argc > 3 ? atoi(argv[3]) : 0);
+}
