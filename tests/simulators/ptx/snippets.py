@@ -60,7 +60,7 @@ def run(
     declarations: str = "",
 ) -> Report:
     """Simulate a snippet on tensors. `declarations` stand before the kernel, like those of shared memory."""
-    text = kernel(len(pointers), registers, body).replace(".visible", declarations + "\n.visible")
+    text = kernel(len(pointers), registers, body).replace(".visible", declarations + " .visible")
     arguments: list[Argument] = list(pointers)
     return simulate(text, grid=grid, threads=threads, arguments=arguments, shared_bytes=shared_bytes, seed=seed)
 
