@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from .decode import Decoded, decode
+from .decoder import Decoded, decode
 from .errors import (
     DeviceAssert,
     Divergence,

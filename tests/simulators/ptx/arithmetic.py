@@ -121,8 +121,9 @@ _FLOATING: dict[str, Compute] = {
 
 def _floating(instruction: Instruction) -> Recipe | None:
     opcode, kind, modifiers = instruction.opcode, instruction.kind, instruction.modifiers
-    if {"rz", "rm", "rp"} & set(modifiers):
-        raise Unsupported(f"rounding of {instruction.text}")
+    types = [modifier for modifier in modifiers if modifier in DTYPES]
+    if len(types) > 1:
+        return _mixed(instruction, types)
     arity = len(instruction.operands) - 1
     if {"approx", "full"} & set(modifiers):
         if kind not in ("f32", "f16", "bf16", "f16x2", "bf16x2"):
@@ -141,6 +142,19 @@ def _floating(instruction: Instruction) -> Recipe | None:
     else:
         return None
     return _on_floats(compute, kind, modifiers), (kind,) * arity, kind
+
+
+def _mixed(instruction: Instruction, types: list[str]) -> Recipe:
+    """add, sub and fma in float32, the last operand of that type and the others of 16 bits."""
+    if types[0] != "f32" or instruction.opcode not in ("add", "sub", "fma") or "sat" in instruction.modifiers:
+        raise Unsupported(instruction.text)
+    compute = _fma if instruction.opcode == "fma" else _FLOATING[instruction.opcode]
+    widen, narrow = _widen(types[1]), len(instruction.operands) - 2
+
+    def widened(*values: Array) -> Array:
+        return compute(*[widen(value) for value in values[:-1]], values[-1])
+
+    return widened, (types[1],) * narrow + ("f32",), "f32"
 
 
 _COMPARISONS: dict[str, Compute] = {

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .dataflow import only_feeds
-from .decode import BARRIER, BRANCH, EXIT, Decoded
+from .decoder import BARRIER, BRANCH, EXIT, Decoded
 from .errors import Divergence, Endless, SimulationError, Unsupported
 from .formats import POISON, UNSIGNED, Array
 from .memory import GlobalMemory

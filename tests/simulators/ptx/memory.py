@@ -11,7 +11,7 @@ import torch
 from .errors import Misaligned, OutOfBounds, Race, Unsupported
 from .formats import Array, width_of
 from .ordering import Conflict
-from .races import NOT_ATOMIC
+from .races import ACROSS_CTAS, NOT_ATOMIC
 from .regions import Region, lay_out, number_of
 from .report import Access
 
@@ -110,6 +110,8 @@ class GlobalMemory:
         threads, order = cta.thread_numbers(lanes, each), cta.order
         if scope != NOT_ATOMIC:
             conflict = order.atomic(region.history, granules, threads, cta.now, scope)
+            if access is not Access.STRONG_STORE and scope == ACROSS_CTAS:
+                order.observe(region.history, granules, threads, cta.now)
         elif access is Access.LOAD:
             cta.loads[cta.now] = cta.here
             conflict = order.read(region.history, granules, threads, cta.now)

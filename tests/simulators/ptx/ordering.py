@@ -40,6 +40,7 @@ class Order:
         self.acquired: dict[int, Knowledge] = {}  # of a thread alone, until the next barrier
         self.to_release: dict[int, Knowledge] = {}  # by a fence, for the next relaxed write of the thread
         self.to_acquire: dict[int, Knowledge] = {}  # by a relaxed read, for the next fence of the thread
+        self.observed: dict[tuple[int, int], list[tuple[int, int]]] = {}  # by granule, (thread, time) of strong reads
 
     def barrier(self, now: int) -> None:
         self.barrier_time = now
@@ -96,14 +97,32 @@ class Order:
         history.note_atomic(granules, me, now, scope)
         return conflict
 
+    def observe(self, history: History, granules: Array, me: Array, now: int) -> None:
+        """A strong read has the strong writes before it in its past, even a relaxed one, but nothing else by that."""
+        for granule, thread in zip(granules.tolist(), me.tolist(), strict=True):
+            self.observed.setdefault((id(history), granule), []).append((thread, now))
+
+    def _unobserved(self, bad: Array, history: History, granules: Array, when: Array, me: Array) -> Array:
+        """`bad` without the strong writes that a strong read in the past of `me` came after."""
+        for at in np.flatnonzero(bad).tolist() if self.observed else ():
+            thread, warp = int(me[at]), int(me[at] - self.first_thread) >> 5
+            for reader, time in self.observed.get((id(history), int(granules[at])), ()):
+                near = time < self.warp_times[warp] and reader >> 5 == thread >> 5
+                if when[at] < time and (reader == thread or time < self.barrier_time or near):
+                    bad[at] = False
+        return bad
+
     def _against_writes(self, history: History, granules: Array, me: Array, scope: int = NOT_ATOMIC) -> Conflict | None:
         """Atomic operations don't race with each other as far as the scopes of both reach."""
         when = history.write_time[granules]
         if when.any():
             who = history.writer[granules]
             bad = self.unordered(who, when, me)
-            if scope != NOT_ATOMIC:
-                earlier = history.atomic[granules]
+            earlier = history.atomic[granules]
+            if scope == NOT_ATOMIC:
+                strong = self._unobserved(bad & (earlier == ACROSS_CTAS), history, granules, when, me)
+                bad &= (earlier != ACROSS_CTAS) | strong
+            else:
                 in_reach = when >= self.first_time
                 if scope == ACROSS_CTAS:
                     in_reach |= earlier == ACROSS_CTAS
@@ -141,6 +160,8 @@ class Order:
         order = np.argsort(granules, kind="stable")
         mine = me[order[np.searchsorted(granules[order], where)]]
         bad = _without(harmless, self.unordered(who, when, mine), when)
+        if log is history.older_atomics:
+            bad = self._unobserved(bad, history, where, when, mine)
         return _first(bad, where, mine, who, when, earlier) if bad.any() else None
 
     def unordered(self, who: Array, when: Array, me: Array) -> Array:

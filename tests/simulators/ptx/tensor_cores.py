@@ -82,7 +82,7 @@ def multiply_accumulate(program: Program, instruction: Instruction) -> Callable[
         shape is None
         or kind_a not in _PER_REGISTER
         or kind not in ("f32", "f64", "s32")
-        or "sp" in instruction.modifiers
+        or instruction.modifiers[-6:-4] != ("row", "col")
     ):
         raise Unsupported(instruction.text)
     rows, depth = int(shape[1]), int(shape[2])

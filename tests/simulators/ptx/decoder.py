@@ -12,6 +12,7 @@ from . import atomics, copies, loads, matrices, tensor_cores, warps
 from .arithmetic import comparison, recipe
 from .errors import DeviceAssert, Unsupported
 from .formats import UNSIGNED, size_of
+from .modifiers import check_modifiers
 from .operands import LOCAL_WINDOW, SHARED_WINDOW, Mask, Reader, elements, predicate, reader, writer
 from .parser import Instruction, Program
 
@@ -77,6 +78,7 @@ def _unsupported(problem: Exception) -> Execute:
 
 def _executor(program: Program, instruction: Instruction) -> Execute:
     special = _SPECIAL.get(instruction.opcode)
+    check_modifiers(instruction, computes=special is None)
     if special is not None:
         return special(program, instruction)
     found = recipe(instruction)
