@@ -1,0 +1,95 @@
+"""Checks that a process under Triton's interpreter runs, one in a child of its own each: every tensor, the ops' own
+included, ends at forbidden memory, and what no kernel writes is NaN."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+from ebgan_fast.ops.triton import energy, tables
+from tests.simulators.guard_pages import guarded, guarded_allocations
+from tests.simulators.sparse import sparse
+
+from .. import eager
+from ..against_reference import check
+from ..budget import energy_ulps, pulling_away_diagonal, pulling_away_terms, pulling_away_ulps
+
+
+def _drawn(shape: tuple[int, ...], dtype: str, begins: bool, seed: int = 0) -> Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(getattr(torch, dtype))
+    return guarded(values, begins=begins)
+
+
+def discriminator_loss(elements: int, norm: str, dtype: str, begins: bool) -> None:
+    batches = [_drawn((n, elements), dtype, begins, seed) for seed, n in enumerate((3, 3, 5, 5))]
+    margin = reference.reconstruction_energy(batches[2].double(), batches[3].double(), norm).median().item() * 1.001
+    with guarded_allocations(), ebgan_fast.use_backend("triton"):
+        check(
+            lambda *leaves: ebgan_fast.discriminator_loss(*leaves, margin, norm=norm)[0],
+            lambda *leaves: reference.discriminator_loss(*leaves, margin, norm)[0],
+            lambda *leaves: eager.discriminator_loss(*leaves, margin, norm),
+            batches,
+            torch.tensor(1.0),
+            [2 * margin, *[None] * 4],
+            energy_ulps(batches[2]),
+        )
+
+
+def generator_loss(n: int, d: int, dtype: str, begins: bool) -> None:
+    recon, fake = (_drawn((n, 130), dtype, begins, seed) for seed in range(2))
+    code = _drawn((n, d), dtype, begins, 2)
+    with guarded_allocations(), ebgan_fast.use_backend("triton"):
+        check(
+            lambda r, f, s: ebgan_fast.generator_loss(r, f, s, pt_weight=0.3)[0],
+            lambda r, f, s: reference.generator_loss(r, f, s, 0.3, "mse")[0],
+            lambda r, f, s: eager.generator_loss(r, f, s, 0.3, "mse"),
+            (recon, fake, code),
+            torch.tensor(1.0),
+            [0.3 * pulling_away_diagonal(code), None, None, 0.3 * pulling_away_terms(code)],
+            max(energy_ulps(recon), pulling_away_ulps(code)),
+        )
+
+
+def hinge_and_energy(elements: int, norm: str, dtype: str, begins: bool) -> None:
+    recon, target = (_drawn((3, elements), dtype, begins, seed) for seed in range(2))
+    with guarded_allocations(), ebgan_fast.use_backend("triton"):
+        check(
+            lambda r, t: ebgan_fast.hinge_margin_loss(ebgan_fast.reconstruction_energy(r, t, norm=norm), r[:, 0], 1.0),
+            lambda r, t: reference.hinge_margin_loss(reference.reconstruction_energy(r, t, norm), r[:, 0], 1.0),
+            lambda r, t: eager.hinge_margin_loss(eager.reconstruction_energy(r, t, norm), r[:, 0], 1.0),
+            (recon, target),
+            torch.tensor(1.0),
+            [elements * 4.0, None, None],
+            energy_ulps(recon),
+        )
+
+
+def far_samples(op: str) -> None:
+    """Samples more than 2^31 elements from the first: every offset of a sample in 64 bits."""
+    stride = 2**30 + 16
+    elements = 40
+    far, other = (sparse((3, elements), torch.float32, (stride, 1), fill=0.0) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    far.copy_(torch.randn(3, elements, generator=generator))
+    other.copy_(torch.randn(3, elements, generator=generator))
+    near, near_other = far.clone(), other.clone()
+    run = {
+        "rows": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9)[0],
+        "chunks": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9)[0],
+        "gradient": lambda a, b: ebgan_fast.reconstruction_energy(a, b).sum(),
+        "primal": lambda a, b: ebgan_fast.pulling_away_term(a) + ebgan_fast.pulling_away_term(b),
+        "dual": lambda a, b: ebgan_fast.pulling_away_term(a[:, :2]) + ebgan_fast.pulling_away_term(b[:, :2]),
+    }[op]
+    chunked = mock.patch.object(tables, "energy_tile", return_value=tables.EnergyTile(0, 16, 4))
+    with ebgan_fast.use_backend("triton"), chunked if op == "chunks" else mock.patch.object(energy, "_BATCH_BLOCK", 16):
+        results = []
+        for pair in ((far, other), (near, near_other)):
+            leaves = [batch.detach().requires_grad_() for batch in pair]
+            value = run(*leaves)
+            results.append((value, *torch.autograd.grad(value, leaves)))
+    assert far.stride(0) == stride
+    assert all(map(torch.equal, *results)), "samples far apart give other results than the same side by side"

@@ -1,0 +1,69 @@
+"""What every kernel takes of every chip, against the committed budgets.
+
+After a wanted change, `python -m tests.ops.triton.test_budgets` writes them anew; read the difference before you commit
+it. tests/simulators/test_resources.py plants a regression for each kind of budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.simulators.compiled import TARGETS, compile_launch
+from tests.simulators.resources import Resources, budget_of, measure, read_budgets, violations, write_budgets
+
+from .shapes import calls
+from .stand_ins import recorded
+
+FILE = Path(__file__).with_name("budgets.json")
+NAMES = [name for name, _ in calls()]
+BUDGETS = read_budgets(FILE) if FILE.exists() else {}
+
+
+def _resources(name: str, target: str) -> Iterator[tuple[str, Resources]]:
+    """Each launch of a call, by kernel."""
+    with recorded(target) as launches:
+        dict(calls())[name]()
+    for launch in launches:
+        artefact = compile_launch(launch, target)
+        yield f"{name} | {artefact.name} | {target}", measure(artefact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_within_the_budget(name: str, target: str) -> None:
+    found = {key: resources for key, resources in _resources(name, target)}
+    assert found
+    broken = [f"{key}: {line}" for key, resources in found.items() for line in violations(resources, BUDGETS[key])]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("key", sorted(BUDGETS))
+def test_no_budget_allows_what_is_never_right(key: str) -> None:
+    """Recorded budgets are what was; these hold whatever was."""
+    budget = BUDGETS[key]
+    assert budget["spills"] == 0
+    assert budget["stack"] == 0
+    assert budget["float_atomics"] == 0
+    assert budget["occupancy"] > 0
+    if "gram_matrix" in key or "primal_gradient" in key or "dual_gradient" in key:
+        assert budget["tensor_core"] > 0
+    if "loss_by" in key or "energy_gradient" in key:
+        assert budget["wide_loads"] > 0
+
+
+def test_every_budget_is_of_a_call() -> None:
+    assert {key.split(" | ")[0] for key in BUDGETS} == set(NAMES)
+
+
+def record() -> None:
+    """Write the budgets that the kernels just meet."""
+    found = {key: budget_of(it) for name in NAMES for target in TARGETS for key, it in _resources(name, target)}
+    write_budgets(FILE, found)
+
+
+if __name__ == "__main__":
+    record()

@@ -1,0 +1,65 @@
+"""Every kernel in Triton's interpreter beside forbidden memory, against the float64 reference (guarded.py)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+if "TRITON_INTERPRET" in os.environ:
+    pytest.skip("starts processes under the interpreter itself", allow_module_level=True)
+
+from tests.simulators.guard_pages import interpreted
+
+from . import guarded
+
+LONG = 16384 + 8192 + 37  # cut into chunks
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+Case = tuple[Callable[..., None], object]
+
+
+def _cases() -> dict[str, list[tuple[object, ...]]]:
+    """By group; a group shares one process, which takes seconds to start.
+
+    Ragged shapes for every kernel and configuration. Of bfloat16 the interpreter represents no matrix product: those
+    are in test_simulated.py.
+    """
+    losses = [
+        (guarded.discriminator_loss, elements, norm, dtype, begins)
+        for dtype in DTYPES
+        for elements in (1, 7, 784, 3001, LONG)
+        for norm in ("mse", "sse", "l2")
+        for begins in ((False, True) if elements < 100 else (False,))
+    ]
+    energies = [
+        (guarded.hinge_and_energy, elements, norm, dtype, False)
+        for dtype in DTYPES
+        for elements in (1, 40, LONG)
+        for norm in ("mse", "l2")
+    ]
+    codes = [
+        (guarded.generator_loss, n, d, dtype, begins)
+        for dtype in DTYPES
+        if dtype != "bfloat16"
+        for n, d in ((2, 1), (5, 9), (9, 5), (33, 130), (70, 40), (137, 150), (150, 137))
+        for begins in ((False, True) if n < 40 else (False,))
+        if dtype != "float64" or n < 100  # small tiles: minutes
+    ]
+    far = [(guarded.far_samples, op) for op in ("rows", "chunks", "gradient", "primal", "dual")]
+    return {"losses": losses, "energies": energies, "codes": codes, "far": far}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["losses", "energies", "codes", "far"])
+def test_right_and_within_bounds(group: str) -> None:
+    cases = _cases()[group]
+    outcomes = interpreted(*cases)
+    failed = [
+        f"{case[0].__name__}{case[1:]}: {outcome.kind}\n{outcome.report}"  # type: ignore[attr-defined]
+        for case, outcome in zip(cases, outcomes, strict=True)
+        if outcome.kind != "fine"
+    ]
+    assert not failed, f"{len(failed)} of {len(cases)}\n" + "\n\n".join(failed[:5])
