@@ -61,16 +61,8 @@ def plain_launch(pointer: Any, number: Any, scale: Any, flag: Any, kernel: Any =
 
 
 NUMBERS = (-(2**63), -(2**31) - 1, -(2**31), -16, -1, 0, 1, 2, 8, 15, 16, 17, 1024, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.bool)
-    torch.float64,
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.int64,
-    torch.int32,
-    torch.uint8,
-    torch.bool,
-)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
 LAUNCHES = {
     **{f"number {number}": plain_launch(torch.empty(4), number, 1.0, False) for number in (*NUMBERS, 2**63, None)},
     **{f"pointer {dtype}": plain_launch(torch.empty(4, dtype=dtype), 3, 1.0, False) for dtype in DTYPES},
