@@ -28,7 +28,7 @@ from .errors import (
     Uninitialised,
     Unsupported,
 )
-from .formats import DTYPES
+from .formats import DTYPES, POISONS
 from .granules import narrowest_accesses
 from .machine import Launch
 from .memory import GlobalMemory
@@ -77,7 +77,7 @@ def simulate(
     touch what lies from there to the end of its last element, nothing else. None is a null pointer, an int for a
     pointer a raw address, bytes a struct. Pointers missing at the end are null.
     shared_bytes: of dynamic shared memory.
-    seed: of the order in which the CTAs run, one after another.
+    seed: of the order in which the CTAs run, one after another; odd ones also leave other garbage in registers.
     ctas: only these, each (x, y, z).
     entry: the kernel's name, if the PTX has several.
     """
@@ -89,9 +89,16 @@ def simulate(
         raise ValueError(f"got {block} threads, expected at most the kernel's {program.threads}")
     tensors = {number: value for number, value in enumerate(arguments) if isinstance(value, torch.Tensor)}
     memory = GlobalMemory(tensors, bytes(program.constant_bytes), global_granule)
-    parameters = _parameters(program, arguments, memory)
     launch = Launch(
-        program, code, sizes, block, parameters, memory, program.shared_bytes + shared_bytes, shared_granule
+        program,
+        code,
+        sizes,
+        block,
+        _parameters(program, arguments, memory),
+        memory,
+        shared_bytes=program.shared_bytes + shared_bytes,
+        shared_granule=shared_granule,
+        poison=POISONS[seed % len(POISONS)],
     )
     order = list(ctas if ctas is not None else ((x, y, z) for x, y, z in itertools.product(*map(range, sizes))))
     random.Random(seed).shuffle(order)

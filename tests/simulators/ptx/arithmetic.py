@@ -148,7 +148,7 @@ def _mixed(instruction: Instruction, types: list[str]) -> Recipe:
     """add, sub and fma in float32, the last operand of that type and the others of 16 bits."""
     if types[0] != "f32" or instruction.opcode not in ("add", "sub", "fma") or "sat" in instruction.modifiers:
         raise Unsupported(instruction.text)
-    compute = _fma if instruction.opcode == "fma" else _FLOATING[instruction.opcode]
+    compute: Compute = _fma if instruction.opcode == "fma" else _FLOATING[instruction.opcode]
     widen, narrow = _widen(types[1]), len(instruction.operands) - 2
 
     def widened(*values: Array) -> Array:

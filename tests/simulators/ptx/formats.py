@@ -49,9 +49,10 @@ SIGNED: dict[int, np.dtype[Any]] = {
 }
 FLOATS = ("f16", "bf16", "f32", "f64")
 
-# Every 16-bit half is a NaN of float16 and of bfloat16, the whole one of float32 and float64, and as an address or an
-# index it is far out of bounds: what is computed from a register nobody wrote shows.
-POISON = 0x7FFF7FFF7FFF7FFF
+# What registers and shared memory hold before anybody writes them. As an address or an index both are far out of
+# bounds. As floats of any width the first is NaN, which sums show and a maximum drops; the second is huge, which a
+# maximum shows (in float16 it is NaN too).
+POISONS = (0x7FFF7FFF7FFF7FFF, 0x7F7F7F7F7F7F7F7F)
 
 
 def size_of(kind: str) -> int:

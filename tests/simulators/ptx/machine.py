@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .dataflow import only_feeds
 from .decoder import BARRIER, BRANCH, EXIT, Decoded
 from .errors import Divergence, Endless, SimulationError, Unsupported
-from .formats import POISON, UNSIGNED, Array
+from .formats import UNSIGNED, Array
 from .memory import GlobalMemory
 from .ordering import Order
 from .parser import Program
@@ -21,33 +22,23 @@ from .shared import SharedMemory
 _INSTRUCTION_LIMIT = 1_000_000  # between two branches that part a group; the longest kernels of ours take 16,000 in all
 
 
+@dataclass
 class Launch:
     """What the CTAs of one launch share."""
 
-    def __init__(
-        self,
-        program: Program,
-        code: list[Decoded],
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        parameters: dict[str, Array],
-        memory: GlobalMemory,
-        shared_bytes: int,
-        granule: int,
-    ) -> None:
-        self.program = program
-        self.code = code
-        self.grid = grid
-        self.block = block
-        self.parameters = parameters
-        self.memory = memory
-        self.shared_bytes = shared_bytes
-        self.shared_granule = granule
-        self.released: dict[int, Knowledge] = {}  # by address of a release, what it makes known
-        self.wavefront_cache: dict[bytes, tuple[int, int]] = {}
-        self.report = Report()
-        self._feeds: dict[tuple[int, int], bool] = {}
-        self.order: list[tuple[int, int, int]] = []
+    program: Program
+    code: list[Decoded]
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    parameters: dict[str, Array]  # bytes
+    memory: GlobalMemory
+    shared_bytes: int
+    shared_granule: int
+    poison: int
+    released: dict[int, Knowledge] = field(default_factory=dict)  # by the address of a release, what it makes known
+    report: Report = field(default_factory=Report)
+    order: list[tuple[int, int, int]] = field(default_factory=list)  # in which the CTAs run
+    _feeds: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def run(self, ctas: Sequence[tuple[int, int, int]]) -> Report:
         self.order = list(ctas)
@@ -85,11 +76,13 @@ class Cta:
         self.lane = every & 31
         self.numbers = (every + position * self.threads).astype(np.int32)
         self.special = self._special_registers(every)
-        poison = {size: np.full(self.threads, POISON & (1 << 8 * size) - 1, UNSIGNED[size]) for size in (1, 2, 4, 8)}
+        poison = {
+            size: np.full(self.threads, launch.poison & (1 << 8 * size) - 1, UNSIGNED[size]) for size in (1, 2, 4, 8)
+        }
         poison[0] = np.zeros(self.threads, bool)
         self.registers: list[Array] = [poison[size] for _, size in launch.program.registers.values()]
         self.memory = launch.memory
-        self.shared = SharedMemory(launch.shared_bytes, launch.shared_granule, launch.wavefront_cache)
+        self.shared = SharedMemory(launch.shared_bytes, launch.shared_granule, launch.poison)
         self.local = np.zeros((self.threads, launch.program.local_bytes), np.uint8)
         self.call_arguments: dict[str, Array] = {}  # .param space of a call
         self.copies: list[Any] = []  # asynchronous copies not yet in a group

@@ -18,14 +18,15 @@ from .report import Access
 if TYPE_CHECKING:
     from .machine import Cta
 
+# Kernels repeat a few patterns of addresses over and over.
 _CACHE_SIZE = 1 << 16
+_sector_cache: dict[bytes, int] = {}
 
 
 class GlobalMemory:
     def __init__(self, tensors: dict[int, torch.Tensor], constants: bytes, granule: int) -> None:
         self.granule = granule
         self.regions, self.constants = lay_out(tensors, constants, granule)
-        self._sector_cache: dict[bytes, int] = {}
 
     def real_address(self, address: int) -> int:
         """The same for every pointer to the same byte."""
@@ -147,15 +148,15 @@ class GlobalMemory:
         cta.fail(Unsupported, "one instruction that touches several arguments", None)
 
     def _sectors(self, cta: Cta, addresses: Array, lanes: Array | None) -> int:
-        """32-byte sectors, summed over warps. Most accesses of a kernel repeat a pattern that was counted before."""
+        """32-byte sectors, summed over warps."""
         relative = addresses - (int(addresses[0]) & ~31)
         key = relative.tobytes() + (lanes.tobytes() if lanes is not None else b"")
-        count = self._sector_cache.get(key)
+        count = _sector_cache.get(key)
         if count is None:
             warps = cta.warps if lanes is None else cta.warps[lanes]
             count = len(np.unique((warps << 48) + (relative >> 5)))
-            if len(self._sector_cache) < _CACHE_SIZE:
-                self._sector_cache[key] = count
+            if len(_sector_cache) < _CACHE_SIZE:
+                _sector_cache[key] = count
         return count
 
     def _race(self, cta: Cta, region: Region, conflict: Conflict, access: Access) -> NoReturn:

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import Misaligned, OutOfBounds, Race, Uninitialised
-from .formats import POISON, Array, width_of
+from .formats import Array, width_of
 from .races import NEVER_ORDERED, WITHIN_CTA, History
 
 if TYPE_CHECKING:
     from .machine import Cta
 
+# Kernels repeat a few patterns of addresses over and over.
 _CACHE_SIZE = 1 << 16
+_wavefront_cache: dict[bytes, tuple[int, int]] = {}
 
 
 class SharedMemory:
-    def __init__(self, size: int, granule: int, wavefront_cache: dict[bytes, tuple[int, int]]) -> None:
+    def __init__(self, size: int, granule: int, poison: int) -> None:
         padded = -(-size // 16) * 16
         self.size = size
         self.granule = granule
-        self.bytes = np.full(padded // 8, POISON, np.uint64).view(np.uint8)
+        self.bytes = np.full(padded // 8, poison, np.uint64).view(np.uint8)
         self.history = History(padded // granule)
-        self._wavefront_cache = wavefront_cache
         self._views: dict[tuple[np.dtype, int], Array] = {}
 
     def view(self, dtype: np.dtype, count: int) -> Array:
@@ -53,11 +54,11 @@ class SharedMemory:
 
     def count_wavefronts(self, cta: Cta, addresses: Array, lanes: Array | None, width: int) -> None:
         key = addresses.tobytes() + (lanes.tobytes() if lanes is not None else b"") + bytes((width,))
-        found = self._wavefront_cache.get(key)
+        found = _wavefront_cache.get(key)
         if found is None:
             found = _wavefronts(addresses, cta.lanes_or_all(lanes), width)
-            if len(self._wavefront_cache) < _CACHE_SIZE:
-                self._wavefront_cache[key] = found
+            if len(_wavefront_cache) < _CACHE_SIZE:
+                _wavefront_cache[key] = found
         cta.report.shared_wavefronts += found[0]
         cta.report.shared_accesses += found[1]
 
