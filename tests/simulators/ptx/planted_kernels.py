@@ -84,7 +84,6 @@ def total_by_last(
     p_partials,  # [programs, BLOCK]
     p_counter,
     p_total,  # [BLOCK]
-    BARRIER: tl.constexpr,
     SEMANTICS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -92,8 +91,7 @@ def total_by_last(
     program = tl.program_id(0)
     index = tl.arange(0, BLOCK)
     tl.store(p_partials + program * BLOCK + index, tl.load(p_x + program * BLOCK + index) * 2)
-    if BARRIER:
-        tl.debug_barrier()
+    tl.debug_barrier()
     if tl.atomic_add(p_counter, 1, sem=SEMANTICS) == tl.num_programs(0) - 1:
         tl.store(p_counter, 0)
         total = tl.zeros((BLOCK,), tl.float32)
@@ -116,15 +114,8 @@ def offsets(p_offsets, row, stride, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def squares_of_rows(p_x, p_sums, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Sums of squares of rows that lie spread over the lanes of a warp."""
+def squares_of_rows(p_x, p_sums, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums of squares of rows. Where a row has one element in a lane, the first addition is one of two lanes."""
     row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    x = tl.load(p_x + row[:, None] * COLUMNS + column[None, :])
+    x = tl.load(p_x + row[:, None] * stride + column[None, :])
     tl.store(p_sums + row, tl.sum(x * x, axis=1))
-
-
-@triton.jit
-def sum_with_nothing_beyond_the_mask(p_x, p_sum, n, BLOCK: tl.constexpr):
-    """Adds up lanes whose load was masked, with no `other`: their values are undefined."""
-    index = tl.arange(0, BLOCK)
-    tl.store(p_sum, tl.sum(tl.load(p_x + index, mask=index < n), axis=0))
