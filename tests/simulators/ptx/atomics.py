@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .errors import Unsupported
 from .formats import DTYPES, FLOATS, Array, from_bfloat16, size_of, to_bfloat16
-from .operands import Mask, address, elements, reader, writer
+from .operands import Mask, address, elements, reader, resolve, state_space, writer
 from .parser import Instruction, Program
 from .races import ACROSS_CTAS, WITHIN_CTA
 from .report import Access
@@ -28,6 +27,10 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "inc": lambda old, value: old * 0 if old >= value else old + old.dtype.type(1),
     "dec": lambda old, value: value if old == 0 or old > value else old - old.dtype.type(1),
 }
+
+
+# (cta, mask) -> the values before, of the threads that take part, and those threads (None: all).
+_Update = Callable[["Cta", Mask], tuple[Array, Array | None]]
 
 
 class Ordering(NamedTuple):
@@ -104,28 +107,23 @@ def strong_store(cta: Cta, addresses: Array, lanes: Array | None, values: Array,
 
 
 def atomic(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    write = writer(program, instruction.operands[0], instruction.kind)
-    update = _update(program, instruction, instruction.operands[1:])
+    writes = [writer(program, each, instruction.kind) for each in elements(instruction.operands[0])]
+    updates = _updates(program, instruction, instruction.operands[1:])
 
     def execute(cta: Cta, mask: Mask) -> None:
-        before, lanes = update(cta, mask)
-        if lanes is not None:
-            full = np.zeros(cta.threads, before.dtype)
-            full[lanes] = before
-            before = full
-        write(cta, before, mask)
+        for write, update in zip(writes, updates, strict=True):
+            before, lanes = update(cta, mask)
+            if lanes is not None:
+                full = np.zeros(cta.threads, before.dtype)
+                full[lanes] = before
+                before = full
+            write(cta, before, mask)
 
     return execute
 
 
 def reduction(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    updates = []
-    values = elements(instruction.operands[1])
-    for position, value in enumerate(values):
-        place = instruction.operands[0].strip()[1:-1]
-        offset = position * size_of(instruction.kind)
-        operands = (f"[{_shifted(place, offset)}]", value)
-        updates.append(_update(program, instruction, operands))
+    updates = _updates(program, instruction, instruction.operands)
 
     def execute(cta: Cta, mask: Mask) -> None:
         for update in updates:
@@ -134,22 +132,28 @@ def reduction(program: Program, instruction: Instruction) -> Callable[[Cta, Mask
     return execute
 
 
+def _updates(program: Program, instruction: Instruction, operands: tuple[str, ...]) -> list[_Update]:
+    """One for every element of a vector, which are updated each by itself."""
+    place, size = operands[0].strip()[1:-1], size_of(instruction.kind)
+    return [
+        _update(program, instruction, (f"[{_shifted(place, size * position)}]", *values))
+        for position, values in enumerate(zip(*map(elements, operands[1:]), strict=True))
+    ]
+
+
 def _shifted(place: str, by: int) -> str:
     base, _, offset = place.partition("+")
     return f"{base.strip()}+{int(offset or '0', 0) + by}"
 
 
-def _update(program: Program, instruction: Instruction, operands: tuple[str, ...]) -> Callable:
-    """(cta, mask) -> the values before, of the threads that take part, and those threads."""
+def _update(program: Program, instruction: Instruction, operands: tuple[str, ...]) -> _Update:
     kind = instruction.kind
-    if operands[1].startswith("{"):
-        raise Unsupported(instruction.text)
     name = next(modifier for modifier in instruction.modifiers if modifier in (*_OPERATIONS, "cas"))
     locate = address(program, operands[0])
     reads = [reader(program, operand, kind) for operand in operands[1:]]
     order = ordering(instruction)
     assert order is not None
-    shared = any(modifier.startswith("shared") for modifier in instruction.modifiers)
+    declared = state_space(instruction)
     access = Access.FLOAT_ATOMIC if kind in (*FLOATS, "f16x2", "bf16x2") else Access.INTEGER_ATOMIC
     combine = _combination(name, kind)
 
@@ -163,7 +167,8 @@ def _update(program: Program, instruction: Instruction, operands: tuple[str, ...
         def one(old: Any, lane: int) -> Any:
             return combine(old, *[value[lane] for value in values])
 
-        if shared:
+        space, addresses = resolve(declared, addresses)
+        if space == "shared":
             return cta.shared.update(cta, addresses, lanes, DTYPES[kind], one), lanes
         before = cta.memory.update(cta, addresses, lanes, DTYPES[kind], one, access, order.scope)
         _synchronise(cta, addresses, lanes, order, writes=True, reads=True)

@@ -10,20 +10,11 @@ import numpy as np
 from . import atomics
 from .errors import OutOfBounds, Unsupported
 from .formats import DTYPES, UNSIGNED, Array, size_of
-from .operands import LOCAL_WINDOW, SHARED_WINDOW, Mask, address, elements, reader, writer
+from .operands import Mask, address, elements, reader, resolve, state_space, writer
 from .parser import Instruction, Program
 
 if TYPE_CHECKING:
     from .machine import Cta
-
-SPACES = ("param", "global", "shared", "local", "const")
-
-
-def state_space(instruction: Instruction) -> str:
-    for modifier in instruction.modifiers:
-        if modifier.split("::")[0] in SPACES:
-            return modifier.split("::")[0]
-    return "generic"
 
 
 def active_lanes(addresses: Array, mask: Mask) -> tuple[Array, Array | None]:
@@ -32,14 +23,6 @@ def active_lanes(addresses: Array, mask: Mask) -> tuple[Array, Array | None]:
         return addresses, None
     lanes = np.flatnonzero(mask)
     return addresses[lanes], lanes
-
-
-def generic_space(addresses: Array) -> tuple[str, int]:
-    """The state space of generic addresses, and where its window begins."""
-    first = int(addresses[0])
-    if first >= LOCAL_WINDOW:
-        return "local", LOCAL_WINDOW
-    return ("shared", SHARED_WINDOW) if first >= SHARED_WINDOW else ("global", 0)
 
 
 def load(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
@@ -83,9 +66,7 @@ def read_memory(
     acquires: atomics.Ordering | None = None,
     non_coherent: bool = False,
 ) -> Array:
-    if space == "generic":
-        space, window = generic_space(addresses)
-        addresses = addresses - window
+    space, addresses = resolve(space, addresses)
     if space == "shared":
         return cta.shared.load(cta, addresses, lanes, bits, count)
     if space == "local":
@@ -157,9 +138,7 @@ def write_memory(
     values: Array,
     releases: atomics.Ordering | None = None,
 ) -> None:
-    if space == "generic":
-        space, window = generic_space(addresses)
-        addresses = addresses - window
+    space, addresses = resolve(space, addresses)
     if space == "shared":
         cta.shared.store(cta, addresses, lanes, values)
     elif space == "local":

@@ -29,7 +29,7 @@ _KNOWN: dict[str, frozenset[str]] = {
     "ld": frozenset((*_SPACES, *_ORDERINGS, *_CACHES, "v2", "v4", "v8")),
     "ldu": frozenset((*_SPACES, "v2", "v4")),
     "st": frozenset((*_SPACES, *_ORDERINGS, *_CACHES, "v2", "v4", "v8", "func")),
-    "atom": frozenset((*_SPACES, *_ORDERINGS, *_ATOMIC)),
+    "atom": frozenset((*_SPACES, *_ORDERINGS, *_ATOMIC, "v2", "v4", "v8")),
     "red": frozenset((*_SPACES, *_ORDERINGS, *_ATOMIC, "v2", "v4", "v8")),
     "mma": frozenset((*_SHAPES, "sync", "aligned", "row", "col")),
     "ldmatrix": frozenset(("sync", "aligned", "m8n8", "x1", "x2", "x4", "trans", "shared", "shared::cta")),

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import Unsupported
 from .formats import DTYPES, SIGNED, UNSIGNED, Array
-from .parser import Program, split_operands
+from .parser import Instruction, Program, split_operands
 
 if TYPE_CHECKING:
     from .machine import Cta
@@ -23,7 +23,25 @@ Writer = Callable[["Cta", Array, Mask], None]
 SHARED_WINDOW = 1 << 60
 LOCAL_WINDOW = 1 << 61
 
+_SPACES = ("param", "global", "shared", "local", "const")
 _PACKED = ("f16x2", "bf16x2", "f32x2")
+
+
+def state_space(instruction: Instruction) -> str:
+    for modifier in instruction.modifiers:
+        if modifier.split("::")[0] in _SPACES:
+            return modifier.split("::")[0]
+    return "generic"
+
+
+def resolve(space: str, addresses: Array) -> tuple[str, Array]:
+    """Generic addresses -> the state space that they (the first, for all) lie in, and their addresses there."""
+    if space != "generic":
+        return space, addresses
+    first = int(addresses[0])
+    if first >= LOCAL_WINDOW:
+        return "local", addresses - LOCAL_WINDOW
+    return ("shared", addresses - SHARED_WINDOW) if first >= SHARED_WINDOW else ("global", addresses)
 
 
 def elements(operand: str) -> tuple[str, ...]:
