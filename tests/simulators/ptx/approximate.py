@@ -20,9 +20,9 @@ _RELATIVE: dict[str, float] = {
     "sqrt": 0.5 * _ULP,
     "rsqrt": 2**-22.9 - 0.5 * _ULP,
     "ex2": 1.5 * _ULP / 2,
-    "tanh": 2.0**-11,
+    "tanh": 2.0**-11 - 0.5 * _ULP,
 }
-_ABSOLUTE: dict[str, float] = {"sin": 2**-20.5, "cos": 2**-20.5, "lg2": 2**-22}
+_ABSOLUTE: dict[str, float] = {"sin": 2**-20.5 - 2**-25, "cos": 2**-20.5 - 2**-25, "lg2": 2**-22 - 2**-25}
 _EXACT: dict[str, Callable[..., Array]] = {
     "div": lambda a, b: a / b,
     "rcp": lambda a: 1 / a,

@@ -66,7 +66,7 @@ def _synchronise(cta: Cta, addresses: Array, lanes: Array | None, order: Orderin
                 cta.order.to_acquire[thread] = seen.merged(there) if seen else there
         if not writes:
             continue
-        mine = cta.order.past_of(thread, cta.now) if order.releases else cta.order.to_release.get(thread)
+        mine = cta.order.past_of(thread, cta.now) if order.releases else cta.order.released_by_fences(thread)
         # A read-modify-write carries on what was released before it; a plain store ends it.
         kept = there if reads else None
         left = mine.merged(kept) if mine and kept else mine or kept
@@ -81,12 +81,12 @@ def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], N
     if "cta" in instruction.modifiers or "proxy" in instruction.modifiers or "mbarrier_init" in instruction.modifiers:
         return lambda cta, mask: None
 
+    sequential = instruction.opcode == "membar" or "sc" in instruction.modifiers
+
     def execute(cta: Cta, mask: Mask) -> None:
         lanes = cta.every if mask is None else np.flatnonzero(mask)
         for thread in (lanes + cta.order.first_thread).tolist():
-            if thread in cta.order.to_acquire:
-                cta.order.acquire(thread, cta.order.to_acquire[thread])
-            cta.order.to_release[thread] = cta.order.past_of(thread, cta.now)
+            cta.order.fence(thread, cta.now, sequential)
 
     return execute
 

@@ -23,6 +23,10 @@ class Conflict(NamedTuple):
     earlier: str  # "written" or "read"
 
 
+def _both(one: Knowledge | None, other: Knowledge | None) -> Knowledge | None:
+    return one.merged(other) if one and other else one or other
+
+
 class Order:
     """The clocks of one CTA: when it began, its last barrier, the last of each warp, and what its threads acquired.
 
@@ -39,6 +43,8 @@ class Order:
         self.knowledge = Knowledge(np.zeros(ctas, np.int64))  # of every thread
         self.acquired: dict[int, Knowledge] = {}  # of a thread alone, until the next barrier
         self.to_release: dict[int, Knowledge] = {}  # by a fence, for the next relaxed write of the thread
+        self.fencing: Knowledge | None = None  # by fences since the last barrier that all threads agree on the order of
+        self.fenced: Knowledge | None = None  # by those before it, for the next relaxed write of any thread
         self.to_acquire: dict[int, Knowledge] = {}  # by a relaxed read, for the next fence of the thread
         self.observed: dict[tuple[int, int], list[tuple[int, int]]] = {}  # by granule, (thread, time) of strong reads
 
@@ -47,6 +53,20 @@ class Order:
         for knowledge in self.acquired.values():
             self.knowledge = self.knowledge.merged(knowledge)
         self.acquired.clear()
+        self.fenced, self.fencing = _both(self.fenced, self.fencing), None
+
+    def fence(self, thread: int, now: int, sequential: bool) -> None:
+        """A fence of the GPU. A sequentially consistent one, which __threadfence is, also holds for what comes after a
+        barrier: of the fences of this CTA and of the one that reads, those here are first."""
+        if thread in self.to_acquire:
+            self.acquire(thread, self.to_acquire[thread])
+        self.to_release[thread] = past = self.past_of(thread, now)
+        if sequential:
+            self.fencing = _both(self.fencing, past)
+
+    def released_by_fences(self, thread: int) -> Knowledge | None:
+        """What a relaxed write of the thread makes known."""
+        return _both(self.to_release.get(thread), self.fenced)
 
     def warp_barrier(self, warp: int, now: int) -> None:
         self.warp_times[warp] = now
@@ -56,8 +76,7 @@ class Order:
                 self.acquire(thread, knowledge)
 
     def acquire(self, thread: int, knowledge: Knowledge) -> None:
-        mine = self.acquired.get(thread)
-        self.acquired[thread] = mine.merged(knowledge) if mine else knowledge
+        self.acquired[thread] = _both(self.acquired.get(thread), knowledge)
 
     def past_of(self, thread: int, now: int) -> Knowledge:
         """What a release by the thread makes known: what its CTA did before the last barrier, its warp before theirs,
