@@ -40,6 +40,7 @@ def _between(energies: Tensor) -> float:
     return ((levels[middle - 1] + levels[middle]) / 2).item()
 
 
+@pytest.mark.slow
 @every_dtype
 @pytest.mark.parametrize("elements", ELEMENTS)
 @pytest.mark.parametrize("norm", NORMS)
@@ -61,6 +62,7 @@ def test_discriminator_loss(dtype: torch.dtype, elements: int, norm: str) -> Non
         )
 
 
+@pytest.mark.slow
 @every_dtype
 @pytest.mark.parametrize(("n", "d"), [(2, 1), (5, 3), (3, 7), (20, 100), (70, 40), (64, 1040), (137, 150), (150, 137)])
 def test_pulling_away_term(dtype: torch.dtype, n: int, d: int) -> None:
@@ -141,6 +143,7 @@ def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
     torch.testing.assert_close(gradient, gradient_truth.float(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
     """Any program may be the last to arrive, at every level of counters."""
@@ -168,6 +171,7 @@ def _run(op: Callable[[], Tensor], leaves: list[Tensor]) -> Simulation:
     return simulation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "elements"),
     [(torch.float32, 784), (torch.bfloat16, 784), *((dtype, 3 * CHUNK) for dtype in DTYPES)],
@@ -186,6 +190,7 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     assert all(report.float_atomics == 0 for report in simulation.reports)
 
 
+@pytest.mark.slow
 @every_dtype
 @pytest.mark.parametrize(("n", "d"), [(64, 1024), (128, 1024)])
 def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n: int, d: int) -> None:
@@ -199,6 +204,7 @@ def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n:
     assert all(report.float_atomics == 0 for report in simulation.reports)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elements", [96, LONG])
 def test_no_integer_overflows_in_a_debug_build(elements: int) -> None:
     recon_real, real, recon_fake, fake = _batches(4, (3, elements), torch.float32)
