@@ -100,14 +100,57 @@ def test_warps_vote_and_exchange(library: ctypes.CDLL, seed: int) -> None:
     assert facts[:, 2:].float().std(0).all(), "some warps have zeros, and some have none"
 
 
-def test_atomics_and_the_last_block(library: ctypes.CDLL, seed: int) -> None:
+def test_shuffles_keep_to_their_segments(library: ctypes.CDLL, seed: int) -> None:
+    values, out = integers((32,), torch.int32, -1000, 1000), poisoned((4, 32), torch.int32)
+    library.run_shuffles(pointer(values), pointer(out), b"none")
+    lane = torch.arange(32)
+    broadcast = lane // 8 * 8 + 3
+    crossed = torch.where(lane < 16, lane, lane ^ 24)  # an earlier segment can be read, a later one cannot
+    down = torch.where(lane % 8 < 5, lane + 3, lane)
+    assert torch.equal(out, values[torch.stack([lane ^ 1, broadcast, crossed, down])])
+
+
+@pytest.mark.parametrize("count", [1, 20, 32])
+def test_syncwarp_waits_for_no_lane_that_has_ended(library: ctypes.CDLL, seed: int, count: int) -> None:
+    values, out = integers((count,), torch.int32), poisoned((count,), torch.int32)
+    library.run_turn_around(pointer(values), pointer(out), count)
+    assert torch.equal(out, values.flip(0))
+
+
+def last_of_histogram(library: ctypes.CDLL) -> int:
+    """The block that came last."""
     values = integers((1000,), torch.int32, 0, 5000)
     bins, ended = torch.zeros(16, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
-    largest, total = torch.zeros(1, dtype=torch.int32), torch.full((1,), -1, dtype=torch.int32)
-    outputs = map(pointer, (bins, largest, ended, total))
-    library.run_histogram(pointer(values), len(values), *outputs)
-    assert (total.item(), largest.item(), ended.item()) == (1000, values.max(), 0)
+    largest, last = torch.zeros(1, dtype=torch.int32), poisoned((2,), torch.int32)
+    library.run_histogram(pointer(values), len(values), *map(pointer, (bins, largest, ended, last)))
+    assert (last[0].item(), largest.item(), ended.item()) == (1000, values.max(), 0)
     assert not bins.any()
+    return int(last[1].item())
+
+
+def test_atomics_and_the_last_block(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = set()
+    for seed in SEEDS:
+        monkeypatch.setenv("SIMT_SEED", str(seed))
+        last.add(last_of_histogram(library))
+    assert len(last) > 1
+
+
+def block_totals(library: ctypes.CDLL, values: Tensor, bug: str) -> Tensor:
+    totals = poisoned((len(values),), torch.int32)
+    library.run_block_totals(pointer(values), pointer(totals), len(values), bug.encode())
+    return totals
+
+
+@pytest.mark.parametrize("bug", ["no atomic", "no barrier"])
+def test_warps_advance_together_in_some_blocks_and_apart_in_others(library: ctypes.CDLL, seed: int, bug: str) -> None:
+    """Updates are lost only together; the first warp is overtaken always, unless apart."""
+    values = integers((16, 256), torch.int32, 1)
+    right = values.sum(1)
+    assert torch.equal(block_totals(library, values, "none"), right)
+    is_right = block_totals(library, values, bug) == right
+    assert is_right.any()
+    assert not is_right.all()
 
 
 def test_missing_barriers_give_wrong_results(library: ctypes.CDLL, seed: int) -> None:
@@ -140,6 +183,7 @@ def test_static_shared_memory_is_nan_in_every_block(library: ctypes.CDLL) -> Non
 
 def test_dynamic_shared_memory_is_nan_in_every_block(library: ctypes.CDLL) -> None:
     a, b = integers((33, 7), torch.float16), integers((7, 33), torch.float16)
+    assert not product(library, b.T.contiguous(), a.T.contiguous()).isnan().any()  # leaves numbers in freed memory
     assert product(library, a, b, "unwritten shared").isnan().all()
 
 
@@ -150,7 +194,7 @@ def test_a_library_faults_at_guard_pages(library: ctypes.CDLL) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("kernel", ["row_sum", "product"])
+@pytest.mark.parametrize("kernel", ["row_sum", "product", "shuffles"])
 def test_right_kernels_pass_the_sanitizers(sanitized: Path, kernel: str, seed: int) -> None:
     done = build.run(sanitized, kernel, "none", seed=seed)
     assert done.returncode == 0, done.stderr
@@ -165,7 +209,10 @@ def test_right_kernels_pass_the_sanitizers(sanitized: Path, kernel: str, seed: i
         (["row_sum", "none", "1"], "misaligned address"),
         (["row_sum", "shuffle in a branch"], "thread (8,0,0) has ended"),
         (["row_sum", "shuffle from outside"], "which is not in the mask"),
-        (["row_sum", "barrier in a branch"], "waits in __syncthreads"),
+        (["shuffles", "shuffle in each branch"], "waits in __shfl_"),
+        (["shuffles", "mask without itself"], "the lane is not in its own mask"),
+        (["shuffles", "masks that differ"], "for lanes ffffffff, but thread (16,0,0) waits"),
+        (["row_sum", "barrier in each branch"], "waits in __syncthreads"),
         (["row_sum", "barrier after a return"], "waits in __syncthreads"),
     ],
 )

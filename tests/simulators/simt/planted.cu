@@ -12,26 +12,34 @@ enum class Bug {
   kNone,
   kNoBarrier,            // __syncthreads left out
   kNoSyncwarp,           // __syncwarp left out
+  kNoAtomic,             // read and written in two steps
   kReadPastTheEnd,       // of an input
   kWritePastShared,      // of dynamic shared memory
   kIndexPastShared,      // of an array in static shared memory
   kUnwrittenShared,      // read before anything is written
   kShuffleInABranch,     // for lanes that are elsewhere
   kShuffleFromOutside,   // from a lane that the mask leaves out
-  kBarrierInABranch,
+  kShuffleInEachBranch,  // another one
+  kMaskWithoutItself,
+  kMasksThatDiffer,
+  kBarrierInEachBranch,  // another one
   kBarrierAfterAReturn,  // of other threads
 };
 
 constexpr const char* kNames[] = {"none",
                                   "no barrier",
                                   "no syncwarp",
+                                  "no atomic",
                                   "read past the end",
                                   "write past shared",
                                   "index past shared",
                                   "unwritten shared",
                                   "shuffle in a branch",
                                   "shuffle from outside",
-                                  "barrier in a branch",
+                                  "shuffle in each branch",
+                                  "mask without itself",
+                                  "masks that differ",
+                                  "barrier in each branch",
                                   "barrier after a return"};
 
 Bug named(const char* name) {
@@ -55,8 +63,9 @@ template <class T> __global__ void __launch_bounds__(kThreads) row_sum(const flo
   }
   for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(kFullWarp, sum, bits);
   if (lane == 0 && bug != Bug::kUnwrittenShared) of_warp[warp + (bug == Bug::kIndexPastShared)] = sum;
-  if (bug == Bug::kBarrierInABranch && warp == 0) __syncthreads();
-  if (bug != Bug::kNoBarrier) __syncthreads();
+  if (bug == Bug::kBarrierInEachBranch && warp == 0) __syncthreads();
+  else if (bug != Bug::kNoBarrier)
+    __syncthreads();
   if (thread >= kWarps) return;
   sum = of_warp[thread];
   const unsigned mask = bug == Bug::kShuffleInABranch ? kFullWarp : (1 << kWarps) - 1;
@@ -99,8 +108,50 @@ __global__ void warp_facts(const int* in, int* reversed, int4* facts, Bug bug) {
   if (lane == 0) facts[i / warpSize] = make_int4(first, odd, any_zero, all_positive);
 }
 
-// A histogram of 16 bins and the largest number; the last block to end writes their sum. Counts are left as they were.
-__global__ void histogram(const int* in, int count, int* bins, int* largest, unsigned* ended, int* total) {
+// What 32 numbers are after each kind of shuffle, in segments of 8 and 16.
+__global__ void shuffles(const int* in, int* out, Bug bug) {
+  const int lane = threadIdx.x, value = in[lane];
+  unsigned mask = kFullWarp;
+  if (bug == Bug::kMaskWithoutItself && lane == 5) mask = ~(1u << 5);
+  if (bug == Bug::kMasksThatDiffer && lane >= 16) mask = ~1u;
+  if (bug == Bug::kShuffleInEachBranch && lane < 16) out[lane] = __shfl_sync(mask, value, lane ^ 1);
+  else out[lane] = __shfl_xor_sync(mask, value, 1);
+  out[32 + lane] = __shfl_sync(kFullWarp, value, 11, 8);
+  out[64 + lane] = __shfl_xor_sync(kFullWarp, value, 24, 16);
+  out[96 + lane] = __shfl_down_sync(kFullWarp, value, 3u, 8);
+}
+
+// Without the bugs a block adds its warps' sums and waits for all; the first warp is long at something else.
+__global__ void block_totals(const int* in, int* totals, Bug bug) {
+  __shared__ int total;
+  if (threadIdx.x == 0) total = 0;
+  __syncthreads();
+  const int before = total;
+  int sum = in[blockIdx.x * kThreads + threadIdx.x];
+  for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(kFullWarp, sum, bits);
+  if (threadIdx.x % warpSize == 0) {
+    if (bug == Bug::kNoAtomic) total = before + sum;
+    else atomicAdd(&total, sum);
+  }
+  if (threadIdx.x < warpSize)
+    for (int step = 0; step < 100; ++step) __syncwarp();
+  if (bug != Bug::kNoBarrier) __syncthreads();
+  if (threadIdx.x == 0) totals[blockIdx.x] = total;
+}
+
+// The first `count` lanes turn their numbers around; the others have ended by then.
+__global__ void turn_around(const int* in, int* out, int count) {
+  __shared__ int of_warp[32];
+  const int lane = threadIdx.x;
+  if (lane >= count) return;
+  of_warp[lane] = in[lane];
+  __syncwarp();
+  out[lane] = of_warp[count - 1 - lane];
+}
+
+// A histogram of 16 bins and the largest number; the last block to end writes their sum and its own number, and leaves
+// the counts at 0.
+__global__ void histogram(const int* in, int count, int* bins, int* largest, unsigned* ended, int* last) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < count) {
     atomicAdd(bins + in[i] % 16, 1);
@@ -109,8 +160,10 @@ __global__ void histogram(const int* in, int count, int* bins, int* largest, uns
   __threadfence();
   __syncthreads();
   if (threadIdx.x != 0 || atomicAdd(ended, 1u) != gridDim.x - 1) return;
-  *total = 0;
-  for (int bin = 0; bin < 16; ++bin) *total += atomicExch(bins + bin, 0);
+  int total = 0;
+  for (int bin = 0; bin < 16; ++bin) total += atomicExch(bins + bin, 0);
+  last[0] = total;
+  last[1] = blockIdx.x;
   *ended = 0;
 }
 
@@ -139,6 +192,18 @@ extern "C" void run_warp_facts(const int* in, int* reversed, int* facts, int blo
   gpu::launch(warp_facts, blocks, kThreads, 0, nullptr, in, reversed, reinterpret_cast<int4*>(facts), named(bug));
 }
 
-extern "C" void run_histogram(const int* in, int count, int* bins, int* largest, unsigned* ended, int* total) {
-  gpu::launch(histogram, (count + 127) / 128, 128, 0, nullptr, in, count, bins, largest, ended, total);
+extern "C" void run_shuffles(const int* in, int* out, const char* bug) {
+  gpu::launch(shuffles, 1, 32, 0, nullptr, in, out, named(bug));
+}
+
+extern "C" void run_block_totals(const int* in, int* totals, int blocks, const char* bug) {
+  gpu::launch(block_totals, blocks, kThreads, 0, nullptr, in, totals, named(bug));
+}
+
+extern "C" void run_turn_around(const int* in, int* out, int count) {
+  gpu::launch(turn_around, 1, 32, 0, nullptr, in, out, count);
+}
+
+extern "C" void run_histogram(const int* in, int count, int* bins, int* largest, unsigned* ended, int* last) {
+  gpu::launch(histogram, (count + 127) / 128, 128, 0, nullptr, in, count, bins, largest, ended, last);
 }

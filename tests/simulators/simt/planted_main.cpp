@@ -1,4 +1,4 @@
-// planted row_sum | product | no_rows BUG [SHIFT]: runs a kernel of planted.cu on arrays from malloc, the input shifted
+// planted row_sum | product | shuffles | no_rows BUG [SHIFT]: runs a kernel of planted.cu on arrays from malloc, the input shifted
 // by so many numbers; exit status 1 if the result is wrong.
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +8,7 @@
 extern "C" {
 void run_row_sum(const float* in, float* out, int rows, int quads, const char* bug);
 void run_product(const void* a, const void* b, void* out, int m, int n, int k, int to_half, const char* bug);
+void run_shuffles(const int* in, int* out, const char* bug);
 }
 
 static int row_sums(const char* bug, int shift) {
@@ -35,8 +36,18 @@ static int products(const char* bug) {
   return 0;
 }
 
+static int shuffles(const char* bug) {
+  std::vector<int> in(32), out(4 * 32);
+  run_shuffles(in.data(), out.data(), bug);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
-  if (!strcmp(argv[1], "no_rows")) run_row_sum(nullptr, nullptr, 0, 1, argv[2]);
-  return strcmp(argv[1], "row_sum") ? products(argv[2]) : row_sums(argv[2], argc > 3 ? atoi(argv[3]) : 0);
+  const char *kernel = argv[1], *bug = argv[2];
+  if (!strcmp(kernel, "row_sum")) return row_sums(bug, argc > 3 ? atoi(argv[3]) : 0);
+  if (!strcmp(kernel, "product")) return products(bug);
+  if (!strcmp(kernel, "shuffles")) return shuffles(bug);
+  if (!strcmp(kernel, "no_rows")) run_row_sum(nullptr, nullptr, 0, 1, bug);
+  return 2;
 }
