@@ -125,8 +125,8 @@ def test_atomics_are_told_apart() -> None:
     assert (resources.float_atomics, resources.integer_atomics) == (1, 2)
 
 
-def _nvidia(sass: str, ttir: str = "") -> Artefact:
-    artefact = Artefact("kernel", "sm_80", 4, 0, 0, (), ttir, ".version 8.8", "", b"")
+def _nvidia(sass: str, ttir: str = "", target: str = "sm_80", tensor_memory: int = 0) -> Artefact:
+    artefact = Artefact("kernel", target, 4, 0, tensor_memory, (), ttir, ".version 8.8", "", b"")
     artefact.__dict__.update({"sass": sass, "usage": "  REG:20 STACK:0 SHARED:0 LOCAL:0"})
     return artefact
 
@@ -238,7 +238,18 @@ def test_occupancy_by_registers_is_that_of_amds_compiler(name: str) -> None:
 
 
 def test_tensor_memory_is_a_limit_of_blocks() -> None:
-    assert occupancy("sm_100", 32, 0, 4, tensor_memory=256) == 2 * 4 / 64
+    """512 columns to a multiprocessor."""
+    artefact = _nvidia("        /*0000*/                   EXIT ;\n", target="sm_100", tensor_memory=256)
+    assert measure(artefact).occupancy == 2 * 4 / 64
+    assert compile_launch(GOOD["product"](), "sm_100").tensor_memory >= 32  # the least that can be had
+
+
+def test_a_budget_has_room_for_a_tenth_more_instructions_only() -> None:
+    resources = dataclasses.replace(measured("center", "sm_80"), instructions=100)
+    budget = budget_of(resources)
+    assert violations(dataclasses.replace(resources, instructions=110), budget) == []
+    assert len(violations(dataclasses.replace(resources, instructions=111), budget)) == 1
+    assert len(violations(dataclasses.replace(resources, registers=resources.registers + 1), budget)) == 1
 
 
 def test_budgets_come_back_as_they_were_written(tmp_path: Path) -> None:
