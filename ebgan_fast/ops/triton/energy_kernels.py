@@ -225,7 +225,9 @@ def loss_by_rows(
             BLOCK,
         )
     if p_loss is not None:
-        tl.debug_barrier()  # every thread's energies before the one thread that counts
+        # Every thread's energies before the one thread that counts. Triton 3.9 places such a barrier itself before an
+        # atomic that releases, but nothing says that it must.
+        tl.debug_barrier()
         if tl.atomic_add(p_counter, 1, sem="acq_rel") == tl.num_programs(0) - 1:
             tl.store(p_counter, 0)
             _store_loss(p_loss, p_energy_real, p_energy_fake, n_real, n_fake, wide_margin, ACC, BATCH_BLOCK)

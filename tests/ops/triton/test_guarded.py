@@ -48,7 +48,7 @@ def _cases() -> dict[str, list[tuple[object, ...]]]:
         for begins in ((False, True) if n < 40 else (False,))
         if dtype != "float64" or n < 100  # small tiles: minutes
     ]
-    far = [(guarded.far_samples, op) for op in ("rows", "chunks", "gradient", "primal", "dual")]
+    far = [(guarded.far_samples, op) for op in ("tile", "rows", "chunks", "gradient", "primal", "dual")]
     return {"losses": losses, "energies": energies, "codes": codes, "far": far}
 
 
