@@ -142,8 +142,10 @@ def test_parameters_are_the_runtime_arguments(target: str) -> None:
     if artefact.ptx:
         assert re.findall(r"\.param \.(\w+)", artefact.ptx) == ["u64", "u64", "u32", "u64", "u64"]
         assert f".target {target}" in artefact.ptx
+        assert re.findall(r"\.reqntid (\d+)", artefact.ptx) == [str(4 * 32)]
     else:
         assert re.findall(r"\.size: +(\d+)", artefact.amdgcn) == ["8", "8", "4", "8", "8"]
+        assert re.findall(r"\.max_flat_workgroup_size: +(\d+)", artefact.amdgcn) == [str(4 * 64)]
     assert (artefact.name, artefact.num_warps) == ("center", 4)
 
 
