@@ -62,11 +62,17 @@ def test_discriminator_loss(dtype: torch.dtype, elements: int, norm: str) -> Non
         )
 
 
+# One tile and many, primal and dual, whole and split depths. The last ones take 40 s each.
+CODES = [
+    *((dtype, n, d) for dtype in DTYPES for n, d in ((2, 1), (5, 3), (3, 7), (20, 100), (75, 70), (64, 1040))),
+    (torch.bfloat16, 137, 150),
+    (torch.float32, 150, 137),
+]
+
+
 @pytest.mark.slow
-@every_dtype
-@pytest.mark.parametrize(("n", "d"), [(2, 1), (5, 3), (3, 7), (20, 100), (70, 40), (64, 1040), (137, 150), (150, 137)])
+@pytest.mark.parametrize(("dtype", "n", "d"), CODES)
 def test_pulling_away_term(dtype: torch.dtype, n: int, d: int) -> None:
-    """One tile and many, primal and dual, whole and split depths."""
     code = _batches(1, (n, d), dtype)[0]
     code[1] = 0
     with simulated(seed=n):
@@ -144,7 +150,7 @@ def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
     """Any program may be the last to arrive, at every level of counters."""
 
@@ -209,7 +215,8 @@ def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n:
 def test_no_integer_overflows_in_a_debug_build(elements: int) -> None:
     recon_real, real, recon_fake, fake = _batches(4, (3, elements), torch.float32)
     leaves = [recon_real.requires_grad_(), recon_fake.requires_grad_()]
-    codes = [_batches(1, shape, torch.float32)[0].requires_grad_() for shape in ((9, 70), (70, 9), (130, 140))]
+    shapes = ((9, 70), (70, 9)) if elements == LONG else ((130, 140),)
+    codes = [_batches(1, shape, torch.float32)[0].requires_grad_() for shape in shapes]
     with simulated(debug=True):
         for norm in NORMS:
             loss, *_ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 1.0, norm=norm)
