@@ -15,10 +15,10 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test check sanitize lint format clean
+.PHONY: help setup demo bench triton36 test check sanitize lint format clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,11 @@ check: lint  ## lint, then the tests of under three minutes, for daily work
 
 sanitize: $(VENV)/test $(VENV)/build  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
 	$(BIN)/python tests/sanitizers
+
+# The Triton of torch 2.11. Its interpreter turns arrays of one element into numbers, which numpy 2.4 refuses.
+triton36: $(VENV)/test  ## the Triton kernels with triton 3.6, beside the environment's own (about eight minutes)
+	$(INSTALL) --upgrade --target $(VENV)/triton36 triton==3.6.0 "numpy<2.4"
+	PYTHONPATH=$(CURDIR)/$(VENV)/triton36 $(PYTEST) tests/ops/triton tests/ops/test_under_interpreter.py
 
 bench: $(VENV)/test  ## the CPU kernels against eager torch and torch.compile (three minutes; leave the machine alone)
 	$(BIN)/python -m bench ops

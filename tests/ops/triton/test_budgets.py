@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import triton
 
 from tests.simulators.compiled import TARGETS, compile_launch
 from tests.simulators.resources import Resources, budget_of, measure, read_budgets, violations, write_budgets
@@ -19,6 +20,7 @@ from tests.simulators.resources import Resources, budget_of, measure, read_budge
 from .shapes import calls
 from .stand_ins import recorded
 
+RELEASE = "3.9"
 FILE = Path(__file__).with_name("budgets.json")
 NAMES = [name for name, _ in calls()]
 BUDGETS = read_budgets(FILE) if FILE.exists() else {}
@@ -34,6 +36,7 @@ def _resources(name: str, target: str) -> Iterator[tuple[str, Resources]]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not triton.__version__.startswith(RELEASE), reason=f"budgets are of Triton {RELEASE}'s compiler")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", NAMES)
 def test_within_the_budget(name: str, target: str) -> None:
