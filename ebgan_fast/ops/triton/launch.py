@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-# Options of every compile. A sum over lanes of products that are fused into it ends with other last bits in other lanes:
+# Options of every compile. A sum over lanes with products fused into it ends with other last bits in other lanes:
 # fma(a, a, b*b) is not fma(b, b, a*a). Lanes of one sample could then disagree on which side of the margin it is. The
 # kernels wait for memory or for tensor cores, so the instructions saved are worth nothing.
 OPTIONS = {"enable_fp_fusion": False}
