@@ -57,6 +57,13 @@ def test_a_guarded_tensor_has_values_strides_and_nan_between_them() -> None:
     assert guarded(expanded).stride() == (1, 0)
 
 
+def test_nothing_is_forbidden_memory_too() -> None:
+    for shape in ((0,), (2, 0, 3)):
+        tensor = poisoned(shape, torch.float32)
+        assert (tensor.shape, tensor.stride()) == (shape, torch.empty(shape).stride())
+        assert is_forbidden(tensor, 0)
+
+
 def test_whole_vectors_keep_an_aligned_address() -> None:
     """Kernels are specialised for addresses that are multiples of 16."""
     assert poisoned((12,), torch.float32).data_ptr() % 16 == 0

@@ -1,8 +1,8 @@
 // Threads of a GPU on one thread of the CPU: each is a fiber, which runs until it waits for others.
 //
-// Blocks run one after another, in an order drawn from SIMT_SEED. Within a block any thread that can run may be next, so
-// that a missing barrier gives wrong results. In every other block, on average, one thread runs as far as it can before
-// the next one starts, warp by warp; in the others all advance together.
+// Blocks run one after another, in an order drawn from SIMT_SEED. Within a block any thread that can run may be next,
+// so that a missing barrier gives wrong results. In every other block, on average, one thread runs as far as it can
+// before the next one starts, warp by warp; in the others all advance together.
 #pragma once
 
 #include <sys/mman.h>

@@ -175,7 +175,8 @@ extern "C" void run_row_sum(const float* in, float* out, int rows, int quads, co
   gpu::launch(row_sum<float>, rows, kThreads, 0, nullptr, reinterpret_cast<const float4*>(in), out, quads, named(bug));
 }
 
-extern "C" void run_product(const void* a, const void* b, void* out, int m, int n, int k, int to_half, const char* bug) {
+extern "C" void run_product(const void* a, const void* b, void* out, int m, int n, int k, int to_half,
+                            const char* bug) {
   const dim3 threads(kTile, kTile);
   const size_t shared = 2 * kTile * kTile * sizeof(float);
   const auto *half_a = static_cast<const __half*>(a), *half_b = static_cast<const __half*>(b);

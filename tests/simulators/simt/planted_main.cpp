@@ -1,5 +1,5 @@
-// planted row_sum | product | shuffles | no_rows BUG [SHIFT]: runs a kernel of planted.cu on arrays from malloc, the input shifted
-// by so many numbers; exit status 1 if the result is wrong.
+// planted row_sum | product | shuffles | no_rows BUG [SHIFT]: runs a kernel of planted.cu on arrays from malloc, the
+// input shifted by so many numbers; exit status 1 if the result is wrong.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -1,9 +1,9 @@
 // CUDA kernels as C++: what they may call, and the launch. See engine.h for how they run.
 //
-// g++ -std=c++17 -x c++ -I CUDA/include kernels.cu; half and bfloat16 are the host code of CUDA's own headers. Blocks do
-// not run at the same time, so one that spins until another has done something never ends. Atomics and fences need do
-// nothing, as one thread runs at a time: order of memory is not simulated. Tensor cores, cp.async, cooperative groups
-// and clusters are not there; nor are fused multiply-adds, but where fmaf is called.
+// build.py has the command; half and bfloat16 are the host code of CUDA's own headers. What is not seen: a thread is
+// only left where it waits, so an update that should be atomic and has no wait in its middle comes out right. Memory
+// has one order, and fences do nothing. Blocks take turns: one that spins until another has done something never ends.
+// Tensor cores, cp.async, cooperative groups and clusters are not there; nor are fused multiply-adds, but in fmaf.
 #pragma once
 
 #include <cmath>
@@ -16,32 +16,36 @@
 #include <driver_types.h>
 #include <vector_functions.h>
 
-#undef __shared__
-#undef __launch_bounds__
-#define __launch_bounds__(...)
-#ifdef __SANITIZE_ADDRESS__
-#define __shared__ static  // has red zones
-#else
-#define __shared__ static thread_local  // lies with its kind and nothing else: see poison_static_shared
-#endif
-
 using std::max;
 using std::min;
 
-#ifndef __SANITIZE_ADDRESS__
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __shared__
+
+#ifdef __SANITIZE_ADDRESS__
+
+// Ordinary static memory, for AddressSanitizer to watch its edges: it stays as the last block left it.
+#define __shared__ static
+namespace simt {
+inline void poison_static_shared() {}
+}  // namespace simt
+
+#else
+
+// Thread-local memory, which lies in one piece and holds nothing else: a program's or library's whole is poisoned.
+#define __shared__ static thread_local
 #include <link.h>
 
 namespace simt {
 
-inline thread_local char static_shared;
+inline thread_local char one_of_ours;
 
-// The static shared memory of this program or library is its thread-local memory.
 inline int poison_if_ours(dl_phdr_info* info, size_t, void*) {
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const size_t size = info->dlpi_phdr[i].p_memsz;
     char* const start = static_cast<char*>(info->dlpi_tls_data);
-    if (info->dlpi_phdr[i].p_type != PT_TLS || !start) continue;
-    if (&static_shared < start || &static_shared >= start + size) continue;
+    if (info->dlpi_phdr[i].p_type != PT_TLS || &one_of_ours < start || &one_of_ours >= start + size) continue;
     memset(start, 0xff, size);
     return 1;
   }
@@ -51,23 +55,21 @@ inline int poison_if_ours(dl_phdr_info* info, size_t, void*) {
 inline void poison_static_shared() { dl_iterate_phdr(poison_if_ours, nullptr); }
 
 }  // namespace simt
-#else
-namespace simt {
-inline void poison_static_shared() {}
-}  // namespace simt
+
 #endif
 
 namespace simt {
 
 inline void check_launch(dim3 grid, dim3 threads, size_t shared) {
   const uint64_t count = uint64_t{threads.x} * threads.y * threads.z;
-  if (count < 1 || count > kMostThreads || threads.z > 64) die("launch of " + std::to_string(count) + " threads a block");
+  if (count < 1 || count > kMostThreads || threads.z > 64)
+    die("launch of " + std::to_string(count) + " threads a block");
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff)
     die("launch with a grid that no GPU takes");
   if (shared > kMostShared) die("launch with " + std::to_string(shared) + " bytes of shared memory");
 }
 
-// Runs the grid. Shared memory is NaN, or -1, when a block starts.
+// Runs the grid. Dynamic shared memory is NaN, or -1, when a block starts; so is static, see above.
 inline void run(dim3 grid, dim3 threads, size_t shared, std::function<void()> kernel) {
   check_launch(grid, threads, shared);
   gridDim = grid;
@@ -93,7 +95,8 @@ inline void run(dim3 grid, dim3 threads, size_t shared, std::function<void()> ke
 namespace gpu {
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, cudaStream_t, Arguments... arguments) {
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, cudaStream_t,
+            Arguments... arguments) {
   simt::run(grid, threads, shared, [=] { kernel(arguments...); });
 }
 
@@ -175,16 +178,16 @@ inline int __all_sync(unsigned mask, int predicate, SIMT_PLACE) {
 
 #undef SIMT_PLACE
 
-// What is added converts to what is there, as CUDA's overloads do it.
 namespace simt {
-template <class T> using Value = std::common_type_t<T>;
+template <class T> using Value = std::common_type_t<T>;  // converts to what is there, as with CUDA's overloads
 }  // namespace simt
+
 template <class T> T atomicExch(T* to, simt::Value<T> value) { return std::exchange(*to, value); }
 template <class T> T atomicAdd(T* to, simt::Value<T> value) { return atomicExch(to, *to + value); }
-template <class T> T atomicMax(T* to, simt::Value<T> value) { return atomicExch(to, max(*to, value)); }
-template <class T> T atomicCAS(T* to, simt::Value<T> old, simt::Value<T> value) { return atomicExch(to, *to == old ? value : *to); }
-inline void __threadfence() {}
+template <class T> T atomicCAS(T* to, simt::Value<T> old, simt::Value<T> value) {
+  return atomicExch(to, *to == old ? value : *to);
+}
 
-inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
+inline void __threadfence() {}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 template <class T> T __ldg(const T* from) { return *from; }
