@@ -43,7 +43,7 @@ def tensor_at(memory: Memory, address: int, shape: Sequence[int], dtype: torch.d
     nbytes = extent(shape, strides) * dtype.itemsize
     if nbytes == 0:
         memory.release()
-        return torch.empty(tuple(shape), dtype=dtype)
+        return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype)
     block = (ctypes.c_byte * nbytes).from_address(address)
     weakref.finalize(block, memory.release)
     return torch.frombuffer(block, dtype=dtype).as_strided(tuple(shape), tuple(strides))
