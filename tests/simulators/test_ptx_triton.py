@@ -164,11 +164,10 @@ def test_a_pipelined_product_without_a_wait_or_a_barrier() -> None:
     for index in range(count(BARRIER, launch)):
         try:
             run(launch, edit=without(BARRIER, index))
-        except Race as race:
-            assert "of shared memory" in str(race)
-        else:
-            harmless += 1
-            assert torch.equal(c, right)
+        except Race:
+            continue
+        harmless += 1
+        assert torch.equal(c, right)
     assert harmless <= 1
 
 

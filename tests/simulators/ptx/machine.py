@@ -19,7 +19,7 @@ from .races import Knowledge
 from .report import Report
 from .shared import SharedMemory
 
-_INSTRUCTION_LIMIT = 1_000_000  # between two branches that part a group; the longest kernels of ours take 16,000 in all
+_INSTRUCTION_LIMIT = 1_000_000  # of one CTA, some seconds; the longest kernels of ours take 16,000
 
 
 @dataclass
@@ -195,7 +195,7 @@ class Cta:
             else:
                 self._part(decoded, here, threads, active, groups, waiting)
                 break
-            if self.now - begin > _INSTRUCTION_LIMIT:
+            if self.now - self.order.first_time > _INSTRUCTION_LIMIT:
                 self.fail(Endless, f"{_INSTRUCTION_LIMIT} instructions in one CTA", None)
         else:
             if here < len(code):

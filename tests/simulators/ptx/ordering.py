@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class Order:
         self.knowledge = Knowledge(np.zeros(ctas, np.int64))  # of every thread
         self.acquired: dict[int, Knowledge] = {}  # of a thread alone, until the next barrier
         self.to_release: dict[int, Knowledge] = {}  # by a fence, for the next relaxed write of the thread
+        self.seen: Knowledge | None = None  # by relaxed reads before the last barrier, for the next such fence
         self.fencing: Knowledge | None = None  # by fences since the last barrier that all threads agree on the order of
         self.fenced: Knowledge | None = None  # by those before it, for the next relaxed write of any thread
         self.to_acquire: dict[int, Knowledge] = {}  # by a relaxed read, for the next fence of the thread
@@ -54,12 +56,14 @@ class Order:
             self.knowledge = self.knowledge.merged(knowledge)
         self.acquired.clear()
         self.fenced, self.fencing = _both(self.fenced, self.fencing), None
+        self.seen = functools.reduce(_both, self.to_acquire.values(), self.seen)
 
     def fence(self, thread: int, now: int, sequential: bool) -> None:
-        """A fence of the GPU. A sequentially consistent one, which __threadfence is, also holds for what comes after a
-        barrier: of the fences of this CTA and of the one that reads, those here are first."""
-        if thread in self.to_acquire:
-            self.acquire(thread, self.to_acquire[thread])
+        """A fence of the GPU. A sequentially consistent one, which __threadfence is, also works across a barrier, where
+        another thread writes or has read: of two such fences the one before the write comes first."""
+        known = _both(self.to_acquire.get(thread), self.seen if sequential else None)
+        if known:
+            self.acquire(thread, known)
         self.to_release[thread] = past = self.past_of(thread, now)
         if sequential:
             self.fencing = _both(self.fencing, past)
