@@ -12,14 +12,11 @@ def counters(device: torch.device, count: int) -> Tensor:
     """`count` int32 zeros, which every kernel leaves as zeros again.
 
     Kernels of one stream run one after another, so they share theirs. A CUDA graph gets its own: it may be replayed on
-    any stream.
+    any stream. So does every launch under the interpreter, which an exception may leave halfway.
     """
-    if device.type != "cuda":
-        stream = 0
-    elif torch.cuda.is_current_stream_capturing():
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros(count, dtype=torch.int32, device=device)
-    else:
-        stream = torch.cuda.current_stream(device).cuda_stream
+    stream = torch.cuda.current_stream(device).cuda_stream
     kept = _kept.get((device, stream))
     if kept is None or kept.numel() < count:
         size = max(1024, 1 << (count - 1).bit_length())
