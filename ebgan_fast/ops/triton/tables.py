@@ -1,7 +1,7 @@
 """Which tile sizes the kernels use: static tables, so that no training step ever waits for a tuner.
 
 `tables.json` holds a section per architecture ("sm_90", "gfx942") and a "default" for what that leaves out; each entry
-says why it is what it is. `python -m bench tune` measures and writes a section on a machine that has that GPU.
+says why it is what it is.
 """
 
 from __future__ import annotations
