@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .budget import ULPS, assert_within_budget
+import ebgan_fast
+from ebgan_fast.ops import reference
+
+from . import eager
+from .budget import (
+    ULPS,
+    assert_within_budget,
+    energy_ulps,
+    pulling_away_diagonal,
+    pulling_away_terms,
+    pulling_away_ulps,
+)
 
 
 def _value_and_gradients(
@@ -42,3 +53,28 @@ def check(
     scales = terms or [None] * len(names)
     for name, scale, *values in zip(names, scales, got, truth, yardstick, strict=True):
         assert_within_budget(*values, name, scale, ulps)
+
+
+def check_discriminator_loss(batches: Sequence[Tensor], margin: float, norm: str) -> None:
+    """`batches`: recon_real, real, recon_fake, fake."""
+    check(
+        lambda *leaves: ebgan_fast.discriminator_loss(*leaves, margin, norm=norm)[0],
+        lambda *leaves: reference.discriminator_loss(*leaves, margin, norm)[0],
+        lambda *leaves: eager.discriminator_loss(*leaves, margin, norm),
+        batches,
+        torch.tensor(1.0),
+        [2 * margin, *[None] * 4],
+        energy_ulps(batches[2]),
+    )
+
+
+def check_generator_loss(recon: Tensor, fake: Tensor, code: Tensor) -> None:
+    check(
+        lambda r, f, s: ebgan_fast.generator_loss(r, f, s, pt_weight=0.3)[0],
+        lambda r, f, s: reference.generator_loss(r, f, s, 0.3, "mse")[0],
+        lambda r, f, s: eager.generator_loss(r, f, s, 0.3, "mse"),
+        (recon, fake, code),
+        torch.tensor(1.0),
+        [0.3 * pulling_away_diagonal(code), None, None, 0.3 * pulling_away_terms(code)],
+        max(energy_ulps(recon), pulling_away_ulps(code)),
+    )

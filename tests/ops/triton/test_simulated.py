@@ -14,7 +14,7 @@ from ebgan_fast.ops import reference
 from ebgan_fast.ops.triton import tables
 
 from .. import eager
-from ..against_reference import check
+from ..against_reference import check, check_discriminator_loss, check_generator_loss
 from ..budget import energy_ulps, pulling_away_diagonal, pulling_away_terms, pulling_away_ulps
 from ..cases import NORMS
 from .stand_ins import Simulation, simulated
@@ -51,15 +51,7 @@ def test_discriminator_loss(dtype: torch.dtype, elements: int, norm: str) -> Non
     recon_fake, fake = _batches(2, (4, elements), dtype, seed=1)
     margin = _between(reference.reconstruction_energy(recon_fake.double(), fake.double(), norm))
     with simulated(seed=elements):
-        check(
-            lambda *batches: ebgan_fast.discriminator_loss(*batches, margin, norm=norm)[0],
-            lambda *batches: reference.discriminator_loss(*batches, margin, norm)[0],
-            lambda *batches: eager.discriminator_loss(*batches, margin, norm),
-            (recon_real, real, recon_fake, fake),
-            torch.tensor(1.0),
-            [2 * margin, *[None] * 4],
-            energy_ulps(recon_fake),
-        )
+        check_discriminator_loss((recon_real, real, recon_fake, fake), margin, norm)
 
 
 # One tile and many, primal and dual, whole and split depths. The last ones take 40 s each.
@@ -93,15 +85,7 @@ def test_generator_loss(dtype: torch.dtype, n: int, d: int) -> None:
     recon, fake = _batches(2, (n, 130), dtype)
     code = _batches(1, (n, d), dtype, seed=1)[0]
     with simulated():
-        check(
-            lambda r, f, s: ebgan_fast.generator_loss(r, f, s, pt_weight=0.3)[0],
-            lambda r, f, s: reference.generator_loss(r, f, s, 0.3, "mse")[0],
-            lambda r, f, s: eager.generator_loss(r, f, s, 0.3, "mse"),
-            (recon, fake, code),
-            torch.tensor(1.0),
-            [0.3 * pulling_away_diagonal(code), None, None, 0.3 * pulling_away_terms(code)],
-            max(energy_ulps(recon), pulling_away_ulps(code)),
-        )
+        check_generator_loss(recon, fake, code)
 
 
 @every_dtype
