@@ -16,9 +16,13 @@ from ebgan_fast.doctor import processor
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def _compiled_sources(root: Path) -> list[Path]:
+    return [*(path for path in (root / "csrc").rglob("*") if path.is_file()), root / "CMakeLists.txt"]
+
+
 def _sources(root: Path) -> list[Path]:
-    files = [path for path in (root / "csrc").rglob("*") if path.is_file()]
-    return sorted([*files, *(root / "ebgan_fast").rglob("*.py"), root / "CMakeLists.txt"])
+    package = root / "ebgan_fast"
+    return sorted([*_compiled_sources(root), *package.rglob("*.py"), *package.rglob("*.json")])
 
 
 def source_hash(root: Path = ROOT) -> str:
@@ -36,7 +40,7 @@ def stale_extension(root: Path = ROOT) -> str | None:
     from ebgan_fast import _C
 
     built = Path(str(_C.__file__)).stat().st_mtime
-    newer = [path for path in _sources(root) if path.suffix != ".py" and path.stat().st_mtime > built]
+    newer = [path for path in sorted(_compiled_sources(root)) if path.stat().st_mtime > built]
     return newer[0].relative_to(root).as_posix() if newer else None
 
 

@@ -15,7 +15,8 @@ from bench import provenance
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("csrc/bindings.cpp", "csrc/cpu/energy.cpp", "ebgan_fast/ops/cpu.py", "CMakeLists.txt", "README.md"):
+    names = ("csrc/bindings.cpp", "csrc/cpu/energy.cpp", "ebgan_fast/ops/cpu.py", "ebgan_fast/ops/triton/tables.json")
+    for name in (*names, "CMakeLists.txt", "README.md"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -25,6 +26,7 @@ def tree(tmp_path: Path) -> Path:
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a byte of a kernel": lambda tree: (tree / "csrc/cpu/energy.cpp").write_text("csrc/cpu/energy.cpq"),
     "a byte of the package": lambda tree: (tree / "ebgan_fast/ops/cpu.py").write_text(""),
+    "a tile": lambda tree: (tree / "ebgan_fast/ops/triton/tables.json").write_text("{}"),
     "a byte of the build": lambda tree: (tree / "CMakeLists.txt").write_text("-O2"),
     "a new header": lambda tree: (tree / "csrc/cpu/empty.h").touch(),
     "a name": lambda tree: (tree / "csrc/bindings.cpp").rename(tree / "csrc/bindingz.cpp"),
@@ -53,7 +55,8 @@ def test_a_kernel_newer_than_its_build_is_named(tree: Path) -> None:
         os.utime(path, (0, 0))
     assert provenance.stale_extension(tree) is None
     tomorrow = time.time() + 86400
-    os.utime(tree / "ebgan_fast/ops/cpu.py", (tomorrow, tomorrow))  # runs as it is, unbuilt
+    for name in ("cpu.py", "triton/tables.json"):  # run as they are, unbuilt
+        os.utime(tree / "ebgan_fast/ops" / name, (tomorrow, tomorrow))
     assert provenance.stale_extension(tree) is None
     os.utime(tree / "csrc/cpu/energy.cpp", (tomorrow, tomorrow))
     assert provenance.stale_extension(tree) == "csrc/cpu/energy.cpp"

@@ -27,6 +27,7 @@ SOURCES = [
     "csrc",
     "ebgan_fast",
 ]
+DATA = (".json", ".pyi", ".typed")
 NO_COMPILER = {"CXX": "/nonexistent/c++"}
 # The group keeps builds on one worker: two at a time would only slow each other down.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
@@ -150,7 +151,8 @@ def test_the_source_archive_holds_what_a_build_needs(sdist: Path) -> None:
 
 def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> None:
     assert "ebgan_fast: built the compiled kernels" in compiled.log
-    assert "ebgan_fast/py.typed" in compiled.names()
+    data = {str(path.relative_to(ROOT)) for path in (ROOT / "ebgan_fast").rglob("*") if path.suffix in DATA}
+    assert {"ebgan_fast/py.typed", "ebgan_fast/ops/triton/tables.json"} <= data <= set(compiled.names())
     assert not [name for name in compiled.names() if name.startswith(("csrc", "tests"))]
     assert _use(compiled, tmp_path) == "True"
 
