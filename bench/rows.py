@@ -18,6 +18,10 @@ class Row:
     shape: str
     dtype: str
     threads: int
+    device: str = "cpu"
+    """The type of torch's device."""
+    watch: str = "called"
+    """"called" as a program does, or "replayed" from a CUDA graph, without the calls."""
     memory: str
     """"kept": the allocator keeps freed memory mapped; "returned": as the system does by default."""
     seconds: dict[str, float]
@@ -46,6 +50,13 @@ class Row:
     omp_num_threads: str | None
     date: str
     """UTC, ISO 8601."""
+
+    @property
+    def setting(self) -> str:
+        """What else than case and dtype tells rows of one run apart."""
+        if self.device == "cpu":
+            return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return self.watch
 
 
 def missed(ratio: float | None, target: float | None) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ebgan_fast
-from bench import cases, ops
+from bench import cases, devices
 from bench.cases import Case, Targets
 from bench.rows import Row
 
@@ -32,7 +32,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture
 def small_case() -> Case:
-    return cases._pulling_away(8, 32, Targets(3.0, 2.0))
+    return cases.pulling_away(8, 32, Targets(3.0, 2.0))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def results_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "results" / "ops-cpu.jsonl"
     path.parent.mkdir()
     path.write_text("earlier rows\n")
-    monkeypatch.setattr(ops, "RESULTS", path)
+    monkeypatch.setattr(devices, "RESULTS", path.parent)
     return path
 
 
