@@ -25,10 +25,13 @@ class Device:
     torch: torch.device
     watches: Mapping[str, Watch]
     """By what they time: "called", "replayed"."""
-    results: Path
-    """Of the whole benchmark."""
+    name: str
+    """In the names of result files."""
     cache: int = 0
     """Bytes that inputs must exceed not to be found in the cache; 0 where inputs are not taken in turn."""
+
+    def results(self, command: str) -> Path:
+        return RESULTS / f"{command}-{self.name}.jsonl"
 
     def copies(self, size: int) -> int:
         """Over how many copies of inputs of `size` bytes to take turns."""
@@ -42,18 +45,18 @@ def slug(text: str) -> str:
 def cpu() -> Device:
     """Raises ValueError where the kernels that are to be measured are missing."""
     _check_backend("cpu", "cpu")
-    return Device(torch.device("cpu"), {"called": WallClock()}, RESULTS / "ops-cpu.jsonl")
+    return Device(torch.device("cpu"), {"called": WallClock()}, "cpu")
 
 
 def gpu() -> Device:
     """The current GPU. Raises ValueError where there is none, or the kernels that are to be measured are missing."""
     if not torch.cuda.is_available():
-        raise ValueError(f"device: got cuda, but torch {torch.__version__} sees no GPU: `ebgan-fast doctor` says more")
+        raise ValueError(f"torch {torch.__version__} sees no GPU, and this needs one: `ebgan-fast doctor` says more")
     _check_backend("cuda", "triton")
     device = torch.device("cuda", torch.cuda.current_device())
     properties = torch.cuda.get_device_properties(device)
-    results = RESULTS / f"ops-{slug(properties.name)}.jsonl"
-    return Device(device, {"called": Called(), "replayed": Replayed()}, results, properties.L2_cache_size)
+    watches = {"called": Called(), "replayed": Replayed()}
+    return Device(device, watches, slug(properties.name), properties.L2_cache_size)
 
 
 def _check_backend(device_type: str, expected: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from ebgan_fast.training.memory import keep_freed_memory
 
-from . import cases, devices, provenance, rows, table
+from . import cases, devices, files, provenance, rows, table
 from .devices import Device
 from .measure import measure
 from .terminal import note, progress, short
@@ -85,7 +85,7 @@ def ops(
         raise
     table.show(measured)
     wrong = _complain(measured)
-    _keep(measured, out or place.results, out is None, [*partial, *(["wrong results"] if wrong else [])])
+    _keep(measured, out or place.results("ops"), out is None, [*partial, *(["wrong results"] if wrong else [])])
     return 1 if wrong else 0
 
 
@@ -98,14 +98,13 @@ def _chosen(only: tuple[str, ...]) -> list[cases.Case]:
 
 
 def _check(threads: tuple[int, ...], rounds: int, dtype: tuple[str, ...], out: Path | None) -> None:
-    """Minutes before anything could be written."""
     for name, values in (("threads", threads), ("rounds", (rounds,))):
         if not values or min(values) < 1:
             raise ValueError(f"{name}: got {' '.join(map(str, values)) or 'none'}, expected at least 1")
     if not dtype:
         raise ValueError("dtype: got none, expected at least one")
-    if out is not None and (out.is_dir() or not os.access(out.absolute().parent, os.W_OK)):
-        raise ValueError(f"out: got {out}, expected a file in a folder that exists and can be written to")
+    if out is not None:
+        files.check_replaceable(out, "out")
 
 
 def _partial(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from . import files
 
 PACKAGE, EAGER, COMPILE = "ebgan_fast", "eager", "compile"
 
@@ -64,16 +65,8 @@ def missed(ratio: float | None, target: float | None) -> bool:
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Replace the file whole: a reader or an interruption never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Replace the file."""
+    files.replace(path, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
 
 
 def read(path: Path) -> list[Row]:

@@ -43,7 +43,7 @@ def test_seconds_on_a_gpu_are_its_own(gpu: _Gpu) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("command", [("ops", "--device", "cuda")], ids=" ".join)
+@pytest.mark.parametrize("command", [("ops", "--device", "cuda"), ("tune",)], ids=" ".join)
 def test_without_a_gpu_one_line_says_so(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -53,7 +53,7 @@ def test_without_a_gpu_one_line_says_so(command: tuple[str, ...], capsys: pytest
 @pytest.mark.usefixtures("cpu_backend")
 def test_inputs_take_turns_until_they_exceed_the_cache_twice() -> None:
     mebibyte = 2**20
-    gpu = devices.Device(torch.device("cpu"), {}, devices.RESULTS, cache=50 * mebibyte)
+    gpu = devices.Device(torch.device("cpu"), {}, "a-gpu", cache=50 * mebibyte)
     assert [gpu.copies(size * mebibyte) for size in (1, 10, 30, 100, 400)] == [16, 10, 4, 1, 1]
     assert devices.cpu().copies(8) == 1
 
