@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,3 +66,10 @@ def _check_backend(device_type: str, expected: str) -> None:
             f"got ebgan_fast's backend {backend}, expected {expected} ({backends()[expected].reason}): "
             "`ebgan-fast doctor` says what it lacks"
         )
+
+
+if __name__ == "__main__":  # for gpu.sh
+    try:
+        print(gpu().results("ops"))
+    except ValueError as error:
+        sys.exit(f"bench: {error}")
