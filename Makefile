@@ -17,7 +17,7 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench triton36 test check sanitize lint format clean
+.PHONY: help setup demo bench tune gpu triton36 test check sanitize lint format clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,12 @@ triton36: $(VENV)/test  ## the Triton kernels with triton 3.6, beside the enviro
 
 bench: $(VENV)/test  ## the CPU kernels against eager torch and torch.compile (three minutes; leave the machine alone)
 	$(BIN)/python -m bench ops
+
+tune: $(VENV)/test  ## other tiles for the Triton kernels on this machine's GPU, into their tables
+	$(BIN)/python -m bench tune
+
+gpu: $(VENV)/test  ## everything that awaits a GPU: tests on its tensors, tuner, benchmark, picture
+	PYTHON=$(BIN)/python bench/gpu.sh
 
 clean:  ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info ebgan_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

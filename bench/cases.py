@@ -25,6 +25,8 @@ class Work(NamedTuple):
     """Moved between memory and processor: each tensor read once, each gradient written once."""
     operations: int = 0
     """Floating-point additions and multiplications."""
+    overlaps: bool = False
+    """Whether the traffic can hide behind the arithmetic, as in one product; the phases of a sum of losses cannot."""
 
 
 class Targets(NamedTuple):
@@ -72,7 +74,7 @@ def _middle(energies: Tensor) -> float:
     return (low + high) / 2
 
 
-def _discriminator(*shape: int, targets: Targets) -> Case:
+def discriminator(*shape: int, targets: Targets | None = None) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         recon_real, real, recon_fake, fake = (normal(*shape) for _ in range(4))
@@ -88,7 +90,7 @@ def _discriminator(*shape: int, targets: Targets) -> Case:
     return Case("discriminator_loss", _text(*shape), inputs, formulas.discriminator_loss, package, work, targets)
 
 
-def _generator(*shape: int, d: int) -> Case:
+def generator(*shape: int, d: int) -> Case:
     n = shape[0]
 
     def inputs(dtype: torch.dtype) -> Arguments:
@@ -105,7 +107,7 @@ def _generator(*shape: int, d: int) -> Case:
     return Case("generator_loss", shapes, inputs, formulas.generator_loss, package, work)
 
 
-def _energy(*shape: int) -> Case:
+def energy(*shape: int) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         return {"recon": normal(*shape).requires_grad_(), "target": normal(*shape).requires_grad_()}
@@ -117,7 +119,7 @@ def _energy(*shape: int) -> Case:
     return Case("reconstruction_energy", _text(*shape), inputs, formulas.mean_energy, package, work)
 
 
-def _hinge(n: int) -> Case:
+def hinge(n: int) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         real, fake = normal(n).abs(), normal(n).abs()
@@ -133,30 +135,41 @@ def _pulling_away_operations(n: int, d: int) -> int:
     return 3 * n * d * min(n, d)
 
 
-def _pulling_away(n: int, d: int, targets: Targets) -> Case:
+def pulling_away(n: int, d: int, targets: Targets | None = None) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         return {"code": _Normal(dtype)(n, d).relu().requires_grad_()}
 
-    work = Work(operations=_pulling_away_operations(n, d))
+    work = Work(2 * n * d, _pulling_away_operations(n, d), overlaps=True)
     call = ebgan_fast.pulling_away_term
     return Case("pulling_away_term", _text(n, d), inputs, formulas.pulling_away_term, call, work, targets)
 
 
 CASES: tuple[Case, ...] = (
-    _discriminator(64, 784, targets=Targets(3.8, 2.2)),
-    _discriminator(64, 1, 32, 32, targets=Targets(3.8, 2.2)),
-    _discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3)),
-    _discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6)),
-    _discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
-    _generator(64, 1, 32, 32, d=1024),
-    _generator(64, 3, 64, 64, d=16384),
-    _energy(64, 3, 64, 64),
-    _hinge(64),
-    _pulling_away(64, 256, Targets(3.0, 2.0)),
-    _pulling_away(128, 1024, Targets(2.5, 2.0)),
-    _pulling_away(64, 16384, Targets(2.5, 2.0)),
-    _pulling_away(128, 16384, Targets(2.5, 2.0)),
-    _pulling_away(64, 32768, Targets(2.5, 2.0)),
-    _pulling_away(2048, 512, Targets(8.0, 6.0)),
-    _pulling_away(4096, 256, Targets(38.0, 27.0)),
+    discriminator(64, 784, targets=Targets(3.8, 2.2)),
+    discriminator(64, 1, 32, 32, targets=Targets(3.8, 2.2)),
+    discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3)),
+    discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6)),
+    discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
+    generator(64, 1, 32, 32, d=1024),
+    generator(64, 3, 64, 64, d=16384),
+    energy(64, 3, 64, 64),
+    hinge(64),
+    pulling_away(64, 256, Targets(3.0, 2.0)),
+    pulling_away(128, 1024, Targets(2.5, 2.0)),
+    pulling_away(64, 16384, Targets(2.5, 2.0)),
+    pulling_away(128, 16384, Targets(2.5, 2.0)),
+    pulling_away(64, 32768, Targets(2.5, 2.0)),
+    pulling_away(2048, 512, Targets(8.0, 6.0)),
+    pulling_away(4096, 256, Targets(38.0, 27.0)),
 )
+
+
+def on(arguments: Arguments, device: torch.device) -> Arguments:
+    """Copies there."""
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.detach().to(device, copy=True).requires_grad_(value.requires_grad)
+
+    return {name: copy(value) for name, value in arguments.items()}

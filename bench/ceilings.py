@@ -18,31 +18,62 @@ from .correctness import leaves
 from .timing import Step
 
 COPY, PRODUCT, EMPTY = "copy", "product", "empty"
-_COPY_SHAPE = (64, 3, 128, 128)
-_PRODUCT_SIDE = 2048
+# float32 numbers, more than any cache holds.
+_COPIED = {"cpu": 64 * 3 * 128 * 128, "cuda": 1 << 27}
+_PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 class Ceiling(NamedTuple):
     name: str
     value: float
-    """In the unit of the case's rate."""
+    """In the unit."""
+    unit: str
 
 
-def product_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Sums over 16-bit values run in float32, and so does the product that bounds them."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+class _Product(NamedTuple):
+    """The product that bounds sums over inputs of some dtype."""
+
+    name: str
+    dtype: torch.dtype
+    times: int = 1
+    """How many of it one product as accurate as the inputs takes."""
+
+
+def _product_of(dtype: torch.dtype, device_type: str) -> _Product:
+    if dtype == torch.float64:
+        return _Product("dgemm", dtype)
+    if device_type == "cpu":  # which sums 16-bit values in float32
+        return _Product("sgemm", torch.float32)
+    if dtype == torch.float32:
+        return _Product("3 tf32 gemms", dtype, times=3)
+    return _Product(f"{str(dtype).removeprefix('torch.')} gemm", dtype)
 
 
 @functools.cache
-def _copy() -> Step:
-    source, resident = torch.ones(_COPY_SHAPE), torch.ones(_COPY_SHAPE)
+def _copy(device: torch.device) -> Step:
+    source, resident = (torch.ones(_COPIED[device.type], device=device) for _ in range(2))
     return functools.partial(resident.copy_, source)
 
 
 @functools.cache
-def _product(dtype: torch.dtype) -> Step:
-    left, right, out = (torch.ones(_PRODUCT_SIDE, _PRODUCT_SIDE, dtype=dtype) for _ in range(3))
-    return functools.partial(torch.mm, left, right, out=out)
+def _product(dtype: torch.dtype, device: torch.device) -> Step:
+    side = _PRODUCT_SIDE[device.type]
+    # Ones would spare a GPU the power that limits its clock.
+    left, right, out = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
+    product = functools.partial(torch.mm, left, right, out=out)
+    return _with_tf32(product) if device.type == "cuda" else product
+
+
+def _with_tf32(step: Step) -> Step:
+    def run() -> object:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            return step()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return run
 
 
 class _Empty(torch.autograd.Function):
@@ -65,32 +96,39 @@ def _empty(arguments: Arguments) -> Step:
 
 
 def steps(work: Work, dtype: torch.dtype, arguments: Arguments) -> dict[str, Step]:
-    """The bounds of a case, to be timed beside its providers."""
+    """The bounds of a case, to be timed beside its providers, where its inputs are."""
+    device = next(iter(leaves(arguments).values())).device
     chosen = {EMPTY: _empty(arguments)}
     if work.elements:
-        chosen[COPY] = _copy()
+        chosen[COPY] = _copy(device)
     if work.operations:
-        chosen[PRODUCT] = _product(product_dtype(dtype))
+        chosen[PRODUCT] = _product(_product_of(dtype, device.type).dtype, device)
     return chosen
 
 
-def unit(work: Work) -> str:
-    return "GB/s" if work.elements else "GFLOP/s"
-
-
-def amount(work: Work, dtype: torch.dtype) -> float:
-    """The useful work in giga-units of `unit`."""
-    return (work.elements * dtype.itemsize if work.elements else work.operations) / 1e9
-
-
-def ceiling(work: Work, dtype: torch.dtype, best: dict[str, float]) -> Ceiling:
-    """From the best seconds of the ceilings' steps."""
-    names, seconds = [], 0.0
+def _parts(work: Work, dtype: torch.dtype, device_type: str, best: dict[str, float]) -> dict[str, float]:
+    """Seconds of the traffic and of the arithmetic, by what bounds them."""
+    seconds = {}
     if work.elements:
-        copied = 2 * torch.Size(_COPY_SHAPE).numel() * torch.float32.itemsize
-        seconds += work.elements * dtype.itemsize / copied * best[COPY]
-        names.append("copy")
+        copied = 2 * _COPIED[device_type] * torch.float32.itemsize
+        seconds[COPY] = work.elements * dtype.itemsize / copied * best[COPY]
     if work.operations:
-        seconds += work.operations / (2 * _PRODUCT_SIDE**3) * best[PRODUCT]
-        names.append("dgemm" if product_dtype(dtype) == torch.float64 else "sgemm")
-    return Ceiling(" + ".join(names), amount(work, dtype) / seconds)
+        product = _product_of(dtype, device_type)
+        timed = 2 * _PRODUCT_SIDE[device_type] ** 3
+        seconds[product.name] = work.operations / timed * best[PRODUCT] * product.times
+    return seconds
+
+
+def ceiling(work: Work, dtype: torch.dtype, device_type: str, best: dict[str, float]) -> Ceiling:
+    """From the best seconds of the ceilings' steps."""
+    parts = _parts(work, dtype, device_type, best)
+    if work.overlaps:
+        longest = max(parts, key=lambda name: parts[name])
+        parts = {longest: parts[longest]}
+    unit = "GB/s" if COPY in parts else "GFLOP/s"
+    return Ceiling(" + ".join(parts), amount(work, dtype, unit) / sum(parts.values()), unit)
+
+
+def amount(work: Work, dtype: torch.dtype, unit: str) -> float:
+    """The useful work in giga-bytes or giga-operations."""
+    return (work.elements * dtype.itemsize if unit == "GB/s" else work.operations) / 1e9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from . import ceilings
-from .cases import Arguments, Case, Targets
+from .cases import Arguments, Case, Targets, on
 from .correctness import Judge, leaves, results
+from .devices import Device
 from .rows import COMPILE, EAGER, PACKAGE, Row
-from .timing import Step, interleaved
+from .timing import Step, Watch, interleaved
 
 Loss = Callable[..., Tensor]
 
@@ -35,17 +36,41 @@ def _complaint(loss: Loss, arguments: Arguments, judge: Judge) -> str | None:
             warnings.simplefilter("ignore", FutureWarning)  # torch's compiler about torch's own functions
             got = results(loss, arguments)
     except Exception as error:  # whatever a provider may raise: the others are still worth their time
-        return f"cannot run: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        return f"cannot run: {_first_line(error)}"
     return judge.complaint(got)
 
 
-def _step(loss: Loss, arguments: Arguments) -> Step:
-    inputs = list(leaves(arguments).values())
+def step(loss: Loss, copies: Sequence[Arguments]) -> Step:
+    """Forward and backward on each of the copies in turn."""
+    turns = [(arguments, list(leaves(arguments).values())) for arguments in copies]
 
-    def step() -> None:
-        torch.autograd.grad(loss(**arguments), inputs)
+    def run() -> None:
+        for arguments, inputs in turns:
+            torch.autograd.grad(loss(**arguments), inputs)
 
-    return step
+    return run
+
+
+def inputs_on(device: Device, case: Case, dtype: torch.dtype) -> list[Arguments]:
+    """As many copies of a case's inputs as the device's cache calls for."""
+    drawn = case.inputs(dtype)
+    size = sum(value.nbytes for value in drawn.values() if isinstance(value, Tensor))
+    return [on(drawn, device.torch) for _ in range(device.copies(size))]
+
+
+def prepared(steps: Mapping[str, Step], watch: Watch) -> tuple[dict[str, Step], dict[str, str]]:
+    """The steps as they are timed, and those that cannot be, with the reason."""
+    ready, complaints = {}, {}
+    for name, wanted in steps.items():
+        try:
+            ready[name] = watch.prepared(wanted)
+        except Exception as error:  # whatever a provider may raise: the others are still worth their time
+            complaints[name] = f"cannot be captured: {_first_line(error)}"
+    return ready, complaints
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _targets(case: Case, dtype: torch.dtype, threads: int) -> Targets | None:
@@ -59,6 +84,8 @@ def _targets(case: Case, dtype: torch.dtype, threads: int) -> Targets | None:
 def measure(
     case: Case,
     dtype: torch.dtype,
+    device: Device,
+    watch: str,
     threads: int,
     *,
     rounds: int,
@@ -67,20 +94,25 @@ def measure(
     environment: dict[str, Any],
     after_round: Callable[[], None] = lambda: None,
 ) -> Row:
-    """Time forward and backward of one case; sets torch's number of threads."""
+    """Time forward and backward of one case by one of the device's watches; sets torch's number of threads."""
     torch.set_num_threads(threads)
-    arguments = case.inputs(dtype)
-    judge = Judge(case, arguments)
+    copies = inputs_on(device, case, dtype)
+    judge = Judge(case, copies[0])
     providers = _providers(case, with_compile)
-    complaints = {name: _complaint(loss, arguments, judge) for name, loss in providers.items()}
-    steps = {name: _step(loss, arguments) for name, loss in providers.items() if complaints[name] is None}
+    complaints = {name: _complaint(loss, copies[0], judge) for name, loss in providers.items()}
     del judge  # a copy of every gradient in float64
+    right = {name: step(loss, copies) for name, loss in providers.items() if complaints[name] is None}
+    steps, refused = prepared(right, device.watches[watch])
+    complaints.update(refused)
+    bounds, _ = prepared(ceilings.steps(case.work, dtype, copies[0]), device.watches[watch])
 
-    seconds = interleaved({**steps, **ceilings.steps(case.work, dtype, arguments)}, rounds, after_round)
+    seconds = interleaved({**steps, **bounds}, rounds, after_round, device.watches[watch])
+    for name in steps:
+        seconds[name] = [value / len(copies) for value in seconds[name]]
     best = {name: min(values) for name, values in seconds.items()}
-    ceiling = ceilings.ceiling(case.work, dtype, best)
-    rate = ceilings.amount(case.work, dtype) / best[PACKAGE] if PACKAGE in best else None
-    targets = _targets(case, dtype, threads)
+    ceiling = ceilings.ceiling(case.work, dtype, device.torch.type, best)
+    rate = ceilings.amount(case.work, dtype, ceiling.unit) / best[PACKAGE] if PACKAGE in best else None
+    targets = _targets(case, dtype, threads) if device.torch.type == "cpu" else None
 
     def ratio(provider: str) -> float | None:
         return best[provider] / best[PACKAGE] if {provider, PACKAGE} <= best.keys() else None
@@ -90,15 +122,17 @@ def measure(
         shape=case.shape,
         dtype=str(dtype).removeprefix("torch."),
         threads=threads,
+        device=device.torch.type,
+        watch=watch,
         memory=memory,
         seconds={name: best[name] for name in steps},
         median={name: statistics.median(seconds[name]) for name in steps},
         empty=best[ceilings.EMPTY],
         ratio_eager=ratio(EAGER),
         ratio_compile=ratio(COMPILE),
-        unit=ceilings.unit(case.work),
+        unit=ceiling.unit,
         rate=rate,
-        ceiling=ceiling._asdict(),
+        ceiling={"name": ceiling.name, "value": ceiling.value},
         share=None if rate is None else rate / ceiling.value,
         target_eager=targets.eager if targets else None,
         target_compile=targets.compile if targets and with_compile else None,

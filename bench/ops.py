@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ebgan_fast.ops.backends import choose
 from ebgan_fast.training.memory import keep_freed_memory
 
-from . import cases, provenance, rows, table
+from . import cases, devices, files, provenance, rows, table
+from .devices import Device
 from .measure import measure
+from .terminal import note, progress, short
 
-RESULTS = provenance.ROOT / "bench" / "results" / "ops-cpu.jsonl"
 ROUNDS = 20
 # Two threads show what sharing the memory costs; more cores are left to who has them.
 THREADS = tuple(range(1, min(2, os.cpu_count() or 1) + 1))
@@ -28,8 +23,8 @@ DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 def ops(
-    device: Literal["cpu"] = "cpu",
-    threads: tuple[int, ...] = THREADS,
+    device: Literal["cpu", "cuda"] = "cpu",
+    threads: tuple[int, ...] | None = None,
     rounds: int = ROUNDS,
     only: tuple[str, ...] = (),
     dtype: tuple[DType, ...] = ("float32",),
@@ -40,33 +35,42 @@ def ops(
     """Time every loss, forward and backward, against eager torch and torch.compile, and the machine's own ceilings.
 
     Args:
-        device: Where the tensors are.
-        threads: Numbers of threads, one after the other.
+        device: Where the tensors are. On "cuda" every case is timed twice: as it is called, and replayed from a CUDA
+            graph, without the calls.
+        threads: Numbers of threads, one after the other. None: 1 and 2, and whatever torch has on "cuda".
         rounds: Times each case is timed; the best counts.
         only: Parts of "op shape"; a case that holds none of them is left out.
         dtype: Dtypes of the inputs, one after the other.
         compile: Time torch.compile too.
-        out: File of JSON lines to replace. None: bench/results/ops-cpu.jsonl, for a whole run alone.
+        out: File of JSON lines to replace. None: bench/results/ops-cpu.jsonl, or ops-NAME.jsonl of the GPU's name, for
+            a whole run alone.
         memory: What becomes of freed memory: "returned" to the system as the C library likes, which is what a user's
             process does, or "kept" as the training program keeps it, so that no fresh gradient waits to be mapped.
     """
     chosen = _chosen(only)
+    if threads is None:
+        threads = THREADS if device == "cpu" else (torch.get_num_threads(),)
     _check(threads, rounds, dtype, out)
-    partial = _partial(threads, rounds, only, dtype, compile, memory)
+    place = devices.cpu() if device == "cpu" else devices.gpu()
+    partial = _partial(place, threads, rounds, only, dtype, compile, memory)
     memory = _apply(memory)
-    environment = provenance.environment()
-    if newer := provenance.stale_extension():
-        _note(f"{newer} is newer than the built extension: build it again, or the source hash tells another story")
-    settings = [(count, kind, case) for count in threads for kind in dtype for case in chosen]
+    environment = provenance.environment(place.torch)
+    if device == "cpu" and (newer := provenance.stale_extension()):
+        note(f"{newer} is newer than the built extension: build it again, or the source hash tells another story")
+    settings = [
+        (watch, count, kind, case) for watch in place.watches for count in threads for kind in dtype for case in chosen
+    ]
     measured: list[rows.Row] = []
     try:
-        with _progress(len(settings) * rounds) as (describe, advance):
-            for count, kind, case in settings:
-                describe(f"{case.name} {kind}, threads {count}")
+        with progress(len(settings) * rounds) as (describe, advance):
+            for watch, count, kind, case in settings:
+                describe(f"{case.name} {kind}, threads {count}, {watch}")
                 measured.append(
                     measure(
                         case,
                         getattr(torch, kind),
+                        place,
+                        watch,
                         count,
                         rounds=rounds,
                         with_compile=compile,
@@ -80,14 +84,8 @@ def ops(
             table.show(measured)
         raise
     table.show(measured)
-    wrong = [
-        f"{provider} at {row.op} {row.shape} {row.dtype}, threads {row.threads}: {why}"
-        for row in measured
-        for provider, why in row.wrong.items()
-    ]
-    for line in wrong:
-        _note(line)
-    _keep(measured, out, [*partial, *(["wrong results"] if wrong else [])])
+    wrong = _complain(measured)
+    _keep(measured, out or place.results("ops"), out is None, [*partial, *(["wrong results"] if wrong else [])])
     return 1 if wrong else 0
 
 
@@ -100,27 +98,31 @@ def _chosen(only: tuple[str, ...]) -> list[cases.Case]:
 
 
 def _check(threads: tuple[int, ...], rounds: int, dtype: tuple[str, ...], out: Path | None) -> None:
-    """Minutes before anything could be written."""
     for name, values in (("threads", threads), ("rounds", (rounds,))):
         if not values or min(values) < 1:
             raise ValueError(f"{name}: got {' '.join(map(str, values)) or 'none'}, expected at least 1")
     if not dtype:
         raise ValueError("dtype: got none, expected at least one")
-    if out is not None and (out.is_dir() or not os.access(out.absolute().parent, os.W_OK)):
-        raise ValueError(f"out: got {out}, expected a file in a folder that exists and can be written to")
-    if (backend := choose("cpu")) != "cpu":
-        raise ValueError(f"got ebgan_fast's backend {backend}, expected cpu: `ebgan-fast doctor` says what it lacks")
+    if out is not None:
+        files.check_replaceable(out, "out")
 
 
 def _partial(
-    threads: tuple[int, ...], rounds: int, only: tuple[str, ...], dtype: tuple[str, ...], compile: bool, memory: str
+    place: Device,
+    threads: tuple[int, ...],
+    rounds: int,
+    only: tuple[str, ...],
+    dtype: tuple[str, ...],
+    compile: bool,
+    memory: str,
 ) -> list[str]:
     """Why a run holds less than the default file should."""
+    wanted = THREADS if place.torch.type == "cpu" else ()
     reasons = {
         "--only": bool(only),
         "--no-compile": not compile,
         "without float32": "float32" not in dtype,
-        f"without threads {' '.join(map(str, THREADS))}": not set(THREADS) <= set(threads),
+        f"without threads {' '.join(map(str, wanted))}": not set(wanted) <= set(threads),
         f"under {ROUNDS} rounds": rounds < ROUNDS,
         "memory kept": memory == "kept",
     }
@@ -133,40 +135,23 @@ def _apply(memory: Literal["kept", "returned"]) -> Literal["kept", "returned"]:
         return memory
     if keep_freed_memory():
         return "kept"
-    _note("this system's allocator cannot be told to keep freed memory: measured with memory returned")
+    note("this system's allocator cannot be told to keep freed memory: measured with memory returned")
     return "returned"
 
 
-def _keep(measured: list[rows.Row], out: Path | None, partial: list[str]) -> None:
-    if out is None and partial:
-        _note(
-            f"not a whole run ({', '.join(partial)}): {_short(RESULTS)} is left as it is; --out FILE writes these rows"
-        )
+def _complain(measured: list[rows.Row]) -> bool:
+    """Whether any result is wrong. Another provider that a CUDA graph does not take is none."""
+    wrong = False
+    for row in measured:
+        for provider, why in row.wrong.items():
+            note(f"{provider} at {row.op} {row.shape} {row.dtype}, {row.setting}: {why}")
+            wrong |= row.watch == "called" or provider == rows.PACKAGE
+    return wrong
+
+
+def _keep(measured: list[rows.Row], path: Path, is_default: bool, partial: list[str]) -> None:
+    if is_default and partial:
+        note(f"not a whole run ({', '.join(partial)}): {short(path)} is left as it is; --out FILE writes these rows")
         return
-    path = out or RESULTS
     rows.write(measured, path)
-    print(f"written to {_short(path)}")
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _note(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _progress(rounds: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """(describe, advance by a round): a bar on a terminal, silence elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Drawn between rounds alone: a thread that redraws would be timed with the kernels.
-    with Progress(
-        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=rounds)
-        yield (
-            lambda text: bar.update(task, description=text, refresh=True),
-            lambda: bar.update(task, advance=1, refresh=True),
-        )
+    print(f"written to {short(path)}")

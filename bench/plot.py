@@ -1,4 +1,4 @@
-"""A picture of the ratios: one panel per dtype and number of threads, one pair of bars per case."""
+"""A picture of the ratios: one panel per dtype and setting, one pair of bars per case."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
             if target is not None:
                 axes.plot([target, target], [height - _BAR / 2, height + _BAR / 2], color="black", linewidth=1.5)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_title(f"{rows[0].dtype}, {rows[0].threads} thread{'s' if rows[0].threads > 1 else ''}", fontsize=10)
+    axes.set_title(f"{rows[0].dtype}, {rows[0].setting}", fontsize=10)
 
 
 def _axis(axes: Axes, rows: Sequence[Row]) -> None:
@@ -77,9 +77,9 @@ def plot(rows: Sequence[Row], out: Path) -> None:
     if not rows:
         raise ValueError("got no row with a ratio, expected at least one")
     names = list(dict.fromkeys(map(_label, rows)))
-    panels: dict[tuple[str, int], list[Row]] = {}
+    panels: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        panels.setdefault((row.dtype, row.threads), []).append(row)
+        panels.setdefault((row.dtype, row.setting), []).append(row)
     figure, grid = plt.subplots(
         1, len(panels), figsize=(2.4 + 4.2 * len(panels), 1.4 + 0.36 * len(names)), sharey=True, squeeze=False
     )

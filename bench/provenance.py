@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -44,21 +45,34 @@ def stale_extension(root: Path = ROOT) -> str | None:
     return newer[0].relative_to(root).as_posix() if newer else None
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """The part of a row that is the same for a whole run."""
+    versions = {"ebgan_fast": ebgan_fast.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "source_hash": source_hash(),
+        **(_of_gpu(device, versions) if device.type == "cuda" else _of_processor(versions)),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def _of_processor(versions: dict[str, str]) -> dict[str, Any]:
     from ebgan_fast import _C
 
     build = _C.build_info()
     return {
-        "source_hash": source_hash(),
-        "versions": {
-            "ebgan_fast": ebgan_fast.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "compiler": build["compiler"],
-        },
+        "versions": {**versions, "compiler": build["compiler"]},
         "processor": processor(),
         "isa": build["isa"],
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def _of_gpu(device: torch.device, versions: dict[str, str]) -> dict[str, Any]:
+    from ebgan_fast.ops.triton.tables import architecture
+
+    triton = importlib.metadata.version("triton")
+    return {
+        "versions": {**versions, "compiler": f"Triton {triton}"},
+        "processor": f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}",
+        "isa": architecture(device),
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from . import files
 
 PACKAGE, EAGER, COMPILE = "ebgan_fast", "eager", "compile"
 
@@ -18,6 +19,10 @@ class Row:
     shape: str
     dtype: str
     threads: int
+    device: str = "cpu"
+    """The type of torch's device."""
+    watch: str = "called"
+    """"called" as a program does, or "replayed" from a CUDA graph, without the calls."""
     memory: str
     """"kept": the allocator keeps freed memory mapped; "returned": as the system does by default."""
     seconds: dict[str, float]
@@ -47,22 +52,21 @@ class Row:
     date: str
     """UTC, ISO 8601."""
 
+    @property
+    def setting(self) -> str:
+        """What else than case and dtype tells rows of one run apart."""
+        if self.device == "cpu":
+            return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return self.watch
+
 
 def missed(ratio: float | None, target: float | None) -> bool:
     return ratio is not None and target is not None and ratio < target
 
 
 def write(rows: Iterable[Row], path: Path) -> None:
-    """Replace the file whole: a reader or an interruption never meets half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    """Replace the file."""
+    files.replace(path, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
 
 
 def read(path: Path) -> list[Row]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from .rows import COMPILE, EAGER, PACKAGE, Row, missed
 
-_COLUMNS = ("op", "shape", "dtype", "threads", "ebgan_fast ms", "eager ms", "compile ms", "calls ms")
+_COLUMNS = ("op", "shape", "dtype", "timed", "ebgan_fast ms", "eager ms", "compile ms", "calls ms")
 _NONE = "-"
 
 
@@ -48,7 +48,7 @@ def _cells(row: Row) -> list[str]:
         row.op,
         row.shape,
         row.dtype,
-        str(row.threads),
+        row.setting,
         *(_milliseconds(row, provider) for provider in (PACKAGE, EAGER, COMPILE)),
         _digits(1e3 * row.empty),
         _ratio(row.ratio_eager, row.target_eager),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 Step = Callable[[], object]
 
@@ -11,34 +12,56 @@ Step = Callable[[], object]
 BLOCK_SECONDS = 0.008
 
 
-def _block(step: Step, repeats: int) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return time.perf_counter() - start
+class Watch(Protocol):
+    """How the seconds of a step are taken."""
+
+    def prepared(self, step: Step) -> Step:
+        """What to time in place of the step."""
+
+    def seconds(self, step: Step, repeats: int) -> float:
+        """Of that many calls together."""
 
 
-def _repeats(step: Step) -> int:
+class WallClock:
+    """From a call to its return: all of the time, where the processor does the work."""
+
+    def prepared(self, step: Step) -> Step:
+        return step
+
+    def seconds(self, step: Step, repeats: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            step()
+        return time.perf_counter() - start
+
+
+_WALL_CLOCK = WallClock()
+
+
+def _repeats(step: Step, watch: Watch) -> int:
     """How often a step must run to last a block."""
     repeats = 1
-    while (seconds := _block(step, repeats)) < BLOCK_SECONDS:
+    while (seconds := watch.seconds(step, repeats)) < BLOCK_SECONDS:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * BLOCK_SECONDS / seconds)))
     return repeats
 
 
 def interleaved(
-    steps: Mapping[str, Step], rounds: int, after_round: Callable[[], None] = lambda: None
+    steps: Mapping[str, Step],
+    rounds: int,
+    after_round: Callable[[], None] = lambda: None,
+    watch: Watch = _WALL_CLOCK,
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each step, one number per round. The order turns by one each round, so that no step
-    always follows the same neighbour."""
+    """Seconds of one call of each (prepared) step, one number per round. The order turns by one each round, so that no
+    step always follows the same neighbour."""
     for step in steps.values():
         step()
-    repeats = {name: _repeats(step) for name, step in steps.items()}
+    repeats = {name: _repeats(step, watch) for name, step in steps.items()}
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(rounds):
         turn = index % len(names)
         for name in names[turn:] + names[:turn]:
-            seconds[name].append(_block(steps[name], repeats[name]) / repeats[name])
+            seconds[name].append(watch.seconds(steps[name], repeats[name]) / repeats[name])
         after_round()
     return seconds

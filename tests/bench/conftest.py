@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ebgan_fast
-from bench import cases, ops
+from bench import cases, devices, timing
 from bench.cases import Case, Targets
 from bench.rows import Row
 
@@ -32,7 +32,7 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture
 def small_case() -> Case:
-    return cases._pulling_away(8, 32, Targets(3.0, 2.0))
+    return cases.pulling_away(8, 32, Targets(3.0, 2.0))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def results_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "results" / "ops-cpu.jsonl"
     path.parent.mkdir()
     path.write_text("earlier rows\n")
-    monkeypatch.setattr(ops, "RESULTS", path)
+    monkeypatch.setattr(devices, "RESULTS", path.parent)
     return path
 
 
@@ -76,3 +76,28 @@ def make_row() -> Callable[..., Row]:
         date="2026-01-01T00:00:00+00:00",
     )
     return lambda **fields: dataclasses.replace(row, **fields)
+
+
+class Clock:
+    """Stands in for the module time; moves when a step says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def step(self, name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            self.calls.append(name)
+            self.now += seconds
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock

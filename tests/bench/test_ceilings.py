@@ -14,27 +14,42 @@ BEST = {ceilings.COPY: 0.002, ceilings.PRODUCT: 0.4}
 
 
 def test_traffic_is_held_against_the_copy() -> None:
-    ceiling = ceilings.ceiling(Work(elements=1000), torch.float32, BEST)
-    assert ceiling.name == "copy"
-    assert ceiling.value == pytest.approx(COPY_BYTES / 0.002 / 1e9)
-    assert ceilings.unit(Work(elements=1000)) == "GB/s"
-    assert ceilings.amount(Work(elements=1000), torch.bfloat16) == pytest.approx(2000 / 1e9)
+    ceiling = ceilings.ceiling(Work(elements=1000), torch.float32, "cpu", BEST)
+    assert ceiling == ("copy", pytest.approx(COPY_BYTES / 0.002 / 1e9), "GB/s")
+    assert ceilings.amount(Work(elements=1000), torch.bfloat16, "GB/s") == pytest.approx(2000 / 1e9)
 
 
 @pytest.mark.parametrize(
     ("dtype", "name"), [(torch.float32, "sgemm"), (torch.bfloat16, "sgemm"), (torch.float64, "dgemm")]
 )
 def test_arithmetic_is_held_against_the_product(dtype: torch.dtype, name: str) -> None:
-    ceiling = ceilings.ceiling(Work(operations=1000), dtype, BEST)
-    assert ceiling == (name, pytest.approx(PRODUCT_OPERATIONS / 0.4 / 1e9))
-    assert ceilings.unit(Work(operations=1000)) == "GFLOP/s"
+    ceiling = ceilings.ceiling(Work(operations=1000), dtype, "cpu", BEST)
+    assert ceiling == (name, pytest.approx(PRODUCT_OPERATIONS / 0.4 / 1e9), "GFLOP/s")
+
+
+def test_on_a_gpu_products_run_in_tensor_cores() -> None:
+    """float32's accuracy takes three of tf32; 16-bit inputs are exact in one."""
+    work = Work(operations=2 * 8192**3)
+    best = {ceilings.PRODUCT: 0.4}
+    rate = work.operations / 0.4 / 1e9
+    assert ceilings.ceiling(work, torch.float32, "cuda", best) == ("3 tf32 gemms", pytest.approx(rate / 3), "GFLOP/s")
+    assert ceilings.ceiling(work, torch.bfloat16, "cuda", best) == ("bfloat16 gemm", pytest.approx(rate), "GFLOP/s")
 
 
 def test_both_together_are_one_after_the_other() -> None:
     """Work as large as the copy and the product themselves takes both of their times."""
     work = Work(elements=COPY_BYTES // 4, operations=PRODUCT_OPERATIONS)
-    ceiling = ceilings.ceiling(work, torch.float32, BEST)
-    assert ceiling == ("copy + sgemm", pytest.approx(COPY_BYTES / 0.402 / 1e9))
+    ceiling = ceilings.ceiling(work, torch.float32, "cpu", BEST)
+    assert ceiling == ("copy + sgemm", pytest.approx(COPY_BYTES / 0.402 / 1e9), "GB/s")
+
+
+@pytest.mark.parametrize(("product", "bound"), [(0.4, "sgemm"), (0.001, "copy")])
+def test_work_that_overlaps_takes_the_longer_of_both(product: float, bound: str) -> None:
+    work = Work(elements=COPY_BYTES // 4, operations=PRODUCT_OPERATIONS, overlaps=True)
+    rates = {"sgemm": (PRODUCT_OPERATIONS / product / 1e9, "GFLOP/s"), "copy": (COPY_BYTES / 0.002 / 1e9, "GB/s")}
+    value, unit = rates[bound]
+    best = {ceilings.COPY: 0.002, ceilings.PRODUCT: product}
+    assert ceilings.ceiling(work, torch.float32, "cpu", best) == (bound, pytest.approx(value), unit)
 
 
 @pytest.mark.parametrize(

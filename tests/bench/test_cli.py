@@ -34,14 +34,14 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
     assert row.source_hash == source_hash()
     assert (row.target_eager, row.target_compile) == (3.0, None)
     table = done.stdout.splitlines()
-    assert table[0].split()[:4] == ["op", "shape", "dtype", "threads"]
+    assert table[0].split()[:4] == ["op", "shape", "dtype", "timed"]
     assert table[1].split()[:4] == ["pulling_away_term", "64x256", "float32", "1"]
     assert _run("plot", out, picture).returncode == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 MISTAKES = {
-    "device": (("ops", "--device", "cuda"), 2, "'cuda'"),
+    "device": (("ops", "--device", "tpu"), 2, "'tpu'"),
     "dtype": (("ops", "--dtype", "int8"), 2, "'int8'"),
     "command": (("measure",), 2, "measure"),
     "only": (("ops", "--only", "no such shape"), 1, "only: got 'no such shape', expected a part of"),
@@ -72,6 +72,6 @@ def test_a_mistake_ends_in_one_line(name: str, capsys: pytest.CaptureFixture[str
 
 
 def test_a_mistake_leaves_no_traceback() -> None:
-    done = _run("ops", "--device", "cuda")
+    done = _run("ops", "--device", "tpu")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -14,7 +14,9 @@ import bench.ops
 from bench import cases, formulas, rows
 from bench.__main__ import main
 from bench.cases import Case
+from bench.devices import Device
 from bench.rows import Row
+from bench.terminal import short
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 
@@ -31,7 +33,17 @@ def one_case(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
 def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without measuring, and an allocator that can be told."""
 
-    def measure(case: Case, dtype: torch.dtype, threads: int, *, memory: str, rounds: int, **settings: object) -> Row:
+    def measure(
+        case: Case,
+        dtype: torch.dtype,
+        device: Device,
+        watch: str,
+        threads: int,
+        *,
+        memory: str,
+        rounds: int,
+        **settings: object,
+    ) -> Row:
         return make_row(op=case.op, shape=case.shape, threads=threads, memory=memory, rounds=rounds)
 
     monkeypatch.setattr(bench.ops, "measure", measure)
@@ -43,7 +55,7 @@ def test_show_prints_the_table_that_ops_printed(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     assert main([*QUICK, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out.replace(f"written to {bench.ops._short(out)}\n", "")
+    printed = capsys.readouterr().out.replace(f"written to {short(out)}\n", "")
     assert "8x32" in printed
     assert main(["show", str(out)]) == 0
     assert capsys.readouterr().out == printed
@@ -126,7 +138,7 @@ def test_a_wrong_provider_ends_in_status_1_after_the_table(
     lines = {line.split("float32")[0].split(maxsplit=1)[1].strip(): line for line in streams.out.splitlines()[1:3]}
     assert "wrong" in lines["8x32"]
     assert "wrong" not in lines["the same"]
-    assert "bench: ebgan_fast at pulling_away_term 8x32 float32, threads 1: loss is off" in streams.err
+    assert "bench: ebgan_fast at pulling_away_term 8x32 float32, 1 thread: loss is off" in streams.err
     assert results_file.read_text() == "earlier rows\n"
 
 

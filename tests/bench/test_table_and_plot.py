@@ -28,8 +28,13 @@ def test_a_missed_target_is_marked(make_row: Callable[..., Row]) -> None:
 
 def test_a_row_shows_every_figure(make_row: Callable[..., Row]) -> None:
     line = _text([make_row(seconds={"ebgan_fast": 1e-6, "eager": 2.5}, ratio_compile=None)]).splitlines()[1]
-    assert line.split()[:7] == ["pulling_away_term", "8x32", "float32", "1", "0.00100", "2500", "-"]
+    assert line.split()[:8] == ["pulling_away_term", "8x32", "float32", "1", "thread", "0.00100", "2500", "-"]
     assert line.split()[-6:] == ["30.0", "GFLOP/s", "50", "%", "60.0", "sgemm"]
+
+
+def test_a_row_of_a_gpu_tells_how_it_was_timed(make_row: Callable[..., Row]) -> None:
+    text = _text([make_row(device="cuda", watch=watch) for watch in ("called", "replayed")])
+    assert [line.split()[3] for line in text.splitlines()[1:3]] == ["called", "replayed"]
 
 
 def test_nothing_is_cut_short_in_a_narrow_pipe(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +48,7 @@ def test_nothing_is_cut_short_in_a_narrow_pipe(make_row: Callable[..., Row], mon
 def test_a_wrong_provider_shows_as_wrong(make_row: Callable[..., Row]) -> None:
     row = make_row(seconds={"eager": 0.004}, ratio_eager=None, ratio_compile=None, rate=None, share=None)
     text = _text([make_row(**{**vars(row), "wrong": {"ebgan_fast": "loss is off"}})])
-    assert text.splitlines()[1].split()[4:6] == ["wrong", "4.00"]
+    assert text.splitlines()[1].split()[5:7] == ["wrong", "4.00"]
     assert "no targets among these rows" in text
 
 

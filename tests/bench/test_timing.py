@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from bench import timing
 
-
-class _Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.calls: list[str] = []
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    def step(self, name: str, seconds: float) -> Callable[[], None]:
-        def run() -> None:
-            self.calls.append(name)
-            self.now += seconds
-
-        return run
+from .conftest import Clock
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    clock = _Clock()
-    monkeypatch.setattr(timing, "time", clock)
-    return clock
-
-
-def test_every_round_times_each_step_once_and_turns_the_order(clock: _Clock) -> None:
+def test_every_round_times_each_step_once_and_turns_the_order(clock: Clock) -> None:
     steps = {name: clock.step(name, timing.BLOCK_SECONDS) for name in "abc"}
     marks: list[int] = []
     seconds = timing.interleaved(steps, 3, lambda: marks.append(len(clock.calls)))
@@ -43,12 +20,12 @@ def test_every_round_times_each_step_once_and_turns_the_order(clock: _Clock) -> 
 
 
 @pytest.mark.parametrize("share", [1e-6, 0.013, 0.3, 0.99, 40])
-def test_a_step_is_repeated_to_fill_a_block_and_little_more(clock: _Clock, share: float) -> None:
-    repeats = timing._repeats(clock.step("step", share * timing.BLOCK_SECONDS))
+def test_a_step_is_repeated_to_fill_a_block_and_little_more(clock: Clock, share: float) -> None:
+    repeats = timing._repeats(clock.step("step", share * timing.BLOCK_SECONDS), timing.WallClock())
     assert repeats * share >= 1
     assert repeats <= max(1, 1.5 / share, 1 + 1 / share)
 
 
-def test_seconds_are_those_of_one_call(clock: _Clock) -> None:
+def test_seconds_are_those_of_one_call(clock: Clock) -> None:
     seconds = timing.interleaved({"short": clock.step("short", 1e-5), "long": clock.step("long", 1.0)}, 2)
     assert seconds == {"short": pytest.approx([1e-5] * 2), "long": pytest.approx([1.0] * 2)}

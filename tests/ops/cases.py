@@ -27,7 +27,10 @@ LAYOUTS = (
 
 # Triton's interpreter is a choice for the whole process: test_under_interpreter.py makes it, in a process of its own.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-TESTED = ("triton",) if INTERPRETED else ("reference", "cpu")
+# bench/gpu.sh asks for "cuda"; conftest.py makes it the default of every tensor that a test names no device for.
+DEVICE = torch.device(os.environ.get("EBGAN_FAST_TEST_DEVICE", "cpu"))
+ON_DEVICE = {"cpu": ("reference", "cpu"), "cuda": ("reference", "triton", "cuda")}
+TESTED = ("triton",) if INTERPRETED else ON_DEVICE[DEVICE.type]
 BACKENDS = [
     pytest.param(
         name,
@@ -41,6 +44,11 @@ BACKENDS = [
 def examples(count: int) -> settings:
     """The number of cases to draw; a quarter of it in the interpreter, where one takes up to a second."""
     return settings(max_examples=count // 4 if INTERPRETED else count)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Normal numbers, the same on every device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype, device="cpu").to(DEVICE)
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
@@ -82,9 +90,8 @@ shapes = st.one_of(
 @st.composite
 def batches(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A batch of that shape in some layout, of normal values in some scale, now and then with rows of zeros."""
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
     scale = draw(st.sampled_from((1e-3, 1.0, 30.0)))
-    values = torch.randn(shape, generator=generator, dtype=torch.float64) * scale
+    values = normal(*shape, seed=draw(st.integers(0, 2**32 - 1))) * scale
     if shape[0] and draw(st.booleans()):
         values[draw(st.integers(0, shape[0] - 1))] = 0.0
     return laid_out(values.to(dtype), draw(st.sampled_from(LAYOUTS)))

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import torch
 from hypothesis import HealthCheck, settings
+
+from .cases import DEVICE
+
+# Before the test modules are imported: some hold tensors.
+if DEVICE.type != "cpu":
+    torch.set_default_device(DEVICE)
 
 # The same cases in every run: a failure here is a failure everywhere.
 settings.register_profile(

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import ebgan_fast
 
-from .cases import BACKENDS, NORMS
+from .cases import BACKENDS, NORMS, normal
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -23,10 +23,6 @@ def _on_backend(request: pytest.FixtureRequest):
         yield
 
 
-def _randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 Op = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
 # The margins lie between the energies of the drawn samples (about 2.4 for 5 elements in l2), clear of each.
@@ -34,27 +30,27 @@ OPS: dict[str, Op] = {
     **{
         f"reconstruction_energy-{norm}": (
             lambda r, x, norm=norm: ebgan_fast.reconstruction_energy(r, x, norm=norm),
-            (_randn(3, 5), _randn(3, 5, seed=1)),
+            (normal(3, 5), normal(3, 5, seed=1)),
         )
         for norm in NORMS
     },
     "hinge_margin_loss": (
         lambda real, fake: ebgan_fast.hinge_margin_loss(real, fake, 0.5),
-        (_randn(4).abs(), torch.tensor([0.1, 0.9, 0.3], dtype=torch.float64)),
+        (normal(4).abs(), torch.tensor([0.1, 0.9, 0.3], dtype=torch.float64)),
     ),
-    "pulling_away_term-primal": (ebgan_fast.pulling_away_term, (_randn(3, 6),)),
-    "pulling_away_term-dual": (ebgan_fast.pulling_away_term, (_randn(6, 3),)),
+    "pulling_away_term-primal": (ebgan_fast.pulling_away_term, (normal(3, 6),)),
+    "pulling_away_term-dual": (ebgan_fast.pulling_away_term, (normal(6, 3),)),
     **{
         f"discriminator_loss-{norm}": (
             lambda a, b, c, d, norm=norm: ebgan_fast.discriminator_loss(a, b, c, d, 2.9, norm=norm)[0],
-            tuple(_randn(3, 5, seed=seed) for seed in range(4)),
+            tuple(normal(3, 5, seed=seed) for seed in range(4)),
         )
         for norm in NORMS
     },
     **{
         f"generator_loss-{norm}": (
             lambda r, x, s, norm=norm: ebgan_fast.generator_loss(r, x, s, pt_weight=0.7, norm=norm)[0],
-            (_randn(3, 5), _randn(3, 5, seed=1), _randn(3, 6, seed=2)),
+            (normal(3, 5), normal(3, 5, seed=1), normal(3, 6, seed=2)),
         )
         for norm in NORMS
     },
@@ -128,7 +124,7 @@ def test_func_grad_and_jvp(backend: str, name: str) -> None:
     leaves = _leaves(inputs)
     expected = torch.autograd.grad(total(*leaves), leaves)
     got = torch.func.grad(total, argnums=tuple(range(len(inputs))))(*inputs)
-    tangents = tuple(_randn(*tensor.shape, seed=9) for tensor in inputs)
+    tangents = tuple(normal(*tensor.shape, seed=9) for tensor in inputs)
     _, slope = torch.func.jvp(total, inputs, tangents)
     for one, two in zip(got, expected, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-15)
@@ -169,7 +165,7 @@ def test_a_margin_schedule_does_not_recompile(backend: str) -> None:
     compiled = torch.compile(
         lambda a, b, c, d, m: ebgan_fast.discriminator_loss(a, b, c, d, m)[0], fullgraph=True, backend="eager"
     )
-    batches = [_randn(3, 5, seed=seed) for seed in range(4)]
+    batches = [normal(3, 5, seed=seed) for seed in range(4)]
     compiled(*batches, torch.tensor(10.0))
     with torch.compiler.set_stance("fail_on_recompile"):
         for margin in (9.0, 3.0, 0.0):
@@ -188,7 +184,7 @@ def test_compile_with_inductor(backend: str) -> None:
         g_loss, _, _ = ebgan_fast.generator_loss(recon_fake, fake * 3, code, norm="l2")
         return d_loss + g_loss + energy_real.sum() + energy_fake.sum()
 
-    inputs = (*(_randn(4, 6, seed=seed) for seed in range(4)), _randn(4, 9, seed=4))
+    inputs = (*(normal(4, 6, seed=seed) for seed in range(4)), normal(4, 9, seed=4))
     compiled = torch.compile(step, fullgraph=True, dynamic=True)
     leaves, again = _leaves(inputs), _leaves(inputs)
     expected, got = step(*leaves), compiled(*again)

@@ -6,11 +6,10 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 import ebgan_fast
 
-from .cases import BACKENDS
+from .cases import BACKENDS, DEVICE, normal
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -21,12 +20,8 @@ def _on_backend(backend: str):
         yield
 
 
-def _randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def test_pulling_away_term_is_equation_14_written_out() -> None:
-    code = _randn(7, 5)
+    code = normal(7, 5)
     rows = code.tolist()
     total = 0.0
     for i, s_i in enumerate(rows):
@@ -38,7 +33,7 @@ def test_pulling_away_term_is_equation_14_written_out() -> None:
 
 
 def test_discriminator_loss_is_equation_1_written_out() -> None:
-    batches = [_randn(3, 4, seed=seed).tolist() for seed in range(4)]
+    batches = [normal(3, 4, seed=seed).tolist() for seed in range(4)]
     recon_real, real, recon_fake, fake = batches
     energy_real = [math.dist(r, x) for r, x in zip(recon_real, real, strict=True)]
     energy_fake = [math.dist(r, x) for r, x in zip(recon_fake, fake, strict=True)]
@@ -64,15 +59,15 @@ def test_norms_of_one_difference() -> None:
 @pytest.mark.parametrize("n_d", [(6, 40), (40, 6)], ids=["more elements than codes", "more codes than elements"])
 def test_pulling_away_term_of_parallel_and_opposite_codes_is_one(n_d: tuple[int, int]) -> None:
     n, d = n_d
-    same = _randn(1, d).expand(n, d)
+    same = normal(1, d).expand(n, d)
     signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(n // 2)[:, None]
-    lengths = _randn(n, 1, seed=1).abs() + 0.1
+    lengths = normal(n, 1, seed=1).abs() + 0.1
     assert ebgan_fast.pulling_away_term(same).item() == pytest.approx(1.0, rel=1e-13)
     assert ebgan_fast.pulling_away_term(same * signs * lengths).item() == pytest.approx(1.0, rel=1e-13)
 
 
 def test_pulling_away_term_of_orthonormal_codes_is_zero() -> None:
-    basis = torch.linalg.qr(_randn(12, 12)).Q
+    basis = torch.linalg.qr(normal(12, 12)).Q
     assert ebgan_fast.pulling_away_term(basis[:8]).item() == pytest.approx(0.0, abs=1e-28)
 
 
@@ -80,13 +75,13 @@ def test_pulling_away_term_of_random_codes_is_one_over_d() -> None:
     # cos^2 of independent normal codes is Beta(1/2, (d-1)/2): mean 1/d, variance 2(d-1)/(d^2 (d+2)).
     n, d = 400, 50
     spread = math.sqrt(2 * (d - 1) / (d**2 * (d + 2)) / (n * (n - 1) / 2))
-    assert ebgan_fast.pulling_away_term(_randn(n, d)).item() == pytest.approx(1 / d, abs=5 * spread)
+    assert ebgan_fast.pulling_away_term(normal(n, d)).item() == pytest.approx(1 / d, abs=5 * spread)
 
 
 @pytest.mark.parametrize("d", [500, 4000])
 def test_pulling_away_term_of_rectified_codes_is_one_over_pi_squared(d: int) -> None:
     # For d to infinity cos = E[x+ y+] / E[x+^2] = (1/(2 pi)) / (1/2) = 1/pi; fluctuations are of order 1/sqrt(d).
-    assert ebgan_fast.pulling_away_term(_randn(200, d).relu()).item() == pytest.approx(math.pi**-2, abs=1.5 / d)
+    assert ebgan_fast.pulling_away_term(normal(200, d).relu()).item() == pytest.approx(math.pi**-2, abs=1.5 / d)
 
 
 def test_pulling_away_term_reaches_the_welch_bound() -> None:
@@ -94,7 +89,7 @@ def test_pulling_away_term_reaches_the_welch_bound() -> None:
     angles = torch.arange(3, dtype=torch.float64) * (2 * math.pi / 3)
     frame = torch.stack([angles.cos(), angles.sin()], dim=1)
     assert ebgan_fast.pulling_away_term(frame).item() == pytest.approx(1 / 4, rel=1e-14)
-    assert ebgan_fast.pulling_away_term(_randn(64, 32)).item() > 32 / (32 * 63)
+    assert ebgan_fast.pulling_away_term(normal(64, 32)).item() > 32 / (32 * 63)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (1, 5), (0,), (1,)])
@@ -108,7 +103,7 @@ def test_pulling_away_term_of_fewer_than_two_codes_is_zero(shape: tuple[int, ...
 
 @pytest.mark.parametrize("d", [3, 40])
 def test_zero_codes_contribute_nothing_and_get_no_gradient(d: int) -> None:
-    code = _randn(8, d)
+    code = normal(8, d)
     code[2] = 0.0
     code[5] = 0.0
     leaf = code.clone().requires_grad_()
@@ -139,7 +134,7 @@ def test_the_hinge_is_not_that_of_the_mean() -> None:
 
 
 def test_the_generator_gets_both_halves_of_its_gradient() -> None:
-    recon, fake = (_randn(4, 6, seed=seed).requires_grad_() for seed in range(2))
+    recon, fake = (normal(4, 6, seed=seed).requires_grad_() for seed in range(2))
     ebgan_fast.generator_loss(recon, fake, norm="sse")[0].backward()
     expected = 2 * (recon - fake).detach() / 4
     torch.testing.assert_close(recon.grad, expected, rtol=1e-14, atol=0)
@@ -183,21 +178,21 @@ def test_float16_gradients_survive_a_grad_scaler() -> None:
 
 
 def test_autocast_leaves_the_sums_in_float32() -> None:
-    code, recon, target = _randn(30, 200).float(), _randn(30, 64).float(), _randn(30, 64, seed=1).float()
+    code, recon, target = normal(30, 200).float(), normal(30, 64).float(), normal(30, 64, seed=1).float()
     plain = ebgan_fast.generator_loss(recon, target, code, norm="l2")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
         cast = ebgan_fast.generator_loss(recon, target, code, norm="l2")
     assert all(map(torch.equal, plain, cast))
 
 
 def test_mixed_dtypes_are_promoted() -> None:
-    recon, target = _randn(4, 6).bfloat16().requires_grad_(), _randn(4, 6, seed=1).float().requires_grad_()
+    recon, target = normal(4, 6).bfloat16().requires_grad_(), normal(4, 6, seed=1).float().requires_grad_()
     energy = ebgan_fast.reconstruction_energy(recon, target)
     assert torch.equal(energy, ebgan_fast.reconstruction_energy(recon.float(), target))
     energy.sum().backward()
     assert recon.grad.dtype == torch.bfloat16
     assert target.grad.dtype == torch.float32
-    code = _randn(4, 8)
+    code = normal(4, 8)
     loss, _, _ = ebgan_fast.generator_loss(recon, target, code)
     assert math.isfinite(loss.item())
 

@@ -1,13 +1,15 @@
 """Which tile sizes the kernels use: static tables, so that no training step ever waits for a tuner.
 
 `tables.json` holds a section per architecture ("sm_90", "gfx942") and a "default" for what that leaves out; each entry
-says why it is what it is.
+says why it is what it is. `python -m bench tune` writes a GPU's section.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +36,14 @@ class ProductTile(NamedTuple):
     num_stages: int
 
 
-@functools.cache
+_current: dict[str, Any] | None = None
+
+
 def _tables() -> dict[str, Any]:
-    tables: dict[str, Any] = json.loads(TABLES.read_text())
-    return tables
+    global _current
+    if _current is None:
+        _current = json.loads(TABLES.read_text())
+    return _current
 
 
 @functools.cache
@@ -115,3 +121,25 @@ def product_tile(n: int, d: int, dual: bool, dtype: torch.dtype, arch: str) -> P
 def _warps(elements: int, entry: dict[str, Any]) -> int:
     """No more warps than 16 x 16 products of the tile."""
     return int(max(1, min(entry["num_warps"], elements // 256)))
+
+
+_CACHED = (energy_tile, chunk_tile, gram_programs, gram_tile, product_tile)
+
+
+@contextlib.contextmanager
+def replaced(tables: dict[str, Any]) -> Iterator[None]:
+    """Launch by other tables inside the block: a tuner's trial."""
+    global _current
+    before = _tables()
+    try:
+        _current = tables
+        _forget()
+        yield
+    finally:
+        _current = before
+        _forget()
+
+
+def _forget() -> None:
+    for cached in _CACHED:
+        cached.cache_clear()

@@ -1,0 +1,39 @@
+"""Timing on a GPU: as a program calls the ops, and the kernels alone."""
+
+from __future__ import annotations
+
+import torch
+
+from .timing import Step
+
+
+class Called:
+    """Calls one after the other, as a program makes them: the GPU's time, or Python's where that is longer."""
+
+    def prepared(self, step: Step) -> Step:
+        return step
+
+    def seconds(self, step: Step, repeats: int) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(repeats):
+            step()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+class Replayed(Called):
+    """The kernels alone, without the calls: the step is captured once, into a CUDA graph that is replayed."""
+
+    def prepared(self, step: Step) -> Step:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # compiles, and lets autograd and cuBLAS make what they keep
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay

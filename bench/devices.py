@@ -1,0 +1,75 @@
+"""Where a benchmark runs: what that takes, how it is timed, and where its results belong."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ebgan_fast.ops.backends import backends, choose
+
+from .cuda_timing import Called, Replayed
+from .provenance import ROOT
+from .timing import WallClock, Watch
+
+RESULTS = ROOT / "bench" / "results"
+# Enough turns that no input waits in the cache for its next one; small inputs stay there, as a layer's output would.
+_MOST_COPIES = 16
+
+
+@dataclass(frozen=True)
+class Device:
+    torch: torch.device
+    watches: Mapping[str, Watch]
+    """By what they time: "called", "replayed"."""
+    name: str
+    """In the names of result files."""
+    cache: int = 0
+    """Bytes that inputs must exceed not to be found in the cache; 0 where inputs are not taken in turn."""
+
+    def results(self, command: str) -> Path:
+        return RESULTS / f"{command}-{self.name}.jsonl"
+
+    def copies(self, size: int) -> int:
+        """Over how many copies of inputs of `size` bytes to take turns."""
+        return max(1, min(_MOST_COPIES, -(-2 * self.cache // size))) if self.cache else 1
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def cpu() -> Device:
+    """Raises ValueError where the kernels that are to be measured are missing."""
+    _check_backend("cpu", "cpu")
+    return Device(torch.device("cpu"), {"called": WallClock()}, "cpu")
+
+
+def gpu() -> Device:
+    """The current GPU. Raises ValueError where there is none, or the kernels that are to be measured are missing."""
+    if not torch.cuda.is_available():
+        raise ValueError(f"torch {torch.__version__} sees no GPU, and this needs one: `ebgan-fast doctor` says more")
+    _check_backend("cuda", "triton")
+    device = torch.device("cuda", torch.cuda.current_device())
+    properties = torch.cuda.get_device_properties(device)
+    watches = {"called": Called(), "replayed": Replayed()}
+    return Device(device, watches, slug(properties.name), properties.L2_cache_size)
+
+
+def _check_backend(device_type: str, expected: str) -> None:
+    if (backend := choose(device_type)) != expected:
+        raise ValueError(
+            f"got ebgan_fast's backend {backend}, expected {expected} ({backends()[expected].reason}): "
+            "`ebgan-fast doctor` says what it lacks"
+        )
+
+
+if __name__ == "__main__":  # for gpu.sh
+    try:
+        print(gpu().results("ops"))
+    except ValueError as error:
+        sys.exit(f"bench: {error}")

@@ -1,0 +1,101 @@
+"""What a device asks for, and how a GPU is timed, on one that is made up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from bench import cuda_timing, devices, timing
+from bench.__main__ import main
+
+SCRIPT = Path(devices.__file__).with_name("gpu.sh")
+
+
+class _Gpu:
+    """Its clock, in milliseconds, moves when work is handed to it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def Event(self, enable_timing: bool) -> SimpleNamespace:  # noqa: N802
+        assert enable_timing
+        event = SimpleNamespace(at=None)
+        event.record = lambda: setattr(event, "at", self.now)
+        event.synchronize = lambda: None
+        event.elapsed_time = lambda end: end.at - event.at
+        return event
+
+    def work(self) -> None:
+        self.now += 4.0
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> _Gpu:
+    gpu = _Gpu()
+    monkeypatch.setattr(torch.cuda, "Event", gpu.Event)
+    return gpu
+
+
+def test_seconds_on_a_gpu_are_its_own(gpu: _Gpu) -> None:
+    assert cuda_timing.Called().seconds(gpu.work, 3) == pytest.approx(0.012)
+    seconds = timing.interleaved({"a": gpu.work}, 2, watch=cuda_timing.Called())
+    assert seconds == {"a": pytest.approx([0.004, 0.004])}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("command", [("ops", "--device", "cuda"), ("tune",)], ids=" ".join)
+def test_without_a_gpu_one_line_says_so(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "sees no GPU" in line
+
+
+@pytest.mark.usefixtures("cpu_backend")
+def test_inputs_take_turns_until_they_exceed_the_cache_twice() -> None:
+    mebibyte = 2**20
+    gpu = devices.Device(torch.device("cpu"), {}, "a-gpu", cache=50 * mebibyte)
+    assert [gpu.copies(size * mebibyte) for size in (1, 10, 30, 100, 400)] == [16, 10, 4, 1, 1]
+    assert devices.cpu().copies(8) == 1
+
+
+STUB = """#!/bin/sh
+echo "$EBGAN_FAST_TEST_DEVICE|$*" >> {log}
+case "$*" in *bench.devices*) echo {results};; *tune*) exit 3;; esac
+"""
+
+
+def test_the_script_runs_every_stage_and_names_the_one_that_failed(tmp_path: Path) -> None:
+    log, results, python = tmp_path / "log", tmp_path / "results" / "ops-a-gpu.jsonl", tmp_path / "python"
+    python.write_text(STUB.format(log=log, results=results))
+    python.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python)}
+    done = subprocess.run(["bash", str(SCRIPT)], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "failed: tuner\n")
+    ran = [line.partition("|") for line in log.read_text().splitlines()]
+    assert [words.split()[1] for _, _, words in ran] == ["bench.devices", "pytest", "bench", "pytest", "bench", "bench"]
+    assert [words.split()[2] for _, _, words in ran if words.startswith("-m bench ")] == ["tune", "ops", "plot"]
+    for device, _, words in ran:
+        files = [word for word in words.split() if word.startswith("tests/")]
+        assert bool(files) == (device == "cuda")
+        assert all((SCRIPT.parents[1] / file).exists() for file in files)
+    assert results.parent.is_dir()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_script_ends_in_one_line_without_a_gpu() -> None:
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(["bash", str(SCRIPT)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "sees no GPU" in line
+
+
+def test_a_name_becomes_part_of_a_file_name() -> None:
+    assert devices.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"

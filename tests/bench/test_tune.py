@@ -1,0 +1,253 @@
+"""The tuner on a clock that only the made-up costs of its tiles move: what it chooses, and what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+
+import ebgan_fast
+from bench import devices, formulas, knobs, search, timing
+from bench.__main__ import main
+from bench.cases import Case, pulling_away
+from bench.devices import Device
+from bench.knobs import KNOBS, Entry, Knob
+from bench.tuner import Tuner
+from ebgan_fast.ops import backends
+from ebgan_fast.ops.triton import launch, tables
+
+from .conftest import Clock
+
+pytestmark = pytest.mark.usefixtures("same_threads")
+
+ARCHITECTURE = "sm_90"
+COMMITTED = tables.TABLES.read_text(encoding="utf-8")
+IN_USE = json.loads(COMMITTED)["pulling_away"]["default"]["programs"]["count"]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tables, and results beside them, out of harm's way."""
+    path = tmp_path / "tables.json"
+    path.write_text(COMMITTED, encoding="utf-8")
+    monkeypatch.setattr(tables, "TABLES", path)
+    monkeypatch.setattr(tables, "architecture", lambda device: ARCHITECTURE)
+    monkeypatch.setattr(devices, "RESULTS", tmp_path / "results")
+    return path
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device(torch.device("cpu"), {"replayed": timing.WallClock()}, "a-gpu")
+
+
+@pytest.fixture
+def knob(clock: Clock) -> Callable[..., Knob]:
+    """For counts of programs, each with its cost in units of 10 ms; `broken` ones raise, `wrong` ones are 1 % off."""
+
+    def make(costs: dict[int, float], wrong: int | None = None, broken: int | None = None) -> Knob:
+        case = pulling_away(8, 32)
+
+        def package(code: torch.Tensor) -> torch.Tensor:
+            count = tables.gram_programs(ARCHITECTURE)
+            if count == broken:
+                raise RuntimeError("out of resource: shared memory\nand many more lines")
+            clock.now += 0.01 * costs[count]
+            return formulas.pulling_away_term(code) * (1.01 if count == wrong else 1.0)
+
+        case = Case(case.op, case.shape, case.inputs, case.formula, package, case.work)
+        return Knob("pulling_away", ("programs",), ({"count": tuple(costs)},), (case,), (torch.float32,))
+
+    return make
+
+
+def _trials() -> list[dict[str, object]]:
+    (path,) = devices.RESULTS.glob("tune-*.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_faster_entry_is_written_into_the_section_of_the_gpu(
+    file: Path, device: Device, knob: Callable[..., Knob], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Tuner(device, 3, None).turn(knob({16: 0.9, 32: 0.8, IN_USE: 1.0, 128: 1.1}))
+    written, before = json.loads(file.read_text()), json.loads(COMMITTED)
+    programs = written["pulling_away"].pop(ARCHITECTURE)["programs"]
+    assert written == before
+    assert programs["count"] == 32
+    assert programs["why"].startswith(f"measured: 0.80 of the time of count {IN_USE} (")
+    assert "0.80 of its time" in capsys.readouterr().out
+    first = _trials()[:4]
+    assert [trial["tile"] for trial in first] == [{"count": count} for count in (IN_USE, 16, 32, 128)]
+    assert [trial["ratio"] for trial in first] == pytest.approx([1.0, 0.9, 0.8, 1.1])
+    assert [trial["seconds"] for trial in first] == pytest.approx([0.01, 0.009, 0.008, 0.011])
+    assert first[0]["case"] == "pulling_away_term 8x32 float32"
+    assert {"source_hash", "versions", "date"} <= first[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [({"wrong": 32}, "loss is off"), ({"broken": 32}, "cannot run: RuntimeError: out of resource: shared memory")],
+)
+def test_an_entry_that_is_wrong_or_cannot_run_is_never_chosen(
+    file: Path, device: Device, knob: Callable[..., Knob], settings: dict[str, int], complaint: str
+) -> None:
+    Tuner(device, 3, None).turn(knob({16: 0.9, 32: 0.1, IN_USE: 1.0}, **settings))
+    assert json.loads(file.read_text())["pulling_away"][ARCHITECTURE]["programs"]["count"] == 16
+    (trial,) = [trial for trial in _trials() if trial["tile"] == {"count": 32}]
+    assert trial["seconds"] is trial["ratio"] is None
+    assert str(trial["complaint"]).startswith(complaint)
+
+
+def test_two_percent_are_not_worth_an_entry(file: Path, device: Device, knob: Callable[..., Knob]) -> None:
+    Tuner(device, 3, None).turn(knob({32: 0.985, IN_USE: 1.0}))
+    assert file.read_text() == COMMITTED
+
+
+def test_what_is_faster_only_once_is_not_kept(
+    file: Path, device: Device, knob: Callable[..., Knob], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuner, ratios = Tuner(device, 1, None), [[1.0, 0.5], [1.0, 1.02]]
+    with mock.patch.object(tuner, "_ratios", side_effect=ratios):
+        tuner.turn(knob({32: 1.0, IN_USE: 1.0}))
+    assert file.read_text() == COMMITTED
+    assert f"stays count {IN_USE}" in capsys.readouterr().out
+
+
+def test_an_entry_in_use_that_is_wrong_stops_the_tuner(file: Path, device: Device, knob: Callable[..., Knob]) -> None:
+    with pytest.raises(ValueError, match=rf"pulling_away programs: the entry in use, .*{IN_USE}.* right results"):
+        Tuner(device, 1, None).turn(knob({32: 0.5, IN_USE: 1.0}, wrong=IN_USE))
+    assert file.read_text() == COMMITTED
+
+
+def test_descent_turns_one_group_after_the_other_until_nothing_is_faster() -> None:
+    """The best of the second group is only found beside the best of the first."""
+    groups = ({"block": (32, 64, 128), "num_warps": (4, 8)}, {"block_k": (16, 32), "num_stages": (1, 2)})
+    knob = Knob("pulling_away", ("gram", "float32"), groups, (), ())
+    seen: list[int] = []
+
+    def seconds(entry: Entry) -> float:
+        return 8.0 - (entry["block"] == 64) * (1 + (entry["block_k"] == 32)) - (entry["num_stages"] == 2)
+
+    def ratios(entries: list[Entry]) -> list[float | None]:
+        seen.append(len(entries))
+        return [seconds(entry) / seconds(entries[0]) for entry in entries]
+
+    start = {"block": 128, "num_warps": 8, "block_k": 16, "num_stages": 1, "why": "a reason"}
+    found = search.descend(knob, start, ratios)
+    assert found == {"block": 64, "num_warps": 4, "block_k": 32, "num_stages": 2, "why": "a reason"}
+    assert seen == [5, 4, 5, 4]
+
+
+@pytest.fixture
+def a_gpu(file: Path, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpu", lambda: device)
+
+
+@pytest.mark.usefixtures("a_gpu", "cpu_backend")
+def test_the_command_writes_the_file_that_it_is_told_to(
+    file: Path,
+    tmp_path: Path,
+    knob: Callable[..., Knob],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("bench.tune.KNOBS", (knob({32: 0.5, IN_USE: 1.0}),))
+    out = tmp_path / "mine.json"
+    assert main(["tune", "--only", "programs", "--rounds", "1", "--out", str(out)]) == 0
+    assert file.read_text() == COMMITTED
+    assert json.loads(out.read_text())["pulling_away"][ARCHITECTURE]["programs"]["count"] == 32
+    assert str(out.name) in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--only", "nothing"), "only: got 'nothing', expected a part of one of: energy rows 0; "),
+        (("--rounds", "0"), "rounds: got 0, expected at least 1"),
+        (("--out", "/no/such/folder/tables.json"), "out: got /no/such/folder/tables.json"),
+    ],
+    ids=["only", "rounds", "out"],
+)
+def test_a_mistake_ends_in_one_line(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_the_committed_tables_are_as_the_tuner_writes_them() -> None:
+    assert knobs.dump(json.loads(COMMITTED)) + "\n" == COMMITTED
+
+
+@pytest.mark.parametrize("architecture", ["default", "sm_90", "gfx942"])
+def test_every_entry_but_float64s_has_a_knob(architecture: str) -> None:
+    whole = json.loads(COMMITTED)
+    turned = [id(knob.current(whole, architecture)) for knob in KNOBS]
+
+    def entries(value: object, path: str) -> Iterator[tuple[str, int]]:
+        if isinstance(value, dict) and "why" in value:
+            yield path, id(value)
+        elif isinstance(value, (dict, list)):
+            for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from entries(below, f"{path} {key}")
+
+    names = set(whole["pulling_away"]["default"]) | set(whole["energy"]["default"])
+    sections = {name: knobs._section(whole[op], architecture, name) for op in whole for name in whole[op]["default"]}
+    assert sections.keys() == names
+    found = [entry for name, section in sections.items() for entry in entries(section, name)]
+    assert sorted(turned) == sorted(entry for path, entry in found if "float64" not in path)
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[list[launch.Launch]]:
+    """Launches on CPU tensors are noted, and not run."""
+    launches: list[launch.Launch] = []
+    with (
+        mock.patch.object(launch, "run", launches.append),
+        mock.patch.dict(backends._STATUS, {"triton": lambda: backends.BackendStatus(True, "recorded")}),
+        mock.patch.object(backends, "_interprets", return_value=True),
+        ebgan_fast.use_backend("triton"),
+    ):
+        yield launches
+
+
+def _configurations(knob: Knob, chosen: knobs.Tables) -> list[tuple[object, ...]]:
+    """How the kernels of the knob's cases are launched."""
+    with tables.replaced(chosen), _recorded() as launches:
+        for case in knob.cases:
+            arguments = case.inputs(knob.dtypes[0])
+            inputs = [value for value in arguments.values() if isinstance(value, torch.Tensor) and value.requires_grad]
+            torch.autograd.grad(case.package(**arguments), inputs)
+    return [
+        (it.kernel, it.grid, it.num_warps, it.num_stages, *(v for k, v in it.arguments.items() if k.isupper()))
+        for it in launches
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(KNOBS)), ids=[knob.name for knob in KNOBS])
+def test_a_knob_turns_the_launches_of_its_cases(number: int) -> None:
+    knob, committed = KNOBS[number], json.loads(COMMITTED)
+    start = knob.current(committed, "default")
+    in_use = _configurations(knob, committed)
+    for field in {name for group in knob.groups for name in group}:
+        turned = [other for group in knob.alternatives(start) for other in group if other[field] != start[field]]
+        assert turned, field
+        differs = [_configurations(knob, knob.turned(committed, "default", other)) != in_use for other in turned[:2]]
+        assert any(differs), field
+
+
+def test_other_tables_are_forgotten_after_their_block() -> None:
+    other = json.loads(COMMITTED)
+    other["pulling_away"]["default"]["programs"]["count"] = 7
+    assert tables.gram_programs("default") == IN_USE
+    with contextlib.suppress(RuntimeError), tables.replaced(other):
+        assert tables.gram_programs("default") == 7
+        raise RuntimeError
+    assert tables.gram_programs("default") == IN_USE
