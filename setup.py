@@ -4,11 +4,17 @@ EBGAN_FAST_BUILD_EXT says whether to:
     auto  (default) build them; if that fails, warn and install without: plain torch then runs every op
     1     build them, or fail
     0     do not
+
+EBGAN_FAST_CUDA says which kernels for NVIDIA GPUs come with them:
+    auto  (default) those for this machine's GPUs, where there is one and nvcc is found; without, if that fails
+    1     those for every architecture that nvcc knows of the list below, or fail
+    0     none
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +24,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SWITCH = "EBGAN_FAST_BUILD_EXT"
+CUDA_SWITCH = "EBGAN_FAST_CUDA"
+# The newest also comes as PTX, which later GPUs compile at their first use.
+ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 ROOT = Path(__file__).parent.resolve()
 
 
@@ -26,16 +35,64 @@ def announce(text: str) -> None:
     print(f"ebgan_fast: {text}", file=sys.stderr, flush=True)
 
 
+def nvcc() -> str | None:
+    if named := os.environ.get("CUDACXX"):
+        return named
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    return shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home) / "bin"))
+
+
+def _printed(*command: str) -> str:
+    """What a command says, or nothing where there is no such command."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def cuda_architectures(compiler: str, everything: bool) -> list[str]:
+    """In CMake's words: "80-real" is machine code, "120" machine code and PTX."""
+    if not everything:
+        capabilities = _printed("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+        return [f"{major}{minor}-real" for major, minor in sorted(set(re.findall(r"(\d+)\.(\d+)", capabilities)))]
+    known = set(re.findall(r"sm_(\d+)", _printed(compiler, "--list-gpu-code")))
+    chosen = [number for number in ARCHITECTURES if number in known]
+    if left_out := [number for number in ARCHITECTURES if number not in known]:
+        announce(f"WARNING: {compiler} does not know {', '.join(left_out)}: no machine code for these GPUs")
+    return [*(f"{number}-real" for number in chosen[:-1]), *chosen[-1:]]
+
+
+def cuda_options() -> list[str]:
+    """For CMake; empty for no CUDA kernels. RuntimeError where they are asked for and cannot be built."""
+    if cuda_switch == "0":
+        return []
+    compiler = nvcc()
+    if compiler is None:
+        if cuda_switch == "1":
+            raise RuntimeError(f"{CUDA_SWITCH}=1 asks for the CUDA kernels, and nvcc is not found (CUDA_HOME or CUDACXX)")
+        return []
+    architectures = cuda_architectures(compiler, cuda_switch == "1")
+    if not architectures:
+        return []
+    announce(f"CUDA kernels for {', '.join(architectures)} with {compiler}")
+    return [
+        "-DEBGAN_CUDA=ON",
+        f"-DCMAKE_CUDA_COMPILER={compiler}",
+        f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
+    ]
+
+
 class CMakeBuild(build_ext):
     """Runs CMake for the one extension there is."""
 
     def run(self) -> None:
         try:
             super().run()
-        except (OSError, ImportError, subprocess.CalledProcessError) as error:
-            if switch == "1":
-                announce(f"building the compiled kernels failed, and {SWITCH}=1 asks for them: {error}")
-                raise
+        except (OSError, ImportError, RuntimeError, subprocess.CalledProcessError) as error:
+            for name, value in ((SWITCH, switch), (CUDA_SWITCH, cuda_switch)):
+                if value == "1":
+                    announce(f"building the compiled kernels failed, and {name}=1 asks for them: {error}")
+                    raise
             self.extensions = []
             announce(
                 f"WARNING: building the compiled kernels failed ({error}); installing WITHOUT them. Every op "
@@ -48,9 +105,6 @@ class CMakeBuild(build_ext):
 
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         work = Path(self.build_temp).resolve() / "cmake"
-        # CMake keeps the compiler of a first, perhaps failed, configuration.
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         options = [
@@ -61,21 +115,41 @@ class CMakeBuild(build_ext):
         ]
         if shutil.which("ninja"):
             options.append("-GNinja")
-        jobs = str(self.parallel or os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
-        subprocess.run(["cmake", "-S", str(ROOT), "-B", str(work), *options], check=True)
-        subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
+        cuda = cuda_options()
+        try:
+            self._compile(work, [*options, *cuda])
+        except subprocess.CalledProcessError as error:
+            if not cuda or cuda_switch == "1":
+                raise
+            announce(f"WARNING: building the CUDA kernels failed ({error}); building without them. Triton runs instead.")
+            self._compile(work, options)
         (built,) = (work / "out").glob("_C.*")
         shutil.copy2(built, target)
         announce(f"built the compiled kernels: {target.name}")
+
+    def _compile(self, work: Path, options: list[str]) -> None:
+        # CMake keeps the compiler of a first, perhaps failed, configuration.
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        jobs = str(self.parallel or os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
+        subprocess.run(["cmake", "-S", str(ROOT), "-B", str(work), *options], check=True)
+        subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
 
     def get_outputs(self) -> list[str]:
         """Only what was built: a fallback install lists no extension."""
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
-switch = os.environ.get(SWITCH, "auto")
-if switch not in ("auto", "0", "1"):
-    raise SystemExit(f"{SWITCH}: got {switch!r}, expected 'auto', '0' or '1'")
+def read_switch(name: str) -> str:
+    value = os.environ.get(name, "auto")
+    if value not in ("auto", "0", "1"):
+        raise SystemExit(f"{name}: got {value!r}, expected 'auto', '0' or '1'")
+    return value
+
+
+switch, cuda_switch = read_switch(SWITCH), read_switch(CUDA_SWITCH)
+if switch == "0" and cuda_switch == "1":
+    raise SystemExit(f"{CUDA_SWITCH}=1 asks for kernels in the extension that {SWITCH}=0 leaves out")
 if switch == "0":
     announce(f"{SWITCH}=0: installing without the compiled kernels")
 

@@ -2,36 +2,21 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <string>
 
+#include "bindings.h"
 #include "cpu/dispatch.h"
 
 namespace py = pybind11;
 
 namespace {
 
+using ebgan::Address;
+using ebgan::at;
 using ebgan::Code;
 using ebgan::DType;
 using ebgan::Norm;
-using ebgan::Pair;
-using ebgan::PairGradient;
-using Address = std::uintptr_t;
-
-void* at(Address address) { return reinterpret_cast<void*>(address); }
-
-// A pair of tensors, and the gradients to write, as Python passes them: (recon, target, recon_stride, target_stride,
-// n, k, grad_recon, grad_target, grad_recon_stride, grad_target_stride), with address 0 for no gradient.
-struct PairArguments {
-  Pair pair;
-  PairGradient grad;
-};
-
-PairArguments pair_arguments(const py::tuple& t) {
-  if (t.size() != 10) throw py::value_error("a pair: got " + std::to_string(t.size()) + " entries, expected 10");
-  const auto address = [&](int i) { return at(t[i].cast<Address>()); };
-  const auto size = [&](int i) { return t[i].cast<std::int64_t>(); };
-  return {{address(0), address(1), size(2), size(3), size(4), size(5)}, {address(6), address(7), size(8), size(9)}};
-}
+using ebgan::pair_arguments;
+using ebgan::PairArguments;
 
 template <class Run> auto unlocked(int threads, const Run& run) {
   const ebgan::Kernels& kernels = ebgan::kernels();
@@ -130,4 +115,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("build_info", build_info,
         "The compiler, the instruction sets compiled in, those of them that the processor has, the one in use ('isa'), and "
         "whether OpenMP is.");
+#ifdef EBGAN_WITH_CUDA
+  ebgan::bind_cuda(m);
+#endif
 }
