@@ -69,7 +69,9 @@ def cuda_options() -> list[str]:
     compiler = nvcc()
     if compiler is None:
         if cuda_switch == "1":
-            raise RuntimeError(f"{CUDA_SWITCH}=1 asks for the CUDA kernels, and nvcc is not found (CUDA_HOME or CUDACXX)")
+            raise RuntimeError(
+                f"{CUDA_SWITCH}=1 asks for the CUDA kernels, and nvcc is not found (CUDA_HOME or CUDACXX)"
+            )
         return []
     architectures = cuda_architectures(compiler, cuda_switch == "1")
     if not architectures:
@@ -121,7 +123,9 @@ class CMakeBuild(build_ext):
         except subprocess.CalledProcessError as error:
             if not cuda or cuda_switch == "1":
                 raise
-            announce(f"WARNING: building the CUDA kernels failed ({error}); building without them. Triton runs instead.")
+            announce(
+                f"WARNING: building the CUDA kernels failed ({error}); building without them. Triton runs instead."
+            )
             self._compile(work, options)
         (built,) = (work / "out").glob("_C.*")
         shutil.copy2(built, target)

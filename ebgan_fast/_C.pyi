@@ -58,3 +58,91 @@ def pulling_away_backward(
     threads: int,
     /,
 ) -> None: ...
+
+class cuda:  # noqa: N801  a submodule; absent where it was not built
+    compiler: str
+    architectures: str  # "75 80 90"
+    @staticmethod
+    def device_error() -> str: ...  # "" where there is a GPU
+    @staticmethod
+    def loss_workspace(dtype: int, norm: int, real: _Pair, fake: _Pair, /) -> tuple[int, int]: ...
+    @staticmethod
+    def loss(
+        dtype: int,
+        norm: int,
+        real: _Pair,
+        fake: _Pair,
+        margin: int,
+        margin_value: float,
+        loss: int,
+        energy_real: int,
+        energy_fake: int,
+        partials: int,
+        counters: int,
+        stream: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def energy_backward(
+        dtype: int,
+        norm: int,
+        pair: _Pair,
+        energy: int,
+        upstream: int,
+        upstream_stride: int,
+        stream: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def hinge(
+        acc: int,
+        energy_real: int,
+        n_real: int,
+        energy_fake: int,
+        n_fake: int,
+        margin: int,
+        margin_value: float,
+        loss: int,
+        grad_real: int,
+        grad_fake: int,
+        stream: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def pulling_away_workspace(dtype: int, code: int, stride: int, n: int, d: int, /) -> tuple[int, int]: ...
+    @staticmethod
+    def pulling_away_forward(
+        dtype: int,
+        code: int,
+        stride: int,
+        n: int,
+        d: int,
+        tf32: bool,
+        norms: int,
+        gram: int,
+        value: int,
+        loss: int,
+        weight: int,
+        weight_value: float,
+        partials: int,
+        counters: int,
+        stream: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def pulling_away_backward(
+        dtype: int,
+        code: int,
+        stride: int,
+        n: int,
+        d: int,
+        tf32: bool,
+        norms: int,
+        gram: int,
+        upstream: int,
+        upstream_value: float,
+        grad: int,
+        grad_stride: int,
+        stream: int,
+        /,
+    ) -> None: ...

@@ -73,13 +73,38 @@ def _triton_status() -> BackendStatus:
     return BackendStatus(True, f"triton {version}")
 
 
+@functools.cache
+def _cuda_status() -> BackendStatus:
+    """Asked for at the first use only, as Triton's is."""
+    try:
+        from .. import _C
+    except ImportError:
+        return BackendStatus(False, "the extension ebgan_fast._C, which would hold its kernels, is missing")
+    cuda = getattr(_C, "cuda", None)
+    if cuda is None:
+        return BackendStatus(False, "the extension was built without it (EBGAN_FAST_CUDA=1 pip install . needs nvcc)")
+    built = f"built for {_span(cuda.architectures.split())} ({cuda.compiler})"
+    if error := cuda.device_error():
+        missing = "no driver" if error == "cudaErrorInsufficientDriver" else f"no GPU ({error})"
+        return BackendStatus(False, f"{built}, {missing}")
+    if not torch.cuda.is_available():
+        return BackendStatus(False, f"{built}, but torch {torch.__version__} sees no GPU")
+    return BackendStatus(True, built)
+
+
+def _span(architectures: list[str]) -> str:
+    """ "sm_90", or "sm_75…120"."""
+    first, last = architectures[0], architectures[-1]
+    return f"sm_{first}" if first == last else f"sm_{first}…{last}"
+
+
 _CPU_STATUS, _CPU_MISTAKE = _cpu_status()
 
 _STATUS: dict[str, Callable[[], BackendStatus]] = {
     "reference": lambda: BackendStatus(True, "plain torch on any device"),
     "cpu": lambda: _CPU_STATUS,
     "triton": _triton_status,
-    "cuda": lambda: BackendStatus(False, "this version of ebgan_fast holds no kernels for it"),
+    "cuda": _cuda_status,
 }
 
 if not _CPU_STATUS.available and _CPU_MISTAKE is None:
@@ -157,7 +182,10 @@ def choose(device_type: str) -> str:
 
 def _automatic(device_type: str) -> str:
     if device_type == "cuda":
-        return "triton" if _is_available("triton") and not _interprets() else "reference"
+        # Triton first until measurements say otherwise: docs/gpu.md.
+        if _is_available("triton") and not _interprets():
+            return "triton"
+        return "cuda" if _is_available("cuda") else "reference"
     if device_type != "cpu":
         return "reference"
     if _CPU_MISTAKE is not None:

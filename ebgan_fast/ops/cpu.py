@@ -16,34 +16,14 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from .extension import DTYPES, NORMS, code_arguments, pair_arguments
 from .layout import Code, Pair
 from .reference import accumulation_dtype
 
 _CPU = torch.device("cpu")
-_DTYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
-_NORMS = {"mse": 0, "sse": 1, "l2": 2}
 
 # tensor.new_empty takes 3.4 us, this 1.3; the device is named because a user may have set another default.
 _empty = functools.partial(torch.empty, device=_CPU)
-
-
-def _pair_arguments(pair: Pair) -> tuple[int, int, int, int, int, int, int, int, int, int]:
-    return (
-        pair.recon.data_ptr(),
-        pair.target.data_ptr(),
-        pair.recon_stride,
-        pair.target_stride,
-        pair.n,
-        pair.elements,
-        0 if pair.grad_recon is None else pair.grad_recon.data_ptr(),
-        0 if pair.grad_target is None else pair.grad_target.data_ptr(),
-        pair.grad_recon_stride,
-        pair.grad_target_stride,
-    )
-
-
-def _code_arguments(view: Code) -> tuple[int, int, int, int, int]:
-    return _DTYPES[view.code.dtype], view.code.data_ptr(), view.stride, view.n, view.elements
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
@@ -51,7 +31,7 @@ def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     pair = Pair(recon, target)
     energy = _empty(recon.shape[0], dtype=accumulation_dtype(recon.dtype))
     threads = torch.get_num_threads()
-    _C.energy_forward(_DTYPES[recon.dtype], _NORMS[norm], _pair_arguments(pair), energy.data_ptr(), threads)
+    _C.energy_forward(DTYPES[recon.dtype], NORMS[norm], pair_arguments(pair), energy.data_ptr(), threads)
     return energy
 
 
@@ -75,9 +55,9 @@ def reconstruction_energy_backward(
         grad_energy = grad_energy.to(energy.dtype)
     energy = energy.contiguous()
     _C.energy_backward(
-        _DTYPES[recon.dtype],
-        _NORMS[norm],
-        _pair_arguments(pair),
+        DTYPES[recon.dtype],
+        NORMS[norm],
+        pair_arguments(pair),
         energy.data_ptr(),
         grad_energy.data_ptr(),
         grad_energy.stride(0),
@@ -104,7 +84,7 @@ def hinge_margin_loss(
     loss = _empty((), dtype=wide)
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
     _C.hinge(
-        _DTYPES[wide],
+        DTYPES[wide],
         real.data_ptr(),
         real.shape[0],
         fake.data_ptr(),
@@ -129,7 +109,7 @@ def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     side = min(n, view.elements)
     norms = _empty(n, dtype=wide)
     gram = _empty((side, side), dtype=wide)
-    value = _C.pulling_away_forward(*_code_arguments(view), norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
+    value = _C.pulling_away_forward(*code_arguments(view), norms.data_ptr(), gram.data_ptr(), torch.get_num_threads())
     return torch.scalar_tensor(value, dtype=wide, device=_CPU), norms, gram
 
 
@@ -141,7 +121,7 @@ def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: 
 def _pulling_away_backward(upstream: float, code: Tensor, view: Code, norms: Tensor, gram: Tensor) -> Tensor:
     output = view.gradient(code)
     _C.pulling_away_backward(
-        *_code_arguments(view),
+        *code_arguments(view),
         norms.data_ptr(),
         gram.data_ptr(),
         upstream,
@@ -174,10 +154,10 @@ def discriminator_loss(
     energy_fake = _empty(recon_fake.shape[0], dtype=wide)
     loss = _empty((), dtype=wide)
     _C.discriminator_loss(
-        _DTYPES[recon_real.dtype],
-        _NORMS[norm],
-        _pair_arguments(pair_real),
-        _pair_arguments(pair_fake),
+        DTYPES[recon_real.dtype],
+        NORMS[norm],
+        pair_arguments(pair_real),
+        pair_arguments(pair_fake),
         _number(margin),
         loss.data_ptr(),
         energy_real.data_ptr(),
@@ -210,7 +190,7 @@ def generator_loss(
     pair = Pair(recon_fake, fake, need[0], need[1])
     energy = _empty(recon_fake.shape[0], dtype=wide)
     threads = torch.get_num_threads()
-    loss = _C.mean_energy(_DTYPES[recon_fake.dtype], _NORMS[norm], _pair_arguments(pair), energy.data_ptr(), threads)
+    loss = _C.mean_energy(DTYPES[recon_fake.dtype], NORMS[norm], pair_arguments(pair), energy.data_ptr(), threads)
     if code is None:
         pulling_away, grad_code = recon_fake.new_zeros((), dtype=wide), None
     else:

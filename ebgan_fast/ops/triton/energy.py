@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..layout import Pair
 from ..reference import accumulation_dtype
+from ..workspace import counters
 from . import energy_kernels, launch, tables
 from .launch import Launch
-from .workspace import counters
 
 _NORMS = {"mse": 0, "sse": 1, "l2": 2}
 _BATCH_BLOCK = 1024

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..layout import Code
 from ..reference import accumulation_dtype
+from ..workspace import counters
 from . import launch, pulling_away_gradient_kernels, pulling_away_kernels, tables
 from .energy import acc_of, coefficient, mean_energy
 from .launch import Launch
-from .workspace import counters
 
 _ROWS = 8  # of the primal matrix that one program finishes
 _ROW_BLOCK = 256
