@@ -37,9 +37,13 @@ class _Coefficient:
         """`like` has the device, and acc as its dtype."""
         if isinstance(value, Tensor) and value.device.type == "cpu" and like.device.type != "cpu":
             value = value.item()  # there to be read without waiting
-        # Held until the launch; later use of that memory comes after it on the stream.
-        self._tensor = value.to(like) if isinstance(value, Tensor) else None
-        self.arguments = (0, value) if self._tensor is None else (self._tensor.data_ptr(), 0.0)
+        self.arguments: tuple[int, float]
+        if isinstance(value, Tensor):
+            # Held until the launch; later use of that memory comes after it on the stream.
+            self._tensor = value.to(like)
+            self.arguments = self._tensor.data_ptr(), 0.0
+        else:
+            self.arguments = 0, value
 
 
 class _Workspace:
