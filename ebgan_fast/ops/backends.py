@@ -172,12 +172,17 @@ def choose(device_type: str) -> str:
     if name == "reference":
         return name
     _checked(name, ENVIRONMENT_VARIABLE)
-    wanted = "cpu" if name == "cpu" or (name == "triton" and _interprets()) else "cuda"
+    wanted = _device_of(name)
     if device_type != wanted:
         raise ValueError(
             f"backend {name!r}: got a tensor on {device_type!r}, expected one on {wanted!r} (or use_backend('auto'))"
         )
     return name
+
+
+def _device_of(name: str) -> str:
+    """The device type whose tensors a backend takes."""
+    return "cpu" if name == "cpu" or (name == "triton" and _interprets()) else "cuda"
 
 
 def _automatic(device_type: str) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 import ebgan_fast
 
+from .simulated_cuda import SIMULATED
+
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NORMS = ("mse", "sse", "l2")
 LAYOUTS = (
@@ -30,7 +32,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # bench/gpu.sh asks for "cuda"; conftest.py makes it the default of every tensor that a test names no device for.
 DEVICE = torch.device(os.environ.get("EBGAN_FAST_TEST_DEVICE", "cpu"))
 ON_DEVICE = {"cpu": ("reference", "cpu"), "cuda": ("reference", "triton", "cuda")}
-TESTED = ("triton",) if INTERPRETED else ON_DEVICE[DEVICE.type]
+TESTED = ("triton",) if INTERPRETED else ("cuda",) if SIMULATED else ON_DEVICE[DEVICE.type]
 BACKENDS = [
     pytest.param(
         name,
@@ -42,8 +44,8 @@ BACKENDS = [
 
 
 def examples(count: int) -> settings:
-    """The number of cases to draw; a quarter of it in the interpreter, where one takes up to a second."""
-    return settings(max_examples=count // 4 if INTERPRETED else count)
+    """The number of cases to draw; a quarter of it where one takes up to a second."""
+    return settings(max_examples=count // 4 if INTERPRETED or SIMULATED else count)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -3,9 +3,13 @@ from __future__ import annotations
 import torch
 from hypothesis import HealthCheck, settings
 
-from .cases import DEVICE
+# Both before the test modules are imported: some hold tensors, and ask which backends there are.
+from . import simulated_cuda
 
-# Before the test modules are imported: some hold tensors.
+simulated_cuda.install_if_asked()
+
+from .cases import DEVICE  # noqa: E402
+
 if DEVICE.type != "cpu":
     torch.set_default_device(DEVICE)
 

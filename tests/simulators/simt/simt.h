@@ -95,9 +95,10 @@ inline void run(dim3 grid, dim3 threads, size_t shared, std::function<void()> ke
 namespace gpu {
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, cudaStream_t,
-            Arguments... arguments) {
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, cudaStream_t,
+                   Arguments... arguments) {
   simt::run(grid, threads, shared, [=] { kernel(arguments...); });
+  return cudaSuccess;
 }
 
 template <class T> T* dynamic_shared() { return reinterpret_cast<T*>(simt::block.shared); }
