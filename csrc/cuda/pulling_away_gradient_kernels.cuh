@@ -1,0 +1,177 @@
+// Kernels for the pulling-away term's gradient, from what gram_matrix left: see pulling_away_kernels.cuh.
+//
+// Primal: grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i).
+// Times the upstream gradient; a row of zeros gets zeros.
+#pragma once
+
+#include "tiles.cuh"
+
+namespace ebgan::cuda {
+
+// A block's part of the gradient, and the tiles of the factors in shared memory. The result leaves through the same memory,
+// in packets.
+template <class T, int kRows_> struct GradientTile {
+  using A = Acc<T>;
+  static constexpr int kRows = kRows_, kColumns = 64;
+  static constexpr int kDepth = 128 / sizeof(A);
+  using Share = Shares<A, kRows, kColumns>;
+  using Left = Tile<A, kRows, kDepth, true>;
+  using Right = Tile<A, kDepth, kColumns, false>;
+  static constexpr int kWidth = kWide<T>;
+  static constexpr int kStep = kColumns + kWidth;
+  static constexpr size_t kFactors = (Left::kSize + Right::kSize) * sizeof(A);
+  static constexpr size_t kResult = kRows * kStep * sizeof(T);
+  static constexpr size_t kMemory = kFactors > kResult ? kFactors : kResult;
+};
+
+// Where a gradient goes.
+template <class T> struct Output {
+  T* p_grad;  // [n, d]
+  int64_t step;
+  int64_t n;
+  int64_t d;
+  bool is_wide;
+  Scalar<Acc<T>> upstream;
+
+  // 4 upstream / (n(n-1)), to be divided by the row's norm.
+  __device__ Acc<T> scale() const {
+    return 4 * upstream.get() / (static_cast<Acc<T>>(n) * static_cast<Acc<T>>(n - 1));
+  }
+};
+
+// sums = left[row.., :] right[:, column..]; one of both is divided by its norms.
+template <class G, bool kLeftIsScaled, class L, class R>
+__device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* memory, const Lines<L>& left, int64_t row,
+                               const Lines<R>& right, int64_t column, bool is_exact) {
+  using A = typename G::A;
+  constexpr int kThreads = G::Share::kThreads;
+  const typename G::Left left_tile{reinterpret_cast<A*>(memory)};
+  const typename G::Right right_tile{left_tile.p_numbers + G::Left::kSize};
+  Fetched<L, typename G::Left, kThreads, kLeftIsScaled> next_left;
+  Fetched<R, typename G::Right, kThreads, !kLeftIsScaled> next_right;
+  const int64_t depth = right.lines;
+  const auto fetch = [&](int64_t k) {
+    next_left.fetch(left, row, k, depth);
+    next_right.fetch(right, k, column, right.columns);
+  };
+  sums.clear();
+  fetch(0);
+  for (int64_t k = 0; k < depth; k += G::kDepth) {
+    __syncthreads();  // the tile before has been read
+    next_left.put(left_tile.p_numbers);
+    next_right.put(right_tile.p_numbers);
+    __syncthreads();
+    if (k + G::kDepth < depth) fetch(k + G::kDepth);
+    add_product(sums, left_tile.factor().from(G::Share::row()), right_tile.factor().from(G::Share::column()), G::kDepth,
+                is_exact);
+  }
+}
+
+// visit(row, column, value) of the block's tile becomes the gradient there.
+template <class G, class T, class Visit>
+__device__ void store_result(typename G::Share::Part& sums, unsigned char* memory, const Output<T>& output, int64_t i,
+                             int64_t c, const Visit& visit) {
+  T* const p_result = reinterpret_cast<T*>(memory);
+  __syncthreads();  // the factors have been read
+  sums.each([&](int row, int column, Acc<T>& value) {
+    const int r = G::Share::row() + row, k = G::Share::column() + column;
+    p_result[r * G::kStep + k] = narrow<T>(visit(r, k, value));
+  });
+  __syncthreads();
+  constexpr int kPerLine = G::kColumns / G::kWidth;
+  for (int number = threadIdx.x; number < G::kRows * kPerLine; number += G::Share::kThreads) {
+    const int line = number / kPerLine, column = number % kPerLine * G::kWidth;
+    const int64_t row = i + line, first = c + column;
+    if (row >= output.n || first >= output.d) continue;
+    const T* const p_from = p_result + line * G::kStep + column;
+    T* const p_to = output.p_grad + row * output.step + first;
+    if (output.is_wide) {
+      store<T, G::kWidth>(p_to, load<T, G::kWidth>(p_from));
+    } else {
+      for (int j = 0; j < G::kWidth && first + j < output.d; ++j) p_to[j] = p_from[j];
+    }
+  }
+}
+
+template <class T> constexpr int kPrimalRows = sizeof(T) == 8 ? 64 : 128;
+
+// A block takes kPrimalRows rows and 64 columns: up to 128 codes are read once.
+template <class T>
+__global__ void __launch_bounds__(GradientTile<T, kPrimalRows<T>>::Share::kThreads, 1)
+    primal_gradient(Lines<Acc<T>> gram,    // [n, n]: G - diag r
+                    Lines<T> code,         // [n, d] with the norms
+                    Output<T> output,      //
+                    int64_t column_tiles,  //
+                    bool is_exact) {
+  using G = GradientTile<T, kPrimalRows<T>>;
+  __shared__ __align__(16) unsigned char memory[G::kMemory];
+  const int64_t i = blockIdx.x / column_tiles * G::kRows, c = blockIdx.x % column_tiles * G::kColumns;
+  typename G::Share::Part sums;
+  multiply_lines<G, false>(sums, memory, gram, i, code, c, is_exact);
+  const Acc<T> scale = output.scale();
+  store_result<G>(sums, memory, output, i, c, [&](int row, int, Acc<T> value) {
+    return i + row < output.n ? scale * inverse_of(code.p_norms[i + row]) * value : Acc<T>{0};
+  });
+}
+
+constexpr int kDualRows = 64;
+
+// u_i^T E u_i for the rows of the block, into shared memory: the lanes of a row, then the two warps that share it.
+template <class G, class A> __device__ void sum_rows(const A* mine, A (*p_halves)[kDualRows], A* p_radial) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int part = 0; part < 4; ++part) {
+    A sum = mine[part];
+    sum += __shfl_xor_sync(kEveryLane, sum, 1);
+    sum += __shfl_xor_sync(kEveryLane, sum, 2);
+    const int row = G::Share::row() + part / 2 * 16 + part % 2 * 8 + lane / 4;
+    if (lane % 4 == 0) p_halves[threadIdx.x / kWarp % 2][row] = sum;
+  }
+  __syncthreads();
+  for (int row = threadIdx.x; row < kDualRows; row += blockDim.x) p_radial[row] = p_halves[0][row] + p_halves[1][row];
+  __syncthreads();
+}
+
+// A block takes 64 rows and all columns; those of more than one tile are multiplied twice, once for u_i^T E u_i.
+template <class T>
+__global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1)
+    dual_gradient(Lines<Acc<T>> gram,  // [d, d]: E
+                  Lines<T> code,       // [n, d] with the norms
+                  Output<T> output,    //
+                  bool is_exact) {
+  using A = Acc<T>;
+  using G = GradientTile<T, kDualRows>;
+  __shared__ __align__(16) unsigned char memory[G::kMemory];
+  __shared__ A halves[2][kDualRows], radial[kDualRows];
+  const int64_t i = int64_t{blockIdx.x} * kDualRows;
+  const auto unit = [&](int row, int64_t column) -> A {
+    const int64_t r = i + row;
+    if (r >= code.lines || column >= code.columns) return 0;
+    return widen(code.p_first[r * code.step + column]) * inverse_of(code.p_norms[r]);
+  };
+  typename G::Share::Part sums;
+  const int lane = threadIdx.x % kWarp;
+  A mine[4] = {};  // of the rows that the lane's numbers lie in
+  for (int64_t c = 0; c < code.columns; c += G::kColumns) {
+    multiply_lines<G, true>(sums, memory, code, i, gram, c, is_exact);
+#pragma unroll
+    for (int part = 0; part < 4; ++part)
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+        const int row = G::Share::row() + part / 2 * 16 + part % 2 * 8 + lane / 4;
+        const int column = G::Share::column() + n / 2 * 8 + lane % 4 * 2 + n % 2;
+        mine[part] += sums.values[part / 2][n / 2][part % 2 * 2 + n % 2] * unit(row, c + column);
+      }
+  }
+  sum_rows<G>(mine, halves, radial);
+  const A scale = output.scale();
+  for (int64_t c = 0; c < code.columns; c += G::kColumns) {
+    if (code.columns > G::kColumns) multiply_lines<G, true>(sums, memory, code, i, gram, c, is_exact);
+    store_result<G>(sums, memory, output, i, c, [&](int row, int column, A value) {
+      const A factor = i + row < code.lines ? scale * inverse_of(code.p_norms[i + row]) : A{0};
+      return factor * (value - radial[row] * unit(row, c + column));
+    });
+  }
+}
+
+}  // namespace ebgan::cuda

@@ -1,0 +1,89 @@
+// Tiles of a matrix on their way from memory to shared memory, and a block's product of them.
+#pragma once
+
+#include "mma.cuh"
+
+namespace ebgan::cuda {
+
+// A matrix in memory: lines `step` apart, of adjacent numbers.
+template <class T> struct Lines {
+  const T* p_first;
+  int64_t step;
+  int64_t lines;
+  int64_t columns;
+  const Acc<T>* p_norms;  // [lines], where they are divided by them (a line of zeros stays one)
+  bool is_wide;           // packets of 16 bytes lie within a line and are aligned
+};
+
+template <class A> __device__ A inverse_of(A norm) { return norm == 0 ? A{0} : A{1} / norm; }
+
+// kLines x kColumns numbers of type S in shared memory, lines kStep apart so that a warp's fragments meet no bank twice:
+// 4 banks further a line where fragments run along it, 8 where they run across.
+template <class S, int kLines_, int kColumns_, bool kAlong> struct Tile {
+  static constexpr int kLines = kLines_, kColumns = kColumns_;
+  static constexpr int kStep = kColumns + (kAlong ? 16 : 32) / static_cast<int>(sizeof(S) < 4 ? 2 : 4);
+  static constexpr int kSize = kLines * kStep;
+  S* p_numbers;
+
+  // Lines are rows of the factor, or its depth.
+  __device__ Factor<S> factor() const { return kAlong ? Factor<S>{p_numbers, kStep, 1} : Factor<S>{p_numbers, 1, kStep}; }
+};
+
+// A thread's packets of a tile: fetched while the tile before is still multiplied, put when that is done.
+template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
+  static constexpr int kWidth = kWide<T>;
+  static constexpr int kPerLine = Into::kColumns / kWidth;
+  static constexpr int kPackets = Into::kLines * kPerLine / kThreads;
+  static_assert(kPackets * kThreads == Into::kLines * kPerLine, "every thread has as many packets");
+
+  Packet<T, kWidth> packets[kPackets];
+  Acc<T> factors[kScaled ? kPackets : 1];
+
+  // From (line, column) of the matrix on; zeros outside, and from column `end` on.
+  __device__ void fetch(const Lines<T>& from, int64_t line, int64_t column, int64_t end) {
+    if (end > from.columns) end = from.columns;
+#pragma unroll
+    for (int i = 0; i < kPackets; ++i) {
+      const int number = i * kThreads + threadIdx.x;
+      const int64_t l = line + number / kPerLine, c = column + number % kPerLine * kWidth;
+      packets[i] = {};
+      if constexpr (kScaled) factors[i] = 0;
+      if (l >= from.lines || c >= end) continue;
+      const T* const p = from.p_first + l * from.step + c;
+      if (from.is_wide) {
+        packets[i] = load<T, kWidth>(p);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j)
+          if (c + j < end) packets[i].values[j] = p[j];
+      }
+      if constexpr (kScaled) factors[i] = inverse_of(from.p_norms[l]);
+    }
+  }
+
+  template <class S> __device__ void put(S* p_numbers) const {
+#pragma unroll
+    for (int i = 0; i < kPackets; ++i) {
+      const int number = i * kThreads + threadIdx.x;
+      S* const p = p_numbers + number / kPerLine * Into::kStep + number % kPerLine * kWidth;
+      if constexpr (!kScaled) {
+        store<T, kWidth>(p, packets[i]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) p[j] = widen(packets[i].values[j]) * factors[i];
+      }
+    }
+  }
+};
+
+// How a block's warps share its result: 2 warps across, as many down as it takes.
+template <class A, int kRows, int kColumns, int kWarpRows = 32> struct Shares {
+  static constexpr int kWarps = kRows / kWarpRows * 2;
+  static constexpr int kThreads = kWarps * kWarp;
+  using Part = Sums<A, kWarpRows / 16, kColumns / 2 / 8>;
+
+  __device__ static int row() { return static_cast<int>(threadIdx.x) / kWarp / 2 * kWarpRows; }
+  __device__ static int column() { return static_cast<int>(threadIdx.x) / kWarp % 2 * (kColumns / 2); }
+};
+
+}  // namespace ebgan::cuda
