@@ -29,7 +29,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [PLANTED, build.HERE / "planted_main.cpp"]
-    return build.build(sources, tmp_path_factory.mktemp("simt") / "planted", sanitize=True)
+    return build.build(sources, tmp_path_factory.mktemp("simt") / "planted", sanitizers="address,undefined")
 
 
 def pointer(tensor: Tensor) -> ctypes.c_void_p:

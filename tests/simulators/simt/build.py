@@ -42,25 +42,25 @@ def missing() -> str | None:
     """Why nothing can be built here."""
     if not Path("/proc/self/maps").exists():
         return "the SIMT simulator is written for Linux"
-    if shutil.which(_compiler()) is None:
-        return f"the SIMT simulator needs a C++ compiler ({_compiler()})"
+    if shutil.which(compiler()) is None:
+        return f"the SIMT simulator needs a C++ compiler ({compiler()})"
     if cuda_headers() is None:
         return "the SIMT simulator needs CUDA's headers (nvcc, CUDA_HOME or Triton's wheel)"
     return None
 
 
-def _compiler() -> str:
+def compiler() -> str:
     return os.environ.get("CXX", "c++")
 
 
-def build(sources: Sequence[Path], output: Path, *, sanitize: bool = False) -> Path:
-    """An executable, or a shared library if `output` ends in .so."""
+def build(sources: Sequence[Path], output: Path, *, sanitizers: str = "") -> Path:
+    """An executable, or a shared library if `output` ends in .so. Sanitizers are as GCC names them."""
     headers = cuda_headers()
     assert headers is not None, missing()
     # One translation unit after another costs the headers of CUDA each time: 2 seconds, 4 with sanitizers.
-    command = [_compiler(), "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]
-    if sanitize:
-        command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    command = [compiler(), "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    if sanitizers:
+        command += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined"]
     if output.suffix == ".so":
         command += ["-shared", "-fPIC"]
     command += [f"-I{HERE}", "-isystem", str(headers), "-idirafter", str(HERE / "stand_in"), "-x", "c++"]

@@ -1,5 +1,5 @@
 // Kernels that have a bug if asked to, run by test_simt.py: right with Bug::kNone, and each bug is to be seen.
-#include "gpu_compat.h"
+#include "../../../csrc/cuda/launch.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "engine.h"
+#include "record.h"
 
 #include <driver_types.h>
 #include <vector_functions.h>
@@ -97,7 +98,9 @@ namespace gpu {
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared, cudaStream_t,
                    Arguments... arguments) {
-  simt::run(grid, threads, shared, [=] { kernel(arguments...); });
+  if (simt::recorder) simt::record<Parameters...>(kernel, grid, threads, shared, arguments...);
+  else
+    simt::run(grid, threads, shared, [=] { kernel(arguments...); });
   return cudaSuccess;
 }
 
