@@ -31,7 +31,7 @@ def _stream(device: torch.device) -> int:
 
 
 class _Coefficient:
-    """A margin, weight or upstream gradient: memory of the device, or a number."""
+    """A margin, weight or upstream gradient: memory of the device, or a number. Keep it until the launch."""
 
     def __init__(self, value: Tensor | float, like: Tensor) -> None:
         """`like` has the device, and acc as its dtype."""
@@ -39,7 +39,6 @@ class _Coefficient:
             value = value.item()  # there to be read without waiting
         self.arguments: tuple[int, float]
         if isinstance(value, Tensor):
-            # Held until the launch; later use of that memory comes after it on the stream.
             self._tensor = value.to(like)
             self.arguments = self._tensor.data_ptr(), 0.0
         else:
@@ -47,6 +46,8 @@ class _Coefficient:
 
 
 class _Workspace:
+    """Scratch memory and counters. Keep it until the launch: later use of that memory comes after it on the stream."""
+
     def __init__(self, size: tuple[int, int], like: Tensor) -> None:
         partials, count = size
         self._partials = torch.empty(partials, dtype=like.dtype, device=like.device)
@@ -67,11 +68,12 @@ def _loss(
     kind, device = (DTYPES[dtype], NORMS[norm]), energy_real.device
     with _here(device):
         workspace = _Workspace(_C.cuda.loss_workspace(*kind, real, fake), energy_real)
+        coefficient = _Coefficient(margin, energy_real)
         _C.cuda.loss(
             *kind,
             real,
             fake,
-            *_Coefficient(margin, energy_real).arguments,
+            *coefficient.arguments,
             0 if loss is None else loss.data_ptr(),
             energy_real.data_ptr(),
             0 if energy_fake is None else energy_fake.data_ptr(),
@@ -130,6 +132,7 @@ def hinge_margin_loss(
     real, fake = energy_real.to(wide).contiguous(), energy_fake.to(wide).contiguous()
     loss = real.new_empty(())
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
+    coefficient = _Coefficient(margin, loss)
     with _here(real.device):
         _C.cuda.hinge(
             DTYPES[wide],
@@ -137,7 +140,7 @@ def hinge_margin_loss(
             real.shape[0],
             fake.data_ptr(),
             fake.shape[0],
-            *_Coefficient(margin, loss).arguments,
+            *coefficient.arguments,
             loss.data_ptr(),
             grad_real.data_ptr(),
             grad_fake.data_ptr(),
@@ -170,6 +173,7 @@ def _pulling_away(view: Code, loss: Tensor | None, weight: Tensor | float) -> tu
         return value.zero_(), norms.zero_(), gram.zero_()
     with _here(code.device):
         workspace = _Workspace(_C.cuda.pulling_away_workspace(*code_arguments(view)), value)
+        coefficient = _Coefficient(weight, value)
         _C.cuda.pulling_away_forward(
             *code_arguments(view),
             _tf32(),
@@ -177,7 +181,7 @@ def _pulling_away(view: Code, loss: Tensor | None, weight: Tensor | float) -> tu
             gram.data_ptr(),
             value.data_ptr(),
             0 if loss is None else loss.data_ptr(),
-            *_Coefficient(weight, value).arguments,
+            *coefficient.arguments,
             *workspace.arguments,
             _stream(code.device),
         )
@@ -194,13 +198,14 @@ def _pulling_away_backward(upstream: Tensor | float, code: Tensor, view: Code, n
     if view.n < 2:
         output.filled.zero_()
         return output.finish()
+    coefficient = _Coefficient(upstream, norms)
     with _here(code.device):
         _C.cuda.pulling_away_backward(
             *code_arguments(view),
             _tf32(),
             norms.data_ptr(),
             gram.data_ptr(),
-            *_Coefficient(upstream, norms).arguments,
+            *coefficient.arguments,
             output.filled.data_ptr(),
             output.stride,
             _stream(code.device),
