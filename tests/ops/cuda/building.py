@@ -1,0 +1,166 @@
+"""Compiles the kernels of csrc/cuda without a GPU: as C++ for the SIMT simulator, as PTX, as machine code.
+
+Each is made once for a run of the tests. A planted bug is a change of text in a copy of the sources.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from tests.simulators.simt import build
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[2] / "csrc"
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+KERNELS = ("energy.cu", "pulling_away.cu")
+# Those of CMakeLists.txt.
+_OPTIONS = ["-std=c++17", "-O3", "-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
+
+
+@cache
+def _folder() -> Path:
+    folder = tempfile.TemporaryDirectory(prefix="ebgan_fast_cuda_")  # goes when the process ends
+    _kept.append(folder)
+    return Path(folder.name)
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def missing() -> str | None:
+    """Why the kernels cannot be built for the SIMT simulator here."""
+    if importlib.util.find_spec("pybind11") is None:
+        return "pybind11 is not installed, which the bindings of the kernels need"
+    return build.missing()
+
+
+def missing_nvcc() -> str | None:
+    return None if build.nvcc() else "nvcc is not installed (CUDA toolkit)"
+
+
+def _run(*command: str | Path) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}")
+    return done.stdout
+
+
+def library(folder: Path, csrc: Path = CSRC, sources: tuple[str, ...] = KERNELS, sanitizers: str = "") -> Path:
+    """The kernels and their host code for the SIMT simulator, in a shared library."""
+    return build.build([csrc / "cuda" / name for name in sources], folder / "libkernels.so", sanitizers=sanitizers)
+
+
+def module(folder: Path, csrc: Path = CSRC) -> Path:
+    """csrc/bindings_cuda.cpp over the folder's `library`, as _simulated.so, whose `cuda` is as ebgan_fast._C.cuda."""
+    import pybind11
+
+    output = folder / "_simulated.so"
+    headers = build.cuda_headers(), pybind11.get_include(), sysconfig.get_path("include")
+    _run(
+        *(build.compiler(), "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{csrc}"),
+        *(f"-isystem{path}" for path in headers),
+        *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"'),
+        *(HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp", folder / "libkernels.so"),
+        *("-Wl,-rpath,$ORIGIN", "-o", output),
+    )
+    return output
+
+
+@cache
+def simulated() -> Path:
+    """The folder of libkernels.so and _simulated.so, of the kernels as they are. Undefined behaviour ends the process."""
+    folder = _folder() / "simulated"
+    folder.mkdir()
+    library(folder, sanitizers="undefined")
+    module(folder)
+    return folder
+
+
+def load(path: Path) -> ModuleType:
+    """A module's name in Python is that of its init function, for every copy of it."""
+    spec = importlib.util.spec_from_file_location("_simulated", path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@cache
+def ptx(source: str, csrc: Path = CSRC, architecture: str = "sm_80") -> str:
+    """Of a file in csrc/cuda."""
+    output = _folder() / f"{Path(source).stem}_{architecture}_{abs(hash(csrc))}.ptx"
+    nvcc = build.nvcc()
+    assert nvcc is not None
+    _run(nvcc, *_OPTIONS, f"-arch={architecture}", "-lineinfo", "-ptx", csrc / "cuda" / source, "-o", output)
+    return output.read_text()
+
+
+@dataclass(frozen=True)
+class Usage:
+    registers: int  # a thread
+    stack: int  # bytes a thread; spilled registers are in it
+    shared: int  # static, bytes
+
+
+@cache
+def usage(source: str, architecture: str) -> dict[str, Usage]:
+    """What each kernel of a file in csrc/cuda takes, as the assembler says. Spilled registers are an error, as in the
+    product's build."""
+    nvcc = build.nvcc()
+    assert nvcc is not None
+    output = _folder() / f"{Path(source).stem}_{architecture}.cubin"
+    said = _run(
+        *(nvcc, *_OPTIONS, "-Xptxas=-v,-warn-spills,-Werror", f"-arch={architecture}", "-cubin"),
+        *(CSRC / "cuda" / source, "-o", output),
+    )
+    found = {}
+    for part in said.split("Compiling entry function ")[1:]:
+        shared = re.search(r"(\d+) bytes smem", part)
+        found[part.split("'")[1]] = Usage(
+            _number(r"Used (\d+) registers", part),
+            _number(r"(\d+) bytes stack frame", part),
+            int(shared[1]) if shared else 0,
+        )
+    return found
+
+
+def _number(pattern: str, text: str) -> int:
+    match = re.search(pattern, text)
+    assert match is not None, text
+    return int(match[1])
+
+
+def planted(name: str, changes: Mapping[str, tuple[str, str]]) -> Path:
+    """A copy of csrc with a bug in it: file in csrc/cuda -> (text that is there once, text in its place)."""
+    copy = _folder() / "planted" / name
+    shutil.copytree(CSRC, copy)
+    for file, (text, other) in changes.items():
+        path = copy / "cuda" / file
+        source = path.read_text()
+        assert source.count(text) == 1, f"{text!r} is {source.count(text)} times in {file}"
+        path.write_text(source.replace(text, other))
+    return copy
+
+
+def main() -> None:
+    """`python -m tests.ops.cuda.building FOLDER` makes _simulated.so there."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    library(folder)
+    print(module(folder))
+
+
+if __name__ == "__main__":
+    main()
