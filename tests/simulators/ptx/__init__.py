@@ -11,7 +11,7 @@ import functools
 import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,12 +46,22 @@ __all__ = [
     "Race",
     "Report",
     "SimulationError",
+    "Struct",
     "Uninitialised",
     "Unsupported",
     "simulate",
 ]
 
-Argument = torch.Tensor | int | float | bool | bytes | None
+
+@dataclass(frozen=True)
+class Struct:
+    """A parameter as it lies in memory, but for pointers in it."""
+
+    data: bytes
+    pointers: dict[int, torch.Tensor]  # by their offset in bytes
+
+
+Argument = torch.Tensor | int | float | bool | bytes | Struct | None
 
 
 @functools.lru_cache(maxsize=256)
@@ -75,7 +85,8 @@ def simulate(
 
     arguments: in the order of the kernel's parameters. A tensor is a pointer to its first element, and the kernel may
     touch what lies from there to the end of its last element, nothing else. None is a null pointer, an int for a
-    pointer a raw address, bytes a struct. Pointers missing at the end are null.
+    pointer a raw address, bytes any parameter as it lies in memory. Pointers missing at the end are null. The tensors of
+    structs are numbered on after the arguments, in their order.
     shared_bytes: of dynamic shared memory.
     seed: of the order in which the CTAs run, one after another; odd ones also leave other garbage in registers.
     ctas: only these, each (x, y, z).
@@ -88,6 +99,8 @@ def simulate(
     if program.threads is not None and int(np.prod(block)) > program.threads:
         raise ValueError(f"got {block} threads, expected at most the kernel's {program.threads}")
     tensors = {number: value for number, value in enumerate(arguments) if isinstance(value, torch.Tensor)}
+    structs = [argument for argument in arguments if isinstance(argument, Struct)]
+    tensors |= enumerate((tensor for struct in structs for tensor in struct.pointers.values()), len(arguments))
     memory = GlobalMemory(tensors, bytes(program.constant_bytes), global_granule)
     launch = Launch(
         program,
@@ -118,8 +131,14 @@ def _parameters(program: Program, arguments: Sequence[Argument], memory: GlobalM
         raise TypeError(f"got {len(arguments)} arguments, expected {len(program.parameters)} for {program.name}")
     values: dict[str, np.ndarray] = {}
     padded = [*arguments, *[None] * len(missing)]
+    in_structs = itertools.count(len(arguments) + 1)
     for number, (parameter, argument) in enumerate(zip(program.parameters, padded, strict=True)):
-        if parameter.kind == "bytes":
+        if isinstance(argument, Struct):
+            data = bytearray(argument.data)
+            for offset in argument.pointers:
+                data[offset : offset + 8] = memory.regions[next(in_structs)].base.to_bytes(8, "little")
+            argument = bytes(data)
+        if parameter.kind == "bytes" or isinstance(argument, bytes):
             if not isinstance(argument, bytes) or len(argument) != parameter.size:
                 raise TypeError(f"argument {number}: got {argument!r}, expected {parameter.size} bytes")
             values[parameter.name] = np.frombuffer(argument, np.uint8)

@@ -1,0 +1,232 @@
+"""What stands in for a GPU: the CUDA backend's own code, from `ebgan_fast.ops.cuda` down to the launches, on CPU tensors,
+with the kernels in one of the simulators."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ebgan_fast import _C
+from ebgan_fast.ops import cuda
+from tests.simulators.guard_pages import guarded, guarded_allocations
+from tests.simulators.ptx import Report, SimulationError, Struct, simulate
+
+from . import building
+
+Op = Callable[[], Any]
+
+
+@contextlib.contextmanager
+def _in_place(kernels: Any) -> Iterator[None]:
+    with (
+        mock.patch.object(_C, "cuda", kernels, create=True),
+        mock.patch.object(cuda, "_here", lambda device: contextlib.nullcontext()),
+        mock.patch.object(cuda, "_stream", lambda device: 0),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def in_simt(seed: int = 0, folder: Path | None = None) -> Iterator[None]:
+    """As C++, with threads and blocks in an order drawn from `seed`. What the ops allocate is NaN, or -1, and ends at
+    memory that may not be touched; inputs should be `guarded`. Counters must come back as zeros."""
+    kernels = building.load((folder or building.simulated()) / "_simulated.so").cuda
+    handed_out: list[Tensor] = []
+
+    def counters(device: torch.device, count: int) -> Tensor:
+        handed_out.append(guarded(torch.zeros(count, dtype=torch.int32)))
+        return handed_out[-1]
+
+    with (
+        _in_place(kernels),
+        mock.patch.dict(os.environ, SIMT_SEED=str(seed)),
+        mock.patch.object(cuda, "counters", counters),
+        guarded_allocations(),
+    ):
+        yield
+    assert not any(map(torch.any, handed_out)), "a counter is not zero"
+
+
+class _Launch(ctypes.Structure):
+    """simt::Launch of record.h."""
+
+    _fields_ = (
+        ("kernel", ctypes.c_char_p),
+        ("grid", ctypes.c_uint32 * 3),
+        ("threads", ctypes.c_uint32 * 3),
+        ("shared", ctypes.c_uint64),
+        ("count", ctypes.c_uint64),
+        ("arguments", ctypes.POINTER(ctypes.c_void_p)),
+        ("sizes", ctypes.POINTER(ctypes.c_uint64)),
+    )
+
+
+_RECORDER = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Launch))
+
+
+class _Tensors(TorchDispatchMode):
+    """Keeps what is allocated meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.device.type == "cpu":
+                self.kept.append(torch.empty(0, dtype=leaf.dtype).set_(leaf.untyped_storage()))
+        return result
+
+
+def _extent(tensor: Tensor) -> int:
+    """Bytes from the first element to the end of the last."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+@dataclass
+class Traffic:
+    tensor: Tensor
+    bytes_read: int
+    bytes_written: int
+
+
+@dataclass
+class Simulation:
+    """What ran, in order."""
+
+    names: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    traffic: list[list[Traffic]] = field(default_factory=list)  # of each launch
+
+    def moved(self, index: int, tensor: Tensor) -> tuple[int, int]:
+        """Bytes of a tensor that a launch read and wrote."""
+        found = [it for it in self.traffic[index] if it.tensor.data_ptr() == tensor.data_ptr()]
+        return sum(it.bytes_read for it in found), sum(it.bytes_written for it in found)
+
+
+class _Machine:
+    """Gets the launches and runs them in the PTX simulator."""
+
+    def __init__(self, inputs: Sequence[Tensor], seed: int, csrc: Path) -> None:
+        self.simulation = Simulation()
+        self.allocated = _Tensors()
+        self.error: BaseException | None = None
+        self._inputs, self._seed, self._csrc = inputs, seed, csrc
+
+    def launch(self, pointer: Any) -> None:
+        """From C++, which no exception may cross."""
+        if self.error is None:
+            try:
+                self._run(pointer.contents)
+            except BaseException as error:
+                self.error = error
+
+    def raising(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = function(*arguments)
+            if self.error is not None:
+                raise self.error
+            return result
+
+        return call
+
+    def _run(self, launch: _Launch) -> None:
+        assert launch.kernel, "a kernel has no name: is it in an anonymous namespace?"
+        name = launch.kernel.decode()
+        data = [ctypes.string_at(launch.arguments[i], launch.sizes[i]) for i in range(launch.count)]
+        arguments = [Struct(each, self._pointers(each)) for each in data]
+        report = simulate(
+            next(text for text in map(self._ptx, building.KERNELS) if f".entry {name}(" in text),
+            entry=name,
+            grid=tuple(launch.grid),
+            threads=tuple(launch.threads),
+            arguments=arguments,
+            shared_bytes=launch.shared,
+            seed=self._seed,
+        )
+        tensors = [tensor for argument in arguments for tensor in argument.pointers.values()]
+        buffers = (report.buffers[number] for number in range(len(arguments), len(arguments) + len(tensors)))
+        self.simulation.names.append(name)
+        self.simulation.reports.append(report)
+        self.simulation.traffic.append(
+            [Traffic(tensor, it.bytes_read, it.bytes_written) for tensor, it in zip(tensors, buffers, strict=True)]
+        )
+
+    def _ptx(self, source: str) -> str:
+        return building.ptx(source, self._csrc)
+
+    def _pointers(self, data: bytes) -> dict[int, Tensor]:
+        """Of the words in a parameter, those that are addresses of a tensor's memory."""
+        words = {offset: int.from_bytes(data[offset : offset + 8], "little") for offset in range(0, len(data) - 7, 8)}
+        found = {offset: self._at(word) for offset, word in words.items()}
+        return {offset: tensor for offset, tensor in found.items() if tensor is not None}
+
+    def _at(self, address: int) -> Tensor | None:
+        """The tensor there, or what of it lies from there on. An input's own view, which may end before its memory."""
+        for tensor in (*self._inputs, *self.allocated.kept):
+            if tensor.data_ptr() == address and tensor.numel():
+                return tensor
+        for tensor in (*self._inputs, *self.allocated.kept):
+            offset, elements = address - tensor.data_ptr(), _extent(tensor) // tensor.element_size()
+            if 0 < offset < _extent(tensor) and offset % tensor.element_size() == 0:
+                first = offset // tensor.element_size()
+                return tensor.as_strided((elements - first,), (1,), tensor.storage_offset() + first)
+        return None
+
+
+@contextlib.contextmanager
+def in_ptx(inputs: Sequence[Tensor], seed: int = 0, csrc: Path = building.CSRC) -> Iterator[Simulation]:
+    """As nvcc's PTX for sm_80; `seed` is that of the order of the blocks. What the ops allocate is NaN until it is
+    written, and counters must come back as zeros. `inputs` are the tensors that the kernels may read besides."""
+    folder = building.simulated()
+    library, kernels = ctypes.CDLL(str(folder / "libkernels.so")), building.load(folder / "_simulated.so").cuda
+    machine = _Machine(inputs, seed, csrc)
+    recorder = _RECORDER(machine.launch)
+    names = [name for name in dir(kernels) if callable(getattr(kernels, name))]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    library.simt_record(recorder)
+    # Deterministic mode is what makes torch fill fresh memory with NaN.
+    torch.use_deterministic_algorithms(True)
+    try:
+        with (
+            _in_place(SimpleNamespace(**{name: machine.raising(getattr(kernels, name)) for name in names})),
+            machine.allocated,
+        ):
+            yield machine.simulation
+    finally:
+        library.simt_record(None)
+        torch.use_deterministic_algorithms(deterministic)
+    counters = [tensor for tensor in machine.allocated.kept if tensor.dtype == torch.int32]
+    assert not any(map(torch.any, counters)), "a counter is not zero"
+
+
+def outcome(module: str, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Of a module run in a process of its own, which a bug may end."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments, *([str(folder)] if folder else [])],
+        cwd=building.CSRC.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+__all__ = ["SimulationError", "in_ptx", "in_simt", "outcome"]
