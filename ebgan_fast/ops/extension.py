@@ -1,4 +1,4 @@
-"""How tensors reach the compiled kernels of `ebgan_fast._C`: addresses, sizes and strides, as the bindings take them."""
+"""How tensors reach the compiled kernels of `ebgan_fast._C`: addresses, sizes and strides."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Backend cuda on tensors of the CPU, its kernels in the SIMT simulator: a choice for the whole process, made before the
-test modules are imported."""
+"""Backend cuda on tensors of the CPU, its kernels in the SIMT simulator: a choice for the whole process, made before
+the test modules are imported."""
 
 from __future__ import annotations
 
