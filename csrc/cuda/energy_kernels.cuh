@@ -236,7 +236,7 @@ __global__ void __launch_bounds__(kChunkThreads)
 
 // The gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read.
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 2)  // for sm_90 spills float64 to fit more
+__global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for sm_90 spilled float64 to fit more
     energy_gradient(Batch<T> batch,            // p_energy is read
                     const Acc<T>* p_upstream,  // [n]
                     int64_t upstream_stride,   //
