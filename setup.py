@@ -54,7 +54,8 @@ def cuda_architectures(compiler: str, everything: bool) -> list[str]:
     """In CMake's words: "80-real" is machine code, "120" machine code and PTX."""
     if not everything:
         capabilities = _printed("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-        return [f"{major}{minor}-real" for major, minor in sorted(set(re.findall(r"(\d+)\.(\d+)", capabilities)))]
+        numbers = {int(major + minor) for major, minor in re.findall(r"(\d+)\.(\d+)", capabilities)}
+        return [f"{number}-real" for number in sorted(numbers)]
     known = set(re.findall(r"sm_(\d+)", _printed(compiler, "--list-gpu-code")))
     chosen = [number for number in ARCHITECTURES if number in known]
     if left_out := [number for number in ARCHITECTURES if number not in known]:
