@@ -71,8 +71,8 @@ def module(folder: Path, csrc: Path = CSRC) -> Path:
         *(build.compiler(), "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{csrc}"),
         *(f"-isystem{path}" for path in headers),
         *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"'),
-        *(HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp", folder / "libkernels.so"),
-        *("-Wl,-rpath,$ORIGIN", "-o", output),
+        *(HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp"),
+        *(f"-L{folder}", "-l:libkernels.so", "-Wl,-rpath,$ORIGIN", "-o", output),  # it may move with its library
     )
     return output
 

@@ -85,8 +85,8 @@ def simulate(
 
     arguments: in the order of the kernel's parameters. A tensor is a pointer to its first element, and the kernel may
     touch what lies from there to the end of its last element, nothing else. None is a null pointer, an int for a
-    pointer a raw address, bytes any parameter as it lies in memory. Pointers missing at the end are null. The tensors of
-    structs are numbered on after the arguments, in their order.
+    pointer a raw address, bytes any parameter as it lies in memory. Pointers missing at the end are null.
+    Tensors in structs are numbered on after the arguments, in their order.
     shared_bytes: of dynamic shared memory.
     seed: of the order in which the CTAs run, one after another; odd ones also leave other garbage in registers.
     ctas: only these, each (x, y, z).

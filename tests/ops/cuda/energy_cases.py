@@ -1,0 +1,99 @@
+"""Batches where backend cuda reads them, and the losses that it makes of them held against the reference in float64."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebgan_fast.ops import cuda, reference
+from tests.simulators.guard_pages import guarded
+
+from .. import eager
+from ..budget import assert_within_budget, energy_ulps
+
+ALL = (True, True, True, True)
+Simulator = Callable[[Sequence[Tensor], int], contextlib.AbstractContextManager[Any]]
+"""`in_simt` or `in_ptx`."""
+
+
+def random(n: int, k: int, seed: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn((n, k), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def laid_out(values: Tensor, layout: str) -> Tensor:
+    """The values at other addresses, beside memory that may not be touched; NaN lies between them."""
+    n, k = values.shape
+    if layout == "offset":  # no address is a multiple of 16
+        room = values.new_full((n * k + 1,), torch.nan)
+        placed = guarded(room)
+        view = placed[:-1] if placed.data_ptr() % 16 else placed[1:]
+        return view.view(n, k).copy_(values)
+    step = {"plain": k, "wide_rows": k + 8, "odd_rows": k + 1}[layout]
+    room = values.new_full((n, step), torch.nan)
+    room[:, :k] = values
+    return guarded(room[:, :k])
+
+
+def batches(sizes: Sequence[int], dtype: torch.dtype, layout: str = "plain") -> list[Tensor]:
+    """recon_real, real, recon_fake, fake; sizes are n_real, k_real, n_fake, k_fake."""
+    n_real, k_real, n_fake, k_fake = sizes
+    shapes = [(n_real, k_real)] * 2 + [(n_fake, k_fake)] * 2
+    return [laid_out(random(n, k, seed, dtype), layout) for seed, (n, k) in enumerate(shapes)]
+
+
+def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """In float64, for autograd."""
+    return [tensor.detach().clone().double().requires_grad_() for tensor in tensors]
+
+
+def margin_of(recon: Tensor, target: Tensor, norm: str) -> float:
+    """Some of the samples are past it, and none is near."""
+    energies = reference.reconstruction_energy(recon.double(), target.double(), norm).sort().values
+    middle = len(energies) // 2
+    return ((energies[middle - 1] + energies[middle]) / 2).item() if len(energies) > 1 else 2 * energies.sum().item()
+
+
+def check_discriminator_loss(
+    got: Sequence[Tensor | None], tensors: Sequence[Tensor], margin: float, norm: str, need: Sequence[bool] = ALL
+) -> None:
+    """`got` is what `cuda.discriminator_loss` returned."""
+    leaves = leaves_of(tensors)
+    loss, *energies = reference.discriminator_loss(*leaves, margin, norm)
+    truth = [loss, *energies, *torch.autograd.grad(loss, leaves)]
+    plain = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    loss = eager.discriminator_loss(*plain, margin, norm)
+    energies = [eager.reconstruction_energy(*pair, norm) for pair in (plain[:2], plain[2:])]
+    yardstick = [loss, *energies, *torch.autograd.grad(loss, plain)]
+    ulps = max(map(energy_ulps, tensors))
+    for name, value, *others in zip(
+        ("loss", "energy_real", "energy_fake", "grad_recon_real", "grad_real", "grad_recon_fake", "grad_fake"),
+        *(got, truth, yardstick),
+        strict=True,
+    ):
+        wanted = dict(zip(("grad_recon_real", "grad_real", "grad_recon_fake", "grad_fake"), need, strict=True))
+        if not wanted.get(name, True):
+            assert value is None
+            continue
+        assert value is not None
+        assert_within_budget(value, *others, name, 2 * margin if name == "loss" else None, ulps)
+    is_shut = margin - truth[2] <= 0
+    for gradient in got[5:]:
+        assert gradient is None or bool((gradient[is_shut] == 0).all()), "a sample past the margin has a gradient"
+
+
+def run_and_check(
+    simulator: Simulator,
+    tensors: Sequence[Tensor],
+    norm: str,
+    need: Sequence[bool] = ALL,
+    seed: int = 0,
+) -> tuple[Tensor | None, ...]:
+    margin = margin_of(tensors[2], tensors[3], norm)
+    with simulator(tensors, seed):
+        got = cuda.discriminator_loss(*tensors, margin, norm, list(need))
+    check_discriminator_loss(got, tensors, margin, norm, need)
+    return got

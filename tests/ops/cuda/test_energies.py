@@ -1,0 +1,233 @@
+"""The energies and losses of backend cuda in the simulators: as C++ with threads in any order, beside memory that may
+not be touched, and as PTX, which also shows races."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
+
+from . import building
+
+if reason := building.missing() or building.missing_nvcc():
+    pytest.skip(reason, allow_module_level=True)
+
+from ebgan_fast.ops import cuda, reference
+from tests.simulators.sparse import sparse
+
+from ..budget import assert_within_budget, energy_ulps
+from ..cases import NORMS
+from .energy_cases import ALL, Simulator, batches, laid_out, leaves_of, margin_of, random, run_and_check
+from .stand_ins import in_ptx, in_simt
+
+pytestmark = pytest.mark.xdist_group("simulated_cuda")
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+every_norm = pytest.mark.parametrize("norm", NORMS)
+everywhere = pytest.mark.parametrize("simulator", [in_simt, in_ptx], ids=["simt", "ptx"])
+
+# n_real, k_real, n_fake, k_fake. A block takes samples of up to 16384 elements (float64: 8192); longer ones go in
+# chunks of 8192 (4096).
+SHORT = [(3, 1, 5, 1), (2, 7, 5, 7), (5, 96, 2, 96), (1, 1025, 3, 1025), (2, 3072, 3, 3072), (3, 16384, 2, 16384)]
+LONG = [(2, 16385, 3, 16385), (2, 32768, 3, 32768)]
+UNEQUAL = [(3, 40, 2, 1300), (2, 1300, 6, 40), (2, 20000, 5, 12), (4, 12, 3, 20000), (5, 7, 1, 8)]
+
+
+@every_dtype
+@every_norm
+def test_losses_and_gradients(dtype: torch.dtype, norm: str) -> None:
+    for seed, sizes in enumerate([*SHORT, *LONG, *UNEQUAL]):
+        run_and_check(in_simt, batches(sizes, dtype), norm, seed=seed)
+
+
+@every_dtype
+@pytest.mark.parametrize("sizes", [SHORT[1], SHORT[2], SHORT[4], LONG[0], UNEQUAL[0]], ids=str)
+def test_losses_and_gradients_in_ptx(dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
+    run_and_check(in_ptx, batches(sizes, dtype), "mse", seed=sizes[0])
+
+
+@everywhere
+def test_the_l2_loss_of_long_samples(simulator: Simulator) -> None:
+    """Several launches."""
+    run_and_check(simulator, batches((1, 16400, 2, 16400), torch.float32), "l2")
+
+
+@everywhere
+@every_dtype
+@pytest.mark.parametrize("layout", ["offset", "wide_rows", "odd_rows"])
+def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str) -> None:
+    run_and_check(simulator, batches((2, 104, 3, 104), dtype, layout), "sse")
+
+
+@pytest.mark.parametrize("elements", [104, 16400])
+def test_one_tensor_out_of_place(elements: int) -> None:
+    """Every tensor decides whether 16 bytes travel together."""
+    sizes = (2, elements, 3, elements)
+    for index, layout in itertools.product(range(4), ("offset", "wide_rows", "odd_rows")):
+        tensors = batches(sizes, torch.float32)
+        tensors[index] = laid_out(tensors[index], layout)
+        run_and_check(in_simt, tensors, "mse")
+
+
+@pytest.mark.parametrize("elements", [104, 16400])
+def test_gradients_that_nobody_asks_for(elements: int) -> None:
+    for need in itertools.product((False, True), repeat=4):
+        run_and_check(in_simt, batches((2, elements, 3, elements), torch.bfloat16), "mse", need)
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "sizes", [(0, 1, 0, 1), (0, 1, 3, 96), (3, 96, 0, 1), (2, 16400, 0, 1), (0, 1, 2, 16400)], ids=str
+)
+def test_empty_batches(simulator: Simulator, sizes: tuple[int, ...]) -> None:
+    run_and_check(simulator, batches(sizes, torch.float32), "mse")
+
+
+@everywhere
+@pytest.mark.parametrize("elements", [96, 16400])
+def test_the_mean_energy(simulator: Simulator, elements: int) -> None:
+    recon, target = batches((5, elements, 0, 1), torch.float32)[:2]
+    with simulator((recon, target), 0):
+        loss, energy, _, *gradients = cuda.generator_loss(recon, target, None, 0.0, "mse", [True, True, False])
+    leaves = leaves_of((recon, target))
+    truth = reference.reconstruction_energy(*leaves, "mse")
+    expected = [truth.mean(), truth, *torch.autograd.grad(truth.mean(), leaves)]
+    assert gradients.pop() is None
+    for name, value, exact in zip(
+        ("loss", "energy", "recon", "target"), (loss, energy, *gradients), expected, strict=True
+    ):
+        assert value is not None
+        assert_within_budget(value, exact, exact, name, ulps=energy_ulps(recon))
+
+
+@every_dtype
+@every_norm
+@pytest.mark.parametrize("elements", [7, 96, 8200])
+def test_gradients_of_energies(dtype: torch.dtype, norm: str, elements: int) -> None:
+    """Sample 1 has upstream 0, and NaN that nobody reads."""
+    recon, target = batches((4, elements, 0, 1), dtype)[:2]
+    with in_simt(()):
+        energy = cuda.reconstruction_energy(recon, target, norm)
+        upstream = laid_out(random(4, 1, 9, energy.dtype).repeat(1, 3), "odd_rows")[:, 1]
+        upstream[1] = 0
+        leaves = leaves_of((recon, target))
+        truth = reference.reconstruction_energy(*leaves, norm)
+        recon[1] = torch.nan
+        got = cuda.reconstruction_energy_backward(upstream, recon, target, energy, norm, True, True)
+    assert_within_budget(energy, truth, truth, "energy", ulps=energy_ulps(recon))
+    for value, exact in zip(got, torch.autograd.grad(truth, leaves, upstream.double()), strict=True):
+        assert value is not None
+        assert bool((value[1] == 0).all())
+        assert_within_budget(value, exact, exact, "gradient", ulps=energy_ulps(recon))
+
+
+def test_a_sample_with_upstream_0_is_not_read() -> None:
+    recon, target = batches((4, 96, 0, 1), torch.float32)[:2]
+    energy, upstream = torch.ones(4), torch.tensor([1.0, 0.0, 0.0, 2.0])
+    with in_ptx((recon, target, energy, upstream)) as simulation:
+        cuda.reconstruction_energy_backward(upstream, recon, target, energy, "mse", True, False)
+    assert simulation.moved(0, recon) == simulation.moved(0, target) == (2 * 96 * 4, 0)
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0), (1, 700), (700, 2)], ids=str)
+def test_the_hinge(simulator: Simulator, dtype: torch.dtype, sizes: tuple[int, int]) -> None:
+    real, fake = (random(n, 1, n, dtype).flatten().abs() for n in sizes)
+    fake[:1] = 0.5  # at the margin
+    with simulator((real, fake), 0):
+        loss, *gradients = cuda.hinge_margin_loss(real, fake, 0.5)
+    leaves = leaves_of((real, fake))
+    truth = reference.hinge_margin_loss(*leaves, 0.5)
+    assert_within_budget(loss, truth, truth, "loss", 1.0, energy_ulps(real))
+    for value, exact in zip(gradients, torch.autograd.grad(truth, leaves), strict=True):
+        assert_within_budget(value, exact, exact, "gradient")
+    assert bool((gradients[1][:1] == 0).all())
+
+
+@everywhere
+@pytest.mark.parametrize("elements", [96, 16400])
+def test_a_margin_in_memory_is_the_number(simulator: Simulator, elements: int) -> None:
+    tensors = batches((3, elements, 4, elements), torch.float32)
+    number = margin_of(*tensors[2:], "mse")
+    margin = torch.tensor(number)
+    with simulator((*tensors, margin), 0):
+        results = [cuda.discriminator_loss(*tensors, it, "mse", list(ALL)) for it in (number, margin)]
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("sizes", [(5, 1300, 9, 40), (2, 16400, 5, 16400)], ids=str)
+def test_no_order_and_no_compiler_changes_a_bit(sizes: tuple[int, ...]) -> None:
+    tensors = batches(sizes, torch.float32)
+    first, *others = (run_and_check(in_simt, tensors, "mse", seed=seed) for seed in range(4))
+    others.append(run_and_check(in_ptx, tensors, "mse", seed=4))
+    assert all(all(map(torch.equal, first, other)) for other in others)
+
+
+@everywhere
+@pytest.mark.parametrize("elements", [96, 16400])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: float) -> None:
+    """NaN reaches the loss. An infinite energy is past the margin: exact zeros."""
+    tensors = batches((2, elements, 3, elements), torch.float32)
+    tensors[2][1, elements // 2] = bad
+    with simulator(tensors, 0):
+        loss, _, energy, *gradients = cuda.discriminator_loss(*tensors, 10.0, "mse", list(ALL))
+    assert all(gradient is not None for gradient in gradients)
+    of_bad = torch.cat([gradient[1] for gradient in gradients[2:]])
+    assert energy[1].isnan() if bad != bad else energy[1].isinf()
+    assert loss.isnan() if bad != bad else loss.isfinite()
+    assert of_bad.isnan().any() if bad != bad else bool((of_bad == 0).all())
+    rest = [*gradients[:2], *(gradient[[0, 2]] for gradient in gradients[2:])]
+    assert all(bool(it.isfinite().all()) for it in rest)
+
+
+@pytest.mark.parametrize("elements", [96, 16400])
+@every_norm
+def test_a_sample_at_the_margin_has_no_gradient(elements: int, norm: str) -> None:
+    """Energies of one difference, so that they are the margin to the bit."""
+    tensors = [torch.zeros(2, elements) for _ in range(4)]
+    tensors[2][0, 5] = 2.0
+    margin = reference.reconstruction_energy(tensors[2], tensors[3], norm)[0].item()
+    with in_simt(()):
+        *_, grad_recon, grad_fake = cuda.discriminator_loss(*tensors, margin, norm, list(ALL))
+    assert grad_recon is not None
+    assert grad_fake is not None
+    assert not grad_recon[0].any()
+    assert not grad_fake[0].any()
+
+
+@pytest.mark.slow
+def test_a_sample_of_more_elements_than_32_bits_count() -> None:
+    """Only its last chunk is run. The rest is zeros that take no memory."""
+    recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
+    recon[0, -5:] = torch.arange(1.0, 6.0)
+    with in_ptx((recon, target), last_block_only=True) as simulation:
+        cuda.reconstruction_energy(recon, target, "sse")
+    (partials,) = [it.tensor for it in simulation.traffic[0] if it.bytes_written and it.tensor.dtype == torch.float32]
+    assert partials[-1].item() == 1 + 4 + 9 + 16 + 25
+
+
+def _total(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@every_dtype
+@pytest.mark.parametrize("elements", [784, 3072, 3 * 8192])
+def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
+    """Two reads and one write of each batch in one launch, energies and partial sums below 5 % more. Samples past the
+    margin, whose zeros are written over a gradient that was ready, are not among these."""
+    tensors = batches((4, elements, 4, elements), dtype)
+    with in_ptx(tensors) as simulation:
+        cuda.discriminator_loss(*tensors, 1e3, "mse", [True, False, True, False])
+    (report,) = simulation.reports
+    assert all(simulation.moved(0, tensor) == (_total(tensor), 0) for tensor in tensors)
+    assert report.bytes_read + report.bytes_written <= 1.05 * 3 * _total(*tensors[::2])
+    wide = sum(buffer.loads[128] for buffer in report.buffers.values())
+    assert 16 * wide == _total(*tensors)
+    assert report.float_atomics == 0
