@@ -197,11 +197,17 @@ class _Machine:
 
 @contextlib.contextmanager
 def in_ptx(
-    inputs: Sequence[Tensor], seed: int = 0, csrc: Path = building.CSRC, *, last_block_only: bool = False
+    inputs: Sequence[Tensor],
+    seed: int = 0,
+    folder: Path | None = None,
+    *,
+    csrc: Path = building.CSRC,
+    last_block_only: bool = False,
 ) -> Iterator[Simulation]:
     """As nvcc's PTX for sm_80; `seed` is that of the order of the blocks. What the ops allocate is NaN until it is
-    written, and counters must come back as zeros. `inputs` are the tensors that the kernels may read besides."""
-    folder = building.simulated()
+    written, and counters must come back as zeros. `inputs` are the tensors that the kernels may read besides. Kernels
+    are those of `csrc`, their host code is that of the folder's module."""
+    folder = folder or building.simulated()
     library, kernels = ctypes.CDLL(str(folder / "libkernels.so")), building.load(folder / "_simulated.so").cuda
     before = [] if last_block_only else [tensor.clone() for tensor in inputs]
     machine = _Machine(inputs, seed, csrc, last_block_only)

@@ -202,7 +202,6 @@ def test_a_sample_at_the_margin_has_no_gradient(elements: int, norm: str) -> Non
     assert not grad_fake[0].any()
 
 
-@pytest.mark.slow
 def test_a_sample_of_more_elements_than_32_bits_count() -> None:
     """Only its last chunk is run. The rest is zeros that take no memory."""
     recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))

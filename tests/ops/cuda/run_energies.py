@@ -1,0 +1,33 @@
+"""The losses of a build with a bug, or with sanitizers, in a process that may end at any line:
+
+python -m tests.ops.cuda.run_energies FOLDER simt | ptx
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+SIZES = [(3, 7, 2, 7), (2, 96, 3, 96), (2, 1300, 3, 1300), (1, 16400, 2, 16400)]
+
+
+def main() -> None:
+    # A build of energy.cu alone has no pulling-away term: it is looked up when it is called.
+    sys.setdlopenflags(os.RTLD_LAZY)
+    from .energy_cases import batches, run_and_check
+    from .stand_ins import in_ptx, in_simt
+
+    folder, name = Path(sys.argv[1]), sys.argv[2]
+    simulator = functools.partial({"simt": in_simt, "ptx": in_ptx}[name], folder=folder)
+    for sizes in SIZES:
+        for layout in ("plain", "offset"):
+            for seed in range(3 if name == "simt" else 1):
+                run_and_check(simulator, batches(sizes, torch.float32, layout), "mse", seed=seed)
+
+
+if __name__ == "__main__":
+    main()

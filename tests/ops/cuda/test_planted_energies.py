@@ -1,0 +1,127 @@
+"""Bugs planted into the kernels of the energies are noticed by the simulators that can see them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
+
+from . import building
+
+if reason := building.missing() or building.missing_nvcc():
+    pytest.skip(reason, allow_module_level=True)
+
+from tests.simulators.ptx import OutOfBounds, Race
+
+from .energy_cases import batches, run_and_check
+from .stand_ins import in_ptx
+
+pytestmark = pytest.mark.xdist_group("simulated_cuda")
+
+Changes = Mapping[str, tuple[str, str]]
+
+BARRIER = "    if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = squares;\n    __syncthreads();\n"
+NO_BARRIER = {"energy_kernels.cuh": (BARRIER, BARRIER.replace("    __syncthreads();\n", ""))}
+ONE_TOO_MANY = {"energy_kernels.cuh": ("column < count);", "column <= count);")}
+NO_ZEROS = {"energy_kernels.cuh": ("if (!is_fake || !(margin - energy <= 0)) return;", "return;")}
+SHUT_TOO_LATE = {"energy_kernels.cuh": ("return margin - energy <= 0 ? A{0} : -share;", "return -share;")}
+NO_RESET = {"reduce.cuh": ("    if (is_last) *p_counter = 0;\n", "")}
+FENCE = "  __threadfence();  // what this thread stored, before the block is counted\n"
+NO_FENCE = {"reduce.cuh": (FENCE, "")}
+NO_SECOND_FENCE = {"reduce.cuh": ("  if (is_last) __threadfence();\n", "")}
+NO_BARRIER_BEFORE_COUNTING = {"reduce.cuh": (f"{FENCE}  __syncthreads();\n", FENCE)}
+ANY_ADDRESS_IS_WIDE = {"dtypes.cuh": ("reinterpret_cast<uintptr_t>(pointer) % 16 == 0 &&", "pointer != nullptr &&")}
+
+
+def _in_ptx(name: str, changes: Changes, elements: int) -> None:
+    csrc = building.planted(f"ptx_{name}", changes)
+    for seed in range(2):
+        tensors = batches((3, elements, 4, elements), torch.float32)
+        run_and_check(lambda inputs, order: in_ptx(inputs, order, csrc=csrc), tensors, "mse", seed=seed)
+
+
+IN_PTX: dict[str, tuple[Changes, int, type[Exception], str]] = {
+    "no_barrier": (NO_BARRIER, 1300, Race, "of shared memory, written by thread"),
+    "one_too_many": (ONE_TOO_MANY, 7, OutOfBounds, "load of 4 bytes at byte"),
+    "no_zeros": (NO_ZEROS, 16400, AssertionError, "grad_recon_fake"),
+    "shut_too_late": (SHUT_TOO_LATE, 96, AssertionError, "grad_recon_fake"),
+    "no_reset": (NO_RESET, 96, AssertionError, "a counter is not zero"),
+    "no_fence": (NO_FENCE, 96, Race, "written by thread"),
+    "no_fence_between_chunks": (NO_FENCE, 16400, Race, "written by thread"),
+    "no_second_fence": (NO_SECOND_FENCE, 96, Race, "written by thread"),
+    "no_barrier_before_counting": (NO_BARRIER_BEFORE_COUNTING, 96, Race, "written by thread"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_PTX)
+def test_bugs_in_ptx(name: str) -> None:
+    changes, elements, error, message = IN_PTX[name]
+    with pytest.raises(error, match=message):
+        _in_ptx(name, changes, elements)
+
+
+def _built(name: str, changes: Changes, sanitizers: str) -> Path:
+    csrc = building.planted(f"simt_{name}", changes)
+    building.library(csrc, csrc, ("energy.cu",), sanitizers)
+    shutil.copy(building.simulated() / "_simulated.so", csrc)
+    return csrc
+
+
+def _ended(folder: Path, simulator: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.ops.cuda.run_energies", str(folder), simulator],
+        cwd=building.CSRC.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+IN_SIMT: dict[str, tuple[Changes, int, str]] = {
+    "no_barrier": (NO_BARRIER, 1, "AssertionError"),
+    "one_too_many": (ONE_TOO_MANY, -11, ""),  # SIGSEGV
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_SIMT)
+def test_bugs_in_simt(name: str) -> None:
+    changes, status, message = IN_SIMT[name]
+    done = _ended(_built(name, changes, "undefined"), "simt")
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_misaligned_vectors() -> None:
+    """A bug of the host code."""
+    folder = _built("any_address_is_wide", ANY_ADDRESS_IS_WIDE, "undefined")
+    for simulator, message in {"simt": "misaligned address", "ptx": "Misaligned: load of 16 bytes"}.items():
+        done = _ended(folder, simulator)
+        assert done.returncode == 1, done.stderr
+        assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_no_access_that_address_sanitizer_sees() -> None:
+    """Of shared memory and of a thread's own arrays, which no guard page is next to."""
+    asked = subprocess.run(
+        [building.build.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
+    library = Path(asked.stdout.strip())
+    if not library.is_absolute():
+        pytest.skip("the compiler comes without AddressSanitizer")
+    options = "detect_leaks=0:detect_stack_use_after_return=0"
+    done = _ended(
+        _built("none_with_addresses", {}, "address,undefined"), "simt", LD_PRELOAD=str(library), ASAN_OPTIONS=options
+    )
+    assert done.returncode == 0, done.stderr
