@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from .ptx import Misaligned, OutOfBounds, Race, Uninitialised, Unsupported, simulate
+from .ptx import Misaligned, OutOfBounds, Race, Report, Struct, Uninitialised, Unsupported, simulate
 from .ptx.snippets import kernel, run
 
 HERE = "mad.lo.u64 %at, %index, {size}, %address{number};"  # the thread's element of an argument
@@ -33,6 +33,49 @@ def test_a_view_starts_at_its_own_first_element_and_ends_with_its_last() -> None
     assert whole.nonzero().ravel().tolist() == list(range(52, 84))
     with pytest.raises(OutOfBounds, match=r"store of 4 bytes at byte 292 of argument 0, which has 292 .*thread 31"):
         run(f"{at(0)} add.u64 %at, %at, 168; st.global.b32 [%at], 0f3F800000;", view, registers=AT)
+
+
+STRUCT = """
+.version 8.5
+.target sm_80
+.address_size 64
+.visible .entry copy(.param .align 8 .b8 both[24], .param .u32 first)
+{
+    .reg .b64 %from, %to, %at;
+    .reg .b32 %v, %step, %first, %thread;
+    ld.param.u64 %from, [both];
+    ld.param.u32 %step, [both+8];
+    ld.param.u64 %to, [both+16];
+    ld.param.u32 %first, [first];
+    mov.u32 %thread, %tid.x;
+    mad.lo.u32 %v, %thread, %step, %first;
+    mad.wide.u32 %at, %v, 4, %from;
+    ld.global.b32 %v, [%at];
+    mad.wide.u32 %at, %thread, 4, %to;
+    st.global.b32 [%at], %v;
+    ret;
+}
+"""
+
+
+def test_pointers_in_a_struct() -> None:
+    """The tensors of structs come after the arguments."""
+    source, to = torch.arange(64.0), torch.zeros(32)
+    both = Struct((99).to_bytes(8, "little") + (2).to_bytes(16, "little"), {0: source, 16: to})
+
+    def copy(first: int) -> Report:
+        return simulate(STRUCT, grid=(1,), threads=32, arguments=[both, first.to_bytes(4, "little")])
+
+    report = copy(1)
+    assert torch.equal(to, source[1::2])
+    assert {number: (it.bytes_read, it.bytes_written) for number, it in report.buffers.items()} == {
+        2: (128, 0),
+        3: (0, 128),
+    }
+    with pytest.raises(OutOfBounds, match=r"byte 256 of argument 2, which has 256"):
+        copy(2)
+    with pytest.raises(TypeError, match="expected 24 bytes"):
+        simulate(STRUCT, grid=(1,), threads=32, arguments=[Struct(bytes(16), {0: source}), 1])
 
 
 OUTSIDE = {

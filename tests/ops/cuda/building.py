@@ -1,4 +1,4 @@
-"""Compiles the kernels of csrc/cuda without a GPU: as C++ for the SIMT simulator, as PTX, as machine code.
+"""Compiles the kernels of csrc/cuda for the simulators: as C++ and as PTX.
 
 Each is made once for a run of the tests. A planted bug is a change of text in a copy of the sources.
 """
@@ -13,7 +13,6 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +21,6 @@ from tests.simulators.simt import build
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 KERNELS = ("energy.cu", "pulling_away.cu")
 # Those of CMakeLists.txt.
 _OPTIONS = ["-std=c++17", "-O3", "-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
@@ -105,41 +103,6 @@ def ptx(source: str, csrc: Path = CSRC, architecture: str = "sm_80") -> str:
     assert nvcc is not None
     _run(nvcc, *_OPTIONS, f"-arch={architecture}", "-lineinfo", "-ptx", csrc / "cuda" / source, "-o", output)
     return output.read_text()
-
-
-@dataclass(frozen=True)
-class Usage:
-    registers: int  # a thread
-    stack: int  # bytes a thread; spilled registers are in it
-    shared: int  # static, bytes
-
-
-@cache
-def usage(source: str, architecture: str) -> dict[str, Usage]:
-    """What each kernel of a file in csrc/cuda takes, as the assembler says. Spilled registers are an error, as in the
-    product's build."""
-    nvcc = build.nvcc()
-    assert nvcc is not None
-    output = _folder() / f"{Path(source).stem}_{architecture}.cubin"
-    said = _run(
-        *(nvcc, *_OPTIONS, "-Xptxas=-v,-warn-spills,-Werror", f"-arch={architecture}", "-cubin"),
-        *(CSRC / "cuda" / source, "-o", output),
-    )
-    found = {}
-    for part in said.split("Compiling entry function ")[1:]:
-        shared = re.search(r"(\d+) bytes smem", part)
-        found[part.split("'")[1]] = Usage(
-            _number(r"Used (\d+) registers", part),
-            _number(r"(\d+) bytes stack frame", part),
-            int(shared[1]) if shared else 0,
-        )
-    return found
-
-
-def _number(pattern: str, text: str) -> int:
-    match = re.search(pattern, text)
-    assert match is not None, text
-    return int(match[1])
 
 
 def planted(name: str, changes: Mapping[str, tuple[str, str]]) -> Path:
