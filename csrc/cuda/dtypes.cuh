@@ -39,8 +39,16 @@ template <class T, int kWidth> __device__ Packet<T, kWidth> load(const T* p_from
   return *reinterpret_cast<const Packet<T, kWidth>*>(p_from);
 }
 
+// Into global memory.
 template <class T, int kWidth> __device__ void store(T* p_to, const Packet<T, kWidth>& packet) {
-  *reinterpret_cast<Packet<T, kWidth>*>(p_to) = packet;
+  if constexpr (kWidth > 1) {
+    // What an assignment means, said in a way that nvcc 13 cannot take apart into stores of single numbers.
+    uint4 bits;
+    memcpy(&bits, static_cast<const void*>(&packet), sizeof bits);
+    __stwb(reinterpret_cast<uint4*>(p_to), bits);
+  } else {
+    *reinterpret_cast<Packet<T, kWidth>*>(p_to) = packet;
+  }
 }
 
 // Whether every row of a tensor allows packets of 16 bytes; a null pointer does.

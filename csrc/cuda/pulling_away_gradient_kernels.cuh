@@ -67,6 +67,19 @@ __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* mem
   }
 }
 
+// From shared memory to the rows i.. and columns c.. of the gradient, neighbours by neighbouring threads.
+template <class G, int kWidth, class T>
+__device__ void copy_result(const T* p_result, const Output<T>& output, int64_t i, int64_t c) {
+  constexpr int kPerLine = G::kColumns / kWidth;
+#pragma unroll 1  // more at a time spilled float64
+  for (int number = threadIdx.x; number < G::kRows * kPerLine; number += G::Share::kThreads) {
+    const int line = number / kPerLine, column = number % kPerLine * kWidth;
+    if (i + line < output.n && c + column < output.d)
+      store<T, kWidth>(output.p_grad + ((i + line) * output.step + c + column),
+                       load<T, kWidth>(p_result + (line * G::kStep + column)));
+  }
+}
+
 // visit(row, column, value) of the block's tile becomes the gradient there.
 template <class G, class T, class Visit>
 __device__ void store_result(typename G::Share::Part& sums, unsigned char* memory, const Output<T>& output, int64_t i,
@@ -78,18 +91,11 @@ __device__ void store_result(typename G::Share::Part& sums, unsigned char* memor
     p_result[r * G::kStep + k] = narrow<T>(visit(r, k, value));
   });
   __syncthreads();
-  constexpr int kPerLine = G::kColumns / G::kWidth;
-  for (int number = threadIdx.x; number < G::kRows * kPerLine; number += G::Share::kThreads) {
-    const int line = number / kPerLine, column = number % kPerLine * G::kWidth;
-    const int64_t row = i + line, first = c + column;
-    if (row >= output.n || first >= output.d) continue;
-    const T* const p_from = p_result + line * G::kStep + column;
-    T* const p_to = output.p_grad + row * output.step + first;
-    if (output.is_wide) {
-      store<T, G::kWidth>(p_to, load<T, G::kWidth>(p_from));
-    } else {
-      for (int j = 0; j < G::kWidth && first + j < output.d; ++j) p_to[j] = p_from[j];
-    }
+  // Two loops: of two branches in one, nvcc made stores of single numbers.
+  if (output.is_wide) {
+    copy_result<G, G::kWidth>(p_result, output, i, c);
+  } else {
+    copy_result<G, 1>(p_result, output, i, c);
   }
 }
 

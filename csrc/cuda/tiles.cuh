@@ -67,7 +67,7 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
       const int number = i * kThreads + threadIdx.x;
       S* const p = p_numbers + number / kPerLine * Into::kStep + number % kPerLine * kWidth;
       if constexpr (!kScaled) {
-        store<T, kWidth>(p, packets[i]);
+        *reinterpret_cast<Packet<T, kWidth>*>(p) = packets[i];
       } else {
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) p[j] = widen(packets[i].values[j]) * factors[i];

@@ -104,3 +104,22 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (archive,) = (folder / "dist").glob("*.tar.gz")
     return archive
+
+
+@pytest.fixture(scope="session")
+def dynamic() -> Callable[[Path], str]:
+    """The dynamic section of an ELF file."""
+    readelf = shutil.which("readelf")
+    if sys.platform != "linux" or readelf is None:
+        pytest.skip("reads what an ELF file links with readelf")
+    return lambda file: subprocess.run([readelf, "-d", file], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="session")
+def needed(dynamic: Callable[[Path], str]) -> Callable[[Path], list[str]]:
+    """The libraries that an ELF file needs."""
+
+    def read(file: Path) -> list[str]:
+        return [line.split("[")[1].rstrip("]") for line in dynamic(file).splitlines() if "(NEEDED)" in line]
+
+    return read

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .compiled import Artefact
@@ -39,7 +39,10 @@ _TENSOR_MEMORY = 512  # columns of a multiprocessor
 _KB = 1024
 
 CHIPS = {
+    "sm_75": Chip(32, 16384, 256, 64 * _KB, 0, 256, warps=32, blocks=16),
     "sm_80": Chip(32, 16384, 256, 164 * _KB, _KB, 128, warps=64, blocks=32),
+    "sm_86": Chip(32, 16384, 256, 100 * _KB, _KB, 128, warps=48, blocks=16),
+    "sm_89": Chip(32, 16384, 256, 100 * _KB, _KB, 128, warps=48, blocks=24),
     "sm_90": Chip(32, 16384, 256, 228 * _KB, _KB, 128, warps=64, blocks=32),
     "sm_100": Chip(32, 16384, 256, 228 * _KB, _KB, 128, warps=64, blocks=32),
     "sm_120": Chip(32, 16384, 256, 100 * _KB, _KB, 128, warps=48, blocks=24),
@@ -126,33 +129,46 @@ def _sass_width(modifiers: list[str]) -> int:
 
 
 def _measure_nvidia(artefact: Artefact) -> Resources:
-    usage = re.search(r"REG:(\d+) STACK:(\d+)", artefact.usage)
+    found = measure_sass(
+        artefact.target, artefact.usage, artefact.sass, artefact.shared, artefact.num_warps, artefact.tensor_memory
+    )
+    float_atomics, integer_atomics = _atomics(artefact)
+    return replace(found, float_atomics=float_atomics, integer_atomics=integer_atomics)
+
+
+def measure_sass(
+    target: str, usage_line: str, sass: str, shared: int, num_warps: int, tensor_memory: int = 0
+) -> Resources:
+    """Of one kernel, from cuobjdump's line about it and its disassembly."""
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", usage_line)
     if usage is None:
-        raise ValueError(f"no registers in cuobjdump's answer: {artefact.usage!r}")
+        raise ValueError(f"no registers in cuobjdump's answer: {usage_line!r}")
     registers = int(usage[1])
     kinds: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {kind: Counter() for kind in ("LDG", "STG", "LDGSTS")}
-    for instruction in _SASS.findall(artefact.sass):
+    atomics: Counter[bool] = Counter()  # of floats or not
+    for instruction in _SASS.findall(sass):
         kind, *modifiers = instruction.split(".")
         kinds[kind] += 1
         if kind in widths:
             widths[kind][_sass_width(modifiers)] += 1
-    float_atomics, integer_atomics = _atomics(artefact)
+        if kind in ("ATOM", "ATOMG", "RED", "REDG"):
+            atomics[any(re.fullmatch(r"B?F\d+\w*", modifier) for modifier in modifiers)] += 1
     return Resources(
-        target=artefact.target,
+        target=target,
         registers=registers,
         stack=int(usage[2]),
         spills=kinds["LDL"] + kinds["STL"],
-        shared=artefact.shared,
+        shared=shared,
         loads=dict(widths["LDG"]),
         stores=dict(widths["STG"]),
         async_loads=dict(widths["LDGSTS"]),
         tensor_core=sum(count for kind, count in kinds.items() if _TENSOR_SASS.fullmatch(kind)),
-        float_atomics=float_atomics,
-        integer_atomics=integer_atomics,
+        float_atomics=atomics[True],
+        integer_atomics=atomics[False],
         barriers=kinds["BAR"],
         instructions=kinds.total() - kinds["NOP"],
-        occupancy=occupancy(artefact.target, registers, artefact.shared, artefact.num_warps, artefact.tensor_memory),
+        occupancy=occupancy(target, registers, shared, num_warps, tensor_memory),
     )
 
 

@@ -195,5 +195,6 @@ template <class T> T atomicCAS(T* to, simt::Value<T> old, simt::Value<T> value) 
 inline void __threadfence() {}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 template <class T> T __ldg(const T* from) { return *from; }
+template <class T> void __stwb(T* to, T value) { *to = value; }
 
 #include "tensor_cores.h"

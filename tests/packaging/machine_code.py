@@ -1,0 +1,93 @@
+"""What each CUDA kernel in a built module takes of each GPU, read from its machine code.
+
+After a wanted change, `python -m tests.packaging.machine_code FILE` writes the budgets anew from a built module (the
+wheel's ebgan_fast/_C.*.so); read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import triton
+
+from tests.simulators.resources import Resources, budget_of, measure_sass, write_budgets
+
+# Disassembled as well, 4 s each: one GPU with multiply-adds alone, one with tensor cores.
+READ = ("sm_75", "sm_90")
+FILE = Path(__file__).with_name("cuda_budgets.json")
+
+
+def cuobjdump(module: Path, *options: str) -> str:
+    command = [triton.knobs.nvidia.cuobjdump.path, *options, str(module)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _sections(text: str, pattern: str) -> Iterator[tuple[str, str]]:
+    """(what the pattern's group holds, the text from there to the next match)."""
+    found = list(re.finditer(pattern, text, re.MULTILINE))
+    for match, after in zip(found, [*found[1:], None], strict=False):
+        yield match[1], text[match.end() : after.start() if after else None]
+
+
+def _names(mangled: list[str]) -> dict[str, str]:
+    """ "gram_matrix<float, 64, false>" and the like."""
+    plain = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout
+    short = re.compile(r"^(?:void )?ebgan::cuda::([^(]+)\(")
+    names = {}
+    for symbol, line in zip(mangled, plain.splitlines(), strict=True):
+        match = short.match(line)
+        assert match is not None, line
+        names[symbol] = match[1]
+    return names
+
+
+def _warps(kernel: str) -> int:
+    """Of a block, as the host code launches it."""
+    if kernel.startswith("loss_by_rows"):
+        return 16
+    if kernel.startswith("gram_matrix"):
+        return 8 if ", 128, " in kernel else 4
+    if kernel.startswith("dual_gradient") or kernel == "primal_gradient<double>":
+        return 4
+    return 8
+
+
+def resources_of(module: Path) -> dict[str, Resources]:
+    """By "kernel | architecture"."""
+    usage = {
+        (architecture, symbol): line
+        for architecture, part in _sections(cuobjdump(module, "-res-usage"), r"^arch = (sm_\d+)$")
+        for symbol, line in _sections(part, r"^ Function (\S+):$")
+    }
+    sass = {
+        (architecture, symbol): text
+        for architecture in READ
+        for symbol, text in _sections(cuobjdump(module, "-sass", "-arch", architecture), r"^\s*Function : (\S+)$")
+    }
+    names = _names(sorted({symbol for _, symbol in usage}))
+    found = {}
+    for (architecture, symbol), line in usage.items():
+        shared = re.search(r"SHARED:(\d+)", line)
+        assert shared is not None
+        kernel, code = names[symbol], sass.get((architecture, symbol), "")
+        found[f"{kernel} | {architecture}"] = measure_sass(architecture, line, code, int(shared[1]), _warps(kernel))
+    return found
+
+
+_OF_CODE = ("spills", "wide_loads", "wide_stores", "tensor_core", "float_atomics", "instructions")
+_LEFT_OUT = ("scalar_loads", "scalar_stores")  # of one number in place of 16 bytes, as variants of the kernels need
+
+
+def _budget(resources: Resources) -> dict[str, float]:
+    budget = budget_of(resources)
+    for key in (*_LEFT_OUT, *([] if resources.target in READ else _OF_CODE)):
+        del budget[key]
+    return budget
+
+
+if __name__ == "__main__":
+    write_budgets(FILE, {key: _budget(it) for key, it in resources_of(Path(sys.argv[1])).items()})

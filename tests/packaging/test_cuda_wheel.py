@@ -1,0 +1,136 @@
+"""The wheel with kernels for every GPU: what nvcc made of them, and what it says where there is no GPU."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed, whose wheel has cuobjdump (Linux only)")
+
+from tests.simulators.resources import Resources, measure_sass, read_budgets, violations
+from tests.simulators.simt.build import nvcc
+
+from .conftest import Build, Builder
+from .machine_code import FILE, READ, cuobjdump, resources_of
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+RELEASE = "13.0"
+BUDGETS = read_budgets(FILE)
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
+
+
+@pytest.fixture(scope="session")
+def wheel(build: Builder) -> Build:
+    """Two to four minutes."""
+    if nvcc() is None:
+        pytest.skip("nvcc is not installed (CUDA toolkit)")
+    made = build("cuda", {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "1"})
+    assert made.code == 0, made.log[-4000:]
+    return made
+
+
+@pytest.fixture(scope="session")
+def unpacked(wheel: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    with zipfile.ZipFile(str(wheel.wheel)) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def module(unpacked: Path) -> Path:
+    (found,) = (unpacked / "ebgan_fast").glob("_C.*.so")
+    return found
+
+
+@pytest.fixture(scope="session")
+def resources(module: Path) -> dict[str, Resources]:
+    return resources_of(module)
+
+
+def test_there_is_code_for_every_gpu(module: Path, resources: dict[str, Resources]) -> None:
+    kernels = {key.split(" | ")[0] for key in resources}
+    assert resources.keys() == {f"{kernel} | {it}" for kernel in kernels for it in ARCHITECTURES}
+    (target,) = set(re.findall(r"\.(sm_\d+)\.ptx", cuobjdump(module, "--list-ptx")))
+    assert target == ARCHITECTURES[-1]
+
+
+def test_within_the_budgets(resources: dict[str, Resources]) -> None:
+    version = subprocess.run([str(nvcc()), "--version"], check=True, capture_output=True, text=True).stdout
+    if f"release {RELEASE}" not in version:
+        pytest.skip(f"budgets are of nvcc {RELEASE}")
+    assert resources.keys() == BUDGETS.keys()
+    broken = [f"{key}: {line}" for key, it in resources.items() for line in violations(it, BUDGETS[key])]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("key", sorted(BUDGETS))
+def test_no_budget_allows_what_is_never_right(key: str) -> None:
+    """Recorded budgets are what was; these hold whatever was."""
+    budget = BUDGETS[key]
+    assert budget["stack"] == 0
+    assert budget["occupancy"] > 0
+    if not key.endswith(READ):
+        return
+    assert budget["spills"] == 0
+    assert budget["float_atomics"] == 0
+    takes_packets = not re.search(r"(, 1>|row_norms|finish_rows|hinge_loss)", key)
+    assert (budget["wide_loads"] > 0) == takes_packets
+    if takes_packets and "gram_matrix" not in key:
+        assert budget["wide_stores"] > 0
+    products = "gram_matrix" in key or "primal" in key or "dual" in key
+    assert (budget["tensor_core"] > 0) == (products and "double" not in key and key.endswith("sm_90"))
+
+
+def test_a_planted_regression_is_seen() -> None:
+    key = "gram_matrix<float, 128, false> | sm_90"
+    met = measure_sass("sm_90", "REG:100 STACK:0", "\n  /*0000*/  HMMA.1684.F32.TF32 R0\n", 1024, 8)
+    assert "registers" not in "".join(violations(met, {"registers": 100}))
+    assert violations(met, {"registers": 99}) == ["registers: got 100, expected at most 99"]
+    assert violations(met, {"tensor_core": 2}) == ["tensor_core: got 1, expected at least 2"]
+    assert key in BUDGETS
+
+
+PROGRAM = """
+import sys
+# An editable install of this tree would lend its own _C to the unpacked package.
+sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, '__module__', '').startswith('__editable__')]
+import json, torch, ebgan_fast
+from ebgan_fast import _C
+from ebgan_fast.doctor import report
+errors = []
+for call in (_C.cuda.hinge, ebgan_fast.use_backend('cuda').__enter__):
+    try:
+        call(*([1, 0, 0, 0, 0, 0, 0.0, 0, 0, 0, 0] if call is _C.cuda.hinge else []))
+    except Exception as error:
+        errors.append(f'{type(error).__name__}: {error}')
+print(json.dumps([ebgan_fast.__file__, report(), errors]))
+"""
+
+
+def test_without_a_driver_it_imports_and_says_so(unpacked: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("this machine has a driver")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=unpacked, env={"PYTHONPATH": str(unpacked)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    file, report, errors = json.loads(done.stdout)
+    assert Path(file).is_relative_to(unpacked)
+    said = rf"built for sm_75…120 \(nvcc {RELEASE}[.\d]*\), no driver"
+    assert re.search(rf"cuda +no +{said}", report)
+    assert errors[0] == "RuntimeError: no NVIDIA GPU or driver: cudaErrorInsufficientDriver"
+    assert re.match(rf"BackendUnavailableError: .*backend 'cuda' cannot run here: {said}", errors[1])
+
+
+def test_the_extension_needs_no_library_of_cuda(module: Path, needed: Callable[[Path], list[str]]) -> None:
+    assert not [library for library in needed(module) if "cuda" in library or "torch" in library]
