@@ -103,6 +103,12 @@ def test_nothing_waits_for_the_gpu(backend: str, size: tuple[int, int, int]) -> 
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_a_margin_on_the_processor_is_taken_as_its_number(backend: str) -> None:
+    inputs = _inputs(*SIZES[0])
+    _fill(inputs, 0)
+    assert _equal(_step(inputs, torch.tensor(2.0, device="cpu")), _step(inputs, 2.0))
+
+
 def test_tensors_on_another_gpu(backend: str) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")

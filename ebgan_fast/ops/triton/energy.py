@@ -31,9 +31,11 @@ def acc_of(wide: torch.dtype) -> Any:
 
 def coefficient(value: Tensor | float, wide: torch.dtype, device: torch.device) -> tuple[Tensor | float, bool]:
     """A margin or weight as a kernel takes it, and whether it is a pointer. Numbers travel as float32, so float64 ones
-    go by way of a tensor."""
+    go by way of a tensor. A tensor may be on the processor, whose number is there to be read without waiting."""
+    if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":
+        value = value.item()
     if isinstance(value, Tensor):
-        return value, True
+        return value.to(device), True
     if wide == torch.float64:
         return torch.full((), value, dtype=wide, device=device), True
     return float(value), False
