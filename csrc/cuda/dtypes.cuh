@@ -51,7 +51,7 @@ template <class T, int kWidth> __device__ void store(T* p_to, const Packet<T, kW
   }
 }
 
-// Whether every row of a tensor allows packets of 16 bytes; a null pointer does.
+// Whether every row of a tensor allows packets of 16 bytes.
 template <class T> bool rows_are_wide(const void* pointer, int64_t stride, int64_t rows, int64_t elements) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && (rows < 2 || stride % kWide<T> == 0) &&
          elements % kWide<T> == 0;

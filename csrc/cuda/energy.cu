@@ -12,6 +12,9 @@ constexpr int kRowsThreads = 128;  // of a block of several short samples
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// No blocks, and so an error of the launch, where there would be more than a grid has.
+dim3 grid_of(int64_t blocks) { return dim3(blocks > INT32_MAX ? 0 : static_cast<unsigned>(blocks)); }
+
 int64_t longest(const Pair& real, const Pair& fake) { return fake.n && fake.k > real.k ? fake.k : real.k; }
 
 template <class T> bool fits_rows(const Pair& real, const Pair& fake) {
@@ -70,8 +73,8 @@ template <class T, int kWidth> cudaError_t run_rows(const Loss& it) {
   const int64_t samples = threads / (warps * kWarp);
   const int64_t of_real = ceil_div(it.real.n, samples), of_fake = ceil_div(it.fake.n, samples);
   // A loss is due even for no samples.
-  const auto blocks = static_cast<unsigned>(of_real + of_fake > 0 ? of_real + of_fake : 1);
-  return gpu::launch(loss_by_rows<T, kWidth>, dim3(blocks), dim3(threads), 0, it.stream,
+  const int64_t blocks = of_real + of_fake > 0 ? of_real + of_fake : 1;
+  return gpu::launch(loss_by_rows<T, kWidth>, grid_of(blocks), dim3(threads), 0, it.stream,
                      batch_of<T>(it.real, it.grad_real, it.energy_real),
                      batch_of<T>(it.fake, it.grad_fake, it.energy_fake), scalar_of<Acc<T>>(it.margin),
                      static_cast<Acc<T>*>(it.loss), it.workspace.counters, static_cast<unsigned>(of_real), warps,
@@ -80,8 +83,8 @@ template <class T, int kWidth> cudaError_t run_rows(const Loss& it) {
 
 template <class T, int kWidth> cudaError_t run_chunks(const Loss& it) {
   const int64_t of_real = ceil_div(it.real.k, kChunk<T>), of_fake = ceil_div(it.fake.k, kChunk<T>);
-  const auto blocks = static_cast<unsigned>(it.real.n * of_real + it.fake.n * of_fake);
-  return gpu::launch(loss_by_chunks<T, kWidth>, dim3(blocks), dim3(kChunkThreads), 0, it.stream,
+  const int64_t blocks = it.real.n * of_real + it.fake.n * of_fake;
+  return gpu::launch(loss_by_chunks<T, kWidth>, grid_of(blocks), dim3(kChunkThreads), 0, it.stream,
                      batch_of<T>(it.real, it.grad_real, it.energy_real),
                      batch_of<T>(it.fake, it.grad_fake, it.energy_fake), scalar_of<Acc<T>>(it.margin),
                      static_cast<Acc<T>*>(it.loss), static_cast<Acc<T>*>(it.workspace.partials),
@@ -94,7 +97,7 @@ cudaError_t run_gradient(Norm norm, const Pair& pair, const PairGradient& grad, 
   if (pair.n == 0 || !wants_gradient(grad)) return cudaSuccess;
   const auto launch = [&](auto kernel) {
     const int64_t chunks = ceil_div(pair.k, kChunk<T>);
-    return gpu::launch(kernel, dim3(static_cast<unsigned>(pair.n * chunks)), dim3(kChunkThreads), 0, stream,
+    return gpu::launch(kernel, grid_of(pair.n * chunks), dim3(kChunkThreads), 0, stream,
                        batch_of<T>(pair, grad, const_cast<void*>(energy)), static_cast<const Acc<T>*>(upstream),
                        upstream_stride, chunks, norm);
   };

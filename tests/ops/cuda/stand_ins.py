@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +25,8 @@ from tests.simulators.guard_pages import guarded, guarded_allocations
 from tests.simulators.ptx import Report, Struct, simulate
 
 from . import building
+
+needs_nvcc = pytest.mark.skipif(building.missing_nvcc() is not None, reason=building.missing_nvcc() or "")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installe
 
 from . import building
 
-if reason := building.missing() or building.missing_nvcc():
+if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from ebgan_fast.ops import cuda, reference
@@ -22,14 +22,16 @@ from tests.simulators.sparse import sparse
 from ..budget import assert_within_budget, energy_ulps
 from ..cases import NORMS
 from .energy_cases import ALL, Simulator, batches, laid_out, leaves_of, margin_of, random, run_and_check
-from .stand_ins import in_ptx, in_simt
+from .stand_ins import in_ptx, in_simt, needs_nvcc
 
 pytestmark = pytest.mark.xdist_group("simulated_cuda")
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 every_norm = pytest.mark.parametrize("norm", NORMS)
-everywhere = pytest.mark.parametrize("simulator", [in_simt, in_ptx], ids=["simt", "ptx"])
+everywhere = pytest.mark.parametrize(
+    "simulator", [pytest.param(in_simt, id="simt"), pytest.param(in_ptx, id="ptx", marks=needs_nvcc)]
+)
 
 # n_real, k_real, n_fake, k_fake. A block takes samples of up to 16384 elements (float64: 8192); longer ones go in
 # chunks of 8192 (4096).
@@ -45,6 +47,7 @@ def test_losses_and_gradients(dtype: torch.dtype, norm: str) -> None:
         run_and_check(in_simt, batches(sizes, dtype), norm, seed=seed)
 
 
+@needs_nvcc
 @every_dtype
 @pytest.mark.parametrize("sizes", [SHORT[1], SHORT[2], SHORT[4], LONG[0], UNEQUAL[0]], ids=str)
 def test_losses_and_gradients_in_ptx(dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
@@ -126,6 +129,7 @@ def test_gradients_of_energies(dtype: torch.dtype, norm: str, elements: int) -> 
         assert_within_budget(value, exact, exact, "gradient", ulps=energy_ulps(recon))
 
 
+@needs_nvcc
 def test_a_sample_with_upstream_0_is_not_read() -> None:
     recon, target = batches((4, 96, 0, 1), torch.float32)[:2]
     energy, upstream = torch.ones(4), torch.tensor([1.0, 0.0, 0.0, 2.0])
@@ -161,6 +165,7 @@ def test_a_margin_in_memory_is_the_number(simulator: Simulator, elements: int) -
     assert all(map(torch.equal, *results))
 
 
+@needs_nvcc
 @pytest.mark.parametrize("sizes", [(5, 1300, 9, 40), (2, 16400, 5, 16400)], ids=str)
 def test_no_order_and_no_compiler_changes_a_bit(sizes: tuple[int, ...]) -> None:
     tensors = batches(sizes, torch.float32)
@@ -202,6 +207,7 @@ def test_a_sample_at_the_margin_has_no_gradient(elements: int, norm: str) -> Non
     assert not grad_fake[0].any()
 
 
+@needs_nvcc
 def test_a_sample_of_more_elements_than_32_bits_count() -> None:
     """Only its last chunk is run. The rest is zeros that take no memory."""
     recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
@@ -216,6 +222,7 @@ def _total(*tensors: Tensor) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+@needs_nvcc
 @every_dtype
 @pytest.mark.parametrize("elements", [784, 3072, 3 * 8192])
 def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
@@ -227,6 +234,6 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     (report,) = simulation.reports
     assert all(simulation.moved(0, tensor) == (_total(tensor), 0) for tensor in tensors)
     assert report.bytes_read + report.bytes_written <= 1.05 * 3 * _total(*tensors[::2])
-    wide = sum(buffer.loads[128] for buffer in report.buffers.values())
-    assert 16 * wide == _total(*tensors)
+    wide = [sum(getattr(it, kind)[128] for it in report.buffers.values()) for kind in ("loads", "stores")]
+    assert [16 * count for count in wide] == [_total(*tensors), _total(*tensors[::2])]
     assert report.float_atomics == 0
