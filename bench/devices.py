@@ -28,6 +28,8 @@ class Device:
     """By what they time: "called", "replayed"."""
     name: str
     """In the names of result files."""
+    backend: str
+    """That runs ebgan_fast's ops."""
     cache: int = 0
     """Bytes that inputs must exceed not to be found in the cache; 0 where inputs are not taken in turn."""
 
@@ -45,27 +47,31 @@ def slug(text: str) -> str:
 
 def cpu() -> Device:
     """Raises ValueError where the kernels that are to be measured are missing."""
-    _check_backend("cpu", "cpu")
-    return Device(torch.device("cpu"), {"called": WallClock()}, "cpu")
+    backend = _backend("cpu", ("cpu",))
+    return Device(torch.device("cpu"), {"called": WallClock()}, "cpu", backend)
 
 
 def gpu() -> Device:
     """The current GPU. Raises ValueError where there is none, or the kernels that are to be measured are missing."""
     if not torch.cuda.is_available():
         raise ValueError(f"torch {torch.__version__} sees no GPU, and this needs one: `ebgan-fast doctor` says more")
-    _check_backend("cuda", "triton")
+    backend = _backend("cuda", ("triton", "cuda"))
     device = torch.device("cuda", torch.cuda.current_device())
     properties = torch.cuda.get_device_properties(device)
     watches = {"called": Called(), "replayed": Replayed()}
-    return Device(device, watches, slug(properties.name), properties.L2_cache_size)
+    name = slug(f"{properties.name} {'' if backend == 'triton' else backend}")
+    return Device(device, watches, name, backend, properties.L2_cache_size)
 
 
-def _check_backend(device_type: str, expected: str) -> None:
-    if (backend := choose(device_type)) != expected:
+def _backend(device_type: str, expected: tuple[str, ...]) -> str:
+    """The one that takes its tensors."""
+    backend = choose(device_type)
+    if backend not in expected:
+        why = "; ".join(f"{name}: {backends()[name].reason}" for name in expected)
         raise ValueError(
-            f"got ebgan_fast's backend {backend}, expected {expected} ({backends()[expected].reason}): "
-            "`ebgan-fast doctor` says what it lacks"
+            f"got ebgan_fast's backend {backend}, expected {' or '.join(expected)} ({why}): see `ebgan-fast doctor`"
         )
+    return backend
 
 
 if __name__ == "__main__":  # for gpu.sh

@@ -28,6 +28,9 @@ stage "tuner" "$python" -m bench tune
 stage "tests on the tuned tables" on_the_gpu
 stage "benchmark" "$python" -m bench ops --device cuda --dtype float32 bfloat16 --out "$results"
 stage "picture" "$python" -m bench plot "$results" "${results%.jsonl}.png"
+if "$python" -c 'import ebgan_fast, sys; sys.exit(not ebgan_fast.backends()["cuda"].available)'; then
+  EBGAN_FAST_BACKEND=cuda stage "benchmark of the CUDA kernels" "$python" -m bench ops --device cuda --dtype float32 bfloat16
+fi
 if ((${#failed[@]})); then
   printf 'failed: %s\n' "${failed[@]}" >&2
   exit 1

@@ -54,7 +54,7 @@ def ops(
     place = devices.cpu() if device == "cpu" else devices.gpu()
     partial = _partial(place, threads, rounds, only, dtype, compile, memory)
     memory = _apply(memory)
-    environment = provenance.environment(place.torch)
+    environment = provenance.environment(place.torch, place.backend)
     if device == "cpu" and (newer := provenance.stale_extension()):
         note(f"{newer} is newer than the built extension: build it again, or the source hash tells another story")
     settings = [

@@ -45,12 +45,12 @@ def stale_extension(root: Path = ROOT) -> str | None:
     return newer[0].relative_to(root).as_posix() if newer else None
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, backend: str) -> dict[str, Any]:
     """The part of a row that is the same for a whole run."""
     versions = {"ebgan_fast": ebgan_fast.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
         "source_hash": source_hash(),
-        **(_of_gpu(device, versions) if device.type == "cuda" else _of_processor(versions)),
+        **(_of_gpu(device, backend, versions) if device.type == "cuda" else _of_processor(versions)),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
     }
@@ -67,12 +67,19 @@ def _of_processor(versions: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _of_gpu(device: torch.device, versions: dict[str, str]) -> dict[str, Any]:
-    from ebgan_fast.ops.triton.tables import architecture
-
-    triton = importlib.metadata.version("triton")
+def _of_gpu(device: torch.device, backend: str, versions: dict[str, str]) -> dict[str, Any]:
+    major, minor = torch.cuda.get_device_capability(device)
     return {
-        "versions": {**versions, "compiler": f"Triton {triton}"},
+        "versions": {**versions, "compiler": _compiler(backend)},
         "processor": f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}",
-        "isa": architecture(device),
+        "isa": f"sm_{major}{minor}, backend {backend}",
     }
+
+
+def _compiler(backend: str) -> str:
+    """Of the kernels."""
+    if backend == "triton":
+        return f"Triton {importlib.metadata.version('triton')}"
+    from ebgan_fast import _C
+
+    return _C.cuda.compiler

@@ -27,6 +27,8 @@ def tune(only: tuple[str, ...] = (), rounds: int = ROUNDS, out: Path | None = No
     if rounds < 1:
         raise ValueError(f"rounds: got {rounds}, expected at least 1")
     device = devices.gpu()
+    if device.backend != "triton":
+        raise ValueError(f"got ebgan_fast's backend {device.backend}, expected triton, whose tables these are")
     from .tuner import Tuner  # imports Triton, which a machine without a GPU may lack
 
     tuner = Tuner(device, rounds, out)

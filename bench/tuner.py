@@ -31,7 +31,7 @@ class Tuner:
         self._architecture = in_use.architecture(device.torch)
         self._rounds = rounds
         self._tables: Tables = json.loads(in_use.TABLES.read_text(encoding="utf-8"))
-        self._environment = provenance.environment(device.torch)
+        self._environment = provenance.environment(device.torch, device.backend)
 
     def turn(self, knob: Knob) -> None:
         start = knob.current(self._tables, self._architecture)

@@ -67,7 +67,7 @@ def test_a_kernel_newer_than_its_build_is_named(tree: Path) -> None:
 def test_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    told = provenance.environment(torch.device("cpu"))
+    told = provenance.environment(torch.device("cpu"), "cpu")
     assert told["omp_wait_policy"] == "passive"
     assert told["omp_num_threads"] is None
     assert told["versions"].keys() == {"ebgan_fast", "torch", "python", "compiler"}

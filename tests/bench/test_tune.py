@@ -45,7 +45,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def device() -> Device:
-    return Device(torch.device("cpu"), {"replayed": timing.WallClock()}, "a-gpu")
+    return Device(torch.device("cpu"), {"replayed": timing.WallClock()}, "a-gpu", "triton")
 
 
 @pytest.fixture
