@@ -16,7 +16,8 @@ from . import building
 if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
-from ebgan_fast.ops import cuda, reference
+from ebgan_fast.ops import cuda, extension, reference
+from tests.simulators.guard_pages import guarded
 from tests.simulators.sparse import sparse
 
 from ..budget import assert_within_budget, energy_ulps
@@ -194,17 +195,38 @@ def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: f
 
 @pytest.mark.parametrize("elements", [96, 16400])
 @every_norm
-def test_a_sample_at_the_margin_has_no_gradient(elements: int, norm: str) -> None:
-    """Energies of one difference, so that they are the margin to the bit."""
+def test_samples_at_the_margin_and_of_no_energy_have_no_gradient(elements: int, norm: str) -> None:
+    """Of one difference, so that an energy is the margin to the bit."""
     tensors = [torch.zeros(2, elements) for _ in range(4)]
     tensors[2][0, 5] = 2.0
     margin = reference.reconstruction_energy(tensors[2], tensors[3], norm)[0].item()
-    with in_simt(()):
-        *_, grad_recon, grad_fake = cuda.discriminator_loss(*tensors, margin, norm, list(ALL))
-    assert grad_recon is not None
-    assert grad_fake is not None
-    assert not grad_recon[0].any()
-    assert not grad_fake[0].any()
+    with in_simt(tensors):
+        loss, *_, grad_recon_real, grad_real, grad_recon, grad_fake = cuda.discriminator_loss(
+            *tensors, margin, norm, list(ALL)
+        )
+    assert loss == margin / 2
+    for gradient in (grad_recon_real, grad_real, grad_recon, grad_fake):
+        assert gradient is not None
+        assert bool((gradient == 0).all())
+
+
+@pytest.mark.parametrize("elements", [16, 16400])
+def test_every_tensor_has_a_stride_of_its_own(elements: int) -> None:
+    """The ops give both gradients the same, but the kernels need not know."""
+    tensors = batches((3, elements, 0, 1), torch.float32)[:2]
+    rooms = [guarded(torch.full((3, elements + extra), torch.nan)) for extra in (4, 8)]
+    grads = [room[:, :elements] for room in rooms]
+    loss, energy, workspace = (guarded(torch.full((count,), torch.nan)) for count in (1, 3, 64))
+    counters = guarded(torch.zeros(4, dtype=torch.int32))
+    inputs, outputs = ([it.data_ptr() for it in both] for both in (tensors, grads))
+    pair = (*inputs, elements, elements, 3, elements, *outputs, elements + 4, elements + 8)
+    kernels = building.load(building.simulated() / "_simulated.so").cuda
+    memory = loss.data_ptr(), energy.data_ptr(), 0, workspace.data_ptr(), counters.data_ptr()
+    kind = extension.DTYPES[torch.float32], extension.NORMS["sse"]
+    kernels.loss(*kind, pair, extension.NO_PAIR, 0, 0.0, *memory, 0)
+    for grad, sign in zip(grads, (1, -1), strict=True):
+        torch.testing.assert_close(grad, sign * 2 / 3 * (tensors[0] - tensors[1]), rtol=1e-6, atol=0)
+    assert all(bool(room[:, elements:].isnan().all()) for room in rooms)
 
 
 @needs_nvcc
