@@ -1,0 +1,213 @@
+"""The pulling-away term of backend cuda in the simulators: as C++ with threads in any order, beside memory that may not
+be touched, and as PTX, which also shows races."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
+
+from . import building
+
+if reason := building.missing():
+    pytest.skip(reason, allow_module_level=True)
+
+from ebgan_fast.ops import cuda, reference
+from tests.simulators.ptx import OutOfBounds, Race
+
+from .. import eager
+from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_terms, pulling_away_ulps
+from .energy_cases import Simulator, laid_out, leaves_of, random
+from .stand_ins import in_ptx, in_simt, needs_nvcc
+
+pytestmark = pytest.mark.xdist_group("simulated_cuda")
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+everywhere = pytest.mark.parametrize(
+    "simulator", [in_simt, pytest.param(in_ptx, marks=needs_nvcc)], ids=["simt", "ptx"]
+)
+
+# N, d. Primal where N <= d, else dual: a tile of 64, uncut or in two.
+SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
+# A tile of 128, and three of them; a few splits, and more than 8. Dual the same.
+LARGE = [(64, 300), (5, 1160), (65, 130), (130, 140), (150, 66), (200, 129)]
+
+
+def _code(n: int, d: int, dtype: torch.dtype, layout: str = "plain") -> Tensor:
+    values = random(n, d, n + d, dtype)
+    values[1] = 0
+    return laid_out(values, layout)
+
+
+def _run(simulator: Simulator, code: Tensor, upstream: float | Tensor = 1.0, seed: int = 0) -> list[Tensor]:
+    """Value and gradient."""
+    inputs = [code, upstream] if isinstance(upstream, Tensor) else [code]
+    with simulator(inputs, seed):
+        value, norms, gram = cuda.pulling_away_term(code)
+        gradient = cuda._pulling_away_backward(upstream, code, cuda.Code(code), norms, gram)
+    return [value, gradient]
+
+
+def _check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0) -> None:
+    (leaf,), plain = leaves_of([code]), code.detach().clone().requires_grad_()
+    truth = reference.pulling_away_term(leaf)
+    yardstick = eager.pulling_away_term(plain)
+    ulps = pulling_away_ulps(code)
+    assert_within_budget(got[0], truth, yardstick, "value", pulling_away_diagonal(code), ulps)
+    exact = torch.autograd.grad(truth, leaf, torch.tensor(upstream, dtype=torch.float64))[0]
+    plainly = torch.autograd.grad(yardstick, plain, torch.tensor(upstream, dtype=yardstick.dtype))[0]
+    assert_within_budget(got[1], exact, plainly, "gradient", abs(upstream) * pulling_away_terms(code), ulps)
+    assert not got[1][1].any(), "a code of zeros has a gradient"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [*itertools.product(SMALL, DTYPES), *itertools.product(LARGE, DTYPES[1:3])], ids=str
+)
+def test_value_and_gradient(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    code = _code(*shape, dtype)
+    _check(_run(in_simt, code, seed=sum(shape)), code)
+
+
+@needs_nvcc
+@every_dtype
+@pytest.mark.parametrize("shape", [(3, 7), (33, 97), (9, 4), (70, 33)], ids=str)
+def test_value_and_gradient_in_ptx(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    code = _code(*shape, dtype)
+    _check(_run(in_ptx, code, seed=sum(shape)), code)
+
+
+@needs_nvcc
+@pytest.mark.parametrize("shape", [(65, 70), (130, 131)], ids=str)
+def test_large_tiles_in_ptx(shape: tuple[int, int]) -> None:
+    code = _code(*shape, torch.bfloat16)
+    _check(_run(in_ptx, code), code)
+
+
+@everywhere
+@every_dtype
+@pytest.mark.parametrize("layout", ["offset", "wide_rows", "odd_rows"])
+@pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
+def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str, shape: tuple[int, int]) -> None:
+    code = _code(*shape, dtype, layout)
+    _check(_run(simulator, code), code)
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
+def test_an_upstream_gradient_in_memory_is_the_number(simulator: Simulator, shape: tuple[int, int]) -> None:
+    code = _code(*shape, torch.float32)
+    number = _run(simulator, code, -0.375)
+    _check(number, code, -0.375)
+    assert all(map(torch.equal, number, _run(simulator, code, torch.tensor(-0.375))))
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(5, 40), (130, 131), (40, 8)], ids=["one tile", "many tiles", "dual"])
+def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int, int]) -> None:
+    """`pt_weight` as a number and in memory."""
+    code, recon = _code(*shape, torch.float32), torch.zeros(shape[0], 4)
+    weight = torch.tensor(0.3)
+    with simulator([code, recon, weight], 0):
+        results = [
+            cuda.generator_loss(recon, recon, code, it, "mse", [False, False, shape[0] < 100]) for it in (0.3, weight)
+        ]
+    for loss, _, value, *_, gradient in results:
+        assert loss is not None
+        assert torch.equal(loss, torch.tensor(0.3) * value)
+        assert gradient is None or torch.equal(gradient, results[0][-1])
+
+
+@pytest.mark.parametrize("shape", [(5, 1160), (130, 131), (300, 20)], ids=str)
+def test_no_order_changes_a_bit(shape: tuple[int, int]) -> None:
+    code = _code(*shape, torch.bfloat16)
+    first, *others = (_run(in_simt, code, seed=seed) for seed in range(3))
+    assert all(all(map(torch.equal, first, other)) for other in others)
+
+
+@pytest.mark.parametrize("shape", [(5, 600), (300, 9)], ids=["primal", "dual"])
+def test_tf32_is_for_those_who_allow_it(shape: tuple[int, int]) -> None:
+    """One product of rounded factors is off by 2^-12 of them or so, three are not."""
+    code = _code(*shape, torch.float32)
+    (leaf,) = leaves_of([code])
+    (truth,) = torch.autograd.grad(reference.pulling_away_term(leaf), leaf)
+    errors = []
+    for precision in ("highest", "high"):
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision)
+        try:
+            errors.append(((_run(in_simt, code)[1] - truth).norm() / truth.norm()).item())
+        finally:
+            torch.set_float32_matmul_precision(before)
+    assert errors[0] < 1e-6
+    assert 2.0**-14 < errors[1] < 2.0**-9
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
+def test_nan_reaches_the_value(simulator: Simulator, shape: tuple[int, int]) -> None:
+    code = _code(*shape, torch.float32)
+    code[2, 3] = torch.nan
+    value, gradient = _run(simulator, code)
+    assert value.isnan()
+    assert gradient[3].isnan().any()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@needs_nvcc
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has tiles of 64 alone, for gradcheck and not for speed
+@pytest.mark.parametrize("n", [64, 128])
+def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
+    """In one launch each; the rest is Gram matrices and partial sums."""
+    code = _code(n, 128, dtype)
+    with in_ptx([code]) as simulation:
+        value, norms, gram = cuda.pulling_away_term(code)
+        gradient = cuda.pulling_away_term_backward(torch.ones_like(value), code, norms, gram)
+    assert len(simulation.reports) == 2
+    assert simulation.moved(0, code) == simulation.moved(1, code) == (_bytes(code), 0)
+    assert simulation.moved(1, gradient) == (0, _bytes(code))
+    written = [it for it in simulation.traffic[1] if it.bytes_written]
+    assert len(written) == 1
+    assert all(report.float_atomics == 0 for report in simulation.reports)
+
+
+BARRIER = "    __syncthreads();  // the tile before has been read\n"
+READY = (
+    "    next_left.put(left.p_numbers);\n    if (!is_diagonal) next_right.put(right.p_numbers);\n    __syncthreads();\n"
+)
+NO_BARRIER = {"pulling_away_kernels.cuh": (BARRIER, "")}
+NOT_READY = {"pulling_away_kernels.cuh": (READY, READY.replace("    __syncthreads();\n", ""))}
+ONE_ROW_TOO_MANY = {"tiles.cuh": ("if (l >= from.lines ||", "if (l > from.lines ||")}
+PLANTED: dict[str, tuple[dict[str, tuple[str, str]], tuple[int, int], type[Exception], str]] = {
+    "tile_overwritten": (NO_BARRIER, (5, 100), Race, "of shared memory"),
+    "tile_not_ready": (NOT_READY, (5, 40), Race, "of shared memory"),
+    "one_row_too_many": (ONE_ROW_TOO_MANY, (5, 40), OutOfBounds, "load of"),
+}
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_bugs_in_ptx(name: str) -> None:
+    changes, shape, error, message = PLANTED[name]
+    csrc = building.planted(f"pulling_away_{name}", changes)
+    code = _code(*shape, torch.float32)
+    with pytest.raises(error, match=message), in_ptx([code], csrc=csrc):
+        cuda.pulling_away_term(code)
+
+
+@pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5))])
+def test_fewer_than_two_codes(n: int, d: int) -> None:
+    code = torch.ones(n, d)
+    value, norms, gram = cuda.pulling_away_term(code)
+    gradient = cuda.pulling_away_term_backward(torch.ones(()), code, norms, gram)
+    assert value.item() == 0.0
+    assert not gradient.any()
