@@ -25,17 +25,18 @@ def random(n: int, k: int, seed: int, dtype: torch.dtype) -> Tensor:
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
-    """The values at other addresses, beside memory that may not be touched; NaN lies between them."""
+    """The values at other addresses, beside memory that may not be touched; NaN lies between them. In "wide_rows" every
+    row begins at a multiple of 16 bytes, in "odd_rows" the first, in "offset" none."""
     n, k = values.shape
-    if layout == "offset":  # no address is a multiple of 16
+    if layout == "offset":
         room = values.new_full((n * k + 1,), torch.nan)
         placed = guarded(room)
         view = placed[:-1] if placed.data_ptr() % 16 else placed[1:]
         return view.view(n, k).copy_(values)
-    step = {"plain": k, "wide_rows": k + 8, "odd_rows": k + 1}[layout]
+    step = {"plain": k, "wide_rows": (k // 8 + 2) * 8, "odd_rows": k + 1}[layout]
     room = values.new_full((n, step), torch.nan)
     room[:, :k] = values
-    return guarded(room[:, :k])
+    return guarded(room[:, :k], begins=layout != "plain")
 
 
 def batches(sizes: Sequence[int], dtype: torch.dtype, layout: str = "plain") -> list[Tensor]:
