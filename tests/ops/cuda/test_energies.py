@@ -66,7 +66,12 @@ def test_the_l2_loss_of_long_samples(simulator: Simulator) -> None:
 @pytest.mark.parametrize("layout", ["offset", "wide_rows", "odd_rows"])
 def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str) -> None:
     for elements in (104, 101):
-        run_and_check(simulator, batches((2, elements, 3, elements), dtype, layout), "sse")
+        tensors = batches((2, elements, 3, elements), dtype, layout)
+        run_and_check(simulator, tensors, "sse")
+        with simulator(tensors, 0):
+            energy = cuda.reconstruction_energy(*tensors[:2], "sse")
+        truth = reference.reconstruction_energy(tensors[0].double(), tensors[1].double(), "sse")
+        assert_within_budget(energy, truth, truth, "energy", ulps=energy_ulps(tensors[0]))
 
 
 @pytest.mark.parametrize("elements", [104, 16400])
