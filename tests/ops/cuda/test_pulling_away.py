@@ -4,7 +4,11 @@ be touched, and as PTX, which also shows races."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +24,8 @@ if reason := building.missing():
 from ebgan_fast.ops import cuda, reference
 from tests.simulators.ptx import OutOfBounds, Race
 
-from .. import eager
-from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_terms, pulling_away_ulps
-from .energy_cases import Simulator, laid_out, leaves_of, random
+from .energy_cases import Simulator, leaves_of
+from .pulling_away_cases import check, code_of, run
 from .stand_ins import in_ptx, in_simt, needs_nvcc
 
 pytestmark = pytest.mark.xdist_group("simulated_cuda")
@@ -39,54 +42,27 @@ SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
 LARGE = [(64, 300), (5, 1160), (65, 130), (130, 140), (150, 66), (200, 129)]
 
 
-def _code(n: int, d: int, dtype: torch.dtype, layout: str = "plain") -> Tensor:
-    values = random(n, d, n + d, dtype)
-    values[1] = 0
-    return laid_out(values, layout)
-
-
-def _run(simulator: Simulator, code: Tensor, upstream: float | Tensor = 1.0, seed: int = 0) -> list[Tensor]:
-    """Value and gradient."""
-    inputs = [code, upstream] if isinstance(upstream, Tensor) else [code]
-    with simulator(inputs, seed):
-        value, norms, gram = cuda.pulling_away_term(code)
-        gradient = cuda._pulling_away_backward(upstream, code, cuda.Code(code), norms, gram)
-    return [value, gradient]
-
-
-def _check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0) -> None:
-    (leaf,), plain = leaves_of([code]), code.detach().clone().requires_grad_()
-    truth = reference.pulling_away_term(leaf)
-    yardstick = eager.pulling_away_term(plain)
-    ulps = pulling_away_ulps(code)
-    assert_within_budget(got[0], truth, yardstick, "value", pulling_away_diagonal(code), ulps)
-    exact = torch.autograd.grad(truth, leaf, torch.tensor(upstream, dtype=torch.float64))[0]
-    plainly = torch.autograd.grad(yardstick, plain, torch.tensor(upstream, dtype=yardstick.dtype))[0]
-    assert_within_budget(got[1], exact, plainly, "gradient", abs(upstream) * pulling_away_terms(code), ulps)
-    assert not got[1][1].any(), "a code of zeros has a gradient"
-
-
 @pytest.mark.parametrize(
     ("shape", "dtype"), [*itertools.product(SMALL, DTYPES), *itertools.product(LARGE, DTYPES[1:3])], ids=str
 )
 def test_value_and_gradient(shape: tuple[int, int], dtype: torch.dtype) -> None:
-    code = _code(*shape, dtype)
-    _check(_run(in_simt, code, seed=sum(shape)), code)
+    code = code_of(*shape, dtype)
+    check(run(in_simt, code, seed=sum(shape)), code)
 
 
 @needs_nvcc
 @every_dtype
 @pytest.mark.parametrize("shape", [(3, 7), (33, 97), (9, 4), (70, 33)], ids=str)
 def test_value_and_gradient_in_ptx(shape: tuple[int, int], dtype: torch.dtype) -> None:
-    code = _code(*shape, dtype)
-    _check(_run(in_ptx, code, seed=sum(shape)), code)
+    code = code_of(*shape, dtype)
+    check(run(in_ptx, code, seed=sum(shape)), code)
 
 
 @needs_nvcc
 @pytest.mark.parametrize("shape", [(65, 70), (130, 131)], ids=str)
 def test_large_tiles_in_ptx(shape: tuple[int, int]) -> None:
-    code = _code(*shape, torch.bfloat16)
-    _check(_run(in_ptx, code), code)
+    code = code_of(*shape, torch.bfloat16)
+    check(run(in_ptx, code), code)
 
 
 @everywhere
@@ -94,24 +70,24 @@ def test_large_tiles_in_ptx(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("layout", ["offset", "wide_rows", "odd_rows"])
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str, shape: tuple[int, int]) -> None:
-    code = _code(*shape, dtype, layout)
-    _check(_run(simulator, code), code)
+    code = code_of(*shape, dtype, layout)
+    check(run(simulator, code), code)
 
 
 @everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_an_upstream_gradient_in_memory_is_the_number(simulator: Simulator, shape: tuple[int, int]) -> None:
-    code = _code(*shape, torch.float32)
-    number = _run(simulator, code, -0.375)
-    _check(number, code, -0.375)
-    assert all(map(torch.equal, number, _run(simulator, code, torch.tensor(-0.375))))
+    code = code_of(*shape, torch.float32)
+    number = run(simulator, code, -0.375)
+    check(number, code, -0.375)
+    assert all(map(torch.equal, number, run(simulator, code, torch.tensor(-0.375))))
 
 
 @everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (130, 131), (40, 8)], ids=["one tile", "many tiles", "dual"])
 def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int, int]) -> None:
     """`pt_weight` as a number and in memory."""
-    code, recon = _code(*shape, torch.float32), torch.zeros(shape[0], 4)
+    code, recon = code_of(*shape, torch.float32), torch.zeros(shape[0], 4)
     weight = torch.tensor(0.3)
     with simulator([code, recon, weight], 0):
         results = [
@@ -125,15 +101,15 @@ def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int
 
 @pytest.mark.parametrize("shape", [(5, 1160), (130, 131), (300, 20)], ids=str)
 def test_no_order_changes_a_bit(shape: tuple[int, int]) -> None:
-    code = _code(*shape, torch.bfloat16)
-    first, *others = (_run(in_simt, code, seed=seed) for seed in range(3))
+    code = code_of(*shape, torch.bfloat16)
+    first, *others = (run(in_simt, code, seed=seed) for seed in range(3))
     assert all(all(map(torch.equal, first, other)) for other in others)
 
 
 @pytest.mark.parametrize("shape", [(5, 600), (300, 9)], ids=["primal", "dual"])
 def test_tf32_is_for_those_who_allow_it(shape: tuple[int, int]) -> None:
     """One product of rounded factors is off by 2^-12 of them or so, three are not."""
-    code = _code(*shape, torch.float32)
+    code = code_of(*shape, torch.float32)
     (leaf,) = leaves_of([code])
     (truth,) = torch.autograd.grad(reference.pulling_away_term(leaf), leaf)
     errors = []
@@ -141,7 +117,7 @@ def test_tf32_is_for_those_who_allow_it(shape: tuple[int, int]) -> None:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(precision)
         try:
-            errors.append(((_run(in_simt, code)[1] - truth).norm() / truth.norm()).item())
+            errors.append(((run(in_simt, code)[1] - truth).norm() / truth.norm()).item())
         finally:
             torch.set_float32_matmul_precision(before)
     assert errors[0] < 1e-6
@@ -151,9 +127,9 @@ def test_tf32_is_for_those_who_allow_it(shape: tuple[int, int]) -> None:
 @everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_nan_reaches_the_value(simulator: Simulator, shape: tuple[int, int]) -> None:
-    code = _code(*shape, torch.float32)
+    code = code_of(*shape, torch.float32)
     code[2, 3] = torch.nan
-    value, gradient = _run(simulator, code)
+    value, gradient = run(simulator, code)
     assert value.isnan()
     assert gradient[3].isnan().any()
 
@@ -167,7 +143,7 @@ def _bytes(tensor: Tensor) -> int:
 @pytest.mark.parametrize("n", [64, 128])
 def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
     """In one launch each; the rest is Gram matrices and partial sums."""
-    code = _code(n, 128, dtype)
+    code = code_of(n, 128, dtype)
     with in_ptx([code]) as simulation:
         value, norms, gram = cuda.pulling_away_term(code)
         gradient = cuda.pulling_away_term_backward(torch.ones_like(value), code, norms, gram)
@@ -199,9 +175,32 @@ PLANTED: dict[str, tuple[dict[str, tuple[str, str]], tuple[int, int], type[Excep
 def test_bugs_in_ptx(name: str) -> None:
     changes, shape, error, message = PLANTED[name]
     csrc = building.planted(f"pulling_away_{name}", changes)
-    code = _code(*shape, torch.float32)
+    code = code_of(*shape, torch.float32)
     with pytest.raises(error, match=message), in_ptx([code], csrc=csrc):
         cuda.pulling_away_term(code)
+
+
+@pytest.mark.slow
+def test_no_access_that_address_sanitizer_sees() -> None:
+    """Of shared memory and of a thread's own arrays, which no guard page is next to."""
+    asked = subprocess.run(
+        [building.build.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
+    library = Path(asked.stdout.strip())
+    if not library.is_absolute():
+        pytest.skip("the compiler comes without AddressSanitizer")
+    csrc = building.planted("pulling_away_with_addresses", {})
+    building.library(csrc, csrc, ("pulling_away.cu",), "address,undefined")
+    shutil.copy(building.simulated() / "_simulated.so", csrc)
+    options = "detect_leaks=0:detect_stack_use_after_return=0"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ops.cuda.run_pulling_away", str(csrc)],
+        cwd=building.CSRC.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "LD_PRELOAD": str(library), "ASAN_OPTIONS": options},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5))])

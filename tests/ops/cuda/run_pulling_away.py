@@ -1,0 +1,32 @@
+"""The pulling-away term of a build with sanitizers, in a process that may end at any line:
+
+python -m tests.ops.cuda.run_pulling_away FOLDER
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+SIZES = [(3, 7), (33, 97), (65, 70), (9, 4), (70, 33)]
+
+
+def main() -> None:
+    # A build of pulling_away.cu alone has no energies: they are looked up when they are called.
+    sys.setdlopenflags(os.RTLD_LAZY)
+    from .pulling_away_cases import check, code_of, run
+    from .stand_ins import in_simt
+
+    simulator = functools.partial(in_simt, folder=Path(sys.argv[1]))
+    for seed, (size, layout) in enumerate((size, layout) for size in SIZES for layout in ("plain", "offset")):
+        for dtype in (torch.float32, torch.bfloat16):
+            code = code_of(*size, dtype, layout)
+            check(run(simulator, code, seed=seed), code)
+
+
+if __name__ == "__main__":
+    main()
