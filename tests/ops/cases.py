@@ -44,8 +44,8 @@ BACKENDS = [
 
 
 def examples(count: int) -> settings:
-    """The number of cases to draw; a quarter of it where one takes up to a second."""
-    return settings(max_examples=count // 4 if INTERPRETED or SIMULATED else count)
+    """The number of cases to draw; fewer where one takes up to a second."""
+    return settings(max_examples=count // 4 if INTERPRETED else count // 6 if SIMULATED else count)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.simulators.simt.build import nvcc
+
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     "pyproject.toml",
@@ -123,3 +125,14 @@ def needed(dynamic: Callable[[Path], str]) -> Callable[[Path], list[str]]:
         return [line.split("[")[1].rstrip("]") for line in dynamic(file).splitlines() if "(NEEDED)" in line]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def compiled(build: Builder, sdist: Path) -> Build:
+    """Built from the source archive, so that a file missing there fails here; where there is nvcc, with the kernels for
+    every GPU, which makes minutes of it."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("no C++ compiler on this machine")
+    made = build("compiled", {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "1" if nvcc() else "0"}, sdist)
+    assert made.code == 0, made.log[-4000:]
+    return made

@@ -18,30 +18,24 @@ pytest.importorskip("triton", reason="triton is not installed, whose wheel has c
 from tests.simulators.resources import Resources, measure_sass, read_budgets, violations
 from tests.simulators.simt.build import nvcc
 
-from .conftest import Build, Builder
+from .conftest import Build
 from .machine_code import FILE, READ, cuobjdump, resources_of
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 RELEASE = "13.0"
 BUDGETS = read_budgets(FILE)
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("build"),
+    pytest.mark.skipif(nvcc() is None, reason="nvcc is not installed (CUDA toolkit)"),
+]
 
 
 @pytest.fixture(scope="session")
-def wheel(build: Builder) -> Build:
-    """Two to four minutes."""
-    if nvcc() is None:
-        pytest.skip("nvcc is not installed (CUDA toolkit)")
-    made = build("cuda", {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "1"})
-    assert made.code == 0, made.log[-4000:]
-    return made
-
-
-@pytest.fixture(scope="session")
-def unpacked(wheel: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpacked(compiled: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    with zipfile.ZipFile(str(wheel.wheel)) as archive:
+    with zipfile.ZipFile(str(compiled.wheel)) as archive:
         archive.extractall(folder)
     return folder
 

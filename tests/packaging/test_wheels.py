@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,16 +18,6 @@ DATA = (".json", ".pyi", ".typed")
 NO_COMPILER = {"CXX": "/nonexistent/c++"}
 # The group keeps builds on one worker: two at a time would only slow each other down.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
-
-
-@pytest.fixture(scope="session")
-def compiled(build: Builder, sdist: Path) -> Build:
-    """Built from the source archive, so that a file missing there fails here."""
-    if shutil.which(os.environ.get("CXX", "c++")) is None:
-        pytest.skip("no C++ compiler on this machine")
-    made = build("compiled", {"EBGAN_FAST_BUILD_EXT": "1"}, sdist)
-    assert made.code == 0, made.log
-    return made
 
 
 def _use(wheel: Build, folder: Path) -> str:
