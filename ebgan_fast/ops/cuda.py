@@ -169,7 +169,7 @@ def _pulling_away(view: Code, loss: Tensor | None, weight: Tensor | float) -> tu
     side = min(view.n, view.elements)
     norms, gram = code.new_empty(view.n, dtype=wide), code.new_empty((side, side), dtype=wide)
     value = code.new_empty((), dtype=wide)
-    if view.n < 2:
+    if view.n < 2 or view.elements == 0:
         return value.zero_(), norms.zero_(), gram.zero_()
     with _here(code.device):
         workspace = _Workspace(_C.cuda.pulling_away_workspace(*code_arguments(view)), value)
@@ -195,7 +195,7 @@ def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: 
 
 def _pulling_away_backward(upstream: Tensor | float, code: Tensor, view: Code, norms: Tensor, gram: Tensor) -> Tensor:
     output = view.gradient(code)
-    if view.n < 2:
+    if view.n < 2 or view.elements == 0:
         output.filled.zero_()
         return output.finish()
     coefficient = _Coefficient(upstream, norms)

@@ -1,17 +1,19 @@
 """The losses of a build with a bug, or with sanitizers, in a process that may end at any line:
 
-python -m tests.ops.cuda.run_energies FOLDER simt | ptx
+python -m tests.ops.cuda.run_energies FOLDER simt | ptx [every_dtype]
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from pathlib import Path
 
 import torch
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SIZES = [(3, 7, 2, 7), (2, 96, 3, 96), (2, 1300, 3, 1300), (1, 16400, 2, 16400)]
 
 
@@ -23,10 +25,12 @@ def main() -> None:
 
     folder, name = Path(sys.argv[1]), sys.argv[2]
     simulator = functools.partial({"simt": in_simt, "ptx": in_ptx}[name], folder=folder)
+    # In turn: each meets every size.
+    dtypes = itertools.cycle(DTYPES if "every_dtype" in sys.argv else DTYPES[:1])
     for sizes in SIZES:
         for layout in ("plain", "offset"):
             for seed in range(3 if name == "simt" else 1):
-                run_and_check(simulator, batches(sizes, torch.float32, layout), "mse", seed=seed)
+                run_and_check(simulator, batches(sizes, next(dtypes), layout), "mse", seed=seed)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The pulling-away term of a build with sanitizers, in a process that may end at any line:
+"""The pulling-away term of a build with a bug, or with sanitizers, in a process that may end at any line:
 
-python -m tests.ops.cuda.run_pulling_away FOLDER
+python -m tests.ops.cuda.run_pulling_away FOLDER [every_dtype]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SIZES = [(3, 7), (33, 97), (65, 70), (9, 4), (70, 33)]
 
 
@@ -21,9 +22,10 @@ def main() -> None:
     from .pulling_away_cases import check, code_of, run
     from .stand_ins import in_simt
 
+    dtypes = DTYPES if "every_dtype" in sys.argv else DTYPES[:1]
     simulator = functools.partial(in_simt, folder=Path(sys.argv[1]))
     for seed, (size, layout) in enumerate((size, layout) for size in SIZES for layout in ("plain", "offset")):
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in dtypes:
             code = code_of(*size, dtype, layout)
             check(run(simulator, code, seed=seed), code)
 

@@ -71,15 +71,17 @@ def test_bugs_in_ptx(name: str) -> None:
 
 
 def _built(name: str, changes: Changes, sanitizers: str) -> Path:
-    csrc = building.planted(f"simt_{name}", changes)
+    csrc = building.planted(f"simt_{name}", changes, every_dtype=not changes)
     building.library(csrc, csrc, ("energy.cu",), sanitizers)
     shutil.copy(building.simulated() / "_simulated.so", csrc)
     return csrc
 
 
-def _ended(folder: Path, simulator: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def _ended(
+    folder: Path, simulator: str, every_dtype: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.ops.cuda.run_energies", str(folder), simulator],
+        [sys.executable, "-m", "tests.ops.cuda.run_energies", str(folder), simulator, *(["every_dtype"] * every_dtype)],
         cwd=building.CSRC.parent,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -124,6 +126,10 @@ def test_no_access_that_address_sanitizer_sees() -> None:
         pytest.skip("the compiler comes without AddressSanitizer")
     options = "detect_leaks=0:detect_stack_use_after_return=0"
     done = _ended(
-        _built("none_with_addresses", {}, "address,undefined"), "simt", LD_PRELOAD=str(library), ASAN_OPTIONS=options
+        _built("none_with_addresses", {}, "address,undefined"),
+        "simt",
+        True,
+        LD_PRELOAD=str(library),
+        ASAN_OPTIONS=options,
     )
     assert done.returncode == 0, done.stderr

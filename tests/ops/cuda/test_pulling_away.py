@@ -180,6 +180,29 @@ def test_bugs_in_ptx(name: str) -> None:
         cuda.pulling_away_term(code)
 
 
+def _ended(name: str, changes: dict[str, tuple[str, str]], sanitizers: str, **environment: str) -> tuple[int, str]:
+    """Status and standard error of a process that runs such a build, one without changes in every dtype."""
+    every_dtype = not changes
+    csrc = building.planted(f"pulling_away_{name}", changes, every_dtype=every_dtype)
+    building.library(csrc, csrc, ("pulling_away.cu",), sanitizers)
+    shutil.copy(building.simulated() / "_simulated.so", csrc)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ops.cuda.run_pulling_away", str(csrc), *(["every_dtype"] * every_dtype)],
+        cwd=building.CSRC.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+def test_a_bug_in_simt() -> None:
+    status, said = _ended("tile_not_ready_in_simt", NOT_READY, "")
+    assert status == 1
+    assert "AssertionError" in said
+
+
 @pytest.mark.slow
 def test_no_access_that_address_sanitizer_sees() -> None:
     """Of shared memory and of a thread's own arrays, which no guard page is next to."""
@@ -189,22 +212,13 @@ def test_no_access_that_address_sanitizer_sees() -> None:
     library = Path(asked.stdout.strip())
     if not library.is_absolute():
         pytest.skip("the compiler comes without AddressSanitizer")
-    csrc = building.planted("pulling_away_with_addresses", {})
-    building.library(csrc, csrc, ("pulling_away.cu",), "address,undefined")
-    shutil.copy(building.simulated() / "_simulated.so", csrc)
     options = "detect_leaks=0:detect_stack_use_after_return=0"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ops.cuda.run_pulling_away", str(csrc)],
-        cwd=building.CSRC.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "LD_PRELOAD": str(library), "ASAN_OPTIONS": options},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    status, said = _ended("with_addresses", {}, "address,undefined", LD_PRELOAD=str(library), ASAN_OPTIONS=options)
+    assert status == 0, said
 
 
-@pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5))])
-def test_fewer_than_two_codes(n: int, d: int) -> None:
+@pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5)), (3, 0)])
+def test_fewer_than_two_codes_or_no_elements(n: int, d: int) -> None:
     code = torch.ones(n, d)
     value, norms, gram = cuda.pulling_away_term(code)
     gradient = cuda.pulling_away_term_backward(torch.ones(()), code, norms, gram)
