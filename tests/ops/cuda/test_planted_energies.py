@@ -24,7 +24,8 @@ from tests.simulators.ptx import OutOfBounds, Race
 from .energy_cases import batches, run_and_check
 from .stand_ins import in_ptx, needs_nvcc
 
-pytestmark = pytest.mark.xdist_group("simulated_cuda")
+# The build that they share alone takes half a minute.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated_cuda")]
 
 Changes = Mapping[str, tuple[str, str]]
 
@@ -62,7 +63,6 @@ IN_PTX: dict[str, tuple[Changes, int, type[Exception], str]] = {
 
 
 @needs_nvcc
-@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_PTX)
 def test_bugs_in_ptx(name: str) -> None:
     changes, elements, error, message = IN_PTX[name]
@@ -95,7 +95,6 @@ IN_SIMT: dict[str, tuple[Changes, int, str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_SIMT)
 def test_bugs_in_simt(name: str) -> None:
     changes, status, message = IN_SIMT[name]
@@ -105,7 +104,6 @@ def test_bugs_in_simt(name: str) -> None:
 
 
 @needs_nvcc
-@pytest.mark.slow
 def test_misaligned_vectors() -> None:
     """A bug of the host code."""
     folder = _built("any_address_is_wide", ANY_ADDRESS_IS_WIDE, "undefined")
@@ -115,7 +113,6 @@ def test_misaligned_vectors() -> None:
         assert message in done.stderr
 
 
-@pytest.mark.slow
 def test_no_access_that_address_sanitizer_sees() -> None:
     """Of shared memory and of a thread's own arrays, which no guard page is next to."""
     asked = subprocess.run(

@@ -28,7 +28,8 @@ from .energy_cases import Simulator, leaves_of
 from .pulling_away_cases import check, code_of, run
 from .stand_ins import in_ptx, in_simt, needs_nvcc
 
-pytestmark = pytest.mark.xdist_group("simulated_cuda")
+# The build that they share alone takes half a minute.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated_cuda")]
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -170,7 +171,6 @@ PLANTED: dict[str, tuple[dict[str, tuple[str, str]], tuple[int, int], type[Excep
 
 
 @needs_nvcc
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_bugs_in_ptx(name: str) -> None:
     changes, shape, error, message = PLANTED[name]
@@ -196,14 +196,12 @@ def _ended(name: str, changes: dict[str, tuple[str, str]], sanitizers: str, **en
     return done.returncode, done.stderr
 
 
-@pytest.mark.slow
 def test_a_bug_in_simt() -> None:
     status, said = _ended("tile_not_ready_in_simt", NOT_READY, "")
     assert status == 1
     assert "AssertionError" in said
 
 
-@pytest.mark.slow
 def test_no_access_that_address_sanitizer_sees() -> None:
     """Of shared memory and of a thread's own arrays, which no guard page is next to."""
     asked = subprocess.run(
