@@ -60,8 +60,8 @@ template <int kCount, class A> __device__ A squares_of(const A* x) {
   }
 }
 
-// A thread's part of `threads * kPerThread<T>` neighbouring elements: packets `threads` apart, so that neighbouring threads
-// touch neighbouring memory. `count` elements exist.
+// A thread's part of `threads * kPerThread<T>` neighbouring elements: packets `threads` apart, so that neighbouring
+// threads touch neighbouring memory. `count` elements exist.
 template <class T, int kWidth> struct Part {
   int thread;
   int threads;
@@ -118,8 +118,9 @@ __device__ void store_loss(A* p_loss, const A* p_real, int64_t n_real, const A* 
   if (threadIdx.x == 0) *p_loss = real + fake;
 }
 
-// mean(E_real) + mean([margin - E_fake]+) and its gradients for samples of up to kLongestRow<T> elements: one read of every
-// batch, one write of every gradient. `warps` warps take a sample; the last block adds up the energies in their order.
+// mean(E_real) + mean([margin - E_fake]+) and its gradients for samples of up to kLongestRow<T> elements: one read of
+// every batch, one write of every gradient. `warps` warps take a sample; the last block adds up the energies in their
+// order.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kMostThreads)
     loss_by_rows(Batch<T> real,            //
@@ -187,8 +188,8 @@ __device__ void finish_sample(const Batch<T>& batch, int64_t sample, const Acc<T
   if (batch.p_grad_target) store_zeros<T, kWidth>(batch.p_grad_target + sample * batch.grad_target_stride, batch.k);
 }
 
-// `loss_by_rows` for samples of any length, a block for each chunk. The gate is known only when a sample's last chunk is
-// done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for l2 with a
+// `loss_by_rows` for samples of any length, a block for each chunk. The gate is known only when a sample's last chunk
+// is done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for l2 with a
 // gradient, whose scale is the finished energy.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kChunkThreads)

@@ -1,5 +1,6 @@
-// The kernels for NVIDIA GPUs. Pointers are the device's; every function launches on `stream`, allocates nothing, waits for
-// nothing, and returns what the launch said, so that a CUDA graph can capture it. Results are the same bits in every run.
+// The kernels for NVIDIA GPUs. Pointers are the device's; every function launches on `stream`, allocates nothing, waits
+// for nothing, and returns what the launch said, so that a CUDA graph can capture it. Results are the same bits in
+// every run.
 //
 // "acc" is float64 for float64 and float32 for every other dtype; it is the type of energies and losses.
 #pragma once
@@ -29,9 +30,9 @@ struct WorkspaceSize {
   int64_t counters;
 };
 
-// mean(E_real) + mean([margin - E_fake]+), the energies (acc [n_real], acc [n_fake]) and the gradients for upstream 1, in
-// one launch (l2 of samples too long for a block: several). Without a fake batch (fake.n 0) it is the mean energy. A null
-// loss leaves the energies alone to be computed, and no gradient.
+// mean(E_real) + mean([margin - E_fake]+), the energies (acc [n_real], acc [n_fake]) and the gradients for upstream 1,
+// in one launch (l2 of samples too long for a block: several). Without a fake batch (fake.n 0) it is the mean energy. A
+// null loss leaves the energies alone to be computed, and no gradient.
 WorkspaceSize loss_workspace(DType, Norm, const Pair& real, const Pair& fake);
 cudaError_t loss(DType, Norm, const Pair& real, const Pair& fake, Coefficient margin, void* loss, void* energy_real,
                  void* energy_fake, const PairGradient& grad_real, const PairGradient& grad_fake, Workspace, cudaStream_t);

@@ -1,7 +1,7 @@
 // Products of a warp: in tensor cores from sm_80 on, for float64 and older GPUs one multiply-add after the other.
 //
-// A warp's result is tiles of 16 x 8. Of each, a lane holds four numbers: rows group and group + 8 with group = lane / 4,
-// columns 2 * (lane % 4) and the one after it.
+// A warp's result is tiles of 16 x 8. Of each, a lane holds four numbers: rows group and group + 8 with group = lane /
+// 4, columns 2 * (lane % 4) and the one after it.
 #pragma once
 
 #include "dtypes.cuh"
@@ -172,8 +172,8 @@ __device__ void add_in_16_bits(Sums<float, kRows, kColumns>& sums, Factor<T> lef
 
 #endif
 
-// sums += left right^T over `depth` (a multiple of 16). float32 numbers keep their accuracy if `is_exact`, and are rounded
-// to tf32 if not.
+// sums += left right^T over `depth` (a multiple of 16). float32 numbers keep their accuracy if `is_exact`, and are
+// rounded to tf32 if not.
 template <class A, class S, int kRows, int kColumns>
 __device__ void add_product(Sums<A, kRows, kColumns>& sums, Factor<S> left, Factor<S> right, int depth, bool is_exact) {
 #if EBGAN_TENSOR_CORES

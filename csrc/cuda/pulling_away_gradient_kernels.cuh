@@ -1,15 +1,15 @@
 // Kernels for the pulling-away term's gradient, from what gram_matrix left: see pulling_away_kernels.cuh.
 //
-// Primal: grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i).
-// Times the upstream gradient; a row of zeros gets zeros.
+// Primal: grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i)
+// u_i). Times the upstream gradient; a row of zeros gets zeros.
 #pragma once
 
 #include "tiles.cuh"
 
 namespace ebgan::cuda {
 
-// A block's part of the gradient, and the tiles of the factors in shared memory. The result leaves through the same memory,
-// in packets.
+// A block's part of the gradient, and the tiles of the factors in shared memory. The result leaves through the same
+// memory, in packets.
 template <class T, int kRows_> struct GradientTile {
   using A = Acc<T>;
   static constexpr int kRows = kRows_, kColumns = 64;

@@ -29,8 +29,8 @@ template <class A> __device__ A sum_of_block(A x) {
   return total;
 }
 
-// Counts the block in; true for the last of `count`, which then sees what all the others stored. Every thread must come.
-// The counter is left at zero.
+// Counts the block in; true for the last of `count`, which then sees what all the others stored. Every thread must
+// come. The counter is left at zero.
 __device__ inline bool arrives_last(int32_t* p_counter, unsigned count) {
   __shared__ bool is_last;
   __threadfence();  // what this thread stored, before the block is counted

@@ -17,8 +17,8 @@ template <class T> struct Lines {
 
 template <class A> __device__ A inverse_of(A norm) { return norm == 0 ? A{0} : A{1} / norm; }
 
-// kLines x kColumns numbers of type S in shared memory, lines kStep apart so that a warp's fragments meet no bank twice:
-// 4 banks further a line where fragments run along it, 8 where they run across.
+// kLines x kColumns numbers of type S in shared memory, lines kStep apart so that a warp's fragments meet no bank
+// twice: 4 banks further a line where fragments run along it, 8 where they run across.
 template <class S, int kLines_, int kColumns_, bool kAlong> struct Tile {
   static constexpr int kLines = kLines_, kColumns = kColumns_;
   static constexpr int kStep = kColumns + (kAlong ? 16 : 32) / static_cast<int>(sizeof(S) < 4 ? 2 : 4);
