@@ -4,8 +4,8 @@ the test modules are imported."""
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
+from pathlib import Path
 
 VARIABLE = "EBGAN_FAST_TEST_SIMULATED_CUDA"
 """Names the compiled module (cuda/building.py makes it)."""
@@ -18,12 +18,9 @@ def install_if_asked() -> None:
     from ebgan_fast import _C
     from ebgan_fast.ops import backends, cuda
 
-    spec = importlib.util.spec_from_file_location("_simulated", os.environ[VARIABLE])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    _C.cuda = module.cuda  # type: ignore[misc]
+    from .cuda import building
+
+    _C.cuda = building.load(Path(os.environ[VARIABLE])).cuda  # type: ignore[misc]
     backends._STATUS["cuda"] = lambda: backends.BackendStatus(True, "simulated")
     takes = backends._device_of
     backends._device_of = lambda name: "cpu" if name == "cuda" else takes(name)

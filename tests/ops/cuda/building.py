@@ -6,6 +6,7 @@ Each is made once for a run of the tests. A planted bug is a change of text in a
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -121,6 +122,28 @@ def planted(name: str, changes: Mapping[str, tuple[str, str]], *, every_dtype: b
         assert source.count(text) == 1, f"{text!r} is {source.count(text)} times in {file}"
         path.write_text(source.replace(text, other))
     return copy
+
+
+def ended(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.ops.cuda.MODULE`, which may end at any line."""
+    return subprocess.run(
+        [sys.executable, "-m", f"tests.ops.cuda.{module}", *arguments],
+        cwd=CSRC.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def address_sanitizer() -> dict[str, str] | None:
+    """The environment in which Python loads a library that was built with it; None where the compiler has none."""
+    asked = subprocess.run(
+        [build.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
+    library = Path(asked.stdout.strip())
+    if not library.is_absolute():
+        return None
+    return {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
 
 
 def main() -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,18 +74,6 @@ def _built(name: str, changes: Changes, sanitizers: str) -> Path:
     return csrc
 
 
-def _ended(
-    folder: Path, simulator: str, every_dtype: bool = False, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.ops.cuda.run_energies", str(folder), simulator, *(["every_dtype"] * every_dtype)],
-        cwd=building.CSRC.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-    )
-
-
 IN_SIMT: dict[str, tuple[Changes, int, str]] = {
     "no_barrier": (NO_BARRIER, 1, "AssertionError"),
     "one_too_many": (ONE_TOO_MANY, -11, ""),  # SIGSEGV
@@ -98,7 +83,7 @@ IN_SIMT: dict[str, tuple[Changes, int, str]] = {
 @pytest.mark.parametrize("name", IN_SIMT)
 def test_bugs_in_simt(name: str) -> None:
     changes, status, message = IN_SIMT[name]
-    done = _ended(_built(name, changes, ""), "simt")
+    done = building.ended("run_energies", str(_built(name, changes, "")), "simt")
     assert done.returncode == status, done.stderr
     assert message in done.stderr
 
@@ -108,25 +93,16 @@ def test_misaligned_vectors() -> None:
     """A bug of the host code."""
     folder = _built("any_address_is_wide", ANY_ADDRESS_IS_WIDE, "undefined")
     for simulator, message in {"simt": "misaligned address", "ptx": "Misaligned: load of 16 bytes"}.items():
-        done = _ended(folder, simulator)
+        done = building.ended("run_energies", str(folder), simulator)
         assert done.returncode == 1, done.stderr
         assert message in done.stderr
 
 
 def test_no_access_that_address_sanitizer_sees() -> None:
     """Of shared memory and of a thread's own arrays, which no guard page is next to."""
-    asked = subprocess.run(
-        [building.build.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    )
-    library = Path(asked.stdout.strip())
-    if not library.is_absolute():
+    environment = building.address_sanitizer()
+    if environment is None:
         pytest.skip("the compiler comes without AddressSanitizer")
-    options = "detect_leaks=0:detect_stack_use_after_return=0"
-    done = _ended(
-        _built("none_with_addresses", {}, "address,undefined"),
-        "simt",
-        True,
-        LD_PRELOAD=str(library),
-        ASAN_OPTIONS=options,
-    )
+    folder = _built("none_with_addresses", {}, "address,undefined")
+    done = building.ended("run_energies", str(folder), "simt", "every_dtype", **environment)
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,7 @@ be touched, and as PTX, which also shows races."""
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -180,39 +176,28 @@ def test_bugs_in_ptx(name: str) -> None:
         cuda.pulling_away_term(code)
 
 
-def _ended(name: str, changes: dict[str, tuple[str, str]], sanitizers: str, **environment: str) -> tuple[int, str]:
-    """Status and standard error of a process that runs such a build, one without changes in every dtype."""
-    every_dtype = not changes
-    csrc = building.planted(f"pulling_away_{name}", changes, every_dtype=every_dtype)
+def _built(name: str, changes: dict[str, tuple[str, str]], sanitizers: str) -> str:
+    """The folder; without changes, of every dtype."""
+    csrc = building.planted(f"pulling_away_{name}", changes, every_dtype=not changes)
     building.library(csrc, csrc, ("pulling_away.cu",), sanitizers)
     shutil.copy(building.simulated() / "_simulated.so", csrc)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ops.cuda.run_pulling_away", str(csrc), *(["every_dtype"] * every_dtype)],
-        cwd=building.CSRC.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stderr
+    return str(csrc)
 
 
 def test_a_bug_in_simt() -> None:
-    status, said = _ended("tile_not_ready_in_simt", NOT_READY, "")
-    assert status == 1
-    assert "AssertionError" in said
+    done = building.ended("run_pulling_away", _built("tile_not_ready_in_simt", NOT_READY, ""))
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
 
 
 def test_no_access_that_address_sanitizer_sees() -> None:
     """Of shared memory and of a thread's own arrays, which no guard page is next to."""
-    asked = subprocess.run(
-        [building.build.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    )
-    library = Path(asked.stdout.strip())
-    if not library.is_absolute():
+    environment = building.address_sanitizer()
+    if environment is None:
         pytest.skip("the compiler comes without AddressSanitizer")
-    options = "detect_leaks=0:detect_stack_use_after_return=0"
-    status, said = _ended("with_addresses", {}, "address,undefined", LD_PRELOAD=str(library), ASAN_OPTIONS=options)
-    assert status == 0, said
+    folder = _built("with_addresses", {}, "address,undefined")
+    done = building.ended("run_pulling_away", folder, "every_dtype", **environment)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5)), (3, 0)])
