@@ -1,4 +1,4 @@
-// The dtypes of tensors: what sums over them run in, and how they travel.
+// The dtypes of tensors: what sums over them run in, and how they and coefficients travel.
 #pragma once
 
 #include "launch.cuh"
@@ -6,7 +6,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "../tensors.h"
+#include "kernels.h"
 
 namespace ebgan::cuda {
 
@@ -75,5 +75,11 @@ template <class A> struct Scalar {
 
   __device__ A get() const { return p_value ? *p_value : number; }
 };
+
+template <class A> Scalar<A> scalar_of(Coefficient coefficient) {
+  return {static_cast<const A*>(coefficient.pointer), static_cast<A>(coefficient.value)};
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace ebgan::cuda

@@ -10,8 +10,6 @@ namespace {
 
 constexpr int kRowsThreads = 128;  // of a block of several short samples
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // No blocks, and so an error of the launch, where there would be more than a grid has.
 dim3 grid_of(int64_t blocks) { return dim3(blocks > INT32_MAX ? 0 : static_cast<unsigned>(blocks)); }
 
@@ -44,10 +42,6 @@ template <class T> bool is_wide(const Pair& pair, const PairGradient& grad) {
   return pair.n == 0 || (holds(pair.recon, pair.recon_stride) && holds(pair.target, pair.target_stride) &&
                          (!grad.recon || holds(grad.recon, grad.recon_stride)) &&
                          (!grad.target || holds(grad.target, grad.target_stride)));
-}
-
-template <class A> Scalar<A> scalar_of(Coefficient coefficient) {
-  return {static_cast<const A*>(coefficient.pointer), static_cast<A>(coefficient.value)};
 }
 
 // What a loss is made of, for the functions below.

@@ -12,8 +12,6 @@ namespace {
 constexpr int kPrograms = 64;  // splits of one tile: each pays a tile of partial sums
 constexpr int kFewestSteps = 4;  // of a split, so that partial sums stay fewer than what they add up
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 bool is_dual(const Code& code) { return code.d < code.n; }
 
 template <class T> int block_of(int64_t side) { return sizeof(T) == 8 || side <= 64 ? 64 : 128; }
@@ -51,10 +49,6 @@ template <class T> Lines<T> lines_of(const Code& code, const void* norms) {
           code.d,
           static_cast<const Acc<T>*>(norms),
           rows_are_wide<T>(code.data, code.stride, code.n, code.d)};
-}
-
-template <class A> Scalar<A> scalar_of(Coefficient coefficient) {
-  return {static_cast<const A*>(coefficient.pointer), static_cast<A>(coefficient.value)};
 }
 
 // What the forward writes.
