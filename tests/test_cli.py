@@ -82,7 +82,7 @@ def test_help_lists_commands_and_fields() -> None:
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
-    "no command": ((), 2, "train, sample, evaluate, doctor"),
+    "no command": ((), 2, "prepare, train, sample, evaluate, report, doctor"),
     "unknown command": (("trian",), 2, "trian"),
     "unknown option": (("train", "--out", "{new}", "--stepz", "3"), 2, "--stepz"),
     "not a number": (("train", "--out", "{new}", "--steps", "many"), 2, "--steps"),

@@ -12,6 +12,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from .errors import DataError
+
 _UNSIGNED_BYTE = 0x08
 _DTYPE_NAMES = {
     0x08: "unsigned byte",
@@ -23,10 +25,6 @@ _DTYPE_NAMES = {
 }
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 24
-
-
-class DataError(ValueError):
-    """A data set that is missing, damaged or not what it should be. The message names the file."""
 
 
 def read_idx(path: str | Path, ndim: int) -> Tensor:

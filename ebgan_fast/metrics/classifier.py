@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..data.batches import to_signed_unit
 from ..data.mnist import Mnist
+from ..data.pixels import to_signed_unit
 from . import cache
 
 Progress = Callable[[float, str], None]

@@ -14,7 +14,7 @@ _DROPOUT = 0.5
 
 
 class Generator(nn.Module):
-    """Noise [N, z_dim] to flat images [N, H * W] in (-1, 1).
+    """Noise [N, z_dim] to images [N, C, H, W] in (-1, 1).
 
     `n_layer` weight layers: all but the last give `size` features, batch-normalised, then ReLU; the last
     gives the pixels through tanh, with no batch norm. Initial weights are N(0, 0.02^2), biases 0.
@@ -26,13 +26,16 @@ class Generator(nn.Module):
         z_dim: length of the noise vector. The paper gives none.
         n_layer: nLayerG, at least 1.
         size: sizeG, features of each hidden layer.
-        image_shape: (H, W).
+        image_shape: (C, H, W).
+
+    Attributes:
+        noise_size: numbers of noise a sample takes, which is z_dim.
 
     Raises:
         ValueError: a size below 1.
     """
 
-    def __init__(self, z_dim: int, n_layer: int, size: int, image_shape: tuple[int, int] = (32, 32)) -> None:
+    def __init__(self, z_dim: int, n_layer: int, size: int, image_shape: tuple[int, int, int] = (1, 32, 32)) -> None:
         super().__init__()
         _check_at_least("z_dim", z_dim, 1)
         _check_at_least("n_layer", n_layer, 1)
@@ -44,18 +47,18 @@ class Generator(nn.Module):
             layers += [nn.Linear(features, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(inplace=True)]
             features = size
         self.layers = nn.Sequential(*layers, nn.Linear(features, pixels), nn.Tanh())
-        self.z_dim = z_dim
+        self.noise_size = z_dim
         self.image_shape = image_shape
         _init_weights(self, _GENERATOR_STD)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """noise: [N, z_dim]. Returns [N, H * W]."""
-        images: Tensor = self.layers(noise)
+        """noise: [N, z_dim]. Returns [N, C, H, W]."""
+        images: Tensor = self.layers(noise).unflatten(1, self.image_shape)
         return images
 
 
 class AutoEncoder(nn.Module):
-    """Flat images [N, H * W] to (reconstruction [N, H * W], code [N, size]): the energy's network.
+    """Images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, size]): the energy's network.
 
     The encoder has `n_layer - 1` weight layers of `size` features, each with ReLU and all but the first with
     batch norm (the paper leaves it out at the "discriminator input layer"). The decoder is one weight layer.
@@ -72,13 +75,15 @@ class AutoEncoder(nn.Module):
         n_layer: nLayerD, encoder and decoder layers together, at least 2.
         size: sizeD, features of each encoder layer.
         dropout: dropoutD.
-        image_shape: (H, W).
+        image_shape: (C, H, W).
 
     Raises:
         ValueError: a size below 1, or fewer than 2 layers.
     """
 
-    def __init__(self, n_layer: int, size: int, dropout: bool = False, image_shape: tuple[int, int] = (32, 32)) -> None:
+    def __init__(
+        self, n_layer: int, size: int, dropout: bool = False, image_shape: tuple[int, int, int] = (1, 32, 32)
+    ) -> None:
         super().__init__()
         _check_at_least("n_layer", n_layer, 2)
         _check_at_least("size", size, 1)
@@ -100,9 +105,9 @@ class AutoEncoder(nn.Module):
         _init_weights(self, _DISCRIMINATOR_STD)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images: [N, H * W]. Returns (recon [N, H * W], code [N, size])."""
-        code = self.encoder(images)
-        return self.decoder(code), code
+        """images: [N, C, H, W]. Returns (recon [N, C, H, W], code [N, size])."""
+        code = self.encoder(images.flatten(1))
+        return self.decoder(code).unflatten(1, self.image_shape), code
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:
@@ -110,9 +115,9 @@ def _check_at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name}: got {value}, expected at least {least}")
 
 
-def _pixels(image_shape: tuple[int, int]) -> int:
-    if len(image_shape) != 2 or min(image_shape) < 1:
-        raise ValueError(f"image_shape: got {image_shape}, expected (height, width), each at least 1")
+def _pixels(image_shape: tuple[int, int, int]) -> int:
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"image_shape: got {image_shape}, expected (channels, height, width), each at least 1")
     return math.prod(image_shape)
 
 

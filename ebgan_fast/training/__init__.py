@@ -3,6 +3,7 @@
 from .checkpoint import CheckpointError
 from .config import TrainConfig
 from .loop import TrainResult, train
+from .presets import preset
 from .samples import load_generator, sample_images, save_folder, save_grid
 from .trainer import NonFiniteError
 
@@ -12,6 +13,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "load_generator",
+    "preset",
     "sample_images",
     "save_folder",
     "save_grid",

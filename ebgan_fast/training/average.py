@@ -6,12 +6,14 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..models.mlp import Generator
+from ..models.families import AnyGenerator
 
 _MEASURING_BATCHES = 20
 _MEASURING_BATCH_SIZE = 250
+_MEASURING_PIXELS = 1 << 22  # at most so many in a batch, for memory: 64 images of 256 x 256
 
 
 class WeightAverage:
@@ -37,18 +39,18 @@ class WeightAverage:
 
 
 @torch.no_grad()
-def for_sampling(generator: Generator, parameters: list[Tensor] | None = None) -> Generator:
+def for_sampling(generator: AnyGenerator, parameters: list[Tensor] | None = None) -> AnyGenerator:
     """A copy of the generator in eval mode, with other parameters if given.
 
     The running statistics of its batch norm are those of other weights, older ones or not averaged, which
-    shows in the samples. So they are measured afresh over 5,000 draws of fixed noise. Global random numbers
-    are left alone.
+    shows in the samples. So they are measured afresh over 5,000 draws of fixed noise (fewer above 128 pixels). Global
+    random numbers are left alone.
     """
     sampler = copy.deepcopy(generator).requires_grad_(False)
     if parameters is not None:
         for mine, given in zip(sampler.parameters(), parameters, strict=True):
             mine.copy_(given)
-    norms = [module for module in sampler.modules() if isinstance(module, nn.BatchNorm1d)]
+    norms = [module for module in sampler.modules() if isinstance(module, _BatchNorm)]
     if norms:
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -57,8 +59,10 @@ def for_sampling(generator: Generator, parameters: list[Tensor] | None = None) -
         sampler.train()
         first = next(sampler.parameters())
         noise_rng = torch.Generator().manual_seed(0)
+        _, height, width = sampler.image_shape
+        batch = min(_MEASURING_BATCH_SIZE, max(1, _MEASURING_PIXELS // (height * width)))
         for _ in range(_MEASURING_BATCHES):
-            noise = torch.randn(_MEASURING_BATCH_SIZE, sampler.z_dim, generator=noise_rng)
+            noise = torch.randn(batch, sampler.noise_size, generator=noise_rng)
             sampler(noise.to(first))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -35,8 +35,16 @@ class Display(Protocol):
         """An event in one line."""
 
 
-def make_display(start: int, steps: int) -> Display:
-    """A progress bar on a terminal, plain lines elsewhere. `start`: steps that an earlier session did."""
+def make_display(start: int, steps: int, quiet: bool = False) -> Display:
+    """A progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+        start: steps that an earlier session did.
+        steps: of the whole run.
+        quiet: say nothing, as all processes of a run but the first.
+    """
+    if quiet:
+        return SilentDisplay(steps)
     return TerminalDisplay(start, steps) if sys.stdout.isatty() else PlainDisplay(steps)
 
 
@@ -72,6 +80,13 @@ class PlainDisplay:
 
     def say(self, text: str) -> None:
         print(text, flush=True)
+
+
+class SilentDisplay(PlainDisplay):
+    """Nothing."""
+
+    def say(self, text: str) -> None:
+        pass
 
 
 class TerminalDisplay:

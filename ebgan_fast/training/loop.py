@@ -1,10 +1,9 @@
-"""Training from start or checkpoint to the end: what is logged, drawn and saved, when, and how it stops."""
+"""Training from start or checkpoint to the end: what is logged, drawn, scored and saved, when, and how it stops."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,18 +12,25 @@ from signal import Signals
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..data.mnist import load_mnist
+from ..data.image_set import ImageSet
 from ..ops.backends import choose, use_backend
-from . import checkpoint, config
+from . import checkpoint, config_file
 from .checkpoint import CheckpointError
 from .config import TrainConfig
 from .curves import save_curves
+from .evaluation import Evaluator
+from .folder import RunFolder
+from .images import load_images
 from .logs import Display, MetricsFile, make_display
+from .margin import mean_real_energy
+from .memory import peak_memory
 from .samples import sample_images, save_grid
 from .signals import StopSignals
+from .tensorboard import TensorBoard
 from .trainer import NonFiniteError, Trainer
+from .validation import validate
+from .world import StopVote, joined, own_device
 
 _GRID_COLUMNS = 10
 _GRID_IMAGES = 100
@@ -54,6 +60,9 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     a resumed run ends bit for bit where an uninterrupted one does, given the same number of threads and
     backend. The global random numbers of torch are seeded.
 
+    Under torchrun every process calls this with the same config; the first one writes the folder, which all can read.
+    A run may be resumed by another number of processes.
+
     Args:
         run: the config.
         resume: continue from the folder's checkpoint; start if the folder is new.
@@ -66,82 +75,109 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         NonFiniteError: a loss or weight became infinite or NaN; the last good checkpoint stays.
         OSError: the folder can't be read or written.
     """
-    config.validate(run)
-    checkpoint_path = run.out / "checkpoint.pt"
-    saved = None
-    if resume and checkpoint_path.exists():
-        saved = _read_matching(checkpoint_path, run)
-    else:
-        _check_unused(run.out, checkpoint_path)
+    validate(run)
+    device = own_device(run.device)
+    run = dataclasses.replace(run, device=str(device) if ":" in run.device else device.type)
+    folder = RunFolder(run.out)
     # "auto" leaves the choice to the environment variable.
     backend = contextlib.nullcontext() if run.backend == "auto" else use_backend(run.backend)
-    with backend, _threads(run.threads):
-        choose(torch.device(run.device).type)  # a mistake shows before anything is written
-        images = load_mnist(run.data).train_images
-        trainer = Trainer(run, images)
-        return _Session(run, trainer, checkpoint_path, _fingerprint(images)).run(saved)
+    with joined(device) as world, backend, _threads(run.threads):
+        saved = None
+        if resume and folder.checkpoint.exists():
+            saved = folder.saved_state(run)
+        else:
+            folder.check_unused()
+        world.barrier()  # nobody writes before everyone has looked
+        choose(device.type)  # a mistake shows before anything is written
+        images = load_images(run)
+        evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
+        with contextlib.closing(Trainer(run, images, world)) as trainer:
+            return _Session(folder, trainer, images, evaluator).run(saved)
 
 
 class _Session:
     """One call of `train`: a trainer, and the folder that it fills."""
 
-    def __init__(self, run: TrainConfig, trainer: Trainer, checkpoint_path: Path, data: str) -> None:
-        self.config = run
+    def __init__(self, folder: RunFolder, trainer: Trainer, images: ImageSet, evaluator: Evaluator | None) -> None:
+        self.config = trainer.config
+        self.folder = folder
         self.trainer = trainer
-        self.checkpoint_path = checkpoint_path
-        self.data = data
-        self.metrics = MetricsFile(run.out / "metrics.jsonl")
+        self.images = images
+        self.evaluator = evaluator
+        self.writes = trainer.world.is_first
+        self.metrics = MetricsFile(folder.metrics)
+        self.scores = MetricsFile(folder.scores)
         self.saved_step = 0
         self.elapsed_before = 0.0
         self.started = self.interval_started = time.perf_counter()
         self.interval_first = 0
 
     def run(self, saved: dict[str, Any] | None) -> TrainResult:
-        if saved is None:
-            self._begin()
-        else:
+        if saved is not None:
             self._restore(saved)
         trainer, steps = self.trainer, self.config.steps
-        with make_display(trainer.step_count, steps) as display, StopSignals() as stop:
-            if trainer.step_count:
-                display.say(f"resumed at step {trainer.step_count}: {self.config.out}")
+        with (
+            make_display(trainer.step_count, steps, quiet=not self.writes) as display,
+            StopSignals() as stop,
+            contextlib.closing(StopVote(trainer.world)) as vote,
+            TensorBoard.of_run(self.config, self.folder, trainer.step_count, self.writes) as board,
+        ):
+            if saved is None:
+                self._begin(display)
+            elif trainer.step_count:
+                display.say(f"resumed at step {trainer.step_count}: {self.folder.path}")
+            stopped_by = None
             try:
-                while trainer.step_count < steps and stop.received is None:
-                    self._step(display)
+                while trainer.step_count < steps and (stopped_by := vote(stop.received)) is None:
+                    self._step(display, board)
                 if trainer.step_count > self.saved_step:
                     self._save()
             except NonFiniteError as error:
                 self._draw_curves()
                 raise NonFiniteError(
-                    f"{error}; the last good checkpoint is of step {self.saved_step}: {self.checkpoint_path}"
+                    f"{error}; the last good checkpoint is of step {self.saved_step}: {self.folder.checkpoint}"
                 ) from error
-            stopped_by = stop.received if trainer.step_count < steps else None
             if stopped_by is not None:
                 self._draw_curves()
             display.say(self._closing_words(stopped_by))
         lines = self.metrics.lines()
-        return TrainResult(self.config.out, trainer.step_count, lines[-1] if lines else None, stopped_by)
+        return TrainResult(self.folder.path, trainer.step_count, lines[-1] if lines else None, stopped_by)
 
-    def _begin(self) -> None:
-        self.config.out.mkdir(parents=True, exist_ok=True)
+    def _begin(self, display: Display) -> None:
+        if self.config.margin == "auto":
+            self._find_margin(display)
+        if self.writes:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
         # The first checkpoint at once: from here on the folder can be resumed.
         self._save()
-        config.write_json(self.config, self.config.out / "config.json")
+        if self.writes:
+            config_file.write_json(self.config, self.folder.config)
+
+    def _find_margin(self, display: Display) -> None:
+        steps = self.config.margin_auto_steps
+        display.say(f"margin auto: training an auto-encoder on real images alone, {steps} steps")
+        with contextlib.closing(Trainer(self.config, self.images, self.trainer.world)) as apart:
+            every = max(1, steps // 10)
+            self.trainer.start_margin = mean_real_energy(
+                apart, steps, lambda step: display.say(f"margin auto: step {step}") if step % every == 0 else None
+            )
+        display.say(f"margin auto: {self.trainer.start_margin:.4g}, the mean energy of real images")
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        if saved.get("data") != self.data:
-            raise ValueError(f"{self.checkpoint_path}: got other images, expected those that the run was made with")
+        if saved.get("data") != self.images.fingerprint:
+            raise ValueError(f"{self.folder.checkpoint}: got other images, expected those that the run was made with")
         try:
             self.trainer.load_state_dict(saved["trainer"])
             self.elapsed_before = saved["elapsed_s"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.checkpoint_path}: got a state that doesn't fit ({error})") from error
+            raise CheckpointError(f"{self.folder.checkpoint}: got a state that doesn't fit ({error})") from error
         self.saved_step = self.interval_first = self.trainer.step_count
-        if self.trainer.step_count < self.config.steps:
+        if self.writes and self.trainer.step_count < self.config.steps:
             self.metrics.rewind(self.trainer.step_count, self.config.log_every)
-            config.write_json(self.config, self.config.out / "config.json")
+            self.scores.rewind(self.trainer.step_count, 1)
+            config_file.write_json(self.config, self.folder.config)
 
-    def _step(self, display: Display) -> None:
+    def _step(self, display: Display, board: TensorBoard) -> None:
         trainer, run = self.trainer, self.config
         margin, (lr_g, lr_d) = trainer.margin, trainer.learning_rates
         trainer.step()
@@ -150,77 +186,68 @@ class _Session:
         display.advance(step)
         if step % run.log_every == 0 or last:
             line = {"step": step, **trainer.statistics(), "margin": margin, "lr_g": lr_g, "lr_d": lr_d}
-            line |= self._timing()
-            self.metrics.append(line)
+            line |= self._timing() | {"memory_gb": peak_memory(trainer.device)}
+            if self.writes:
+                self.metrics.append(line)
+            board.scalars(line)
             display.metrics(line)
-        if step % run.sample_every == 0 or last:
+        if self.writes and self.evaluator and (step % run.evaluate_every == 0 or last):
+            self._score(self.evaluator, display, board)
+        if self.writes and (step % run.sample_every == 0 or last):
             images = sample_images(trainer.sampler(), _GRID_IMAGES, run.seed)
-            save_grid(images, run.out / "samples" / f"step_{step:06d}.png", _GRID_COLUMNS)
+            save_grid(images, self.folder.grid(step), _GRID_COLUMNS)
+            board.grid(self.folder.grid(step), step)
             self._draw_curves()
         if step % run.checkpoint_every == 0:
             self._save()
+
+    def _score(self, evaluator: Evaluator, display: Display, board: TensorBoard) -> None:
+        began = time.perf_counter()
+        scores = evaluator.score(self.trainer.sampler(), self.config.evaluate_samples, self.config.seed)
+        step = self.trainer.step_count
+        line = {"step": step, "elapsed_s": self._elapsed(time.perf_counter()), **scores}
+        self.scores.append(line)
+        board.scalars({name: line[name] for name in ("step", "fd", "kid")})
+        display.say(f"step {step}  {line['features']} {line['fd']:.4g}  KID {line['kid']:.4g} ± {line['kid_std']:.2g}")
+        self.interval_started += time.perf_counter() - began  # steps_per_s is of training alone
 
     def _timing(self) -> dict[str, float]:
         now = time.perf_counter()
         rate = (self.trainer.step_count - self.interval_first) / (now - self.interval_started)
         self.interval_first, self.interval_started = self.trainer.step_count, now
-        return {"steps_per_s": rate, "elapsed_s": self._elapsed(now)}
+        return {
+            "steps_per_s": rate,
+            "images_per_s": rate * self.config.batch_size,
+            "elapsed_s": self._elapsed(now),
+        }
 
     def _elapsed(self, now: float) -> float:
         return self.elapsed_before + now - self.started
 
     def _save(self) -> None:
         self.trainer.check_finite()
+        self.saved_step = self.trainer.step_count
+        if not self.writes:
+            return
         state = {
-            "config": config.to_dict(self.config),
-            "data": self.data,
+            "config": config_file.to_dict(self.config),
+            "image_shape": list(self.images.shape),
+            "data": self.images.fingerprint,
             "elapsed_s": self._elapsed(time.perf_counter()),
             "trainer": self.trainer.state_dict(),
         }
-        checkpoint.write(self.checkpoint_path, state)
-        self.saved_step = self.trainer.step_count
+        checkpoint.write(self.folder.checkpoint, state)
 
     def _draw_curves(self) -> None:
-        if lines := self.metrics.lines():
-            save_curves(lines, self.config.out / "curves.png", self.config.out.resolve().name)
+        if self.writes and (lines := self.metrics.lines()):
+            save_curves(lines, self.folder.curves, self.folder.path.resolve().name)
 
     def _closing_words(self, stopped_by: int | None) -> str:
-        step, steps, folder = self.trainer.step_count, self.config.steps, self.config.out
+        step, steps, folder = self.trainer.step_count, self.config.steps, self.folder.path
         if stopped_by is None:
             return f"done: {step} steps in {self._elapsed(time.perf_counter()):.0f} s: {folder}"
         name = Signals(stopped_by).name
         return f"stopped by {name} and saved at step {step} of {steps}; --resume goes on: {folder}"
-
-
-def _check_unused(folder: Path, checkpoint_path: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: got a file, expected a new folder for the run")
-    if not folder.exists():
-        return
-    # What a run that was killed in its first write leaves.
-    leftover = checkpoint.temporary_name(checkpoint_path)
-    if any(entry != leftover for entry in folder.iterdir()):
-        has_run = checkpoint_path.exists()
-        way_out = "--resume to go on with the run in it" if has_run else "another folder (it holds no checkpoint)"
-        raise ValueError(f"{folder}: got a folder that isn't empty, expected a new one, or {way_out}")
-
-
-def _read_matching(path: Path, run: TrainConfig) -> dict[str, Any]:
-    saved = checkpoint.read(path)
-    try:
-        before = config.from_dict(saved["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    try:
-        config.check_resumable(run, before)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return saved
-
-
-def _fingerprint(images: Tensor) -> str:
-    shape = json.dumps(list(images.shape)).encode()
-    return hashlib.blake2b(shape + images.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..models.mlp import Generator
-from . import checkpoint, config
+from ..data.pixels import to_pixels
+from ..models.families import AnyGenerator
+from . import checkpoint, config_file
 from .average import for_sampling
 from .config import TrainConfig
-from .trainer import make_generator
 
 _GAP = 2
 _GAP_BRIGHTNESS = 64
 
 
-def load_generator(checkpoint_path: str | Path) -> tuple[Generator, TrainConfig, int]:
+def load_generator(checkpoint_path: str | Path) -> tuple[AnyGenerator, TrainConfig, int]:
     """The generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
     Args:
@@ -34,8 +34,8 @@ def load_generator(checkpoint_path: str | Path) -> tuple[Generator, TrainConfig,
     path = Path(checkpoint_path)
     state = checkpoint.read(path)
     try:
-        run = config.from_dict(state["config"])
-        generator = make_generator(run)
+        run = config_file.from_dict(state["config"])
+        generator = run.networks.generator(tuple(state["image_shape"]))
         generator.load_state_dict(state["trainer"]["generator"])
         return for_sampling(generator, state["trainer"]["average"]), run, int(state["trainer"]["step"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -43,7 +43,7 @@ def load_generator(checkpoint_path: str | Path) -> tuple[Generator, TrainConfig,
 
 
 @torch.no_grad()
-def sample_images(generator: Generator, n: int, seed: int, batch_size: int = 500) -> Tensor:
+def sample_images(generator: AnyGenerator, n: int, seed: int, batch_size: int = 250) -> Tensor:
     """Draw images; the same n and seed give the same noise on any device and for any batch size.
 
     Args:
@@ -53,7 +53,7 @@ def sample_images(generator: Generator, n: int, seed: int, batch_size: int = 500
         batch_size: how many at a time, at least 1.
 
     Returns:
-        float32 [n, H, W] in [-1, 1] on the CPU.
+        float32 [n, C, H, W] in [-1, 1] on the CPU.
 
     Raises:
         ValueError: n or batch_size below 1.
@@ -61,17 +61,22 @@ def sample_images(generator: Generator, n: int, seed: int, batch_size: int = 500
     for name, value in (("n", n), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
-    noise = torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(n, generator.noise_size, generator=torch.Generator().manual_seed(seed))
+    return images_of(generator, noise, batch_size)
+
+
+@torch.no_grad()
+def images_of(generator: AnyGenerator, noise: Tensor, batch_size: int = 250) -> Tensor:
+    """The images that noise [n, noise_size] gives: float32 [n, C, H, W] in [-1, 1] on the CPU."""
     like = next(generator.parameters())
-    images = [generator(part.to(like)).to("cpu", torch.float32) for part in noise.split(batch_size)]
-    return torch.cat(images).unflatten(1, generator.image_shape)
+    return torch.cat([generator(part.to(like)).to("cpu", torch.float32) for part in noise.split(batch_size)])
 
 
 def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
     """Write one PNG with the images in rows of `columns`, thin grey lines between them.
 
     Args:
-        images: [n, H, W] in [-1, 1].
+        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB).
         path: a file; its folder is made.
         columns: images in a row, at least 1. The last row may be short.
 
@@ -81,26 +86,25 @@ def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
     pixels = _to_bytes(images)
     if columns < 1:
         raise ValueError(f"columns: got {columns}, expected at least 1")
-    n, height, width = pixels.shape
+    n, height, width, channels = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    canvas = torch.full(
-        (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP), _GAP_BRIGHTNESS, dtype=torch.uint8
-    )
+    size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels)
+    canvas = torch.full(size, _GAP_BRIGHTNESS, dtype=torch.uint8)
     for index, image in enumerate(pixels):
         top = _GAP + index // columns * (height + _GAP)
         left = _GAP + index % columns * (width + _GAP)
         canvas[top : top + height, left : left + width] = image
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(canvas.numpy()).save(path, format="PNG")
+    _picture(canvas).save(path, format="PNG")
 
 
 def save_folder(images: Tensor, folder: str | Path) -> None:
     """Write each image as its own PNG: 00000.png, 00001.png and so on.
 
     Args:
-        images: [n, H, W] in [-1, 1].
+        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB).
         folder: made if need be.
 
     Raises:
@@ -112,10 +116,18 @@ def save_folder(images: Tensor, folder: str | Path) -> None:
     if any(folder.iterdir()):
         raise ValueError(f"{folder}: got a folder that isn't empty, expected an empty or new one")
     for index, image in enumerate(pixels):
-        Image.fromarray(image.numpy()).save(folder / f"{index:05d}.png", format="PNG")
+        _picture(image).save(folder / f"{index:05d}.png", format="PNG")
 
 
 def _to_bytes(images: Tensor) -> Tensor:
-    if images.dim() != 3 or images.numel() == 0:
-        raise ValueError(f"images: got shape {list(images.shape)}, expected [n, H, W] with n at least 1")
-    return ((images.detach().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """[n, H, W, C]."""
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
+        raise ValueError(
+            f"images: got shape {list(images.shape)}, expected [n, C, H, W] with n at least 1 and C of 1 or 3"
+        )
+    return to_pixels(images.detach().cpu()).permute(0, 2, 3, 1)
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """Of uint8 [H, W, C]."""
+    return Image.fromarray((pixels[..., 0] if pixels.shape[-1] == 1 else pixels).numpy())

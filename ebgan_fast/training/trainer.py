@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import get_total_norm
 
 from .. import functional
-from ..data.batches import ShuffledBatches
-from ..models.mlp import AutoEncoder, Generator
+from ..data.image_set import ImageSet
+from ..data.stream import ImageStream
+from ..models.conv import ConvAutoEncoder, ConvGenerator
+from ..models.families import AnyGenerator
 from .average import WeightAverage, for_sampling
 from .config import TrainConfig
+from .precision import MixedPrecision
 from .schedule import learning_rate_factor, margin_at
+from .world import World, own_device
 
 # Columns of the statistics, one row a step.
 STATISTICS = ("loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", "pulling_away")
+
+_Net = TypeVar("_Net", bound=nn.Module)
 
 
 class NonFiniteError(RuntimeError):
@@ -26,42 +37,66 @@ class NonFiniteError(RuntimeError):
 class Trainer:
     """Both networks, their optimisers and everything else that a resumed run must continue with.
 
+    A run is the same on any number of processes, up to rounding and to batch norm, whose statistics are those of a
+    process's own part of the batch: every process draws the whole batch's order and noise, and uses its share.
+
     Args:
-        config: a valid config.
-        images: uint8 [M, 28, 28] on any device.
+        config: a valid config; `batch_size` is that of all processes together.
+        images: what to learn, on any device.
+        world: the processes of the run.
 
     Attributes:
         step_count: steps done.
         config: the config.
+        start_margin: the margin of the first step; a config's "auto" must be replaced before the first step.
         generator, discriminator: the networks, in train mode.
 
     Raises:
-        ValueError: fewer images than a batch holds.
+        ValueError: fewer images than a batch holds, or networks that don't fit the images or can't be built.
     """
 
-    def __init__(self, config: TrainConfig, images: Tensor) -> None:
+    def __init__(self, config: TrainConfig, images: ImageSet, world: World | None = None) -> None:
         self.config = config
-        self.device = torch.device(config.device)
+        self.world = world or World()
+        self.device = own_device(config.device)
         self.step_count = 0
-        torch.manual_seed(config.seed)  # the initial weights, later dropout
-        self.generator = make_generator(config).to(self.device)
-        shape = (config.image_size, config.image_size)
-        self.discriminator = AutoEncoder(config.n_layer_d, config.size_d, config.dropout_d, shape).to(self.device)
+        self.start_margin = float("nan") if config.margin == "auto" else config.margin
+        torch.manual_seed(config.seed)  # the initial weights
+        self.generator = _placed(config.networks.generator(images.shape), self.device)
+        self.discriminator = _placed(config.networks.discriminator(images.shape), self.device)
+        if self.world.rank:
+            torch.manual_seed(_seed_of(config.seed, self.world.rank))  # dropout
         self.optimizer_g = _adam(self.generator, config.lr_g, config.beta1)
         self.optimizer_d = _adam(self.discriminator, config.lr_d, config.beta1)
         self.average = WeightAverage(list(self.generator.parameters()), config.ema) if config.ema > 0 else None
-        self.batches = ShuffledBatches(images.to(self.device), config.batch_size, config.seed, config.image_size)
+        self.precision = MixedPrecision(config.precision, self.device)
+        self.batches = ImageStream(
+            images,
+            config.batch_size,
+            config.seed,
+            device=self.device,
+            dtype=self.precision.dtype,
+            flip=config.flip,
+            rank=self.world.rank,
+            ranks=self.world.size,
+        )
         self.noise_rng = torch.Generator(self.device).manual_seed(config.seed)
+        if config.compile:
+            self.generator.compile()
+            self.discriminator.compile()
+        self._run_g = self.world.data_parallel(self.generator)
+        self._run_d = self.world.data_parallel(self.discriminator)
         # One row per step of the open log interval. They stay on the device until a line is due: no step
         # waits for it.
         self._rows = torch.zeros(config.log_every, len(STATISTICS), device=self.device)
+        self._gradient_norms = torch.zeros(2, device=self.device)
 
     @property
     def margin(self) -> float:
         """The margin of the next step, in units of the energy."""
         config = self.config
-        end = config.margin if config.margin_end is None else config.margin_end
-        return margin_at(self.step_count, config.margin, end, config.margin_span, config.margin_schedule)
+        end = self.start_margin if config.margin_end is None else config.margin_end
+        return margin_at(self.step_count, self.start_margin, end, config.margin_span, config.margin_schedule)
 
     @property
     def learning_rates(self) -> tuple[float, float]:
@@ -71,80 +106,137 @@ class Trainer:
         return config.lr_g * factor, config.lr_d * factor
 
     def step(self) -> None:
-        """Update the generator, then the discriminator, over one forward pass of each on the generated batch.
+        """Update both networks over one forward pass of each on the generated batch.
 
-        The generator's update leaves the discriminator's weights alone, so the discriminator's graph on the
-        generated batch still holds for its own update. Of the generator's loss only the gradient with respect
-        to the images is taken: no weight gradient of the discriminator is computed for it.
+        Neither update depends on the other: the generator's loss takes the discriminator's weights from before the
+        step, and the discriminator's the images from before it. So the discriminator's graph on the generated batch
+        serves both. Of the generator's loss only the gradient with respect to the images is taken: no weight gradient
+        of the discriminator is computed for it.
         """
-        config = self.config
-        for optimizer, rate in zip((self.optimizer_g, self.optimizer_d), self.learning_rates, strict=True):
+        config, world = self.config, self.world
+        optimizers = self.optimizer_g, self.optimizer_d
+        for optimizer, rate in zip(optimizers, self.learning_rates, strict=True):
             _set_learning_rate(optimizer, rate)
+            optimizer.zero_grad()
         margin = torch.full((), self.margin, device=self.device)
+        parts = config.accumulate
         real = self.batches.next()
-        noise = torch.randn(config.batch_size, config.z_dim, generator=self.noise_rng, device=self.device)
+        # Drawn for all processes by each, so that the noise doesn't depend on how many they are.
+        noise = torch.randn(
+            config.batch_size, self.generator.noise_size, generator=self.noise_rng, device=self.device
+        ).chunk(world.size)[world.rank]
+        row = torch.zeros(len(STATISTICS), device=self.device)
+        for part, (images, draws) in enumerate(zip(real.chunk(parts), noise.chunk(parts), strict=True)):
+            with self._gradients_exchanged(part == parts - 1):
+                row += self._backward(images, draws, margin) / parts
+        if (self.step_count + 1) % config.log_every == 0 or self.step_count + 1 == config.steps:
+            self._measure_gradients()
+        self.precision.step(*optimizers)
+        if self.average is not None:
+            self.average.update(self.step_count)
+        self._rows[self.step_count % config.log_every] = row
+        self.step_count += 1
 
-        generated = self.generator(noise)
-        fakes = generated.detach().requires_grad_()
-        recon_fake, code = self.discriminator(fakes)
+    def autoencoder_step(self) -> Tensor:
+        """Update the discriminator on the next real images alone, as an auto-encoder; returns their mean energy."""
+        self.optimizer_d.zero_grad()
+        parts = self.config.accumulate
+        energy = torch.zeros((), device=self.device)
+        for part, images in enumerate(self.batches.next().chunk(parts)):
+            with self._gradients_exchanged(part == parts - 1):
+                with self.precision.autocast():
+                    recon, _ = self._run_d(images)
+                mean = functional.reconstruction_energy(recon, images, norm=self.config.norm).mean()
+                self._scaled(mean).backward()
+            energy += mean.detach() / parts
+        self.precision.step(self.optimizer_d)
+        return energy
+
+    def _backward(self, real: Tensor, noise: Tensor, margin: Tensor) -> Tensor:
+        """Add one part's gradients to both networks'; returns its row of statistics."""
+        config, scaled = self.config, self._scaled
+        with self.precision.autocast():
+            generated = self._run_g(noise)
+            fakes = generated.detach().requires_grad_()
+            recon_fake, code = self._run_d(fakes)
         loss_g, _, pulling_away = functional.generator_loss(
             recon_fake,
             fakes,
             code if config.pt_weight > 0 else None,
             pt_weight=config.pt_weight,
             norm=config.norm,
+            process_group=self.world.group,
         )
-        if config.pt_weight == 0:
-            pulling_away = functional.pulling_away_term(code.detach())  # for the log
-        (gradient,) = torch.autograd.grad(loss_g, fakes, retain_graph=True)
-        self.optimizer_g.zero_grad()
+        if config.pt_weight == 0:  # for the log
+            pulling_away = functional.pulling_away_term(code.detach(), process_group=self.world.group)
+        (gradient,) = torch.autograd.grad(scaled(loss_g), fakes, retain_graph=True)
         generated.backward(gradient)
-        self.optimizer_g.step()
 
-        recon_real, _ = self.discriminator(real)
+        with self.precision.autocast():
+            recon_real, _ = self._run_d(real)
         loss_d, energy_real, energy_fake = functional.discriminator_loss(
             recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm
         )
-        self.optimizer_d.zero_grad()
         # Naming the weights spares the gradient to the fakes, which the graph would give too.
-        loss_d.backward(inputs=list(self.discriminator.parameters()))
-        self.optimizer_d.step()
-
-        if self.average is not None:
-            self.average.update(self.step_count)
+        scaled(loss_d).backward(inputs=list(self.discriminator.parameters()))
         hinge_active = (energy_fake < margin).to(energy_fake.dtype).mean()
-        self._rows[self.step_count % config.log_every] = torch.stack(
-            [
-                loss_d.detach(),
-                loss_g.detach(),
-                energy_real.mean(),
-                energy_fake.mean(),
-                hinge_active,
-                pulling_away,
-            ]
+        return torch.stack(
+            [loss_d.detach(), loss_g.detach(), energy_real.mean(), energy_fake.mean(), hinge_active, pulling_away]
         )
-        self.step_count += 1
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        parts = self.config.accumulate
+        return self.precision.scaled(loss if parts == 1 else loss / parts)
+
+    @contextlib.contextmanager
+    def _gradients_exchanged(self, wanted: bool) -> Iterator[None]:
+        """Average gradients over the processes in the last part's backward only."""
+        with contextlib.ExitStack() as stack:
+            for net in (self._run_g, self._run_d):
+                if not wanted and isinstance(net, DistributedDataParallel):
+                    stack.enter_context(net.no_sync())
+            yield
+
+    def _measure_gradients(self) -> None:
+        """Note the length of each network's gradient, once a log interval: each step would read it once more."""
+        for index, (net, optimizer) in enumerate(
+            ((self.generator, self.optimizer_g), (self.discriminator, self.optimizer_d))
+        ):
+            self.precision.unscale(optimizer)
+            gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+            self._gradient_norms[index] = get_total_norm(gradients)
 
     def statistics(self) -> dict[str, float]:
-        """Means over the steps of the log interval that the last step belongs to. Waits for the device.
+        """Means over processes and over the steps of the log interval that the last step belongs to, and the lengths
+        of the gradients in its last step. Waits for the device.
 
         Raises:
             NonFiniteError: a loss in the interval was infinite or NaN.
         """
         filled = (self.step_count - 1) % self.config.log_every + 1
-        rows = self._rows[:filled].to("cpu", torch.float64)
+        rows = self.world.mean(self._rows[:filled].to("cpu", torch.float64))
         for row, values in enumerate(rows.isfinite().tolist()):
             bad = [name for name, finite in zip(STATISTICS, values, strict=True) if not finite]
             if bad:
                 step = self.step_count - filled + row + 1
                 value = float(rows[row, STATISTICS.index(bad[0])])
                 raise NonFiniteError(f"step {step}: got {bad[0]} {value}, expected a finite number")
-        return dict(zip(STATISTICS, rows.mean(0).tolist(), strict=True))
+        means = dict(zip(STATISTICS, rows.mean(0).tolist(), strict=True))
+        norms = dict(zip(("grad_norm_g", "grad_norm_d"), self._gradient_norms.tolist(), strict=True))
+        # float16 gradients may overflow: that step is left out and the scale halved.
+        return means | {name: norm for name, norm in norms.items() if math.isfinite(norm)}
 
     def check_finite(self) -> None:
         """Raise a NonFiniteError if the open log interval, a weight or an optimiser's state isn't finite."""
         if self.step_count > 0:
             self.statistics()
+        broken = self._broken_part()
+        if self.world.any(broken is not None):
+            where = broken or "networks of another process"
+            raise NonFiniteError(f"step {self.step_count}: got an infinite or NaN value in the {where}, expected none")
+
+    def _broken_part(self) -> str | None:
+        """Which of the networks' and optimisers' tensors isn't finite, if any."""
         for name, tensors in (
             ("generator", self.generator.state_dict().values()),
             ("discriminator", self.discriminator.state_dict().values()),
@@ -154,11 +246,10 @@ class Trainer:
         ):
             largest = [tensor.abs().amax().float() for tensor in tensors]
             if largest and not bool(torch.stack(largest).isfinite().all()):
-                raise NonFiniteError(
-                    f"step {self.step_count}: got an infinite or NaN value in the {name}, expected none"
-                )
+                return name
+        return None
 
-    def sampler(self) -> Generator:
+    def sampler(self) -> AnyGenerator:
         """The generator that draws samples now, apart from the one in training (`average.for_sampling`)."""
         return for_sampling(self.generator, self.average.values if self.average else None)
 
@@ -171,15 +262,21 @@ class Trainer:
             "optimizer_g": self.optimizer_g.state_dict(),
             "optimizer_d": self.optimizer_d.state_dict(),
             "average": self.average.values if self.average else None,
+            "precision": self.precision.state_dict(),
+            "margin": self.start_margin,
             "batches": self.batches.state_dict(),
             "noise_rng": self.noise_rng.get_state(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "statistics": self._rows,
+            "gradient_norms": self._gradient_norms,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken, under a config that `check_resumable` lets pass."""
+        """Go on from where `state` was taken, under a config that `check_resumable` lets pass.
+
+        The state is the first process's. The others' dropout goes on from (seed, rank, step).
+        """
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer_g.load_state_dict(state["optimizer_g"])
@@ -188,17 +285,35 @@ class Trainer:
             for mine, saved in zip(self.average.values, state["average"], strict=True):
                 mine.copy_(saved)
         self.batches.load_state_dict(state["batches"])
+        self.precision.load_state_dict(state["precision"])
+        self.start_margin = state["margin"]
         self.noise_rng.set_state(state["noise_rng"])
+        self._rows.copy_(state["statistics"])
+        self._gradient_norms.copy_(state["gradient_norms"])
+        self.step_count = state["step"]
+        if self.world.rank:
+            torch.manual_seed(_seed_of(self.config.seed, self.world.rank, self.step_count))
+            return
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-        self._rows.copy_(state["statistics"])
-        self.step_count = state["step"]
+
+    def close(self) -> None:
+        """Stop reading images ahead."""
+        self.batches.close()
 
 
-def make_generator(config: TrainConfig) -> Generator:
-    """A new generator of the config's sizes."""
-    return Generator(config.z_dim, config.n_layer_g, config.size_g, (config.image_size, config.image_size))
+def _placed(net: _Net, device: torch.device) -> _Net:
+    """On the device; convolutions in the layout that they are fastest in, images' own in memory."""
+    if isinstance(net, (ConvGenerator, ConvAutoEncoder)):
+        return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.to(device)
+
+
+def _seed_of(*numbers: int) -> int:
+    """63 bits that differ between tuples of numbers."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def _adam(net: nn.Module, learning_rate: float, beta1: float) -> torch.optim.Adam:

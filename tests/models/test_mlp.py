@@ -17,12 +17,11 @@ def count(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("image_shape", [(32, 32), (5, 3)])
-def test_shapes(image_shape: tuple[int, int]) -> None:
-    pixels = math.prod(image_shape)
+@pytest.mark.parametrize("image_shape", [(1, 32, 32), (3, 5, 7)])
+def test_shapes(image_shape: tuple[int, int, int]) -> None:
     images = Generator(7, 3, 11, image_shape)(torch.randn(4, 7))
     recon, code = AutoEncoder(3, 13, image_shape=image_shape)(images)
-    assert images.shape == recon.shape == (4, pixels)
+    assert images.shape == recon.shape == (4, *image_shape)
     assert code.shape == (4, 13)
 
 
@@ -73,9 +72,9 @@ def test_initial_weights(net: nn.Module, std: float) -> None:
 
 def test_the_code_is_what_the_decoder_reads() -> None:
     net = AutoEncoder(3, 11)
-    recon, code = net(torch.randn(6, 1024))
+    recon, code = net(torch.randn(6, 1, 32, 32))
     assert bool((code >= 0).all())
-    assert torch.equal(recon, net.decoder(code))
+    assert torch.equal(recon.flatten(1), net.decoder(code))
 
 
 def test_generated_pixels_are_in_range() -> None:
@@ -90,10 +89,10 @@ def test_generated_pixels_are_in_range() -> None:
         (lambda: Generator(0, 3, 8), "z_dim: got 0"),
         (lambda: Generator(4, 0, 8), "n_layer: got 0"),
         (lambda: Generator(4, 3, 0), "size: got 0"),
-        (lambda: Generator(4, 3, 8, (0, 32)), r"image_shape: got \(0, 32\)"),
+        (lambda: Generator(4, 3, 8, (1, 0, 32)), r"image_shape: got \(1, 0, 32\)"),
         (lambda: AutoEncoder(1, 8), "n_layer: got 1, expected at least 2"),
         (lambda: AutoEncoder(2, -1), "size: got -1"),
-        (lambda: AutoEncoder(2, 8, image_shape=(32, 0)), r"image_shape: got \(32, 0\)"),
+        (lambda: AutoEncoder(2, 8, image_shape=(32, 32)), r"image_shape: got \(32, 32\)"),
     ],
 )
 def test_impossible_sizes(make: object, message: str) -> None:

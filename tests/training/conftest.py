@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ebgan_fast.models import Mlp
 from ebgan_fast.training import loop, train
 from ebgan_fast.training.config import TrainConfig
 
@@ -34,12 +35,6 @@ def configure(tmp_path: Path, digits_folder: Path) -> Configure:
             "data": digits_folder,
             "steps": 20,
             "batch_size": 8,
-            "z_dim": 4,
-            "n_layer_g": 3,
-            "size_g": 16,
-            "n_layer_d": 3,
-            "size_d": 12,
-            "dropout_d": True,
             "margin_schedule": "cosine",
             "margin_end": 2.0,
             "lr_decay": "linear",
@@ -48,8 +43,18 @@ def configure(tmp_path: Path, digits_folder: Path) -> Configure:
             "sample_every": 1000,
             "checkpoint_every": 6,
             "threads": 1,
+            "device": "cpu",
         }
-        return TrainConfig(**{**small, **fields})
+        sizes: dict[str, Any] = {
+            "z_dim": 4,
+            "n_layer_g": 3,
+            "size_g": 16,
+            "n_layer_d": 3,
+            "size_d": 12,
+            "dropout_d": True,
+        }
+        sizes |= {name: fields.pop(name) for name in sizes if name in fields}
+        return TrainConfig(**{"networks": Mlp(**sizes), **small, **fields})
 
     return make
 

@@ -39,7 +39,7 @@ def write_idx(folder: Path, train_images: Tensor) -> None:
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + bytes(len(images)))
 
 
-TIMING = {"steps_per_s", "elapsed_s"}
+TIMING = {"steps_per_s", "images_per_s", "elapsed_s", "memory_gb"}
 
 
 class CutOff(BaseException):

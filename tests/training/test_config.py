@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ebgan_fast.training import config
+from ebgan_fast.models import Conv, Mlp
+from ebgan_fast.training import config_file, validation
 from ebgan_fast.training.config import TrainConfig
+from ebgan_fast.training.validation import validate
 
 DEFAULT = TrainConfig(out=Path("run"))
 
 
 def test_the_defaults_are_the_papers_best() -> None:
     """Figure 4, configuration c; appendix C."""
-    config.validate(DEFAULT)
-    assert (DEFAULT.n_layer_g, DEFAULT.n_layer_d, DEFAULT.size_g, DEFAULT.size_d) == (5, 2, 800, 1024)
-    assert (DEFAULT.dropout_d, DEFAULT.lr_g, DEFAULT.lr_d) == (False, 0.001, 0.001)
+    validate(DEFAULT)
+    assert DEFAULT.networks == Mlp(n_layer_g=5, n_layer_d=2, size_g=800, size_d=1024, dropout_d=False)
+    assert (DEFAULT.lr_g, DEFAULT.lr_d) == (0.001, 0.001)
     assert (DEFAULT.norm, DEFAULT.margin, DEFAULT.pt_weight) == ("l2", 10.0, 0.1)
 
 
@@ -30,13 +33,16 @@ NAN, INF = float("nan"), float("inf")
         ("out", ["run", None]),
         ("data", ["mnist", 3]),
         ("seed", [0.5, 2**63, -(2**63) - 1, None, True]),
-        *((name, [0, -1, 1.5, "3", True, None]) for name in config._COUNTS),
+        *((name, [0, -1, 1.5, "3", True, None]) for name in validation._COUNTS),
         ("batch_size", [1, 0, 2.0]),
-        ("n_layer_d", [1, 0]),
+        ("evaluate_every", [-1, 0.5]),
+        ("preset", ["celeba", None]),
+        ("precision", ["fp16", None]),
+        ("features", ["", None]),
+        *((name, [1, None, "no"]) for name in ("flip", "compile", "tensorboard")),
         ("margin_steps", [0, 1.5]),
         ("threads", [0, -2, "all"]),
-        ("dropout_d", [1, None, "no"]),
-        ("margin", [-1, NAN, INF, None, "10"]),
+        ("margin", [-1, NAN, INF, None, "10", "Auto"]),
         ("pt_weight", [-0.1, NAN, INF]),
         ("margin_end", [-1.0, NAN]),
         ("lr_g", [0, -1e-3, NAN, INF]),
@@ -54,17 +60,47 @@ NAN, INF = float("nan"), float("inf")
 def test_a_value_that_cannot_be_used(name: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(ValueError, match=f"{name}: got .*, expected "):
-            config.validate(dataclasses.replace(DEFAULT, **{name: value}))
+            validate(dataclasses.replace(DEFAULT, **{name: value}))
 
 
-def test_every_field_has_a_rule() -> None:
-    ruled = {name for names, _, _ in config._RULES for name in names}
-    assert ruled == {field.name for field in dataclasses.fields(TrainConfig)}
+CONV = Conv("(8)4c-(3)4c2s", "10", "(4)4c2s", "(3)4c2s")
+
+
+@pytest.mark.parametrize(
+    ("networks", "name", "values"),
+    [
+        *((Mlp(), name, [0, -1, 1.5, "3", True, None]) for name in ("z_dim", "n_layer_g", "size_g", "size_d")),
+        (Mlp(), "n_layer_d", [1, 0]),
+        (Mlp(), "dropout_d", [1, None, "no"]),
+        *((CONV, name, ["", None, 3]) for name in ("generator_layers", "noise_planes", "encoder_layers")),
+        (CONV, "decoder_layers", ["", None, 3]),
+        (CONV, "width", [0, -1.0, NAN, INF, "half"]),
+    ],
+)
+def test_a_size_of_a_network_that_cannot_be_used(networks: Mlp | Conv, name: str, values: list[Any]) -> None:
+    validate(dataclasses.replace(DEFAULT, networks=networks))
+    for value in values:
+        wrong = dataclasses.replace(networks, **{name: value})
+        with pytest.raises(ValueError, match=f"{name}: got .*, expected "):
+            validate(dataclasses.replace(DEFAULT, networks=wrong))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rules"),
+    [
+        (TrainConfig, validation._RULES),
+        (Mlp, validation._MLP_RULES),
+        (Conv, validation._CONV_RULES),
+    ],
+)
+def test_every_field_has_a_rule(kind: type[Any], rules: list[Any]) -> None:
+    ruled = {name for names, _, _ in rules for name in names} | ({"networks"} if kind is TrainConfig else set())
+    assert ruled == {field.name for field in dataclasses.fields(kind)}
 
 
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"steps: got 0.*lr_g: got -1") as error:
-        config.validate(dataclasses.replace(DEFAULT, steps=0, lr_g=-1))
+        validate(dataclasses.replace(DEFAULT, steps=0, lr_g=-1))
     assert "margin" not in str(error.value)
 
 
@@ -74,12 +110,14 @@ def test_all_problems_are_named_at_once() -> None:
         ({"margin_schedule": "linear"}, "margin_end: got None, expected a number"),
         ({"margin_end": 1.0}, "margin_end: got 1.0, expected None with margin_schedule 'constant'"),
         ({"margin_steps": 5}, "margin_steps: got 5, expected None"),
+        ({"accumulate": 3}, "accumulate: got 3, expected a divisor of batch_size 64"),
+        ({"accumulate": 64}, "accumulate: got 64, expected .* at least 2 images a part"),
         ({"lr_decay_start": 0.5}, "lr_decay_start: got 0.5, expected 0"),
     ],
 )
 def test_fields_that_contradict_each_other(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        config.validate(dataclasses.replace(DEFAULT, **fields))
+        validate(dataclasses.replace(DEFAULT, **fields))
 
 
 def test_json_and_back(tmp_path: Path) -> None:
@@ -92,14 +130,15 @@ def test_json_and_back(tmp_path: Path) -> None:
         threads=2,
         ema=0.0,
     )
-    for one in (DEFAULT, full):
-        config.write_json(one, tmp_path / "config.json")
-        assert config.read_json(tmp_path / "config.json") == one
+    other = dataclasses.replace(full, networks=CONV, margin="auto")
+    for one in (DEFAULT, full, other):
+        config_file.write_json(one, tmp_path / "config.json")
+        assert config_file.read_json(tmp_path / "config.json") == one
 
 
 def test_json_that_is_no_config(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    good = config.to_dict(DEFAULT)
+    good = config_file.to_dict(DEFAULT)
     missing = {name: value for name, value in good.items() if name != "beta1"}
     for text, message in [
         ("{", "Expecting"),
@@ -108,16 +147,19 @@ def test_json_that_is_no_config(tmp_path: Path) -> None:
         (json.dumps(missing), "differ from this version's in: beta1"),
         (json.dumps({**good, "steps": "many"}), "steps: got 'many'"),
         (json.dumps({**good, "out": None}), "out: got None"),
+        (json.dumps({**good, "networks": {"family": "vit"}}), "networks: got {'family': 'vit'}, expected"),
+        (json.dumps({**good, "networks": {**good["networks"], "z": 1}}), "got networks whose fields differ .*: z"),
+        (json.dumps({**good, "networks": {**good["networks"], "z_dim": 0}}), "z_dim: got 0"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"config\.json: ") as error:
-            config.read_json(path)
-        assert message in str(error.value)
+            config_file.read_json(path)
+        assert re.search(message.replace("[", r"\["), str(error.value))
 
 
 def test_a_config_of_a_device_that_is_not_here_can_be_read() -> None:
     there = dataclasses.replace(DEFAULT, device="cuda:99")
-    assert config.from_dict(config.to_dict(there)) == there
+    assert config_file.from_dict(config_file.to_dict(there)) == there
 
 
 def _other(value: Any) -> Any:
@@ -128,12 +170,16 @@ def _other(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
 def test_which_fields_a_resumed_run_may_change(name: str) -> None:
-    changed = dataclasses.replace(DEFAULT, **{name: _other(getattr(DEFAULT, name))})
-    if name in {"out", "data", "steps", "sample_every", "checkpoint_every", "backend", "threads"}:
-        config.check_resumable(changed, DEFAULT)
+    if name == "networks":
+        changed, name = dataclasses.replace(DEFAULT, networks=Mlp(size_d=3)), "size_d"
+    else:
+        changed = dataclasses.replace(DEFAULT, **{name: _other(getattr(DEFAULT, name))})
+    free = {"out", "data", "steps", "sample_every", "checkpoint_every", "backend", "threads", "compile", "tensorboard"}
+    if name in free | {"evaluate_every", "evaluate_samples", "features"}:
+        config_file.check_resumable(changed, DEFAULT)
     else:
         with pytest.raises(ValueError, match=rf"another config: {name} \(got .*, expected .*\)$"):
-            config.check_resumable(changed, DEFAULT)
+            config_file.check_resumable(changed, DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +195,6 @@ def test_a_schedule_over_the_whole_run_fixes_its_length(fields: dict[str, Any], 
     longer = dataclasses.replace(before, steps=before.steps + 1)
     if stretched:
         with pytest.raises(ValueError, match=r"steps \(got 4001, expected 4000\)"):
-            config.check_resumable(longer, before)
+            config_file.check_resumable(longer, before)
     else:
-        config.check_resumable(longer, before)
+        config_file.check_resumable(longer, before)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ebgan_fast.training import checkpoint, config, train
+from ebgan_fast.training import checkpoint, config_file, train
 
 from .conftest import Configure
 from .helpers import CutOff, assert_same_run, cut_off_after
@@ -41,10 +41,10 @@ def test_resumed_equals_uninterrupted(
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from ebgan_fast.training import checkpoint, config, loop, train
+from ebgan_fast.training import checkpoint, config_file, loop, train
 from ebgan_fast.training.trainer import Trainer
 
-run, where = config.read_json(Path(sys.argv[1])), sys.argv[2]
+run, where = config_file.read_json(Path(sys.argv[1])), sys.argv[2]
 loop.save_curves = lambda lines, path, title: None
 
 def die():
@@ -75,7 +75,7 @@ train(run)
 def test_killed_without_warning(configure: Configure, whole: Path, tmp_path: Path, where: str) -> None:
     """kill -9 in a step, and half-way through writing a checkpoint."""
     run = configure()
-    config.write_json(run, tmp_path / "given.json")
+    config_file.write_json(run, tmp_path / "given.json")
     child = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path / "given.json"), where],
         cwd=Path(__file__).parents[2],
@@ -103,7 +103,7 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter(configure: Configure, tm
     (run.out / "samples" / "step_000010.png").unlink()  # of the last step, which the whole run passes by
     train(dataclasses.replace(run, steps=16), resume=True)
     assert_same_run(run.out, tmp_path / "whole")
-    assert config.read_json(run.out / "config.json").steps == 16
+    assert config_file.read_json(run.out / "config.json").steps == 16
 
 
 def test_resuming_a_finished_run_changes_nothing(configure: Configure, whole: Path) -> None:

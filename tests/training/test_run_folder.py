@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebgan_fast.training import CheckpointError, checkpoint, config, train
+from ebgan_fast.training import CheckpointError, checkpoint, config_file, train
 
 from .conftest import Configure
 from .helpers import TIMING, assert_same_run, bars, files, write_idx
@@ -101,11 +101,12 @@ def test_threads_are_put_back(configure: Configure) -> None:
 def test_the_run_folder(configure: Configure) -> None:
     run = configure(sample_every=8)
     result = train(run)
-    assert config.read_json(run.out / "config.json") == run
+    assert config_file.read_json(run.out / "config.json") == run
     lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
     assert result.stats == lines[-1]
     names = {"step", "loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", "pulling_away"}
+    names |= {"grad_norm_g", "grad_norm_d"}
     assert all(set(line) == names | {"margin", "lr_g", "lr_d"} | TIMING for line in lines)
     for line in lines:
         last = line["step"] - 1

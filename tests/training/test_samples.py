@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from PIL import Image
 
 from ebgan_fast.models import Generator
 from ebgan_fast.training import (
     CheckpointError,
     checkpoint,
-    config,
+    config_file,
     load_generator,
     sample_images,
     save_folder,
@@ -26,11 +27,12 @@ from .helpers import bars
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_loaded_generator_draws_what_the_run_draws(configure: Configure, tmp_path: Path, ema: float) -> None:
     run = configure(ema=ema)
-    trainer = Trainer(run, bars(50, seed=0))
+    trainer = Trainer(run, TensorImages(pad_to_square(bars(50, seed=0), run.image_size)))
     for _ in range(5):
         trainer.step()
     path = tmp_path / "checkpoint.pt"
-    checkpoint.write(path, {"config": config.to_dict(run), "trainer": trainer.state_dict()})
+    state = {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
+    checkpoint.write(path, state)
     generator, loaded, step = load_generator(path)
     assert (loaded, step) == (run, 5)
     assert not generator.training
@@ -49,14 +51,17 @@ def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) 
     path = tmp_path / "checkpoint.pt"
     fitting = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
     other = {"generator": Generator(4, 3, 17).state_dict(), "average": None, "step": 5}
-    fields = config.to_dict(configure())
-    checkpoint.write(path, {"config": fields, "trainer": fitting})
+    fields = config_file.to_dict(configure())
+    whole = {"config": fields, "image_shape": [1, 32, 32], "trainer": fitting}
+    checkpoint.write(path, whole)
     load_generator(path)
     for state in [
-        {"config": fields, "trainer": other},
-        {"config": fields, "trainer": {"generator": fitting["generator"]}},
-        {"config": {**fields, "z_dim": "4"}, "trainer": fitting},
-        {"trainer": fitting},
+        {**whole, "trainer": other},
+        {**whole, "trainer": {"generator": fitting["generator"]}},
+        {**whole, "config": {**fields, "networks": {**fields["networks"], "z_dim": "4"}}},
+        {**whole, "image_shape": [1, 28, 28]},
+        {name: value for name, value in whole.items() if name != "image_shape"},
+        {name: value for name, value in whole.items() if name != "config"},
     ]:
         checkpoint.write(path, state)
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt: got a checkpoint without a fitting generator"):
@@ -64,9 +69,9 @@ def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) 
 
 
 def test_samples_depend_on_the_seed_alone() -> None:
-    generator = Generator(4, 3, 16, (5, 7)).eval()
+    generator = Generator(4, 3, 16, (3, 5, 7)).eval()
     images = sample_images(generator, 23, seed=3)
-    assert images.shape == (23, 5, 7)
+    assert images.shape == (23, 3, 5, 7)
     assert images.dtype == torch.float32
     assert images.abs().max() <= 1
     assert torch.equal(images, sample_images(generator, 23, seed=3))
@@ -86,7 +91,7 @@ def read(path: Path) -> np.ndarray:
 
 def test_a_grid_shows_each_image_in_its_place(tmp_path: Path) -> None:
     levels = [-1.0, -0.5, 0.0, 0.5, 1.0]
-    images = torch.tensor(levels)[:, None, None].expand(5, 4, 6)
+    images = torch.tensor(levels)[:, None, None, None].expand(5, 1, 4, 6)
     save_grid(images, tmp_path / "new" / "grid.png", columns=3)
     pixels = read(tmp_path / "new" / "grid.png")
     assert pixels.shape == (2 * (4 + 2) + 2, 3 * (6 + 2) + 2)
@@ -97,13 +102,25 @@ def test_a_grid_shows_each_image_in_its_place(tmp_path: Path) -> None:
     assert (pixels == expected).all()
 
 
+def test_colours_keep_their_places(tmp_path: Path) -> None:
+    """One red pixel, the rest blue."""
+    image = torch.tensor([-1.0, -1.0, 1.0])[:, None, None].repeat(1, 2, 3)
+    image[:, 1, 2] = torch.tensor([1.0, -1.0, -1.0])
+    save_grid(image[None], tmp_path / "grid.png")
+    save_folder(image[None], tmp_path / "folder")
+    expected = np.tile(np.array([0, 0, 255]), (2, 3, 1))
+    expected[1, 2] = (255, 0, 0)
+    assert (read(tmp_path / "grid.png")[2:4, 2:5] == expected).all()
+    assert (read(tmp_path / "folder" / "00000.png") == expected).all()
+
+
 def test_a_grid_is_no_wider_than_its_images(tmp_path: Path) -> None:
-    save_grid(torch.zeros(2, 3, 3), tmp_path / "grid.png", columns=10)
+    save_grid(torch.zeros(2, 1, 3, 3), tmp_path / "grid.png", columns=10)
     assert read(tmp_path / "grid.png").shape == (7, 12)
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
-    images = torch.stack([torch.full((2, 3), -1.0), torch.full((2, 3), 1.0)])
+    images = torch.stack([torch.full((1, 2, 3), -1.0), torch.full((1, 2, 3), 1.0)])
     save_folder(images, tmp_path / "a" / "b")
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["00000.png", "00001.png"]
     assert (read(tmp_path / "a" / "b" / "00001.png") == np.full((2, 3), 255)).all()
@@ -113,8 +130,8 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 def test_pictures_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="columns: got 0"):
-        save_grid(torch.zeros(2, 3, 3), tmp_path / "grid.png", columns=0)
-    for images in (torch.zeros(0, 3, 3), torch.zeros(3, 3)):
+        save_grid(torch.zeros(2, 1, 3, 3), tmp_path / "grid.png", columns=0)
+    for images in (torch.zeros(0, 1, 3, 3), torch.zeros(2, 2, 3, 3), torch.zeros(3, 3, 3)):
         with pytest.raises(ValueError, match="images: got shape"):
             save_grid(images, tmp_path / "grid.png")
         with pytest.raises(ValueError, match="images: got shape"):

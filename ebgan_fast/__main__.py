@@ -1,0 +1,8 @@
+"""`python -m ebgan_fast`, as torchrun starts the program: torchrun --nproc-per-node 8 -m ebgan_fast train ..."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

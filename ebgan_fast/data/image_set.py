@@ -1,0 +1,91 @@
+"""Sets of images that training draws batches from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class ImageSet(Protocol):
+    """Images of one shape, as bytes, by number."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between sets of different images."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] of int64 indices [B]; may run in another thread."""
+
+
+class TensorImages:
+    """A set that lies in memory.
+
+    Args:
+        images: uint8 [M, C, H, W] on any device.
+
+    Raises:
+        TypeError: `images` isn't a uint8 tensor.
+        ValueError: another number of dimensions.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+            raise TypeError(f"got images of {getattr(images, 'dtype', type(images))}, expected a uint8 tensor")
+        if images.dim() != 4:
+            raise ValueError(f"got images of shape {list(images.shape)}, expected [M, C, H, W]")
+        self._images = images
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self._images.shape[1:]
+        return channels, height, width
+
+    @property
+    def fingerprint(self) -> str:
+        shape = json.dumps(list(self._images.shape)).encode()
+        pixels = self._images.cpu().contiguous().numpy().tobytes()
+        return hashlib.blake2b(shape + pixels, digest_size=16).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def gather(self, indices: Tensor) -> Tensor:
+        return self._images.index_select(0, indices.to(self._images.device))
+
+    def to(self, device: torch.device) -> TensorImages:
+        """The set in a device's memory."""
+        return TensorImages(self._images.to(device))
+
+
+def pad_to_square(images: Tensor, size: int) -> Tensor:
+    """Grey images centred in black squares, as the paper's grid search pads MNIST to 32x32 (appendix C).
+
+    Args:
+        images: [M, H, W].
+        size: side of the squares, at least H and W. An odd margin is wider below and right.
+
+    Returns:
+        [M, 1, size, size].
+
+    Raises:
+        ValueError: another number of dimensions, or images larger than the squares.
+    """
+    if images.dim() != 3:
+        raise ValueError(f"got images of shape {list(images.shape)}, expected [M, H, W]")
+    height, width = images.shape[1:]
+    if size < max(height, width):
+        raise ValueError(f"got image_size {size}, expected at least {max(height, width)}")
+    top, left = (size - height) // 2, (size - width) // 2
+    margins = (left, size - width - left, top, size - height - top)
+    return functional.pad(images, margins).unsqueeze(1)

@@ -1,0 +1,174 @@
+"""Images of one size as bytes in a few large files, which training reads by memory map.
+
+A folder holds shard_00000.bin and so on, each images of H x W x C bytes one after the other (so that a batch lies
+channels_last in memory), and index.json, which is written last: what the images are, and each shard's name, count and
+BLAKE2b digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import DataError
+
+INDEX = "index.json"
+_FORMAT, _VERSION = "ebgan_fast packed images", 1
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a packed set."""
+
+    file: str
+    images: int
+    digest: str
+
+
+def digest_of(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
+    """BLAKE2b of a file's bytes, 16 bytes in hex; `on_bytes` is told how many were read since it last was."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            on_bytes(len(chunk))
+    return digest.hexdigest()
+
+
+def index_text(shape: tuple[int, int, int], shards: list[Shard], skipped: list[str]) -> str:
+    """What index.json says of images of shape (C, H, W); `skipped` names the sources that couldn't be read."""
+    channels, height, width = shape
+    fields = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "images": sum(shard.images for shard in shards),
+        "shards": [asdict(shard) for shard in shards],
+        "skipped": skipped,
+    }
+    return json.dumps(fields, indent=1) + "\n"
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether a folder holds a finished set."""
+    return (folder / INDEX).is_file()
+
+
+class PackedImages:
+    """A packed set, read by memory map: an `ImageSet` as large as the disk.
+
+    Opening checks the index and the length of each shard, in no time; `verify` reads every byte.
+
+    Args:
+        folder: what `ebgan-fast prepare` wrote.
+
+    Raises:
+        DataError: no index, one of something else or another version, no images, or a shard that is missing or of
+            another length; the message names the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        fields = _read_index(folder / INDEX)
+        try:
+            self._shape = (int(fields["channels"]), int(fields["height"]), int(fields["width"]))
+            self.shards = [Shard(**shard) for shard in fields["shards"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{folder / INDEX}: got a damaged index ({error!r}), expected that of packed images"
+            ) from error
+        self._count = sum(shard.images for shard in self.shards)
+        if self._count == 0:
+            raise DataError(f"{folder}: got a set of no images, expected at least one")
+        self._rows = [self._map(shard) for shard in self.shards]
+        self._ends = torch.tensor([shard.images for shard in self.shards]).cumsum(0)
+
+    def _map(self, shard: Shard) -> Tensor:
+        path = self.folder / shard.file
+        channels, height, width = self._shape
+        expected = shard.images * channels * height * width
+        if not path.is_file():
+            raise DataError(f"{path}: a shard is missing; prepare the images again, or copy the whole folder")
+        if path.stat().st_size != expected:
+            raise DataError(
+                f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; prepare the images again, "
+                "or copy the whole folder"
+            )
+        return torch.from_file(str(path), size=expected, dtype=torch.uint8).view(shard.images, -1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self._shape
+
+    @property
+    def fingerprint(self) -> str:
+        parts = json.dumps([self._shape, [[shard.images, shard.digest] for shard in self.shards]])
+        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """uint8 [B, C, H, W], channels_last in memory, of int64 indices [B]. Other threads run while it reads."""
+        channels, height, width = self._shape
+        if len(self._rows) == 1:
+            rows = self._rows[0].index_select(0, indices)
+        else:
+            rows = torch.empty(len(indices), channels * height * width, dtype=torch.uint8)
+            place = torch.bucketize(indices, self._ends, right=True)
+            for number in place.unique().tolist():
+                mine = (place == number).nonzero().squeeze(1)
+                first = int(self._ends[number]) - self.shards[number].images
+                rows.index_copy_(0, mine, self._rows[number].index_select(0, indices[mine] - first))
+        return rows.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
+
+    def verify(self, progress: Callable[[float, str], None] = lambda share, text: None) -> None:
+        """Read every byte and compare each shard with its digest.
+
+        Args:
+            progress: told the share done and what is being read.
+
+        Raises:
+            DataError: a shard whose bytes have changed; the message names it.
+        """
+        channels, height, width = self._shape
+        total, read = self._count * channels * height * width, 0
+        for shard in self.shards:
+            path = self.folder / shard.file
+
+            def report(count: int, name: str = shard.file) -> None:
+                nonlocal read
+                read += count
+                progress(read / total, name)
+
+            if digest_of(path, report) != shard.digest:
+                raise DataError(
+                    f"{path}: got bytes that have changed since they were written (another digest than the index's); "
+                    "prepare the images again, or copy the file anew"
+                )
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; expected a folder that ebgan-fast prepare has finished") from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: got a file that can't be read ({error}), expected an index of packed images"
+        ) from error
+    if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
+        raise DataError(f"{path}: got a file of another program, expected an index of packed images")
+    if fields.get("version") != _VERSION:
+        raise DataError(f"{path}: got version {fields.get('version')}, expected {_VERSION}; prepare the images again")
+    return fields

@@ -1,0 +1,117 @@
+"""EfficientNet-Lite0, the feature net that installs as a package.
+
+Tan and Le's B0 (2019) as its authors made it for phones: without squeeze-excitation, ReLU6 for swish, stem and head of
+fixed width. Modules are named as in the weights' file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SIDE = 224
+FEATURES = 1280
+_CLASSES = 1000
+_EPSILON = 1e-3  # of batch norm, TensorFlow's
+_STEM = 32
+
+# Repeats, kernel, stride of the first, expansion, maps.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+class _SamePad(nn.Conv2d):
+    """A convolution padded as TensorFlow's "SAME", by which the weights were trained: an odd pixel lies at the end."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        missing = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in maps.shape[2:]]
+        top, left = missing[0] // 2, missing[1] // 2
+        return super().forward(functional.pad(maps, (left, missing[1] - left, top, missing[0] - top)))
+
+
+def _norm(maps: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(maps, eps=_EPSILON)
+
+
+class _Block(nn.Module):
+    """Widen, convolve each map, narrow; added to the input where the shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expands = expansion > 1
+        if self.expands:
+            self._expand_conv = _SamePad(inputs, wide, 1)
+            self._bn0 = _norm(wide)
+        self._depthwise_conv = _SamePad(wide, wide, kernel, stride, groups=wide)
+        self._bn1 = _norm(wide)
+        self._project_conv = _SamePad(wide, outputs, 1)
+        self._bn2 = _norm(outputs)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = functional.relu6(self._bn0(self._expand_conv(maps))) if self.expands else maps
+        out = functional.relu6(self._bn1(self._depthwise_conv(out)))
+        out = self._bn2(self._project_conv(out))
+        return out + maps if self.adds else out
+
+
+class EfficientNetLite0(nn.Module):
+    """uint8 images [N, 3, H, W] to features [N, 1280], the mean of the last maps.
+
+    Images are scaled to 224 x 224 by an antialiased bicubic filter, then (x - 127) / 128, as the net was trained.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem = _SamePad(3, _STEM, 3, stride=2)
+        self._bn0 = _norm(_STEM)
+        blocks: list[nn.Module] = []
+        inputs = _STEM
+        for repeats, kernel, stride, expansion, outputs in _STAGES:
+            for repeat in range(repeats):
+                blocks.append(_Block(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion))
+                inputs = outputs
+        self._blocks = nn.Sequential(*blocks)
+        self._conv_head = _SamePad(inputs, FEATURES, 1)
+        self._bn1 = _norm(FEATURES)
+        self._fc = nn.Linear(FEATURES, _CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] to features [N, 1280]."""
+        scaled = functional.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True)
+        maps = ((scaled.clamp(0, 255) - 127) / 128).contiguous(memory_format=torch.channels_last)
+        maps = functional.relu6(self._bn0(self._conv_stem(maps)))
+        maps = functional.relu6(self._bn1(self._conv_head(self._blocks(maps))))
+        return maps.mean((2, 3))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] to logits [N, 1000] of ImageNet's classes."""
+        logits: Tensor = self._fc(self(images))
+        return logits
+
+
+def load_efficientnet_lite0(weights: Path) -> EfficientNetLite0:
+    """The net with its weights, in eval mode.
+
+    Raises:
+        RuntimeError: the file holds another net's weights.
+        OSError: it can't be read.
+    """
+    net = EfficientNetLite0()
+    net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

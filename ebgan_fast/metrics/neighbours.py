@@ -1,0 +1,46 @@
+"""Which training images a sample is nearest to: whether a generator invents or repeats."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .frechet import ImageScorer
+
+
+def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest rows, by the Euclidean distance of features.
+
+    Args:
+        features: [n, d].
+        real_features: [m, d].
+        count: how many of the m, 1 to m.
+
+    Returns:
+        (indices, distances), each [n, count], the nearest first.
+
+    Raises:
+        ValueError: `count` outside 1 to m.
+    """
+    if not 1 <= count <= len(real_features):
+        raise ValueError(f"count: got {count}, expected 1 to {len(real_features)}, the number of real images")
+    # Not by the dot product, which loses the digits of a small distance.
+    distances = torch.cdist(features, real_features, compute_mode="donot_use_mm_for_euclid_dist")
+    found = distances.topk(count, dim=1, largest=False, sorted=True)
+    return found.indices, found.values
+
+
+def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int) -> Tensor:
+    """Each sample, then the training images nearest to it.
+
+    Args:
+        scorer: of the training images.
+        samples: uint8 [n, C, H, W].
+        count: training images a sample.
+
+    Returns:
+        uint8 [n * (1 + count), C, H, W], row by row.
+    """
+    places, _ = nearest(scorer.features(samples), scorer.real_features, count)
+    images = scorer.images.gather(scorer.chosen[places.flatten()]).cpu().unflatten(0, (len(samples), count))
+    return torch.cat((samples[:, None], images), dim=1).flatten(0, 1)

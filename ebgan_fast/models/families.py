@@ -1,0 +1,93 @@
+"""What a run's networks are built from: the settings of each family, and the networks that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .conv import ConvAutoEncoder, ConvGenerator
+from .mlp import AutoEncoder, Generator
+from .notation import parse_layers, parse_noise, widened
+
+AnyGenerator = Generator | ConvGenerator
+AnyDiscriminator = AutoEncoder | ConvAutoEncoder
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """The fully connected networks of the paper's grid search. Defaults: its best EBGAN (figure 4)."""
+
+    z_dim: int = 100
+    """Length of the noise vector, drawn from N(0, 1)."""
+    n_layer_g: int = 5
+    """nLayerG, weight layers of the generator."""
+    n_layer_d: int = 2
+    """nLayerD, encoder and decoder layers of the discriminator together; the decoder always is one."""
+    size_g: int = 800
+    """sizeG, features of each hidden layer of the generator."""
+    size_d: int = 1024
+    """sizeD, features of each encoder layer of the discriminator."""
+    dropout_d: bool = False
+    """dropoutD, dropout of rate 0.5 after each encoder layer."""
+
+    def generator(self, image_shape: tuple[int, int, int]) -> Generator:
+        """A new generator of images (C, H, W)."""
+        return Generator(self.z_dim, self.n_layer_g, self.size_g, image_shape)
+
+    def discriminator(self, image_shape: tuple[int, int, int]) -> AutoEncoder:
+        """A new discriminator of images (C, H, W)."""
+        return AutoEncoder(self.n_layer_d, self.size_d, self.dropout_d, image_shape)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolutional networks in the paper's notation (appendix F)."""
+
+    generator_layers: str
+    """Generator in the paper's notation, such as (512)4c-(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s."""
+    noise_planes: str
+    """Length of the noise vector, then the noise planes into each further generator layer that has some: 100-64-32."""
+    encoder_layers: str
+    """Encoder of the discriminator in the paper's notation."""
+    decoder_layers: str
+    """Decoder of the discriminator in the paper's notation."""
+    width: float = 1.0
+    """Factor on the maps of every layer but those that give an image: 0.5 halves the networks' width."""
+
+    def generator(self, image_shape: tuple[int, int, int]) -> ConvGenerator:
+        """A new generator of images (C, H, W).
+
+        Raises:
+            ValueError: layers that can't be read or built, or that give images of another shape.
+        """
+        layers = widened(parse_layers(self.generator_layers), self.width, keep_last=True)
+        built = ConvGenerator(layers, parse_noise(self.noise_planes))
+        if built.image_shape != image_shape:
+            raise ValueError(
+                f"generator_layers: got layers that give images of shape {list(built.image_shape)}, expected "
+                f"{list(image_shape)} as the data's (channels, height, width)"
+            )
+        return built
+
+    def discriminator(self, image_shape: tuple[int, int, int]) -> ConvAutoEncoder:
+        """A new discriminator of images (C, H, W).
+
+        Raises:
+            ValueError: layers that can't be read or built, or that don't fit images of that shape.
+        """
+        encoder = widened(parse_layers(self.encoder_layers), self.width, keep_last=False)
+        built = ConvAutoEncoder(encoder, widened(parse_layers(self.decoder_layers), self.width, keep_last=True))
+        channels, height, width = image_shape
+        if parse_layers(self.decoder_layers)[-1].maps != channels:
+            raise ValueError(
+                f"decoder_layers: got {self.decoder_layers!r}, expected a last layer of {channels} maps, the data's "
+                "channels"
+            )
+        if height % built.shrink or width % built.shrink:
+            raise ValueError(
+                f"encoder_layers: got strides of product {built.shrink}, expected one that divides the image's side, "
+                f"{height}"
+            )
+        return built
+
+
+Networks = Mlp | Conv

@@ -1,0 +1,95 @@
+"""A run's curves as pictures for a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Colours told apart by colour-blind readers (Okabe and Ito).
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+
+Line = dict[str, Any]
+# Name in the lines, label, colour.
+_Curve = tuple[str, str, str]
+
+_PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
+    ("loss", (("loss_d", "discriminator", _BLUE), ("loss_g", "generator", _ORANGE))),
+    (
+        "energy",
+        (("energy_real", "real", _BLUE), ("energy_fake", "generated", _ORANGE), ("margin", "margin", _GREY)),
+    ),
+    ("share of active hinges", (("hinge_active", "", _GREEN),)),
+    ("pulling-away term", (("pulling_away", "", _GREEN),)),
+    ("length of the gradient", (("grad_norm_d", "discriminator", _BLUE), ("grad_norm_g", "generator", _ORANGE))),
+    ("images per second", (("images_per_s", "", _GREEN),)),
+)
+
+
+def training_curves(lines: Sequence[Line]) -> bytes:
+    """PNG of losses, energies with the margin, active hinges, pulling-away term, gradients and speed over the steps.
+
+    Args:
+        lines: of metrics.jsonl, at least one.
+    """
+    figure = Figure(figsize=(10, 8.4), layout="constrained")
+    for axes, (quantity, curves) in zip(figure.subplots(3, 2, sharex=True).flat, _PANELS, strict=True):
+        for name, label, colour in curves:
+            _draw(axes, lines, "step", name, label, colour, "--" if name == "margin" else "-")
+        _finish(axes, quantity, legend=len(curves) > 1)
+    for axes in figure.axes[-2:]:
+        axes.set_xlabel("step")
+    return _png(figure)
+
+
+def score_curves(lines: Sequence[Line]) -> bytes:
+    """PNG of the Frechet distance and KID over steps and over time.
+
+    Args:
+        lines: of scores.jsonl, at least one, all of one feature net.
+    """
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    minutes = [{**line, "minutes": line["elapsed_s"] / 60} for line in lines]
+    names = (("fd", lines[0]["features"], _BLUE), ("kid", "KID", _ORANGE))
+    for row, (name, quantity, colour) in zip(figure.subplots(2, 2), names, strict=True):
+        for axes, over in zip(row, ("step", "minutes"), strict=True):
+            _draw(axes, minutes, over, name, "", colour, "-", marker="o")
+            _finish(axes, quantity, legend=False)
+            axes.set_xlabel(over)
+    return _png(figure)
+
+
+def _draw(
+    axes: Axes,
+    lines: Sequence[Line],
+    over: str,
+    name: str,
+    label: str,
+    colour: str,
+    style: str,
+    marker: str | None = None,
+) -> None:
+    points = [(line[over], line[name]) for line in lines if name in line]
+    if points:
+        alone = "o" if len(points) == 1 else marker
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.5, label=label, marker=alone)
+
+
+def _finish(axes: Axes, quantity: str, *, legend: bool) -> None:
+    axes.set_ylabel(quantity)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend and axes.lines:
+        axes.legend()
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,107 @@
+"""The same images in every layout that users have."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+NAMES = [f"{number:03d}" for number in range(7)]
+
+
+def picture(number: int, width: int = 21, height: int = 17) -> Image.Image:
+    """Noise of its own for each number."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    """Without loss."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+def contents(kind: str = "PNG") -> dict[str, bytes]:
+    return {name: encoded(picture(number), kind) for number, name in enumerate(NAMES)}
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    for name, content in contents().items():
+        (path / f"{name}.png").write_bytes(content)
+    return path
+
+
+def nested(path: Path) -> Path:
+    """As CelebA's aligned folder or ImageNet's, with an attribute file beside and hidden files between."""
+    for number, (name, content) in enumerate(contents().items()):
+        place = path / "img_align_celeba" / f"n{number // 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}.PNG").write_bytes(content)
+        (place / f"._{name}.png").write_bytes(b"a Mac's leftovers")
+    (path / ".thumbnails").mkdir()
+    (path / ".thumbnails" / "a.png").write_bytes(b"hidden")
+    (path / "list_attr_celeba.txt").write_text("7\nSmiling\n")
+    return path
+
+
+def zipped(path: Path) -> Path:
+    """As StyleGAN's and EDM's, in another order than that of the names."""
+    path = path.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("dataset.json", "{}")
+        for name, content in reversed(contents().items()):
+            file.writestr(f"{name[:2]}/img{name}.png", content)
+    return path
+
+
+def parquet(path: Path) -> Path:
+    """As Hugging Face's datasets: two files, row groups of two."""
+    path.mkdir()
+    rows = [{"image": {"bytes": content, "path": name}, "label": 3} for name, content in contents().items()]
+    for number, part in enumerate((rows[:5], rows[5:])):
+        table = pyarrow.Table.from_pylist(part)
+        pyarrow.parquet.write_table(table, path / f"train-{number:05d}-of-00002.parquet", row_group_size=2)
+    return path
+
+
+def tars(path: Path) -> Path:
+    """As webdataset: two tars; a sample has a label and sometimes a second image."""
+    path.mkdir()
+    pairs = list(contents().items())
+    for number, part in enumerate((pairs[:4], pairs[4:])):
+        with tarfile.open(path / f"shard-{number:06d}.tar", "w") as tar:
+            for name, content in part:
+                members = ((f"{name}.cls", b"3"), (f"{name}.png", content), (f"{name}.mask.png", b"not this one"))
+                for member, data in members:
+                    info = tarfile.TarInfo(member)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def lsun(path: Path) -> Path:
+    """As LSUN: webp under hashes."""
+    path.mkdir()
+    with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as writing:
+        for name, content in contents("WEBP").items():
+            writing.put(f"{name}cafe".encode(), content)
+    return path
+
+
+LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    "folder": folder,
+    "nested folders": nested,
+    "zip": zipped,
+    "parquet": parquet,
+    "webdataset": tars,
+    "lsun": lsun,
+}

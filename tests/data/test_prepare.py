@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ebgan_fast.data import DataError, PackedImages
+from ebgan_fast.data.crop import centre_crop
+from ebgan_fast.data.prepare import prepare_images
+
+from . import layouts
+
+SIZE = 8
+TWO_IMAGES = 2 * 3 * SIZE * SIZE
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_every_layout_is_packed_alike(layout: str, tmp_path: Path) -> None:
+    source = layouts.LAYOUTS[layout](tmp_path / "images")
+    told: list[tuple[int, int]] = []
+    prepared = prepare_images(
+        source,
+        tmp_path / "out",
+        SIZE,
+        workers=1,
+        shard_bytes=TWO_IMAGES,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert (prepared.images, prepared.skipped) == (7, [])
+    assert told == [(done, 7) for done in range(1, 8)]
+    packed = PackedImages(tmp_path / "out")
+    packed.verify()
+    assert [shard.images for shard in packed.shards] == [2, 2, 2, 1]
+    found = packed.gather(torch.arange(7)).permute(0, 2, 3, 1).numpy()
+    for number, pixels in enumerate(found):
+        assert (pixels == centre_crop(layouts.picture(number), SIZE)).all()
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_does_not_matter(tmp_path: Path) -> None:
+    source = layouts.folder(tmp_path / "images")
+    (source / "0035.png").write_bytes(b"damaged")
+    for workers in (1, 3):
+        prepare_images(source, tmp_path / str(workers), SIZE, workers=workers, shard_bytes=TWO_IMAGES)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+
+
+def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = layouts.folder(tmp_path / "images")
+    whole = (source / "003.png").read_bytes()
+    (source / "003.png").write_bytes(whole[: len(whole) // 2])
+    (source / "0035.png").write_bytes(b"no image")
+    prepared = prepare_images(source, tmp_path / "out", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert prepared.images == 6
+    assert prepared.skipped == [str(source / "003.png"), str(source / "0035.png")]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in lines] == prepared.skipped
+    assert all(line.startswith("left out: ") for line in lines)
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert index["skipped"] == prepared.skipped
+    with pytest.raises(DataError, match=r"003\.png: .*expected an image that can be read"):
+        prepare_images(source, tmp_path / "strict", SIZE, workers=1, strict=True)
+
+
+def test_nothing_to_pack(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="out: none of the 1 images could be read"):
+        prepare_images(tmp_path / "images", tmp_path / "out", SIZE, workers=1)
+
+
+def test_a_finished_folder_is_left_as_it_is(tmp_path: Path) -> None:
+    source = layouts.folder(tmp_path / "images")
+    first = prepare_images(source, tmp_path / "out", SIZE, workers=1)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert prepare_images(source, tmp_path / "out", SIZE, workers=1) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
+
+
+def test_another_source_or_size_is_refused(tmp_path: Path) -> None:
+    source = layouts.folder(tmp_path / "images")
+    prepare_images(source, tmp_path / "out", SIZE, workers=1)
+    with pytest.raises(DataError, match=r"out: got a folder that was begun with size 8, now 4, .*; expected the same"):
+        prepare_images(source, tmp_path / "out", 4, workers=1)
+    (source / "new.png").write_bytes(layouts.encoded(layouts.picture(9)))
+    with pytest.raises(DataError, match="images 7, now 8"):
+        prepare_images(source, tmp_path / "out", SIZE, workers=1)
+    with pytest.raises(DataError, match="images: got a file, or a folder of something else"):
+        prepare_images(source, source, SIZE, workers=1)
+
+
+@pytest.mark.parametrize("fields", [{"size": 0}, {"workers": 0}])
+def test_impossible_numbers(fields: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}: got 0, expected at least 1"):
+        prepare_images(tmp_path, tmp_path / "out", **{"size": 8, **fields})
+    assert not (tmp_path / "out").exists()
+
+
+# Dies when it reads its sixth image, in the third shard of two.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ebgan_fast.data import prepare
+
+original, calls = prepare.decode, []
+def decode(content):
+    calls.append(content)
+    if len(calls) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(content)
+prepare.decode = decode
+prepare.prepare_images(Path(sys.argv[1]), Path(sys.argv[2]), 8, workers=1, shard_bytes=2 * 3 * 64)
+"""
+
+
+def run(script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.slow
+def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(tmp_path: Path) -> None:
+    source = layouts.folder(tmp_path / "images")
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    out = tmp_path / "out"
+    assert run(KILLED, source, out).returncode == -signal.SIGKILL
+    done = {name: (out / name).stat().st_mtime_ns for name in ("shard_00000.bin", "shard_00001.bin")}
+    assert not (out / "shard_00002.bin").exists()
+    with pytest.raises(DataError, match="no such file; expected a folder that ebgan-fast prepare has finished"):
+        PackedImages(out)
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {name: (out / name).stat().st_mtime_ns for name in done} == done
+
+
+def test_a_full_disk_is_named_and_what_is_done_stays(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: index and records fit, a shard of four images doesn't."""
+    source = layouts.folder(tmp_path / "images")
+    out = tmp_path / "out"
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+        with pytest.raises(OSError, match="large") as error:
+            prepare_images(source, out, SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert error.value.filename == str(out / "shard_00000.bin")
+    assert sorted(contents(out)) == ["prepare.json"]
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_images_are_noise_of_their_own() -> None:
+    assert len({np.asarray(layouts.picture(number)).tobytes() for number in range(9)}) == 9
