@@ -26,14 +26,15 @@ def spherical_interpolation(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """
     if steps < 2:
         raise ValueError(f"steps: got {steps}, expected at least 2")
-    t = torch.linspace(0, 1, steps, dtype=start.dtype)[None, :, None]
-    cosine = torch.cosine_similarity(start, end, dim=1).clamp(-1, 1)
+    # float64: the angle between nearly parallel vectors has half the digits of their cosine.
+    t = torch.linspace(0, 1, steps, dtype=torch.float64)[None, :, None]
+    cosine = torch.cosine_similarity(start.double(), end.double(), dim=1).clamp(-1, 1)
     angle = cosine.acos()[:, None, None]
     sine = angle.sin()
     straight = sine < _PARALLEL  # parallel, or opposite, where every way round is as short
     safe = torch.where(straight, 1.0, sine)
     first = torch.where(straight, 1 - t, ((1 - t) * angle).sin() / safe)
     second = torch.where(straight, t, (t * angle).sin() / safe)
-    points = first * start[:, None] + second * end[:, None]
+    points = (first * start[:, None] + second * end[:, None]).to(start.dtype)
     points[:, 0], points[:, -1] = start, end
     return points

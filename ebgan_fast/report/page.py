@@ -8,6 +8,7 @@ import importlib.resources
 import json
 import os
 import platform
+import statistics
 import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,8 +84,9 @@ def _summary(config: Line, metrics: Sequence[Line], scores: Sequence[Line]) -> s
     parts = [
         f"{last['step']:,} of {config['steps']:,} steps in {_duration(last['elapsed_s'])}",
         f"batches of {config['batch_size']}",
-        f"{_middle([line['images_per_s'] for line in metrics if 'images_per_s' in line]):.0f} images per second",
     ]
+    if speeds := [line["images_per_s"] for line in metrics if "images_per_s" in line]:
+        parts.append(f"{statistics.median(speeds):.0f} images per second")
     text = f"<p>{html.escape(', '.join(parts))}."
     if scores:
         first, latest = scores[0], scores[-1]
@@ -175,7 +177,3 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else float("nan")

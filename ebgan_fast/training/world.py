@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 # The first process scores and draws while the others wait in their next collective.
 _PATIENCE = timedelta(hours=1)
+
+# torch 2.13 names it anew and warns of the old name.
+_NAMES = inspect.signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class World:
         """
         if self.group is None:
             return net
-        return DistributedDataParallel(net, process_group=self.group, broadcast_buffers=False)
+        return DistributedDataParallel(net, process_group=self.group, **{_SYNC_BUFFERS: False})
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes of a tensor on the CPU."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-import ebgan_fast
-from ebgan_fast.data.image_set import TensorImages
 from torch import Tensor, nn
 
+import ebgan_fast
+from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Conv
 from ebgan_fast.training import TrainConfig, preset
 from ebgan_fast.training.margin import mean_real_energy

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from ebgan_fast.data.image_set import TensorImages
 from torch import nn
 
+from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.training import preset
 from ebgan_fast.training.config import PresetName
 from ebgan_fast.training.trainer import Trainer

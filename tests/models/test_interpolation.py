@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ebgan_fast.models.interpolation import spherical_interpolation
+
+
+def test_the_ends_are_exact_and_the_steps_equal() -> None:
+    start, end = torch.randn(2, 5, 100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit_start, unit_end = (x / x.norm(dim=1, keepdim=True) for x in (start, end))
+    way = spherical_interpolation(unit_start, unit_end, 7)
+    assert way.shape == (5, 7, 100)
+    assert torch.equal(way[:, 0], unit_start)
+    assert torch.equal(way[:, -1], unit_end)
+    torch.testing.assert_close(way.norm(dim=2), torch.ones(5, 7, dtype=torch.float64))
+    steps = (way[:, 1:] * way[:, :-1]).sum(2).acos()
+    torch.testing.assert_close(steps, steps[:, :1].expand(-1, 6))
+    assert torch.equal(spherical_interpolation(start, end, 3)[:, 2], end)
+
+
+def test_points_keep_the_length_of_noise() -> None:
+    """A straight line's middle would be shorter by a factor of about sqrt(2)."""
+    start, end = torch.randn(2, 50, 1000, generator=torch.Generator().manual_seed(0))
+    middle = spherical_interpolation(start, end, 3)[:, 1].norm(dim=1)
+    assert (middle / 1000**0.5 - 1).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, -1.0])
+def test_parallel_and_opposite_ends(factor: float) -> None:
+    start = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    way = spherical_interpolation(start, factor * start, 5)
+    assert bool(way.isfinite().all())
+    torch.testing.assert_close(way[:, 1], start * (0.75 + 0.25 * factor))
+    zero = spherical_interpolation(torch.zeros(1, 4), start[:1, :4], 3)
+    assert bool(zero.isfinite().all())
+
+
+def test_too_few_steps() -> None:
+    with pytest.raises(ValueError, match="steps: got 1, expected at least 2"):
+        spherical_interpolation(torch.zeros(1, 2), torch.ones(1, 2), 1)

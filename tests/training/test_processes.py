@@ -1,0 +1,172 @@
+"""Runs of two processes (gloo): the joint batch as one process would compute it, stopping, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ebgan_fast.training import checkpoint, config_file, train
+from ebgan_fast.training.trainer import STATISTICS, Trainer
+from ebgan_fast.training.world import StopVote, World, own_device
+
+from .conftest import Configure
+from .test_conv_runs import blobs, gradients, relative_difference, small, without_batch_statistics
+
+pytestmark = pytest.mark.slow
+
+_ROOT = Path(__file__).parents[2]
+
+# One process of a step: its gradients and statistics into a file.
+STEP = """
+import sys, torch
+from tests.training.test_conv_runs import blobs, gradients, small, without_batch_statistics
+from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.world import joined
+torch.set_num_threads(1)
+with joined(torch.device("cpu")) as world:
+    fields = eval(sys.argv[2])
+    trainer = without_batch_statistics(Trainer(small(**fields), blobs(), world))
+    for _ in range(2):
+        trainer.step()
+    found = trainer.statistics()
+    torch.save((gradients(trainer), found, trainer.generator.state_dict()), f"{sys.argv[1]}/{world.rank}.pt")
+    trainer.close()
+"""
+
+TRAIN = """
+import sys, torch
+from pathlib import Path
+from ebgan_fast.training import config_file, loop, train
+loop.save_curves = lambda lines, path, title: None
+torch.set_num_threads(1)
+print("started", flush=True)
+result = train(config_file.read_json(Path(sys.argv[1])), resume=True)
+print(result.step, result.stopped_by)
+"""
+
+
+def start(script: str, *arguments: object, ranks: int = 2) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def finish(children: list[subprocess.Popen[str]]) -> list[str]:
+    said = []
+    try:
+        for child in children:
+            said.append(child.communicate(timeout=120)[0])
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    return said
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"pt_weight": 0.0, "accumulate": 2}, {"precision": "bfloat16"}],
+    ids=["float32", "parts of a batch", "bfloat16"],
+)
+def test_two_processes_compute_the_joint_batch(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Losses and gradients, the pulling-away term and its gradient among them, but for batch statistics, which are of a
+    process's own images."""
+    said = finish(start(STEP, tmp_path, repr(fields)))
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2) if (tmp_path / f"{rank}.pt").exists()]
+    assert len(results) == 2, said
+    alone = without_batch_statistics(Trainer(small(**fields), blobs()))
+    for _ in range(2):
+        alone.step()
+    near = 2e-2 if fields.get("precision") else 1e-4
+    expected = alone.statistics()
+    for found, statistics, _ in results:
+        assert relative_difference(found, gradients(alone)) < near
+        for name in (*STATISTICS, "grad_norm_g", "grad_norm_d"):
+            # Two processes divide a batch into other parts than one.
+            if name != "pulling_away" or "accumulate" not in fields:
+                assert statistics[name] == pytest.approx(expected[name], rel=near), name
+    (first, _, weights), (second, _, others) = results
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(torch.equal(value, others[name]) for name, value in weights.items() if "running" not in name)
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("no_curves")
+def test_a_run_of_two_processes_goes_on_in_one(configure: Configure, tmp_path: Path) -> None:
+    """And one of one in two. Without batch norm a run is the same up to rounding however it is divided."""
+    plain = {"n_layer_g": 1, "n_layer_d": 2, "dropout_d": False, "lr_decay": "none"}
+    run = configure(out=tmp_path / "pair", steps=12, margin_steps=20, **plain)
+    config_file.write_json(run, tmp_path / "pair.json")
+    said = finish(start(TRAIN, tmp_path / "pair.json"))
+    assert [text.splitlines()[-1] for text in said] == ["12 None"] * 2, said
+    assert "step 12 of 12" in said[0]
+    assert said[1].splitlines() == ["started", "12 None"]  # the first one alone tells
+    longer = dataclasses.replace(run, steps=20)
+    assert train(longer, resume=True).step == 20
+    alone = dataclasses.replace(longer, out=tmp_path / "alone")
+    train(alone)
+    for found, expected in zip(lines_of(run.out), lines_of(alone.out), strict=True):
+        assert found["step"] == expected["step"]
+        for name in STATISTICS:
+            assert found[name] == pytest.approx(expected[name], rel=1e-3, abs=1e-6), (found["step"], name)
+    config_file.write_json(dataclasses.replace(longer, steps=24), tmp_path / "pair.json")
+    said = finish(start(TRAIN, tmp_path / "pair.json"))
+    assert [text.splitlines()[-1] for text in said] == ["24 None"] * 2, said
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step(configure: Configure, tmp_path: Path) -> None:
+    run = configure(out=tmp_path / "run", steps=1_000_000, margin_steps=5, lr_decay="none", log_every=5)
+    config_file.write_json(run, tmp_path / "run.json")
+    children = start(TRAIN, tmp_path / "run.json")
+    metrics = run.out / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
+    children[1].send_signal(signal.SIGTERM)
+    said = finish(children)
+    ends = [text.splitlines()[-1].split() for text in said]
+    assert ends[0] == ends[1], said
+    assert ends[0][1] == str(int(signal.SIGTERM)), said
+    assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == int(ends[0][0])
+
+
+def test_alone_a_vote_is_ones_own() -> None:
+    vote = StopVote(World())
+    assert vote(None) is None
+    assert vote(15) == 15
+    vote.close()
+
+
+def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert own_device("cuda") == torch.device("cuda", 3)
+    assert own_device("cuda:1") == torch.device("cuda", 1)
+    assert own_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert own_device("auto") == torch.device("cuda", 3)
