@@ -90,7 +90,17 @@ def prepare(
         workers: Processes. None: one for each processor.
         strict: End at an image that can't be read. Otherwise it is named, counted and left out.
     """
-    prepare_images(source, out, size, workers=workers, strict=strict)
+    with _progress("images") as progress:
+        prepared = prepare_images(
+            source,
+            out,
+            size,
+            workers=workers,
+            strict=strict,
+            progress=lambda done, total: progress(done / total, f"{done} of {total}"),
+        )
+    left_out = f", {len(prepared.skipped)} that couldn't be read left out" if prepared.skipped else ""
+    print(f"{prepared.images} images of {size} x {size}{left_out}: {out}")
     return 0
 
 

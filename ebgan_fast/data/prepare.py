@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .._naming import naming
 from .crop import centre_crop, decode
 from .errors import DataError
 from .packed import INDEX, PackedImages, Shard, index_text, is_packed
@@ -179,16 +180,14 @@ def _write(path: Path, content: bytes | Iterator[bytes]) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with naming(path), partial.open("wb") as file:
             for part in (content,) if isinstance(content, bytes) else content:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException as error:
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

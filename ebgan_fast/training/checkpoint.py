@@ -6,9 +6,11 @@ import contextlib
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+
+from .._naming import naming
 
 _FORMAT = "ebgan_fast training checkpoint"
 _VERSION = 1
@@ -31,8 +33,8 @@ def write(path: Path, state: dict[str, Any]) -> None:
     """
     partial = temporary_name(path)
     try:
-        with partial.open("wb") as file:
-            torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
+        with naming(path), partial.open("wb") as file:
+            _save({"format": _FORMAT, "version": _VERSION, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -40,6 +42,15 @@ def write(path: Path, state: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        # torch's writer closes its archive after a failed write, and that second failure hides the first.
+        cause = error.__context__
+        raise cause if isinstance(cause, OSError) else error from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._naming import naming
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -141,7 +143,7 @@ class MetricsFile:
         self.path = path
 
     def append(self, line: Line) -> None:
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def lines(self) -> list[dict[str, Any]]:
@@ -166,5 +168,6 @@ class MetricsFile:
         """Drop what was written after `step`, and the line of a last step that cut a log interval short."""
         kept = [line for line in self.lines() if line["step"] <= step and line["step"] % log_every == 0]
         partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with naming(self.path):
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(partial, self.path)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .._naming import naming
 from ..data.pixels import to_pixels
 from ..models.families import AnyGenerator
 from . import checkpoint, config_file
@@ -97,7 +98,8 @@ def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
         canvas[top : top + height, left : left + width] = image
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _picture(canvas).save(path, format="PNG")
+    with naming(path):
+        _picture(canvas).save(path, format="PNG")
 
 
 def save_folder(images: Tensor, folder: str | Path) -> None:
@@ -116,7 +118,9 @@ def save_folder(images: Tensor, folder: str | Path) -> None:
     if any(folder.iterdir()):
         raise ValueError(f"{folder}: got a folder that isn't empty, expected an empty or new one")
     for index, image in enumerate(pixels):
-        _picture(image).save(folder / f"{index:05d}.png", format="PNG")
+        path = folder / f"{index:05d}.png"
+        with naming(path):
+            _picture(image).save(path, format="PNG")
 
 
 def _to_bytes(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,7 +52,8 @@ class World:
         """
         if self.group is None:
             return net
-        return DistributedDataParallel(net, process_group=self.group, **{_SYNC_BUFFERS: False})
+        own_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}
+        return DistributedDataParallel(net, process_group=self.group, **own_buffers)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes of a tensor on the CPU."""

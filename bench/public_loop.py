@@ -1,0 +1,67 @@
+"""A training step as public EBGAN code has it, of the project's own networks: what `train` is measured against.
+
+Float32 in torch's default layout, the paper's losses in eager torch, two forward passes of the discriminator over the
+generated images, gradients of all weights in every backward pass, and both losses read back in every step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ebgan_fast.models.families import AnyDiscriminator, AnyGenerator
+
+
+def energy(recon: Tensor, images: Tensor) -> Tensor:
+    return torch.sqrt(torch.sum((recon - images) ** 2, dim=(1, 2, 3)))
+
+
+def pulling_away(code: Tensor) -> Tensor:
+    code = code.view(code.size(0), -1)
+    normalised = code / torch.norm(code, dim=1, keepdim=True)
+    similarity = torch.mm(normalised, normalised.t())
+    n = code.size(0)
+    return (torch.sum(similarity**2) - torch.sum(torch.diagonal(similarity) ** 2)) / (n * (n - 1))
+
+
+class PublicLoop:
+    """Both networks and their optimisers.
+
+    Args:
+        generator, discriminator: updated by `step`.
+        learning_rate, beta1: Adam's.
+        margin, pt_weight: the losses'.
+    """
+
+    def __init__(
+        self,
+        generator: AnyGenerator,
+        discriminator: AnyDiscriminator,
+        *,
+        learning_rate: float,
+        beta1: float,
+        margin: float,
+        pt_weight: float,
+    ) -> None:
+        self.generator, self.discriminator = generator, discriminator
+        self.margin, self.pt_weight = margin, pt_weight
+        self.optimizer_g = torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=(beta1, 0.999))
+        self.optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=learning_rate, betas=(beta1, 0.999))
+
+    def step(self, real: Tensor, noise: Tensor) -> tuple[float, float]:
+        """One update of each network; returns the discriminator's loss and the generator's."""
+        self.optimizer_g.zero_grad()
+        generated = self.generator(noise)
+        recon, code = self.discriminator(generated)
+        loss_g = energy(recon, generated).mean() + self.pt_weight * pulling_away(code)
+        loss_g.backward()
+        self.optimizer_g.step()
+
+        self.optimizer_d.zero_grad()
+        energy_real = energy(self.discriminator(real)[0], real)
+        fakes = generated.detach()
+        energy_fake = energy(self.discriminator(fakes)[0], fakes)
+        loss_d = energy_real.mean() + nn.functional.relu(self.margin - energy_fake).mean()
+        loss_d.backward()
+        self.optimizer_d.step()
+        return loss_d.item(), loss_g.item()

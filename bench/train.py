@@ -1,0 +1,229 @@
+"""The command `train`: images per second of the training step beside a plain loop's, and what reading images costs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ebgan_fast.data import ImageSet, PackedImages, TensorImages
+from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
+from ebgan_fast.models import Conv
+from ebgan_fast.training import TrainConfig, preset
+from ebgan_fast.training.config import Precision
+from ebgan_fast.training.memory import keep_freed_memory
+from ebgan_fast.training.trainer import Trainer
+
+from . import devices, files, provenance
+from .public_loop import PublicLoop
+from .terminal import note, progress, short
+from .timing import Step, interleaved
+
+PUBLIC, CONSTANT = "public loop", "ebgan_fast float32, one batch again and again"
+_IMAGES = 1024  # on disk: many batches, so that each is read anew
+_TARGETS: dict[str, float] = {"float32": 1.5, "bfloat16": 2.5}
+_MOST_OF_DATA = 1.03  # step with data over step without
+_AGREE = 1e-3  # of both losses in the first step: rounding in other layouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRow:
+    """One measurement of all steps, as a line of JSON."""
+
+    preset: str
+    width: float
+    batch_size: int
+    threads: int
+    seconds: dict[str, float]
+    """A step's, by what was timed: the minimum over rounds."""
+    median: dict[str, float]
+    images_per_s: dict[str, float]
+    """Real images, at the minimum."""
+    speedup: dict[str, float]
+    """Over the public loop, by precision."""
+    targets: dict[str, float]
+    data_cost: float
+    """Seconds of a step that reads images over those of one that doesn't, by medians."""
+    native_bfloat16: bool
+    """Whether the processor multiplies bfloat16: torch emulates it otherwise."""
+    rounds: int
+    source_hash: str
+    versions: dict[str, str]
+    processor: str
+    isa: str
+    omp_wait_policy: str | None
+    omp_num_threads: str | None
+    date: str
+    """UTC, ISO 8601."""
+
+
+def train(
+    name: Literal["lsun64", "celeba64", "imagenet128", "imagenet256"] = "celeba64",
+    width: float = 1.0,
+    batch_size: int = 32,
+    rounds: int = 7,
+    threads: int = min(2, os.cpu_count() or 1),
+    precision: tuple[Precision, ...] = ("float32", "bfloat16"),
+    out: Path | None = None,
+) -> int:
+    """Time a training step against a plain loop of the same networks, interleaved, after a check that both agree.
+
+    Args:
+        name: The preset whose networks are trained.
+        width: Factor on the networks' maps.
+        batch_size: Real images in a step.
+        rounds: Times each step is timed.
+        threads: Processor threads.
+        precision: Of ebgan_fast's steps; the plain loop is in float32.
+        out: File of JSON lines to append to. None: bench/results/train-cpu.jsonl.
+    """
+    for what, value in (("rounds", rounds), ("threads", threads), ("batch_size", batch_size - 1)):
+        if value < 1:
+            raise ValueError(f"{what}: got {value}, expected at least {2 if what == 'batch_size' else 1}")
+    path = out or devices.RESULTS / "train-cpu.jsonl"
+    if out is not None:
+        files.check_replaceable(out, "out")
+    torch.set_num_threads(threads)
+    keep_freed_memory()  # as the training program; the plain loop gains from it too
+    chosen = preset(name, Path(), batch_size=batch_size, flip=False, ema=0.0, device="cpu", log_every=10**6)
+    assert isinstance(chosen.networks, Conv)
+    chosen = dataclasses.replace(chosen, networks=dataclasses.replace(chosen.networks, width=width))
+    with _packed_noise(chosen.image_size) as images, contextlib.ExitStack() as stack:
+        steps = _steps(chosen, images, precision, stack)
+        with progress(rounds) as (describe, advance):
+            describe(f"{name}, width {width:g}, batches of {batch_size}")
+            seconds = interleaved(steps, rounds, advance)
+    row = _row(chosen, seconds, precision, rounds, threads)
+    show(row)
+    _append(row, path)
+    print(f"appended to {short(path)}")
+    return 0
+
+
+@contextlib.contextmanager
+def _packed_noise(side: int) -> Iterator[PackedImages]:
+    """Random images as `prepare` packs them, for the time of the measurement."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "shard_00000.bin"
+        rng = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (_IMAGES, side, side, 3), generator=rng, dtype=torch.uint8)
+        path.write_bytes(pixels.numpy().tobytes())
+        shard = Shard(path.name, _IMAGES, digest_of(path))
+        (path.parent / INDEX).write_text(index_text((3, side, side), [shard], []))
+        yield PackedImages(path.parent)
+
+
+def _steps(
+    chosen: TrainConfig, images: PackedImages, precision: tuple[Precision, ...], stack: contextlib.ExitStack
+) -> dict[str, Step]:
+    steps: dict[str, Step] = {PUBLIC: _public_step(chosen, images)}
+    for kind in precision:
+        steps[f"ebgan_fast {kind}"] = _own_step(dataclasses.replace(chosen, precision=kind), images, stack)
+    once = TensorImages(images.gather(torch.arange(chosen.batch_size)))
+    steps[CONSTANT] = _own_step(chosen, once, stack)
+    return steps
+
+
+def _own_step(chosen: TrainConfig, images: ImageSet, stack: contextlib.ExitStack) -> Step:
+    return stack.enter_context(contextlib.closing(Trainer(chosen, images))).step
+
+
+def _public_step(chosen: TrainConfig, images: PackedImages) -> Step:
+    """The plain loop on one batch, which costs it nothing to read.
+
+    Raises:
+        ValueError: its first losses aren't those of the trainer from the same weights.
+    """
+    with contextlib.closing(Trainer(chosen, images)) as trainer:
+        generator = chosen.networks.generator(images.shape)
+        discriminator = chosen.networks.discriminator(images.shape)
+        generator.load_state_dict(trainer.generator.state_dict())
+        discriminator.load_state_dict(trainer.discriminator.state_dict())
+        public = PublicLoop(
+            generator,
+            discriminator,
+            learning_rate=chosen.lr_g,
+            beta1=chosen.beta1,
+            margin=float(chosen.margin),
+            pt_weight=chosen.pt_weight,
+        )
+        real = _first_batch(chosen, images)
+        noise = torch.randn(
+            chosen.batch_size, trainer.generator.noise_size, generator=torch.Generator().manual_seed(chosen.seed)
+        )
+        losses = public.step(real, noise)
+        trainer.step()
+        found = trainer.statistics()
+    _check_agreement(losses, (found["loss_d"], found["loss_g"]))
+    return lambda: public.step(real, torch.randn(noise.shape))
+
+
+def _first_batch(chosen: TrainConfig, images: PackedImages) -> Tensor:
+    with contextlib.closing(Trainer(chosen, images)) as trainer:
+        return trainer.batches.next().contiguous()
+
+
+def _check_agreement(public: tuple[float, float], own: tuple[float, float]) -> None:
+    for name, one, other in zip(("loss_d", "loss_g"), public, own, strict=True):
+        if not abs(one - other) <= _AGREE * abs(one):
+            raise ValueError(f"{name} of the first step: got {other}, expected {one} of the plain loop")
+
+
+def _row(
+    chosen: TrainConfig, seconds: dict[str, list[float]], precision: tuple[Precision, ...], rounds: int, threads: int
+) -> TrainRow:
+    best = {name: min(values) for name, values in seconds.items()}
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    assert isinstance(chosen.networks, Conv)
+    environment: dict[str, Any] = provenance.environment(torch.device("cpu"), "cpu")
+    return TrainRow(
+        preset=chosen.preset,
+        width=chosen.networks.width,
+        batch_size=chosen.batch_size,
+        threads=threads,
+        seconds=best,
+        median=median,
+        images_per_s={name: chosen.batch_size / value for name, value in best.items()},
+        speedup={kind: best[PUBLIC] / best[f"ebgan_fast {kind}"] for kind in precision},
+        targets={kind: _TARGETS[kind] for kind in precision if kind in _TARGETS},
+        data_cost=median["ebgan_fast float32"] / median[CONSTANT] if "float32" in precision else float("nan"),
+        native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()),
+        rounds=rounds,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **environment,
+    )
+
+
+def _multiplies_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def show(row: TrainRow) -> None:
+    """Print a row for people."""
+    print(f"{row.preset}, width {row.width:g}, batches of {row.batch_size}, {row.threads} threads: {row.processor}")
+    for name, value in row.seconds.items():
+        print(f"  {1e3 * value:8.0f} ms a step  {row.images_per_s[name]:7.1f} images/s  {name}")
+    for kind, ratio in row.speedup.items():
+        target = row.targets.get(kind)
+        verdict = "" if target is None else f" {'>=' if ratio >= target else '< '} {target:g}"
+        print(f"  {kind}: {ratio:.2f} times the public loop{verdict}")
+    if "bfloat16" in row.speedup and not row.native_bfloat16:
+        note("this processor doesn't multiply bfloat16 (no AVX512_BF16 or AMX): torch emulates it")
+    print(f"  reading images: {row.data_cost:.3f} times a step without, at most {_MOST_OF_DATA:g} wanted")
+
+
+def _append(row: TrainRow, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(row)) + "\n")

@@ -1,0 +1,185 @@
+"""Runs that score themselves, and what reads a run's folder: scores, TensorBoard, the report, interpolations."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ebgan_fast.data import DataError
+from ebgan_fast.metrics.features import FeatureNet
+from ebgan_fast.training import TrainConfig, evaluation, train
+from ebgan_fast.training.evaluation import Evaluator
+from ebgan_fast.training.images import load_images
+from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
+from ebgan_fast.training.samples import load_generator, sample_images
+
+from ..data.test_packed import write_packed
+from .helpers import CutOff, assert_same_run, cut_off_after
+from .test_conv_runs import NETWORKS, blobs, small
+
+pytestmark = [
+    pytest.mark.usefixtures("no_curves", "pixel_net"),
+    pytest.mark.filterwarnings("ignore:.*will save all extracted features in buffer.*"),
+]
+
+
+@pytest.fixture
+def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A feature net of eight numbers: the channels' means in two halves, and two more."""
+
+    def features(images: Tensor) -> Tensor:
+        halves = torch.cat([half.float().mean((2, 3)) for half in images.chunk(2, 3)], dim=1)
+        return torch.cat([halves, images.float().std((1, 2, 3))[:, None], halves[:, :1] ** 2 / 256], dim=1)
+
+    monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        evaluation, "load_feature_net", lambda spec: FeatureNet(features, f"FD ({spec})", f"pixels {spec}", 8)
+    )
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """Blobs as `prepare` would pack them."""
+    from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
+
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    images = blobs().gather(torch.arange(40)).permute(0, 2, 3, 1).contiguous()
+    (folder / "shard_00000.bin").write_bytes(images.numpy().tobytes())
+    shard = Shard("shard_00000.bin", 40, digest_of(folder / "shard_00000.bin"))
+    (folder / INDEX).write_text(index_text((3, 16, 16), [shard], []))
+    return folder
+
+
+def scored(out: Path, packed: Path, **fields: Any) -> TrainConfig:
+    defaults: dict[str, Any] = {
+        "data": packed,
+        "flip": True,
+        "evaluate_every": 3,
+        "evaluate_samples": 50,
+        "features": "pixels",
+        "sample_every": 4,
+        "checkpoint_every": 2,
+        "threads": 1,
+    }
+    run = small(**{**defaults, **fields})
+    return TrainConfig(**{**{name: getattr(run, name) for name in run.__dataclass_fields__}, "out": out})
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_scores_itself_and_goes_on_bit_for_bit(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(scored(tmp_path / "whole", packed, steps=8))
+    scores = lines_of(tmp_path / "whole" / "scores.jsonl")
+    assert [line["step"] for line in scores] == [3, 6, 8]
+    assert all((line["features"], line["samples"], line["real_images"]) == ("FD (pixels)", 50, 40) for line in scores)
+    assert "step 6  FD (pixels) " in capsys.readouterr().out
+    cut = scored(tmp_path / "cut", packed, steps=8)
+    with monkeypatch.context() as patch:
+        cut_off_after(patch, 7)  # after the score of step 6 and the checkpoint of step 6
+        with pytest.raises(CutOff):
+            train(cut)
+    train(cut, resume=True)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    for one, other in zip(lines_of(tmp_path / "cut" / "scores.jsonl"), scores, strict=True):
+        assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
+
+
+def test_a_score_is_of_the_averaged_generator(packed: Path, tmp_path: Path) -> None:
+    run = scored(tmp_path / "run", packed)
+    train(run)
+    generator, loaded, steps = load_generator(tmp_path / "run" / "checkpoint.pt")
+    assert (loaded, steps) == (run, 6)
+    line = lines_of(tmp_path / "run" / "scores.jsonl")[-1]
+    again = Evaluator("pixels", load_images(run), torch.device("cpu")).score(generator, 50, run.seed)
+    assert {name: line[name] for name in again} == pytest.approx(again, rel=1e-9)
+
+
+def test_pictures_of_a_run(packed: Path, tmp_path: Path) -> None:
+    run = scored(tmp_path / "run", packed)
+    train(run)
+    generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
+    draw_interpolation(generator, tmp_path / "ways.png", rows=3, columns=5, seed=1)
+    with Image.open(tmp_path / "ways.png") as ways:
+        assert ways.size == (5 * 18 + 2, 3 * 18 + 2)
+        first = np.asarray(ways)[2:18, 2:18]
+    ends = torch.randn(2, 3, generator.noise_size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = ((generator(ends[0, :1])[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    assert np.abs(first.astype(int) - expected.astype(int)).max() <= 1  # another batch, another rounding
+    evaluator = Evaluator("pixels", load_images(run), torch.device("cpu"))
+    draw_neighbours(evaluator, generator, tmp_path / "near.png", seed=0)
+    with Image.open(tmp_path / "near.png") as near:
+        assert near.size == (6 * 18 + 2, 8 * 18 + 2)
+        pixels = np.asarray(near)
+    training = {image.permute(1, 2, 0).numpy().tobytes() for image in blobs().gather(torch.arange(40))}
+    for column in range(1, 6):
+        assert pixels[2:18, 2 + 18 * column : 18 + 18 * column].tobytes() in training
+
+
+def test_tensorboard_has_curves_and_grids(packed: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(scored(tmp_path / "run", packed, tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    metrics = lines_of(tmp_path / "run" / "metrics.jsonl")
+    assert [event.step for event in events.Scalars("loss_d")] == [line["step"] for line in metrics]
+    assert [event.value for event in events.Scalars("loss_d")] == pytest.approx([line["loss_d"] for line in metrics])
+    assert [event.step for event in events.Scalars("fd")] == [3, 6]
+    assert [event.step for event in events.Images("samples")] == [4, 6]
+
+
+def test_without_tensorboard(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="tensorboard: got True without the package, expected pip install"):
+        train(scored(tmp_path / "run", packed, tensorboard=True))
+
+
+def test_the_margin_is_found_once_and_kept(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = scored(tmp_path / "run", packed, margin="auto", margin_auto_steps=10, evaluate_every=0, steps=4)
+    train(run)
+    said = capsys.readouterr().out
+    assert "margin auto: training an auto-encoder on real images alone, 10 steps" in said
+    margins = {line["margin"] for line in lines_of(tmp_path / "run" / "metrics.jsonl")}
+    assert len(margins) == 1
+    assert 0 < margins.pop() < 50
+    monkeypatch.setattr("ebgan_fast.training.loop.mean_real_energy", lambda *_: pytest.fail("looked for it again"))
+    longer = scored(tmp_path / "run", packed, margin="auto", margin_auto_steps=10, evaluate_every=0, steps=6)
+    train(longer, resume=True)
+    assert len({line["margin"] for line in lines_of(tmp_path / "run" / "metrics.jsonl")}) == 1
+
+
+def test_images_that_do_not_fit_the_config(packed: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="got images of 16 x 16, expected 32 x 32: prepare them with --size 32"):
+        load_images(small(data=packed, image_size=32))
+    with pytest.raises(DataError, match="data: got nothing, expected a folder that ebgan-fast prepare made"):
+        load_images(small(data=None))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"photos: got something else .*: ebgan-fast prepare .*photos FOLDER --size 16"):
+        load_images(small(data=tmp_path / "photos"))
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        load_images(small(data=tmp_path / "nowhere"))
+    write_packed(tmp_path / "odd")
+    with pytest.raises(DataError, match="got images of 5 x 4"):
+        load_images(small(data=tmp_path / "odd"))
+
+
+def test_samples_have_the_images_shape(packed: Path, tmp_path: Path) -> None:
+    train(scored(tmp_path / "run", packed, evaluate_every=0))
+    generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
+    assert sample_images(generator, 3, seed=0).shape == (3, 3, 16, 16)
+    assert NETWORKS.generator((3, 16, 16)).noise_size == generator.noise_size
