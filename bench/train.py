@@ -88,9 +88,9 @@ def train(
         precision: Of ebgan_fast's steps; the plain loop is in float32.
         out: File of JSON lines to append to. None: bench/results/train-cpu.jsonl.
     """
-    for what, value in (("rounds", rounds), ("threads", threads), ("batch_size", batch_size - 1)):
-        if value < 1:
-            raise ValueError(f"{what}: got {value}, expected at least {2 if what == 'batch_size' else 1}")
+    for what, value, least in (("rounds", rounds, 1), ("threads", threads, 1), ("batch_size", batch_size, 2)):
+        if value < least:
+            raise ValueError(f"{what}: got {value}, expected at least {least}")
     path = out or devices.RESULTS / "train-cpu.jsonl"
     if out is not None:
         files.check_replaceable(out, "out")

@@ -10,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from ebgan_fast import cli
 
 SMALL = ("--steps", "6", "--size-g", "16", "--size-d", "16", "--batch-size", "8", "--log-every", "3")
 
@@ -81,6 +84,50 @@ def test_help_lists_commands_and_fields() -> None:
     assert "--margin-schedule" in _run("train", "--help").stdout
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty small pictures of noise, and a damaged one."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
+    (folder / "damaged.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_folder_of_pictures_from_end_to_end(photos: Path, tmp_path: Path) -> None:
+    packed, run = tmp_path / "packed", tmp_path / "run"
+    done = _run("prepare", photos, packed, "--size", "64", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert "20 images of 64 x 64, 1 that couldn't be read left out" in done.stdout
+    (left_out,) = done.stderr.splitlines()
+    assert left_out.startswith(f"left out: {photos / 'damaged.jpg'}: ")
+    small = ("--width", "0.04", "--batch-size", "4", "--steps", "4", "--log-every", "2", "--threads", "1")
+    done = _run("train", "--preset", "celeba64", "--out", run, "--data", packed, *small)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((run / "config.json").read_text())
+    assert (config["margin"], config["lr_g"], config["networks"]["width"]) == (20.0, 0.0002, 0.04)
+    done = _run("train", "--preset", "celeba64", "--out", run, "--data", packed, *small, "--steps", "6", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "done: 6 steps" in done.stdout
+    done = _run("sample", run, tmp_path / "ways.png", "--count", "6", "--columns", "3", "--interpolate")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "ways.png") as picture:
+        assert picture.size == (3 * 66 + 2, 2 * 66 + 2)
+    done = _run("report", run, "--no-neighbours")
+    assert done.returncode == 0, done.stderr
+    assert "<img" in (run / "report.html").read_text()
+    assert (run / "interpolation.png").exists()
+
+
+def test_help_shows_a_presets_own_settings() -> None:
+    shown = _run("train", "--preset", "imagenet128", "--help").stdout
+    assert "(1024)4c-(512)4c2s" in shown
+    assert "100-64-32-16-8-4" in shown
+    assert "--generator-layers" not in _run("train", "--help").stdout
+
+
 MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no command": ((), 2, "prepare, train, sample, evaluate, report, doctor"),
     "unknown command": (("trian",), 2, "trian"),
@@ -95,12 +142,37 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "a truncated checkpoint": (("sample", "{broken}", "{new}"), 1, "{broken}"),
     "a checkpoint that is something else": (("evaluate", "{other}"), 1, "{other}"),
     "too few samples": (("evaluate", "{run}", "--samples", "3"), 1, "samples: got 3"),
+    "an unknown preset": (("train", "--preset", "celeba", "--out", "{new}"), 2, "--preset"),
+    "a preset without images": (("train", "--preset", "celeba64", "--out", "{new}"), 1, "ebgan-fast prepare"),
+    "images that aren't packed": (
+        ("train", "--preset", "lsun64", "--out", "{new}", "--data", "{digits}"),
+        1,
+        "prepare {digits} FOLDER --size 64",
+    ),
+    "an unknown layer": (
+        ("train", "--preset", "lsun64", "--out", "{new}", "--encoder-layers", "64x4", "--data", "{digits}"),
+        1,
+        "{digits}",
+    ),
+    "no pictures": (("prepare", "{nowhere}", "{new}", "--size", "64"), 1, "{nowhere}: no such file or folder"),
+    "an impossible size": (("prepare", "{digits}", "{new}", "--size", "0"), 1, "size: got 0"),
+    "no size": (("prepare", "{digits}", "{new}"), 2, "--size"),
+    "a report of no run": (("report", "{digits}"), 1, "{digits}"),
+    "interpolations into a folder": (("sample", "{run}", "{new}", "--interpolate"), 1, "ending in .png"),
     "unavailable backend": (("train", "--out", "{new}", "--data", "{digits}", "--backend", "cuda"), 1, "'cuda'"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_line_and_a_status(name: str, run_folder: Path, digits: Path, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_a_status(
+    name: str,
+    run_folder: Path,
+    digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process: a child of its own for each would take a minute in all."""
     broken = tmp_path / "broken.pt"
     broken.write_bytes((run_folder / "checkpoint.pt").read_bytes()[:5000])
     other = tmp_path / "other.pt"
@@ -115,14 +187,29 @@ def test_a_mistake_is_one_line_and_a_status(name: str, run_folder: Path, digits:
     }
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
     arguments, status, words = MISTAKES[name]
-    done = _run(*(argument.format(**places) for argument in arguments))
-    assert done.returncode == status, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
+    try:
+        returned: object = cli.main([argument.format(**places) for argument in arguments])
+    except SystemExit as stop:
+        returned = stop.code
+    said = capsys.readouterr().err
+    assert returned == status, said
+    lines = said.strip().splitlines()
+    assert len(lines) == 1, said
     assert lines[0].startswith("ebgan-fast: ")
     assert words.format(**places) in lines[0]
     assert not (tmp_path / "new").exists()
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
+
+
+def test_a_mistake_from_outside(tmp_path: Path) -> None:
+    done = _run("train", "--out", tmp_path / "new", "--steps", "0")
+    assert done.returncode == 1
+    assert done.stderr == "ebgan-fast: steps: got 0, expected an integer of at least 1\n"
+    done = _run("train")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_environment_s_backend_reaches_training(digits: Path, tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench import public_loop, train
+from bench.__main__ import main
+from ebgan_fast.ops import reference
+
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
+
+TINY = ("train", "--width", "0.05", "--batch-size", "4", "--rounds", "2", "--threads", "1", "--precision", "float32")
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_IMAGES", 16)
+    monkeypatch.setattr(train, "keep_freed_memory", lambda: True)  # of the process that runs the tests
+
+
+def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "train.jsonl"
+    out.write_text('{"earlier": 1}\n')
+    assert main([*TINY, "--out", str(out)]) == 0
+    earlier, line = out.read_text().splitlines()
+    assert earlier == '{"earlier": 1}'
+    row = json.loads(line)
+    names = {train.PUBLIC, "ebgan_fast float32", train.CONSTANT}
+    assert row["seconds"].keys() == row["median"].keys() == row["images_per_s"].keys() == names
+    assert row["speedup"] == {"float32": row["seconds"][train.PUBLIC] / row["seconds"]["ebgan_fast float32"]}
+    assert row["images_per_s"][train.PUBLIC] == pytest.approx(4 / row["seconds"][train.PUBLIC])
+    assert (row["preset"], row["width"], row["batch_size"], row["rounds"]) == ("celeba64", 0.05, 4, 2)
+    assert row["data_cost"] == row["median"]["ebgan_fast float32"] / row["median"][train.CONSTANT]
+    shown = capsys.readouterr().out
+    assert f"float32: {row['speedup']['float32']:.2f} times the public loop" in shown
+
+
+def test_losses_that_differ_are_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(public_loop, "energy", lambda recon, images: (recon - images).pow(2).mean((1, 2, 3)))
+    assert main([*TINY, "--out", str(tmp_path / "train.jsonl")]) == 1
+    assert "loss_d of the first step: got" in capsys.readouterr().err
+    assert not (tmp_path / "train.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--rounds", "0"), "rounds: got 0, expected at least 1"),
+        (("--threads", "0"), "threads: got 0, expected at least 1"),
+        (("--batch-size", "1"), "batch_size: got 1, expected at least 2"),
+        (("--out", "/nowhere/at/all.jsonl"), "out: got /nowhere/at/all.jsonl"),
+    ],
+)
+def test_numbers_that_cannot_be(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_the_plain_formulas_are_the_papers() -> None:
+    recon, images, code = torch.randn(3, 6, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = reference.reconstruction_energy(recon, images, "l2")
+    torch.testing.assert_close(public_loop.energy(recon, images), expected)
+    torch.testing.assert_close(public_loop.pulling_away(code), reference.pulling_away_term(code))
+
+
+def test_the_plain_loop_computes_gradients_that_it_does_not_use() -> None:
+    """What it is measured for: the generator's backward pass fills the discriminator's gradients too."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+            self.arrived = 0
+            self.weight.register_post_accumulate_grad_hook(self.count)
+
+        def count(self, _: torch.Tensor) -> None:
+            self.arrived += 1
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return images * self.weight * 0.5, images * self.weight
+
+    encoder, generator = Encoder(), nn.Sequential(nn.Linear(2, 12), nn.Unflatten(1, (3, 2, 2)))
+    loop = public_loop.PublicLoop(
+        generator,  # type: ignore[arg-type]
+        encoder,  # type: ignore[arg-type]
+        learning_rate=0.1,
+        beta1=0.5,
+        margin=10.0,
+        pt_weight=0.1,
+    )
+    loop.step(torch.rand(4, 3, 2, 2), torch.randn(4, 2))
+    assert encoder.arrived == 2
