@@ -60,7 +60,8 @@ def prepare_images(
 ) -> Prepared:
     """Crop and resize every image of a source into packed shards. The result doesn't depend on `workers`.
 
-    Killed at any time, or ended by a full disk, the same call goes on after the last whole shard.
+    Killed at any time, or ended by a full disk, the same call goes on after the last whole shard. Of a folder that is
+    finished, it reads every byte and compares the checksums.
 
     Args:
         source: what `open_source` understands.
@@ -76,8 +77,8 @@ def prepare_images(
 
     Raises:
         ValueError: an impossible size or number of workers.
-        DataError: no source, a folder made of something else, no image that can be read, or with `strict` one that
-            can't.
+        DataError: no source, a folder made of something else or whose bytes have changed, no image that can be read, or
+            with `strict` one that can't.
         OSError: the disk is full or can't be written; what is done stays.
     """
     for name, value in (("size", size), ("workers", 1 if workers is None else workers)):
@@ -87,7 +88,9 @@ def prepare_images(
     total = len(opened)
     per_shard = max(1, shard_bytes // (3 * size * size))
     _begin(out, {"source": str(source.resolve()), "images": total, "size": size, "per_shard": per_shard})
-    if not is_packed(out):
+    if is_packed(out):
+        PackedImages(out).verify(lambda share, _: progress(round(share * total), total))
+    else:
         reader = _Reader(source, opened, size, workers or os.cpu_count() or 1)
         with contextlib.closing(reader):
             records = []

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..data.image_set import ImageSet
+from ..data.packed import PackedImages
 from ..ops.backends import choose, use_backend
 from . import checkpoint, config_file
 from .checkpoint import CheckpointError
@@ -90,6 +91,9 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         world.barrier()  # nobody writes before everyone has looked
         choose(device.type)  # a mistake shows before anything is written
         images = load_images(run)
+        if saved is None and world.is_first and isinstance(images, PackedImages):
+            # About 0.8 GB/s, and the pages are warm afterwards: seconds for CelebA, a minute or two for ImageNet.
+            images.verify()
         evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
         with contextlib.closing(Trainer(run, images, world)) as trainer:
             return _Session(folder, trainer, images, evaluator).run(saved)

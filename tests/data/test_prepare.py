@@ -86,6 +86,12 @@ def test_a_finished_folder_is_left_as_it_is(tmp_path: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert prepare_images(source, tmp_path / "out", SIZE, workers=1) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
+    shard = tmp_path / "out" / "shard_00000.bin"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"shard_00000\.bin: got bytes that have changed"):
+        prepare_images(source, tmp_path / "out", SIZE, workers=1)
 
 
 def test_another_source_or_size_is_refused(tmp_path: Path) -> None:

@@ -178,6 +178,16 @@ def test_images_that_do_not_fit_the_config(packed: Path, tmp_path: Path) -> None
         load_images(small(data=tmp_path / "odd"))
 
 
+def test_a_flipped_bit_is_found_before_a_run_begins(packed: Path, tmp_path: Path) -> None:
+    shard = packed / "shard_00000.bin"
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 128
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=r"shard_00000\.bin: got bytes that have changed"):
+        train(scored(tmp_path / "run", packed))
+    assert not (tmp_path / "run").exists()
+
+
 def test_samples_have_the_images_shape(packed: Path, tmp_path: Path) -> None:
     train(scored(tmp_path / "run", packed, evaluate_every=0))
     generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
