@@ -1,6 +1,22 @@
-"""How good generated digits are, by a classifier that the project trains itself."""
+"""How good generated images are: digits by a classifier that the project trains itself, others by a net's features."""
 
 from .classifier import DigitClassifier, Recipe, load_classifier
+from .features import FeatureNet, load_feature_net
+from .frechet import ImageScore, ImageScorer
 from .inception_score import DigitScore, score, score_images
+from .neighbours import nearest, neighbour_rows
 
-__all__ = ["DigitClassifier", "DigitScore", "Recipe", "load_classifier", "score", "score_images"]
+__all__ = [
+    "DigitClassifier",
+    "DigitScore",
+    "FeatureNet",
+    "ImageScore",
+    "ImageScorer",
+    "Recipe",
+    "load_classifier",
+    "load_feature_net",
+    "nearest",
+    "neighbour_rows",
+    "score",
+    "score_images",
+]

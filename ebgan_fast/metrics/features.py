@@ -47,7 +47,7 @@ def load_feature_net(spec: str) -> FeatureNet:
 
     Args:
         spec: "efficientnet-lite0", whose weights come from an installed package; or the path of a TorchScript file
-            that maps images [N, 3, H, W] of 0 to 255 to features [N, d]. One that takes `return_features=True` and
+            that maps uint8 images [N, 3, H, W] to features [N, d]. One that takes `return_features=True` and
             gives 2048 of them, as the Inception file of StyleGAN3 and EDM (inception-2015-12-05.pt), makes the distance
             the standard FID.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ _BATCH = 64
 _MOST_REAL = 50_000  # what is usual for published figures
 _KID_SUBSETS = 100
 _KID_SUBSET_SIZE = 1000
+_CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class ImageScore:
     kid: float
     """Kernel distance (maximum mean discrepancy, squared, by (x.y/d + 1)^3): the mean over 100 subsets. Unbiased."""
     kid_std: float
-    """Standard deviation of that over the subsets."""
+    """Standard deviation of that over the subsets; 0 where a subset holds all images of both sets."""
     kid_subset_size: int
-    """Images in a subset."""
+    """Images of each set in a subset: 1,000, or the smaller set's size if that is less."""
 
 
 class ImageScorer:
@@ -76,26 +79,31 @@ class ImageScorer:
         report = progress or (lambda share, text: None)
         self.real_features = self._cached_features(report, cache_folder)
 
-    def score(self, generated: Iterable[Tensor], seed: int = 0) -> ImageScore:
-        """Score batches of uint8 images [B, C, H, W].
+    def score(self, generated: Tensor | Iterable[Tensor], seed: int = 0) -> ImageScore:
+        """Score generated images.
 
         Args:
-            generated: the batches; their order doesn't matter but for which images share a subset of KID.
+            generated: uint8 [N, C, H, W], or batches of them; their order doesn't matter but for which images share a
+                subset of KID.
             seed: of those subsets.
 
         Raises:
-            ValueError: fewer than two images, or features that aren't finite.
+            TypeError: images that aren't uint8.
+            ValueError: another shape, fewer than two images, or features that aren't finite.
         """
-        features = torch.cat([self.features(batch) for batch in generated])
-        if len(features) < 2:
-            raise ValueError(f"samples: got {len(features)}, expected at least 2")
+        batches = generated.split(_BATCH) if isinstance(generated, Tensor) else generated
+        found = [self.features(batch) for batch in batches if len(batch) > 0]
+        samples = sum(map(len, found))
+        if samples < 2:
+            raise ValueError(f"samples: got {samples}, expected at least 2")
+        features = torch.cat(found)
         if not features.isfinite().all():
             raise ValueError("got generated images whose features aren't finite, expected finite ones")
-        subset = min(_KID_SUBSET_SIZE, len(features), len(self.real_features))
+        subset = min(_KID_SUBSET_SIZE, samples, len(self.real_features))
         kid, kid_std = self._kid(features, subset, seed)
         return ImageScore(
             features=self.net.label,
-            samples=len(features),
+            samples=samples,
             real_images=len(self.real_features),
             fd=self._fd(features),
             kid=kid,
@@ -104,10 +112,18 @@ class ImageScorer:
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Features [B, d] on the CPU of uint8 images [B, C, H, W]; a grey one stands for three equal colours."""
-        device = next((tensor.device for tensor in self.net.parameters()), torch.device("cpu"))
+        """Features float32 [B, d] on the CPU of uint8 images [B, C, H, W]; a grey one stands for three equal colours.
+
+        Raises:
+            TypeError: images that aren't uint8.
+            ValueError: another number of dimensions, or C that isn't 1 or 3.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(f"got {images.dtype} images, expected uint8; ebgan_fast.data.to_pixels makes them")
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"got images of shape {list(images.shape)}, expected [N, C, H, W] with C of 1 or 3")
         colours = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-        found: Tensor = self.net(colours.to(device)).cpu()
+        found: Tensor = self.net(colours.to(_device_of(self.net))).cpu()
         return found
 
     def _fd(self, features: Tensor) -> float:
@@ -117,7 +133,10 @@ class ImageScorer:
         return float(distance.compute())
 
     def _kid(self, features: Tensor, subset: int, seed: int) -> tuple[float, float]:
-        distance = self._kernel(feature=_Given(features.shape[1]), subsets=_KID_SUBSETS, subset_size=subset)
+        with warnings.catch_warnings():
+            # Features in memory: 512 MB for 50,000 of 1280.
+            warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
+            distance = self._kernel(feature=_Given(features.shape[1]), subsets=_KID_SUBSETS, subset_size=subset)
         distance.update(self.real_features.double(), real=True)
         distance.update(features.double(), real=False)
         with torch.random.fork_rng(devices=[]):
@@ -126,7 +145,7 @@ class ImageScorer:
         return float(mean), float(std)
 
     def _cached_features(self, report: Progress, folder: Path | None) -> Tensor:
-        names = (self.images.fingerprint, self.net.key, len(self.chosen))
+        names = (_CACHE_VERSION, self.images.fingerprint, self.net.key, len(self.chosen))
         key = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
         path = cache.cache_folder(folder) / f"features-{key}.pt"
         with cache.locked(path, lambda: report(0.0, "waiting for another process")):
@@ -155,6 +174,12 @@ class _Given(torch.nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features
+
+
+def _device_of(net: torch.nn.Module) -> torch.device:
+    """Where it runs; a scripted net may hold its weights as buffers."""
+    tensors = itertools.chain(net.parameters(), net.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _chosen(count: int, most: int) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .frechet import ImageScorer
 
+_CHUNK = 4096  # real images at a time: 10,000 samples beside 50,000 would take 2 GB at once
+
 
 def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The nearest rows, by the Euclidean distance of features.
@@ -17,17 +19,24 @@ def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor
         count: how many of the m, 1 to m.
 
     Returns:
-        (indices, distances), each [n, count], the nearest first.
+        (indices int64, distances), each [n, count], the nearest first.
 
     Raises:
         ValueError: `count` outside 1 to m.
     """
     if not 1 <= count <= len(real_features):
         raise ValueError(f"count: got {count}, expected 1 to {len(real_features)}, the number of real images")
-    # Not by the dot product, which loses the digits of a small distance.
-    distances = torch.cdist(features, real_features, compute_mode="donot_use_mm_for_euclid_dist")
-    found = distances.topk(count, dim=1, largest=False, sorted=True)
-    return found.indices, found.values
+    indices = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
+    distances = features.new_empty(len(features), 0)
+    for first in range(0, len(real_features), _CHUNK):
+        part = real_features[first : first + _CHUNK]
+        # Not by the dot product, which loses the digits of a small distance.
+        further = torch.cdist(features, part, compute_mode="donot_use_mm_for_euclid_dist")
+        places = torch.arange(first, first + len(part), device=features.device).expand(len(features), -1)
+        distances, indices = torch.cat((distances, further), 1), torch.cat((indices, places), 1)
+        kept = distances.topk(min(count, distances.shape[1]), dim=1, largest=False, sorted=True)
+        distances, indices = kept.values, indices.gather(1, kept.indices)
+    return indices, distances
 
 
 def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int) -> Tensor:

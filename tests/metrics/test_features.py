@@ -4,9 +4,12 @@ import importlib.metadata
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ebgan_fast.metrics import features
 from ebgan_fast.metrics.efficientnet_lite import EfficientNetLite0, _SamePad
@@ -36,6 +39,80 @@ def test_padding_is_tensorflows_same(side: int, kernel: int, stride: int) -> Non
     rows = [sum(1 for row in window if 0 <= row < side) for window in windows]
     expected = torch.tensor(rows)[:, None] * torch.tensor(sums)[None, :]
     assert torch.equal(layer(position)[0, 0], expected.float())
+
+
+def _published(state: dict[str, Tensor], images: Tensor) -> Tensor:
+    """The net as its authors describe it, from the weights alone: 224 x 224 images to features.
+
+    Pixels (x - 127) / 128, "SAME" padding, batch norm with an epsilon of 0.001, ReLU6, a residual where a block keeps
+    the shape. Blocks: kernel and stride by stage, widths from the weights.
+    """
+
+    def conv(name: str, maps: Tensor, stride: int = 1, depthwise: bool = False) -> Tensor:
+        weight = state[f"{name}.weight"]
+        before = (weight.shape[2] - stride) // 2  # of sides that the stride divides
+        after = max(weight.shape[2] - stride - before, 0)
+        padded = functional.pad(maps, (before, after, before, after))
+        return functional.conv2d(padded, weight, stride=stride, groups=len(weight) if depthwise else 1)
+
+    def norm(name: str, maps: Tensor) -> Tensor:
+        scale = state[f"{name}.weight"] / (state[f"{name}.running_var"] + 0.001).sqrt()
+        shift = state[f"{name}.bias"] - state[f"{name}.running_mean"] * scale
+        return maps * scale[:, None, None] + shift[:, None, None]
+
+    maps = norm("_bn0", conv("_conv_stem", (images.double() - 127) / 128, 2)).clamp(0, 6)
+    strides = "1 21 21 211 111 2111 1".replace(" ", "")
+    for index, stride in enumerate(strides):
+        block, before = f"_blocks.{index}", maps
+        if index > 0:  # the first is not widened
+            maps = norm(f"{block}._bn0", conv(f"{block}._expand_conv", maps)).clamp(0, 6)
+        maps = norm(f"{block}._bn1", conv(f"{block}._depthwise_conv", maps, int(stride), True)).clamp(0, 6)
+        maps = norm(f"{block}._bn2", conv(f"{block}._project_conv", maps))
+        maps = maps + before if maps.shape == before.shape else maps
+    return norm("_bn1", conv("_conv_head", maps)).clamp(0, 6).mean((2, 3))
+
+
+def _random_net() -> EfficientNetLite0:
+    """Weights and statistics of which each counts: no bias or mean of 0, no scale or variance of 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = EfficientNetLite0().eval()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # Variances near the epsilon, so that it counts too.
+                nn.init.uniform_(module.running_var, 0.002, 0.02)
+                nn.init.uniform_(module.weight, 0.1, 0.4)
+                nn.init.uniform_(module.running_mean, -0.1, 0.1)
+                nn.init.uniform_(module.bias, -0.5, 1.0)
+    return net
+
+
+def test_the_net_is_the_published_one() -> None:
+    net = _random_net()
+    images = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = net(images)
+        expected = _published({name: value.double() for name, value in net.state_dict().items()}, images)
+    assert expected.std(0).median() > 1e-3, "images should differ"
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [32, 224, 300])
+def test_images_are_scaled_as_pillow_does(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    """Bicubic and antialiased, to a grey level: Pillow rounds between its two passes, and clips: no extremes here."""
+    net = EfficientNetLite0()
+    seen: list[Tensor] = []
+
+    def stem(pixels: Tensor) -> Tensor:
+        seen.append(pixels)
+        raise InterruptedError
+
+    monkeypatch.setattr(net._conv_stem, "forward", stem)
+    pixels = np.random.default_rng(0).integers(64, 192, (side, side, 3), dtype=np.uint8)
+    with pytest.raises(InterruptedError):
+        net(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    expected = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC))
+    assert np.abs(seen[0][0].permute(1, 2, 0).numpy() * 128 + 127 - expected).max() < 2
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +211,11 @@ def test_a_file_that_is_no_feature_net(tmp_path: Path) -> None:
     ):
         load_feature_net("inception")
     (tmp_path / "text.pt").write_text("no net")
-    with pytest.raises(ValueError, match=r"text\.pt: got a file that isn't TorchScript"):
-        load_feature_net(str(tmp_path / "text.pt"))
+    torch.save(nn.Linear(3, 4).state_dict(), tmp_path / "weights.pt")
+    for name in ("text", "weights"):
+        with pytest.raises(ValueError, match=rf"{name}\.pt: got a file that isn't TorchScript.*expected one") as error:
+            load_feature_net(str(tmp_path / f"{name}.pt"))
+        assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"flat\.pt: got a net that gives shape \[\], expected features \[N, d\]"):
         load_feature_net(save(Flat(), tmp_path / "flat.pt"))
     with pytest.raises(ValueError, match=r"linear\.pt: got a net that takes no uint8 images"):

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebgan_fast.data import TensorImages
 from ebgan_fast.metrics.features import FeatureNet
-from ebgan_fast.metrics.frechet import ImageScorer
+from ebgan_fast.metrics.frechet import ImageScorer, _device_of
 from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*will save all extracted features in buffer.*")
 
 D = 12
 
@@ -59,18 +58,34 @@ def test_distances_are_their_formulas(tmp_path: Path) -> None:
     real, fake = noise(200, 0), noise(200, 1, 140.0, 30.0)
     found = scorer(tmp_path, real).score(fake.split(64))
     assert (found.features, found.samples, found.real_images) == ("FD (pixels)", 200, 200)
-    assert found.fd == pytest.approx(plain_frechet(real, fake), rel=1e-5)
+    assert found.fd == pytest.approx(plain_frechet(real, fake), rel=1e-9)  # float64 throughout
     # Subsets of all samples are all the same one.
     assert found.kid_subset_size == 200
-    assert found.kid == pytest.approx(plain_kid(real, fake), rel=1e-4)
-    assert found.kid_std < 1e-3 * found.kid
+    assert found.kid == pytest.approx(plain_kid(real, fake), rel=1e-9)
+    assert found.kid_std < 1e-9 * found.kid
+
+
+def test_the_distance_of_known_gaussians(tmp_path: Path) -> None:
+    """Shifted by m and s times as wide: |m|^2 + (s - 1)^2 tr(C), whatever the covariance C, up to rounding to bytes."""
+    values = torch.randn(500, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    values[..., 1] += 0.5 * values[..., 0]  # so that the covariance has other entries than its diagonal
+    values -= values.mean(0)
+    real, fake = ((values * spread + 128).round().to(torch.uint8) for spread in (12.0, 24.0))
+    shift = torch.tensor([9.0, 0.0, -5.0])[:, None, None]
+    moved = (values * 24.0 + 128 + shift).round().clamp(0, 255).to(torch.uint8)
+    trace = float(values.flatten(1).double().T.cov().trace()) * (12 / 64) ** 2
+    real_scorer = scorer(tmp_path, real)
+    # A rounded byte is off by up to half: a standard deviation of 0.29 beside 12.
+    assert real_scorer.score(fake).fd == pytest.approx(trace, rel=2e-3)
+    length = 4 * float(shift.square().sum()) / 64**2
+    assert real_scorer.score(moved).fd == pytest.approx(trace + length, rel=2e-3)
 
 
 def test_a_set_is_at_no_distance_from_itself(tmp_path: Path) -> None:
     real = noise(300, 0)
     found = scorer(tmp_path, real).score([real])
     assert abs(found.fd) < 1e-6
-    assert found.kid == pytest.approx(plain_kid(real, real), rel=1e-3)
+    assert found.kid == pytest.approx(plain_kid(real, real), rel=1e-9)
     assert -0.1 < found.kid < 0  # unbiased, so below zero by what a sample and itself have in common
     near, far = (scorer(tmp_path, real).score([noise(300, 1, centre)]).fd for centre in (128.0, 150.0))
     assert near < 0.1 < far
@@ -79,7 +94,7 @@ def test_a_set_is_at_no_distance_from_itself(tmp_path: Path) -> None:
 def test_order_and_batches_do_not_matter(tmp_path: Path) -> None:
     real, fake = scorer(tmp_path, noise(90, 0)), noise(70, 1, 150.0)
     one, other = real.score(fake.split(7)), real.score([fake])
-    assert one == other
+    assert one == other == real.score(fake)
     assert real.score([fake.flip(0)]).fd == pytest.approx(one.fd, rel=1e-9)
 
 
@@ -130,6 +145,28 @@ def test_real_features_are_computed_once(tmp_path: Path) -> None:
     assert len(calls) == 6
 
 
+def test_features_kept_by_another_version_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer(tmp_path, noise(10, 0))
+    monkeypatch.setattr("ebgan_fast.metrics.frechet._CACHE_VERSION", -1)
+    scorer(tmp_path, noise(10, 0))
+    assert len(list(tmp_path.glob("*.pt"))) == 2
+
+
+def test_scores_warn_of_nothing(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scorer(tmp_path, noise(20, 0)).score(noise(20, 1))
+
+
+def test_where_a_net_runs() -> None:
+    """As its weights lie, which a scripted net may call buffers."""
+    buffers = nn.Module()
+    buffers.register_buffer("weight", torch.empty(3, device="meta"))
+    assert _device_of(buffers) == torch.device("meta")
+    assert _device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
+    assert _device_of(net()) == torch.device("cpu")
+
+
 def test_many_real_images_are_thinned_out(tmp_path: Path) -> None:
     images = noise(100, 0)
     few = scorer(tmp_path, images, most_real=30)
@@ -144,6 +181,14 @@ def test_what_cannot_be_scored(tmp_path: Path) -> None:
     real = scorer(tmp_path, noise(20, 0))
     with pytest.raises(ValueError, match="samples: got 1, expected at least 2"):
         real.score([noise(1, 1)])
+    for none in ([], [noise(5, 1)[:0]], noise(5, 1)[:0]):
+        with pytest.raises(ValueError, match="samples: got 0, expected at least 2"):
+            real.score(none)
+    with pytest.raises(TypeError, match=r"got torch\.float32 images, expected uint8"):
+        real.score(noise(5, 1) / 127.5 - 1)
+    for images in (noise(5, 1)[:, :2], noise(5, 1)[0], noise(5, 1).repeat(1, 2, 1, 1)):
+        with pytest.raises(ValueError, match=r"got images of shape .*expected \[N, C, H, W\] with C of 1 or 3"):
+            real.score([images])
     real.net.net = lambda images: pixels_as_features(images) * float("nan")
     with pytest.raises(ValueError, match="features aren't finite"):
         real.score([noise(5, 1)])
@@ -166,6 +211,17 @@ def test_neighbours_are_the_nearest_first() -> None:
     for count in (0, 5):
         with pytest.raises(ValueError, match=f"count: got {count}, expected 1 to 4"):
             nearest(real, real, count)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+def test_neighbours_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    samples, real = torch.randn(5, 4, generator=rng), torch.randn(7, 4, generator=rng)
+    exact = (samples[:, None].double() - real.double()).norm(dim=2).sort(dim=1)
+    monkeypatch.setattr("ebgan_fast.metrics.neighbours._CHUNK", chunk)
+    places, distances = nearest(samples, real, 3)
+    assert torch.equal(places, exact.indices[:, :3])
+    torch.testing.assert_close(distances, exact.values[:, :3].float())
 
 
 def test_a_row_is_a_sample_and_its_neighbours(tmp_path: Path) -> None:
