@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from ebgan_fast.data import ImageSet, PackedImages, TensorImages
 from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
@@ -26,7 +25,7 @@ from ebgan_fast.training.memory import keep_freed_memory
 from ebgan_fast.training.trainer import Trainer
 
 from . import devices, files, provenance
-from .public_loop import PublicLoop
+from .public_process import Begin, PublicProcess
 from .terminal import note, progress, short
 from .timing import Step, interleaved
 
@@ -53,8 +52,8 @@ class TrainRow:
     speedup: dict[str, float]
     """Over the public loop, by precision."""
     targets: dict[str, float]
-    data_cost: float
-    """Seconds of a step that reads images over those of one that doesn't, by medians."""
+    data_cost: float | None
+    """Seconds of a step that reads images over those of one that doesn't: the median over rounds of their ratio."""
     native_bfloat16: bool
     """Whether the processor multiplies bfloat16: torch emulates it otherwise."""
     rounds: int
@@ -72,7 +71,7 @@ def train(
     name: Literal["lsun64", "celeba64", "imagenet128", "imagenet256"] = "celeba64",
     width: float = 1.0,
     batch_size: int = 32,
-    rounds: int = 7,
+    rounds: int = 11,
     threads: int = min(2, os.cpu_count() or 1),
     precision: tuple[Precision, ...] = ("float32", "bfloat16"),
     out: Path | None = None,
@@ -95,12 +94,12 @@ def train(
     if out is not None:
         files.check_replaceable(out, "out")
     torch.set_num_threads(threads)
-    keep_freed_memory()  # as the training program; the plain loop gains from it too
+    keep_freed_memory()  # as the training program does for itself
     chosen = preset(name, Path(), batch_size=batch_size, flip=False, ema=0.0, device="cpu", log_every=10**6)
     assert isinstance(chosen.networks, Conv)
     chosen = dataclasses.replace(chosen, networks=dataclasses.replace(chosen.networks, width=width))
     with _packed_noise(chosen.image_size) as images, contextlib.ExitStack() as stack:
-        steps = _steps(chosen, images, precision, stack)
+        steps = _steps(chosen, images, precision, threads, stack)
         with progress(rounds) as (describe, advance):
             describe(f"{name}, width {width:g}, batches of {batch_size}")
             seconds = interleaved(steps, rounds, advance)
@@ -125,9 +124,13 @@ def _packed_noise(side: int) -> Iterator[PackedImages]:
 
 
 def _steps(
-    chosen: TrainConfig, images: PackedImages, precision: tuple[Precision, ...], stack: contextlib.ExitStack
+    chosen: TrainConfig,
+    images: PackedImages,
+    precision: tuple[Precision, ...],
+    threads: int,
+    stack: contextlib.ExitStack,
 ) -> dict[str, Step]:
-    steps: dict[str, Step] = {PUBLIC: _public_step(chosen, images)}
+    steps: dict[str, Step] = {PUBLIC: _public_step(chosen, images, threads, stack)}
     for kind in precision:
         steps[f"ebgan_fast {kind}"] = _own_step(dataclasses.replace(chosen, precision=kind), images, stack)
     once = TensorImages(images.gather(torch.arange(chosen.batch_size)))
@@ -139,39 +142,29 @@ def _own_step(chosen: TrainConfig, images: ImageSet, stack: contextlib.ExitStack
     return stack.enter_context(contextlib.closing(Trainer(chosen, images))).step
 
 
-def _public_step(chosen: TrainConfig, images: PackedImages) -> Step:
-    """The plain loop on one batch, which costs it nothing to read.
+def _public_step(chosen: TrainConfig, images: PackedImages, threads: int, stack: contextlib.ExitStack) -> Step:
+    """The plain loop on one batch, which costs it nothing to read, in a process of its own.
 
     Raises:
         ValueError: its first losses aren't those of the trainer from the same weights.
     """
     with contextlib.closing(Trainer(chosen, images)) as trainer:
-        generator = chosen.networks.generator(images.shape)
-        discriminator = chosen.networks.discriminator(images.shape)
-        generator.load_state_dict(trainer.generator.state_dict())
-        discriminator.load_state_dict(trainer.discriminator.state_dict())
-        public = PublicLoop(
-            generator,
-            discriminator,
-            learning_rate=chosen.lr_g,
-            beta1=chosen.beta1,
-            margin=float(chosen.margin),
-            pt_weight=chosen.pt_weight,
+        begin = Begin(
+            chosen,
+            trainer.generator.state_dict(),
+            trainer.discriminator.state_dict(),
+            trainer.batches.next().contiguous(),
+            torch.randn(
+                chosen.batch_size, trainer.generator.noise_size, generator=torch.Generator().manual_seed(chosen.seed)
+            ),
+            threads,
         )
-        real = _first_batch(chosen, images)
-        noise = torch.randn(
-            chosen.batch_size, trainer.generator.noise_size, generator=torch.Generator().manual_seed(chosen.seed)
-        )
-        losses = public.step(real, noise)
+    apart = stack.enter_context(contextlib.closing(PublicProcess(begin)))
+    with contextlib.closing(Trainer(chosen, images)) as trainer:
         trainer.step()
         found = trainer.statistics()
-    _check_agreement(losses, (found["loss_d"], found["loss_g"]))
-    return lambda: public.step(real, torch.randn(noise.shape))
-
-
-def _first_batch(chosen: TrainConfig, images: PackedImages) -> Tensor:
-    with contextlib.closing(Trainer(chosen, images)) as trainer:
-        return trainer.batches.next().contiguous()
+    _check_agreement(apart.step(), (found["loss_d"], found["loss_g"]))
+    return apart.step
 
 
 def _check_agreement(public: tuple[float, float], own: tuple[float, float]) -> None:
@@ -197,12 +190,20 @@ def _row(
         images_per_s={name: chosen.batch_size / value for name, value in best.items()},
         speedup={kind: best[PUBLIC] / best[f"ebgan_fast {kind}"] for kind in precision},
         targets={kind: _TARGETS[kind] for kind in precision if kind in _TARGETS},
-        data_cost=median["ebgan_fast float32"] / median[CONSTANT] if "float32" in precision else float("nan"),
+        data_cost=_data_cost(seconds),
         native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()),
         rounds=rounds,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **environment,
     )
+
+
+def _data_cost(seconds: dict[str, list[float]]) -> float | None:
+    """None where the float32 step wasn't timed."""
+    reading = seconds.get("ebgan_fast float32")
+    if reading is None:
+        return None
+    return statistics.median(one / other for one, other in zip(reading, seconds[CONSTANT], strict=True))
 
 
 def _multiplies_bfloat16() -> bool:
@@ -220,7 +221,8 @@ def show(row: TrainRow) -> None:
         print(f"  {kind}: {ratio:.2f} times the public loop{verdict}")
     if "bfloat16" in row.speedup and not row.native_bfloat16:
         note("this processor doesn't multiply bfloat16 (no AVX512_BF16 or AMX): torch emulates it")
-    print(f"  reading images: {row.data_cost:.3f} times a step without, at most {_MOST_OF_DATA:g} wanted")
+    if row.data_cost is not None:
+        print(f"  reading images: {row.data_cost:.3f} times a step without, at most {_MOST_OF_DATA:g} wanted")
 
 
 def _append(row: TrainRow, path: Path) -> None:
