@@ -76,8 +76,8 @@ $(IMAGES64)/drawings: | $(VENV)/train
 	mv $(IMAGES64)/package/assets $@
 
 # Half the paper's width and a quarter of its batch, for two cores: docs/emoji.md has the run.
-RECIPE64 := --preset celeba64 --width 0.5 --batch-size 32 --steps 2400 --ema 0.995 --log-every 50 --sample-every 300 \
-  --evaluate-every 300 --evaluate-samples 1000 --checkpoint-every 300
+RECIPE64 := --preset celeba64 --width 0.5 --batch-size 32 --steps 1600 --lr-g 0.0006 --lr-d 0.0006 --ema 0.995 \
+  --log-every 50 --sample-every 200 --evaluate-every 200 --evaluate-samples 1000 --checkpoint-every 200
 
 demo-64: $(VENV)/scores $(IMAGES64)/drawings  ## train EBGAN-PT on 64x64 emoji, score it, write a report (a quarter of an hour)
 	$(BIN)/ebgan-fast prepare $(IMAGES64)/drawings $(IMAGES64)/packed --size 64
