@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .run_files import Line
+
 # Colours told apart by colour-blind readers (Okabe and Ito).
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
-Line = dict[str, Any]
 # Name in the lines, label, colour.
 _Curve = tuple[str, str, str]
 
@@ -34,15 +34,19 @@ def training_curves(lines: Sequence[Line]) -> bytes:
     """PNG of losses, energies with the margin, active hinges, pulling-away term, gradients and speed over the steps.
 
     Args:
-        lines: of metrics.jsonl, at least one.
+        lines: of metrics.jsonl, at least one. What none of them tells gets no panel.
     """
-    figure = Figure(figsize=(10, 8.4), layout="constrained")
-    for axes, (quantity, curves) in zip(figure.subplots(3, 2, sharex=True).flat, _PANELS, strict=True):
+    told = {name for line in lines for name in line}
+    panels = [panel for panel in _PANELS if told.intersection(name for name, _, _ in panel[1])]
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(10, 2.8 * rows), layout="constrained")
+    for place, (quantity, curves) in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, 2, place)
         for name, label, colour in curves:
             _draw(axes, lines, "step", name, label, colour, "--" if name == "margin" else "-")
         _finish(axes, quantity, legend=len(curves) > 1)
-    for axes in figure.axes[-2:]:
-        axes.set_xlabel("step")
+        if place > len(panels) - 2:
+            axes.set_xlabel("step")
     return _png(figure)
 
 
@@ -81,7 +85,8 @@ def _draw(
 
 def _finish(axes: Axes, quantity: str, *, legend: bool) -> None:
     axes.set_ylabel(quantity)
-    axes.set_ylim(bottom=0)
+    if axes.dataLim.ymin >= 0:  # KID may be less: it is unbiased
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if legend and axes.lines:

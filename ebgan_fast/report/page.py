@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import importlib.resources
-import json
 import os
 import platform
 import statistics
@@ -17,104 +16,120 @@ from typing import Any
 import torch
 
 from .. import __version__
+from .._naming import naming
 from .charts import score_curves, training_curves
+from .run_files import Line, RunFiles, read_run
 
 _EARLIER_GRIDS = 4
 _FEW_SAMPLES = 10_000
-
-Line = dict[str, Any]
+# File, heading, caption.
+_EXTRAS = (
+    ("interpolation.png", "Interpolations", "Each row goes from one point of the noise to another."),
+    (
+        "neighbours.png",
+        "Nearest training images",
+        "Samples in the first column; beside each, the training images whose features are nearest to it.",
+    ),
+)
 
 
 def write_report(folder: Path) -> Path:
     """Write report.html into a run's folder, from what lies there: metrics, scores, grids and pictures.
 
     Args:
-        folder: a run folder; interpolation.png, neighbours.png and scores.jsonl are shown if they are there.
+        folder: a run folder; scores.jsonl, score.json, interpolation.png and neighbours.png are shown where there are
+            any.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: not a run folder, or one whose run has logged nothing yet; the message names it.
+        ValueError: not a run folder, one whose run has logged nothing yet, or a file in it that a run wouldn't write;
+            the message names it.
+        OSError: a file can't be read or written.
     """
-    config_path = folder / "config.json"
-    if not config_path.is_file():
-        raise ValueError(f"{folder}: got a folder without config.json, expected the folder of a run")
-    config = json.loads(config_path.read_text())
-    metrics, scores = _lines(folder / "metrics.jsonl"), _lines(folder / "scores.jsonl")
-    if not metrics:
-        raise ValueError(f"{folder}: got a run without metrics, expected one that has logged at least once")
+    run = read_run(folder)
     title = f"EBGAN run {folder.resolve().name}"
     sections = [
-        _summary(config, metrics, scores),
-        _samples(folder),
-        *([_scores(scores)] if scores else [_section("Scores", "<p>This run was not scored while it trained.</p>")]),
-        _section("Training", _figure(training_curves(metrics), "Each point is the mean over a log interval.")),
-        _extra(folder, "interpolation.png", "Interpolations", "Each row goes from one point of the noise to another."),
-        _extra(
-            folder,
-            "neighbours.png",
-            "Nearest training images",
-            "Samples in the first column; beside each, the training images whose features are nearest to it.",
-        ),
-        _settings(config),
+        f"<p>{html.escape(_summary(run))}</p>",
+        _samples(run.grids),
+        _scores(run),
+        _section("Training", _curves(training_curves(run.metrics), "Each point is the mean over a log interval.")),
+        *(_extra(folder / name, heading, caption) for name, heading, caption in _EXTRAS),
+        _settings(run),
     ]
-    template = importlib.resources.files(__package__).joinpath("page.html").read_text()
+    template = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title=html.escape(title), body="\n".join(filter(None, sections)))
     path = folder / "report.html"
     partial = path.with_name(".report.html.partial")
-    partial.write_text(page)
-    os.replace(partial, path)
+    with naming(path):
+        # A folder's name may hold bytes that are no text.
+        partial.write_bytes(page.encode("utf-8", "replace"))
+        os.replace(partial, path)
     return path
 
 
-def _lines(path: Path) -> list[Line]:
-    """The whole lines of a file of one JSON object per line; none if there is no file."""
-    if not path.is_file():
-        return []
-    text = path.read_text()
-    try:
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{path}: got a bad line ({error}), expected one JSON object per line") from error
-
-
-def _summary(config: Line, metrics: Sequence[Line], scores: Sequence[Line]) -> str:
-    last = metrics[-1]
-    parts = [
-        f"{last['step']:,} of {config['steps']:,} steps in {_duration(last['elapsed_s'])}",
-        f"batches of {config['batch_size']}",
-    ]
-    if speeds := [line["images_per_s"] for line in metrics if "images_per_s" in line]:
+def _summary(run: RunFiles) -> str:
+    last = run.metrics[-1]
+    wanted = f" of {run.settings['steps']:,}" if isinstance(run.settings.get("steps"), int) else ""
+    parts = [f"{last['step']:,}{wanted} steps in {_duration(last['elapsed_s'])}"]
+    if "batch_size" in run.settings:
+        parts.append(f"batches of {run.settings['batch_size']}")
+    if speeds := [line["images_per_s"] for line in run.metrics if "images_per_s" in line]:
         parts.append(f"{statistics.median(speeds):.0f} images per second")
-    text = f"<p>{html.escape(', '.join(parts))}."
-    if scores:
-        first, latest = scores[0], scores[-1]
-        ratio = latest["fd"] / first["fd"] if first["fd"] else float("nan")
-        text += html.escape(
-            f" {latest['features']} went from {first['fd']:.4g} at step {first['step']:,} to {latest['fd']:.4g} at "
-            f"step {latest['step']:,}, a factor of {ratio:.2f}; KID from {first['kid']:.3g} to {latest['kid']:.3g}."
-        )
-    return f"{text}</p>"
+    text = f"{', '.join(parts)}."
+    if not run.scores:
+        return text
+    latest = run.scores[-1]
+    comparable = [line for line in run.scores if _measured_by(line) == _measured_by(latest)]
+    first = comparable[0]
+    if len(comparable) == 1:
+        return f"{text} {latest['features']} is {latest['fd']:.4g} at step {latest['step']:,}, KID {latest['kid']:.3g}."
+    ratio = f", a factor of {latest['fd'] / first['fd']:.2f}" if first["fd"] else ""
+    return (
+        f"{text} {latest['features']} went from {first['fd']:.4g} at step {first['step']:,} to {latest['fd']:.4g} at "
+        f"step {latest['step']:,}{ratio}; KID from {first['kid']:.3g} to {latest['kid']:.3g}."
+    )
 
 
-def _samples(folder: Path) -> str:
-    grids = sorted((folder / "samples").glob("step_*.png"))
+def _measured_by(score: Line) -> tuple[Any, ...]:
+    """Only where this agrees do distances compare: a run that goes on may go on with another net."""
+    return score["features"], score["samples"], score["real_images"]
+
+
+def _samples(grids: Sequence[tuple[int, Path]]) -> str:
     if not grids:
         return _section("Samples", "<p>No grid of samples was drawn yet.</p>")
-    earlier = grids[:-1]
+    *earlier, (step, latest) = grids
     shown = [earlier[index * len(earlier) // _EARLIER_GRIDS] for index in range(_EARLIER_GRIDS)] if earlier else []
-    strip = "".join(_figure(path.read_bytes(), _step_of(path)) for path in dict.fromkeys(shown))
-    body = _figure(grids[-1].read_bytes(), f"{_step_of(grids[-1])}, not chosen: the first of one seed's noise.")
+    strip = "".join(_figure(path.read_bytes(), f"Step {step:,}") for step, path in dict.fromkeys(shown))
+    body = _figure(latest.read_bytes(), f"Step {step:,}, not chosen: the first of one seed's noise.")
     return _section("Samples", body + (f'<div class="strip">{strip}</div>' if strip else ""))
 
 
-def _step_of(path: Path) -> str:
-    return f"Step {int(path.stem.removeprefix('step_')):,}"
+def _scores(run: RunFiles) -> str:
+    nets = dict.fromkeys(line["features"] for line in run.scores)
+    parts = [_net_scores([line for line in run.scores if line["features"] == net]) for net in nets]
+    if parts:
+        note = (
+            "Distances of generated images from the training images, by the net named; 0 is best. Compare them only "
+            "with figures by the same net, on the same images, of as many samples."
+        )
+        fewest = min(line["samples"] for line in run.scores)
+        if fewest < _FEW_SAMPLES:
+            note += f" With {fewest:,} samples the Fréchet distance comes out larger than with many; KID doesn't."
+        parts.insert(0, f"<p>{html.escape(note)}</p>")
+    else:
+        parts.append("<p>This run was not scored while it trained.</p>")
+    if run.evaluation:
+        parts.append(f"<h3>Evaluation of the checkpoint</h3>{_named_values(run.evaluation)}")
+    return _section("Scores", "\n".join(parts))
 
 
-def _scores(scores: Sequence[Line]) -> str:
-    columns = ("step", "time", scores[-1]["features"], "KID", "± over subsets", "samples", "training images")
+def _net_scores(scores: Sequence[Line]) -> str:
+    """Curves and table of the scores by one net."""
+    net = scores[0]["features"]
+    columns = ("step", "time", net, "KID", "± over subsets", "subset size", "samples", "training images")
     rows = [
         (
             f"{line['step']:,}",
@@ -122,31 +137,25 @@ def _scores(scores: Sequence[Line]) -> str:
             f"{line['fd']:.4g}",
             f"{line['kid']:.4g}",
             f"{line['kid_std']:.2g}",
+            f"{line['kid_subset_size']:,}",
             f"{line['samples']:,}",
             f"{line['real_images']:,}",
         )
         for line in scores
     ]
-    note = (
-        "Distances of generated images from the training images, by the net named; compare them only with figures by "
-        "the same net, on the same images, of as many samples."
-    )
-    if scores[-1]["samples"] < _FEW_SAMPLES:
-        note += f" With {scores[-1]['samples']:,} samples the Frechet distance comes out larger than with many."
-    same_net = [line for line in scores if line["features"] == scores[-1]["features"]]
-    return _section("Scores", f"<p>{html.escape(note)}</p>{_figure(score_curves(same_net), '')}{_table(columns, rows)}")
+    return _curves(score_curves(scores), f"{net} and KID over steps and time.") + _table(columns, rows)
 
 
-def _extra(folder: Path, name: str, heading: str, caption: str) -> str:
-    path = folder / name
+def _extra(path: Path, heading: str, caption: str) -> str:
     return _section(heading, _figure(path.read_bytes(), caption)) if path.is_file() else ""
 
 
-def _settings(config: Line) -> str:
-    flat = {**{key: value for key, value in config.items() if key != "networks"}, **config.get("networks", {})}
+def _settings(run: RunFiles) -> str:
     versions = f"ebgan_fast {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    table = _table(("setting", "value"), [(name, str(value)) for name, value in flat.items()])
-    return _section("Settings", f"{table}<p>Report made with {html.escape(versions)}.</p>")
+    missing = [name for name, _, _ in _EXTRAS if not (run.folder / name).is_file()]
+    left_out = f" Left out, as the run folder lacks them: {', '.join(missing)}." if missing else ""
+    closing = html.escape(f"Report made with {versions}.{left_out}")
+    return _section("Settings", f"{_named_values(run.settings)}<p>{closing}</p>")
 
 
 def _section(heading: str, body: str) -> str:
@@ -154,21 +163,30 @@ def _section(heading: str, body: str) -> str:
 
 
 def _figure(png: bytes, caption: str) -> str:
-    data = base64.b64encode(png).decode()
-    words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    alt = html.escape(caption or "curves", quote=True)
-    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">{words}</figure>'
+    data, words = base64.b64encode(png).decode(), html.escape(caption)
+    return f'<figure><img alt="{words}" src="data:image/png;base64,{data}"><figcaption>{words}</figcaption></figure>'
+
+
+def _curves(png: bytes, caption: str) -> str:
+    """A picture with words in it, which on a narrow screen stays large enough to read them."""
+    return f'<div class="scroll curves">{_figure(png, caption)}</div>'
+
+
+def _named_values(values: Line) -> str:
+    rows = [(name, _value(value)) for name, value in values.items()]
+    return f'<div class="named">{_table(("name", "value"), rows)}</div>'
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(value)}</td>" for value in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(value: str) -> str:
-    is_number = value.replace(",", "").replace(".", "").replace("-", "").isdigit()
-    return f"<td{' class=number' if is_number else ''}>{html.escape(value)}</td>"
 
 
 def _duration(seconds: float) -> str:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import base64
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from PIL import Image
 
 from ebgan_fast.report import write_report
+from ebgan_fast.report.charts import score_curves, training_curves
 
 _VOID = {"meta", "img"}
 
@@ -24,7 +29,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.pictures: list[str] = []
         self.links: list[str] = []
-        self.feed(path.read_text())
+        self.feed(path.read_text(encoding="utf-8"))
         self.close()
         assert self.open == []
 
@@ -94,14 +99,14 @@ def test_the_page_says_what_the_folder_holds(run: Path) -> None:
     for words in (
         "300 of 500 steps in 1 min 5 s, batches of 32, 123 images per second.",
         "FD (EfficientNet-Lite0) went from 300 at step 100 to 120 at step 300, a factor of 0.40; KID from 3 to 1.2.",
-        "With 1,000 samples the Frechet distance comes out larger than with many.",
+        "With 1,000 samples the Fréchet distance comes out larger than with many; KID doesn't.",
+        "100 1 h 2 min 300 3 0.001 1,000 1,000 1,871",
         "Step 300, not chosen",
         "Step 100",
-        "1 h 2 min",
-        "1,871",
         "width 0.5",
     ):
         assert words in page.text
+    assert "Left out" not in page.text
     for heading in ("Samples", "Scores", "Training", "Interpolations", "Nearest training images", "Settings"):
         assert heading in page.words
 
@@ -111,7 +116,7 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert len(page.pictures) == 3 + 1 + 1 + 2  # grids, scores, curves, extras
     assert page.links == page.pictures
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert not re.search(r"url\(|@import|https?:", (run / "report.html").read_text())
+    assert not re.search(r"url\(|@import|https?:", (run / "report.html").read_text(encoding="utf-8"))
     assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
 
 
@@ -123,6 +128,7 @@ def test_names_are_words_not_tags(run: Path) -> None:
 
 
 def test_parts_that_are_missing_are_left_out(run: Path) -> None:
+    (run / "config.json").write_text("{}")
     for name in ("scores.jsonl", "interpolation.png", "neighbours.png"):
         (run / name).unlink()
     for path in (run / "samples").iterdir():
@@ -130,6 +136,8 @@ def test_parts_that_are_missing_are_left_out(run: Path) -> None:
     page = Page(write_report(run))
     assert "This run was not scored while it trained." in page.text
     assert "No grid of samples was drawn yet." in page.text
+    assert "Left out, as the run folder lacks them: interpolation.png, neighbours.png." in page.text
+    assert "300 steps in 1 min 5 s, 123 images per second." in page.text
     assert "Interpolations" not in page.words
     assert len(page.pictures) == 1
 
@@ -138,34 +146,126 @@ def test_a_line_cut_short_is_left_out_and_a_bad_one_named(run: Path) -> None:
     metrics = run / "metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"step": 400, "loss')
     assert "300 of 500 steps" in Page(write_report(run)).text
+    metrics.write_text(metrics.read_text() + "\n")  # the line break came through
+    assert "300 of 500 steps" in Page(write_report(run)).text
     metrics.write_text("nonsense\n" + metrics.read_text())
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: got a bad line"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: got a bad line 1 "):
         write_report(run)
 
 
 def test_folders_that_are_no_runs(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got a folder without config\.json, expected the folder of a run"):
         write_report(tmp_path)
-    (run / "metrics.jsonl").write_text("")
-    with pytest.raises(ValueError, match="got a run without metrics"):
+    for content in ("", '{"step": 1'):
+        (run / "metrics.jsonl").write_text(content)
+        with pytest.raises(ValueError, match="got a run without metrics"):
+            write_report(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b'{"steps": 5', r"config\.json: got a file that isn't JSON"),
+        ("config.json", b"[1]", r"config\.json: got a JSON list, expected an object"),
+        ("score.json", b"\xff", r"score\.json: got a file that isn't JSON"),
+        ("metrics.jsonl", b"3\n", r"metrics\.jsonl: got a JSON int in line 1, expected an object"),
+        ("metrics.jsonl", b"\xff\n{}\n", r"metrics\.jsonl: got a bad line 1"),
+        (
+            "metrics.jsonl",
+            b'{"step": 3, "elapsed_s": "long"}\n',
+            r"metrics\.jsonl: got elapsed_s 'long' in line 1, expected a number",
+        ),
+        ("scores.jsonl", b'{"step": 3, "elapsed_s": 2}\n', r"scores\.jsonl: got fd None in line 1, expected a number"),
+    ],
+)
+def test_files_that_no_run_writes_are_named(run: Path, name: str, content: bytes, message: str) -> None:
+    (run / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
         write_report(run)
+    assert "\n" not in str(error.value)
+    assert not (run / "report.html").exists()
+
+
+def test_distances_by_different_nets_are_kept_apart(run: Path) -> None:
+    """A run that goes on may go on with another feature net, or with more samples."""
+    inception = [{**score_line(step, fd), "features": "FID (own.pt)"} for step, fd in ((350, 50.0), (400, 25.0))]
+    fewer = [{**line, "samples": 10} for line in inception[:1]]
+    write_lines(run / "scores.jsonl", [score_line(100, 300.0), *fewer, *inception])
+    page = Page(write_report(run))
+    assert "FID (own.pt) went from 50 at step 350 to 25 at step 400, a factor of 0.50;" in page.text
+    assert "FD (EfficientNet-Lite0) and KID over steps and time." in page.words
+    assert "FID (own.pt) and KID over steps and time." in page.words
+    assert [page.words.count(net) for net in ("FD (EfficientNet-Lite0)", "FID (own.pt)")] == [1, 1]  # heads of tables
+    assert "With 10 samples the Fréchet distance" in page.text
+    write_lines(run / "scores.jsonl", [score_line(100, 300.0), inception[1]])
+    assert "FID (own.pt) is 25 at step 400, KID 0.25." in Page(write_report(run)).text
+
+
+def test_an_evaluation_is_shown(run: Path) -> None:
+    (run / "score.json").write_text(json.dumps({"exp_score": 9.123456, "class_share": [0.25, 0.125], "samples": 5000}))
+    page = Page(write_report(run))
+    assert "Evaluation of the checkpoint name value exp_score 9.123 class_share 0.25, 0.125 samples 5000" in page.text
+
+
+def test_grids_follow_in_order(run: Path) -> None:
+    """By number: as text, a step of seven digits comes before one of six. Other pictures are none of the run's."""
+    for name in ("step_1000000", "step_999999", "step_last"):
+        (run / "samples" / f"{name}.png").write_bytes(name.encode())
+    page = Page(write_report(run))
+    assert "Step 1,000,000, not chosen" in page.text
+    assert base64.b64decode(page.pictures[0].partition(",")[2]) == b"step_1000000"
+    assert [words for words in page.words if re.fullmatch(r"Step [\d,]+", words)] == [
+        f"Step {step}" for step in ("100", "200", "300", "999,999")
+    ]
+
+
+@pytest.mark.slow
+def test_the_page_is_utf_8_whatever_the_locale(run: Path) -> None:
+    """Under a locale whose encoding is ASCII, as some clusters' shells have."""
+    code = f"from pathlib import Path; from ebgan_fast.report import write_report; write_report(Path({str(run)!r}))"
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **ascii_only}, check=True)
+    assert "± over subsets" in Page(run / "report.html").text
+
+
+def test_a_name_that_is_no_text(run: Path) -> None:
+    odd = run.rename(os.fsdecode(os.fsencode(run) + b"\xff"))
+    assert Page(write_report(odd)).words.count(f"EBGAN run {odd.name}".replace("\udcff", "?")) == 2
 
 
 def test_curves_of_old_runs_without_gradients(run: Path) -> None:
     lines = [metrics_line(100)]
     del lines[0]["grad_norm_g"], lines[0]["grad_norm_d"], lines[0]["images_per_s"]
     write_lines(run / "metrics.jsonl", lines)
-    page = Page(write_report(run))
-    assert "nan images" not in page.text
+    assert "1 min 5 s, batches of 32." in Page(write_report(run)).text
 
 
-def test_curves_have_their_colours(run: Path) -> None:
-    from ebgan_fast.report.charts import score_curves, training_curves
+def picture_of(content: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(content)) as picture:
+        return picture.convert("RGB")
 
+
+def test_what_no_line_tells_gets_no_panel() -> None:
+    whole = [metrics_line(100), metrics_line(200)]
+    few = [{name: line[name] for name in ("step", "loss_d", "loss_g", "pulling_away")} for line in whole]
+    heights = [picture_of(training_curves(lines)).height for lines in (whole, few)]
+    assert heights[0] == 3 * heights[1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_kernel_distances_below_zero_are_drawn(sign: int) -> None:
+    """KID is unbiased, so near 0 it falls on either side."""
+    lines = [{**score_line(step, 10.0), "kid": sign * 0.001 * step} for step in (1, 2, 3)]
+    picture = picture_of(score_curves(lines))
+    lower = picture.crop((0, picture.height // 2, picture.width, picture.height))
+    orange = sum(count for count, colour in lower.getcolors(2**24) or [] if colour == (213, 94, 0))
+    assert orange > 500
+
+
+def test_curves_have_their_colours() -> None:
     for content, expected in [
         (training_curves([metrics_line(100), metrics_line(200)]), {(0, 114, 178), (213, 94, 0), (0, 158, 115)}),
         (score_curves([score_line(100, 3.0), score_line(200, 2.0)]), {(0, 114, 178), (213, 94, 0)}),
     ]:
-        with Image.open(io.BytesIO(content)) as picture:
-            colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+        colours = {colour for _, colour in picture_of(content).getcolors(2**24) or []}
         assert expected <= colours
