@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from PIL import Image
 
+from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from ebgan_fast.models import Generator
 from ebgan_fast.training import (
     CheckpointError,

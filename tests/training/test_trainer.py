@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from ebgan_fast.training.config import TrainConfig
 from ebgan_fast.training.trainer import STATISTICS, NonFiniteError, Trainer
 
