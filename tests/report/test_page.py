@@ -189,7 +189,7 @@ def test_files_that_no_run_writes_are_named(run: Path, name: str, content: bytes
 def test_distances_by_different_nets_are_kept_apart(run: Path) -> None:
     """A run that goes on may go on with another feature net, or with more samples."""
     inception = [{**score_line(step, fd), "features": "FID (own.pt)"} for step, fd in ((350, 50.0), (400, 25.0))]
-    fewer = [{**line, "samples": 10} for line in inception[:1]]
+    fewer = [{**inception[0], "step": 340, "fd": 900.0, "samples": 10}]
     write_lines(run / "scores.jsonl", [score_line(100, 300.0), *fewer, *inception])
     page = Page(write_report(run))
     assert "FID (own.pt) went from 50 at step 350 to 25 at step 400, a factor of 0.50;" in page.text
