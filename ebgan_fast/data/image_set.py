@@ -24,8 +24,11 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, indices: Tensor) -> Tensor:
-        """uint8 [B, C, H, W] of int64 indices [B]; may run in another thread."""
+    def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        """uint8 [B, C, H, W] of int64 indices [B], into `out` where it is given; may run in another thread.
+
+        `out` is contiguous if C is 1, and channels_last otherwise.
+        """
 
 
 class TensorImages:
@@ -60,8 +63,8 @@ class TensorImages:
     def __len__(self) -> int:
         return len(self._images)
 
-    def gather(self, indices: Tensor) -> Tensor:
-        return self._images.index_select(0, indices.to(self._images.device))
+    def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.index_select(self._images, 0, indices.to(self._images.device), out=out)
 
     def to(self, device: torch.device) -> TensorImages:
         """The set in a device's memory."""

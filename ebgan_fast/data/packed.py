@@ -81,17 +81,19 @@ class PackedImages:
         self.folder = folder
         fields = _read_index(folder / INDEX)
         try:
-            self._shape = (int(fields["channels"]), int(fields["height"]), int(fields["width"]))
+            channels, height, width = (_count_of(fields[name]) for name in ("channels", "height", "width"))
+            self._shape = channels, height, width
             self.shards = [Shard(**shard) for shard in fields["shards"]]
+            self._count = sum(_count_of(shard.images) for shard in self.shards)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{folder / INDEX}: got a damaged index ({error!r}), expected that of packed images"
             ) from error
-        self._count = sum(shard.images for shard in self.shards)
         if self._count == 0:
             raise DataError(f"{folder}: got a set of no images, expected at least one")
         self._rows = [self._map(shard) for shard in self.shards]
         self._ends = torch.tensor([shard.images for shard in self.shards]).cumsum(0)
+        self._starts = [0, *self._ends.tolist()]
 
     def _map(self, shard: Shard) -> Tensor:
         path = self.folder / shard.file
@@ -118,19 +120,33 @@ class PackedImages:
     def __len__(self) -> int:
         return self._count
 
-    def gather(self, indices: Tensor) -> Tensor:
-        """uint8 [B, C, H, W], channels_last in memory, of int64 indices [B]. Other threads run while it reads."""
+    def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        """Images by number. Other threads run while it reads.
+
+        Args:
+            indices: int64 [B].
+            out: uint8 [B, C, H, W], channels_last in memory, to be filled. None: new memory.
+
+        Returns:
+            `out`, or such a tensor.
+
+        Raises:
+            IndexError: an index outside the set.
+        """
         channels, height, width = self._shape
+        if out is None:
+            out = torch.empty(len(indices), height, width, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
+        rows = out.permute(0, 2, 3, 1).view(len(indices), channels * height * width)
         if len(self._rows) == 1:
-            rows = self._rows[0].index_select(0, indices)
-        else:
-            rows = torch.empty(len(indices), channels * height * width, dtype=torch.uint8)
-            place = torch.bucketize(indices, self._ends, right=True)
-            for number in place.unique().tolist():
-                mine = (place == number).nonzero().squeeze(1)
-                first = int(self._ends[number]) - self.shards[number].images
-                rows.index_copy_(0, mine, self._rows[number].index_select(0, indices[mine] - first))
-        return rows.view(len(indices), height, width, channels).permute(0, 3, 1, 2)
+            torch.index_select(self._rows[0], 0, indices, out=rows)
+            return out
+        # Row by row: by shard, 64 images of 60 shards took 2.8 ms in place of 0.6.
+        shards = torch.bucketize(indices, self._ends, right=True).tolist()
+        for row, index, shard in zip(rows.unbind(), indices.tolist(), shards, strict=True):
+            if not 0 <= index < self._count:
+                raise IndexError(f"got index {index}, expected 0 to {self._count - 1}")
+            row.copy_(self._rows[shard][index - self._starts[shard]])
+        return out
 
     def verify(self, progress: Callable[[float, str], None] = lambda share, text: None) -> None:
         """Read every byte and compare each shard with its digest.
@@ -172,3 +188,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     if fields.get("version") != _VERSION:
         raise DataError(f"{path}: got version {fields.get('version')}, expected {_VERSION}; prepare the images again")
     return fields
+
+
+def _count_of(value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"got {value!r}, expected a number of at least 1")
+    return value

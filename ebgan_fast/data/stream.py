@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +15,8 @@ from .image_set import ImageSet, TensorImages
 from .pixels import to_signed_unit
 from .prefetch import Prefetcher
 
-_AHEAD = 2  # batches that wait for a step: one would do if all took equally long
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ImageStream:
@@ -20,7 +24,7 @@ class ImageStream:
 
     The last images of an epoch, too few for a batch, are dropped; the next epoch drops others. The batch is that of all
     processes together: each takes its rows, so that what is learned from doesn't depend on their number. A set that
-    isn't in memory is read by a thread ahead of the steps.
+    isn't in memory is read by a thread ahead of the steps, which `close`, or the end of a `with` block, ends.
 
     Args:
         images: what to draw from.
@@ -31,9 +35,11 @@ class ImageStream:
         flip: mirror every other image, by a coin for each (seed, epoch, place in the epoch).
         rank: this process.
         ranks: number of processes.
+        prefetch: batches that wait for a step, beside the one that the thread reads. 0: no thread.
 
     Raises:
-        ValueError: `batch_size` outside 1 to the number of images, or not a multiple of `ranks`.
+        ValueError: `batch_size` outside 1 to the number of images, or not a multiple of `ranks`; `rank` outside 0 to
+            `ranks` - 1; `prefetch` below 0.
     """
 
     def __init__(
@@ -47,40 +53,71 @@ class ImageStream:
         flip: bool = False,
         rank: int = 0,
         ranks: int = 1,
+        prefetch: int = 2,
     ) -> None:
         if not 1 <= batch_size <= len(images):
             raise ValueError(f"got batch_size {batch_size}, expected 1 to {len(images)}, the number of images")
         if batch_size % ranks:
             raise ValueError(f"got batch_size {batch_size}, expected a multiple of the number of processes, {ranks}")
-        self._in_memory = isinstance(images, TensorImages)
-        self._images = images.to(device) if isinstance(images, TensorImages) else images
+        if not 0 <= rank < ranks:
+            raise ValueError(f"got rank {rank}, expected 0 to {ranks - 1}")
+        if prefetch < 0:
+            raise ValueError(f"got prefetch {prefetch}, expected at least 0")
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
-        self._device, self._dtype = device, dtype
-        local = batch_size // ranks
-        self._share = slice(rank * local, (rank + 1) * local)
         self.batches_per_epoch = len(images) // batch_size
+        self._device, self._dtype = device, dtype
+        held = isinstance(images, TensorImages)
+        self._ahead = 0 if held else prefetch
+        local = batch_size // ranks
+        self._source = _Batches(
+            images.to(device) if isinstance(images, TensorImages) else images,
+            batch_size,
+            seed,
+            flip,
+            rows=slice(rank * local, (rank + 1) * local),
+            home=device if held else torch.device("cpu"),
+            pinned=device.type == "cuda" and not held,
+        )
         self._epoch = 0
         self._position = 0
-        self._reader: Prefetcher[Tensor] | None = None
         self._items: Iterator[Tensor] | None = None
+        self._reader: Prefetcher[Tensor] | None = None
 
     def next(self) -> Tensor:
-        """This process's rows of the next batch: [batch_size / ranks, C, H, W] in [-1, 1], channels_last if C > 1."""
-        if self._items is None:
-            self._items = self._batches(self._epoch, self._position)
-            if not self._in_memory:
-                self._reader = Prefetcher(self._items, _AHEAD)
-        pixels = next(self._items) if self._reader is None else self._reader.next()
+        """This process's rows of the next batch: [batch_size / ranks, C, H, W] in [-1, 1], channels_last if C > 1.
+
+        Raises what reading the images raised; the next call then tries the same batch again.
+        """
+        try:
+            pixels = self._next_pixels()
+        except BaseException:
+            self.close()
+            raise
         if self._position == self.batches_per_epoch:
             self._epoch, self._position = self._epoch + 1, 0
         self._position += 1
         return to_signed_unit(pixels.to(self._device, non_blocking=True), self._dtype)
+
+    def _next_pixels(self) -> Tensor:
+        if self._items is None:
+            self._items = self._source.begin(self._epoch, self._position)
+            if self._ahead:
+                self._reader = Prefetcher(self._items, self._ahead)
+        return next(self._items) if self._reader is None else self._reader.next()
 
     def close(self) -> None:
         """End the reading ahead. `next` may begin it anew."""
         if self._reader is not None:
             self._reader.close()
         self._reader = self._items = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def state_dict(self) -> dict[str, int]:
         """Where the stream stands, `epoch` and `position` (batches taken), and what the order depends on."""
@@ -90,7 +127,7 @@ class ImageStream:
         """Go on from where `state` was taken, on any number of processes.
 
         Raises:
-            ValueError: the state is of another seed, batch size or number of images, hence other batches.
+            ValueError: the state is of another seed, batch size, number of images or flip, hence other batches.
         """
         if set(state) != set(self.state_dict()):
             raise ValueError(f"got state keys {sorted(state)}, expected {sorted(self.state_dict())}")
@@ -106,26 +143,58 @@ class ImageStream:
         self._epoch, self._position = epoch, position
 
     def _identity(self) -> dict[str, int]:
-        return {"seed": self.seed, "batch_size": self.batch_size, "images": len(self._images), "flip": int(self.flip)}
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "images": len(self._source.images),
+            "flip": int(self.flip),
+        }
 
-    def _batches(self, epoch: int, position: int) -> Iterator[Tensor]:
-        """This process's rows of every batch from there on, as bytes."""
+
+@dataclass(frozen=True)
+class _Batches:
+    """One process's rows of every batch. Knows nothing of the stream, whose end must end the thread that reads.
+
+    Attributes:
+        rows: this process's of each batch.
+        home: device of the indices.
+        pinned: whether batches lie in memory that a GPU can fetch by itself; torch keeps it for the next batches.
+    """
+
+    images: ImageSet
+    batch_size: int
+    seed: int
+    flip: bool
+    rows: slice
+    home: torch.device
+    pinned: bool
+
+    def begin(self, epoch: int, position: int) -> Iterator[Tensor]:
+        """Bytes [rows, C, H, W] of every batch from there on, channels_last if C > 1, without an end."""
+        count = len(self.images)
         while True:
-            order = torch.randperm(len(self._images), generator=self._rng(f"{self.seed}/{epoch}"))
-            mirrored = torch.randint(2, (len(order),), generator=self._rng(f"{self.seed}/{epoch}/flip")).bool()
-            for batch in range(position, self.batches_per_epoch):
-                rows = slice(batch * self.batch_size + self._share.start, batch * self.batch_size + self._share.stop)
-                yield self._read(order[rows], mirrored[rows])
+            # On the images' device once for an epoch: sent for each batch, a GPU's step would wait for it.
+            order = torch.randperm(count, generator=self._rng(f"{self.seed}/{epoch}")).to(self.home)
+            coins = torch.randint(2, (count,), generator=self._rng(f"{self.seed}/{epoch}/flip")).bool().to(self.home)
+            for start in range(position * self.batch_size, count - self.batch_size + 1, self.batch_size):
+                rows = slice(start + self.rows.start, start + self.rows.stop)
+                yield self._read(order[rows], coins[rows])
             epoch, position = epoch + 1, 0
 
-    def _read(self, indices: Tensor, mirrored: Tensor) -> Tensor:
-        pixels = self._images.gather(indices)
+    def _read(self, indices: Tensor, coins: Tensor) -> Tensor:
+        channels, height, width = self.images.shape
+        layout = torch.channels_last if channels > 1 else torch.contiguous_format
+        pixels = torch.empty(
+            (len(indices), channels, height, width),
+            dtype=torch.uint8,
+            device=self.home,
+            pin_memory=self.pinned,
+            memory_format=layout,
+        )
+        self.images.gather(indices, pixels)
         if self.flip:
-            chosen = mirrored.to(pixels.device)[:, None, None, None]
-            pixels = torch.where(chosen, pixels.flip(3), pixels)
-        if pixels.shape[1] > 1:
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return pixels.pin_memory() if self._device.type == "cuda" and not self._in_memory else pixels
+            pixels.copy_(torch.where(coins[:, None, None, None], pixels.flip(3), pixels))
+        return pixels
 
     @staticmethod
     def _rng(name: str) -> torch.Generator:

@@ -53,6 +53,9 @@ def test_a_set_in_memory() -> None:
     held = TensorImages(images)
     assert (len(held), held.shape) == (6, (3, 4, 5))
     assert torch.equal(held.gather(torch.tensor([4, 0, 4])), images[[4, 0, 4]])
+    place = torch.zeros(3, 3, 4, 5, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    assert held.gather(torch.tensor([4, 0, 4]), place) is place
+    assert torch.equal(place, images[[4, 0, 4]])
     other = images.clone()
     other[5, 2, 3, 4] ^= 1
     assert held.fingerprint == TensorImages(images.clone()).fingerprint != TensorImages(other).fingerprint

@@ -36,6 +36,12 @@ def test_every_image_comes_back(tmp_path: Path, counts: tuple[int, ...]) -> None
     assert torch.equal(found, images[wanted])
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert packed.gather(torch.arange(0)).shape == (0, 3, 5, 4)
+    place = torch.zeros(7, 3, 5, 4, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    assert packed.gather(wanted, place) is place
+    assert torch.equal(place, images[wanted])
+    for outside in (-1, 11):
+        with pytest.raises(IndexError):
+            packed.gather(torch.tensor([0, outside]))
     packed.verify()
 
 
@@ -92,6 +98,8 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
         (json.dumps({**good, "version": 2}), "got version 2, expected 1"),
         (json.dumps({**good, "shards": [{"file": "a"}]}), "a damaged index"),
         (json.dumps({**good, "shards": []}), "a set of no images"),
+        (json.dumps({**good, "shards": [{**good["shards"][0], "images": "4"}]}), "a damaged index"),
+        (json.dumps({**good, "height": -5}), "a damaged index"),
     ]:
         index.write_text(text)
         with pytest.raises(DataError, match=message):

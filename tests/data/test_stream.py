@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import gc
+import hashlib
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.data import ImageStream, TensorImages
+from ebgan_fast.data import ImageStream, TensorImages, to_pixels
 from ebgan_fast.data.prefetch import Prefetcher
 
 CPU = torch.device("cpu")
@@ -23,20 +28,34 @@ class OnDisk:
     shape = (3, 2, 2)
     fingerprint = "made up"
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 23) -> None:
+        self.count = count
         self.readers: set[str] = set()
+        self.threads: set[int] = set()
         self.broken_at: int | None = None
         self.reads = 0
 
     def __len__(self) -> int:
-        return 23
+        return self.count
 
-    def gather(self, indices: Tensor) -> Tensor:
+    def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        assert out is not None
         self.readers.add(threading.current_thread().name)
+        self.threads.add(torch.get_num_threads())
         self.reads += 1
         if self.reads == self.broken_at:
             raise OSError("the disk is gone")
-        return (indices * 10).to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+        return out.copy_((indices * 10).to(torch.uint8)[:, None, None, None].expand(-1, *self.shape))
+
+
+class SlantedOnDisk(OnDisk):
+    """Images dark on the left and bright on the right."""
+
+    shape = (1, 1, 2)
+
+    def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        assert out is not None
+        return out.copy_(torch.tensor([0, 255], dtype=torch.uint8).expand(len(indices), 1, 1, 2))
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -47,13 +66,17 @@ def numbered(request: pytest.FixtureRequest) -> Any:
     return TensorImages((torch.arange(23, dtype=torch.uint8) * 10)[:, None, None, None].expand(23, 3, 2, 2).clone())
 
 
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "image reader" in thread.name]
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     yield
     for stream in OPEN:
         stream.close()
     OPEN.clear()
-    assert not [thread for thread in threading.enumerate() if "image reader" in thread.name]
+    assert not readers()
 
 
 OPEN: list[ImageStream] = []
@@ -147,12 +170,17 @@ def test_batches_that_cannot_be(numbered: Any) -> None:
             make(numbered, batch_size, 0)
     with pytest.raises(ValueError, match="got batch_size 5, expected a multiple of the number of processes, 2"):
         make(numbered, 5, 0, ranks=2)
+    for rank in (-1, 2):
+        with pytest.raises(ValueError, match=f"got rank {rank}, expected 0 to 1"):
+            make(numbered, 6, 0, rank=rank, ranks=2)
+    with pytest.raises(ValueError, match="got prefetch -1, expected at least 0"):
+        make(numbered, 6, 0, prefetch=-1)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 6])
 def test_processes_share_a_batch_out(numbered: Any, ranks: int) -> None:
-    alone = take(make(numbered, 6, 3, flip=True), 9)
-    shares = [take(make(numbered, 6, 3, flip=True, rank=rank, ranks=ranks), 9) for rank in range(ranks)]
+    alone = take(make(numbered, 6, 3), 9)
+    shares = [take(make(numbered, 6, 3, rank=rank, ranks=ranks), 9) for rank in range(ranks)]
     assert [[*itertools.chain(*parts)] for parts in zip(*shares, strict=True)] == alone
 
 
@@ -179,7 +207,11 @@ def slanted() -> TensorImages:
 
 
 def mirrored(stream: ImageStream, batches: int) -> list[bool]:
-    return [bool(left > 0) for _ in range(batches) for left in stream.next()[:, 0, 0, 0]]
+    return [left for batch in mirrored_by_batch(stream, batches) for left in batch]
+
+
+def mirrored_by_batch(stream: ImageStream, batches: int) -> list[list[bool]]:
+    return [(stream.next()[:, 0, 0, 0] > 0).tolist() for _ in range(batches)]
 
 
 def test_half_of_the_images_are_mirrored_anew_in_each_epoch() -> None:
@@ -190,6 +222,39 @@ def test_half_of_the_images_are_mirrored_anew_in_each_epoch() -> None:
     epochs = [tuple(first[start : start + 8]) for start in range(0, n, 8)]
     assert len(set(epochs)) > 100  # of 200 drawn from 256
     assert not any(mirrored(make(slanted(), 4, seed=0), 4))
+
+
+def test_processes_mirror_the_same_images_however_many_they_are() -> None:
+    alone = mirrored_by_batch(make(slanted(), 4, 3, flip=True), 9)
+    pair = [mirrored_by_batch(make(SlantedOnDisk(8), 4, 3, flip=True, rank=rank, ranks=2), 9) for rank in range(2)]
+    assert [first + second for first, second in zip(*pair, strict=True)] == alone
+    assert len({str(batch) for batch in alone}) > 1
+
+
+def test_resuming_mirrors_the_same_images() -> None:
+    straight = make(slanted(), 2, 3, flip=True)
+    mirrored(straight, 5)
+    resumed = make(SlantedOnDisk(8), 2, 3, flip=True)
+    resumed.load_state_dict(straight.state_dict())
+    assert mirrored(resumed, 20) == mirrored(straight, 20)
+
+
+def test_every_image_is_mirrored_whole() -> None:
+    images = torch.randint(256, (8, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    seen = to_pixels(make(TensorImages(images), 8, 0, flip=True).next())
+    plain = to_pixels(make(TensorImages(images), 8, 0).next())
+    turned = [torch.equal(after, before.flip(2)) for after, before in zip(seen, plain, strict=True)]
+    kept = [torch.equal(after, before) for after, before in zip(seen, plain, strict=True)]
+    assert all(a != b for a, b in zip(turned, kept, strict=True))
+    assert 0 < sum(turned) < 8
+
+
+def test_an_epochs_order_is_that_of_earlier_releases(numbered: Any) -> None:
+    """Checkpoints go on in the order they were begun in: torch's permutation, seeded by BLAKE2b of "seed/epoch"."""
+    stream = make(numbered, 23, seed=-7)
+    for epoch in range(2):
+        seed = int.from_bytes(hashlib.blake2b(f"-7/{epoch}".encode(), digest_size=8).digest(), "little") >> 1
+        assert take(stream, 1)[0] == torch.randperm(23, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def test_mirroring_does_not_change_the_order(numbered: Any) -> None:
@@ -207,17 +272,85 @@ def test_the_disk_is_read_by_a_thread_ahead_of_the_steps() -> None:
     assert images.reads == 4  # one taken, two waiting, one in the thread's hand
     assert images.readers == {"ebgan_fast image reader"}
     assert stream.state_dict()["position"] == 1  # what was taken, not what was read
-    stream.close()
-    assert take(stream, 1) != []
 
 
-def test_a_failure_of_the_disk_reaches_the_step() -> None:
+def test_a_closed_stream_goes_on_where_it_stood() -> None:
+    straight = take(make(OnDisk(), 5, 0, prefetch=0), 6)
+    with make(OnDisk(), 5, 0) as stream:
+        first = take(stream, 3)
+        assert readers()
+    assert not readers()
+    stream.close()  # a second time
+    assert first + take(stream, 3) == straight
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 5])
+def test_how_far_ahead_is_read(prefetch: int) -> None:
+    images = OnDisk()
+    stream = make(images, 5, 0, prefetch=prefetch)
+    assert take(stream, 9) == take(make(OnDisk(), 5, 0), 9)
+    name = "ebgan_fast image reader" if prefetch else threading.current_thread().name
+    assert images.readers == {name}
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_failure_of_the_disk_reaches_the_step(prefetch: int) -> None:
     images = OnDisk()
     images.broken_at = 3
-    stream = make(images, 5, 0)
-    assert len(take(stream, 2)) == 2
+    stream = make(images, 5, 0, prefetch=prefetch)
+    taken = take(stream, 2)
     with pytest.raises(OSError, match="the disk is gone"):
         stream.next()
+    assert not readers()
+    assert stream.state_dict()["position"] == 2
+    assert taken + take(stream, 1) == take(make(OnDisk(), 5, 0), 3)  # the disk is back
+
+
+def test_reading_takes_no_threads_from_the_step() -> None:
+    """One for the reader; whatever the step has stays, and so do those of threads yet to come."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        images = OnDisk()
+        make(images, 5, 0).next()
+        assert images.threads == {1}
+        assert torch.get_num_threads() == 3
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_stream_that_is_forgotten_ends_its_thread() -> None:
+    stream = ImageStream(OnDisk(), 5, 0, device=CPU)
+    stream.next()
+    assert len(readers()) == 1
+    del stream
+    gc.collect()
+    assert not readers()
+
+
+# Never closed, and held to the end by a module's variable.
+FORGETFUL = """
+import torch
+from tests.data.test_stream import OnDisk
+from ebgan_fast.data import ImageStream
+
+stream = ImageStream(OnDisk(), 5, 0, device=torch.device("cpu"))
+stream.next()
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_an_open_stream_does_not_hold_up_the_end() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FORGETFUL], capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
 
 def test_closing_does_not_wait_for_a_full_queue() -> None:
