@@ -19,7 +19,8 @@ def decode(content: bytes) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16") or upright.mode == "I":
         # 16-bit grey: Pillow's conversion would cut instead of scaling.
-        return Image.fromarray((np.asarray(upright) // 257).astype(np.uint8)).convert("RGB")
+        values = np.asarray(upright).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if "A" in upright.getbands() or "transparency" in upright.info:
         colours = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")

@@ -12,9 +12,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -189,9 +191,19 @@ def _write(path: Path, content: bytes | Iterator[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder's names to the disk: a record must not outlive the shard that it is of."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 class _Reader:
@@ -211,8 +223,14 @@ class _Reader:
         """Pixels, size x size x 3 bytes, or why there are none, of each image wanted."""
         tasks = [wanted[first : first + _PER_TASK] for first in range(0, len(wanted), _PER_TASK)]
         mapped = map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks)
-        for results in mapped:
-            yield from results
+        try:
+            for results in mapped:
+                yield from results
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that reads images was killed, perhaps for want of memory; the same command with fewer "
+                "workers goes on after the last whole shard"
+            ) from error
 
     def close(self) -> None:
         if self._pool is not None:
@@ -224,6 +242,7 @@ _worker: tuple[Source, int] | None = None
 
 
 def _open_in_worker(path: Path, size: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     _keep(open_source(path), size)
 
 

@@ -64,13 +64,20 @@ def test_images_are_turned_upright() -> None:
     [
         (Image.new("L", (1, 1), 77), (77, 77, 77)),
         (Image.fromarray(np.full((1, 1), 77 * 257, dtype=np.uint16)), (77, 77, 77)),
+        (Image.fromarray(np.full((1, 1), 77 * 257 + 200, dtype=np.uint16)), (78, 78, 78)),
         (Image.new("1", (1, 1), 1), (255, 255, 255)),
         (Image.new("LA", (1, 1), (77, 255)), (77, 77, 77)),
     ],
-    ids=["grey", "16 bit", "1 bit", "grey with alpha"],
+    ids=["grey", "16 bit", "16 bit, to the nearest", "1 bit", "grey with alpha"],
 )
 def test_other_modes_become_colours(image: Image.Image, expected: tuple[int, int, int]) -> None:
     assert decode(encoded(image)).getpixel((0, 0)) == expected
+
+
+def test_grey_of_more_than_16_bits_does_not_wrap_around() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[-5, 70_000, 65_535]], dtype=np.int32)).save(buffer, "TIFF")
+    assert np.asarray(decode(buffer.getvalue()))[0, :, 0].tolist() == [0, 255, 255]
 
 
 def test_print_colours_become_screens() -> None:

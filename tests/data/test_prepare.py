@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -148,6 +149,62 @@ def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(tmp_path: 
     prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     assert contents(out) == contents(tmp_path / "whole")
     assert {name: (out / name).stat().st_mtime_ns for name in done} == done
+
+
+# Each worker ends at its first image.
+BEREFT = """
+import os, sys
+from pathlib import Path
+from ebgan_fast.data import prepare
+
+original = prepare._open_in_worker
+def open_in_worker(path, size):
+    prepare.decode = lambda content: os._exit(9)
+    original(path, size)
+prepare._open_in_worker = open_in_worker
+if __name__ == "__main__":
+    try:
+        prepare.prepare_images(Path(sys.argv[1]), Path(sys.argv[2]), 8, workers=2)
+    except prepare.DataError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
+    source = layouts.folder(tmp_path / "images")
+    script = tmp_path / "bereft.py"
+    script.write_text(BEREFT)
+    told = subprocess.run(
+        [sys.executable, script, source, tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert told.stdout.startswith("a process that reads images was killed"), told.stderr
+    assert sorted(contents(tmp_path / "out")) == ["prepare.json"]
+
+
+def test_every_file_and_its_name_reach_the_disk_before_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut would leave: names are safe once the folder is synced, bytes once their file is."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_sync(number: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{number}')).name}")
+        fsync(number)
+
+    def note_name(partial: Path, path: Path) -> None:
+        done.append(f"name {path.name}")
+        replace(partial, path)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_name)
+    prepare_images(layouts.folder(tmp_path / "images"), tmp_path / "out", SIZE, workers=1)
+    files = ["prepare.json", "shard_00000.bin", "shard_00000.json", "index.json"]
+    assert done == [step for name in files for step in (f"sync .{name}.partial", f"name {name}", "sync out")]
 
 
 def test_a_full_disk_is_named_and_what_is_done_stays(tmp_path: Path) -> None:

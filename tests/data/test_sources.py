@@ -32,6 +32,22 @@ def test_a_single_file_of_a_layout_of_several(tmp_path: Path) -> None:
     assert len(open_source(layouts.tars(tmp_path / "b") / "shard-000000.tar")) == 4
 
 
+@pytest.mark.parametrize("layout", ["zip", "parquet", "webdataset"])
+def test_an_archive_is_known_by_its_content(layout: str, tmp_path: Path) -> None:
+    made = layouts.LAYOUTS[layout](tmp_path / "images")
+    archive = min(made.iterdir()) if made.is_dir() else made
+    nameless = archive.rename(tmp_path / "download")
+    assert open_source(nameless).read(0) == layouts.contents()["000"]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset"])
+def test_hidden_files_beside_archives_are_left_out(layout: str, tmp_path: Path) -> None:
+    made = layouts.LAYOUTS[layout](tmp_path / "images")
+    for archive in list(made.iterdir()):
+        (made / f"._{archive.name}").write_bytes(b"a Mac's leftovers")
+    assert len(open_source(made)) == 7
+
+
 def test_what_is_not_understood_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("text")

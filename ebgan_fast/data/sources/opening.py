@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Protocol
 
@@ -44,20 +46,26 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder, expected {_UNDERSTOOD}")
     suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return ZipSource(path)
-    if suffix == ".parquet":
+    # By name as well: a damaged archive is then told from a file of something else.
+    if suffix == ".parquet" or _starts_with(path, b"PAR1"):
         return ParquetSource([path])
-    if suffix == ".tar":
+    if suffix == ".zip" or zipfile.is_zipfile(path):
+        return ZipSource(path)
+    if suffix == ".tar" or tarfile.is_tarfile(path):
         return TarSource([path])
     raise DataError(f"{path}: got a file of an unknown kind, expected {_UNDERSTOOD}")
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def _in_folder(path: Path) -> Source:
     if (path / "data.mdb").is_file():
         return LmdbSource(path)
     for pattern, kind in (("*.parquet", ParquetSource), ("*.tar", TarSource)):
-        if files := sorted(path.glob(pattern)):
+        if files := sorted(file for file in path.glob(pattern) if not file.name.startswith(".")):
             return kind(files)
     source = FolderSource(path)
     if not len(source):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,6 @@ class ParquetSource:
 
     def _place(self, index: int) -> tuple[int, int]:
         """(number of the row group among all, row in it)."""
-        import bisect
-
         place = bisect.bisect_right(self._groups, index, key=lambda group: group[2]) - 1
         return place, index - self._groups[place][2]
 
