@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-import torch
-
 _Item = TypeVar("_Item")
 
 _LOOK_EVERY = 0.1  # seconds between two looks of a waiting thread at whether it is to end
@@ -27,14 +25,11 @@ class Prefetcher(Generic[_Item]):
 
     def __init__(self, items: Iterator[_Item], ahead: int) -> None:
         self._ready: queue.Queue[_Item | BaseException] = queue.Queue(ahead)
-        ending, alone = threading.Event(), threading.Event()
-        threads = torch.get_num_threads()
+        ending = threading.Event()
         thread = threading.Thread(
-            target=_work, args=(items, self._ready, ending, alone), name="ebgan_fast image reader", daemon=True
+            target=_work, args=(items, self._ready, ending), name="ebgan_fast image reader", daemon=True
         )
         thread.start()
-        alone.wait()
-        torch.set_num_threads(threads)  # for threads yet to come: _work's own 1 would be theirs
         self._end = weakref.finalize(self, _stop, ending, thread)
 
     def next(self) -> _Item:
@@ -59,13 +54,7 @@ def _work(
     items: Iterator[_Item],
     ready: queue.Queue[_Item | BaseException],
     ending: threading.Event,
-    alone: threading.Event,
 ) -> None:
-    # One thread for what torch does here: a second pool of OpenMP threads beside that of the step made a batch of
-    # 64 images of 64 x 64 take 8 ms in place of 0.07 on two cores, of 128 x 128 up to 500 ms in place of 0.3.
-    torch.get_num_threads()  # a thread's first look sets its number anew
-    torch.set_num_threads(1)
-    alone.set()
     try:
         for item in items:
             if not _put(ready, item, ending):

@@ -77,6 +77,7 @@ class ImageStream:
             rows=slice(rank * local, (rank + 1) * local),
             home=device if held else torch.device("cpu"),
             pinned=device.type == "cuda" and not held,
+            dtype=dtype if device.type == "cpu" else None,
         )
         self._epoch = 0
         self._position = 0
@@ -89,16 +90,18 @@ class ImageStream:
         Raises what reading the images raised; the next call then tries the same batch again.
         """
         try:
-            pixels = self._next_pixels()
+            batch = self._next_item()
         except BaseException:
             self.close()
             raise
         if self._position == self.batches_per_epoch:
             self._epoch, self._position = self._epoch + 1, 0
         self._position += 1
-        return to_signed_unit(pixels.to(self._device, non_blocking=True), self._dtype)
+        if batch.dtype == torch.uint8:
+            batch = to_signed_unit(batch.to(self._device, non_blocking=True), self._dtype)
+        return batch
 
-    def _next_pixels(self) -> Tensor:
+    def _next_item(self) -> Tensor:
         if self._items is None:
             self._items = self._source.begin(self._epoch, self._position)
             if self._ahead:
@@ -159,6 +162,7 @@ class _Batches:
         rows: this process's of each batch.
         home: device of the indices.
         pinned: whether batches lie in memory that a GPU can fetch by itself; torch keeps it for the next batches.
+        dtype: what bytes become, by `to_signed_unit`, before a step on the CPU asks. None: left to the device.
     """
 
     images: ImageSet
@@ -168,9 +172,10 @@ class _Batches:
     rows: slice
     home: torch.device
     pinned: bool
+    dtype: torch.dtype | None
 
     def begin(self, epoch: int, position: int) -> Iterator[Tensor]:
-        """Bytes [rows, C, H, W] of every batch from there on, channels_last if C > 1, without an end."""
+        """Every batch from there on, [rows, C, H, W], channels_last if C > 1, without an end."""
         count = len(self.images)
         while True:
             # On the images' device once for an epoch: sent for each batch, a GPU's step would wait for it.
@@ -194,7 +199,7 @@ class _Batches:
         self.images.gather(indices, pixels)
         if self.flip:
             pixels.copy_(torch.where(coins[:, None, None, None], pixels.flip(3), pixels))
-        return pixels
+        return pixels if self.dtype is None else to_signed_unit(pixels, self.dtype)
 
     @staticmethod
     def _rng(name: str) -> torch.Generator:

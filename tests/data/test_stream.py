@@ -31,7 +31,6 @@ class OnDisk:
     def __init__(self, count: int = 23) -> None:
         self.count = count
         self.readers: set[str] = set()
-        self.threads: set[int] = set()
         self.broken_at: int | None = None
         self.reads = 0
 
@@ -41,7 +40,6 @@ class OnDisk:
     def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
         assert out is not None
         self.readers.add(threading.current_thread().name)
-        self.threads.add(torch.get_num_threads())
         self.reads += 1
         if self.reads == self.broken_at:
             raise OSError("the disk is gone")
@@ -304,24 +302,6 @@ def test_a_failure_of_the_disk_reaches_the_step(prefetch: int) -> None:
     assert not readers()
     assert stream.state_dict()["position"] == 2
     assert taken + take(stream, 1) == take(make(OnDisk(), 5, 0), 3)  # the disk is back
-
-
-def test_reading_takes_no_threads_from_the_step() -> None:
-    """One for the reader; whatever the step has stays, and so do those of threads yet to come."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        images = OnDisk()
-        make(images, 5, 0).next()
-        assert images.threads == {1}
-        assert torch.get_num_threads() == 3
-        later: list[int] = []
-        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert later == [3]
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_stream_that_is_forgotten_ends_its_thread() -> None:
