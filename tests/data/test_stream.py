@@ -304,6 +304,11 @@ def test_a_failure_of_the_disk_reaches_the_step(prefetch: int) -> None:
     assert taken + take(stream, 1) == take(make(OnDisk(), 5, 0), 3)  # the disk is back
 
 
+def test_a_set_in_memory_needs_no_thread() -> None:
+    make(slanted(), 4, 0).next()
+    assert not readers()
+
+
 def test_a_stream_that_is_forgotten_ends_its_thread() -> None:
     stream = ImageStream(OnDisk(), 5, 0, device=CPU)
     stream.next()
