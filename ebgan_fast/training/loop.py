@@ -92,7 +92,7 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         choose(device.type)  # a mistake shows before anything is written
         images = load_images(run)
         if saved is None and world.is_first and isinstance(images, PackedImages):
-            # About 0.8 GB/s, and the pages are warm afterwards: seconds for CelebA, a minute or two for ImageNet.
+            # 0.5 to 0.7 GB/s, and the pages are warm afterwards: seconds for CelebA, two minutes for ImageNet at 128.
             images.verify()
         evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
         with contextlib.closing(Trainer(run, images, world)) as trainer:
