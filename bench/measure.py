@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import ceilings
+from . import ceilings, provenance
 from .cases import Arguments, Case, Targets, on
 from .correctness import Judge, leaves, results
 from .devices import Device
@@ -138,6 +137,6 @@ def measure(
         target_compile=targets.compile if targets and with_compile else None,
         rounds=rounds,
         wrong={name: complaint for name, complaint in complaints.items() if complaint is not None},
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        date=provenance.now(),
         **environment,
     )

@@ -6,6 +6,8 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,25 @@ import ebgan_fast
 from ebgan_fast.doctor import processor
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What every row of results says of where it comes from: `environment`, and when."""
+
+    source_hash: str
+    versions: dict[str, str]
+    processor: str
+    isa: str
+    omp_wait_policy: str | None
+    omp_num_threads: str | None
+    date: str
+    """UTC, ISO 8601."""
+
+
+def now() -> str:
+    """A row's date."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _compiled_sources(root: Path) -> list[Path]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import files
+from .provenance import Conditions
 
 PACKAGE, EAGER, COMPILE = "ebgan_fast", "eager", "compile"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(Conditions):
     op: str
     shape: str
     dtype: str
@@ -43,14 +44,6 @@ class Row:
     rounds: int
     wrong: dict[str, str]
     """By provider, why it got no time."""
-    source_hash: str
-    versions: dict[str, str]
-    processor: str
-    isa: str
-    omp_wait_policy: str | None
-    omp_num_threads: str | None
-    date: str
-    """UTC, ISO 8601."""
 
     @property
     def setting(self) -> str:

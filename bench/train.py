@@ -10,7 +10,6 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +36,7 @@ _AGREE = 1e-3  # of both losses in the first step: rounding in other layouts
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRow:
+class TrainRow(provenance.Conditions):
     """One measurement of all steps, as a line of JSON."""
 
     preset: str
@@ -57,14 +56,6 @@ class TrainRow:
     native_bfloat16: bool
     """Whether the processor multiplies bfloat16: torch emulates it otherwise."""
     rounds: int
-    source_hash: str
-    versions: dict[str, str]
-    processor: str
-    isa: str
-    omp_wait_policy: str | None
-    omp_num_threads: str | None
-    date: str
-    """UTC, ISO 8601."""
 
 
 def train(
@@ -193,7 +184,7 @@ def _row(
         data_cost=_data_cost(seconds),
         native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()),
         rounds=rounds,
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        date=provenance.now(),
         **environment,
     )
 

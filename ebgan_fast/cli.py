@@ -183,9 +183,7 @@ def report(run: tyro.conf.Positional[Path], neighbours: bool = True) -> int:
     generator, config, _ = load_generator(path)
     draw_interpolation(generator, run / "interpolation.png", rows=8, columns=10, seed=config.seed)
     if neighbours and config.preset != "mnist":
-        with _progress("training images' features") as progress:
-            evaluator = Evaluator(config.features, load_images(config), torch.device("cpu"), progress)
-        draw_neighbours(evaluator, generator, run / "neighbours.png", seed=config.seed)
+        draw_neighbours(_evaluator(config), generator, run / "neighbours.png", seed=config.seed)
     print(f"report: {write_report(run)}")
     return 0
 
@@ -200,17 +198,19 @@ def _digit_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: 
     with _progress("digit classifier") as progress:
         classifier = load_classifier(load_mnist(run.data), progress=progress)
     result = score_images(classifier, sample_images(generator, samples, seed)[:, 0])
-    fields = {name: getattr(result, name) for name in (item.name for item in dataclasses.fields(result))}
     return (
-        {"classifier_test_accuracy": classifier.test_accuracy, **fields},
+        {"classifier_test_accuracy": classifier.test_accuracy, **dataclasses.asdict(result)},
         _score_text(result, classifier.test_accuracy, samples),
     )
 
 
-def _image_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: int) -> tuple[dict[str, Any], str]:
+def _evaluator(run: TrainConfig) -> Evaluator:
     with _progress("training images' features") as progress:
-        evaluator = Evaluator(run.features, load_images(run), torch.device("cpu"), progress)
-    scored = evaluator.score(generator, samples, seed)
+        return Evaluator(run.features, load_images(run), torch.device("cpu"), progress)
+
+
+def _image_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: int) -> tuple[dict[str, Any], str]:
+    scored = _evaluator(run).score(generator, samples, seed)
     return scored, "\n".join(
         (
             f"{samples} generated images against {scored['real_images']} training images",

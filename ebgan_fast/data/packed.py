@@ -72,6 +72,9 @@ class PackedImages:
     Args:
         folder: what `ebgan-fast prepare` wrote.
 
+    Attributes:
+        skipped: names of the images that couldn't be read and were left out.
+
     Raises:
         DataError: no index, one of something else or another version, no images, or a shard that is missing or of
             another length; the message names the file.
@@ -85,6 +88,7 @@ class PackedImages:
             self._shape = channels, height, width
             self.shards = [Shard(**shard) for shard in fields["shards"]]
             self._count = sum(_count_of(shard.images) for shard in self.shards)
+            self.skipped: list[str] = fields["skipped"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{folder / INDEX}: got a damaged index ({error!r}), expected that of packed images"

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .._naming import naming
+from .._files import replacing, sync_folder
 from .crop import centre_crop, decode
 from .errors import DataError
 from .packed import INDEX, PackedImages, Shard, index_text, is_packed
@@ -90,9 +90,8 @@ def prepare_images(
     total = len(opened)
     per_shard = max(1, shard_bytes // (3 * size * size))
     _begin(out, {"source": str(source.resolve()), "images": total, "size": size, "per_shard": per_shard})
-    if is_packed(out):
-        PackedImages(out).verify(lambda share, _: progress(round(share * total), total))
-    else:
+    finished = is_packed(out)
+    if not finished:
         reader = _Reader(source, opened, size, workers or os.cpu_count() or 1)
         with contextlib.closing(reader):
             records = []
@@ -100,7 +99,10 @@ def prepare_images(
                 wanted = range(first, min(first + per_shard, total))
                 records.append(_shard(out, number, wanted, reader, strict, lambda done: progress(done, total)))
         _finish(out, size, records)
-    return Prepared(len(PackedImages(out)), json.loads((out / INDEX).read_text())["skipped"])
+    packed = PackedImages(out)
+    if finished:
+        packed.verify(lambda share, _: progress(round(share * total), total))
+    return Prepared(len(packed), packed.skipped)
 
 
 @dataclass(frozen=True)
@@ -183,27 +185,9 @@ def _write(path: Path, content: bytes | Iterator[bytes]) -> None:
     Raises:
         OSError: it can't be written, such as on a full disk; names the file.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with naming(path), partial.open("wb") as file:
-            for part in (content,) if isinstance(content, bytes) else content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _sync(folder: Path) -> None:
-    """Bring a folder's names to the disk: a record must not outlive the shard that it is of."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    with replacing(path) as file:
+        file.writelines((content,) if isinstance(content, bytes) else content)
+    sync_folder(path.parent)  # a record must not outlive the shard that it is of
 
 
 class _Reader:

@@ -9,24 +9,22 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress
 from .run_files import Line
-
-# Colours told apart by colour-blind readers (Okabe and Ito).
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
 # Name in the lines, label, colour.
 _Curve = tuple[str, str, str]
 
 _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
-    ("loss", (("loss_d", "discriminator", _BLUE), ("loss_g", "generator", _ORANGE))),
+    ("loss", (("loss_d", "discriminator", BLUE), ("loss_g", "generator", ORANGE))),
     (
         "energy",
-        (("energy_real", "real", _BLUE), ("energy_fake", "generated", _ORANGE), ("margin", "margin", _GREY)),
+        (("energy_real", "real", BLUE), ("energy_fake", "generated", ORANGE), ("margin", "margin", GREY)),
     ),
-    ("share of active hinges", (("hinge_active", "", _GREEN),)),
-    ("pulling-away term", (("pulling_away", "", _GREEN),)),
-    ("length of the gradient", (("grad_norm_d", "discriminator", _BLUE), ("grad_norm_g", "generator", _ORANGE))),
-    ("images per second", (("images_per_s", "", _GREEN),)),
+    ("share of active hinges", (("hinge_active", "", GREEN),)),
+    ("pulling-away term", (("pulling_away", "", GREEN),)),
+    ("length of the gradient", (("grad_norm_d", "discriminator", BLUE), ("grad_norm_g", "generator", ORANGE))),
+    ("images per second", (("images_per_s", "", GREEN),)),
 )
 
 
@@ -58,7 +56,7 @@ def score_curves(lines: Sequence[Line]) -> bytes:
     """
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     minutes = [{**line, "minutes": line["elapsed_s"] / 60} for line in lines]
-    names = (("fd", lines[0]["features"], _BLUE), ("kid", "KID", _ORANGE))
+    names = (("fd", lines[0]["features"], BLUE), ("kid", "KID", ORANGE))
     for row, (name, quantity, colour) in zip(figure.subplots(2, 2), names, strict=True):
         for axes, over in zip(row, ("step", "minutes"), strict=True):
             _draw(axes, minutes, over, name, "", colour, "-", marker="o")
@@ -84,11 +82,9 @@ def _draw(
 
 
 def _finish(axes: Axes, quantity: str, *, legend: bool) -> None:
-    axes.set_ylabel(quantity)
+    dress(axes, quantity)
     if axes.dataLim.ymin >= 0:  # KID may be less: it is unbiased
         axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     if legend and axes.lines:
         axes.legend()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import importlib.resources
-import os
 import platform
 import statistics
 import string
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import __version__
-from .._naming import naming
+from .._files import replacing
 from .charts import score_curves, training_curves
 from .run_files import Line, RunFiles, read_run
 
@@ -61,11 +60,9 @@ def write_report(folder: Path) -> Path:
     template = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title=html.escape(title), body="\n".join(filter(None, sections)))
     path = folder / "report.html"
-    partial = path.with_name(".report.html.partial")
-    with naming(path):
+    with replacing(path) as file:
         # A folder's name may hold bytes that are no text.
-        partial.write_bytes(page.encode("utf-8", "replace"))
-        os.replace(partial, path)
+        file.write(page.encode("utf-8", "replace"))
     return path
 
 

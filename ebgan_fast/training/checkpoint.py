@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from .._naming import naming
+from .._files import replacing, sync_folder
 
 _FORMAT = "ebgan_fast training checkpoint"
 _VERSION = 1
@@ -20,28 +19,16 @@ class CheckpointError(ValueError):
     """A file that can't be used as a checkpoint. The message names it."""
 
 
-def temporary_name(path: Path) -> Path:
-    """Where `write` builds the file before it takes the place of `path`."""
-    return path.with_name(f".{path.name}.partial")
-
-
 def write(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values so that a crash or power cut leaves either the old file or the new one.
 
     Raises:
         OSError: the file can't be written; the old one stays.
     """
-    partial = temporary_name(path)
-    try:
-        with naming(path), partial.open("wb") as file:
-            _save({"format": _FORMAT, "version": _VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with replacing(path) as file:
+        _save({"format": _FORMAT, "version": _VERSION, **state}, file)
+    with contextlib.suppress(OSError):  # the file is in its place; Windows can't do more
+        sync_folder(path.parent)
 
 
 def _save(state: dict[str, Any], file: BinaryIO) -> None:
@@ -51,16 +38,6 @@ def _save(state: dict[str, Any], file: BinaryIO) -> None:
         # torch's writer closes its archive after a failed write, and that second failure hides the first.
         cause = error.__context__
         raise cause if isinstance(cause, OSError) else error from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last, where the system can: Windows can't open a folder."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Colours told apart by colour-blind readers (Okabe and Ito).
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress
 
 
 def save_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -26,19 +25,19 @@ def save_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     losses, energies, hinges, pulling_away = figure.subplots(2, 2, sharex=True).flat
-    _plot(losses, lines, "loss", [("loss_d", "discriminator", _BLUE), ("loss_g", "generator", _ORANGE)])
+    _plot(losses, lines, "loss", [("loss_d", "discriminator", BLUE), ("loss_g", "generator", ORANGE)])
     _plot(
         energies,
         lines,
         "energy",
-        [("energy_real", "real", _BLUE), ("energy_fake", "generated", _ORANGE)],
+        [("energy_real", "real", BLUE), ("energy_fake", "generated", ORANGE)],
     )
-    energies.plot(*_series(lines, "margin"), color=_GREY, linestyle="--", linewidth=1, label="margin")
+    energies.plot(*_series(lines, "margin"), color=GREY, linestyle="--", linewidth=1, label="margin")
     energies.legend()
     for unbounded in (losses, energies):  # once everything is drawn, as it ends the scaling of the axis
         unbounded.set_ylim(bottom=0)
-    _plot(hinges, lines, "share of active hinges", [("hinge_active", "", _GREEN)])
-    _plot(pulling_away, lines, "pulling-away term", [("pulling_away", "", _GREEN)])
+    _plot(hinges, lines, "share of active hinges", [("hinge_active", "", GREEN)])
+    _plot(pulling_away, lines, "pulling-away term", [("pulling_away", "", GREEN)])
     for share in (hinges, pulling_away):
         share.set_ylim(0, 1.02)
         share.set_xlabel("step")
@@ -53,8 +52,6 @@ def _plot(axes: Axes, lines: Sequence[dict[str, Any]], quantity: str, curves: Se
     marker = "o" if len(lines) == 1 else None  # a line of one point is invisible
     for name, label, color in curves:
         axes.plot(*_series(lines, name), color=color, linewidth=1.5, marker=marker, label=label)
-    axes.set_ylabel(quantity)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, quantity)
     if len(curves) > 1:
         axes.legend()

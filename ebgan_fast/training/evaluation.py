@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,13 +12,11 @@ from torch import Tensor
 from ..data.image_set import ImageSet
 from ..data.pixels import to_pixels
 from ..metrics.features import load_feature_net
-from ..metrics.frechet import ImageScorer
+from ..metrics.frechet import ImageScorer, Progress
 from ..models.families import AnyGenerator
 from .samples import images_of
 
 _BATCH = 100
-
-Progress = Callable[[float, str], None]
 
 
 class Evaluator:

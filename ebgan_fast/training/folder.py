@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .._files import temporary_name
 from . import checkpoint, config_file
 from .checkpoint import CheckpointError
 from .config import TrainConfig
@@ -49,7 +50,7 @@ class RunFolder:
         if not self.path.exists():
             return
         # What a run that was killed in its first write leaves.
-        leftover = checkpoint.temporary_name(self.checkpoint)
+        leftover = temporary_name(self.checkpoint)
         if any(entry != leftover for entry in self.path.iterdir()):
             has_run = self.checkpoint.exists()
             way_out = "--resume to go on with the run in it" if has_run else "another folder (it holds no checkpoint)"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._naming import naming
+from .._files import naming, replacing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -167,7 +166,5 @@ class MetricsFile:
     def rewind(self, step: int, log_every: int) -> None:
         """Drop what was written after `step`, and the line of a last step that cut a log interval short."""
         kept = [line for line in self.lines() if line["step"] <= step and line["step"] % log_every == 0]
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with naming(self.path):
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, self.path)
+        with replacing(self.path) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -37,15 +37,17 @@ _64 = TrainConfig(
     checkpoint_every=2_500,
 )
 
+_128_networks = Conv(
+    generator_layers="(1024)4c-(512)4c2s-(256)4c2s-(128)4c2s-(64)4c2s-(64)4c2s-(3)3c",
+    noise_planes="100-64-32-16-8-4",
+    encoder_layers="(64)4c2s-(128)4c2s-(256)4c2s-(512)4c2s",
+    decoder_layers="(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s",
+)
+
 _128 = replace(
     _64,
     preset="imagenet128",
-    networks=Conv(
-        generator_layers="(1024)4c-(512)4c2s-(256)4c2s-(128)4c2s-(64)4c2s-(64)4c2s-(3)3c",
-        noise_planes="100-64-32-16-8-4",
-        encoder_layers="(64)4c2s-(128)4c2s-(256)4c2s-(512)4c2s",
-        decoder_layers="(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s",
-    ),
+    networks=_128_networks,
     steps=150_000,
     image_size=128,
     margin=40.0,
@@ -54,11 +56,10 @@ _128 = replace(
 _256 = replace(
     _128,
     preset="imagenet256",
-    networks=Conv(
+    networks=replace(  # the paper's table says of the discriminator: as at 128
+        _128_networks,
         generator_layers="(2048)4c-(1024)4c2s-(512)4c2s-(256)4c2s-(128)4c2s-(64)4c2s-(64)4c2s-(3)3c",
         noise_planes="100-64-32-16-8-4-2",
-        encoder_layers="(64)4c2s-(128)4c2s-(256)4c2s-(512)4c2s",
-        decoder_layers="(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s",
     ),
     batch_size=64,
     image_size=256,

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .._naming import naming
+from .._files import naming
 from ..data.pixels import to_pixels
 from ..models.families import AnyGenerator
 from . import checkpoint, config_file

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import torch
 from PIL import Image
+
+from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
 
 NAMES = [f"{number:03d}" for number in range(7)]
 
@@ -95,6 +98,18 @@ def lsun(path: Path) -> Path:
         for name, content in contents("WEBP").items():
             writing.put(f"{name}cafe".encode(), content)
     return path
+
+
+def pack(path: Path, images: torch.Tensor, counts: Sequence[int]) -> None:
+    """Images [M, C, H, W] as `prepare` would have packed them, in shards of so many."""
+    path.mkdir()
+    shards = []
+    for number, part in enumerate(images.split(list(counts))):
+        file = path / f"shard_{number:05d}.bin"
+        file.write_bytes(part.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+        shards.append(Shard(file.name, len(part), digest_of(file)))
+    channels, height, width = images.shape[1:]
+    (path / INDEX).write_text(index_text((channels, height, width), shards, []))
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {

@@ -7,21 +7,17 @@ import pytest
 import torch
 
 from ebgan_fast.data import DataError, PackedImages
-from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text, is_packed
+from ebgan_fast.data.packed import INDEX, is_packed
+
+from .layouts import pack
 
 COUNTS = (4, 1, 6)
 
 
 def write_packed(folder: Path, counts: tuple[int, ...] = COUNTS) -> torch.Tensor:
     """A set of random images in shards of so many; returns them as [M, C, H, W]."""
-    folder.mkdir()
     images = torch.randint(256, (sum(counts), 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    shards = []
-    for number, part in enumerate(images.split(list(counts))):
-        path = folder / f"shard_{number:05d}.bin"
-        path.write_bytes(part.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
-        shards.append(Shard(path.name, len(part), digest_of(path)))
-    (folder / INDEX).write_text(index_text((3, 5, 4), shards, []))
+    pack(folder, images, counts)
     return images
 
 

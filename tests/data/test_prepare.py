@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from ebgan_fast.data import DataError, PackedImages
 from ebgan_fast.data.crop import centre_crop
 from ebgan_fast.data.prepare import prepare_images
 
+from ..full_disk import room_for
 from . import layouts
 
 SIZE = 8
@@ -208,19 +208,12 @@ def test_every_file_and_its_name_reach_the_disk_before_the_record(
 
 
 def test_a_full_disk_is_named_and_what_is_done_stays(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: index and records fit, a shard of four images doesn't."""
+    """Index and records fit, a shard of four images doesn't."""
     source = layouts.folder(tmp_path / "images")
     out = tmp_path / "out"
     prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-        with pytest.raises(OSError, match="large") as error:
-            prepare_images(source, out, SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with room_for(500), pytest.raises(OSError, match="large") as error:
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)
     assert error.value.filename == str(out / "shard_00000.bin")
     assert sorted(contents(out)) == ["prepare.json"]
     prepare_images(source, out, SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)

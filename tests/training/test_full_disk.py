@@ -1,11 +1,7 @@
-"""A disk that is full, for which a limit on the size of files stands: the file is named, and what was saved stays."""
+"""A disk that is full: the file is named, and what was saved stays."""
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,17 +10,7 @@ import torch
 from ebgan_fast.training import checkpoint, save_folder, save_grid
 from ebgan_fast.training.logs import MetricsFile
 
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+from ..full_disk import room_for
 
 
 @pytest.mark.parametrize("size", [10, 3000, 200_000])

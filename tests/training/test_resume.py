@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from ebgan_fast._files import temporary_name
 from ebgan_fast.training import checkpoint, config_file, train
 
 from .conftest import Configure
@@ -85,7 +86,7 @@ def test_killed_without_warning(configure: Configure, whole: Path, tmp_path: Pat
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 12
-    partial = checkpoint.temporary_name(run.out / "checkpoint.pt")
+    partial = temporary_name(run.out / "checkpoint.pt")
     assert partial.exists() == (where == "checkpoint")
     train(run, resume=True)
     assert not partial.exists()

@@ -21,14 +21,12 @@ from ebgan_fast.training.images import load_images
 from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
 from ebgan_fast.training.samples import load_generator, sample_images
 
+from ..data.layouts import pack
 from ..data.test_packed import write_packed
 from .helpers import CutOff, assert_same_run, cut_off_after
 from .test_conv_runs import NETWORKS, blobs, small
 
-pytestmark = [
-    pytest.mark.usefixtures("no_curves", "pixel_net"),
-    pytest.mark.filterwarnings("ignore:.*will save all extracted features in buffer.*"),
-]
+pytestmark = pytest.mark.usefixtures("no_curves", "pixel_net")
 
 
 @pytest.fixture
@@ -48,15 +46,8 @@ def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
     """Blobs as `prepare` would pack them."""
-    from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
-
-    folder = tmp_path / "packed"
-    folder.mkdir()
-    images = blobs().gather(torch.arange(40)).permute(0, 2, 3, 1).contiguous()
-    (folder / "shard_00000.bin").write_bytes(images.numpy().tobytes())
-    shard = Shard("shard_00000.bin", 40, digest_of(folder / "shard_00000.bin"))
-    (folder / INDEX).write_text(index_text((3, 16, 16), [shard], []))
-    return folder
+    pack(tmp_path / "packed", blobs().gather(torch.arange(40)), [40])
+    return tmp_path / "packed"
 
 
 def scored(out: Path, packed: Path, **fields: Any) -> TrainConfig:

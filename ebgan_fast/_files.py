@@ -1,0 +1,59 @@
+"""Writing files: each is there whole or not at all, and an error of the disk says which one it is about."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError raised inside the file's name, if it has none: a write to a full disk has only a number.
+
+    Raises:
+        OSError: with the name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where `replacing` builds the file before it takes the place of `path`."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once its bytes have reached the disk.
+
+    An error inside, or a crash, leaves the old file. `sync_folder` makes the new one's name last as well.
+
+    Raises:
+        OSError: it can't be written, such as on a full disk; names the file.
+    """
+    partial = temporary_name(path)
+    try:
+        with naming(path), partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk. Raises OSError where the system can't: Windows can't open a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
