@@ -24,7 +24,7 @@ _NAMES = inspect.signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
     """The processes of a run. Without arguments: this process alone.
 
@@ -32,7 +32,7 @@ class World:
         rank: this process, from 0; the first one writes all files.
         size: how many there are.
         group: for tensors on the run's device; None when alone.
-        control: for tensors on the CPU; None when alone.
+        control: for tensors on the CPU; None when alone. On the CPU the same as `group`.
     """
 
     rank: int = 0
@@ -50,10 +50,10 @@ class World:
         Buffers stay each process's own: batch norm in training looks at its batch alone, and the samples'
         statistics are measured afresh.
         """
-        if self.group is None:
+        if self.size == 1:
             return net
         own_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}
-        return DistributedDataParallel(net, process_group=self.group, **own_buffers)
+        return DistributedDataParallel(net, **own_buffers)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes of a tensor on the CPU."""
@@ -114,6 +114,10 @@ class StopVote:
 def joined(device: torch.device) -> Iterator[World]:
     """The world that torchrun's environment variables describe; this process alone without them.
 
+    A thread of gloo that lets go of a Python tensor while the interpreter ends aborts the process, and a group's
+    threads end with the last reference to it, which DistributedDataParallel (torch 2.13) never drops. So the default
+    group carries gradients alone, and all other tensors have a group whose threads have ended on leaving.
+
     Args:
         device: of the run; NCCL joins GPUs, gloo all else.
     """
@@ -125,11 +129,13 @@ def joined(device: torch.device) -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    world = World(dist.get_rank(), size)
     try:
-        group = dist.group.WORLD
-        control = dist.new_group(backend="gloo", timeout=_PATIENCE) if on_gpu else group
-        yield World(dist.get_rank(), size, group, control)
+        world.control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        world.group = dist.group.WORLD if on_gpu else world.control
+        yield world
     finally:
+        world.group = world.control = None
         dist.destroy_process_group()
 
 

@@ -44,6 +44,25 @@ with joined(torch.device("cpu")) as world:
     trainer.close()
 """
 
+# Threads of gloo in a run and after it, with the trainer still there.
+THREADS = """
+from pathlib import Path
+import torch
+from tests.training.test_conv_runs import blobs, small
+from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.world import joined
+torch.set_num_threads(1)
+def count():
+    return sum(path.read_text() == "pt_gloo_runloop\\n" for path in Path("/proc/self/task").glob("*/comm"))
+with joined(torch.device("cpu")) as world:
+    trainer = Trainer(small(), blobs(), world)
+    trainer.step()
+    trainer.check_finite()
+    during = count()
+    trainer.close()
+print(during, count())
+"""
+
 TRAIN = """
 import sys, torch
 from pathlib import Path
@@ -111,6 +130,12 @@ def test_two_processes_compute_the_joint_batch(tmp_path: Path, fields: dict[str,
     (first, _, weights), (second, _, others) = results
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(torch.equal(value, others[name]) for name, value in weights.items() if "running" not in name)
+
+
+def test_threads_that_hold_tensors_end_with_the_run() -> None:
+    """One that outlived the interpreter would abort the process. The two that stay exchange gradients alone, whose
+    group DistributedDataParallel never lets go of."""
+    assert [text.split() for text in finish(start(THREADS))] == [["4", "2"]] * 2
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
