@@ -34,11 +34,11 @@ class Program:
         try:
             return command()
         except OSError as error:
-            return self._fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+            return fail(self.name, describe(error), 1)
         except self.mistakes as error:
-            return self._fail(str(error), 1)
+            return fail(self.name, str(error), 1)
         except KeyboardInterrupt:
-            return self._fail("interrupted", 130)
+            return fail(self.name, "interrupted", 130)
 
     def _parse(self, arguments: Sequence[str]) -> Callable[[], int]:
         """The command with its arguments bound; SystemExit for --help and for what cannot be read."""
@@ -64,12 +64,19 @@ class Program:
         except SystemExit as stop:
             if stop.code in (0, None):
                 raise
-            raise SystemExit(self._fail(_one_line(captured.getvalue()) + " (see --help)", 2)) from None
+            raise SystemExit(fail(self.name, _one_line(captured.getvalue()) + " (see --help)", 2)) from None
         return chosen[0]
 
-    def _fail(self, message: str, status: int) -> int:
-        print(f"{self.name}: {' '.join(message.split())}", file=sys.stderr)
-        return status
+
+def fail(program: str, message: str, status: int) -> int:
+    """Say in one line why a program ends; returns its exit status."""
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def describe(error: OSError) -> str:
+    """What the system says, and of which file."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _one_line(box: str) -> str:

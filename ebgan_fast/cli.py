@@ -1,4 +1,4 @@
-"""The command line: `ebgan-fast prepare | train | sample | evaluate | report | doctor`.
+"""The command line: `ebgan-fast prepare | train | sample | evaluate | report | doctor`, and the paper's studies.
 
 A user's mistake ends in one line on standard error and a non-zero exit status: 1 for a value or file that cannot be
 used, 2 for a command that cannot be read, 128 + the signal's number for a run that was asked to stop.
@@ -23,7 +23,7 @@ except ImportError:
 import torch
 
 from . import doctor as diagnosis
-from ._command_line import Program
+from ._command_line import Program, describe, fail
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images
 from .metrics.classifier import load_classifier
@@ -40,6 +40,17 @@ from .training.pictures import draw_interpolation, draw_neighbours
 from .training.presets import preset
 from .training.samples import load_generator, sample_images, save_folder, save_grid
 from .training.trainer import NonFiniteError
+
+_NAME = "ebgan-fast"
+
+# Loaded when they are asked for: optuna takes half a second, and is an extra.
+_STUDIES = {
+    "grid": "The paper's grid search on MNIST: EBGAN against the plain GAN by score (table 1, figures 2 to 4).",
+    "margin-sweep": "The effect of the margin on MNIST (figure 9).",
+    "pt-study": "EBGAN without and with the pulling-away term, and with what other code computes for it.",
+    "semi-supervised": "Digits from few labels: a ladder network alone, and inside an EBGAN (table 2).",
+    "theory": "The paper's theorems at work: players on a discrete space reach V = m, U = gamma and q = p.",
+}
 
 # Flags of the networks' and the run's settings side by side, without prefixes or subcommands.
 _FlatConfig = Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands]
@@ -254,6 +265,32 @@ def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
         yield lambda share, text: bar.update(task, completed=share, description=f"{what}: {text}")
 
 
+def _study(given: Sequence[str]) -> tuple[list[str], Callable[..., int]]:
+    """A study's command, and the arguments with those of its --file.
+
+    Raises:
+        ValueError: a file that can't be used, or a package is missing.
+        OSError: the file can't be read.
+    """
+    try:
+        from .studies.argument_file import with_file
+        from .studies.commands import study_command
+    except ImportError as error:
+        raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
+    arguments = with_file(given)
+    return arguments, study_command(arguments[0], arguments[1:])
+
+
+def _listed(summary: str) -> Callable[..., int]:
+    """A study's place in the list of commands."""
+
+    def command() -> int:
+        raise AssertionError("only listed")
+
+    command.__doc__ = summary
+    return command
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. `arguments` default to the process's own; returns the exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -264,10 +301,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": evaluate,
         "report": report,
         "doctor": doctor,
+        **{name: _listed(summary) for name, summary in _STUDIES.items()},
     }
+    try:
+        if given and given[0] in _STUDIES:
+            given, commands[given[0]] = _study(given)
+    except OSError as error:
+        return fail(_NAME, describe(error), 1)
+    except ValueError as error:
+        return fail(_NAME, str(error), 1)
     program = Program(
-        "ebgan-fast",
-        "Energy-Based GANs: prepare images, train, draw, score, report.",
+        _NAME,
+        "Energy-Based GANs: prepare images, train, draw, score, report, and the paper's studies.",
         commands,
         (ValueError, BackendUnavailableError, NonFiniteError),
     )

@@ -88,19 +88,8 @@ class AutoEncoder(nn.Module):
         _check_at_least("n_layer", n_layer, 2)
         _check_at_least("size", size, 1)
         pixels = _pixels(image_shape)
-        layers: list[nn.Module] = []
-        features = pixels
-        for depth in range(n_layer - 1):
-            first = depth == 0
-            layers.append(nn.Linear(features, size, bias=first))
-            if not first:
-                layers.append(nn.BatchNorm1d(size))
-            layers.append(nn.ReLU(inplace=True))
-            if dropout:
-                layers.append(nn.Dropout(_DROPOUT))
-            features = size
-        self.encoder = nn.Sequential(*layers)
-        self.decoder = nn.Linear(features, pixels)
+        self.encoder = _hidden_layers(pixels, n_layer - 1, size, dropout)
+        self.decoder = nn.Linear(size, pixels)
         self.image_shape = image_shape
         _init_weights(self, _DISCRIMINATOR_STD)
 
@@ -108,6 +97,54 @@ class AutoEncoder(nn.Module):
         """images: [N, C, H, W]. Returns (recon [N, C, H, W], code [N, size])."""
         code = self.encoder(images.flatten(1))
         return self.decoder(code).unflatten(1, self.image_shape), code
+
+
+class LogisticDiscriminator(nn.Module):
+    """Images [N, C, H, W] to logits [N] of being real: the plain GAN's discriminator in the paper's grid search.
+
+    `n_layer` weight layers: all but the last as the auto-encoder's, the last gives the logit. Batch norm there, which
+    the paper's rule would ask for, is left out: it would say of each batch that half of it is real.
+
+    Args:
+        n_layer: nLayerD, at least 1.
+        size: sizeD, features of each hidden layer.
+        dropout: dropoutD.
+        image_shape: (C, H, W).
+
+    Raises:
+        ValueError: a size or a number of layers below 1.
+    """
+
+    def __init__(
+        self, n_layer: int, size: int, dropout: bool = False, image_shape: tuple[int, int, int] = (1, 32, 32)
+    ) -> None:
+        super().__init__()
+        _check_at_least("n_layer", n_layer, 1)
+        _check_at_least("size", size, 1)
+        pixels = _pixels(image_shape)
+        self.hidden = _hidden_layers(pixels, n_layer - 1, size, dropout)
+        self.output = nn.Linear(size if n_layer > 1 else pixels, 1)
+        _init_weights(self, _DISCRIMINATOR_STD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [N, C, H, W]. Returns logits [N]."""
+        logits: Tensor = self.output(self.hidden(images.flatten(1))).squeeze(1)
+        return logits
+
+
+def _hidden_layers(features: int, count: int, size: int, dropout: bool) -> nn.Sequential:
+    """Weight layers of a discriminator, each with ReLU and all but the first with batch norm."""
+    layers: list[nn.Module] = []
+    for depth in range(count):
+        first = depth == 0
+        layers.append(nn.Linear(features, size, bias=first))
+        if not first:
+            layers.append(nn.BatchNorm1d(size))
+        layers.append(nn.ReLU(inplace=True))
+        if dropout:
+            layers.append(nn.Dropout(_DROPOUT))
+        features = size
+    return nn.Sequential(*layers)
 
 
 def _check_at_least(name: str, value: int, least: int) -> None:

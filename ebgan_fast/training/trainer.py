@@ -159,16 +159,7 @@ class Trainer:
             generated = self._run_g(noise)
             fakes = generated.detach().requires_grad_()
             recon_fake, code = self._run_d(fakes)
-        loss_g, _, pulling_away = functional.generator_loss(
-            recon_fake,
-            fakes,
-            code if config.pt_weight > 0 else None,
-            pt_weight=config.pt_weight,
-            norm=config.norm,
-            process_group=self.world.group,
-        )
-        if config.pt_weight == 0:  # for the log
-            pulling_away = functional.pulling_away_term(code.detach(), process_group=self.world.group)
+        loss_g, pulling_away = self.generator_loss(recon_fake, fakes, code)
         (gradient,) = torch.autograd.grad(scaled(loss_g), fakes, retain_graph=True)
         generated.backward(gradient)
 
@@ -183,6 +174,21 @@ class Trainer:
         return torch.stack(
             [loss_d.detach(), loss_g.detach(), energy_real.mean(), energy_fake.mean(), hinge_active, pulling_away]
         )
+
+    def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log."""
+        config, group = self.config, self.world.group
+        loss, _, pulling_away = functional.generator_loss(
+            recon,
+            fakes,
+            code if config.pt_weight > 0 else None,
+            pt_weight=config.pt_weight,
+            norm=config.norm,
+            process_group=group,
+        )
+        if config.pt_weight == 0:
+            pulling_away = functional.pulling_away_term(code.detach(), process_group=group)
+        return loss, pulling_away
 
     def _scaled(self, loss: Tensor) -> Tensor:
         parts = self.config.accumulate

@@ -1,0 +1,146 @@
+"""The permutation-invariant ladder network with a cost on the bottom layer alone.
+
+After Rasmus et al. 2015 (Semi-Supervised Learning with Ladder Networks); sizes as in the EBGAN paper's appendix D.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_EPSILON = 1e-10  # under the root of a batch's variance, after the authors' own code
+
+# Starts of the combinator's ten vectors: both sigmoids have slope 1, all else is 0.
+_COMBINATOR_STARTS = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+
+
+class LadderNetwork(nn.Module):
+    """A classifier of images [N, sizes[0]] whose decoder denoises its input.
+
+    The encoder is corrupted by N(0, noise_std^2) on the input and after each layer's batch norm, which has no scale but
+    a shift, and ReLU. The decoder goes down the same layers. In each, a combinator of ten vectors takes the estimate
+    for a unit to be linear in its corrupted value, with a mean and a slope that depend on what comes from above
+    ("gauss"). With the cost on the bottom layer alone, nothing compares the layers between, so training needs no clean
+    pass.
+
+    Args:
+        sizes: units from the pixels to the classes.
+        noise_std: standard deviation of the corruption.
+        generator: of the initial weights, N(0, 1/fan-in), and of the corruption; None: torch's own.
+
+    Raises:
+        ValueError: fewer than two sizes, one below 1, or a negative noise.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int] = (784, 1000, 500, 250, 250, 250, 10),
+        noise_std: float = 0.3,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"sizes: got {list(sizes)}, expected at least two of at least 1")
+        if noise_std < 0:
+            raise ValueError(f"noise_std: got {noise_std}, expected 0 or more")
+        self.noise_std = noise_std
+        self.generator = generator
+        pairs = list(itertools.pairwise(sizes))
+        self.up = nn.ParameterList(self._weights(fan_out, fan_in) for fan_in, fan_out in pairs)
+        self.shift = nn.ParameterList(torch.zeros(size) for size in sizes[1:])
+        self.top_scale = nn.Parameter(torch.ones(sizes[-1]))
+        self.down = nn.ParameterList(self._weights(fan_in, fan_out) for fan_in, fan_out in pairs)
+        self.combinators = nn.ParameterList(
+            torch.tensor(_COMBINATOR_STARTS).unsqueeze(1).repeat(1, size) for size in sizes
+        )
+        for layer, size in enumerate(sizes[1:]):
+            self.register_buffer(f"mean{layer}", torch.zeros(size))
+            self.register_buffer(f"variance{layer}", torch.ones(size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] without corruption, by the statistics that `measure` took."""
+        return self._clean(images, measuring=False)
+
+    @torch.no_grad()
+    def measure(self, images: Tensor) -> None:
+        """Take the batch norms' statistics for `forward` from these images [M, sizes[0]], uncorrupted."""
+        self._clean(images, measuring=True)
+
+    def classify_corrupted(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of the corrupted images, which the supervised cost is taken of."""
+        logits, _ = self._corrupted(images)
+        return logits
+
+    def forward_both(self, labelled: Tensor, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits of the first batch, reconstruction of the second), each normalised by its own batch, in one product
+        per layer of the encoder."""
+        rows = [len(labelled), len(unlabelled)]
+        logits, values = self._corrupted(torch.cat([labelled, unlabelled]), rows)
+        below = [value[rows[0] :] for value in values]
+        return logits[: rows[0]], self._decode(logits[rows[0] :], below)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """The denoised images [N, sizes[0]], of which the energy is taken."""
+        return self._decode(*self._corrupted(images))
+
+    def _corrupted(self, images: Tensor, rows: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and the corrupted values of each layer before its activation, from the pixels up.
+
+        Args:
+            rows: lengths of the parts that are normalised apart; None: all together.
+        """
+        hidden = self._noisy(images)
+        values = [hidden]
+        last = len(self.up) - 1
+        for layer, (weight, shift) in enumerate(zip(self.up, self.shift, strict=True)):
+            value = self._noisy(_normalised(functional.linear(hidden, weight), rows))
+            values.append(value)
+            hidden = (value + shift) * self.top_scale if layer == last else functional.relu(value + shift)
+        return hidden, values
+
+    def _decode(self, logits: Tensor, values: list[Tensor]) -> Tensor:
+        above = _normalised(logits.softmax(1))
+        estimate = _combined(values[-1], above, self.combinators[-1])
+        for layer in reversed(range(len(self.down))):
+            above = _normalised(functional.linear(estimate, self.down[layer]))
+            estimate = _combined(values[layer], above, self.combinators[layer])
+        return estimate
+
+    def _clean(self, images: Tensor, measuring: bool) -> Tensor:
+        hidden = images
+        last = len(self.up) - 1
+        for layer, (weight, shift) in enumerate(zip(self.up, self.shift, strict=True)):
+            value = functional.linear(hidden, weight)
+            mean, variance = self.get_buffer(f"mean{layer}"), self.get_buffer(f"variance{layer}")
+            if measuring:
+                mean.copy_(value.mean(0))
+                variance.copy_(value.var(0, correction=0))
+            value = functional.batch_norm(value, mean, variance, eps=_EPSILON) + shift
+            hidden = value * self.top_scale if layer == last else functional.relu(value)
+        return hidden
+
+    def _noisy(self, values: Tensor) -> Tensor:
+        noise = torch.randn(values.shape, generator=self.generator, dtype=values.dtype, device=values.device)
+        return torch.add(values, noise, alpha=self.noise_std)
+
+    def _weights(self, rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=self.generator) / math.sqrt(columns)
+
+
+def _normalised(values: Tensor, rows: list[int] | None = None) -> Tensor:
+    """Each feature less its mean and over its deviation in the batch, or in each part of the batch."""
+    parts = [values] if rows is None else values.split(rows)
+    normalised = [functional.batch_norm(part, None, None, training=True, eps=_EPSILON) for part in parts]
+    return normalised[0] if rows is None else torch.cat(normalised)
+
+
+def _combined(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
+    """(value - mean) * slope + mean, with mean = a1 sigmoid(a2 u + a3) + a4 u + a5, slope alike, u = above."""
+    mean = a[0] * torch.sigmoid(a[1] * above + a[2]) + torch.addcmul(a[4], a[3], above)
+    slope = a[5] * torch.sigmoid(a[6] * above + a[7]) + torch.addcmul(a[9], a[8], above)
+    return torch.addcmul(mean, value - mean, slope)

@@ -1,0 +1,188 @@
+"""Training a ladder network on few labels: alone, or as the discriminator of an EBGAN (section 4.2, appendix D)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as torch_functional
+
+from .. import functional
+from ..data.mnist import Mnist
+from ..models.ladder import LadderNetwork
+from ..models.mlp import Generator
+from ..training.average import for_sampling
+from ..training.schedule import learning_rate_factor, margin_at
+from ..training.trainer import NonFiniteError
+
+CLASSES = 10
+_MEASURED = 20_000  # training images that the clean statistics are taken of
+_TESTED = 2_000
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """One run.
+
+    Attributes:
+        labels: labelled images, as many of each digit.
+        seed: of weights, noise, batches and the choice of the labelled images.
+        steps: updates of the ladder network.
+        batch_size: labelled images in a step, and as many without labels. With fewer labels than that, all of them.
+        recon_weight: weight of the energy times the pixels, so that 1000 is 1000/784 of the paper; 0: classifier alone.
+        lr: learning rate of the ladder network, falling linearly to 0 over the last third of the steps.
+        lr_g: of the generator.
+        beta1: Adam's, of the ladder network.
+        margin: of the first step.
+        margin_steps: steps in which the margin falls to 0, after which the generator is off; 0: no generator.
+        device: torch device.
+    """
+
+    labels: int
+    seed: int
+    steps: int
+    batch_size: int
+    recon_weight: float
+    lr: float
+    lr_g: float
+    beta1: float
+    margin: float
+    margin_steps: int
+    device: str
+
+
+class LadderTrainer:
+    """The ladder network of a config, its generator if it has one, and their optimisers.
+
+    The energy of an image is the squared error, summed over pixels in [0, 1], of its denoised reconstruction from a
+    corrupted encoding: the paper's "vanilla squared l2", to which its margin of 16 belongs. Where the paper is silent:
+    the weight of the energy multiplies the hinge too, so that both sides weigh the same; generated images are
+    normalised by their own batch; the generator is an MLP of four layers of 400 units.
+
+    Args:
+        config: what to train.
+        digits: MNIST.
+    """
+
+    def __init__(self, config: LadderConfig, digits: Mnist) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.step_count = 0
+        self._chance = torch.Generator().manual_seed(config.seed)
+        noise = torch.Generator(self.device).manual_seed(config.seed)
+        self._images = _flat(digits.train_images).to(self.device)
+        self._test = _flat(digits.test_images).to(self.device), digits.test_labels.to(self.device)
+        chosen = labelled_subset(digits.train_labels, config.labels, self._chance)
+        self._labelled = self._images[chosen.to(self.device)]
+        self._labels = digits.train_labels[chosen].long().to(self.device)
+        torch.manual_seed(config.seed)
+        pixels = self._images.shape[1]
+        self.ladder = LadderNetwork((pixels, 1000, 500, 250, 250, 250, CLASSES)).to(self.device)
+        self.ladder.generator = noise
+        self._noise = noise
+        self._optimizer = torch.optim.Adam(self.ladder.parameters(), config.lr, (config.beta1, 0.999), fused=True)
+        self.generator: Generator | None = None
+        if config.margin_steps:
+            self.generator = Generator(100, 4, 400, (1, 28, 28)).to(self.device)
+            self._optimizer_g = torch.optim.Adam(self.generator.parameters(), config.lr_g, (0.5, 0.999), fused=True)
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def margin(self) -> float:
+        """The margin of the next step; 0 once the generator is off."""
+        config = self.config
+        return margin_at(self.step_count, config.margin, 0.0, config.margin_steps, "linear") if self.generator else 0.0
+
+    def step(self) -> None:
+        """Update the ladder network, and the generator while the margin is above 0."""
+        config = self.config
+        rate = learning_rate_factor(self.step_count, config.steps, "linear", 2 / 3)
+        self._optimizer.param_groups[0]["lr"] = config.lr * rate
+        self._optimizer.zero_grad()
+        labelled, labels = self._next_labelled()
+        if config.recon_weight == 0:
+            logits = self.ladder.classify_corrupted(labelled)
+            energy = torch.zeros((), device=self.device)
+        else:
+            real = self._next_images()
+            logits, recon = self.ladder.forward_both(labelled, real)
+            energy = self._energy_loss(recon, real)
+        loss = torch_functional.cross_entropy(logits, labels) + config.recon_weight / self._images.shape[1] * energy
+        loss.backward()
+        self._optimizer.step()
+        self.step_count += 1
+
+    def test_error(self) -> float:
+        """Share of the test digits that the clean classifier gets wrong, 0 to 1.
+
+        Raises:
+            NonFiniteError: its outputs are infinite or NaN.
+        """
+        images, labels = self._test
+        self.ladder.measure(self._images[:_MEASURED])
+        with torch.no_grad():
+            logits = torch.cat([self.ladder(part) for part in images.split(_TESTED)])
+        if not bool(logits.isfinite().all()):
+            raise NonFiniteError(f"step {self.step_count}: got an infinite or NaN output of the classifier")
+        return float((logits.argmax(1) != labels).float().mean())
+
+    def sampler(self) -> Generator:
+        """The generator that draws samples now."""
+        assert self.generator is not None
+        sampler = for_sampling(self.generator)
+        assert isinstance(sampler, Generator)
+        return sampler
+
+    def _energy_loss(self, recon: Tensor, real: Tensor) -> Tensor:
+        """Equation 1 with the margin of this step, after the generator's own update by equation 2."""
+        margin = self.margin
+        if self.generator is None or margin == 0:
+            return functional.reconstruction_energy(recon, real, norm="sse").mean()
+        noise = torch.randn(len(real), self.generator.noise_size, generator=self._noise, device=self.device)
+        self._optimizer_g.zero_grad()
+        generated = (self.generator(noise).flatten(1) + 1) / 2
+        fakes = generated.detach().requires_grad_()
+        recon_fake = self.ladder.reconstruct(fakes)
+        loss_g, _, _ = functional.generator_loss(recon_fake, fakes, norm="sse")
+        (gradient,) = torch.autograd.grad(loss_g, fakes, retain_graph=True)
+        generated.backward(gradient)
+        self._optimizer_g.step()
+        loss_d, _, _ = functional.discriminator_loss(recon, real, recon_fake, fakes.detach(), margin, norm="sse")
+        return loss_d
+
+    def _next_labelled(self) -> tuple[Tensor, Tensor]:
+        if len(self._labels) <= self.config.batch_size:
+            return self._labelled, self._labels
+        chosen = torch.randperm(len(self._labels), generator=self._chance)[: self.config.batch_size].to(self.device)
+        return self._labelled[chosen], self._labels[chosen]
+
+    def _next_images(self) -> Tensor:
+        """Every image once, in a new order each time round."""
+        if len(self._order) < self.config.batch_size:
+            self._order = torch.randperm(len(self._images), generator=self._chance)
+        chosen, self._order = self._order.split([self.config.batch_size, len(self._order) - self.config.batch_size])
+        return self._images[chosen.to(self.device)]
+
+
+def labelled_subset(labels: Tensor, count: int, chance: torch.Generator) -> Tensor:
+    """Numbers of `count` images, as many of each class, chosen at random.
+
+    Raises:
+        ValueError: not a multiple of the classes, or a class has too few.
+    """
+    each = count // CLASSES
+    if count < CLASSES or count % CLASSES:
+        raise ValueError(f"labels: got {count}, expected a multiple of {CLASSES}, as many of each digit")
+    chosen = []
+    for digit in range(CLASSES):
+        of_digit = torch.nonzero(labels == digit).flatten()
+        if len(of_digit) < each:
+            raise ValueError(f"labels: got {count}, expected at most {CLASSES * len(of_digit)}: few show a {digit}")
+        chosen.append(of_digit[torch.randperm(len(of_digit), generator=chance)[:each]])
+    return torch.cat(chosen)
+
+
+def _flat(images: Tensor) -> Tensor:
+    """uint8 [M, 28, 28] as [M, 784] in [0, 1]."""
+    return images.flatten(1).float() / 255

@@ -1,0 +1,167 @@
+"""The effect of the margin on MNIST (figure 9): too small drops digits, too large collapses."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from optuna.distributions import FloatDistribution
+from PIL import Image
+
+from ..models.families import Mlp
+from ..training.config import TrainConfig
+from ..training.samples import save_grid
+from ..training.trainer import Trainer
+from . import digits
+from .options import Budget, Options
+from .queue import SEEDS, Done, Params
+from .results import Results, markdown_table
+from .running import Study, Tick
+
+FIGURE = "margins.png"
+
+_SHOWN, _COLUMNS = 50, 10
+
+
+@dataclass(frozen=True)
+class MarginSweep:
+    """Which margins are tried on which networks. Those of the full size, and the learning rate, are figure 9's."""
+
+    margins: tuple[float, ...] = (1, 2, 4, 6, 8, 12, 16, 32)
+    """Margins, of the l2 energy."""
+    seeds: int = 3
+    """Runs of each margin, with seeds from 0."""
+    steps: int = 20_000
+    """Updates of both networks."""
+    batch_size: int = 64
+    """Real images in a step, and as many generated ones."""
+    size_g: int = 1600
+    """sizeG, with nLayerG 5."""
+    size_d: int = 1024
+    """sizeD, with nLayerD 2."""
+    lr: float = 0.001
+    """Learning rate of both networks (Adam)."""
+    samples: int = 10_000
+    """Generated digits to score."""
+
+
+BUDGETS: dict[Budget, MarginSweep] = {
+    "minutes": MarginSweep(seeds=1, steps=2_000, size_g=400, size_d=512, samples=2_000),
+    "hour": MarginSweep(seeds=3, steps=4_000, size_g=400, size_d=512),
+    "full": MarginSweep(),
+}
+
+
+def margin_study(sweep: MarginSweep, options: Options) -> Study:
+    """The sweep as trials. Raises a ValueError for one that can't be run."""
+    for margin in sweep.margins:
+        if not margin > 0:
+            raise ValueError(f"margins: got {margin}, expected positive numbers")
+    for name in ("seeds", "steps", "batch_size", "size_g", "size_d", "samples"):
+        if getattr(sweep, name) < 1:
+            raise ValueError(f"{name}: got {getattr(sweep, name)}, expected at least 1")
+    accuracy = digits.prepare(options.data)
+    common = {name: value for name, value in vars(sweep).items() if name not in ("margins", "seeds")}
+    return Study(
+        name="margin-sweep",
+        settings={**common, "data": str(options.data), "classifier_test_accuracy": accuracy},
+        configurations=[
+            {"margin": float(margin), "seed": seed} for seed in range(sweep.seeds) for margin in sweep.margins
+        ],
+        ranges={"margin": FloatDistribution(0, 1e6), "seed": SEEDS},
+        trial=partial(_trial, sweep=sweep, data=options.data, device=options.torch_device, out=options.out),
+        describe=describe,
+    )
+
+
+def describe(params: Params, result: dict[str, Any] | None) -> str:
+    """A run in a few words, and its classes."""
+    words = f"margin {params['margin']:g}, seed {params['seed']}"
+    return words if result is None else f"{words}: {result['classes']} classes, score {result['exp_score']:.2f}"
+
+
+def _trial(
+    params: Params, tick: Tick, *, sweep: MarginSweep, data: Path | None, device: str, out: Path
+) -> tuple[dict[str, Any], float]:
+    config = TrainConfig(
+        out=Path(),
+        networks=Mlp(n_layer_g=5, n_layer_d=2, size_g=sweep.size_g, size_d=sweep.size_d),
+        steps=sweep.steps,
+        batch_size=sweep.batch_size,
+        seed=params["seed"],
+        margin=params["margin"],
+        lr_g=sweep.lr,
+        lr_d=sweep.lr,
+        pt_weight=0.0,
+        ema=0.0,
+        device=device,
+    )
+    trainer = Trainer(config, digits.training_images(data))
+    digits.train(trainer, sweep.steps, tick)
+    sampler = trainer.sampler()
+    result = digits.digit_scores(sampler, sweep.samples, params["seed"], data)
+    save_grid(digits.sample_images(sampler, _SHOWN, params["seed"]), picture_of(params, out), _COLUMNS)
+    return result, result["exp_score"]
+
+
+def picture_of(params: Params, out: Path) -> Path:
+    """Where a run leaves its samples."""
+    return out / "samples" / f"margin-{params['margin']:g}-{params['seed']}.png"
+
+
+def classes(results: Results, margin: float) -> list[int]:
+    """How many digits each run of a margin covers; 0 for a run that failed."""
+    return [run.result["classes"] if run.result else 0 for run in _runs(results, margin)]
+
+
+def table(results: Results) -> str:
+    """A row for each margin: means over the seeds, and the classes of each seed."""
+    rows = []
+    for margin in _margins(results):
+        measured = [run.result for run in _runs(results, margin) if run.result]
+
+        def mean(name: str, of: list[dict[str, Any]] = measured) -> str:
+            return f"{statistics.mean(result[name] for result in of):.2f}" if of else "-"
+
+        covered = ", ".join(map(str, classes(results, margin)))
+        rows.append([f"{margin:g}", covered, mean("exp_score"), mean("kl_conditional_marginal"), mean("diversity")])
+    return markdown_table(
+        ["margin", "digits covered, by seed", "exp E KL(p(y|x) ‖ p(y))", "E KL(p(y|x) ‖ p(y))", "diversity"], rows
+    )
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write margins.png, samples of each margin's first run as in figure 9, into a folder."""
+    margins = _margins(results)
+    rows = -(-len(margins) // 4)
+    figure = Figure(figsize=(13, 2 * rows + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, 4, squeeze=False).flat
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, margin in zip(figure.axes, margins, strict=False):
+        first = _runs(results, margin)[0]
+        picture = picture_of(first.params, folder)
+        if picture.exists():
+            with Image.open(picture) as image:
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        covered = first.result["classes"] if first.result else "no"
+        axes.set_title(f"margin {margin:g}: {covered} digits covered", fontsize=9)
+    path = folder / FIGURE
+    figure.savefig(path, dpi=110)
+    return [path]
+
+
+def _margins(results: Results) -> list[float]:
+    return sorted({run.params["margin"] for run in results.trials})
+
+
+def _runs(results: Results, margin: float) -> list[Done]:
+    return sorted(
+        (run for run in results.trials if run.params["margin"] == margin), key=lambda run: int(run.params["seed"])
+    )

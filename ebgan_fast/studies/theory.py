@@ -1,0 +1,221 @@
+"""The paper's theorems at work (section 2.2): two players on a discrete space find the equilibrium.
+
+A point k has data probability p_k. The discriminator is any energy D in [0, m]^K, the generator any distribution q.
+With V = sum p D + sum q [m - D]+ and U = sum q D, theorems 1 and 2 say of every equilibrium: q = p, V = m, and
+D = gamma on all points with p > 0, so U = gamma. For D in [0, m] V is m + sum (p - q) D, so the game has the equilibria
+of a zero-sum one, and what is known of those applies: play the best response to the other's average (fictitious play,
+Robinson 1951), or climb the gradient with a look ahead (Korpelevich 1976).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress
+from .options import Budget
+from .queue import Done
+from .results import Results, markdown_table, results_of
+
+Array = NDArray[np.float64]
+
+FIGURE = "theory.png"
+
+
+@dataclass(frozen=True)
+class Game:
+    """The game, and how long it is played."""
+
+    points: int = 20
+    """Points of the space, of which a quarter has no data."""
+    margin: float = 10.0
+    """The margin m."""
+    seed: int = 0
+    """Of the data's distribution and the first moves."""
+    rounds: int = 100_000
+    """Moves of both players."""
+    step: float = 0.1
+    """Step of the gradient play, with energies in units of the margin; below 1, where it is known to converge."""
+
+
+BUDGETS: dict[Budget, Game] = {"minutes": Game(), "hour": Game(rounds=1_000_000), "full": Game(rounds=10_000_000)}
+
+
+@dataclass(frozen=True)
+class Play:
+    """What became of V, U and the players' strategies.
+
+    Attributes:
+        name: how they played.
+        rounds: when it was looked at.
+        value: V(G, D) then.
+        energy: U(G, D) then.
+        distance: total variation between q and p then.
+        unevenness: mean over the data of |D - gamma| then, where gamma is the mean of D.
+        generator, discriminator: the last q and D.
+    """
+
+    name: str
+    rounds: list[int]
+    value: list[float]
+    energy: list[float]
+    distance: list[float]
+    unevenness: list[float]
+    generator: list[float]
+    discriminator: list[float]
+
+
+def value(p: Array, q: Array, energy: Array, margin: float) -> float:
+    """V(G, D), the discriminator's expected loss (equation 1)."""
+    return float(p @ energy + q @ np.maximum(margin - energy, 0))
+
+
+def data(game: Game) -> Array:
+    """p: random, and 0 on a quarter of the points."""
+    p = np.random.default_rng(game.seed).exponential(size=game.points)
+    p[: game.points // 4] = 0
+    return p / p.sum()
+
+
+def best_responses(game: Game) -> Play:
+    """Fictitious play: D answers the average q by m where q > p, else by 0; G the average D by its lowest point."""
+    p = data(game)
+    q_mean = np.full(game.points, 1 / game.points)
+    d_mean = np.random.default_rng(game.seed + 1).uniform(0, game.margin, game.points)
+    log = _Log("best responses to averages", game, p)
+    for round_ in range(1, game.rounds + 1):
+        answer_d = np.where(p < q_mean, game.margin, 0.0)
+        lowest = np.argmin(d_mean)
+        weight = 1 / (round_ + 1)
+        d_mean += weight * (answer_d - d_mean)
+        q_mean *= 1 - weight
+        q_mean[lowest] += weight
+        log.note(round_, q_mean, d_mean)
+    return log.play(q_mean, d_mean)
+
+
+def gradient_play(game: Game) -> Play:
+    """Extragradient: both step along their gradients, taken where a first step would lead, and are projected back."""
+    p = data(game)
+    q = np.full(game.points, 1 / game.points)
+    share = np.random.default_rng(game.seed + 1).uniform(0, 1, game.points)  # D / m
+    log = _Log("gradient play", game, p)
+    for round_ in range(1, game.rounds + 1):
+        ahead_q = _onto_simplex(q - game.step * share)
+        ahead_share = np.clip(share - game.step * (p - q), 0, 1)
+        q = _onto_simplex(q - game.step * ahead_share)
+        share = np.clip(share - game.step * (p - ahead_q), 0, 1)
+        log.note(round_, q, share * game.margin)
+    return log.play(q, share * game.margin)
+
+
+def play(game: Game) -> list[Play]:
+    """Both ways of playing.
+
+    Raises:
+        ValueError: fewer than 4 points, no rounds, or a margin or step that isn't positive.
+    """
+    for name, got, least in (("points", game.points, 4), ("rounds", game.rounds, 1)):
+        if got < least:
+            raise ValueError(f"{name}: got {got}, expected at least {least}")
+    for name, size in (("margin", game.margin), ("step", game.step)):
+        if not size > 0:
+            raise ValueError(f"{name}: got {size}, expected a positive number")
+    return [best_responses(game), gradient_play(game)]
+
+
+def results_of_plays(plays: list[Play], game: Game, budget: Budget) -> Results:
+    """What is kept of them: a play as a trial's result."""
+    done = [Done({"play": one.name}, asdict(one), None, 0.0) for one in plays]
+    return results_of("theory", {"budget": budget, **asdict(game)}, "cpu", done)
+
+
+def table(plays: list[Play], game: Game) -> str:
+    """What the theorems say beside what was reached, in Markdown."""
+    rows: list[list[Any]] = [["theorems 1 and 2", "", f"{game.margin:g}", f"0 to {game.margin:g}", "0", "0"]]
+    rows += [
+        [
+            one.name,
+            f"{one.rounds[-1]:,}",
+            f"{one.value[-1]:.4f}",
+            f"{one.energy[-1]:.4f}",
+            f"{one.distance[-1]:.1e}",
+            f"{one.unevenness[-1]:.1e}",
+        ]
+        for one in plays
+    ]
+    return markdown_table(["", "rounds", "V", "U", "TV(q, p)", "E_p abs(D − γ)"], rows)
+
+
+def draw(plays: list[Play], game: Game, folder: Path) -> Path:
+    """V and U, the distances from equilibrium, and the last strategies; returns the picture."""
+    figure = Figure(figsize=(12, 3.6 * len(plays)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, one in zip(figure.subplots(len(plays), 3, squeeze=False), plays, strict=True):
+        values, distances, strategies = row
+        values.axhline(game.margin, color=GREY, linestyle="--", linewidth=1, label="m")
+        values.plot(one.rounds, one.value, color=BLUE, label="V")
+        values.plot(one.rounds, one.energy, color=ORANGE, label="U")
+        dress(values, one.name)
+        distances.plot(one.rounds, one.distance, color=BLUE, label="TV(q, p)")
+        distances.plot(one.rounds, np.array(one.unevenness) / game.margin, color=ORANGE, label="E_p |D − γ| / m")
+        distances.set_yscale("log")
+        dress(distances, "distance from equilibrium")
+        for axes in (values, distances):
+            axes.set_xscale("log")
+            axes.set_xlabel("rounds")
+            axes.legend()
+        points = np.arange(game.points)
+        strategies.bar(points, data(game), color=GREY, alpha=0.4, label="p")
+        strategies.plot(points, one.generator, "o", markersize=4, color=ORANGE, label="q")
+        strategies.plot(
+            points, np.array(one.discriminator) / game.margin, "_", markersize=10, color=GREEN, label="D / m"
+        )
+        dress(strategies, "last strategies")
+        strategies.set_xlabel("point")
+        strategies.legend()
+    path = folder / FIGURE
+    figure.savefig(path, dpi=100)
+    return path
+
+
+class _Log:
+    """What is noted of a game, at rounds that thin out: twenty in each tenfold."""
+
+    def __init__(self, name: str, game: Game, p: Array) -> None:
+        self._name, self._game, self._p = name, game, p
+        self._marks = {round(float(mark)) for mark in np.geomspace(1, game.rounds, int(20 * np.log10(game.rounds)) + 2)}
+        self._rows: list[tuple[int, float, float, float, float]] = []
+
+    def note(self, round_: int, q: Array, energy: Array) -> None:
+        if round_ in self._marks:
+            gamma = float(self._p @ energy)
+            self._rows.append(
+                (
+                    round_,
+                    value(self._p, q, energy, self._game.margin),
+                    float(q @ energy),
+                    float(np.abs(q - self._p).sum() / 2),
+                    float(self._p @ np.abs(energy - gamma)),
+                )
+            )
+
+    def play(self, q: Array, energy: Array) -> Play:
+        columns = [list(column) for column in zip(*self._rows, strict=True)]
+        rounds, values, energies, distances, spreads = columns
+        return Play(self._name, rounds, values, energies, distances, spreads, q.tolist(), energy.tolist())
+
+
+def _onto_simplex(point: Array) -> Array:
+    """The nearest distribution."""
+    descending = np.sort(point)[::-1]
+    surplus = np.cumsum(descending) - 1
+    counts = np.arange(1, len(point) + 1)
+    kept = np.count_nonzero(descending * counts > surplus)
+    return np.maximum(point - surplus[kept - 1] / kept, 0)
