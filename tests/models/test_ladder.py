@@ -1,0 +1,112 @@
+"""The ladder network against its definition, written out unit by unit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebgan_fast.models.ladder import LadderNetwork
+
+SIZES = (6, 5, 4, 3)
+
+
+@pytest.fixture
+def network() -> LadderNetwork:
+    torch.manual_seed(0)
+    network = LadderNetwork(SIZES, noise_std=0.3).double()
+    for parameter in network.parameters():  # away from the start's zeros, which would hide a missing term
+        torch.nn.init.normal_(parameter, std=0.5)
+    return network
+
+
+def noises(seed: int, rows: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, size, generator=generator, dtype=torch.float64) for size in SIZES]
+
+
+def normalised(values: Tensor) -> Tensor:
+    return (values - values.mean(0)) / (values.var(0, correction=0) + 1e-10).sqrt()
+
+
+def defined(network: LadderNetwork, images: Tensor, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rasmus et al. 2015, algorithm 1: (logits, denoised input)."""
+    corrupted = [images + 0.3 * noise[0]]
+    hidden = corrupted[0]
+    for layer, weight in enumerate(network.up):
+        corrupted.append(normalised(hidden @ weight.T) + 0.3 * noise[layer + 1])
+        hidden = corrupted[-1] + network.shift[layer]
+        hidden = hidden * network.top_scale if layer == 2 else hidden.clamp(min=0)
+    above = normalised(torch.softmax(hidden, 1))
+    estimate = torch.empty(0)
+    for layer in (3, 2, 1, 0):
+        if layer < 3:
+            above = normalised(estimate @ network.down[layer].T)
+        a = network.combinators[layer]
+        mean = a[0] / (1 + (-(a[1] * above + a[2])).exp()) + a[3] * above + a[4]
+        slope = a[5] / (1 + (-(a[6] * above + a[7])).exp()) + a[8] * above + a[9]
+        estimate = (corrupted[layer] - mean) * slope + mean
+    return hidden, estimate
+
+
+def test_it_computes_its_definition(network: LadderNetwork) -> None:
+    images = torch.randn(8, 6, dtype=torch.float64)
+    logits, recon = defined(network, images, noises(1, 8))
+    network.generator = torch.Generator().manual_seed(1)
+    torch.testing.assert_close(network.reconstruct(images), recon, rtol=1e-12, atol=1e-12)
+    network.generator = torch.Generator().manual_seed(1)
+    torch.testing.assert_close(network.classify_corrupted(images), logits, rtol=1e-12, atol=1e-12)
+
+
+def test_both_batches_at_once_are_normalised_apart(network: LadderNetwork) -> None:
+    labelled, unlabelled = (torch.randn(n, 6, dtype=torch.float64) + n for n in (5, 8))
+    network.generator = torch.Generator().manual_seed(2)
+    logits, recon = network.forward_both(labelled, unlabelled)
+    joint = noises(2, 13)
+    torch.testing.assert_close(logits, defined(network, labelled, [noise[:5] for noise in joint])[0])
+    torch.testing.assert_close(recon, defined(network, unlabelled, [noise[5:] for noise in joint])[1])
+
+
+def test_the_clean_path_has_no_noise_and_the_measured_statistics(network: LadderNetwork) -> None:
+    images = torch.randn(50, 6, dtype=torch.float64)
+    network.measure(images)
+    clean, _ = defined(network, images, [torch.zeros(50, size, dtype=torch.float64) for size in SIZES])
+    torch.testing.assert_close(network(images), clean, rtol=1e-6, atol=1e-6)
+    # Each image by itself: the statistics are no longer a batch's.
+    torch.testing.assert_close(network(images[:1]), network(images)[:1], rtol=1e-12, atol=1e-12)
+
+
+def test_every_parameter_learns(network: LadderNetwork) -> None:
+    logits, recon = network.forward_both(torch.randn(8, 6).double(), torch.randn(8, 6).double())
+    (logits.square().sum() + recon.square().sum()).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        # Any shift of a layer's output is taken out again by the norm above it; all else counts.
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_it_starts_as_the_authors_code_does() -> None:
+    torch.manual_seed(0)
+    network = LadderNetwork()
+    assert [tuple(weight.shape) for weight in network.up] == [
+        (1000, 784),
+        (500, 1000),
+        (250, 500),
+        (250, 250),
+        (250, 250),
+        (10, 250),
+    ]
+    assert network.up[0].std().item() == pytest.approx(1 / math.sqrt(784), rel=0.01)
+    assert network.down[0].std().item() == pytest.approx(1 / math.sqrt(1000), rel=0.01)
+    starts = network.combinators[0][:, 0].tolist()
+    assert starts == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "noise", "message"), [((3,), 0.3, "sizes"), ((3, 0), 0.3, "sizes"), ((3, 2), -1, "noise")]
+)
+def test_impossible_networks_are_refused(sizes: tuple[int, ...], noise: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LadderNetwork(sizes, noise)

@@ -1,0 +1,93 @@
+"""The grid is table 1's, and its figures say what the trials did."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ebgan_fast.studies import grid_report
+from ebgan_fast.studies.grid import BUDGETS, Grid
+from ebgan_fast.studies.queue import Done, key
+from ebgan_fast.studies.results import Results
+
+
+def made(*trials: tuple[str, float | None]) -> Results:
+    """Results of trials with a score each, or None for one that failed."""
+    done = []
+    for number, (family, score) in enumerate(trials):
+        params: dict[str, Any] = {
+            "family": family,
+            "n_layer_g": 2 + number % 4,
+            "n_layer_d": 2,
+            "size_g": 400,
+            "size_d": 128,
+            "dropout_d": False,
+        }
+        if family == "GAN":
+            params |= {"optim_g": "adam", "optim_d": "sgd", "lr": 0.001}
+        result = None
+        if score is not None:
+            result = {"kl_conditional_marginal": score, "kl_marginal_conditional": 10 - score, "classes": number}
+        done.append(Done(params, result, None if result else "got loss nan", 1.0))
+    return Results("grid", {}, {}, {}, "", done)
+
+
+def test_the_whole_grid_is_table_1() -> None:
+    configurations = Grid().configurations()
+    assert sum(one["family"] == "EBGAN" for one in configurations) == 512
+    assert sum(one["family"] == "GAN" for one in configurations) == 6144
+    assert len({key(one) for one in configurations}) == 512 + 6144
+
+
+def test_a_part_is_drawn_at_random_and_the_same_each_time() -> None:
+    hour = BUDGETS["hour"]
+    drawn = hour.configurations()
+    assert drawn == hour.configurations()
+    assert drawn != dataclasses.replace(hour, seed=1).configurations()
+    for family in ("EBGAN", "GAN"):
+        own = [one for one in drawn if one["family"] == family]
+        assert len(own) == len({key(one) for one in own}) == 48
+        assert {one["n_layer_g"] for one in own} == {2, 3, 4, 5}
+        assert {one["size_g"] for one in own} == {400, 800}
+    families = [one["family"] for one in drawn]
+    assert "EBGAN" in families[:20]  # mixed, not one family after the other
+    assert "GAN" in families[:20]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size_g": (400, 500)}, "size_g: got 500, expected some of 400, 800, 1600, 3200"),
+        ({"lr": (0.5,)}, "lr: got 0.5, expected some of 0.01"),
+        ({"families": ("WGAN",)}, "family: got WGAN"),
+        ({"n_layer_d": ()}, "grid of no configuration"),
+    ],
+)
+def test_values_that_the_table_lacks_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(Grid(), **fields).configurations()
+
+
+def test_the_share_in_the_top_third() -> None:
+    results = made(("EBGAN", 2.0), ("EBGAN", 0.1), ("GAN", 1.0), ("GAN", 0.5), ("GAN", 0.2), ("GAN", None))
+    assert grid_report.top_share(results, "EBGAN") == 1 / 2  # of 6 the first two are 2.0 and 1.0
+    assert grid_report.top_share(results, "GAN") == 1 / 4
+    # 10 - score: the order is turned round, and what failed stays last.
+    assert grid_report.top_share(results, "EBGAN", by="swapped") == 1 / 2
+    assert grid_report.top_share(results, "GAN", by="swapped") == 1 / 4
+
+
+def test_the_table_counts_failures_as_the_lowest_score() -> None:
+    table = grid_report.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("GAN", 0.1), ("GAN", None)))
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
+    assert rows["EBGAN"].split(" | ")[1:7] == ["2", "0", "1.50", "1.50", "2.00", "0%"]
+    assert rows["GAN"].split(" | ")[1:7] == ["2", "1", "0.05", "0.05", "0.10", "100%"]
+    assert "| EBGAN nLayerG 2 nLayerD 2 sizeG 400 sizeD 128 | 2.00 | 8.00 | 0 |" in table
+
+
+def test_one_family_alone_can_be_shown() -> None:
+    assert "GAN nLayer" not in grid_report.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("EBGAN", 0.5))).replace(
+        "EBGAN nLayer", ""
+    )

@@ -1,0 +1,97 @@
+"""The plain GAN: its losses' gradients by definition, its optimisers, its failures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ebgan_fast.data.image_set import TensorImages
+from ebgan_fast.models.mlp import LogisticDiscriminator
+from ebgan_fast.studies.plain_gan import GanConfig, GanTrainer
+from ebgan_fast.training.trainer import NonFiniteError
+
+
+def images() -> TensorImages:
+    return TensorImages(
+        torch.randint(0, 256, (40, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    )
+
+
+def config(**fields: object) -> GanConfig:
+    small: dict[str, object] = {
+        "n_layer_g": 2,
+        "n_layer_d": 3,
+        "size_g": 8,
+        "size_d": 8,
+        "dropout_d": False,
+        "optim_g": "sgd",
+        "optim_d": "sgd",
+        "lr": 0.1,
+        "z_dim": 3,
+        "batch_size": 10,
+    }
+    return GanConfig(**{**small, **fields})  # type: ignore[arg-type]
+
+
+def test_a_step_descends_goodfellows_losses() -> None:
+    """The discriminator's cross-entropy and -log D(G(z)), with both networks as they were before the step."""
+    trainer, twin = GanTrainer(config(), images()), GanTrainer(config(), images())
+    real = twin.batches.next()
+    fakes = twin.generator(torch.randn(10, 3, generator=twin.noise_rng))
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    ones, zeros = torch.ones(10), torch.zeros(10)
+    on_fakes = twin.discriminator(fakes.detach())
+    loss_d = bce(twin.discriminator(real), ones) + bce(on_fakes, zeros)
+    expected_d = torch.autograd.grad(loss_d, list(twin.discriminator.parameters()))
+    loss_g = bce(twin.discriminator(fakes), ones)
+    expected_g = torch.autograd.grad(loss_g, list(twin.generator.parameters()))
+    found = trainer.step()
+    torch.testing.assert_close(torch.stack(found), torch.stack([loss_d, loss_g]).detach())
+    for net, before, gradients in (
+        (trainer.discriminator, twin.discriminator, expected_d),
+        (trainer.generator, twin.generator, expected_g),
+    ):
+        for after, start, gradient in zip(net.parameters(), before.parameters(), gradients, strict=True):
+            torch.testing.assert_close(after, start - 0.1 * gradient)
+
+
+def test_optimisers_are_those_of_the_config() -> None:
+    trainer = GanTrainer(config(optim_g="adam"), images())
+    assert isinstance(trainer.optimizer_g, torch.optim.Adam)
+    assert isinstance(trainer.optimizer_d, torch.optim.SGD)
+    assert trainer.optimizer_g.param_groups[0]["lr"] == trainer.optimizer_d.param_groups[0]["lr"] == 0.1
+
+
+def test_it_learns_to_draw_the_one_image_there_is() -> None:
+    one = TensorImages(torch.full((20, 1, 4, 4), 255, dtype=torch.uint8))
+    # Without batch norm in the discriminator, to which all constant batches look alike.
+    trainer = GanTrainer(config(n_layer_d=2, optim_g="adam", optim_d="adam", lr=0.01), one)
+    for _ in range(300):
+        trainer.step()
+    assert trainer.sampler()(torch.randn(50, 3)).mean() > 0.9
+
+
+def test_weights_that_overflow_are_told_of() -> None:
+    trainer = GanTrainer(config(), images())
+    trainer.step()
+    trainer.check_finite()
+    with torch.no_grad():
+        next(trainer.generator.parameters())[0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="weight in the Generator"):
+        trainer.check_finite()
+
+
+def test_the_discriminators_layers_are_the_papers() -> None:
+    """nLayerD weight layers, batch norm on all but the first and the logit, dropout after each hidden one."""
+    kinds = [type(module).__name__ for module in LogisticDiscriminator(3, 8, True, (1, 4, 4)).modules()]
+    assert [kind for kind in kinds if kind in ("Linear", "BatchNorm1d", "Dropout")] == [
+        "Linear",
+        "Dropout",
+        "Linear",
+        "BatchNorm1d",
+        "Dropout",
+        "Linear",
+    ]
+    assert LogisticDiscriminator(1, 8, True, (1, 4, 4))(torch.zeros(2, 1, 4, 4)).shape == (2,)
+    with pytest.raises(ValueError, match="n_layer: got 0"):
+        LogisticDiscriminator(0, 8)

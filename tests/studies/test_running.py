@@ -1,0 +1,137 @@
+"""Trials are done once each, whoever does them and whatever is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ebgan_fast.studies.queue import TrialQueue
+from ebgan_fast.studies.running import run
+
+from .counting import seen, study
+
+ROOT = Path(__file__).parents[2]
+
+
+def storages(folder: Path) -> dict[str, str]:
+    return {"journal": str(folder / "journal.log"), "sqlite": f"sqlite:///{folder / 'trials.db'}"}
+
+
+def start(folder: Path, storage: str, count: int, seconds: float, workers: int = 1) -> subprocess.Popen[str]:
+    arguments = map(str, (folder, storage, count, seconds, workers))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.studies.counting", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_all_trials_run_and_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(study(tmp_path, 3), str(tmp_path / "journal.log"), workers=1)
+    assert [(one.params["number"], one.result) for one in done] == [(n, {"square": n**2}) for n in range(3)]
+    assert "3 of 3  number 2" in capsys.readouterr().out
+
+
+def test_finished_trials_are_not_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = str(tmp_path / "journal.log")
+    run(study(tmp_path, 2), storage, workers=1)
+    done = run(study(tmp_path, 4), storage, workers=1)
+    assert sorted(seen(tmp_path, "began")) == [0, 1, 2, 3]
+    assert len(done) == 4
+    assert "2 of 4 trials were done before" in capsys.readouterr().out
+    assert len(run(study(tmp_path, 3), storage, workers=1)) == 3  # a part of what is there
+
+
+def test_a_failed_trial_is_recorded_and_not_repeated(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal.log")
+    for _ in range(2):
+        done = run(study(tmp_path, 15), storage, workers=1)
+    failed = [one for one in done if one.result is None]
+    assert [(one.params["number"], one.reason) for one in failed] == [(13, "got loss nan, expected a finite number")]
+    assert len(done) == 15
+    assert seen(tmp_path, "began").count(13) == 1
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal.log")
+    run(study(tmp_path, 1, steps=10), storage, workers=1)
+    with pytest.raises(ValueError, match=r"got steps 20, expected 10, .* another --out starts anew"):
+        run(study(tmp_path, 1, steps=20), storage, workers=1)
+
+
+def test_no_workers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="workers: got 0, expected at least 1"):
+        run(study(tmp_path, 1), str(tmp_path / "journal.log"), workers=0)
+
+
+def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sqlite:////nowhere/at/all.db: got .*, expected a database or a file"):
+        run(study(tmp_path, 1), "sqlite:////nowhere/at/all.db", workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_two_processes_share_the_work_and_do_no_trial_twice(tmp_path: Path, kind: str) -> None:
+    storage = storages(tmp_path)[kind]
+    TrialQueue(storage, "counting", {})  # which tables a database has is not what is raced for
+    children = [start(tmp_path, storage, 40, 0.2) for _ in range(2)]
+    said = [child.communicate(timeout=200)[0] for child in children]
+    assert all(child.returncode == 0 for child in children), said
+    assert sorted(seen(tmp_path, "began")) == list(range(40)), said
+    workers = {line.split()[2] for line in (tmp_path / "seen.txt").read_text().splitlines() if "began" in line}
+    assert len(workers) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_without_repeating_finished_trials(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal.log")
+    child = start(tmp_path, storage, 8, 0.3)
+    wait_for(lambda: len(seen(tmp_path, "began")) >= 4)
+    child.kill()
+    child.communicate()
+    before = seen(tmp_path, "ended")
+    assert 3 <= len(before) < 8
+    done = run(study(tmp_path, 8), storage, workers=1)
+    assert [one.params["number"] for one in sorted(done, key=lambda one: one.params["number"])] == list(range(8))
+    assert sorted(seen(tmp_path, "ended")) == list(range(8))  # the one that was cut off among them
+    assert len(seen(tmp_path, "began")) == 8 + 1
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_leaves_its_trial_to_the_next(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal.log")
+    child = start(tmp_path, storage, 3, 30.0)
+    wait_for(lambda: bool(seen(tmp_path, "began")))
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert len(run(study(tmp_path, 3), storage, workers=1)) == 3
+    assert sorted(seen(tmp_path, "ended")) == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_started_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal.log")
+    parent = start(tmp_path, storage, 4, 30.0, workers=2)
+    wait_for(lambda: len(seen(tmp_path, "began")) == 2)
+    pids = [int(line.split()[2]) for line in (tmp_path / "seen.txt").read_text().splitlines()]
+    assert parent.pid not in pids
+    parent.kill()
+    parent.communicate()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert len(run(study(tmp_path, 4), storage, workers=2)) == 4
+    assert sorted(seen(tmp_path, "ended")) == [0, 1, 2, 3]
