@@ -1,0 +1,153 @@
+"""A step of EBGAN-LN against the equations, the choice of labels, and table 2's form."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from ebgan_fast.data.mnist import Mnist
+from ebgan_fast.studies import semi_supervised
+from ebgan_fast.studies.ladder_training import LadderConfig, LadderTrainer, labelled_subset
+from ebgan_fast.studies.queue import Done
+from ebgan_fast.studies.results import Results
+from ebgan_fast.training.trainer import NonFiniteError
+
+CONFIG = LadderConfig(
+    labels=20,
+    seed=0,
+    steps=12,
+    batch_size=30,
+    recon_weight=1000.0,
+    lr=0.001,
+    lr_g=0.001,
+    beta1=0.5,
+    margin=16.0,
+    margin_steps=4,
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Mnist:
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (130, 28, 28), generator=chance, dtype=torch.uint8)
+    labels = (torch.arange(130) % 10).to(torch.uint8)
+    return Mnist(images[:100], labels[:100], images[100:], labels[100:])
+
+
+def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: Mnist) -> None:
+    trainer, twin = LadderTrainer(CONFIG, digits), LadderTrainer(CONFIG, digits)
+    assert twin.generator is not None
+    assert trainer.generator is not None
+    for _ in range(2):  # away from the first step, where the margin has not moved
+        trainer.step()
+        twin.step()
+    margin = twin.margin
+    assert margin == 16.0 * (1 - 2 / 4)
+    labelled, labels = twin._next_labelled()
+    real = twin._next_images()
+    logits, recon = twin.ladder.forward_both(labelled, real)
+    noise = torch.randn(30, 100, generator=twin._noise)
+    fakes = (twin.generator(noise).flatten(1) + 1) / 2
+    recon_fake = twin.ladder.reconstruct(fakes)
+    energy_fake = (recon_fake - fakes).square().sum(1)
+    weights_g = list(twin.generator.parameters())
+    expected_g = torch.autograd.grad(energy_fake.mean(), weights_g, retain_graph=True)
+    # The discriminator's loss takes the images as they are.
+    held = fakes.detach()
+    energy_held = (recon_fake - held).square().sum(1)
+    energy_real = (recon - real).square().sum(1)
+    hinge = (margin - energy_held).clamp(min=0)
+    loss = cross_entropy(logits, labels) + 1000 / 784 * (energy_real.mean() + hinge.mean())
+    expected_d = torch.autograd.grad(loss, list(twin.ladder.parameters()))
+    trainer.step()
+    for name, net, expected in (
+        ("generator", trainer.generator, expected_g),
+        ("ladder", trainer.ladder, expected_d),
+    ):
+        for parameter, gradient in zip(net.parameters(), expected, strict=True):
+            assert parameter.grad is not None
+            difference = (parameter.grad - gradient).norm()
+            assert difference <= 1e-5 * gradient.norm(), name
+
+
+def test_the_generator_is_off_once_the_margin_is_zero(digits: Mnist) -> None:
+    trainer = LadderTrainer(CONFIG, digits)
+    assert trainer.generator is not None
+    margins = []
+    for _ in range(4):
+        margins.append(trainer.margin)
+        trainer.step()
+    assert margins == [16.0, 12.0, 8.0, 4.0]
+    assert trainer.margin == 0.0
+    before = [parameter.clone() for parameter in trainer.generator.parameters()]
+    trainer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.generator.parameters(), strict=True))
+
+
+def test_the_learning_rate_falls_over_the_last_third(digits: Mnist) -> None:
+    trainer = LadderTrainer(dataclasses.replace(CONFIG, margin_steps=0, recon_weight=0.0), digits)
+    rates = []
+    for _ in range(12):
+        trainer.step()
+        rates.append(trainer._optimizer.param_groups[0]["lr"])
+    assert rates[:9] == [0.001] * 9
+    assert rates[9:] == pytest.approx([0.00075, 0.0005, 0.00025])
+
+
+def test_each_image_comes_once_in_a_round(digits: Mnist) -> None:
+    trainer = LadderTrainer(dataclasses.replace(CONFIG, batch_size=25), digits)
+    seen = torch.cat([trainer._next_images() for _ in range(4)])
+    assert len(torch.unique(seen, dim=0)) == 100
+
+
+def test_labels_are_as_many_of_each_digit_and_differ_by_seed(digits: Mnist) -> None:
+    chosen = labelled_subset(digits.train_labels, 50, torch.Generator().manual_seed(0))
+    assert torch.bincount(digits.train_labels[chosen].long()).tolist() == [5] * 10
+    assert len(set(chosen.tolist())) == 50
+    other = labelled_subset(digits.train_labels, 50, torch.Generator().manual_seed(1))
+    assert set(other.tolist()) != set(chosen.tolist())
+
+
+@pytest.mark.parametrize("count", [0, 5, 15, 110])
+def test_labels_that_cannot_be_had_are_refused(digits: Mnist, count: int) -> None:
+    with pytest.raises(ValueError, match=f"labels: got {count}"):
+        labelled_subset(digits.train_labels, count, torch.Generator())
+
+
+def test_the_error_is_that_of_the_clean_classifier(digits: Mnist) -> None:
+    trainer = LadderTrainer(CONFIG, digits)
+    trainer.ladder.measure(trainer._images)
+    likeliest = trainer.ladder(digits.test_images.flatten(1) / 255).argmax(1)
+    assert trainer.test_error() == pytest.approx(float((likeliest != digits.test_labels).float().mean()))
+    with torch.no_grad():
+        trainer.ladder.up[0][0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="output of the classifier"):
+        trainer.test_error()
+
+
+def test_the_full_budget_is_the_papers_recipe() -> None:
+    full = semi_supervised.BUDGETS["full"]
+    assert (full.seeds, full.steps, full.lr, full.recon_weight, full.beta1) == (15, 120_000, 0.0002, 1000.0, 0.5)
+    assert (full.ebgan_steps, full.margin_steps, full.margin) == (180_000, 60_000, 16.0)
+    assert (full.ebgan_lr, full.lr_g, full.batch_size) == (0.0005, 0.00025, 100)
+
+
+def test_the_table_has_the_form_of_table_2() -> None:
+    trials = [
+        Done({"labels": labels, "model": model, "seed": seed}, {"error": wrong / 100, "curve": [[1, wrong]]}, None, 1.0)
+        for labels, model, errors in (
+            (100, "LN", (1.0, 1.2, 1.7)),
+            (1000, "LN", (0.9,)),
+            (100, "EBGAN-LN", (1.1, 1.0)),
+        )
+        for seed, wrong in enumerate(errors)
+    ]
+    results = Results("semi-supervised", {}, {}, {}, "", trials)
+    assert semi_supervised.table(results).splitlines()[2:] == [
+        "| LN | 1.30 ± 0.36 | 0.90 | 3 |",
+        "| EBGAN-LN | 1.05 ± 0.07 | - | 2 |",
+    ]
