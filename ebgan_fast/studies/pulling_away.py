@@ -32,7 +32,7 @@ FIGURE = "terms.png"
 _DATA: tuple[DataName, ...] = ("ring", "grid", "mnist")
 _MODES = {"ring": 8, "grid": 25, "mnist": 10}
 _SHOWN, _COLUMNS = 50, 10
-_SHOWN_POINTS = 500
+_SHOWN_POINTS = 300
 
 
 @dataclass(frozen=True)

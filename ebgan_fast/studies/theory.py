@@ -9,7 +9,7 @@ Robinson 1951), or climb the gradient with a look ahead (Korpelevich 1976).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,9 @@ def results_of_plays(plays: list[Play], game: Game, budget: Budget) -> Results:
     return results_of("theory", {"budget": budget, **asdict(game)}, "cpu", done)
 
 
-def table(plays: list[Play], game: Game) -> str:
+def table(results: Results) -> str:
     """What the theorems say beside what was reached, in Markdown."""
+    game, plays = _game_and_plays(results)
     rows: list[list[Any]] = [["theorems 1 and 2", "", f"{game.margin:g}", f"0 to {game.margin:g}", "0", "0"]]
     rows += [
         [
@@ -153,8 +154,9 @@ def table(plays: list[Play], game: Game) -> str:
     return markdown_table(["", "rounds", "V", "U", "TV(q, p)", "E_p abs(D − γ)"], rows)
 
 
-def draw(plays: list[Play], game: Game, folder: Path) -> Path:
-    """V and U, the distances from equilibrium, and the last strategies; returns the picture."""
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write theory.png into a folder: V and U, the distances from equilibrium, and the last strategies."""
+    game, plays = _game_and_plays(results)
     figure = Figure(figsize=(12, 3.6 * len(plays)), layout="constrained")
     FigureCanvasAgg(figure)
     for row, one in zip(figure.subplots(len(plays), 3, squeeze=False), plays, strict=True):
@@ -182,7 +184,12 @@ def draw(plays: list[Play], game: Game, folder: Path) -> Path:
         strategies.legend()
     path = folder / FIGURE
     figure.savefig(path, dpi=100)
-    return path
+    return [path]
+
+
+def _game_and_plays(results: Results) -> tuple[Game, list[Play]]:
+    game = Game(**{field.name: results.settings[field.name] for field in fields(Game)})
+    return game, [Play(**trial.result) for trial in results.trials if trial.result is not None]
 
 
 class _Log:

@@ -52,9 +52,9 @@ def test_the_projection_gives_the_nearest_distribution() -> None:
 
 def test_table_and_figure(tmp_path: Path) -> None:
     game = dataclasses.replace(GAME, rounds=100)
-    plays = theory.play(game)
-    assert theory.table(plays, game).count("\n") == 5
-    assert theory.draw(plays, game, tmp_path).stat().st_size > 10_000
+    results = theory.results_of_plays(theory.play(game), game, "minutes")
+    assert theory.table(results).count("\n") == 5
+    assert theory.draw(results, tmp_path)[0].stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("fields", [{"points": 3}, {"rounds": 0}, {"margin": 0.0}, {"step": -1.0}])

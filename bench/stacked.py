@@ -1,0 +1,204 @@
+"""The command `stacked`: several configurations of the paper's grid in one batched program, against one after another.
+
+A search over networks of one shape could stack their weights and train all of them by batched products (torch.func). It
+pays where a step is calls more than arithmetic; this says from which size on it doesn't.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from ebgan_fast.data import TensorImages
+from ebgan_fast.data.pixels import to_signed_unit
+from ebgan_fast.models import AutoEncoder, Generator, Mlp
+from ebgan_fast.training import TrainConfig
+from ebgan_fast.training.trainer import Trainer
+
+from . import devices, files, provenance
+from .terminal import progress, short
+from .timing import interleaved
+
+APART, STACKED = "one after another", "stacked"
+
+_BATCH, _Z, _MARGIN = 64, 100, 10.0
+_AGREE = 1e-4
+
+# (configurations, nLayerG, sizeG, sizeD), with nLayerD 2. The first is smaller than any of the grid.
+_SHAPES = ((8, 3, 64, 64), (4, 2, 400, 128), (4, 5, 400, 128), (4, 5, 800, 1024))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedRow(provenance.Conditions):
+    """One measurement, as a line of JSON."""
+
+    configurations: int
+    n_layer_g: int
+    size_g: int
+    size_d: int
+    threads: int
+    seconds: dict[str, float]
+    """A step of all configurations: the minimum over rounds."""
+    ratio: float
+    """How many times as fast the stack is: the median over rounds."""
+    rounds: int
+
+
+def stacked(rounds: int = 11, threads: int = 1, out: Path | None = None) -> int:
+    """Time EBGAN's step on several small configurations: one after another, and with their weights stacked.
+
+    Args:
+        rounds: Times each is timed.
+        threads: Processor threads.
+        out: File of JSON lines to append to. None: bench/results/stacked-cpu.jsonl.
+    """
+    for what, value in (("rounds", rounds), ("threads", threads)):
+        if value < 1:
+            raise ValueError(f"{what}: got {value}, expected at least 1")
+    path = out or devices.RESULTS / "stacked-cpu.jsonl"
+    if out is not None:
+        files.check_replaceable(out, "out")
+    torch.set_num_threads(threads)
+    with progress(rounds * len(_SHAPES)) as (describe, advance):
+        for shape in _SHAPES:
+            describe(f"{shape[0]} configurations")
+            row = _measured(*shape, rounds, threads, advance)
+            print(
+                f"{row.configurations} x nLayerG {row.n_layer_g}, sizeG {row.size_g}, sizeD {row.size_d}: "
+                f"{1e3 * row.seconds[APART]:.1f} ms one after another, {1e3 * row.seconds[STACKED]:.1f} ms stacked: "
+                f"{row.ratio:.2f} times as fast"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+    print(f"appended to {short(path)}")
+    return 0
+
+
+class Stack:
+    """EBGANs of one shape whose weights lie behind one another, and a step of all of them."""
+
+    def __init__(self, count: int, n_layer_g: int, size_g: int, size_d: int, images: TensorImages) -> None:
+        generators = [_without_statistics(Generator(_Z, n_layer_g, size_g)) for _ in range(count)]
+        discriminators = [_without_statistics(AutoEncoder(2, size_d)) for _ in range(count)]
+        self.weights_g, _ = stack_module_state(generators)
+        self.weights_d, _ = stack_module_state(discriminators)
+        self.generator, self.discriminator = generators[0], discriminators[0]
+        self.optimizers = [
+            torch.optim.Adam(weights.values(), 0.001, (0.5, 0.999), fused=True)
+            for weights in (self.weights_g, self.weights_d)
+        ]
+        self._images, self._count = images, count
+
+    def step(self) -> None:
+        """Update all networks, each on noise of its own and the same real images."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        chosen = torch.randint(len(self._images), (_BATCH,))
+        self.backward(to_signed_unit(self._images.gather(chosen)), torch.randn(self._count, _BATCH, _Z))
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def backward(self, real: Tensor, noise: Tensor) -> Tensor:
+        """All gradients, by the graph that `Trainer` uses; returns each configuration's loss of the discriminator.
+
+        Args:
+            real: [N, 1, 32, 32].
+            noise: [configurations, N, z].
+        """
+        generated = vmap(lambda weights, z: functional_call(self.generator, weights, (z,)))(self.weights_g, noise)
+        fakes = generated.detach().requires_grad_()
+        recon_fake, _ = self._reconstructed(fakes, 0)
+        (gradient,) = torch.autograd.grad(_energy(recon_fake, fakes).mean(1).sum(), fakes, retain_graph=True)
+        generated.backward(gradient)
+        recon_real, _ = self._reconstructed(real, None)
+        hinge = (_MARGIN - _energy(recon_fake, fakes.detach())).relu()
+        loss = _energy(recon_real, real).mean(1) + hinge.mean(1)
+        loss.sum().backward(inputs=list(self.weights_d.values()))
+        return loss.detach()
+
+    def _reconstructed(self, images: Tensor, dim: int | None) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = vmap(
+            lambda weights, x: functional_call(self.discriminator, weights, (x,)), in_dims=(0, dim)
+        )(self.weights_d, images)
+        return result
+
+
+def check(stack: Stack, real: Tensor, noise: Tensor) -> None:
+    """Refuse to time a stack whose losses are not those of its networks, one by one.
+
+    Raises:
+        ValueError: a loss differs by more than rounding.
+    """
+    found = stack.backward(real, noise)
+    for number, loss in enumerate(found):
+        own_g, own_d = ({name: value[number] for name, value in w.items()} for w in (stack.weights_g, stack.weights_d))
+        with torch.no_grad():
+            fakes = functional_call(stack.generator, own_g, (noise[number],))
+            (recon_fake, _), (recon_real, _) = (
+                functional_call(stack.discriminator, own_d, (images,)) for images in (fakes, real)
+            )
+            energies = (recon_fake - fakes).flatten(1).norm(dim=1), (recon_real - real).flatten(1).norm(dim=1)
+            expected = energies[1].mean() + (_MARGIN - energies[0]).relu().mean()
+        if not abs(loss - expected) <= _AGREE * abs(expected):
+            raise ValueError(f"loss of configuration {number}: got {loss}, expected {expected} of it alone")
+
+
+def _measured(
+    count: int, n_layer_g: int, size_g: int, size_d: int, rounds: int, threads: int, advance: Callable[[], None]
+) -> StackedRow:
+    images = TensorImages(torch.randint(0, 256, (1024, 1, 32, 32), dtype=torch.uint8))
+    stack = Stack(count, n_layer_g, size_g, size_d, images)
+    check(stack, to_signed_unit(images.gather(torch.arange(_BATCH))), torch.randn(count, _BATCH, _Z))
+    networks = Mlp(n_layer_g=n_layer_g, size_g=size_g, size_d=size_d)
+    with contextlib.ExitStack() as stay:
+        trainers = [
+            stay.enter_context(contextlib.closing(Trainer(config, images)))
+            for config in (
+                TrainConfig(
+                    out=Path(), networks=networks, seed=seed, margin=_MARGIN, pt_weight=0.0, ema=0.0, device="cpu"
+                )
+                for seed in range(count)
+            )
+        ]
+
+        def apart() -> None:
+            for trainer in trainers:
+                trainer.step()
+
+        seconds = interleaved({APART: apart, STACKED: stack.step}, rounds, advance)
+    return StackedRow(
+        configurations=count,
+        n_layer_g=n_layer_g,
+        size_g=size_g,
+        size_d=size_d,
+        threads=threads,
+        seconds={name: min(values) for name, values in seconds.items()},
+        ratio=statistics.median(one / other for one, other in zip(seconds[APART], seconds[STACKED], strict=True)),
+        rounds=rounds,
+        date=provenance.now(),
+        **provenance.environment(torch.device("cpu"), "cpu"),
+    )
+
+
+def _energy(recon: Tensor, images: Tensor) -> Tensor:
+    """l2, [configurations, N]."""
+    return (recon - images).flatten(2).norm(dim=2)
+
+
+def _without_statistics(net: nn.Module) -> nn.Module:
+    """Running statistics can't be written to under vmap, and training doesn't read them."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return net
