@@ -136,7 +136,7 @@ def _conduct(
     trials = run(study, options.trials, options.processes)
     if not trials:
         return 0
-    described: Mapping[str, Any] = {"budget": options.budget, **study.settings, **asdict(settings)}  # type: ignore[call-overload]
+    described: Mapping[str, Any] = {"budget": options.budget, **study.settings, **study.conditions, **asdict(settings)}  # type: ignore[call-overload]
     found = results.results_of(study.name, described, options.torch_device, trials)
     _tell(found, options.out, table, draw)
     return 0

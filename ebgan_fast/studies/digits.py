@@ -49,10 +49,13 @@ def classifier(data: Path | None) -> DigitClassifier:
     return load_classifier(load_mnist(data))
 
 
-def prepare(data: Path | None) -> float:
-    """Load the digits and train the classifier if need be, before processes ask for both; returns its accuracy."""
-    training_images(data)
-    return classifier(data).test_accuracy
+def prepare(data: Path | None) -> tuple[dict[str, str], dict[str, float]]:
+    """Load the digits and train the classifier if need be, before processes ask for both.
+
+    Returns:
+        (what a study's settings say of them, what its conditions do): the classifier differs a little by machine.
+    """
+    return {"data": training_images(data).fingerprint}, {"classifier_test_accuracy": classifier(data).test_accuracy}
 
 
 def train(trainer: StepsAndChecks, steps: int, tick: Tick) -> None:

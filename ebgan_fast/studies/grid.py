@@ -118,14 +118,15 @@ BUDGETS: dict[Budget, Grid] = {
 def grid_study(grid: Grid, options: Options) -> Study:
     """The search as trials. Raises a ValueError for a grid that can't be searched."""
     common = {name: getattr(grid, name) for name in ("steps", "batch_size", "samples", "seed")}
-    accuracy = digits.prepare(options.data)
+    data, judge = digits.prepare(options.data)
     return Study(
         name="grid",
-        settings={**common, "data": str(options.data), "classifier_test_accuracy": accuracy},
+        settings={**common, **data},
         configurations=grid.configurations(),
         ranges={name: CategoricalDistribution(values) for name, values in CHOICES.items()},
         trial=partial(_trial, grid=grid, data=options.data, device=options.torch_device, out=options.out),
         describe=describe,
+        conditions=judge,
     )
 
 

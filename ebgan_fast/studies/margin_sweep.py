@@ -65,17 +65,18 @@ def margin_study(sweep: MarginSweep, options: Options) -> Study:
     for name in ("seeds", "steps", "batch_size", "size_g", "size_d", "samples"):
         if getattr(sweep, name) < 1:
             raise ValueError(f"{name}: got {getattr(sweep, name)}, expected at least 1")
-    accuracy = digits.prepare(options.data)
+    data, judge = digits.prepare(options.data)
     common = {name: value for name, value in vars(sweep).items() if name not in ("margins", "seeds")}
     return Study(
         name="margin-sweep",
-        settings={**common, "data": str(options.data), "classifier_test_accuracy": accuracy},
+        settings={**common, **data},
         configurations=[
             {"margin": float(margin), "seed": seed} for seed in range(sweep.seeds) for margin in sweep.margins
         ],
         ranges={"margin": FloatDistribution(0, 1e6), "seed": SEEDS},
         trial=partial(_trial, sweep=sweep, data=options.data, device=options.torch_device, out=options.out),
         describe=describe,
+        conditions=judge,
     )
 
 

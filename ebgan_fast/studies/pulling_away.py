@@ -84,20 +84,21 @@ def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
             raise ValueError(f"{name}: got {getattr(comparison, name)}, expected a positive number")
     if comparison.batch_size < 2:
         raise ValueError(f"batch_size: got {comparison.batch_size}, expected at least 2, a pair to repel")
-    accuracy = digits.prepare(options.data) if "mnist" in comparison.sets else None
+    data, judge = digits.prepare(options.data) if "mnist" in comparison.sets else ({}, {})
     common = {name: value for name, value in vars(comparison).items() if name not in ("terms", "sets", "seeds")}
     return Study(
         name="pt-study",
-        settings={**common, "data": str(options.data), "classifier_test_accuracy": accuracy},
+        settings={**common, **data},
         configurations=[
-            {"set": data, "term": term, "seed": seed}
+            {"set": name, "term": term, "seed": seed}
             for seed in range(comparison.seeds)
-            for data in comparison.sets
+            for name in comparison.sets
             for term in comparison.terms
         ],
         ranges={"set": CategoricalDistribution(_DATA), "term": CategoricalDistribution(TERMS), "seed": SEEDS},
         trial=partial(_trial, comparison=comparison, data=options.data, device=options.torch_device, out=options.out),
         describe=describe,
+        conditions=judge,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -33,12 +34,13 @@ class Study:
 
     Attributes:
         name: of the study in its storage.
-        settings: what all trials have in common, as JSON can hold it.
+        settings: what all trials have in common on every machine, as JSON can hold it.
         configurations: the trials of this run.
         ranges: what each parameter may be in any run of the study.
         trial: does one trial; gives all that it measured, as JSON can hold it, and the value that Optuna's tools rank
             by. A function of a module, or a partial of one, so that processes can be started with it.
         describe: a trial's parameters, and its result if it has one, in a few words.
+        conditions: what results should tell beside the settings, and may differ between machines.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Study:
     ranges: Mapping[str, BaseDistribution]
     trial: Callable[[Params, Tick], tuple[dict[str, Any], float]]
     describe: Callable[[Params, dict[str, Any] | None], str]
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(study: Study, storage: str, workers: int) -> list[Done]:
@@ -147,6 +150,10 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
                 if asked(done.params) and key(done.params) not in told:
                     told.add(key(done.params))
                     tell(_line(study, done))
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        raise
     finally:
         for process in processes:
             process.join()
@@ -155,6 +162,7 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
 
 
 def _work_apart(study: Study, storage: str) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, which gives the trial back
     torch.set_num_threads(1)
     with contextlib.suppress(KeyboardInterrupt):
         _work(study, storage, lambda done: None)

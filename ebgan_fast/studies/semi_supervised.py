@@ -16,6 +16,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from .._plotting import BLUE, GREY, ORANGE, dress
 from ..data.mnist import load_mnist
 from ..training.samples import sample_images, save_grid
+from . import digits
 from .ladder_training import CLASSES, LadderConfig, LadderTrainer
 from .options import Budget, Options
 from .queue import SEEDS, Done, Params
@@ -93,11 +94,11 @@ def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
     for labels in settings.labels:
         if labels < CLASSES or labels % CLASSES:
             raise ValueError(f"labels: got {labels}, expected a multiple of {CLASSES}, as many of each digit")
-    load_mnist(options.data)  # a mistake shows before processes start
+    data = digits.training_images(options.data, 28).fingerprint
     common = {name: value for name, value in vars(settings).items() if name not in ("labels", "models", "seeds")}
     return Study(
         name="semi-supervised",
-        settings={**common, "data": str(options.data)},
+        settings={**common, "data": data},
         configurations=[
             {"labels": labels, "model": model, "seed": seed}
             for seed in range(settings.seeds)

@@ -113,12 +113,17 @@ def test_a_killed_study_goes_on_without_repeating_finished_trials(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_an_interrupted_study_leaves_its_trial_to_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_study_leaves_its_trials_to_the_next(tmp_path: Path, workers: int) -> None:
     storage = str(tmp_path / "journal.log")
-    child = start(tmp_path, storage, 3, 30.0)
-    wait_for(lambda: bool(seen(tmp_path, "began")))
+    child = start(tmp_path, storage, 3, 30.0, workers)
+    wait_for(lambda: len(seen(tmp_path, "began")) == workers)
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert "KeyboardInterrupt" in said
+    # Given back by those who had them, not found to be dead.
+    assert TrialQueue(storage, "counting", {}).revive() == 0
     assert len(run(study(tmp_path, 3), storage, workers=1)) == 3
     assert sorted(seen(tmp_path, "ended")) == [0, 1, 2]
 
