@@ -71,12 +71,15 @@ def test_values_that_the_table_lacks_are_refused(fields: dict[str, Any], message
 
 
 def test_the_share_in_the_top_third() -> None:
-    results = made(("EBGAN", 2.0), ("EBGAN", 0.1), ("GAN", 1.0), ("GAN", 0.5), ("GAN", 0.2), ("GAN", None))
-    assert grid_report.top_share(results, "EBGAN") == 1 / 2  # of 6 the first two are 2.0 and 1.0
-    assert grid_report.top_share(results, "GAN") == 1 / 4
-    # 10 - score: the order is turned round, and what failed stays last.
-    assert grid_report.top_share(results, "EBGAN", by="swapped") == 1 / 2
-    assert grid_report.top_share(results, "GAN", by="swapped") == 1 / 4
+    ebgans = [("EBGAN", score) for score in (2.0, 1.5, 0.05, 0.04)]
+    gans = [("GAN", 1.0), *[("GAN", None)] * 4]
+    results = made(*ebgans, *gans)
+    # Of nine the first three are 2.0, 1.5 and 1.0.
+    assert grid_report.top_share(results, "EBGAN") == 2 / 4
+    assert grid_report.top_share(results, "GAN") == 1 / 5
+    # 10 - score turns the order round, but what failed stays last.
+    assert grid_report.top_share(results, "EBGAN", by="swapped") == 2 / 4
+    assert grid_report.top_share(results, "GAN", by="swapped") == 1 / 5
 
 
 def test_the_table_counts_failures_as_the_lowest_score() -> None:
