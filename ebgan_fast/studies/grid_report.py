@@ -135,6 +135,8 @@ def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True).flat)
     for axes in panels[-columns:]:
         axes.set_xlabel("score, nats")
+    for number, axes in enumerate(panels):
+        dress(axes, "" if number % columns else "% of runs")
     return figure, panels
 
 
@@ -147,7 +149,6 @@ def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
             weights = [100 / len(scores)] * len(scores)
             label = f"{family} ({len(scores)})"
             axes.hist(scores, edges, weights=weights, color=color, alpha=0.55, label=label)
-    dress(axes, "% of runs")
     axes.legend(fontsize=8)
 
 
@@ -163,6 +164,6 @@ def _draw_best(results: Results, folder: Path, path: Path) -> Path:
             if picture.exists():
                 with Image.open(picture) as image:
                     axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(describe(trial.params, trial.result), fontsize=7)
+            axes.set_title(describe(trial.params, trial.result).replace(" sizeG", "\nsizeG"), fontsize=8)
     figure.savefig(path, dpi=130)
     return path
