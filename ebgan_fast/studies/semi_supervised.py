@@ -29,6 +29,7 @@ MODELS: tuple[Model, ...] = ("classifier", "LN", "EBGAN-LN")
 _COLORS = {"classifier": GREY, "LN": BLUE, "EBGAN-LN": ORANGE}
 _TESTS = 20  # looks at the test error in a run
 _SHOWN = 50
+_TICKS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # percent
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,10 @@ def draw(results: Results, folder: Path) -> list[Path]:
                     percent = [100 * share for share in wrong]
                     axes.plot(steps, percent, color=color, linewidth=1, label=None if number else model)
         axes.set_yscale("log")
+        limits = axes.get_ylim()
+        axes.set_yticks(_TICKS, list(map(str, _TICKS)))
+        axes.minorticks_off()
+        axes.set_ylim(limits)  # the ticks would widen them
         axes.set_xlabel("step")
         axes.set_title(f"{labels} labels")
         dress(axes, "test error, %")
