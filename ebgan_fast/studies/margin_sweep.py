@@ -154,8 +154,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
         if picture.exists():
             with Image.open(picture) as image:
                 axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        covered = first.result["classes"] if first.result else "no"
-        axes.set_title(f"margin {margin:g}: {covered} digits covered", fontsize=9)
+        covered = first.result["classes"] if first.result else 0
+        axes.set_title(f"margin {margin:g}, digits covered: {covered}", fontsize=9)
     path = folder / FIGURE
     figure.savefig(path, dpi=110)
     return [path]
