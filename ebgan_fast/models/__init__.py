@@ -2,7 +2,8 @@
 
 from .conv import ConvAutoEncoder, ConvGenerator
 from .families import Conv, Mlp, Networks
-from .mlp import AutoEncoder, Generator
+from .ladder import LadderNetwork
+from .mlp import AutoEncoder, Generator, LogisticDiscriminator
 from .notation import ConvLayer, parse_layers, parse_noise
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "ConvGenerator",
     "ConvLayer",
     "Generator",
+    "LadderNetwork",
+    "LogisticDiscriminator",
     "Mlp",
     "Networks",
     "parse_layers",
