@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import io
@@ -9,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import tyro
 
@@ -66,6 +68,23 @@ class Program:
                 raise
             raise SystemExit(fail(self.name, _one_line(captured.getvalue()) + " (see --help)", 2)) from None
         return chosen[0]
+
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], default: _Choice) -> _Choice:
+    """What a flag says that decides other flags' defaults, as far as it can be read.
+
+    The whole command line is read, and refused, later.
+    """
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument(flag, dest="name")
+    with contextlib.suppress(argparse.ArgumentError):
+        name = reader.parse_known_args(arguments)[0].name
+        if name in choices:
+            return choices[choices.index(name)]
+    return default
 
 
 def fail(program: str, message: str, status: int) -> int:

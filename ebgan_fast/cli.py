@@ -6,7 +6,6 @@ used, 2 for a command that cannot be read, 128 + the signal's number for a run t
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -23,7 +22,7 @@ except ImportError:
 import torch
 
 from . import doctor as diagnosis
-from ._command_line import Program, describe, fail
+from ._command_line import Program, chosen, describe, fail
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images
 from .metrics.classifier import load_classifier
@@ -71,18 +70,6 @@ def _train_command(defaults: TrainConfig) -> Callable[..., int]:
         return 0 if result.stopped_by is None else 128 + result.stopped_by
 
     return train
-
-
-def _chosen_preset(arguments: Sequence[str]) -> PresetName:
-    """What --preset says, as far as it can be read; the whole command line is read, and refused, later."""
-    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    reader.add_argument("--preset")
-    with contextlib.suppress(argparse.ArgumentError):
-        name = reader.parse_known_args(arguments)[0].preset
-        if name in get_args(PresetName):
-            chosen: PresetName = name
-            return chosen
-    return "mnist"
 
 
 def prepare(
@@ -296,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     commands: dict[str, Callable[..., int]] = {
         "prepare": prepare,
-        "train": _train_command(preset(_chosen_preset(given), tyro.MISSING)),
+        "train": _train_command(preset(chosen(given, "--preset", get_args(PresetName), "mnist"), tyro.MISSING)),
         "sample": sample,
         "evaluate": evaluate,
         "report": report,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
+from .._command_line import chosen
 from .._files import replacing
 from . import grid as grid_search
 from . import grid_report, margin_sweep, pulling_away, results, semi_supervised, theory
@@ -24,7 +23,7 @@ TABLE = "table.md"
 
 def study_command(name: str, arguments: Sequence[str]) -> Callable[..., int]:
     """A study's command by its name, its flags' defaults those of the budget that the arguments name."""
-    budget = _chosen_budget(arguments)
+    budget = chosen(arguments, "--budget", get_args(Budget), "minutes")
     options = Options(out=tyro.MISSING, budget=budget)
     makers: dict[str, Callable[[], Callable[..., int]]] = {
         "grid": lambda: _grid_command(grid_search.BUDGETS[budget], options),
@@ -103,10 +102,10 @@ def _semi_supervised_command(defaults: semi_supervised.SemiSupervised, common: O
     return ladder
 
 
-def _theory_command(defaults: theory.Game, chosen: Budget) -> Callable[..., int]:
+def _theory_command(defaults: theory.Game, named: Budget) -> Callable[..., int]:
     def equilibrium(
         out: Path,
-        budget: Budget = chosen,
+        budget: Budget = named,
         game: Annotated[theory.Game, tyro.conf.OmitArgPrefixes] = defaults,
     ) -> int:
         """The paper's theorems at work: players on a discrete space reach V = m, U = gamma and q = p.
@@ -157,15 +156,3 @@ def _tell(
     print(text)
     for path in (out / results.FILE, out / TABLE, *pictures):
         print(path)
-
-
-def _chosen_budget(arguments: Sequence[str]) -> Budget:
-    """What --budget says, as far as it can be read; the whole command line is read, and refused, later."""
-    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    reader.add_argument("--budget")
-    with contextlib.suppress(argparse.ArgumentError):
-        name = reader.parse_known_args(arguments)[0].budget
-        if name in get_args(Budget):
-            chosen: Budget = name
-            return chosen
-    return "minutes"

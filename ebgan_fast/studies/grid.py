@@ -17,7 +17,7 @@ from ..training.config import TrainConfig
 from ..training.samples import sample_images, save_grid
 from ..training.trainer import Trainer
 from . import digits
-from .options import Budget, Options
+from .options import Budget, Options, check_counts
 from .plain_gan import GanConfig, GanTrainer, Optimizer
 from .queue import Params, key
 from .running import Study, Tick
@@ -117,12 +117,14 @@ BUDGETS: dict[Budget, Grid] = {
 
 def grid_study(grid: Grid, options: Options) -> Study:
     """The search as trials. Raises a ValueError for a grid that can't be searched."""
+    check_counts(grid, "steps", "batch_size", "samples")
+    configurations = grid.configurations()
     common = {name: getattr(grid, name) for name in ("steps", "batch_size", "samples", "seed")}
     data, judge = digits.prepare(options.data)
     return Study(
         name="grid",
         settings={**common, **data},
-        configurations=grid.configurations(),
+        configurations=configurations,
         ranges={name: CategoricalDistribution(values) for name, values in CHOICES.items()},
         trial=partial(_trial, grid=grid, data=options.data, device=options.torch_device, out=options.out),
         describe=describe,

@@ -18,7 +18,7 @@ from ..training.config import TrainConfig
 from ..training.samples import save_grid
 from ..training.trainer import Trainer
 from . import digits
-from .options import Budget, Options
+from .options import Budget, Options, check_counts
 from .queue import SEEDS, Done, Params
 from .results import Results, markdown_table
 from .running import Study, Tick
@@ -65,9 +65,7 @@ def margin_study(sweep: MarginSweep, options: Options) -> Study:
     for margin in sweep.margins:
         if not margin > 0:
             raise ValueError(f"margins: got {margin}, expected positive numbers")
-    for name in ("seeds", "steps", "batch_size", "size_g", "size_d", "samples"):
-        if getattr(sweep, name) < 1:
-            raise ValueError(f"{name}: got {getattr(sweep, name)}, expected at least 1")
+    check_counts(sweep, "seeds", "steps", "batch_size", "size_g", "size_d", "samples")
     data, judge = digits.prepare(options.data)
     common = {name: value for name, value in vars(sweep).items() if name not in ("margins", "seeds")}
     return Study(

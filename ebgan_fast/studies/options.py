@@ -12,6 +12,14 @@ import torch
 Budget = Literal["minutes", "hour", "full"]
 
 
+def check_counts(settings: object, *names: str) -> None:
+    """Raise a ValueError for one of a study's settings that isn't at least 1."""
+    for name in names:
+        value = getattr(settings, name)
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
+
+
 @dataclass(frozen=True)
 class Options:
     """Where a study is kept and what runs it."""

@@ -19,7 +19,7 @@ from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.samples import sample_images, save_grid
 from . import digits, gaussians
-from .options import Budget, Options
+from .options import Budget, Options, check_counts
 from .queue import SEEDS, Done, Params
 from .repelling_terms import TERMS, Term, trainer_with
 from .results import Results, markdown_table
@@ -81,9 +81,7 @@ BUDGETS: dict[Budget, PullingAway] = {
 
 def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
     """The comparison as trials. Raises a ValueError for one that can't be run."""
-    for name in ("seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples"):
-        if getattr(comparison, name) < 1:
-            raise ValueError(f"{name}: got {getattr(comparison, name)}, expected at least 1")
+    check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
     for name in ("weight", "margin", "lr", "point_margin", "point_lr"):
         if not getattr(comparison, name) > 0:
             raise ValueError(f"{name}: got {getattr(comparison, name)}, expected a positive number")

@@ -18,7 +18,7 @@ from ..data.mnist import load_mnist
 from ..training.samples import sample_images, save_grid
 from . import digits
 from .ladder_training import CLASSES, LadderConfig, LadderTrainer
-from .options import Budget, Options
+from .options import Budget, Options, check_counts
 from .queue import SEEDS, Done, Params
 from .results import Results, markdown_table
 from .running import Study, Tick
@@ -85,9 +85,7 @@ BUDGETS: dict[Budget, SemiSupervised] = {
 
 def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
     """The comparison as trials. Raises a ValueError for settings that can't be run."""
-    for name in ("seeds", "steps", "ebgan_steps", "batch_size"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name}: got {getattr(settings, name)}, expected at least 1")
+    check_counts(settings, "seeds", "steps", "ebgan_steps", "batch_size")
     if not 1 <= settings.margin_steps <= settings.ebgan_steps:
         raise ValueError(
             f"margin_steps: got {settings.margin_steps}, expected 1 to the {settings.ebgan_steps} of ebgan_steps"

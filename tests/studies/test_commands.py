@@ -80,6 +80,7 @@ def test_the_theory_check_writes_them_too(tmp_path: Path, capsys: pytest.Capture
     ("arguments", "message"),
     [
         ("grid --size-g 401", "size_g: got 401, expected some of 400, 800, 1600, 3200"),
+        ("grid --steps 0", "steps: got 0, expected at least 1"),
         ("margin-sweep --margins 0", "margins: got 0.0, expected positive numbers"),
         ("margin-sweep --seeds 0", "seeds: got 0, expected at least 1"),
         ("pt-study --batch-size 1", "batch_size: got 1, expected at least 2, a pair to repel"),
