@@ -60,6 +60,9 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    folder, storage, count, seconds, workers = sys.argv[1:]
+    folder, storage, count, seconds, workers, together = sys.argv[1:]
+    note(Path(folder), f"ready {os.getpid()}")
+    while len(seen(Path(folder), "ready")) < int(together):  # a process may take seconds longer to start than another
+        time.sleep(0.01)
     done = run(study(Path(folder), int(count), float(seconds)), storage, int(workers))
     print("done", len(done))
