@@ -62,6 +62,13 @@ def write(rows: Iterable[Row], path: Path) -> None:
     files.replace(path, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
 
 
+def append(row: Conditions, path: Path) -> None:
+    """Add one line to the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+
+
 def read(path: Path) -> list[Row]:
     """Raises ValueError for a line that is no row, or a file without any."""
     rows = []

@@ -7,8 +7,6 @@ pays where a step is calls more than arithmetic; this says from which size on it
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from ebgan_fast.training import TrainConfig
 from ebgan_fast.training.trainer import Trainer
 
 from . import devices, files, provenance
+from .rows import append
 from .terminal import progress, short
 from .timing import interleaved
 
@@ -77,9 +76,7 @@ def stacked(rounds: int = 11, threads: int = 1, out: Path | None = None) -> int:
                 f"{1e3 * row.seconds[APART]:.1f} ms one after another, {1e3 * row.seconds[STACKED]:.1f} ms stacked: "
                 f"{row.ratio:.2f} times as fast"
             )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+            append(row, path)
     print(f"appended to {short(path)}")
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -25,6 +24,7 @@ from ebgan_fast.training.trainer import Trainer
 
 from . import devices, files, provenance
 from .public_process import Begin, PublicProcess
+from .rows import append
 from .terminal import note, progress, short
 from .timing import Step, interleaved
 
@@ -96,7 +96,7 @@ def train(
             seconds = interleaved(steps, rounds, advance)
     row = _row(chosen, seconds, precision, rounds, threads)
     show(row)
-    _append(row, path)
+    append(row, path)
     print(f"appended to {short(path)}")
     return 0
 
@@ -214,9 +214,3 @@ def show(row: TrainRow) -> None:
         note("this processor doesn't multiply bfloat16 (no AVX512_BF16 or AMX): torch emulates it")
     if row.data_cost is not None:
         print(f"  reading images: {row.data_cost:.3f} times a step without, at most {_MOST_OF_DATA:g} wanted")
-
-
-def _append(row: TrainRow, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(row)) + "\n")

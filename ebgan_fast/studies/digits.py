@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.image_set import TensorImages, pad_to_square
-from ..data.mnist import load_mnist
+from ..data.mnist import Mnist, load_mnist
 from ..metrics.classifier import DigitClassifier, load_classifier
 from ..metrics.inception_score import score
 from ..models.families import AnyGenerator
@@ -38,15 +38,21 @@ class StepsAndChecks(Protocol):
 
 
 @functools.cache
+def mnist(data: Path | None) -> Mnist:
+    """The digits, read once in a process: it takes two seconds."""
+    return load_mnist(data)
+
+
+@functools.cache
 def training_images(data: Path | None, size: int = IMAGE_SIZE) -> TensorImages:
     """The training digits in black squares."""
-    return TensorImages(pad_to_square(load_mnist(data).train_images, size))
+    return TensorImages(pad_to_square(mnist(data).train_images, size))
 
 
 @functools.cache
 def classifier(data: Path | None) -> DigitClassifier:
     """The digit classifier of the project's scores."""
-    return load_classifier(load_mnist(data))
+    return load_classifier(mnist(data))
 
 
 def prepare(data: Path | None) -> tuple[dict[str, str], dict[str, float]]:
@@ -107,7 +113,7 @@ def digit_scores(generator: AnyGenerator, samples: int, seed: int, data: Path | 
 
 @functools.cache
 def _real_spread(data: Path | None) -> float:
-    return _spread(load_mnist(data).train_images[:_COMPARED].float() / 127.5)
+    return _spread(mnist(data).train_images[:_COMPARED].float() / 127.5)
 
 
 def _spread(images: Tensor) -> float:

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
-from .._plotting import BLUE, ORANGE, dress
+from .._plotting import BLUE, ORANGE, dress, new_figure, show_picture
 from .grid import CHOICES, describe, picture_of
 from .queue import Done
 from .results import Results, markdown_table
@@ -130,8 +128,7 @@ def _draw_by_optimizer(results: Results, path: Path) -> Path:
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size)
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True).flat)
     for axes in panels[-columns:]:
         axes.set_xlabel("score, nats")
@@ -153,17 +150,13 @@ def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
 
 
 def _draw_best(results: Results, folder: Path, path: Path) -> Path:
-    figure = Figure(figsize=(4.2 * _BEST, 2.6 * len(_families(results))), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.2 * _BEST, 2.6 * len(_families(results)))
     panels = figure.subplots(len(_families(results)), _BEST, squeeze=False)
     for row, family in zip(panels, _families(results), strict=True):
         for axes in row:
             axes.set_axis_off()
         for axes, trial in zip(row, _best(results, family), strict=False):
-            picture = picture_of(trial.params, folder)
-            if picture.exists():
-                with Image.open(picture) as image:
-                    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            show_picture(axes, picture_of(trial.params, folder))
             axes.set_title(describe(trial.params, trial.result).replace(" sizeG", "\nsizeG"), fontsize=8)
     figure.savefig(path, dpi=130)
     return path

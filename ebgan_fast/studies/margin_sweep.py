@@ -8,18 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from optuna.distributions import FloatDistribution
-from PIL import Image
 
+from .._plotting import new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
-from ..training.samples import save_grid
+from ..training.samples import sample_images, save_grid
 from ..training.trainer import Trainer
 from . import digits
 from .options import Budget, Options, check_counts
-from .queue import SEEDS, Done, Params
+from .queue import SEEDS, Params
 from .results import Results, markdown_table
 from .running import Study, Tick
 
@@ -107,7 +105,7 @@ def _trial(
     digits.train(trainer, sweep.steps, tick)
     sampler = trainer.sampler()
     result = digits.digit_scores(sampler, sweep.samples, params["seed"], data)
-    save_grid(digits.sample_images(sampler, _SHOWN, params["seed"]), picture_of(params, out), _COLUMNS)
+    save_grid(sample_images(sampler, _SHOWN, params["seed"]), picture_of(params, out), _COLUMNS)
     return result, result["exp_score"]
 
 
@@ -118,14 +116,14 @@ def picture_of(params: Params, out: Path) -> Path:
 
 def classes(results: Results, margin: float) -> list[int]:
     """How many digits each run of a margin covers; 0 for a run that failed."""
-    return [run.result["classes"] if run.result else 0 for run in _runs(results, margin)]
+    return [run.result["classes"] if run.result else 0 for run in results.runs(margin=margin)]
 
 
 def table(results: Results) -> str:
     """A row for each margin: means over the seeds, and the classes of each seed."""
     rows = []
     for margin in _margins(results):
-        measured = [run.result for run in _runs(results, margin) if run.result]
+        measured = [run.result for run in results.runs(margin=margin) if run.result]
 
         def mean(name: str, of: list[dict[str, Any]] = measured) -> str:
             return f"{statistics.mean(result[name] for result in of):.2f}" if of else "-"
@@ -141,17 +139,13 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """Write margins.png, samples of each margin's first run as in figure 9, into a folder."""
     margins = _margins(results)
     rows = -(-len(margins) // 4)
-    figure = Figure(figsize=(13, 2 * rows + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 2 * rows + 0.3)
     panels = figure.subplots(rows, 4, squeeze=False).flat
     for axes in panels:
         axes.set_axis_off()
     for axes, margin in zip(figure.axes, margins, strict=False):
-        first = _runs(results, margin)[0]
-        picture = picture_of(first.params, folder)
-        if picture.exists():
-            with Image.open(picture) as image:
-                axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        first = results.runs(margin=margin)[0]
+        show_picture(axes, picture_of(first.params, folder))
         covered = first.result["classes"] if first.result else 0
         axes.set_title(f"margin {margin:g}, digits covered: {covered}", fontsize=9)
     path = folder / FIGURE
@@ -161,9 +155,3 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _margins(results: Results) -> list[float]:
     return sorted({run.params["margin"] for run in results.trials})
-
-
-def _runs(results: Results, margin: float) -> list[Done]:
-    return sorted(
-        (run for run in results.trials if run.params["margin"] == margin), key=lambda run: int(run.params["seed"])
-    )

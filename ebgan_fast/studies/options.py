@@ -20,6 +20,14 @@ def check_counts(settings: object, *names: str) -> None:
             raise ValueError(f"{name}: got {value}, expected at least 1")
 
 
+def check_positive(settings: object, *names: str) -> None:
+    """Raise a ValueError for one of a study's settings that isn't above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise ValueError(f"{name}: got {value}, expected a positive number")
+
+
 @dataclass(frozen=True)
 class Options:
     """Where a study is kept and what runs it."""

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution
-from PIL import Image
 
-from .._plotting import BLUE, GREY
+from .._plotting import BLUE, GREY, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.samples import sample_images, save_grid
 from . import digits, gaussians
-from .options import Budget, Options, check_counts
+from .options import Budget, Options, check_counts, check_positive
 from .queue import SEEDS, Done, Params
 from .repelling_terms import TERMS, Term, trainer_with
 from .results import Results, markdown_table
@@ -82,9 +79,7 @@ BUDGETS: dict[Budget, PullingAway] = {
 def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
     """The comparison as trials. Raises a ValueError for one that can't be run."""
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
-    for name in ("weight", "margin", "lr", "point_margin", "point_lr"):
-        if not getattr(comparison, name) > 0:
-            raise ValueError(f"{name}: got {getattr(comparison, name)}, expected a positive number")
+    check_positive(comparison, "weight", "margin", "lr", "point_margin", "point_lr")
     if comparison.batch_size < 2:
         raise ValueError(f"batch_size: got {comparison.batch_size}, expected at least 2, a pair to repel")
     data, judge = digits.prepare(options.data) if "mnist" in comparison.sets else ({}, {})
@@ -160,11 +155,11 @@ def table(results: Results) -> str:
     for term in TERMS:
         row: list[str] = [term]
         for name in _sets(results):
-            measured = [run.result for run in _runs(results, name, term) if run.result]
+            measured = [run.result for run in results.runs(set=name, term=term) if run.result]
             row.append(", ".join(str(result["modes"]) for result in measured) or "-")
             columns = ["exp_score", "diversity", "pulling_away"] if name == "mnist" else ["good", "pulling_away"]
             row += [_mean([result[column] for result in measured]) for column in columns]
-        if any(_runs(results, name, term) for name in _sets(results)):
+        if any(results.runs(set=name, term=term) for name in _sets(results)):
             rows.append(row)
     return (
         f"{markdown_table(header, rows)}\n"
@@ -176,13 +171,12 @@ def table(results: Results) -> str:
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write terms.png, samples of each term's first run, into a folder."""
     sets = _sets(results)
-    terms = [term for term in TERMS if any(_runs(results, name, term) for name in sets)]
-    figure = Figure(figsize=(3.2 * len(terms), 2.9 * len(sets)), layout="constrained")
-    FigureCanvasAgg(figure)
+    terms = [term for term in TERMS if any(results.runs(set=name, term=term) for name in sets)]
+    figure = new_figure(3.2 * len(terms), 2.9 * len(sets))
     for row, name in zip(figure.subplots(len(sets), len(terms), squeeze=False), sets, strict=True):
         for axes, term in zip(row, terms, strict=True):
             axes.set_axis_off()
-            runs = _runs(results, name, term)
+            runs = results.runs(set=name, term=term)
             if runs and runs[0].result:
                 axes.set_title(f"{term}: {runs[0].result['modes']} of {_MODES[name]}", fontsize=10)
                 _show(axes, runs[0], folder)
@@ -193,10 +187,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _show(axes: Axes, run: Done, folder: Path) -> None:
     if run.params["set"] == "mnist":
-        picture = picture_of(run.params, folder)
-        if picture.exists():
-            with Image.open(picture) as image:
-                axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        show_picture(axes, picture_of(run.params, folder))
         return
     middles = gaussians.centres(run.params["set"])
     axes.plot(middles[:, 0], middles[:, 1], "o", color=GREY, markersize=7, markerfacecolor="none")
@@ -211,11 +202,6 @@ def _show(axes: Axes, run: Done, folder: Path) -> None:
 def _sets(results: Results) -> list[str]:
     found = {run.params["set"] for run in results.trials}
     return [name for name in _DATA if name in found]
-
-
-def _runs(results: Results, name: str, term: str) -> list[Done]:
-    chosen = [run for run in results.trials if run.params["set"] == name and run.params["term"] == term]
-    return sorted(chosen, key=lambda run: int(run.params["seed"]))
 
 
 def _mean(values: list[float]) -> str:

@@ -115,7 +115,7 @@ class TrialQueue:
         if found is None:
             self._study.set_user_attr(_SETTINGS, settings)
         elif found != settings:
-            first = min(key for key in {*found, *settings} if found.get(key) != settings.get(key))
+            first = min(name for name in {*found, *settings} if found.get(name) != settings.get(name))
             raise ValueError(
                 f"{storage}: got {first} {settings.get(first)!r}, expected {found.get(first)!r}, that of the trials "
                 "which are there; another --out starts anew"

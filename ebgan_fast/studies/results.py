@@ -41,6 +41,11 @@ class Results:
     date: str
     trials: list[Done]
 
+    def runs(self, **params: object) -> list[Done]:
+        """The trials with these parameters, in the order of their seeds."""
+        chosen = [trial for trial in self.trials if params.items() <= trial.params.items()]
+        return sorted(chosen, key=lambda trial: int(trial.params.get("seed", 0)))
+
     def measured(self) -> list[Done]:
         """The trials that did not fail."""
         return [trial for trial in self.trials if trial.result is not None]

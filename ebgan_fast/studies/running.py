@@ -138,7 +138,8 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
         for number in range(workers)
     ]
     asked = _Asked(study)
-    told = {key(done.params) for done in queue.done()}
+    finished = queue.done()
+    told = {key(done.params) for done in finished}
     try:
         for process in processes:
             process.start()
@@ -146,7 +147,10 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
         while working:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             working = any(process.is_alive() for process in processes)
-            for done in queue.done():
+            before, finished = len(finished), queue.done()
+            if len(finished) == before:  # of thousands of trials, a look would cost a good part of a core
+                continue
+            for done in finished:
                 if asked(done.params) and key(done.params) not in told:
                     told.add(key(done.params))
                     tell(_line(study, done))

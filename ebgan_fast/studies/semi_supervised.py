@@ -9,17 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from .._plotting import BLUE, GREY, ORANGE, dress
-from ..data.mnist import load_mnist
+from .._plotting import BLUE, GREY, ORANGE, dress, new_figure
 from ..training.samples import sample_images, save_grid
 from . import digits
 from .ladder_training import CLASSES, LadderConfig, LadderTrainer
 from .options import Budget, Options, check_counts
-from .queue import SEEDS, Done, Params
+from .queue import SEEDS, Params
 from .results import Results, markdown_table
 from .running import Study, Tick
 
@@ -137,7 +134,7 @@ def _trial(
         margin_steps=settings.margin_steps if ebgan else 0,
         device=device,
     )
-    trainer = LadderTrainer(config, load_mnist(data))
+    trainer = LadderTrainer(config, digits.mnist(data))
     curve: list[tuple[int, float]] = []
     looks = {round(config.steps * look / _TESTS) for look in range(1, _TESTS + 1)}
     while trainer.step_count < config.steps:
@@ -154,7 +151,7 @@ def _trial(
 
 def errors(results: Results, model: str, labels: int) -> list[float]:
     """Test errors in percent of the runs of one model."""
-    return [100 * run.result["error"] for run in _runs(results, model, labels) if run.result]
+    return [100 * run.result["error"] for run in results.runs(model=model, labels=labels) if run.result]
 
 
 def table(results: Results) -> str:
@@ -171,11 +168,10 @@ def table(results: Results) -> str:
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write errors.png, the test error over the steps, into a folder."""
     amounts = _amounts(results)
-    figure = Figure(figsize=(6 * len(amounts), 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6 * len(amounts), 4)
     for axes, labels in zip(figure.subplots(1, len(amounts), squeeze=False).flat, amounts, strict=True):
         for model, color in _COLORS.items():
-            for number, run in enumerate(_runs(results, model, labels)):
+            for number, run in enumerate(results.runs(model=model, labels=labels)):
                 if run.result:
                     steps, wrong = zip(*run.result["curve"], strict=True)
                     percent = [100 * share for share in wrong]
@@ -192,10 +188,6 @@ def draw(results: Results, folder: Path) -> list[Path]:
     path = folder / "errors.png"
     figure.savefig(path, dpi=110)
     return [path, *sorted(folder.glob("samples-*.png"))]
-
-
-def _runs(results: Results, model: str, labels: int) -> list[Done]:
-    return [run for run in results.measured() if run.params["model"] == model and run.params["labels"] == labels]
 
 
 def _amounts(results: Results) -> list[int]:

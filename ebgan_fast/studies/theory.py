@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from .._plotting import BLUE, GREEN, GREY, ORANGE, dress
-from .options import Budget
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, new_figure
+from .options import Budget, check_positive
 from .queue import Done
 from .results import Results, markdown_table, results_of
 
@@ -124,9 +122,7 @@ def play(game: Game) -> list[Play]:
     for name, got, least in (("points", game.points, 4), ("rounds", game.rounds, 1)):
         if got < least:
             raise ValueError(f"{name}: got {got}, expected at least {least}")
-    for name, size in (("margin", game.margin), ("step", game.step)):
-        if not size > 0:
-            raise ValueError(f"{name}: got {size}, expected a positive number")
+    check_positive(game, "margin", "step")
     return [best_responses(game), gradient_play(game)]
 
 
@@ -157,8 +153,7 @@ def table(results: Results) -> str:
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write theory.png into a folder: V and U, the distances from equilibrium, and the last strategies."""
     game, plays = _game_and_plays(results)
-    figure = Figure(figsize=(12, 3.6 * len(plays)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 3.6 * len(plays))
     for row, one in zip(figure.subplots(len(plays), 3, squeeze=False), plays, strict=True):
         values, distances, strategies = row
         values.axhline(game.margin, color=GREY, linestyle="--", linewidth=1, label="m")

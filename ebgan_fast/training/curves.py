@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from .._plotting import BLUE, GREEN, GREY, ORANGE, dress
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, new_figure
 
 
 def save_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -21,8 +19,7 @@ def save_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None
         path: a PNG file to write.
         title: above the four panels.
     """
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 6.5)
     figure.suptitle(title)
     losses, energies, hinges, pulling_away = figure.subplots(2, 2, sharex=True).flat
     _plot(losses, lines, "loss", [("loss_d", "discriminator", BLUE), ("loss_g", "generator", ORANGE)])
