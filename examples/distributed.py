@@ -1,0 +1,107 @@
+"""DistributedDataParallel: the pulling-away term and the gradient of the global batch.
+
+Each process has a share of the batch. With `process_group=` the term compares each code with those of all processes,
+and after DistributedDataParallel has averaged the gradients they are those of one process on the whole batch. Without
+it, each process compares its own codes alone: another term, and another gradient.
+
+    torchrun --nproc-per-node 2 examples/distributed.py
+    python examples/distributed.py            # starts its own two processes
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import ebgan_fast
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+PIXELS, NOISE, CODE, BATCH = 64, 8, 24, 16
+PT_WEIGHT = 10.0  # a hundred times the paper's, so that its gradient shows beside that of the energy
+
+
+def step(G: nn.Module, D: nn.ModuleDict, noise: Tensor, group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """The generator's step -> (the pulling-away term, all gradients of G in one vector)."""
+    G.zero_grad()
+    fake = G(noise)
+    code = D["encode"](fake)
+    loss, _, pulling_away = ebgan_fast.generator_loss(
+        D["decode"](code), fake, code, pt_weight=PT_WEIGHT, norm="l2", process_group=group
+    )
+    loss.backward()
+    return pulling_away, torch.cat([p.grad.flatten() for p in G.parameters() if p.grad is not None])
+
+
+def relative(value: Tensor, expected: Tensor) -> float:
+    return ((value - expected).norm() / expected.norm()).item()
+
+
+def compare(seed: int) -> dict[str, float]:
+    """On every process: its share under DistributedDataParallel, beside one process on the whole batch."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    backend = dist.get_backend()
+    device = torch.device("cuda", rank % torch.cuda.device_count()) if backend == "nccl" else torch.device("cpu")
+    torch.manual_seed(seed)  # the same weights and the same noise everywhere
+    G = nn.Sequential(nn.Linear(NOISE, 64), nn.ReLU(), nn.Linear(64, PIXELS), nn.Tanh()).double().to(device)
+    encode = nn.Sequential(nn.Linear(PIXELS, CODE), nn.ReLU())
+    D = nn.ModuleDict({"encode": encode, "decode": nn.Linear(CODE, PIXELS)}).double().to(device)
+    D.requires_grad_(False)
+    noise = torch.randn(BATCH * ranks, NOISE, dtype=torch.float64).to(device)
+
+    whole_term, whole_gradient = step(copy.deepcopy(G), D, noise, None)
+    share = noise.chunk(ranks)[rank]
+    parallel = DistributedDataParallel(G)
+    term, gradient = step(parallel, D, share, dist.group.WORLD)
+    local_term, local_gradient = step(parallel, D, share, None)
+    dist.all_reduce(local_term)
+    return {
+        "term, whole batch": whole_term.item(),
+        "term, process_group": term.item(),
+        "term, each alone": local_term.item() / ranks,
+        "gradient off, process_group": relative(gradient, whole_gradient),
+        "gradient off, each alone": relative(local_gradient, whole_gradient),
+    }
+
+
+def run(rank: int, seed: int, ranks: int, rendezvous: str) -> None:
+    """One process of those that this program starts itself."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=ranks)
+    report(compare(seed))
+    dist.destroy_process_group()
+
+
+def report(figures: dict[str, float]) -> None:
+    if dist.get_rank() == 0:
+        for name, value in figures.items():
+            print(f"{name:28s} {value:.3g}" if "off" in name else f"{name:28s} {value:.15f}")
+
+
+def main(*, seed: int = 0, processes: int = 2) -> None:
+    """Under torchrun one of its processes; otherwise starts `processes` of its own."""
+    if "RANK" in os.environ:
+        enough = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+        dist.init_process_group("nccl" if enough else "gloo")
+        report(compare(seed))
+        dist.destroy_process_group()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(run, (seed, processes, f"file://{folder}/rendezvous"), nprocs=processes)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    main(**vars(parser.parse_args()))

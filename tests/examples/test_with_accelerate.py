@@ -1,0 +1,59 @@
+"""Under Accelerate the losses are float32 at any precision, and in float32 those of a loop without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import ebgan_fast
+
+from .loading import load
+
+accelerate = pytest.importorskip("accelerate", reason="needs Accelerate: pip install accelerate")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> Iterator[None]:
+    """Accelerate keeps its first precision for the process."""
+    yield
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _without_accelerate(steps: int, seed: int) -> tuple[float, float]:
+    """The example's loop in plain torch -> its last losses."""
+    example = load("with_accelerate")
+    torch.manual_seed(seed)
+    D = example.AutoEncoder()
+    G = torch.nn.Sequential(
+        torch.nn.Linear(example.NOISE, 128), torch.nn.ReLU(), torch.nn.Linear(128, example.PIXELS), torch.nn.Tanh()
+    )
+    optimizers = [torch.optim.Adam(network.parameters(), lr=1e-3) for network in (D, G)]
+    torch.manual_seed(seed + 1)
+    for _ in range(steps):
+        real, fake = example.waves(example.BATCH, torch.device("cpu")), G(torch.randn(example.BATCH, example.NOISE))
+        recon_real, recon_fake = D(torch.cat([real, fake.detach()]))[0].chunk(2)
+        loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), 5.0, norm="l2")
+        optimizers[0].zero_grad()
+        loss_d.backward()
+        optimizers[0].step()
+        recon_fake, code = D(fake)
+        loss_g, _, _ = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=0.1, norm="l2")
+        optimizers[1].zero_grad()
+        loss_g.backward()
+        optimizers[1].step()
+    return loss_d.item(), loss_g.item()
+
+
+def test_the_losses_are_those_without_accelerate() -> None:
+    figures = load("with_accelerate").main(steps=10, seed=2)
+    assert (figures["loss_d"], figures["loss_g"]) == _without_accelerate(10, 2)
+
+
+@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
+def test_training_lowers_the_energy_and_losses_stay_float32(mixed_precision: str) -> None:
+    figures = load("with_accelerate").main(steps=60, seed=2, mixed_precision=mixed_precision)
+    # LATER
+    assert figures["last energy"] < 0.5 * figures["first energy"]
+    assert set(figures["dtypes"]) == {torch.float32}
