@@ -74,30 +74,33 @@ def compare(seed: int) -> dict[str, float]:
     }
 
 
-def run(rank: int, seed: int, ranks: int, rendezvous: str) -> None:
-    """One process of those that this program starts itself."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=ranks)
-    report(compare(seed))
-    dist.destroy_process_group()
-
-
-def report(figures: dict[str, float]) -> None:
+def report(seed: int) -> dict[str, float]:
+    """In a started process group: compare, and print from its first process."""
+    figures = compare(seed)
     if dist.get_rank() == 0:
         for name, value in figures.items():
             print(f"{name:28s} {value:.3g}" if "off" in name else f"{name:28s} {value:.15f}")
+    dist.barrier()  # a process that leaves while others still talk to it can make gloo abort
+    dist.destroy_process_group()
+    return figures
 
 
-def main(*, seed: int = 0, processes: int = 2) -> None:
-    """Under torchrun one of its processes; otherwise starts `processes` of its own."""
+def run(rank: int, seed: int, ranks: int, folder: str) -> None:
+    """One process of those that this program starts itself."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    torch.save(report(seed), f"{folder}/{rank}.pt")
+
+
+def main(*, seed: int = 0, processes: int = 2) -> dict[str, float]:
+    """The figures of `compare`: as one of torchrun's processes, or from `processes` of its own."""
     if "RANK" in os.environ:
         enough = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
         dist.init_process_group("nccl" if enough else "gloo")
-        report(compare(seed))
-        dist.destroy_process_group()
-        return
+        return report(seed)
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run, (seed, processes, f"file://{folder}/rendezvous"), nprocs=processes)
+        mp.spawn(run, (seed, processes, folder), nprocs=processes)
+        return torch.load(f"{folder}/0.pt")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import torch
 
 from .loading import load
 
-# The runs differ by rounding alone, and training makes a difference grow: over seeds 0 to 7 the curves part by at most
-# 7e-16 of their value in 20 steps of float64 and 2e-7 in float32. The bounds are some hundred times that, and still far
-# below what a wrong loss does: the diagonal of the pulling-away term alone is 2e-3 of loss_g.
-BOUNDS = {torch.float64: 1e-12, torch.float32: 2e-5}
+# The runs differ by rounding alone, which training makes grow: over seeds 0 to 7 the curves part by at most 7e-16 of
+# their value in 20 steps of float64 and 5e-6 of float32. A wrong loss does more: a diagonal left in the pulling-away
+# term adds PT_WEIGHT / (N - 1) = 1.6e-3 to a loss of about 6.
+BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-4}
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
@@ -23,4 +23,4 @@ def test_the_curves_are_equal(dtype: torch.dtype, capsys: pytest.CaptureFixture[
 def test_the_losses_are_trained() -> None:
     """Equal curves would prove little if neither loss reached a network."""
     curve, _ = load("replace_the_losses").train("ebgan_fast", 20, 5, torch.float32)
-    assert curve[-1, 0] < 0.7 * curve[0, 0]  # 0.48 to 0.53 over seeds 0 to 7
+    assert curve[-1, 0] < 0.7 * curve[0, 0]  # 0.46 to 0.50 over seeds 0 to 7

