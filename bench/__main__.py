@@ -1,4 +1,4 @@
-"""The command line: `python -m bench ops | train | stacked | tune | show | plot`, run from the root of the repository.
+"""The command line: `python -m bench COMMAND`, run from the root of the repository.
 
 Exit statuses: 1 for a provider with wrong results or a value or file that cannot be used, 2 for a command that cannot
 be read, 130 for an interrupted run. A user's mistake ends in one line on standard error.
@@ -17,46 +17,71 @@ except ImportError:
 
 from ebgan_fast._command_line import Program
 
+from . import figures
+from .latency import latency
+from .memory import memory
 from .ops import ops
-from .rows import read
+from .page import page
+from .provenance import ROOT
+from .rows import last_run, read
+from .scaling import scaling
 from .stacked import stacked
 from .train import train
 from .tune import tune
 
 
 def show(file: tyro.conf.Positional[Path]) -> int:
-    """Print the table of a file that `ops` wrote.
+    """Print the table of the last run in a file that `ops`, `latency`, `scaling` or `memory` wrote.
 
     Args:
         file: JSON lines.
     """
     from . import table
 
-    table.show(read(file))
+    table.show(last_run(read(file)))
     return 0
 
 
 def plot(file: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> int:
-    """Draw the ratios of a file that `ops` wrote.
+    """Draw the last run in such a file.
 
     Args:
         file: JSON lines.
-        out: The picture, PNG, SVG or PDF by its ending.
+        out: The picture, PNG, SVG, PDF or WebP by its ending.
     """
-    from .plot import plot as draw
+    from .plot import draw, save
 
-    draw(read(file), out)
+    save(draw(last_run(read(file))), out)
     print(out)
+    return 0
+
+
+def record(picture: tyro.conf.Positional[str], source: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
+    """Note in docs/figures.json that a picture of the documentation is as it should be.
+
+    Args:
+        picture: Its path from the root, such as docs/studies/images/grid-best.webp.
+        source: Files that it was drawn from: when one of them changes, the picture counts as stale.
+    """
+    for name in (picture, *source):
+        if not (ROOT / name).is_file():
+            raise ValueError(f"record: got {name}, expected the path of a file from the root of the repository")
+    figures.record({picture: source})
     return 0
 
 
 _COMMANDS: dict[str, Callable[..., int]] = {
     "ops": ops,
+    "latency": latency,
+    "scaling": scaling,
+    "memory": memory,
     "train": train,
     "stacked": stacked,
     "tune": tune,
     "show": show,
     "plot": plot,
+    "page": page,
+    "record": record,
 }
 
 

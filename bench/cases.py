@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ebgan_fast
 
-from . import formulas
+from . import formulas, published
 
 Arguments = dict[str, Any]
 """Tensors and numbers by the formula's parameter names; the tensors that require a gradient are the leaves."""
@@ -36,17 +36,24 @@ class Targets(NamedTuple):
     compile: float
 
 
+Loss = Callable[..., Tensor]
+
+
 @dataclass(frozen=True)
 class Case:
     op: str
     shape: str
     inputs: Callable[[torch.dtype], Arguments]
-    formula: Callable[..., Tensor]
+    formula: Loss
     """The scalar loss in eager torch."""
-    package: Callable[..., Tensor]
+    package: Loss
     """The same loss by ebgan_fast's public functions."""
     work: Work
     targets: Targets | None = None
+    published: Mapping[str, Loss] = field(default_factory=dict)
+    """The same loss as public code has it, where that can be waited for."""
+    quick: bool = False
+    """Whether `--quick` keeps it."""
 
     @property
     def name(self) -> str:
@@ -74,7 +81,7 @@ def _middle(energies: Tensor) -> float:
     return (low + high) / 2
 
 
-def discriminator(*shape: int, targets: Targets | None = None) -> Case:
+def discriminator(*shape: int, targets: Targets | None = None, quick: bool = False) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         recon_real, real, recon_fake, fake = (normal(*shape) for _ in range(4))
@@ -87,10 +94,11 @@ def discriminator(*shape: int, targets: Targets | None = None) -> Case:
         return ebgan_fast.discriminator_loss(**arguments)[0]
 
     work = Work(elements=6 * prod(shape))
-    return Case("discriminator_loss", _text(*shape), inputs, formulas.discriminator_loss, package, work, targets)
+    formula = formulas.discriminator_loss
+    return Case("discriminator_loss", _text(*shape), inputs, formula, package, work, targets, quick=quick)
 
 
-def generator(*shape: int, d: int) -> Case:
+def generator(*shape: int, d: int, quick: bool = False) -> Case:
     n = shape[0]
 
     def inputs(dtype: torch.dtype) -> Arguments:
@@ -104,10 +112,10 @@ def generator(*shape: int, d: int) -> Case:
 
     work = Work(elements=4 * prod(shape) + 2 * n * d, operations=_pulling_away_operations(n, d))
     shapes = f"{_text(*shape)}, code {_text(n, d)}"
-    return Case("generator_loss", shapes, inputs, formulas.generator_loss, package, work)
+    return Case("generator_loss", shapes, inputs, formulas.generator_loss, package, work, quick=quick)
 
 
-def energy(*shape: int) -> Case:
+def energy(*shape: int, quick: bool = False) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         return {"recon": normal(*shape).requires_grad_(), "target": normal(*shape).requires_grad_()}
@@ -115,11 +123,19 @@ def energy(*shape: int) -> Case:
     def package(recon: Tensor, target: Tensor) -> Tensor:
         return ebgan_fast.reconstruction_energy(recon, target).mean()
 
-    work = Work(elements=4 * prod(shape))
-    return Case("reconstruction_energy", _text(*shape), inputs, formulas.mean_energy, package, work)
+    return Case(
+        "reconstruction_energy",
+        _text(*shape),
+        inputs,
+        formulas.mean_energy,
+        package,
+        Work(elements=4 * prod(shape)),
+        published={"F.mse_loss": published.mean_squared_error},
+        quick=quick,
+    )
 
 
-def hinge(n: int) -> Case:
+def hinge(n: int, quick: bool = False) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         real, fake = normal(n).abs(), normal(n).abs()
@@ -127,7 +143,8 @@ def hinge(n: int) -> Case:
         return {"energy_real": real.requires_grad_(), "energy_fake": fake.requires_grad_(), "margin": margin}
 
     call = ebgan_fast.hinge_margin_loss
-    return Case("hinge_margin_loss", str(n), inputs, formulas.hinge_margin_loss, call, Work(elements=4 * n))
+    work = Work(elements=4 * n)
+    return Case("hinge_margin_loss", str(n), inputs, formulas.hinge_margin_loss, call, work, quick=quick)
 
 
 def _pulling_away_operations(n: int, d: int) -> int:
@@ -135,31 +152,54 @@ def _pulling_away_operations(n: int, d: int) -> int:
     return 3 * n * d * min(n, d)
 
 
-def pulling_away(n: int, d: int, targets: Targets | None = None) -> Case:
+# A second or so, and a gigabyte, for forward and backward.
+_MOST_BROADCAST = 1 << 26
+_MOST_LOOPED = 64
+
+
+def _published_pulling_away(n: int, d: int) -> dict[str, Loss]:
+    chosen: dict[str, Loss] = {"full Gram": published.full_gram}
+    if n * n * d <= _MOST_BROADCAST:
+        chosen["broadcast NxNxd"] = published.broadcast
+    if n <= _MOST_LOOPED:
+        chosen["python loop"] = published.python_loop
+    return chosen
+
+
+def pulling_away(n: int, d: int, targets: Targets | None = None, quick: bool = False) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         return {"code": _Normal(dtype)(n, d).relu().requires_grad_()}
 
     work = Work(2 * n * d, _pulling_away_operations(n, d), overlaps=True)
-    call = ebgan_fast.pulling_away_term
-    return Case("pulling_away_term", _text(n, d), inputs, formulas.pulling_away_term, call, work, targets)
+    return Case(
+        "pulling_away_term",
+        _text(n, d),
+        inputs,
+        formulas.pulling_away_term,
+        ebgan_fast.pulling_away_term,
+        work,
+        targets,
+        _published_pulling_away(n, d),
+        quick,
+    )
 
 
 CASES: tuple[Case, ...] = (
-    discriminator(64, 784, targets=Targets(3.8, 2.2)),
+    discriminator(64, 784, targets=Targets(3.8, 2.2), quick=True),
     discriminator(64, 1, 32, 32, targets=Targets(3.8, 2.2)),
-    discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3)),
+    discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3), quick=True),
     discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6)),
     discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
-    generator(64, 1, 32, 32, d=1024),
+    generator(64, 1, 32, 32, d=1024, quick=True),
     generator(64, 3, 64, 64, d=16384),
-    energy(64, 3, 64, 64),
-    hinge(64),
-    pulling_away(64, 256, Targets(3.0, 2.0)),
-    pulling_away(128, 1024, Targets(2.5, 2.0)),
+    energy(64, 3, 64, 64, quick=True),
+    hinge(64, quick=True),
+    pulling_away(64, 256, Targets(3.0, 2.0), quick=True),
+    pulling_away(128, 1024, Targets(2.5, 2.0), quick=True),
     pulling_away(64, 16384, Targets(2.5, 2.0)),
     pulling_away(128, 16384, Targets(2.5, 2.0)),
     pulling_away(64, 32768, Targets(2.5, 2.0)),
-    pulling_away(2048, 512, Targets(8.0, 6.0)),
+    pulling_away(2048, 512, Targets(8.0, 6.0), quick=True),
     pulling_away(4096, 256, Targets(38.0, 27.0)),
 )
 

@@ -106,22 +106,22 @@ def steps(work: Work, dtype: torch.dtype, arguments: Arguments) -> dict[str, Ste
     return chosen
 
 
-def _parts(work: Work, dtype: torch.dtype, device_type: str, best: dict[str, float]) -> dict[str, float]:
+def _parts(work: Work, dtype: torch.dtype, device_type: str, seconds_of: dict[str, float]) -> dict[str, float]:
     """Seconds of the traffic and of the arithmetic, by what bounds them."""
     seconds = {}
     if work.elements:
         copied = 2 * _COPIED[device_type] * torch.float32.itemsize
-        seconds[COPY] = work.elements * dtype.itemsize / copied * best[COPY]
+        seconds[COPY] = work.elements * dtype.itemsize / copied * seconds_of[COPY]
     if work.operations:
         product = _product_of(dtype, device_type)
         timed = 2 * _PRODUCT_SIDE[device_type] ** 3
-        seconds[product.name] = work.operations / timed * best[PRODUCT] * product.times
+        seconds[product.name] = work.operations / timed * seconds_of[PRODUCT] * product.times
     return seconds
 
 
-def ceiling(work: Work, dtype: torch.dtype, device_type: str, best: dict[str, float]) -> Ceiling:
-    """From the best seconds of the ceilings' steps."""
-    parts = _parts(work, dtype, device_type, best)
+def ceiling(work: Work, dtype: torch.dtype, device_type: str, seconds_of: dict[str, float]) -> Ceiling:
+    """From the seconds of the ceilings' steps."""
+    parts = _parts(work, dtype, device_type, seconds_of)
     if work.overlaps:
         longest = max(parts, key=lambda name: parts[name])
         parts = {longest: parts[longest]}

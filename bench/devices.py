@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from .provenance import ROOT
 from .timing import WallClock, Watch
 
 RESULTS = ROOT / "bench" / "results"
-# Enough turns that no input waits in the cache for its next one; small inputs stay there, as a layer's output would.
+# Enough turns that no large input waits in the cache for its next one; small ones stay there, as after a layer.
 _MOST_COPIES = 16
 
 
@@ -30,8 +31,10 @@ class Device:
     """In the names of result files."""
     backend: str
     """That runs ebgan_fast's ops."""
+    others: tuple[str, ...] = ()
+    """Its other kernels that can run here."""
     cache: int = 0
-    """Bytes that inputs must exceed not to be found in the cache; 0 where inputs are not taken in turn."""
+    """Bytes that inputs must exceed not to be found in the last cache; 0 where that isn't known."""
 
     def results(self, command: str) -> Path:
         return RESULTS / f"{command}-{self.name}.jsonl"
@@ -48,19 +51,33 @@ def slug(text: str) -> str:
 def cpu() -> Device:
     """Raises ValueError where the kernels that are to be measured are missing."""
     backend = _backend("cpu", ("cpu",))
-    return Device(torch.device("cpu"), {"called": WallClock()}, "cpu", backend)
+    return Device(torch.device("cpu"), {"called": WallClock()}, "cpu", backend, (), _last_cache())
+
+
+def _last_cache() -> int:
+    """Bytes of the processor's last cache, or 0."""
+    try:
+        return max(0, os.sysconf("SC_LEVEL3_CACHE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # Windows, macOS
+        return 0
+
+
+def named(device_type: str) -> Device:
+    """`cpu` or `gpu`."""
+    return cpu() if device_type == "cpu" else gpu()
 
 
 def gpu() -> Device:
     """The current GPU. Raises ValueError where there is none, or the kernels that are to be measured are missing."""
     if not torch.cuda.is_available():
         raise ValueError(f"torch {torch.__version__} sees no GPU, and this needs one: `ebgan-fast doctor` says more")
-    backend = _backend("cuda", ("triton", "cuda"))
+    kernels = ("triton", "cuda")
+    backend = _backend("cuda", kernels)
     device = torch.device("cuda", torch.cuda.current_device())
     properties = torch.cuda.get_device_properties(device)
     watches = {"called": Called(), "replayed": Replayed()}
-    name = slug(f"{properties.name} {'' if backend == 'triton' else backend}")
-    return Device(device, watches, name, backend, properties.L2_cache_size)
+    others = tuple(name for name in kernels if name != backend and backends()[name].available)
+    return Device(device, watches, slug(properties.name), backend, others, properties.L2_cache_size)
 
 
 def _backend(device_type: str, expected: tuple[str, ...]) -> str:

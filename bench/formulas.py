@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
+    """What sums over it need: float32, or float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor) -> Tensor:
     """[N, ...] and [N, ...] -> [N], the mean of the squared differences."""
-    return F.mse_loss(_widened(recon), _widened(target), reduction="none").flatten(1).mean(1)
+    return F.mse_loss(widened(recon), widened(target), reduction="none").flatten(1).mean(1)
 
 
 def mean_energy(recon: Tensor, target: Tensor) -> Tensor:
@@ -25,13 +26,13 @@ def mean_energy(recon: Tensor, target: Tensor) -> Tensor:
 
 def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: float) -> Tensor:
     """[N] and [N] -> scalar; the hinge is per sample."""
-    return _widened(energy_real).mean() + F.relu(margin - _widened(energy_fake)).mean()
+    return widened(energy_real).mean() + F.relu(margin - widened(energy_fake)).mean()
 
 
 def pulling_away_term(code: Tensor) -> Tensor:
     """[N, d] -> scalar, the mean of the squared cosines of different codes."""
     n = code.shape[0]
-    unit = F.normalize(_widened(code), dim=1)
+    unit = F.normalize(widened(code), dim=1)
     squares = (unit @ unit.T) ** 2
     return (squares.sum() - squares.diagonal().sum()) / (n * (n - 1))
 

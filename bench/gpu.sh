@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that awaits a GPU, in one command: the op tests on its tensors, the tuner, the same tests on the tuned tables,
-# the benchmark and its picture. A stage that fails does not keep the others from running; the end names it.
+# the benchmarks and a picture. A stage that fails does not keep the others from running; the end names it.
 #
 # PYTHON is the interpreter of an environment with a CUDA build of torch and the package (pip install -e '.[test]').
 set -uo pipefail
@@ -27,10 +27,10 @@ stage "tests" on_the_gpu
 stage "tuner" "$python" -m bench tune
 stage "tests on the tuned tables" on_the_gpu
 stage "benchmark" "$python" -m bench ops --device cuda --dtype float32 bfloat16 --out "$results"
+for command in latency scaling memory; do
+  stage "$command" "$python" -m bench "$command" --device cuda
+done
 stage "picture" "$python" -m bench plot "$results" "${results%.jsonl}.png"
-if "$python" -c 'import ebgan_fast, sys; sys.exit(not ebgan_fast.backends()["cuda"].available)'; then
-  EBGAN_FAST_BACKEND=cuda stage "benchmark of the CUDA kernels" "$python" -m bench ops --device cuda --dtype float32 bfloat16
-fi
 if ((${#failed[@]})); then
   printf 'failed: %s\n' "${failed[@]}" >&2
   exit 1

@@ -3,140 +3,153 @@
 from __future__ import annotations
 
 import statistics
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from . import ceilings, provenance
-from .cases import Arguments, Case, Targets, on
-from .correctness import Judge, leaves, results
+from . import ceilings, provenance, providers
+from .cases import Arguments, Case, Targets
+from .correctness import Judge
 from .devices import Device
-from .rows import COMPILE, EAGER, PACKAGE, Row
-from .timing import Step, Watch, interleaved
-
-Loss = Callable[..., Tensor]
-
-
-def _providers(case: Case, with_compile: bool) -> dict[str, Loss]:
-    chosen: dict[str, Loss] = {PACKAGE: case.package, EAGER: case.formula}
-    if with_compile:
-        # Else the eighth shape of a formula meets the limit of recompilations, and runs in eager mode unnoticed.
-        torch._dynamo.reset()
-        chosen[COMPILE] = torch.compile(case.formula, dynamic=False)
-    return chosen
+from .providers import Provider
+from .rows import COMPILE, EAGER, PACKAGE, Row, spread
+from .steps import BOTH, first_line, step
+from .timing import Clock, Watch, interleaved_clocks
 
 
-def _complaint(loss: Loss, arguments: Arguments, judge: Judge) -> str | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's compiler about torch's own functions
-            got = results(loss, arguments)
-    except Exception as error:  # whatever a provider may raise: the others are still worth their time
-        return f"cannot run: {_first_line(error)}"
-    return judge.complaint(got)
+class Elsewhere(Protocol):
+    """A process that times ebgan_fast as another commit has it."""
+
+    name: str
+
+    def prepare(self, case: Case, setting: Setting, copies: int) -> str | None:
+        """Why it gets no time, or None."""
+
+    def clock(self, repeats: int) -> float:
+        """Of the case that was prepared."""
 
 
-def step(loss: Loss, copies: Sequence[Arguments]) -> Step:
-    """Forward and backward on each of the copies in turn."""
-    turns = [(arguments, list(leaves(arguments).values())) for arguments in copies]
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a case is timed."""
 
-    def run() -> None:
-        for arguments, inputs in turns:
-            torch.autograd.grad(loss(**arguments), inputs)
+    device: Device
+    run: str
+    memory: str
+    environment: dict[str, Any]
+    rounds: int
+    threads: int = 1
+    dtype: torch.dtype = torch.float32
+    watch: str = "called"
+    mode: str = BOTH
 
-    return run
-
-
-def inputs_on(device: Device, case: Case, dtype: torch.dtype) -> list[Arguments]:
-    """As many copies of a case's inputs as the device's cache calls for."""
-    drawn = case.inputs(dtype)
-    size = sum(value.nbytes for value in drawn.values() if isinstance(value, Tensor))
-    return [on(drawn, device.torch) for _ in range(device.copies(size))]
-
-
-def prepared(steps: Mapping[str, Step], watch: Watch) -> tuple[dict[str, Step], dict[str, str]]:
-    """The steps as they are timed, and those that cannot be, with the reason."""
-    ready, complaints = {}, {}
-    for name, wanted in steps.items():
-        try:
-            ready[name] = watch.prepared(wanted)
-        except Exception as error:  # whatever a provider may raise: the others are still worth their time
-            complaints[name] = f"cannot be captured: {_first_line(error)}"
-    return ready, complaints
+    @property
+    def stopwatch(self) -> Watch:
+        return self.device.watches[self.watch]
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-
-
-def _targets(case: Case, dtype: torch.dtype, threads: int) -> Targets | None:
+def _targets(case: Case, setting: Setting) -> dict[str, float]:
     """They were set for float32; two threads share the memory's bandwidth, and are held to nine tenths."""
-    share = {1: 1.0, 2: 0.9}.get(threads)
-    if case.targets is None or dtype != torch.float32 or share is None:
-        return None
-    return Targets(share * case.targets.eager, share * case.targets.compile)
+    share = {1: 1.0, 2: 0.9}.get(setting.threads)
+    is_theirs = setting.dtype == torch.float32 and setting.device.torch.type == "cpu" and setting.mode == BOTH
+    if case.targets is None or share is None or not is_theirs:
+        return {}
+    wanted: Targets = case.targets
+    return {EAGER: share * wanted.eager, COMPILE: share * wanted.compile}
+
+
+@dataclass
+class _Admitted:
+    """Whose results are right, and how each is timed."""
+
+    clocks: dict[str, Clock] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)
+    """Calls in one step of a clock."""
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    def here(self, one: Provider, setting: Setting, copies: Sequence[Arguments], judge: Judge) -> None:
+        complaint = one.complaint(copies[0], judge)
+        if complaint is None:
+            try:
+                turns = one.turns(copies, setting.mode)
+                self.clocks[one.name] = one.clock(
+                    step(one.loss, turns, setting.mode), setting.device.watches[setting.watch]
+                )
+                self.turns[one.name] = len(turns)
+                return
+            except Exception as error:  # whatever a provider may raise: the others are still worth their time
+                complaint = f"cannot be captured: {first_line(error)}"
+        self.wrong[one.name] = complaint
+
+    def there(self, other: Elsewhere, case: Case, setting: Setting, copies: int) -> None:
+        complaint = other.prepare(case, setting, copies)
+        if complaint is None:
+            self.clocks[other.name], self.turns[other.name] = other.clock, copies
+        else:
+            self.wrong[other.name] = complaint
 
 
 def measure(
     case: Case,
-    dtype: torch.dtype,
-    device: Device,
-    watch: str,
-    threads: int,
-    *,
-    rounds: int,
-    with_compile: bool,
-    memory: str,
-    environment: dict[str, Any],
+    setting: Setting,
+    contestants: Sequence[Provider],
     after_round: Callable[[], None] = lambda: None,
+    elsewhere: Elsewhere | None = None,
 ) -> Row:
-    """Time forward and backward of one case by one of the device's watches; sets torch's number of threads."""
-    torch.set_num_threads(threads)
-    copies = inputs_on(device, case, dtype)
+    """Time one case by one of the device's watches; sets torch's number of threads."""
+    torch.set_num_threads(setting.threads)
+    copies = providers.inputs_on(setting.device, case, setting.dtype)
     judge = Judge(case, copies[0])
-    providers = _providers(case, with_compile)
-    complaints = {name: _complaint(loss, copies[0], judge) for name, loss in providers.items()}
+    admitted = _Admitted()
+    for one in contestants:
+        admitted.here(one, setting, copies, judge)
     del judge  # a copy of every gradient in float64
-    right = {name: step(loss, copies) for name, loss in providers.items() if complaints[name] is None}
-    steps, refused = prepared(right, device.watches[watch])
-    complaints.update(refused)
-    bounds, _ = prepared(ceilings.steps(case.work, dtype, copies[0]), device.watches[watch])
+    if elsewhere is not None:
+        admitted.there(elsewhere, case, setting, len(copies))
+    bounds = {
+        name: Provider(name, case.package).clock(bound, setting.stopwatch)
+        for name, bound in ceilings.steps(case.work, setting.dtype, copies[0]).items()
+    }
+    seconds = interleaved_clocks({**admitted.clocks, **bounds}, setting.rounds, after_round)
+    for name, count in admitted.turns.items():
+        seconds[name] = [value / count for value in seconds[name]]
+    return _row(case, setting, list(admitted.turns), seconds, admitted.wrong)
 
-    seconds = interleaved({**steps, **bounds}, rounds, after_round, device.watches[watch])
-    for name in steps:
-        seconds[name] = [value / len(copies) for value in seconds[name]]
-    best = {name: min(values) for name, values in seconds.items()}
-    ceiling = ceilings.ceiling(case.work, dtype, device.torch.type, best)
-    rate = ceilings.amount(case.work, dtype, ceiling.unit) / best[PACKAGE] if PACKAGE in best else None
-    targets = _targets(case, dtype, threads) if device.torch.type == "cpu" else None
 
-    def ratio(provider: str) -> float | None:
-        return best[provider] / best[PACKAGE] if {provider, PACKAGE} <= best.keys() else None
-
+def _row(
+    case: Case, setting: Setting, timed: Sequence[str], seconds: dict[str, list[float]], wrong: dict[str, str]
+) -> Row:
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    own = seconds.get(PACKAGE)
+    ceiling = ceilings.ceiling(case.work, setting.dtype, setting.device.torch.type, middle)
+    rate = ceilings.amount(case.work, setting.dtype, ceiling.unit) / middle[PACKAGE] if own else None
+    targets = _targets(case, setting)
     return Row(
+        run=setting.run,
         op=case.op,
         shape=case.shape,
-        dtype=str(dtype).removeprefix("torch."),
-        threads=threads,
-        device=device.torch.type,
-        watch=watch,
-        memory=memory,
-        seconds={name: best[name] for name in steps},
-        median={name: statistics.median(seconds[name]) for name in steps},
-        empty=best[ceilings.EMPTY],
-        ratio_eager=ratio(EAGER),
-        ratio_compile=ratio(COMPILE),
+        dtype=str(setting.dtype).removeprefix("torch."),
+        threads=setting.threads,
+        device=setting.device.torch.type,
+        watch=setting.watch,
+        mode=setting.mode,
+        memory=setting.memory,
+        seconds={name: spread(seconds[name]) for name in timed},
+        ratio={
+            name: spread([other / mine for other, mine in zip(seconds[name], own, strict=True)])
+            for name in timed
+            if own and name != PACKAGE
+        },
+        empty=middle[ceilings.EMPTY],
         unit=ceiling.unit,
         rate=rate,
         ceiling={"name": ceiling.name, "value": ceiling.value},
         share=None if rate is None else rate / ceiling.value,
-        target_eager=targets.eager if targets else None,
-        target_compile=targets.compile if targets and with_compile else None,
-        rounds=rounds,
-        wrong={name: complaint for name, complaint in complaints.items() if complaint is not None},
+        targets={name: target for name, target in targets.items() if name in seconds},
+        rounds=setting.rounds,
+        wrong=wrong,
         date=provenance.now(),
-        **environment,
+        **setting.environment,
     )

@@ -1,24 +1,27 @@
-"""A picture of the ratios: one panel per dtype and setting, one pair of bars per case."""
+"""Pictures of rows: bars of ratios, of call times and of memory, and curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from .rows import Row
+from ebgan_fast._plotting import BLUE, GREEN, GREY, ORANGE, new_figure
 
-_BAR = 0.38  # of the distance between two cases
-_PROVIDERS = (("eager", "#3b6ea8"), ("torch.compile", "#e0923a"))
-_TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+from .cells import curves, exponent, names, times
+from .rows import COMPILE, EAGER, PACKAGE, REFERENCE, LatencyRow, MemoryRow, Result, Row, ScalingRow, Spread
+
+_TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_COLOURS = {PACKAGE: BLUE, EAGER: ORANGE, COMPILE: GREEN, REFERENCE: "#CC79A7", "F.mse_loss": "#56B4E9"}
+# For providers without a colour of their own, in turn.
+_MORE = ("#E69F00", "#B8A800", "#999999", "#000000")
 _WORDS = {
     "discriminator_loss": "discriminator",
     "generator_loss": "generator",
@@ -26,85 +29,225 @@ _WORDS = {
     "hinge_margin_loss": "hinge",
     "pulling_away_term": "pulling-away",
 }
+HEADLINE = (EAGER, COMPILE)
 
 
-def _ratios(row: Row) -> tuple[tuple[float | None, float | None], ...]:
-    return (row.ratio_eager, row.target_eager), (row.ratio_compile, row.target_compile)
+def draw(rows: Sequence[Result]) -> Figure:
+    """The picture of one command's rows. Raises ValueError where there is nothing to draw."""
+    kinds: dict[type[Result], Callable[..., Figure]] = {
+        Row: ratios,
+        LatencyRow: call_times,
+        MemoryRow: peaks,
+        ScalingRow: growth,
+    }
+    (kind, *others) = {type(row) for row in rows}
+    if others:
+        raise ValueError("got rows of several commands, expected those of one")
+    return kinds[kind](rows)
 
 
-def _label(row: Row) -> str:
+def save(figure: Figure, out: Path) -> None:
+    """PNG, SVG, PDF or WebP by the file's ending; ValueError for another."""
+    figure.savefig(out, dpi=150)
+
+
+def _colour(providers: Sequence[str], provider: str) -> str:
+    others = [name for name in providers if name not in _COLOURS]
+    return _COLOURS[provider] if provider in _COLOURS else _MORE[others.index(provider) % len(_MORE)]
+
+
+def _label(row: Result) -> str:
     return f"{_WORDS.get(row.op, row.op)}  {row.shape}"
 
 
-def _panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
-    for row in rows:
-        for index, (ratio, target) in enumerate(_ratios(row)):
-            if ratio is None:
-                continue
-            height = names.index(_label(row)) + (index - 0.5) * _BAR
-            axes.barh(height, ratio - 1, _BAR, left=1, color=_PROVIDERS[index][1])
-            axes.annotate(
-                f"{ratio:.1f}x" if ratio < 10 else f"{ratio:.0f}x",
-                (max(ratio, target or 0, 1), height),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7.5,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-            )
-            if target is not None:
-                axes.plot([target, target], [height - _BAR / 2, height + _BAR / 2], color="black", linewidth=1.5)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_title(f"{rows[0].dtype}, {rows[0].setting}", fontsize=10)
+Bar = tuple[float, float, float]
+"""Low end of the whisker, end of the bar, high end of the whisker."""
+Bars = Mapping[tuple[str, str], Bar]
+"""By case and provider."""
 
 
-def _axis(axes: Axes, rows: Sequence[Row]) -> None:
-    known = [value for row in rows for pair in _ratios(row) for value in pair if value is not None]
+@dataclass(frozen=True)
+class _Chart:
+    """Horizontal bars: a panel for each setting, in it a group for each case, in it a bar for each provider."""
+
+    title: str
+    rows: Sequence[Result]
+    providers: Sequence[str]
+    panels: Mapping[str, Bars]
+    unit: str
+    word: Callable[[float], str]
+    targets: Mapping[str, Mapping[tuple[str, str], float]] = field(default_factory=dict)
+    """By panel, what a bar should reach."""
+
+    def draw(self) -> Figure:
+        groups = self._groups()
+        heights = {key: y for keys in groups.values() for key, y in keys.items()}
+        known = [value for bars in self.panels.values() for bar in bars.values() for value in bar]
+        known += [target for targets in self.targets.values() for target in targets.values()]
+        figure = new_figure(2.4 + 4.2 * len(self.panels), 1.5 + 0.16 * (max(heights.values()) + 2))
+        grid = figure.subplots(1, len(self.panels), sharey=True, squeeze=False)[0]
+        for axes, (panel, bars) in zip(grid, self.panels.items(), strict=True):
+            targets = self.targets.get(panel, {})
+            for key, bar in bars.items():
+                self._bar(axes, heights[key], key[1], bar, max(1, bar[-1], targets.get(key, 1)))
+            for key, target in targets.items():
+                axes.plot([target, target], [heights[key] - 0.5, heights[key] + 0.5], color="black", linewidth=2)
+            axes.set_title(panel, fontsize=10)
+            _logarithmic(axes, known, self.unit)
+        grid[0].set_yticks([sum(keys.values()) / len(keys) for keys in groups.values()], list(groups))
+        grid[0].set_ylim(max(heights.values()) + 1, -1)  # the first case on top
+        handles, words = _keys(self.providers), list(self.providers)
+        if any(self.targets.values()):
+            handles.append(Line2D([], [], color="black", linewidth=2, marker="|", linestyle="none", markersize=9))
+            words.append("target")
+        return _finish(figure, self.title, self.rows, handles, words)
+
+    def _groups(self) -> dict[str, dict[tuple[str, str], float]]:
+        """By case, where its bars stand, the providers that it has beneath one another; a gap between two cases."""
+        present = {key for bars in self.panels.values() for key in bars}
+        found: dict[str, dict[tuple[str, str], float]] = {}
+        y = 0.0
+        for label in names([_label(row)] for row in self.rows):
+            for provider in self.providers:
+                if (label, provider) in present:
+                    found.setdefault(label, {})[label, provider] = y
+                    y += 1
+            y += 0.7
+        return found
+
+    def _bar(self, axes: Axes, y: float, provider: str, bar: Bar, beside: float) -> None:
+        """`beside`: where the number stands."""
+        low, end, high = bar
+        axes.barh(y, end - 1, 1, left=1, color=_colour(self.providers, provider))
+        axes.plot([low, high], [y, y], color=GREY, linewidth=1)
+        axes.annotate(
+            self.word(end),
+            (beside, y),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        )
+
+
+def _logarithmic(axes: Axes, values: Iterable[float], unit: str) -> None:
+    known = list(values)
     axes.set_xscale("log")
-    axes.set_xlim(min(0.9, 0.8 * min(known)), 1.7 * max(known))
+    axes.set_xlim(min(0.9, 0.8 * min(known)), 2.4 * max(known))
+    axes.axvline(1, color="black", linewidth=0.8)
     axes.xaxis.set_major_locator(FixedLocator(_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
     axes.grid(axis="x", color="0.88")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0, labelsize=8.5)
 
 
-def plot(rows: Sequence[Row], out: Path) -> None:
-    """Write the picture. Raises ValueError when no row has a ratio or the file's ending isn't a picture's."""
-    rows = [row for row in rows if any(ratio is not None for ratio, _ in _ratios(row))]
-    if not rows:
-        raise ValueError("got no row with a ratio, expected at least one")
-    names = list(dict.fromkeys(map(_label, rows)))
-    panels: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        panels.setdefault((row.dtype, row.setting), []).append(row)
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=(2.4 + 4.2 * len(panels), 1.4 + 0.36 * len(names)), sharey=True, squeeze=False
-    )
-    for axes, group in zip(grid[0], panels.values(), strict=True):
-        _panel(axes, group, names)
-        _axis(axes, rows)
-    grid[0][0].set_yticks(range(len(names)), names)
-    grid[0][0].set_ylim(len(names) - 0.5, -0.5)  # the first case on top
-    handles: list[Artist] = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in _PROVIDERS]
-    labels = [f"against {name}" for name, _ in _PROVIDERS]
-    if any(target is not None for row in rows for _, target in _ratios(row)):
-        handles.append(plt.Line2D([], [], color="black", linewidth=1.5, marker="|", linestyle="none", markersize=9))
-        labels.append("target")
-    figure.suptitle("How many times as fast ebgan_fast is, forward + backward", fontsize=11)
-    machine = f"{rows[0].processor}, {rows[0].isa}, torch {rows[0].versions['torch']}"
-    figure.text(0.5, 0.06 / figure.get_figheight(), machine, ha="center", va="bottom", fontsize=7.5, color="0.4")
-    figure.legend(
+def _keys(providers: Sequence[str]) -> list[Artist]:
+    return [Rectangle((0, 0), 1, 1, color=_colour(providers, name)) for name in providers]
+
+
+def _finish(
+    figure: Figure, title: str, rows: Sequence[Result], handles: Sequence[Artist], words: Sequence[str]
+) -> Figure:
+    figure.suptitle(title, fontsize=11)
+    machine = f"{rows[0].processor}, {rows[0].isa}, torch {rows[0].versions['torch']}, {rows[0].run[:10]}"
+    legend = figure.legend(
         handles,
-        labels,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.2 / figure.get_figheight()),
-        ncols=len(labels),
+        words,
+        loc="outside lower center",
+        ncols=min(len(words), 4),
         frameon=False,
         fontsize=8.5,
+        title=machine,
+        title_fontsize=7.5,
     )
-    figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
-    figure.savefig(out, dpi=150)
-    plt.close(figure)
+    legend.get_title().set_color("0.4")
+    return figure
+
+
+def ratios(rows: Sequence[Row], providers: Sequence[str] = HEADLINE) -> Figure:
+    """The providers' times in multiples of ebgan_fast's: a panel for each dtype and setting."""
+    kept = [row for row in rows if any(name in row.ratio for name in providers)]
+    if not kept:
+        raise ValueError(f"got no row with a ratio to {' or '.join(providers)}, expected at least one")
+    panels: dict[str, dict[tuple[str, str], Bar]] = {}
+    targets: dict[str, dict[tuple[str, str], float]] = {}
+    for row in kept:
+        panel = f"{row.dtype}, {row.setting}"
+        for name in providers:
+            if name in row.ratio:
+                panels.setdefault(panel, {})[_label(row), name] = row.ratio[name]
+                if name in row.targets:
+                    targets.setdefault(panel, {})[_label(row), name] = row.targets[name]
+    title = "Times of others in multiples of ebgan_fast's, forward + backward"
+    return _Chart(title, kept, providers, panels, "x", times, targets).draw()
+
+
+def call_times(rows: Sequence[LatencyRow]) -> Figure:
+    """Microseconds a call, a panel for each mode."""
+    panels: dict[str, dict[tuple[str, str], Bar]] = {}
+    for row in rows:
+        bars = panels.setdefault(f"{row.mode}, {row.setting}", {})
+        for name, (low, median, high) in row.seconds.items():
+            bars[_label(row), name] = (1e6 * low, 1e6 * median, 1e6 * high)
+    providers = names(row.seconds for row in rows)
+    title = "Microseconds a call on 8 samples of 16 numbers"
+    return _Chart(title, rows, providers, panels, "", lambda value: f"{value:.0f}").draw()
+
+
+def peaks(rows: Sequence[MemoryRow]) -> Figure:
+    """Peak memory in multiples of the gradients."""
+    bars: dict[tuple[str, str], Bar] = {}
+    for row in rows:
+        for name, peak in row.peak.items():
+            share = peak / row.gradients
+            bars[_label(row), name] = (share, share, share)
+    providers = names(row.peak for row in rows)
+    title = "Peak memory beyond the inputs, in multiples of the gradients"
+    return _Chart(title, rows, providers, {"forward + backward": bars}, "x", times).draw()
+
+
+def growth(rows: Sequence[ScalingRow]) -> Figure:
+    """Milliseconds over sizes, a panel for each curve, with the expected slope through one of them."""
+    found = curves(rows)
+    across = min(4, len(found))
+    down = -(-len(found) // across)
+    figure = new_figure(3.3 * across, 3.0 * down + 0.6)
+    panels = figure.subplots(down, across, squeeze=False).flat
+    for axes in list(panels)[len(found) :]:
+        axes.set_axis_off()
+    for axes, ((op, axis, fixed), points) in zip(figure.axes, found.items(), strict=False):
+        for name in (PACKAGE, EAGER):
+            here = [(row.value, row.seconds[name]) for row in points if name in row.seconds]
+            if here:
+                _curve(axes, here, points[0].expected[name], _COLOURS[name])
+        axes.set_title(f"{_WORDS.get(op, op)}, {fixed}", fontsize=9)
+        axes.set_xlabel(axis, fontsize=8.5)
+        axes.set_ylabel("ms", fontsize=8.5)
+        axes.tick_params(labelsize=7.5)
+        axes.grid(alpha=0.25)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks([row.value for row in points], [str(row.value) for row in points])
+    handles = [*_keys((PACKAGE, EAGER)), Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
+    words = [PACKAGE, EAGER, "expected slope"]
+    return _finish(figure, "Time over size, with the exponent over the last three", rows, handles, words)
+
+
+def _curve(axes: Axes, here: Sequence[tuple[int, Spread]], expected: float, colour: str) -> None:
+    sizes = [size for size, _ in here]
+    low, middle, high = ([1e3 * seconds[index] for _, seconds in here] for index in range(3))
+    anchor = -1 if expected > 0 else 0  # the largest of sizes, the one of threads
+    slope = [middle[anchor] * (size / sizes[anchor]) ** expected for size in sizes]
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.plot(sizes, slope, color=GREY, linestyle="--", linewidth=1)
+    axes.fill_between(sizes, low, high, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(sizes, middle, color=colour, marker="o", markersize=3, linewidth=1.3)
+    if len(here) > 1:
+        label = f"{exponent(list(zip(sizes, middle, strict=True))):.2f}"
+        at, where = (sizes[-1], middle[-1]), (-4, 5)
+        axes.annotate(label, at, xytext=where, textcoords="offset points", fontsize=7.5, ha="right", color=colour)

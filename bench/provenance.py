@@ -24,6 +24,7 @@ class Conditions:
     """What every row of results says of where it comes from: `environment`, and when."""
 
     source_hash: str
+    """`source_hash`, of all that was measured."""
     versions: dict[str, str]
     processor: str
     isa: str
@@ -42,15 +43,19 @@ def _compiled_sources(root: Path) -> list[Path]:
     return [*(path for path in (root / "csrc").rglob("*") if path.is_file()), root / "CMakeLists.txt"]
 
 
-def _sources(root: Path) -> list[Path]:
+def _sources(root: Path, whole: bool) -> list[Path]:
     package = root / "ebgan_fast"
-    return sorted([*_compiled_sources(root), *package.rglob("*.py"), *package.rglob("*.json")])
+    python = [*package.rglob("*.py"), *package.rglob("*.json")]
+    if not whole:  # what runs in a call of an op
+        alone = {package / "functional.py", package / "_checks.py"}
+        python = [path for path in python if path.is_relative_to(package / "ops") or path in alone]
+    return sorted([*_compiled_sources(root), *python])
 
 
-def source_hash(root: Path = ROOT) -> str:
-    """16 hex digits that change with the name or a byte of any file that the kernels are made from."""
+def source_hash(root: Path = ROOT, whole: bool = False) -> str:
+    """16 hex digits that change with the name or a byte of any file that the ops, or the whole package, are made of."""
     digest = hashlib.sha256()
-    for path in _sources(root):
+    for path in _sources(root, whole):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
@@ -66,11 +71,11 @@ def stale_extension(root: Path = ROOT) -> str | None:
     return newer[0].relative_to(root).as_posix() if newer else None
 
 
-def environment(device: torch.device, backend: str) -> dict[str, Any]:
-    """The part of a row that is the same for a whole run."""
+def environment(device: torch.device, backend: str, whole: bool = False) -> dict[str, Any]:
+    """The part of a row that is the same for a whole run, of the ops or of the whole package."""
     versions = {"ebgan_fast": ebgan_fast.__version__, "torch": torch.__version__, "python": platform.python_version()}
     return {
-        "source_hash": source_hash(),
+        "source_hash": source_hash(whole=whole),
         **(_of_gpu(device, backend, versions) if device.type == "cuda" else _of_processor(versions)),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),

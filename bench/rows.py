@@ -1,84 +1,176 @@
-"""One measured case as a line of JSON."""
+"""One measured case as a line of JSON. Files only grow: a run's rows are added behind those of earlier runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
-from . import files
 from .provenance import Conditions
 
-PACKAGE, EAGER, COMPILE = "ebgan_fast", "eager", "compile"
+PACKAGE, REFERENCE, EAGER, COMPILE = "ebgan_fast", "reference", "eager", "torch.compile"
+
+
+class Spread(NamedTuple):
+    """What rounds gave."""
+
+    low: float
+    """A fifth of the rounds is below."""
+    median: float
+    high: float
+    """A fifth of the rounds is above."""
+
+
+def spread(values: Sequence[float]) -> Spread:
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
+    return Spread(fifths[0], statistics.median(values), fifths[3])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Conditions):
+class Result(Conditions):
+    """What rows of all commands say."""
+
+    kind: ClassVar[str]
+    """The command that wrote it."""
+    run: str
+    """When the run began: the same in all of its rows."""
     op: str
     shape: str
     dtype: str
     threads: int
-    device: str = "cpu"
+    device: str
     """The type of torch's device."""
-    watch: str = "called"
-    """"called" as a program does, or "replayed" from a CUDA graph, without the calls."""
     memory: str
     """"kept": the allocator keeps freed memory mapped; "returned": as the system does by default."""
-    seconds: dict[str, float]
-    """By provider, the minimum over rounds; none for a provider whose results are wrong."""
-    median: dict[str, float]
+    wrong: dict[str, str]
+    """By provider, why it has no figure."""
+
+    @property
+    def setting(self) -> str:
+        """What else than case and dtype tells rows of one run apart."""
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.device == "cpu" else self.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(Result):
+    """One case, timed by `ops`."""
+
+    kind: ClassVar[str] = "ops"
+    watch: str
+    """"called" as a program does, or "replayed" from a CUDA graph, without the calls."""
+    mode: str
+    seconds: dict[str, Spread]
+    """By provider; none for a provider whose results are wrong."""
+    ratio: dict[str, Spread]
+    """How many times ebgan_fast's seconds, by provider, round by round."""
     empty: float
     """Seconds of an autograd Function that only allocates these gradients: the calls alone."""
-    ratio_eager: float | None
-    ratio_compile: float | None
     unit: str
     rate: float | None
     """Useful work of ebgan_fast per second."""
     ceiling: dict[str, str | float]
     share: float | None
     """rate / ceiling."""
-    target_eager: float | None
-    target_compile: float | None
+    targets: dict[str, float]
+    """By provider, the least ratio that is wanted."""
     rounds: int
-    wrong: dict[str, str]
-    """By provider, why it got no time."""
 
     @property
     def setting(self) -> str:
-        """What else than case and dtype tells rows of one run apart."""
-        if self.device == "cpu":
-            return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return self.watch
+        return super().setting if self.device == "cpu" else self.watch
+
+    def missed(self, provider: str) -> bool:
+        return provider in self.ratio and self.ratio[provider].median < self.targets.get(provider, 0)
 
 
-def missed(ratio: float | None, target: float | None) -> bool:
-    return ratio is not None and target is not None and ratio < target
+@dataclass(frozen=True, kw_only=True)
+class LatencyRow(Row):
+    """A case so small that only its calls take time, timed by `latency`."""
+
+    kind: ClassVar[str] = "latency"
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
-    """Replace the file."""
-    files.replace(path, "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows))
+@dataclass(frozen=True, kw_only=True)
+class ScalingRow(Row):
+    """One point of a curve, timed by `scaling`."""
+
+    kind: ClassVar[str] = "scaling"
+    axis: str
+    """What grows: "N", "d", "K" or "threads"."""
+    value: int
+    fixed: str
+    """What doesn't."""
+    expected: dict[str, float]
+    """By provider, the exponent that its operations, or bytes, have on the axis."""
+
+    @property
+    def curve(self) -> tuple[str, str, str]:
+        """The same for all points of one curve."""
+        return self.op, self.axis, self.fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRow(Result):
+    """The memory that a case takes beyond its inputs, measured by `memory`."""
+
+    kind: ClassVar[str] = "memory"
+    inputs: int
+    """Bytes."""
+    gradients: int
+    """Bytes: the least that anything which gives back the gradients needs."""
+    peak: dict[str, int]
+    """Bytes by provider, over what the process had before."""
+
+
+_KINDS: dict[str, type[Result]] = {kind.kind: kind for kind in (Row, LatencyRow, ScalingRow, MemoryRow)}
 
 
 def append(row: Conditions, path: Path) -> None:
     """Add one line to the file."""
+    append_all([row], path)
+
+
+def append_all(rows: Iterable[Conditions], path: Path) -> None:
+    """Add lines to the file, all at once."""
+    text = "".join(json.dumps(_fields(row), ensure_ascii=False) + "\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+        file.write(text)
 
 
-def read(path: Path) -> list[Row]:
+def _fields(row: Conditions) -> dict[str, Any]:
+    kind = {"kind": row.kind} if isinstance(row, Result) else {}
+    return kind | dataclasses.asdict(row)
+
+
+def read(path: Path) -> list[Result]:
     """Raises ValueError for a line that is no row, or a file without any."""
-    rows = []
+    rows: list[Result] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            rows.append(Row(**json.loads(line)))
-    except (TypeError, ValueError):  # of names, of JSON or of UTF-8
+        for line in path.read_text(encoding="utf-8").splitlines():
+            rows.append(_row(json.loads(line)))
+    except (AttributeError, KeyError, TypeError, ValueError):  # of names, of JSON or of UTF-8
         where = f"{path}, line {len(rows) + 1}"
-        raise ValueError(f"{where}: got something else than a row that this version of `bench ops` wrote") from None
+        raise ValueError(f"{where}: got something else than a row that this version of bench wrote") from None
     if not rows:
-        raise ValueError(f"{path}: got an empty file, expected rows that `bench ops` wrote")
+        raise ValueError(f"{path}: got an empty file, expected rows that bench wrote")
     return rows
+
+
+def _row(fields: dict[str, Any]) -> Result:
+    kind = _KINDS[fields.pop("kind")]
+    for name in ("seconds", "ratio"):
+        if name in fields:
+            fields[name] = {provider: Spread(*values) for provider, values in fields[name].items()}
+    return kind(**fields)
+
+
+def last_run(rows: Sequence[Result]) -> list[Result]:
+    """The rows of the run that wrote last."""
+    return [row for row in rows if row.run == rows[-1].run]

@@ -183,7 +183,7 @@ def _measured(
         ratio=statistics.median(one / other for one, other in zip(seconds[APART], seconds[STACKED], strict=True)),
         rounds=rounds,
         date=provenance.now(),
-        **provenance.environment(torch.device("cpu"), "cpu"),
+        **provenance.environment(torch.device("cpu"), "cpu", whole=True),
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 Step = Callable[[], object]
+Clock = Callable[[int], float]
+"""Runs a step as often as it is told, and gives back the seconds of all of them."""
 
 # Long against the clock and a tick of the scheduler, short enough for many rounds.
 BLOCK_SECONDS = 0.008
@@ -38,12 +41,30 @@ class WallClock:
 _WALL_CLOCK = WallClock()
 
 
-def _repeats(step: Step, watch: Watch) -> int:
+def _repeats(clock: Clock) -> int:
     """How often a step must run to last a block."""
     repeats = 1
-    while (seconds := watch.seconds(step, repeats)) < BLOCK_SECONDS:
+    while (seconds := clock(repeats)) < BLOCK_SECONDS:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * BLOCK_SECONDS / seconds)))
     return repeats
+
+
+def interleaved_clocks(
+    clocks: Mapping[str, Clock], rounds: int, after_round: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of one call by each clock, one number per round. The order turns by one each round, so that no step
+    always follows the same neighbour."""
+    for clock in clocks.values():
+        clock(1)
+    repeats = {name: _repeats(clock) for name, clock in clocks.items()}
+    names = list(clocks)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(rounds):
+        turn = index % len(names)
+        for name in names[turn:] + names[:turn]:
+            seconds[name].append(clocks[name](repeats[name]) / repeats[name])
+        after_round()
+    return seconds
 
 
 def interleaved(
@@ -52,16 +73,6 @@ def interleaved(
     after_round: Callable[[], None] = lambda: None,
     watch: Watch = _WALL_CLOCK,
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each (prepared) step, one number per round. The order turns by one each round, so that no
-    step always follows the same neighbour."""
-    for step in steps.values():
-        step()
-    repeats = {name: _repeats(step, watch) for name, step in steps.items()}
-    names = list(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(rounds):
-        turn = index % len(names)
-        for name in names[turn:] + names[:turn]:
-            seconds[name].append(watch.seconds(steps[name], repeats[name]) / repeats[name])
-        after_round()
-    return seconds
+    """The same of (prepared) steps of this process."""
+    clocks = {name: functools.partial(watch.seconds, step) for name, step in steps.items()}
+    return interleaved_clocks(clocks, rounds, after_round)

@@ -170,7 +170,7 @@ def _row(
     best = {name: min(values) for name, values in seconds.items()}
     median = {name: statistics.median(values) for name, values in seconds.items()}
     assert isinstance(chosen.networks, Conv)
-    environment: dict[str, Any] = provenance.environment(torch.device("cpu"), "cpu")
+    environment: dict[str, Any] = provenance.environment(torch.device("cpu"), "cpu", whole=True)
     return TrainRow(
         preset=chosen.preset,
         width=chosen.networks.width,

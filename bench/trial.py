@@ -14,7 +14,8 @@ from .cases import Arguments, Case
 from .correctness import Judge, results
 from .devices import Device
 from .knobs import Tables
-from .measure import inputs_on, step
+from .providers import inputs_on
+from .steps import BOTH, first_line, step
 from .timing import Step, Watch, interleaved
 
 
@@ -46,9 +47,9 @@ def _ready(
             complaint = judge.complaint(results(case.package, copies[0]))
         if complaint is not None:
             return None, complaint
-        return watch.prepared(_under(tables, step(case.package, copies))), None
+        return watch.prepared(_under(tables, step(case.package, copies, BOTH))), None
     except Exception as error:  # a tile that takes more than the GPU has: Triton raises what it likes
-        return None, f"cannot run: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        return None, f"cannot run: {first_line(error)}"
 
 
 def compare(

@@ -12,7 +12,8 @@ import torch
 import ebgan_fast
 from bench import cases, devices, timing
 from bench.cases import Case, Targets
-from bench.rows import Row
+from bench.rows import Row, Spread
+from bench.steps import BOTH
 
 
 @pytest.fixture(scope="session")
@@ -45,26 +46,31 @@ def results_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def _spread(median: float) -> Spread:
+    return Spread(0.9 * median, median, 1.1 * median)
+
+
 @pytest.fixture
 def make_row() -> Callable[..., Row]:
     """A row with round numbers; arguments replace its fields."""
     row = Row(
+        run="2026-01-01T00:00:00+00:00",
         op="pulling_away_term",
         shape="8x32",
         dtype="float32",
         threads=1,
+        device="cpu",
+        watch="called",
+        mode=BOTH,
         memory="kept",
         empty=0.0001,
-        seconds={"ebgan_fast": 0.001, "eager": 0.004, "compile": 0.0015},
-        median={"ebgan_fast": 0.0011, "eager": 0.0041, "compile": 0.0016},
-        ratio_eager=4.0,
-        ratio_compile=1.5,
+        seconds={name: _spread(ms / 1e3) for name, ms in (("ebgan_fast", 1), ("eager", 4), ("torch.compile", 1.5))},
+        ratio={"eager": _spread(4.0), "torch.compile": _spread(1.5)},
         unit="GFLOP/s",
         rate=30.0,
         ceiling={"name": "sgemm", "value": 60.0},
         share=0.5,
-        target_eager=3.0,
-        target_compile=2.0,
+        targets={"eager": 3.0, "torch.compile": 2.0},
         rounds=20,
         wrong={},
         source_hash="0123456789abcdef",

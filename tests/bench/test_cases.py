@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.cases import CASES, Case
+from bench.cases import CASES, Case, energy, pulling_away
 from bench.correctness import Judge, leaves, results
 
 SMALL = [case for case in CASES if case.work.elements < 1e6 and case.work.operations < 5e7]
@@ -27,6 +27,27 @@ def test_the_package_computes_the_formula(case: Case, dtype: torch.dtype) -> Non
     arguments = case.inputs(dtype)
     assert all(leaf.dtype == dtype for leaf in leaves(arguments).values())
     assert Judge(case, arguments).complaint(results(case.package, arguments)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, id=f"{case.name}, {name}")
+        for case in (pulling_away(16, 48), energy(8, 3, 5))
+        for name in case.published
+    ],
+)
+def test_public_formulas_compute_the_same(case: Case, name: str, dtype: torch.dtype) -> None:
+    arguments = case.inputs(dtype)
+    assert Judge(case, arguments).complaint(results(case.published[name], arguments)) is None
+
+
+def test_public_formulas_are_left_out_where_nobody_would_wait() -> None:
+    every = {"full Gram", "broadcast NxNxd", "python loop"}
+    assert set(pulling_away(64, 16384).published) == every
+    assert set(pulling_away(128, 16384).published) == {"full Gram"}
+    assert set(pulling_away(128, 1024).published) == every - {"python loop"}
 
 
 @pytest.mark.parametrize("name", ["discriminator_loss 64x784", "hinge_margin_loss 64"])

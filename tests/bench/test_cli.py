@@ -29,10 +29,12 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (row,) = rows.read(out)
     assert (row.op, row.shape, row.dtype, row.threads, row.rounds) == ("pulling_away_term", "64x256", "float32", 1, 1)
-    assert row.seconds.keys() == {"ebgan_fast", "eager"}
+    assert isinstance(row, rows.Row)
+    names = {"ebgan_fast", "reference", "eager", "full Gram", "broadcast NxNxd", "python loop"}
+    assert row.seconds.keys() == names, row.wrong
     assert row.memory == ("kept" if platform.libc_ver()[0] == "glibc" else "returned")
     assert row.source_hash == source_hash()
-    assert (row.target_eager, row.target_compile) == (3.0, None)
+    assert row.targets == {"eager": 3.0}
     table = done.stdout.splitlines()
     assert table[0].split()[:4] == ["op", "shape", "dtype", "timed"]
     assert table[1].split()[:4] == ["pulling_away_term", "64x256", "float32", "1"]
@@ -44,6 +46,10 @@ MISTAKES = {
     "device": (("ops", "--device", "tpu"), 2, "'tpu'"),
     "dtype": (("ops", "--dtype", "int8"), 2, "'int8'"),
     "command": (("measure",), 2, "measure"),
+    "compare": (("ops", "--compare", "no-such-commit"), 1, "compare: got 'no-such-commit', expected a commit"),
+    "compare an option": (("ops", "--compare", "--all"), 2, "--compare"),
+    "quick without a case": (("ops", "--quick", "--only", "64x32768"), 1, "of which --quick keeps none"),
+    "record": (("record", "docs/images/none.png"), 1, "record: got docs/images/none.png"),
     "only": (("ops", "--only", "no such shape"), 1, "only: got 'no such shape', expected a part of"),
     "threads": (("ops", "--threads", "1", "0"), 1, "threads: got 1 0, expected at least 1"),
     "no threads": (("ops", "--threads"), 1, "threads: got none"),

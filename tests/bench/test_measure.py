@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
 import torch
 
-from bench import formulas
-from bench.cases import Case, Targets
+from bench import formulas, providers
+from bench import measure as measuring
+from bench.cases import Case
 from bench.devices import cpu
-from bench.measure import _targets, measure
+from bench.measure import Setting, _targets, measure
 from bench.rows import Row
+from bench.steps import FORWARD
+from ebgan_fast.ops import backends
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 
@@ -26,30 +30,70 @@ ENVIRONMENT: dict[str, Any] = {
 }
 
 
-def _measure(case: Case, **settings: Any) -> Row:
-    settings = {"rounds": 2, "with_compile": False, "memory": "kept", "environment": ENVIRONMENT, **settings}
-    return measure(case, torch.float32, cpu(), "called", 1, **settings)
+def _setting(**changes: Any) -> Setting:
+    return Setting(
+        **{"device": cpu(), "run": "now", "memory": "kept", "environment": ENVIRONMENT, "rounds": 2, **changes}
+    )
+
+
+def _measure(case: Case, with_compile: bool = False, elsewhere: Any = None, **changes: Any) -> Row:
+    after_round = changes.pop("after_round", lambda: None)
+    setting = _setting(**changes)
+    return measure(case, setting, providers.of(case, setting.device, with_compile), after_round, elsewhere)
+
+
+OURS = {"ebgan_fast", "reference"}
+PUBLIC = {"full Gram", "broadcast NxNxd", "python loop"}
 
 
 def test_the_figures_of_a_row_agree(small_case: Case) -> None:
     rounds = []
     row = _measure(small_case, after_round=lambda: rounds.append(1))
-    assert row.seconds.keys() == row.median.keys() == {"ebgan_fast", "eager"}
-    assert all(0 < row.seconds[name] <= row.median[name] for name in row.seconds)
-    assert row.ratio_eager == row.seconds["eager"] / row.seconds["ebgan_fast"]
+    assert row.seconds.keys() == {*OURS, "eager", *PUBLIC}
+    assert row.ratio.keys() == row.seconds.keys() - {"ebgan_fast"}
+    assert all(0 < low <= median <= high for low, median, high in (*row.seconds.values(), *row.ratio.values()))
     work = {"GB/s": 2 * 4 * 8 * 32, "GFLOP/s": 3 * 8 * 8 * 32}[row.unit]  # whichever binds so small a case
-    assert row.rate == pytest.approx(work / row.seconds["ebgan_fast"] / 1e9)
+    assert row.rate == pytest.approx(work / row.seconds["ebgan_fast"].median / 1e9)
     assert row.share == pytest.approx(row.rate / float(row.ceiling["value"]))
-    assert (row.target_eager, row.ratio_compile, row.target_compile) == (3.0, None, None)
+    assert row.targets == {"eager": 3.0}
     assert (row.rounds, len(rounds), row.wrong) == (2, 2, {})
+
+
+def test_a_ratio_is_that_of_each_round(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that slows down between rounds changes the seconds, and no ratio."""
+
+    def interleaved(clocks: dict[str, object], rounds: int, after_round: object) -> dict[str, list[float]]:
+        return {name: [factor * (3.0 if name == "eager" else 1.0) for factor in (1, 10, 100)] for name in clocks}
+
+    monkeypatch.setattr(measuring, "interleaved_clocks", interleaved)
+    row = _measure(small_case, rounds=3)
+    assert row.ratio["eager"] == pytest.approx((3, 3, 3))
+    copies = cpu().copies(8 * 32 * 4)
+    assert row.seconds["ebgan_fast"].median == pytest.approx(10 / copies)
+    assert row.empty == 10
 
 
 def test_a_wrong_package_gets_no_time(small_case: Case) -> None:
     case = dataclasses.replace(small_case, package=lambda code: 0.99 * formulas.pulling_away_term(code))
     row = _measure(case)
-    assert row.seconds.keys() == row.median.keys() == {"eager"}
-    assert row.ratio_eager is row.rate is row.share is None
+    assert row.seconds.keys() == {"eager", *PUBLIC}
+    assert row.ratio == {}
+    assert row.rate is row.share is None
+    assert row.wrong.keys() == OURS
     assert "loss is off" in row.wrong["ebgan_fast"]
+
+
+def test_the_reference_runs_on_its_backend(small_case: Case) -> None:
+    ran = []
+
+    def package(code: torch.Tensor) -> torch.Tensor:
+        ran.append(backends.choose("cpu"))
+        return formulas.pulling_away_term(code)
+
+    row = _measure(dataclasses.replace(small_case, package=package, published={}))
+    assert row.seconds.keys() == {*OURS, "eager"}
+    half = len(ran) // 4
+    assert {name: ran.count(name) > half for name in ("cpu", "reference")} == {"cpu": True, "reference": True}
 
 
 def test_a_provider_that_raises_gets_no_time_and_the_others_do(
@@ -63,29 +107,78 @@ def test_a_provider_that_raises_gets_no_time_and_the_others_do(
 
     monkeypatch.setattr(torch, "compile", broken)
     row = _measure(small_case, with_compile=True)
-    assert row.wrong == {"compile": "cannot run: RuntimeError: no C++ compiler"}
-    assert row.ratio_compile is None
-    assert row.ratio_eager is not None
+    assert row.wrong == {"torch.compile": "cannot run: RuntimeError: no C++ compiler"}
+    assert row.ratio.keys() >= {"eager", *PUBLIC}
+
+
+def test_only_the_forward_pass_is_timed_where_that_is_asked(small_case: Case) -> None:
+    modes = []
+
+    def package(code: torch.Tensor) -> torch.Tensor:
+        modes.append(torch.is_grad_enabled())
+        return formulas.pulling_away_term(code)
+
+    row = _measure(dataclasses.replace(small_case, package=package), mode=FORWARD)
+    assert row.mode == FORWARD
+    assert row.targets == {}  # they are for both passes
+    assert modes[0]  # the check takes gradients all the same
+    assert not any(modes[-8:])
+
+
+def test_slow_providers_run_on_one_copy(small_case: Case) -> None:
+    seen = []
+
+    def slow(code: torch.Tensor) -> torch.Tensor:
+        seen.append(code.data_ptr())
+        time.sleep(0.04)
+        return formulas.pulling_away_term(code)
+
+    row = _measure(dataclasses.replace(small_case, published={"slow": slow}))
+    assert len(set(seen)) == 1
+    assert row.seconds["slow"].median >= 0.04
+
+
+class _OtherCommit:
+    name = "ebgan_fast at v0"
+
+    def __init__(self, complaint: str | None) -> None:
+        self.complaint = complaint
+        self.copies = 0
+
+    def prepare(self, case: Case, setting: Setting, copies: int) -> str | None:
+        self.copies = copies
+        return self.complaint
+
+    def clock(self, repeats: int) -> float:
+        return 1.0 * repeats * self.copies
+
+
+def test_another_commit_is_timed_in_the_same_rounds(small_case: Case) -> None:
+    row = _measure(small_case, elsewhere=_OtherCommit(None))
+    assert row.seconds["ebgan_fast at v0"].median == pytest.approx(1.0)
+    assert row.ratio["ebgan_fast at v0"].median == pytest.approx(1 / row.seconds["ebgan_fast"].median, rel=0.5)
+    row = _measure(small_case, elsewhere=_OtherCommit("loss is off"))
+    assert row.wrong == {"ebgan_fast at v0": "loss is off"}
 
 
 @pytest.mark.slow
 def test_torch_compile_is_timed(small_case: Case) -> None:
     row = _measure(small_case, with_compile=True)
     assert row.wrong == {}
-    assert row.ratio_compile == row.seconds["compile"] / row.seconds["ebgan_fast"]
-    assert row.target_compile == 2.0
+    assert row.ratio["torch.compile"].median > 0
+    assert row.targets == {"eager": 3.0, "torch.compile": 2.0}
 
 
 @pytest.mark.parametrize(
     ("dtype", "threads", "expected"),
     [
-        (torch.float32, 1, Targets(3.0, 2.0)),
-        (torch.float32, 2, Targets(2.7, 1.8)),
-        (torch.float32, 3, None),
-        (torch.bfloat16, 1, None),
+        (torch.float32, 1, {"eager": 3.0, "torch.compile": 2.0}),
+        (torch.float32, 2, {"eager": 2.7, "torch.compile": 1.8}),
+        (torch.float32, 3, {}),
+        (torch.bfloat16, 1, {}),
     ],
 )
 def test_targets_are_those_of_float32_on_one_or_two_threads(
-    small_case: Case, dtype: torch.dtype, threads: int, expected: Targets | None
+    small_case: Case, dtype: torch.dtype, threads: int, expected: dict[str, float]
 ) -> None:
-    assert _targets(small_case, dtype, threads) == (expected and pytest.approx(expected))
+    assert _targets(small_case, _setting(dtype=dtype, threads=threads)) == pytest.approx(expected)

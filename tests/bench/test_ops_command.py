@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import bench.ops
+import bench.session
 from bench import cases, formulas, rows
 from bench.__main__ import main
 from bench.cases import Case
-from bench.devices import Device
+from bench.measure import Setting
 from bench.rows import Row
 from bench.terminal import short
 
@@ -33,21 +34,12 @@ def one_case(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
 def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without measuring, and an allocator that can be told."""
 
-    def measure(
-        case: Case,
-        dtype: torch.dtype,
-        device: Device,
-        watch: str,
-        threads: int,
-        *,
-        memory: str,
-        rounds: int,
-        **settings: object,
-    ) -> Row:
-        return make_row(op=case.op, shape=case.shape, threads=threads, memory=memory, rounds=rounds)
+    def measure(case: Case, setting: Setting, *arguments: object) -> Row:
+        same = {name: getattr(setting, name) for name in ("run", "threads", "memory", "rounds")}
+        return make_row(op=case.op, shape=case.shape, **same)
 
     monkeypatch.setattr(bench.ops, "measure", measure)
-    monkeypatch.setattr(bench.ops, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(bench.session, "keep_freed_memory", lambda: True)
 
 
 def test_show_prints_the_table_that_ops_printed(
@@ -55,7 +47,7 @@ def test_show_prints_the_table_that_ops_printed(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     assert main([*QUICK, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out.replace(f"written to {short(out)}\n", "")
+    printed = capsys.readouterr().out.replace(f"added to {short(out)}\n", "")
     assert "8x32" in printed
     assert main(["show", str(out)]) == 0
     assert capsys.readouterr().out == printed
@@ -70,14 +62,36 @@ def test_show_prints_the_table_that_ops_printed(
 
 
 @pytest.mark.usefixtures("no_clock")
-def test_a_whole_run_replaces_the_results(results_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_is_added_to_the_results(results_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ops"]) == 0
+    first, *lines = results_file.read_text().splitlines()
+    assert first == "earlier rows"
+    results_file.write_text("\n".join(lines) + "\n")
     written = rows.read(results_file)
     assert [(row.op, row.shape, row.threads) for row in written] == [
         (case.op, case.shape, threads) for threads in bench.ops.THREADS for case in cases.CASES
     ]
     assert {row.memory for row in written} == {"returned"}
-    assert "written to" in capsys.readouterr().out
+    assert len({row.run for row in written}) == 1
+    assert "added to" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_quick_keeps_every_op_and_little_else(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert main(["ops", "--quick", "--out", str(out)]) == 0
+    written = rows.read(out)
+    assert {row.op for row in written} == {case.op for case in cases.CASES}
+    assert len(written) <= len(cases.CASES) / 2
+    assert {(row.threads, row.rounds) for row in written if isinstance(row, Row)} == {(1, bench.ops.QUICK_ROUNDS)}
+
+
+def test_threads_that_spin_are_not_compared(
+    one_case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["ops", "--threads", "2", "--compare", "HEAD"]) == 1
+    assert "expected OMP_WAIT_POLICY=passive" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_clock")
@@ -85,6 +99,7 @@ def test_a_whole_run_replaces_the_results(results_file: Path, capsys: pytest.Cap
     "subset",
     [
         ("--only", "64x256"),
+        ("--quick",),
         ("--no-compile",),
         ("--rounds", "2"),
         ("--dtype", "bfloat16"),
@@ -93,7 +108,7 @@ def test_a_whole_run_replaces_the_results(results_file: Path, capsys: pytest.Cap
     ],
     ids=" ".join,
 )
-def test_less_than_a_whole_run_replaces_nothing_unless_told_to(
+def test_less_than_a_whole_run_adds_nothing_unless_told_to(
     results_file: Path, tmp_path: Path, subset: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ops", *subset]) == 0
@@ -106,7 +121,7 @@ def test_less_than_a_whole_run_replaces_nothing_unless_told_to(
 
 
 @pytest.mark.usefixtures("no_clock")
-def test_an_interrupted_run_replaces_nothing_and_prints_what_it_has(
+def test_an_interrupted_run_adds_nothing_and_prints_what_it_has(
     results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick, calls = bench.ops.measure, []
@@ -161,7 +176,7 @@ def test_freed_memory_is_kept_before_anything_is_allocated(
         order.append("allocate")
         return one_case.inputs(dtype)
 
-    monkeypatch.setattr(bench.ops, "keep_freed_memory", keep_freed_memory)
+    monkeypatch.setattr(bench.session, "keep_freed_memory", keep_freed_memory)
     monkeypatch.setattr(cases, "CASES", (dataclasses.replace(one_case, inputs=inputs),))
     out = tmp_path / "rows.jsonl"
     assert main([*QUICK[:-1], "kept", "--out", str(out)]) == 0

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.image
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench import plot, table
-from bench.rows import Row
+from bench.rows import LatencyRow, MemoryRow, Result, Row, ScalingRow, Spread, spread
 
 
-def _text(rows: list[Row]) -> str:
+def _text(rows: Sequence[Result]) -> str:
     file = io.StringIO()
     table.show(rows, file)
     return file.getvalue()
@@ -21,15 +23,24 @@ def _text(rows: list[Row]) -> str:
 
 def test_a_missed_target_is_marked(make_row: Callable[..., Row]) -> None:
     text = _text([make_row()])  # 4.0 against 3.0, 1.5 against 2.0
-    assert "4.00 >= 3 " in text
-    assert "1.50 <  2 !" in text
+    assert "4.00 (4.00x) " in text
+    assert "1.50 (1.50x, not 2x)" in text
     assert "1 of 2 targets reached" in text
 
 
 def test_a_row_shows_every_figure(make_row: Callable[..., Row]) -> None:
-    line = _text([make_row(seconds={"ebgan_fast": 1e-6, "eager": 2.5}, ratio_compile=None)]).splitlines()[1]
-    assert line.split()[:8] == ["pulling_away_term", "8x32", "float32", "1", "thread", "0.00100", "2500", "-"]
-    assert line.split()[-6:] == ["30.0", "GFLOP/s", "50", "%", "60.0", "sgemm"]
+    seconds = {"ebgan_fast": Spread(0.8e-6, 1e-6, 1.4e-6), "eager": Spread(2.5, 2.5, 2.5)}
+    titles, line = _text([make_row(seconds=seconds, ratio={})]).splitlines()[:2]
+    assert titles.split()[4:8] == ["ebgan_fast", "ms", "eager", "calls"]
+    begin = ["pulling_away_term", "8x32", "float32", "1", "thread", "0.00100", "±30", "%", "2500", "0.100"]
+    assert line.split() == [*begin, "30.0", "GFLOP/s", "50", "%", "60.0", "sgemm"]
+
+
+def test_what_a_provider_cannot_do_is_left_empty(make_row: Callable[..., Row]) -> None:
+    full = make_row()
+    row = make_row(shape="9x32", seconds={"ebgan_fast": full.seconds["ebgan_fast"]}, ratio={})
+    line = _text([full, row]).splitlines()[2]
+    assert line.split()[5:10] == ["1.00", "±10", "%", "-", "-"]
 
 
 def test_a_row_of_a_gpu_tells_how_it_was_timed(make_row: Callable[..., Row]) -> None:
@@ -46,8 +57,8 @@ def test_nothing_is_cut_short_in_a_narrow_pipe(make_row: Callable[..., Row], mon
 
 
 def test_a_wrong_provider_shows_as_wrong(make_row: Callable[..., Row]) -> None:
-    row = make_row(seconds={"eager": 0.004}, ratio_eager=None, ratio_compile=None, rate=None, share=None)
-    text = _text([make_row(**{**vars(row), "wrong": {"ebgan_fast": "loss is off"}})])
+    seconds = {"eager": Spread(0.004, 0.004, 0.004)}
+    text = _text([make_row(seconds=seconds, ratio={}, rate=None, share=None, wrong={"ebgan_fast": "loss is off"})])
     assert text.splitlines()[1].split()[5:7] == ["wrong", "4.00"]
     assert "no targets among these rows" in text
 
@@ -58,19 +69,71 @@ def test_rows_of_different_sources_are_told_apart(make_row: Callable[..., Row]) 
     assert text.count(f"source {'f' * 16}") == 1
 
 
+def test_calls_are_in_microseconds(make_row: Callable[..., Row]) -> None:
+    text = _text([LatencyRow(**vars(make_row()))])
+    assert text.splitlines()[1].split()[3:10] == ["1", "thread,", "forward", "+", "backward", "1000", "±10"]
+    assert "ebgan_fast µs" in text
+
+
+def _points(make_row: Callable[..., Row], exponent: float) -> list[ScalingRow]:
+    return [
+        ScalingRow(
+            **vars(make_row(seconds={"eager": spread([1e-3 * size**exponent])}, ratio={})),
+            axis="N",
+            value=size,
+            fixed="d = 32",
+            expected={"eager": 2.0},
+        )
+        for size in (4, 2, 8)
+    ]
+
+
+def test_exponents_are_those_of_the_times(make_row: Callable[..., Row]) -> None:
+    line = _text(_points(make_row, 1.75)).splitlines()[1]
+    assert " ".join(line.split()) == "pulling_away_term d = 32 N eager 2: 3.36, 4: 11.3, 8: 38.1 1.75 2"
+
+
+def test_memory_is_in_mebibytes_and_times_the_gradients(make_row: Callable[..., Row]) -> None:
+    row = {name: value for name, value in vars(make_row()).items() if name in MemoryRow.__dataclass_fields__}
+    memory = MemoryRow(**{**row, "wrong": {"eager": "off"}}, inputs=2**21, gradients=2**20, peak={"compile": 3 * 2**19})
+    assert _text([memory]).splitlines()[1].split()[3:] == ["2.00", "1.00", "1.50", "(1.50x)", "wrong"]
+
+
+def test_rows_of_several_commands_are_refused(make_row: Callable[..., Row]) -> None:
+    row = {name: value for name, value in vars(make_row()).items() if name in MemoryRow.__dataclass_fields__}
+    memory = MemoryRow(**row, inputs=2, gradients=1, peak={})
+    for show in (_text, plot.draw):
+        with pytest.raises(ValueError, match="rows of several commands"):
+            show([make_row(), memory])
+
+
 def test_the_picture_grows_with_cases_and_panels(make_row: Callable[..., Row], tmp_path: Path) -> None:
     def size(rows: list[Row]) -> tuple[int, int]:
-        plot.plot(rows, tmp_path / "plot.png")
+        plot.save(plot.draw(rows), tmp_path / "plot.png")
         height, width = matplotlib.image.imread(tmp_path / "plot.png").shape[:2]
         return height, width
 
     height, width = size([make_row()])
-    assert size([make_row(), make_row(shape="9x32")]) == (height + 54, width)  # 0.36 inches at 150 dpi
-    taller, wider = size([make_row(), make_row(threads=2, ratio_eager=0.5)])
-    assert taller == height
-    assert wider > width
+    taller, same = size([make_row(), make_row(shape="9x32")])
+    assert (taller > height, same) == (True, width)
+    slow = {"eager": spread([0.5])}
+    taller, wider = size([make_row(), make_row(threads=2, ratio=slow)])
+    assert (taller, wider > width) == (height, True)
 
 
-def test_rows_without_ratios_are_refused(make_row: Callable[..., Row], tmp_path: Path) -> None:
+def _texts(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.findobj(Text)}
+
+
+def test_pictures_say_what_they_show(make_row: Callable[..., Row]) -> None:
+    row = make_row()
+    assert {"4.00x", "1.50x", "eager", "torch.compile", "target", "pulling-away  8x32"} <= _texts(plot.draw([row]))
+    assert {"4000", "1000", "ebgan_fast"} <= _texts(plot.draw([LatencyRow(**vars(row))]))
+    assert {"1.75", "pulling-away, d = 32", "N", "expected slope"} <= _texts(plot.draw(_points(make_row, 1.75)))
+    fields = {name: value for name, value in vars(row).items() if name in MemoryRow.__dataclass_fields__}
+    assert {"7.50x", "eager"} <= _texts(plot.draw([MemoryRow(**fields, inputs=2, gradients=2, peak={"eager": 15})]))
+
+
+def test_rows_without_ratios_are_refused(make_row: Callable[..., Row]) -> None:
     with pytest.raises(ValueError, match="got no row with a ratio"):
-        plot.plot([make_row(ratio_eager=None, ratio_compile=None)], tmp_path / "plot.png")
+        plot.draw([make_row(ratio={})])

@@ -1,0 +1,64 @@
+"""One provider's peak memory on one case, for `memory`: prints bytes, or what is wrong with the results."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import platform
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from .cases import on
+from .correctness import Judge
+from .memory import named
+from .steps import BOTH, step
+from .timing import Step
+
+_STATUS = Path("/proc/self/status")
+
+
+def _kibibytes(what: str) -> int:
+    (found,) = re.findall(rf"^{what}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+    return int(found)
+
+
+def _on_the_cpu(run: Step) -> int:
+    """How far the resident memory rises while the step runs."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # else the step would take what the warm-up has left
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _kibibytes("VmRSS")
+    run()
+    return 1024 * (_kibibytes("VmHWM") - before)
+
+
+def _on_the_gpu(run: Step) -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def peak(case_name: str, provider_name: str, device_name: str) -> int | str:
+    """Bytes, or what is wrong."""
+    torch.set_num_threads(1)
+    case, provider, place = named(case_name, provider_name, device_name)
+    arguments = on(case.inputs(torch.float32), place.torch)
+    complaint = provider.complaint(arguments, Judge(case, arguments))
+    if complaint is not None:
+        return complaint
+    run = step(provider.loss, [arguments], BOTH)
+    with provider.chosen():
+        run()  # what a first call makes for good: libraries, compiled code, workspaces
+        return _on_the_cpu(run) if place.torch.type == "cpu" else _on_the_gpu(run)
+
+
+if __name__ == "__main__":
+    print(json.dumps(peak(*sys.argv[1:])))

@@ -1,0 +1,158 @@
+"""The commands `latency`, `scaling` and `memory`: what they measure, without waiting for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import bench.latency
+import bench.memory
+import bench.scaling
+from bench import cases, memory_process, rows
+from bench.__main__ import main
+from bench.cases import Case
+from bench.measure import Setting
+from bench.providers import Provider
+from bench.rows import Row
+from bench.scaling import Curve
+from bench.steps import BOTH, FORWARD
+
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
+
+Measured = list[tuple[Case, Setting, list[Provider]]]
+
+
+@pytest.fixture
+def measured(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> Measured:
+    asked: Measured = []
+
+    def measure(case: Case, setting: Setting, contestants: list[Provider], *rest: object) -> Row:
+        asked.append((case, setting, contestants))
+        return make_row(op=case.op, shape=case.shape, run=setting.run, threads=setting.threads, mode=setting.mode)
+
+    for command in (bench.latency, bench.scaling):
+        monkeypatch.setattr(command, "measure", measure)
+    return asked
+
+
+def test_latency_is_of_every_op_in_both_modes(measured: Measured, results_file: Path) -> None:
+    assert main(["latency"]) == 0
+    found = rows.read(results_file.with_name("latency-cpu.jsonl"))
+    every = {case.op for case in cases.CASES}
+    assert {(row.op, row.mode) for row in found if isinstance(row, rows.LatencyRow)} == {
+        (op, mode) for op in every for mode in (FORWARD, BOTH)
+    }
+    assert all(case.work.elements < 1000 for case, _, _ in measured)
+
+
+def test_scaling_measures_what_its_curves_say(measured: Measured, results_file: Path) -> None:
+    assert main(["scaling"]) == 0
+    found = [row for row in rows.read(results_file.with_name("scaling-cpu.jsonl")) if isinstance(row, rows.ScalingRow)]
+    assert {row.axis for row in found} == {"N", "d", "K", "threads"}
+    assert {one.name for _, _, contestants in measured for one in contestants} == {"ebgan_fast", "eager"}
+    assert all(
+        (setting.threads == row.value) == (row.axis == "threads" or row.value == 1)
+        for row, (_, setting, _) in zip(found, measured, strict=True)
+    )
+    assert main(["scaling", "--rounds", "2"]) == 0  # less than a whole run
+    assert len(rows.read(results_file.with_name("scaling-cpu.jsonl"))) == len(found)
+
+
+def _points(curve: Curve) -> list[tuple[int, Case]]:
+    return [(value, curve.case(value)) for value in curve.values]
+
+
+@pytest.mark.parametrize(
+    "curve", [c for c in bench.scaling.curves(1) if c.axis != "threads"], ids=lambda c: f"{c.axis}, {c.fixed}"
+)
+def test_the_exponent_expected_is_that_of_the_work(curve: Curve) -> None:
+    """The package's from the registered least work; eager torch's from that of the whole N x N matrix."""
+
+    def grows(amounts: list[float], power: float) -> None:
+        first, *others = zip(curve.values, amounts, strict=True)
+        for value, amount in others:
+            assert amount / first[1] == pytest.approx((value / first[0]) ** power)
+
+    works = [case.work for _, case in _points(curve)]
+    is_pulling_away = any(work.operations for work in works)
+    grows([work.operations or work.elements for work in works], curve.package)
+    if is_pulling_away:
+        shapes = [tuple(map(int, case.shape.split("x"))) for _, case in _points(curve)]
+        grows([n * n * d for n, d in shapes], curve.eager)
+    else:
+        assert curve.eager == curve.package
+
+
+def test_threads_grow_to_the_machine_s() -> None:
+    (curve, *_) = (curve for curve in bench.scaling.curves(6) if curve.axis == "threads")
+    assert (curve.values, [curve.threads(value) for value in curve.values]) == ([1, 2, 4], [1, 2, 4])
+
+
+@pytest.fixture
+def memory_case(monkeypatch: pytest.MonkeyPatch) -> Case:
+    """Large against what a process takes and gives back by itself."""
+    case = dataclasses.replace(cases.energy(64, 3, 64, 64), published={})
+    monkeypatch.setattr(bench.memory, "CASES", (case,))
+    return case
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
+def test_the_peak_is_that_of_everything_allocated(memory_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    mebibyte = 2**20
+    gradients = 2 * 64 * 3 * 64 * 64 * 4
+
+    def wasteful(recon: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        waste = torch.ones(40 * mebibyte, dtype=torch.uint8)
+        return memory_case.formula(recon, target) + 0 * waste.sum()
+
+    found = {}
+    for name, loss in (("plain", memory_case.package), ("wasteful", wasteful)):
+        asked = (memory_case, Provider(name, loss), bench.memory.devices.cpu())
+        monkeypatch.setattr(memory_process, "named", lambda *_, asked=asked: asked)
+        found[name] = memory_process.peak("", name, "cpu")
+    assert gradients <= found["plain"] + mebibyte
+    assert found["plain"] < gradients + 8 * mebibyte
+    assert found["wasteful"] >= 40 * mebibyte
+
+
+def test_a_wrong_provider_has_no_memory(memory_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (
+        memory_case,
+        Provider("half", lambda recon, target: 0.5 * memory_case.formula(recon, target)),
+        bench.memory.devices.cpu(),
+    )
+    monkeypatch.setattr(memory_process, "named", lambda *_: asked)
+    assert "loss is off" in str(memory_process.peak("", "half", "cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
+def test_a_process_of_its_own_answers(
+    small_case: Case, results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = next(case for case in bench.memory.CASES if case.op == "pulling_away_term")
+    answer = bench.memory._asked(case, "ebgan_fast", "cpu")
+    assert isinstance(answer, int)
+    assert answer > 4 * 64 * 16384
+    assert str(bench.memory._asked(case, "no such provider", "cpu")).startswith("cannot run: ValueError")
+
+
+def test_an_answer_that_is_none_ends_in_status_1(
+    memory_case: Case, results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {"ebgan_fast": 100, "reference": 200, "eager": "loss is off"}
+    monkeypatch.setattr(bench.memory, "_asked", lambda case, provider, device: answers[provider])
+    assert main(["memory", "--no-compile"]) == 1
+    streams = capsys.readouterr()
+    assert "wrong" in streams.out
+    assert "eager at reconstruction_energy 64x3x64x64 float32, 1 thread: loss is off" in streams.err
+    out = results_file.with_name("mine.jsonl")
+    assert main(["memory", "--no-compile", "--out", str(out)]) == 1
+    (row,) = rows.read(out)
+    assert isinstance(row, rows.MemoryRow)
+    assert row.peak == {"ebgan_fast": 100, "reference": 200}
+    assert (row.inputs, row.gradients) == (6 * 2**20, 6 * 2**20)

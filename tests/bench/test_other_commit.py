@@ -1,0 +1,106 @@
+"""Another commit's package beside this one's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ebgan_fast
+from bench import cases, other_commit
+from bench.devices import cpu
+from bench.measure import Setting
+from bench.other_commit import OtherCommit
+
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+SETTING: dict[str, Any] = {"run": "now", "memory": "returned", "environment": {}, "rounds": 1}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A copy of the package, where another commit's would be."""
+    site = tmp_path / "site"
+    source = Path(ebgan_fast.__file__).parent
+    shutil.copytree(source, site / "ebgan_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    return site
+
+
+@pytest.fixture
+def other(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherCommit]:
+    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", site))
+    found = OtherCommit("v0")
+    yield found
+    found.close()
+
+
+@pytest.mark.slow
+def test_the_other_package_is_checked_and_timed(other: OtherCommit) -> None:
+    setting = Setting(device=cpu(), **SETTING)
+    case = next(case for case in cases.CASES if case.name == "hinge_margin_loss 64")
+    assert other.name == "ebgan_fast at v0 (0123456789ab)"
+    assert other.prepare(case, setting, 3) is None
+    assert 0 < other.clock(1) < other.clock(400)
+
+
+@pytest.mark.slow
+def test_a_wrong_package_gets_no_time(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    functional = site / "ebgan_fast" / "functional.py"
+    text = functional.read_text()
+    functional.write_text(
+        text + "\n\n_right = hinge_margin_loss\n\n\ndef hinge_margin_loss(**named):\n    return 2 * _right(**named)\n"
+    )
+    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", site))
+    other = OtherCommit("0123")
+    assert other.name == "ebgan_fast at 0123"
+    case = next(case for case in cases.CASES if case.name == "hinge_margin_loss 64")
+    assert "loss is off" in str(other.prepare(case, Setting(device=cpu(), **SETTING), 1))
+    other.close()
+
+
+@pytest.mark.slow
+def test_a_package_that_is_not_the_other_s_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", tmp_path / "empty"))
+    with pytest.raises(ValueError, match="compare: the other process imported"):
+        OtherCommit("v0")
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_is_told(other: OtherCommit) -> None:
+    other._process.kill()
+    other._process.wait()
+    with pytest.raises(ValueError, match=r"the process of ebgan_fast at v0 .* has ended"):
+        other.clock(1)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "repository"
+    root.mkdir()
+    (root / "README.md").write_text("no package")
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m first", "tag v0"):
+        subprocess.run(["git", "-C", root, *command.split()], check=True)
+    monkeypatch.setattr(other_commit, "ROOT", root)
+    monkeypatch.setattr(other_commit, "_BUILDS", tmp_path / "builds")
+    return root
+
+
+def test_a_commit_is_built_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(
+        other_commit, "_build", lambda source, site, ref: built.append((source / "README.md").read_text())
+    )
+    first = other_commit.install("v0")
+    assert other_commit.install("HEAD") == first
+    assert built == ["no package"]
+
+
+def test_what_cannot_be_built_is_said_in_one_line(repository: Path) -> None:
+    with pytest.raises(ValueError, match="compare: ebgan_fast of v0 cannot be built: ") as caught:
+        other_commit.install("v0")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="compare: got '-x', expected a commit"):
+        other_commit.install("-x")
