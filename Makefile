@@ -124,8 +124,18 @@ triton36: $(VENV)/test  ## the Triton kernels with triton 3.6, beside the enviro
 	$(INSTALL) --upgrade --target $(VENV)/triton36 triton==3.6.0 "numpy<2.4"
 	PYTHONPATH=$(CURDIR)/$(VENV)/triton36 $(PYTEST) tests/ops/triton tests/ops/test_under_interpreter.py
 
-bench: $(VENV)/test  ## the CPU kernels against eager torch and torch.compile (three minutes; leave the machine alone)
-	$(BIN)/python -m bench ops
+# Sleeping threads: spinning ones take the turns of other processes, which the comparison of two threads would show.
+BENCH := OMP_WAIT_POLICY=passive $(BIN)/python -m bench
+RESULTS := bench/results
+
+bench: $(VENV)/test  ## all that docs/performance.md shows, measured anew (half an hour; leave the machine alone)
+	$(BENCH) ops
+	$(BENCH) ops --memory kept --rounds 11 --out $(RESULTS)/ops-cpu-kept.jsonl
+	$(BENCH) ops --dtype float32 bfloat16 --threads 1 --no-compile --rounds 11 --out $(RESULTS)/ops-cpu-bfloat16.jsonl
+	$(BENCH) latency
+	$(BENCH) scaling
+	$(BENCH) memory
+	$(BENCH) page
 
 tune: $(VENV)/test  ## other tiles for the Triton kernels on this machine's GPU, into their tables
 	$(BIN)/python -m bench tune

@@ -78,7 +78,7 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "mse") 
     backend = _backend(recon)
     if backend == "reference":
         return reference.reconstruction_energy(recon, target, norm)
-    return autograd.ReconstructionEnergy.apply(recon, target, norm, backend)
+    return autograd.reconstruction_energy(recon, target, norm, backend)
 
 
 def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float) -> Tensor:
@@ -108,7 +108,7 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor |
     backend = "reference" if _is_trained(margin) else _backend(energy_real)
     if backend == "reference":
         return reference.hinge_margin_loss(energy_real, energy_fake, margin)
-    return autograd.HingeMarginLoss.apply(energy_real, energy_fake, margin, backend)
+    return autograd.hinge_margin_loss(energy_real, energy_fake, margin, backend)
 
 
 def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None) -> Tensor:
@@ -134,7 +134,7 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     backend = _backend(code)
     if backend == "reference":
         return reference.pulling_away_term(code)
-    return autograd.PullingAwayTerm.apply(code, backend)
+    return autograd.pulling_away_term(code, backend)
 
 
 def discriminator_loss(
@@ -178,11 +178,11 @@ def discriminator_loss(
     if recon_real.dtype == torch.float16:
         # The fused op's gradients are for an upstream of 1, where float16 underflows that a GradScaler would save:
         # apart, each op multiplies by the upstream in float32 before it rounds.
-        energy_real = autograd.ReconstructionEnergy.apply(recon_real, real, norm, backend)
-        energy_fake = autograd.ReconstructionEnergy.apply(recon_fake, fake, norm, backend)
-        loss = autograd.HingeMarginLoss.apply(energy_real, energy_fake, margin, backend)
+        energy_real = autograd.reconstruction_energy(recon_real, real, norm, backend)
+        energy_fake = autograd.reconstruction_energy(recon_fake, fake, norm, backend)
+        loss = autograd.hinge_margin_loss(energy_real, energy_fake, margin, backend)
         return loss, energy_real.detach(), energy_fake.detach()
-    return autograd.DiscriminatorLoss.apply(recon_real, real, recon_fake, fake, margin, norm, backend)
+    return autograd.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm, backend)
 
 
 def generator_loss(
@@ -232,4 +232,4 @@ def generator_loss(
     backend = "reference" if _is_trained(pt_weight) else _backend(recon_fake)
     if backend == "reference":
         return reference.generator_loss(recon_fake, fake, code, pt_weight, norm)
-    return autograd.GeneratorLoss.apply(recon_fake, fake, code, pt_weight, norm, backend)
+    return autograd.generator_loss(recon_fake, fake, code, pt_weight, norm, backend)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ebgan_fast
-from ebgan_fast.ops import reference
+from ebgan_fast.ops import autograd, reference
 
 Losses = tuple[Callable[..., Tensor], list[Tensor]]
 
@@ -111,3 +111,38 @@ def test_a_dispatch_mode_sees_the_op(name: str) -> None:
         watched.backward()
     assert f"ebgan_fast.{name}.default" in seen.names
     assert torch.equal(watched, direct)
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "ReconstructionEnergy": lambda a, b, *_: ebgan_fast.reconstruction_energy(a, b),
+    "HingeMarginLoss": lambda a, b, *_: ebgan_fast.hinge_margin_loss(a[:, 0], b[:, 0], 0.5),
+    "PullingAwayTerm": lambda a, *_: ebgan_fast.pulling_away_term(a),
+    "DiscriminatorLoss": lambda *batches: ebgan_fast.discriminator_loss(*batches, 1.5),
+    "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c),
+}
+
+
+def _values(results: Any) -> list[Tensor]:
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_without_a_graph_no_function_is_made_and_the_values_are_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = _batches(4)
+    recorded = _values(CALLS[name](*batches))
+    assert recorded[0].requires_grad
+
+    def forbidden(*arguments: object) -> None:
+        raise AssertionError("a Function without need")
+
+    monkeypatch.setattr(getattr(autograd, name), "apply", forbidden)
+    with torch.no_grad():
+        without = _values(CALLS[name](*batches))
+    plain = _values(CALLS[name](*(batch.detach() for batch in batches)))
+    for found in (without, plain):
+        assert all(map(torch.equal, found, recorded))
+        assert not any(value.requires_grad for value in found)
+    with pytest.raises(AssertionError, match="a Function without need"):
+        CALLS[name](*batches)
