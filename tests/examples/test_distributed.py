@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
-from .loading import EXAMPLES
+from .loading import EXAMPLES, TORCHRUN, output_of
 
 PROGRAM = str(EXAMPLES / "distributed.py")
 
 
-def _figures(command: list[str]) -> dict[str, float]:
-    ran = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert ran.returncode == 0, ran.stderr
-    return {
-        name.strip(): float(value) for name, value in re.findall(r"^([a-z_, ]+?) +(\S+)$", ran.stdout, re.MULTILINE)
-    }
+def _figures(arguments: list[str]) -> dict[str, float]:
+    printed = output_of(arguments)
+    return {name.strip(): float(value) for name, value in re.findall(r"^([a-z_, ]+?) +(\S+)$", printed, re.MULTILINE)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["its own processes", "torchrun"])
 def test_processes_together_do_what_one_does(launcher: str) -> None:
-    start = [sys.executable]
-    if launcher == "torchrun":
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start = TORCHRUN if launcher == "torchrun" else []
     figures = _figures([*start, PROGRAM, "--seed", "4"])
     # float64: rounding is 1e-16 of the largest of the summed parts, of which there are fewer than 1,000.
     assert figures["term, process_group"] == pytest.approx(figures["term, whole batch"], rel=1e-13)

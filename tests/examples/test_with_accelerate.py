@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +10,7 @@ import torch
 
 import ebgan_fast
 
-from .loading import EXAMPLES, load
+from .loading import EXAMPLES, TORCHRUN, load, output_of
 
 accelerate = pytest.importorskip("accelerate", reason="needs Accelerate: pip install accelerate")
 
@@ -74,17 +71,8 @@ def test_bfloat16_is_on_and_hardly_shows() -> None:
 
 @pytest.mark.slow
 def test_it_runs_in_two_processes() -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run(
-        [*command, str(EXAMPLES / "with_accelerate.py"), "--steps", "60"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("processes 2") == 1, "each process works for itself, or each prints"
-    energies = re.search(r"samples: (\S+) at first, (\S+) after", ran.stdout)
-    assert energies is not None, ran.stdout
+    printed = output_of([*TORCHRUN, str(EXAMPLES / "with_accelerate.py"), "--steps", "60"])
+    assert printed.count("processes 2") == 1, "each process works for itself, or each prints"
+    energies = re.search(r"samples: (\S+) at first, (\S+) after", printed)
+    assert energies is not None, printed
     assert float(energies[2]) < 0.5 * float(energies[1])
