@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 # DistributedDataParallel keeps gloo's threads after destroy_process_group (torch 2.13), and one that asks for the
-# interpreter's lock while it shuts down aborts the process (CPython 3.11): 4 of 175 runs, after everything was printed.
+# interpreter's lock while it shuts down aborts the process (CPython 3.11): 5 of 137 runs, after everything was printed.
 LATE_ABORT = "terminate called without an active exception"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
