@@ -19,6 +19,10 @@ from .ops.reference import sample_rows, without_autocast
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+__all__ = [
+    "pulling_away_term",
+]
+
 
 def _unit_rows(code: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of length 1 (a zero row stays zero) and 1/length per row (0 for a zero row)."""

@@ -16,6 +16,15 @@ import torch
 if TYPE_CHECKING:
     from .._C import BuildInfo
 
+__all__ = [
+    "BackendName",
+    "BackendStatus",
+    "BackendUnavailableError",
+    "backends",
+    "choose",
+    "use_backend",
+]
+
 BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
 
 ENVIRONMENT_VARIABLE = "EBGAN_FAST_BACKEND"

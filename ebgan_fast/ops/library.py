@@ -17,7 +17,9 @@ from torch import Tensor
 
 from .reference import accumulation_dtype
 
-_LIBRARY = torch.library.Library("ebgan_fast", "DEF")
+# The package's own name, under which a second copy of it may be loaded beside this one.
+NAMESPACE = (__package__ or "").rpartition(".")[0].replace(".", "_")
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 _SCHEMAS = (
     "reconstruction_energy(Tensor recon, Tensor target, str norm, str backend) -> Tensor",
@@ -88,7 +90,7 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         else a
         for a in arguments
     ]
-    return getattr(torch.ops.ebgan_fast, name)(*tensors, backend)
+    return getattr(getattr(torch.ops, NAMESPACE), name)(*tensors, backend)
 
 
 def _scalar_like(tensor: Tensor) -> Tensor:
@@ -103,12 +105,12 @@ def _gradient_like(tensor: Tensor, needed: bool) -> Tensor:
     return torch.empty_like(tensor) if needed else tensor.new_empty(0)
 
 
-@torch.library.register_fake("ebgan_fast::reconstruction_energy", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::reconstruction_energy", lib=_LIBRARY)
 def _(recon: Tensor, target: Tensor, norm: str, backend: str) -> Tensor:
     return _energy_like(recon)
 
 
-@torch.library.register_fake("ebgan_fast::reconstruction_energy_backward", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::reconstruction_energy_backward", lib=_LIBRARY)
 def _(
     grad_energy: Tensor,
     recon: Tensor,
@@ -122,12 +124,12 @@ def _(
     return _gradient_like(recon, need_recon), _gradient_like(target, need_target)
 
 
-@torch.library.register_fake("ebgan_fast::hinge_margin_loss", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::hinge_margin_loss", lib=_LIBRARY)
 def _(energy_real: Tensor, energy_fake: Tensor, margin: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     return _scalar_like(energy_real), torch.empty_like(energy_real), torch.empty_like(energy_fake)
 
 
-@torch.library.register_fake("ebgan_fast::pulling_away_term", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::pulling_away_term", lib=_LIBRARY)
 def _(code: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     wide = accumulation_dtype(code.dtype)
     n = code.shape[0]
@@ -138,12 +140,12 @@ def _(code: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     return _scalar_like(code), code.new_empty((n,), dtype=wide), code.new_empty((side, side), dtype=wide)
 
 
-@torch.library.register_fake("ebgan_fast::pulling_away_term_backward", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::pulling_away_term_backward", lib=_LIBRARY)
 def _(grad: Tensor, code: Tensor, norms: Tensor, gram: Tensor, backend: str) -> Tensor:
     return torch.empty_like(code)
 
 
-@torch.library.register_fake("ebgan_fast::discriminator_loss", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::discriminator_loss", lib=_LIBRARY)
 def _(
     recon_real: Tensor,
     real: Tensor,
@@ -158,7 +160,7 @@ def _(
     return _scalar_like(recon_real), _energy_like(recon_real), _energy_like(recon_fake), *gradients
 
 
-@torch.library.register_fake("ebgan_fast::generator_loss", lib=_LIBRARY)
+@torch.library.register_fake(f"{NAMESPACE}::generator_loss", lib=_LIBRARY)
 def _(
     recon_fake: Tensor,
     fake: Tensor,

@@ -16,6 +16,14 @@ import contextlib
 import torch
 from torch import Tensor
 
+__all__ = [
+    "discriminator_loss",
+    "generator_loss",
+    "hinge_margin_loss",
+    "pulling_away_term",
+    "reconstruction_energy",
+]
+
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over values of `dtype` run, and in which energies and losses come out."""

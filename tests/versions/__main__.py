@@ -1,0 +1,112 @@
+"""One wheel, never built anew, under the op tests with other versions of torch and Triton: docs/versions.md.
+
+    make test-versions
+
+Takes gigabytes of packages and most of an hour on two cores, so it's no part of `make test`. The tests run from a copy
+of the repository without the package in it, so that what they import is the installed wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from . import record
+from .record import Environment, Result
+
+ROOT = Path(__file__).parents[2]
+WORK = ROOT / "build" / "versions"
+TREE = WORK / "tests"
+
+ENVIRONMENTS = (
+    Environment("torch 2.14.1", ("torch==2.14.1",)),
+    # Its interpreter turns arrays of one element into numbers, which numpy 2.4 refuses.
+    Environment("triton 3.6.0", ("torch==2.13.0", "triton==3.6.0", "numpy<2.4")),
+)
+TOOLS = ("pytest<9.2", "pytest-xdist", "hypothesis")
+# Of the installed package, as the tests of one environment see it.
+_SEEN = (
+    "import importlib.metadata as m, platform, torch, ebgan_fast; "
+    "print(ebgan_fast.__file__, torch.__version__, m.version('triton'), m.version('numpy'), platform.python_version(), "
+    "ebgan_fast.backends()['cpu'].available)"
+)
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
+    """SystemExit where the command fails."""
+    print("$", *command, flush=True)
+    done = subprocess.run([str(word) for word in command], cwd=cwd, env={**os.environ, **environment}, check=False)
+    if done.returncode:
+        sys.exit(f"tests.versions: {command[0]} ended with status {done.returncode}")
+
+
+def built_wheel() -> Path:
+    """With the CPU kernels; those of Triton are source."""
+    shutil.rmtree(WORK / "wheel", ignore_errors=True)
+    switches = {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "0"}
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", WORK / "wheel", ROOT, **switches)
+    (wheel,) = (WORK / "wheel").glob("*.whl")
+    return wheel
+
+
+def copied_tests() -> None:
+    """All tracked files but those of the package."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith(("ebgan_fast/", "docs/")) and (ROOT / name).is_file():
+            (TREE / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, TREE / name)
+
+
+def installed(environment: Environment, wheel: Path) -> Path:
+    """The environment's Python, in a new virtual environment with the wheel in it."""
+    folder = WORK / environment.name.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    run(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    run(*pip, *environment.requirements)
+    run(*pip, f"{wheel}[train]", *environment.requirements, *TOOLS)
+    return python
+
+
+def tested(environment: Environment, python: Path, tests: Sequence[str]) -> Result:
+    """SystemExit where the tests would run on anything but the wheel."""
+    seen = subprocess.run([python, "-c", _SEEN], cwd=TREE, check=True, capture_output=True, text=True).stdout.split()
+    home, torch, triton, numpy, release, has_kernels = seen
+    if not Path(home).is_relative_to(python.parents[1]) or has_kernels != "True":
+        sys.exit(f"tests.versions: got ebgan_fast from {home}, kernels {has_kernels}; expected the wheel's")
+    report = WORK / f"{python.parents[1].name}.xml"
+    options = ("-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", f"--junitxml={report}")
+    command = [str(python), "-m", "pytest", "-q", *options, *tests]
+    print("$", *command, flush=True)
+    start = time.monotonic()
+    status = subprocess.run(command, cwd=TREE, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+    minutes = (time.monotonic() - start) / 60
+    versions = {"torch": torch, "triton": triton, "numpy": numpy, "python": release}
+    return Result.read(report, environment.name, versions, minutes, status)
+
+
+def main(tests: Sequence[str]) -> int:
+    """Exit status 1 if any test failed. Only the whole of tests/ops is recorded."""
+    wheel = built_wheel()
+    copied_tests()
+    results = [
+        tested(environment, installed(environment, wheel), tests or ["tests/ops"]) for environment in ENVIRONMENTS
+    ]
+    page = record.page(wheel.name, datetime.now(timezone.utc).date().isoformat(), results)
+    print(page)
+    if not tests:
+        (ROOT / record.PAGE).write_text(page, encoding="utf-8")
+    return int(any(result.failed for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,83 @@
+"""docs/versions.md: what the last run of `python -m tests.versions` found, written and read back."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PAGE = "docs/versions.md"
+_COLUMNS = ("torch", "triton", "numpy", "python")
+_TITLE = "# One wheel, several versions\n"
+
+
+@dataclass(frozen=True)
+class Environment:
+    name: str
+    requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of the op tests in one environment."""
+
+    name: str
+    versions: Mapping[str, str]
+    passed: int
+    failed: int
+    """Errors included."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many for each reason."""
+    minutes: float = 0.0
+
+    @classmethod
+    def read(cls, report: Path, name: str, versions: Mapping[str, str], minutes: float, status: int) -> Result:
+        """From pytest's JUnit report and its exit status: tests that did not run have failed."""
+        cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
+        failed = sum(any(case.find(kind) is not None for kind in ("failure", "error")) for case in cases)
+        reasons = [why.get("message", "") for case in cases if (why := case.find("skipped")) is not None]
+        passed = len(cases) - failed - len(reasons)
+        if status and not failed:
+            failed = 1
+        return cls(name, versions, passed, failed, Counter(reasons), minutes)
+
+
+def page(wheel: str, date: str, results: Sequence[Result]) -> str:
+    lines = [
+        _TITLE,
+        "The compiled kernels link nothing of torch, and those of Triton are source: one wheel serves every version of both.",
+        "`make test-versions` shows it: it builds the wheel once and runs the op tests on it, without rebuilding, in a fresh",
+        "environment for each row. It downloads gigabytes and takes most of an hour, so it is no part of `make test`; the tests",
+        f"hold this page to its form. The last run, on {date}, of `{wheel}`:",
+        "",
+        "| environment | " + " | ".join(_COLUMNS) + " | passed | failed | skipped | minutes |",
+        "|---|" + "---|" * len(_COLUMNS) + "---:|" * 4,
+    ]
+    for result in results:
+        cells = [result.name, *(result.versions[column] for column in _COLUMNS), str(result.passed), str(result.failed)]
+        lines.append("| " + " | ".join([*cells, str(sum(result.skipped.values())), f"{result.minutes:.0f}"]) + " |")
+    lines += ["", "Skipped, and why:", ""]
+    for result in results:
+        lines += [f"* {result.name}, {count}: {reason}" for reason, count in sorted(result.skipped.items())]
+    return "\n".join(lines) + "\n"
+
+
+def read(text: str) -> list[Result]:
+    """The rows of the page. ValueError for a page that `page` did not write."""
+    rows = re.findall(
+        r"^\| (\S.*?) \| " + r"(\S+) \| " * 4 + r"(\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE
+    )
+    found = []
+    for name, *cells in rows:
+        *versions, passed, failed, _, minutes = cells
+        reasons = re.findall(rf"^\* {re.escape(name)}, (\d+): (.*)$", text, re.MULTILINE)
+        skipped = {reason: int(count) for count, reason in reasons}
+        by_name = dict(zip(_COLUMNS, versions, strict=True))
+        found.append(Result(name, by_name, int(passed), int(failed), skipped, float(minutes)))
+    wheel, date = re.search(r"`(\S+\.whl)`", text), re.search(r"on (\d{4}-\d\d-\d\d),", text)
+    if not found or not wheel or not date or page(wheel[1], date[1], found) != text:
+        raise ValueError(f"{PAGE}: got a page that python -m tests.versions did not write")
+    return found
