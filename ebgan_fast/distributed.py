@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .ops.autograd import Function
 from .ops.reference import sample_rows, without_autocast
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _reduced(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
     return gram.square().sum() - itself, unit @ gram
 
 
-class _GlobalPullingAwayTerm(torch.autograd.Function):
+class _GlobalPullingAwayTerm(Function):
     """(code, process_group) -> value over the global batch, the same on every rank."""
 
     @staticmethod
@@ -93,4 +94,5 @@ def pulling_away_term(code: Tensor, process_group: ProcessGroup) -> Tensor:
         Scalar, equal on all ranks. The gradient is the global one times the number of ranks; it cannot be
         differentiated again (a second backward raises).
     """
-    return _GlobalPullingAwayTerm.apply(code, process_group)
+    value: Tensor = _GlobalPullingAwayTerm.apply(code, process_group)
+    return value

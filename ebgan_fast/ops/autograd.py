@@ -8,7 +8,7 @@ A ctx-style Function costs 38 us forward and backward at tiny sizes where `custo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -69,12 +69,21 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
     return ctx.coefficient if coefficient is None else coefficient, *tensors
 
 
-class ReconstructionEnergy(torch.autograd.Function):
+class Function(torch.autograd.Function):
+    """torch's, with types."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def apply(cls, *arguments: Any) -> Any: ...
+
+
+class ReconstructionEnergy(Function):
     """(recon, target, norm, backend) -> energy [N]."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, recon: Tensor, target: Tensor, norm: str, backend: str) -> Tensor:
-        energy = call("reconstruction_energy", backend, recon, target, norm)
+        energy: Tensor = call("reconstruction_energy", backend, recon, target, norm)
         ctx.save_for_backward(recon, target, energy)
         ctx.norm, ctx.backend = norm, backend  # type: ignore[attr-defined]
         return energy
@@ -94,13 +103,14 @@ class ReconstructionEnergy(torch.autograd.Function):
         return grad_recon if need_recon else None, grad_target if need_target else None, None, None
 
 
-class HingeMarginLoss(torch.autograd.Function):
+class HingeMarginLoss(Function):
     """(energy_real, energy_fake, margin, backend) -> loss."""
 
     @staticmethod
     def forward(
         ctx: FunctionCtx, energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float, backend: str
     ) -> Tensor:
+        loss: Tensor
         loss, *gradients = call("hinge_margin_loss", backend, energy_real, energy_fake, margin)
         _save(ctx, margin, energy_real, energy_fake, *gradients)
         return loss
@@ -116,11 +126,12 @@ class HingeMarginLoss(torch.autograd.Function):
         return *_scaled(gradients, grad_loss, ctx), None, None
 
 
-class PullingAwayTerm(torch.autograd.Function):
+class PullingAwayTerm(Function):
     """(code, backend) -> value."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, code: Tensor, backend: str) -> Tensor:
+        value: Tensor
         value, norms, gram = call("pulling_away_term", backend, code)
         ctx.save_for_backward(code, norms, gram)
         ctx.backend = backend  # type: ignore[attr-defined]
@@ -134,7 +145,7 @@ class PullingAwayTerm(torch.autograd.Function):
         return call("pulling_away_term_backward", ctx.backend, grad_value, code, norms, gram), None
 
 
-class DiscriminatorLoss(torch.autograd.Function):
+class DiscriminatorLoss(Function):
     """(recon_real, real, recon_fake, fake, margin, norm, backend) -> (loss, energy_real, energy_fake)."""
 
     @staticmethod
@@ -168,7 +179,7 @@ class DiscriminatorLoss(torch.autograd.Function):
         return *_scaled(gradients, grad_loss, ctx), None, None, None
 
 
-class GeneratorLoss(torch.autograd.Function):
+class GeneratorLoss(Function):
     """(recon_fake, fake, code or None, pt_weight, norm, backend) -> (loss, energy, pulling_away)."""
 
     @staticmethod
@@ -206,23 +217,29 @@ def _is_recorded(*inputs: Tensor | None) -> bool:
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str, backend: str) -> Tensor:
+    energy: Tensor
     if _is_recorded(recon, target):
-        return ReconstructionEnergy.apply(recon, target, norm, backend)
-    energy: Tensor = call("reconstruction_energy", backend, recon, target, norm)
+        energy = ReconstructionEnergy.apply(recon, target, norm, backend)
+    else:
+        energy = call("reconstruction_energy", backend, recon, target, norm)
     return energy
 
 
 def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float, backend: str) -> Tensor:
+    loss: Tensor
     if _is_recorded(energy_real, energy_fake):
-        return HingeMarginLoss.apply(energy_real, energy_fake, margin, backend)
-    loss: Tensor = call("hinge_margin_loss", backend, energy_real, energy_fake, margin)[0]
+        loss = HingeMarginLoss.apply(energy_real, energy_fake, margin, backend)
+    else:
+        loss, *_ = call("hinge_margin_loss", backend, energy_real, energy_fake, margin)
     return loss
 
 
 def pulling_away_term(code: Tensor, backend: str) -> Tensor:
+    value: Tensor
     if _is_recorded(code):
-        return PullingAwayTerm.apply(code, backend)
-    value: Tensor = call("pulling_away_term", backend, code)[0]
+        value = PullingAwayTerm.apply(code, backend)
+    else:
+        value, *_ = call("pulling_away_term", backend, code)
     return value
 
 
@@ -237,8 +254,9 @@ def discriminator_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     batches = (recon_real, real, recon_fake, fake)
     if _is_recorded(*batches):
-        return DiscriminatorLoss.apply(*batches, margin, norm, backend)
-    loss, energy_real, energy_fake, *_ = call("discriminator_loss", backend, *batches, margin, norm, [False] * 4)
+        loss, energy_real, energy_fake = DiscriminatorLoss.apply(*batches, margin, norm, backend)
+    else:
+        loss, energy_real, energy_fake, *_ = call("discriminator_loss", backend, *batches, margin, norm, [False] * 4)
     return loss, energy_real, energy_fake
 
 
@@ -247,8 +265,9 @@ def generator_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = (recon_fake, fake, code)
     if _is_recorded(*inputs):
-        return GeneratorLoss.apply(*inputs, pt_weight, norm, backend)
-    loss, energy, pulling_away, *_ = call("generator_loss", backend, *inputs, pt_weight, norm, [False] * 3)
+        loss, energy, pulling_away = GeneratorLoss.apply(*inputs, pt_weight, norm, backend)
+    else:
+        loss, energy, pulling_away, *_ = call("generator_loss", backend, *inputs, pt_weight, norm, [False] * 3)
     return loss, energy, pulling_away
 
 
@@ -259,6 +278,7 @@ def needs_reference() -> bool:
 
 
 __all__ = [
+    "Function",
     "discriminator_loss",
     "generator_loss",
     "hinge_margin_loss",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def _kernel(name: str, backend: str) -> Callable[..., Any]:
 def _register(schema: str) -> None:
     name = schema.partition("(")[0]
 
-    def run(*arguments):  # type: ignore[no-untyped-def]
+    def run(*arguments: Any) -> Any:
         results = _kernel(name, arguments[-1])(*arguments[:-1])
         if not isinstance(results, tuple):
             return results
@@ -65,6 +65,7 @@ def _register(schema: str) -> None:
 for _schema in _SCHEMAS:
     _register(_schema)
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _PLAIN = (Tensor, torch.nn.Parameter)
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
 
@@ -105,12 +106,18 @@ def _gradient_like(tensor: Tensor, needed: bool) -> Tensor:
     return torch.empty_like(tensor) if needed else tensor.new_empty(0)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::reconstruction_energy", lib=_LIBRARY)
+def _shapes(name: str) -> Callable[[_Function], _Function]:
+    """Registers what an op gives for tensors without values, that is, while it's traced."""
+    register: Callable[[_Function], _Function] = torch.library.register_fake(f"{NAMESPACE}::{name}", lib=_LIBRARY)
+    return register
+
+
+@_shapes("reconstruction_energy")
 def _(recon: Tensor, target: Tensor, norm: str, backend: str) -> Tensor:
     return _energy_like(recon)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::reconstruction_energy_backward", lib=_LIBRARY)
+@_shapes("reconstruction_energy_backward")
 def _(
     grad_energy: Tensor,
     recon: Tensor,
@@ -124,12 +131,12 @@ def _(
     return _gradient_like(recon, need_recon), _gradient_like(target, need_target)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::hinge_margin_loss", lib=_LIBRARY)
+@_shapes("hinge_margin_loss")
 def _(energy_real: Tensor, energy_fake: Tensor, margin: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     return _scalar_like(energy_real), torch.empty_like(energy_real), torch.empty_like(energy_fake)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::pulling_away_term", lib=_LIBRARY)
+@_shapes("pulling_away_term")
 def _(code: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     wide = accumulation_dtype(code.dtype)
     n = code.shape[0]
@@ -140,12 +147,12 @@ def _(code: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     return _scalar_like(code), code.new_empty((n,), dtype=wide), code.new_empty((side, side), dtype=wide)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::pulling_away_term_backward", lib=_LIBRARY)
+@_shapes("pulling_away_term_backward")
 def _(grad: Tensor, code: Tensor, norms: Tensor, gram: Tensor, backend: str) -> Tensor:
     return torch.empty_like(code)
 
 
-@torch.library.register_fake(f"{NAMESPACE}::discriminator_loss", lib=_LIBRARY)
+@_shapes("discriminator_loss")
 def _(
     recon_real: Tensor,
     real: Tensor,
@@ -160,7 +167,7 @@ def _(
     return _scalar_like(recon_real), _energy_like(recon_real), _energy_like(recon_fake), *gradients
 
 
-@torch.library.register_fake(f"{NAMESPACE}::generator_loss", lib=_LIBRARY)
+@_shapes("generator_loss")
 def _(
     recon_fake: Tensor,
     fake: Tensor,

@@ -1,0 +1,114 @@
+"""The committed page is what the committed results give, and its pictures were drawn from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench import figures, page, page_parts, rows
+from bench.__main__ import main
+from bench.provenance import ROOT
+
+
+def test_the_committed_page_readme_and_pictures_are_what_the_results_give(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["page", "--check"])
+    assert capsys.readouterr().err == ""
+    assert status == 0
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of what the page is made of, to be changed."""
+    for name in ("bench", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for module in (page, page_parts):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    real_complaints, real_record = figures.complaints, figures.record
+    monkeypatch.setattr(figures, "complaints", lambda: real_complaints(tmp_path))
+    monkeypatch.setattr(figures, "record", lambda drawn: real_record(drawn, tmp_path))
+    return tmp_path
+
+
+def _complaints(capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["page", "--check"]) == 1
+    return capsys.readouterr().err
+
+
+def _again(path: Path, change: float) -> None:
+    """A later run of the same cases, in which the package took that many times as long."""
+    found = []
+    for row in rows.last_run(rows.read(path)):
+        assert isinstance(row, rows.Row)
+        values = {**vars(row), "run": "2999-01-01T00:00:00+00:00"}
+        values["ratio"] = {name: rows.Spread(*(change * x for x in spread)) for name, spread in row.ratio.items()}
+        found.append(rows.Row(**values))
+    rows.append_all(found, path)
+
+
+def test_newer_results_make_the_page_the_readme_and_the_pictures_stale(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _again(copy / page_parts.RESULTS["ops"], 2.0)
+    said = _complaints(capsys)
+    for name in (
+        "docs/performance.md: not what",
+        "README.md: not what",
+        "docs/images/bench-ops.png: bench/results/ops",
+    ):
+        assert name in said
+    assert main(["page"]) == 0
+    assert main(["page", "--check"]) == 0
+    assert "2999-01-01" in (copy / "docs" / "performance.md").read_text()
+
+
+def test_an_edited_page_is_stale(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "docs" / "performance.md"
+    path.write_text(path.read_text().replace("ebgan_fast", "EBGAN_FAST", 1))
+    assert "docs/performance.md: not what bench/results give: python -m bench page" in _complaints(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("docs/images/bench-scaling.png", "docs/images/bench-scaling.png is not what it was"),
+        ("docs/studies/results/theory.json", "theory-theory.webp: docs/studies/results/theory.json is not what it was"),
+        ("bench/plot.py", "docs/images/bench-memory.png: bench/plot.py is not what it was"),
+    ],
+)
+def test_a_picture_or_its_source_that_changed_is_stale(
+    copy: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (copy / name).open("ab") as file:
+        file.write(b"\n")
+    assert said in _complaints(capsys)
+
+
+def test_a_picture_must_be_recorded_and_there(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(copy / "docs/images/bench-ops.png", copy / "docs/images/new.png")
+    assert "docs/images/new.png: not in docs/figures.json" in _complaints(capsys)
+    figures.record({"docs/images/new.png": ["README.md"]})
+    (copy / "docs/images/new.png").unlink()
+    assert "docs/images/new.png is not what it was" in _complaints(capsys)
+    figures.record({})  # forgets it
+    assert main(["page", "--check"]) == 0
+
+
+def test_every_study_s_picture_knows_its_results() -> None:
+    recorded = json.loads((ROOT / figures.RECORD).read_text())
+    for picture, digests in recorded.items():
+        if picture.startswith("docs/studies/"):
+            assert any(name.startswith("docs/studies/results/") for name in digests), picture
+
+
+def test_every_figure_of_the_template_is_given_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "bench/performance.template.md").read_text()
+    unused = {name for name in page_parts.tables() if f"${{{name}}}" not in text}
+    assert not unused
+    monkeypatch.setattr(page_parts, "sentences", dict)
+    with pytest.raises(KeyError):
+        page.performance()
