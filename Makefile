@@ -23,10 +23,10 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-64 studies bench tune gpu triton36 test check sanitize lint format clean
+.PHONY: help setup demo demo-64 docs studies bench tune gpu dist test test-versions check sanitize lint format clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/torch:
 	$(PYTHON) -m venv $(VENV)
@@ -98,6 +98,9 @@ studies: $(VENV)/studies  ## the paper's studies, ten minutes each on two cores 
 	$(BIN)/ebgan-fast grid --out $(STUDIES)/grid --budget $(BUDGET)
 	$(BIN)/ebgan-fast semi-supervised --out $(STUDIES)/semi-supervised --budget $(BUDGET)
 
+docs: $(VENV)/test  ## the documentation as a site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(VENV)/test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -120,10 +123,11 @@ check: lint  ## lint, then the tests of under three minutes, for daily work
 sanitize: $(VENV)/test $(VENV)/build  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
 	$(BIN)/python tests/sanitizers
 
-# The Triton of torch 2.11. Its interpreter turns arrays of one element into numbers, which numpy 2.4 refuses.
-triton36: $(VENV)/test  ## the Triton kernels with triton 3.6, beside the environment's own (about eight minutes)
-	$(INSTALL) --upgrade --target $(VENV)/triton36 triton==3.6.0 "numpy<2.4"
-	PYTHONPATH=$(CURDIR)/$(VENV)/triton36 $(PYTEST) tests/ops/triton tests/ops/test_under_interpreter.py
+test-versions: $(VENV)/test  ## one wheel under the op tests with torch 2.14.1 and with triton 3.6.0 (downloads gigabytes; most of an hour)
+	$(BIN)/python -m tests.versions
+
+dist: $(VENV)/test  ## source archive and wheel of this machine, into dist/
+	$(BIN)/python -m build
 
 # Sleeping threads: spinning ones take the turns of other processes, which the comparison of two threads would show.
 BENCH := OMP_WAIT_POLICY=passive $(BIN)/python -m bench

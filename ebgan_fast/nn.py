@@ -1,4 +1,9 @@
-"""The ops as Modules, for code that builds its losses once and calls them each step. See `functional` for the maths."""
+"""The ops as Modules, for code that builds its losses once and calls them each step.
+
+Each calls the function of its name in `functional`, which has the equations, and the same dtypes: float64, float32,
+bfloat16 and float16 in, float32 out (float64 for float64). A margin, weight or norm that cannot be is refused when the
+Module is built, tensors that do not fit when it is called, by ValueError or TypeError.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +39,7 @@ class ReconstructionEnergy(nn.Module):
         self.norm = norm
 
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
+        """[N, ...] and [N, ...] -> energies [N], in squared or plain pixel units by norm (equation 13)."""
         return functional.reconstruction_energy(recon, target, norm=self.norm)
 
     def extra_repr(self) -> str:
@@ -53,6 +59,7 @@ class HingeMarginLoss(nn.Module):
         self.margin = margin
 
     def forward(self, energy_real: Tensor, energy_fake: Tensor) -> Tensor:
+        """[N] and [M] -> scalar, in units of the energy (equation 1)."""
         return functional.hinge_margin_loss(energy_real, energy_fake, self.margin)
 
     def extra_repr(self) -> str:
@@ -71,6 +78,7 @@ class PullingAwayTerm(nn.Module):
         self.process_group = process_group
 
     def forward(self, code: Tensor) -> Tensor:
+        """[N, ...] -> scalar in [0, 1] (equation 14)."""
         return functional.pulling_away_term(code, process_group=self.process_group)
 
 
@@ -92,6 +100,8 @@ class DiscriminatorLoss(nn.Module):
     def forward(
         self, recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, ...] twice, [M, ...] twice -> (scalar, energies [N], energies [M]), the energies without gradient
+        (equation 1)."""
         return functional.discriminator_loss(recon_real, real, recon_fake, fake, self.margin, norm=self.norm)
 
     def extra_repr(self) -> str:
@@ -118,6 +128,8 @@ class GeneratorLoss(nn.Module):
         self.process_group = process_group
 
     def forward(self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, ...] twice and codes [N, ...] -> (scalar, energies [N], pulling-away term), the last two without gradient
+        (equations 2 and 14)."""
         return functional.generator_loss(
             recon_fake, fake, code, pt_weight=self.pt_weight, norm=self.norm, process_group=self.process_group
         )

@@ -52,11 +52,13 @@ class TensorImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
         channels, height, width = self._images.shape[1:]
         return channels, height, width
 
     @functools.cached_property
     def fingerprint(self) -> str:
+        """32 hex digits that differ between sets of different images: of shape and pixels."""
         # Once: every checkpoint holds it, and MNIST's 60,000 images take a tenth of a second.
         shape = json.dumps(list(self._images.shape)).encode()
         pixels = self._images.cpu().contiguous().numpy().tobytes()
@@ -66,6 +68,7 @@ class TensorImages:
         return len(self._images)
 
     def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        """uint8 [B, C, H, W] of int64 indices [B], into `out` where it is given."""
         return torch.index_select(self._images, 0, indices.to(self._images.device), out=out)
 
     def to(self, device: torch.device) -> TensorImages:

@@ -114,10 +114,12 @@ class PackedImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
         return self._shape
 
     @property
     def fingerprint(self) -> str:
+        """32 hex digits that differ between sets of different images: of the shards' recorded digests."""
         parts = json.dumps([self._shape, [[shard.images, shard.digest] for shard in self.shards]])
         return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 

@@ -38,6 +38,7 @@ class FeatureNet(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        """The net's features of its input images, [B, ...] -> float32 [B, F]."""
         features = self.net(images)
         return features.float()
 

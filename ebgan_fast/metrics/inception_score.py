@@ -78,6 +78,11 @@ def score_images(
     Args:
         classifier: images to logits [B, 10], such as `DigitClassifier`.
         images: [N, ...] in the form that the classifier takes, float32 in [-1, 1].
+        batch_size: images at a time, at least 1.
+        splits: parts whose scores' spread is given, at most N.
+
+    Raises:
+        ValueError: batch_size below 1, or fewer images than splits.
     """
     if batch_size < 1:
         raise ValueError(f"got batch_size {batch_size}, expected at least 1")

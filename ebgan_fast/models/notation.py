@@ -40,7 +40,10 @@ class ConvLayer:
 
 
 def parse_layers(text: str) -> tuple[ConvLayer, ...]:
-    """The layers that a string such as "(64)4c2s-(128)4c2s" names.
+    """The layers that a string names, in the paper's notation (appendix F).
+
+    Args:
+        text: such as "(64)4c2s-(128)4c2s": maps, kernel, stride; layers joined by hyphens.
 
     Raises:
         ValueError: a part that can't be read, or a size of 0; the message names it.
@@ -61,7 +64,10 @@ def _parse_layer(part: str, text: str) -> ConvLayer:
 
 
 def parse_noise(text: str) -> tuple[int, ...]:
-    """Noise planes per generator layer: "100-64-32" is a vector of 100 into the first, 64 planes into the second, ...
+    """Noise planes per generator layer.
+
+    Args:
+        text: "100-64-32" is a vector of 100 into the first, 64 planes into the second, ...
 
     Raises:
         ValueError: not whole numbers joined by hyphens, or none for the first layer.

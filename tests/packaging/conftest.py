@@ -25,6 +25,8 @@ SOURCES = [
     "CMakeLists.txt",
     "LICENSE",
     "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
     "csrc",
     "ebgan_fast",
 ]

@@ -45,7 +45,9 @@ def test_the_source_archive_holds_what_a_build_needs(sdist: Path) -> None:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     needed = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
     assert needed
-    assert needed | {"CMakeLists.txt", "LICENSE", "ebgan_fast/py.typed", "ebgan_fast/_C.pyi"} <= inside
+    needed |= {"CMakeLists.txt", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
+    assert needed | {"ebgan_fast/py.typed", "ebgan_fast/_C.pyi"} <= inside
+    assert not [name for name in inside if name.endswith((".so", ".pyc"))]
 
 
 def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ from pathlib import Path
 PAGE = "docs/versions.md"
 _COLUMNS = ("torch", "triton", "numpy", "python")
 _TITLE = "# One wheel, several versions\n"
+_INTRODUCTION = """\
+The compiled kernels link nothing of torch, and those of Triton are source: one wheel serves every version of both.
+`make test-versions` shows it: it builds the wheel once and runs the op tests on it, without rebuilding, in a fresh
+environment for each row. It takes gigabytes and most of an hour, so it is no part of `make test`; the tests"""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,7 @@ class Result:
 def page(wheel: str, date: str, results: Sequence[Result]) -> str:
     lines = [
         _TITLE,
-        "The compiled kernels link nothing of torch, and those of Triton are source: one wheel serves every version of both.",
-        "`make test-versions` shows it: it builds the wheel once and runs the op tests on it, without rebuilding, in a fresh",
-        "environment for each row. It downloads gigabytes and takes most of an hour, so it is no part of `make test`; the tests",
+        _INTRODUCTION,
         f"hold this page to its form. The last run, on {date}, of `{wheel}`:",
         "",
         "| environment | " + " | ".join(_COLUMNS) + " | passed | failed | skipped | minutes |",

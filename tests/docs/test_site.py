@@ -1,0 +1,100 @@
+"""The site builds strictly; what is stale in it does not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .pages import ROOT
+
+pytest.importorskip("mkdocs", reason="the site is built by mkdocs: pip install -e '.[docs]'")
+
+
+def _build(root: Path, to: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(to)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name in ("href", "src") and value]
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> None:
+    done = _build(ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        if page.name == "404.html":  # its links are from the site's root
+            continue
+        links = _Links()
+        links.feed(page.read_text(encoding="utf-8"))
+        for link in links.found:
+            name = link.partition("#")[0]
+            if name and not link.startswith(("http", "mailto:", "data:")):
+                assert (page.parent / name).exists(), f"{page.relative_to(tmp_path)}: {link}"
+    reference = (tmp_path / "reference" / "losses.html").read_text(encoding="utf-8")
+    for words in ("discriminator_loss", "hinge_margin_loss", "equation 14", "Raises"):
+        assert words in reference
+    assert list(tmp_path.rglob("fonts.googleapis*")) == []
+    assert "googleapis" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A site of two pages, with the real hooks and the real strictness."""
+    settings: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    settings |= {"theme": {"name": "mkdocs"}, "plugins": [], "nav": [{"Home": "index.md"}, {"Page": "page.md"}]}
+    settings["nav"] += [{"Changes": "changelog.md"}, {"Contributing": "contributing.md"}]
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "site_hooks.py", tmp_path / "docs")
+    (tmp_path / "README.md").write_text("# Home\n\n[page](docs/page.md#part) [changes](CHANGELOG.md) [code](tool.py)\n")
+    (tmp_path / "docs" / "page.md").write_text("# Page\n\n[home](../README.md#home) [code](../tool.py)\n\n## Part\n")
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n")
+    (tmp_path / "CONTRIBUTING.md").write_text("# Contributing\n")
+    (tmp_path / "tool.py").write_text("print(1)\n")
+    return tmp_path
+
+
+def test_links_out_of_docs_lead_into_the_site(small: Path, tmp_path: Path) -> None:
+    done = _build(small, tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert 'href="page.html#part"' in (tmp_path / "site" / "index.html").read_text()
+    page = (tmp_path / "site" / "page.html").read_text()
+    assert 'href="index.html#home"' in page
+    assert 'href="source/tool.py"' in page
+    assert (tmp_path / "site" / "source" / "tool.py").read_text() == "print(1)\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("docs/page.md", "../tool.py", "../tools.py"),
+        ("docs/page.md", "README.md#home", "README.md#hom"),
+        ("README.md", "docs/page.md#part", "docs/page.md#prat"),
+        ("README.md", "docs/page.md", "docs/pages.md"),
+        ("mkdocs.yml", "page.md", "pages.md"),
+        ("mkdocs.yml", "- Page: page.md", ""),
+    ],
+)
+def test_what_is_stale_is_refused(small: Path, tmp_path: Path, file: str, old: str, new: str) -> None:
+    text = (small / file).read_text()
+    assert old in text
+    (small / file).write_text(text.replace(old, new))
+    done = _build(small, tmp_path / "site")
+    assert done.returncode != 0
+    assert "WARNING" in done.stdout + done.stderr
