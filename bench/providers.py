@@ -66,7 +66,7 @@ class Provider:
         return seconds
 
 
-def of(case: Case, device: Device, with_compile: bool = True) -> list[Provider]:
+def of(case: Case, device: Device, with_compile: bool = True, with_published: bool = True) -> list[Provider]:
     """ebgan_fast first."""
     # With another, the eighth shape of a formula meets the limit of recompilations, and runs in eager mode unnoticed.
     torch._dynamo.reset()
@@ -77,7 +77,7 @@ def of(case: Case, device: Device, with_compile: bool = True) -> list[Provider]:
         Provider(REFERENCE, case.package, "reference"),
         Provider(EAGER, case.formula),
         *compiled,
-        *(Provider(name, loss) for name, loss in case.published.items()),
+        *(Provider(name, loss) for name, loss in case.published.items() if with_published),
     ]
 
 

@@ -21,7 +21,7 @@ from bench.terminal import short
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 
-QUICK = ("ops", "--rounds", "1", "--no-compile", "--threads", "1", "--memory", "returned")
+QUICK = ("ops", "--rounds", "1", "--no-compile", "--threads", "1")
 
 
 @pytest.fixture
@@ -84,6 +84,20 @@ def test_quick_keeps_every_op_and_little_else(tmp_path: Path) -> None:
     assert {row.op for row in written} == {case.op for case in cases.CASES}
     assert len(written) <= len(cases.CASES) / 2
     assert {(row.threads, row.rounds) for row in written if isinstance(row, Row)} == {(1, bench.ops.QUICK_ROUNDS)}
+
+
+def test_public_formulas_are_timed_under_usual_conditions_alone(
+    one_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.session, "keep_freed_memory", lambda: True)
+    timed = {}
+    for name, flags in {"usual": (), "kept": ("--memory", "kept"), "bfloat16": ("--dtype", "bfloat16")}.items():
+        out = tmp_path / f"{name}.jsonl"
+        assert main([*QUICK, *flags, "--out", str(out)]) == 0
+        (row,) = rows.read(out)
+        assert isinstance(row, Row)
+        timed[name] = "full Gram" in row.seconds
+    assert timed == {"usual": True, "kept": False, "bfloat16": False}
 
 
 def test_threads_that_spin_are_not_compared(
@@ -179,7 +193,7 @@ def test_freed_memory_is_kept_before_anything_is_allocated(
     monkeypatch.setattr(bench.session, "keep_freed_memory", keep_freed_memory)
     monkeypatch.setattr(cases, "CASES", (dataclasses.replace(one_case, inputs=inputs),))
     out = tmp_path / "rows.jsonl"
-    assert main([*QUICK[:-1], "kept", "--out", str(out)]) == 0
+    assert main([*QUICK, "--memory", "kept", "--out", str(out)]) == 0
     assert order == ["keep", "allocate"]
     assert [row.memory for row in rows.read(out)] == [memory]
     assert ("cannot be told" in capsys.readouterr().err) is not could
