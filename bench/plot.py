@@ -18,7 +18,8 @@ from ebgan_fast._plotting import BLUE, GREEN, GREY, ORANGE, new_figure
 from .cells import curves, exponent, names, times
 from .rows import COMPILE, EAGER, PACKAGE, REFERENCE, LatencyRow, MemoryRow, Result, Row, ScalingRow, Spread
 
-_TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+_TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+_WIDE_TICKS = (0.1, 1, 10, 100, 1000, 10000)
 _COLOURS = {PACKAGE: BLUE, EAGER: ORANGE, COMPILE: GREEN, REFERENCE: "#CC79A7", "F.mse_loss": "#56B4E9"}
 # For providers without a colour of their own, in turn.
 _MORE = ("#E69F00", "#B8A800", "#999999", "#000000")
@@ -136,7 +137,7 @@ def _logarithmic(axes: Axes, values: Iterable[float], unit: str) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(0.9, 0.8 * min(known)), 2.4 * max(known))
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.xaxis.set_major_locator(FixedLocator(_TICKS))
+    axes.xaxis.set_major_locator(FixedLocator(_WIDE_TICKS if max(known) > 300 * min(known) else _TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
     axes.grid(axis="x", color="0.88")
@@ -229,6 +230,7 @@ def growth(rows: Sequence[ScalingRow]) -> Figure:
         axes.set_ylabel("ms", fontsize=8.5)
         axes.tick_params(labelsize=7.5)
         axes.grid(alpha=0.25)
+        axes.margins(y=0.12)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks([row.value for row in points], [str(row.value) for row in points])
