@@ -50,6 +50,7 @@ def _again(path: Path, change: float) -> None:
     rows.append_all(found, path)
 
 
+@pytest.mark.slow
 def test_newer_results_make_the_page_the_readme_and_the_pictures_stale(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

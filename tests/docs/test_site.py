@@ -19,7 +19,8 @@ pytest.importorskip("mkdocs", reason="the site is built by mkdocs: pip install -
 
 
 def _build(root: Path, to: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(to)]
+    # Without --quiet, under which warnings are not counted.
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(to)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
