@@ -123,7 +123,7 @@ check: lint  ## lint, then the tests of under three minutes, for daily work
 sanitize: $(VENV)/test $(VENV)/build  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
 	$(BIN)/python tests/sanitizers
 
-test-versions: $(VENV)/test  ## one wheel under the op tests with torch 2.14.1 and with triton 3.6.0 (downloads gigabytes; most of an hour)
+test-versions: $(VENV)/test  ## one wheel under the op tests with torch 2.14.1 and with triton 3.6.0 (downloads gigabytes; twenty minutes)
 	$(BIN)/python -m tests.versions
 
 dist: $(VENV)/test  ## source archive and wheel of this machine, into dist/

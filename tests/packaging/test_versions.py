@@ -47,7 +47,7 @@ def test_a_page_edited_by_hand_is_refused(old: str, new: str) -> None:
 REPORT = """<testsuites><testsuite>
 <testcase name="a"/><testcase name="b"/>
 <testcase name="c"><failure message="1 != 2"/></testcase><testcase name="d"><error message="no"/></testcase>
-<testcase name="e"><skipped message="needs a GPU"/></testcase>
+<testcase name="e"><skipped message="collection skipped">('/a/b.py', 17, 'Skipped: needs a GPU')</skipped></testcase>
 <testcase name="f"><skipped message="needs a GPU"/></testcase>
 </testsuite></testsuites>"""
 

@@ -2,7 +2,7 @@
 
     make test-versions
 
-Takes gigabytes of packages and most of an hour on two cores, so it's no part of `make test`. The tests run from a copy
+Takes gigabytes of packages and twenty minutes on two cores, so it's no part of `make test`. The tests run from a copy
 of the repository without the package in it, so that what they import is the installed wheel.
 """
 
