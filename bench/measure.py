@@ -74,9 +74,7 @@ class _Admitted:
         if complaint is None:
             try:
                 turns = one.turns(copies, setting.mode)
-                self.clocks[one.name] = one.clock(
-                    step(one.loss, turns, setting.mode), setting.device.watches[setting.watch]
-                )
+                self.clocks[one.name] = one.clock(step(one.loss, turns, setting.mode), setting.stopwatch)
                 self.turns[one.name] = len(turns)
                 return
             except Exception as error:  # whatever a provider may raise: the others are still worth their time

@@ -20,42 +20,32 @@ _BUILDS = ROOT / "build" / "compare"
 _PROGRAM = "import sys; sys.path[:0] = {paths!r}; from bench.other_process import serve; serve()"
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"compare: git {arguments[0]}: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout.strip()
-
-
 def install(ref: str) -> tuple[str, Path]:
     """(short hash, folder to import the commit's package from), built unless it is there.
 
     Raises:
         ValueError: no commit of that name, or its package cannot be built.
     """
-    commit = _git("rev-parse", "--verify", "--quiet", "--short=12", f"{_known(ref)}^{{commit}}")
+    commit = _commit(ref)
     folder = _BUILDS / commit
     site = folder / "site"
     if not (folder / "built").exists():
         note(f"building ebgan_fast of {ref} ({commit}) into {short(folder)}")
         source = folder / "source"
         source.mkdir(parents=True, exist_ok=True)
-        _git("archive", "--format=tar", "--output", str(folder / "source.tar"), commit)
-        subprocess.run(["tar", "-xf", str(folder / "source.tar"), "-C", str(source)], check=True)
+        archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", str(source)], input=archive, check=True)
         _build(source, site, ref)
         (folder / "built").touch()
     return commit, site
 
 
-def _known(ref: str) -> str:
-    if (
-        ref.startswith("-")
-        or subprocess.run(
-            ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"], capture_output=True
-        ).returncode
-    ):
+def _commit(ref: str) -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", "--short=12", f"{ref}^{{commit}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ref.startswith("-") or done.returncode:
         raise ValueError(f"compare: got {ref!r}, expected a commit, branch or tag of this repository")
-    return ref
+    return done.stdout.strip()
 
 
 def _build(source: Path, site: Path, ref: str) -> None:

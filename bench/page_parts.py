@@ -184,7 +184,6 @@ def sentences() -> dict[str, str]:
     values = {
         "machine": f"{first.processor}, {first.isa}, torch {first.versions['torch']}",
         "rounds": str(first.rounds),
-        "date": first.run[:10],
         "large_eager": f"{large.ratio[EAGER].median:.1f}",
         "large_compile": f"{large.ratio[COMPILE].median:.1f}",
         "large_share": f"{100 * (large.share or 0):.0f} %",
