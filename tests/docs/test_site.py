@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +36,10 @@ class _Links(HTMLParser):
         self.found += [value for name, value in attrs if name in ("href", "src") and value]
 
 
+def _text_of(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
 @pytest.mark.slow
 def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> None:
     done = _build(ROOT, tmp_path)
@@ -50,6 +56,8 @@ def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> N
     reference = (tmp_path / "reference" / "losses.html").read_text(encoding="utf-8")
     for words in ("discriminator_loss", "hinge_margin_loss", "equation 14", "Raises"):
         assert words in reference
+    # What a function returns is one thing, however many lines speak of it.
+    assert "1 for parallel or opposite codes, 0 for orthogonal ones, about 1/d" in _text_of(reference)
     assert list(tmp_path.rglob("fonts.googleapis*")) == []
     assert "googleapis" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
