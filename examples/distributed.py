@@ -62,8 +62,8 @@ def compare(seed: int) -> dict[str, float]:
     whole_term, whole_gradient = step(copy.deepcopy(G), D, noise, None)
     share = noise.chunk(ranks)[rank]
     parallel = DistributedDataParallel(G)
-    # DistributedDataParallel (torch 2.13) keeps the default group's threads beyond its end, where one that still holds a
-    # tensor of Python's would abort the process; so the codes have a group of their own.
+    # DistributedDataParallel (torch 2.13) keeps the default group's threads beyond its end, where one that still holds
+    # a tensor of Python's would abort the process; so the codes have a group of their own.
     codes = dist.new_group()
     term, gradient = step(parallel, D, share, codes)
     local_term, local_gradient = step(parallel, D, share, None)
