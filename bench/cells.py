@@ -16,10 +16,10 @@ NONE = "-"
 class Cells:
     titles: Sequence[str]
     lines: Sequence[Sequence[str]]
-    marks: Sequence[str | None]
-    """By line: "wrong", "behind" a target, or None."""
-    words: tuple[int, ...] = (0, 1)
+    words: tuple[int, ...]
     """The columns of words, not numbers."""
+    marks: Sequence[str | None] = ()
+    """By line, for a terminal: "wrong", "behind" a target, or None."""
     notes: Sequence[str] = ()
 
 
@@ -94,7 +94,7 @@ def _timed(rows: Sequence[Row]) -> Cells:
     notes = ["calls: an empty autograd Function with the same gradients"]
     if bounds:
         notes.append("of: the ceiling, timed in the same rounds")
-    return Cells(titles, lines, [_mark(row) for row in rows], (0, 1, 2, 3), [*notes, summary(rows)])
+    return Cells(titles, lines, (0, 1, 2, 3), [_mark(row) for row in rows], [*notes, summary(rows)])
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -127,7 +127,7 @@ def _scaling(rows: Sequence[ScalingRow]) -> Cells:
             lines.append([op, fixed, axis, name, seconds, slope, f"{expected:g}"])
     titles = ["op", "with", "grows", "provider", "ms by size", "exponent", "expected"]
     note = "exponent: of the time, over the last three sizes; expected: of the operations, or of the bytes"
-    return Cells(titles, lines, [None] * len(lines), (0, 1, 2, 3, 4), [note])
+    return Cells(titles, lines, (0, 1, 2, 3, 4), [None] * len(lines), [note])
 
 
 def _mebibytes(row: MemoryRow, provider: str) -> str:
@@ -155,4 +155,4 @@ def _memory(rows: Sequence[MemoryRow]) -> Cells:
         "MiB at the peak of forward and backward, over what was there with the inputs; in brackets, times the gradients"
     )
     marks = ["wrong" if row.wrong else None for row in rows]
-    return Cells(["op", "shape", "dtype", "inputs", "gradients", *providers], lines, marks, (0, 1, 2), [note])
+    return Cells(["op", "shape", "dtype", "inputs", "gradients", *providers], lines, (0, 1, 2), marks, [note])

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from . import ceilings, provenance, providers
-from .cases import Arguments, Case, Targets
+from .cases import Arguments, Case
 from .correctness import Judge
 from .devices import Device
 from .providers import Provider
@@ -56,8 +56,7 @@ def _targets(case: Case, setting: Setting) -> dict[str, float]:
     is_theirs = setting.dtype == torch.float32 and setting.device.torch.type == "cpu" and setting.mode == BOTH
     if case.targets is None or share is None or not is_theirs:
         return {}
-    wanted: Targets = case.targets
-    return {EAGER: share * wanted.eager, COMPILE: share * wanted.compile}
+    return {EAGER: share * case.targets.eager, COMPILE: share * case.targets.compile}
 
 
 @dataclass

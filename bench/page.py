@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -24,7 +25,8 @@ def page(check: bool = False) -> int:
     Args:
         check: Write nothing; say what is not what the results give, and end with status 1 if anything is.
     """
-    texts = {_PAGE: performance(), _README: _with_figures((ROOT / _README).read_text(encoding="utf-8"))}
+    sentences = page_parts.sentences()
+    texts = {_PAGE: _performance(sentences), _README: _readme(sentences)}
     if check:
         stale = [name for name, text in texts.items() if not _is(ROOT / name, text)]
         complaints = [f"{name}: not what bench/results give: python -m bench page" for name in stale]
@@ -61,14 +63,14 @@ def _draw() -> None:
     figures.record(drawn)
 
 
-def performance() -> str:
+def _performance(sentences: Mapping[str, str]) -> str:
     """The text of the page. KeyError for a name in the template that nothing gives."""
     template = (ROOT / _TEMPLATE).read_text(encoding="utf-8")
-    return Template(template).substitute(page_parts.tables() | page_parts.sentences())
+    return Template(template).substitute(page_parts.tables(), **sentences)
 
 
-def _with_figures(readme: str) -> str:
-    values = page_parts.sentences()
+def _readme(values: Mapping[str, str]) -> str:
+    readme = (ROOT / _README).read_text(encoding="utf-8")
     words = (
         f"losses of 64x3x128x128 run {values['large_eager']} times as fast as eager torch and "
         f"{values['large_compile']} times as fast as torch.compile, "

@@ -64,7 +64,7 @@ def _every_op(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     titles = ["op", "shape", PACKAGE, "eager torch", COMPILE, "share of the bound"]
-    return _markdown(Cells(titles, lines, [None] * len(lines), (0, 1)))
+    return _markdown(Cells(titles, lines, (0, 1)))
 
 
 def _published(rows: Sequence[Row]) -> str:
@@ -73,7 +73,7 @@ def _published(rows: Sequence[Row]) -> str:
         [row.op, row.shape, *(times(row.ratio[name].median) if name in row.ratio else cells.NONE for name in PUBLISHED)]
         for row in kept
     ]
-    return _markdown(Cells(["op", "shape", *PUBLISHED], lines, [None] * len(lines), (0, 1)))
+    return _markdown(Cells(["op", "shape", *PUBLISHED], lines, (0, 1)))
 
 
 def _by_thread(rows: Sequence[Row], title: Callable[[Row], str]) -> str:
@@ -88,7 +88,7 @@ def _by_thread(rows: Sequence[Row], title: Callable[[Row], str]) -> str:
             both = (times(row.ratio[name].median) for name in (EAGER, COMPILE) if name in row.ratio)
             line += [f"{digits(1e3 * row.seconds[PACKAGE].median)} ms, {' and '.join(both)}"]
         lines.append(line)
-    return _markdown(Cells(["op", "shape", *columns], lines, [None] * len(lines), (0, 1)))
+    return _markdown(Cells(["op", "shape", *columns], lines, (0, 1)))
 
 
 def _lines_of(name: str) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def _train() -> str:
                 times(row["speedup"]["float32"]),
             ]
         )
-    return _markdown(Cells(["two threads", "plain loop", "ebgan_fast, float32", ""], lines, [], (0,)))
+    return _markdown(Cells(["two threads", "plain loop", "ebgan_fast, float32", ""], lines, (0,)))
 
 
 def _stacked() -> str:
@@ -121,7 +121,7 @@ def _stacked() -> str:
         ]
         for (layers, size_g, size_d), row in sorted(newest.items())
     ]
-    return _markdown(Cells(["configurations", "one after another", "stacked", ""], lines, [], (0,)))
+    return _markdown(Cells(["configurations", "one after another", "stacked", ""], lines, (0,)))
 
 
 def tables() -> dict[str, str]:
@@ -159,7 +159,7 @@ def _sources() -> str:
             ]
         )
     titles = ["results", "measured", "with", "source of the ops", "freed memory"]
-    return _markdown(Cells(titles, lines, [], (0, 1, 2, 3, 4)))
+    return _markdown(Cells(titles, lines, (0, 1, 2, 3, 4)))
 
 
 def _row(rows: Sequence[Row], op: str, shape: str) -> Row:

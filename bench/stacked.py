@@ -24,6 +24,7 @@ from ebgan_fast.training.trainer import Trainer
 
 from . import devices, files, provenance
 from .rows import append
+from .session import check_counts
 from .terminal import progress, short
 from .timing import interleaved
 
@@ -60,12 +61,10 @@ def stacked(rounds: int = 11, threads: int = 1, out: Path | None = None) -> int:
         threads: Processor threads.
         out: File of JSON lines to append to. None: bench/results/stacked-cpu.jsonl.
     """
-    for what, value in (("rounds", rounds), ("threads", threads)):
-        if value < 1:
-            raise ValueError(f"{what}: got {value}, expected at least 1")
+    check_counts(rounds=(rounds,), threads=(threads,))
     path = out or devices.RESULTS / "stacked-cpu.jsonl"
     if out is not None:
-        files.check_replaceable(out, "out")
+        files.check_appendable(out, "out")
     torch.set_num_threads(threads)
     with progress(rounds * len(_SHAPES)) as (describe, advance):
         for shape in _SHAPES:

@@ -83,7 +83,7 @@ def train(
             raise ValueError(f"{what}: got {value}, expected at least {least}")
     path = out or devices.RESULTS / "train-cpu.jsonl"
     if out is not None:
-        files.check_replaceable(out, "out")
+        files.check_appendable(out, "out")
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the training program does for itself
     chosen = preset(name, Path(), batch_size=batch_size, flip=False, ema=0.0, device="cpu", log_every=10**6)

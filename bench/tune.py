@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import devices, files
 from .knobs import KNOBS, Knob
+from .session import check_counts
 from .terminal import note, progress, short
 
 ROUNDS = 15
@@ -24,8 +25,7 @@ def tune(only: tuple[str, ...] = (), rounds: int = ROUNDS, out: Path | None = No
         out: Tables to write. None: those that the kernels use.
     """
     chosen = _chosen(only)
-    if rounds < 1:
-        raise ValueError(f"rounds: got {rounds}, expected at least 1")
+    check_counts(rounds=(rounds,))
     device = devices.gpu()
     if device.backend != "triton":
         raise ValueError(f"got ebgan_fast's backend {device.backend}, expected triton, whose tables these are")
