@@ -1,0 +1,85 @@
+"""Bounds for what many roundings give (a network, a training step, a score): measured, not picked.
+
+The processor decides how torch adds and multiplies: in which order, fused or not, and at low precision with which
+roundings in between. A bound holds on every processor only if it is measured on the one where the test runs. There are
+two ways to do that. `tests/ops/budget.py` does the same for one op, sample by sample.
+
+* `assert_within_eager`: the truth is the computation in float64. The yardstick is the same computation in eager torch, at
+  the dtype of the test and from the same seed. A result may be twice as far from the truth, and a few units more.
+* `relative_bound`: for results in float64, which have no wider truth. To first order a formula is off by the same number
+  of units in the last place at every precision. So the error of float32 against float64 says how many units float64
+  may be off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from tests.ops.budget import ULPS
+
+Values = Tensor | float | Iterable[Tensor]
+
+
+def _flat(values: Values) -> Tensor:
+    """All elements as one float64 vector."""
+    if isinstance(values, Tensor):
+        return values.detach().double().flatten()
+    if isinstance(values, int | float):
+        return torch.tensor([values], dtype=torch.float64)
+    return torch.cat([_flat(value) for value in values])
+
+
+def size(values: Values) -> float:
+    """The length of all elements, taken as one vector."""
+    return float(_flat(values).norm())
+
+
+def distance(one: Values, other: Values) -> float:
+    """The length of the difference of all elements, taken as one vector."""
+    first, second = _flat(one), _flat(other)
+    assert first.shape == second.shape, f"{first.numel()} elements beside {second.numel()}"
+    return float((first - second).norm())
+
+
+def assert_within_eager(
+    found: Values, truth: Values, eager: Values, dtype: torch.dtype, what: str, units: float = ULPS
+) -> None:
+    """Fail if `found` is further from `truth` than eager torch's own error allows.
+
+    Args:
+        found: what the test is about.
+        truth: the same in float64.
+        eager: the same in eager torch, at `dtype`.
+        dtype: the narrowest type that a value is rounded to on the way.
+        what: a name for the message.
+        units: roundings of `dtype` that are allowed beside twice eager's error, which may be small by luck.
+    """
+    error, eager_error, length = distance(found, truth), distance(eager, truth), size(truth)
+    budget = 2 * eager_error + units * torch.finfo(dtype).eps * length
+    assert error <= budget, (
+        f"{what}: off by {error:.3e}, budget {budget:.3e} (eager torch is off by {eager_error:.3e}, length {length:.3e})"
+    )
+
+
+def units_off(formula: Callable[..., Values], *inputs: Tensor) -> float:
+    """The error of `formula` in float32 against float64, in units in the last place of the result's length.
+
+    The inputs are rounded to float32 first, so that the rounding of inputs is not counted.
+    """
+    narrow = [value.float() if value.is_floating_point() else value for value in inputs]
+    wide = [value.double() if value.is_floating_point() else value for value in narrow]
+    truth = formula(*wide)
+    return distance(formula(*narrow), truth) / (torch.finfo(torch.float32).eps * max(size(truth), 1e-300))
+
+
+def relative_bound(
+    formula: Callable[..., Values], *inputs: Tensor, dtype: torch.dtype = torch.float64, units: float = ULPS
+) -> float:
+    """How far a result of `formula` at `dtype` may be from another way to compute it, relative to its length.
+
+    Twice the units that `units_off` measures, and a few more, of `dtype`.
+    """
+    return (2 * units_off(formula, *inputs) + units) * torch.finfo(dtype).eps
