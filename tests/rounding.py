@@ -4,11 +4,11 @@ The processor decides how torch adds and multiplies: in which order, fused or no
 roundings in between. A bound holds on every processor only if it is measured on the one where the test runs. There are
 two ways to do that. `tests/ops/budget.py` does the same for one op, sample by sample.
 
-* `assert_within_eager`: the truth is the computation in float64. The yardstick is the same computation in eager torch, at
-  the dtype of the test and from the same seed. A result may be twice as far from the truth, and a few units more.
-* `relative_bound`: for results in float64, which have no wider truth. To first order a formula is off by the same number
-  of units in the last place at every precision. So the error of float32 against float64 says how many units float64
-  may be off.
+* `assert_within_eager`: the truth is the computation in float64. The yardstick is the same computation in eager torch,
+  at the dtype of the test and from the same seed. A result may be twice as far from the truth, and a few units more.
+* `relative_bound`: for results in float64, which have no wider truth. To first order a formula is off by the same
+  number of units in the last place at every precision. So the error of float32 against float64 says how many units
+  float64 may be off.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def assert_within_eager(
     error, eager_error, length = distance(found, truth), distance(eager, truth), size(truth)
     budget = 2 * eager_error + units * torch.finfo(dtype).eps * length
     assert error <= budget, (
-        f"{what}: off by {error:.3e}, budget {budget:.3e} (eager torch is off by {eager_error:.3e}, length {length:.3e})"
+        f"{what}: off by {error:.3e}, budget {budget:.3e} "
+        f"(eager torch is off by {eager_error:.3e}, length {length:.3e})"
     )
 
 
