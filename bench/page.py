@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+from typing import TypeVar
 
-from . import figures, files, page_parts
+from . import figures, files, page_prose, page_tables
+from .page_results import RESULTS, Results
+from .processors import Processor
 from .provenance import ROOT
+from .rows import Result
 from .terminal import note
 
 _TEMPLATE = "bench/performance.template.md"
@@ -16,17 +20,19 @@ _PAGE = "docs/performance.md"
 _README = "README.md"
 _MARKED = re.compile(r"(<!-- figures by python -m bench page -->).*?(<!-- end of figures -->)", re.DOTALL)
 
-_DRAWN_BY = ("bench/plot.py", "bench/cells.py")
+_R = TypeVar("_R", bound=Result)
+
+_DRAWN_BY = ("bench/plot.py", "bench/cells.py", "bench/processors.py")
 
 
 def page(check: bool = False) -> int:
-    """Write docs/performance.md, its pictures and the figures of the README, from the last runs in bench/results.
+    """Write docs/performance.md, its pictures and the README's figures, from each processor's last runs.
 
     Args:
         check: Write nothing; say what is not what the results give, and end with status 1 if anything is.
     """
-    sentences = page_parts.sentences()
-    texts = {_PAGE: _performance(sentences), _README: _readme(sentences)}
+    results = Results.read(ROOT)
+    texts = {_PAGE: _performance(_values(results)), _README: _readme(page_prose.readme(results))}
     if check:
         stale = [name for name, text in texts.items() if not _is(ROOT / name, text)]
         complaints = [f"{name}: not what bench/results give: python -m bench page" for name in stale]
@@ -37,7 +43,7 @@ def page(check: bool = False) -> int:
     for name, text in texts.items():
         files.replace(ROOT / name, text)
         print(name)
-    _draw()
+    _draw(results)
     return 0
 
 
@@ -45,35 +51,42 @@ def _is(path: Path, text: str) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == text
 
 
-def _draw() -> None:
+def _draw(results: Results) -> None:
     """The pictures, and the record of what they were drawn from."""
     from . import plot
 
+    memory = results.runs["memory"][results.newest("memory")]
     pictures = {
-        "ops": ("ops", plot.ratios(page_parts.timed("ops"))),
-        "published": ("ops", plot.ratios(page_parts.one_thread(), page_parts.PUBLISHED)),
-        **{name: (name, plot.draw(page_parts.results(name))) for name in ("latency", "scaling", "memory")},
+        "ops": ("ops", plot.ratios(_joined(results.timed("ops")))),
+        "published": ("ops", plot.ratios(_joined(results.one_thread()), page_tables.PUBLISHED)),
+        **{name: (name, plot.draw(_joined(results.runs[name]))) for name in ("latency", "scaling")},
+        "memory": ("memory", plot.draw(memory)),
     }
     drawn = {}
     for name, (source, figure) in pictures.items():
         path = f"docs/images/bench-{name}.png"
         plot.save(figure, ROOT / path)
-        drawn[path] = [page_parts.RESULTS[source], *_DRAWN_BY]
+        drawn[path] = [RESULTS[source], *_DRAWN_BY]
         print(path)
     figures.record(drawn)
 
 
-def _performance(sentences: Mapping[str, str]) -> str:
+def _joined(runs: Mapping[Processor, Sequence[_R]]) -> list[_R]:
+    """The rows of all processors, one after another."""
+    return [row for rows in runs.values() for row in rows]
+
+
+def _values(results: Results) -> dict[str, str]:
+    """What stands for the names in the template."""
+    return {**page_tables.tables(results), **page_prose.sentences(results)}
+
+
+def _performance(values: Mapping[str, str]) -> str:
     """The text of the page. KeyError for a name in the template that nothing gives."""
     template = (ROOT / _TEMPLATE).read_text(encoding="utf-8")
-    return Template(template).substitute(page_parts.tables(), **sentences)
+    return Template(template).substitute(values)
 
 
-def _readme(values: Mapping[str, str]) -> str:
+def _readme(words: str) -> str:
     readme = (ROOT / _README).read_text(encoding="utf-8")
-    words = (
-        f"losses of 64x3x128x128 run {values['large_eager']} times as fast as eager torch and "
-        f"{values['large_compile']} times as fast as torch.compile, "
-        f"the pulling-away term {values['pt_eager']} and {values['pt_compile']} times"
-    )
     return _MARKED.sub(lambda found: found[1] + words + found[2], readme)

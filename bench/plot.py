@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, product
 from pathlib import Path
 
 from matplotlib.artist import Artist
@@ -16,7 +17,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from ebgan_fast._plotting import BLUE, GREEN, GREY, ORANGE, new_figure
 
 from .cells import curves, exponent, names, times
+from .processors import Processor, titles
 from .rows import COMPILE, EAGER, PACKAGE, REFERENCE, LatencyRow, MemoryRow, Result, Row, ScalingRow, Spread
+from .steps import BOTH
 
 _TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 _WIDE_TICKS = (0.1, 1, 10, 100, 1000, 10000)
@@ -65,19 +68,21 @@ Bar = tuple[float, float, float]
 """Low end of the whisker, end of the bar, high end of the whisker."""
 Bars = Mapping[tuple[str, str], Bar]
 """By case and provider."""
+Panel = tuple[str, str]
+"""A processor's name and a setting."""
 
 
 @dataclass(frozen=True)
 class _Chart:
-    """Horizontal bars: a panel for each setting, in it a group for each case, in it a bar for each provider."""
+    """Horizontal bars: a panel for each processor's settings, in it a group for each case, a bar for each provider."""
 
     title: str
     rows: Sequence[Result]
     providers: Sequence[str]
-    panels: Mapping[str, Bars]
+    panels: Mapping[Panel, Bars]
     unit: str
     word: Callable[[float], str]
-    targets: Mapping[str, Mapping[tuple[str, str], float]] = field(default_factory=dict)
+    targets: Mapping[Panel, Mapping[tuple[str, str], float]] = field(default_factory=dict)
     """By panel, what a bar should reach."""
 
     def draw(self) -> Figure:
@@ -85,18 +90,27 @@ class _Chart:
         heights = {key: y for keys in groups.values() for key, y in keys.items()}
         known = [value for bars in self.panels.values() for bar in bars.values() for value in bar]
         known += [target for targets in self.targets.values() for target in targets.values()]
-        figure = new_figure(2.4 + 4.2 * len(self.panels), 1.5 + 0.16 * (max(heights.values()) + 2))
-        grid = figure.subplots(1, len(self.panels), sharey=True, squeeze=False)[0]
-        for axes, (panel, bars) in zip(grid, self.panels.items(), strict=True):
+        processors, settings = (names([panel[part]] for panel in self.panels) for part in (0, 1))
+        several = len(processors) > 1
+        # Those of one processor beside each other; several processors beside each other, settings beneath.
+        places = [list(product(processors, [one])) for one in settings] if several else [list(self.panels)]
+        down, across = len(places), len(places[0])
+        wide = 4.2 if across < 3 else 2.9  # a picture on a page is as wide as the page
+        figure = new_figure(2.4 + wide * across, 1.1 + down * (0.4 + 0.16 * (max(heights.values()) + 2)))
+        grid = figure.subplots(down, across, sharey=True, squeeze=False)
+        for axes, panel in zip(grid.flat, chain.from_iterable(places), strict=True):
+            if panel not in self.panels:
+                axes.set_axis_off()
+                continue
             targets = self.targets.get(panel, {})
-            for key, bar in bars.items():
+            for key, bar in self.panels[panel].items():
                 self._bar(axes, heights[key], key[1], bar, max(1, bar[-1], targets.get(key, 1)))
             for key, target in targets.items():
                 axes.plot([target, target], [heights[key] - 0.5, heights[key] + 0.5], color="black", linewidth=2)
-            axes.set_title(panel, fontsize=10)
+            axes.set_title("\n".join(panel) if several else panel[1], fontsize=10)
             _logarithmic(axes, known, self.unit)
-        grid[0].set_yticks([sum(keys.values()) / len(keys) for keys in groups.values()], list(groups))
-        grid[0].set_ylim(max(heights.values()) + 1, -1)  # the first case on top
+        grid[0, 0].set_yticks([sum(keys.values()) / len(keys) for keys in groups.values()], list(groups))
+        grid[0, 0].set_ylim(max(heights.values()) + 1, -1)  # the first case on top
         handles, words = _keys(self.providers), list(self.providers)
         if any(self.targets.values()):
             handles.append(Line2D([], [], color="black", linewidth=2, marker="|", linestyle="none", markersize=9))
@@ -154,7 +168,7 @@ def _finish(
     figure: Figure, title: str, rows: Sequence[Result], handles: Sequence[Artist], words: Sequence[str]
 ) -> Figure:
     figure.suptitle(title, fontsize=11)
-    machine = f"{rows[0].processor}, {rows[0].isa}, torch {rows[0].versions['torch']}, {rows[0].run[:10]}"
+    machines = names([f"{row.processor}, {row.isa}, torch {row.versions['torch']}, {row.run[:10]}"] for row in rows)
     legend = figure.legend(
         handles,
         words,
@@ -162,22 +176,23 @@ def _finish(
         ncols=min(len(words), 4),
         frameon=False,
         fontsize=8.5,
-        title=machine,
+        title="\n".join(machines),
         title_fontsize=7.5,
     )
-    legend.get_title().set_color("0.4")
+    legend.get_title().set(color="0.4", multialignment="center")
     return figure
 
 
 def ratios(rows: Sequence[Row], providers: Sequence[str] = HEADLINE) -> Figure:
-    """The providers' times in multiples of ebgan_fast's: a panel for each dtype and setting."""
+    """The providers' times in multiples of ebgan_fast's: a panel for each processor, dtype and setting."""
     kept = [row for row in rows if any(name in row.ratio for name in providers)]
     if not kept:
         raise ValueError(f"got no row with a ratio to {' or '.join(providers)}, expected at least one")
-    panels: dict[str, dict[tuple[str, str], Bar]] = {}
-    targets: dict[str, dict[tuple[str, str], float]] = {}
+    processors = titles(map(Processor.of, kept))
+    panels: dict[Panel, dict[tuple[str, str], Bar]] = {}
+    targets: dict[Panel, dict[tuple[str, str], float]] = {}
     for row in kept:
-        panel = f"{row.dtype}, {row.setting}"
+        panel = processors[Processor.of(row)], f"{row.dtype}, {row.setting}"
         for name in providers:
             if name in row.ratio:
                 panels.setdefault(panel, {})[_label(row), name] = row.ratio[name]
@@ -188,10 +203,11 @@ def ratios(rows: Sequence[Row], providers: Sequence[str] = HEADLINE) -> Figure:
 
 
 def call_times(rows: Sequence[LatencyRow]) -> Figure:
-    """Microseconds a call, a panel for each mode."""
-    panels: dict[str, dict[tuple[str, str], Bar]] = {}
+    """Microseconds a call, a panel for each processor and mode."""
+    processors = titles(map(Processor.of, rows))
+    panels: dict[Panel, dict[tuple[str, str], Bar]] = {}
     for row in rows:
-        bars = panels.setdefault(f"{row.mode}, {row.setting}", {})
+        bars = panels.setdefault((processors[Processor.of(row)], f"{row.mode}, {row.setting}"), {})
         for name, (low, median, high) in row.seconds.items():
             bars[_label(row), name] = (1e6 * low, 1e6 * median, 1e6 * high)
     providers = names(row.seconds for row in rows)
@@ -200,7 +216,7 @@ def call_times(rows: Sequence[LatencyRow]) -> Figure:
 
 
 def peaks(rows: Sequence[MemoryRow]) -> Figure:
-    """Peak memory in multiples of the gradients."""
+    """Peak memory in multiples of the gradients, of one processor's rows."""
     bars: dict[tuple[str, str], Bar] = {}
     for row in rows:
         for name, peak in row.peak.items():
@@ -208,35 +224,54 @@ def peaks(rows: Sequence[MemoryRow]) -> Figure:
             bars[_label(row), name] = (share, share, share)
     providers = names(row.peak for row in rows)
     title = "Peak memory beyond the inputs, in multiples of the gradients"
-    return _Chart(title, rows, providers, {"forward + backward": bars}, "x", times).draw()
+    return _Chart(title, rows, providers, {(rows[0].processor, BOTH): bars}, "x", times).draw()
 
 
 def growth(rows: Sequence[ScalingRow]) -> Figure:
-    """Milliseconds over sizes, a panel for each curve, with the expected slope through one of them."""
-    found = curves(rows)
-    across = min(4, len(found))
-    down = -(-len(found) // across)
-    figure = new_figure(3.3 * across, 3.0 * down + 0.6)
-    panels = figure.subplots(down, across, squeeze=False).flat
-    for axes in list(panels)[len(found) :]:
-        axes.set_axis_off()
-    for axes, ((op, axis, fixed), points) in zip(figure.axes, found.items(), strict=False):
-        for name in (PACKAGE, EAGER):
-            here = [(row.value, row.seconds[name]) for row in points if name in row.seconds]
-            if here:
-                _curve(axes, here, points[0].expected[name], _COLOURS[name])
-        axes.set_title(f"{_WORDS.get(op, op)}, {fixed}", fontsize=9)
-        axes.set_xlabel(axis, fontsize=8.5)
-        axes.set_ylabel("ms", fontsize=8.5)
-        axes.tick_params(labelsize=7.5)
-        axes.grid(alpha=0.25)
-        axes.margins(y=0.12)
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xticks([row.value for row in points], [str(row.value) for row in points])
+    """Milliseconds over sizes: for each processor a panel for each curve, with the expected slope through one point."""
+    processors = titles(map(Processor.of, rows))
+    found = {one: curves([row for row in rows if Processor.of(row) == one]) for one in processors}
+    most = max(map(len, found.values()))
+    across = min(4, most)
+    down = -(-most // across)
+    high = 3.0 * down + (0.3 if len(found) > 1 else 0)
+    figure = new_figure(3.3 * across, high * len(found) + 0.6)
+    heights: dict[tuple[str, str, str], Axes] = {}
+    blocks = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
+    for block, (processor, panels) in zip(blocks, found.items(), strict=True):
+        if len(found) > 1:
+            block.suptitle(processors[processor], fontsize=10, fontweight="bold")
+        grid = list(block.subplots(down, across, squeeze=False).flat)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        for axes, (curve, points) in zip(grid, panels.items(), strict=False):
+            _panel(axes, curve, points)
+            if axes is not heights.setdefault(curve, axes):
+                axes.sharey(heights[curve])
     handles = [*_keys((PACKAGE, EAGER)), Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
     words = [PACKAGE, EAGER, "expected slope"]
     return _finish(figure, "Time over size, with the exponent over the last three", rows, handles, words)
+
+
+def _panel(axes: Axes, curve: tuple[str, str, str], points: Sequence[ScalingRow]) -> None:
+    op, axis, fixed = curve
+    for name in (PACKAGE, EAGER):
+        here = [(row.value, row.seconds[name]) for row in points if name in row.seconds]
+        if here:
+            _curve(axes, here, points[0].expected[name], _COLOURS[name])
+    axes.set_title(f"{_WORDS.get(op, op)}, {fixed}", fontsize=9)
+    axes.set_xlabel(axis, fontsize=8.5)
+    axes.set_ylabel("ms", fontsize=8.5)
+    axes.tick_params(labelsize=7.5)
+    axes.grid(alpha=0.25)
+    axes.margins(y=0.12)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([row.value for row in points], [str(row.value) for row in points])
+    first, last = points[0].value, points[-1].value
+    if last > first:
+        span = last / first
+        axes.set_xlim(first * span**-0.05, last * span**0.18)  # room for the exponents behind the last point
 
 
 def _curve(axes: Axes, here: Sequence[tuple[int, Spread]], expected: float, colour: str) -> None:
@@ -251,5 +286,5 @@ def _curve(axes: Axes, here: Sequence[tuple[int, Spread]], expected: float, colo
     axes.plot(sizes, middle, color=colour, marker="o", markersize=3, linewidth=1.3)
     if len(here) > 1:
         label = f"{exponent(list(zip(sizes, middle, strict=True))):.2f}"
-        at, where = (sizes[-1], middle[-1]), (-4, 5)
-        axes.annotate(label, at, xytext=where, textcoords="offset points", fontsize=7.5, ha="right", color=colour)
+        at, where = (sizes[-1], middle[-1]), (5, 0)
+        axes.annotate(label, at, xytext=where, textcoords="offset points", fontsize=7.5, va="center", color=colour)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import figures, page, page_parts, rows
+from bench import figures, page, rows
 from bench.__main__ import main
+from bench.page_results import RESULTS, Results
 from bench.provenance import ROOT
 
 
@@ -25,8 +26,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("bench", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    for module in (page, page_parts):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "ROOT", tmp_path)
     real_complaints, real_record = figures.complaints, figures.record
     monkeypatch.setattr(figures, "complaints", lambda: real_complaints(tmp_path))
     monkeypatch.setattr(figures, "record", lambda drawn: real_record(drawn, tmp_path))
@@ -54,7 +54,7 @@ def _again(path: Path, change: float) -> None:
 def test_newer_results_make_the_page_the_readme_and_the_pictures_stale(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _again(copy / page_parts.RESULTS["ops"], 2.0)
+    _again(copy / RESULTS["ops"], 2.0)
     said = _complaints(capsys)
     for name in (
         "docs/performance.md: not what",
@@ -108,7 +108,7 @@ def test_every_study_s_picture_knows_its_results() -> None:
 
 def test_every_figure_of_the_template_is_given_and_used() -> None:
     text = (ROOT / "bench/performance.template.md").read_text()
-    unused = {name for name in page_parts.tables() if f"${{{name}}}" not in text}
+    unused = {name for name in page._values(Results.read(ROOT)) if f"${{{name}}}" not in text}
     assert not unused
     with pytest.raises(KeyError):
         page._performance({})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.image
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from bench import plot, table
 from bench.rows import LatencyRow, MemoryRow, Result, Row, ScalingRow, Spread, spread
+from bench.steps import BOTH
 
 
 def _text(rows: Sequence[Result]) -> str:
@@ -132,6 +135,58 @@ def test_pictures_say_what_they_show(make_row: Callable[..., Row]) -> None:
     assert {"1.75", "pulling-away, d = 32", "N", "expected slope"} <= _texts(plot.draw(_points(make_row, 1.75)))
     fields = {name: value for name, value in vars(row).items() if name in MemoryRow.__dataclass_fields__}
     assert {"7.50x", "eager"} <= _texts(plot.draw([MemoryRow(**fields, inputs=2, gradients=2, peak={"eager": 15})]))
+
+
+_TWO = ({"processor": "AMD EPYC", "isa": "avx2"}, {"processor": "Intel(R) Xeon(R) Processor", "isa": "avx512"})
+
+
+def _panel(figure: Figure, *title: str) -> set[str]:
+    """The texts of one panel."""
+    (found,) = (axes for axes in figure.findobj(Axes) if axes.get_title() == "\n".join(title))
+    return {text.get_text() for text in found.findobj(Text)}
+
+
+@pytest.mark.parametrize("kind", [Row, LatencyRow])
+def test_each_processor_has_panels_of_its_own(make_row: Callable[..., Row], kind: type[Row]) -> None:
+    rows = [
+        make_row(**one, threads=threads, seconds={"eager": spread([1e-3 * value])}, ratio={"eager": spread([value])})
+        for one, first in zip(_TWO, (4.0, 7.0), strict=True)
+        for threads, value in ((1, first), (2, first + 1))
+    ]
+    figure = plot.draw([kind(**vars(row)) for row in rows])
+    words = {4.0: "4.00x", 5.0: "5.00x", 7.0: "7.00x", 8.0: "8.00x"}
+    if kind is LatencyRow:
+        words = {value: f"{1000 * value:.0f}" for value in words}
+    begin = "float32, " if kind is Row else f"{BOTH}, "
+    for name, setting, value in (
+        ("AMD EPYC, avx2", "1 thread", 4.0),
+        ("AMD EPYC, avx2", "2 threads", 5.0),
+        ("Intel Xeon, avx512", "1 thread", 7.0),
+        ("Intel Xeon, avx512", "2 threads", 8.0),
+    ):
+        assert _panel(figure, name, begin + setting) & set(words.values()) == {words[value]}
+    upper, lower = figure.axes[:2], figure.axes[2:]
+    for line in (upper, lower):
+        assert [axes.get_title().partition("\n")[0] for axes in line] == ["AMD EPYC, avx2", "Intel Xeon, avx512"]
+    assert [axes.get_subplotspec().is_first_row() for axes in figure.axes] == [True, True, False, False]
+    (machines,) = (text for text in _texts(figure) if "torch 2.13.0" in text)
+    assert [line.partition(", ")[0] for line in machines.splitlines()] == ["AMD EPYC", "Intel(R) Xeon(R) Processor"]
+
+
+def test_each_processor_has_its_curves_on_the_same_scale(make_row: Callable[..., Row]) -> None:
+    rows = [
+        dataclasses.replace(row, **one)
+        for one, exponent in zip(_TWO, (1.75, 1.5), strict=True)
+        for row in _points(make_row, exponent)
+    ]
+    figure = plot.draw(rows)
+    first, second = figure.findobj(Axes)
+    for block, name, axes, slope in zip(
+        figure.subfigs, ("AMD EPYC, avx2", "Intel Xeon, avx512"), (first, second), ("1.75", "1.50"), strict=True
+    ):
+        assert name in {text.get_text() for text in block.findobj(Text)}
+        assert {text.get_text() for text in axes.findobj(Text)} & {"1.75", "1.50"} == {slope}
+    assert first.get_ylim() == second.get_ylim()
 
 
 def test_rows_without_ratios_are_refused(make_row: Callable[..., Row]) -> None:
