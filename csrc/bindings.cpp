@@ -2,8 +2,10 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "bindings.h"
+#include "cpu/caches.h"
 #include "cpu/dispatch.h"
 
 namespace py = pybind11;
@@ -79,6 +81,21 @@ void pulling_away_backward(int dtype, Address code, std::int64_t stride, std::in
   });
 }
 
+// (bytes, whether they are for each thread)
+using StreamFrom = std::pair<std::int64_t, bool>;
+
+StreamFrom stream_from() {
+  const ebgan::StreamFrom from = ebgan::stream_from();
+  return {from.bytes, from.each_thread};
+}
+
+StreamFrom stream_rule(std::int64_t l2, std::int64_t l3, bool slow_l3) {
+  const ebgan::StreamFrom from = ebgan::stream_from({l2, l3, slow_l3});
+  return {from.bytes, from.each_thread};
+}
+
+void set_stream_from(std::int64_t bytes, bool each_thread) { ebgan::set_stream_from({bytes, each_thread}); }
+
 py::dict build_info() {
   const ebgan::InstructionSet* sets = nullptr;
   const int count = ebgan::instruction_sets(&sets);
@@ -92,6 +109,8 @@ py::dict build_info() {
   info["isas_compiled"] = compiled;
   info["isas_supported"] = supported;
   info["isa"] = ebgan::kernels().isa;
+  const ebgan::Caches& has = ebgan::caches();
+  info["caches"] = py::make_tuple(has.l2, has.l3, has.slow_l3);
 #ifdef _OPENMP
   info["openmp"] = true;
 #else
@@ -113,8 +132,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.def("pulling_away_forward", pulling_away_forward);
   m.def("pulling_away_backward", pulling_away_backward);
   m.def("build_info", build_info,
-        "The compiler, the instruction sets compiled in, those of them that the processor has, the one in use ('isa'), and "
-        "whether OpenMP is.");
+        "The compiler, the instruction sets compiled in, those of them that the processor has, the one in use ('isa'), the "
+        "caches (bytes of a core's L2 and of the L3, whether that is far away), and whether OpenMP is in.");
+  m.def("stream_from", stream_from, "The bytes of a pass from which its gradients go past the cache.");
+  m.def("stream_rule", stream_rule, "The same for a processor with such caches.");
+  m.def("set_stream_from", set_stream_from, "Set it for this process; below 0, the processor decides again.");
 #ifdef EBGAN_WITH_CUDA
   ebgan::bind_cuda(m);
 #endif

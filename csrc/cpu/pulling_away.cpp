@@ -161,7 +161,7 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
   const Buffer<A> inverses = inverses_of(norms, n);
   const RowsAsDepth<T> units{static_cast<const T*>(code.data), code.stride, inverses.data()};
   const int team = team_size(threads, tasks, n * n * d / 4);
-  const bool stream = n * d * static_cast<int64_t>(sizeof(T)) >= kStreamScattered;
+  const bool stream = streams_pieces(n * d * static_cast<int64_t>(sizeof(T)), team);
   const Buffer<A> panels(kBlock * kDepth * team);
   const Buffer<double> sums(kBlock * kBlock * team);
   const auto run = [&](int64_t begin, int64_t end, int member, auto* c) {
@@ -204,7 +204,7 @@ void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumula
   const Buffer<A> inverses = inverses_of(norms, n);
   const RowsAsDepth<A> matrix{gram, d, nullptr};
   const int team = team_size(threads, tasks, n * d * d / 4);
-  const bool stream = n * d * static_cast<int64_t>(sizeof(T)) >= kStreamScattered;
+  const bool stream = streams_pieces(n * d * static_cast<int64_t>(sizeof(T)), team);
   const Buffer<A> panels(2 * kBlock * kDepth * team), products(held * whole * team);
   parallel(tasks, team, [&](int64_t begin, int64_t end, int member) {
     A* const left = panels.data() + 2 * kBlock * kDepth * member;

@@ -2,6 +2,7 @@
 // read each line from memory first and push the inputs out.
 #pragma once
 
+#include "caches.h"
 #include "convert.h"
 
 #if defined(__SSE2__)
@@ -10,10 +11,10 @@
 
 namespace EBGAN_ISA {
 
-// From this many bytes read and written by one pass over rows that lie one behind the other; see docs/performance.md. A
-// product writes pieces of 512 bytes, each to another page, and streams from a gradient of kStreamScattered bytes.
-constexpr int64_t kStreamBytes = 16 << 20;
-constexpr int64_t kStreamScattered = 4 << 20;
+// A product writes pieces of 512 bytes, each to another page, and gains from a quarter of a pass's bytes on; see
+// caches.h and docs/performance.md.
+inline bool streams_rows(int64_t bytes, int threads) { return bytes >= ebgan::stream_from().of(threads); }
+inline bool streams_pieces(int64_t bytes, int threads) { return bytes >= ebgan::stream_from().of(threads) / 4; }
 
 template <class Bits> inline void stream_bits(void* to, const Bits& bits) {
 #if defined(__AVX512F__)
@@ -42,6 +43,16 @@ template <bool kStream, class T> inline void put(T* to, Accumulators<T> value, i
   if (left < kLanes<Accumulator<T>>) store_partial(to, value, left);
   else if (kStream) stream(to, value);
   else store(to, value);
+}
+
+// Zeros of any type are zero bytes.
+template <class T> inline void put_zeros(T* to, int64_t count, bool stream) {
+  using A = Accumulator<T>;
+  if (!stream || !can_stream(to)) {
+    __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
+    return;
+  }
+  for (int64_t k = 0; k < count; k += kLanes<A>) put<true>(to + k, Vector<A>{}, count - k);
 }
 
 // Streamed stores become visible in no order; a thread calls this after its last.
