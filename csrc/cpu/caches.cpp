@@ -72,6 +72,11 @@ StreamFrom stream_from() {
   return rule;
 }
 
+int64_t stream_bytes(int threads) {
+  const StreamFrom from = stream_from();
+  return from.each_thread ? from.bytes * threads : from.bytes;
+}
+
 void set_stream_from(StreamFrom from) {
   set_each_thread = from.each_thread;
   set_bytes = from.bytes;

@@ -9,8 +9,6 @@ namespace ebgan {
 struct StreamFrom {
   int64_t bytes;
   bool each_thread;  // `bytes` is for every thread of the team, else for the whole team
-
-  int64_t of(int threads) const { return each_thread ? bytes * threads : bytes; }
 };
 
 struct Caches {
@@ -27,6 +25,10 @@ StreamFrom stream_from(const Caches&);
 
 // What the kernels go by: the rule for this processor, or what was set.
 StreamFrom stream_from();
+
+// The same in bytes of a pass by a team of so many threads. Not inline: every instruction set would compile it anew, and
+// the linker keep any one.
+int64_t stream_bytes(int threads);
 
 // For tests and measurements. No result depends on it, only the time.
 void set_stream_from(StreamFrom);

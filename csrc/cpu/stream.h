@@ -11,10 +11,10 @@
 
 namespace EBGAN_ISA {
 
-// A product writes pieces of 512 bytes, each to another page, and gains from a quarter of a pass's bytes on; see
-// caches.h and docs/performance.md.
-inline bool streams_rows(int64_t bytes, int threads) { return bytes >= ebgan::stream_from().of(threads); }
-inline bool streams_pieces(int64_t bytes, int threads) { return bytes >= ebgan::stream_from().of(threads) / 4; }
+// caches.h says from which size, docs/performance.md why. A product writes pieces of 512 bytes, each to another page, and
+// gains from a quarter of it on.
+inline bool streams_rows(int64_t bytes, int threads) { return bytes >= ebgan::stream_bytes(threads); }
+inline bool streams_pieces(int64_t bytes, int threads) { return bytes >= ebgan::stream_bytes(threads) / 4; }
 
 template <class Bits> inline void stream_bits(void* to, const Bits& bits) {
 #if defined(__AVX512F__)
