@@ -32,6 +32,22 @@ def processor() -> str:
     return f"{names[0] if names else platform.machine()} ({platform.machine()}, {os.cpu_count()} cores)"
 
 
+def _size(count: int) -> str:
+    return f"{count / 2**20:g} MiB" if count >= 2**20 else f"{count / 2**10:g} KiB"
+
+
+def _caches() -> str:
+    """The caches that the CPU kernels know of, and from where on their gradients go past them."""
+    if not backends()["cpu"].available:
+        return "not asked: the CPU kernels are missing"
+    from . import _C
+
+    l2, l3, _ = _C.build_info()["caches"]
+    count, each_thread = _C.stream_from()
+    known = f"L2 {_size(l2)} a core, L3 {_size(l3)}" if l2 else "unknown"
+    return f"{known}; gradients go past them in passes of {_size(count)}{' a thread' if each_thread else ''} or more"
+
+
 def _section(title: str, rows: dict[str, str]) -> list[str]:
     width = max(map(len, rows))
     return [title, *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
@@ -48,6 +64,7 @@ def report() -> str:
     machine = {
         "system": platform.platform(),
         "processor": processor(),
+        "caches": _caches(),
         "torch's instruction set": torch.backends.cpu.get_cpu_capability(),
         "threads": f"{torch.get_num_threads()} of torch (OMP_NUM_THREADS or --threads set them)",
         "GPU": _device(),

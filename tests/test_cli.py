@@ -75,7 +75,7 @@ def test_sample_draws_a_grid_or_a_folder(run_folder: Path, tmp_path: Path) -> No
 def test_doctor_names_every_backend_and_the_machine() -> None:
     done = _run("doctor")
     assert done.returncode == 0
-    for word in ("reference", "cpu", "triton", "cuda", "threads", "instruction set", "torch", "processor"):
+    for word in ("reference", "cpu", "triton", "cuda", "threads", "instruction set", "torch", "processor", "caches"):
         assert word in done.stdout
 
 
