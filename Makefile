@@ -23,7 +23,7 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-64 docs studies bench tune gpu dist test test-versions check sanitize lint format clean
+.PHONY: help setup demo demo-64 docs studies bench tune gpu dist test test-avx2 test-versions check sanitize lint format clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -124,6 +124,9 @@ check: lint  ## lint, then the tests of under three minutes, for daily work
 sanitize: $(VENV)/test $(VENV)/build  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
 	$(BIN)/python tests/sanitizers
 
+test-avx2: $(VENV)/test  ## the tests of networks and ops as they run on a processor without AVX-512 (ten minutes)
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests/training tests/models tests/metrics tests/ops
+
 test-versions: $(VENV)/test  ## one wheel under the op tests with torch 2.14.1 and with triton 3.6.0 (downloads gigabytes; twenty minutes)
 	$(BIN)/python -m tests.versions
 
@@ -134,7 +137,7 @@ dist: $(VENV)/test  ## source archive and wheel of this machine, into dist/
 BENCH := OMP_WAIT_POLICY=passive $(BIN)/python -m bench
 RESULTS := bench/results
 
-bench: $(VENV)/test  ## all that docs/performance.md shows, measured anew (half an hour; leave the machine alone)
+bench: $(VENV)/test  ## all that docs/performance.md shows, measured anew (half an hour, an hour beside a cache of 300 MB; leave the machine alone)
 	$(BENCH) ops
 	$(BENCH) ops --memory kept --rounds 11 --out $(RESULTS)/ops-cpu-kept.jsonl
 	$(BENCH) ops --dtype float32 bfloat16 --threads 1 --no-compile --rounds 11 --out $(RESULTS)/ops-cpu-bfloat16.jsonl

@@ -23,15 +23,29 @@ def short(path: Path) -> Path:
 
 @contextlib.contextmanager
 def progress(steps: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """(describe, advance by a step): a bar on a terminal, silence elsewhere."""
+    """(describe, advance by a step): a bar on a terminal, elsewhere a line for each description."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from _lines(steps)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Drawn between steps alone: a thread that redraws would be timed with the kernels.
-    with Progress(
-        *columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=steps)
         yield (
             lambda text: bar.update(task, description=text, refresh=True),
             lambda: bar.update(task, advance=1, refresh=True),
         )
+
+
+def _lines(steps: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    done = 0
+
+    def describe(text: str) -> None:
+        print(f"bench: {done} of {steps} done, now {text}", file=sys.stderr, flush=True)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+
+    yield describe, advance

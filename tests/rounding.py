@@ -65,6 +65,20 @@ def assert_within_eager(
     )
 
 
+def at_wider(truth: Values, eager: Values, dtype: torch.dtype) -> Tensor:
+    """A yardstick for `dtype`, one element after the other: off by as many of its units as `eager` is of float32's.
+
+    For what `relative_bound` can't run, because it isn't a formula of tensors: a training step, a run.
+
+    Args:
+        truth: in float64.
+        eager: the same in eager torch, in float32.
+        dtype: a wider one.
+    """
+    shrunk = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    return _flat(truth) + shrunk * (_flat(eager) - _flat(truth))
+
+
 def units_off(formula: Callable[..., Values], *inputs: Tensor) -> float:
     """The error of `formula` in float32 against float64, in units in the last place of the result's length.
 
@@ -84,3 +98,20 @@ def relative_bound(
     Twice the units that `units_off` measures, and a few more, of `dtype`.
     """
     return (2 * units_off(formula, *inputs) + units) * torch.finfo(dtype).eps
+
+
+def relative_bound_nearby(
+    formula: Callable[..., Values], *inputs: Tensor, dtype: torch.dtype = torch.float64, draws: int = 8
+) -> float:
+    """`relative_bound` for results of few numbers, where one measurement is often small by luck.
+
+    It is the largest of `draws`. Each has its inputs off by about a thousandth of themselves, at random. The formula is
+    as sensitive there and rounds in other ways.
+    """
+    generator = torch.Generator().manual_seed(0)
+    bounds = []
+    for _ in range(draws):
+        factors = [1 + 1e-3 * torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in inputs]
+        nearby = [value.double() * factor for value, factor in zip(inputs, factors, strict=True)]
+        bounds.append(relative_bound(formula, *nearby, dtype=dtype))
+    return max(bounds)

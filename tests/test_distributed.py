@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 
 import ebgan_fast
 from ebgan_fast.ops import reference
+from tests.rounding import distance, relative_bound, relative_bound_nearby, size
 
 RANKS = 2
 
@@ -19,6 +20,11 @@ def _codes(n: int, d: int) -> torch.Tensor:
     code = torch.randn(RANKS * n, d, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     code[1] = 0.0
     return code
+
+
+def _gradient(code: torch.Tensor) -> torch.Tensor:
+    code = code.clone().requires_grad_()
+    return torch.autograd.grad(reference.pulling_away_term(code), code)[0]
 
 
 def _rank(rank: int, folder: str, n: int, d: int) -> None:
@@ -49,10 +55,13 @@ def test_the_term_is_that_of_the_global_batch(n_d: tuple[int, int], tmp_path: Pa
     expected = reference.pulling_away_term(everyone)
     expected.backward()
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS)]
+    near = relative_bound_nearby(reference.pulling_away_term, _codes(n, d))
     for loss, value, _, twice in results:
-        torch.testing.assert_close(value, expected.detach(), rtol=1e-13, atol=0)
-        torch.testing.assert_close(loss, 1.0 + 0.5 * expected.detach(), rtol=1e-13, atol=0)
+        torch.testing.assert_close(value, expected.detach(), rtol=near, atol=0)
+        torch.testing.assert_close(loss, 1.0 + 0.5 * expected.detach(), rtol=near, atol=0)
         assert "leave process_group out" in twice, "a second derivative must be refused, not dropped"
     # What data-parallel training does: the mean over ranks must be the gradient of the global loss.
     gradient = torch.cat([gradient for _, _, gradient, _ in results]) / RANKS
-    torch.testing.assert_close(gradient, 0.5 * everyone.grad, rtol=1e-12, atol=1e-16)
+    assert everyone.grad is not None
+    true = 0.5 * everyone.grad
+    assert distance(gradient, true) <= relative_bound(_gradient, _codes(n, d)) * size(true)

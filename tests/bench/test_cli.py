@@ -11,6 +11,7 @@ import pytest
 
 from bench import rows
 from bench.provenance import ROOT, source_hash
+from bench.terminal import progress
 
 pytestmark = pytest.mark.usefixtures("cpu_backend")
 
@@ -80,3 +81,13 @@ def test_a_mistake_leaves_no_traceback() -> None:
     done = _run("ops", "--device", "tpu")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_progress_is_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(4) as (describe, advance):
+        describe("one case")
+        advance()
+        advance()
+        describe("another")
+    said = ["bench: 0 of 4 done, now one case", "bench: 2 of 4 done, now another"]
+    assert capsys.readouterr().err.splitlines() == said

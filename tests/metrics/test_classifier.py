@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import torch
 
 from ebgan_fast.data import Mnist, to_signed_unit
 from ebgan_fast.metrics import DigitClassifier, Recipe, load_classifier
+from tests.ops.budget import ULPS
 
 TINY = Recipe(channels=(2, 3, 4), epochs=2, batch_size=32)
 UNDER = "ignore:got a classifier with:UserWarning"
@@ -38,13 +40,24 @@ def weights_equal(one: DigitClassifier, other: DigitClassifier) -> bool:
 
 @pytest.mark.slow
 def test_the_projects_classifier_names_real_digits(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
-    likeliest = torch.cat(
-        [digit_classifier(to_signed_unit(part)).argmax(1) for part in torch.split(mnist.test_images, 1000)]
-    )
-    right = int((likeliest == mnist.test_labels).sum())
+    logits = torch.cat([digit_classifier(to_signed_unit(part)) for part in torch.split(mnist.test_images, 1000)])
+    right = int((logits.argmax(1) == mnist.test_labels).sum())
     assert right / 10_000 >= 0.99
-    # Rounding may tip a digit whose two best logits nearly agree when it runs in another batch.
-    assert abs(right / 10_000 - digit_classifier.test_accuracy) <= 2e-4
+    assert abs(right - 10_000 * digit_classifier.test_accuracy) <= could_tip(digit_classifier, mnist, logits) + 0.5
+
+
+def could_tip(classifier: DigitClassifier, mnist: Mnist, logits: torch.Tensor) -> int:
+    """The number of test digits that rounding may name otherwise on another processor or in another batch.
+
+    Both logits that decide may be off by `rounding`, there and here: by twice the largest error on the thousand digits
+    nearest to tipping, and a few units.
+    """
+    best = logits.topk(2).values
+    gaps, places = (best[:, 0] - best[:, 1]).sort()
+    truth = copy.deepcopy(classifier).double()(to_signed_unit(mnist.test_images[places[:1000]]).double())
+    error = (logits[places[:1000]] - truth).abs().max()
+    rounding = 2 * error + ULPS * torch.finfo(torch.float32).eps * truth.abs().max()
+    return int((gaps <= 4 * rounding).sum())
 
 
 @pytest.mark.slow

@@ -9,9 +9,16 @@ from torch import Tensor
 
 from ebgan_fast.data import Mnist, to_signed_unit
 from ebgan_fast.metrics import DigitClassifier, DigitScore, score, score_images
+from tests.ops.budget import ULPS
 
-# float64 sums of a few hundred terms of order one.
-EXACT = 1e-12
+
+def rounding(samples: int, largest: float = 10 * math.log(10)) -> float:
+    """How far a score may be off whose terms are at most `largest`: a score of 10 is exp of a divergence of ln 10.
+
+    A sum over N samples and 10 classes meets N + 10 roundings of half a unit at most, in whichever order it is taken. A
+    score takes two, of the marginal and of the mean, and the few units of budget.py for exp, log and quotients.
+    """
+    return (samples + 10 + ULPS) * torch.finfo(torch.float64).eps * largest
 
 
 def certain(labels: list[int]) -> Tensor:
@@ -29,18 +36,21 @@ def two_classes(p: float, count: int) -> Tensor:
 
 def test_every_class_and_no_doubt_scores_ten() -> None:
     result = score(certain(list(range(10)) * 20), splits=10)
-    assert result.exp_score == pytest.approx(10, abs=10 * EXACT)
-    assert result.exp_score_std == pytest.approx(0, abs=10 * EXACT)
-    assert result.kl_conditional_marginal == pytest.approx(math.log(10), abs=EXACT)
+    assert result.exp_score == pytest.approx(10, abs=rounding(200))
+    assert result.exp_score_std == pytest.approx(0, abs=rounding(200))
+    assert result.kl_conditional_marginal == pytest.approx(math.log(10), abs=rounding(200))
     assert result.class_share == [0.1] * 10
 
 
-@pytest.mark.parametrize("logits", [certain([3] * 40), torch.zeros(40, 10), torch.randn(10).expand(40, 10)])
+SOME = torch.randn(10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("logits", [certain([3] * 40), torch.zeros(40, 10), SOME.expand(40, 10)])
 def test_the_same_prediction_throughout_scores_one(logits: Tensor) -> None:
     result = score(logits)
-    assert result.exp_score == pytest.approx(1, abs=EXACT)
-    assert result.kl_conditional_marginal == pytest.approx(0, abs=EXACT)
-    assert result.kl_marginal_conditional == pytest.approx(0, abs=EXACT)
+    assert result.exp_score == pytest.approx(1, abs=rounding(40))
+    assert result.kl_conditional_marginal == pytest.approx(0, abs=rounding(40))
+    assert result.kl_marginal_conditional == pytest.approx(0, abs=rounding(40))
 
 
 @pytest.mark.parametrize("p", [0.5, 0.6, 0.9, 0.999])
@@ -53,10 +63,10 @@ def test_two_soft_classes(p: float) -> None:
     forward = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
     swapped = -math.log(2 * p) / 2 - math.log(2 * (1 - p)) / 2
     result = score(two_classes(p, 40), splits=10)
-    assert result.kl_conditional_marginal == pytest.approx(forward, abs=EXACT)
-    assert result.kl_marginal_conditional == pytest.approx(swapped, abs=EXACT)
-    assert result.exp_score == pytest.approx(math.exp(forward), abs=EXACT)
-    assert result.exp_score_std == pytest.approx(0, abs=EXACT)
+    assert result.kl_conditional_marginal == pytest.approx(forward, abs=rounding(40))
+    assert result.kl_marginal_conditional == pytest.approx(swapped, abs=rounding(40))
+    assert result.exp_score == pytest.approx(math.exp(forward), abs=rounding(40))
+    assert result.exp_score_std == pytest.approx(0, abs=rounding(40))
     if p > 0.5:
         assert result.kl_marginal_conditional > result.kl_conditional_marginal
 
@@ -64,19 +74,19 @@ def test_two_soft_classes(p: float) -> None:
 def test_the_swapped_divergence_has_no_bound_and_no_epsilon() -> None:
     """ln p(y|x) is -1000 on the nine classes that x isn't in and 0 on its own: 0.9 * 1000 - ln 10."""
     result = score(certain(list(range(10)) * 2), splits=2)
-    assert result.kl_marginal_conditional == pytest.approx(900 - math.log(10), rel=EXACT)
+    assert result.kl_marginal_conditional == pytest.approx(900 - math.log(10), abs=rounding(20, 1000))
 
 
 def test_each_split_has_its_own_marginal() -> None:
     """Halves of two classes and of one: 2 and 1. Whole: shares 1/4, 1/4, 1/2, of entropy 1.5 ln 2."""
     logits = certain([0, 1] * 10 + [2] * 20)
     halves = score(logits, splits=2)
-    assert halves.exp_score == pytest.approx(1.5, abs=EXACT)
-    assert halves.exp_score_std == pytest.approx(0.5, abs=EXACT)
-    assert halves.kl_conditional_marginal == pytest.approx(1.5 * math.log(2), abs=EXACT)
+    assert halves.exp_score == pytest.approx(1.5, abs=rounding(40))
+    assert halves.exp_score_std == pytest.approx(0.5, abs=rounding(40))
+    assert halves.kl_conditional_marginal == pytest.approx(1.5 * math.log(2), abs=rounding(40))
     assert halves.class_share == [0.25, 0.25, 0.5] + [0] * 7
     whole = score(logits, splits=1)
-    assert whole.exp_score == pytest.approx(2**1.5, abs=10 * EXACT)
+    assert whole.exp_score == pytest.approx(2**1.5, abs=rounding(40))
     assert whole.exp_score_std == 0
     assert whole.kl_conditional_marginal == halves.kl_conditional_marginal
 
@@ -84,8 +94,8 @@ def test_each_split_has_its_own_marginal() -> None:
 def test_splits_that_do_not_divide() -> None:
     """Seven samples in three: 3, 2 and 2; classes 012 | 00 | 12 score 3, 1 and 2."""
     result = score(certain([0, 1, 2, 0, 0, 1, 2]), splits=3)
-    assert result.exp_score == pytest.approx(2, abs=EXACT)
-    assert result.exp_score_std == pytest.approx(math.sqrt(2 / 3), abs=EXACT)
+    assert result.exp_score == pytest.approx(2, abs=rounding(7))
+    assert result.exp_score_std == pytest.approx(math.sqrt(2 / 3), abs=rounding(7))
 
 
 def test_equals_the_definition_on_random_logits() -> None:
@@ -102,14 +112,15 @@ def test_equals_the_definition_on_random_logits() -> None:
     scores = [math.exp(sum(divergence(row, marginal(part)) for row in part) / 12) for part in parts]
     mean = sum(scores) / 5
     result = score(logits, splits=5)
-    assert result.exp_score == pytest.approx(mean, rel=EXACT)
-    assert result.exp_score_std == pytest.approx(math.sqrt(sum((s - mean) ** 2 for s in scores) / 5), rel=1e-10)
-    assert result.kl_conditional_marginal == pytest.approx(
-        sum(divergence(row, marginal(p)) for row in p) / 60, rel=EXACT
-    )
-    assert result.kl_marginal_conditional == pytest.approx(
-        sum(divergence(marginal(p), row) for row in p) / 60, rel=EXACT
-    )
+    both = 2 * rounding(60)
+    assert result.exp_score == pytest.approx(mean, abs=both)
+    # A standard deviation moves no further than the furthest of the scores.
+    assert result.exp_score_std == pytest.approx(math.sqrt(sum((s - mean) ** 2 for s in scores) / 5), abs=both)
+    whole = marginal(p)
+    forward = sum(divergence(row, whole) for row in p) / 60
+    swapped = sum(divergence(whole, row) for row in p) / 60
+    assert result.kl_conditional_marginal == pytest.approx(forward, abs=both)
+    assert result.kl_marginal_conditional == pytest.approx(swapped, abs=both)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from ebgan_fast.models.interpolation import spherical_interpolation
+from tests.ops.budget import ULPS
 
 
 def test_the_ends_are_exact_and_the_steps_equal() -> None:
@@ -13,9 +16,12 @@ def test_the_ends_are_exact_and_the_steps_equal() -> None:
     assert way.shape == (5, 7, 100)
     assert torch.equal(way[:, 0], unit_start)
     assert torch.equal(way[:, -1], unit_end)
-    torch.testing.assert_close(way.norm(dim=2), torch.ones(5, 7, dtype=torch.float64))
+    # A point is off by two sums of 100 products, for the cosine of the ends, and the few units of angle and weights. A
+    # length is off by as much again. So is the cosine of two points for each of them, and a small angle by more.
+    rounding = (math.log2(100) + 2 * ULPS) * torch.finfo(torch.float64).eps
+    assert ((way.norm(dim=2) - 1).abs() <= 2 * rounding).all()
     steps = (way[:, 1:] * way[:, :-1]).sum(2).acos()
-    torch.testing.assert_close(steps, steps[:, :1].expand(-1, 6))
+    assert ((steps - steps[:, :1]).abs() <= 4 * rounding / steps.sin()).all()
     assert torch.equal(spherical_interpolation(start, end, 3)[:, 2], end)
 
 
@@ -31,7 +37,7 @@ def test_parallel_and_opposite_ends(factor: float) -> None:
     start = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     way = spherical_interpolation(start, factor * start, 5)
     assert bool(way.isfinite().all())
-    torch.testing.assert_close(way[:, 1], start * (0.75 + 0.25 * factor))
+    assert torch.equal(way[:, 1], start * (0.75 + 0.25 * factor))  # quarters in float64, so the result alone is rounded
     zero = spherical_interpolation(torch.zeros(1, 4), start[:1, :4], 3)
     assert bool(zero.isfinite().all())
 

@@ -40,7 +40,8 @@ def test_real_digits_cover_all_and_one_image_only_its_own(mnist: Mnist) -> None:
     one = digits.digit_scores(Fixed(mnist.train_images[:1]), 1000, 0, None)  # type: ignore[arg-type]
     assert one["classes"] == 1
     assert one["class_share"][mnist.train_labels[0]] == 1.0
-    assert one["diversity"] == pytest.approx(0.0, abs=1e-5)
+    assert one["diversity"] == 0.0  # copies of one image: every difference is 0
+    # Equal images may get logits that differ by rounding, some 1e-5, and the divergence grows with their square.
     assert one["kl_conditional_marginal"] == pytest.approx(0.0, abs=1e-6)
 
 

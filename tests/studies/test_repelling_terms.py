@@ -6,29 +6,39 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import ebgan_fast
+from bench import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Mlp
 from ebgan_fast.studies.repelling_terms import batch_axis, no_square, trainer_with
 from ebgan_fast.training.config import TrainConfig
+from tests.rounding import assert_within_eager
+
+# A cosine of two features is off by six roundings of half a unit: two of its product's sum, and of each code two of
+# its length, which the root halves, and one of the quotient. A square doubles that, and a mean of twelve adds as many
+# again.
+NEAR = 24 / 2 * torch.finfo(torch.float32).eps
 
 
 def test_without_the_square_opposite_clusters_look_perfect() -> None:
     code = torch.tensor([[1.0, 2.0]]).repeat(4, 1)
     code[2:] *= -1
     # Of 12 ordered pairs 4 are equal and 8 opposite.
-    assert no_square(code).item() == pytest.approx(-1 / 3)
-    assert ebgan_fast.pulling_away_term(code).item() == pytest.approx(1.0)
+    assert no_square(code).item() == pytest.approx(-1 / 3, abs=NEAR)
+    assert ebgan_fast.pulling_away_term(code).item() == pytest.approx(1.0, abs=NEAR)
 
 
 def test_along_the_batch_the_length_of_a_code_counts() -> None:
     code = torch.tensor([[3.0, 0.0], [4.0, 1.0]])
     # Columns of length 5 and 1: rows (0.6, 0) and (0.8, 1), product 0.48.
-    assert batch_axis(code).item() == pytest.approx(0.48**2)
+    assert batch_axis(code).item() == pytest.approx(0.48**2, abs=NEAR)
     longer = torch.tensor([[6.0, 0.0], [4.0, 1.0]])
     assert batch_axis(longer).item() != pytest.approx(batch_axis(code).item(), rel=0.01)
-    assert ebgan_fast.pulling_away_term(longer).item() == pytest.approx(ebgan_fast.pulling_away_term(code).item())
+    # The cosine of (3, 0) and (4, 1), whatever the length of the first.
+    for same in (code, longer):
+        assert ebgan_fast.pulling_away_term(same).item() == pytest.approx(16 / 17, abs=NEAR)
 
 
 def test_the_generators_loss_has_the_term_and_its_weight() -> None:
@@ -36,12 +46,20 @@ def test_the_generators_loss_has_the_term_and_its_weight() -> None:
     networks = Mlp(z_dim=2, n_layer_g=2, n_layer_d=2, size_g=4, size_d=4)
     config = TrainConfig(out=Path(), networks=networks, batch_size=4, pt_weight=0.3, ema=0.0, device="cpu")
     recon, fakes, code = torch.randn(3, 4, 4).unbind()
-    energy = (recon - fakes).norm(dim=1).mean()
-    paper = ebgan_fast.pulling_away_term(code)
-    terms = {"none": torch.zeros(()), "paper": paper, "no square": no_square(code), "batch axis": batch_axis(code)}
-    for name, term in terms.items():
+
+    def losses(dtype: torch.dtype) -> dict[str, Tensor]:
+        """By the name of the term: the loss, and the paper's term for the log."""
+        of = code.to(dtype)
+        energy = public_loop.energy(recon.to(dtype)[:, None, None], fakes.to(dtype)[:, None, None]).mean()
+        paper = public_loop.pulling_away(of)
+        terms = {"none": 0 * paper, "paper": paper, "no square": no_square(of), "batch axis": batch_axis(of)}
+        return {name: torch.stack([energy + 0.3 * term, paper]) for name, term in terms.items()}
+
+    truth, eager = losses(torch.float64), losses(torch.float32)
+    for name in truth:
         trainer = trainer_with(name, config, images)  # type: ignore[arg-type]
-        loss, logged = trainer.generator_loss(recon, fakes, code)
-        torch.testing.assert_close(loss, energy + 0.3 * term, msg=name)
-        torch.testing.assert_close(logged, paper, msg=name)
+        found = trainer.generator_loss(recon, fakes, code)
+        for index, what in enumerate(("loss", "logged term")):
+            exact, near = truth[name][index], eager[name][index]
+            assert_within_eager(found[index], exact, near, torch.float32, f"{what} with {name}")
         trainer.step()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ebgan_fast.data.mnist import Mnist
@@ -14,6 +17,7 @@ from ebgan_fast.studies.ladder_training import LadderConfig, LadderTrainer, labe
 from ebgan_fast.studies.queue import Done
 from ebgan_fast.studies.results import Results
 from ebgan_fast.training.trainer import NonFiniteError
+from tests.rounding import assert_within_eager, at_wider
 
 CONFIG = LadderConfig(
     labels=20,
@@ -38,10 +42,22 @@ def digits() -> Mnist:
     return Mnist(images[:100], labels[:100], images[100:], labels[100:])
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: Mnist) -> None:
+    """In float64: in float32 rounding turns one of the 180,000 ReLUs around in one seed of twenty, which changes a
+    gradient by 4 %."""
     # The energies of these images are 100 to 122: the margin lies among them.
     config = dataclasses.replace(CONFIG, margin=214.0)
     trainer, twin = LadderTrainer(config, digits), LadderTrainer(config, digits)
+    for one in (trainer, twin):
+        one._images, one._labelled = one._images.double(), one._labelled.double()
     assert twin.generator is not None
     assert trainer.generator is not None
     for _ in range(2):  # away from the first step, where the margin has not moved
@@ -51,30 +67,45 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: M
     assert margin == 107.0
     labelled, labels = twin._next_labelled()
     real = twin._next_images()
-    logits, recon = twin.ladder.forward_both(labelled, real)
-    noise = torch.randn(30, 100, generator=twin._noise)
-    fakes = (twin.generator(noise).flatten(1) + 1) / 2
-    recon_fake = twin.ladder.reconstruct(fakes)
-    energy_fake = (recon_fake - fakes).square().sum(1)
-    weights_g = list(twin.generator.parameters())
-    expected_g = torch.autograd.grad(energy_fake.mean(), weights_g, retain_graph=True)
-    # The discriminator's loss takes the images as they are.
-    held = fakes.detach()
-    energy_held = (recon_fake - held).square().sum(1)
-    assert 0 < int((energy_held < margin).sum()) < 30
-    energy_real = (recon - real).square().sum(1)
-    hinge = (margin - energy_held).clamp(min=0)
-    loss = cross_entropy(logits, labels) + 1000 / 784 * (energy_real.mean() + hinge.mean())
-    expected_d = torch.autograd.grad(loss, list(twin.ladder.parameters()))
+    chance = twin._noise.get_state()
+
+    def gradients(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        """The generator's and the ladder's, from the same noise at every dtype."""
+        assert twin.generator is not None
+        generator, ladder = copy.deepcopy(twin.generator).to(dtype), copy.deepcopy(twin.ladder).to(dtype)
+        rng = torch.Generator()
+        rng.set_state(chance)
+
+        def noisy(values: Tensor) -> Tensor:
+            return values + ladder.noise_std * torch.randn(values.shape, generator=rng).to(dtype)
+
+        ladder._noisy = noisy  # type: ignore[method-assign]
+        images = real.to(dtype)
+        logits, recon = ladder.forward_both(labelled.to(dtype), images)
+        fakes = (generator(torch.randn(30, 100, generator=rng).to(dtype)).flatten(1) + 1) / 2
+        recon_fake = ladder.reconstruct(fakes)
+        energy_fake = (recon_fake - fakes).square().sum(1)
+        of_generator = torch.autograd.grad(energy_fake.mean(), list(generator.parameters()), retain_graph=True)
+        # The discriminator's loss takes the images as they are.
+        energy_held = (recon_fake - fakes.detach()).square().sum(1)
+        # Float32 is off by 0.0001, and moves no energy past the margin.
+        assert (energy_held - margin).abs().min() > 0.001
+        assert 0 < int((energy_held < margin).sum()) < 30
+        energy_real = (recon - images).square().sum(1)
+        hinge = (margin - energy_held).clamp(min=0)
+        loss = cross_entropy(logits, labels) + 1000 / 784 * (energy_real.mean() + hinge.mean())
+        return list(of_generator), list(torch.autograd.grad(loss, list(ladder.parameters())))
+
+    truths, eagers = gradients(torch.float64), gradients(torch.float32)
     trainer.step()
-    for name, net, expected in (
-        ("generator", trainer.generator, expected_g),
-        ("ladder", trainer.ladder, expected_d),
+    for name, net, truth, eager in zip(
+        ("generator", "ladder"), (trainer.generator, trainer.ladder), truths, eagers, strict=True
     ):
-        for parameter, gradient in zip(net.parameters(), expected, strict=True):
-            assert parameter.grad is not None
-            difference = (parameter.grad - gradient).norm()
-            assert difference <= 1e-5 * gradient.norm(), name
+        found = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+        assert len(found) == len(truth)
+        for index, (one, exact, near) in enumerate(zip(found, truth, eager, strict=True)):
+            yardstick = at_wider(exact, near, torch.float64)
+            assert_within_eager(one, exact, yardstick, torch.float64, f"gradient {index} of the {name}")
 
 
 def test_the_generator_is_off_once_the_margin_is_zero(digits: Mnist) -> None:

@@ -95,7 +95,7 @@ def test_a_score_is_of_the_averaged_generator(packed: Path, tmp_path: Path) -> N
     assert (loaded, steps) == (run, 6)
     line = lines_of(tmp_path / "run" / "scores.jsonl")[-1]
     again = Evaluator("pixels", load_images(run), torch.device("cpu")).score(generator, 50, run.seed)
-    assert {name: line[name] for name in again} == pytest.approx(again, rel=1e-9)
+    assert {name: line[name] for name in again} == again  # the same arithmetic, as after a resume
 
 
 def test_pictures_of_a_run(packed: Path, tmp_path: Path) -> None:
@@ -127,7 +127,9 @@ def test_tensorboard_has_curves_and_grids(packed: Path, tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     metrics = lines_of(tmp_path / "run" / "metrics.jsonl")
     assert [event.step for event in events.Scalars("loss_d")] == [line["step"] for line in metrics]
-    assert [event.value for event in events.Scalars("loss_d")] == pytest.approx([line["loss_d"] for line in metrics])
+    # TensorBoard keeps float32.
+    losses = torch.tensor([line["loss_d"] for line in metrics]).tolist()
+    assert [event.value for event in events.Scalars("loss_d")] == losses
     assert [event.step for event in events.Scalars("fd")] == [3, 6]
     assert [event.step for event in events.Images("samples")] == [4, 6]
 

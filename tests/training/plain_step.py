@@ -1,0 +1,161 @@
+"""Training steps as public code has them, at any dtype: what a trainer's numbers are measured against.
+
+The losses are the paper's in eager torch, the discriminator passes twice over the generated images, and gradients come
+from two separate backward passes. In float64 that is the truth, at the precision of a test the yardstick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from bench import public_loop
+from ebgan_fast.training.trainer import STATISTICS, Trainer
+from tests.rounding import Values, assert_within_eager, at_wider
+
+
+def gradients_of(*nets: nn.Module) -> list[Tensor]:
+    return [parameter.grad.clone() for net in nets for parameter in net.parameters() if parameter.grad is not None]
+
+
+class PlainSteps:
+    """The steps of a trainer that has done none, in eager torch.
+
+    Args:
+        trainer: gives its networks, images, noise, margin and learning rates; don't step it.
+        dtype: of weights, losses and Adam.
+        autocast: what the networks' layers round to, if not to `dtype`.
+        scale: factor on the losses, by which the gradients are divided in the end, as float16 needs it.
+
+    Attributes:
+        gradients: of the last step: the generator's, then the discriminator's.
+        rows: the statistics of each step, in the order of `STATISTICS`.
+    """
+
+    def __init__(
+        self, trainer: Trainer, dtype: torch.dtype, autocast: torch.dtype | None = None, scale: float = 1.0
+    ) -> None:
+        self.generator, self.discriminator = trainer.generator.to(dtype), trainer.discriminator.to(dtype)
+        self.gradients: list[Tensor] = []
+        self.rows: list[Tensor] = []
+        self._trainer, self._dtype, self._autocast, self._scale = trainer, dtype, autocast, scale
+        betas = (trainer.config.beta1, 0.999)
+        self._optimizers = [
+            torch.optim.Adam(net.parameters(), betas=betas) for net in (self.generator, self.discriminator)
+        ]
+
+    def step(self) -> None:
+        """Update both networks."""
+        trainer, config = self._trainer, self._trainer.config
+        real = trainer.batches.next().to(self._dtype)
+        draws = torch.randn(config.batch_size, self.generator.noise_size, generator=trainer.noise_rng)
+        margin = trainer.margin
+        self._zero_gradients()
+        with self._precision():
+            fakes = self.generator(draws.to(self._dtype))
+        with self._precision():
+            recon, code = self.discriminator(fakes)
+        # At low precision the losses are in float32, as anyone who wants a usable one has to make them.
+        wide = fakes.to(self._dtype)
+        pulling_away = public_loop.pulling_away(code.to(self._dtype).flatten(1))
+        loss_g = public_loop.energy(recon.to(self._dtype), wide).mean() + config.pt_weight * pulling_away
+        (self._scale * loss_g).backward()
+        of_generator = gradients_of(self.generator)
+
+        self._zero_gradients()
+        held = fakes.detach()
+        with self._precision():
+            recon_fake, _ = self.discriminator(held)
+        with self._precision():
+            recon_real, _ = self.discriminator(real)
+        energy_fake = public_loop.energy(recon_fake.to(self._dtype), held.to(self._dtype))
+        energy_real = public_loop.energy(recon_real.to(self._dtype), real)
+        loss_d = energy_real.mean() + nn.functional.relu(margin - energy_fake).mean()
+        (self._scale * loss_d).backward()
+        self.gradients = [gradient / self._scale for gradient in (*of_generator, *gradients_of(self.discriminator))]
+        active = (energy_fake < margin).to(self._dtype).mean()
+        row = loss_d, loss_g, energy_real.mean(), energy_fake.mean(), active, pulling_away
+        self.rows.append(torch.stack(row).detach().double())
+        self._update()
+
+    def statistics(self) -> dict[str, float]:
+        """Means over the steps, and the lengths of the last one's gradients."""
+        count = len(list(self.generator.parameters()))
+        parts = {"grad_norm_g": self.gradients[:count], "grad_norm_d": self.gradients[count:]}
+        norms = {name: float(torch.cat([one.flatten() for one in part]).norm()) for name, part in parts.items()}
+        return dict(zip(STATISTICS, torch.stack(self.rows).mean(0).tolist(), strict=True)) | norms
+
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
+        """Anew for each pass: within one context the weights' copies, and so their gradients' sums, would be shared."""
+        return torch.autocast("cpu", self._autocast) if self._autocast else contextlib.nullcontext()
+
+    def _zero_gradients(self) -> None:
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+
+    def _update(self) -> None:
+        parameters = [*self.generator.parameters(), *self.discriminator.parameters()]
+        for parameter, gradient in zip(parameters, self.gradients, strict=True):
+            parameter.grad = gradient.clone()
+        for optimizer, rate in zip(self._optimizers, self._trainer.learning_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+        self._trainer.step_count += 1
+
+
+class Budget:
+    """What a trainer's numbers may be off by, measured by plain steps in float64 and at the trainer's precision.
+
+    Args:
+        make: a trainer as the tested one began, each time anew.
+        steps: how many the tested trainer does.
+        scale: as `PlainSteps` takes it.
+    """
+
+    def __init__(self, make: Callable[[], Trainer], steps: int = 1, scale: float = 1.0) -> None:
+        trainer = make()
+        autocast = trainer.precision.dtype if trainer.precision.dtype != torch.float32 else None
+        self._dtype = autocast or next(trainer.generator.parameters()).dtype
+        self.truth = PlainSteps(trainer, torch.float64)
+        self.eager = PlainSteps(make(), torch.float32, autocast, scale)
+        for plain in (self.truth, self.eager):
+            for _ in range(steps):
+                plain.step()
+
+    def assert_gradients(self, found: list[Tensor], *, each: bool = False) -> None:
+        """Those of each network as one vector, or each parameter's.
+
+        Where the tested trainer runs the kernels of the plain steps, both round alike up to the losses, and each
+        parameter's gradient stays within its own budget. Where it adds in another order, as over processes, roundings
+        are independent: among twenty tensors one yardstick is too short by luck, in one seed of fifteen.
+        """
+        truths, eagers = self.truth.gradients, self.eager.gradients
+        assert len(found) == len(truths)
+        count = len(list(self.truth.generator.parameters()))
+        cuts = range(len(found) + 1) if each else (0, count, len(found))
+        for start, end in pairwise(cuts):
+            part = slice(start, end)
+            self._assert(found[part], truths[part], eagers[part], f"gradients {start} to {end - 1}")
+
+    def assert_statistics(self, found: dict[str, float], names: Iterable[str]) -> None:
+        truth, eager = self.truth.statistics(), self.eager.statistics()
+        for name in names:
+            self._assert(found[name], truth[name], eager[name], name)
+
+    def assert_curves(self, found: dict[str, list[float]], log_every: int) -> None:
+        """Means over each interval of `log_every` steps, one list for each statistic."""
+        truth, eager = (
+            torch.stack([torch.stack(rows).mean(0) for rows in zip(*[iter(plain.rows)] * log_every, strict=True)], 1)
+            for plain in (self.truth, self.eager)
+        )
+        for name, values in found.items():
+            column = STATISTICS.index(name)
+            self._assert(torch.tensor(values, dtype=torch.float64), truth[column], eager[column], name)
+
+    def _assert(self, found: Values, truth: Values, eager: Values, what: str) -> None:
+        yardstick = at_wider(truth, eager, torch.float64) if self._dtype == torch.float64 else eager
+        assert_within_eager(found, truth, yardstick, self._dtype, what)
