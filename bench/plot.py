@@ -236,7 +236,7 @@ def growth(rows: Sequence[ScalingRow]) -> Figure:
     down = -(-most // across)
     high = 3.0 * down + (0.3 if len(found) > 1 else 0)
     figure = new_figure(3.3 * across, high * len(found) + 0.6)
-    heights: dict[tuple[str, str, str], Axes] = {}
+    alike: dict[tuple[str, str, str], list[Axes]] = {}
     blocks = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
     for block, (processor, panels) in zip(blocks, found.items(), strict=True):
         if len(found) > 1:
@@ -246,8 +246,11 @@ def growth(rows: Sequence[ScalingRow]) -> Figure:
             axes.set_axis_off()
         for axes, (curve, points) in zip(grid, panels.items(), strict=False):
             _panel(axes, curve, points)
-            if axes is not heights.setdefault(curve, axes):
-                axes.sharey(heights[curve])
+            alike.setdefault(curve, []).append(axes)
+    for panels_of_curve in alike.values():  # one scale for all processors, which holds each one's curves
+        lows, highs = zip(*(axes.get_ylim() for axes in panels_of_curve), strict=True)
+        for axes in panels_of_curve:
+            axes.set_ylim(min(lows), max(highs))
     handles = [*_keys((PACKAGE, EAGER)), Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
     words = [PACKAGE, EAGER, "expected slope"]
     return _finish(figure, "Time over size, with the exponent over the last three", rows, handles, words)
