@@ -77,7 +77,7 @@ def _joined(runs: Mapping[Processor, Sequence[_R]]) -> list[_R]:
 
 
 def _values(results: Results) -> dict[str, str]:
-    """What stands for the names in the template."""
+    """The figures and tables by the names that the template has for them."""
     return {**page_tables.tables(results), **page_prose.sentences(results)}
 
 

@@ -13,14 +13,14 @@ from .rows import COMPILE, EAGER, PACKAGE, Row
 from .steps import BOTH, FORWARD
 
 _Figure = Callable[[Sequence[Row]], str]
-"""Of the rows of one run. Raises LookupError where the run lacks the case."""
+"""A figure as text, from the rows of one run. Raises LookupError where the run lacks the case."""
 
 _FAMILIES: dict[str, Callable[[Processor], bool]] = {
     "AVX2": lambda one: one.isa == "avx2",
     "AVX-512": lambda one: one.isa.startswith("avx512"),
     "NEON": lambda one: "aarch64" in one.model or "arm64" in one.model,
 }
-"""What the CPU kernels are compiled for, and whether a processor runs them."""
+"""The instruction sets of the CPU kernels, each with a test for the processors that run it."""
 
 
 def sentences(results: Results) -> dict[str, str]:
@@ -65,7 +65,7 @@ def _and(words: Iterable[str]) -> str:
 
 
 def _of_runs(results: Results, name: str, figure: _Figure) -> dict[Processor, str]:
-    """Of each processor's run in one of the files, but for runs that lack the case. LookupError where all do."""
+    """A figure of each processor's run in one of the files, but for runs that lack it. LookupError where all do."""
     found = {}
     for one, rows in results.timed(name).items():
         with contextlib.suppress(LookupError):
@@ -122,7 +122,7 @@ def _microseconds(seconds: float) -> str:
 
 
 def _two_threads(rows: Sequence[Row]) -> str:
-    """How many times as fast the term's products are as on one."""
+    """The term's speed on two threads, in multiples of that on one."""
     one, two = (_term(rows, "2048x512", threads).seconds[PACKAGE].median for threads in (1, 2))
     return f"{one / two:.1f}"
 

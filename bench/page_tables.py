@@ -43,7 +43,7 @@ def _markdown(found: Cells) -> str:
 
 
 def _cases(runs: Iterable[Sequence[Row]]) -> list[Case]:
-    """Those of any processor: one that was measured before a case was added has none of it."""
+    """The cases of all processors: one that was measured before a case was added has none of it."""
     return list(dict.fromkeys((row.op, row.shape) for rows in runs for row in rows))
 
 
@@ -127,7 +127,7 @@ def _one_each(results: Results, name: str) -> str:
 
 
 def _memory_of(results: Results) -> str:
-    """Whose memory the table shows, and how far ebgan_fast's is from it elsewhere."""
+    """The processor of the memory table, and the largest difference of ebgan_fast's peaks elsewhere."""
     newest = results.newest("memory")
     runs = {
         one: {(row.op, row.shape, row.dtype): row.peak[PACKAGE] for row in cast(Sequence[MemoryRow], rows)}
@@ -188,7 +188,7 @@ def _stacked(results: Results) -> str:
 
 
 def _sources(results: Results) -> str:
-    """Where each file's figures come from, and whether the ops have changed since."""
+    """The origin of each file's figures: processor, date, versions, and a remark if the ops have changed since."""
     here = source_hash()
     lines = []
     for name, runs in results.runs.items():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebgan_fast.models.families import AnyDiscriminator, AnyGenerator
 from ebgan_fast.training import TrainConfig
 
 from .public_loop import PublicLoop
@@ -26,6 +27,15 @@ class Begin:
     noise: Tensor
     """Of the first step; later ones draw their own."""
     threads: int
+
+    def networks(self) -> tuple[AnyGenerator, AnyDiscriminator]:
+        """The generator and the discriminator in torch's default layout, whatever that of the weights is."""
+        channels, height, width = self.real.shape[1:]
+        generator = self.config.networks.generator((channels, height, width))
+        discriminator = self.config.networks.discriminator((channels, height, width))
+        generator.load_state_dict(self.generator)
+        discriminator.load_state_dict(self.discriminator)
+        return generator, discriminator
 
 
 class PublicProcess:
@@ -53,15 +63,8 @@ class PublicProcess:
 def _serve(pipe: Connection, begin: Begin) -> None:
     torch.set_num_threads(begin.threads)
     config = begin.config
-    channels, height, width = begin.real.shape[1:]
-    generator = config.networks.generator((channels, height, width))
-    discriminator = config.networks.discriminator((channels, height, width))
-    # Into torch's default layout, whatever theirs is.
-    generator.load_state_dict(begin.generator)
-    discriminator.load_state_dict(begin.discriminator)
     loop = PublicLoop(
-        generator,
-        discriminator,
+        *begin.networks(),
         learning_rate=config.lr_g,
         beta1=config.beta1,
         margin=float(config.margin),

@@ -183,11 +183,7 @@ def check_agreement(begin: Begin, found: dict[str, tuple[float, float]]) -> None
 def _first_losses(begin: Begin, dtype: torch.dtype, layout: torch.memory_format) -> tuple[float, float]:
     """The first step's losses (D, G) at a dtype, in eager torch, with networks and images in a layout."""
     config, real = begin.config, begin.real.to(dtype).contiguous(memory_format=layout)
-    channels, height, width = real.shape[1:]
-    generator = config.networks.generator((channels, height, width))
-    discriminator = config.networks.discriminator((channels, height, width))
-    generator.load_state_dict(begin.generator)
-    discriminator.load_state_dict(begin.discriminator)
+    generator, discriminator = begin.networks()
     for network in (generator, discriminator):
         network.to(dtype)
         network.to(memory_format=layout)  # type: ignore[call-overload]

@@ -93,7 +93,7 @@ def units_off(formula: Callable[..., Values], *inputs: Tensor) -> float:
 def relative_bound(
     formula: Callable[..., Values], *inputs: Tensor, dtype: torch.dtype = torch.float64, units: float = ULPS
 ) -> float:
-    """How far a result of `formula` at `dtype` may be from another way to compute it, relative to its length.
+    """The largest distance, relative to its length, of a result of `formula` at `dtype` from another way to compute it.
 
     Twice the units that `units_off` measures, and a few more, of `dtype`.
     """

@@ -22,7 +22,7 @@ def _figures(arguments: list[str]) -> dict[str, float]:
 
 
 def _bounds(seed: int) -> tuple[float, float]:
-    """How far float64 may be off on the whole batch: the term, and the gradient as a share of its length."""
+    """Bounds on float64's rounding on the whole batch: of the term, and of the gradient as a share of its length."""
     example = load("distributed")
     torch.manual_seed(seed)
     # The example's networks.

@@ -40,7 +40,7 @@ def scorer(tmp_path: Path, images: Tensor, most_real: int = 50_000) -> ImageScor
 
 
 def root_eigenvalues(a: Tensor, b: Tensor) -> Tensor:
-    """Of sqrt(C1 C2), as the roots of the eigenvalues of sqrt(C1) C2 sqrt(C1)."""
+    """The eigenvalues of sqrt(C1 C2), as the roots of those of sqrt(C1) C2 sqrt(C1)."""
     values, vectors = torch.linalg.eigh(a.T.cov())
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     return torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp_min(0).sqrt()

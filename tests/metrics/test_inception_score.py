@@ -13,7 +13,7 @@ from tests.ops.budget import ULPS
 
 
 def rounding(samples: int, largest: float = 10 * math.log(10)) -> float:
-    """How far a score may be off whose terms are at most `largest`: a score of 10 is exp of a divergence of ln 10.
+    """A bound on the rounding of a score whose terms are at most `largest`: 10 is exp of a divergence of ln 10.
 
     A sum over N samples and 10 classes meets N + 10 roundings of half a unit at most, in whichever order it is taken. A
     score takes two, of the marginal and of the mean, and the few units of budget.py for exp, log and quotients.

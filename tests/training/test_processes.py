@@ -33,7 +33,6 @@ _ROOT = Path(__file__).parents[2]
 STEP = """
 import sys, torch
 from tests.training.test_conv_runs import blobs, gradients, small, without_batch_statistics
-from ebgan_fast.training.images import load_images
 from ebgan_fast.training.trainer import Trainer
 from ebgan_fast.training.world import joined
 torch.set_num_threads(1)
@@ -52,7 +51,6 @@ THREADS = """
 from pathlib import Path
 import torch
 from tests.training.test_conv_runs import blobs, small
-from ebgan_fast.training.images import load_images
 from ebgan_fast.training.trainer import Trainer
 from ebgan_fast.training.world import joined
 torch.set_num_threads(1)
