@@ -13,11 +13,11 @@ from torch import Tensor
 
 import ebgan_fast
 
-from .ops.budget import energy_ulps
+from .ops.budget import ULPS, energy_sums
 
 MARGIN = 3.0
 # Of a loss over 60 energies below twice the margin, each beside the margin.
-ROUNDING = energy_ulps(torch.empty(60)) * torch.finfo(torch.float64).eps * 3 * MARGIN
+ROUNDING = (ULPS + energy_sums(torch.empty(60))) * torch.finfo(torch.float64).eps * 3 * MARGIN
 PAIRS = {
     "equal": ([15, 15, 15, 15], [15, 15, 15, 15]),
     "disjoint": ([30, 30, 0, 0], [0, 0, 20, 40]),

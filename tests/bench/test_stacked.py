@@ -25,13 +25,14 @@ def test_a_tiny_run_from_end_to_end(
     assert f"{row['ratio']:.2f} times as fast" in capsys.readouterr().out
 
 
-def test_losses_that_differ_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("off", [1e-5, float("nan")])
+def test_losses_that_differ_are_not_timed(off: float, monkeypatch: pytest.MonkeyPatch) -> None:
     images = TensorImages(torch.randint(0, 256, (70, 1, 32, 32), dtype=torch.uint8))
     stack = stacked.Stack(2, 2, 8, 8, images)
     real, noise = torch.rand(64, 1, 32, 32), torch.randn(2, 64, 100)
     stacked.check(stack, real, noise)
     right = stack.backward
-    monkeypatch.setattr(stack, "backward", lambda *batch: right(*batch) * torch.tensor([1.0, 1.01]))
+    monkeypatch.setattr(stack, "backward", lambda *batch: right(*batch) * torch.tensor([1.0, 1.0 + off]))
     with pytest.raises(ValueError, match="loss of configuration 1: got"):
         stacked.check(stack, real, noise)
 

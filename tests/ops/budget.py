@@ -2,6 +2,8 @@
 
 The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
 same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
+Units are those of the type that sums run in (float32, or float64 for float64). A result in a narrower type is rounded
+to it once, at the end: by half a unit of its own.
 A result in float64 has no wider truth. There the units count twice, as the reference is off by as many.
 Where the formula takes the difference of larger terms (the hinge's margin and energy; the pulling-away term's gradient,
 which is 0 for parallel codes), the units are those of the terms.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,24 +32,52 @@ def _rows(values: Tensor) -> Tensor:
     return values.reshape(1, 1) if values.dim() == 0 else values.reshape(values.shape[0], values[:1].numel())
 
 
+CHAIN = 64
+"""Products that a kernel adds one after another before it joins sums in pairs: the longest chain of any backend."""
+
+
+def sums_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that sums over values of `dtype` run in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def assert_within_budget(
-    got: Tensor, truth: Tensor, eager: Tensor, what: str, terms: Tensor | float | None = None, ulps: int = ULPS
+    got: Tensor,
+    truth: Tensor,
+    eager: Tensor,
+    what: str,
+    terms: Tensor | float | None = None,
+    sums: float = 0,
+    sides: int = 1,
 ) -> None:
-    """`terms` [samples]: the size of what cancels in each sample."""
+    """Fail if a sample of `got` is further from `truth` than its budget.
+
+    A number beyond the dtype's range counts as the largest one in it, in all three: an infinity is no error where the
+    truth overflows, and makes no budget infinite where it doesn't.
+
+    Args:
+        got, truth, eager: [samples, ...], of the backend, of the reference in float64, and of eager torch.
+        what: a name for the message.
+        terms: [samples], the size of what cancels in each sample.
+        sums: units that the sums in the formula are off by: `energy_sums` or `pulling_away_sums`.
+        sides: 2 if `truth` is rounded as `got` is. That is always so in float64.
+    """
     assert got.shape == truth.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(truth.shape)}"
     if got.numel() == 0:
         return
-    unit = torch.finfo(got.dtype).eps
+    wide, limits = torch.finfo(sums_dtype(got.dtype)), torch.finfo(got.dtype)
     # The smallest step that the dtype can make near zero.
-    floor = torch.finfo(got.dtype).smallest_normal * unit
-    truth_rows = _rows(truth)
-    eager_error = (_rows(eager) - truth_rows).abs().amax(1)
-    error = (_rows(got) - truth_rows).abs().amax(1)
+    floor = limits.smallest_normal * limits.eps
+    got_rows, truth_rows, eager_rows = (_rows(values).clamp(-limits.max, limits.max) for values in (got, truth, eager))
+    eager_error = (eager_rows - truth_rows).abs().amax(1)
+    error = (got_rows - truth_rows).abs().amax(1)
+    at_the_end = limits.eps / 2 * truth_rows.abs().amax(1) if limits.eps > wide.eps else 0.0
     size = truth_rows.abs().amax(1)
     if terms is not None:
         size = torch.maximum(size, torch.as_tensor(terms, dtype=size.dtype))
-    sides = 2 if got.dtype == torch.float64 else 1
-    budget = 2 * eager_error + sides * ulps * (unit * size + floor)
+    if got.dtype == torch.float64:
+        sides = 2
+    budget = 2 * eager_error + sides * ((ULPS + sums) * wide.eps * size + at_the_end + ULPS * floor)
     worst = int((error - budget).argmax())
     assert bool((error <= budget).all()), (
         f"{what}: sample {worst} is off by {error[worst]:.3e}, budget {budget[worst]:.3e} "
@@ -54,25 +85,47 @@ def assert_within_budget(
     )
 
 
-def energy_ulps(recon: Tensor) -> int:
-    """The few units, and the first-order bound for the pairwise sums over samples and batch: log2(elements)/2. One
-    eager run may be far below it by luck."""
-    return ULPS + math.ceil(math.log2(max(recon.numel(), 1)) / 2)
+def energy_sums(recon: Tensor) -> float:
+    """The first-order bound for the pairwise sums over samples and batch: log2(elements)/2 units. One eager run may be
+    far below it by luck."""
+    return math.log2(max(recon.numel(), 1)) / 2
 
 
-def pulling_away_ulps(code: Tensor) -> int:
-    """First-order bound for cos^2 with pairwise sums, whose error is log2(d)/2 units: twice that of the product of two
-    unit codes and four times that of their elements (half of the sum's, and one each for root and quotient). When all
-    codes are alike, so are these roundings in every term, and nothing averages out.
+def pulling_away_sums(code: Tensor) -> float:
+    """First-order bound for cos^2, whose error is twice that of the product of two unit codes and four times that of
+    their elements (half of the sum's, and one each for root and quotient). When all codes are alike, so are these
+    roundings in every term, and nothing averages out.
+
+    The sums are pairwise, log2(d)/2 units off, or worse where `_chained` is.
 
     float64 has no wider truth, and the reference's sums in its matrix products are no pairwise ones: a library may add
     one term after another. In cos^2 those over d elements are off by d units more, in the gradient those over N codes
     by N/2.
     """
     n, d = code.shape[0], code[:1].numel()
-    sums = math.log2(max(d, 2)) / 2
+    rows = _rows(code)
+    sums = max(math.log2(max(d, 2)) / 2, _chained(rows), _chained(rows.T) if d < n else 0.0)
     chains = d + n / 2 if code.dtype == torch.float64 else 0
-    return math.ceil(2 * sums + 4 * (sums / 2 + 2) + chains)
+    return 2 * sums + 4 * (sums / 2 + 2) + chains
+
+
+def _chained(rows: Tensor) -> float:
+    """The error of products of two rows that float32 adds in chains: the largest, in units of the two lengths' product.
+
+    It is measured, as it depends on the numbers. The products of codes of one repeated number are all alike. Then every
+    addition rounds the same way, up to 3/16 of a unit: 12 units in a chain of 64. Those of random codes average out.
+    """
+    largest = rows.abs().amax(1, keepdim=True) if rows.numel() else rows.sum(1, keepdim=True)
+    scaled = rows / torch.exp2(torch.where(largest > 0, largest, 1.0).log2().floor())  # rounding stays what it was
+    values, worst = scaled.cpu().numpy(), 0.0
+    starts = range(0, values.shape[1], CHAIN)
+    lengths = np.sqrt(np.square(values).sum(1))
+    for row, length in zip(values, lengths, strict=True):
+        products = (row * values).astype(np.float32)
+        ends = sum(np.cumsum(products[:, k : k + CHAIN], 1)[:, -1].astype(np.float64) for k in starts)
+        errors = np.abs(ends - products.astype(np.float64).sum(1))
+        worst = max(worst, float((errors / np.maximum(length * lengths, 1e-300)).max(initial=0.0)))
+    return worst / torch.finfo(torch.float32).eps
 
 
 def pulling_away_diagonal(code: Tensor) -> float:

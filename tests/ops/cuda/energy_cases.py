@@ -13,7 +13,7 @@ from ebgan_fast.ops import cuda, reference
 from tests.simulators.guard_pages import guarded
 
 from .. import eager
-from ..budget import assert_within_budget, energy_ulps
+from ..budget import assert_within_budget, energy_sums
 
 ALL = (True, True, True, True)
 Simulator = Callable[[Sequence[Tensor], int], contextlib.AbstractContextManager[Any]]
@@ -69,7 +69,7 @@ def check_discriminator_loss(
     loss = eager.discriminator_loss(*plain, margin, norm)
     energies = [eager.reconstruction_energy(*pair, norm) for pair in (plain[:2], plain[2:])]
     yardstick = [loss, *energies, *torch.autograd.grad(loss, plain)]
-    ulps = max(map(energy_ulps, tensors))
+    sums = max(map(energy_sums, tensors))
     for name, value, *others in zip(
         ("loss", "energy_real", "energy_fake", "grad_recon_real", "grad_real", "grad_recon_fake", "grad_fake"),
         *(got, truth, yardstick),
@@ -80,7 +80,7 @@ def check_discriminator_loss(
             assert value is None
             continue
         assert value is not None
-        assert_within_budget(value, *others, name, 2 * margin if name == "loss" else None, ulps)
+        assert_within_budget(value, *others, name, 2 * margin if name == "loss" else None, sums)
     is_shut = margin - truth[2] <= 0
     for gradient in got[5:]:
         assert gradient is None or bool((gradient[is_shut] == 0).all()), "a sample past the margin has a gradient"
