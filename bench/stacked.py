@@ -132,8 +132,8 @@ class Stack:
 def check(stack: Stack, real: Tensor, noise: Tensor) -> None:
     """Refuse to time a stack whose losses are not those of its networks, one by one.
 
-    The truth is each network alone in float64. Eager torch's error in float32 is the largest of all configurations: that
-    of one may be small by luck.
+    The truth is each network alone in float64. Eager torch's error in float32 is the largest of all configurations:
+    that of one may be small by luck.
 
     Raises:
         ValueError: a loss is off by more than twice the error of eager torch in float32, and a few units.
@@ -152,7 +152,7 @@ def check(stack: Stack, real: Tensor, noise: Tensor) -> None:
 
 @torch.no_grad()
 def _losses_alone(stack: Stack, real: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each configuration's loss of the discriminator by its networks alone, at a dtype: [configurations], in float64."""
+    """The discriminator's loss of each configuration alone, computed at a dtype: [configurations], float64."""
     losses, real = [], real.to(dtype)
     for number, own_noise in enumerate(noise.to(dtype)):
         own_g, own_d = (
