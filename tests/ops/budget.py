@@ -3,7 +3,7 @@
 The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
 same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
 Units are those of the type that sums run in (float32, or float64 for float64). A result in a narrower type is rounded
-to it once, at the end: by half a unit of its own.
+to it at the end, by half a unit of its own, and once more where a loss's gradient is multiplied by its upstream.
 A result in float64 has no wider truth. There the units count twice, as the reference is off by as many.
 Where the formula takes the difference of larger terms (the hinge's margin and energy; the pulling-away term's gradient,
 which is 0 for parallel codes), the units are those of the terms.
@@ -71,7 +71,7 @@ def assert_within_budget(
     got_rows, truth_rows, eager_rows = (_rows(values).clamp(-limits.max, limits.max) for values in (got, truth, eager))
     eager_error = (eager_rows - truth_rows).abs().amax(1)
     error = (got_rows - truth_rows).abs().amax(1)
-    at_the_end = limits.eps / 2 * truth_rows.abs().amax(1) if limits.eps > wide.eps else 0.0
+    at_the_end = limits.eps * truth_rows.abs().amax(1) if limits.eps > wide.eps else 0.0
     size = truth_rows.abs().amax(1)
     if terms is not None:
         size = torch.maximum(size, torch.as_tensor(terms, dtype=size.dtype))
