@@ -2,8 +2,10 @@
 
 The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
 same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
-Units are those of the type that sums run in (float32, or float64 for float64). A result in a narrower type is rounded
-to it at the end, by half a unit of its own, and once more where a loss's gradient is multiplied by its upstream.
+Units are those of the type that sums run in (float32, or float64 for float64). A result in a narrower type has one of
+its own beside them. It is rounded to that type at the end, by half a unit, and once more where a loss's gradient is
+multiplied by its upstream. On a GPU two factors of its products may be rounded to tf32, whose unit is float16's: then
+its unit is that of the terms.
 A result in float64 has no wider truth. There the units count twice, as the reference is off by as many.
 Where the formula takes the difference of larger terms (the hinge's margin and energy; the pulling-away term's gradient,
 which is 0 for parallel codes), the units are those of the terms.
@@ -71,13 +73,15 @@ def assert_within_budget(
     got_rows, truth_rows, eager_rows = (_rows(values).clamp(-limits.max, limits.max) for values in (got, truth, eager))
     eager_error = (eager_rows - truth_rows).abs().amax(1)
     error = (got_rows - truth_rows).abs().amax(1)
-    at_the_end = limits.eps * truth_rows.abs().amax(1) if limits.eps > wide.eps else 0.0
-    size = truth_rows.abs().amax(1)
+    size = own_size = truth_rows.abs().amax(1)
     if terms is not None:
         size = torch.maximum(size, torch.as_tensor(terms, dtype=size.dtype))
     if got.dtype == torch.float64:
         sides = 2
-    budget = 2 * eager_error + sides * ((ULPS + sums) * wide.eps * size + at_the_end + ULPS * floor)
+    if got.is_cuda:
+        own_size = size
+    own = limits.eps * own_size if limits.eps > wide.eps else 0.0
+    budget = 2 * eager_error + sides * ((ULPS + sums) * wide.eps * size + own + ULPS * floor)
     worst = int((error - budget).argmax())
     assert bool((error <= budget).all()), (
         f"{what}: sample {worst} is off by {error[worst]:.3e}, budget {budget[worst]:.3e} "
