@@ -153,7 +153,9 @@ class Budget:
             for plain in (self.truth, self.eager)
         )
         columns = {name: STATISTICS.index(name) for name in found}
-        self._assert_all({name: (torch.tensor(found[name]), truth[k], eager[k]) for name, k in columns.items()})
+        self._assert_all(
+            {name: (torch.tensor(found[name], dtype=torch.float64), truth[k], eager[k]) for name, k in columns.items()}
+        )
 
     def _assert_all(self, results: dict[str, tuple[Tensor | float, ...]]) -> None:
         """Results of few numbers, each as (found, truth, eager).
