@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from functools import partial
@@ -60,6 +61,8 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
+    # A shell starts its background jobs with interrupts ignored, and their children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, storage, count, seconds, workers, together = sys.argv[1:]
     note(Path(folder), f"ready {os.getpid()}")
     while len(seen(Path(folder), "ready")) < int(together):  # a process may take seconds longer to start than another
