@@ -22,7 +22,7 @@ from ebgan_fast.models import AutoEncoder, Generator, Mlp
 from ebgan_fast.training import TrainConfig
 from ebgan_fast.training.trainer import Trainer
 
-from . import devices, files, provenance
+from . import devices, files, provenance, public_loop
 from .rows import append
 from .session import check_counts
 from .terminal import progress, short
@@ -163,8 +163,8 @@ def _losses_alone(stack: Stack, real: Tensor, noise: Tensor, dtype: torch.dtype)
         (recon_fake, _), (recon_real, _) = (
             functional_call(stack.discriminator, own_d, (images,)) for images in (fakes, real)
         )
-        energies = (recon_fake - fakes).flatten(1).norm(dim=1), (recon_real - real).flatten(1).norm(dim=1)
-        losses.append(energies[1].mean() + (_MARGIN - energies[0]).relu().mean())
+        energy_fake, energy_real = public_loop.energy(recon_fake, fakes), public_loop.energy(recon_real, real)
+        losses.append(energy_real.mean() + (_MARGIN - energy_fake).relu().mean())
     return torch.stack(losses).double()
 
 

@@ -17,6 +17,7 @@ from .budget import (
     pulling_away_diagonal,
     pulling_away_sums,
     pulling_away_terms,
+    sums_dtype,
 )
 
 
@@ -44,8 +45,7 @@ def check(
     assert all(map(torch.equal, before, tensors)), "an input was written"
     truth = _value_and_gradients(truth_op, [tensor.double() for tensor in tensors], upstream)
     yardstick = _value_and_gradients(eager_op, tensors, upstream)
-    wide = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    assert got[0].dtype == wide
+    assert got[0].dtype == sums_dtype(tensors[0].dtype)
     for tensor, gradient in zip(tensors, got[1:], strict=True):
         assert gradient.dtype == tensor.dtype
     names = ("value", *(f"gradient {index}" for index in range(len(tensors))))

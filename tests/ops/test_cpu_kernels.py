@@ -16,7 +16,7 @@ from torch import Tensor
 import ebgan_fast
 from ebgan_fast.ops import reference
 
-from .budget import assert_within_budget, energy_sums, pulling_away_sums, pulling_away_terms
+from .budget import assert_within_budget, energy_sums, pulling_away_sums, pulling_away_terms, sums_dtype
 
 pytestmark = pytest.mark.skipif(
     not ebgan_fast.backends()["cpu"].available, reason=f"backend cpu: {ebgan_fast.backends()['cpu'].reason}"
@@ -30,10 +30,6 @@ HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [torch.float64, torch.float32, *HALVES]
 CODES = dict(zip(DTYPES, (0, 1, 2, 3), strict=True))
 SENTINEL = 77.0
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _every_pattern(dtype: torch.dtype) -> Tensor:
@@ -102,8 +98,8 @@ def test_energy_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype, k: i
     recon.rows.copy_(torch.randn(n, k, generator=generator))
     target.rows.copy_(torch.randn(n, k, generator=generator))
     to_recon, to_target = (Guarded(n, k, gap, dtype, float("nan"), SENTINEL) for gap in (4, 2))
-    energy = Guarded(1, n, 0, _wide(dtype), float("nan"), SENTINEL)
-    upstream = torch.ones(n, dtype=_wide(dtype))
+    energy = Guarded(1, n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
+    upstream = torch.ones(n, dtype=sums_dtype(dtype))
     pair = (recon.address, target.address, recon.stride, target.stride, n, k)
     outputs = (to_recon.address, to_target.address, to_recon.stride, to_target.stride)
 
@@ -112,7 +108,7 @@ def test_energy_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype, k: i
 
     for output in (to_recon, to_target, energy):
         output.assert_guards(SENTINEL)
-    difference = recon.rows.to(_wide(dtype)) - target.rows.to(_wide(dtype))
+    difference = recon.rows.to(sums_dtype(dtype)) - target.rows.to(sums_dtype(dtype))
     assert torch.equal(to_recon.rows, (2 * difference).to(dtype))
     assert torch.equal(to_target.rows, (-2 * difference).to(dtype))
     truth = difference.double().square().sum(1)
@@ -127,8 +123,8 @@ def test_pulling_away_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype
     code = Guarded(n, d, 5, dtype, 0, float("nan"))
     code.rows.copy_(torch.randn(n, d, generator=torch.Generator().manual_seed(n)))
     side = min(n, d)
-    norms = Guarded(1, n, 0, _wide(dtype), float("nan"), SENTINEL)
-    gram = Guarded(1, side * side, 0, _wide(dtype), float("nan"), SENTINEL)
+    norms = Guarded(1, n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
+    gram = Guarded(1, side * side, 0, sums_dtype(dtype), float("nan"), SENTINEL)
     grad = Guarded(n, d, 3, dtype, float("nan"), SENTINEL)
     arguments = (CODES[dtype], code.address, code.stride, n, d)
 
@@ -139,7 +135,7 @@ def test_pulling_away_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype
         output.assert_guards(SENTINEL)
     dense = code.rows.clone()
     truth, eager = (_pulling_away(reference.pulling_away_term, dense.to(to)) for to in (torch.float64, dtype))
-    got = torch.tensor(value, dtype=_wide(dtype))
+    got = torch.tensor(value, dtype=sums_dtype(dtype))
     assert_within_budget(got, truth[0], eager[0], "value", sums=pulling_away_sums(dense))
     terms = pulling_away_terms(dense)
     assert_within_budget(grad.rows, truth[1], eager[1], "gradient", terms, pulling_away_sums(dense))
