@@ -2,7 +2,9 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <cuda_runtime_api.h>
 
@@ -22,6 +24,7 @@ using ebgan::pair_arguments;
 using ebgan::PairArguments;
 using ebgan::cuda::Coefficient;
 using ebgan::cuda::Float32Products;
+using ebgan::cuda::Gradient;
 using ebgan::cuda::Workspace;
 using ebgan::cuda::WorkspaceSize;
 
@@ -84,6 +87,18 @@ void pulling_away_backward(int dtype, Address code, std::int64_t stride, std::in
                                            {at(upstream), upstream_value}, at(grad), grad_stride, stream_of(stream)));
 }
 
+// gradients: (from, to, count) of each
+void scale_gradients(int dtype, const py::list& gradients, Address upstream, bool in_place, Address stream) {
+  std::vector<Gradient> all;
+  for (const py::handle each : gradients) {
+    const auto it = py::cast<py::tuple>(each);
+    all.push_back({at(it[0].cast<Address>()), at(it[1].cast<Address>()), it[2].cast<std::int64_t>()});
+  }
+  if (all.size() > ebgan::cuda::kMostGradients) throw std::invalid_argument("more gradients than an op has");
+  check(ebgan::cuda::scale_gradients(DType(dtype), all.data(), static_cast<int>(all.size()), at(upstream), in_place,
+                                     stream_of(stream)));
+}
+
 // "" where a GPU can be used, else the error's name.
 std::string device_error() {
   int count = 0;
@@ -107,6 +122,7 @@ void bind_cuda(py::module_& m) {
   cuda.def("pulling_away_workspace", pulling_away_workspace);
   cuda.def("pulling_away_forward", pulling_away_forward);
   cuda.def("pulling_away_backward", pulling_away_backward);
+  cuda.def("scale_gradients", scale_gradients);
 }
 
 }  // namespace ebgan

@@ -152,3 +152,12 @@ class cuda:  # noqa: N801  a submodule; absent where it was not built
         stream: int,
         /,
     ) -> None: ...
+    @staticmethod
+    def scale_gradients(
+        dtype: int,
+        gradients: list[tuple[int, int, int]],  # from, to, count
+        upstream: int,
+        in_place: bool,
+        stream: int,
+        /,
+    ) -> None: ...

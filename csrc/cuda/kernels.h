@@ -58,4 +58,16 @@ cudaError_t pulling_away_forward(DType, const Code&, Float32Products, void* norm
 cudaError_t pulling_away_backward(DType, const Code&, Float32Products, const void* norms, const void* gram,
                                   Coefficient upstream, void* grad, int64_t grad_stride, cudaStream_t);
 
+constexpr int kMostGradients = 4;  // of any op
+
+struct Gradient {
+  const void* from;  // one run of `count` numbers
+  void* to;
+  int64_t count;
+};
+
+// to = upstream * from for at most kMostGradients gradients of one dtype, rounded once; upstream: acc scalar in the
+// device's memory. In place (every to is its from) an upstream of 1 moves nothing.
+cudaError_t scale_gradients(DType, const Gradient*, int count, const void* upstream, bool in_place, cudaStream_t);
+
 }  // namespace ebgan::cuda

@@ -15,45 +15,72 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from . import reference
+from .layout import is_dense
 from .library import call
 
 Gradients = tuple[Tensor | None, ...]
 
 
-def _differentiable_gradients(
+def _gradients_of_formula(
     formula: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Tensor | None], upstream: Tensor, ctx: Any
 ) -> Gradients:
-    """The gradients of a reference formula, themselves part of the graph. `inputs` are the op's leading arguments."""
-    # Views, so that one tensor passed twice is told apart.
-    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    result = formula(*views)
+    """The gradients of a reference formula, part of the graph where one is wanted (create_graph). `inputs` are the op's
+    leading arguments."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that one tensor passed twice is told apart.
+        views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        if not create_graph:
+            views = [None if view is None else view.detach().requires_grad_() for view in views]
+        result = formula(*views)
     value = result[0] if isinstance(result, tuple) else result
     wanted = [view for view, needed in zip(views, ctx.needs_input_grad, strict=False) if needed and view is not None]
-    found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=True))
+    found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=create_graph))
     return tuple(
         next(found) if needed and view is not None else None
         for view, needed in zip(views, ctx.needs_input_grad, strict=False)
     )
 
 
-def _is_one(upstream: Tensor) -> bool:
-    """Whether the gradients can be handed out as they are: their upstream is 1, known without waiting for a device, and
-    the graph holds them no longer, so that nobody meets them again changed."""
-    return (
-        upstream.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and type(upstream) is Tensor
-        and not torch._C._autograd._get_current_graph_task_keep_graph()
-        and upstream.item() == 1
+def _is_batched(tensor: Tensor) -> bool:
+    """Return True for many upstream gradients at once, as `torch.autograd.grad(is_grads_batched=True)` sends them."""
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(tensor)
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return True if a kernel may read the tensor's memory."""
+    return type(tensor) is Tensor and not torch.compiler.is_compiling() and not _is_batched(tensor)
+
+
+def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """The product in the upstream's dtype, rounded once: on a GPU, torch rounds a 0-d factor to 16 bits first."""
+    return (gradient.to(upstream.dtype) * upstream).to(gradient.dtype)
+
+
+def _times(gradients: list[Tensor], upstream: Tensor, backend: str) -> list[Tensor]:
+    """The gradients of upstream 1, multiplied by the upstream they got.
+
+    The forward made them and gave them to nobody. So where backward will not run over this graph again, they are
+    multiplied where they lie, and not even touched for an upstream of 1. On a GPU only the kernel knows the upstream.
+    A compiled graph multiplies by itself: its compiler puts the product into whatever comes next.
+    """
+    if not (_is_plain(upstream) and (backend == "cpu" or all([is_dense(gradient) for gradient in gradients]))):
+        return [_multiplied(gradient, upstream) for gradient in gradients]
+    if torch._C._autograd._get_current_graph_task_keep_graph():
+        scaled: list[Tensor] = call("scale_gradients", backend, gradients, upstream)
+        return scaled
+    call("scale_gradients_", backend, gradients, upstream)
+    return gradients
 
 
 def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> Gradients:
-    one = _is_one(upstream)
-    return tuple(
-        None if gradient is None or not needed else gradient if one else gradient * upstream
-        for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False)
-    )
+    """A gradient for each of the op's leading inputs, None where none is needed."""
+    # zip ends with the gradients: behind them come inputs that are no tensors.
+    wanted = [gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False)]
+    scaled = iter(_times([gradient for gradient in wanted if gradient is not None], upstream, ctx.backend))
+    return tuple(None if gradient is None else next(scaled) for gradient in wanted)
 
 
 def _save(ctx: Any, coefficient: Tensor | float, *tensors: Tensor | None) -> None:
@@ -91,9 +118,9 @@ class ReconstructionEnergy(Function):
     @staticmethod
     def backward(ctx: Any, grad_energy: Tensor) -> Gradients:
         recon, target, energy = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_batched(grad_energy):
             formula = lambda r, t: reference.reconstruction_energy(r, t, ctx.norm)  # noqa: E731
-            return *_differentiable_gradients(formula, (recon, target), grad_energy, ctx), None, None
+            return *_gradients_of_formula(formula, (recon, target), grad_energy, ctx), None, None
         need_recon, need_target = ctx.needs_input_grad[:2]
         grad_recon, grad_target = call(
             "reconstruction_energy_backward",
@@ -113,6 +140,7 @@ class HingeMarginLoss(Function):
         loss: Tensor
         loss, *gradients = call("hinge_margin_loss", backend, energy_real, energy_fake, margin)
         _save(ctx, margin, energy_real, energy_fake, *gradients)
+        ctx.backend = backend  # type: ignore[attr-defined]
         return loss
 
     @staticmethod
@@ -122,7 +150,7 @@ class HingeMarginLoss(Function):
         margin, energy_real, energy_fake, *gradients = _saved(ctx)
         if torch.is_grad_enabled():
             formula = lambda real, fake: reference.hinge_margin_loss(real, fake, margin)  # noqa: E731
-            return *_differentiable_gradients(formula, (energy_real, energy_fake), grad_loss, ctx), None, None
+            return *_gradients_of_formula(formula, (energy_real, energy_fake), grad_loss, ctx), None, None
         return *_scaled(gradients, grad_loss, ctx), None, None
 
 
@@ -140,8 +168,8 @@ class PullingAwayTerm(Function):
     @staticmethod
     def backward(ctx: Any, grad_value: Tensor) -> Gradients:
         code, norms, gram = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return *_differentiable_gradients(reference.pulling_away_term, (code,), grad_value, ctx), None
+        if torch.is_grad_enabled() or _is_batched(grad_value):
+            return *_gradients_of_formula(reference.pulling_away_term, (code,), grad_value, ctx), None
         return call("pulling_away_term_backward", ctx.backend, grad_value, code, norms, gram), None
 
 
@@ -163,7 +191,7 @@ class DiscriminatorLoss(Function):
         batches = (recon_real, real, recon_fake, fake)
         loss, energy_real, energy_fake, *gradients = call("discriminator_loss", backend, *batches, margin, norm, need)
         _save(ctx, margin, *batches, *gradients)
-        ctx.norm = norm  # type: ignore[attr-defined]
+        ctx.norm, ctx.backend = norm, backend  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy_real, energy_fake)
         return loss, energy_real, energy_fake
 
@@ -175,7 +203,7 @@ class DiscriminatorLoss(Function):
         if torch.is_grad_enabled():
             formula = lambda a, b, c, d: reference.discriminator_loss(a, b, c, d, margin, ctx.norm)  # noqa: E731
             batches = (recon_real, real, recon_fake, fake)
-            return *_differentiable_gradients(formula, batches, grad_loss, ctx), None, None, None
+            return *_gradients_of_formula(formula, batches, grad_loss, ctx), None, None, None
         return *_scaled(gradients, grad_loss, ctx), None, None, None
 
 
@@ -196,7 +224,7 @@ class GeneratorLoss(Function):
         inputs = (recon_fake, fake, code)
         loss, energy, pulling_away, *gradients = call("generator_loss", backend, *inputs, pt_weight, norm, need)
         _save(ctx, pt_weight, *inputs, *gradients)
-        ctx.norm = norm  # type: ignore[attr-defined]
+        ctx.norm, ctx.backend = norm, backend  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy, pulling_away)
         return loss, energy, pulling_away
 
@@ -207,7 +235,7 @@ class GeneratorLoss(Function):
         pt_weight, recon_fake, fake, code, *gradients = _saved(ctx)
         if torch.is_grad_enabled():
             formula = lambda r, x, s: reference.generator_loss(r, x, s, pt_weight, ctx.norm)  # noqa: E731
-            return *_differentiable_gradients(formula, (recon_fake, fake, code), grad_loss, ctx), None, None, None
+            return *_gradients_of_formula(formula, (recon_fake, fake, code), grad_loss, ctx), None, None, None
         return *_scaled(gradients, grad_loss, ctx), None, None, None
 
 

@@ -201,3 +201,17 @@ def generator_loss(
         grad_code = _pulling_away_backward(weight, code, Code(code), norms, gram) if need[2] else None
     loss_tensor = torch.scalar_tensor(loss, dtype=wide, device=_CPU)
     return loss_tensor, energy, pulling_away, *pair.gradients(), grad_code
+
+
+def scale_gradients(gradients: list[Tensor], upstream: Tensor) -> list[Tensor]:
+    """The gradients times the 0-d upstream gradient, rounded once."""
+    number = upstream.item()
+    return [gradient * number for gradient in gradients]
+
+
+def scale_gradients_(gradients: list[Tensor], upstream: Tensor) -> None:
+    """Multiply the gradients by the 0-d upstream gradient where they lie; for 1 nothing is moved."""
+    number = upstream.item()
+    if number != 1:
+        for gradient in gradients:
+            gradient.mul_(number)

@@ -262,3 +262,31 @@ def generator_loss(
     pulling_away, norms, gram = _pulling_away(view, loss, pt_weight)
     grad_code = _pulling_away_backward(pt_weight, code, view, norms, gram) if need[2] else None
     return loss, energy, pulling_away, *pair.gradients(), grad_code
+
+
+_MOST_GRADIENTS = 4  # of one launch: as many as an op has
+
+
+def scale_gradients(gradients: list[Tensor], upstream: Tensor) -> list[Tensor]:
+    """The gradients times the 0-d upstream gradient, rounded once. Each fills one run of memory."""
+    to = [torch.empty_like(gradient) for gradient in gradients]
+    _scale(gradients, to, upstream, in_place=False)
+    return to
+
+
+def scale_gradients_(gradients: list[Tensor], upstream: Tensor) -> None:
+    """Multiply the gradients by the 0-d upstream gradient where they lie; for 1 nothing is moved."""
+    _scale(gradients, gradients, upstream, in_place=True)
+
+
+def _scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, in_place: bool) -> None:
+    each = [(one.data_ptr(), other.data_ptr(), one.numel()) for one, other in zip(gradients, to, strict=True)]
+    with _here(upstream.device):
+        for first in range(0, len(each), _MOST_GRADIENTS):
+            _C.cuda.scale_gradients(
+                DTYPES[gradients[0].dtype],
+                each[first : first + _MOST_GRADIENTS],
+                upstream.data_ptr(),
+                in_place,
+                _stream(upstream.device),
+            )

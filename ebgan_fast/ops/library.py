@@ -35,6 +35,8 @@ _SCHEMAS = (
     "generator_loss(Tensor recon_fake, Tensor fake, Tensor? code, Tensor pt_weight, str norm, bool[] need, "
     "str backend) -> (Tensor loss, Tensor energy, Tensor pulling_away, Tensor grad_recon, Tensor grad_fake, "
     "Tensor grad_code)",
+    "scale_gradients(Tensor[] gradients, Tensor upstream, str backend) -> Tensor[]",
+    "scale_gradients_(Tensor(a!)[] gradients, Tensor upstream, str backend) -> ()",
 )
 
 
@@ -188,3 +190,13 @@ def _(
         _gradient_like(fake, need[1]),
         grad_code,
     )
+
+
+@_shapes("scale_gradients")
+def _(gradients: list[Tensor], upstream: Tensor, backend: str) -> list[Tensor]:
+    return [torch.empty_like(gradient) for gradient in gradients]
+
+
+@_shapes("scale_gradients_")
+def _(gradients: list[Tensor], upstream: Tensor, backend: str) -> None:
+    return None

@@ -65,6 +65,15 @@ def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape:
 
 
 @every_backend
+@every_dtype
+def test_opcheck_scaling(backend: str, dtype: torch.dtype) -> None:
+    gradients = [laid_out(torch.rand(3, 2, 4, 5).to(dtype), "channels_last"), torch.rand(7).to(dtype)]
+    upstream = torch.tensor(0.3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    for op in (raw.scale_gradients, raw.scale_gradients_):
+        torch.library.opcheck(op.default, ([each.clone() for each in gradients], upstream, backend))
+
+
+@every_backend
 @every_layout
 def test_gradients_have_the_layout_of_their_inputs(backend: str, layout: str) -> None:
     recon, target = _images(torch.float32, layout), _images(torch.float32, "contiguous")

@@ -120,6 +120,20 @@ def test_backward_twice_with_different_upstreams(backend: str, name: str) -> Non
 
 @every_backend
 @every_op
+def test_many_upstreams_at_once(backend: str, name: str) -> None:
+    """As `torch.autograd.functional.jacobian(vectorize=True)` sends them."""
+    op, inputs = OPS[name]
+    leaves = _leaves(inputs)
+    value = op(*leaves)
+    upstreams = torch.stack([torch.full_like(value, factor) for factor in (1.0, -2.0, 0.5)])
+    together = torch.autograd.grad(value, leaves, upstreams, is_grads_batched=True, retain_graph=True)
+    for index, upstream in enumerate(upstreams):
+        alone = torch.autograd.grad(value, leaves, upstream, retain_graph=True)
+        _assert_same_gradients([each[index] for each in together], alone, leaves, 2.0)
+
+
+@every_backend
+@every_op
 def test_one_tensor_in_every_place(backend: str, name: str) -> None:
     op, inputs = OPS[name]
     if len({tensor.shape for tensor in inputs}) > 1:

@@ -34,7 +34,9 @@ def _in_the_interpreter(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["test_contract", "test_transforms", "test_values", "test_repeatability"])
+@pytest.mark.parametrize(
+    "file", ["test_contract", "test_scaling", "test_transforms", "test_values", "test_repeatability"]
+)
 def test_the_op_tests_pass(file: str) -> None:
     done = _in_the_interpreter(
         "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", str(HERE / f"{file}.py")

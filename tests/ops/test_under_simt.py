@@ -28,7 +28,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("file", "seed"), [("test_contract", 0), ("test_transforms", 1), ("test_values", 2)])
+@pytest.mark.parametrize(
+    ("file", "seed"), [("test_contract", 0), ("test_transforms", 1), ("test_values", 2), ("test_scaling", 3)]
+)
 def test_the_op_tests_pass(file: str, seed: int) -> None:
     """`seed` is of the order in which a block's threads run."""
     module = building.simulated() / "_simulated.so"

@@ -2,6 +2,7 @@
 
 from .energy import discriminator_loss, hinge_margin_loss, reconstruction_energy, reconstruction_energy_backward
 from .pulling_away import generator_loss, pulling_away_term, pulling_away_term_backward
+from .scaling import scale_gradients, scale_gradients_
 
 __all__ = [
     "discriminator_loss",
@@ -11,4 +12,6 @@ __all__ = [
     "pulling_away_term_backward",
     "reconstruction_energy",
     "reconstruction_energy_backward",
+    "scale_gradients",
+    "scale_gradients_",
 ]

@@ -34,6 +34,11 @@ def energy_gradient(elements: int, dtype: torch.dtype) -> Callable[[], object]:
     return lambda: ops.reconstruction_energy_backward(energy, recon, target, energy, "mse", True, True)
 
 
+def scaling(elements: int, dtype: torch.dtype) -> Callable[[], object]:
+    gradients = [torch.empty(64, elements, dtype=dtype) for _ in range(2)]
+    return lambda: ops.scale_gradients_(gradients, torch.empty(()))
+
+
 def hinge() -> Callable[[], object]:
     energies = torch.empty(64)
     return lambda: ops.hinge_margin_loss(energies, energies, 1.0)
@@ -59,6 +64,7 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"discriminator l2 49152 {name}", discriminator(49152, dtype, "l2")
         yield f"generator mse 12288 {name}", generator(12288, dtype)
         yield f"energy gradient 12288 {name}", energy_gradient(12288, dtype)
+        yield f"scaling 12288 {name}", scaling(12288, dtype)
         for n, d in CODES:
             yield f"pulling-away {n}x{d} {name}", pulling_away(n, d, dtype)
     yield "hinge", hinge()

@@ -1,7 +1,8 @@
-"""A sample of more than 2^31 elements: its last chunk, in a build that checks integers for overflow."""
+"""More than 2^31 elements: the last ones, in a build that checks integers for overflow."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.simulators.sparse import sparse
@@ -9,18 +10,15 @@ from tests.simulators.sparse import sparse
 from .stand_ins import recorded  # isort: skip  (skips the module where there is no Triton)
 
 import ebgan_fast.ops.triton as ops
+from ebgan_fast.ops.triton import scaling
+from ebgan_fast.ops.triton.launch import Launch
 from tests.simulators.compiled import compile_launch
 from tests.simulators.ptx import simulate
 
 
-def test_the_last_chunk_of_a_sample() -> None:
-    recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
-    recon[0, -5:] = torch.arange(1.0, 6.0)
-    with recorded() as launches:
-        ops.reconstruction_energy(recon, target, "sse")
-    (launch,) = launches
+def _run_last(launch: Launch) -> int:
+    """Run the last program alone; returns its number."""
     artefact = compile_launch(launch, "sm_80", debug=True)
-    partials = launch.arguments["p_partials_real"].zero_()
     last = launch.grid[0] - 1
     simulate(
         artefact.ptx,
@@ -30,5 +28,30 @@ def test_the_last_chunk_of_a_sample() -> None:
         shared_bytes=artefact.shared,
         ctas=[(last, 0, 0)],
     )
+    return last
+
+
+def test_the_last_chunk_of_a_sample() -> None:
+    recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
+    recon[0, -5:] = torch.arange(1.0, 6.0)
+    with recorded() as launches:
+        ops.reconstruction_energy(recon, target, "sse")
+    (launch,) = launches
+    partials = launch.arguments["p_partials_real"].zero_()
+    last = _run_last(launch)
     assert partials[last].item() == 1 + 4 + 9 + 16 + 25
     assert partials.count_nonzero().item() == 1
+
+
+@pytest.mark.parametrize("count", [2**31 - 16, 2**31 + 2**29])
+def test_the_last_elements_of_a_gradient(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps of so many programs that the last one takes four or five. A count below 2^31 is a 32-bit number, beyond
+    which the last step goes."""
+    monkeypatch.setattr(scaling, "_MOST_PROGRAMS", 1 << 17)
+    gradient = sparse((count,), torch.float32, fill=0.0)
+    gradient[-5:] = torch.arange(1.0, 6.0)
+    with recorded() as launches:
+        ops.scale_gradients_([gradient], torch.tensor(3.0))
+    (launch,) = launches
+    _run_last(launch)
+    assert gradient[-5:].tolist() == [3.0, 6.0, 9.0, 12.0, 15.0]

@@ -1,0 +1,119 @@
+"""Gradients of upstream 1, multiplied by the upstream gradient: on every backend, and in a program's backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+
+from .budget import assert_within_budget
+from .cases import BACKENDS, DEVICE, DTYPES, INTERPRETED, laid_out
+
+every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+raw = torch.ops.ebgan_fast
+
+
+def _drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(DEVICE)
+
+
+def _assert_right(got: Tensor, exact: Tensor, wide: torch.dtype) -> None:
+    """`exact` is in float64, which holds every product of two float32 numbers. A 16-bit gradient is rounded from the
+    product in float32."""
+    right = exact.to(wide).to(got.dtype)
+    if INTERPRETED and got.dtype == torch.bfloat16 and bool(exact.isfinite().all()):
+        assert_within_budget(got, exact, right, "gradient")  # the interpreter cuts bfloat16 off
+    else:
+        assert torch.equal(got.nan_to_num(7.0), right.nan_to_num(7.0))
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("count", [1, 4, 6])
+@pytest.mark.parametrize("upstream", [1.0, 0.3, 0.0, -2.5, float("inf"), float("nan")])
+def test_a_gradient_is_rounded_once(backend: str, dtype: torch.dtype, count: int, upstream: float) -> None:
+    layouts = ("contiguous", "channels_last", "offset")
+    drawn = [_drawn(2, 3, 5, index + 1, seed=index) for index in range(count)]
+    gradients = [laid_out(each.to(dtype), layouts[index % 3]) for index, each in enumerate(drawn)]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    factor = torch.tensor(upstream, dtype=wide)
+    exact = [gradient.double() * factor.double() for gradient in gradients]
+    apart = raw.scale_gradients(gradients, factor, backend)
+    for got, product, gradient in zip(apart, exact, gradients, strict=True):
+        _assert_right(got, product, wide)
+        assert got.stride() == torch.empty_like(gradient).stride()
+        assert got.data_ptr() != gradient.data_ptr()
+    raw.scale_gradients_(gradients, factor, backend)
+    for got, product in zip(gradients, exact, strict=True):
+        _assert_right(got, product, wide)
+
+
+@every_backend
+@every_dtype
+def test_a_gradient_of_no_elements(backend: str, dtype: torch.dtype) -> None:
+    factor = torch.tensor(0.3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    for shapes in ([(0, 5)], [(0, 5), (2, 3)], []):
+        gradients = [torch.ones(shape, dtype=dtype) for shape in shapes]
+        scaled = raw.scale_gradients(gradients, factor, backend)
+        assert [tuple(each.shape) for each in scaled] == shapes
+        raw.scale_gradients_(gradients, factor, backend)
+
+
+@every_backend
+def test_more_elements_than_the_programs_of_a_launch_hold(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each program goes on to the elements that are left."""
+    programs = 1024
+    if INTERPRETED:  # a thousand programs take it a minute
+        programs = 2
+        monkeypatch.setattr("ebgan_fast.ops.triton.scaling._MOST_PROGRAMS", programs)
+    gradient = _drawn(programs * 4096 + 4099)
+    exact = gradient.double() * 0.25
+    raw.scale_gradients_([gradient], torch.tensor(0.25), backend)
+    assert torch.equal(gradient.double(), exact)  # a power of two
+
+
+def _discriminator(recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor) -> Tensor:
+    return ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 3.0, norm="sse")[0]
+
+
+def _generator(recon: Tensor, fake: Tensor, code: Tensor, _: Tensor) -> Tensor:
+    return ebgan_fast.generator_loss(recon, fake, code, norm="sse")[0]
+
+
+@every_backend
+@pytest.mark.parametrize("loss", [_discriminator, _generator])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_upstream_keeps_its_digits(backend: str, loss: Callable[..., Tensor], dtype: torch.dtype) -> None:
+    """0.3 is off by 0.13 % in bfloat16, half of what a gradient may be off by."""
+    batches = [_drawn(4, 40, seed=seed).to(dtype).requires_grad_() for seed in range(4)]
+    wanted = batches if loss is _discriminator else batches[:3]
+    with ebgan_fast.use_backend(backend):
+        value = loss(*batches)
+        plain = torch.autograd.grad(value, wanted, retain_graph=True)
+        kept = torch.autograd.grad(value, wanted, torch.full_like(value, 0.3), retain_graph=True)
+        freed = torch.autograd.grad(value, wanted, torch.full_like(value, 0.3))
+    for one, apart, in_place in zip(plain, kept, freed, strict=True):
+        exact = one.double() * torch.tensor(0.3).double()
+        _assert_right(apart, exact, torch.float32)
+        assert torch.equal(in_place, apart)
+
+
+@every_backend
+def test_a_gradient_that_a_hook_laid_out_anew(backend: str) -> None:
+    """A hook on saved tensors may give back what no kernel can take as one run of memory."""
+    batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
+
+    def spread(tensor: Tensor) -> Tensor:
+        return tensor if tensor.dim() < 2 else tensor.repeat_interleave(2, dim=1)[:, ::2]
+
+    with ebgan_fast.use_backend(backend):
+        with torch.autograd.graph.saved_tensors_hooks(spread, lambda tensor: tensor):
+            hooked = _discriminator(*batches)
+        got = torch.autograd.grad(hooked, batches, torch.full_like(hooked, 0.5))
+        expected = torch.autograd.grad(_discriminator(*batches), batches, torch.full_like(hooked, 0.5))
+    assert all(map(torch.equal, got, expected))

@@ -1,0 +1,84 @@
+"""Each batch is read twice and each gradient written once, backward included, though only the device knows the upstream
+gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+
+from .budget import assert_within_budget
+from .cases import INTERPRETED
+from .cuda import building
+from .cuda.stand_ins import needs_nvcc
+from .simulated_cuda import SIMULATED
+
+if INTERPRETED or SIMULATED:
+    pytest.skip("simulates both backends itself", allow_module_level=True)
+
+from .traffic import moved_by
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated_cuda")]
+
+_CUDA_MARKS = (
+    needs_nvcc,
+    pytest.mark.skipif(building.missing() is not None, reason=building.missing() or ""),
+)
+every_backend = pytest.mark.parametrize("backend", ["triton", pytest.param("cuda", marks=_CUDA_MARKS)])
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+
+N = 4
+SHORT, LONG = 784, 3 * 8192  # a sample a program, chunks of samples
+CODE = 1040  # N of them are as many elements as no other tensor has
+
+
+def _batches(count: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    return [torch.randn(N, elements, generator=generator).to(dtype) for _ in range(count)]
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize(
+    ("norm", "elements", "reads"),
+    [("mse", SHORT, 2), ("l2", SHORT, 2), ("mse", LONG, 2), ("l2", LONG, 4)],
+)
+def test_the_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, elements: int, reads: int) -> None:
+    """No sample is past the margin; long ones are read twice for l2, whose gradient needs the finished energy."""
+    batches = _batches(4, elements, dtype)
+    for recon in batches[::2]:
+        recon.requires_grad_()
+    moved = moved_by(backend, lambda *it: ebgan_fast.discriminator_loss(*it, 1e3, norm=norm)[0], batches)
+    assert moved.passes(N * elements) == (2 * reads, 2)
+
+
+@every_backend
+@every_dtype
+def test_the_generator_loss(backend: str, dtype: torch.dtype) -> None:
+    inputs = [*_batches(2, SHORT, dtype), *_batches(1, CODE, dtype)]
+    moved = moved_by(
+        backend, lambda *it: ebgan_fast.generator_loss(*it)[0], [tensor.requires_grad_() for tensor in inputs]
+    )
+    assert moved.passes(N * SHORT) == (2, 2)
+    assert moved.passes(N * CODE) == (2, 1)
+
+
+@every_backend
+@pytest.mark.parametrize("keep", [False, True], ids=["freed", "kept"])
+def test_another_upstream_costs_a_read_and_a_write(backend: str, keep: bool) -> None:
+    """A graph that is kept costs them for 1 too: its gradients may be changed by whoever gets them."""
+    inputs = [tensor.requires_grad_() for tensor in _batches(2, SHORT, torch.float32)]
+    upstream = 1.0 if keep else 3.0
+    moved = moved_by(backend, lambda *it: ebgan_fast.generator_loss(*it)[0], inputs, upstream, keep)
+    assert moved.passes(N * SHORT) == (4, 4)
+    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    truth = torch.autograd.grad(upstream * reference.generator_loss(*wide, None, 0.0, "mse")[0], wide)
+    eager = torch.autograd.grad(upstream * reference.generator_loss(*inputs, None, 0.0, "mse")[0], inputs)
+    for name, *gradients in zip(("recon", "fake"), moved.gradients, truth, eager, strict=True):
+        assert_within_budget(*gradients, name)

@@ -1,0 +1,142 @@
+"""What a loss with its backward moves on a GPU that is not there: kernels in the PTX simulator, and torch's own ops
+between them. The host may read no value of a tensor meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+import ebgan_fast
+from ebgan_fast import _C
+from ebgan_fast.ops import autograd, backends, library
+from ebgan_fast.ops.triton import launch as launching
+
+from .cuda import stand_ins as cuda
+from .triton import stand_ins as triton
+
+_WRITTEN_UNREAD = ("copy_", "fill_", "zero_")
+
+
+class Moved:
+    """Elements read and written, by the number of elements of the tensor; and the gradients that came of it."""
+
+    def __init__(self) -> None:
+        self.gradients: tuple[Tensor, ...] = ()
+        self.read: Counter[int] = Counter()
+        self.written: Counter[int] = Counter()
+
+    def count(self, tensor: Tensor, read: int = 0, written: int = 0) -> None:
+        """`read` and `written` are bytes."""
+        self.read[tensor.numel()] += read // tensor.element_size()
+        self.written[tensor.numel()] += written // tensor.element_size()
+
+    def passes(self, elements: int) -> tuple[float, float]:
+        """How often tensors of so many elements were read and written, all of them together."""
+        return self.read[elements] / elements, self.written[elements] / elements
+
+
+class _TorchOps(TorchDispatchMode):
+    """Counts what torch's ops move; one that hands a value to the host is an error."""
+
+    def __init__(self, moved: Moved) -> None:
+        super().__init__()
+        self._moved = moved
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "the host asked for a value of the device"
+        result = func(*args, **(kwargs or {}))
+        schema = func._schema
+        aliases = [it.alias_info for it in schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        if is_view or schema.name.rpartition("::")[2].startswith(("empty", "new_empty")):
+            return result
+        for argument, value in zip(schema.arguments, args, strict=False):
+            is_written = argument.alias_info is not None and argument.alias_info.is_write
+            is_read = not (is_written and schema.name.rpartition("::")[2] in _WRITTEN_UNREAD)
+            for tensor in tree_leaves(value):
+                if isinstance(tensor, Tensor):
+                    size = tensor.numel() * tensor.element_size()
+                    self._moved.count(tensor, size * is_read, size * is_written)
+        if not any(aliases):
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, Tensor):
+                    self._moved.count(tensor, written=tensor.numel() * tensor.element_size())
+        return result
+
+
+def _unwatched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The simulator's own use of tensors is not the program's."""
+
+    def call(*arguments: Any) -> Any:
+        with _disable_current_modes():
+            return function(*arguments)
+
+    return call
+
+
+@contextlib.contextmanager
+def _on_triton() -> Iterator[Callable[[Moved], None]]:
+    with triton.simulated() as simulation:
+        simulated_run = launching.run
+        with mock.patch.object(launching, "run", _unwatched(simulated_run)):
+
+            def count(moved: Moved) -> None:
+                for index, launch in enumerate(simulation.launches):
+                    for name, (read, written) in simulation.traffic(index).items():
+                        tensor = launch.arguments[name]
+                        if isinstance(tensor, Tensor):
+                            moved.count(tensor, read, written)
+
+            yield count
+
+
+@contextlib.contextmanager
+def _on_cuda(inputs: Sequence[Tensor]) -> Iterator[Callable[[Moved], None]]:
+    available, takes = backends.BackendStatus(True, "simulated"), backends._device_of
+    with (
+        mock.patch.dict(backends._STATUS, {"cuda": lambda: available}),
+        mock.patch.object(backends, "_device_of", lambda name: "cpu" if name == "cuda" else takes(name)),
+        cuda.in_ptx(inputs) as simulation,
+    ):
+        for name, function in list(vars(_C.cuda).items()):
+            setattr(_C.cuda, name, _unwatched(function))
+        with ebgan_fast.use_backend("cuda"):
+
+            def count(moved: Moved) -> None:
+                for launch in simulation.traffic:
+                    for it in launch:
+                        moved.count(it.tensor, it.bytes_read, it.bytes_written)
+
+            yield count
+
+
+def moved_by(
+    backend: str, loss: Callable[..., Tensor], inputs: Sequence[Tensor], upstream: float = 1.0, keep: bool = False
+) -> Moved:
+    """Count what a loss and its gradients move, for an upstream gradient that lies on the device.
+
+    Args:
+        backend: "triton" or "cuda".
+        loss: takes the inputs.
+        inputs: gradients are taken of those that require one.
+        upstream: the upstream gradient.
+        keep: whether backward keeps the graph.
+    """
+    moved = Moved()
+    leaves = [tensor for tensor in inputs if tensor.requires_grad]
+    with _on_triton() if backend == "triton" else _on_cuda(inputs) as count:
+        # Past the dispatcher, as in a program that no mode watches: a raw op would hide what it does from the mode.
+        direct = mock.patch.object(autograd, "call", lambda name, via, *each: library._kernel(name, via)(*each))
+        with direct, _TorchOps(moved):
+            value = loss(*inputs)
+            moved.gradients = torch.autograd.grad(value, leaves, torch.full_like(value, upstream), retain_graph=keep)
+    count(moved)
+    return moved
