@@ -71,6 +71,29 @@ def test_a_graph_replays_what_a_call_computes(backend: str, size: tuple[int, int
         assert _equal(replayed, _step(inputs)), f"replay {seed}"
 
 
+def test_a_graph_takes_the_upstream_of_each_replay(backend: str) -> None:
+    """1 leaves the gradients as the forward wrote them, 3 multiplies them where they lie, and 1 again."""
+    inputs, factor = _inputs(*SIZES[0]), torch.ones((), device="cuda")
+    _fill(inputs, 0)
+
+    def scaled_step() -> tuple[Tensor, ...]:
+        loss, *_ = ebgan_fast.discriminator_loss(*inputs[:4], 2.0)
+        return torch.autograd.grad(loss * factor, inputs[:4])
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        plain = [gradient.clone() for gradient in scaled_step()]
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        replayed = scaled_step()
+    for value in (1.0, 3.0, 1.0, 0.5):
+        factor.fill_(value)
+        graph.replay()
+        assert _equal(replayed, [gradient * value for gradient in plain]), f"upstream {value}"
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_streams_do_not_disturb_each_other(backend: str, size: tuple[int, int, int]) -> None:
     alone, sets, streams = [], [], []
