@@ -161,7 +161,7 @@ def _trial(
 
 
 def _trainer(params: Params, grid: Grid, data: Path | None, device: str) -> Trainer | GanTrainer:
-    images = digits.training_images(data)
+    images = digits.training_images(data, device=device)
     if params["family"] == "GAN":
         own = {field.name for field in fields(GanConfig)}
         return GanTrainer(

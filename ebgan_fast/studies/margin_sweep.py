@@ -101,7 +101,7 @@ def _trial(
         ema=sweep.ema,
         device=device,
     )
-    trainer = Trainer(config, digits.training_images(data))
+    trainer = Trainer(config, digits.training_images(data, device=device))
     digits.train(trainer, sweep.steps, tick)
     sampler = trainer.sampler()
     result = digits.digit_scores(sampler, sweep.samples, params["seed"], data)

@@ -126,7 +126,7 @@ def _trial(
         ema=comparison.ema,
         device=device,
     )
-    images = digits.training_images(data) if on_digits else gaussians.points(params["set"])
+    images = digits.training_images(data, device=device) if on_digits else gaussians.points(params["set"])
     trainer = trainer_with(params["term"], config, images)
     digits.train(trainer, config.steps, tick)
     sampler, term = trainer.sampler(), trainer.statistics()["pulling_away"]
