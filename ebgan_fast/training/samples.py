@@ -43,9 +43,9 @@ def load_generator(
     state = checkpoint.read(path)
     try:
         run = config_file.from_dict(state["config"])
-        generator = run.networks.generator(tuple(state["image_shape"])).to(device)
+        generator = run.networks.generator(tuple(state["image_shape"]))
         generator.load_state_dict(state["trainer"]["generator"])
-        return for_sampling(generator, state["trainer"]["average"]), run, int(state["trainer"]["step"])
+        return for_sampling(generator.to(device), state["trainer"]["average"]), run, int(state["trainer"]["step"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
 
