@@ -144,7 +144,6 @@ class ImageScorer:
         """
         if self._real is None:
             self._real = self._cached(progress or (lambda share, text: None))
-            _check_finite(self._real, "training images")
         return self._real
 
     def _cached(self, report: Progress) -> Tensor:
@@ -155,7 +154,9 @@ class ImageScorer:
             kept = cache.read(path)
             if kept is None:
                 begun = path.with_suffix(".part")
-                kept = {"features": self._computed(report, begun)}
+                computed = self._computed(report, begun)
+                _check_finite(computed, "training images")
+                kept = {"features": computed}
                 cache.write(path, kept)
                 begun.unlink(missing_ok=True)
         features: Tensor = kept["features"]
