@@ -18,8 +18,8 @@ from ebgan_fast.metrics.kernel_distance import kernel_distance
 
 from .test_frechet import PAIRS, exact, reflected, rounding
 from .test_image_scorer import noise
-from .test_kernel_distance import kid_rounding
 from .test_kernel_distance import features as drawn
+from .test_kernel_distance import kid_rounding
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
