@@ -124,24 +124,24 @@ class Counted:
 def test_real_features_are_computed_once_and_not_before_they_are_needed(tmp_path: Path) -> None:
     net = Counted()
     told: list[tuple[float, str]] = []
-    first = net.scorer(tmp_path, noise(250, 0))
+    first = net.scorer(tmp_path, noise(125, 0))
     assert net.calls == []
     features = first.real_features(lambda share, text: told.append((share, text)))
-    assert net.calls == [100, 100, 50]
+    assert net.calls == [50, 50, 25]
     assert told == [
-        (0.0, "training images: 0 of 250"),
-        (0.4, "training images: 100 of 250"),
-        (0.8, "training images: 200 of 250"),
-        (1.0, "training images: 250 of 250"),
+        (0.0, "training images: 0 of 125"),
+        (0.4, "training images: 50 of 125"),
+        (0.8, "training images: 100 of 125"),
+        (1.0, "training images: 125 of 125"),
     ]
     assert torch.equal(first.real_features(), features)
-    assert torch.equal(net.scorer(tmp_path, noise(250, 0)).real_features(), features)
+    assert torch.equal(net.scorer(tmp_path, noise(125, 0)).real_features(), features)
     assert len(net.calls) == 3
-    net.scorer(tmp_path, noise(250, 1)).real_features()
-    net.scorer(tmp_path, noise(250, 0), key="other weights").real_features()
+    net.scorer(tmp_path, noise(125, 1)).real_features()
+    net.scorer(tmp_path, noise(125, 0), key="other weights").real_features()
     assert len(net.calls) == 9
-    first.score(noise(130, 2))
-    assert net.calls[9:] == [100, 30]
+    first.score(noise(80, 2))
+    assert net.calls[9:] == [50, 30]
 
 
 @pytest.mark.parametrize("stop_at", [0.0, 0.4, 0.8, 1.0])
@@ -153,13 +153,13 @@ def test_what_an_interrupted_computation_has_done_is_kept(tmp_path: Path, stop_a
         if share >= stop_at:
             raise Interrupted
 
-    images, net = noise(250, 0), Counted()
+    images, net = noise(125, 0), Counted()
     with pytest.raises(Interrupted):
         net.scorer(tmp_path, images).real_features(stop)
-    assert sum(net.calls) == round(stop_at * 250)
+    assert sum(net.calls) == round(stop_at * 125)
     assert not list(tmp_path.glob("*.pt"))
     found = net.scorer(tmp_path, images).real_features()
-    assert sum(net.calls) == 250
+    assert sum(net.calls) == 125
     assert torch.equal(found, pixels_as_features(images).float())
     assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".lock"] == [".pt"]
 
