@@ -62,10 +62,6 @@ demo: $(VENV)/train  ## train EBGAN-PT on MNIST, draw digits and score them (abo
 	@echo "curves:  $(RUN)/curves.png"
 	@echo "score:   $(RUN)/score.json"
 
-$(VENV)/scores: $(VENV)/train
-	$(INSTALL) --editable '.[train,scores]'
-	@touch $@
-
 # One drawing of each, not the five skin tones of it.
 $(IMAGES64)/drawings: | $(VENV)/train
 	mkdir -p $(IMAGES64)
@@ -79,7 +75,7 @@ $(IMAGES64)/drawings: | $(VENV)/train
 RECIPE64 := --preset celeba64 --width 0.5 --batch-size 32 --steps 1600 --lr-g 0.0006 --lr-d 0.0006 --ema 0.995 \
   --log-every 50 --sample-every 200 --evaluate-every 200 --evaluate-samples 1000 --checkpoint-every 200
 
-demo-64: $(VENV)/scores $(IMAGES64)/drawings  ## train EBGAN-PT on 64x64 emoji, score it, write a report (a quarter of an hour)
+demo-64: $(VENV)/train $(IMAGES64)/drawings  ## train EBGAN-PT on 64x64 emoji, score it, write a report (a quarter of an hour)
 	$(BIN)/ebgan-fast prepare $(IMAGES64)/drawings $(IMAGES64)/packed --size 64
 	$(DEMO) train --out $(RUN64) --data $(IMAGES64)/packed $(RECIPE64) --resume
 	$(DEMO) report $(RUN64)

@@ -33,12 +33,14 @@ from .report import write_report
 from .training.config import PresetName, TrainConfig
 from .training.evaluation import Evaluator
 from .training.images import load_images
+from .training.logs import paced
 from .training.loop import train as run_training
 from .training.memory import keep_freed_memory
 from .training.pictures import draw_interpolation, draw_neighbours
 from .training.presets import preset
 from .training.samples import load_generator, sample_images, save_folder, save_grid
 from .training.trainer import NonFiniteError
+from .training.validation import usable_device
 
 _NAME = "ebgan-fast"
 
@@ -109,6 +111,7 @@ def sample(
     seed: int = 0,
     columns: int = 10,
     interpolate: bool = False,
+    device: str = "auto",
 ) -> int:
     """Draw images from a trained generator.
 
@@ -119,10 +122,11 @@ def sample(
         seed: Seed of the noise.
         columns: Images in a row of the grid.
         interpolate: Let each row go from one point of the noise to another. Needs a grid.
+        device: Torch device that draws, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     _check_positive("count", count)
     _check_positive("columns", columns)
-    generator, _, _ = load_generator(_checkpoint_file(checkpoint))
+    generator, _, _ = load_generator(_checkpoint_file(checkpoint), usable_device(device))
     if interpolate:
         if out.suffix.lower() != ".png":
             raise ValueError(f"out: got {out}, expected a name ending in .png with --interpolate")
@@ -144,10 +148,12 @@ def evaluate(
     seed: int = 0,
     data: Path | None = None,
     features: str | None = None,
+    device: str = "auto",
 ) -> int:
     """Score a trained generator: digits by a classifier, other images by Frechet distance and KID.
 
-    Writes score.json beside the checkpoint. The classifier is trained once (about a minute) and cached.
+    Writes score.json beside the checkpoint. The classifier is trained once (about a minute of one core, whatever the
+    device, so that it is always the same one) and cached, as the training images' features are.
 
     Args:
         checkpoint: A checkpoint, or the run folder that holds one.
@@ -155,13 +161,14 @@ def evaluate(
         seed: Seed of the noise.
         data: Where the training images are now. None: where they were.
         features: Net whose features are compared, efficientnet-lite0 or a TorchScript file. None: the run's.
+        device: Torch device that draws and scores, such as cpu or cuda:0. auto: the GPU if there is one.
     """
-    path = _checkpoint_file(checkpoint)
-    generator, run, steps = load_generator(path)
+    path, place = _checkpoint_file(checkpoint), usable_device(device)
+    generator, run, steps = load_generator(path, place)
     run = dataclasses.replace(run, data=data or run.data, features=features or run.features)
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
-    scored, text = (_digit_score if run.preset == "mnist" else _image_score)(run, generator, samples, seed)
+    scored, text = (_digit_score if run.preset == "mnist" else _image_score)(run, generator, samples, seed, place)
     written = path.with_name("score.json")
     report = {"checkpoint": path.name, "steps": steps, "samples": samples, "seed": seed, **scored}
     written.write_text(json.dumps(report, indent=2) + "\n")
@@ -170,18 +177,21 @@ def evaluate(
     return 0
 
 
-def report(run: tyro.conf.Positional[Path], neighbours: bool = True) -> int:
+def report(run: tyro.conf.Positional[Path], neighbours: bool = True, device: str = "auto") -> int:
     """Write report.html into a run's folder: curves, grids, scores, interpolations and nearest training images.
 
     Args:
         run: The run folder.
         neighbours: Look for the training images nearest to samples, which needs the images and the feature net.
+        device: Torch device that draws and compares, such as cpu or cuda:0. auto: the GPU if there is one.
     """
-    path = _checkpoint_file(run)
-    generator, config, _ = load_generator(path)
+    place = usable_device(device)
+    generator, config, _ = load_generator(_checkpoint_file(run), place)
     draw_interpolation(generator, run / "interpolation.png", rows=8, columns=10, seed=config.seed)
     if neighbours and config.preset != "mnist":
-        draw_neighbours(_evaluator(config), generator, run / "neighbours.png", seed=config.seed)
+        with _progress("nearest images") as progress:
+            evaluator = Evaluator(config.features, load_images(config), place)
+            draw_neighbours(evaluator, generator, run / "neighbours.png", seed=config.seed, progress=progress)
     print(f"report: {write_report(run)}")
     return 0
 
@@ -192,23 +202,23 @@ def doctor() -> int:
     return 0
 
 
-def _digit_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: int) -> tuple[dict[str, Any], str]:
+def _digit_score(
+    run: TrainConfig, generator: AnyGenerator, samples: int, seed: int, device: torch.device
+) -> tuple[dict[str, Any], str]:
     with _progress("digit classifier") as progress:
-        classifier = load_classifier(load_mnist(run.data), progress=progress)
-    result = score_images(classifier, sample_images(generator, samples, seed)[:, 0])
+        classifier = load_classifier(load_mnist(run.data), progress=progress, device=device)
+    result = score_images(classifier, sample_images(generator, samples, seed, device=device)[:, 0])
     return (
         {"classifier_test_accuracy": classifier.test_accuracy, **dataclasses.asdict(result)},
         _score_text(result, classifier.test_accuracy, samples),
     )
 
 
-def _evaluator(run: TrainConfig) -> Evaluator:
-    with _progress("training images' features") as progress:
-        return Evaluator(run.features, load_images(run), torch.device("cpu"), progress)
-
-
-def _image_score(run: TrainConfig, generator: AnyGenerator, samples: int, seed: int) -> tuple[dict[str, Any], str]:
-    scored = _evaluator(run).score(generator, samples, seed)
+def _image_score(
+    run: TrainConfig, generator: AnyGenerator, samples: int, seed: int, device: torch.device
+) -> tuple[dict[str, Any], str]:
+    with _progress("scores") as progress:
+        scored = Evaluator(run.features, load_images(run), device).score(generator, samples, seed, progress)
     return scored, "\n".join(
         (
             f"{samples} generated images against {scored['real_images']} training images",
@@ -242,12 +252,15 @@ def _check_positive(name: str, value: int) -> None:
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
-    """A callback (share done, text) that draws a bar on a terminal and says nothing elsewhere."""
+    """A callback (share done, text) that draws a bar on a terminal and prints a line now and then elsewhere."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    if not console.is_terminal:
+        yield paced(lambda text: print(f"{what}: {text}", file=sys.stderr, flush=True))
+        return
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share, text: bar.update(task, completed=share, description=f"{what}: {text}")
 

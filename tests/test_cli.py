@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import torch
 from PIL import Image
 
 from ebgan_fast import cli
+from ebgan_fast.metrics import DigitClassifier
 
 SMALL = ("--steps", "6", "--size-g", "16", "--size-d", "16", "--batch-size", "8", "--log-every", "3")
 
@@ -159,6 +163,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no size": (("prepare", "{digits}", "{new}"), 2, "--size"),
     "a report of no run": (("report", "{digits}"), 1, "{digits}"),
     "interpolations into a folder": (("sample", "{run}", "{new}", "--interpolate"), 1, "ending in .png"),
+    "draw on no device": (("sample", "{run}", "{new}", "--device", "cuda:99"), 1, "device: got 'cuda:99', expected"),
+    "score on no device": (("evaluate", "{run}", "--device", "gpu"), 1, "device: got 'gpu', expected"),
+    "compare on no device": (("report", "{run}", "--device", "meta"), 1, "(it holds no values)"),
     "unavailable backend": (("train", "--out", "{new}", "--data", "{digits}", "--backend", "cuda"), 1, "'cuda'"),
 }
 
@@ -201,6 +208,70 @@ def test_a_mistake_is_one_line_and_a_status(
     assert words.format(**places) in lines[0]
     assert not (tmp_path / "new").exists()
     assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")} == before
+
+
+def test_commands_run_on_the_device_named(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Generator, samples, classifier and feature net; a device that holds no values stands for it."""
+    meta = torch.device("meta")
+    used: list[object] = []
+    load_generator, sample_images = cli.load_generator, cli.sample_images
+    colour = False
+
+    def load(path: Path, device: torch.device) -> object:
+        used.append(device)
+        generator, run, steps = load_generator(path)
+        return generator, dataclasses.replace(run, preset="celeba64" if colour else "mnist"), steps
+
+    class Evaluator:
+        def __init__(self, features: str, images: object, device: torch.device) -> None:
+            used.append(device)
+
+        def score(self, *_: object) -> dict[str, object]:
+            return {"real_images": 5, "features": "FD", "fd": 1.0, "kid": 1.0, "kid_std": 0.0, "kid_subset_size": 5}
+
+    def classifier(*_: object, device: torch.device, **__: object) -> DigitClassifier:
+        used.append(device)
+        return DigitClassifier((2, 2, 2)).eval()
+
+    def draw(*given: Any, device: object = None) -> torch.Tensor:
+        used.append(device)
+        return sample_images(*given)
+
+    monkeypatch.setattr(cli, "usable_device", {"a GPU": meta}.__getitem__)
+    monkeypatch.setattr(cli, "load_generator", load)
+    monkeypatch.setattr(cli, "load_images", lambda run: None)
+    monkeypatch.setattr(cli, "load_classifier", classifier)
+    monkeypatch.setattr(cli, "sample_images", draw)
+    monkeypatch.setattr(cli, "Evaluator", Evaluator)
+    monkeypatch.setattr(cli, "draw_neighbours", lambda *_, **__: None)
+    monkeypatch.setattr(cli, "write_report", lambda run: run)
+    copied = tmp_path / "run"
+    shutil.copytree(run_folder, copied)
+    for arguments, devices in (
+        (("sample", str(copied), str(tmp_path / "grid.png")), [meta, None]),
+        (("evaluate", str(copied), "--samples", "20"), [meta, meta, meta]),
+        (("report", str(copied)), [meta]),
+    ):
+        assert cli.main([*arguments, "--device", "a GPU"]) == 0
+        assert used == devices
+        used.clear()
+    colour = True
+    for arguments in (("evaluate", str(copied)), ("report", str(copied))):
+        assert cli.main([*arguments, "--device", "a GPU"]) == 0
+        assert used == [meta, meta]
+        used.clear()
+    capsys.readouterr()
+
+
+def test_long_work_is_told_of_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "paced", lambda say: lambda share, text: say(text))
+    with cli._progress("scores") as progress:
+        progress(0.5, "training images: 50 of 100")
+    assert capsys.readouterr().err == "scores: training images: 50 of 100\n"
 
 
 def test_a_mistake_from_outside(tmp_path: Path) -> None:

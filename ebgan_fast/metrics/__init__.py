@@ -2,7 +2,7 @@
 
 from .classifier import DigitClassifier, Recipe, load_classifier
 from .features import FeatureNet, load_feature_net
-from .frechet import ImageScore, ImageScorer
+from .image_scorer import ImageScore, ImageScorer
 from .inception_score import DigitScore, score, score_images
 from .neighbours import nearest, neighbour_rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -16,6 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def cache_folder(chosen: Path | None) -> Path:
@@ -26,13 +28,17 @@ def cache_folder(chosen: Path | None) -> Path:
 
 
 def locked(path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[Any]:
-    """Hold the lock of `path`; `on_wait` is called if another process has it. A dead process has none."""
+    """Hold the lock of `path`. A dead process has none.
+
+    While another process has it, `on_wait` is called every half second; what it raises ends the waiting.
+    """
     lock = FileLock(f"{path}.lock")
-    try:
-        return lock.acquire(blocking=False)
-    except Timeout:
+    seconds = 0.0
+    while True:
+        with contextlib.suppress(Timeout):
+            return lock.acquire(timeout=seconds)
         on_wait()
-        return lock.acquire()
+        seconds = _SECONDS_BETWEEN_LOOKS
 
 
 def read(path: Path) -> dict[str, Any] | None:

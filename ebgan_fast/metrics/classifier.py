@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..data.mnist import Mnist
 from ..data.pixels import to_signed_unit
 from . import cache
+from .precision import without_tf32
 
 Progress = Callable[[float, str], None]
 
@@ -83,7 +84,8 @@ class DigitClassifier(nn.Module):
             TypeError: integer images.
             ValueError: another shape.
         """
-        logits: Tensor = self.layers(_as_28x28(images))
+        with without_tf32():
+            logits: Tensor = self.layers(_as_28x28(images))
         return logits
 
 
@@ -106,10 +108,12 @@ def load_classifier(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     recipe: Recipe | None = None,
+    device: torch.device | str = "cpu",
 ) -> DigitClassifier:
-    """The classifier of these digits, in eval mode on the CPU: from the cache, or trained and put there.
+    """The classifier of these digits, in eval mode: from the cache, or trained and put there.
 
-    Processes that ask for the same one at the same time wait for the first to train it.
+    It is trained on the CPU by one thread, wherever it is wanted: scores by two classifiers don't compare, and a GPU
+    would train another one. Processes that ask for the same one at the same time wait for the first to train it.
 
     Args:
         digits: what it is trained and tested on.
@@ -117,6 +121,7 @@ def load_classifier(
             EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast.
         progress: called with the share done, 0 to 1, and a line of text; the last tells the test accuracy.
         recipe: None is the one that the project's scores are measured with.
+        device: where it is wanted.
 
     Raises:
         OSError: the cache folder can't be made or written.
@@ -144,7 +149,7 @@ def load_classifier(
             f"expected at least {_EXPECTED_ACCURACY:.0%}: scores by it don't compare with others",
             stacklevel=2,
         )
-    return classifier.eval().requires_grad_(False)
+    return classifier.to(device).eval().requires_grad_(False)
 
 
 @contextmanager

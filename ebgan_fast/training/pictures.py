@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..data.pixels import to_pixels, to_signed_unit
+from ..metrics.image_scorer import Progress
 from ..metrics.neighbours import neighbour_rows
 from ..models.families import AnyGenerator
 from ..models.interpolation import spherical_interpolation
@@ -32,7 +33,9 @@ def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, column
     save_grid(images_of(generator, points.flatten(0, 1)), path, columns)
 
 
-def draw_neighbours(evaluator: Evaluator, generator: AnyGenerator, path: Path, *, seed: int) -> None:
+def draw_neighbours(
+    evaluator: Evaluator, generator: AnyGenerator, path: Path, *, seed: int, progress: Progress | None = None
+) -> None:
     """A PNG with eight samples in the first column, each before the five training images whose features are nearest.
 
     Args:
@@ -40,7 +43,8 @@ def draw_neighbours(evaluator: Evaluator, generator: AnyGenerator, path: Path, *
         generator: in eval mode.
         path: the file.
         seed: of the noise.
+        progress: told how far the training images' features are, as (share done, text).
     """
     samples = to_pixels(sample_images(generator, _SAMPLES, seed))
-    count = min(_NEIGHBOURS, len(evaluator.scorer.real_features))
-    save_grid(to_signed_unit(neighbour_rows(evaluator.scorer, samples, count)), path, 1 + count)
+    rows = neighbour_rows(evaluator.scorer, samples, _NEIGHBOURS, progress)
+    save_grid(to_signed_unit(rows), path, len(rows) // _SAMPLES)

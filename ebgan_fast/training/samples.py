@@ -10,23 +10,30 @@ from torch import Tensor
 
 from .._files import naming
 from ..data.pixels import to_pixels
+from ..metrics.batches import most_at_once
 from ..models.families import AnyGenerator
 from . import checkpoint, config_file
 from .average import for_sampling
 from .config import TrainConfig
 
+_MOST_ON_GPU, _MOST = 500, 250  # images at a time
+_PIXEL_BYTES = 1024  # of memory for each pixel drawn: the last layers' 64 to 128 maps, some three at a time
+
 _GAP = 2
 _GAP_BRIGHTNESS = 64
 
 
-def load_generator(checkpoint_path: str | Path) -> tuple[AnyGenerator, TrainConfig, int]:
+def load_generator(
+    checkpoint_path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[AnyGenerator, TrainConfig, int]:
     """The generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
     Args:
         checkpoint_path: the run's checkpoint.pt.
+        device: where the generator is wanted, whatever device trained it.
 
     Returns:
-        (generator on the CPU, the run's config, steps done).
+        (generator, the run's config, steps done).
 
     Raises:
         CheckpointError (a ValueError): not a whole checkpoint of this version.
@@ -38,39 +45,57 @@ def load_generator(checkpoint_path: str | Path) -> tuple[AnyGenerator, TrainConf
         run = config_file.from_dict(state["config"])
         generator = run.networks.generator(tuple(state["image_shape"]))
         generator.load_state_dict(state["trainer"]["generator"])
-        return for_sampling(generator, state["trainer"]["average"]), run, int(state["trainer"]["step"])
+        return for_sampling(generator.to(device), state["trainer"]["average"]), run, int(state["trainer"]["step"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
 
 
 @torch.no_grad()
-def sample_images(generator: AnyGenerator, n: int, seed: int, batch_size: int = 250) -> Tensor:
+def sample_images(
+    generator: AnyGenerator,
+    n: int,
+    seed: int,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Draw images; the same n and seed give the same noise on any device and for any batch size.
 
     Args:
         generator: in eval mode.
         n: how many, at least 1.
         seed: of the noise, N(0, 1).
-        batch_size: how many at a time, at least 1.
+        batch_size: how many at a time, at least 1. None: as many as the generator's device has memory for, up to 250,
+            or 500 on a GPU.
+        device: where the images are wanted.
 
     Returns:
-        float32 [n, C, H, W] in [-1, 1] on the CPU.
+        float32 [n, C, H, W] in [-1, 1].
 
     Raises:
         ValueError: n or batch_size below 1.
     """
     for name, value in (("n", n), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
     noise = torch.randn(n, generator.noise_size, generator=torch.Generator().manual_seed(seed))
-    return images_of(generator, noise, batch_size)
+    return images_of(generator, noise, batch_size, device)
 
 
 @torch.no_grad()
-def images_of(generator: AnyGenerator, noise: Tensor, batch_size: int = 250) -> Tensor:
-    """The images that noise [n, noise_size] gives: float32 [n, C, H, W] in [-1, 1] on the CPU."""
+def images_of(
+    generator: AnyGenerator, noise: Tensor, batch_size: int | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """The images that noise [n, noise_size] gives: float32 [n, C, H, W] in [-1, 1], see `sample_images`."""
     like = next(generator.parameters())
-    return torch.cat([generator(part.to(like)).to("cpu", torch.float32) for part in noise.split(batch_size)])
+    parts = noise.split(batch_size or drawn_at_once(generator))
+    return torch.cat([generator(part.to(like)).to(device, torch.float32) for part in parts])
+
+
+def drawn_at_once(generator: AnyGenerator, most: int = _MOST) -> int:
+    """The number of images that the generator draws at a time: 500 on a GPU, `most` elsewhere; fewer for memory."""
+    _, height, width = generator.image_shape
+    device = next(generator.parameters()).device
+    return most_at_once(device, _PIXEL_BYTES * height * width, _MOST_ON_GPU if device.type == "cuda" else most)
 
 
 def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:

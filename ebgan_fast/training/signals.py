@@ -9,6 +9,10 @@ from types import FrameType, TracebackType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class StoppedError(Exception):
+    """A signal has come while something long was under way, which is given up."""
+
+
 class StopSignals:
     """Inside the `with` block, SIGINT and SIGTERM are noted in `received` for the loop to act upon.
 
@@ -33,6 +37,11 @@ class StopSignals:
         for number, handler in self._before.items():
             # None: a handler that wasn't installed from Python, which can't be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Raise a StoppedError if a signal has come."""
+        if self.received is not None:
+            raise StoppedError
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

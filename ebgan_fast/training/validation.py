@@ -14,6 +14,7 @@ from ..models.families import Mlp
 from ..ops.backends import BackendName
 from .config import Precision, PresetName, TrainConfig
 from .schedule import LearningRateDecay, MarginSchedule
+from .world import own_device
 
 # Fields, what holds for them, and how to say so.
 _Rule = tuple[tuple[str, ...], Callable[[Any], bool], str]
@@ -24,6 +25,17 @@ def validate(config: TrainConfig) -> None:
     problems = list(_problems(config))
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of a command's --device: "auto" is a GPU if there is one.
+
+    Raises:
+        ValueError: no device's name, or one that isn't here.
+    """
+    for problem in _device_problems(name):
+        raise ValueError(problem)
+    return own_device(name)
 
 
 def _problems(config: TrainConfig) -> Iterable[str]:
@@ -43,8 +55,8 @@ def _problems(config: TrainConfig) -> Iterable[str]:
             f"accumulate: got {config.accumulate}, expected a divisor of batch_size {config.batch_size} that leaves at "
             "least 2 images a part"
         )
-    if isinstance(config.device, str) and config.device != "auto" and (problem := _device_problem(config.device)):
-        yield f"device: got {config.device!r}, expected a device that torch can use here ({problem})"
+    if isinstance(config.device, str):
+        yield from _device_problems(config.device)
 
 
 def _broken_rules(settings: Any, rules: list[_Rule]) -> Iterable[str]:
@@ -55,12 +67,16 @@ def _broken_rules(settings: Any, rules: list[_Rule]) -> Iterable[str]:
                 yield f"{name}: got {value!r}, expected {expected}"
 
 
-def _device_problem(device: str) -> str | None:
+def _device_problems(name: str) -> Iterable[str]:
+    if name == "auto":
+        return
     try:
-        # "meta" parses and allocates, but holds no values.
-        return "it holds no values" if torch.empty(1, device=device).is_meta else None
+        if not torch.empty(1, device=name).is_meta:
+            return
+        problem = "it holds no values"  # "meta" parses and allocates all the same
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        return str(error).partition("\n")[0]
+        problem = str(error).partition("\n")[0]
+    yield f"device: got {name!r}, expected a device that torch can use here ({problem})"
 
 
 def _divides(parts: Any, batch: Any) -> bool:

@@ -54,3 +54,28 @@ def test_the_lock_makes_others_wait_and_is_given_back(tmp_path: Path) -> None:
         raise KeyError
     with cache.locked(path, on_wait):
         assert waits == [1]
+
+
+def test_a_wait_ends_when_the_lock_is_given_back_or_at_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a signal is heard while another process computes."""
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    path = tmp_path / "file"
+    waits: list[int] = []
+    other = cache.locked(path, lambda: pytest.fail("nobody has it")).__enter__()
+
+    def tire() -> None:
+        waits.append(1)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.locked(path, tire).__enter__()
+    assert len(waits) == 3
+
+    def give_back() -> None:
+        waits.append(1)
+        if len(waits) == 5:
+            other.release()
+
+    with cache.locked(path, give_back):
+        assert len(waits) == 5

@@ -134,6 +134,17 @@ def test_training_repeats_and_leaves_the_global_generator(digits: Mnist, tmp_pat
     assert not weights_equal(first, other)
 
 
+@pytest.mark.filterwarnings(UNDER)
+def test_the_classifier_is_the_same_one_on_any_device(digits: Mnist, tmp_path: Path) -> None:
+    """One of a device's own training would score otherwise: it is trained on the CPU and then moved."""
+    moved = load_classifier(digits, cache_dir=tmp_path / "a", recipe=TINY, device="meta")
+    assert {weight.device.type for weight in moved.state_dict().values()} == {"meta"}
+    assert not moved.training
+    kept = load_classifier(digits, cache_dir=tmp_path / "a", recipe=TINY)
+    assert len(list((tmp_path / "a").glob("*.pt"))) == 1
+    assert weights_equal(kept, load_classifier(digits, cache_dir=tmp_path / "b", recipe=TINY))
+
+
 def test_every_field_of_a_recipe_names_another_file() -> None:
     changes: list[dict[str, object]] = [
         {"channels": (2, 3, 5)},

@@ -90,6 +90,11 @@ def test_the_theory_check_writes_them_too(tmp_path: Path, capsys: pytest.Capture
         ("theory --points 1", "points: got 1, expected at least 4"),
         ("grid --file nowhere.yaml", "nowhere.yaml: No such file or directory"),
         ("grid --data nowhere", "nowhere: got no such folder"),
+        *(
+            (f"{study} --device cuda:99 --data nowhere", "device: got 'cuda:99', expected a device that torch can use")
+            for study in ("grid", "margin-sweep", "pt-study")
+        ),
+        ("semi-supervised --device cuda:99", "device: got 'cuda:99', expected a device that torch can use here"),
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_nothing(

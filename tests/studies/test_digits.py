@@ -56,6 +56,37 @@ def test_a_class_needs_one_sample_in_a_hundred(mnist: Mnist, digit_classifier: D
         assert digits.digit_scores(Fixed(mixed), 1000, 0, None)["classes"] == classes  # type: ignore[arg-type]
 
 
+def test_scores_are_taken_where_the_generator_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that holds no values stands for a GPU until images and logits come back."""
+    asked: list[torch.device] = []
+    drawn: list[str] = []
+
+    def classifier(data: None, device: torch.device) -> nn.Module:
+        asked.append(device)
+        return lambda images: (drawn.append(images.device.type), torch.zeros(len(images), 10))[1]
+
+    monkeypatch.setattr(digits, "classifier", classifier)
+    monkeypatch.setattr(digits, "_spread", lambda images: 1.0)
+    monkeypatch.setattr(digits, "_real_spread", lambda data: 1.0)
+    generator = Fixed(torch.zeros(10, 28, 28)).to("meta")
+    found = digits.digit_scores(generator, 20, 0, None)  # type: ignore[arg-type]
+    assert asked == [torch.device("meta")]
+    assert drawn == ["meta"]
+    assert found["exp_score"] == 1
+
+
+def test_training_images_lie_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits, "mnist", lambda data: Mnist(*[torch.zeros(3, 28, 28, dtype=torch.uint8)] * 4))
+    digits.training_images.cache_clear()
+    try:
+        images = digits.training_images(None, device="meta")
+        assert images.gather(torch.arange(2)).is_meta
+        assert digits.training_images(None, device="meta") is images
+        assert not digits.training_images(None).gather(torch.arange(2)).is_meta
+    finally:
+        digits.training_images.cache_clear()
+
+
 def test_training_checks_every_hundred_steps_and_closes() -> None:
     calls: list[str] = []
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ebgan_fast.training import train
-from ebgan_fast.training.logs import MetricsFile, TerminalDisplay
+from ebgan_fast.training.logs import MetricsFile, TerminalDisplay, paced
 
 from .conftest import Configure
 
@@ -51,6 +51,42 @@ def test_the_terminal_is_left_as_it_was_after_an_error(monkeypatch: pytest.Monke
     with pytest.raises(KeyError), TerminalDisplay(0, 5):
         raise KeyError
     assert screen.getvalue().count("\x1b[?25h") == 1
+
+
+def test_lines_of_long_work_are_paced() -> None:
+    """None in the first ten seconds, then one for each tenth, ten seconds apart at least and a minute at most."""
+    seconds = 0.0
+    said: list[tuple[float, str]] = []
+    progress = paced(lambda text: said.append((seconds, text)), lambda: seconds)
+
+    def work(share: float, until: float) -> None:
+        nonlocal seconds
+        seconds = until
+        progress(share, f"{share:.0%}")
+
+    work(0.5, 9.9)
+    work(0.55, 10.1)
+    work(0.7, 20.0)
+    work(0.85, 20.2)
+    work(0.86, 30.1)
+    work(0.0, 31.0)  # the next part of it
+    work(0.05, 40.0)
+    work(0.1, 41.0)
+    work(0.11, 52.0)
+    work(0.12, 100.9)
+    work(0.13, 101.0)
+    work(1.0, 102.0)
+    assert said == [(10.1, "55%"), (20.2, "85%"), (41.0, "10%"), (101.0, "13%")]
+
+
+def test_long_work_shows_under_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    screen.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with TerminalDisplay(0, 5) as display:
+        display.progress()(0.4, "training images: 40 of 100")
+    assert "training images: 40 of 100" in screen.getvalue()
 
 
 def test_the_metrics_file_rewinds(tmp_path: Path) -> None:

@@ -77,6 +77,22 @@ print(result.step, result.stopped_by)
 """
 
 
+# A feature net whose first batch, of the training images, brings a SIGTERM to its process.
+SCORED = TRAIN.replace(
+    "torch.set_num_threads(1)",
+    """torch.set_num_threads(1)
+import signal
+from ebgan_fast.metrics.features import FeatureNet
+from ebgan_fast.training import evaluation
+def net(images):
+    if not Path(sys.argv[2]).exists():
+        Path(sys.argv[2]).touch()
+        signal.raise_signal(signal.SIGTERM)
+    return images.flatten(1)[:, :600:100].float()
+evaluation.load_feature_net = lambda spec: FeatureNet(net, "FD", "key", 6)""",
+)
+
+
 def start(script: str, *arguments: object, ranks: int = 2) -> list[subprocess.Popen[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -175,6 +191,26 @@ def test_a_signal_to_one_process_stops_both_at_one_step(configure: Configure, tm
     assert ends[0] == ends[1], said
     assert ends[0][1] == str(int(signal.SIGTERM)), said
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == int(ends[0][0])
+
+
+def test_a_signal_in_a_score_stops_both_a_step_later(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process waits in that step for the one that scores. A score of the last step is made up for."""
+    monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))
+    plain = {"lr_decay": "none", "margin_steps": 5, "evaluate_samples": 20, "dropout_d": False}
+    for steps, stopped in ((1000, 5), (4, 4)):
+        run = configure(out=tmp_path / f"run{steps}", steps=steps, evaluate_every=4, **plain)
+        file, flag = tmp_path / "run.json", tmp_path / f"signalled{steps}"
+        config_file.write_json(run, file)
+        said = finish(start(SCORED, file, flag))
+        assert said[0].splitlines()[-1] == f"{stopped} {int(signal.SIGTERM)}", said
+        assert said[1].splitlines()[-1] == (f"5 {int(signal.SIGTERM)}" if stopped == 5 else "4 None"), said
+        assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == stopped
+        assert not (run.out / "scores.jsonl").exists()
+        config_file.write_json(dataclasses.replace(run, steps=stopped), file)
+        assert [text.splitlines()[-1] for text in finish(start(SCORED, file, flag))] == [f"{stopped} None"] * 2
+        assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [stopped]
 
 
 def test_alone_a_vote_is_ones_own() -> None:

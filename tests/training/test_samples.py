@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ebgan_fast.training import (
     save_folder,
     save_grid,
 )
+from ebgan_fast.training.samples import drawn_at_once
 from ebgan_fast.training.trainer import Trainer
 from tests.rounding import assert_within_eager
 
@@ -81,6 +83,42 @@ def test_samples_depend_on_the_seed_alone() -> None:
     parts = sample_images(generator, 23, seed=3, batch_size=4)
     truth = sample_images(copy.deepcopy(generator).double(), 23, seed=3)  # but for the float32 that it is given out in
     assert_within_eager(parts, truth, images, torch.float32, "images in parts")
+
+
+def test_images_stay_where_they_are_wanted(configure: Configure, tmp_path: Path) -> None:
+    """A device that holds no values stands for a GPU: a way through the CPU would be refused."""
+    run = configure(ema=0.9, n_layer_g=1)  # no batch norm, whose statistics would be measured
+    trainer = Trainer(run, TensorImages(pad_to_square(bars(50, seed=0), run.image_size)))
+    path = tmp_path / "checkpoint.pt"
+    state = {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
+    checkpoint.write(path, state)
+    generator, _, _ = load_generator(path, "meta")
+    images = sample_images(generator, 6, seed=1, device="meta")
+    assert images.shape == (6, 1, 32, 32)
+    assert images.is_meta
+    with pytest.raises(NotImplementedError, match="meta"):
+        sample_images(generator, 6, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("device", "side", "memory", "expected"),
+    [
+        ("cpu", 64, 1 << 40, 250),
+        ("cuda", 64, 1 << 40, 500),
+        ("cpu", 256, 16 << 30, 64),
+        ("cuda", 256, 16 << 30, 64),
+        ("cpu", 256, 1 << 20, 1),
+    ],
+)
+def test_a_batch_is_what_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, device: str, side: int, memory: int, expected: int
+) -> None:
+    """1 KB a pixel, four times over: 64 MB an image of 256 x 256."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (memory, 1 << 50))
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": memory, "SC_PAGE_SIZE": 1}.__getitem__)
+    parameter = SimpleNamespace(device=torch.device(device))
+    generator = SimpleNamespace(image_shape=(3, side, side), parameters=lambda: iter([parameter]))
+    assert drawn_at_once(generator) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fields", [{"n": 0}, {"batch_size": 0}])

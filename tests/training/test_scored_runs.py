@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,33 +15,50 @@ from PIL import Image
 from torch import Tensor
 
 from ebgan_fast.data import DataError
-from ebgan_fast.metrics.features import FeatureNet
-from ebgan_fast.training import TrainConfig, evaluation, train
+from ebgan_fast.metrics.features import FeatureNet, load_feature_net
+from ebgan_fast.training import TrainConfig, checkpoint, evaluation, logs, samples, train
 from ebgan_fast.training.evaluation import Evaluator
 from ebgan_fast.training.images import load_images
 from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
 from ebgan_fast.training.samples import load_generator, sample_images
+from ebgan_fast.training.trainer import Trainer
 
 from ..data.layouts import pack
 from ..data.test_packed import write_packed
-from .helpers import CutOff, assert_same_run, cut_off_after
+from .helpers import CutOff, assert_same_run, cut_off_after, files
 from .test_conv_runs import NETWORKS, blobs, small
 
 pytestmark = pytest.mark.usefixtures("no_curves", "pixel_net")
 
 
-@pytest.fixture
-def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A feature net of eight numbers: the channels' means in two halves, and two more."""
+class PixelNet:
+    """A feature net of eight numbers: the channels' means in two halves, and two more.
 
-    def features(images: Tensor) -> Tensor:
+    Attributes:
+        calls: batches that it was given.
+        stop_at: the number of the batch in which a SIGTERM comes.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.stop_at = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
         halves = torch.cat([half.float().mean((2, 3)) for half in images.chunk(2, 3)], dim=1)
         return torch.cat([halves, images.float().std((1, 2, 3))[:, None], halves[:, :1] ** 2 / 256], dim=1)
 
+
+@pytest.fixture
+def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PixelNet:
+    net = PixelNet()
     monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        evaluation, "load_feature_net", lambda spec: FeatureNet(features, f"FD ({spec})", f"pixels {spec}", 8)
+        evaluation, "load_feature_net", lambda spec: FeatureNet(net, f"FD ({spec})", f"pixels {spec}", 8)
     )
+    return net
 
 
 @pytest.fixture
@@ -86,6 +104,121 @@ def test_a_run_scores_itself_and_goes_on_bit_for_bit(
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
     for one, other in zip(lines_of(tmp_path / "cut" / "scores.jsonl"), scores, strict=True):
         assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
+
+
+def test_features_are_computed_at_the_first_score(
+    packed: Path, tmp_path: Path, pixel_net: PixelNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda trainer: (calls.append(pixel_net.calls), step(trainer))[1])
+    train(scored(tmp_path / "run", packed, steps=7))
+    # The training images' batch and the generated ones' at step 3, the latter alone at step 6.
+    assert calls == [0, 0, 0, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("features", ["nowhere.pt", "efficientnet-lite0"])
+def test_a_net_that_is_not_there_ends_a_run_before_it_begins(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
+) -> None:
+    monkeypatch.setattr(evaluation, "load_feature_net", load_feature_net)
+    monkeypatch.setattr("ebgan_fast.metrics.features._PACKAGE", "a package that nobody has")
+    with pytest.raises(ValueError, match=r"features: .*(expected .* a TorchScript file|needs its weights: pip)"):
+        train(scored(tmp_path / "run", packed, features=features))
+    assert not (tmp_path / "run").exists()
+
+
+# Batches: the training images' and the generated ones' at step 3; then generated ones' at steps 6 and 8, the last.
+@pytest.mark.parametrize(("batch", "step", "scores"), [(1, 3, []), (2, 3, []), (3, 6, [3]), (4, 8, [3, 6])])
+def test_a_signal_ends_a_score_which_is_made_up_for(
+    packed: Path,
+    tmp_path: Path,
+    pixel_net: PixelNet,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    batch: int,
+    step: int,
+    scores: list[int],
+) -> None:
+    with monkeypatch.context() as apart:
+        apart.setenv("EBGAN_FAST_CACHE", str(tmp_path / "other"))
+        train(scored(tmp_path / "whole", packed, steps=8))
+    whole = lines_of(tmp_path / "whole" / "scores.jsonl")
+    run = scored(tmp_path / "run", packed, steps=8)
+    pixel_net.calls, pixel_net.stop_at = 0, batch
+    result = train(run)
+    assert (result.step, result.stopped_by) == (step, signal.SIGTERM)
+    assert f"stopped by SIGTERM and saved at step {step} of 8; --resume goes on" in capsys.readouterr().out
+    assert pixel_net.calls == batch
+    assert checkpoint.read(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == step
+    path = tmp_path / "run" / "scores.jsonl"
+    assert [line["step"] for line in lines_of(path)] == scores if path.exists() else not scores
+    assert (train(run, resume=True).step, pixel_net.calls) == (8, batch + 4 - max(batch - 1, 1))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    for one, other in zip(lines_of(path), whole, strict=True):
+        assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
+    before = files(tmp_path / "run")
+    train(run, resume=True)  # which has all its scores
+    assert files(tmp_path / "run") == before
+
+
+def test_a_second_signal_ends_a_score_at_once(packed: Path, tmp_path: Path, pixel_net: PixelNet) -> None:
+    run = scored(tmp_path / "run", packed)
+
+    def twice(images: Tensor) -> Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the second signal was ignored")
+
+    pixel_net.__class__ = type("Twice", (PixelNet,), {"__call__": lambda self, images: twice(images)})
+    with pytest.raises(SystemExit) as stop:
+        train(run)
+    assert stop.value.code == 143
+
+
+def test_a_long_score_is_told_of_without_a_terminal(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "paced", lambda say: lambda share, text: say(text))
+    train(scored(tmp_path / "run", packed, steps=3))
+    said = [line for line in capsys.readouterr().out.splitlines() if " images: " in line]
+    assert said == [
+        "training images: 0 of 40",
+        "training images: 40 of 40",
+        "generated images: 0 of 50",
+        "generated images: 50 of 50",
+    ]
+
+
+@pytest.mark.parametrize(("at_once", "largest"), [(7, 7), (100, 100), (250, 200), (500, 330)])
+def test_the_noise_of_a_score_does_not_depend_on_the_batch(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, largest: int
+) -> None:
+    """torch's random numbers depend on how many are asked for: always those of a hundred samples."""
+    seen: list[Tensor] = []
+
+    class Generator(torch.nn.Module):
+        noise_size = 3
+        image_shape = (1, 2, 2)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, noise: Tensor) -> Tensor:
+            seen.append(noise)
+            return noise.new_zeros(len(noise), 1, 2, 2)
+
+    for module in (evaluation, samples):
+        monkeypatch.setattr(module, "drawn_at_once", lambda *_: at_once)
+    told: list[float] = []
+    drawn = evaluation._drawn(Generator(), 330, 5, lambda share, text: told.append(share))  # type: ignore[arg-type]
+    assert sum(map(len, drawn)) == 330
+    assert max(map(len, seen)) == largest
+    rng = torch.Generator().manual_seed(5)
+    assert torch.equal(torch.cat(seen), torch.cat([torch.randn(n, 3, generator=rng) for n in (100, 100, 100, 30)]))
+    assert told == sorted(set(told))
+    assert (told[0], told[-1]) == (0.0, 1.0)
 
 
 def test_a_score_is_of_the_averaged_generator(packed: Path, tmp_path: Path) -> None:

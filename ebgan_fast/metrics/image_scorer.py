@@ -1,0 +1,210 @@
+"""How far generated images are from real ones: Frechet distance and kernel distance of a net's features."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import cache
+from .batches import most_at_once
+from .features import FeatureNet
+from .frechet import Gaussian, frechet_distance, gaussian
+from .kernel_distance import kernel_distance
+
+if TYPE_CHECKING:
+    from ..data.image_set import ImageSet
+
+Progress = Callable[[float, str], None]
+"""Told the share done, 0 to 1, and a line of text. What it raises ends the work."""
+
+# Images at a time in the feature net. On a CPU few are as fast as many, and a signal is heard after some two seconds.
+_MOST_ON_GPU, _MOST = 500, 50
+_NET_BYTES = 16 << 20  # an image in it: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
+_MOST_REAL = 50_000  # what is usual for published figures
+_KID_SUBSET_SIZE = 1000
+_CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """Distances of generated images from training images; 0 is best."""
+
+    features: str
+    """What the distance is called, with the net that it is taken by."""
+    samples: int
+    """Generated images."""
+    real_images: int
+    """Training images that they were compared with."""
+    fd: float
+    """Frechet distance of the two sets' features, as Gaussians. Fewer samples than a few times the features' number
+    make it larger: compare only figures of as many samples."""
+    kid: float
+    """Kernel distance (maximum mean discrepancy, squared, by (x.y/d + 1)^3): the mean over 100 subsets. Unbiased."""
+    kid_std: float
+    """Standard deviation of that over the subsets; 0 where a subset holds all images of both sets."""
+    kid_subset_size: int
+    """Images of each set in a subset: 1,000, or the smaller set's size if that is less."""
+
+
+class ImageScorer:
+    """Compares generated images with one set of real ones, whose features are computed once and cached on disk.
+
+    The net and both distances run on the net's device, the distances in float64; where that isn't a CUDA device they
+    run on the CPU.
+
+    Args:
+        net: what the images are compared by; on the device where it is to run.
+        images: the real images. Of more than `most_real`, as many are chosen by a fixed seed.
+        most_real: real images to compare with.
+        cache_folder: where features are kept; see `cache.cache_folder`.
+    """
+
+    def __init__(
+        self, net: FeatureNet, images: ImageSet, *, most_real: int = _MOST_REAL, cache_folder: Path | None = None
+    ) -> None:
+        self.net = net
+        self.images = images
+        self.chosen = _chosen(len(images), most_real)
+        self._cache_folder = cache_folder
+        self._real: Tensor | None = None
+        self._real_gaussian: Gaussian | None = None
+
+    def score(
+        self, generated: Tensor | Iterable[Tensor], seed: int = 0, progress: Progress | None = None
+    ) -> ImageScore:
+        """Score generated images.
+
+        Args:
+            generated: uint8 [N, C, H, W], or batches of them; their order doesn't matter but for which images share a
+                subset of KID.
+            seed: of those subsets.
+            progress: told how far the real images' features are.
+
+        Raises:
+            TypeError: images that aren't uint8.
+            ValueError: another shape, fewer than two images of either kind, or features that aren't finite.
+        """
+        real = self.real_features(progress)
+        if len(real) < 2:
+            raise ValueError(f"training images: got {len(real)}, expected at least 2")
+        batches = [generated] if isinstance(generated, Tensor) else generated
+        found = [self.features(part) for batch in batches if len(batch) > 0 for part in batch.split(self._at_once())]
+        samples = sum(map(len, found))
+        if samples < 2:
+            raise ValueError(f"samples: got {samples}, expected at least 2")
+        features = torch.cat(found)
+        _check_finite(features, "generated images")
+        real = real.to(features.device)
+        if self._real_gaussian is None:
+            self._real_gaussian = gaussian(real)
+        subset = min(_KID_SUBSET_SIZE, samples, len(real))
+        kid, kid_std = kernel_distance(real, features, subset, seed)
+        return ImageScore(
+            features=self.net.label,
+            samples=samples,
+            real_images=len(real),
+            fd=frechet_distance(self._real_gaussian, gaussian(features)),
+            kid=kid,
+            kid_std=kid_std,
+            kid_subset_size=subset,
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features float32 [B, d] of uint8 images [B, C, H, W]; a grey one stands for three equal colours.
+
+        They lie where distances are taken: on the net's device if that is a CUDA device, else on the CPU.
+
+        Raises:
+            TypeError: images that aren't uint8.
+            ValueError: another number of dimensions, or C that isn't 1 or 3.
+        """
+        if images.dtype != torch.uint8:
+            raise TypeError(f"got {images.dtype} images, expected uint8; ebgan_fast.data.to_pixels makes them")
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"got images of shape {list(images.shape)}, expected [N, C, H, W] with C of 1 or 3")
+        colours = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+        found: Tensor = self.net(colours.to(_device_of(self.net)))
+        return found.to(_distances_on(found.device))
+
+    def real_features(self, progress: Progress | None = None) -> Tensor:
+        """Features float32 [M, d] of the chosen real images, on the CPU: from the cache, or computed and put there.
+
+        Args:
+            progress: told how far they are.
+
+        Raises:
+            ValueError: features that aren't finite.
+            OSError: the cache folder can't be made or written.
+        """
+        if self._real is None:
+            self._real = self._cached(progress or (lambda share, text: None))
+        return self._real
+
+    def _cached(self, report: Progress) -> Tensor:
+        names = (_CACHE_VERSION, self.images.fingerprint, self.net.key, len(self.chosen))
+        key = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+        path = cache.cache_folder(self._cache_folder) / f"features-{key}.pt"
+        with cache.locked(path, lambda: report(0.0, "training images: waiting for another process")):
+            kept = cache.read(path)
+            if kept is None:
+                begun = path.with_suffix(".part")
+                computed = self._computed(report, begun)
+                _check_finite(computed, "training images")
+                kept = {"features": computed}
+                cache.write(path, kept)
+                begun.unlink(missing_ok=True)
+        features: Tensor = kept["features"]
+        return features
+
+    def _computed(self, report: Progress, begun: Path) -> Tensor:
+        """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one."""
+        total = len(self.chosen)
+        before = cache.read(begun)
+        found = [before["features"]] if before else []
+        done = sum(map(len, found))
+        try:
+            while done < total:
+                report(done / total, f"training images: {done} of {total}")
+                indices = self.chosen[done : done + self._at_once()]
+                found.append(self.features(self.images.gather(indices)).cpu())
+                done += len(indices)
+            report(1.0, f"training images: {total} of {total}")
+        except BaseException:
+            if done:
+                cache.write(begun, {"features": torch.cat(found)})
+            raise
+        return torch.cat(found)
+
+    def _at_once(self) -> int:
+        device = _device_of(self.net)
+        return most_at_once(device, _NET_BYTES, _MOST_ON_GPU if device.type == "cuda" else _MOST)
+
+
+def _device_of(net: torch.nn.Module) -> torch.device:
+    """Where it runs; a scripted net may hold its weights as buffers."""
+    tensors = itertools.chain(net.parameters(), net.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def _distances_on(device: torch.device) -> torch.device:
+    """Where the distances of features are taken: Apple's GPUs have no float64, others not all of its solvers."""
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _check_finite(features: Tensor, what: str) -> None:
+    if not features.isfinite().all():
+        raise ValueError(f"got {what} whose features aren't finite, expected finite ones")
+
+
+def _chosen(count: int, most: int) -> Tensor:
+    """Indices of the real images to compare with, ascending."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from ebgan_fast.metrics.batches import most_at_once
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(("free", "expected"), [(4000, 10), (3999, 9), (400, 1), (0, 1), (10**12, 10)])
+def test_a_quarter_of_the_memory_is_taken(monkeypatch: pytest.MonkeyPatch, free: int, expected: int) -> None:
+    """Of what a GPU has free, of what a CPU has in all; pieces of 100 bytes, ten at most, one at least."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**15))
+    assert most_at_once(GPU, 100, 10) == expected
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": free, "SC_PAGE_SIZE": 1}[name])
+    assert most_at_once(CPU, 100, 10) == expected
+
+
+def test_where_no_one_says_how_much_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sysconf")
+    assert most_at_once(CPU, 1 << 60, 10) == 10

@@ -1,0 +1,99 @@
+"""The kernel distance against its formula and torchmetrics."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from ebgan_fast.metrics import kernel_distance as subject
+from ebgan_fast.metrics.kernel_distance import kernel_distance
+from tests.ops.budget import ULPS
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def plain_kid(one: Tensor, other: Tensor) -> float:
+    """Unbiased: pairs of different samples within a set, all pairs between the sets."""
+    a, b = one.double(), other.double()
+    n, d = a.shape
+    within = [((x @ x.T / d + 1) ** 3).fill_diagonal_(0).sum() / (n * (n - 1)) for x in (a, b)]
+    return float(within[0] + within[1] - 2 * ((a @ b.T / d + 1) ** 3).mean())
+
+
+def kid_rounding(one: Tensor, other: Tensor) -> float:
+    """A first-order bound for the difference of two ways to the kernel distance.
+
+    Both are differences of mean kernels. A kernel is the cube of a sum over d, and its mean a sum over n^2.
+    """
+    a, b = one.double(), other.double()
+    n, d = a.shape
+    means = sum(float(((x @ y.T).abs() / d + 1).pow(3).mean()) for x, y in ((a, a), (b, b), (a, b), (a, b)))
+    return 2 * EPS * (3 * math.log2(d) / 2 + math.log2(n) + ULPS) * means
+
+
+def features(n: int, seed: int, shift: float = 0.0) -> Tensor:
+    return torch.randn(n, 12, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+@pytest.mark.parametrize("size", [2, 20, 70])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_torchmetrics_draws_the_same_subsets(size: int, seed: int) -> None:
+    """So that scores before and after compare."""
+
+    class Given(torch.nn.Module):
+        num_features = 12
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    real, fake = features(90, 0), features(70, 1, 0.5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
+        theirs = KernelInceptionDistance(feature=Given(), subsets=subject.SUBSETS, subset_size=size)
+    theirs.update(real.double(), real=True)
+    theirs.update(fake.double(), real=False)
+    torch.manual_seed(seed)
+    mean, std = (float(value) for value in theirs.compute())
+    # The kernels of a subset are those of the sets, of which the largest bounds a mean of them.
+    largest = torch.cat((real, fake)).double().square().sum(1).max()
+    bound = 2 * EPS * (3 * math.log2(12) / 2 + math.log2(size) + ULPS) * 4 * float((largest / 12 + 1) ** 3)
+    ours = kernel_distance(real, fake, size, seed)
+    assert ours == pytest.approx((mean, std), rel=0, abs=bound)
+    assert kernel_distance(real, fake, size, seed + 1) != ours
+
+
+def test_whole_sets_need_no_subsets() -> None:
+    real, fake = features(50, 0), features(50, 1, 0.5)
+    mean, std = kernel_distance(real, fake, 50, 0)
+    assert mean == pytest.approx(plain_kid(real, fake), rel=0, abs=kid_rounding(real, fake))
+    assert std == 0
+
+
+def test_the_global_random_numbers_are_left_alone() -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    kernel_distance(features(30, 0), features(20, 1), 10, 1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("at_once", [3, 20, 100])
+def test_subsets_at_a_time_change_rounding_alone(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    real, fake = features(40, 0), features(30, 1, 0.5)
+    one = kernel_distance(real, fake, 10, 0)
+    asked: list[int] = []
+
+    def most_at_once(device: torch.device, bytes_each: int, most: int) -> int:
+        asked.append(bytes_each)
+        return at_once
+
+    monkeypatch.setattr(subject, "most_at_once", most_at_once)
+    largest = torch.cat((real, fake)).double().square().sum(1).max()
+    bound = 2 * EPS * (3 * math.log2(12) / 2 + math.log2(10) + ULPS) * 4 * float((largest / 12 + 1) ** 3)
+    assert kernel_distance(real, fake, 10, 0) == pytest.approx(one, rel=0, abs=bound)
+    # Twenty rows of 12 and two 10 x 10 kernels, in float64.
+    assert asked == [8 * (20 * 12 + 2 * 100)]

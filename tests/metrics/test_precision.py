@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebgan_fast.metrics import DigitClassifier, precision
+from ebgan_fast.metrics.features import FeatureNet
+from ebgan_fast.metrics.precision import without_tf32
+
+
+def states() -> list[object]:
+    return [getattr(place, name) for place, name, _ in precision._switches()]
+
+
+def exact() -> list[object]:
+    return [value for _, _, value in precision._switches()]
+
+
+def test_tf32_is_off_inside_and_as_it_was_after() -> None:
+    """A program may have allowed it in both: in products too, by the older of torch's two ways."""
+    before = states()
+    assert before != exact()  # convolutions have it by default
+    with without_tf32():
+        assert states() == exact()
+    assert states() == before
+    torch.set_float32_matmul_precision("high")
+    try:
+        allowed = states()
+        with without_tf32():
+            assert states() == exact()
+        assert states() == allowed
+        with pytest.raises(KeyError), without_tf32():
+            raise KeyError
+        assert states() == allowed
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_versions_with_one_switch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cudnn, matmul = SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=False)
+    older = SimpleNamespace(backends=SimpleNamespace(cudnn=cudnn, cuda=SimpleNamespace(matmul=matmul)))
+    monkeypatch.setattr(precision, "torch", older)
+    with without_tf32():
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == (True, False)
+
+
+def test_nets_that_judge_run_in_full_float32() -> None:
+    seen: list[list[object]] = []
+
+    def net(images: Tensor) -> Tensor:
+        seen.append(states())
+        return images.flatten(1).float()
+
+    FeatureNet(net, "FD", "key", 4)(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+    classifier = DigitClassifier((2, 2, 2))
+    classifier.layers.register_forward_hook(lambda *_: seen.append(states()))
+    classifier(torch.zeros(2, 28, 28))
+    assert seen == [exact(), exact()]
