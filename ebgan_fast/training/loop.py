@@ -22,8 +22,8 @@ from .config import TrainConfig
 from .curves import save_curves
 from .evaluation import Evaluator
 from .folder import RunFolder
-from .images import load_images
-from .logs import Display, MetricsFile, make_display
+from .images import load_images, settled
+from .logs import Display, MetricsFile, PlainDisplay, SilentDisplay, make_display
 from .margin import mean_real_energy
 from .memory import peak_memory
 from .samples import sample_images, save_grid
@@ -95,6 +95,8 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
             # 0.5 to 0.7 GB/s, and the pages are warm afterwards: seconds for CelebA, two minutes for ImageNet at 128.
             images.verify()
         evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
+        say = (PlainDisplay if world.is_first else SilentDisplay)(run.steps).say
+        images = settled(images, device, say)
         with contextlib.closing(Trainer(run, images, world)) as trainer:
             return _Session(folder, trainer, images, evaluator).run(saved)
 
