@@ -82,7 +82,7 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     folder = RunFolder(run.out)
     # "auto" leaves the choice to the environment variable.
     backend = contextlib.nullcontext() if run.backend == "auto" else use_backend(run.backend)
-    with joined(device) as world, backend, _threads(run.threads):
+    with joined(device) as world, backend, _threads(run.threads), _cudnn_benchmark(run.cudnn_benchmark):
         saved = None
         if resume and folder.checkpoint.exists():
             saved = folder.saved_state(run)
@@ -254,6 +254,16 @@ class _Session:
             return f"done: {step} steps in {self._elapsed(time.perf_counter()):.0f} s: {folder}"
         name = Signals(stopped_by).name
         return f"stopped by {name} and saved at step {step} of {steps}; --resume goes on: {folder}"
+
+
+@contextlib.contextmanager
+def _cudnn_benchmark(wanted: bool) -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager
