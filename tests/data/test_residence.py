@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ebgan_fast.data import ImageStream, PackedImages, TensorImages, residence
 from ebgan_fast.data.residence import on_device
@@ -115,6 +118,27 @@ def test_batches_are_the_readers_bit_for_bit(
         assert torch.equal(one, other)
         assert one.dtype == other.dtype == dtype
         assert one.stride() == other.stride()
+
+
+def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside an epoch nothing is sent there: a step would wait for it. A device without values stands in."""
+
+    class Places(TorchDispatchMode):
+        seen: set[torch.device] = set()  # noqa: RUF012
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            self.seen.update(value.device for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor))
+            return result
+
+    give(monkeypatch, 4 * SIZE)
+    with ImageStream(packed, 4, seed=3, device=META, flip=True) as stream:
+        stream.next()
+        with Places() as places:
+            batch = stream.next()
+        assert stream._reader is None
+    assert places.seen == {META}
+    assert (batch.shape, batch.device, batch.dtype) == ((4, 3, 5, 4), META, torch.float32)
 
 
 def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
