@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .image_set import ImageSet, TensorImages
+from .image_set import ImageSet
 from .pixels import to_signed_unit
 from .prefetch import Prefetcher
+from .residence import on_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +25,8 @@ class ImageStream:
 
     The last images of an epoch, too few for a batch, are dropped; the next epoch drops others. The batch is that of all
     processes together: each takes its rows, so that what is learned from doesn't depend on their number. A set that
-    isn't in memory is read by a thread ahead of the steps, which `close`, or the end of a `with` block, ends.
+    doesn't live in the device's memory (`residence`) is read by a thread ahead of the steps, which `close`, or the end
+    of a `with` block, ends. The batches are the same bit for bit.
 
     Args:
         images: what to draw from.
@@ -66,17 +68,17 @@ class ImageStream:
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.batches_per_epoch = len(images) // batch_size
         self._device, self._dtype = device, dtype
-        held = isinstance(images, TensorImages)
-        self._ahead = 0 if held else prefetch
+        held = on_device(images, device)
+        self._ahead = prefetch if held is None else 0
         local = batch_size // ranks
         self._source = _Batches(
-            images.to(device) if isinstance(images, TensorImages) else images,
+            images if held is None else held,
             batch_size,
             seed,
             flip,
             rows=slice(rank * local, (rank + 1) * local),
-            home=device if held else torch.device("cpu"),
-            pinned=device.type == "cuda" and not held,
+            home=torch.device("cpu") if held is None else device,
+            pinned=device.type == "cuda" and held is None,
             dtype=dtype if device.type == "cpu" else None,
         )
         self._epoch = 0

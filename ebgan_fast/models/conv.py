@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import BatchNorm2d
 from .notation import ConvLayer
 
 _STD = 0.02
@@ -60,7 +61,7 @@ class ConvGenerator(nn.Module):
             blocks.append(
                 nn.Sequential(convolution, nn.Tanh())
                 if last
-                else nn.Sequential(convolution, nn.BatchNorm2d(layer.maps), nn.ReLU(inplace=True))
+                else nn.Sequential(convolution, BatchNorm2d(layer.maps), nn.ReLU(inplace=True))
             )
             features = layer.maps
             side = layer.kernel if index == 0 else side * layer.stride
@@ -112,13 +113,13 @@ class ConvAutoEncoder(nn.Module):
             first = index == 0
             downwards.append(nn.Conv2d(features, layer.maps, layer.kernel, layer.stride, layer.padding, bias=first))
             if not first:
-                downwards.append(nn.BatchNorm2d(layer.maps))
+                downwards.append(BatchNorm2d(layer.maps))
             downwards.append(nn.LeakyReLU(_LEAK, inplace=True))
             features = layer.maps
         self.encoder = nn.Sequential(*downwards)
         upwards: list[nn.Module] = []
         for layer in decoder[:-1]:
-            upwards += [_upwards(features, layer, bias=False), nn.BatchNorm2d(layer.maps)]
+            upwards += [_upwards(features, layer, bias=False), BatchNorm2d(layer.maps)]
             upwards.append(nn.LeakyReLU(_LEAK, inplace=True))
             features = layer.maps
         self.decoder = nn.Sequential(*upwards, _upwards(features, decoder[-1], bias=True))

@@ -141,6 +141,8 @@ def _normalised(values: Tensor, rows: list[int] | None = None) -> Tensor:
 
 def _combined(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
     """(value - mean) * slope + mean, with mean = a1 sigmoid(a2 u + a3) + a4 u + a5, slope alike, u = above."""
-    mean = a[0] * torch.sigmoid(a[1] * above + a[2]) + torch.addcmul(a[4], a[3], above)
-    slope = a[5] * torch.sigmoid(a[6] * above + a[7]) + torch.addcmul(a[9], a[8], above)
+    # By unbind, whose gradient is one stack: that of each a[i] is a matrix of zeros but for a row, ten of them to add.
+    a1, a2, a3, a4, a5, a6, a7, a8, a9, a10 = a.unbind(0)
+    mean = a1 * torch.sigmoid(a2 * above + a3) + torch.addcmul(a5, a4, above)
+    slope = a6 * torch.sigmoid(a7 * above + a8) + torch.addcmul(a10, a9, above)
     return torch.addcmul(mean, value - mean, slope)

@@ -6,6 +6,8 @@ import math
 
 from torch import Tensor, nn
 
+from .batch_norm import BatchNorm1d
+
 # Standard deviations of the initial weights, after the paper's appendix C.
 _GENERATOR_STD = 0.02
 _DISCRIMINATOR_STD = 0.002
@@ -44,7 +46,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         features = z_dim
         for _ in range(n_layer - 1):
-            layers += [nn.Linear(features, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(inplace=True)]
+            layers += [nn.Linear(features, size, bias=False), BatchNorm1d(size), nn.ReLU(inplace=True)]
             features = size
         self.layers = nn.Sequential(*layers, nn.Linear(features, pixels), nn.Tanh())
         self.noise_size = z_dim
@@ -139,7 +141,7 @@ def _hidden_layers(features: int, count: int, size: int, dropout: bool) -> nn.Se
         first = depth == 0
         layers.append(nn.Linear(features, size, bias=first))
         if not first:
-            layers.append(nn.BatchNorm1d(size))
+            layers.append(BatchNorm1d(size))
         layers.append(nn.ReLU(inplace=True))
         if dropout:
             layers.append(nn.Dropout(_DROPOUT))

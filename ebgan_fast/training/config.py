@@ -56,7 +56,8 @@ class TrainConfig:
     margin_steps: int | None = None
     """Steps that the margin takes to reach its end. None: the whole run."""
     pt_weight: float = 0.1
-    """Weight of the pulling-away term in the generator's loss. 0: plain EBGAN."""
+    """Weight of the pulling-away term in the generator's loss. 0: plain EBGAN, which takes the term for lines of the
+    log alone."""
     lr_g: float = 0.001
     """Learning rate of the generator (Adam)."""
     lr_d: float = 0.001
@@ -71,11 +72,18 @@ class TrainConfig:
     """Decay per step of the generator's average, which draws the samples. 0: its latest weights do."""
     precision: Precision = "float32"
     """Of the networks' products and maps (autocast); weights, sums and losses stay in float32. float16 scales its
-    gradients. bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX."""
+    gradients. bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX. On NVIDIA
+    GPUs since 2020, float32's convolutions round their factors to TF32, torch's default
+    (torch.backends.cudnn.allow_tf32), and its matrix products don't."""
     compile: bool = False
     """Compile generator and discriminator, each by itself, with torch.compile: a minute at the start."""
+    cudnn_benchmark: bool = False
+    """On a GPU, let cuDNN try its convolution algorithms and keep the fastest, some seconds at the start. Steps of
+    convolutional networks may take 5 to 25 % less: an estimate, not measured. Another run may keep others, so results
+    don't repeat bit for bit."""
     log_every: int = 100
-    """Steps between two lines of metrics.jsonl, each the mean over them."""
+    """Steps between two lines of metrics.jsonl, each the mean over them. Lengths of gradients, and the pulling-away
+    term at pt_weight 0, are those of the line's own step."""
     sample_every: int = 1000
     """Steps between two sample grids and drawings of the curves. The last step has them too."""
     checkpoint_every: int = 1000

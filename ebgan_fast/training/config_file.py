@@ -26,11 +26,15 @@ FREE_ON_RESUME = frozenset(
         "features",
         "tensorboard",
         "compile",
+        "cudnn_benchmark",
         "backend",
         "threads",
     }
 )
 
+
+# Fields that came later, with what runs from before did.
+_LATER: dict[str, Any] = {"cudnn_benchmark": False}
 
 _FAMILIES: dict[str, type[Mlp] | type[Conv]] = {"mlp": Mlp, "conv": Conv}
 
@@ -44,11 +48,12 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(fields: dict[str, Any]) -> TrainConfig:
-    """The reverse of `to_dict`.
+    """The reverse of `to_dict`, also of what an earlier version wrote.
 
     Raises:
         ValueError: unknown or missing fields, or a value that `validate` refuses.
     """
+    fields = {**_LATER, **fields}
     _check_names("a config", set(fields), TrainConfig)
     networks = fields["networks"]
     if not isinstance(networks, dict) or networks.get("family") not in _FAMILIES:

@@ -22,8 +22,8 @@ from .config import TrainConfig
 from .curves import save_curves
 from .evaluation import Evaluator
 from .folder import RunFolder
-from .images import load_images
-from .logs import Display, MetricsFile, make_display
+from .images import load_images, settled
+from .logs import Display, MetricsFile, PlainDisplay, SilentDisplay, make_display
 from .margin import mean_real_energy
 from .memory import peak_memory
 from .samples import sample_images, save_grid
@@ -82,7 +82,7 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     folder = RunFolder(run.out)
     # "auto" leaves the choice to the environment variable.
     backend = contextlib.nullcontext() if run.backend == "auto" else use_backend(run.backend)
-    with joined(device) as world, backend, _threads(run.threads):
+    with joined(device) as world, backend, _threads(run.threads), _cudnn_benchmark(run.cudnn_benchmark):
         saved = None
         if resume and folder.checkpoint.exists():
             saved = folder.saved_state(run)
@@ -95,6 +95,8 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
             # 0.5 to 0.7 GB/s, and the pages are warm afterwards: seconds for CelebA, two minutes for ImageNet at 128.
             images.verify()
         evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
+        say = (PlainDisplay if world.is_first else SilentDisplay)(run.steps).say
+        images = settled(images, device, say)
         with contextlib.closing(Trainer(run, images, world)) as trainer:
             return _Session(folder, trainer, images, evaluator).run(saved)
 
@@ -279,6 +281,16 @@ class _Session:
             return f"done: {step} steps in {self._elapsed(time.perf_counter()):.0f} s: {folder}"
         name = Signals(stopped_by).name
         return f"stopped by {name} and saved at step {step} of {steps}; --resume goes on: {folder}"
+
+
+@contextlib.contextmanager
+def _cudnn_benchmark(wanted: bool) -> Iterator[None]:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ _RULES: list[_Rule] = [
     (("batch_size",), _integer(2), "an integer of at least 2, because of batch norm and pairs of samples"),
     (("evaluate_every",), _integer(0), "an integer of at least 0"),
     (("margin_steps", "threads"), _or_none(_integer(1)), "an integer of at least 1, or None"),
-    (("flip", "compile", "tensorboard"), lambda value: isinstance(value, bool), "True or False"),
+    (("flip", "compile", "cudnn_benchmark", "tensorboard"), lambda value: isinstance(value, bool), "True or False"),
     (("margin",), lambda value: value == "auto" or _number(lambda m: m >= 0)(value), "a finite number >= 0, or 'auto'"),
     (("pt_weight",), _number(lambda value: value >= 0), "a finite number >= 0"),
     (("features",), lambda value: isinstance(value, str) and value != "", "a net's name or file"),

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.data import ImageStream, TensorImages, to_pixels
+from ebgan_fast.data import ImageStream, TensorImages, residence, to_pixels
 from ebgan_fast.data.prefetch import Prefetcher
 
 CPU = torch.device("cpu")
@@ -56,10 +56,15 @@ class SlantedOnDisk(OnDisk):
         return out.copy_(torch.tensor([0, 255], dtype=torch.uint8).expand(len(indices), 1, 1, 2))
 
 
-@pytest.fixture(params=["memory", "disk"])
-def numbered(request: pytest.FixtureRequest) -> Any:
-    """23 images; image i is filled with the byte 10 i, so a batch tells which images it holds."""
-    if request.param == "disk":
+@pytest.fixture(params=["memory", "disk", "loaded"])
+def numbered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """23 images; image i is filled with the byte 10 i, so a batch tells which images it holds.
+
+    In the third form they are loaded into the memory of a device, for which the CPU stands in.
+    """
+    if request.param == "loaded":
+        monkeypatch.setattr(residence, "free_memory", lambda device: 1 << 20)
+    if request.param != "memory":
         return OnDisk()
     return TensorImages((torch.arange(23, dtype=torch.uint8) * 10)[:, None, None, None].expand(23, 3, 2, 2).clone())
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ebgan_fast.models import ladder
 from ebgan_fast.models.ladder import LadderNetwork
 from tests.rounding import distance, relative_bound_nearby, size
 
@@ -99,6 +103,46 @@ def test_every_parameter_learns(network: LadderNetwork) -> None:
         assert parameter.grad is not None, name
         # Any shift of a layer's output is taken out again by the norm above it; all else counts.
         assert parameter.grad.abs().max() > 0, name
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations by name, those left out that only look at a tensor in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.made[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def row_by_row(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
+    """The combinator with each vector taken by its index."""
+    mean = a[0] * torch.sigmoid(a[1] * above + a[2]) + torch.addcmul(a[4], a[3], above)
+    slope = a[5] * torch.sigmoid(a[6] * above + a[7]) + torch.addcmul(a[9], a[8], above)
+    return torch.addcmul(mean, value - mean, slope)
+
+
+def test_a_combinators_gradient_is_one_stack(network: LadderNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not ten matrices of zeros with a row each, and nine sums of them; the gradients' bits are the same."""
+
+    def pass_and_back() -> tuple[Counter[str], list[Tensor | None]]:
+        network.generator = torch.Generator().manual_seed(3)
+        network.zero_grad()
+        images = torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        with Calls() as calls:
+            network.reconstruct(images).square().sum().backward()
+        return calls.made, [parameter.grad for parameter in network.parameters()]
+
+    found, gradients = pass_and_back()
+    monkeypatch.setattr(ladder, "_combined", row_by_row)
+    before, expected = pass_and_back()
+    assert all(map(torch.equal, gradients, expected))
+    layers = len(SIZES)
+    assert before - found == {"aten.select_backward": 10 * layers, "aten.add": 9 * layers}
+    assert found - before == {"aten.stack": layers}
 
 
 def test_it_starts_as_the_authors_code_does() -> None:

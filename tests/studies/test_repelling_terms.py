@@ -44,7 +44,7 @@ def test_along_the_batch_the_length_of_a_code_counts() -> None:
 def test_the_generators_loss_has_the_term_and_its_weight() -> None:
     images = TensorImages(torch.zeros(8, 1, 2, 2, dtype=torch.uint8))
     networks = Mlp(z_dim=2, n_layer_g=2, n_layer_d=2, size_g=4, size_d=4)
-    config = TrainConfig(out=Path(), networks=networks, batch_size=4, pt_weight=0.3, ema=0.0, device="cpu")
+    config = TrainConfig(out=Path(), networks=networks, batch_size=4, pt_weight=0.3, ema=0.0, log_every=1, device="cpu")
     recon, fakes, code = torch.randn(3, 4, 4).unbind()
 
     def losses(dtype: torch.dtype) -> dict[str, Tensor]:

@@ -83,11 +83,14 @@ class PlainSteps:
         self._update()
 
     def statistics(self) -> dict[str, float]:
-        """Means over the steps, and the lengths of the last one's gradients."""
+        """Means over the steps, and the lengths of the last one's gradients. A term of weight 0 is the last step's."""
         count = len(list(self.generator.parameters()))
         parts = {"grad_norm_g": self.gradients[:count], "grad_norm_d": self.gradients[count:]}
         norms = {name: float(torch.cat([one.flatten() for one in part]).norm()) for name, part in parts.items()}
-        return dict(zip(STATISTICS, torch.stack(self.rows).mean(0).tolist(), strict=True)) | norms
+        means = dict(zip(STATISTICS, torch.stack(self.rows).mean(0).tolist(), strict=True))
+        if self._trainer.config.pt_weight == 0:
+            means["pulling_away"] = self.rows[-1][STATISTICS.index("pulling_away")].item()
+        return means | norms
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """Anew for each pass: within one context the weights' copies, and so their gradients' sums, would be shared."""

@@ -39,7 +39,7 @@ NAN, INF = float("nan"), float("inf")
         ("preset", ["celeba", None]),
         ("precision", ["fp16", None]),
         ("features", ["", None]),
-        *((name, [1, None, "no"]) for name in ("flip", "compile", "tensorboard")),
+        *((name, [1, None, "no"]) for name in ("flip", "compile", "cudnn_benchmark", "tensorboard")),
         ("margin_steps", [0, 1.5]),
         ("threads", [0, -2, "all"]),
         ("margin", [-1, NAN, INF, None, "10", "Auto"]),
@@ -157,6 +157,14 @@ def test_json_that_is_no_config(tmp_path: Path) -> None:
         assert re.search(message.replace("[", r"\["), str(error.value))
 
 
+def test_a_config_from_before_a_field_can_be_read() -> None:
+    """That of earlier releases, whose runs did without; what it lacks is no default that may change."""
+    fields = config_file.to_dict(DEFAULT)
+    assert fields.pop("cudnn_benchmark") is False
+    assert config_file.from_dict(fields) == DEFAULT
+    assert "cudnn_benchmark" not in fields  # the caller's own
+
+
 def test_a_config_of_a_device_that_is_not_here_can_be_read() -> None:
     there = dataclasses.replace(DEFAULT, device="cuda:99")
     assert config_file.from_dict(config_file.to_dict(there)) == there
@@ -175,7 +183,7 @@ def test_which_fields_a_resumed_run_may_change(name: str) -> None:
     else:
         changed = dataclasses.replace(DEFAULT, **{name: _other(getattr(DEFAULT, name))})
     free = {"out", "data", "steps", "sample_every", "checkpoint_every", "backend", "threads", "compile", "tensorboard"}
-    if name in free | {"evaluate_every", "evaluate_samples", "features"}:
+    if name in free | {"evaluate_every", "evaluate_samples", "features", "cudnn_benchmark"}:
         config_file.check_resumable(changed, DEFAULT)
     else:
         with pytest.raises(ValueError, match=rf"another config: {name} \(got .*, expected .*\)$"):

@@ -125,8 +125,8 @@ def finish(children: list[subprocess.Popen[str]]) -> list[str]:
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"pt_weight": 0.0, "accumulate": 2}, {"precision": "bfloat16"}],
-    ids=["float32", "parts of a batch", "bfloat16"],
+    [{}, {"pt_weight": 0.0}, {"pt_weight": 0.0, "accumulate": 2}, {"precision": "bfloat16"}],
+    ids=["float32", "term for the log", "parts of a batch", "bfloat16"],
 )
 def test_two_processes_compute_the_joint_batch(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Losses and gradients, the pulling-away term and its gradient among them, but for batch statistics, which are of a

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from ebgan_fast._files import temporary_name
-from ebgan_fast.training import CheckpointError, checkpoint, config_file, train
+from ebgan_fast.training import CheckpointError, checkpoint, config_file, load_generator, train
+from ebgan_fast.training.trainer import Trainer
 
 from .conftest import Configure
-from .helpers import TIMING, assert_same_run, bars, files, write_idx
+from .helpers import TIMING, CutOff, assert_same_run, bars, cut_off_after, files, write_idx
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
@@ -97,6 +98,48 @@ def test_threads_are_put_back(configure: Configure) -> None:
     before = torch.get_num_threads()
     train(configure(threads=before + 1, steps=1))
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_cudnns_choice_is_the_runs_and_put_back(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, wanted: bool, before: bool
+) -> None:
+    """Also after a run that fails."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    seen: list[bool] = []
+    original = Trainer.step
+
+    def noted(trainer: Trainer) -> None:
+        seen.append(torch.backends.cudnn.benchmark)
+        original(trainer)
+        if trainer.step_count == 2:
+            raise KeyError("a fault")
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    train(configure(cudnn_benchmark=wanted, steps=1))
+    assert torch.backends.cudnn.benchmark == before
+    with pytest.raises(KeyError):
+        train(configure(out=configure().out / "other", cudnn_benchmark=wanted))
+    assert seen == [wanted] * 3
+    assert torch.backends.cudnn.benchmark == before
+
+
+def test_a_checkpoint_from_before_a_setting_goes_on(
+    configure: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = configure()
+    with monkeypatch.context() as patch:
+        cut_off_after(patch, 9)
+        with pytest.raises(CutOff):
+            train(run)
+    path = run.out / "checkpoint.pt"
+    state = checkpoint.read(path)
+    del state["config"]["cudnn_benchmark"]
+    checkpoint.write(path, state)
+    assert load_generator(path)[2] == 6
+    assert train(run, resume=True).step == 20
+    assert_same_run(run.out, whole)
 
 
 def test_the_run_folder(configure: Configure) -> None:

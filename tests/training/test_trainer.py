@@ -51,6 +51,7 @@ def test_gradients_equal_those_of_separate_passes(
                 n_layer_g=layers[0],
                 n_layer_d=layers[1],
                 pt_weight=pt_weight,
+                log_every=1,
                 dropout_d=False,
                 margin_schedule="constant",
                 margin_end=None,

@@ -1,0 +1,194 @@
+"""Which sets go into a device's memory, and that they are the same images there.
+
+There is no GPU here: the CPU is made to tell of free memory of its own, as a GPU does.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ebgan_fast.data import ImageStream, PackedImages, TensorImages, residence
+from ebgan_fast.data.residence import on_device
+
+from .test_packed import COUNTS, write_packed
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+SIZE = sum(COUNTS) * 3 * 5 * 4
+
+
+@pytest.fixture(params=[(11,), COUNTS], ids=["one shard", "three shards"])
+def packed(request: pytest.FixtureRequest, tmp_path: Path) -> PackedImages:
+    write_packed(tmp_path / "set", request.param)
+    return PackedImages(tmp_path / "set")
+
+
+def give(monkeypatch: pytest.MonkeyPatch, free: int | None) -> None:
+    """Let every device tell of so many free bytes."""
+    monkeypatch.setattr(residence, "free_memory", lambda device: free)
+
+
+def every(images: TensorImages | PackedImages) -> Tensor:
+    return images.gather(torch.arange(len(images)))
+
+
+@pytest.mark.parametrize("piece", [1, 2 * 60 + 1, 1 << 20], ids=["one by one", "two at once", "all at once"])
+def test_it_is_the_same_set_there(packed: PackedImages, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    give(monkeypatch, 4 * SIZE)
+    monkeypatch.setattr(residence, "_PIECE", piece)
+    told: list[tuple[int, int]] = []
+    held = on_device(packed, CPU, lambda done, total: told.append((done, total)))
+    assert held is not None
+    assert torch.equal(every(held), every(packed))
+    assert every(held).dtype == torch.uint8
+    assert (len(held), held.shape, held.device) == (len(packed), packed.shape, CPU)
+    assert held.fingerprint == packed.fingerprint == held.to(CPU).fingerprint
+    each = max(1, piece // 60)
+    assert told == [(60 * min(11, first + each), SIZE) for first in range(0, 11, each)]
+    place = torch.zeros(3, 3, 5, 4, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    assert held.gather(torch.tensor([9, 0, 4]), place) is place
+    assert torch.equal(place, every(packed)[[9, 0, 4]])
+    assert on_device(held, CPU) is held
+
+
+def test_a_quarter_of_the_free_memory_is_the_limit(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = TensorImages(every(packed))
+    for free, fits in ((4 * SIZE, True), (4 * SIZE + 3, True), (4 * SIZE - 1, False), (0, False)):
+        give(monkeypatch, free)
+        assert (on_device(packed, CPU) is not None) == fits
+        assert (on_device(in_memory, META) is not None) == fits
+        assert on_device(in_memory, CPU) is in_memory  # where it is, it stays
+
+
+def test_a_device_that_does_not_tell_takes_what_is_in_memory(packed: PackedImages) -> None:
+    for device in (CPU, META):
+        assert on_device(packed, device) is None
+    moved = on_device(TensorImages(every(packed)), META)
+    assert moved is not None
+    assert moved.device == META
+
+
+def test_a_gpu_is_asked_and_the_cpu_has_no_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    def answer(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 5, 9
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", answer)
+    assert residence.free_memory(torch.device("cuda", 1)) == 5
+    assert residence.free_memory(CPU) is None
+    assert asked == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_batches_are_the_readers_bit_for_bit(
+    packed: PackedImages, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Over two epochs, flipped, with the second half of the batches from a stream that resumed the other's state."""
+
+    def batches(stream: ImageStream, count: int) -> list[Tensor]:
+        return [stream.next() for _ in range(count)]
+
+    def make() -> ImageStream:
+        return ImageStream(packed, 4, seed=3, device=CPU, dtype=dtype, flip=True)
+
+    with make() as reader:
+        expected = batches(reader, 2)
+        middle = reader.state_dict()
+        expected += batches(reader, 3)
+        assert reader._reader is not None
+        give(monkeypatch, 4 * SIZE)
+        with make() as held, make() as resumed:
+            resumed.load_state_dict(middle)
+            found = batches(held, 2)
+            assert held.state_dict() == middle
+            found += batches(resumed, 3)
+            assert held._reader is resumed._reader is None
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype == dtype
+        assert one.stride() == other.stride()
+
+
+def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside an epoch nothing is sent there: a step would wait for it. A device without values stands in."""
+
+    class Places(TorchDispatchMode):
+        seen: set[torch.device] = set()  # noqa: RUF012
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            self.seen.update(value.device for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor))
+            return result
+
+    give(monkeypatch, 4 * SIZE)
+    with ImageStream(packed, 4, seed=3, device=META, flip=True) as stream:
+        stream.next()
+        with Places() as places:
+            batch = stream.next()
+        assert stream._reader is None
+    assert places.seen == {META}
+    assert (batch.shape, batch.device, batch.dtype) == ((4, 3, 5, 4), META, torch.float32)
+
+
+def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, 4 * SIZE)
+    monkeypatch.setattr(residence, "_PIECE", 1)
+    pieces = []
+
+    def interrupted(done: int, total: int) -> None:
+        pieces.append(done)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            on_device(packed, CPU, interrupted)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pieces == [60]
+
+
+# A set whose every piece takes a tenth of a second, of 10,000 pieces.
+SLOW = """
+import time, torch
+from ebgan_fast.data import residence
+
+class Slow:
+    shape, fingerprint = (1, 2, 2), "made up"
+    def __len__(self):
+        return 10_000
+    def gather(self, indices, out=None):
+        time.sleep(0.1)
+        return out.zero_()
+
+residence.free_memory, residence._PIECE = lambda device: 1 << 30, 1
+residence.on_device(Slow(), torch.device("cpu"), lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_load_at_once() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == "4\n"
+        child.terminate()
+        said = child.communicate(timeout=60)[0]
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == -signal.SIGTERM
+    assert len(said.splitlines()) < 1000

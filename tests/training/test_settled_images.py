@@ -1,0 +1,128 @@
+"""Where a run keeps its images: told in one line, and nothing that it computes depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ebgan_fast.data import PackedImages, residence
+from ebgan_fast.training import TrainConfig, images, train
+from ebgan_fast.training.trainer import Trainer
+
+from ..data.layouts import pack
+from .helpers import CutOff, assert_same_run, cut_off_after
+from .test_conv_runs import blobs, small
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+SIZE = 40 * 3 * 16 * 16
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    pack(tmp_path / "packed", blobs().gather(torch.arange(40)), [15, 25])
+    return tmp_path / "packed"
+
+
+def run_of(out: Path, packed: Path, **fields: Any) -> TrainConfig:
+    run = small(data=packed, flip=True, steps=12, checkpoint_every=4, threads=1, **fields)
+    return TrainConfig(**{**{name: getattr(run, name) for name in run.__dataclass_fields__}, "out": out})
+
+
+def give(patch: pytest.MonkeyPatch, free: int) -> None:
+    """Let the CPU stand in for a device with so many free bytes of its own."""
+    patch.setattr(residence, "free_memory", lambda device: free)
+
+
+def reads_ahead(patch: pytest.MonkeyPatch) -> set[bool]:
+    """Whether a thread reads the images, step by step."""
+    seen: set[bool] = set()
+    original = Trainer.step
+
+    def noted(trainer: Trainer) -> None:
+        original(trainer)
+        seen.add(trainer.batches._reader is not None)
+
+    patch.setattr(Trainer, "step", noted)
+    return seen
+
+
+@pytest.mark.parametrize("first", ["on the device", "on the disk"])
+def test_a_run_goes_on_where_its_images_are_elsewhere(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Bit for bit, in both directions, as if it had never been cut off and all its images read from the disk."""
+    train(run_of(tmp_path / "whole", packed))
+    cut = run_of(tmp_path / "cut", packed)
+    for part, there in enumerate([first == "on the device", first != "on the device"]):
+        with monkeypatch.context() as patch:
+            seen = reads_ahead(patch)
+            if there:
+                give(patch, 4 * SIZE)
+            if part == 0:
+                cut_off_after(patch, 6)
+                with pytest.raises(CutOff):
+                    train(cut)
+            else:
+                train(cut, resume=True)
+        assert seen == {not there}
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("free", "line"),
+    [
+        (4 * SIZE, "images: 0.0 MB on cpu"),
+        (4 * SIZE - 1, "images: 0.0 MB read in the background, more than a quarter of the 0.1 MB free on cpu"),
+        (None, None),
+    ],
+)
+def test_a_run_says_where_its_images_are(
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    free: int | None,
+    line: str | None,
+) -> None:
+    if free is not None:
+        give(monkeypatch, free)
+    seen = reads_ahead(monkeypatch)
+    train(run_of(tmp_path / "run", packed))
+    said = [text for text in capsys.readouterr().out.splitlines() if text.startswith("images")]
+    assert said == ([] if line is None else [line])
+    assert seen == {free != 4 * SIZE}
+
+
+def test_the_search_for_a_margin_takes_the_same_images(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are loaded once for both."""
+    give(monkeypatch, 4 * SIZE)
+    loads: list[int] = []
+    original = residence._loaded
+    monkeypatch.setattr(residence, "_loaded", lambda *args: loads.append(1) or original(*args))
+    train(run_of(tmp_path / "run", packed, margin="auto", margin_auto_steps=3))
+    assert loads == [1]
+
+
+def test_a_long_load_says_how_far_it_is(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, 4 * SIZE)
+    monkeypatch.setattr(residence, "_PIECE", 10 * 768)
+    clock = iter([0.0, 4.0, 6.0, 6.0, 10.0])
+    monkeypatch.setattr(images.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(images, "_amount", str)
+    said: list[str] = []
+    images.settled(PackedImages(packed), torch.device("cpu"), said.append)
+    assert said == [f"images: {20 * 768} of {SIZE} on cpu", f"images: {SIZE} on cpu"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(2_400_000, "2.4 MB"), (193_491_456, "193 MB"), (999_400_000, "999 MB"), (2_489_413_632, "2.5 GB")],
+)
+def test_amounts(count: int, text: str) -> None:
+    assert images._amount(count) == text
