@@ -129,9 +129,8 @@ class Driver:
 
     def _look(self) -> Situation:
         """Write down what this machine is."""
-        found = machine.Found.read(
-            self._asked("torch and its GPU", Job([sys.executable, "-c", machine.PROBE]), _PROBE_SECONDS).output
-        )
+        probe = Job([sys.executable, "-c", machine.PROBE])
+        found = machine.Found.read(self._asked(probe, _PROBE_SECONDS).output)
         lines = [
             f"== {_now()}, sources {machine.sources()}",
             f"GPU: {found.name or ('none' if found.gpu is False else 'unknown')}",
