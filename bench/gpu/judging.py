@@ -13,6 +13,8 @@ _NO_GPU = re.compile(
     r"|Torch not compiled with CUDA|cuda(InsufficientDriver|ErrorNoDevice)"
 )
 _SUMMARY = re.compile(r"^=* ?(\d+ \w+(?:, \d+ \w+)* in [\d.]+s.*?) ?=*$", re.MULTILINE)
+_COMPLAINT = re.compile(r"^(bench|ebgan-fast|small step): |^\w*(Error|Exception)\b")
+_PROGRESS = re.compile(r"\d+ of \d+ done, now ")
 _WHY_BYTES = 300
 
 
@@ -28,12 +30,12 @@ def judge(ended: Ended, gpu: bool | None, accepted: tuple[int, ...] = (0,)) -> t
         return verdicts.PASSED, ""
     if not gpu and (said := _NO_GPU.search(ended.output)):
         return verdicts.NO_GPU, _line_at(ended.output, said.start())
-    if ended.asked:
-        return verdicts.TIMED_OUT, last_line(ended.output)
+    if ended.asked is not None:
+        return verdicts.TIMED_OUT, f"its last words: {_short(ended.asked)}" if ended.asked else "it had printed nothing"
     if ended.status is None:
         return verdicts.FAILED, last_line(ended.output)
     end = f"signal {-ended.status}" if ended.status < 0 else f"status {ended.status}"
-    return verdicts.FAILED, f"{end}: {last_line(ended.output)}"
+    return verdicts.FAILED, f"{end}: {_complaint(ended.output)}"
 
 
 def judge_tests(ended: Ended, gpu: bool | None) -> tuple[str, str]:
@@ -63,6 +65,12 @@ def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return _short(lines[-1]) if lines else "it printed nothing"
+
+
+def _complaint(text: str) -> str:
+    """The last line that sounds like one, or else the last."""
+    lines = [line for line in text.splitlines() if _COMPLAINT.search(line) and not _PROGRESS.search(line)]
+    return _short(lines[-1].strip()) if lines else last_line(text)
 
 
 def _line_at(text: str, position: int) -> str:

@@ -38,8 +38,8 @@ class Ended:
     """Its exit status, negative for a signal; None for a program that did not start."""
     output: str
     """The end of what it printed."""
-    asked: bool = False
-    """Whether it was told to end."""
+    asked: str | None = None
+    """The last line that it had printed when it was told to end; None for one that ended by itself."""
 
 
 class Log(Protocol):
@@ -137,12 +137,14 @@ class _Process:
             return Ended(None, self._output())
         began = time.monotonic()
         ended = self._ends_by(began + max(0.0, limit - self._job.grace), began, tick)
+        asked = None
         if not ended:
+            asked = _last_line(self._output())
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(self._job.stop)
             self._ends_by(began + limit, began, tick)
         self.kill()
-        return Ended(self._process.returncode, self._output(), asked=not ended)
+        return Ended(self._process.returncode, self._output(), asked)
 
     def _ends_by(self, deadline: float, began: float, tick: Tick | None) -> bool:
         assert self._process is not None

@@ -123,7 +123,7 @@ def _not_built(situation: Situation) -> tuple[str, str] | None:
     outcome = situation.outcomes.get(BUILD, verdicts.PASSED)
     if outcome == verdicts.PASSED:
         return None
-    return verdicts.NOT_BUILT, f"cuda: NOT BUILT (stage build: {outcome})"
+    return verdicts.NOT_BUILT, f"stage build: {outcome}"
 
 
 def _bench(*arguments: str | Path) -> Callable[[float], Job]:
@@ -223,7 +223,8 @@ def _tune(situation: Situation) -> Sequence[Part]:
     def job(seconds: float) -> Job:
         # It begins no entry after two thirds of its time, and has written every entry before.
         limits = ("--seconds", f"{seconds * 2 / 3:.0f}", "--rounds", "5", "--sweeps", "1", "--cases", "2")
-        return python("-m", "bench", "tune", "--only", *_ENTRIES, *limits, "--out", out, "--trials", trials)
+        jobs = ("--jobs", str(max(1, min(_WORKERS, (os.cpu_count() or 1) // 2))))
+        return python("-m", "bench", "tune", "--only", *_ENTRIES, *limits, *jobs, "--out", out, "--trials", trials)
 
     def judge(ended: Ended) -> tuple[str, str]:
         outcome, why = situation.judge(ended)
