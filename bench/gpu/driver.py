@@ -101,7 +101,7 @@ class Driver:
             raise
         finally:
             self._end_background()
-            folder.bound(self._settings.out)
+            self._bound()
         for fault in folder.check(self._settings.out):
             self._say(f"{self._settings.out}: {fault}")
         self._say(f"results: {self._settings.out}, after {self._machine.now() - self._began:.0f} s")
@@ -180,9 +180,13 @@ class Driver:
             done = self._run_parts(stage, began + limit, section)
         finally:
             section.close()
-            self._current = None
+        self._current = None  # after an error it is the one that was interrupted
         self._finish(_together(stage, done, self._machine.now() - began, limit))
-        folder.bound(self._settings.out)
+        self._bound()
+
+    def _bound(self) -> None:
+        for name in folder.bound(self._settings.out):
+            self._say(f"{name}: cut in its middle, it had more than {folder.MOST_BYTES} bytes")
 
     def _run_parts(self, stage: Stage, deadline: float, section: Section) -> list[Verdict]:
         done: list[Verdict] = []

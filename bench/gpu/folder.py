@@ -29,15 +29,20 @@ def check(folder: Path) -> list[str]:
     return wrong
 
 
-def bound(folder: Path) -> None:
-    """Cut every file of text that has grown too large."""
-    for path in folder.iterdir():
-        if path.is_file() and path.suffix != ".tar" and path.stat().st_size > MOST_BYTES:
-            cut(path, MOST_BYTES)
+def bound(folder: Path) -> list[str]:
+    """Cut every file of text that has grown too large; returns the names of those that were."""
+    large = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size > MOST_BYTES]
+    texts = [path for path in large if path.suffix != ".tar"]
+    for path in texts:
+        cut(path, MOST_BYTES)
+    return [path.name for path in texts]
 
 
 def cut(path: Path, most: int) -> None:
-    """Leave out the middle of a file of text, by whole lines, so that at most `most` bytes stay."""
+    """Leave out the middle of a file of text, by whole lines, so that at most `most` bytes stay.
+
+    A line in its place says how much it was, but not in a file of JSON lines, whose readers would not know it.
+    """
     content = path.read_bytes()
     if len(content) <= most:
         return
@@ -47,7 +52,7 @@ def cut(path: Path, most: int) -> None:
     tail = content[start:] if start else content[-half:]
     left_out = len(content) - len(head) - len(tail)
     partial = path.with_name(f".{path.name}.cut")
-    partial.write_bytes(head + marker(left_out) + tail)
+    partial.write_bytes(head + (b"" if path.suffix == ".jsonl" else marker(left_out)) + tail)
     partial.replace(path)
 
 
