@@ -29,7 +29,7 @@ from .conftest import Clock
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 
-ARCHITECTURE = "sm_90"
+ARCHITECTURE = "sm_89"  # which has no section of its own
 COMMITTED = tables.TABLES.read_text(encoding="utf-8")
 IN_USE = json.loads(COMMITTED)["pulling_away"]["default"]["programs"]["count"]
 
@@ -78,7 +78,7 @@ def _trials() -> list[dict[str, object]]:
 def test_a_faster_entry_is_written_into_the_section_of_the_gpu(
     file: Path, device: Device, knob: Callable[..., Knob], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Tuner(device, 3, None).turn(knob({16: 0.9, 32: 0.8, IN_USE: 1.0, 128: 1.1}))
+    Tuner(device, 3, None).turn(knob({16: 0.9, 32: 0.8, IN_USE: 1.0, 256: 1.1}))
     written, before = json.loads(file.read_text()), json.loads(COMMITTED)
     programs = written["pulling_away"].pop(ARCHITECTURE)["programs"]
     assert written == before
@@ -86,7 +86,7 @@ def test_a_faster_entry_is_written_into_the_section_of_the_gpu(
     assert programs["why"].startswith(f"measured: 0.80 of the time of count {IN_USE} (")
     assert "0.80 of its time" in capsys.readouterr().out
     first = _trials()[:4]
-    assert [trial["tile"] for trial in first] == [{"count": count} for count in (IN_USE, 16, 32, 128)]
+    assert [trial["tile"] for trial in first] == [{"count": count} for count in (IN_USE, 16, 32, 256)]
     assert [trial["ratio"] for trial in first] == pytest.approx([1.0, 0.9, 0.8, 1.1])
     assert [trial["seconds"] for trial in first] == pytest.approx([0.01, 0.009, 0.008, 0.011])
     assert first[0]["case"] == "pulling_away_term 8x32 float32"
