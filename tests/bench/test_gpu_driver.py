@@ -84,6 +84,30 @@ def test_where_every_program_hangs_all_ends_in_time(workplace: Workplace) -> Non
     assert "step 1\n" in workplace.log()
 
 
+def test_correctness_step_and_ops_hang_within_eight_minutes(workplace: Workplace) -> None:
+    """With the build done, which gives the CUDA kernels' tests their time."""
+    for name, program in workplace.programs.items():
+        if name != "bench.gpu.building":
+            program.seconds = FOREVER
+    workplace.probe = lambda: Program(FOREVER)  # type: ignore[method-assign]
+    workplace.run()
+    assert workplace.verdicts["cuda"].outcome == verdicts.TIMED_OUT
+    assert 7 * 60 < workplace.at("ops") <= 8 * 60
+    assert workplace.seconds <= 10.5 * 60
+
+
+def test_what_is_left_counts_where_the_start_took_long(workplace: Workplace) -> None:
+    for name in ("-m pytest", "bench train", "bench ops"):
+        workplace.programs[name].seconds = FOREVER
+    workplace.probe = lambda: Program(FOREVER)  # type: ignore[method-assign]
+    for name in ("git", "nvidia-smi", "nvcc", "lscpu"):
+        workplace.programs[name] = Program(FOREVER)
+    workplace.run(minutes=3.5)
+    assert workplace.verdicts["ops"].outcome == verdicts.TIMED_OUT
+    assert workplace.verdicts["ops"].limit < 150 * 3.5 / 10.5
+    assert workplace.seconds <= 3.5 * 60
+
+
 @pytest.mark.parametrize("minutes", [5.0, 10.5, 30.0])
 def test_no_length_is_exceeded(workplace: Workplace, minutes: float) -> None:
     for name in ("-m pytest", "bench train", "bench ops", "small_step", "bench tune"):
@@ -160,7 +184,8 @@ def test_what_has_a_result_is_left_out(workplace: Workplace) -> None:
     assert not ran(workplace)
     assert not workplace.machine.commands("-m bench")
     assert (workplace.out / folder.OPS).read_bytes() == before
-    assert workplace.run() == 0  # that it was left out is no result that would hide the first
+    assert workplace.run() == 0
+    assert set(workplace.outcomes().values()) == {verdicts.SKIPPED}  # being left out is no result that hides the first
 
 
 def test_a_result_of_other_sources_is_none(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
