@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from types import TracebackType
 
 import torch
@@ -42,12 +42,10 @@ class Compilers:
 
     def compile(self, contestants: Sequence[Tables], settings: Sequence[tuple[Case, torch.dtype]]) -> None:
         """Return when all that these tables launch is compiled, as far as it can be; timing tells what could not."""
-        for future in [
-            self._pool.submit(run_once, tables, place_of(case), dtype)
-            for case, dtype in settings
-            for tables in contestants
-        ]:
-            future.result()
+        with contextlib.suppress(BrokenExecutor):  # a tile that ends its process: each is then compiled at its turn
+            asked = [(tables, place_of(case), dtype) for case, dtype in settings for tables in contestants]
+            for future in [self._pool.submit(run_once, *one) for one in asked]:
+                future.result()
 
 
 def place_of(case: Case) -> tuple[int, int]:

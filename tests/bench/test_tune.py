@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,6 +255,18 @@ def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], mo
         turned = one.turned(json.loads(COMMITTED), ARCHITECTURE, {"count": count, "why": ""})
         compiling.run_once(turned, (1, 1), torch.float32, "cpu")
     assert seen == [32, IN_USE]
+
+
+def _die(*arguments: object) -> None:
+    os._exit(1)
+
+
+def test_a_compiler_that_dies_keeps_nothing_from_being_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "run_once", _die)
+    case = KNOBS[0].cases[0]
+    with compiling.Compilers(1) as compilers:
+        for _ in range(2):  # a pool that is broken refuses the next
+            compilers.compile([json.loads(COMMITTED)], [(case, torch.float32)])
 
 
 def test_the_committed_tables_are_as_the_tuner_writes_them() -> None:
