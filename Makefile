@@ -23,7 +23,7 @@ INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conf
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-64 docs studies bench tune gpu dist test test-avx2 test-versions check sanitize lint format clean
+.PHONY: help setup demo demo-64 docs studies bench tune gpu gpu-wheels dist test test-avx2 test-versions check sanitize lint format clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -145,8 +145,16 @@ bench: $(VENV)/test  ## all that docs/performance.md shows, measured anew (half 
 tune: $(VENV)/test  ## other tiles for the Triton kernels on this machine's GPU, into their tables
 	$(BIN)/python -m bench tune
 
-gpu: $(VENV)/test  ## everything that awaits a GPU: tests on its tensors, tuner, benchmark, picture
-	PYTHON=$(BIN)/python bench/gpu.sh
+gpu: $(VENV)/test  ## all that awaits a GPU, in ten minutes: tests, step, ops, sanitizer, a real run, tiles (docs/gpu.md)
+	PYTHON=$(BIN)/python bench/gpu.sh $(STAGES)
+
+# What bench/gpu.sh needs beside an environment with torch, pytest and matplotlib: the command line, and the scores.
+GPU_WHEELS := tyro docstring-parser typeguard torchmetrics lightning-utilities $(FEATURES)
+
+gpu-wheels:  ## fetch into wheels/ what bench/gpu.sh unpacks on a machine without a network (19 MB)
+	rm -f wheels/*.whl
+	$(PYTHON) -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
+	  --dest wheels $(GPU_WHEELS)
 
 clean:  ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info ebgan_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,8 @@ EBGAN_FAST_CUDA says which kernels for NVIDIA GPUs come with them:
     auto  (default) those for this machine's GPUs, where there is one and nvcc is found; without, if that fails
     1     those for every architecture that nvcc knows of the list below, or fail
     0     none
+
+EBGAN_FAST_WERROR=1 makes every warning of the CUDA compilers an error, as the tests do.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from setuptools.command.build_ext import build_ext
 
 SWITCH = "EBGAN_FAST_BUILD_EXT"
 CUDA_SWITCH = "EBGAN_FAST_CUDA"
+WERROR_SWITCH = "EBGAN_FAST_WERROR"
 # The newest also comes as PTX, which later GPUs compile at their first use.
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 ROOT = Path(__file__).parent.resolve()
@@ -77,11 +80,13 @@ def cuda_options() -> list[str]:
     architectures = cuda_architectures(compiler, cuda_switch == "1")
     if not architectures:
         return []
-    announce(f"CUDA kernels for {', '.join(architectures)} with {compiler}")
+    strictly = ", every warning an error" if werror else ""
+    announce(f"CUDA kernels for {', '.join(architectures)} with {compiler}{strictly}")
     return [
         "-DEBGAN_CUDA=ON",
         f"-DCMAKE_CUDA_COMPILER={compiler}",
         f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
+        *(["-DEBGAN_WERROR=ON"] if werror else []),
     ]
 
 
@@ -145,14 +150,17 @@ class CMakeBuild(build_ext):
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
-def read_switch(name: str) -> str:
-    value = os.environ.get(name, "auto")
-    if value not in ("auto", "0", "1"):
-        raise SystemExit(f"{name}: got {value!r}, expected 'auto', '0' or '1'")
+def read_switch(name: str, values: tuple[str, ...] = ("auto", "0", "1")) -> str:
+    """The first value is the default."""
+    value = os.environ.get(name, values[0])
+    if value not in values:
+        *others, last = map(repr, values)
+        raise SystemExit(f"{name}: got {value!r}, expected {', '.join(others)} or {last}")
     return value
 
 
 switch, cuda_switch = read_switch(SWITCH), read_switch(CUDA_SWITCH)
+werror = read_switch(WERROR_SWITCH, ("0", "1")) == "1"
 if switch == "0" and cuda_switch == "1":
     raise SystemExit(f"{CUDA_SWITCH}=1 asks for kernels in the extension that {SWITCH}=0 leaves out")
 if switch == "0":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +88,3 @@ def _backend(device_type: str, expected: tuple[str, ...]) -> str:
             f"got ebgan_fast's backend {backend}, expected {' or '.join(expected)} ({why}): see `ebgan-fast doctor`"
         )
     return backend
-
-
-if __name__ == "__main__":  # for gpu.sh
-    try:
-        print(gpu().results("ops"))
-    except ValueError as error:
-        sys.exit(f"bench: {error}")

@@ -91,6 +91,11 @@ def _matrix(name: str, blocks: Mapping[str, Sequence[int]], codes: Sequence[tupl
         yield Knob("pulling_away", (name, kind), groups, terms, (dtype,))
 
 
+def _programs(name: str, counts: Sequence[int], codes: Sequence[tuple[int, int]]) -> Knob:
+    terms = tuple(cases.pulling_away(*code) for code in codes)
+    return Knob("pulling_away", (name,), ({"count": counts},), terms, _BOTH)
+
+
 _WIDE = ((64, 16384), (128, 16384), (128, 1024), (512, 1024))  # as many elements as codes or more: primal
 _MANY = ((2048, 64), (4096, 256), (2048, 512))  # dual
 _SQUARE = {"block": (32, 64, 128)}
@@ -110,13 +115,8 @@ KNOBS: tuple[Knob, ...] = (
         cases.energy(64, 3, 64, 64),  # whose gradient is cut into chunks whatever its length
     ),
     *_matrix("gram", _SQUARE, _WIDE),
-    Knob(
-        "pulling_away",
-        ("programs",),
-        ({"count": (16, 32, 48, 64, 96, 128, 192, 256)},),
-        tuple(cases.pulling_away(*code) for code in ((64, 16384), (128, 16384), (64, 65536))),
-        _BOTH,
-    ),
+    _programs("programs", (16, 32, 48, 64, 96, 128, 192, 256), ((64, 16384), (128, 16384), (64, 65536))),
+    _programs("dual_programs", (32, 64, 132, 198, 264, 396, 528), _MANY),
     *_matrix("product", _OBLONG, _WIDE),
     *_matrix("dual_gram", _SQUARE, _MANY),
     *_matrix("dual_product", _OBLONG, _MANY),

@@ -8,19 +8,20 @@ from .knobs import Entry, Knob
 
 # Less is noise, and not worth an entry that someone has to keep.
 GAIN = 0.98
-_SWEEPS = 3
+SWEEPS = 3
 
 Ratios = Callable[[Sequence[Entry]], list[float | None]]
 """Times of entries by that of the first, None for one that is out."""
 
 
-def descend(knob: Knob, start: Entry, ratios: Ratios) -> Entry:
+def descend(knob: Knob, start: Entry, ratios: Ratios, sweeps: int = SWEEPS) -> Entry:
     """The entry that no alternative in one group beats by the gain; `start` itself where none does.
 
+    The groups are gone through `sweeps` times at most, so with few of them another sweep might find a better one.
     Raises ValueError when the entry to beat is itself out.
     """
     current = start
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         before = current
         for number in range(len(knob.groups)):
             contestants = [current, *list(knob.alternatives(current))[number]]

@@ -5,28 +5,46 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ebgan_fast.ops.triton import tables as in_use
 
 from . import files, provenance
+from .cases import Case
 from .devices import Device
 from .knobs import Entry, Knob, Tables, dump
-from .search import GAIN, descend
+from .search import GAIN, SWEEPS, descend
 from .trial import compare
+
+CompileAhead = Callable[[Sequence[Tables], Sequence[tuple[Case, torch.dtype]]], None]
+"""Given tables and what they are tried on."""
 
 
 class Tuner:
     """Turns one knob after the other, each against the tables as the last one left them."""
 
-    def __init__(self, device: Device, rounds: int, out: Path | None) -> None:
-        """`out`: the tables to write; None: those that the kernels use."""
+    def __init__(
+        self,
+        device: Device,
+        rounds: int,
+        out: Path | None,
+        sweeps: int = SWEEPS,
+        cases: int | None = None,
+        trials: Path | None = None,
+        compile_ahead: CompileAhead | None = None,
+    ) -> None:
+        """`out`: the tables to write; None: those that the kernels use. `cases`: of each knob; None: all."""
         self.path = out or in_use.TABLES
-        self.trials = device.results("tune")
+        self.trials = trials or device.results("tune")
         """JSON lines of everything that was tried, appended to."""
+        self.changed = 0
+        """Entries that another tile took."""
+        self._sweeps, self._cases, self._compile_ahead = sweeps, cases, compile_ahead
         self._device = device
         self._architecture = in_use.architecture(device.torch)
         self._rounds = rounds
@@ -35,7 +53,7 @@ class Tuner:
 
     def turn(self, knob: Knob) -> None:
         start = knob.current(self._tables, self._architecture)
-        found = descend(knob, start, lambda entries: self._ratios(knob, entries))
+        found = descend(knob, start, lambda entries: self._ratios(knob, entries), self._sweeps)
         if found == start:
             print(f"{knob.name}: stays {_fields(knob, start)}")
             return
@@ -44,6 +62,7 @@ class Tuner:
             print(f"{knob.name}: stays {_fields(knob, start)}, for {_fields(knob, found)} was faster only once")
             return
         print(f"{knob.name}: {_fields(knob, start)} becomes {_fields(knob, found)}, {gained:.2f} of its time")
+        self.changed += 1
         self._tables = knob.turned(self._tables, self._architecture, {**found, "why": self._why(knob, start, gained)})
         files.replace(self.path, dump(self._tables) + "\n")
 
@@ -58,7 +77,9 @@ class Tuner:
         """The geometric mean over the knob's cases and dtypes."""
         contestants = [knob.turned(self._tables, self._architecture, entry) for entry in entries]
         logs: list[float | None] = [0.0] * len(entries)
-        settings = [(case, dtype) for case in knob.cases for dtype in knob.dtypes]
+        settings = [(case, dtype) for case in knob.cases[: self._cases] for dtype in knob.dtypes]
+        if self._compile_ahead is not None:
+            self._compile_ahead(contestants, settings)
         for case, dtype in settings:
             outcomes = compare(contestants, case, dtype, self._device, "replayed", self._rounds)
             kind = str(dtype).removeprefix("torch.")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +11,6 @@ import torch
 
 from bench import cuda_timing, devices, timing
 from bench.__main__ import main
-
-SCRIPT = Path(devices.__file__).with_name("gpu.sh")
 
 
 class _Gpu:
@@ -71,44 +66,6 @@ def test_the_cache_of_the_processor_is_that_of_the_system(monkeypatch: pytest.Mo
     assert devices.cpu().cache == 123
     monkeypatch.delattr(os, "sysconf")
     assert devices.cpu().cache == 0
-
-
-STUB = """#!/bin/sh
-echo "$EBGAN_FAST_TEST_DEVICE|$*" >> {log}
-case "$*" in
-*bench.devices*) echo {results};;
-*tune*) exit 3;;
-esac
-"""
-
-
-def test_the_script_runs_every_stage_and_names_the_one_that_failed(tmp_path: Path) -> None:
-    log, results, python = tmp_path / "log", tmp_path / "results" / "ops-a-gpu.jsonl", tmp_path / "python"
-    python.write_text(STUB.format(log=log, results=results))
-    python.chmod(0o755)
-    environment = {**os.environ, "PYTHON": str(python)}
-    done = subprocess.run(["bash", str(SCRIPT)], env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "failed: tuner\n")
-    ran = [line.partition("|") for line in log.read_text().splitlines()]
-    modules = [words.split()[1] for _, _, words in ran if words.startswith("-m ")]
-    assert modules == ["bench.devices", "pytest", "bench", "pytest", *["bench"] * 5]
-    commands = [words.split()[2] for _, _, words in ran if words.startswith("-m bench ")]
-    assert commands == ["tune", "ops", "latency", "scaling", "memory", "plot"]
-    for device, _, words in ran:
-        files = [word for word in words.split() if word.startswith("tests/")]
-        assert bool(files) == (device == "cuda")
-        assert all((SCRIPT.parents[1] / file).exists() for file in files)
-    assert results.parent.is_dir()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_the_script_ends_in_one_line_without_a_gpu() -> None:
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(["bash", str(SCRIPT)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert "sees no GPU" in line
 
 
 def test_a_name_becomes_part_of_a_file_name() -> None:

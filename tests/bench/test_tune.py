@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -14,7 +17,7 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import ebgan_fast
-from bench import devices, formulas, knobs, search, timing
+from bench import compiling, devices, formulas, knobs, search, timing
 from bench.__main__ import main
 from bench.cases import Case, pulling_away
 from bench.devices import Device
@@ -27,7 +30,7 @@ from .conftest import Clock
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 
-ARCHITECTURE = "sm_90"
+ARCHITECTURE = "sm_89"  # which has no section of its own
 COMMITTED = tables.TABLES.read_text(encoding="utf-8")
 IN_USE = json.loads(COMMITTED)["pulling_away"]["default"]["programs"]["count"]
 
@@ -76,7 +79,7 @@ def _trials() -> list[dict[str, object]]:
 def test_a_faster_entry_is_written_into_the_section_of_the_gpu(
     file: Path, device: Device, knob: Callable[..., Knob], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Tuner(device, 3, None).turn(knob({16: 0.9, 32: 0.8, IN_USE: 1.0, 128: 1.1}))
+    Tuner(device, 3, None).turn(knob({16: 0.9, 32: 0.8, IN_USE: 1.0, 256: 1.1}))
     written, before = json.loads(file.read_text()), json.loads(COMMITTED)
     programs = written["pulling_away"].pop(ARCHITECTURE)["programs"]
     assert written == before
@@ -84,7 +87,7 @@ def test_a_faster_entry_is_written_into_the_section_of_the_gpu(
     assert programs["why"].startswith(f"measured: 0.80 of the time of count {IN_USE} (")
     assert "0.80 of its time" in capsys.readouterr().out
     first = _trials()[:4]
-    assert [trial["tile"] for trial in first] == [{"count": count} for count in (IN_USE, 16, 32, 128)]
+    assert [trial["tile"] for trial in first] == [{"count": count} for count in (IN_USE, 16, 32, 256)]
     assert [trial["ratio"] for trial in first] == pytest.approx([1.0, 0.9, 0.8, 1.1])
     assert [trial["seconds"] for trial in first] == pytest.approx([0.01, 0.009, 0.008, 0.011])
     assert first[0]["case"] == "pulling_away_term 8x32 float32"
@@ -180,6 +183,90 @@ def test_a_mistake_ends_in_one_line(arguments: tuple[str, ...], words: str, caps
     assert main(["tune", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+@pytest.mark.usefixtures("a_gpu", "cpu_backend")
+def test_entries_come_in_the_order_they_are_asked_for_until_the_time_is_up(
+    knob: Callable[..., Knob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, turned = [100.0], []
+    monkeypatch.setattr("bench.tune.time", SimpleNamespace(monotonic=lambda: now[0]))
+    knobs_there = [dataclasses.replace(knob({IN_USE: 1.0}), path=(name,)) for name in ("a", "b", "c", "d")]
+    monkeypatch.setattr("bench.tune.KNOBS", knobs_there)
+
+    def turn(self: Tuner, knob: Knob) -> None:
+        turned.append(knob.path[0])
+        now[0] += 6.0
+        if knob.path == ("c",):
+            raise ValueError("the entry in use is wrong")
+
+    monkeypatch.setattr(Tuner, "turn", turn)
+    arguments = ["tune", "--only", "c", "a", "pulling", "--seconds", "10", "--out", str(tmp_path / "mine.json")]
+    assert main(arguments) == 1
+    assert turned == ["c", "a"]
+    said = capsys.readouterr()
+    assert "tuned 2 of 4 entries, 0 of them anew" in said.out
+    assert "the entry in use is wrong" in said.err
+
+
+def test_fewer_cases_and_sweeps_try_less(file: Path, device: Device, knob: Callable[..., Knob], tmp_path: Path) -> None:
+    one = knob({16: 0.9, IN_USE: 1.0})
+    twice = dataclasses.replace(one, cases=2 * one.cases, groups=2 * one.groups)
+    tried = {}
+    for name, settings in {"all": {}, "one case": {"cases": 1}, "one sweep": {"sweeps": 1}}.items():
+        path = tmp_path / f"{name}.jsonl"
+        Tuner(device, 1, tmp_path / "mine.json", trials=path, **settings).turn(twice)
+        tried[name] = len(path.read_text().splitlines())
+    # Two groups of two tiles, twice; then the two of the confirmation. In the second sweep the best is in use.
+    assert tried == {"all": 2 * (2 + 2 + 2 + 2 + 2), "one case": 2 + 2 + 2 + 2 + 2, "one sweep": 2 * (2 + 2 + 2)}
+
+
+def test_everything_is_compiled_before_any_of_it_is_timed(
+    file: Path, device: Device, knob: Callable[..., Knob], clock: Clock
+) -> None:
+    one = knob({16: 0.9, 32: 0.8, IN_USE: 1.0})
+    ahead: list[tuple[float, list[int], int]] = []
+
+    def compile_ahead(contestants: Sequence[knobs.Tables], settings: Sequence[object]) -> None:
+        counts = [it["pulling_away"][ARCHITECTURE]["programs"]["count"] for it in contestants]
+        ahead.append((clock.now, counts, len(settings)))
+
+    Tuner(device, 1, None, compile_ahead=compile_ahead).turn(one)
+    assert ahead[0] == (0.0, [IN_USE, 16, 32], 1)
+    assert [counts for _, counts, _ in ahead[1:]] == [[IN_USE, 32]]
+
+
+def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile that raises is left to the timing, which says why."""
+    seen: list[int] = []
+    one = knob({32: 0.5, IN_USE: 1.0})
+    (case,) = one.cases
+
+    def package(code: torch.Tensor) -> torch.Tensor:
+        seen.append(tables.gram_programs(ARCHITECTURE))
+        if seen[-1] == 32:
+            raise RuntimeError("out of resource")
+        return formulas.pulling_away_term(code)
+
+    mine = dataclasses.replace(case, package=package)
+    monkeypatch.setattr("bench.compiling.KNOBS", (knob({IN_USE: 1.0}), dataclasses.replace(one, cases=(case, mine))))
+    assert compiling.place_of(mine) == (1, 1)
+    for count in (32, IN_USE):
+        turned = one.turned(json.loads(COMMITTED), ARCHITECTURE, {"count": count, "why": ""})
+        compiling.run_once(turned, (1, 1), torch.float32, "cpu")
+    assert seen == [32, IN_USE]
+
+
+def _die(*arguments: object) -> None:
+    os._exit(1)
+
+
+def test_a_compiler_that_dies_keeps_nothing_from_being_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "run_once", _die)
+    case = KNOBS[0].cases[0]
+    with compiling.Compilers(1) as compilers:
+        for _ in range(2):  # a pool that is broken refuses the next
+            compilers.compile([json.loads(COMMITTED)], [(case, torch.float32)])
 
 
 def test_the_committed_tables_are_as_the_tuner_writes_them() -> None:

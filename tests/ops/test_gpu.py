@@ -10,11 +10,13 @@ from torch import Tensor
 
 import ebgan_fast
 
-if not torch.cuda.is_available():
+from .cases import REQUIRED
+
+if not torch.cuda.is_available() and REQUIRED is None:
     pytest.skip("needs a GPU; `make gpu` runs it there", allow_module_level=True)
 
 pytestmark = pytest.mark.parametrize(
-    "backend", [name for name in ("triton", "cuda") if ebgan_fast.backends()[name].available]
+    "backend", [name for name in ("triton", "cuda") if ebgan_fast.backends()[name].available or name == REQUIRED]
 )
 
 # (N, K, d): a sample a program, chunks of samples, many tiles of codes, more codes than elements.

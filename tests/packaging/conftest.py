@@ -135,6 +135,7 @@ def compiled(build: Builder, sdist: Path) -> Build:
     every GPU, which makes minutes of it."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler on this machine")
-    made = build("compiled", {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "1" if nvcc() else "0"}, sdist)
+    switches = {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "1" if nvcc() else "0", "EBGAN_FAST_WERROR": "1"}
+    made = build("compiled", switches, sdist)
     assert made.code == 0, made.log[-4000:]
     return made

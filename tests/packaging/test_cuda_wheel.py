@@ -18,7 +18,7 @@ pytest.importorskip("triton", reason="triton is not installed, whose wheel has c
 from tests.simulators.resources import Resources, measure_sass, read_budgets, violations
 from tests.simulators.simt.build import nvcc
 
-from .conftest import Build
+from .conftest import ROOT, Build
 from .machine_code import FILE, READ, cuobjdump, resources_of
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -49,6 +49,35 @@ def module(unpacked: Path) -> Path:
 @pytest.fixture(scope="session")
 def resources(module: Path) -> dict[str, Resources]:
     return resources_of(module)
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "default"])
+def test_a_warning_ends_a_strict_build_alone(tmp_path: Path, strict: bool) -> None:
+    """Elsewhere one new warning of a compiler would take the kernels away."""
+    pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed, which the bindings need")
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    shutil.copy2(ROOT / "CMakeLists.txt", tmp_path)
+    with (tmp_path / "csrc" / "cuda" / "energy.cu").open("a") as source:
+        source.write("\nvoid planted() { int never_used; }\n")
+    made = tmp_path / "build"
+    options = [
+        *("-DEBGAN_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={nvcc()}", "-DCMAKE_CUDA_ARCHITECTURES=90-real"),
+        *(f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"),
+        f"-DEBGAN_WERROR={'ON' if strict else 'OFF'}",
+    ]
+    subprocess.run(["cmake", "-GUnix Makefiles", "-S", tmp_path, "-B", made, *options], check=True, capture_output=True)
+    one_file = ["make", "-C", str(made), "-f", "CMakeFiles/kernels_cuda.dir/build.make"]
+    target = "CMakeFiles/kernels_cuda.dir/csrc/cuda/energy.cu.o"
+    done = subprocess.run([*one_file, target], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert "never_used" in done.stdout
+    assert (done.returncode != 0) == strict, done.stdout
+    assert (made / target).exists() != strict
+
+
+def test_the_wheel_is_built_without_a_warning(compiled: Build) -> None:
+    assert "ebgan_fast: CUDA kernels for 75-real" in compiled.log
+    assert "every warning an error" in compiled.log
 
 
 def test_there_is_code_for_every_gpu(module: Path, resources: dict[str, Resources]) -> None:

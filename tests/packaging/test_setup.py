@@ -37,8 +37,10 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> SwitchedSetup:
 
     def run(**switches: str) -> dict[str, Any]:
         monkeypatch.setattr(setuptools, "setup", lambda **arguments: None)
-        for name in ("EBGAN_FAST_BUILD_EXT", "EBGAN_FAST_CUDA"):
-            monkeypatch.setenv(name, switches.get(name, "auto"))
+        for name in ("EBGAN_FAST_BUILD_EXT", "EBGAN_FAST_CUDA", "EBGAN_FAST_WERROR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in switches.items():
+            monkeypatch.setenv(name, value)
         return runpy.run_path(str(ROOT / "setup.py"))
 
     return run
@@ -72,6 +74,13 @@ def test_1_builds_every_architecture_that_the_compiler_knows(
     assert "does not know 100, 120" in capsys.readouterr().err
 
 
+def test_warnings_are_errors_where_that_is_asked_for(tools: Path, setup: SwitchedSetup) -> None:
+    _tool(tools, "nvcc", "sm_90\\n")
+    options = {it: setup(EBGAN_FAST_CUDA="1", EBGAN_FAST_WERROR=it)["cuda_options"]() for it in ("0", "1")}
+    assert options["1"] == [*options["0"], "-DEBGAN_WERROR=ON"]
+    assert setup(EBGAN_FAST_CUDA="1")["cuda_options"]() == options["0"]
+
+
 def test_1_without_nvcc_fails(tools: Path, setup: SwitchedSetup) -> None:
     with pytest.raises(RuntimeError, match="EBGAN_FAST_CUDA=1 asks for the CUDA kernels, and nvcc is not found"):
         setup(EBGAN_FAST_CUDA="1")["cuda_options"]()
@@ -81,6 +90,7 @@ def test_1_without_nvcc_fails(tools: Path, setup: SwitchedSetup) -> None:
     ("switches", "words"),
     [
         ({"EBGAN_FAST_CUDA": "yes"}, "EBGAN_FAST_CUDA: got 'yes', expected 'auto', '0' or '1'"),
+        ({"EBGAN_FAST_WERROR": "auto"}, "EBGAN_FAST_WERROR: got 'auto', expected '0' or '1'"),
         ({"EBGAN_FAST_CUDA": "1", "EBGAN_FAST_BUILD_EXT": "0"}, "EBGAN_FAST_CUDA=1 asks for kernels in the extension"),
     ],
 )

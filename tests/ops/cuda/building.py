@@ -23,7 +23,7 @@ from tests.simulators.simt import build
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
 KERNELS = ("energy.cu", "pulling_away.cu", "scaling.cu")
-# Those of CMakeLists.txt.
+# Those of CMakeLists.txt, with EBGAN_WERROR.
 _OPTIONS = ["-std=c++17", "-O3", "-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
 
 

@@ -1,0 +1,87 @@
+"""Builds the compiled kernels into this tree: those of the CPU, and those of one GPU.
+
+    python -m bench.gpu.building FOLDER ARCHITECTURE
+
+Calls CMake itself: pip would build for every GPU, and hides what fails. Ends with status 1 where the CUDA kernels could
+not be built; those of the CPU are then built alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .machine import ROOT, tool
+
+NOT_BUILT = "cuda: NOT BUILT"
+
+
+def options(folder: Path, architecture: str | None, nvcc: str | None) -> list[str]:
+    """CMake's, without CUDA where there is no architecture."""
+    import pybind11
+
+    chosen = [
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={folder / 'out'}",
+        f"-DEBGAN_CUDA={'ON' if architecture else 'OFF'}",
+    ]
+    if shutil.which("ninja"):
+        chosen.append("-GNinja")
+    if architecture:
+        chosen += [f"-DCMAKE_CUDA_COMPILER={nvcc}", f"-DCMAKE_CUDA_ARCHITECTURES={architecture}-real"]
+    return chosen
+
+
+def build(folder: Path, architecture: str | None, nvcc: str | None) -> Path:
+    """Configure and compile in `folder`; what has not changed is not compiled again. CalledProcessError, OSError."""
+    jobs = str(os.cpu_count() or 1)
+    subprocess.run(["cmake", "-S", str(ROOT), "-B", str(folder), *options(folder, architecture, nvcc)], check=True)
+    subprocess.run(["cmake", "--build", str(folder), "--parallel", jobs], check=True)
+    (built,) = (folder / "out").glob("_C.*")
+    return built
+
+
+def install(built: Path) -> None:
+    """Put it into the package, whole: a program may import it at this moment."""
+    partial = ROOT / "ebgan_fast" / f".{built.name}.new"
+    shutil.copy2(built, partial)
+    partial.replace(ROOT / "ebgan_fast" / built.name)
+
+
+_SEEN = """
+import torch
+from ebgan_fast import _C
+cuda = getattr(_C, "cuda", None)
+print("built: CPU kernels for", ", ".join(_C.build_info()["isas_compiled"]), end="; ")
+print(f"CUDA kernels for sm_{cuda.architectures} ({cuda.compiler})" if cuda else "no CUDA kernels")
+raise SystemExit(cuda is None)
+"""
+
+
+def main(folder: Path, architecture: str) -> int:
+    nvcc = tool("nvcc")
+    why = "nvcc is not found (PATH, CUDA_HOME, CUDACXX)" if nvcc is None else ""
+    if nvcc is not None:
+        try:
+            install(build(folder / "cuda", architecture, nvcc))
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = str(error)
+    if why:
+        print(f"{NOT_BUILT}: {why}; now those of the CPU alone", flush=True)
+        install(build(folder / "cpu", None, None))
+    seen = subprocess.run([sys.executable, "-c", _SEEN], cwd=ROOT, check=False).returncode
+    if why:
+        print(f"{NOT_BUILT}: {why}")
+    return int(bool(why) or seen != 0)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(Path(sys.argv[1]).absolute(), sys.argv[2]))
+    except (ImportError, OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{NOT_BUILT}: {error}")

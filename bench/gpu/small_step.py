@@ -1,0 +1,57 @@
+"""Both losses with their gradients on small shapes, for compute-sanitizer to watch.
+
+    python -m bench.gpu.small_step triton cuda
+
+The shapes reach every kernel: samples in one program and in chunks, codes wider than they are many and the reverse, and
+lengths at which no wide load starts. Right values are the tests' business.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+
+import ebgan_fast
+from ebgan_fast.functional import Norm
+
+# (N, K, d)
+_SIZES = ((4, 37, 19), (3, 784, 256), (2, 20_000, 64), (150, 16, 24))
+_NORMS: tuple[Norm, ...] = ("l2", "mse")
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def losses(n: int, k: int, d: int, dtype: torch.dtype, norm: Norm) -> list[torch.Tensor]:
+    """D's and G's loss and every gradient, on the GPU."""
+    rng = torch.Generator().manual_seed(0)
+    shapes = [(n, k)] * 4 + [(n, d)]
+    inputs = [torch.randn(shape, generator=rng).to(dtype).cuda().requires_grad_() for shape in shapes]
+    recon_real, real, recon_fake, fake, code = inputs
+    loss_d, *_ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 5.0, norm=norm)
+    loss_g, *_ = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=0.1, norm=norm)
+    # Two calls: what is added up by torch would be watched too.
+    d_gradients = torch.autograd.grad(loss_d, inputs[:4])
+    g_gradients = torch.autograd.grad(loss_g, inputs[2:])
+    return [loss_d, loss_g, *d_gradients, *g_gradients]
+
+
+def main(backends: Sequence[str]) -> int:
+    if not torch.cuda.is_available():
+        print(f"small step: torch {torch.__version__} sees no GPU")
+        return 1
+    for backend in backends:
+        with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+            for size in _SIZES:
+                for dtype in _DTYPES:
+                    for norm in _NORMS:
+                        values = losses(*size, dtype, norm)
+                        if not all(value.cpu().isfinite().all() for value in values):
+                            print(f"small step: {backend} {size} {dtype} {norm}: got NaN or infinity")
+                            return 1
+        print(f"small step on {backend}: finite", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,291 @@
+"""The driver of bench/gpu.sh with its real stages, on a made-up machine: each way a stage can end, and what follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.gpu import folder, machine, stages, verdicts
+from bench.gpu.stages import STAGES
+
+from .gpu_stand_in import FOREVER, Program, Workplace, ran
+
+NAMES = [stage.name for stage in STAGES]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    monkeypatch.setattr(stages, "tool", lambda name: f"/cuda/bin/{name}")
+    monkeypatch.setattr(machine, "sources", lambda root=None: "0123456789abcdef")
+    return Workplace(tmp_path)
+
+
+def test_every_stage_passes_on_a_healthy_machine(workplace: Workplace) -> None:
+    assert workplace.run() == 0
+    assert workplace.outcomes() == dict.fromkeys(NAMES, verdicts.PASSED)
+    assert ran(workplace) == ["triton", "build", "cuda", "step", "ops", "sanitizer", "run", "tune"]
+    assert workplace.verdicts["triton"].why == "42 passed, 3 deselected in 61.20s (0:01:01)"
+    assert workplace.verdicts["build"].why == "CPU kernels for baseline; CUDA kernels for sm_90 (nvcc 13.0)"
+    assert workplace.verdicts["ops"].why == "2 rows"
+    assert workplace.verdicts["run"].why.endswith("train: 5000 steps, 432 a second; FD 61.25 at step 2500")
+    assert workplace.verdicts["tune"].why == "4 of 8 entries, 1 of them anew"
+    assert folder.check(workplace.out) == []
+    assert {path.name for path in workplace.out.iterdir()} <= set(folder.NAMES)
+    assert "GPU: A GPU" in (workplace.out / folder.ENVIRONMENT).read_text()
+
+
+def test_each_verdict_is_a_line_of_json(workplace: Workplace) -> None:
+    workplace.run()
+    lines = [json.loads(line) for line in (workplace.out / folder.VERDICTS).read_text().splitlines()]
+    of_stages = [line for line in lines if "part" not in line]
+    assert [line["stage"] for line in of_stages] == ["triton", "build", "cuda", "step", *NAMES[4:]]
+    assert of_stages[0] | {"date": ""} == {
+        "stage": "triton",
+        "outcome": "passed",
+        "why": "42 passed, 3 deselected in 61.20s (0:01:01)",
+        "seconds": 60.0,
+        "limit": 130.0,
+        "date": "",
+        "tree": "0123456789abcdef",
+    }
+    assert [line["part"] for line in lines if line["stage"] == "step" and "part" in line] == [
+        name for name, _ in stages.PRESETS
+    ]
+
+
+def test_a_stage_that_fails_keeps_no_other_from_running(workplace: Workplace) -> None:
+    workplace.programs["bench ops"] = Program(10, "bench: loss is off\nadded to ops.jsonl\n", status=1)
+    assert workplace.run() == 1
+    assert workplace.outcomes() == dict.fromkeys(NAMES, verdicts.PASSED) | {"ops": verdicts.FAILED}
+    assert workplace.verdicts["ops"].why == "0 rows; status 1: bench: loss is off"
+
+
+def test_one_part_that_fails_is_named_and_the_others_run(workplace: Workplace) -> None:
+    workplace.programs["--name imagenet128"] = Program(5, "RuntimeError: out of memory\n", status=1)
+    assert workplace.run("step") == 1
+    assert workplace.verdicts["step"].why == "imagenet128: status 1: RuntimeError: out of memory"
+    assert len(workplace.machine.commands("bench train")) == 3
+
+
+def test_where_every_program_hangs_all_ends_in_time(workplace: Workplace) -> None:
+    """The first eight minutes hold correctness, the step and the ops; nothing outlasts its limit."""
+    for program in workplace.programs.values():
+        program.seconds, program.stopped = FOREVER, -9
+    workplace.programs["nvidia-smi"] = Program(FOREVER)
+    assert workplace.run() == 1
+    outcomes = workplace.outcomes()
+    assert outcomes.pop("cuda") == outcomes.pop("sanitizer") == verdicts.NOT_BUILT
+    assert set(outcomes.values()) == {verdicts.TIMED_OUT}
+    assert workplace.at("ops") <= 8 * 60
+    assert workplace.seconds <= 10.5 * 60
+    assert "step 1\n" in workplace.log()
+
+
+def test_correctness_step_and_ops_hang_within_eight_minutes(workplace: Workplace) -> None:
+    """With the build done, which gives the CUDA kernels' tests their time."""
+    for name, program in workplace.programs.items():
+        if name != "bench.gpu.building":
+            program.seconds = FOREVER
+    workplace.probe = lambda: Program(FOREVER)  # type: ignore[method-assign]
+    workplace.run()
+    assert workplace.verdicts["cuda"].outcome == verdicts.TIMED_OUT
+    assert 7 * 60 < workplace.at("ops") <= 8 * 60
+    assert workplace.seconds <= 10.5 * 60
+
+
+def test_what_is_left_counts_where_the_start_took_long(workplace: Workplace) -> None:
+    for name in ("-m pytest", "bench train", "bench ops"):
+        workplace.programs[name].seconds = FOREVER
+    workplace.probe = lambda: Program(FOREVER)  # type: ignore[method-assign]
+    for name in ("git", "nvidia-smi", "nvcc", "lscpu"):
+        workplace.programs[name] = Program(FOREVER)
+    workplace.run(minutes=3.5)
+    assert workplace.verdicts["ops"].outcome == verdicts.TIMED_OUT
+    assert workplace.verdicts["ops"].limit < 150 * 3.5 / 10.5
+    assert workplace.seconds <= 3.5 * 60
+
+
+@pytest.mark.parametrize("minutes", [5.0, 10.5, 30.0])
+def test_no_length_is_exceeded(workplace: Workplace, minutes: float) -> None:
+    for name in ("-m pytest", "bench train", "bench ops", "small_step", "bench tune"):
+        workplace.programs[name].seconds = FOREVER
+    workplace.run(minutes=minutes)
+    assert workplace.seconds <= 60 * minutes
+    assert workplace.verdicts["triton"].limit == pytest.approx(130 * minutes / 10.5)
+
+
+def test_a_stage_with_too_little_time_is_not_started_and_says_so(workplace: Workplace) -> None:
+    assert workplace.run(minutes=2) == 1
+    assert workplace.verdicts["triton"].outcome == verdicts.NOT_STARTED
+    assert workplace.verdicts["triton"].why == "25 s are left for it, it needs 30"
+    assert not workplace.machine.commands("-k triton")
+    assert not any(job.command for job in workplace.machine.killed if "-k" in job.command)
+
+
+def test_what_is_printed_too_much_is_cut_in_its_middle(workplace: Workplace) -> None:
+    flood = "the first line\n" + "x" * 99 + "\n"
+    flood += "".join(f"line {number}\n" for number in range(2_000_000)) + "the last line\n"
+    workplace.programs["bench ops"] = Program(10, flood)
+    workplace.programs["bench.gpu.building"].prints = flood + workplace.programs["bench.gpu.building"].prints
+    assert workplace.run() == 0
+    assert folder.check(workplace.out) == []
+    log = workplace.log()
+    assert log.count("the first line") == log.count("the last line") == 2
+    assert "bytes left out" in log
+    assert len(log) < 2 * folder._SECTION_BYTES
+
+
+def test_a_file_of_results_that_grows_too_large_is_cut(workplace: Workplace) -> None:
+    def write() -> None:
+        (workplace.out / folder.OPS).write_text("".join(f'{{"row": {10**89 + number}}}\n' for number in range(200_000)))
+
+    workplace.programs["bench ops"] = Program(10, does=write)
+    workplace.run("ops")
+    assert folder.check(workplace.out) == []
+    lines = (workplace.out / folder.OPS).read_text().splitlines()
+    assert json.loads(lines[0]) == {"row": 10**89}
+    assert lines[-1].endswith("199999}")
+    assert all(line.startswith('{"row": ') and line.endswith("}") for line in lines)
+    assert any(line.startswith("ops.jsonl: cut in its middle") for _, line in workplace.said)
+
+
+@pytest.mark.parametrize("status", [1, -9])
+def test_a_backend_that_was_not_built_is_no_skip(workplace: Workplace, status: int) -> None:
+    said = "cuda: NOT BUILT: nvcc is not found (PATH, CUDA_HOME, CUDACXX)"
+    workplace.programs["bench.gpu.building"] = Program(3, f"{said}\n", status=status)
+    assert workplace.run() == 1
+    assert workplace.verdicts["build"].outcome == verdicts.FAILED
+    assert workplace.verdicts["build"].why == said
+    assert workplace.verdicts["cuda"].line() == "cuda: NOT BUILT: stage build: FAILED"
+    assert not workplace.machine.commands("-k cuda")
+    assert workplace.verdicts["triton"].outcome == verdicts.PASSED
+    assert workplace.verdicts["sanitizer"].outcome == verdicts.NOT_BUILT
+    assert "without the CUDA kernels" in workplace.verdicts["ops"].why
+    assert not [command for command in workplace.machine.commands("small_step") if "cuda" in command.split()]
+
+
+def test_a_backend_of_which_no_test_ran_has_not_passed(workplace: Workplace) -> None:
+    workplace.programs["-k cuda"] = Program(
+        5, "SKIPPED [7] tests/x.py: backend cuda: not built\n== 7 skipped in 1.00s ==\n"
+    )
+    assert workplace.run("cuda") == 1
+    assert workplace.verdicts["cuda"].outcome == verdicts.FAILED
+    assert workplace.verdicts["cuda"].why == "no test passed: 7 skipped in 1.00s; 7 skipped: backend cuda: not built"
+
+
+def test_what_has_a_result_is_left_out(workplace: Workplace) -> None:
+    assert workplace.run() == 0
+    before = (workplace.out / folder.OPS).read_bytes()
+    assert workplace.run() == 0
+    assert set(workplace.outcomes().values()) == {verdicts.SKIPPED}
+    assert not ran(workplace)
+    assert not workplace.machine.commands("-m bench")
+    assert (workplace.out / folder.OPS).read_bytes() == before
+    assert workplace.run() == 0
+    assert set(workplace.outcomes().values()) == {verdicts.SKIPPED}  # being left out is no result that hides the first
+
+
+def test_a_result_of_other_sources_is_none(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace.run()
+    monkeypatch.setattr(machine, "sources", lambda root=None: "fedcba9876543210")
+    workplace.run()
+    assert workplace.outcomes() == dict.fromkeys(NAMES, verdicts.PASSED)
+
+
+def test_named_stages_run_alone_whatever_was_found_before(workplace: Workplace) -> None:
+    workplace.run()
+    assert workplace.run("tune", "step") == 0
+    assert ran(workplace) == ["step", "tune"]
+    assert len(workplace.machine.commands("bench train")) == 3
+    assert workplace.run("build") == 0
+    assert ran(workplace) == ["build"]
+
+
+@pytest.mark.parametrize("name", ["cuda", "ops", "sanitizer"])
+def test_what_needs_the_build_brings_it(workplace: Workplace, name: str) -> None:
+    assert workplace.run(name) == 0
+    assert ran(workplace) == ["build", name]
+
+
+@pytest.mark.parametrize("error", [SystemExit(143), KeyboardInterrupt()], ids=["SIGTERM", "SIGINT"])
+def test_after_a_kill_the_next_call_goes_on(workplace: Workplace, error: BaseException) -> None:
+    healthy = workplace.programs["--name imagenet128"] = dataclasses.replace(workplace.programs["bench train"])
+    workplace.programs["--name imagenet128"] = dataclasses.replace(healthy, raises=error)
+    with pytest.raises(type(error)):
+        workplace.run()
+    assert workplace.verdicts["step"].outcome == verdicts.INTERRUPTED
+    killed = [" ".join(job.command) for job in workplace.machine.killed]
+    assert any("imagenet128" in command for command in killed)
+    assert any("prepare" in command for command in killed)
+    workplace.programs["--name imagenet128"] = healthy
+    assert workplace.run() == 0
+    assert ran(workplace) == ["step", "build", "ops", "sanitizer", "run", "tune"]
+    assert len(workplace.machine.commands("bench train")) == 2  # of three, one had ended
+
+
+def test_after_half_a_line_the_next_call_goes_on(workplace: Workplace) -> None:
+    workplace.run("triton")
+    with (workplace.out / folder.VERDICTS).open("a") as file:
+        file.write('{"stage": "cuda", "outco')
+    workplace.run()
+    assert workplace.outcomes() == dict.fromkeys(NAMES, verdicts.PASSED) | {"triton": verdicts.SKIPPED}
+    assert workplace.run() == 0
+    assert set(workplace.outcomes().values()) == {verdicts.SKIPPED}
+
+
+def test_without_a_gpu_each_stage_says_so_and_none_passes(workplace: Workplace) -> None:
+    workplace.gpu = False
+    said = "bench: torch 2.11 sees no GPU, and this needs one\n"
+    for name in ("-m pytest", "bench train", "bench ops", "small_step", "ebgan_fast train", "bench tune"):
+        workplace.programs[name] = Program(5, said, status=1)
+    assert workplace.run() == 3
+    outcomes = workplace.outcomes()
+    assert outcomes.pop("build") == verdicts.PASSED
+    assert set(outcomes.values()) == {verdicts.NO_GPU}
+    workplace.programs["bench ops"] = Program(5, "bench: the benchmark needs more than the library\n", status=1)
+    assert workplace.run() == 1
+    assert workplace.outcomes()["ops"] == verdicts.FAILED
+
+
+def test_with_a_gpu_nothing_is_blamed_on_its_absence(workplace: Workplace) -> None:
+    workplace.programs["bench ops"] = Program(5, "bench: torch 2.11 sees no GPU\n", status=1)
+    assert workplace.run("ops") == 1
+    assert workplace.verdicts["ops"].outcome == verdicts.FAILED
+
+
+def test_a_probe_that_fails_keeps_nothing_from_running(workplace: Workplace) -> None:
+    workplace.programs["importlib.metadata"] = Program(1, "ImportError: libcudart\n", status=1)
+    workplace.probe = lambda: Program(1, "ImportError: libcudart\n", status=1)  # type: ignore[method-assign]
+    workplace.run()
+    assert "GPU: unknown" in (workplace.out / folder.ENVIRONMENT).read_text()
+    assert workplace.outcomes()["triton"] == verdicts.PASSED
+
+
+def test_without_the_sanitizer_the_stage_fails_after_the_step_itself(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "tool", lambda name: None)
+    assert workplace.run("sanitizer") == 1
+    assert workplace.verdicts["sanitizer"].outcome == verdicts.FAILED
+    assert workplace.verdicts["sanitizer"].why.startswith("memcheck: compute-sanitizer is not found")
+    assert len(workplace.machine.commands("small_step")) == 1
+
+
+def test_what_the_sanitizer_finds_is_a_failure(workplace: Workplace) -> None:
+    workplace.programs["racecheck"] = Program(9, "========= RACECHECK SUMMARY: 2 hazards displayed\n", status=9)
+    assert workplace.run("sanitizer") == 1
+    assert workplace.verdicts["sanitizer"].why.endswith("status 9: ========= RACECHECK SUMMARY: 2 hazards displayed")
+    memcheck, racecheck = workplace.machine.commands("compute-sanitizer")
+    assert memcheck.endswith("bench.gpu.small_step triton cuda")
+    assert racecheck.endswith("bench.gpu.small_step cuda")
+
+
+def test_a_bad_folder_is_told(workplace: Workplace) -> None:
+    workplace.out.mkdir()
+    for number in range(9):
+        (workplace.out / f"{number}.txt").touch()
+    workplace.run("triton")
+    assert any("files, expected at most 8" in line for _, line in workplace.said)
