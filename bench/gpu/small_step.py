@@ -30,8 +30,8 @@ def losses(n: int, k: int, d: int, dtype: torch.dtype, norm: Norm) -> list[torch
     recon_real, real, recon_fake, fake, code = inputs
     loss_d, *_ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 5.0, norm=norm)
     loss_g, *_ = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=0.1, norm=norm)
-    # Two calls: what is added up by torch would be watched too.
-    d_gradients = torch.autograd.grad(loss_d, inputs[:4])
+    # Two calls: what is added up by torch would be watched too. An upstream of 3 has gradients multiplied in place.
+    d_gradients = torch.autograd.grad(3 * loss_d, inputs[:4])
     g_gradients = torch.autograd.grad(loss_g, inputs[2:])
     return [loss_d, loss_g, *d_gradients, *g_gradients]
 

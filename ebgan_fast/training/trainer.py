@@ -163,8 +163,7 @@ class Trainer:
             fakes = generated.detach().requires_grad_()
             recon_fake, code = self._run_d(fakes)
             with self.precision.no_autocast():
-                loss_g, pulling_away = self.generator_loss(recon_fake, fakes, code)
-                (gradient,) = torch.autograd.grad(scaled(loss_g), fakes, retain_graph=True)
+                loss_g, pulling_away, gradient = self._gradient_to_fakes(recon_fake, fakes, code)
                 generated.backward(gradient)
             recon_real, _ = self._run_d(real)
         loss_d, energy_real, energy_fake = functional.discriminator_loss(
@@ -176,6 +175,20 @@ class Trainer:
         return torch.stack(
             [loss_d.detach(), loss_g.detach(), energy_real.mean(), energy_fake.mean(), hinge_active, pulling_away]
         )
+
+    def _gradient_to_fakes(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The generator's loss, the pulling-away term, and the loss's gradient to the images.
+
+        The discriminator's graph is kept for its own loss, the loss's is not: an op that may not be asked again hands
+        out its gradients in place of copies. So the loss gets a graph of its own.
+        """
+        ends = [tensor.detach().requires_grad_() for tensor in (recon, fakes, code)]
+        loss, pulling_away = self.generator_loss(*ends)
+        to_recon, to_fakes, to_code = torch.autograd.grad(self._scaled(loss), ends, allow_unused=True)
+        reached = [(tensor, given) for tensor, given in ((recon, to_recon), (code, to_code)) if given is not None]
+        outputs, given = zip(*reached, strict=True)
+        (gradient,) = torch.autograd.grad(outputs, fakes, given, retain_graph=True)
+        return loss, pulling_away, gradient + to_fakes
 
     def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log.

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import public_loop
 from ebgan_fast import functional
+from ebgan_fast.ops import autograd
 from ebgan_fast.training import train
 from ebgan_fast.training.trainer import STATISTICS, NonFiniteError, Trainer
 from tests.rounding import assert_within_eager
@@ -132,6 +133,24 @@ def test_each_weight_is_copied_to_16_bits_once_a_step(precision: str) -> None:
             trainer.step()
         copied = Counter(value.data_ptr() for value in calls.on(torch.ops.aten._to_copy.default))
         assert {name: copied[place] for place, name in weights.items()} == dict.fromkeys(weights.values(), 1)
+
+
+@pytest.mark.parametrize("pt_weight", [0.0, 0.1])
+def test_the_losses_hand_out_their_gradients(pt_weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is copied or multiplied: the loss's graph is not kept beside the discriminator's."""
+    trainer = Trainer(small(pt_weight=pt_weight, log_every=10), blobs())
+    scaled: list[str] = []
+    original = autograd.call
+
+    def noted(name: str, *arguments: Any) -> Any:
+        if name.startswith("scale_gradients"):
+            scaled.append(name)
+        return original(name, *arguments)
+
+    monkeypatch.setattr(autograd, "call", noted)
+    for _ in range(2):
+        trainer.step()
+    assert scaled == ["scale_gradients_"] * 4  # in place, where an upstream of 1 moves nothing: two losses, two steps
 
 
 def test_losses_and_backward_run_outside_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
