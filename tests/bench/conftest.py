@@ -84,6 +84,15 @@ def make_row() -> Callable[..., Row]:
     return lambda **fields: dataclasses.replace(row, **fields)
 
 
+@pytest.fixture
+def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
+    """What `--device cuda` finds: this processor, under another name, with a second backend and a watch of replays."""
+    watches = {"called": timing.WallClock(), "replayed": timing.WallClock()}
+    gpu = devices.Device(torch.device("cpu"), watches, "a-gpu", "cpu", ("reference",))
+    monkeypatch.setattr(devices, "gpu", lambda: gpu)
+    return gpu
+
+
 class Clock:
     """Stands in for the module time; moves when a step says so."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import formulas, providers
+from bench import formulas, peak, providers
 from bench import measure as measuring
 from bench.cases import Case
 from bench.devices import cpu
@@ -57,12 +57,16 @@ def test_the_figures_of_a_row_agree(small_case: Case) -> None:
     assert row.share == pytest.approx(row.rate / float(row.ceiling["value"]))
     assert row.targets == {"eager": 3.0}
     assert (row.rounds, len(rounds), row.wrong) == (2, 2, {})
+    assert row.backend == "cpu"
+    assert row.first_call is not None
+    assert row.first_call.keys() == row.seconds.keys()
+    assert row.peak is None  # one process holds all providers
 
 
 def test_a_ratio_is_that_of_each_round(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that slows down between rounds changes the seconds, and no ratio."""
 
-    def interleaved(clocks: dict[str, object], rounds: int, after_round: object) -> dict[str, list[float]]:
+    def interleaved(clocks: dict[str, object], *settings: object) -> dict[str, list[float]]:
         return {name: [factor * (3.0 if name == "eager" else 1.0) for factor in (1, 10, 100)] for name in clocks}
 
     monkeypatch.setattr(measuring, "interleaved_clocks", interleaved)
@@ -182,3 +186,48 @@ def test_targets_are_those_of_float32_on_one_or_two_threads(
     small_case: Case, dtype: torch.dtype, threads: int, expected: dict[str, float]
 ) -> None:
     assert _targets(small_case, _setting(dtype=dtype, threads=threads)) == pytest.approx(expected)
+
+
+def test_the_first_call_is_the_one_that_compiles(small_case: Case) -> None:
+    """Also in the row of a second watch, which it was made before."""
+    calls = []
+
+    def compiles(code: torch.Tensor) -> torch.Tensor:
+        calls.append(code)
+        if len(calls) == 1:
+            time.sleep(0.3)
+        return formulas.pulling_away_term(code)
+
+    device = cpu()
+    contestants = [providers.Provider("ebgan_fast", compiles), providers.Provider("eager", small_case.formula)]
+    rows = [measure(small_case, _setting(device=device, rounds=1), contestants) for _ in range(2)]
+    for row in rows:
+        assert row.first_call is not None
+        assert row.first_call["ebgan_fast"] > 0.3 > row.first_call["eager"]
+        assert row.seconds["ebgan_fast"].high < 0.3
+
+
+def test_a_gpu_tells_the_peak_of_each_provider(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is made up: its memory is what a step says that it takes."""
+
+    class Memory:
+        held = peak = 100
+
+        def takes(self, amount: int) -> None:
+            self.peak = max(self.peak, self.held + amount)
+
+        def forget(self, device: object) -> None:
+            self.peak = self.held
+
+    memory = Memory()
+    for name, answer in {
+        "synchronize": lambda device: None,
+        "memory_allocated": lambda device: memory.held,
+        "reset_peak_memory_stats": memory.forget,
+        "max_memory_allocated": lambda device: memory.peak,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    memory.takes(1000)  # before
+    assert peak.rise(lambda: memory.takes(30), torch.device("cuda", 0)) == 30
+    assert peak.rise(lambda: memory.takes(30), torch.device("cuda", 0), before=60) == 70
+    assert peak.rise(lambda: memory.takes(30), torch.device("cpu")) is None
