@@ -12,7 +12,7 @@ import torch
 
 from . import cases, providers
 from .measure import measure
-from .other_commit import OtherCommit
+from .other_commit import OtherCommit, check_threads
 from .rows import Result
 from .session import DeviceName, Memory, Session, check_counts
 
@@ -61,9 +61,8 @@ def ops(
     if threads is None:
         threads = (torch.get_num_threads(),) if device == "cuda" else THREADS[:1] if quick or compare else THREADS
     check_counts(threads=threads, rounds=(rounds,))
-    if compare and device == "cpu" and max(threads) > 1 and os.environ.get("OMP_WAIT_POLICY") != "passive":
-        # The same package was 1.8 times slower in the other process, whose turns this one's spinning threads share.
-        raise ValueError("compare: got several threads that spin between turns, expected OMP_WAIT_POLICY=passive")
+    if compare and device == "cpu":
+        check_threads(threads)
     if not dtype:
         raise ValueError("dtype: got none, expected at least one")
     session = Session.begin("ops", device, out, memory)

@@ -38,7 +38,7 @@ class Conditions:
     date: str
     """UTC, ISO 8601."""
     tf32: dict[str, bool] | None = None
-    """By "matmul" and "cudnn", whether float32 products could round their factors to it. None: not told (older rows)."""
+    """By "matmul" and "cudnn", whether float32 products could be rounded to it. None: not told (older rows)."""
 
 
 def now() -> str:
