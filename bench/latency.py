@@ -9,7 +9,7 @@ from pathlib import Path
 from . import providers
 from .cases import TINY
 from .measure import measure
-from .other_commit import OtherCommit
+from .other_commit import pair
 from .rows import LatencyRow, Result
 from .session import DeviceName, Session, check_counts
 from .steps import BOTH, FORWARD
@@ -30,21 +30,22 @@ def latency(
         device: Where the tensors are.
         rounds: Times each call is timed, some hundred calls each.
         compile: Time torch.compile too.
-        compare: A commit of this repository, whose package is built and timed by turns with this one.
+        compare: A commit of this repository, whose package is built and timed by turns with this one, each in a
+            process of its own.
         out: File of JSON lines to add to. None: bench/results/latency-cpu.jsonl, or latency-NAME.jsonl of the GPU's
             name, for a whole run alone.
     """
     check_counts(rounds=(rounds,))
     session = Session.begin("latency", device, out)
     with contextlib.ExitStack() as stack:
-        other = stack.enter_context(contextlib.closing(OtherCommit(compare))) if compare else None
+        apart = pair(compare, stack) if compare else []
 
         def measurements(describe: Callable[[str], None], advance: Callable[[], None]) -> Iterator[Result]:
             for mode in (FORWARD, BOTH):
                 for case in TINY:
                     describe(f"{case.name}, {mode}")
                     contestants = providers.of(case, session.device, compile)
-                    row = measure(case, session.setting(rounds, mode=mode), contestants, advance, other)
+                    row = measure(case, session.setting(rounds, mode=mode), contestants, advance, apart)
                     yield LatencyRow(**vars(row))
 
         reasons = {"--no-compile": not compile, "--compare": bool(compare), f"under {ROUNDS} rounds": rounds < ROUNDS}

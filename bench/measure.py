@@ -21,7 +21,7 @@ from .timing import Clock, Watch, interleaved_clocks
 
 
 class Elsewhere(Protocol):
-    """A process that times ebgan_fast as another commit has it."""
+    """A process that times ebgan_fast, as this commit or another one has it."""
 
     name: str
 
@@ -101,18 +101,22 @@ def measure(
     setting: Setting,
     contestants: Sequence[Provider],
     after_round: Callable[[], None] = lambda: None,
-    elsewhere: Elsewhere | None = None,
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> Row:
-    """Time one case by one of the device's watches; sets torch's number of threads."""
+    """Time one case by one of the device's watches; sets torch's number of threads.
+
+    A contestant that has the name of a process elsewhere is timed there alone.
+    """
     torch.set_num_threads(setting.threads)
     copies = providers.inputs_on(setting.device, case, setting.dtype)
     judge = Judge(case, copies[0])
     admitted = _Admitted()
     for one in contestants:
-        admitted.here(one, setting, copies, judge)
+        if all(one.name != other.name for other in elsewhere):
+            admitted.here(one, setting, copies, judge)
     del judge  # a copy of every gradient in float64
-    if elsewhere is not None:
-        admitted.there(elsewhere, case, setting, len(copies))
+    for other in elsewhere:
+        admitted.there(other, case, setting, len(copies))
     bounds = {
         name: Provider(name, case.package).clock(bound, setting.stopwatch)
         for name, bound in ceilings.steps(case.work, setting.dtype, copies[0]).items()

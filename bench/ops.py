@@ -12,7 +12,7 @@ import torch
 
 from . import cases, providers
 from .measure import measure
-from .other_commit import OtherCommit, check_threads
+from .other_commit import check_threads, pair
 from .rows import Result
 from .session import DeviceName, Memory, Session, check_counts
 
@@ -49,7 +49,8 @@ def ops(
         only: Parts of "op shape"; a case that holds none of them is left out.
         dtype: Dtypes of the inputs, one after the other.
         compile: Time torch.compile too.
-        compare: A commit of this repository, whose package is built and timed by turns with this one.
+        compare: A commit of this repository, whose package is built and timed by turns with this one, each in a
+            process of its own.
         out: File of JSON lines to add to. None: bench/results/ops-cpu.jsonl, or ops-NAME.jsonl of the GPU's name, for
             a whole run alone.
         memory: What becomes of freed memory: "returned" to the system as the C library likes, which is what a user's
@@ -69,7 +70,7 @@ def ops(
     wanted = [(count, getattr(torch, kind), case) for count in threads for kind in dtype for case in chosen]
     watches = session.device.watches
     with contextlib.ExitStack() as stack:
-        other = stack.enter_context(contextlib.closing(OtherCommit(compare))) if compare else None
+        apart = pair(compare, stack) if compare else []
 
         def measurements(describe: Callable[[str], None], advance: Callable[[], None]) -> Iterator[Result]:
             on_the_gpu_quickly = quick and device == "cuda"
@@ -81,7 +82,7 @@ def ops(
                 for watch in watches:
                     describe(f"{case.name} {kind}, threads {count}, {watch}")
                     setting = session.setting(rounds, threads=count, dtype=kind, watch=watch)
-                    yield measure(case, setting, contestants, advance, other)
+                    yield measure(case, setting, contestants, advance, apart)
 
         partial = _partial(device, threads, rounds, only, dtype, compile, memory, quick, compare)
         return session.finish(len(wanted) * len(watches) * rounds, measurements, partial)

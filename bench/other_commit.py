@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from . import measure
 from .asked import Asked
 from .cases import Case
 from .provenance import ROOT
+from .rows import PACKAGE
 from .terminal import note, short
 
 _BUILDS = ROOT / "build" / "compare"
@@ -68,12 +70,11 @@ def named(ref: str, commit: str) -> str:
     return f"ebgan_fast at {ref}" if commit.startswith(ref) else f"ebgan_fast at {ref} ({commit})"
 
 
-class OtherCommit(Asked):
-    """Answers `measure.Elsewhere`."""
+class PackageProcess(Asked):
+    """Answers `measure.Elsewhere`: times a package's ops, imported from the first of the paths."""
 
-    def __init__(self, ref: str) -> None:
-        commit, site = install(ref)
-        super().__init__(named(ref, commit), "other_process", (site, ROOT))
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        super().__init__(name, "other_process", paths)
 
     def prepare(self, case: Case, setting: measure.Setting, copies: int) -> str | None:
         """Why its package gets no time on the case, or None."""
@@ -92,3 +93,13 @@ class OtherCommit(Asked):
     def clock(self, repeats: int) -> float:
         """Seconds of so many calls of the case that was prepared."""
         return float(self.ask("time", repeats=repeats)["seconds"])
+
+
+def pair(ref: str, stack: contextlib.ExitStack) -> list[PackageProcess]:
+    """This commit's package and the other's, each in a process of its own, which nothing but the package tells apart.
+
+    `stack` ends them. In the process that also holds torch.compile's code a call of some microseconds takes longer.
+    """
+    commit, site = install(ref)
+    both = ((PACKAGE, [ROOT]), (named(ref, commit), [site, ROOT]))
+    return [stack.enter_context(contextlib.closing(PackageProcess(name, paths))) for name, paths in both]
