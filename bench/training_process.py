@@ -52,6 +52,7 @@ def serve() -> None:
                     _check(Wanted(**question["wanted"]))
                 elif question["question"] == "prepare":
                     wanted = Wanted(**question["wanted"])
+                    wanted.images()  # the memory that they take is not the step's
                     one = timed(lambda wanted=wanted: wanted.step(stack), torch.device(wanted.device))  # type: ignore[misc]
                     contestants[question["name"]] = one
                     answer |= {"first_call": one.first_call, "peak": one.peak}

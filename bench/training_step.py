@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,13 +55,8 @@ class Wanted:
         return dataclasses.replace(chosen, networks=dataclasses.replace(networks, width=self.width))
 
     def images(self) -> ImageSet:
-        """In the folder, or in memory."""
-        if self.folder is not None:
-            return PackedImages(Path(self.folder))
-        side = self.config().image_size
-        rng = torch.Generator().manual_seed(0)
-        shape = (_HELD * self.batch_size, 3, side, side)
-        return TensorImages(torch.randint(256, shape, generator=rng, dtype=torch.uint8))
+        """In the folder, or in memory; on a GPU there, as the training program holds a set of this size."""
+        return _images(self.folder, _HELD * self.batch_size, self.config().image_size, torch.device(self.device))
 
     def step(self, stack: contextlib.ExitStack, images: ImageSet | None = None) -> Step:
         """Build it; `stack` closes it. `images`: in the place of its own."""
@@ -68,6 +64,16 @@ class Wanted:
         if self.loop == PUBLIC:
             return Begin.of(self.config(), images).public_steps()
         return stack.enter_context(contextlib.closing(Trainer(self.config(), images))).step
+
+
+@functools.lru_cache(maxsize=1)
+def _images(folder: str | None, count: int, side: int, device: torch.device) -> ImageSet:
+    """One set for all contestants."""
+    if folder is None:
+        rng = torch.Generator().manual_seed(0)
+        return TensorImages(torch.randint(256, (count, 3, side, side), generator=rng, dtype=torch.uint8)).to(device)
+    packed = PackedImages(Path(folder))
+    return packed if device.type == "cpu" else TensorImages(packed.gather(torch.arange(len(packed)))).to(device)
 
 
 @dataclass(frozen=True)
