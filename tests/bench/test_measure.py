@@ -165,9 +165,17 @@ def test_another_commit_is_timed_in_the_same_rounds(small_case: Case) -> None:
 
 def test_this_commit_is_timed_where_the_other_is(small_case: Case) -> None:
     """In a process of its own, and in that alone."""
-    row = _measure(small_case, elsewhere=[_OtherCommit(None, "ebgan_fast", 2.0), _OtherCommit(None, seconds=3.0)])
+    ran = []
+
+    def package(code: torch.Tensor) -> torch.Tensor:
+        ran.append(backends.choose("cpu"))
+        return formulas.pulling_away_term(code)
+
+    case = dataclasses.replace(small_case, package=package)
+    row = _measure(case, elsewhere=[_OtherCommit(None, "ebgan_fast", 2.0), _OtherCommit(None, seconds=3.0)])
     assert row.seconds["ebgan_fast"].median == pytest.approx(2.0)
     assert row.ratio["ebgan_fast at v0"].median == pytest.approx(1.5)
+    assert set(ran) == {"reference"}
 
 
 @pytest.mark.slow

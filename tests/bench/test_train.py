@@ -13,6 +13,7 @@ from bench import devices, first_step, other_commit, public_loop, tf32, train
 from bench.__main__ import main
 from bench.first_step import Begin
 from ebgan_fast.ops import reference
+from ebgan_fast.training.trainer import Trainer
 from tests.rounding import distance, relative_bound_nearby, size
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
@@ -157,8 +158,10 @@ def test_on_a_gpu_each_step_is_timed_with_cudnn_s_choice_too(
 def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
     made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the plain loop runs in this process."""
+    """And the plain loop runs in this process. A reading is of as many steps as were asked for."""
     monkeypatch.setattr(train, "PublicProcess", None)
+    steps, step = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer), step(trainer)))
     check = first_step.check_agreement
 
     def check_wrong(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
@@ -172,6 +175,9 @@ def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
     assert row["wrong"].startswith("loss_g of the first step, ebgan_fast: got")
     assert row["wrong"] in capsys.readouterr().err
     assert row["speedup"].keys() == {"float32"}
+    own, constant = dict.fromkeys(steps[:2])
+    warm, rounds = 2, 2  # the first call, one before the rounds, and two rounds of two steps
+    assert steps.count(own) == steps.count(constant) == warm + 2 * rounds
 
 
 def test_first_losses_are_checked_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
