@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -52,8 +52,8 @@ class Case:
     targets: Targets | None = None
     published: Mapping[str, Loss] = field(default_factory=dict)
     """The same loss as public code has it, where that can be waited for."""
-    quick: bool = False
-    """Whether `--quick` keeps it."""
+    quick: tuple[str, ...] = ()
+    """The types of devices on which `--quick` keeps it."""
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ def _middle(energies: Tensor) -> float:
     return (low + high) / 2
 
 
-def discriminator(*shape: int, targets: Targets | None = None, quick: bool = False) -> Case:
+def discriminator(*shape: int, targets: Targets | None = None, quick: tuple[str, ...] = ()) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         recon_real, real, recon_fake, fake = (normal(*shape) for _ in range(4))
@@ -98,7 +98,7 @@ def discriminator(*shape: int, targets: Targets | None = None, quick: bool = Fal
     return Case("discriminator_loss", _text(*shape), inputs, formula, package, work, targets, quick=quick)
 
 
-def generator(*shape: int, d: int, quick: bool = False) -> Case:
+def generator(*shape: int, d: int, quick: tuple[str, ...] = ()) -> Case:
     n = shape[0]
 
     def inputs(dtype: torch.dtype) -> Arguments:
@@ -115,7 +115,7 @@ def generator(*shape: int, d: int, quick: bool = False) -> Case:
     return Case("generator_loss", shapes, inputs, formulas.generator_loss, package, work, quick=quick)
 
 
-def energy(*shape: int, quick: bool = False) -> Case:
+def energy(*shape: int, quick: tuple[str, ...] = ()) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         return {"recon": normal(*shape).requires_grad_(), "target": normal(*shape).requires_grad_()}
@@ -135,7 +135,7 @@ def energy(*shape: int, quick: bool = False) -> Case:
     )
 
 
-def hinge(n: int, quick: bool = False) -> Case:
+def hinge(n: int, quick: tuple[str, ...] = ()) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         real, fake = normal(n).abs(), normal(n).abs()
@@ -166,7 +166,7 @@ def _published_pulling_away(n: int, d: int) -> dict[str, Loss]:
     return chosen
 
 
-def pulling_away(n: int, d: int, targets: Targets | None = None, quick: bool = False) -> Case:
+def pulling_away(n: int, d: int, targets: Targets | None = None, quick: tuple[str, ...] = ()) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         return {"code": _Normal(dtype)(n, d).relu().requires_grad_()}
 
@@ -184,24 +184,36 @@ def pulling_away(n: int, d: int, targets: Targets | None = None, quick: bool = F
     )
 
 
+_CPU, _GPU, _EITHER = ("cpu",), ("cuda",), ("cpu", "cuda")
+
 CASES: tuple[Case, ...] = (
-    discriminator(64, 784, targets=Targets(3.8, 2.2), quick=True),
+    discriminator(64, 784, targets=Targets(3.8, 2.2), quick=_CPU),
     discriminator(64, 1, 32, 32, targets=Targets(3.8, 2.2)),
-    discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3), quick=True),
-    discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6)),
+    discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3), quick=_EITHER),
+    discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6), quick=_GPU),
     discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
-    generator(64, 1, 32, 32, d=1024, quick=True),
-    generator(64, 3, 64, 64, d=16384),
-    energy(64, 3, 64, 64, quick=True),
-    hinge(64, quick=True),
-    pulling_away(64, 256, Targets(3.0, 2.0), quick=True),
-    pulling_away(128, 1024, Targets(2.5, 2.0), quick=True),
+    generator(64, 1, 32, 32, d=1024, quick=_CPU),
+    generator(64, 3, 64, 64, d=16384, quick=_GPU),
+    energy(64, 3, 64, 64, quick=_CPU),
+    hinge(64, quick=_CPU),
+    pulling_away(64, 256, Targets(3.0, 2.0), quick=_CPU),
+    pulling_away(128, 1024, Targets(2.5, 2.0), quick=_CPU),
     pulling_away(64, 16384, Targets(2.5, 2.0)),
-    pulling_away(128, 16384, Targets(2.5, 2.0)),
-    pulling_away(64, 32768, Targets(2.5, 2.0)),
-    pulling_away(2048, 512, Targets(8.0, 6.0), quick=True),
+    pulling_away(128, 16384, Targets(2.5, 2.0), quick=_GPU),
+    pulling_away(64, 32768, Targets(2.5, 2.0), quick=_GPU),
+    pulling_away(2048, 512, Targets(8.0, 6.0), quick=_EITHER),
     pulling_away(4096, 256, Targets(38.0, 27.0)),
 )
+
+TINY: tuple[Case, ...] = (
+    discriminator(8, 16),
+    generator(8, 16, d=16),
+    energy(8, 16),
+    hinge(8),
+    # Without the loops of public code, which are no matter of one call.
+    replace(pulling_away(8, 16), published={}),
+)
+"""So small that a call is all there is: what `latency` times."""
 
 
 def on(arguments: Arguments, device: torch.device) -> Arguments:

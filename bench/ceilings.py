@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import tf32
 from .cases import Arguments, Work
 from .correctness import leaves
 from .timing import Step
@@ -66,12 +67,8 @@ def _product(dtype: torch.dtype, device: torch.device) -> Step:
 
 def _with_tf32(step: Step) -> Step:
     def run() -> object:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
+        with tf32.switched(True):
             return step()
-        finally:
-            torch.set_float32_matmul_precision(before)
 
     return run
 

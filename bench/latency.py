@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import cases, providers
-from .cases import Case
+from . import providers
+from .cases import TINY
 from .measure import measure
+from .other_commit import pair
 from .rows import LatencyRow, Result
 from .session import DeviceName, Session, check_counts
 from .steps import BOTH, FORWARD
 
 ROUNDS = 20
-TINY: tuple[Case, ...] = (
-    cases.discriminator(8, 16),
-    cases.generator(8, 16, d=16),
-    cases.energy(8, 16),
-    cases.hinge(8),
-    # Without the loops of public code, which are no matter of one call.
-    dataclasses.replace(cases.pulling_away(8, 16), published={}),
-)
 
 
-def latency(device: DeviceName = "cpu", rounds: int = ROUNDS, compile: bool = True, out: Path | None = None) -> int:
+def latency(
+    device: DeviceName = "cpu",
+    rounds: int = ROUNDS,
+    compile: bool = True,
+    compare: str | None = None,
+    out: Path | None = None,
+) -> int:
     """Time calls of every loss on 8 samples of 16 numbers, one thread: forward without gradients, and with backward.
 
     Args:
         device: Where the tensors are.
         rounds: Times each call is timed, some hundred calls each.
         compile: Time torch.compile too.
+        compare: A commit of this repository, whose package is built and timed by turns with this one, each in a
+            process of its own.
         out: File of JSON lines to add to. None: bench/results/latency-cpu.jsonl, or latency-NAME.jsonl of the GPU's
             name, for a whole run alone.
     """
     check_counts(rounds=(rounds,))
     session = Session.begin("latency", device, out)
+    with contextlib.ExitStack() as stack:
+        apart = pair(compare, stack) if compare else []
 
-    def measurements(describe: Callable[[str], None], advance: Callable[[], None]) -> Iterator[Result]:
-        for mode in (FORWARD, BOTH):
-            for case in TINY:
-                describe(f"{case.name}, {mode}")
-                contestants = providers.of(case, session.device, compile)
-                row = measure(case, session.setting(rounds, mode=mode), contestants, advance)
-                yield LatencyRow(**vars(row))
+        def measurements(describe: Callable[[str], None], advance: Callable[[], None]) -> Iterator[Result]:
+            for mode in (FORWARD, BOTH):
+                for case in TINY:
+                    describe(f"{case.name}, {mode}")
+                    contestants = providers.of(case, session.device, compile)
+                    row = measure(case, session.setting(rounds, mode=mode), contestants, advance, apart)
+                    yield LatencyRow(**vars(row))
 
-    partial = [*(["--no-compile"] * (not compile)), *([f"under {ROUNDS} rounds"] * (rounds < ROUNDS))]
-    return session.finish(2 * len(TINY) * rounds, measurements, partial)
+        reasons = {"--no-compile": not compile, "--compare": bool(compare), f"under {ROUNDS} rounds": rounds < ROUNDS}
+        partial = [reason for reason, holds in reasons.items() if holds]
+        return session.finish(2 * len(TINY) * rounds, measurements, partial)

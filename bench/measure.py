@@ -13,6 +13,7 @@ from . import ceilings, provenance, providers
 from .cases import Arguments, Case
 from .correctness import Judge
 from .devices import Device
+from .peak import rise
 from .providers import Provider
 from .rows import COMPILE, EAGER, PACKAGE, Row, spread
 from .steps import BOTH, first_line, step
@@ -20,7 +21,7 @@ from .timing import Clock, Watch, interleaved_clocks
 
 
 class Elsewhere(Protocol):
-    """A process that times ebgan_fast as another commit has it."""
+    """A process that times ebgan_fast, as this commit or another one has it."""
 
     name: str
 
@@ -66,6 +67,8 @@ class _Admitted:
     clocks: dict[str, Clock] = field(default_factory=dict)
     turns: dict[str, int] = field(default_factory=dict)
     """Calls in one step of a clock."""
+    first_call: dict[str, float] = field(default_factory=dict)
+    peak: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
 
     def here(self, one: Provider, setting: Setting, copies: Sequence[Arguments], judge: Judge) -> None:
@@ -73,6 +76,11 @@ class _Admitted:
         if complaint is None:
             try:
                 turns = one.turns(copies, setting.mode)
+                self.first_call[one.name] = one.first_call[0]
+                with one.chosen():
+                    taken = rise(step(one.loss, copies[:1], setting.mode), setting.device.torch)
+                if taken is not None:
+                    self.peak[one.name] = taken
                 self.clocks[one.name] = one.clock(step(one.loss, turns, setting.mode), setting.stopwatch)
                 self.turns[one.name] = len(turns)
                 return
@@ -93,31 +101,35 @@ def measure(
     setting: Setting,
     contestants: Sequence[Provider],
     after_round: Callable[[], None] = lambda: None,
-    elsewhere: Elsewhere | None = None,
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> Row:
-    """Time one case by one of the device's watches; sets torch's number of threads."""
+    """Time one case by one of the device's watches; sets torch's number of threads.
+
+    A contestant that has the name of a process elsewhere is timed there alone.
+    """
     torch.set_num_threads(setting.threads)
     copies = providers.inputs_on(setting.device, case, setting.dtype)
     judge = Judge(case, copies[0])
     admitted = _Admitted()
     for one in contestants:
-        admitted.here(one, setting, copies, judge)
+        if all(one.name != other.name for other in elsewhere):
+            admitted.here(one, setting, copies, judge)
     del judge  # a copy of every gradient in float64
-    if elsewhere is not None:
-        admitted.there(elsewhere, case, setting, len(copies))
+    for other in elsewhere:
+        admitted.there(other, case, setting, len(copies))
     bounds = {
         name: Provider(name, case.package).clock(bound, setting.stopwatch)
         for name, bound in ceilings.steps(case.work, setting.dtype, copies[0]).items()
     }
-    seconds = interleaved_clocks({**admitted.clocks, **bounds}, setting.rounds, after_round)
+    clocks = {**admitted.clocks, **bounds}
+    seconds = interleaved_clocks(clocks, setting.rounds, after_round, setting.stopwatch.block)
     for name, count in admitted.turns.items():
         seconds[name] = [value / count for value in seconds[name]]
-    return _row(case, setting, list(admitted.turns), seconds, admitted.wrong)
+    return _row(case, setting, admitted, seconds)
 
 
-def _row(
-    case: Case, setting: Setting, timed: Sequence[str], seconds: dict[str, list[float]], wrong: dict[str, str]
-) -> Row:
+def _row(case: Case, setting: Setting, admitted: _Admitted, seconds: dict[str, list[float]]) -> Row:
+    timed = list(admitted.turns)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     own = seconds.get(PACKAGE)
     ceiling = ceilings.ceiling(case.work, setting.dtype, setting.device.torch.type, middle)
@@ -146,7 +158,10 @@ def _row(
         share=None if rate is None else rate / ceiling.value,
         targets={name: target for name, target in targets.items() if name in seconds},
         rounds=setting.rounds,
-        wrong=wrong,
+        wrong=admitted.wrong,
+        first_call=admitted.first_call,
+        backend=setting.device.backend,
+        peak=admitted.peak or None,
         date=provenance.now(),
         **setting.environment,
     )

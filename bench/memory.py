@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,31 +49,33 @@ def memory(device: DeviceName = "cpu", compile: bool = True, out: Path | None = 
 
     def measurements(describe: Callable[[str], None], advance: Callable[[], None]) -> Iterator[Result]:
         for case, names in wanted:
-            peak, wrong = {}, {}
+            peak, first_call, wrong = {}, {}, {}
             for name in names:
                 describe(f"{case.name}, {name}")
                 answer = _asked(case, name, device)
                 if isinstance(answer, str):
                     wrong[name] = answer
                 else:
-                    peak[name] = answer
+                    peak[name], first_call[name] = answer["peak"], answer["first_call"]
                 advance()
-            yield _row(case, session, peak, wrong)
+            yield _row(case, session, peak, first_call, wrong)
 
     return session.finish(sum(len(names) for _, names in wanted), measurements, ["--no-compile"] * (not compile))
 
 
-def _asked(case: Case, provider: str, device: str) -> int | str:
-    """Bytes, or why there are none, of a process of its own."""
+def _asked(case: Case, provider: str, device: str) -> dict[str, Any] | str:
+    """What a process of its own measured, or why there is nothing."""
     command = [sys.executable, "-m", "bench.memory_process", case.name, provider, device]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"cannot run: {next(iter(reversed(done.stderr.strip().splitlines())), done.returncode)}"
-    answer: int | str = json.loads(done.stdout)
+    answer: dict[str, Any] | str = json.loads(done.stdout)
     return answer
 
 
-def _row(case: Case, session: Session, peak: dict[str, int], wrong: dict[str, str]) -> MemoryRow:
+def _row(
+    case: Case, session: Session, peak: dict[str, int], first_call: dict[str, float], wrong: dict[str, str]
+) -> MemoryRow:
     drawn = case.inputs(torch.float32)
     return MemoryRow(
         run=session.run,
@@ -85,6 +88,7 @@ def _row(case: Case, session: Session, peak: dict[str, int], wrong: dict[str, st
         inputs=sum(value.nbytes for value in drawn.values() if isinstance(value, Tensor)),
         gradients=sum(leaf.nbytes for leaf in leaves(drawn).values()),
         peak=peak,
+        first_call=first_call,
         wrong=wrong,
         date=provenance.now(),
         **session.environment,

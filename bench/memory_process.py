@@ -1,4 +1,4 @@
-"""One provider's peak memory on one case, for `memory`: prints bytes, or what is wrong with the results."""
+"""One provider's peak memory on one case, for `memory`: prints them, or what is wrong with the results."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import platform
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .cases import on
 from .correctness import Judge
 from .memory import named
+from .peak import rise
 from .steps import BOTH, step
 from .timing import Step
 
@@ -37,17 +39,8 @@ def _on_the_cpu(run: Step) -> int:
     return 1024 * (_kibibytes("VmHWM") - before)
 
 
-def _on_the_gpu(run: Step) -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
-
-
-def peak(case_name: str, provider_name: str, device_name: str) -> int | str:
-    """Bytes, or what is wrong."""
+def measured(case_name: str, provider_name: str, device_name: str) -> dict[str, Any] | str:
+    """Bytes at the "peak" and seconds of the "first_call", or what is wrong."""
     torch.set_num_threads(1)
     case, provider, place = named(case_name, provider_name, device_name)
     arguments = on(case.inputs(torch.float32), place.torch)
@@ -57,8 +50,9 @@ def peak(case_name: str, provider_name: str, device_name: str) -> int | str:
     run = step(provider.loss, [arguments], BOTH)
     with provider.chosen():
         run()  # what a first call makes for good: libraries, compiled code, workspaces
-        return _on_the_cpu(run) if place.torch.type == "cpu" else _on_the_gpu(run)
+        peak = _on_the_cpu(run) if place.torch.type == "cpu" else rise(run, place.torch)
+    return {"peak": peak, "first_call": provider.first_call[0]}
 
 
 if __name__ == "__main__":
-    print(json.dumps(peak(*sys.argv[1:])))
+    print(json.dumps(measured(*sys.argv[1:])))

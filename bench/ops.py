@@ -12,7 +12,7 @@ import torch
 
 from . import cases, providers
 from .measure import measure
-from .other_commit import OtherCommit
+from .other_commit import check_threads, pair
 from .rows import Result
 from .session import DeviceName, Memory, Session, check_counts
 
@@ -41,60 +41,61 @@ def ops(
     Args:
         device: Where the tensors are. On "cuda" every case is timed twice: as it is called, and replayed from a CUDA
             graph, without the calls.
-        quick: Some of the cases, one thread and 7 rounds: a minute and a half.
+        quick: Some of the cases, one thread and 7 rounds: a minute and a half. On "cuda" six cases, without the
+            reference and the formulas of public code.
         threads: Numbers of threads, one after the other. None: 1 and 2 (1 with --quick and --compare), and whatever
             torch has on "cuda".
         rounds: Times each case is timed. None: 20.
         only: Parts of "op shape"; a case that holds none of them is left out.
         dtype: Dtypes of the inputs, one after the other.
         compile: Time torch.compile too.
-        compare: A commit of this repository, whose package is built and timed by turns with this one.
+        compare: A commit of this repository, whose package is built and timed by turns with this one, each in a
+            process of its own.
         out: File of JSON lines to add to. None: bench/results/ops-cpu.jsonl, or ops-NAME.jsonl of the GPU's name, for
             a whole run alone.
         memory: What becomes of freed memory: "returned" to the system as the C library likes, which is what a user's
             process does, or "kept" as the training program keeps it, so that no fresh gradient waits to be mapped.
     """
-    chosen = _chosen(only, quick)
+    chosen = _chosen(only, device if quick else None)
     if rounds is None:
         rounds = QUICK_ROUNDS if quick else ROUNDS
     if threads is None:
         threads = (torch.get_num_threads(),) if device == "cuda" else THREADS[:1] if quick or compare else THREADS
     check_counts(threads=threads, rounds=(rounds,))
-    if compare and device == "cpu" and max(threads) > 1 and os.environ.get("OMP_WAIT_POLICY") != "passive":
-        # The same package was 1.8 times slower in the other process, whose turns this one's spinning threads share.
-        raise ValueError("compare: got several threads that spin between turns, expected OMP_WAIT_POLICY=passive")
+    if compare and device == "cpu":
+        check_threads(threads)
     if not dtype:
         raise ValueError("dtype: got none, expected at least one")
     session = Session.begin("ops", device, out, memory)
-    settings = [
-        (case, session.setting(rounds, threads=count, dtype=getattr(torch, kind), watch=watch))
-        for watch in session.device.watches
-        for count in threads
-        for kind in dtype
-        for case in chosen
-    ]
+    wanted = [(count, getattr(torch, kind), case) for count in threads for kind in dtype for case in chosen]
+    watches = session.device.watches
     with contextlib.ExitStack() as stack:
-        other = stack.enter_context(contextlib.closing(OtherCommit(compare))) if compare else None
+        apart = pair(compare, stack) if compare else []
 
         def measurements(describe: Callable[[str], None], advance: Callable[[], None]) -> Iterator[Result]:
-            for case, setting in settings:
-                describe(f"{case.name} {setting.dtype}, threads {setting.threads}, {setting.watch}")
+            on_the_gpu_quickly = quick and device == "cuda"
+            for count, kind, case in wanted:
                 # Some take a second a call: once, under the conditions that most users have, is enough.
-                with_published = setting.dtype == torch.float32 and session.memory == "returned"
-                contestants = providers.of(case, setting.device, compile, with_published)
-                yield measure(case, setting, contestants, advance, other)
+                with_published = kind == torch.float32 and session.memory == "returned" and not on_the_gpu_quickly
+                # One for all watches: torch.compile takes seconds for each.
+                contestants = providers.of(case, session.device, compile, with_published, not on_the_gpu_quickly)
+                for watch in watches:
+                    describe(f"{case.name} {kind}, threads {count}, {watch}")
+                    setting = session.setting(rounds, threads=count, dtype=kind, watch=watch)
+                    yield measure(case, setting, contestants, advance, apart)
 
         partial = _partial(device, threads, rounds, only, dtype, compile, memory, quick, compare)
-        return session.finish(len(settings) * rounds, measurements, partial)
+        return session.finish(len(wanted) * len(watches) * rounds, measurements, partial)
 
 
-def _chosen(only: tuple[str, ...], quick: bool) -> list[cases.Case]:
+def _chosen(only: tuple[str, ...], quick_on: DeviceName | None) -> list[cases.Case]:
+    """`quick_on`: the device on which `--quick` keeps some of them; None: keep all."""
     for part in only:
         if not any(part in case.name for case in cases.CASES):
             names = "; ".join(case.name for case in cases.CASES)
             raise ValueError(f"only: got {part!r}, expected a part of one of: {names}")
     fitting = [case for case in cases.CASES if not only or any(part in case.name for part in only)]
-    chosen = [case for case in fitting if case.quick or not quick]
+    chosen = [case for case in fitting if quick_on is None or quick_on in case.quick]
     if not chosen:
         raise ValueError(f"only: got {' '.join(only)}, of which --quick keeps none: leave it out")
     return chosen

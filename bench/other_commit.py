@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from . import measure
+from .asked import Asked
 from .cases import Case
 from .provenance import ROOT
+from .rows import PACKAGE
 from .terminal import note, short
 
 _BUILDS = ROOT / "build" / "compare"
-# The other package first, so that this one's tools measure it.
-_PROGRAM = "import sys; sys.path[:0] = {paths!r}; from bench.other_process import serve; serve()"
 
 
 def install(ref: str) -> tuple[str, Path]:
@@ -51,60 +52,58 @@ def _commit(ref: str) -> str:
 def _build(source: Path, site: Path, ref: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", site, source]
     environment = {**os.environ, "EBGAN_FAST_BUILD_EXT": "1"}
+    if not torch.cuda.is_available():  # nvcc for seven architectures takes minutes
+        environment["EBGAN_FAST_CUDA"] = "0"
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         last = next(iter(reversed(done.stderr.strip().splitlines())), "")
         raise ValueError(f"compare: ebgan_fast of {ref} cannot be built: {last}")
 
 
-class OtherCommit:
-    """Answers `measure.Elsewhere`."""
+def check_threads(threads: Sequence[int]) -> None:
+    """Raises ValueError for several on the CPU that spin between turns.
 
-    def __init__(self, ref: str) -> None:
-        commit, site = install(ref)
-        self.name = f"ebgan_fast at {ref}" if commit.startswith(ref) else f"ebgan_fast at {ref} ({commit})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM.format(paths=[str(site), str(ROOT)])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        home = Path(self._ask({"question": "where"})["where"])
-        if not home.is_relative_to(site):
-            raise ValueError(f"compare: the other process imported {home}, expected a package below {site}")
+    The same package was 1.8 times slower in the other process, whose turns this one's spinning threads share.
+    """
+    if max(threads) > 1 and os.environ.get("OMP_WAIT_POLICY") != "passive":
+        raise ValueError("compare: got several threads that spin between turns, expected OMP_WAIT_POLICY=passive")
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        answer = ""
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        if not answer:
-            raise ValueError(f"compare: the process of {self.name} has ended; its last words are above")
-        got: dict[str, Any] = json.loads(answer)
-        return got
+
+def named(ref: str, commit: str) -> str:
+    """What the package of a commit is called in a row."""
+    return f"ebgan_fast at {ref}" if commit.startswith(ref) else f"ebgan_fast at {ref} ({commit})"
+
+
+class PackageProcess(Asked):
+    """Answers `measure.Elsewhere`: times a package's ops, imported from the first of the paths."""
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        super().__init__(name, "other_process", paths)
 
     def prepare(self, case: Case, setting: measure.Setting, copies: int) -> str | None:
-        question = {
-            "question": "prepare",
-            "case": case.name,
-            "dtype": str(setting.dtype).removeprefix("torch."),
-            "threads": setting.threads,
-            "device": str(setting.device.torch),
-            "watch": setting.watch,
-            "mode": setting.mode,
-            "copies": copies,
-        }
-        complaint: str | None = self._ask(question)["complaint"]
+        """Why its package gets no time on the case, or None."""
+        complaint: str | None = self.ask(
+            "prepare",
+            case=case.name,
+            dtype=str(setting.dtype).removeprefix("torch."),
+            threads=setting.threads,
+            device=str(setting.device.torch),
+            watch=setting.watch,
+            mode=setting.mode,
+            copies=copies,
+        )["complaint"]
         return complaint
 
     def clock(self, repeats: int) -> float:
-        return float(self._ask({"question": "time", "repeats": repeats})["seconds"])
+        """Seconds of so many calls of the case that was prepared."""
+        return float(self.ask("time", repeats=repeats)["seconds"])
 
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
+
+def pair(ref: str, stack: contextlib.ExitStack) -> list[PackageProcess]:
+    """This commit's package and the other's, each in a process of its own, which nothing but the package tells apart.
+
+    `stack` ends them. In the process that also holds torch.compile's code a call of some microseconds takes longer.
+    """
+    commit, site = install(ref)
+    both = ((PACKAGE, [ROOT]), (named(ref, commit), [site, ROOT]))
+    return [stack.enter_context(contextlib.closing(PackageProcess(name, paths))) for name, paths in both]

@@ -27,7 +27,7 @@ def _watch(device: torch.device, name: str) -> Watch:
 def _prepared(question: dict[str, Any]) -> tuple[str | None, Clock]:
     torch.set_num_threads(question["threads"])
     device = torch.device(question["device"])
-    case = next(case for case in cases.CASES if case.name == question["case"])
+    case = next(case for case in (*cases.CASES, *cases.TINY) if case.name == question["case"])
     drawn = case.inputs(getattr(torch, question["dtype"]))
     copies = [cases.on(drawn, device) for _ in range(question["copies"])]
     watch = _watch(device, question["watch"])

@@ -1,4 +1,5 @@
-"""The command `page`: docs/performance.md, its pictures and the README's figures, made of the committed results."""
+"""The command `page`: the performance pages, pictures, the README's figures and the GPUs' first choices, made of the
+committed results."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TypeVar
 
-from . import figures, files, page_prose, page_tables
+from . import figures, files, first_choice, gpu_results, page_gpu, page_prose, page_tables
 from .page_results import RESULTS, Results
 from .processors import Processor
 from .provenance import ROOT
@@ -28,27 +29,44 @@ _DRAWN_BY = ("bench/plot.py", "bench/cells.py", "bench/processors.py")
 def page(check: bool = False) -> int:
     """Write docs/performance.md, its pictures and the README's figures, from each processor's last runs.
 
+    Where there are results of a GPU, also docs/performance-gpu.md and which of Triton and CUDA runs first there.
+
     Args:
         check: Write nothing; say what is not what the results give, and end with status 1 if anything is.
     """
+    gpus = gpu_results.gpus(ROOT)
+    choices = first_choice.choices(gpus)
+    texts: dict[str, str | None] = {first_choice.FILE: first_choice.dump(choices)}
+    texts[page_gpu.PAGE] = page_gpu.text(gpus, choices, ROOT) if gpus else None
+    if not check:
+        _write(texts)  # before the hash of the ops' source, of which the choice is a part
     results = Results.read(ROOT)
-    texts = {_PAGE: _performance(_values(results)), _README: _readme(page_prose.readme(results))}
+    pages = {_PAGE: _performance(_values(results)), _README: _readme(page_prose.readme(results))}
     if check:
-        stale = [name for name, text in texts.items() if not _is(ROOT / name, text)]
+        stale = [name for name, text in (texts | pages).items() if not _is(ROOT / name, text)]
         complaints = [f"{name}: not what bench/results give: python -m bench page" for name in stale]
         complaints += figures.complaints()
         for line in complaints:
             note(line)
         return 1 if complaints else 0
-    for name, text in texts.items():
-        files.replace(ROOT / name, text)
-        print(name)
+    _write(pages)
     _draw(results)
     return 0
 
 
-def _is(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == text
+def _write(texts: Mapping[str, str | None]) -> None:
+    """Write each file; remove the one that has no text."""
+    for name, text in texts.items():
+        if text is None:
+            (ROOT / name).unlink(missing_ok=True)
+        else:
+            files.replace(ROOT / name, text)
+            print(name)
+
+
+def _is(path: Path, text: str | None) -> bool:
+    """Whether the file has the text, or is missing where there is none."""
+    return not path.exists() if text is None else path.exists() and path.read_text(encoding="utf-8") == text
 
 
 def _draw(results: Results) -> None:

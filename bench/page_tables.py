@@ -29,7 +29,7 @@ def tables(results: Results) -> dict[str, str]:
         "table_bfloat16": _by_setting(results, "bfloat16", lambda row: row.dtype),
         "table_latency": _one_each(results, "latency"),
         "table_scaling": _one_each(results, "scaling"),
-        "table_memory": _markdown(cells.of(results.runs["memory"][results.newest("memory")])),
+        "table_memory": markdown(cells.of(results.runs["memory"][results.newest("memory")])),
         "memory_of": _memory_of(results),
         "table_train": _train(results),
         "table_stacked": _stacked(results),
@@ -37,7 +37,8 @@ def tables(results: Results) -> dict[str, str]:
     }
 
 
-def _markdown(found: Cells) -> str:
+def markdown(found: Cells) -> str:
+    """A table of the page."""
     lines = [found.titles, ["---" if index in found.words else "---:" for index in range(len(found.titles))]]
     return "\n".join("| " + " | ".join(line) + " |" for line in [*lines, *found.lines])
 
@@ -68,7 +69,7 @@ def _side_by_side(results: Results, runs: Mapping[Processor, Sequence[Row]]) -> 
     titles = ["op", "shape", "bound"]
     for one in runs:
         titles += [f"{results.titles[one]}: ms", EAGER, COMPILE, "of the bound"]
-    return _markdown(Cells(titles, lines, (0, 1, 2)))
+    return markdown(Cells(titles, lines, (0, 1, 2)))
 
 
 def _four(row: Row | None) -> list[str]:
@@ -96,7 +97,7 @@ def _published(results: Results) -> str:
         if set(line) != {cells.NONE}:
             lines.append([op, shape, *line])
     legend = f"In a cell: {' / '.join(results.titles[one] for one in runs)}.\n\n" if len(runs) > 1 else ""
-    return legend + _markdown(Cells(["op", "shape", *PUBLISHED], lines, (0, 1)))
+    return legend + markdown(Cells(["op", "shape", *PUBLISHED], lines, (0, 1)))
 
 
 def _by_setting(results: Results, name: str, title: Callable[[Row], str]) -> str:
@@ -109,7 +110,7 @@ def _by_setting(results: Results, name: str, title: Callable[[Row], str]) -> str
         for op, shape in _cases(runs.values())
     ]
     titles = [f"{results.titles[one]}: {setting}" for one, setting in columns]
-    return _markdown(Cells(["op", "shape", *titles], lines, (0, 1)))
+    return markdown(Cells(["op", "shape", *titles], lines, (0, 1)))
 
 
 def _time_and_ratios(row: Row | None) -> str:
@@ -122,7 +123,7 @@ def _time_and_ratios(row: Row | None) -> str:
 def _one_each(results: Results, name: str) -> str:
     """A table for each processor: side by side they would be too wide."""
     return "\n\n".join(
-        f"{results.titles[one]}:\n\n{_markdown(cells.of(rows))}" for one, rows in results.runs[name].items()
+        f"{results.titles[one]}:\n\n{markdown(cells.of(rows))}" for one, rows in results.runs[name].items()
     )
 
 
@@ -157,7 +158,7 @@ def _train(results: Results) -> str:
         for line in found
     ]
     titles = ["processor", "networks", "plain loop", f"{PACKAGE}, float32", f"{PACKAGE}, bfloat16"]
-    return _markdown(Cells(titles, lines, (0, 1)))
+    return markdown(Cells(titles, lines, (0, 1)))
 
 
 def _step(line: Line, name: str, precision: str | None = None) -> str:
@@ -184,7 +185,7 @@ def _stacked(results: Results) -> str:
         for one, found in results.stacked.items()
         for line in reversed(found)
     ]
-    return _markdown(Cells(["processor", "configurations", "one after another", "stacked", ""], lines, (0, 1)))
+    return markdown(Cells(["processor", "configurations", "one after another", "stacked", ""], lines, (0, 1)))
 
 
 def _sources(results: Results) -> str:
@@ -201,4 +202,4 @@ def _sources(results: Results) -> str:
             source = f"`{first.source_hash}`, {changed}"
             lines.append([file, results.titles[one], first.run[:10], versions, source, first.memory])
     titles = ["results", "processor", "measured", "with", "source of the ops", "freed memory"]
-    return _markdown(Cells(titles, lines, tuple(range(len(titles)))))
+    return markdown(Cells(titles, lines, tuple(range(len(titles)))))

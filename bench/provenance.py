@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +16,10 @@ import torch
 
 import ebgan_fast
 from ebgan_fast.doctor import processor
+from ebgan_fast.ops.architecture import architecture
+from ebgan_fast.ops.backends import backends
+
+from . import tf32
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +37,8 @@ class Conditions:
     omp_num_threads: str | None
     date: str
     """UTC, ISO 8601."""
+    tf32: dict[str, bool] | None = None
+    """By "matmul" and "cudnn", whether float32 products could be rounded to it. None: not told (older rows)."""
 
 
 def now() -> str:
@@ -79,6 +86,7 @@ def environment(device: torch.device, backend: str, whole: bool = False) -> dict
         **(_of_gpu(device, backend, versions) if device.type == "cuda" else _of_processor(versions)),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "tf32": tf32.state(device),
     }
 
 
@@ -94,18 +102,30 @@ def _of_processor(versions: dict[str, str]) -> dict[str, Any]:
 
 
 def _of_gpu(device: torch.device, backend: str, versions: dict[str, str]) -> dict[str, Any]:
-    major, minor = torch.cuda.get_device_capability(device)
     return {
-        "versions": {**versions, "compiler": _compiler(backend)},
+        "versions": {**versions, "compiler": _compilers(), "driver": _driver()},
         "processor": f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}",
-        "isa": f"sm_{major}{minor}, backend {backend}",
+        "isa": f"{architecture(device)}, backend {backend}",
     }
 
 
-def _compiler(backend: str) -> str:
-    """Of the kernels."""
-    if backend == "triton":
-        return f"Triton {importlib.metadata.version('triton')}"
-    from ebgan_fast import _C
+def _compilers() -> str:
+    """Of all kernels that can run here."""
+    found = []
+    if backends()["triton"].available:
+        found.append(f"Triton {importlib.metadata.version('triton')}")
+    if backends()["cuda"].available:
+        from ebgan_fast import _C
 
-    return _C.cuda.compiler
+        found.append(_C.cuda.compiler)
+    return "; ".join(found)
+
+
+def _driver() -> str:
+    """The version of the GPU's driver, "unknown" where its tool does not tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return told[0] if told else "unknown"

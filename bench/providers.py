@@ -7,7 +7,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -15,7 +15,8 @@ import torch
 from ebgan_fast.ops.backends import BackendName, use_backend
 
 from .cases import Arguments, Case, Loss, on
-from .correctness import Judge, results
+from .correctness import Judge, Results, leaves, results
+from .cuda_timing import wait
 from .devices import Device
 from .rows import COMPILE, EAGER, PACKAGE, REFERENCE
 from .steps import first_line, step
@@ -31,6 +32,8 @@ class Provider:
     loss: Loss
     backend: BackendName | None = None
     """Of ebgan_fast that it runs on; None: the one that ebgan_fast chooses."""
+    first_call: list[float] = field(default_factory=list, compare=False)
+    """Seconds of the first call, forward and backward, once it was made: it compiles, or makes what stays."""
 
     def chosen(self) -> contextlib.AbstractContextManager[None]:
         return use_backend(self.backend) if self.backend else contextlib.nullcontext()
@@ -40,10 +43,20 @@ class Provider:
         try:
             with self.chosen(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch's compiler about torch's own functions
-                got = results(self.loss, arguments)
+                got = self._timed_first(arguments)
         except Exception as error:  # whatever a provider may raise: the others are still worth their time
             return f"cannot run: {first_line(error)}"
         return judge.complaint(got)
+
+    def _timed_first(self, arguments: Arguments) -> Results:
+        device = next(iter(leaves(arguments).values())).device
+        wait(device)
+        start = time.perf_counter()
+        got = results(self.loss, arguments)
+        wait(device)
+        if not self.first_call:
+            self.first_call.append(time.perf_counter() - start)
+        return got
 
     def turns(self, copies: Sequence[Arguments], mode: str) -> Sequence[Arguments]:
         """The copies to time it on: one alone where it is slow."""
@@ -66,15 +79,21 @@ class Provider:
         return seconds
 
 
-def of(case: Case, device: Device, with_compile: bool = True, with_published: bool = True) -> list[Provider]:
-    """ebgan_fast first."""
+def of(
+    case: Case,
+    device: Device,
+    with_compile: bool = True,
+    with_published: bool = True,
+    with_reference: bool = True,
+) -> list[Provider]:
+    """ebgan_fast first, then its other kernels under their backends' names."""
     # With another, the eighth shape of a formula meets the limit of recompilations, and runs in eager mode unnoticed.
     torch._dynamo.reset()
     compiled = [Provider(COMPILE, torch.compile(case.formula, dynamic=False))] if with_compile else []
     return [
         Provider(PACKAGE, case.package),
-        *(Provider(f"{PACKAGE} {name}", case.package, cast(BackendName, name)) for name in device.others),
-        Provider(REFERENCE, case.package, "reference"),
+        *(Provider(name, case.package, cast(BackendName, name)) for name in device.others),
+        *([Provider(REFERENCE, case.package, "reference")] if with_reference else []),
         Provider(EAGER, case.formula),
         *compiled,
         *(Provider(name, loss) for name, loss in case.published.items() if with_published),

@@ -6,10 +6,13 @@ generated images, gradients of all weights in every backward pass, and both loss
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
-from ebgan_fast.models.families import AnyDiscriminator, AnyGenerator
+if TYPE_CHECKING:  # names alone: another commit's package may lack them
+    from ebgan_fast.models.families import AnyDiscriminator, AnyGenerator
 
 
 def energy(recon: Tensor, images: Tensor) -> Tensor:

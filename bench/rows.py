@@ -13,6 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 from .provenance import Conditions
 
 PACKAGE, REFERENCE, EAGER, COMPILE = "ebgan_fast", "reference", "eager", "torch.compile"
+TRITON, CUDA = "triton", "cuda"
+KERNELS = (TRITON, CUDA)
+"""Backends that stand in a row under their own names, beside the one that ebgan_fast chooses by itself."""
 
 
 class Spread(NamedTuple):
@@ -50,6 +53,9 @@ class Result(Conditions):
     """"kept": the allocator keeps freed memory mapped; "returned": as the system does by default."""
     wrong: dict[str, str]
     """By provider, why it has no figure."""
+    first_call: dict[str, float] | None = None
+    """Seconds of the first call in the process, forward and backward, by provider: what it compiles or makes for good.
+    None: not told (older rows)."""
 
     @property
     def setting(self) -> str:
@@ -80,6 +86,11 @@ class Row(Result):
     targets: dict[str, float]
     """By provider, the least ratio that is wanted."""
     rounds: int
+    backend: str | None = None
+    """That ebgan_fast ran on. None: not told (older rows)."""
+    peak: dict[str, int] | None = None
+    """Bytes of the GPU's memory by provider, over what was there with the inputs. None: not told (older rows), or on
+    the CPU, where a process that holds all providers says nothing of one: `memory` has processes for that."""
 
     @property
     def setting(self) -> str:

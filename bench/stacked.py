@@ -23,6 +23,7 @@ from ebgan_fast.training import TrainConfig
 from ebgan_fast.training.trainer import Trainer
 
 from . import devices, files, provenance, public_loop
+from .rounding import allowance
 from .rows import append
 from .session import check_counts
 from .terminal import progress, short
@@ -31,7 +32,6 @@ from .timing import interleaved
 APART, STACKED = "one after another", "stacked"
 
 _BATCH, _Z, _MARGIN = 64, 100, 10.0
-_ULPS = 4  # of float32, beside twice the error of eager torch
 
 # (configurations, nLayerG, sizeG, sizeD), with nLayerD 2. The first is smaller than any of the grid.
 _SHAPES = ((8, 3, 64, 64), (4, 2, 400, 128), (4, 5, 400, 128), (4, 5, 800, 1024))
@@ -140,7 +140,7 @@ def check(stack: Stack, real: Tensor, noise: Tensor) -> None:
     """
     found = stack.backward(real, noise).double()
     truth, eager = (_losses_alone(stack, real, noise, dtype) for dtype in (torch.float64, torch.float32))
-    budget = 2 * (eager - truth).abs().max() + _ULPS * torch.finfo(torch.float32).eps * truth.abs()
+    budget = allowance((eager - truth).abs().max(), truth)
     wrong = (~((found - truth).abs() <= budget)).nonzero().flatten().tolist()  # NaN too
     if wrong:
         number = wrong[0]

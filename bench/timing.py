@@ -18,6 +18,9 @@ BLOCK_SECONDS = 0.008
 class Watch(Protocol):
     """How the seconds of a step are taken."""
 
+    block: float
+    """Seconds that one reading should take at least."""
+
     def prepared(self, step: Step) -> Step:
         """What to time in place of the step."""
 
@@ -27,6 +30,8 @@ class Watch(Protocol):
 
 class WallClock:
     """From a call to its return: all of the time, where the processor does the work."""
+
+    block: float = BLOCK_SECONDS
 
     def prepared(self, step: Step) -> Step:
         return step
@@ -41,27 +46,34 @@ class WallClock:
 _WALL_CLOCK = WallClock()
 
 
-def _repeats(clock: Clock) -> int:
+def _repeats(clock: Clock, block: float) -> int:
     """How often a step must run to last a block."""
     repeats = 1
-    while (seconds := clock(repeats)) < BLOCK_SECONDS:
-        repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * BLOCK_SECONDS / seconds)))
+    while (seconds := clock(repeats)) < block:
+        repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * block / seconds)))
     return repeats
 
 
 def interleaved_clocks(
-    clocks: Mapping[str, Clock], rounds: int, after_round: Callable[[], None] = lambda: None
+    clocks: Mapping[str, Clock],
+    rounds: int,
+    after_round: Callable[[], None] = lambda: None,
+    block: float = BLOCK_SECONDS,
+    turn: int | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of one call by each clock, one number per round. The order turns by one each round, so that no step
-    always follows the same neighbour."""
+    always follows the same neighbour.
+
+    `turn`: calls in a reading. None: as many as take `block` seconds.
+    """
     for clock in clocks.values():
         clock(1)
-    repeats = {name: _repeats(clock) for name, clock in clocks.items()}
+    repeats = {name: turn or _repeats(clock, block) for name, clock in clocks.items()}
     names = list(clocks)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for index in range(rounds):
-        turn = index % len(names)
-        for name in names[turn:] + names[:turn]:
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
             seconds[name].append(clocks[name](repeats[name]) / repeats[name])
         after_round()
     return seconds
@@ -75,4 +87,4 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """The same of (prepared) steps of this process."""
     clocks = {name: functools.partial(watch.seconds, step) for name, step in steps.items()}
-    return interleaved_clocks(clocks, rounds, after_round)
+    return interleaved_clocks(clocks, rounds, after_round, watch.block)

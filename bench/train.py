@@ -1,38 +1,52 @@
-"""The command `train`: images per second of the training step beside a plain loop's, and what reading images costs."""
+"""The command `train`: images per second of the training step beside a plain loop's, or another commit's step."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ebgan_fast.data import ImageSet, PackedImages, TensorImages
+from ebgan_fast.data import ImageSet, TensorImages
 from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
-from ebgan_fast.models import Conv
-from ebgan_fast.training import TrainConfig, preset
 from ebgan_fast.training.config import Precision
 from ebgan_fast.training.memory import keep_freed_memory
-from ebgan_fast.training.trainer import Trainer
 
-from . import devices, files, provenance, public_loop
-from .public_process import Begin, PublicProcess
-from .rows import append
+from . import devices, files, first_step, other_commit, provenance
+from .devices import Device
+from .first_step import Begin
+from .other_training import TrainingProcess
+from .provenance import ROOT
+from .public_process import PublicProcess
+from .rows import Spread, append, spread
+from .session import DeviceName
 from .terminal import note, progress, short
-from .timing import Step, interleaved
+from .timing import interleaved_clocks
+from .training_step import OWN, PUBLIC, Timed, Wanted, timed, warm
 
-PUBLIC, CONSTANT = "public loop", "ebgan_fast float32, one batch again and again"
+CONSTANT = f"{OWN} float32, one batch again and again"
+BENCHMARK = ", cudnn.benchmark"
+"""Behind the name of a contestant whose convolutions cuDNN chose by trial."""
 _IMAGES = 1024  # on disk: many batches, so that each is read anew
 _TARGETS: dict[str, float] = {"float32": 1.5, "bfloat16": 2.5}
 _MOST_OF_DATA = 1.03  # step with data over step without
-_ULPS = 4  # of float32, beside twice the error of eager torch, which may be small by luck
+_STEPS_ON_A_GPU = 20  # a step of 2 ms alone is as long as the wait around it is uncertain
+
+Contestants = dict[str, Timed]
+
+
+class _Counts(NamedTuple):
+    rounds: int
+    steps: int
+    threads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,61 +63,171 @@ class TrainRow(provenance.Conditions):
     images_per_s: dict[str, float]
     """Real images, at the minimum."""
     speedup: dict[str, float]
-    """Over the public loop, by precision."""
+    """Over the public loop under the same choice of cuDNN's, by precision."""
     targets: dict[str, float]
     data_cost: float | None
     """Seconds of a step that reads images over those of one that doesn't: the median over rounds of their ratio."""
     native_bfloat16: bool
     """Whether the processor multiplies bfloat16: torch emulates it otherwise."""
     rounds: int
+    device: str = "cpu"
+    """The type of torch's device."""
+    backend: str | None = None
+    """That ebgan_fast's losses ran on. None: not told (older rows)."""
+    steps: int = 1
+    """In a reading of the clock."""
+    first_call: dict[str, float] | None = None
+    """Seconds of each contestant's first step: it compiles, and cuDNN chooses. None: not told (older rows)."""
+    peak: dict[str, int] | None = None
+    """Bytes of the GPU's memory during a later step, weights and optimisers included. None: not told (older rows), or
+    on the CPU, where the processes hold more than one contestant."""
+    cudnn_benchmark: dict[str, bool] | None = None
+    """By contestant, whether cuDNN tried its algorithms. None: not told (older rows)."""
+    ratio: dict[str, Spread] | None = None
+    """How many times this commit's seconds another one's are, by precision, round by round. None: not compared."""
+    compared: str | None = None
+    """The other commit."""
+    wrong: str | None = None
+    """Why the first losses were not right: figures of such steps prove nothing."""
 
 
 def train(
     name: Literal["lsun64", "celeba64", "imagenet128", "imagenet256"] = "celeba64",
+    device: DeviceName = "cpu",
     width: float = 1.0,
     batch_size: int = 32,
     rounds: int = 11,
-    threads: int = min(2, os.cpu_count() or 1),
+    steps: int | None = None,
+    threads: int | None = None,
     precision: tuple[Precision, ...] = ("float32", "bfloat16"),
+    cudnn_benchmark: bool = False,
+    compare: str | None = None,
     out: Path | None = None,
 ) -> int:
     """Time a training step against a plain loop of the same networks, interleaved, after a check that both agree.
 
     Args:
         name: The preset whose networks are trained.
+        device: Where the networks are. On "cpu" the plain loop has a process of its own.
         width: Factor on the networks' maps.
         batch_size: Real images in a step.
         rounds: Times each step is timed.
-        threads: Processor threads.
+        steps: Steps each time. None: 1, and 20 on "cuda".
+        threads: Processor threads. None: 2 (1 with --compare).
         precision: Of ebgan_fast's steps; the plain loop is in float32.
-        out: File of JSON lines to append to. None: bench/results/train-cpu.jsonl.
+        cudnn_benchmark: Time each step once more, in another process, where cuDNN tries its algorithms.
+        compare: A commit of this repository, whose package is built. Its steps and this one's are timed by turns, each
+            in a process of its own, in the place of the plain loop.
+        out: File of JSON lines to append to. None: bench/results/train-cpu.jsonl, or train-NAME.jsonl of the GPU's
+            name, for a run without --compare alone.
     """
-    for what, value, least in (("rounds", rounds, 1), ("threads", threads, 1), ("batch_size", batch_size, 2)):
+    steps = steps if steps is not None else 1 if device == "cpu" else _STEPS_ON_A_GPU
+    threads = threads if threads is not None else 1 if compare else min(2, os.cpu_count() or 1)
+    numbers = (("rounds", rounds, 1), ("steps", steps, 1), ("threads", threads, 1), ("batch_size", batch_size, 2))
+    for what, value, least in numbers:
         if value < least:
             raise ValueError(f"{what}: got {value}, expected at least {least}")
-    path = out or devices.RESULTS / "train-cpu.jsonl"
+    if not precision:
+        raise ValueError("precision: got none, expected at least one")
+    if cudnn_benchmark and device == "cpu":
+        raise ValueError("cudnn_benchmark: got a run on the CPU, which has no cuDNN; expected --device cuda")
+    if compare and device == "cpu":
+        other_commit.check_threads([threads])
     if out is not None:
         files.check_appendable(out, "out")
+    place = devices.named(device)
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the training program does for itself
-    chosen = preset(name, Path(), batch_size=batch_size, flip=False, ema=0.0, device="cpu", log_every=10**6)
-    assert isinstance(chosen.networks, Conv)
-    chosen = dataclasses.replace(chosen, networks=dataclasses.replace(chosen.networks, width=width))
-    with _packed_noise(chosen.image_size) as images, contextlib.ExitStack() as stack:
-        steps = _steps(chosen, images, precision, threads, stack)
-        with progress(rounds) as (describe, advance):
-            describe(f"{name}, width {width:g}, batches of {batch_size}")
-            seconds = interleaved(steps, rounds, advance)
-    row = _row(chosen, seconds, precision, rounds, threads)
+    wanted = Wanted(preset=name, width=width, batch_size=batch_size, device=str(place.torch))
+    counts = _Counts(rounds, steps, threads)
+    wrong = None
+    with contextlib.ExitStack() as stack, progress(rounds) as (describe, advance):
+        describe(f"{name}, width {width:g}, batches of {batch_size}")
+        compared = None
+        if compare:
+            contestants, compared = _of_two_commits(compare, wanted, precision, threads, place, cudnn_benchmark, stack)
+        else:
+            contestants, wrong = _beside_the_plain_loop(wanted, precision, threads, place, cudnn_benchmark, stack)
+        clocks = {who: one.clock for who, one in contestants.items()}
+        seconds = interleaved_clocks(clocks, rounds, advance, turn=steps)
+    row = _row(wanted, place, contestants, seconds, precision, compared, counts, wrong)
     show(row)
+    _keep(row, out, place)
+    return 1 if wrong else 0
+
+
+def _keep(row: TrainRow, out: Path | None, place: Device) -> None:
+    path = out or place.results("train")
+    if out is None and row.compared:
+        note(f"a comparison: {short(path)} is left as it is; --out FILE writes this row")
+        return
     append(row, path)
     print(f"appended to {short(path)}")
-    return 0
+
+
+def _beside_the_plain_loop(
+    wanted: Wanted,
+    precision: tuple[Precision, ...],
+    threads: int,
+    place: Device,
+    cudnn_benchmark: bool,
+    stack: contextlib.ExitStack,
+) -> tuple[Contestants, str | None]:
+    """The plain loop's step and ebgan_fast's, and what is wrong with their first losses.
+
+    On the CPU, wrong losses raise ValueError at once. On a GPU the first calls come first, as the check would compile
+    what they compile, and the steps are timed all the same: the machine may not be there a second time.
+    """
+    side = wanted.config().image_size
+    wanted = dataclasses.replace(wanted, folder=str(stack.enter_context(_packed_noise(side))))
+    images, where = wanted.images(), place.torch
+    kinds = {PUBLIC: dataclasses.replace(wanted, loop=PUBLIC)}
+    kinds |= {f"{OWN} {kind}": dataclasses.replace(wanted, precision=kind) for kind in precision}
+    tried: Contestants = {}
+    if cudnn_benchmark:
+        apart = TrainingProcess("the process with cudnn.benchmark", where, threads, cudnn_benchmark=True)
+        stack.enter_context(contextlib.closing(apart))
+        tried = {f"{who}{BENCHMARK}": apart.contestant(who, kind) for who, kind in kinds.items()}
+    warm(where)
+    begin, contestants = Begin.of(wanted.config(), images), Contestants()
+    if place.name == "cpu":
+        del kinds[PUBLIC]
+        contestants[PUBLIC] = _checked_in_a_process(begin, images, threads, where, stack)
+    for who, kind in kinds.items():
+        contestants[who] = timed(functools.partial(kind.step, stack, images), where)
+    once = TensorImages(images.gather(torch.arange(wanted.batch_size)))
+    contestants[CONSTANT] = timed(functools.partial(wanted.step, stack, once), where)
+    return contestants | tried, None if place.name == "cpu" else _wrong(begin, images)
+
+
+def _checked_in_a_process(
+    begin: Begin, images: ImageSet, threads: int, where: torch.device, stack: contextlib.ExitStack
+) -> Timed:
+    """The plain loop, whose first call gives the losses to check."""
+    process = stack.enter_context(contextlib.closing(PublicProcess(begin, threads)))
+    first: list[first_step.Losses] = []
+
+    def step() -> None:
+        losses = process.step()
+        first.append(losses)
+
+    contestant = timed(lambda: step, where)
+    first_step.check(begin, images, lambda: first[0])
+    return contestant
+
+
+def _wrong(begin: Begin, images: ImageSet) -> str | None:
+    try:
+        first_step.check(begin, images, begin.public_steps())
+    except ValueError as error:
+        note(str(error))
+        return str(error)
+    return None
 
 
 @contextlib.contextmanager
-def _packed_noise(side: int) -> Iterator[PackedImages]:
-    """Random images as `prepare` packs them, for the time of the measurement."""
+def _packed_noise(side: int) -> Iterator[Path]:
+    """A folder of random images as `prepare` packs them, for the time of the measurement."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard_00000.bin"
         rng = torch.Generator().manual_seed(0)
@@ -111,122 +235,95 @@ def _packed_noise(side: int) -> Iterator[PackedImages]:
         path.write_bytes(pixels.numpy().tobytes())
         shard = Shard(path.name, _IMAGES, digest_of(path))
         (path.parent / INDEX).write_text(index_text((3, side, side), [shard], []))
-        yield PackedImages(path.parent)
+        yield path.parent
 
 
-def _steps(
-    chosen: TrainConfig,
-    images: PackedImages,
+def _of_two_commits(
+    ref: str,
+    wanted: Wanted,
     precision: tuple[Precision, ...],
     threads: int,
+    place: Device,
+    cudnn_benchmark: bool,
     stack: contextlib.ExitStack,
-) -> dict[str, Step]:
-    steps: dict[str, Step] = {PUBLIC: _public_step(chosen, images, threads, stack)}
-    for kind in precision:
-        steps[f"ebgan_fast {kind}"] = _own_step(dataclasses.replace(chosen, precision=kind), images, stack)
-    once = TensorImages(images.gather(torch.arange(chosen.batch_size)))
-    steps[CONSTANT] = _own_step(chosen, once, stack)
-    return steps
+) -> tuple[Contestants, str]:
+    """This commit's steps and the other's, on images in memory, and the other's name.
 
-
-def _own_step(chosen: TrainConfig, images: ImageSet, stack: contextlib.ExitStack) -> Step:
-    return stack.enter_context(contextlib.closing(Trainer(chosen, images))).step
-
-
-def _public_step(chosen: TrainConfig, images: PackedImages, threads: int, stack: contextlib.ExitStack) -> Step:
-    """The plain loop on one batch, which costs it nothing to read, in a process of its own.
-
-    Raises:
-        ValueError: its first losses aren't those of the trainer from the same weights.
+    Raises ValueError for first losses that are not right, and for a package that cannot run the step.
     """
-    with contextlib.closing(Trainer(chosen, images)) as trainer:
-        begin = Begin(
-            chosen,
-            trainer.generator.state_dict(),
-            trainer.discriminator.state_dict(),
-            trainer.batches.next().contiguous(),
-            torch.randn(
-                chosen.batch_size, trainer.generator.noise_size, generator=torch.Generator().manual_seed(chosen.seed)
-            ),
-            threads,
-        )
-    apart = stack.enter_context(contextlib.closing(PublicProcess(begin)))
-    with contextlib.closing(Trainer(chosen, images)) as trainer:
-        trainer.step()
-        found = trainer.statistics()
-    check_agreement(begin, {PUBLIC: apart.step(), "ebgan_fast": (found["loss_d"], found["loss_g"])})
-    return apart.step
-
-
-def check_agreement(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
-    """Refuse to time steps whose first losses (D, G) are further from float64's than float32 rounds.
-
-    Eager torch is asked in both layouts, in which convolutions add in different orders: at half width loss_g was off by
-    1 unit in the last place in one of them, where the program's was off by 6.
-
-    Raises:
-        ValueError: a loss is off by more than twice the error of eager torch in float32, and a few units.
-    """
-    truth = _first_losses(begin, torch.float64, torch.contiguous_format)
-    layouts = (torch.contiguous_format, torch.channels_last)
-    eager = [_first_losses(begin, torch.float32, layout) for layout in layouts]
-    for who, losses in found.items():
-        for index, name in enumerate(("loss_d", "loss_g")):
-            one, exact = losses[index], truth[index]
-            error = max(abs(near[index] - exact) for near in eager)
-            budget = 2 * error + _ULPS * torch.finfo(torch.float32).eps * abs(exact)
-            if not abs(one - exact) <= budget:  # NaN too
-                raise ValueError(f"{name} of the first step, {who}: got {one}, expected {exact} within {budget:.1e}")
-
-
-@torch.no_grad()
-def _first_losses(begin: Begin, dtype: torch.dtype, layout: torch.memory_format) -> tuple[float, float]:
-    """The first step's losses (D, G) at a dtype, in eager torch, with networks and images in a layout."""
-    config, real = begin.config, begin.real.to(dtype).contiguous(memory_format=layout)
-    generator, discriminator = begin.networks()
-    for network in (generator, discriminator):
-        network.to(dtype)
-        network.to(memory_format=layout)  # type: ignore[call-overload]
-    fakes = generator(begin.noise.to(dtype))
-    recon_fake, code = discriminator(fakes)
-    energy_fake = public_loop.energy(recon_fake, fakes)
-    energy_real = public_loop.energy(discriminator(real)[0], real)
-    loss_d = energy_real.mean() + (float(config.margin) - energy_fake).relu().mean()
-    loss_g = energy_fake.mean() + config.pt_weight * public_loop.pulling_away(code.flatten(1))
-    return loss_d.item(), loss_g.item()
+    commit, site = other_commit.install(ref)
+    other = other_commit.named(ref, commit)
+    contestants: Contestants = {}
+    for name, paths in ((OWN, [ROOT]), (other, [site, ROOT])):
+        process = TrainingProcess(name, place.torch, threads, cudnn_benchmark, paths)
+        stack.enter_context(contextlib.closing(process))
+        process.check(wanted)
+        for kind in precision:
+            contestants[f"{name} {kind}"] = process.contestant(kind, dataclasses.replace(wanted, precision=kind))
+    return contestants, other
 
 
 def _row(
-    chosen: TrainConfig, seconds: dict[str, list[float]], precision: tuple[Precision, ...], rounds: int, threads: int
+    wanted: Wanted,
+    place: Device,
+    contestants: Contestants,
+    seconds: Mapping[str, list[float]],
+    precision: tuple[Precision, ...],
+    compared: str | None,
+    counts: _Counts,
+    wrong: str | None,
 ) -> TrainRow:
     best = {name: min(values) for name, values in seconds.items()}
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    assert isinstance(chosen.networks, Conv)
-    environment: dict[str, Any] = provenance.environment(torch.device("cpu"), "cpu", whole=True)
+    environment: dict[str, Any] = provenance.environment(place.torch, place.backend, whole=True)
+    on_the_cpu = place.torch.type == "cpu"
     return TrainRow(
-        preset=chosen.preset,
-        width=chosen.networks.width,
-        batch_size=chosen.batch_size,
-        threads=threads,
+        preset=wanted.preset,
+        width=wanted.width,
+        batch_size=wanted.batch_size,
         seconds=best,
-        median=median,
-        images_per_s={name: chosen.batch_size / value for name, value in best.items()},
-        speedup={kind: best[PUBLIC] / best[f"ebgan_fast {kind}"] for kind in precision},
-        targets={kind: _TARGETS[kind] for kind in precision if kind in _TARGETS},
+        median={name: statistics.median(values) for name, values in seconds.items()},
+        images_per_s={name: wanted.batch_size / value for name, value in best.items()},
+        speedup=_speedup(best, precision),
+        targets={kind: _TARGETS[kind] for kind in precision if kind in _TARGETS} if not compared else {},
         data_cost=_data_cost(seconds),
-        native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()),
-        rounds=rounds,
+        native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()) or not on_the_cpu,
+        device=place.torch.type,
+        backend=place.backend,
+        first_call={name: one.first_call for name, one in contestants.items()},
+        peak={name: one.peak for name, one in contestants.items() if one.peak is not None} or None,
+        cudnn_benchmark={name: one.cudnn_benchmark for name, one in contestants.items()},
+        ratio=_ratios(seconds, precision, compared) if compared else None,
+        compared=compared,
         date=provenance.now(),
+        wrong=wrong,
+        rounds=counts.rounds,
+        steps=counts.steps,
+        threads=counts.threads,
         **environment,
     )
 
 
-def _data_cost(seconds: dict[str, list[float]]) -> float | None:
-    """None where the float32 step wasn't timed."""
-    reading = seconds.get("ebgan_fast float32")
-    if reading is None:
+def _speedup(best: Mapping[str, float], precision: tuple[Precision, ...]) -> dict[str, float]:
+    """'float32', or 'float32, cudnn.benchmark' over a plain loop that has it too."""
+    return {
+        f"{kind}{how}": best[f"{PUBLIC}{how}"] / best[f"{OWN} {kind}{how}"]
+        for how in ("", BENCHMARK)
+        if f"{PUBLIC}{how}" in best
+        for kind in precision
+    }
+
+
+def _ratios(seconds: Mapping[str, list[float]], precision: tuple[Precision, ...], compared: str) -> dict[str, Spread]:
+    pairs = {kind: zip(seconds[f"{compared} {kind}"], seconds[f"{OWN} {kind}"], strict=True) for kind in precision}
+    return {kind: spread([theirs / mine for theirs, mine in both]) for kind, both in pairs.items()}
+
+
+def _data_cost(seconds: Mapping[str, list[float]]) -> float | None:
+    """None where the float32 step, or the one on a single batch, wasn't timed."""
+    reading, constant = seconds.get(f"{OWN} float32"), seconds.get(CONSTANT)
+    if reading is None or constant is None:
         return None
-    return statistics.median(one / other for one, other in zip(reading, seconds[CONSTANT], strict=True))
+    return statistics.median(one / other for one, other in zip(reading, constant, strict=True))
 
 
 def _multiplies_bfloat16() -> bool:
@@ -236,13 +333,21 @@ def _multiplies_bfloat16() -> bool:
 def show(row: TrainRow) -> None:
     """Print a row for people."""
     print(f"{row.preset}, width {row.width:g}, batches of {row.batch_size}, {row.threads} threads: {row.processor}")
+    if row.device != "cpu" and row.tf32 is not None:
+        words = ", ".join(f"{what} {'on' if on else 'off'}" for what, on in row.tf32.items())
+        print(f"  tf32: {words}; {row.steps} steps a reading")
     for name, value in row.seconds.items():
-        print(f"  {1e3 * value:8.0f} ms a step  {row.images_per_s[name]:7.1f} images/s  {name}")
+        more = f"  first {row.first_call[name]:.1f} s" if row.first_call else ""
+        more += f"  {row.peak[name] / 2**30:.2f} GiB" if row.peak else ""
+        time = f"{1e3 * value:8.{0 if value > 0.1 else 2}f} ms a step"
+        print(f"  {time}  {row.images_per_s[name]:7.1f} images/s{more}  {name}")
     for kind, ratio in row.speedup.items():
         target = row.targets.get(kind)
         verdict = "" if target is None else f" {'>=' if ratio >= target else '< '} {target:g}"
         print(f"  {kind}: {ratio:.2f} times the public loop{verdict}")
-    if "bfloat16" in row.speedup and not row.native_bfloat16:
+    for kind, (low, median, high) in (row.ratio or {}).items():
+        print(f"  {kind}: {row.compared} takes {median:.3f} times as long ({low:.3f} to {high:.3f})")
+    if any("bfloat16" in name for name in row.seconds) and not row.native_bfloat16:
         note("this processor doesn't multiply bfloat16 (no AVX512_BF16 or AMX): torch emulates it")
     if row.data_cost is not None:
         print(f"  reading images: {row.data_cost:.3f} times a step without, at most {_MOST_OF_DATA:g} wanted")

@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 _PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+_OF_GPUS = "performance-gpu.md"
 _ELSEWHERE = ("http:", "https:", "mailto:", "#")
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=[)\s])")
 
@@ -54,6 +55,17 @@ def _linked(docs: Path) -> Iterator[Path]:
             path = _above(target, page, docs)
             if path and path.relative_to(docs.parent).as_posix() not in _PAGES:
                 yield path
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds to the navigation the page of a GPU's results, which is there only where there are some."""
+    if (_docs(config) / _OF_GPUS).exists():
+        sections = [
+            entries for section in config.nav or () for entries in section.values() if isinstance(entries, list)
+        ]
+        (section,) = (entries for entries in sections if {"Performance": "performance.md"} in entries)
+        section.insert(section.index({"Performance": "performance.md"}) + 1, {"Performance on a GPU": _OF_GPUS})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

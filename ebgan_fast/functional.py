@@ -33,7 +33,10 @@ Norm = Literal["mse", "sse", "l2"]
 
 
 def _backend(batch: Tensor) -> str:
-    return "reference" if autograd.needs_reference() else backends.choose(batch.device.type)
+    if autograd.needs_reference():
+        return "reference"
+    device = batch.device
+    return backends.choose(device.type, device.index)
 
 
 def _pair(name: str, batch: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:

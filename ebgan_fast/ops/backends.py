@@ -6,12 +6,16 @@ import contextlib
 import functools
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
+
+from .architecture import architecture
 
 if TYPE_CHECKING:
     from .._C import BuildInfo
@@ -28,6 +32,9 @@ __all__ = [
 BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
 
 ENVIRONMENT_VARIABLE = "EBGAN_FAST_BACKEND"
+
+FIRST_CHOICE = Path(__file__).with_name("first_choice.json")
+"""By architecture, the backend that was faster there, and by how much. `python -m bench page` writes it."""
 
 
 class BackendUnavailableError(RuntimeError):
@@ -169,15 +176,19 @@ def use_backend(name: BackendName) -> Iterator[None]:
         _requested = before
 
 
-def choose(device_type: str) -> str:
-    """The backend that runs an op on tensors of this device type.
+def choose(device_type: str, index: int | None = None) -> str:
+    """The backend that runs an op on tensors of this device.
+
+    Args:
+        device_type: of torch's device.
+        index: of torch's device; None: the current one of the type.
 
     Raises:
         ValueError: the requested backend cannot take tensors of this device, or the environment names no backend.
     """
     name = _requested
     if name == "auto":
-        return _automatic(device_type)
+        return _automatic(device_type, index)
     if name == "reference":
         return name
     _checked(name, ENVIRONMENT_VARIABLE)
@@ -194,14 +205,30 @@ def _device_of(name: str) -> str:
     return "cpu" if name == "cpu" or (name == "triton" and _interprets()) else "cuda"
 
 
-def _automatic(device_type: str) -> str:
+def _automatic(device_type: str, index: int | None) -> str:
     if device_type == "cuda":
-        # Triton first until measurements say otherwise: docs/gpu.md.
-        if _is_available("triton") and not _interprets():
-            return "triton"
-        return "cuda" if _is_available("cuda") else "reference"
+        return _on_the_gpu(torch.cuda.current_device() if index is None else index)
     if device_type != "cpu":
         return "reference"
     if _CPU_MISTAKE is not None:
         raise ValueError(_CPU_MISTAKE)
     return "cpu" if _CPU_STATUS.available else "reference"
+
+
+def _on_the_gpu(index: int) -> str:
+    return _first_there(index)
+
+
+# As above, and torch.compile would trace into a cached function too.
+_on_the_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _first_there(index: int) -> str:
+    """The kernels that run first on that GPU: the faster ones where that was measured on its architecture, else
+    Triton's."""
+    can_run = [name for name in ("triton", "cuda") if _is_available(name) and not (name == "triton" and _interprets())]
+    if len(can_run) < 2:
+        return can_run[0] if can_run else "reference"
+    measured = json.loads(FIRST_CHOICE.read_text(encoding="utf-8")).get(architecture(torch.device("cuda", index)), {})
+    return str(measured.get("backend", "triton"))

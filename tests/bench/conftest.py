@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 import ebgan_fast
-from bench import cases, devices, timing
+from bench import cases, devices, figures, first_choice, page, timing
 from bench.cases import Case, Targets
+from bench.provenance import ROOT
 from bench.rows import Row, Spread
 from bench.steps import BOTH
 
@@ -82,6 +84,31 @@ def make_row() -> Callable[..., Row]:
         date="2026-01-01T00:00:00+00:00",
     )
     return lambda **fields: dataclasses.replace(row, **fields)
+
+
+@pytest.fixture
+def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
+    """What `--device cuda` finds: this processor, under another name, with a second backend and a watch of replays."""
+    watches = {"called": timing.WallClock(), "replayed": timing.WallClock()}
+    gpu = devices.Device(torch.device("cpu"), watches, "a-gpu", "cpu", ("reference",))
+    monkeypatch.setattr(devices, "gpu", lambda: gpu)
+    return gpu
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of what the page is made of, to be changed."""
+    for name in ("bench", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", tmp_path)
+    choice = tmp_path / first_choice.FILE
+    choice.parent.mkdir(parents=True)
+    shutil.copy(ROOT / first_choice.FILE, choice)
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    real_complaints, real_record = figures.complaints, figures.record
+    monkeypatch.setattr(figures, "complaints", lambda: real_complaints(tmp_path))
+    monkeypatch.setattr(figures, "record", lambda drawn: real_record(drawn, tmp_path))
+    return tmp_path
 
 
 class Clock:

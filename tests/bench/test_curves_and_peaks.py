@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +114,10 @@ def test_the_peak_is_that_of_everything_allocated(memory_case: Case, monkeypatch
     for name, loss in (("plain", memory_case.package), ("wasteful", wasteful)):
         asked = (memory_case, Provider(name, loss), bench.memory.devices.cpu())
         monkeypatch.setattr(memory_process, "named", lambda *_, asked=asked: asked)
-        found[name] = memory_process.peak("", name, "cpu")
+        answer = memory_process.measured("", name, "cpu")
+        assert isinstance(answer, dict)
+        found[name] = answer["peak"]
+        assert answer["first_call"] > 0
     assert gradients <= found["plain"] + mebibyte
     assert found["plain"] < gradients + 8 * mebibyte
     assert found["wasteful"] >= 40 * mebibyte
@@ -126,7 +130,7 @@ def test_a_wrong_provider_has_no_memory(memory_case: Case, monkeypatch: pytest.M
         bench.memory.devices.cpu(),
     )
     monkeypatch.setattr(memory_process, "named", lambda *_: asked)
-    assert "loss is off" in str(memory_process.peak("", "half", "cpu"))
+    assert "loss is off" in str(memory_process.measured("", "half", "cpu"))
 
 
 @pytest.mark.slow
@@ -136,15 +140,20 @@ def test_a_process_of_its_own_answers(
 ) -> None:
     case = next(case for case in bench.memory.CASES if case.op == "pulling_away_term")
     answer = bench.memory._asked(case, "ebgan_fast", "cpu")
-    assert isinstance(answer, int)
-    assert answer > 4 * 64 * 16384
+    assert isinstance(answer, dict)
+    assert answer["peak"] > 4 * 64 * 16384
+    assert answer["first_call"] > 0
     assert str(bench.memory._asked(case, "no such provider", "cpu")).startswith("cannot run: ValueError")
 
 
 def test_an_answer_that_is_none_ends_in_status_1(
     memory_case: Case, results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = {"ebgan_fast": 100, "reference": 200, "eager": "loss is off"}
+    answers: dict[str, Any] = {
+        "ebgan_fast": {"peak": 100, "first_call": 0.5},
+        "reference": {"peak": 200, "first_call": 0.25},
+        "eager": "loss is off",
+    }
     monkeypatch.setattr(bench.memory, "_asked", lambda case, provider, device: answers[provider])
     assert main(["memory", "--no-compile"]) == 1
     streams = capsys.readouterr()
@@ -155,4 +164,6 @@ def test_an_answer_that_is_none_ends_in_status_1(
     (row,) = rows.read(out)
     assert isinstance(row, rows.MemoryRow)
     assert row.peak == {"ebgan_fast": 100, "reference": 200}
+    assert row.first_call == {"ebgan_fast": 0.5, "reference": 0.25}
+    assert row.tf32 == {"matmul": False, "cudnn": False}
     assert (row.inputs, row.gradients) == (6 * 2**20, 6 * 2**20)

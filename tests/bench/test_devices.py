@@ -17,7 +17,7 @@ class _Gpu:
     """Its clock, in milliseconds, moves when work is handed to it."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.waited = 0.0
 
     def Event(self, enable_timing: bool) -> SimpleNamespace:  # noqa: N802
         assert enable_timing
@@ -29,6 +29,10 @@ class _Gpu:
 
     def work(self) -> None:
         self.now += 4.0
+
+    def synchronize(self) -> None:
+        """The processor's clock, too, has moved by what was handed out before it is told so."""
+        self.waited = self.now
 
 
 @pytest.fixture
@@ -42,6 +46,27 @@ def test_seconds_on_a_gpu_are_its_own(gpu: _Gpu) -> None:
     assert cuda_timing.Called().seconds(gpu.work, 3) == pytest.approx(0.012)
     seconds = timing.interleaved({"a": gpu.work}, 2, watch=cuda_timing.Called())
     assert seconds == {"a": pytest.approx([0.004, 0.004])}
+
+
+def test_a_synchronised_step_is_waited_for(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was handed to the GPU before belongs to nobody; the processor's clock sees what has been waited for."""
+    monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
+    monkeypatch.setattr(cuda_timing, "time", SimpleNamespace(perf_counter=lambda: gpu.waited / 1e3))
+    gpu.work()
+    assert cuda_timing.Synchronised().seconds(gpu.work, 3) == pytest.approx(0.012)
+
+
+def test_replays_are_read_in_shorter_blocks_than_calls() -> None:
+    read: list[int] = []
+
+    def clock(repeats: int) -> float:
+        read.append(repeats)
+        return 0.0005 * repeats
+
+    for watch, least in ((cuda_timing.Called(), 16), (cuda_timing.Replayed(), 4)):
+        read.clear()
+        timing.interleaved_clocks({"a": clock}, 1, block=watch.block)
+        assert least <= read[-1] <= 1.2 * least
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

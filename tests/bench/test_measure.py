@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import formulas, providers
+from bench import formulas, peak, providers
 from bench import measure as measuring
 from bench.cases import Case
 from bench.devices import cpu
@@ -36,7 +36,7 @@ def _setting(**changes: Any) -> Setting:
     )
 
 
-def _measure(case: Case, with_compile: bool = False, elsewhere: Any = None, **changes: Any) -> Row:
+def _measure(case: Case, with_compile: bool = False, elsewhere: Any = (), **changes: Any) -> Row:
     after_round = changes.pop("after_round", lambda: None)
     setting = _setting(**changes)
     return measure(case, setting, providers.of(case, setting.device, with_compile), after_round, elsewhere)
@@ -57,12 +57,16 @@ def test_the_figures_of_a_row_agree(small_case: Case) -> None:
     assert row.share == pytest.approx(row.rate / float(row.ceiling["value"]))
     assert row.targets == {"eager": 3.0}
     assert (row.rounds, len(rounds), row.wrong) == (2, 2, {})
+    assert row.backend == "cpu"
+    assert row.first_call is not None
+    assert row.first_call.keys() == row.seconds.keys()
+    assert row.peak is None  # one process holds all providers
 
 
 def test_a_ratio_is_that_of_each_round(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that slows down between rounds changes the seconds, and no ratio."""
 
-    def interleaved(clocks: dict[str, object], rounds: int, after_round: object) -> dict[str, list[float]]:
+    def interleaved(clocks: dict[str, object], *settings: object) -> dict[str, list[float]]:
         return {name: [factor * (3.0 if name == "eager" else 1.0) for factor in (1, 10, 100)] for name in clocks}
 
     monkeypatch.setattr(measuring, "interleaved_clocks", interleaved)
@@ -92,8 +96,8 @@ def test_the_reference_runs_on_its_backend(small_case: Case) -> None:
 
     row = _measure(dataclasses.replace(small_case, package=package, published={}))
     assert row.seconds.keys() == {*OURS, "eager"}
-    half = len(ran) // 4
-    assert {name: ran.count(name) > half for name in ("cpu", "reference")} == {"cpu": True, "reference": True}
+    untimed = 3  # the check, and two calls that tell a slow provider
+    assert {name: ran.count(name) > untimed for name in ("cpu", "reference")} == {"cpu": True, "reference": True}
 
 
 def test_a_provider_that_raises_gets_no_time_and_the_others_do(
@@ -139,10 +143,8 @@ def test_slow_providers_run_on_one_copy(small_case: Case) -> None:
 
 
 class _OtherCommit:
-    name = "ebgan_fast at v0"
-
-    def __init__(self, complaint: str | None) -> None:
-        self.complaint = complaint
+    def __init__(self, complaint: str | None, name: str = "ebgan_fast at v0", seconds: float = 1.0) -> None:
+        self.complaint, self.name, self.seconds = complaint, name, seconds
         self.copies = 0
 
     def prepare(self, case: Case, setting: Setting, copies: int) -> str | None:
@@ -150,15 +152,30 @@ class _OtherCommit:
         return self.complaint
 
     def clock(self, repeats: int) -> float:
-        return 1.0 * repeats * self.copies
+        return self.seconds * repeats * self.copies
 
 
 def test_another_commit_is_timed_in_the_same_rounds(small_case: Case) -> None:
-    row = _measure(small_case, elsewhere=_OtherCommit(None))
+    row = _measure(small_case, elsewhere=[_OtherCommit(None)])
     assert row.seconds["ebgan_fast at v0"].median == pytest.approx(1.0)
     assert row.ratio["ebgan_fast at v0"].median == pytest.approx(1 / row.seconds["ebgan_fast"].median, rel=0.5)
-    row = _measure(small_case, elsewhere=_OtherCommit("loss is off"))
+    row = _measure(small_case, elsewhere=[_OtherCommit("loss is off")])
     assert row.wrong == {"ebgan_fast at v0": "loss is off"}
+
+
+def test_this_commit_is_timed_where_the_other_is(small_case: Case) -> None:
+    """In a process of its own, and in that alone."""
+    ran = []
+
+    def package(code: torch.Tensor) -> torch.Tensor:
+        ran.append(backends.choose("cpu"))
+        return formulas.pulling_away_term(code)
+
+    case = dataclasses.replace(small_case, package=package)
+    row = _measure(case, elsewhere=[_OtherCommit(None, "ebgan_fast", 2.0), _OtherCommit(None, seconds=3.0)])
+    assert row.seconds["ebgan_fast"].median == pytest.approx(2.0)
+    assert row.ratio["ebgan_fast at v0"].median == pytest.approx(1.5)
+    assert set(ran) == {"reference"}
 
 
 @pytest.mark.slow
@@ -182,3 +199,48 @@ def test_targets_are_those_of_float32_on_one_or_two_threads(
     small_case: Case, dtype: torch.dtype, threads: int, expected: dict[str, float]
 ) -> None:
     assert _targets(small_case, _setting(dtype=dtype, threads=threads)) == pytest.approx(expected)
+
+
+def test_the_first_call_is_the_one_that_compiles(small_case: Case) -> None:
+    """Also in the row of a second watch, which it was made before."""
+    calls = []
+
+    def compiles(code: torch.Tensor) -> torch.Tensor:
+        calls.append(code)
+        if len(calls) == 1:
+            time.sleep(0.3)
+        return formulas.pulling_away_term(code)
+
+    device = cpu()
+    contestants = [providers.Provider("ebgan_fast", compiles), providers.Provider("eager", small_case.formula)]
+    rows = [measure(small_case, _setting(device=device, rounds=1), contestants) for _ in range(2)]
+    for row in rows:
+        assert row.first_call is not None
+        assert row.first_call["ebgan_fast"] > 0.3 > row.first_call["eager"]
+        assert row.seconds["ebgan_fast"].high < 0.3
+
+
+def test_a_gpu_tells_the_peak_of_each_provider(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is made up: its memory is what a step says that it takes."""
+
+    class Memory:
+        held = peak = 100
+
+        def takes(self, amount: int) -> None:
+            self.peak = max(self.peak, self.held + amount)
+
+        def forget(self, device: object) -> None:
+            self.peak = self.held
+
+    memory = Memory()
+    for name, answer in {
+        "synchronize": lambda device: None,
+        "memory_allocated": lambda device: memory.held,
+        "reset_peak_memory_stats": memory.forget,
+        "max_memory_allocated": lambda device: memory.peak,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    memory.takes(1000)  # before
+    assert peak.rise(lambda: memory.takes(30), torch.device("cuda", 0)) == 30
+    assert peak.rise(lambda: memory.takes(30), torch.device("cuda", 0), before=60) == 70
+    assert peak.rise(lambda: memory.takes(30), torch.device("cpu")) is None

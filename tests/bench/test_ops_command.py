@@ -35,7 +35,7 @@ def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> N
     """Rows without measuring, and an allocator that can be told."""
 
     def measure(case: Case, setting: Setting, *arguments: object) -> Row:
-        same = {name: getattr(setting, name) for name in ("run", "threads", "memory", "rounds")}
+        same = {name: getattr(setting, name) for name in ("run", "threads", "memory", "rounds", "watch")}
         return make_row(op=case.op, shape=case.shape, **same)
 
     monkeypatch.setattr(bench.ops, "measure", measure)
@@ -84,6 +84,48 @@ def test_quick_keeps_every_op_and_little_else(tmp_path: Path) -> None:
     assert {row.op for row in written} == {case.op for case in cases.CASES}
     assert len(written) <= len(cases.CASES) / 2
     assert {(row.threads, row.rounds) for row in written if isinstance(row, Row)} == {(1, bench.ops.QUICK_ROUNDS)}
+
+
+@pytest.mark.usefixtures("no_clock", "made_up_gpu")
+def test_quick_on_a_gpu_is_six_cases_called_and_replayed(tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    dtypes = ("--dtype", "float32", "bfloat16")
+    assert main(["ops", "--device", "cuda", "--quick", *dtypes, "--no-compile", "--out", str(out)]) == 0
+    written = [row for row in rows.read(out) if isinstance(row, Row)]
+    shapes = ["64x3x64x64", "64x3x128x128", "64x3x64x64, code 64x16384", "128x16384", "64x32768", "2048x512"]
+    expected = [(shape, watch) for _ in range(2) for shape in shapes for watch in ("called", "replayed")]
+    assert [(row.shape, row.watch) for row in written] == expected
+    assert {row.rounds for row in written} == {bench.ops.QUICK_ROUNDS}
+
+
+@pytest.mark.usefixtures("made_up_gpu")
+def test_quick_on_a_gpu_times_every_backend_beside_eager(
+    small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The made-up GPU's second backend is called reference; the reference as such is left out, and public code's."""
+    monkeypatch.setattr(cases, "CASES", (dataclasses.replace(small_case, quick=("cuda",)),))
+    out = tmp_path / "rows.jsonl"
+    assert main([*QUICK, "--device", "cuda", "--quick", "--out", str(out)]) == 0
+    called, replayed = (row for row in rows.read(out) if isinstance(row, Row))
+    assert list(called.seconds) == ["ebgan_fast", "reference", "eager"]
+    assert (called.watch, replayed.watch, called.backend) == ("called", "replayed", "cpu")
+    assert called.first_call == replayed.first_call  # there is but one first call
+
+
+@pytest.mark.usefixtures("no_clock")
+def test_a_file_that_was_asked_for_has_each_row_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed loses the row at hand."""
+    out = tmp_path / "rows.jsonl"
+    there: list[int] = []
+    quick = bench.ops.measure
+
+    def counted(*arguments: object) -> Row:
+        there.append(len(out.read_text().splitlines()) if out.exists() else 0)
+        return quick(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.ops, "measure", counted)
+    assert main(["ops", "--quick", "--out", str(out)]) == 0
+    assert there == list(range(len(rows.read(out))))
 
 
 def test_public_formulas_are_timed_under_usual_conditions_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 import ebgan_fast
-from bench import cases, other_commit
+from bench import cases, latency, other_commit, rows
+from bench.__main__ import main
 from bench.devices import cpu
 from bench.measure import Setting
-from bench.other_commit import OtherCommit
+from bench.other_commit import PackageProcess
+from bench.provenance import ROOT
+from bench.steps import BOTH, FORWARD
 
-pytestmark = pytest.mark.usefixtures("cpu_backend")
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 SETTING: dict[str, Any] = {"run": "now", "memory": "returned", "environment": {}, "rounds": 1}
 
 
@@ -30,15 +34,15 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def other(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtherCommit]:
+def other(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageProcess]:
     monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", site))
-    found = OtherCommit("v0")
-    yield found
-    found.close()
+    with contextlib.ExitStack() as stack:
+        _, found = other_commit.pair("v0", stack)
+        yield found
 
 
 @pytest.mark.slow
-def test_the_other_package_is_checked_and_timed(other: OtherCommit) -> None:
+def test_the_other_package_is_checked_and_timed(other: PackageProcess) -> None:
     setting = Setting(device=cpu(), **SETTING)
     case = next(case for case in cases.CASES if case.name == "hinge_margin_loss 64")
     assert other.name == "ebgan_fast at v0 (0123456789ab)"
@@ -47,29 +51,31 @@ def test_the_other_package_is_checked_and_timed(other: OtherCommit) -> None:
 
 
 @pytest.mark.slow
-def test_a_wrong_package_gets_no_time(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_package_gets_no_time(site: Path) -> None:
     functional = site / "ebgan_fast" / "functional.py"
     text = functional.read_text()
     functional.write_text(
         text + "\n\n_right = hinge_margin_loss\n\n\ndef hinge_margin_loss(**named):\n    return 2 * _right(**named)\n"
     )
-    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", site))
-    other = OtherCommit("0123")
-    assert other.name == "ebgan_fast at 0123"
+    other = PackageProcess("ebgan_fast at v0", [site, ROOT])
     case = next(case for case in cases.CASES if case.name == "hinge_margin_loss 64")
     assert "loss is off" in str(other.prepare(case, Setting(device=cpu(), **SETTING), 1))
     other.close()
 
 
 @pytest.mark.slow
-def test_a_package_that_is_not_the_other_s_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", tmp_path / "empty"))
+def test_a_package_that_is_not_the_other_s_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compare: the other process imported"):
-        OtherCommit("v0")
+        PackageProcess("ebgan_fast at v0", [tmp_path / "empty", ROOT])
+
+
+def test_a_row_names_the_commit_as_it_was_asked_for() -> None:
+    assert other_commit.named("v0", "0123456789ab") == "ebgan_fast at v0 (0123456789ab)"
+    assert other_commit.named("0123", "0123456789ab") == "ebgan_fast at 0123"
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_is_told(other: OtherCommit) -> None:
+def test_a_process_that_ends_is_told(other: PackageProcess) -> None:
     other._process.kill()
     other._process.wait()
     with pytest.raises(ValueError, match=r"the process of ebgan_fast at v0 .* has ended"):
@@ -104,3 +110,26 @@ def test_what_cannot_be_built_is_said_in_one_line(repository: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="compare: got '-x', expected a commit"):
         other_commit.install("-x")
+
+
+@pytest.mark.slow
+def test_latency_is_compared_with_another_commit(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One whose hinge takes a millisecond more: the ratio says so in both modes, and the table shows it."""
+    functional = site / "ebgan_fast" / "functional.py"
+    slow = "\n\n_right = hinge_margin_loss\n\n\ndef hinge_margin_loss(*values, **named):\n    import time\n\n"
+    slow += "    time.sleep(0.001)\n    return _right(*values, **named)\n"
+    functional.write_text(functional.read_text() + slow)
+    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", site))
+    monkeypatch.setattr(cases, "TINY", (cases.hinge(8),))
+    monkeypatch.setattr(latency, "TINY", (cases.hinge(8),))
+    out = tmp_path / "rows.jsonl"
+    assert main(["latency", "--rounds", "3", "--no-compile", "--compare", "v0", "--out", str(out)]) == 0
+    found = [row for row in rows.read(out) if isinstance(row, rows.LatencyRow)]
+    assert [row.mode for row in found] == [FORWARD, BOTH]
+    for row in found:
+        mine, theirs = row.seconds["ebgan_fast"].median, row.seconds["ebgan_fast at v0 (0123456789ab)"].median
+        assert theirs > mine + 0.001
+        assert row.ratio["ebgan_fast at v0 (0123456789ab)"].low > 1
+    assert "ebgan_fast at v0 (0123456789ab)" in capsys.readouterr().out

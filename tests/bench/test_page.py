@@ -20,19 +20,6 @@ def test_the_committed_page_readme_and_pictures_are_what_the_results_give(capsys
     assert status == 0
 
 
-@pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of what the page is made of, to be changed."""
-    for name in ("bench", "docs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "README.md", tmp_path)
-    monkeypatch.setattr(page, "ROOT", tmp_path)
-    real_complaints, real_record = figures.complaints, figures.record
-    monkeypatch.setattr(figures, "complaints", lambda: real_complaints(tmp_path))
-    monkeypatch.setattr(figures, "record", lambda drawn: real_record(drawn, tmp_path))
-    return tmp_path
-
-
 def _complaints(capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(["page", "--check"]) == 1

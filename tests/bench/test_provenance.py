@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +72,29 @@ def test_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told = provenance.environment(torch.device("cpu"), "cpu")
     assert told["omp_wait_policy"] == "passive"
     assert told["omp_num_threads"] is None
+    assert told["tf32"] == {"matmul": False, "cudnn": False}
     assert told["versions"].keys() == {"ebgan_fast", "torch", "python", "compiler"}
     assert all((*told["versions"].values(), told["processor"], told["isa"]))
     json.dumps(told)
+
+
+@pytest.mark.usefixtures("cpu_backend")
+def test_a_gpu_is_told_with_its_driver_and_every_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that is made up."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 580.65.06\necho 580.65.06\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    monkeypatch.setattr(provenance, "architecture", lambda device: "sm_90")
+    available = {name: SimpleNamespace(available=name == "triton") for name in ("triton", "cuda")}
+    monkeypatch.setattr(provenance, "backends", lambda: available)
+    told = provenance.environment(torch.device("cuda", 0), "triton")
+    assert told["processor"].startswith("A GPU, CUDA ")
+    assert told["isa"] == "sm_90, backend triton"
+    assert told["versions"]["driver"] == "580.65.06"
+    assert told["versions"]["compiler"] == f"Triton {importlib.metadata.version('triton')}"
+    assert told["tf32"] == {"matmul": False, "cudnn": True}
+    json.dumps(told)
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert provenance.environment(torch.device("cuda", 0), "triton")["versions"]["driver"] == "unknown"

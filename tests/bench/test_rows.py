@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +28,18 @@ def test_rows_come_back_as_they_went(make_row: Callable[..., Row], tmp_path: Pat
     rows.append_all(written, path)
     assert rows.read(path) == written
     assert len(path.read_text().splitlines()) == len(written)
+
+
+def test_rows_from_before_a_field_was_added_are_read(make_row: Callable[..., Row], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows.append_all(
+        [make_row(tf32={"matmul": True, "cudnn": True}, first_call={"eager": 1.0}, peak={"eager": 5})], path
+    )
+    later = json.loads(path.read_text())
+    path.write_text(json.dumps({key: later[key] for key in later.keys() - {"tf32", "first_call", "peak", "backend"}}))
+    (old,) = rows.read(path)
+    assert isinstance(old, Row)
+    assert (old.tf32, old.first_call, old.peak, old.backend) == (None, None, None, None)
 
 
 def test_files_grow_and_the_last_run_is_told_apart(make_row: Callable[..., Row], tmp_path: Path) -> None:

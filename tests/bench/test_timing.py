@@ -24,7 +24,7 @@ def test_every_round_times_each_step_once_and_turns_the_order(clock: Clock) -> N
 @pytest.mark.parametrize("share", [1e-6, 0.013, 0.3, 0.99, 40])
 def test_a_step_is_repeated_to_fill_a_block_and_little_more(clock: Clock, share: float) -> None:
     step = clock.step("step", share * timing.BLOCK_SECONDS)
-    repeats = timing._repeats(functools.partial(timing.WallClock().seconds, step))
+    repeats = timing._repeats(functools.partial(timing.WallClock().seconds, step), timing.BLOCK_SECONDS)
     assert repeats * share >= 1
     assert repeats <= max(1, 1.5 / share, 1 + 1 / share)
 
@@ -32,3 +32,10 @@ def test_a_step_is_repeated_to_fill_a_block_and_little_more(clock: Clock, share:
 def test_seconds_are_those_of_one_call(clock: Clock) -> None:
     seconds = timing.interleaved({"short": clock.step("short", 1e-5), "long": clock.step("long", 1.0)}, 2)
     assert seconds == {"short": pytest.approx([1e-5] * 2), "long": pytest.approx([1.0] * 2)}
+
+
+def test_a_turn_may_be_so_many_calls(clock: Clock) -> None:
+    clocks = {"a": functools.partial(timing.WallClock().seconds, clock.step("a", 0.1))}
+    seconds = timing.interleaved_clocks(clocks, 2, turn=3)
+    assert clock.calls == ["a"] * (1 + 2 * 3)
+    assert seconds == {"a": pytest.approx([0.1, 0.1])}

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from bench import public_loop, train
+import ebgan_fast
+from bench import devices, first_step, other_commit, public_loop, tf32, train
 from bench.__main__ import main
-from bench.public_process import Begin
+from bench.first_step import Begin
 from ebgan_fast.ops import reference
+from ebgan_fast.training.trainer import Trainer
 from tests.rounding import distance, relative_bound_nearby, size
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
@@ -37,6 +40,11 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert row["images_per_s"][train.PUBLIC] == pytest.approx(4 / row["seconds"][train.PUBLIC])
     assert (row["preset"], row["width"], row["batch_size"], row["rounds"]) == ("celeba64", 0.05, 4, 2)
     assert 0.2 < row["data_cost"] < 5
+    assert row["first_call"].keys() == names
+    assert min(row["first_call"].values()) > 0
+    assert row["cudnn_benchmark"] == dict.fromkeys(names, False)
+    assert (row["device"], row["steps"], row["peak"], row["ratio"], row["wrong"]) == ("cpu", 1, None, None, None)
+    assert row["tf32"] == {"matmul": False, "cudnn": False}
     shown = capsys.readouterr().out
     assert f"float32: {row['speedup']['float32']:.2f} times the public loop" in shown
 
@@ -46,13 +54,13 @@ def test_losses_that_differ_are_not_timed(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Off by 1 in 100,000, a hundred roundings of float32."""
-    check = train.check_agreement
+    check = first_step.check_agreement
 
     def check_wrong(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
         loss_d, loss_g = found[wrong]
         check(begin, {**found, wrong: (loss_d, 1.00001 * loss_g)})
 
-    monkeypatch.setattr(train, "check_agreement", check_wrong)
+    monkeypatch.setattr(first_step, "check_agreement", check_wrong)
     assert main([*TINY, "--out", str(tmp_path / "train.jsonl")]) == 1
     assert f"loss_g of the first step, {wrong}: got" in capsys.readouterr().err
     assert not (tmp_path / "train.jsonl").exists()
@@ -70,10 +78,18 @@ def test_the_cost_of_data_is_the_median_of_the_rounds_ratios() -> None:
         (("--rounds", "0"), "rounds: got 0, expected at least 1"),
         (("--threads", "0"), "threads: got 0, expected at least 1"),
         (("--batch-size", "1"), "batch_size: got 1, expected at least 2"),
+        (("--steps", "0"), "steps: got 0, expected at least 1"),
+        (("--precision",), "precision: got none"),
+        (("--cudnn-benchmark",), "cudnn_benchmark: got a run on the CPU"),
+        (("--compare", "no-such-commit"), "compare: got 'no-such-commit', expected a commit"),
+        (("--compare", "HEAD", "--threads", "2"), "expected OMP_WAIT_POLICY=passive"),
         (("--out", "/nowhere/at/all.jsonl"), "out: got /nowhere/at/all.jsonl"),
     ],
 )
-def test_numbers_that_cannot_be(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_that_cannot_be(
+    arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     assert main(["train", *arguments]) == 1
     assert words in capsys.readouterr().err
 
@@ -115,3 +131,129 @@ def test_the_plain_loop_computes_gradients_that_it_does_not_use() -> None:
     )
     loop.step(torch.rand(4, 3, 2, 2), torch.randn(4, 2))
     assert encoder.arrived == 2
+
+
+GPU = (*TINY, "--device", "cuda", "--steps", "2")
+
+
+@pytest.mark.slow
+def test_on_a_gpu_each_step_is_timed_with_cudnn_s_choice_too(
+    made_up_gpu: devices.Device, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "train.jsonl"
+    assert main([*GPU, "--cudnn-benchmark", "--out", str(out)]) == 0
+    row = json.loads(out.read_text())
+    without = {train.PUBLIC, "ebgan_fast float32", train.CONSTANT}
+    tried = {f"{name}, cudnn.benchmark" for name in (train.PUBLIC, "ebgan_fast float32")}
+    assert row["seconds"].keys() == row["first_call"].keys() == without | tried
+    assert row["cudnn_benchmark"] == {**dict.fromkeys(without, False), **dict.fromkeys(tried, True)}
+    seconds = row["seconds"]
+    assert row["speedup"] == {
+        f"float32{how}": seconds[f"public loop{how}"] / seconds[f"ebgan_fast float32{how}"]
+        for how in ("", ", cudnn.benchmark")
+    }
+    assert (row["steps"], row["backend"], row["wrong"]) == (2, made_up_gpu.backend, None)
+
+
+def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
+    made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the plain loop runs in this process. A reading is of as many steps as were asked for."""
+    monkeypatch.setattr(train, "PublicProcess", None)
+    steps, step = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer), step(trainer)))
+    check = first_step.check_agreement
+
+    def check_wrong(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
+        loss_d, loss_g = found["ebgan_fast"]
+        check(begin, {**found, "ebgan_fast": (loss_d, 1.00001 * loss_g)})
+
+    monkeypatch.setattr(first_step, "check_agreement", check_wrong)
+    out = tmp_path / "train.jsonl"
+    assert main([*GPU, "--out", str(out)]) == 1
+    row = json.loads(out.read_text())
+    assert row["wrong"].startswith("loss_g of the first step, ebgan_fast: got")
+    assert row["wrong"] in capsys.readouterr().err
+    assert row["speedup"].keys() == {"float32"}
+    own, constant = dict.fromkeys(steps[:2])
+    warm, rounds = 2, 2  # the first call, one before the rounds, and two rounds of two steps
+    assert steps.count(own) == steps.count(constant) == warm + 2 * rounds
+
+
+def test_first_losses_are_checked_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it, float32 steps differ by a thousand roundings."""
+    wanted = train.Wanted(preset="celeba64", width=0.05, batch_size=4, device="cpu")
+    images = wanted.images()
+    begin = Begin.of(wanted.config(), images)
+    gpu, seen = torch.device("cuda"), []
+    check = first_step.check_agreement
+
+    def checked(*arguments: object) -> None:
+        seen.append(tf32.state(gpu))
+        check(*arguments)  # type: ignore[arg-type]
+
+    def public() -> tuple[float, float]:
+        seen.append(tf32.state(gpu))
+        return begin.public_steps()()
+
+    monkeypatch.setattr(first_step, "check_agreement", checked)
+    with tf32.switched(True):
+        first_step.check(begin, images, public)
+        assert seen == [{"matmul": False, "cudnn": False}] * 2
+        assert tf32.state(gpu) == {"matmul": True, "cudnn": True}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, where another commit's would be."""
+    source = Path(ebgan_fast.__file__).parent
+    shutil.copytree(source, tmp_path / "site" / "ebgan_fast", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", tmp_path / "site"))
+    return tmp_path / "site"
+
+
+def _append(site: Path, *lines: str) -> None:
+    with (site / "ebgan_fast" / "training" / "trainer.py").open("a") as file:
+        file.write("\n\n" + "\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+def test_another_commit_s_step_is_timed_by_turns(
+    site: Path, tmp_path: Path, results_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that waits half a second in each step."""
+    _append(
+        site,
+        "def _slow(trainer, step=Trainer.step):",
+        "    __import__('time').sleep(0.5)",
+        "    step(trainer)",
+        "Trainer.step = _slow",
+    )
+    out = tmp_path / "train.jsonl"
+    assert main([*TINY, "--compare", "v0", "--out", str(out)]) == 0
+    row = json.loads(out.read_text())
+    other = "ebgan_fast at v0 (0123456789ab)"
+    assert row["seconds"].keys() == {"ebgan_fast float32", f"{other} float32"}
+    assert row["seconds"][f"{other} float32"] > 0.5 > row["seconds"]["ebgan_fast float32"]
+    low, median, high = row["ratio"]["float32"]
+    assert 1 < low <= median <= high
+    assert (row["compared"], row["speedup"], row["data_cost"]) == (other, {}, None)
+    assert f"float32: {other} takes {median:.3f} times as long" in capsys.readouterr().out
+    assert not results_file.with_name("train-cpu.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_another_commit_with_other_losses_is_not_timed(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _append(
+        site,
+        "def _off(trainer, statistics=Trainer.statistics):",
+        "    told = statistics(trainer)",
+        "    return {**told, 'loss_g': 1.00001 * told['loss_g']}",
+        "Trainer.statistics = _off",
+    )
+    out = tmp_path / "train.jsonl"
+    assert main([*TINY, "--compare", "v0", "--out", str(out)]) == 1
+    assert "ebgan_fast at v0 (0123456789ab): loss_g of the first step, ebgan_fast: got" in capsys.readouterr().err
+    assert not out.exists()

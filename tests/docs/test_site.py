@@ -89,6 +89,21 @@ def test_links_out_of_docs_lead_into_the_site(small: Path, tmp_path: Path) -> No
     assert (tmp_path / "site" / "source" / "tool.py").read_text() == "print(1)\n"
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_page_of_a_gpu_s_results_is_in_the_site_where_it_is_in_docs(
+    small: Path, tmp_path: Path, measured: bool
+) -> None:
+    settings: dict[str, Any] = yaml.safe_load((small / "mkdocs.yml").read_text())
+    settings["nav"] += [{"Background": [{"Performance": "performance.md"}, {"Other": "other.md"}]}]
+    (small / "mkdocs.yml").write_text(yaml.safe_dump(settings))
+    for name in ("performance.md", "other.md", *(["performance-gpu.md"] if measured else [])):
+        (small / "docs" / name).write_text("# Words\n")
+    done = _build(small, tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "performance-gpu.html").exists() == measured
+    assert ('href="performance-gpu.html"' in (tmp_path / "site" / "other.html").read_text()) == measured
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

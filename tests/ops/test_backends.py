@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import ebgan_fast
+from ebgan_fast import functional
 from ebgan_fast.ops import backends, library
 
 
@@ -98,3 +103,75 @@ def test_torch_is_loaded_before_the_extension() -> None:
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
     assert _python(code).stdout.strip() == "True"
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An H100 and an A100, both of which both kernels could run on; the file of measured choices, still empty."""
+    choices = tmp_path / "first_choice.json"
+    choices.write_text("{}")
+    monkeypatch.setattr(backends, "FIRST_CHOICE", choices)
+    monkeypatch.setattr(backends, "architecture", lambda device: ("sm_90", "sm_80")[device.index])
+    monkeypatch.setattr(backends, "_requested", "auto")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    for name in ("triton", "cuda"):
+        monkeypatch.setitem(backends._STATUS, name, lambda: backends.BackendStatus(True, "made up"))
+    backends._first_there.cache_clear()
+    yield choices
+    backends._first_there.cache_clear()
+
+
+def test_without_a_measurement_triton_is_first(two_gpus: Path) -> None:
+    assert [backends.choose("cuda", index) for index in (0, 1)] == ["triton", "triton"]
+
+
+def test_the_faster_backend_is_first_on_each_gpu(two_gpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_gpus.write_text(json.dumps({"sm_90": {"backend": "cuda", "why": "measured"}}))
+    assert [backends.choose("cuda", index) for index in (0, 1)] == ["cuda", "triton"]
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert backends.choose("cuda") == "triton"
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert backends.choose("cuda") == "cuda"
+
+
+@pytest.mark.parametrize(("missing", "runs"), [("cuda", "triton"), ("triton", "cuda")])
+def test_a_faster_backend_that_is_missing_is_not_chosen(
+    two_gpus: Path, missing: str, runs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_gpus.write_text(json.dumps({"sm_90": {"backend": missing, "why": "measured"}}))
+    monkeypatch.setitem(backends._STATUS, missing, lambda: backends.BackendStatus(False, "made up"))
+    assert backends.choose("cuda", 0) == runs
+
+
+def test_triton_in_its_interpreter_takes_no_tensor_of_a_gpu(two_gpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert backends.choose("cuda", 0) == "cuda"
+
+
+@pytest.mark.filterwarnings("error")  # torch.compile's, of a cached function that it would trace into
+def test_the_choice_is_a_constant_of_compiled_code(two_gpus: Path) -> None:
+    two_gpus.write_text(json.dumps({"sm_90": {"backend": "cuda", "why": "measured"}}))
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return (
+            x
+            + (10 if backends.choose("cuda", 0) == "cuda" else 20)
+            + (1 if backends.choose("cuda", 1) == "cuda" else 2)
+        )
+
+    torch._dynamo.reset()
+    assert torch.compile(step, backend="eager", fullgraph=True)(torch.zeros(())).item() == 12
+
+
+def test_the_tensor_s_own_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(backends, "choose", lambda *device: asked.append(device) or "reference")
+    for device in ("cpu", "meta", "cuda:1"):
+        functional._backend(SimpleNamespace(device=torch.device(device)))  # type: ignore[arg-type]
+    assert asked == [("cpu", None), ("meta", None), ("cuda", 1)]
+
+
+def test_the_committed_choices_name_backends_with_a_reason() -> None:
+    for entry in json.loads(backends.FIRST_CHOICE.read_text(encoding="utf-8")).values():
+        assert entry["backend"] in ("triton", "cuda")
+        assert entry["why"].startswith("measured: ")

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..architecture import architecture as architecture
+
 TABLES = Path(__file__).with_name("tables.json")
 
 
@@ -44,17 +46,6 @@ def _tables() -> dict[str, Any]:
     if _current is None:
         _current = json.loads(TABLES.read_text())
     return _current
-
-
-@functools.cache
-def architecture(device: torch.device) -> str:
-    """ "sm_90", "gfx942" or the like; "default" where there is no GPU."""
-    if device.type != "cuda":
-        return "default"
-    if torch.version.hip:
-        return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"sm_{major}{minor}"
 
 
 def _entry(op: str, arch: str, name: str) -> Any:

@@ -1,0 +1,226 @@
+"""The page of GPUs' results and the first choice, from results that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import first_choice, page, page_gpu
+from bench.__main__ import main
+from bench.gpu_results import gpus
+from bench.provenance import ROOT, Conditions
+from bench.rows import LatencyRow, Row, append, append_all, spread
+from bench.train import TrainRow
+from ebgan_fast.ops import backends
+
+H100 = {
+    "processor": "NVIDIA H100 80GB HBM3, CUDA 13.0",
+    "isa": "sm_90, backend triton",
+    "device": "cuda",
+    "backend": "triton",
+    "tf32": {"matmul": False, "cudnn": True},
+    "versions": {
+        "ebgan_fast": "0.1.0",
+        "torch": "2.11.0",
+        "python": "3.12",
+        "compiler": "Triton 3.6.0; nvcc 13.0",
+        "driver": "580.65.06",
+    },
+}
+Make = Callable[..., Row]
+
+
+def _row(make_row: Make, cuda: float = 0.8, **fields: Any) -> Row:
+    """Of Triton's kernels, 40 us; CUDA's take so many times as long, eager torch 3 times, torch.compile 1.5 times."""
+    ratios = {"cuda": cuda, "eager": 3.0, "torch.compile": 1.5}
+    seconds = {name: 40e-6 * ratio for name, ratio in {"ebgan_fast": 1.0, **ratios}.items()}
+    told: dict[str, Any] = {
+        **H100,
+        "seconds": {name: spread([value]) for name, value in seconds.items()},
+        "ratio": {name: spread([value]) for name, value in ratios.items()},
+        "first_call": {"ebgan_fast": 1.25, "cuda": 0.01, "eager": 0.02, "torch.compile": 9.5},
+        "share": 0.87,
+        "ceiling": {"name": "copy", "value": 3000.0},
+        "shape": "64x16384",
+    }
+    return make_row(**{**told, **fields})
+
+
+def _trained(**fields: Any) -> TrainRow:
+    seconds = {"public loop": 0.0064, "ebgan_fast float32": 0.004, "ebgan_fast bfloat16": 0.0025}
+    told: dict[str, Any] = {
+        **H100,
+        "preset": "celeba64",
+        "width": 1.0,
+        "batch_size": 128,
+        "threads": 2,
+        "seconds": seconds,
+        "median": seconds,
+        "images_per_s": {name: 128 / value for name, value in seconds.items()},
+        "speedup": {"float32": 1.6, "bfloat16": 2.56},
+        "targets": {},
+        "data_cost": None,
+        "native_bfloat16": True,
+        "rounds": 5,
+        "first_call": {"public loop": 0.5, "ebgan_fast float32": 7.25, "ebgan_fast bfloat16": 3.0},
+        "peak": dict.fromkeys(seconds, 3 * 2**29),
+        "source_hash": "0123456789abcdef",
+        "omp_wait_policy": None,
+        "omp_num_threads": None,
+        "date": "2026-01-01T00:00:00+00:00",
+    }
+    return TrainRow(**{**told, **fields})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    shutil.copy(ROOT / page_gpu._TEMPLATE, tmp_path / "bench")
+    return tmp_path
+
+
+def _write(root: Path, *rows: Conditions, name: str = "ops-nvidia-h100") -> None:
+    append_all(rows, root / "bench" / "results" / f"{name}.jsonl")
+
+
+def _text(root: Path) -> str:
+    found = gpus(root)
+    return page_gpu.text(found, first_choice.choices(found), root)
+
+
+def _tables(text: str) -> list[list[str]]:
+    """The cells of all lines of all tables."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_an_op_has_its_share_of_the_roofline_and_its_ratios(make_row: Make, root: Path) -> None:
+    _write(root, _row(make_row), _row(make_row, watch="replayed", cuda=1.1, dtype="bfloat16"))
+    text = _text(root)
+    shared = ["pulling_away_term", "64x16384"]
+    assert [*shared, "copy", "87 %", "40.0", "triton", "-", "0.80x", "3.00x", "1.50x"] in _tables(text)
+    assert [*shared, "copy", "87 %", "40.0", "triton", "-", "1.10x", "3.00x", "1.50x"] in _tables(text)
+    assert text.index("float32, called") < text.index("0.80x") < text.index("bfloat16, replayed") < text.index("1.10x")
+    assert [*shared, "float32", "1.25", "-", "0.01", "9.50"] in _tables(text)
+    for words in ("## NVIDIA H100 80GB HBM3, CUDA 13.0", "driver 580.65.06", "torch 2.11.0", "Triton 3.6.0; nvcc 13.0"):
+        assert words in text
+    assert "Float32 products of torch run in float32, its convolutions may be rounded to tf32." in text
+
+
+def test_the_training_step_has_its_table(root: Path) -> None:
+    _write(root, _trained(rounds=1, speedup={"float32": 1.1, "bfloat16": 1.2}), _trained(), name="train-nvidia-h100")
+    networks = "celeba64, width 1, batches of 128"
+    assert [row for row in _tables(_text(root)) if row[0] == networks] == [
+        [networks, "public loop", "6.40", "20000", "-", "0.5", "1.50"],
+        [networks, "ebgan_fast float32", "4.00", "32000", "1.60x", "7.2", "1.50"],
+        [networks, "ebgan_fast bfloat16", "2.50", "51200", "2.56x", "3.0", "1.50"],
+    ]
+
+
+def test_a_step_with_wrong_losses_has_no_figure(root: Path) -> None:
+    _write(root, _trained(wrong="loss_g of the first step is off"), name="train-nvidia-h100")
+    text = _text(root)
+    assert "celeba64, width 1, batches of 128: loss_g of the first step is off" in text
+    assert "6.40" not in text
+
+
+def test_calls_have_their_table(make_row: Make, root: Path) -> None:
+    _write(root, LatencyRow(**vars(_row(make_row, shape="8x16"))), name="latency-nvidia-h100")
+    (line,) = (row for row in _tables(_text(root)) if row[1] == "8x16")
+    assert line[4:6] == ["40.0 ±0 %", "32.0 (0.80x)"]
+
+
+def test_the_latest_row_of_a_case_counts(make_row: Make, root: Path) -> None:
+    """Of each case alone: a run that was cut short takes no other run's rows away."""
+    _write(root, _row(make_row, shape="8x32"), _row(make_row), _row(make_row, cuda=0.5, run="later"))
+    (gpu,) = gpus(root)
+    assert [(row.shape, row.ratio["cuda"].median) for row in gpu.ops] == [("8x32", 0.8), ("64x16384", 0.5)]
+
+
+def test_rows_of_the_cpu_and_comparisons_are_no_results_of_a_gpu(make_row: Make, root: Path) -> None:
+    _write(root, make_row(), name="ops-cpu")
+    _write(root, _trained(device="cpu"), _trained(compared="ebgan_fast at v0"), name="train-cpu")
+    assert gpus(root) == []
+    (root / "bench" / "results" / "train-cpu.jsonl").write_text("no rows\n")
+    with pytest.raises(ValueError, match=r"train-cpu\.jsonl: got something else"):
+        gpus(root)
+
+
+CHOICES = {
+    "cuda is faster": ([{"cuda": 0.8}, {"cuda": 0.95}], "cuda"),
+    "cuda is slower": ([{"cuda": 1.2}, {"cuda": 0.9}], "triton"),
+    "cuda is 1 % faster, which is noise": ([{"cuda": 0.99}], "triton"),
+    "cuda ran first, and triton is faster": ([{"cuda": 0.0, "backend": "cuda", "ratio": {"triton": 0.8}}], "triton"),
+    "cuda ran first, and triton is slower": ([{"cuda": 0.0, "backend": "cuda", "ratio": {"triton": 1.3}}], "cuda"),
+    "cuda is faster and wrong": ([{"cuda": 0.5}, {"cuda": 0.5, "wrong": {"cuda": "loss is off"}}], "triton"),
+    "triton is faster and wrong": ([{"cuda": 2.0}, {"cuda": 2.0, "wrong": {"ebgan_fast": "loss is off"}}], "cuda"),
+    "cuda was not built": ([{"cuda": 0.0, "ratio": {"eager": 3.0}}], None),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_first_choice_is_the_faster_one_that_is_right(name: str, make_row: Make, root: Path) -> None:
+    changes, expected = CHOICES[name]
+    for index, fields in enumerate(changes):
+        ratio = {who: spread([value]) for who, value in fields.get("ratio", {}).items()}
+        _write(root, _row(make_row, **{**fields, **({"ratio": ratio} if ratio else {})}, op=f"op {index}"))
+    found = first_choice.choices(gpus(root))
+    assert {arch: entry["backend"] for arch, entry in found.items()} == ({"sm_90": expected} if expected else {})
+    assert json.loads(first_choice.dump(found)) == found
+    if expected:
+        assert found["sm_90"]["why"].startswith("measured: ")
+        assert f"the {expected} kernels run first; measured: " in _text(root)
+
+
+def test_the_mean_is_geometric_and_of_each_architecture(make_row: Make, root: Path) -> None:
+    _write(root, _row(make_row, cuda=0.5), _row(make_row, cuda=1.8, op="another"))
+    other = {"processor": "NVIDIA A100", "isa": "sm_80, backend triton"}
+    _write(root, _row(make_row, cuda=2.0, **other), name="ops-nvidia-a100")
+    found = first_choice.choices(gpus(root))
+    assert {arch: entry["backend"] for arch, entry in found.items()} == {"sm_80": "triton", "sm_90": "cuda"}
+    assert "cuda takes 0.95 of the time of triton over 2 cases" in found["sm_90"]["why"]
+
+
+def test_the_command_writes_page_and_choice_and_takes_them_back(
+    make_row: Make, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(page, "_draw", lambda results: None)  # pictures, which are of the CPU
+    assert main(["page"]) == 0
+    choice, gpu_page = copy / first_choice.FILE, copy / page_gpu.PAGE
+    assert json.loads(choice.read_text()) == {}
+    assert not gpu_page.exists()
+
+    _write(copy, _row(make_row))
+    capsys.readouterr()
+    assert main(["page", "--check"]) == 1
+    said = capsys.readouterr().err
+    assert "docs/performance-gpu.md: not what" in said
+    assert f"{first_choice.FILE}: not what" in said
+    assert main(["page"]) == 0
+    assert main(["page", "--check"]) == 0
+    assert "64x16384" in gpu_page.read_text()
+    monkeypatch.setattr(backends, "FIRST_CHOICE", choice)
+    monkeypatch.setattr(backends, "architecture", lambda device: "sm_90")
+    for name in ("triton", "cuda"):
+        monkeypatch.setitem(backends._STATUS, name, lambda: backends.BackendStatus(True, "made up"))
+    backends._first_there.cache_clear()
+    assert backends.choose("cuda", 0) == "cuda"  # the package follows
+    backends._first_there.cache_clear()
+
+    (copy / "bench/results/ops-nvidia-h100.jsonl").unlink()
+    assert main(["page", "--check"]) == 1
+    assert main(["page"]) == 0
+    assert json.loads(choice.read_text()) == {}
+    assert not gpu_page.exists()
+
+
+def test_a_row_of_train_comes_back_as_it_went(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    row = _trained()
+    append(row, path)
+    assert TrainRow(**json.loads(path.read_text())) == dataclasses.replace(row)

