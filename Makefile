@@ -149,9 +149,9 @@ gpu: $(VENV)/test  ## all that awaits a GPU, in ten minutes: tests, step, ops, s
 	PYTHON=$(BIN)/python bench/gpu.sh $(STAGES)
 
 # What bench/gpu.sh needs beside an environment with torch, pytest and matplotlib: the command line, and the scores.
-GPU_WHEELS := tyro docstring-parser typeguard torchmetrics lightning-utilities $(FEATURES)
+GPU_WHEELS := tyro docstring-parser typeguard $(FEATURES)
 
-gpu-wheels:  ## fetch into wheels/ what bench/gpu.sh unpacks on a machine without a network (19 MB)
+gpu-wheels:  ## fetch into wheels/ what bench/gpu.sh unpacks on a machine without a network (18 MB)
 	rm -f wheels/*.whl
 	$(PYTHON) -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --python-version 3.12 \
 	  --dest wheels $(GPU_WHEELS)

