@@ -59,6 +59,16 @@ def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
     return (gradient.to(upstream.dtype) * upstream).to(gradient.dtype)
 
 
+def _is_one(upstream: Tensor, backend: str) -> bool:
+    """Return True if the gradients may be handed out as they are: a shortcut on the CPU, of `_times`."""
+    return (
+        backend == "cpu"
+        and _is_plain(upstream)
+        and not torch._C._autograd._get_current_graph_task_keep_graph()
+        and upstream.item() == 1
+    )
+
+
 def _times(gradients: list[Tensor], upstream: Tensor, backend: str) -> list[Tensor]:
     """The gradients of upstream 1, multiplied by the upstream they got.
 
@@ -77,10 +87,13 @@ def _times(gradients: list[Tensor], upstream: Tensor, backend: str) -> list[Tens
 
 def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> Gradients:
     """A gradient for each of the op's leading inputs, None where none is needed."""
-    # zip ends with the gradients: behind them come inputs that are no tensors.
-    wanted = [gradient if needed else None for gradient, needed in zip(gradients, ctx.needs_input_grad, strict=False)]
-    scaled = iter(_times([gradient for gradient in wanted if gradient is not None], upstream, ctx.backend))
-    return tuple(None if gradient is None else next(scaled) for gradient in wanted)
+    # zip ends with the gradients: behind them come inputs that are no tensors. What is not needed may be an empty
+    # tensor.
+    needed = [gradient if it else None for gradient, it in zip(gradients, ctx.needs_input_grad, strict=False)]
+    if _is_one(upstream, ctx.backend):
+        return tuple(needed)
+    scaled = iter(_times([gradient for gradient in needed if gradient is not None], upstream, ctx.backend))
+    return tuple([None if gradient is None else next(scaled) for gradient in needed])
 
 
 def _save(ctx: Any, coefficient: Tensor | float, *tensors: Tensor | None) -> None:
