@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ebgan_fast.ops.precision import allows_tf32
+
 from .cases import Arguments, Work
 from .correctness import leaves
 from .timing import Step
@@ -66,14 +68,22 @@ def _product(dtype: torch.dtype, device: torch.device) -> Step:
 
 def _with_tf32(step: Step) -> Step:
     def run() -> object:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
+        before = allows_tf32()
+        _let_tf32(True)
         try:
             return step()
         finally:
-            torch.set_float32_matmul_precision(before)
+            _let_tf32(before)
 
     return run
+
+
+def _let_tf32(allowed: bool) -> None:
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        matmul.fp32_precision = "tf32" if allowed else "ieee"
+    else:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
 
 
 class _Empty(torch.autograd.Function):

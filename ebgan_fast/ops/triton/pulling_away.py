@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Code
+from ..precision import allows_tf32
 from ..reference import accumulation_dtype
 from ..workspace import counters
 from . import launch, pulling_away_gradient_kernels, pulling_away_kernels, tables
@@ -35,7 +36,7 @@ def _float32_precision(arch: str) -> str:
     """How float32 products run: as exact as float32, in three tensor-core products, unless the user allows tf32."""
     if not tables.has_tf32(arch):
         return "ieee"
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if allows_tf32() else "tf32x3"
 
 
 def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
