@@ -73,7 +73,9 @@ def answers() -> dict[str, tuple[object, object]]:
 
 
 @has_switches
-@pytest.mark.parametrize(("statements", "allowed"), CASES, ids=lambda it: "; ".join(it) if isinstance(it, tuple) else "")
+@pytest.mark.parametrize(
+    ("statements", "allowed"), CASES, ids=lambda it: "; ".join(it) if isinstance(it, tuple) else ""
+)
 def test_every_switch_is_heard(
     answers: dict[str, tuple[object, object]], statements: tuple[str, ...], allowed: bool
 ) -> None:
