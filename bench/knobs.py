@@ -113,12 +113,19 @@ KNOBS: tuple[Knob, ...] = (
     Knob(
         "pulling_away",
         ("programs",),
-        ({"count": (16, 32, 48, 64, 96, 128, 192, 256)},),
+        ({"count": (16, 32, 64, 96, 132, 192, 264)},),
         tuple(cases.pulling_away(*code) for code in ((64, 16384), (128, 16384), (64, 65536))),
         _BOTH,
     ),
     *_matrix("product", _OBLONG, _WIDE),
     *_matrix("dual_gram", _SQUARE, _MANY),
+    Knob(
+        "pulling_away",
+        ("dual_programs",),
+        ({"count": (36, 66, 132, 264, 396, 528)},),
+        tuple(cases.pulling_away(*code) for code in _MANY),
+        _BOTH,
+    ),
     *_matrix("dual_product", _OBLONG, _MANY),
 )
 

@@ -9,14 +9,14 @@ namespace ebgan::cuda {
 
 namespace {
 
-// Blocks that a matrix of fewer tiles is cut into: one on nearly each of 132 multiprocessors, in a number that divides
-// usual depths; dual two on each, whose tiles are small and have little in flight.
-constexpr int kBlocks = 128, kDualBlocks = 264;
+// Blocks that a matrix of fewer tiles is cut into: one on each multiprocessor of an H100, dual two on each, whose tiles
+// are small and have little in flight.
+constexpr int kBlocks = 132, kDualBlocks = 264;
 constexpr int kFewestSteps = 4;  // of a split, so that what it leaves is not much more than what it reads
 
 bool is_dual(const Code& code) { return code.d < code.n; }
 
-// Dual matrices are small, and cut into tiles of 128 would be too few blocks: 10 splits' worth at d = 512.
+// Dual matrices are small: in tiles of 128, one of 128 elements would be a single tile, and 16 blocks at N = 2048.
 template <class T> int block_of(const Code& code) {
   return sizeof(T) == 8 || is_dual(code) || code.n <= 64 ? 64 : 128;
 }

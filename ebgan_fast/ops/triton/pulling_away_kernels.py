@@ -192,10 +192,11 @@ def gram_matrix(
             right = _operand(p_code, p_norms, code_stride, j, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
         total = tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
 
-    row = i + tl.arange(0, BLOCK)
-    column = j + tl.arange(0, BLOCK)
+    local = tl.arange(0, BLOCK)
+    row = i + local
+    column = j + local
     inside = (row < side)[:, None] & (column < side)[None, :]
-    far = row.to(tl.int64)[:, None] * side + column[None, :]
+    offset = local[:, None] * side + local[None, :]
     diagonal = tl.where(row[:, None] == column[None, :], total, 0.0)
     if ALONE:
         if DUAL:
@@ -210,17 +211,21 @@ def gram_matrix(
             cosine = _finished(total, _inverse(norm), other, None, row, column, side, DUAL)
             sums = tl.sum(cosine * cosine, axis=1)
             values = tl.where(row[:, None] == column[None, :], -sums[:, None], cosine)
-        tl.store(p_products + far, values, mask=inside)
+        tl.store(p_products + offset, values, mask=inside)
         value = _value_of(tl.sum(sums, axis=0), trace, n, d, DUAL, ACC)
         _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
     else:
         wide_split = split.to(tl.int64)
+        wide_i = i.to(tl.int64)
+        wide_j = j.to(tl.int64)
         p_mine = p_products + wide_split * side * side
-        tl.store(p_mine + far, total, mask=inside)
+        if not DUAL:
+            if i == j:
+                tl.store(p_squares + wide_split * n + row, tl.sum(diagonal, axis=1), mask=row < n)
+        tl.store(p_mine + (wide_i * side + wide_j) + offset, total, mask=inside)
         if i != j:
-            tl.store(p_mine + column.to(tl.int64)[None, :] * side + row[:, None], total, mask=inside)
-        elif not DUAL:
-            tl.store(p_squares + wide_split * n + row, tl.sum(diagonal, axis=1), mask=row < n)
+            mirrored = local[None, :] * side + local[:, None]
+            tl.store(p_mine + (wide_j * side + wide_i) + mirrored, total, mask=inside)
         if DUAL:
             if tile == 0:
                 tl.store(p_squares + split, _nonzero(p_norms, begin, end, ACC))
