@@ -27,7 +27,7 @@ from .conftest import Clock
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 
-ARCHITECTURE = "sm_90"
+ARCHITECTURE = "sm_89"  # which has no section
 COMMITTED = tables.TABLES.read_text(encoding="utf-8")
 IN_USE = json.loads(COMMITTED)["pulling_away"]["default"]["programs"]["count"]
 

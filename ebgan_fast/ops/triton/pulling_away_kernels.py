@@ -275,9 +275,7 @@ def finish_rows(
         offset = local[:, None] * side + column[None, :]
         inside = (row < side)[:, None] & (column < side)[None, :]
         wide_step = tl.zeros((), dtype=tl.int64) + side
-        product = _add_splits(
-            p_products + start_of_rows, offset, inside, wide_step * side, splits, ACC, SPLITS
-        )
+        product = _add_splits(p_products + start_of_rows, offset, inside, wide_step * side, splits, ACC, SPLITS)
         if DUAL:
             other = tl.zeros((BLOCK,), dtype=ACC)
         else:
