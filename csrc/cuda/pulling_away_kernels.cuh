@@ -233,8 +233,8 @@ template <bool kDual, class A> __device__ void store_value(const Matrix<A>& from
 }
 
 // S S^T or U^T U, each split's part of it apart: one triangle of tiles, mirrored. finish_rows adds up the splits and
-// does the rest. A block that is alone has all of the matrix and does it itself: for so few numbers a second launch takes
-// longer than its work.
+// does the rest. A block that is alone has all of the matrix and does it itself: for so few numbers a second launch
+// takes longer than its work.
 template <class T, int kBlock, bool kDual>
 __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
     gram_matrix(Lines<T> code,          // [n, d]; dual with the norms
@@ -275,7 +275,7 @@ constexpr int kFinishedRows = 2;  // the fewer, the more blocks read all the nor
 
 // gram and the norms, kFinishedRows rows by a block; the last one has the value.
 template <class A, bool kDual>
-__global__ void __launch_bounds__(kFinishThreads)
+__global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spilled to have 64 registers
     finish_rows(Matrix<A> to,        //
                 int32_t* p_counter,  // [1]
                 Ending<A> ending) {

@@ -23,9 +23,9 @@ from .launch import Launch
 _ROW_NORMS = 1024  # elements that a program of `row_norms` has at a time
 _FEWEST_STEPS = 4  # of a split, so that what it leaves is not much more than what it reads
 _ROWS = 2  # of gram that one program finishes: the fewer, the more programs read all the norms
-_FINISHED = 8192  # sums that it loads at a time: 32 KB, enough in flight for one multiprocessor
-_FINISHING_WARPS = 8  # 32 of those sums a thread
-_SPLITS = 32  # at a time, at most
+_FINISHED = 4096  # sums that it loads at a time, 8 a thread; the compiler unrolls loops by 4. Twice as many spilled
+_FINISHING_WARPS = 16
+_SPLITS, _COLUMNS = 16, 1024  # at a time, at most
 
 
 class _Loss(NamedTuple):
@@ -166,7 +166,7 @@ def _finish_rows(products: Tensor, squares: Tensor, norms: Tensor, gram: Tensor,
         "p_counter": counters(norms.device, 1),
         **ending,
         "ROWS": _ROWS,
-        "BLOCK": min(max(16, tables.power_of_two(side)), _FINISHED // (_ROWS * at_a_time)),
+        "BLOCK": min(max(16, tables.power_of_two(side)), _COLUMNS, _FINISHED // (_ROWS * at_a_time)),
         "SPLITS": at_a_time,
     }
     kernel = pulling_away_kernels.finish_rows
