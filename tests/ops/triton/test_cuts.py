@@ -1,5 +1,5 @@
-"""Into how many programs a Gram matrix is cut, by the rule: every multiprocessor of a large GPU has work where the depth
-gives each split enough of its own."""
+"""The programs of a Gram matrix, by the rule: every multiprocessor of a large GPU has work, where the depth gives each
+split enough of its own."""
 
 from __future__ import annotations
 
