@@ -106,8 +106,10 @@ def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS:
         number = split[:, None]
     else:
         number = split[:, None, None]
+    place = tl.expand_dims(offset, 0)
+    if SPLITS > 1:  # of a matrix in few tiles: 32 bits are enough, and half the registers
+        place += number * step.to(tl.int32)
     wide_step = tl.zeros((), dtype=tl.int64) + step
-    place = number * wide_step + tl.expand_dims(offset, 0)
     total = tl.zeros(place.shape, dtype=ACC)
     for first in range(0, splits, SPLITS):
         there = (number < splits - first) & tl.expand_dims(inside, 0)
@@ -259,6 +261,8 @@ def finish_rows(
     local = tl.arange(0, ROWS)
     row = first + local
     start_of_rows = first.to(tl.int64) * side
+    wide_n = tl.zeros((), dtype=tl.int64) + n
+    wide_side = tl.zeros((), dtype=tl.int64) + side
     trace = tl.zeros((), dtype=ACC)
     share = trace
     mine = tl.zeros((ROWS,), dtype=ACC)
@@ -266,7 +270,7 @@ def finish_rows(
         trace = _sum_of(p_squares, splits, ACC, 128)
         share = quotient(trace, d)
     else:
-        norm = root(_add_splits(p_squares, row, row < n, n, splits, ACC, SPLITS))
+        norm = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
         tl.store(p_norms + row, norm, mask=row < n)
         mine = _inverse(norm)
     row_sum = tl.zeros((ROWS,), dtype=ACC)
@@ -274,12 +278,11 @@ def finish_rows(
         column = start + tl.arange(0, BLOCK)
         offset = local[:, None] * side + column[None, :]
         inside = (row < side)[:, None] & (column < side)[None, :]
-        wide_step = tl.zeros((), dtype=tl.int64) + side
-        product = _add_splits(p_products + start_of_rows, offset, inside, wide_step * side, splits, ACC, SPLITS)
+        product = _add_splits(p_products + start_of_rows, offset, inside, wide_side * side, splits, ACC, SPLITS)
         if DUAL:
             other = tl.zeros((BLOCK,), dtype=ACC)
         else:
-            other = _inverse(root(_add_splits(p_squares, column, column < n, n, splits, ACC, SPLITS)))
+            other = _inverse(root(_add_splits(p_squares, column, column < n, wide_n, splits, ACC, SPLITS)))
         values = _finished(product, mine, other, share, row, column, side, DUAL)
         row_sum += tl.sum(values * values, axis=1)
         tl.store(p_gram + start_of_rows + offset, values, mask=inside)

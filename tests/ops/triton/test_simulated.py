@@ -205,8 +205,6 @@ def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n:
     assert simulation.traffic(0)["p_products"] == (0, splits * matrix)
     assert simulation.traffic(1)["p_products"] == (splits * matrix, 0)
     assert simulation.traffic(1)["p_gram"] == (0, matrix + squares)  # the diagonal twice
-    # Two rows by each program and all the norms, with less than a row's worth beside them.
-    assert simulation.reports[1].bytes_read < programs * 4 * splits * squares
     # The last program alone reads what the others leave to it.
     assert simulation.traffic(1)["p_row_sums"] == (4 * n, 4 * n)
 
