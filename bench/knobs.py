@@ -115,8 +115,8 @@ KNOBS: tuple[Knob, ...] = (
         cases.energy(64, 3, 64, 64),  # whose gradient is cut into chunks whatever its length
     ),
     *_matrix("gram", _SQUARE, _WIDE),
-    _programs("programs", (16, 32, 48, 64, 96, 128, 192, 256), ((64, 16384), (128, 16384), (64, 65536))),
-    _programs("dual_programs", (32, 64, 132, 198, 264, 396, 528), _MANY),
+    _programs("programs", (16, 32, 64, 96, 132, 192, 264), ((64, 16384), (128, 16384), (64, 65536))),
+    _programs("dual_programs", (36, 66, 132, 264, 396, 528), _MANY),
     *_matrix("product", _OBLONG, _WIDE),
     *_matrix("dual_gram", _SQUARE, _MANY),
     *_matrix("dual_product", _OBLONG, _MANY),

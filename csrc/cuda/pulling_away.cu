@@ -9,37 +9,36 @@ namespace ebgan::cuda {
 
 namespace {
 
-constexpr int kPrograms = 64;  // splits of one tile: each pays a tile of partial sums
-constexpr int kFewestSteps = 4;  // of a split, so that partial sums stay fewer than what they add up
+// Blocks that a matrix of fewer tiles is cut into: one on each multiprocessor of an H100, dual two on each, whose tiles
+// are small and have little in flight.
+constexpr int kBlocks = 132, kDualBlocks = 264;
+constexpr int kFewestSteps = 4;  // of a split, so that what it leaves is not much more than what it reads
 
 bool is_dual(const Code& code) { return code.d < code.n; }
 
-template <class T> int block_of(int64_t side) { return sizeof(T) == 8 || side <= 64 ? 64 : 128; }
+// Dual matrices are small: in tiles of 128, one of 128 elements would be a single tile, and 16 blocks at N = 2048.
+template <class T> int block_of(const Code& code) {
+  return sizeof(T) == 8 || is_dual(code) || code.n <= 64 ? 64 : 128;
+}
 
 template <class T> Cut cut_of(const Code& code) {
   const int64_t side = is_dual(code) ? code.d : code.n, depth = is_dual(code) ? code.n : code.d;
-  const int64_t per_side = ceil_div(side, block_of<T>(side)), tiles = per_side * (per_side + 1) / 2;
+  const int64_t per_side = ceil_div(side, block_of<T>(code)), tiles = per_side * (per_side + 1) / 2;
   const int64_t step = 128 / (is_dual(code) ? sizeof(Acc<T>) : sizeof(T)), steps = ceil_div(depth, step);
-  int64_t wanted = kPrograms / tiles;
+  int64_t wanted = (is_dual(code) ? kDualBlocks : kBlocks) / tiles;
   if (wanted > steps / kFewestSteps) wanted = steps / kFewestSteps;
   if (wanted < 1) wanted = 1;
   const int64_t split_depth = ceil_div(steps, wanted) * step, splits = ceil_div(depth, split_depth);
-  return {side,
-          depth,
-          split_depth,
-          static_cast<int>(splits),
-          static_cast<int>(ceil_div(splits, kGroup)),
-          static_cast<int>(tiles)};
+  return {side, depth, split_depth, static_cast<int>(splits), static_cast<int>(tiles)};
 }
 
-int64_t finishing_blocks(int64_t n) { return ceil_div(n, kRowsOfBlock); }
+// Elements of what gram_matrix leaves: one split's products lie in gram.
+int64_t products_of(const Cut& cut) { return cut.splits > 1 ? cut.splits * cut.side * cut.side : 0; }
+int64_t squares_of(const Cut& cut, const Code& code) { return cut.splits * (is_dual(code) ? 1 : code.n); }
 
 template <class T> WorkspaceSize workspace_of(const Code& code) {
   const Cut cut = cut_of<T>(code);
-  const int64_t block = block_of<T>(cut.side);
-  const int64_t slots = cut.splits > 1 || is_dual(code) ? int64_t{cut.tiles} * cut.splits * block * block : 0;
-  const int64_t sums = is_dual(code) ? cut.tiles : cut.tiles > 1 ? finishing_blocks(code.n) : 0;
-  return {slots + sums, int64_t{cut.tiles} * cut.groups + cut.tiles + 1};
+  return {products_of(cut) + squares_of(cut, code) + cut.side, cut.is_alone() ? 0 : 1};
 }
 
 template <class T> Lines<T> lines_of(const Code& code, const void* norms) {
@@ -51,38 +50,20 @@ template <class T> Lines<T> lines_of(const Code& code, const void* norms) {
           rows_are_wide<T>(code.data, code.stride, code.n, code.d)};
 }
 
-// What the forward writes.
-template <class A> struct Results {
-  A* norms;
-  A* gram;
-  Ending<A> ending;
-  A* partials;
-  int32_t* counters;
-  cudaStream_t stream;
-};
-
 template <class T, int kBlock, bool kDual>
-cudaError_t run_gram(const Code& code, const Cut& cut, bool is_exact, const Results<Acc<T>>& to) {
-  const auto lines = lines_of<T>(code, kDual ? to.norms : nullptr);
+cudaError_t run_forward(const Code& code, const Cut& cut, bool is_exact, const Matrix<Acc<T>>& to,
+                        const Ending<Acc<T>>& ending, int32_t* p_counter, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  if constexpr (kDual)
+    error = gpu::launch(row_norms<T>, dim3(static_cast<unsigned>(ceil_div(code.n, kRowsOfBlock))), dim3(kFinishThreads),
+                        0, stream, lines_of<T>(code, nullptr), to.p_norms);
+  if (error != cudaSuccess) return error;
   const unsigned blocks = static_cast<unsigned>(cut.tiles) * cut.splits;
-  return gpu::launch(gram_matrix<T, kBlock, kDual>, dim3(blocks), dim3(Shares<Acc<T>, kBlock, kBlock>::kThreads), 0,
-                     to.stream, lines, to.norms, to.gram, to.partials, to.counters, cut, to.ending, is_exact);
-}
-
-template <class T, int kBlock>
-cudaError_t run_forward(const Code& code, const Cut& cut, bool is_exact, const Results<Acc<T>>& to) {
-  const dim3 finishing(static_cast<unsigned>(finishing_blocks(code.n)));
-  if (is_dual(code)) {
-    const cudaError_t error = gpu::launch(row_norms<T>, finishing, dim3(kFinishThreads), 0, to.stream,
-                                          lines_of<T>(code, nullptr), to.norms);
-    return error == cudaSuccess ? run_gram<T, kBlock, true>(code, cut, is_exact, to) : error;
-  }
-  const cudaError_t error = run_gram<T, kBlock, false>(code, cut, is_exact, to);
-  if (error != cudaSuccess || cut.tiles == 1) return error;
-  Acc<T>* const sums = to.partials + (cut.splits > 1 ? int64_t{cut.tiles} * cut.splits * kBlock * kBlock : 0);
-  int32_t* const counter = to.counters + (int64_t{cut.tiles} * cut.groups + cut.tiles);
-  return gpu::launch(finish_rows<Acc<T>>, finishing, dim3(kFinishThreads), 0, to.stream,
-                     static_cast<const Acc<T>*>(to.norms), to.gram, sums, counter, code.n, to.ending);
+  error = gpu::launch(gram_matrix<T, kBlock, kDual>, dim3(blocks), dim3(Shares<Acc<T>, kBlock, kBlock>::kThreads), 0,
+                      stream, lines_of<T>(code, kDual ? to.p_norms : nullptr), to, cut, ending, is_exact);
+  if (error != cudaSuccess || cut.is_alone()) return error;
+  return gpu::launch(finish_rows<Acc<T>, kDual>, dim3(static_cast<unsigned>(ceil_div(cut.side, kFinishedRows))),
+                     dim3(kFinishThreads), 0, stream, to, p_counter, ending);
 }
 
 template <class T>
@@ -124,13 +105,17 @@ cudaError_t pulling_away_forward(DType dtype, const Code& code, Float32Products 
     using T = std::remove_pointer_t<decltype(type)>;
     using A = Acc<T>;
     const Ending<A> ending{static_cast<A*>(value), static_cast<A*>(loss), scalar_of<A>(weight), code.n};
-    const Results<A> to{static_cast<A*>(norms), static_cast<A*>(gram), ending, static_cast<A*>(workspace.partials),
-                        workspace.counters, stream};
     const Cut cut = cut_of<T>(code);
+    A *const p_gram = static_cast<A*>(gram), *const p_scratch = static_cast<A*>(workspace.partials);
+    A *const p_squares = p_scratch + products_of(cut), *const p_row_sums = p_squares + squares_of(cut, code);
+    const Matrix<A> to{cut.splits > 1 ? p_scratch : p_gram, p_squares,   static_cast<A*>(norms), p_gram,
+                       p_row_sums,                          cut.side,    cut.splits};
     const bool is_exact = products == Float32Products::kExact;
+    const auto run = [&](auto forward) { return forward(code, cut, is_exact, to, ending, workspace.counters, stream); };
+    if (is_dual(code)) return run(run_forward<T, 64, true>);
     if constexpr (sizeof(T) < 8)
-      if (block_of<T>(cut.side) == 128) return run_forward<T, 128>(code, cut, is_exact, to);
-    return run_forward<T, 64>(code, cut, is_exact, to);
+      if (block_of<T>(code) == 128) return run(run_forward<T, 128, false>);
+    return run(run_forward<T, 64, false>);
   });
 }
 

@@ -11,8 +11,6 @@
 
 namespace ebgan::cuda {
 
-constexpr int kGroup = 8;  // partial sums that one block adds up: two levels read 16 tiles in place of 64
-
 // Where the value goes.
 template <class A> struct Ending {
   A* p_value;  // []
@@ -35,8 +33,20 @@ struct Cut {
   int64_t depth;        // of the sums
   int64_t split_depth;  // a multiple of the tiles' depth
   int splits;
-  int groups;  // of up to kGroup splits
-  int tiles;   // on and below the diagonal
+  int tiles;  // on and below the diagonal
+
+  __host__ __device__ bool is_alone() const { return tiles == 1 && splits == 1; }  // one block has all of it
+};
+
+// What gram_matrix leaves for finish_rows, and where that puts it.
+template <class A> struct Matrix {
+  A* p_products;  // [splits, side, side]: each split's part of the Gram matrix; with one split, p_gram
+  A* p_squares;   // [splits, n] of the norms, or dual [splits]: how many norms are not zero
+  A* p_norms;     // [n]: written (primal) or read (dual)
+  A* p_gram;      // [side, side]
+  A* p_row_sums;  // [side], of the squares of gram
+  int64_t side;
+  int splits;
 };
 
 // Sides of 64 or 128; the numbers that a tile holds at a time in the type that the products take.
@@ -88,66 +98,6 @@ __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& co
   }
 }
 
-// Sums that `count` blocks left in slots `step` apart, added in their order.
-template <class Part, class A, int kThreads> __device__ void add_slots(Part& sums, const A* p_slots, int step, int count) {
-  constexpr int kNumbers = sizeof(Part) / sizeof(A);
-  A* const mine = &sums.values[0][0][0];
-  sums.clear();
-  for (int slot = 0; slot < count; ++slot) {
-    const A* const p_from = p_slots + int64_t{slot} * step * (kNumbers * kThreads) + threadIdx.x;
-#pragma unroll
-    for (int e = 0; e < kNumbers; ++e) mine[e] += p_from[e * kThreads];
-  }
-}
-
-template <class Part, class A, int kThreads> __device__ void store_slot(const Part& sums, A* p_slot) {
-  constexpr int kNumbers = sizeof(Part) / sizeof(A);
-  const A* const mine = &sums.values[0][0][0];
-#pragma unroll
-  for (int e = 0; e < kNumbers; ++e) p_slot[e * kThreads + threadIdx.x] = mine[e];
-}
-
-// Adds up the splits of a tile, by groups. True for the block that then holds the whole tile.
-template <class Part, class A, int kThreads>
-__device__ bool gather_splits(Part& sums, A* p_slots, int32_t* p_groups, int32_t* p_tile, int split, const Cut& cut) {
-  constexpr int kSlot = sizeof(Part) / sizeof(A) * kThreads;
-  if (cut.splits == 1) return true;
-  const int group = split / kGroup, first = group * kGroup;
-  const int members = cut.splits - first < kGroup ? cut.splits - first : kGroup;
-  store_slot<Part, A, kThreads>(sums, p_slots + int64_t{split} * kSlot);
-  if (!arrives_last(p_groups + group, members)) return false;
-  add_slots<Part, A, kThreads>(sums, p_slots + int64_t{first} * kSlot, 1, members);
-  if (cut.groups == 1) return true;
-  store_slot<Part, A, kThreads>(sums, p_slots + int64_t{first} * kSlot);
-  if (!arrives_last(p_tile, cut.groups)) return false;
-  add_slots<Part, A, kThreads>(sums, p_slots, kGroup, cut.groups);
-  return true;
-}
-
-// A row of K divided by its norms: returns r, and leaves the row of gram. By a whole warp.
-template <class A> __device__ A finish_row(A* p_row, const A* p_norms, int64_t row, int64_t n) {
-  const int lane = threadIdx.x % kWarp;
-  const A mine = inverse_of(p_norms[row]);
-  A sum = 0;
-  for (int64_t column = lane; column < n; column += kWarp) {
-    const A cosine = column == row ? A{0} : p_row[column] * mine * inverse_of(p_norms[column]);
-    sum += cosine * cosine;
-    if (column != row) p_row[column] = cosine;
-  }
-  sum = sum_of_warp(sum);
-  if (lane == row % kWarp) p_row[row] = -sum;
-  return sum;
-}
-
-// Rows first, first + step, ... by each warp in turn; the sum of their r in every thread.
-template <class A> __device__ A finish_rows_of_block(A* p_gram, const A* p_norms, int64_t first, int64_t last, int64_t n) {
-  const int warps = blockDim.x / kWarp;
-  A sum = 0;
-  for (int64_t row = first + threadIdx.x / kWarp; row < last; row += warps)
-    sum += finish_row(p_gram + row * n, p_norms, row, n);
-  return sum_of_block(threadIdx.x % kWarp == 0 ? sum : A{0});
-}
-
 // How many norms are not zero; in every thread.
 template <class A> __device__ A nonzero_of(const A* p_norms, int64_t n) {
   A count = 0;
@@ -155,38 +105,25 @@ template <class A> __device__ A nonzero_of(const A* p_norms, int64_t n) {
   return sum_of_block(count);
 }
 
-// The values of a tile at rows i.. and columns j.. of the matrix, and off the diagonal tiles their mirror image.
+// The values of a tile at rows i.. and columns j.. of the matrix, and off the diagonal tiles their mirror image. On
+// them the mirror image alone, which is the same: eight lanes fill its sectors, four of every other number the tile's.
 template <class Share, class A>
-__device__ void store_mirrored(typename Share::Part& sums, A* p_gram, int64_t side, int64_t i, int64_t j) {
+__device__ void store_mirrored(typename Share::Part& sums, A* p_matrix, int64_t side, int64_t i, int64_t j) {
   sums.each([&](int row, int column, A& value) {
     const int64_t r = i + Share::row() + row, c = j + Share::column() + column;
     if (r >= side || c >= side) return;
-    p_gram[r * side + c] = value;
-    if (i != j) p_gram[c * side + r] = value;
+    p_matrix[c * side + r] = value;
+    if (i != j) p_matrix[r * side + c] = value;
   });
 }
 
+// The squares of the norms, from a tile on the diagonal.
 template <class Share, class A>
-__device__ void finish_primal_tile(typename Share::Part& sums, A* p_norms, A* p_gram, int64_t i, int64_t j, int64_t n) {
-  store_mirrored<Share>(sums, p_gram, n, i, j);
+__device__ void store_squares(typename Share::Part& sums, A* p_squares, int64_t side, int64_t i) {
   sums.each([&](int row, int column, A& value) {
-    const int64_t r = i + Share::row() + row, c = j + Share::column() + column;
-    if (r == c && r < n) p_norms[r] = sqrt(value);
+    const int r = Share::row() + row, c = Share::column() + column;
+    if (r == c && i + r < side) p_squares[i + r] = value;
   });
-}
-
-// From U^T U to E; returns the sum of its squares, mirror image included, in every thread.
-template <class Share, class A>
-__device__ A finish_dual_tile(typename Share::Part& sums, A* p_gram, A share, int64_t i, int64_t j, int64_t d) {
-  A squares = 0;
-  sums.each([&](int row, int column, A& value) {
-    const int64_t r = i + Share::row() + row, c = j + Share::column() + column;
-    if (r == c && r < d) value -= share;
-    squares += value * value;
-  });
-  store_mirrored<Share>(sums, p_gram, d, i, j);
-  const A sum = sum_of_block(squares);
-  return i == j ? sum : 2 * sum;
 }
 
 // The row of the tile-th tile, counted row by row on and below the diagonal.
@@ -197,16 +134,111 @@ __device__ inline int row_of_triangle(int tile) {
   return row;
 }
 
-// One triangle of S S^T or U^T U, sums added in a fixed order; the last block of a tile finishes it. For a single tile
-// and for the dual form that is all: norms, gram and value are done in this launch. A primal matrix of many tiles is
-// left as K, with the norms, for finish_rows.
+constexpr int kPerLane = 4;
+constexpr int kChunk = kPerLane * kWarp;  // columns that are finished at a time
+
+// What every `stride`-th split from `split` on left at a warp's columns, which are kWarp apart in a lane.
+template <class A>
+__device__ void add_splits(A (&sums)[kPerLane], const A* p_first, int64_t step, int split, int stride, int splits,
+                           int64_t columns) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll 8
+  for (; split < splits; split += stride) {
+    const A* const p = p_first + split * step;
+#pragma unroll
+    for (int e = 0; e < kPerLane; ++e)
+      if (lane + e * kWarp < columns) sums[e] += p[lane + e * kWarp];
+  }
+}
+
+// What every split left at one place; in every lane.
+template <class A> __device__ A sum_of_splits(const A* p_first, int64_t step, int splits) {
+  A sum = 0;
+  for (int split = threadIdx.x % kWarp; split < splits; split += kWarp) sum += p_first[split * step];
+  return sum_of_warp(sum);
+}
+
+// Rows first, first + 1, ..., kRows of them, of gram, with their norms and the sums of their squares. kWarps / kRows
+// warps share the splits of a row; the sums of all are added in a fixed order.
+template <class A, int kWarps, int kRows, bool kDual>
+__device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
+  constexpr int kShares = kWarps / kRows;
+  __shared__ A products[kWarps][kChunk], squares[kDual ? 1 : kWarps][kChunk], inverses[kDual ? 1 : kChunk];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, share = warp % kShares;
+  const int64_t row = first + warp / kShares, side = to.side;
+  const bool is_inside = row < side;
+  A mine = 0, isotropic = 0;
+  if constexpr (kDual) {
+    isotropic = sum_of_splits(to.p_squares, 1, to.splits) / static_cast<A>(side);
+  } else if (is_inside) {
+    const A norm = sqrt(sum_of_splits(to.p_squares + row, side, to.splits));
+    mine = inverse_of(norm);
+    if (share == 0 && lane == 0) to.p_norms[row] = norm;
+  }
+  A row_sum = 0;
+  for (int64_t c = 0; c < side; c += kChunk) {
+    const int64_t columns = side - c;
+    A product[kPerLane] = {}, square[kPerLane] = {};
+    if (is_inside) add_splits(product, to.p_products + row * side + c, side * side, share, kShares, to.splits, columns);
+    if constexpr (!kDual) add_splits(square, to.p_squares + c, side, warp, kWarps, to.splits, columns);
+    __syncthreads();  // the chunk before has been read
+#pragma unroll
+    for (int e = 0; e < kPerLane; ++e) {
+      products[warp][lane + e * kWarp] = product[e];
+      if constexpr (!kDual) squares[warp][lane + e * kWarp] = square[e];
+    }
+    __syncthreads();
+    if constexpr (!kDual) {
+      for (int k = threadIdx.x; k < kChunk; k += blockDim.x) {
+        A sum = 0;
+        for (int w = 0; w < kWarps; ++w) sum += squares[w][k];
+        inverses[k] = inverse_of(sqrt(sum));
+      }
+      __syncthreads();
+    }
+    if (share > 0 || !is_inside) continue;
+#pragma unroll
+    for (int e = 0; e < kPerLane; ++e) {
+      const int k = lane + e * kWarp;
+      if (k >= columns) continue;
+      A value = 0;
+      for (int s = 0; s < kShares; ++s) value += products[warp + s][k];
+      const bool is_diagonal = c + k == row;
+      if constexpr (kDual) {
+        if (is_diagonal) value -= isotropic;
+      } else {
+        value = is_diagonal ? A{0} : value * mine * inverses[k];
+      }
+      row_sum += value * value;
+      if (kDual || !is_diagonal) to.p_gram[row * side + c + k] = value;
+    }
+  }
+  if (share > 0 || !is_inside) return;
+  row_sum = sum_of_warp(row_sum);
+  if (lane > 0) return;
+  to.p_row_sums[row] = row_sum;
+  if (!kDual) to.p_gram[row * side + row] = -row_sum;
+}
+
+// The value, from the sums of all rows; by a whole block.
+template <bool kDual, class A> __device__ void store_value(const Matrix<A>& from, const Ending<A>& ending) {
+  A sum = 0;
+  for (int64_t row = threadIdx.x; row < from.side; row += blockDim.x) sum += from.p_row_sums[row];
+  sum = sum_of_block(sum);
+  if constexpr (kDual) {
+    const A trace = sum_of_splits(from.p_squares, 1, from.splits), side = static_cast<A>(from.side);
+    sum += trace * (trace - side) / side;
+  }
+  if (threadIdx.x == 0) ending.store(sum);
+}
+
+// S S^T or U^T U, each split's part of it apart: one triangle of tiles, mirrored. finish_rows adds up the splits and
+// does the rest. A block that is alone has all of the matrix and does it itself: for so few numbers a second launch
+// takes longer than its work.
 template <class T, int kBlock, bool kDual>
 __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
     gram_matrix(Lines<T> code,          // [n, d]; dual with the norms
-                Acc<T>* p_norms,        // [n]: written (primal) or read (dual)
-                Acc<T>* p_gram,         // [side, side]
-                Acc<T>* p_partials,     // [tiles, splits, kBlock, kBlock] and dual [tiles]
-                int32_t* p_counters,    // [tiles * groups + tiles + 1]
+                Matrix<Acc<T>> to,      //
                 Cut cut,                //
                 Ending<Acc<T>> ending,  //
                 bool is_exact) {
@@ -219,49 +251,36 @@ __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
   const int64_t end = begin + cut.split_depth < cut.depth ? begin + cut.split_depth : cut.depth;
   typename Share::Part sums;
   multiply_split<G>(sums, code, i, j, begin, end, is_exact);
-  A* const p_slots = p_partials + int64_t{tile} * cut.splits * (kBlock * kBlock);
-  if (!gather_splits<typename Share::Part, A, Share::kThreads>(sums, p_slots, p_counters + tile * cut.groups,
-                                                               p_counters + cut.tiles * cut.groups + tile, split, cut))
-    return;
+  store_mirrored<Share>(sums, to.p_products + split * cut.side * cut.side, cut.side, i, j);
   if constexpr (kDual) {
-    const A trace = nonzero_of(p_norms, ending.n), side = static_cast<A>(cut.side);
-    const A squares = finish_dual_tile<Share>(sums, p_gram, trace / side, i, j, cut.side);
-    A* const p_tile_sums = p_partials + int64_t{cut.tiles} * cut.splits * (kBlock * kBlock);
-    if (threadIdx.x == 0) p_tile_sums[tile] = squares;
-    if (!arrives_last(p_counters + cut.tiles * cut.groups + cut.tiles, cut.tiles)) return;
-    A sum = 0;
-    for (int t = threadIdx.x; t < cut.tiles; t += blockDim.x) sum += p_tile_sums[t];
-    sum = sum_of_block(sum);
-    if (threadIdx.x == 0) ending.store(trace * (trace - side) / side + sum);
-  } else {
-    finish_primal_tile<Share>(sums, p_norms, p_gram, i, j, cut.side);
-    if (cut.tiles > 1) return;
-    __syncthreads();  // all of K and the norms, before they are read
-    const A sum = finish_rows_of_block(p_gram, p_norms, 0, cut.side, cut.side);
-    if (threadIdx.x == 0) ending.store(sum);
+    if (tile == 0) {
+      const A nonzero = nonzero_of(to.p_norms + begin, end - begin);
+      if (threadIdx.x == 0) to.p_squares[split] = nonzero;
+    }
+  } else if (i == j) {
+    store_squares<Share>(sums, to.p_squares + split * cut.side, cut.side, i);
   }
+  if (!cut.is_alone()) return;
+  constexpr int kWarps = Share::kThreads / kWarp;
+  __syncthreads();  // all of the matrix, before it is read
+  for (int64_t first = 0; first < cut.side; first += kWarps)
+    finish_rows_of_block<A, kWarps, kWarps, kDual>(to, first);
+  __syncthreads();  // every row's sum, before it is read
+  store_value<kDual>(to, ending);
 }
 
 constexpr int kRowsOfBlock = 8;
 constexpr int kFinishThreads = kRowsOfBlock * kWarp;
+constexpr int kFinishedRows = 2;  // the fewer, the more blocks read all the norms
 
-// The end of the primal form: from K and the norms to gram and value, a warp for each row.
-template <class A>
-__global__ void __launch_bounds__(kFinishThreads)
-    finish_rows(const A* p_norms,     // [n]
-                A* p_gram,            // [n, n]: K, overwritten with G - diag r
-                A* p_block_sums,      // [blocks]
-                int32_t* p_counter,   // [1]
-                int64_t n,            //
+// gram and the norms, kFinishedRows rows by a block; the last one has the value.
+template <class A, bool kDual>
+__global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spilled to have 64 registers
+    finish_rows(Matrix<A> to,        //
+                int32_t* p_counter,  // [1]
                 Ending<A> ending) {
-  const int64_t first = int64_t{blockIdx.x} * kRowsOfBlock, last = first + kRowsOfBlock < n ? first + kRowsOfBlock : n;
-  const A mine = finish_rows_of_block(p_gram, p_norms, first, last, n);
-  if (threadIdx.x == 0) p_block_sums[blockIdx.x] = mine;
-  if (!arrives_last(p_counter, gridDim.x)) return;
-  A sum = 0;
-  for (unsigned block = threadIdx.x; block < gridDim.x; block += blockDim.x) sum += p_block_sums[block];
-  sum = sum_of_block(sum);
-  if (threadIdx.x == 0) ending.store(sum);
+  finish_rows_of_block<A, kFinishThreads / kWarp, kFinishedRows, kDual>(to, int64_t{blockIdx.x} * kFinishedRows);
+  if (arrives_last(p_counter, gridDim.x)) store_value<kDual>(to, ending);
 }
 
 // The lengths of the codes, a warp for each.

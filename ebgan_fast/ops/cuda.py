@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import _C
 from .extension import DTYPES, NO_PAIR, NORMS, PairArguments, code_arguments, pair_arguments
 from .layout import Code, Pair
+from .precision import allows_tf32
 from .reference import accumulation_dtype
 from .workspace import counters
 
@@ -149,11 +150,6 @@ def hinge_margin_loss(
     return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
 
 
-def _tf32() -> bool:
-    """Whether the user lets float32 products round their factors to tf32."""
-    return torch.get_float32_matmul_precision() != "highest"
-
-
 def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1/(N(N-1)) sum over i != j of cos^2(s_i, s_j): [N, ...] -> (value, norms, gram), all acc.
 
@@ -176,7 +172,7 @@ def _pulling_away(view: Code, loss: Tensor | None, weight: Tensor | float) -> tu
         coefficient = _Coefficient(weight, value)
         _C.cuda.pulling_away_forward(
             *code_arguments(view),
-            _tf32(),
+            allows_tf32(),
             norms.data_ptr(),
             gram.data_ptr(),
             value.data_ptr(),
@@ -202,7 +198,7 @@ def _pulling_away_backward(upstream: Tensor | float, code: Tensor, view: Code, n
     with _here(code.device):
         _C.cuda.pulling_away_backward(
             *code_arguments(view),
-            _tf32(),
+            allows_tf32(),
             norms.data_ptr(),
             gram.data_ptr(),
             *coefficient.arguments,

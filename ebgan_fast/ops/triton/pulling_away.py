@@ -13,15 +13,19 @@ import torch
 from torch import Tensor
 
 from ..layout import Code
+from ..precision import allows_tf32
 from ..reference import accumulation_dtype
 from ..workspace import counters
 from . import launch, pulling_away_gradient_kernels, pulling_away_kernels, tables
 from .energy import acc_of, coefficient, mean_energy
 from .launch import Launch
 
-_ROWS = 8  # of the primal matrix that one program finishes
-_ROW_BLOCK = 256
-_STRIP = 32
+_ROW_NORMS = 1024  # elements that a program of `row_norms` has at a time
+_FEWEST_STEPS = 4  # of a split, so that what it leaves is not much more than what it reads
+_ROWS = 2  # of gram that one program finishes: the fewer, the more programs read all the norms
+_FINISHED = 4096  # sums that it loads at a time, 8 a thread; the compiler unrolls loops by 4. Twice as many spilled
+_FINISHING_WARPS = 16
+_SPLITS, _COLUMNS = 16, 1024  # at a time, at most
 
 
 class _Loss(NamedTuple):
@@ -35,7 +39,7 @@ def _float32_precision(arch: str) -> str:
     """How float32 products run: as exact as float32, in three tensor-core products, unless the user allows tf32."""
     if not tables.has_tf32(arch):
         return "ieee"
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return "tf32" if allows_tf32() else "tf32x3"
 
 
 def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
@@ -55,13 +59,28 @@ def _product_precision(dtype: torch.dtype, arch: str) -> str:
     return "ieee" if dtype == torch.float64 else _float32_precision(arch)
 
 
-def _splits(depth: int, tiles: int, tile: tables.ProductTile, arch: str) -> tuple[int, int]:
-    """Into how many parts of what depth each Gram tile is cut."""
+class Cut(NamedTuple):
+    """A Gram matrix in programs: tiles on and below its diagonal, each cut along its depth."""
+
+    tiles: int
+    splits: int
+    split_depth: int
+    """A multiple of the tile's step."""
+
+    @property
+    def alone(self) -> bool:
+        """True if all of the matrix is one program's."""
+        return self.tiles == self.splits == 1
+
+
+def cut(side: int, depth: int, dual: bool, tile: tables.ProductTile, arch: str) -> Cut:
+    """Cut the [side, side] Gram matrix of sums over `depth` into about as many programs as the tables say."""
+    per_side = -(-side // tile.rows)
+    tiles = per_side * (per_side + 1) // 2
     steps = -(-depth // tile.depth)
-    # At least 4 steps each, so that partial sums stay fewer than what they add up.
-    wanted = max(1, min(tables.gram_programs(arch) // tiles, steps // 4))
+    wanted = max(1, min(tables.gram_programs(arch, dual) // tiles, steps // _FEWEST_STEPS))
     split_depth = -(-steps // wanted) * tile.depth
-    return -(-depth // split_depth), split_depth
+    return Cut(tiles, -(-depth // split_depth), split_depth)
 
 
 def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,9 +93,10 @@ def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forward(view: Code, loss: _Loss | None) -> tuple[Tensor, Tensor, Tensor]:
-    """In one launch when N <= 128 and N <= d, else in two."""
+    """The Gram matrix in one launch and its end in another; codes of d < N have their norms before. A code of so few
+    elements that one program does for all of them ends in the first: `Cut.alone`."""
     code, n, d = view.code, view.n, view.elements
-    device, wide = code.device, accumulation_dtype(code.dtype)
+    wide = accumulation_dtype(code.dtype)
     side = min(n, d)
     norms, gram = code.new_empty(n, dtype=wide), code.new_empty((side, side), dtype=wide)
     if n < 2:
@@ -85,79 +105,77 @@ def _forward(view: Code, loss: _Loss | None) -> tuple[Tensor, Tensor, Tensor]:
     dual = d < n
     if dual:
         _row_norms(view, norms)
-    arch = tables.architecture(device)
+    arch = tables.architecture(code.device)
     tile = tables.gram_tile(side, dual, code.dtype, arch)
-    per_side = -(-side // tile.rows)
-    tiles = per_side * (per_side + 1) // 2
-    splits, split_depth = _splits(n if dual else d, tiles, tile, arch)
-    ending = _ending(value, loss)
-    arguments: dict[str, Any] = {
+    parts = cut(side, n if dual else d, dual, tile, arch)
+    # One split's products are the matrix already, and become gram where they lie.
+    products = gram if parts.splits == 1 else code.new_empty((parts.splits, side, side), dtype=wide)
+    squares = None if parts.alone else code.new_empty((parts.splits, 1 if dual else n), dtype=wide)
+    weight, is_pointer = coefficient(loss.weight, wide, code.device) if loss else (0.0, False)
+    ending = {
+        "p_value": value,
+        "p_loss": loss.value if loss else None,
+        "n": n,
+        "d": d,
+        "splits": parts.splits,
+        "weight": weight,
+        "WEIGHT_IS_POINTER": is_pointer,
+        "ADDS_TO_LOSS": loss is not None,
+        "DUAL": dual,
+        "ACC": acc_of(wide),
+    }
+    arguments = {
         "p_code": code,
         "p_norms": norms,
-        "p_gram": gram,
-        "p_partials": code.new_empty(tiles * splits * tile.rows**2, dtype=wide),
-        "p_tile_sums": code.new_empty(tiles, dtype=wide) if dual else None,
-        "p_counters": counters(device, tiles * -(-splits // 8) + tiles + 1),
+        "p_products": products,
+        "p_squares": squares,
         "p_value": value,
         "p_loss": ending["p_loss"],
         "code_stride": view.stride,
         "n": n,
         "d": d,
-        "splits": splits,
-        "split_depth": split_depth,
-        "tiles": tiles,
-        "weight": ending["weight"],
-        "WEIGHT_IS_POINTER": ending["WEIGHT_IS_POINTER"],
-        "ADDS_TO_LOSS": ending["ADDS_TO_LOSS"],
+        "splits": parts.splits,
+        "split_depth": parts.split_depth,
+        "weight": weight,
+        "WEIGHT_IS_POINTER": is_pointer,
+        "ADDS_TO_LOSS": loss is not None,
         "DUAL": dual,
-        "SINGLE": tiles == 1,
+        "SINGLE": parts.tiles == 1,
+        "ALONE": parts.alone,
         "PRECISION": _gram_precision(code.dtype, dual, arch),
         "ACC": acc_of(wide),
         "BLOCK": tile.rows,
         "BLOCK_K": tile.depth,
-        "STRIP": min(_STRIP, tile.rows),
     }
     kernel = pulling_away_kernels.gram_matrix
-    launch.run(Launch(kernel, (tiles * splits,), arguments, tile.num_warps, tile.num_stages))
-    if tiles > 1 and not dual:
-        _finish_rows(norms, gram, n, ending)
+    launch.run(Launch(kernel, (parts.tiles * parts.splits,), arguments, tile.num_warps, tile.num_stages))
+    if squares is not None:
+        _finish_rows(products, squares, norms, gram, ending)
     return value, norms, gram
 
 
-def _ending(value: Tensor, loss: _Loss | None) -> dict[str, Any]:
-    """The arguments by which a kernel stores the value and adds it to a loss."""
-    weight, is_pointer = coefficient(loss.weight, value.dtype, value.device) if loss else (0.0, False)
-    return {
-        "p_value": value,
-        "p_loss": loss.value if loss else None,
-        "weight": weight,
-        "WEIGHT_IS_POINTER": is_pointer,
-        "ADDS_TO_LOSS": loss is not None,
-    }
-
-
-def _finish_rows(norms: Tensor, gram: Tensor, n: int, ending: dict[str, Any]) -> None:
+def _finish_rows(products: Tensor, squares: Tensor, norms: Tensor, gram: Tensor, ending: dict[str, Any]) -> None:
+    side = gram.shape[0]
+    at_a_time = min(tables.power_of_two(squares.shape[0]), _SPLITS)
     arguments = {
+        "p_products": products,
+        "p_squares": squares,
         "p_norms": norms,
         "p_gram": gram,
-        "p_row_sums": torch.empty_like(norms),
+        "p_row_sums": torch.empty_like(norms[:side]),
         "p_counter": counters(norms.device, 1),
-        "p_value": ending["p_value"],
-        "p_loss": ending["p_loss"],
-        "n": n,
-        "weight": ending["weight"],
-        "WEIGHT_IS_POINTER": ending["WEIGHT_IS_POINTER"],
-        "ADDS_TO_LOSS": ending["ADDS_TO_LOSS"],
-        "ACC": acc_of(norms.dtype),
+        **ending,
         "ROWS": _ROWS,
-        "BLOCK": _ROW_BLOCK,
+        "BLOCK": min(max(16, tables.power_of_two(side)), _COLUMNS, _FINISHED // (_ROWS * at_a_time)),
+        "SPLITS": at_a_time,
     }
-    launch.run(Launch(pulling_away_kernels.finish_rows, (-(-n // _ROWS),), arguments, num_warps=4))
+    kernel = pulling_away_kernels.finish_rows
+    launch.run(Launch(kernel, (-(-side // _ROWS),), arguments, _FINISHING_WARPS))
 
 
 def _row_norms(view: Code, norms: Tensor) -> None:
-    block = min(1024, tables.power_of_two(view.elements))
-    rows = max(1, 1024 // block)
+    block = min(_ROW_NORMS, tables.power_of_two(view.elements))
+    rows = max(1, _ROW_NORMS // block)
     arguments = {
         "p_code": view.code,
         "p_norms": norms,

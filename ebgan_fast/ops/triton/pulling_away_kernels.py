@@ -17,8 +17,6 @@ import triton.language as tl
 
 from .energy_kernels import quotient, root, scalar
 
-GROUP = tl.constexpr(8)  # partial sums that one program adds up: a tree of two levels reads 16 tiles in place of 64
-
 
 @triton.jit
 def _inverse(norm):
@@ -63,23 +61,6 @@ def _operand(
 
 
 @triton.jit
-def _strip(first, BLOCK: tl.constexpr, STRIP: tl.constexpr):
-    """Offsets of rows first, first + 1, ... of a tile that lies in memory."""
-    return (first + tl.arange(0, STRIP))[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-
-
-@triton.jit
-def _add_slots(p_slots, step, count, ACC: tl.constexpr, BLOCK: tl.constexpr, STRIP: tl.constexpr):
-    """Tiles that other programs wrote, added in their order into the first; past the first cache."""
-    for first in range(0, BLOCK, STRIP):
-        offset = _strip(first, BLOCK, STRIP)
-        total = tl.zeros((STRIP, BLOCK), dtype=ACC)
-        for index in range(0, count):
-            total += tl.load(p_slots + (index * step) * (BLOCK * BLOCK) + offset, cache_modifier=".cg")
-        tl.store(p_slots + offset, total)
-
-
-@triton.jit
 def _arrives_last(p_counter, count):
     """Count this program in; True for the last, which then sees what all the others stored."""
     tl.debug_barrier()  # every thread's stores before the one thread that counts
@@ -97,69 +78,8 @@ def _store_value(p_value, p_loss, value, weight, ADDS_TO_LOSS: tl.constexpr):
 
 
 @triton.jit
-def _diagonal(p_tile, row, BLOCK: tl.constexpr):
-    """The diagonal of a tile in memory, at these rows."""
-    return tl.load(p_tile + row * (BLOCK + 1))
-
-
-@triton.jit
-def _store_mirrored(p_gram, values, row, column, side, IS_DIAGONAL):
-    """Values at rows x columns of the [side, side] matrix, and off the diagonal tiles their mirror image."""
-    far = row.to(tl.int64)[:, None]
-    wide = column.to(tl.int64)[None, :]
-    inside = (far < side) & (wide < side)
-    tl.store(p_gram + far * side + wide, values, mask=inside)
-    if not IS_DIAGONAL:
-        tl.store(p_gram + wide * side + far, values, mask=inside)
-
-
-@triton.jit
-def _finish_primal(p_tile, p_norms, p_gram, n, ACC: tl.constexpr, BLOCK: tl.constexpr, STRIP: tl.constexpr):
-    """From K to norms and G - diag r; returns sum r. All of K is this one tile."""
-    column = tl.arange(0, BLOCK)
-    norm = root(_diagonal(p_tile, column, BLOCK))
-    tl.store(p_norms + column, norm, mask=column < n)
-    other = _inverse(norm)[None, :]
-    total = tl.zeros((STRIP,), dtype=ACC)
-    for first in range(0, BLOCK, STRIP):
-        row = first + tl.arange(0, STRIP)
-        mine = _inverse(root(_diagonal(p_tile, row, BLOCK)))[:, None]
-        on_diagonal = row[:, None] == column[None, :]
-        cosine = tl.load(p_tile + _strip(first, BLOCK, STRIP)) * mine * other
-        cosine = tl.where(on_diagonal, 0.0, cosine)
-        row_sum = tl.sum(cosine * cosine, axis=1)
-        total += row_sum
-        inside = (row < n)[:, None] & (column < n)[None, :]
-        to = p_gram + row[:, None] * n + column[None, :]
-        tl.store(to, tl.where(on_diagonal, -row_sum[:, None], cosine), mask=inside)
-    return tl.sum(total, axis=0)
-
-
-@triton.jit
-def _store_primal_tile(p_tile, p_norms, p_gram, i, j, n, BLOCK: tl.constexpr, STRIP: tl.constexpr):
-    """One tile of K, and the norms that its diagonal holds."""
-    column = tl.arange(0, BLOCK)
-    for first in range(0, BLOCK, STRIP):
-        values = tl.load(p_tile + _strip(first, BLOCK, STRIP))
-        _store_mirrored(p_gram, values, i + first + tl.arange(0, STRIP), j + column, n, i == j)
-    if i == j:
-        tl.store(p_norms + i + column, root(_diagonal(p_tile, column, BLOCK)), mask=i + column < n)
-
-
-@triton.jit
-def _nonzero(p_norms, n, ACC: tl.constexpr):
-    """How many norms are not zero."""
-    count = tl.zeros((1024,), dtype=ACC)
-    for first in range(0, n, 1024):
-        index = first + tl.arange(0, 1024)
-        norm = tl.load(p_norms + index, mask=index < n, other=0.0)
-        count += tl.where(norm == 0, 0.0, 1.0)
-    return tl.sum(count, axis=0)
-
-
-@triton.jit
 def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
-    """Numbers that other programs wrote, in a fixed order."""
+    """Numbers that other programs wrote, in a fixed order; past the first cache."""
     total = tl.zeros((BLOCK,), dtype=ACC)
     for first in range(0, count, BLOCK):
         index = first + tl.arange(0, BLOCK)
@@ -168,20 +88,54 @@ def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _store_dual_tile(
-    p_tile, p_gram, p_tile_sum, share, i, j, d, ACC: tl.constexpr, BLOCK: tl.constexpr, STRIP: tl.constexpr
-):
-    """From U^T U to E in one tile, and the sum of its squares, mirror image included."""
-    column = j + tl.arange(0, BLOCK)
-    total = tl.zeros((STRIP,), dtype=ACC)
-    for first in range(0, BLOCK, STRIP):
-        row = i + first + tl.arange(0, STRIP)
-        values = tl.load(p_tile + _strip(first, BLOCK, STRIP))
-        values = tl.where((row[:, None] == column[None, :]) & (row < d)[:, None], values - share, values)
-        total += tl.sum(values * values, axis=1)
-        _store_mirrored(p_gram, values, row, column, d, i == j)
-    squares = tl.sum(total, axis=0)
-    tl.store(p_tile_sum, tl.where(i == j, squares, 2 * squares))
+def _nonzero(p_norms, begin, end, ACC: tl.constexpr):
+    """How many of these norms are not zero."""
+    count = tl.zeros((1024,), dtype=ACC)
+    for first in range(begin, end, 1024):
+        index = first + tl.arange(0, 1024)
+        norm = tl.load(p_norms + index, mask=index < end, other=0.0)
+        count += tl.where(norm == 0, 0.0, 1.0)
+    return tl.sum(count, axis=0)
+
+
+@triton.jit
+def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS: tl.constexpr):
+    """What all the splits left at these offsets, SPLITS of them at a time; splits are step elements apart."""
+    split = tl.arange(0, SPLITS)
+    if len(offset.shape) == 1:
+        number = split[:, None]
+    else:
+        number = split[:, None, None]
+    place = tl.expand_dims(offset, 0)
+    if SPLITS > 1:  # of a matrix in few tiles: 32 bits are enough, and half the registers
+        place += number * step.to(tl.int32)
+    wide_step = tl.zeros((), dtype=tl.int64) + step
+    total = tl.zeros(place.shape, dtype=ACC)
+    for first in range(0, splits, SPLITS):
+        there = (number < splits - first) & tl.expand_dims(inside, 0)
+        total += tl.load(p_sums + first * wide_step + place, mask=there, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _finished(product, mine, other, share, row, column, side, DUAL: tl.constexpr):
+    """What gram holds at row x column of the matrix, with zeros on primal's diagonal.
+
+    mine and other are the inverse norms of rows and columns (primal); share is n'/d (dual).
+    """
+    on_diagonal = (row[:, None] == column[None, :]) & (row < side)[:, None]
+    if DUAL:
+        return tl.where(on_diagonal, product - share, product)
+    else:
+        return tl.where(on_diagonal, 0.0, product * mine[:, None] * other[None, :])
+
+
+@triton.jit
+def _value_of(squares, trace, n, d, DUAL: tl.constexpr, ACC: tl.constexpr):
+    """The term, from the sum of gram's squares (primal's diagonal left out)."""
+    if DUAL:
+        squares += quotient(trace * (trace - d), d)
+    return quotient(squares, _pairs(n, ACC))
 
 
 @triton.jit
@@ -192,46 +146,43 @@ def _row_of_triangle(tile):
     return tl.where((row + 1) * (row + 2) // 2 <= tile, row + 1, row)
 
 
-@triton.jit(do_not_specialize=["splits", "tiles", "weight"])
+@triton.jit(do_not_specialize=["splits", "weight"])
 def gram_matrix(
     p_code,  # [n, d]
-    p_norms,  # ACC [n]: written (primal) or read (dual)
-    p_gram,  # ACC [side, side], side = min(n, d)
-    p_partials,  # ACC [tiles, splits, BLOCK, BLOCK]
-    p_tile_sums,  # ACC [tiles], dual only
-    p_counters,  # int32 [tiles * groups + tiles + 1]
-    p_value,  # ACC []
+    p_norms,  # ACC [n]: read (dual), or written (primal, ALONE)
+    p_products,  # ACC [splits, side, side], side = min(n, d); ALONE: gram
+    p_squares,  # ACC [splits, n] of the norms, or dual [splits]: how many norms are not zero
+    p_value,  # ACC []; this and the next for ALONE
     p_loss,  # ACC [], to which weight * value is added, or None
     code_stride,
     n,
     d,
     splits,
     split_depth,  # a multiple of BLOCK_K
-    tiles,  # on and below the diagonal
     weight,  # number, or pointer to a 0-d tensor
     WEIGHT_IS_POINTER: tl.constexpr,
     ADDS_TO_LOSS: tl.constexpr,
     DUAL: tl.constexpr,
     SINGLE: tl.constexpr,  # all of the matrix is one tile
+    ALONE: tl.constexpr,  # and that tile has one split
     PRECISION: tl.constexpr,  # of the products: "tf32", "tf32x3" or "ieee"
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    STRIP: tl.constexpr,  # rows of a tile that are added up or finished at a time
 ):
-    """One triangle of S S^T or U^T U, every tile cut along its depth, sums added in a fixed order.
+    """S S^T or U^T U, each split's part of it apart: one triangle of tiles, mirrored, every tile cut along its depth.
 
-    The last program of a tile finishes it. For a SINGLE tile and for the dual form that is all: norms, gram and value
-    are done in this launch. A primal matrix of many tiles is left as K, with the norms, for `finish_rows`.
+    `finish_rows` adds up the splits and does the rest. A program ALONE has all of the matrix and does it itself: for so
+    few numbers a second launch takes longer than its work.
     """
     program = tl.program_id(0)
     tile = program // splits
     split = program % splits
     side = d if DUAL else n
     depth = n if DUAL else d
-    row = _row_of_triangle(tile)
-    i = row * BLOCK
-    j = (tile - row * (row + 1) // 2) * BLOCK
+    tile_row = _row_of_triangle(tile)
+    i = tile_row * BLOCK
+    j = (tile - tile_row * (tile_row + 1) // 2) * BLOCK
     begin = split * split_depth
     end = tl.minimum(depth, begin + split_depth)
     total = tl.zeros((BLOCK, BLOCK), dtype=ACC)
@@ -243,69 +194,104 @@ def gram_matrix(
             right = _operand(p_code, p_norms, code_stride, j, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
         total = tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
 
-    # The sums go through memory in strips from here on: a whole tile would not fit the registers twice.
-    slots = p_partials + tile.to(tl.int64) * splits * (BLOCK * BLOCK)
-    tl.store(slots + split * (BLOCK * BLOCK) + _strip(0, BLOCK, BLOCK), total)
-    groups = (splits + GROUP - 1) // GROUP
-    group = split // GROUP
-    members = tl.minimum(GROUP, splits - group * GROUP)
-    is_last = _arrives_last(p_counters + tile * groups + group, members)
-    if is_last:
-        _add_slots(slots + group * GROUP * (BLOCK * BLOCK), 1, members, ACC, BLOCK, STRIP)
-        is_last = _arrives_last(p_counters + tiles * groups + tile, groups)
-    if is_last:
-        _add_slots(slots, GROUP, groups, ACC, BLOCK, STRIP)
-        tl.debug_barrier()  # what a thread added up, before others read it
-        wide_weight = scalar(weight, WEIGHT_IS_POINTER, ACC)
+    local = tl.arange(0, BLOCK)
+    row = i + local
+    column = j + local
+    inside = (row < side)[:, None] & (column < side)[None, :]
+    offset = local[:, None] * side + local[None, :]
+    diagonal = tl.where(row[:, None] == column[None, :], total, 0.0)
+    if ALONE:
         if DUAL:
-            trace = _nonzero(p_norms, n, ACC)
-            _store_dual_tile(slots, p_gram, p_tile_sums + tile, quotient(trace, d), i, j, d, ACC, BLOCK, STRIP)
-            if _arrives_last(p_counters + tiles * groups + tiles, tiles):
-                isotropic = quotient(trace * (trace - d), d)
-                value = quotient(isotropic + _sum_of(p_tile_sums, tiles, ACC, 128), _pairs(n, ACC))
-                _store_value(p_value, p_loss, value, wide_weight, ADDS_TO_LOSS)
-        elif SINGLE:
-            value = quotient(_finish_primal(slots, p_norms, p_gram, n, ACC, BLOCK, STRIP), _pairs(n, ACC))
-            _store_value(p_value, p_loss, value, wide_weight, ADDS_TO_LOSS)
+            trace = _nonzero(p_norms, 0, n, ACC)
+            values = _finished(total, None, None, quotient(trace, d), row, column, side, DUAL)
+            sums = tl.sum(values * values, axis=1)
         else:
-            _store_primal_tile(slots, p_norms, p_gram, i, j, n, BLOCK, STRIP)
+            trace = 0.0
+            norm = root(tl.sum(diagonal, axis=1))
+            tl.store(p_norms + row, norm, mask=row < n)
+            other = _inverse(root(tl.sum(diagonal, axis=0)))
+            cosine = _finished(total, _inverse(norm), other, None, row, column, side, DUAL)
+            sums = tl.sum(cosine * cosine, axis=1)
+            values = tl.where(row[:, None] == column[None, :], -sums[:, None], cosine)
+        tl.store(p_products + offset, values, mask=inside)
+        value = _value_of(tl.sum(sums, axis=0), trace, n, d, DUAL, ACC)
+        _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
+    else:
+        wide_split = split.to(tl.int64)
+        wide_i = i.to(tl.int64)
+        wide_j = j.to(tl.int64)
+        p_mine = p_products + wide_split * side * side
+        if not DUAL:
+            if i == j:
+                tl.store(p_squares + wide_split * n + row, tl.sum(diagonal, axis=1), mask=row < n)
+        tl.store(p_mine + (wide_i * side + wide_j) + offset, total, mask=inside)
+        if i != j:
+            mirrored = local[None, :] * side + local[:, None]
+            tl.store(p_mine + (wide_j * side + wide_i) + mirrored, total, mask=inside)
+        if DUAL:
+            if tile == 0:
+                tl.store(p_squares + split, _nonzero(p_norms, begin, end, ACC))
 
 
-@triton.jit(do_not_specialize=["weight"])
+@triton.jit(do_not_specialize=["splits", "weight"])
 def finish_rows(
-    p_norms,  # ACC [n]
-    p_gram,  # ACC [n, n]: K, overwritten with G - diag r
-    p_row_sums,  # ACC [n]
+    p_products,  # ACC [splits, side, side] from gram_matrix; may be p_gram
+    p_squares,  # ACC [splits, n], or dual [splits]
+    p_norms,  # ACC [n], written; primal only
+    p_gram,  # ACC [side, side]
+    p_row_sums,  # ACC [side]
     p_counter,  # int32 [1]
     p_value,  # ACC []
-    p_loss,  # ACC [] or None
+    p_loss,  # ACC [], to which weight * value is added, or None
     n,
-    weight,
+    d,
+    splits,
+    weight,  # number, or pointer to a 0-d tensor
     WEIGHT_IS_POINTER: tl.constexpr,
     ADDS_TO_LOSS: tl.constexpr,
+    DUAL: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,  # that are loaded at a time
 ):
-    """The end of the primal form: from K and the norms to gram and value. ROWS rows by a program."""
+    """ROWS rows of gram by a program, from the sums of every split in a fixed order; the last program has the value."""
+    side = d if DUAL else n
     first = tl.program_id(0) * ROWS
-    row = first + tl.arange(0, ROWS)
-    inverse = _inverse(tl.load(p_norms + row, mask=row < n, other=0.0))[:, None]
-    far = row.to(tl.int64)[:, None] * n
+    local = tl.arange(0, ROWS)
+    row = first + local
+    start_of_rows = first.to(tl.int64) * side
+    wide_n = tl.zeros((), dtype=tl.int64) + n
+    wide_side = tl.zeros((), dtype=tl.int64) + side
+    trace = tl.zeros((), dtype=ACC)
+    share = trace
+    mine = tl.zeros((ROWS,), dtype=ACC)
+    if DUAL:
+        trace = _sum_of(p_squares, splits, ACC, 128)
+        share = quotient(trace, d)
+    else:
+        norm = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
+        tl.store(p_norms + row, norm, mask=row < n)
+        mine = _inverse(norm)
     row_sum = tl.zeros((ROWS,), dtype=ACC)
-    for start in range(0, n, BLOCK):
+    for start in range(0, side, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        inside = (row < n)[:, None] & (column < n)[None, :]
-        other = _inverse(tl.load(p_norms + column, mask=column < n, other=0.0))[None, :]
-        cosine = tl.load(p_gram + far + column[None, :], mask=inside, other=0.0) * inverse * other
-        cosine = tl.where(row[:, None] == column[None, :], 0.0, cosine)
-        row_sum += tl.sum(cosine * cosine, axis=1)
-        tl.store(p_gram + far + column[None, :], cosine, mask=inside)
-    tl.debug_barrier()  # the zeros on the diagonal, before what belongs there
-    tl.store(p_gram + row.to(tl.int64) * n + row, -row_sum, mask=row < n)
-    tl.store(p_row_sums + row, row_sum, mask=row < n)
+        offset = local[:, None] * side + column[None, :]
+        inside = (row < side)[:, None] & (column < side)[None, :]
+        product = _add_splits(p_products + start_of_rows, offset, inside, wide_side * side, splits, ACC, SPLITS)
+        if DUAL:
+            other = tl.zeros((BLOCK,), dtype=ACC)
+        else:
+            other = _inverse(root(_add_splits(p_squares, column, column < n, wide_n, splits, ACC, SPLITS)))
+        values = _finished(product, mine, other, share, row, column, side, DUAL)
+        row_sum += tl.sum(values * values, axis=1)
+        tl.store(p_gram + start_of_rows + offset, values, mask=inside)
+    if not DUAL:
+        tl.debug_barrier()  # the zeros on the diagonal, before what belongs there
+        tl.store(p_gram + start_of_rows + local * side + row, -row_sum, mask=row < side)
+    tl.store(p_row_sums + row, row_sum, mask=row < side)
     if _arrives_last(p_counter, tl.num_programs(0)):
-        value = quotient(_sum_of(p_row_sums, n, ACC, 1024), _pairs(n, ACC))
+        value = _value_of(_sum_of(p_row_sums, side, ACC, 1024), trace, n, d, DUAL, ACC)
         _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
 
 

@@ -87,9 +87,9 @@ def _kind(dtype: torch.dtype) -> str:
 
 
 @functools.cache
-def gram_programs(arch: str) -> int:
-    """How many programs a Gram matrix of few tiles is cut into."""
-    return int(_entry("pulling_away", arch, "programs")["count"])
+def gram_programs(arch: str, dual: bool = False) -> int:
+    """The number of programs that a Gram matrix of fewer tiles is cut into."""
+    return int(_entry("pulling_away", arch, "dual_programs" if dual else "programs")["count"])
 
 
 @functools.cache

@@ -18,6 +18,7 @@ if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from ebgan_fast.ops import cuda, reference
+from ebgan_fast.ops.extension import DTYPES as DTYPES_OF_C
 from tests.simulators.ptx import OutOfBounds, Race
 
 from ..budget import ULPS, pulling_away_sums
@@ -36,8 +37,8 @@ everywhere = pytest.mark.parametrize(
 
 # N, d. Primal where N <= d, else dual: a tile of 64, uncut or in two.
 SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
-# A tile of 128, and three of them; a few splits, and more than 8. Dual the same.
-LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (150, 66), (150, 129)]
+# A tile of 128, and three of them; a few splits, and more than 8; both. Dual one split and two, of several tiles.
+LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (130, 520), (150, 66), (150, 129), (300, 129)]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def _bytes(tensor: Tensor) -> int:
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has tiles of 64 alone, for gradcheck and not for speed
 @pytest.mark.parametrize("n", [64, 128])
 def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
-    """In one launch each; the rest is Gram matrices and partial sums."""
+    """In one launch each; the rest is the Gram matrix."""
     code = code_of(n, 128, dtype)
     with in_ptx([code]) as simulation:
         value, norms, gram = cuda.pulling_away_term(code)
@@ -154,6 +155,58 @@ def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
     assert all(report.float_atomics == 0 for report in simulation.reports)
 
 
+@needs_nvcc
+def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
+    """Two rows of the matrix by each, beside the norms of all: no block adds up the whole."""
+    n, splits = 64, 4
+    code = code_of(n, splits * 4 * 64, torch.bfloat16)  # four steps of 128 bytes each
+    with in_ptx([code]) as simulation:
+        _, _, gram = cuda.pulling_away_term(code)
+    first, second = simulation.reports
+    assert simulation.moved(0, code) == (_bytes(code), 0)
+    assert (first.ctas, second.ctas) == (splits, n // 2)
+    matrix, squares = _bytes(gram), 4 * n
+    assert first.bytes_written == splits * (matrix + squares)
+    # By each of the four warps that share a row, its own norm as well; by the last block, the sums of the rows.
+    rows = n * 4 * splits * 4
+    counted = second.ctas * 4 + 4 * n
+    assert second.bytes_read <= splits * matrix + second.ctas * splits * squares + rows + counted
+    assert simulation.moved(1, gram)[1] == matrix
+
+
+def _splits(n: int, d: int, dtype: torch.dtype) -> int:
+    """From the size of what they leave: a matrix each, with the norms of all or dual their number, and a sum a row."""
+    kernels, code = building.load(building.simulated() / "_simulated.so").cuda, torch.empty(1, dtype=dtype)
+    partials, counters = kernels.pulling_away_workspace(DTYPES_OF_C[dtype], code.data_ptr(), d, n, d)
+    side = min(n, d)
+    splits, rest = divmod(partials - side, side**2 + (n if n <= d else 1))
+    assert rest == 0
+    assert counters == 1
+    return int(splits)
+
+
+# Steps are of 128 bytes, dual of 32 samples; tiles of up to 128 samples, dual of 64 elements.
+SPLITS = [
+    ((64, 16384), torch.float32, 1, 16384 // (4 * 32)),  # as many as the depth allows
+    ((128, 16384), torch.float32, 1, 16384 // (4 * 32)),
+    ((128, 16384), torch.bfloat16, 1, 16384 // (4 * 64)),
+    ((64, 131072), torch.float32, 1, 128),  # of 32 steps, the fewest that make no more than 132
+    ((128, 32768), torch.float32, 1, 128),
+    ((2048, 512), torch.float32, 36, 264 // 36),
+    ((2048, 256), torch.float32, 10, 2048 // (4 * 32)),
+    ((2048, 128), torch.bfloat16, 3, 2048 // (4 * 32)),
+]
+
+
+@pytest.mark.parametrize(("shape", "dtype", "tiles", "splits"), SPLITS, ids=str)
+def test_multiprocessors_are_busy_where_the_depth_allows_it(
+    shape: tuple[int, int], dtype: torch.dtype, tiles: int, splits: int
+) -> None:
+    """An H100 has 132, and dual blocks are two on each."""
+    assert _splits(*shape, dtype) == splits
+    assert tiles * splits <= (264 if shape[0] > shape[1] else 132)
+
+
 BARRIER = "    __syncthreads();  // the tile before has been read\n"
 READY = (
     "    next_left.put(left.p_numbers);\n    if (!is_diagonal) next_right.put(right.p_numbers);\n    __syncthreads();\n"
@@ -161,9 +214,11 @@ READY = (
 NO_BARRIER = {"pulling_away_kernels.cuh": (BARRIER, "")}
 NOT_READY = {"pulling_away_kernels.cuh": (READY, READY.replace("    __syncthreads();\n", ""))}
 ONE_ROW_TOO_MANY = {"tiles.cuh": ("if (l >= from.lines ||", "if (l > from.lines ||")}
+TOO_SOON = {"pulling_away_kernels.cuh": ("    __syncthreads();  // the chunk before has been read\n", "")}
 PLANTED: dict[str, tuple[dict[str, tuple[str, str]], tuple[int, int], type[Exception], str]] = {
     "tile_overwritten": (NO_BARRIER, (5, 100), Race, "of shared memory"),
     "tile_not_ready": (NOT_READY, (5, 40), Race, "of shared memory"),
+    "sums_overwritten": (TOO_SOON, (130, 520), Race, "of shared memory"),
     "one_row_too_many": (ONE_ROW_TOO_MANY, (5, 40), OutOfBounds, "load of"),
 }
 

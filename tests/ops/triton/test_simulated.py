@@ -54,11 +54,12 @@ def test_discriminator_loss(dtype: torch.dtype, elements: int, norm: str) -> Non
         check_discriminator_loss((recon_real, real, recon_fake, fake), margin, norm)
 
 
-# One tile and many, primal and dual, whole and split depths. The last ones take 40 s each.
+# One tile and many, primal and dual, whole and split depths, one program alone. The last ones take 40 s each.
 CODES = [
     *((dtype, n, d) for dtype in DTYPES for n, d in ((2, 1), (5, 3), (3, 7), (20, 100), (75, 70), (64, 1040))),
     (torch.bfloat16, 137, 150),
     (torch.float32, 150, 137),
+    (torch.float32, 130, 140),
 ]
 
 
@@ -137,7 +138,7 @@ def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
-    """Any program may be the last to arrive, at every level of counters."""
+    """Any program may be the last to arrive."""
 
     def results(of_seed: int) -> list[Tensor]:
         recon, fake = (batch.requires_grad_() for batch in _batches(2, (3, LONG), torch.float32))
@@ -146,7 +147,7 @@ def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
         with simulated(seed=of_seed) as simulation:
             losses = [ebgan_fast.discriminator_loss(recon, fake, fake, recon, 2.0)[0]]
             losses += [ebgan_fast.pulling_away_term(code) for code in codes]
-        assert max(launch.grid[0] for launch in simulation.launches) > 9  # two levels of groups
+        assert max(launch.grid[0] for launch in simulation.launches) > 9
         return [*losses, *torch.autograd.grad(losses[0], (recon, fake))]
 
     assert all(map(torch.equal, results(seed), results(seed + 10)))
@@ -185,14 +186,41 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
 @every_dtype
 @pytest.mark.parametrize(("n", "d"), [(64, 1024), (128, 1024)])
 def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n: int, d: int) -> None:
+    """And what the splits leave is read once, two rows of the matrix by a program, so that none has it all to do."""
     code = _batches(1, (n, d), dtype)[0].requires_grad_()
     simulation = _run(lambda: ebgan_fast.pulling_away_term(code), [code])
-    assert [launch.kernel.__name__ for launch in simulation.launches] == ["gram_matrix", "primal_gradient"]
+    names = [launch.kernel.__name__ for launch in simulation.launches]
+    assert names == ["gram_matrix", "finish_rows", "primal_gradient"]
     assert simulation.traffic(0)["p_code"] == (_bytes(code), 0)
-    assert simulation.traffic(1)["p_code"] == (_bytes(code), 0)
-    assert simulation.traffic(1)["p_grad"] == (0, _bytes(code))
-    assert all(report.tensor_core_instructions > 0 for report in simulation.reports)
+    assert "p_code" not in simulation.traffic(1)
+    assert simulation.traffic(2)["p_code"] == (_bytes(code), 0)
+    assert simulation.traffic(2)["p_grad"] == (0, _bytes(code))
+    assert all(report.tensor_core_instructions > 0 for report in (simulation.reports[0], simulation.reports[2]))
     assert all(report.float_atomics == 0 for report in simulation.reports)
+
+    (splits,), (programs,) = simulation.launches[0].grid, simulation.launches[1].grid
+    assert splits > 1
+    assert programs == n // 2
+    matrix, squares = 4 * n * n, 4 * n
+    assert simulation.traffic(0)["p_products"] == (0, splits * matrix)
+    assert simulation.traffic(1)["p_products"] == (splits * matrix, 0)
+    assert simulation.traffic(1)["p_gram"] == (0, matrix + squares)  # the diagonal twice
+    # The last program alone reads what the others leave to it.
+    assert simulation.traffic(1)["p_row_sums"] == (4 * n, 4 * n)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "names"),
+    [
+        (20, 100, ["gram_matrix", "primal_gradient"]),
+        (50, 20, ["row_norms", "gram_matrix", "dual_gradient"]),
+        (300, 20, ["row_norms", "gram_matrix", "finish_rows", "dual_gradient"]),
+    ],
+)
+def test_a_code_that_is_one_programs_ends_in_its_launch(n: int, d: int, names: list[str]) -> None:
+    code = _batches(1, (n, d), torch.float32)[0].requires_grad_()
+    simulation = _run(lambda: ebgan_fast.pulling_away_term(code), [code])
+    assert [launch.kernel.__name__ for launch in simulation.launches] == names
 
 
 @pytest.mark.slow
