@@ -37,7 +37,9 @@ __global__ void __launch_bounds__(kScalingThreads)
   const Acc<T> upstream = *p_upstream;
   if (is_in_place && upstream == 1) return;
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-  for (const Scaled<T>& one : gradients.of) {
+#pragma unroll  // for sm_75, nvcc indexed a copy of the arguments on the stack
+  for (int g = 0; g < kMostGradients; ++g) {
+    const Scaled<T> one = gradients.of[g];
     const int64_t in_packets = one.is_wide ? one.count / kWide<T> * kWide<T> : 0;
     for (int64_t i = thread * kWide<T>; i < in_packets; i += threads * kWide<T>)
       scale_packet<T, kWide<T>>(one, i, upstream);
