@@ -1,4 +1,4 @@
-"""What a GPU is called in the tables of measured choices."""
+"""The name of a GPU in the tables of measured choices."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from . import reference
-from .layout import is_dense
 from .library import call
 
 Gradients = tuple[Tensor | None, ...]
@@ -59,49 +58,59 @@ def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
     return (gradient.to(upstream.dtype) * upstream).to(gradient.dtype)
 
 
-def _is_one(upstream: Tensor, backend: str) -> bool:
-    """Return True if the gradients may be handed out as they are: a shortcut on the CPU, of `_times`."""
-    return (
-        backend == "cpu"
-        and _is_plain(upstream)
-        and not torch._C._autograd._get_current_graph_task_keep_graph()
-        and upstream.item() == 1
-    )
+def _in_capture(device: torch.device) -> bool:
+    """Return True if what runs now goes into a CUDA graph."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def _times(gradients: list[Tensor], upstream: Tensor, backend: str) -> list[Tensor]:
-    """The gradients of upstream 1, multiplied by the upstream they got.
+# torch 2.8
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
-    The forward made them and gave them to nobody. So where backward will not run over this graph again, they are
-    multiplied where they lie, and not even touched for an upstream of 1. On a GPU only the kernel knows the upstream.
-    A compiled graph multiplies by itself: its compiler puts the product into whatever comes next.
-    """
-    if not (_is_plain(upstream) and (backend == "cpu" or all([is_dense(gradient) for gradient in gradients]))):
-        return [_multiplied(gradient, upstream) for gradient in gradients]
-    if torch._C._autograd._get_current_graph_task_keep_graph():
-        scaled: list[Tensor] = call("scale_gradients", backend, gradients, upstream)
-        return scaled
-    call("scale_gradients_", backend, gradients, upstream)
-    return gradients
+
+def _is_hooked() -> bool | None:
+    """Return True if a hook takes what is saved for backward and may own what it gives back; None if torch can't say."""
+    if torch.compiler.is_compiling():
+        return True
+    return None if _top_hooks is None else _top_hooks(True) is not None
 
 
 def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> Gradients:
-    """A gradient for each of the op's leading inputs, None where none is needed."""
+    """The gradients of upstream 1 for each of the op's leading inputs, multiplied by the upstream they got.
+
+    The forward made them and gave them to nobody. So where they will not be met again, they are multiplied where they
+    lie, and not even touched for an upstream of 1. On a GPU only the kernel knows the upstream. They are met again
+    where the graph is kept, and where a CUDA graph holds this backward without its forward. A compiled graph multiplies
+    by itself: its compiler puts the product into whatever comes next.
+    """
     # zip ends with the gradients: behind them come inputs that are no tensors. What is not needed may be an empty
     # tensor.
     needed = [gradient if it else None for gradient, it in zip(gradients, ctx.needs_input_grad, strict=False)]
-    if _is_one(upstream, ctx.backend):
+    if ctx.is_hooked or not _is_plain(upstream):
+        return tuple([None if gradient is None else _multiplied(gradient, upstream) for gradient in needed])
+    is_kept = torch._C._autograd._get_current_graph_task_keep_graph()
+    if ctx.backend == "cpu" and not is_kept and upstream.item() == 1:
         return tuple(needed)
-    scaled = iter(_times([gradient for gradient in needed if gradient is not None], upstream, ctx.backend))
+    if ctx.is_hooked is None:
+        return tuple([None if gradient is None else _multiplied(gradient, upstream) for gradient in needed])
+    present = [gradient for gradient in needed if gradient is not None]
+    if not is_kept and ctx.in_capture == _in_capture(upstream.device):
+        call("scale_gradients_", ctx.backend, present, upstream)
+        return tuple(needed)
+    scaled = iter(call("scale_gradients", ctx.backend, present, upstream))
     return tuple([None if gradient is None else next(scaled) for gradient in needed])
 
 
-def _save(ctx: Any, coefficient: Tensor | float, *tensors: Tensor | None) -> None:
-    """Keep the coefficient (margin or weight; a number or a 0-d tensor) and the tensors for backward."""
+def _save(
+    ctx: Any, backend: str, coefficient: Tensor | float, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]
+) -> None:
+    """Keep for backward: the coefficient (margin or weight; a number or a 0-d tensor), and the tensors."""
     ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
     is_tensor = isinstance(coefficient, Tensor)
     ctx.coefficient = None if is_tensor else coefficient
-    ctx.save_for_backward(coefficient if is_tensor else None, *tensors)
+    ctx.save_for_backward(coefficient if is_tensor else None, *inputs, *gradients)
+    ctx.backend, ctx.is_hooked = backend, _is_hooked()
+    first = inputs[0]
+    ctx.in_capture = backend != "cpu" and first is not None and _in_capture(first.device)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
@@ -152,8 +161,7 @@ class HingeMarginLoss(Function):
     ) -> Tensor:
         loss: Tensor
         loss, *gradients = call("hinge_margin_loss", backend, energy_real, energy_fake, margin)
-        _save(ctx, margin, energy_real, energy_fake, *gradients)
-        ctx.backend = backend  # type: ignore[attr-defined]
+        _save(ctx, backend, margin, (energy_real, energy_fake), gradients)
         return loss
 
     @staticmethod
@@ -203,8 +211,8 @@ class DiscriminatorLoss(Function):
         need = list(ctx.needs_input_grad[:4])  # type: ignore[attr-defined]
         batches = (recon_real, real, recon_fake, fake)
         loss, energy_real, energy_fake, *gradients = call("discriminator_loss", backend, *batches, margin, norm, need)
-        _save(ctx, margin, *batches, *gradients)
-        ctx.norm, ctx.backend = norm, backend  # type: ignore[attr-defined]
+        _save(ctx, backend, margin, batches, gradients)
+        ctx.norm = norm  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy_real, energy_fake)
         return loss, energy_real, energy_fake
 
@@ -236,8 +244,8 @@ class GeneratorLoss(Function):
         need = list(ctx.needs_input_grad[:3])  # type: ignore[attr-defined]
         inputs = (recon_fake, fake, code)
         loss, energy, pulling_away, *gradients = call("generator_loss", backend, *inputs, pt_weight, norm, need)
-        _save(ctx, pt_weight, *inputs, *gradients)
-        ctx.norm, ctx.backend = norm, backend  # type: ignore[attr-defined]
+        _save(ctx, backend, pt_weight, inputs, gradients)
+        ctx.norm = norm  # type: ignore[attr-defined]
         ctx.mark_non_differentiable(energy, pulling_away)
         return loss, energy, pulling_away
 

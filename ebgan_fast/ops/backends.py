@@ -81,12 +81,19 @@ def _triton_status() -> BackendStatus:
     """Asked for at the first use only: importing the package must not look for devices."""
     if importlib.util.find_spec("triton") is None:
         return BackendStatus(False, "triton is not installed (pip install triton; Linux only)")
-    version = importlib.metadata.version("triton")
+    version = _triton_version()
     if _interprets():
         return BackendStatus(True, f"triton {version} in its interpreter, on CPU tensors: slow, for tests")
     if not torch.cuda.is_available():
         return BackendStatus(False, f"triton {version} is installed, but torch sees no GPU")
     return BackendStatus(True, f"triton {version}")
+
+
+def _triton_version() -> str:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # installed under another name, such as pytorch-triton
+        return str(getattr(importlib.import_module("triton"), "__version__", "of unknown version"))
 
 
 @functools.cache
@@ -155,6 +162,10 @@ def _checked(name: str, source: str) -> str:
             f"{source}: backend {name!r} cannot run here: {status.reason}. Use 'auto' or see ebgan_fast.backends()"
         )
     return name
+
+
+# As above: a status may ask a compiled module.
+_checked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

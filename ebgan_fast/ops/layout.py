@@ -7,8 +7,6 @@ come out with the strides of `torch.empty_like(input)`, as autograd expects them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -16,27 +14,16 @@ from torch import Tensor
 Order = tuple[int, ...] | None
 
 
-def _run(strides: Sequence[int], sizes: Sequence[int]) -> int | None:
-    """How many adjacent elements these dimensions span, or None when there are gaps between them."""
-    run = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(strides, sizes, strict=True) if size != 1):
-        if stride != run:
-            return None
-        run *= size
-    return run
-
-
-def is_dense(tensor: Tensor) -> bool:
-    """Return True if the elements fill one run of memory, in any order."""
-    return tensor.is_contiguous() or _run(tensor.stride(), tensor.shape) is not None
-
-
 def order_of(tensor: Tensor) -> Order:
     """The order of a sample's elements in memory, or None when they are not adjacent or samples overlap."""
     sizes = tensor.shape[1:]
     order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
-    run = _run(order, sizes)
-    return order if run is not None and (tensor.shape[0] < 2 or tensor.stride(0) >= run) else None
+    run = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(order, sizes, strict=True) if size != 1):
+        if stride != run:
+            return None
+        run *= size
+    return order if tensor.shape[0] < 2 or tensor.stride(0) >= run else None
 
 
 # Batches of images as networks in channels_last leave them, by their number of dimensions.

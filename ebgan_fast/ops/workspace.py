@@ -9,33 +9,46 @@ import torch
 from torch import Tensor
 
 _FEWEST = 1024  # counters of a stream, in one allocation
-# Counters of all graphs of a device: 256 KB. A training step takes some hundreds.
+# Counters of graphs of a device, in one allocation of 256 KB. A training step takes some hundreds.
 _SLAB = 1 << 16
 _LINE = 32  # of 128 bytes; a launch whose counters are not aligned to 16 would be compiled anew
 
 
-class _Slab:
-    """Zeros that graphs take parts of. No part is given twice: a graph may be replayed as long as the process lives."""
+class _Slabs:
+    """Zeros of a device that graphs take parts of. No part is given twice, and none is freed: a graph may be replayed
+    as long as the process lives."""
 
     def __init__(self, device: torch.device) -> None:
-        self._zeros = torch.zeros(_SLAB, dtype=torch.int32, device=device)
+        self._device = device
+        self._slabs: list[Tensor] = []
+        self._used = 0  # of the last one
+
+    @property
+    def is_low(self) -> bool:
+        """True if less than half of a slab is left."""
+        return not self._slabs or self._used > _SLAB // 2
+
+    def refill(self) -> None:
+        """Add a slab where that is low. Not in a capture, which it would break."""
+        if not self.is_low:
+            return
+        self._slabs.append(torch.zeros(_SLAB, dtype=torch.int32, device=self._device))
         self._used = 0
-        self._lock = threading.Lock()  # graphs may be captured by several threads
         # A graph may be replayed on a stream that waits for nothing: the zeros must be there.
-        torch.cuda.current_stream(device).synchronize()
+        torch.cuda.current_stream(self._device).synchronize()
 
     def take(self, count: int) -> Tensor | None:
         """`count` zeros of its own for a launch in a graph, or None when they are used up."""
-        with self._lock:
-            first, end = self._used, self._used + -(-count // _LINE) * _LINE
-            if end > self._zeros.numel():
-                return None
-            self._used = end
-        return self._zeros[first : first + count]
+        first, end = self._used, self._used + -(-count // _LINE) * _LINE
+        if not self._slabs or end > _SLAB:
+            return None
+        self._used = end
+        return self._slabs[-1][first : first + count]
 
 
 _of_streams: dict[tuple[torch.device, int], Tensor] = {}
-_of_graphs: dict[torch.device, _Slab] = {}
+_of_graphs: dict[torch.device, _Slabs] = {}
+_lock = threading.Lock()  # several threads may call and capture
 
 
 def counters(device: torch.device, count: int) -> Tensor:
@@ -49,14 +62,17 @@ def counters(device: torch.device, count: int) -> Tensor:
         return torch.zeros(count, dtype=torch.int32, device=device)
     with contextlib.nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device):
         if torch.cuda.is_current_stream_capturing():
-            slab = _of_graphs.get(device)
-            taken = None if slab is None else slab.take(count)
+            with _lock:
+                slabs = _of_graphs.get(device)
+                taken = None if slabs is None else slabs.take(count)
             return torch.zeros(count, dtype=torch.int32, device=device) if taken is None else taken
         stream = torch.cuda.current_stream(device).cuda_stream
         kept = _of_streams.get((device, stream))
+        slabs = _of_graphs.get(device)
+        if slabs is None or slabs.is_low:
+            with _lock:
+                _of_graphs.setdefault(device, _Slabs(device)).refill()
         if kept is None or kept.numel() < count:
-            if device not in _of_graphs:
-                _of_graphs[device] = _Slab(device)
             size = max(_FEWEST, 1 << (count - 1).bit_length())
             kept = _of_streams[device, stream] = torch.zeros(size, dtype=torch.int32, device=device)
         return kept

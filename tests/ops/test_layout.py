@@ -58,10 +58,3 @@ def test_the_usual_pairs_take_the_shortcut(last: bool, monkeypatch: pytest.Monke
     Pair(recon, target, True, True)
     with pytest.raises(AssertionError, match="the general way"):
         Pair(recon, _laid_out((3, 2, 4, 5), not last), True, True)
-
-
-def test_dense_is_one_run_in_any_order() -> None:
-    dense = torch.empty(3, 4, 5)
-    assert all(layout.is_dense(dense.permute(order)) for order in itertools.permutations(range(3)))
-    assert layout.is_dense(dense[:1, :1])
-    assert not any(map(layout.is_dense, (dense[:, ::2], dense[:, :3], dense[:1].expand(3, 4, 5))))

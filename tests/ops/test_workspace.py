@@ -107,6 +107,23 @@ def test_without_a_slab_or_beyond_it_the_graph_sets_its_own_zeros(gpu: _MadeUp) 
     assert all(not begin <= beyond.data_ptr() < end for begin, end in spans)
 
 
+def test_a_call_outside_a_graph_brings_new_zeros_for_later_graphs(gpu: _MadeUp) -> None:
+    """Not before half of them are used; those of earlier graphs stay theirs."""
+    workspace.counters(GPU, 3)
+    spans = []
+    for count, brings in ((workspace._SLAB // 2, 0), (32, 1), (workspace._SLAB, 1)):
+        gpu.capturing = True
+        made = gpu.zeros
+        spans.append(_span(workspace.counters(GPU, count)))
+        assert gpu.zeros == made
+        gpu.capturing = False
+        waits = gpu.waits
+        workspace.counters(GPU, 3)
+        assert (gpu.zeros - made, gpu.waits - waits) == (brings, brings), count
+    spans.sort()
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
 def test_the_capture_that_counts_is_the_tensors_gpu(gpu: _MadeUp) -> None:
     """GPU 0 captures; a launch on GPU 1 meanwhile is none of its graph's."""
     gpu.capturing = True

@@ -195,7 +195,7 @@ def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: 
 
 
 def _backward(upstream: Tensor | float, code: Tensor, view: Code, norms: Tensor, gram: Tensor) -> Tensor:
-    """In one launch."""
+    """The gradient for an upstream gradient, in one launch."""
     output = view.gradient(code)
     n, d, device = view.n, view.elements, code.device
     if n < 2:

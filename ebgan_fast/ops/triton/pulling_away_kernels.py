@@ -89,7 +89,7 @@ def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _nonzero(p_norms, begin, end, ACC: tl.constexpr):
-    """How many of these norms are not zero."""
+    """The number of these norms that are not zero."""
     count = tl.zeros((1024,), dtype=ACC)
     for first in range(begin, end, 1024):
         index = first + tl.arange(0, 1024)
@@ -100,7 +100,7 @@ def _nonzero(p_norms, begin, end, ACC: tl.constexpr):
 
 @triton.jit
 def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS: tl.constexpr):
-    """What all the splits left at these offsets, SPLITS of them at a time; splits are step elements apart."""
+    """The sums of what all splits left at these offsets, SPLITS at a time; splits are step elements apart."""
     split = tl.arange(0, SPLITS)
     if len(offset.shape) == 1:
         number = split[:, None]
@@ -119,7 +119,7 @@ def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS:
 
 @triton.jit
 def _finished(product, mine, other, share, row, column, side, DUAL: tl.constexpr):
-    """What gram holds at row x column of the matrix, with zeros on primal's diagonal.
+    """The numbers of gram at row x column of the matrix, with zeros on primal's diagonal.
 
     mine and other are the inverse norms of rows and columns (primal); share is n'/d (dual).
     """

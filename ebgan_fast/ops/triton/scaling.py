@@ -32,7 +32,7 @@ def scale_gradients_(gradients: list[Tensor], upstream: Tensor) -> None:
 
 
 def _run(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, in_place: bool) -> None:
-    """In one launch for as many gradients as an op has."""
+    """Multiply them, in one launch for as many gradients as an op has."""
     for first in range(0, len(gradients), _SLOTS):
         some, of_some = gradients[first : first + _SLOTS], to[first : first + _SLOTS]
         longest = max(gradient.numel() for gradient in some)
