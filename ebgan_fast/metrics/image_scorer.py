@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ _MOST_ON_GPU, _MOST = 500, 50
 _NET_BYTES = 16 << 20  # an image in it: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
 _MOST_REAL = 50_000  # what is usual for published figures
 _KID_SUBSET_SIZE = 1000
+_SECONDS_KEPT = 60.0  # between two writes of features half done
 _CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
 
 
@@ -75,6 +78,27 @@ class ImageScorer:
         self._cache_folder = cache_folder
         self._real: Tensor | None = None
         self._real_gaussian: Gaussian | None = None
+
+    def check(self) -> None:
+        """Raise an error now that would end the first score: the cache folder is tried, and the net on two images.
+
+        Raises:
+            ValueError: a folder that can't be written, or a net that doesn't give finite features [2, d] of them.
+        """
+        cache.check_folder(self._cache_folder)
+        indices = self.chosen[:2]
+        _, height, width = self.images.shape
+        given = f"of images of {height} x {width}"
+        expected = f"expected finite features [{len(indices)}, d]"
+        try:
+            found = self.features(self.images.gather(indices))
+        except RuntimeError as error:  # a scripted net's, too
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise ValueError(f"{self.net.label}: got an error {given} ({reason[0]}), {expected}") from error
+        if found.dim() != 2 or len(found) != len(indices):
+            raise ValueError(f"{self.net.label}: got features {list(found.shape)} {given}, {expected}")
+        if not found.isfinite().all():
+            raise ValueError(f"{self.net.label}: got features {given} that aren't finite, {expected}")
 
     def score(
         self, generated: Tensor | Iterable[Tensor], seed: int = 0, progress: Progress | None = None
@@ -164,21 +188,28 @@ class ImageScorer:
         return features
 
     def _computed(self, report: Progress, begun: Path) -> Tensor:
-        """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one."""
+        """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one.
+
+        A minute's work at most is lost in a process that is killed.
+        """
         total = len(self.chosen)
         before = cache.read(begun)
         found = [before["features"]] if before else []
         done = sum(map(len, found))
+        kept_at = time.monotonic()
         try:
             while done < total:
                 report(done / total, f"training images: {done} of {total}")
                 indices = self.chosen[done : done + self._at_once()]
                 found.append(self.features(self.images.gather(indices)).cpu())
                 done += len(indices)
+                if time.monotonic() - kept_at >= _SECONDS_KEPT:
+                    _keep(begun, found)
+                    kept_at = time.monotonic()
             report(1.0, f"training images: {total} of {total}")
         except BaseException:
             if done:
-                cache.write(begun, {"features": torch.cat(found)})
+                _keep(begun, found)
             raise
         return torch.cat(found)
 
@@ -196,6 +227,14 @@ def _device_of(net: torch.nn.Module) -> torch.device:
 def _distances_on(device: torch.device) -> torch.device:
     """Where the distances of features are taken: Apple's GPUs have no float64, others not all of its solvers."""
     return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _keep(begun: Path, found: list[Tensor]) -> None:
+    """Write what is done to the file. A full disk costs the next call time, and hides no error under way."""
+    try:
+        cache.write(begun, {"features": torch.cat(found)})
+    except (OSError, RuntimeError) as error:
+        warnings.warn(f"{begun}: features half done can't be kept ({error})", stacklevel=2)
 
 
 def _check_finite(features: Tensor, what: str) -> None:

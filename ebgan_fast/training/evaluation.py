@@ -22,7 +22,8 @@ _DRAWN = 100  # samples' noise at a time, whatever the batch: torch's random num
 class Evaluator:
     """Scores generators by one feature net against one set of images.
 
-    The net is loaded and checked at once, the training images' features are computed and cached at the first score.
+    The net is loaded and tried on two of the images at once, so that a score doesn't fail after hours of training. The
+    training images' features are computed and cached at the first score.
 
     Args:
         features: a net's name or file, as `load_feature_net` takes it.
@@ -30,11 +31,13 @@ class Evaluator:
         device: of the feature net and of the distances.
 
     Raises:
-        ValueError: no such net, or a file that isn't one.
+        ValueError: no such net, a file that isn't one, a net that can't take these images, or a cache folder that
+            can't be written.
     """
 
     def __init__(self, features: str, images: ImageSet, device: torch.device) -> None:
         self.scorer = ImageScorer(load_feature_net(features).to(device), images)
+        self.scorer.check()
 
     def score(
         self, generator: AnyGenerator, samples: int, seed: int, progress: Progress | None = None
