@@ -109,7 +109,7 @@ class ImageScorer:
             generated: uint8 [N, C, H, W], or batches of them; their order doesn't matter but for which images share a
                 subset of KID.
             seed: of those subsets.
-            progress: told how far the real images' features are.
+            progress: told how far the real images' features are, then the distances.
 
         Raises:
             TypeError: images that aren't uint8.
@@ -127,14 +127,17 @@ class ImageScorer:
         _check_finite(features, "generated images")
         real = real.to(features.device)
         if self._real_gaussian is None:
-            self._real_gaussian = gaussian(real)
+            self._real_gaussian = gaussian(real, _counted(progress, "Frechet distance: {} of {} training images"))
+        found_gaussian = gaussian(features, _counted(progress, "Frechet distance: {} of {} generated images"))
         subset = min(_KID_SUBSET_SIZE, samples, len(real))
-        kid, kid_std = kernel_distance(real, features, subset, seed)
+        kid, kid_std = kernel_distance(
+            real, features, subset, seed, _counted(progress, "kernel distance: {} of {} subsets")
+        )
         return ImageScore(
             features=self.net.label,
             samples=samples,
             real_images=len(real),
-            fd=frechet_distance(self._real_gaussian, gaussian(features)),
+            fd=frechet_distance(self._real_gaussian, found_gaussian),
             kid=kid,
             kid_std=kid_std,
             kid_subset_size=subset,
@@ -227,6 +230,12 @@ def _device_of(net: torch.nn.Module) -> torch.device:
 def _distances_on(device: torch.device) -> torch.device:
     """Where the distances of features are taken: Apple's GPUs have no float64, others not all of its solvers."""
     return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _counted(progress: Progress | None, text: str) -> Callable[[int, int], None]:
+    """The same of counts, (done, total); `text` has a place for each."""
+    report = progress or (lambda share, text: None)
+    return lambda done, total: report(done / total, text.format(done, total))
 
 
 def _keep(begun: Path, found: list[Tensor]) -> None:

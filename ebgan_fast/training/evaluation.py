@@ -48,7 +48,8 @@ class Evaluator:
             generator: in eval mode, on any device.
             samples: images to draw.
             seed: of the noise; the same noise at any batch size and on any device.
-            progress: told how far the training images' features are, then the generated ones', as (share done, text).
+            progress: told how far the training images' features are, then the generated ones', then the distances, as
+                (share done, text).
                 What it raises ends the score.
         """
         report = progress or (lambda share, text: None)

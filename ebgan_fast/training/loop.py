@@ -58,8 +58,9 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train as the config says, and fill the run folder.
 
     SIGINT and SIGTERM let the step end, save and return; a second one stops at once (SystemExit). A score under way is
-    given up, and made up for when the run goes on from that step. A step is saved before it is scored. On the CPU a resumed run ends bit for bit where an
-    uninterrupted one does, given the same number of threads and backend. The global random numbers of torch are seeded.
+    given up, and made up for when the run goes on from that step, which is saved before it is scored. On the CPU a
+    resumed run ends bit for bit where an uninterrupted one does, given the same number of threads and backend. The
+    global random numbers of torch are seeded.
 
     Under torchrun every process calls this with the same config; the first one writes the folder, which all can read.
     A run may be resumed by another number of processes.
@@ -299,8 +300,9 @@ class _Session:
 
 @contextlib.contextmanager
 def _cudnn_benchmark(wanted: bool) -> Iterator[None]:
+    """Switch cuDNN's trials on where they are wanted; else the program's own setting holds."""
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted
+    torch.backends.cudnn.benchmark = wanted or before
     try:
         yield
     finally:

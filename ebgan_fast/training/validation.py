@@ -74,7 +74,7 @@ def _device_problems(name: str) -> Iterable[str]:
         if not torch.empty(1, device=name).is_meta:
             return
         problem = "it holds no values"  # "meta" parses and allocates all the same
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: a device of another package
         problem = str(error).partition("\n")[0]
     yield f"device: got {name!r}, expected a device that torch can use here ({problem})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ebgan_fast.data import DataError
+from ebgan_fast.metrics import frechet, kernel_distance
 from ebgan_fast.metrics.features import FeatureNet, load_feature_net
 from ebgan_fast.training import TrainConfig, checkpoint, evaluation, logs, loop, samples, train
 from ebgan_fast.training.evaluation import Evaluator
@@ -255,6 +257,28 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
     assert files(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("distance", ["Frechet", "kernel"])
+def test_a_signal_is_heard_while_distances_are_taken(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distance: str
+) -> None:
+    """After the first part of a set's Gaussian, or after the first of a hundred subsets."""
+    monkeypatch.setattr("ebgan_fast.metrics.frechet._ROWS", 10)
+    monkeypatch.setattr("ebgan_fast.metrics.image_scorer._KID_SUBSET_SIZE", 5)
+    module, name = (frechet.torch.linalg, "qr") if distance == "Frechet" else (kernel_distance, "_discrepancies")
+    original, calls = getattr(module, name), 0
+
+    def signalled(*args: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        signal.raise_signal(signal.SIGTERM)
+        return original(*args, **named)
+
+    monkeypatch.setattr(module, name, signalled)
+    result = train(scored(tmp_path / "run", packed))
+    assert (result.step, result.stopped_by, calls) == (3, signal.SIGTERM, 1)
+    assert not (tmp_path / "run" / "scores.jsonl").exists()
+
+
 def test_a_second_signal_ends_a_score_at_once(packed: Path, tmp_path: Path, pixel_net: PixelNet) -> None:
     run = scored(tmp_path / "run", packed)
 
@@ -275,12 +299,17 @@ def test_a_long_score_is_told_of_without_a_terminal(
 ) -> None:
     monkeypatch.setattr(logs, "paced", lambda say: lambda share, text: say(text))
     train(scored(tmp_path / "run", packed, steps=3))
-    said = [line for line in capsys.readouterr().out.splitlines() if " images: " in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if re.search(r": \d+ of \d+ ?", line)]
     assert said == [
         "training images: 0 of 40",
         "training images: 40 of 40",
         "generated images: 0 of 50",
         "generated images: 50 of 50",
+        "Frechet distance: 0 of 40 training images",
+        "Frechet distance: 40 of 40 training images",
+        "Frechet distance: 0 of 50 generated images",
+        "Frechet distance: 50 of 50 generated images",
+        *(f"kernel distance: {done} of 100 subsets" for done in range(101)),
     ]
 
 
