@@ -46,19 +46,23 @@ class Display(Protocol):
 
 
 def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
-    """Says how far a piece of work is, where no bar can: nothing in its first ten seconds, then a line for each tenth.
+    """A progress that says lines where no bar can be: none in the first ten seconds, then one for each tenth.
 
-    Lines are ten seconds apart at least, and a minute at most as long as the work tells.
+    Lines are ten seconds apart at least, and a minute at most as long as the work tells. What is told twice in a row,
+    as by work that waits for another process, is said at once.
     """
     said_at, said_share = clock(), 0.0
+    told = said = (-1.0, "")
 
     def progress(share: float, text: str) -> None:
-        nonlocal said_at, said_share
+        nonlocal said_at, said_share, told, said
+        stands, told = (share, text) == told, (share, text)
         said_share = min(said_share, share)  # the next part of the work begins at 0
         silent = clock() - said_at
-        if silent >= _MOST_SECONDS or (silent >= _SECONDS and share >= said_share + _SHARE):
+        waits = stands and said != told
+        if waits or silent >= _MOST_SECONDS or (silent >= _SECONDS and share >= said_share + _SHARE):
             say(text)
-            said_at, said_share = clock(), share
+            said_at, said_share, said = clock(), share, told
 
     return progress
 
