@@ -1,4 +1,4 @@
-"""How far generated images are from real ones: Frechet distance and kernel distance of a net's features."""
+"""Distances of generated images from real ones: the Frechet distance and the kernel distance of a net's features."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._progress import Progress
 from . import cache
 from .batches import most_at_once
 from .features import FeatureNet
@@ -22,9 +23,6 @@ from .kernel_distance import kernel_distance
 
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet
-
-Progress = Callable[[float, str], None]
-"""Told the share done, 0 to 1, and a line of text. What it raises ends the work."""
 
 # Images at a time in the feature net. On a CPU few are as fast as many, and a signal is heard after some two seconds.
 _MOST_ON_GPU, _MOST = 500, 50
@@ -222,18 +220,18 @@ class ImageScorer:
 
 
 def _device_of(net: torch.nn.Module) -> torch.device:
-    """Where it runs; a scripted net may hold its weights as buffers."""
+    """The device of a net's weights, which a scripted net may hold as buffers."""
     tensors = itertools.chain(net.parameters(), net.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _distances_on(device: torch.device) -> torch.device:
-    """Where the distances of features are taken: Apple's GPUs have no float64, others not all of its solvers."""
+    """The device that takes distances of features: Apple's GPUs have no float64, others not all of its solvers."""
     return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _counted(progress: Progress | None, text: str) -> Callable[[int, int], None]:
-    """The same of counts, (done, total); `text` has a place for each."""
+    """A progress of counts, (done, total), whose text has a place for each."""
     report = progress or (lambda share, text: None)
     return lambda done, total: report(done / total, text.format(done, total))
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._progress import Progress
 from ..data.image_set import ImageSet
 from ..data.pixels import to_pixels
 from ..metrics.features import load_feature_net
-from ..metrics.image_scorer import ImageScorer, Progress
+from ..metrics.image_scorer import ImageScorer
 from ..models.families import AnyGenerator
 from .samples import drawn_at_once, images_of
 

@@ -1,4 +1,4 @@
-"""What a run tells its user while it trains, and the metrics file."""
+"""The lines and the bar that a run shows while it trains, and the metrics file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._files import naming, replacing
+from .._progress import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Line = Mapping[str, Any]
-Progress = Callable[[float, str], None]
-"""Told how far a piece of work is: the share done, 0 to 1, and a line of text."""
 
 # Between two lines of one piece of work.
 _SECONDS, _SHARE, _MOST_SECONDS = 10.0, 0.1, 60.0
@@ -42,7 +41,7 @@ class Display(Protocol):
         """An event in one line."""
 
     def progress(self) -> Progress:
-        """For one piece of work that takes longer than a step."""
+        """The progress of one piece of work that takes longer than a step."""
 
 
 def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:

@@ -282,7 +282,7 @@ class Trainer:
             raise NonFiniteError(f"step {self.step_count}: got an infinite or NaN value in the {where}, expected none")
 
     def _broken_part(self) -> str | None:
-        """Which of the networks' and optimisers' tensors isn't finite, if any."""
+        """The name of a network or optimiser with a tensor that isn't finite, or None."""
         for name, tensors in (
             ("generator", self.generator.state_dict().values()),
             ("discriminator", self.discriminator.state_dict().values()),

@@ -1,4 +1,4 @@
-"""Which configs can be used: every field's rule, and the rules between fields."""
+"""The rules that a config must keep: every field's, and those between fields."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _device_problems(name: str) -> Iterable[str]:
 
 
 def _divides(parts: Any, batch: Any) -> bool:
-    """Whether parts of at least two images are left; values that the rules refuse anyway pass."""
+    """Return True if parts of at least two images are left; values that the rules refuse anyway pass."""
     if not (_integer(1)(parts) and _integer(2)(batch)):
         return True
     return batch % parts == 0 and batch >= 2 * parts

@@ -88,7 +88,7 @@ def test_a_devices_errors_are_not_the_checkpoints(
         monkeypatch.setattr("ebgan_fast.training.samples.for_sampling", raising)
 
     fail(RuntimeError("of the device"))
-    with pytest.raises(RuntimeError, match="^of the device$"):
+    with pytest.raises(RuntimeError, match=r"^of the device$"):
         load_generator(path)
     fail(torch.OutOfMemoryError("CUDA out of memory."))
     with pytest.raises(ValueError, match=r"checkpoint\.pt: got too little memory on cpu .*--device cpu") as error:
