@@ -1,4 +1,4 @@
-"""Which images live in the memory of the device that trains on them, and how they get there."""
+"""The images that live in the memory of the device that trains on them."""
 
 from __future__ import annotations
 

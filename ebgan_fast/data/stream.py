@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .image_set import ImageSet
+from .image_set import ImageSet, TensorImages
 from .pixels import to_signed_unit
 from .prefetch import Prefetcher
 from .residence import on_device
@@ -24,9 +24,9 @@ class ImageStream:
     """Endless batches, each epoch a new permutation that depends on (seed, epoch) alone.
 
     The last images of an epoch, too few for a batch, are dropped; the next epoch drops others. The batch is that of all
-    processes together: each takes its rows, so that what is learned from doesn't depend on their number. A set that
-    doesn't live in the device's memory (`residence`) is read by a thread ahead of the steps, which `close`, or the end
-    of a `with` block, ends. The batches are the same bit for bit.
+    processes together: each takes its rows, so that what is learned from doesn't depend on their number. A set in
+    memory is sent to the device's where it fits (`residence`). Any other is read by a thread ahead of the steps, which
+    `close`, or the end of a `with` block, ends. The batches are the same bit for bit.
 
     Args:
         images: what to draw from.
@@ -68,7 +68,8 @@ class ImageStream:
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.batches_per_epoch = len(images) // batch_size
         self._device, self._dtype = device, dtype
-        held = on_device(images, device)
+        # Nothing is loaded from the disk here: a run does that, and says so, before its first step.
+        held = on_device(images, device) if isinstance(images, TensorImages) else None
         self._ahead = prefetch if held is None else 0
         local = batch_size // ranks
         self._source = _Batches(

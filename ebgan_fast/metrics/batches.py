@@ -1,4 +1,4 @@
-"""How much is computed at a time: as much as keeps a device busy, and no more than its memory holds."""
+"""The number of pieces of work that run together: they keep a device busy and fit its memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _SHARE = 4  # of the memory, one part may be taken
 def most_at_once(device: torch.device, bytes_each: int, most: int) -> int:
     """The number of pieces of work that may run together: `most`, or fewer, at least 1, where memory is short.
 
-    Together they take at most a quarter of what a GPU has free, or of all that a CPU has: a number that doesn't change
-    while a run goes on, so neither do its scores' last digits.
+    Together they take at most a quarter of what a GPU has free, or of all that a CPU has. The CPU's number doesn't
+    change while a run goes on, so neither do its scores' last digits. A GPU's may.
     """
     memory = _memory(device)
     return most if memory is None else max(1, min(most, memory // (_SHARE * bytes_each)))
@@ -22,7 +22,9 @@ def most_at_once(device: torch.device, bytes_each: int, most: int) -> int:
 def _memory(device: torch.device) -> int | None:
     """Bytes; None where nobody says."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch has reserved and not given out is free for the work, though not for other programs.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows, and systems that don't name them

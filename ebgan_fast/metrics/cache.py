@@ -22,9 +22,29 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 def cache_folder(chosen: Path | None) -> Path:
     """`chosen`, else what the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast."""
-    folder = chosen or Path(os.environ.get("EBGAN_FAST_CACHE") or Path.home() / ".cache" / "ebgan_fast")
+    folder = _named(chosen)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _named(chosen: Path | None) -> Path:
+    return chosen or Path(os.environ.get("EBGAN_FAST_CACHE") or Path.home() / ".cache" / "ebgan_fast")
+
+
+def check_folder(chosen: Path | None) -> None:
+    """Make the folder that `cache_folder` gives, and try to write a file there.
+
+    Raises:
+        ValueError: it can't be made or written.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=cache_folder(chosen), buffering=0) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise ValueError(
+            f"{_named(chosen)}: got a cache folder that can't be written ({error.strerror}), expected one that can; "
+            "EBGAN_FAST_CACHE names another"
+        ) from error
 
 
 def locked(path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[Any]:

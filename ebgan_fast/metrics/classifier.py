@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._progress import Progress
 from ..data.mnist import Mnist
 from ..data.pixels import to_signed_unit
 from . import cache
 from .precision import without_tf32
-
-Progress = Callable[[float, str], None]
 
 _CLASSES = 10
 _SIDE = 28

@@ -9,6 +9,7 @@ vary: hundreds where it has fewer images than features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,17 +31,20 @@ class Gaussian:
     factor: Tensor
 
 
-def gaussian(features: Tensor) -> Gaussian:
+def gaussian(features: Tensor, progress: Callable[[int, int], None] = lambda done, total: None) -> Gaussian:
     """The mean and unbiased covariance of features [n, d], n at least 2, on their device.
 
-    Rows are taken in parts, each joined to the factor of those before it, so memory doesn't grow with n.
+    Rows are taken in parts, each joined to the factor of those before it, so memory doesn't grow with n. `progress` is
+    told the rows done and all rows, before each part and at the end. What it raises ends the work.
     """
     n, d = features.shape
     parts = features.split(_ROWS)
     mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / n
     factor = mean.new_empty(0, d)
-    for part in parts:
+    for number, part in enumerate(parts):
+        progress(number * _ROWS, n)
         factor = torch.linalg.qr(torch.cat((factor, part.double() - mean)), mode="r").R
+    progress(n, n)
     return Gaussian(mean, factor / (n - 1) ** 0.5)
 
 

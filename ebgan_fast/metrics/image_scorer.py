@@ -1,9 +1,11 @@
-"""How far generated images are from real ones: Frechet distance and kernel distance of a net's features."""
+"""Distances of generated images from real ones: the Frechet distance and the kernel distance of a net's features."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._progress import Progress
 from . import cache
 from .batches import most_at_once
 from .features import FeatureNet
@@ -21,14 +24,12 @@ from .kernel_distance import kernel_distance
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet
 
-Progress = Callable[[float, str], None]
-"""Told the share done, 0 to 1, and a line of text. What it raises ends the work."""
-
 # Images at a time in the feature net. On a CPU few are as fast as many, and a signal is heard after some two seconds.
 _MOST_ON_GPU, _MOST = 500, 50
 _NET_BYTES = 16 << 20  # an image in it: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
 _MOST_REAL = 50_000  # what is usual for published figures
 _KID_SUBSET_SIZE = 1000
+_SECONDS_KEPT = 60.0  # between two writes of features half done
 _CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
 
 
@@ -76,6 +77,27 @@ class ImageScorer:
         self._real: Tensor | None = None
         self._real_gaussian: Gaussian | None = None
 
+    def check(self) -> None:
+        """Raise an error now that would end the first score: the cache folder is tried, and the net on two images.
+
+        Raises:
+            ValueError: a folder that can't be written, or a net that doesn't give finite features [2, d] of them.
+        """
+        cache.check_folder(self._cache_folder)
+        indices = self.chosen[:2]
+        _, height, width = self.images.shape
+        given = f"of images of {height} x {width}"
+        expected = f"expected finite features [{len(indices)}, d]"
+        try:
+            found = self.features(self.images.gather(indices))
+        except RuntimeError as error:  # a scripted net's, too
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise ValueError(f"{self.net.label}: got an error {given} ({reason[0]}), {expected}") from error
+        if found.dim() != 2 or len(found) != len(indices):
+            raise ValueError(f"{self.net.label}: got features {list(found.shape)} {given}, {expected}")
+        if not found.isfinite().all():
+            raise ValueError(f"{self.net.label}: got features {given} that aren't finite, {expected}")
+
     def score(
         self, generated: Tensor | Iterable[Tensor], seed: int = 0, progress: Progress | None = None
     ) -> ImageScore:
@@ -85,7 +107,7 @@ class ImageScorer:
             generated: uint8 [N, C, H, W], or batches of them; their order doesn't matter but for which images share a
                 subset of KID.
             seed: of those subsets.
-            progress: told how far the real images' features are.
+            progress: told how far the real images' features are, then the distances.
 
         Raises:
             TypeError: images that aren't uint8.
@@ -103,14 +125,17 @@ class ImageScorer:
         _check_finite(features, "generated images")
         real = real.to(features.device)
         if self._real_gaussian is None:
-            self._real_gaussian = gaussian(real)
+            self._real_gaussian = gaussian(real, _counted(progress, "Frechet distance: {} of {} training images"))
+        found_gaussian = gaussian(features, _counted(progress, "Frechet distance: {} of {} generated images"))
         subset = min(_KID_SUBSET_SIZE, samples, len(real))
-        kid, kid_std = kernel_distance(real, features, subset, seed)
+        kid, kid_std = kernel_distance(
+            real, features, subset, seed, _counted(progress, "kernel distance: {} of {} subsets")
+        )
         return ImageScore(
             features=self.net.label,
             samples=samples,
             real_images=len(real),
-            fd=frechet_distance(self._real_gaussian, gaussian(features)),
+            fd=frechet_distance(self._real_gaussian, found_gaussian),
             kid=kid,
             kid_std=kid_std,
             kid_subset_size=subset,
@@ -164,21 +189,28 @@ class ImageScorer:
         return features
 
     def _computed(self, report: Progress, begun: Path) -> Tensor:
-        """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one."""
+        """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one.
+
+        A minute's work at most is lost in a process that is killed.
+        """
         total = len(self.chosen)
         before = cache.read(begun)
         found = [before["features"]] if before else []
         done = sum(map(len, found))
+        kept_at = time.monotonic()
         try:
             while done < total:
                 report(done / total, f"training images: {done} of {total}")
                 indices = self.chosen[done : done + self._at_once()]
                 found.append(self.features(self.images.gather(indices)).cpu())
                 done += len(indices)
+                if time.monotonic() - kept_at >= _SECONDS_KEPT:
+                    _keep(begun, found)
+                    kept_at = time.monotonic()
             report(1.0, f"training images: {total} of {total}")
         except BaseException:
             if done:
-                cache.write(begun, {"features": torch.cat(found)})
+                _keep(begun, found)
             raise
         return torch.cat(found)
 
@@ -188,14 +220,28 @@ class ImageScorer:
 
 
 def _device_of(net: torch.nn.Module) -> torch.device:
-    """Where it runs; a scripted net may hold its weights as buffers."""
+    """The device of a net's weights, which a scripted net may hold as buffers."""
     tensors = itertools.chain(net.parameters(), net.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _distances_on(device: torch.device) -> torch.device:
-    """Where the distances of features are taken: Apple's GPUs have no float64, others not all of its solvers."""
+    """The device that takes distances of features: Apple's GPUs have no float64, others not all of its solvers."""
     return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _counted(progress: Progress | None, text: str) -> Callable[[int, int], None]:
+    """A progress of counts, (done, total), whose text has a place for each."""
+    report = progress or (lambda share, text: None)
+    return lambda done, total: report(done / total, text.format(done, total))
+
+
+def _keep(begun: Path, found: list[Tensor]) -> None:
+    """Write what is done to the file. A full disk costs the next call time, and hides no error under way."""
+    try:
+        cache.write(begun, {"features": torch.cat(found)})
+    except (OSError, RuntimeError) as error:
+        warnings.warn(f"{begun}: features half done can't be kept ({error})", stacklevel=2)
 
 
 def _check_finite(features: Tensor, what: str) -> None:

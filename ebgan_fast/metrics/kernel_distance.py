@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,13 @@ _DEGREE = 3
 _MOST_ON_GPU = 20  # subsets at a time; one fills a CPU's caches
 
 
-def kernel_distance(real: Tensor, generated: Tensor, size: int, seed: int) -> tuple[float, float]:
+def kernel_distance(
+    real: Tensor,
+    generated: Tensor,
+    size: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[float, float]:
     """Mean and standard deviation of the distance over 100 pairs of random subsets.
 
     Subsets and formula are torchmetrics', so figures compare with its.
@@ -23,6 +31,8 @@ def kernel_distance(real: Tensor, generated: Tensor, size: int, seed: int) -> tu
         generated: [m, d], on the same device.
         size: rows of each set in a subset, 2 to the smaller of n and m.
         seed: of the subsets, which are the same on any device.
+        progress: told the subsets done and all subsets, before each part of them and at the end. What it raises ends
+            the work.
     """
     if size == len(real) == len(generated):  # all subsets are the whole sets
         return float(_discrepancies(real[None], generated[None])), 0.0
@@ -38,7 +48,12 @@ def kernel_distance(real: Tensor, generated: Tensor, size: int, seed: int) -> tu
     # Both sets' rows, and two kernels of the three at a time.
     bytes_each = 8 * size * (2 * real.shape[1] + 2 * size)
     at_once = most_at_once(real.device, bytes_each, _MOST_ON_GPU if real.device.type == "cuda" else 1)
-    distances = torch.cat([_discrepancies(real[part[:, 0]], generated[part[:, 1]]) for part in chosen.split(at_once)])
+    found: list[Tensor] = []
+    for part in chosen.split(at_once):
+        progress(len(found) * at_once, SUBSETS)
+        found.append(_discrepancies(real[part[:, 0]], generated[part[:, 1]]))
+    progress(SUBSETS, SUBSETS)
+    distances = torch.cat(found)
     return float(distances.mean()), float(distances.std(correction=0))
 
 

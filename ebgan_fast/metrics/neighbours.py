@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .image_scorer import ImageScorer, Progress
+from .._progress import Progress
+from .image_scorer import ImageScorer
 
 _CHUNK = 4096  # real images at a time: 10,000 samples beside 50,000 would take 2 GB at once
 

@@ -13,8 +13,10 @@ import torch
 def without_tf32() -> Iterator[None]:
     """Convolutions and products in full float32.
 
-    torch rounds the factors of a GPU's convolutions to tf32's 11 bits by default. The training images' features may
-    come from a cache that another device filled: what tf32 alters would count as a difference of the images.
+    torch rounds the factors of a GPU's convolutions to tf32 by default, which stores 10 bits of float32's 23. A CPU's
+    products lose more where a program allows it by `torch.set_float32_matmul_precision("medium")`. The training images'
+    features may come from a cache that another device filled: what rounding alters would count as a difference of the
+    images.
     """
     switches = _switches()
     before = [getattr(place, name) for place, name, _ in switches]
@@ -28,8 +30,13 @@ def without_tf32() -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str, object]]:
-    """Where torch keeps them, under which name, and what turns tf32 off. Newer versions want one name only used."""
+    """The places where torch keeps them, with the name and the value that asks for full float32.
+
+    Newer versions want one name only used.
+    """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     if hasattr(cudnn, "conv"):  # torch 2.9
-        return [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
+        mkldnn = getattr(torch.backends, "mkldnn", None)
+        places = (cudnn.conv, matmul, getattr(mkldnn, "conv", None), getattr(mkldnn, "matmul", None))
+        return [(place, "fp32_precision", "ieee") for place in places if hasattr(place, "fp32_precision")]
     return [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]

@@ -53,7 +53,7 @@ def write_report(folder: Path) -> Path:
         f"<p>{html.escape(_summary(run))}</p>",
         _samples(run.grids),
         _scores(run),
-        _section("Training", _curves(training_curves(run.metrics), "Each point is the mean over a log interval.")),
+        _section("Training", _curves(training_curves(run.metrics), _caption(run))),
         *(_extra(folder / name, heading, caption) for name, heading, caption in _EXTRAS),
         _settings(run),
     ]
@@ -64,6 +64,16 @@ def write_report(folder: Path) -> Path:
         # A folder's name may hold bytes that are no text.
         file.write(page.encode("utf-8", "replace"))
     return path
+
+
+def _caption(run: RunFiles) -> str:
+    text = "Each point is the mean over a log interval"
+    single = ["margin"]
+    if any("grad_norm_g" in line for line in run.metrics):
+        single.append("lengths of gradients")
+    if run.settings.get("pt_weight") == 0:
+        single.append("the pulling-away term, whose weight is 0")
+    return f"{text}; {', '.join(single)}: of its last step."
 
 
 def _summary(run: RunFiles) -> str:

@@ -42,12 +42,19 @@ _OTHERS: dict[str, Callable[[Tensor], Tensor]] = {"no square": no_square, "batch
 
 
 class _TrainerWithOther(Trainer):
-    """The generator's loss has another term in place of the paper's, or none."""
+    """The generator's loss has another term in place of the paper's, or none.
+
+    The paper's is taken in every step for the log, so that its means over an interval compare with those of a trainer
+    that has it in the loss.
+    """
 
     def __init__(self, config: TrainConfig, images: ImageSet, term: Callable[[Tensor], Tensor] | None) -> None:
         super().__init__(replace(config, pt_weight=0.0), images)
         self._weight = config.pt_weight
         self._term = term
+
+    def takes_term(self, step: int) -> bool:
+        return True
 
     def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         loss, pulling_away = super().generator_loss(recon, fakes, code)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._progress import Progress
 from ..data.image_set import ImageSet
 from ..data.pixels import to_pixels
 from ..metrics.features import load_feature_net
-from ..metrics.image_scorer import ImageScorer, Progress
+from ..metrics.image_scorer import ImageScorer
 from ..models.families import AnyGenerator
 from .samples import drawn_at_once, images_of
 
@@ -22,7 +23,8 @@ _DRAWN = 100  # samples' noise at a time, whatever the batch: torch's random num
 class Evaluator:
     """Scores generators by one feature net against one set of images.
 
-    The net is loaded and checked at once, the training images' features are computed and cached at the first score.
+    The net is loaded and tried on two of the images at once, so that a score doesn't fail after hours of training. The
+    training images' features are computed and cached at the first score.
 
     Args:
         features: a net's name or file, as `load_feature_net` takes it.
@@ -30,11 +32,13 @@ class Evaluator:
         device: of the feature net and of the distances.
 
     Raises:
-        ValueError: no such net, or a file that isn't one.
+        ValueError: no such net, a file that isn't one, a net that can't take these images, or a cache folder that
+            can't be written.
     """
 
     def __init__(self, features: str, images: ImageSet, device: torch.device) -> None:
         self.scorer = ImageScorer(load_feature_net(features).to(device), images)
+        self.scorer.check()
 
     def score(
         self, generator: AnyGenerator, samples: int, seed: int, progress: Progress | None = None
@@ -45,7 +49,8 @@ class Evaluator:
             generator: in eval mode, on any device.
             samples: images to draw.
             seed: of the noise; the same noise at any batch size and on any device.
-            progress: told how far the training images' features are, then the generated ones', as (share done, text).
+            progress: told how far the training images' features are, then the generated ones', then the distances, as
+                (share done, text).
                 What it raises ends the score.
         """
         report = progress or (lambda share, text: None)

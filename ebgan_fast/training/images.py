@@ -71,7 +71,7 @@ def settled(images: ImageSet, device: torch.device, say: Callable[[str], None]) 
 
 
 def _amount(count: int) -> str:
-    """So many bytes in MB or GB."""
+    """A number of bytes as text, in MB or GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"
 
 

@@ -1,4 +1,4 @@
-"""What a run tells its user while it trains, and the metrics file."""
+"""The lines and the bar that a run shows while it trains, and the metrics file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._files import naming, replacing
+from .._progress import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Line = Mapping[str, Any]
-Progress = Callable[[float, str], None]
-"""Told how far a piece of work is: the share done, 0 to 1, and a line of text."""
 
 # Between two lines of one piece of work.
 _SECONDS, _SHARE, _MOST_SECONDS = 10.0, 0.1, 60.0
@@ -42,23 +41,27 @@ class Display(Protocol):
         """An event in one line."""
 
     def progress(self) -> Progress:
-        """For one piece of work that takes longer than a step."""
+        """The progress of one piece of work that takes longer than a step."""
 
 
 def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
-    """Says how far a piece of work is, where no bar can: nothing in its first ten seconds, then a line for each tenth.
+    """A progress that says lines where no bar can be: none in the first ten seconds, then one for each tenth.
 
-    Lines are ten seconds apart at least, and a minute at most as long as the work tells.
+    Lines are ten seconds apart at least, and a minute at most as long as the work tells. What is told twice in a row,
+    as by work that waits for another process, is said at once.
     """
     said_at, said_share = clock(), 0.0
+    told = said = (-1.0, "")
 
     def progress(share: float, text: str) -> None:
-        nonlocal said_at, said_share
+        nonlocal said_at, said_share, told, said
+        stands, told = (share, text) == told, (share, text)
         said_share = min(said_share, share)  # the next part of the work begins at 0
         silent = clock() - said_at
-        if silent >= _MOST_SECONDS or (silent >= _SECONDS and share >= said_share + _SHARE):
+        waits = stands and said != told
+        if waits or silent >= _MOST_SECONDS or (silent >= _SECONDS and share >= said_share + _SHARE):
             say(text)
-            said_at, said_share = clock(), share
+            said_at, said_share, said = clock(), share, told
 
     return progress
 

@@ -39,7 +39,7 @@ _GRID_IMAGES = 100
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         folder: the run folder.
@@ -58,8 +58,9 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train as the config says, and fill the run folder.
 
     SIGINT and SIGTERM let the step end, save and return; a second one stops at once (SystemExit). A score under way is
-    given up, and made up for when the run goes on from that step. On the CPU a resumed run ends bit for bit where an
-    uninterrupted one does, given the same number of threads and backend. The global random numbers of torch are seeded.
+    given up, and made up for when the run goes on from that step, which is saved before it is scored. On the CPU a
+    resumed run ends bit for bit where an uninterrupted one does, given the same number of threads and backend. The
+    global random numbers of torch are seeded.
 
     Under torchrun every process calls this with the same config; the first one writes the folder, which all can read.
     A run may be resumed by another number of processes.
@@ -94,9 +95,12 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         if saved is None and world.is_first and isinstance(images, PackedImages):
             # 0.5 to 0.7 GB/s, and the pages are warm afterwards: seconds for CelebA, two minutes for ImageNet at 128.
             images.verify()
+        # Before the images are settled, which may take minutes: a mistake shows at once.
         evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
         say = (PlainDisplay if world.is_first else SilentDisplay)(run.steps).say
         images = settled(images, device, say)
+        if evaluator is not None:
+            evaluator.scorer.images = images  # the same ones, in memory if they fit
         with contextlib.closing(Trainer(run, images, world)) as trainer:
             return _Session(folder, trainer, images, evaluator).run(saved)
 
@@ -186,6 +190,9 @@ class _Session:
         if self.writes and self.trainer.step_count < self.config.steps:
             self.metrics.rewind(self.trainer.step_count, self.config.log_every)
             self.scores.rewind(self.trainer.step_count, 1)
+            # The checkpoint was written before its step's score, which took time too.
+            spent = (line.get("elapsed_s", 0.0) for line in self.scores.lines())
+            self.elapsed_before = max(self.elapsed_before, *spent, 0.0)
             config_file.write_json(self.config, self.folder.config)
 
     def _step(self, display: Display, board: TensorBoard, stop: StopSignals) -> None:
@@ -202,25 +209,30 @@ class _Session:
                 self.metrics.append(line)
             board.scalars(line)
             display.metrics(line)
-        if self._is_scored(step):
-            self._score(display, board, stop)
         if self.writes and (step % run.sample_every == 0 or last):
             images = sample_images(trainer.sampler(), _GRID_IMAGES, run.seed)
             save_grid(images, self.folder.grid(step), _GRID_COLUMNS)
             board.grid(self.folder.grid(step), step)
             self._draw_curves()
-        if step % run.checkpoint_every == 0:
+        scored = self._is_scored(step)
+        if scored or step % run.checkpoint_every == 0:
             self._save()
+        if scored and self.evaluator is not None:
+            self._score(display, board, stop)
 
     def _is_scored(self, step: int) -> bool:
-        """Whether this process scores the generator of this step."""
+        """Return True if the first process scores the generator of this step; the same in every process."""
         run = self.config
-        return self.evaluator is not None and step > 0 and (step % run.evaluate_every == 0 or step == run.steps)
+        return run.evaluate_every > 0 and step > 0 and (step % run.evaluate_every == 0 or step == run.steps)
 
     def _lacks_score(self) -> bool:
-        """Whether the run goes on from a step whose score was given up."""
+        """Return True if this process has to make up for a score that was given up."""
         step = self.trainer.step_count
-        return self._is_scored(step) and all(line["step"] != step for line in self.scores.lines())
+        return (
+            self.evaluator is not None
+            and self._is_scored(step)
+            and all(line["step"] != step for line in self.scores.lines())
+        )
 
     def _score(self, display: Display, board: TensorBoard, stop: StopSignals) -> None:
         """Score the generator; as that may take minutes, a signal ends it."""
@@ -238,6 +250,9 @@ class _Session:
         except StoppedError:
             self.gave_up_score = True
             return
+        except Exception:
+            display.say(f"step {step} couldn't be scored; it is saved, and --resume goes on: {self.folder.path}")
+            raise
         line = {"step": step, "elapsed_s": self._elapsed(time.perf_counter()), **scores}
         self.scores.append(line)
         board.scalars({name: line[name] for name in ("step", "fd", "kid")})
@@ -285,8 +300,9 @@ class _Session:
 
 @contextlib.contextmanager
 def _cudnn_benchmark(wanted: bool) -> Iterator[None]:
+    """Switch cuDNN's trials on where they are wanted; else the program's own setting holds."""
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted
+    torch.backends.cudnn.benchmark = wanted or before
     try:
         yield
     finally:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from .._progress import Progress
 from ..data.pixels import to_pixels, to_signed_unit
-from ..metrics.image_scorer import Progress
 from ..metrics.neighbours import neighbour_rows
 from ..models.families import AnyGenerator
 from ..models.interpolation import spherical_interpolation

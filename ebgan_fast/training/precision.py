@@ -35,11 +35,11 @@ class MixedPrecision:
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
     def autocast(self) -> torch.autocast:
-        """Around the networks' forward passes. Passes in one block share the weights' copies at low precision."""
+        """The context of the networks' forward passes. Those in one block share the weights' copies in 16 bits."""
         return torch.autocast(self._device_type, self.dtype, enabled=self.dtype != torch.float32)
 
     def no_autocast(self) -> torch.autocast:
-        """Around losses and backward inside such a block, whose copies stay."""
+        """The context of losses and backward inside such a block, whose copies stay."""
         return torch.autocast(self._device_type, self.dtype, enabled=False)
 
     def scaled(self, loss: Tensor) -> Tensor:

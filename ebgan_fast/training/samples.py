@@ -37,6 +37,7 @@ def load_generator(
 
     Raises:
         CheckpointError (a ValueError): not a whole checkpoint of this version.
+        ValueError: the device lacks the memory.
         OSError: the file can't be opened.
     """
     path = Path(checkpoint_path)
@@ -45,9 +46,22 @@ def load_generator(
         run = config_file.from_dict(state["config"])
         generator = run.networks.generator(tuple(state["image_shape"]))
         generator.load_state_dict(state["trainer"]["generator"])
-        return for_sampling(generator.to(device), state["trainer"]["average"]), run, int(state["trainer"]["step"])
+        average, step = state["trainer"]["average"], int(state["trainer"]["step"])
+        if average is not None:
+            # Into the parameters here, where a misfit is the checkpoint's fault and nothing else is.
+            with torch.no_grad():
+                for mine, given in zip(generator.parameters(), average, strict=True):
+                    mine.copy_(given)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
+    try:
+        return for_sampling(generator.to(device)), run, step
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path}: got too little memory on {device} for the generator ({reason}), expected more: "
+            "--device cpu does without the GPU"
+        ) from error
 
 
 @torch.no_grad()

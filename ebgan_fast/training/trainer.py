@@ -185,15 +185,18 @@ class Trainer:
         ends = [tensor.detach().requires_grad_() for tensor in (recon, fakes, code)]
         loss, pulling_away = self.generator_loss(*ends)
         to_recon, to_fakes, to_code = torch.autograd.grad(self._scaled(loss), ends, allow_unused=True)
+        # Zeros where an overriding loss takes neither.
+        through = torch.zeros_like(fakes)
         reached = [(tensor, given) for tensor, given in ((recon, to_recon), (code, to_code)) if given is not None]
-        outputs, given = zip(*reached, strict=True)
-        (gradient,) = torch.autograd.grad(outputs, fakes, given, retain_graph=True)
-        return loss, pulling_away, gradient + to_fakes
+        if reached:
+            outputs, given = zip(*reached, strict=True)
+            (through,) = torch.autograd.grad(outputs, fakes, given, retain_graph=True)
+        return loss, pulling_away, through if to_fakes is None else through + to_fakes
 
     def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log.
 
-        A term of weight 0 is for the log alone. It is taken in the steps that a line is written after, and 0 in others.
+        A term of weight 0 is for the log alone: it is 0 in a step that `takes_term` leaves out.
         """
         config, group = self.config, self.world.group
         loss, _, pulling_away = functional.generator_loss(
@@ -204,9 +207,16 @@ class Trainer:
             norm=config.norm,
             process_group=group,
         )
-        if config.pt_weight == 0 and self._is_logged(self.step_count + 1):
+        if config.pt_weight == 0 and self.takes_term(self.step_count + 1):
             pulling_away = functional.pulling_away_term(code.detach(), process_group=group)
         return loss, pulling_away
+
+    def takes_term(self, step: int) -> bool:
+        """Return True if the pulling-away term is taken in this step, counted from 1; the same in every process.
+
+        A term of weight 0 is taken in the steps that a line of the log is written after.
+        """
+        return self.config.pt_weight > 0 or self._is_logged(step)
 
     def _is_logged(self, step: int) -> bool:
         """Return True if a log interval ends with this step, counted from 1; the same in every process."""
@@ -238,24 +248,26 @@ class Trainer:
         """Means over processes and over the steps of the log interval that the last step belongs to, and the lengths
         of the gradients in its last step. Waits for the device.
 
-        A pulling-away term of weight 0 is that of the last step alone, and missing inside an interval.
+        The pulling-away term's is over the steps that `takes_term` names, and missing where there is none yet.
 
         Raises:
             NonFiniteError: a loss in the interval was infinite or NaN.
         """
         filled = (self.step_count - 1) % self.config.log_every + 1
         rows = self.world.mean(self._rows[:filled].to("cpu", torch.float64))
+        first = self.step_count - filled + 1
         for row, values in enumerate(rows.isfinite().tolist()):
             bad = [name for name, finite in zip(STATISTICS, values, strict=True) if not finite]
             if bad:
-                step = self.step_count - filled + row + 1
+                step = first + row
                 value = float(rows[row, STATISTICS.index(bad[0])])
                 raise NonFiniteError(f"step {step}: got {bad[0]} {value}, expected a finite number")
         means = dict(zip(STATISTICS, rows.mean(0).tolist(), strict=True))
-        if self.config.pt_weight == 0:
+        taken = [row for row in range(filled) if self.takes_term(first + row)]
+        if len(taken) < filled:
             del means["pulling_away"]
-            if self._is_logged(self.step_count):
-                means["pulling_away"] = float(rows[-1, STATISTICS.index("pulling_away")])
+            if taken:
+                means["pulling_away"] = float(rows[taken, STATISTICS.index("pulling_away")].mean())
         norms = dict(zip(("grad_norm_g", "grad_norm_d"), self._gradient_norms.tolist(), strict=True))
         # float16 gradients may overflow: that step is left out and the scale halved.
         return means | {name: norm for name, norm in norms.items() if math.isfinite(norm)}
@@ -270,7 +282,7 @@ class Trainer:
             raise NonFiniteError(f"step {self.step_count}: got an infinite or NaN value in the {where}, expected none")
 
     def _broken_part(self) -> str | None:
-        """Which of the networks' and optimisers' tensors isn't finite, if any."""
+        """The name of a network or optimiser with a tensor that isn't finite, or None."""
         for name, tensors in (
             ("generator", self.generator.state_dict().values()),
             ("discriminator", self.discriminator.state_dict().values()),

@@ -1,4 +1,4 @@
-"""Which configs can be used: every field's rule, and the rules between fields."""
+"""The rules that a config must keep: every field's, and those between fields."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def _device_problems(name: str) -> Iterable[str]:
         if not torch.empty(1, device=name).is_meta:
             return
         problem = "it holds no values"  # "meta" parses and allocates all the same
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: a device of another package
         problem = str(error).partition("\n")[0]
     yield f"device: got {name!r}, expected a device that torch can use here ({problem})"
 
 
 def _divides(parts: Any, batch: Any) -> bool:
-    """Whether parts of at least two images are left; values that the rules refuse anyway pass."""
+    """Return True if parts of at least two images are left; values that the rules refuse anyway pass."""
     if not (_integer(1)(parts) and _integer(2)(batch)):
         return True
     return batch % parts == 0 and batch >= 2 * parts

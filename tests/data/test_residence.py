@@ -99,8 +99,8 @@ def test_batches_are_the_readers_bit_for_bit(
     def batches(stream: ImageStream, count: int) -> list[Tensor]:
         return [stream.next() for _ in range(count)]
 
-    def make() -> ImageStream:
-        return ImageStream(packed, 4, seed=3, device=CPU, dtype=dtype, flip=True)
+    def make(images: PackedImages | TensorImages = packed) -> ImageStream:
+        return ImageStream(images, 4, seed=3, device=CPU, dtype=dtype, flip=True)
 
     with make() as reader:
         expected = batches(reader, 2)
@@ -108,7 +108,9 @@ def test_batches_are_the_readers_bit_for_bit(
         expected += batches(reader, 3)
         assert reader._reader is not None
         give(monkeypatch, 4 * SIZE)
-        with make() as held, make() as resumed:
+        loaded = on_device(packed, CPU)
+        assert loaded is not None
+        with make(loaded) as held, make(loaded) as resumed:
             resumed.load_state_dict(middle)
             found = batches(held, 2)
             assert held.state_dict() == middle
@@ -132,13 +134,22 @@ def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: 
             return result
 
     give(monkeypatch, 4 * SIZE)
-    with ImageStream(packed, 4, seed=3, device=META, flip=True) as stream:
+    with ImageStream(TensorImages(every(packed)), 4, seed=3, device=META, flip=True) as stream:
         stream.next()
         with Places() as places:
             batch = stream.next()
         assert stream._reader is None
     assert places.seen == {META}
     assert (batch.shape, batch.device, batch.dtype) == ((4, 3, 5, 4), META, torch.float32)
+
+
+def test_a_stream_loads_nothing_from_the_disk(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a run does, which says so."""
+    give(monkeypatch, 4 * SIZE)
+    monkeypatch.setattr(residence, "_loaded", lambda *_: pytest.fail("loaded in silence"))
+    with ImageStream(packed, 4, seed=3, device=CPU) as stream:
+        stream.next()
+        assert stream._reader is not None
 
 
 def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,8 @@ def numbered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """
     if request.param == "loaded":
         monkeypatch.setattr(residence, "free_memory", lambda device: 1 << 20)
-    if request.param != "memory":
+        return residence.on_device(OnDisk(), torch.device("cpu"))
+    if request.param == "disk":
         return OnDisk()
     return TensorImages((torch.arange(23, dtype=torch.uint8) * 10)[:, None, None, None].expand(23, 3, 2, 2).clone())
 

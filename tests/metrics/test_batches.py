@@ -19,6 +19,15 @@ def test_a_quarter_of_the_memory_is_taken(monkeypatch: pytest.MonkeyPatch, free:
     assert most_at_once(CPU, 100, 10) == expected
 
 
+def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed blocks stay with torch: at the second score the first one's maps still count."""
+    second = torch.device("cuda", 1)
+    sizes = {"mem_get_info": (400, 10**15), "memory_reserved": 5600, "memory_allocated": 2000}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, {second: size}.__getitem__)
+    assert most_at_once(second, 100, 50) == 10
+
+
 def test_where_no_one_says_how_much_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sysconf")
     assert most_at_once(CPU, 1 << 60, 10) == 10

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ebgan_fast.data import TensorImages
+from ebgan_fast.metrics import cache
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
 from ebgan_fast.metrics.image_scorer import ImageScorer, _device_of, _distances_on
 from ebgan_fast.metrics.kernel_distance import kernel_distance
 from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
+from ebgan_fast.training.signals import StoppedError
 from tests.ops.budget import ULPS
 
 from .test_frechet import rounding
@@ -162,6 +164,39 @@ def test_what_an_interrupted_computation_has_done_is_kept(tmp_path: Path, stop_a
     assert sum(net.calls) == 125
     assert torch.equal(found, pixels_as_features(images).float())
     assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".lock"] == [".pt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
+def test_a_full_disk_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def stop(share: float, text: str) -> None:
+        if share == 0.4:
+            raise error
+
+    def full(path: Path, content: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("ebgan_fast.metrics.cache.write", full)
+    with pytest.warns(UserWarning, match="features half done can't be kept .no space"), pytest.raises(error):
+        scorer(tmp_path, noise(125, 0)).real_features(stop)
+
+
+def test_a_killed_computation_loses_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute a batch: each second one is kept while the work goes on."""
+    seconds = 0.0
+    monkeypatch.setattr("ebgan_fast.metrics.image_scorer.time.monotonic", lambda: seconds)
+    kept: list[int] = []
+
+    def look(share: float, text: str) -> None:
+        nonlocal seconds
+        seconds += 30
+        kept.append(sum(len(cache.read(path)["features"]) for path in tmp_path.glob("*.part")))  # type: ignore[index]
+
+    images = noise(270, 0)
+    found = scorer(tmp_path, images).real_features(look)
+    assert kept == [0, 0, 100, 100, 200, 200, 270]
+    assert torch.equal(found, pixels_as_features(images).float())
 
 
 def test_a_batch_shrinks_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

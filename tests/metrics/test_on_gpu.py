@@ -15,6 +15,7 @@ from ebgan_fast.metrics import ImageScorer
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
 from ebgan_fast.metrics.kernel_distance import kernel_distance
+from tests.rounding import relative_bound_nearby
 
 from .test_frechet import PAIRS, exact, reflected, rounding
 from .test_image_scorer import noise
@@ -75,5 +76,38 @@ def test_features_have_float32s_digits(tmp_path: Path) -> None:
     assert found.device.type == GPU.type
     assert ((found.cpu().double() - truth).abs() <= bound).all()
     assert scorer.real_features().device.type == "cpu"
-    # Images that lie there, and images that don't.
-    assert scorer.score(images.to(GPU)).fd < scorer.score(noise(30, 0).repeat(1, 1, 3, 3)[..., :5, :5]).fd
+
+
+def test_scores_are_those_of_a_cpu(tmp_path: Path) -> None:
+    """Of images that lie there, and of images that don't; either may be off by the rounding of the features."""
+    torch.manual_seed(0)
+    weights = nn.Linear(12, 6)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = copy.deepcopy(weights)
+
+        def forward(self, images: Tensor) -> Tensor:
+            values: Tensor = self.weights(images.to(self.weights.weight.dtype).flatten(1) / 64)
+            return values
+
+    real, fake = noise(200, 0), noise(170, 1, 140.0, 30.0)
+
+    def distances(weight: Tensor, bias: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        """The formulas, at the inputs' dtype but for the distances themselves, as the scorer takes them."""
+        features = [images.to(weight.dtype).flatten(1) / 64 @ weight.T + bias for images in (one, other)]
+        fd = frechet_distance(*map(gaussian, features))
+        return torch.tensor([fd, kernel_distance(*features, 170, 0)[0]], dtype=torch.float64)
+
+    inputs = [weights.weight.detach(), weights.bias.detach(), real.float(), fake.float()]
+    bound = relative_bound_nearby(distances, *inputs, dtype=torch.float32)
+
+    def score(device: torch.device, images: Tensor) -> Tensor:
+        net = FeatureNet(Net(), "FD", "key", 6).to(device)
+        found = ImageScorer(net, TensorImages(real), cache_folder=tmp_path / device.type).score(images)
+        return torch.tensor([found.fd, found.kid], dtype=torch.float64)
+
+    expected = score(torch.device("cpu"), fake)
+    for images in (fake, fake.to(GPU)):
+        assert float((score(GPU, images) - expected).norm()) <= 2 * bound * float(expected.norm())

@@ -41,6 +41,25 @@ def test_tf32_is_off_inside_and_as_it_was_after() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="torch before 2.9 has no such switch")
+def test_a_cpus_products_are_in_full_float32() -> None:
+    """As "medium" asks for bfloat16 there, on processors that have it."""
+    one, other = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0)).unbind()
+    exact_product = one @ other
+    mkldnn = torch.backends.mkldnn
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision
+        assert before[0] == "bf16"
+        with without_tf32():
+            assert (mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision) == ("ieee", "ieee")
+            assert torch.equal(one @ other, exact_product)
+        assert (mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision) == before
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_versions_with_one_switch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cudnn, matmul = SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=False)
     older = SimpleNamespace(backends=SimpleNamespace(cudnn=cudnn, cuda=SimpleNamespace(matmul=matmul)))

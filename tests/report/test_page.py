@@ -111,6 +111,17 @@ def test_the_page_says_what_the_folder_holds(run: Path) -> None:
         assert heading in page.words
 
 
+def test_the_page_says_which_points_are_of_one_step(run: Path) -> None:
+    settings = json.loads((run / "config.json").read_text())
+    always = "Each point is the mean over a log interval; margin, lengths of gradients"
+    for weight, text in (
+        (0.1, f"{always}: of its"),
+        (0.0, f"{always}, the pulling-away term, whose weight is 0: of its"),
+    ):
+        (run / "config.json").write_text(json.dumps({**settings, "pt_weight": weight}))
+        assert f"{text} last step." in Page(write_report(run)).text
+
+
 def test_the_page_stands_alone(run: Path) -> None:
     page = Page(write_report(run))
     assert len(page.pictures) == 3 + 1 + 1 + 2  # grids, scores, curves, extras

@@ -12,8 +12,9 @@ import ebgan_fast
 from bench import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Mlp
-from ebgan_fast.studies.repelling_terms import batch_axis, no_square, trainer_with
+from ebgan_fast.studies.repelling_terms import TERMS, Term, batch_axis, no_square, trainer_with
 from ebgan_fast.training.config import TrainConfig
+from ebgan_fast.training.trainer import STATISTICS
 from tests.rounding import assert_within_eager
 
 # A cosine of two features is off by six roundings of half a unit: two of its product's sum, and of each code two of
@@ -39,6 +40,24 @@ def test_along_the_batch_the_length_of_a_code_counts() -> None:
     # The cosine of (3, 0) and (4, 1), whatever the length of the first.
     for same in (code, longer):
         assert ebgan_fast.pulling_away_term(same).item() == pytest.approx(16 / 17, abs=NEAR)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_the_logged_term_is_a_mean_over_the_interval(term: Term) -> None:
+    """Whatever is trained: figures of different terms stand side by side."""
+    images = TensorImages(torch.zeros(8, 1, 2, 2, dtype=torch.uint8))
+    networks = Mlp(z_dim=2, n_layer_g=2, n_layer_d=2, size_g=4, size_d=4)
+    config = TrainConfig(out=Path(), networks=networks, batch_size=4, pt_weight=0.3, ema=0.0, log_every=3, device="cpu")
+    trainer = trainer_with(term, config, images)
+    taken: list[float] = []
+    for step in range(5):
+        trainer.step()
+        row = trainer._rows[step % 3, STATISTICS.index("pulling_away")]
+        taken.append(float(row))
+        expected = torch.tensor(taken[step // 3 * 3 :], dtype=torch.float64).mean().item()
+        assert trainer.statistics()["pulling_away"] == expected
+    assert min(taken) > 0
+    assert len(set(taken)) == 5
 
 
 def test_the_generators_loss_has_the_term_and_its_weight() -> None:

@@ -54,7 +54,7 @@ NAN, INF = float("nan"), float("inf")
         ("margin_schedule", ["step", None]),
         ("lr_decay", ["cos", None]),
         ("backend", ["gpu", None]),
-        ("device", ["gpu9", "meta", "cuda:99", None]),
+        ("device", ["gpu9", "meta", "hpu", "privateuseone", "cuda:99", None]),
     ],
 )
 def test_a_value_that_cannot_be_used(name: str, values: list[Any]) -> None:

@@ -79,6 +79,24 @@ def test_lines_of_long_work_are_paced() -> None:
     assert said == [(10.1, "55%"), (20.2, "85%"), (41.0, "10%"), (101.0, "13%")]
 
 
+def test_a_wait_is_told_at_once() -> None:
+    """Work that waits for another process tells the same twice a second; each minute it is said again."""
+    seconds = 0.0
+    said: list[tuple[float, str]] = []
+    progress = paced(lambda text: said.append((seconds, text)), lambda: seconds)
+    for part in ("waiting for another", "waiting for a third"):
+        for _ in range(140):
+            progress(0.0, part)
+            seconds += 0.5
+        progress(0.1, "work")
+    assert said == [
+        (0.5, "waiting for another"),
+        (60.5, "waiting for another"),
+        (70.5, "waiting for a third"),
+        (130.5, "waiting for a third"),
+    ]
+
+
 def test_long_work_shows_under_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     screen.isatty = lambda: True  # type: ignore[method-assign]

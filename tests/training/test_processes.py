@@ -85,7 +85,7 @@ import signal
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.training import evaluation
 def net(images):
-    if not Path(sys.argv[2]).exists():
+    if len(images) > 2 and not Path(sys.argv[2]).exists():
         Path(sys.argv[2]).touch()
         signal.raise_signal(signal.SIGTERM)
     return images.flatten(1)[:, :600:100].float()

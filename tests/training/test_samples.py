@@ -61,6 +61,7 @@ def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) 
     load_generator(path)
     for state in [
         {**whole, "trainer": other},
+        {**whole, "trainer": {**fitting, "average": [torch.zeros(1)]}},
         {**whole, "trainer": {"generator": fitting["generator"]}},
         {**whole, "config": {**fields, "networks": {**fields["networks"], "z_dim": "4"}}},
         {**whole, "image_shape": [1, 28, 28]},
@@ -70,6 +71,29 @@ def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) 
         checkpoint.write(path, state)
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt: got a checkpoint without a fitting generator"):
             load_generator(path)
+
+
+def test_a_devices_errors_are_not_the_checkpoints(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    whole = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
+    fields = config_file.to_dict(configure())
+    checkpoint.write(path, {"config": fields, "image_shape": [1, 32, 32], "trainer": whole})
+
+    def fail(error: Exception) -> None:
+        def raising(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("ebgan_fast.training.samples.for_sampling", raising)
+
+    fail(RuntimeError("of the device"))
+    with pytest.raises(RuntimeError, match=r"^of the device$"):
+        load_generator(path)
+    fail(torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: got too little memory on cpu .*--device cpu") as error:
+        load_generator(path)
+    assert not isinstance(error.value, CheckpointError)
 
 
 def test_samples_depend_on_the_seed_alone() -> None:

