@@ -68,7 +68,7 @@ _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", Non
 
 
 def _is_hooked() -> bool | None:
-    """Return True if a hook takes what is saved for backward and may own what it gives back; None if torch can't say."""
+    """Return True if a hook takes what is saved for backward, and may own what comes back; None if torch can't say."""
     if torch.compiler.is_compiling():
         return True
     return None if _top_hooks is None else _top_hooks(True) is not None

@@ -175,3 +175,17 @@ def test_the_committed_choices_name_backends_with_a_reason() -> None:
     for entry in json.loads(backends.FIRST_CHOICE.read_text(encoding="utf-8")).values():
         assert entry["backend"] in ("triton", "cuda")
         assert entry["why"].startswith("measured: ")
+
+
+@pytest.mark.skipif(not ebgan_fast.backends()["cpu"].available, reason="the compiled module is not installed")
+def test_compile_does_not_trace_into_the_search_for_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """backends() asks compiled modules, such as for CUDA's devices, which cannot be traced."""
+    from ebgan_fast import _C
+
+    torch.compiler.reset()
+    status = backends.BackendStatus(True, "asked")
+    monkeypatch.setitem(backends._STATUS, "cpu", lambda: (_C.build_info(), status)[1])
+    batch = torch.ones(2, 3, device="cpu")
+    with ebgan_fast.use_backend("cpu"):
+        compiled = torch.compile(ebgan_fast.reconstruction_energy, fullgraph=True, backend="eager")
+        assert compiled(batch, 2 * batch).tolist() == [1.0, 1.0]

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import ebgan_fast
-from ebgan_fast.ops import backends
 
 from .budget import assert_within_budget, energy_sums, pulling_away_sums, pulling_away_terms
 from .cases import BACKENDS, NORMS, normal
@@ -203,22 +202,6 @@ def test_a_margin_schedule_does_not_recompile(backend: str) -> None:
         for margin in (9.0, 3.0, 0.0):
             got = compiled(*batches, torch.tensor(margin))
             assert got.item() == ebgan_fast.discriminator_loss(*batches, margin)[0].item()
-
-
-@pytest.mark.skipif(not ebgan_fast.backends()["cpu"].available, reason="the compiled module is not installed")
-def test_compile_does_not_trace_into_the_search_for_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """backends() asks compiled modules, such as for CUDA's devices, which cannot be traced."""
-    from ebgan_fast import _C
-
-    torch.compiler.reset()
-    status = backends.BackendStatus(True, "asked")
-    monkeypatch.setitem(backends._STATUS, "cpu", lambda: (_C.build_info(), status)[1])
-    batch = torch.ones(2, 3, device="cpu")
-    with ebgan_fast.use_backend("cpu"):
-        compiled = torch.compile(
-            lambda it: ebgan_fast.reconstruction_energy(it, 2 * it), fullgraph=True, backend="eager"
-        )
-        assert compiled(batch).tolist() == [1.0, 1.0]
 
 
 @every_backend
