@@ -185,12 +185,12 @@ class Trainer:
         ends = [tensor.detach().requires_grad_() for tensor in (recon, fakes, code)]
         loss, pulling_away = self.generator_loss(*ends)
         to_recon, to_fakes, to_code = torch.autograd.grad(self._scaled(loss), ends, allow_unused=True)
-        # Zeros where an overriding loss takes neither.
-        through = torch.zeros_like(fakes)
         reached = [(tensor, given) for tensor, given in ((recon, to_recon), (code, to_code)) if given is not None]
         if reached:
             outputs, given = zip(*reached, strict=True)
             (through,) = torch.autograd.grad(outputs, fakes, given, retain_graph=True)
+        else:  # an overriding loss may take neither
+            through = torch.zeros_like(fakes)
         return loss, pulling_away, through if to_fakes is None else through + to_fakes
 
     def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
