@@ -14,7 +14,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 ENVIRONMENT, VERDICTS, LOG = "env.txt", "verdicts.jsonl", "log.txt"
 STEPS, OPS, RUN = "train.jsonl", "ops.jsonl", "run.tar"
 TRIALS, TABLES = "tune.jsonl", "tables.json"
-NAMES = (ENVIRONMENT, VERDICTS, LOG, STEPS, OPS, RUN, TRIALS, TABLES)
 
 
 def check(folder: Path) -> list[str]:
