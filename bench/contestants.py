@@ -22,7 +22,7 @@ class Field:
     """Go on with the others where one can't run."""
     contestants: dict[str, Timed] = dataclasses.field(default_factory=dict)
     wrong: str | None = None
-    """What is wrong with the first losses."""
+    """The fault of the first losses, in words."""
     compared: str | None = None
     """The other commit."""
     failed: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -16,20 +16,20 @@ BLOCK_SECONDS = 0.008
 
 
 class Watch(Protocol):
-    """How the seconds of a step are taken."""
+    """The way in which the seconds of a step are taken."""
 
     block: float
     """Seconds that one reading should take at least."""
 
     def prepared(self, step: Step) -> Step:
-        """What to time in place of the step."""
+        """Return what to time in place of the step."""
 
     def seconds(self, step: Step, repeats: int) -> float:
-        """Of that many calls together."""
+        """Return the seconds of that many calls together."""
 
 
 class WallClock:
-    """From a call to its return: all of the time, where the processor does the work."""
+    """The time from a call to its return: all of the time, where the processor does the work."""
 
     block: float = BLOCK_SECONDS
 
@@ -47,7 +47,7 @@ _WALL_CLOCK = WallClock()
 
 
 def _repeats(clock: Clock, block: float) -> int:
-    """How often a step must run to last a block."""
+    """Return how often a step must run to last a block."""
     repeats = 1
     while (seconds := clock(repeats)) < block:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * block / seconds)))

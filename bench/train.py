@@ -67,12 +67,12 @@ class TrainRow(provenance.Conditions):
     data_cost: float | None
     """Seconds of a step that reads images over those of one that doesn't: the median over rounds of their ratio."""
     native_bfloat16: bool
-    """Whether the processor multiplies bfloat16: torch emulates it otherwise."""
+    """True if the processor multiplies bfloat16: torch emulates it otherwise."""
     rounds: int
     device: str = "cpu"
     """The type of torch's device."""
     backend: str | None = None
-    """That ebgan_fast's losses ran on. None: not told (older rows)."""
+    """The backend that ebgan_fast's losses ran on. None: not told (older rows)."""
     steps: int = 1
     """In a reading of the clock."""
     first_call: dict[str, float] | None = None
@@ -83,11 +83,11 @@ class TrainRow(provenance.Conditions):
     cudnn_benchmark: dict[str, bool] | None = None
     """By contestant, whether cuDNN tried its algorithms. None: not told (older rows)."""
     ratio: dict[str, Spread] | None = None
-    """How many times this commit's seconds another one's are, by precision, round by round. None: not compared."""
+    """Another commit's seconds in multiples of this one's, by precision, round by round. None: not compared."""
     compared: str | None = None
     """The other commit."""
     wrong: str | None = None
-    """Why the first losses were not right: figures of such steps prove nothing."""
+    """The fault of the first losses: figures of such steps prove nothing."""
     failed: dict[str, str] | None = None
     """By contestant, why it has no figures: it could not be built, or not run. None: all have theirs."""
 

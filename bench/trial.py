@@ -27,9 +27,9 @@ class Outcome:
     seconds: float | None = None
     """The median of the rounds."""
     ratio: float | None = None
-    """Of its time to the first entry's, the median of the rounds."""
+    """Its time over the first entry's, the median of the rounds."""
     complaint: str | None = None
-    """Why there is none."""
+    """The reason that there is none."""
 
 
 def _under(tables: Tables, wanted: Step) -> Step:

@@ -1,4 +1,4 @@
-"""From how a program ended to its outcome and one line of why."""
+"""The judges of how a program ended: its outcome, and one line of why."""
 
 from __future__ import annotations
 

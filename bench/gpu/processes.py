@@ -30,7 +30,7 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside the driver's own."""
     stop: signal.Signals = signal.SIGINT
-    """What asks it to end: pytest and the benchmarks then print what they have."""
+    """The signal that asks it to end: pytest and the benchmarks then print what they have."""
     grace: float = 5.0
     """Seconds from being asked to being killed, of its limit."""
 
@@ -48,7 +48,7 @@ class Ended:
 
 
 class Log(Protocol):
-    """What a program's output is written to."""
+    """A place that a program's output is written to."""
 
     def write(self, data: bytes) -> None:
         """Keep it, at once."""
@@ -69,7 +69,7 @@ class Running(Protocol):
 
 
 class Machine(Protocol):
-    """Where programs run and time goes by; made up in the tests."""
+    """A place where programs run and time goes by; made up in the tests."""
 
     def now(self) -> float:
         """Seconds on a clock that only goes forward."""

@@ -15,7 +15,7 @@ from .machine import Found, tool
 from .processes import Ended, Job
 
 DEFAULT_MINUTES = 10.5
-"""That the limits below are made for. The clock starts after the wheels are unpacked, so all ends within 11."""
+"""The length that the limits below are made for. The clock starts after the wheels are unpacked: all ends within 11."""
 
 BUILD = "build"
 """Runs beside the others, until one needs it."""
@@ -61,11 +61,11 @@ class Situation:
     work: Path
     images: Path | None
     outcomes: dict[str, str] = field(default_factory=dict)
-    """Of the stages before it."""
+    """The outcomes of the stages before it."""
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """In the names of folders made of these images."""
+        """The part of folders' names that tells these images from others."""
         assert self.images is not None
         return real_run.fingerprint(self.images)
 
@@ -84,7 +84,7 @@ class Stage:
     parts: Callable[[Situation], Sequence[Part]]
     needs_build: bool = False
     share: float | None = None
-    """Of the time that is left, in place of the limit."""
+    """The share of the time that is left, in place of the limit."""
     background: Mapping[str, Callable[[Situation], Job | None]] = field(default_factory=dict)
     """Jobs that are started before the first stage: None for nothing to do."""
 

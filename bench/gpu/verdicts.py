@@ -28,7 +28,7 @@ class Verdict:
     stage: str
     outcome: str
     why: str = ""
-    """What it found, or what was wrong: one line."""
+    """The finding, or the fault: one line."""
     seconds: float = 0.0
     limit: float = 0.0
     """Seconds that it had."""
@@ -78,7 +78,7 @@ class Record:
         return bool(found) and found[-1]["outcome"] == PASSED
 
     def _lines(self) -> list[dict[str, object]]:
-        """What can be read: a kill may have left half a line."""
+        """The lines that can be read: a kill may have left half a one."""
         lines: list[dict[str, object]] = []
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
