@@ -1,4 +1,4 @@
-"""What is measured: every op and shape, its inputs, its formula, the package's call, its least work and its targets."""
+"""The cases that are measured: op and shape, inputs, formula, the package's call, least work and targets."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Work(NamedTuple):
     operations: int = 0
     """Floating-point additions and multiplications."""
     overlaps: bool = False
-    """Whether the traffic can hide behind the arithmetic, as in one product; the phases of a sum of losses cannot."""
+    """True if the traffic can hide behind the arithmetic, as in one product; the phases of a sum of losses cannot."""
 
 
 class Targets(NamedTuple):
-    """How many times as fast as the other provider, float32 on one thread."""
+    """Multiples of the other provider's speed, float32 on one thread."""
 
     eager: float
     compile: float

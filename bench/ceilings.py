@@ -1,4 +1,4 @@
-"""What this machine can do at best, timed in the same rounds as a case: the rates of a copy and of a product, and
+"""The best that this machine can do, timed in the same rounds as a case: the rates of a copy and of a product, and
 the time of an empty autograd Function, below which no op that is joined to autograd from Python can fall.
 
 A case's ceiling is the rate it would reach if its least traffic ran at the speed of the copy and its least arithmetic
@@ -37,7 +37,7 @@ class _Product(NamedTuple):
     name: str
     dtype: torch.dtype
     times: int = 1
-    """How many of it one product as accurate as the inputs takes."""
+    """The number of its operations that one product as accurate as the inputs takes."""
 
 
 def _product_of(dtype: torch.dtype, device_type: str) -> _Product:
@@ -117,7 +117,7 @@ def _parts(work: Work, dtype: torch.dtype, device_type: str, seconds_of: dict[st
 
 
 def ceiling(work: Work, dtype: torch.dtype, device_type: str, seconds_of: dict[str, float]) -> Ceiling:
-    """From the seconds of the ceilings' steps."""
+    """Read the seconds of the ceilings' steps."""
     parts = _parts(work, dtype, device_type, seconds_of)
     if work.overlaps:
         longest = max(parts, key=lambda name: parts[name])

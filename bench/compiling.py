@@ -14,6 +14,7 @@ from types import TracebackType
 
 import torch
 
+from ebgan_fast import use_backend
 from ebgan_fast.ops.triton import tables as in_use
 
 from .cases import Case, on
@@ -59,5 +60,6 @@ def run_once(tables: Tables, place: tuple[int, int], dtype: torch.dtype, device:
     """Run a case once under the tables, so that Triton compiles what it launches."""
     number, index = place
     case = KNOBS[number].cases[index]
-    with contextlib.suppress(Exception), in_use.replaced(tables):  # a tile may take more than the GPU has
+    with use_backend("triton"), contextlib.suppress(Exception), in_use.replaced(tables):
+        # A tile may take more than the GPU has.
         results(case.package, on(case.inputs(dtype), torch.device(device)))

@@ -1,4 +1,4 @@
-"""Whether a provider computes the loss at all: a fast wrong answer gets no time.
+"""The check that a provider computes the loss at all: a fast wrong answer gets no time.
 
 The truth is the formula in float64 on the same inputs. A loss or gradient may be off by twice eager's error, one unit
 in the last place of its dtype, and the first-order bound of its sums; each relative to the largest element.
@@ -58,7 +58,7 @@ class Judge:
         self._bound = sums * torch.finfo(accumulation).eps
 
     def complaint(self, got: Results) -> str | None:
-        """What is wrong with a provider's results, in words; None when nothing is."""
+        """Return what is wrong with a provider's results, in words; None when nothing is."""
         for name, truth in self._truth.items():
             value = got[name]
             if value.shape != truth.shape:

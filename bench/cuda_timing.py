@@ -10,7 +10,7 @@ from .timing import BLOCK_SECONDS, Step, WallClock
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was told; the CPU has."""
+    """Wait until the device has done what it was told; the CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -53,7 +53,7 @@ class Replayed(Called):
 
 
 class Synchronised(WallClock):
-    """From an idle GPU to an idle GPU, by the processor's clock: all that a user waits for."""
+    """The time from an idle GPU to an idle GPU, by the processor's clock: all that a user waits for."""
 
     def seconds(self, step: Step, repeats: int) -> float:
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Where a benchmark runs: what that takes, how it is timed, and where its results belong."""
+"""The device that a benchmark runs on: its kernels, its watches, and the files of its results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Device:
     name: str
     """In the names of result files."""
     backend: str
-    """That runs ebgan_fast's ops."""
+    """The one that runs ebgan_fast's ops."""
     others: tuple[str, ...] = ()
     """Its other kernels that can run here."""
     cache: int = 0

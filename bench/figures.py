@@ -1,4 +1,4 @@
-"""Which picture of the documentation was drawn from what: docs/figures.json, by which a stale one is found.
+"""The record of what each picture was drawn from: docs/figures.json, by which a stale one is found.
 
 A picture is stale when its file, or a file that it was drawn from, is no longer the one that was recorded.
 """
@@ -39,7 +39,7 @@ def record(drawn: Mapping[str, Iterable[str]], root: Path = ROOT) -> None:
 
 
 def complaints(root: Path = ROOT) -> list[str]:
-    """What is stale, missing or not recorded, a line each."""
+    """Return what is stale, missing or not recorded, a line each."""
     known = _recorded(root)
     pictures = {path.relative_to(root).as_posix() for path in (root / "docs").rglob("*") if path.suffix in PICTURES}
     lines = [

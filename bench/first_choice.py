@@ -1,4 +1,4 @@
-"""Which of Triton and CUDA runs first on a GPU: the faster one, as the committed results have it."""
+"""The first choice between Triton and CUDA on a GPU: the faster one, as the committed results have it."""
 
 from __future__ import annotations
 

@@ -26,14 +26,14 @@ Losses = tuple[float, float]
 
 @dataclass(frozen=True)
 class Begin:
-    """What a plain loop begins with."""
+    """The weights, images and noise that a plain loop begins with."""
 
     config: TrainConfig
     generator: dict[str, Any]
     discriminator: dict[str, Any]
     real: Tensor
     noise: Tensor
-    """Of the first step; later ones draw their own."""
+    """The first step's; later ones draw their own."""
 
     @classmethod
     def of(cls, config: TrainConfig, images: ImageSet) -> Begin:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """What sums over it need: float32, or float64."""
+    """The dtype that sums over it need: float32, or float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

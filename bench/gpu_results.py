@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class Gpu:
-    """What was measured on one model of GPU, under one version of CUDA."""
+    """All measurements on one model of GPU, under one version of CUDA."""
 
     name: str
     """The model and CUDA's version."""

@@ -1,4 +1,4 @@
-"""What `tune` may turn: the entries of the Triton kernels' tables, with the values and the cases to try them on."""
+"""The knobs of `tune`: the entries of the Triton kernels' tables, with the values and the cases to try them on."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ class Elsewhere(Protocol):
     name: str
 
     def prepare(self, case: Case, setting: Setting, copies: int) -> str | None:
-        """Why it gets no time, or None."""
+        """Return why it gets no time, or None."""
 
     def clock(self, repeats: int) -> float:
-        """Of the case that was prepared."""
+        """Return the seconds of the case that was prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a case is timed."""
+    """The way in which a case is timed."""
 
     device: Device
     run: str

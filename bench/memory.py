@@ -64,7 +64,7 @@ def memory(device: DeviceName = "cpu", compile: bool = True, out: Path | None = 
 
 
 def _asked(case: Case, provider: str, device: str) -> dict[str, Any] | str:
-    """What a process of its own measured, or why there is nothing."""
+    """Return what a process of its own measured, or why there is nothing."""
     command = [sys.executable, "-m", "bench.memory_process", case.name, provider, device]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -96,7 +96,7 @@ def _row(
 
 
 def named(case: str, provider: str, device: str) -> tuple[Case, providers.Provider, devices.Device]:
-    """What a process was asked for."""
+    """Return the case, the provider and the device that a process was asked for."""
     (chosen,) = (one for one in CASES if one.name == case)
     place = devices.named(device)
     (asked,) = (one for one in providers.of(chosen, place) if one.name == provider)

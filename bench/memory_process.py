@@ -29,7 +29,7 @@ def _kibibytes(what: str) -> int:
 
 
 def _on_the_cpu(run: Step) -> int:
-    """How far the resident memory rises while the step runs."""
+    """The bytes by which the resident memory rises while the step runs."""
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)  # else the step would take what the warm-up has left

@@ -112,7 +112,7 @@ def _partial(
     quick: bool,
     compare: str | None,
 ) -> list[str]:
-    """Why a run holds less, or other things, than the default file should."""
+    """Return why a run holds less, or other things, than the default file should."""
     wanted = THREADS if device == "cpu" else ()
     reasons = {
         "--quick": quick,

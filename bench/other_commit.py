@@ -70,7 +70,7 @@ def check_threads(threads: Sequence[int]) -> None:
 
 
 def named(ref: str, commit: str) -> str:
-    """What the package of a commit is called in a row."""
+    """Return the name that the package of a commit has in a row."""
     return f"ebgan_fast at {ref}" if commit.startswith(ref) else f"ebgan_fast at {ref} ({commit})"
 
 
@@ -81,7 +81,7 @@ class PackageProcess(Asked):
         super().__init__(name, "other_process", paths)
 
     def prepare(self, case: Case, setting: measure.Setting, copies: int) -> str | None:
-        """Why its package gets no time on the case, or None."""
+        """Make a case ready to be timed; returns why its package gets no time on it, or None."""
         complaint: str | None = self.ask(
             "prepare",
             case=case.name,

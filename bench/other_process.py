@@ -40,7 +40,7 @@ def _prepared(question: dict[str, Any]) -> tuple[str | None, Clock]:
 
 
 def serve() -> None:
-    """Until the other end is closed."""
+    """Answer questions until the other end is closed."""
     clock: Clock = lambda repeats: 0.0  # noqa: E731
     for line in sys.stdin:
         question = json.loads(line)

@@ -65,7 +65,7 @@ def _write(texts: Mapping[str, str | None]) -> None:
 
 
 def _is(path: Path, text: str | None) -> bool:
-    """Whether the file has the text, or is missing where there is none."""
+    """Return True if the file has the text, or is missing where there is none."""
     return not path.exists() if text is None else path.exists() and path.read_text(encoding="utf-8") == text
 
 

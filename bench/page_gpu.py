@@ -98,7 +98,7 @@ def _times(row: Row, provider: str) -> str:
 
 
 def _first_calls(rows: Sequence[Row]) -> Iterable[str]:
-    """Of the called cases: the replayed ones have the same first call."""
+    """The called cases' first calls, which the replayed ones share."""
     here = [row for row in rows if row.watch == "called" and row.first_call]
     named = {row.backend for row in here}
     own = f"{PACKAGE} ({', '.join(sorted(map(str, named)))})"

@@ -1,4 +1,4 @@
-"""What a figure was measured on: the source, the versions and the machine."""
+"""The provenance of a figure: the source, the versions and the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What every row of results says of where it comes from: `environment`, and when."""
+    """The conditions in every row of results: `environment`, and when."""
 
     source_hash: str
     """`source_hash`, of all that was measured."""
@@ -110,7 +110,7 @@ def _of_gpu(device: torch.device, backend: str, versions: dict[str, str]) -> dic
 
 
 def _compilers() -> str:
-    """Of all kernels that can run here."""
+    """The source of all kernels that can run here."""
     found = []
     if backends()["triton"].available:
         found.append(f"Triton {importlib.metadata.version('triton')}")

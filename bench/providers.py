@@ -1,4 +1,4 @@
-"""What a case is timed with: ebgan_fast on each of its backends, its formula in eager torch and compiled, and the
+"""The providers of a case: ebgan_fast on each of its backends, its formula in eager torch and compiled, and the
 formulas of public code."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Provider:
     name: str
     loss: Loss
     backend: BackendName | None = None
-    """Of ebgan_fast that it runs on; None: the one that ebgan_fast chooses."""
+    """The backend of ebgan_fast that it runs on; None: the one that ebgan_fast chooses."""
     first_call: list[float] = field(default_factory=list, compare=False)
     """Seconds of the first call, forward and backward, once it was made: it compiles, or makes what stays."""
 
@@ -39,7 +39,7 @@ class Provider:
         return use_backend(self.backend) if self.backend else contextlib.nullcontext()
 
     def complaint(self, arguments: Arguments, judge: Judge) -> str | None:
-        """Why it gets no time, or None."""
+        """Return why it gets no time, or None."""
         try:
             with self.chosen(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch's compiler about torch's own functions

@@ -1,4 +1,4 @@
-"""How far a float32 result may be from float64's."""
+"""The allowance that a float32 result has beside float64's."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ KERNELS = (TRITON, CUDA)
 
 
 class Spread(NamedTuple):
-    """What rounds gave."""
+    """The least, the median and the largest of the rounds."""
 
     low: float
     """A fifth of the rounds is below."""
@@ -37,12 +37,12 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Conditions):
-    """What rows of all commands say."""
+    """The fields that rows of all commands have."""
 
     kind: ClassVar[str]
     """The command that wrote it."""
     run: str
-    """When the run began: the same in all of its rows."""
+    """The time at which the run began: the same in all of its rows."""
     op: str
     shape: str
     dtype: str
@@ -59,7 +59,7 @@ class Result(Conditions):
 
     @property
     def setting(self) -> str:
-        """What else than case and dtype tells rows of one run apart."""
+        """Return what, beside case and dtype, tells rows of one run apart."""
         return f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.device == "cpu" else self.device
 
 
@@ -74,7 +74,7 @@ class Row(Result):
     seconds: dict[str, Spread]
     """By provider; none for a provider whose results are wrong."""
     ratio: dict[str, Spread]
-    """How many times ebgan_fast's seconds, by provider, round by round."""
+    """Multiples of ebgan_fast's seconds, by provider, round by round."""
     empty: float
     """Seconds of an autograd Function that only allocates these gradients: the calls alone."""
     unit: str
@@ -87,7 +87,7 @@ class Row(Result):
     """By provider, the least ratio that is wanted."""
     rounds: int
     backend: str | None = None
-    """That ebgan_fast ran on. None: not told (older rows)."""
+    """The backend that ebgan_fast ran on. None: not told (older rows)."""
     peak: dict[str, int] | None = None
     """Bytes of the GPU's memory by provider, over what was there with the inputs. None: not told (older rows), or on
     the CPU, where a process that holds all providers says nothing of one: `memory` has processes for that."""
@@ -113,10 +113,10 @@ class ScalingRow(Row):
 
     kind: ClassVar[str] = "scaling"
     axis: str
-    """What grows: "N", "d", "K" or "threads"."""
+    """The size that grows: "N", "d", "K" or "threads"."""
     value: int
     fixed: str
-    """What doesn't."""
+    """The sizes that don't."""
     expected: dict[str, float]
     """By provider, the exponent that its operations, or bytes, have on the axis."""
 

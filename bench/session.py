@@ -1,4 +1,4 @@
-"""What every measuring command does around its measurements: conditions, progress, the table, the file."""
+"""The frame of every measuring command: conditions, progress, the table, the file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Session:
         return cls(command, place, out, provenance.now(), _applied(memory), environment)
 
     def setting(self, rounds: int, **changes: Any) -> Setting:
-        """How its cases are timed, but for what changes from case to case."""
+        """Return how its cases are timed, but for what changes from case to case."""
         common: dict[str, Any] = {
             "device": self.device,
             "run": self.run,
@@ -96,7 +96,7 @@ class Session:
 
 
 def _applied(memory: Memory) -> Memory:
-    """What the system then does."""
+    """Return what the system then does."""
     if memory == "returned":
         return memory
     if keep_freed_memory():
@@ -106,7 +106,7 @@ def _applied(memory: Memory) -> Memory:
 
 
 def _complain(measured: list[Result]) -> bool:
-    """Whether any result is wrong. Another provider that a CUDA graph does not take is none."""
+    """Return True if any result is wrong. Another provider that a CUDA graph does not take is none."""
     wrong = False
     for row in measured:
         for provider, why in row.wrong.items():

@@ -49,7 +49,7 @@ class StackedRow(provenance.Conditions):
     seconds: dict[str, float]
     """A step of all configurations: the minimum over rounds."""
     ratio: float
-    """How many times as fast the stack is: the median over rounds."""
+    """The separate steps' time over the stack's: the median over rounds."""
     rounds: int
 
 

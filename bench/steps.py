@@ -1,4 +1,4 @@
-"""What is timed of a loss."""
+"""The steps of a loss that are timed."""
 
 from __future__ import annotations
 

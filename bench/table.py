@@ -16,7 +16,7 @@ _COLOURS = {"wrong": "red", "behind": "yellow", None: None}
 
 
 def conditions(rows: Sequence[Result]) -> list[str]:
-    """What all the figures have in common; more than one line where rows of several runs meet."""
+    """The conditions that all the figures have in common; more than one line where rows of several runs meet."""
     lines: dict[str, None] = {}
     for row in rows:
         versions = row.versions

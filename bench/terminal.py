@@ -1,4 +1,4 @@
-"""What the commands say while they run."""
+"""Progress, notes and paths on the terminal, for every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether float32 products may round their factors to tf32: what torch's switches say, and other settings for a while.
+"""The switches by which float32 products may round their factors to tf32: read, and set for a while.
 
 torch has two sets of switches. Where a program has used the newer one, the older one's getters may raise
 (torch 2.9 and later: "mix of the legacy and new APIs"), so neither is asked without the other.
@@ -34,7 +34,7 @@ def _cudnn() -> bool:
 
 @contextlib.contextmanager
 def switched(on: bool) -> Iterator[None]:
-    """Products and convolutions with tf32, or without, inside the block."""
+    """Compute products and convolutions with tf32, or without, inside the block."""
     try:
         matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:

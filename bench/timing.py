@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 Step = Callable[[], object]
@@ -16,20 +16,20 @@ BLOCK_SECONDS = 0.008
 
 
 class Watch(Protocol):
-    """How the seconds of a step are taken."""
+    """The way in which the seconds of a step are taken."""
 
     block: float
     """Seconds that one reading should take at least."""
 
     def prepared(self, step: Step) -> Step:
-        """What to time in place of the step."""
+        """Return what to time in place of the step."""
 
     def seconds(self, step: Step, repeats: int) -> float:
-        """Of that many calls together."""
+        """Return the seconds of that many calls together."""
 
 
 class WallClock:
-    """From a call to its return: all of the time, where the processor does the work."""
+    """The time from a call to its return: all of the time, where the processor does the work."""
 
     block: float = BLOCK_SECONDS
 
@@ -47,11 +47,48 @@ _WALL_CLOCK = WallClock()
 
 
 def _repeats(clock: Clock, block: float) -> int:
-    """How often a step must run to last a block."""
+    """Return how often a step must run to last a block."""
     repeats = 1
     while (seconds := clock(repeats)) < block:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * block / seconds)))
     return repeats
+
+
+def each_round(
+    clocks: Mapping[str, Clock],
+    rounds: int,
+    block: float = BLOCK_SECONDS,
+    turn: int | None = None,
+    failed: Callable[[str, Exception], None] | None = None,
+) -> Iterator[dict[str, float]]:
+    """Yield seconds of one call by each clock, round by round. The order turns by one each round, so that no step
+    always follows the same neighbour.
+
+    `turn`: calls in a reading. None: as many as take `block` seconds.
+    `failed`: told of a clock that raises, which has no more turns then. None: the error is raised.
+    """
+    names = list(clocks)
+
+    def read(name: str, repeats: int) -> float | None:
+        try:
+            return clocks[name](repeats)
+        except Exception as error:
+            if failed is None:
+                raise
+            names.remove(name)
+            failed(name, error)
+            return None
+
+    for name in list(names):
+        read(name, 1)
+    repeats = {name: turn or _repeats(clocks[name], block) for name in names}
+    for index in range(rounds):
+        first = index % len(names) if names else 0
+        seconds: dict[str, float] = {}
+        for name in names[first:] + names[:first]:
+            if (reading := read(name, repeats[name])) is not None:
+                seconds[name] = reading / repeats[name]
+        yield seconds
 
 
 def interleaved_clocks(
@@ -59,22 +96,12 @@ def interleaved_clocks(
     rounds: int,
     after_round: Callable[[], None] = lambda: None,
     block: float = BLOCK_SECONDS,
-    turn: int | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of one call by each clock, one number per round. The order turns by one each round, so that no step
-    always follows the same neighbour.
-
-    `turn`: calls in a reading. None: as many as take `block` seconds.
-    """
-    for clock in clocks.values():
-        clock(1)
-    repeats = {name: turn or _repeats(clock, block) for name, clock in clocks.items()}
-    names = list(clocks)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(rounds):
-        first = index % len(names)
-        for name in names[first:] + names[:first]:
-            seconds[name].append(clocks[name](repeats[name]) / repeats[name])
+    """The readings of `each_round`, a list for each clock."""
+    seconds: dict[str, list[float]] = {name: [] for name in clocks}
+    for readings in each_round(clocks, rounds, block):
+        for name, reading in readings.items():
+            seconds[name].append(reading)
         after_round()
     return seconds
 

@@ -21,6 +21,7 @@ from ebgan_fast.training.config import Precision
 from ebgan_fast.training.memory import keep_freed_memory
 
 from . import devices, files, first_step, other_commit, provenance
+from .contestants import Field
 from .devices import Device
 from .first_step import Begin
 from .other_training import TrainingProcess
@@ -28,8 +29,9 @@ from .provenance import ROOT
 from .public_process import PublicProcess
 from .rows import Spread, append, spread
 from .session import DeviceName
+from .steps import first_line
 from .terminal import note, progress, short
-from .timing import interleaved_clocks
+from .timing import each_round
 from .training_step import OWN, PUBLIC, Timed, Wanted, timed, warm
 
 CONSTANT = f"{OWN} float32, one batch again and again"
@@ -40,11 +42,8 @@ _TARGETS: dict[str, float] = {"float32": 1.5, "bfloat16": 2.5}
 _MOST_OF_DATA = 1.03  # step with data over step without
 _STEPS_ON_A_GPU = 20  # a step of 2 ms alone is as long as the wait around it is uncertain
 
-Contestants = dict[str, Timed]
-
 
 class _Counts(NamedTuple):
-    rounds: int
     steps: int
     threads: int
 
@@ -68,12 +67,12 @@ class TrainRow(provenance.Conditions):
     data_cost: float | None
     """Seconds of a step that reads images over those of one that doesn't: the median over rounds of their ratio."""
     native_bfloat16: bool
-    """Whether the processor multiplies bfloat16: torch emulates it otherwise."""
+    """True if the processor multiplies bfloat16: torch emulates it otherwise."""
     rounds: int
     device: str = "cpu"
     """The type of torch's device."""
     backend: str | None = None
-    """That ebgan_fast's losses ran on. None: not told (older rows)."""
+    """The backend that ebgan_fast's losses ran on. None: not told (older rows)."""
     steps: int = 1
     """In a reading of the clock."""
     first_call: dict[str, float] | None = None
@@ -84,11 +83,13 @@ class TrainRow(provenance.Conditions):
     cudnn_benchmark: dict[str, bool] | None = None
     """By contestant, whether cuDNN tried its algorithms. None: not told (older rows)."""
     ratio: dict[str, Spread] | None = None
-    """How many times this commit's seconds another one's are, by precision, round by round. None: not compared."""
+    """Another commit's seconds in multiples of this one's, by precision, round by round. None: not compared."""
     compared: str | None = None
     """The other commit."""
     wrong: str | None = None
-    """Why the first losses were not right: figures of such steps prove nothing."""
+    """The fault of the first losses: figures of such steps prove nothing."""
+    failed: dict[str, str] | None = None
+    """By contestant, why it has no figures: it could not be built, or not run. None: all have theirs."""
 
 
 def train(
@@ -105,6 +106,9 @@ def train(
     out: Path | None = None,
 ) -> int:
     """Time a training step against a plain loop of the same networks, interleaved, after a check that both agree.
+
+    An interrupted run writes down the rounds that it has finished. On a GPU a step that can't run, as memory is short,
+    is noted in the row, and the others are timed.
 
     Args:
         name: The preset whose networks are trained.
@@ -139,27 +143,38 @@ def train(
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the training program does for itself
     wanted = Wanted(preset=name, width=width, batch_size=batch_size, device=str(place.torch))
-    counts = _Counts(rounds, steps, threads)
-    wrong = None
+    counts = _Counts(steps, threads)
     with contextlib.ExitStack() as stack, progress(rounds) as (describe, advance):
         describe(f"{name}, width {width:g}, batches of {batch_size}")
-        compared = None
         if compare:
-            contestants, compared = _of_two_commits(compare, wanted, precision, threads, place, cudnn_benchmark, stack)
+            field = _of_two_commits(compare, wanted, precision, threads, place, cudnn_benchmark, stack)
         else:
-            contestants, wrong = _beside_the_plain_loop(wanted, precision, threads, place, cudnn_benchmark, stack)
-        clocks = {who: one.clock for who, one in contestants.items()}
-        seconds = interleaved_clocks(clocks, rounds, advance, turn=steps)
-    row = _row(wanted, place, contestants, seconds, precision, compared, counts, wrong)
-    show(row)
-    _keep(row, out, place)
-    return 1 if wrong else 0
+            field = _beside_the_plain_loop(wanted, precision, threads, place, cudnn_benchmark, stack)
+        seconds: dict[str, list[float]] = {}
+        interrupt: KeyboardInterrupt | None = None
+        try:
+            clocks = {who: one.clock for who, one in field.contestants.items()}
+            for readings in each_round(clocks, rounds, turn=steps, failed=field.drop if field.spares else None):
+                seconds = {who: [*seconds.get(who, []), readings[who]] for who in clocks if who in readings}
+                advance()
+        except KeyboardInterrupt as error:
+            interrupt = error
+        if not seconds:
+            raise interrupt or ValueError(f"no step could run: {field.complaint()}")
+        # Before the processes are closed, which may wait for a step: an interrupted run has little time.
+        row = _row(wanted, place, field, seconds, precision, counts)
+        show(row)
+        _keep(row, out, place, whole=interrupt is None)
+        if interrupt is not None:
+            raise interrupt
+    return 1 if field.wrong or field.failed else 0
 
 
-def _keep(row: TrainRow, out: Path | None, place: Device) -> None:
+def _keep(row: TrainRow, out: Path | None, place: Device, whole: bool) -> None:
     path = out or place.results("train")
-    if out is None and row.compared:
-        note(f"a comparison: {short(path)} is left as it is; --out FILE writes this row")
+    if out is None and (row.compared or not whole):
+        kind = "a comparison" if row.compared else f"{row.rounds} rounds of a run that was interrupted"
+        note(f"{kind}: {short(path)} is left as it is; --out FILE writes this row")
         return
     append(row, path)
     print(f"appended to {short(path)}")
@@ -172,8 +187,8 @@ def _beside_the_plain_loop(
     place: Device,
     cudnn_benchmark: bool,
     stack: contextlib.ExitStack,
-) -> tuple[Contestants, str | None]:
-    """The plain loop's step and ebgan_fast's, and what is wrong with their first losses.
+) -> Field:
+    """The plain loop's step and ebgan_fast's.
 
     On the CPU, wrong losses raise ValueError at once. On a GPU the first calls come first, as the check would compile
     what they compile, and the steps are timed all the same: the machine may not be there a second time.
@@ -183,21 +198,35 @@ def _beside_the_plain_loop(
     images, where = wanted.images(), place.torch
     kinds = {PUBLIC: dataclasses.replace(wanted, loop=PUBLIC)}
     kinds |= {f"{OWN} {kind}": dataclasses.replace(wanted, precision=kind) for kind in precision}
-    tried: Contestants = {}
-    if cudnn_benchmark:
+    field = Field(spares=place.name != "cpu")
+    tried = {f"{who}{BENCHMARK}": kind for who, kind in kinds.items()} if cudnn_benchmark else {}
+    if tried:
         apart = TrainingProcess("the process with cudnn.benchmark", where, threads, cudnn_benchmark=True)
         stack.enter_context(contextlib.closing(apart))
-        tried = {f"{who}{BENCHMARK}": apart.contestant(who, kind) for who, kind in kinds.items()}
+        for who, kind in tried.items():
+            field.add(who, functools.partial(apart.contestant, who, kind))
     warm(where)
-    begin, contestants = Begin.of(wanted.config(), images), Contestants()
+    begin = Begin.of(wanted.config(), images)
     if place.name == "cpu":
         del kinds[PUBLIC]
-        contestants[PUBLIC] = _checked_in_a_process(begin, images, threads, where, stack)
+        field.add(PUBLIC, lambda: _checked_in_a_process(begin, images, threads, where, stack))
     for who, kind in kinds.items():
-        contestants[who] = timed(functools.partial(kind.step, stack, images), where)
+        field.add(who, functools.partial(_here, kind, images, where, stack))
     once = TensorImages(images.gather(torch.arange(wanted.batch_size)))
-    contestants[CONSTANT] = timed(functools.partial(wanted.step, stack, once), where)
-    return contestants | tried, None if place.name == "cpu" else _wrong(begin, images)
+    field.add(CONSTANT, functools.partial(_here, wanted, once, where, stack))
+    field.contestants = {  # in the order of rows
+        who: one for last in (False, True) for who, one in field.contestants.items() if (who in tried) is last
+    }
+    field.wrong = None if place.name == "cpu" else _wrong(begin, images)
+    return field
+
+
+def _here(wanted: Wanted, images: ImageSet, where: torch.device, stack: contextlib.ExitStack) -> Timed:
+    """A step of this process; one that can't run leaves nothing on the stack."""
+    with contextlib.ExitStack() as own:
+        one = timed(lambda: wanted.step(own, images), where)
+        stack.enter_context(own.pop_all())
+    return one
 
 
 def _checked_in_a_process(
@@ -219,9 +248,10 @@ def _checked_in_a_process(
 def _wrong(begin: Begin, images: ImageSet) -> str | None:
     try:
         first_step.check(begin, images, begin.public_steps())
-    except ValueError as error:
-        note(str(error))
-        return str(error)
+    except Exception as error:  # in float64, on a GPU that may have no room for it
+        why = str(error) if isinstance(error, ValueError) else f"first losses can't be checked: {first_line(error)}"
+        note(why)
+        return why
     return None
 
 
@@ -246,33 +276,33 @@ def _of_two_commits(
     place: Device,
     cudnn_benchmark: bool,
     stack: contextlib.ExitStack,
-) -> tuple[Contestants, str]:
-    """This commit's steps and the other's, on images in memory, and the other's name.
+) -> Field:
+    """This commit's steps and the other's, on images in memory.
 
     Raises ValueError for first losses that are not right, and for a package that cannot run the step.
     """
     commit, site = other_commit.install(ref)
     other = other_commit.named(ref, commit)
-    contestants: Contestants = {}
+    field = Field(compared=other)
     for name, paths in ((OWN, [ROOT]), (other, [site, ROOT])):
         process = TrainingProcess(name, place.torch, threads, cudnn_benchmark, paths)
         stack.enter_context(contextlib.closing(process))
         process.check(wanted)
         for kind in precision:
-            contestants[f"{name} {kind}"] = process.contestant(kind, dataclasses.replace(wanted, precision=kind))
-    return contestants, other
+            asked = dataclasses.replace(wanted, precision=kind)
+            field.add(f"{name} {kind}", functools.partial(process.contestant, kind, asked))
+    return field
 
 
 def _row(
     wanted: Wanted,
     place: Device,
-    contestants: Contestants,
+    field: Field,
     seconds: Mapping[str, list[float]],
     precision: tuple[Precision, ...],
-    compared: str | None,
     counts: _Counts,
-    wrong: str | None,
 ) -> TrainRow:
+    contestants, compared = {name: field.contestants[name] for name in seconds}, field.compared
     best = {name: min(values) for name, values in seconds.items()}
     environment: dict[str, Any] = provenance.environment(place.torch, place.backend, whole=True)
     on_the_cpu = place.torch.type == "cpu"
@@ -295,8 +325,9 @@ def _row(
         ratio=_ratios(seconds, precision, compared) if compared else None,
         compared=compared,
         date=provenance.now(),
-        wrong=wrong,
-        rounds=counts.rounds,
+        wrong=field.wrong,
+        failed=field.failed or None,
+        rounds=min(map(len, seconds.values())),
         steps=counts.steps,
         threads=counts.threads,
         **environment,
@@ -308,8 +339,8 @@ def _speedup(best: Mapping[str, float], precision: tuple[Precision, ...]) -> dic
     return {
         f"{kind}{how}": best[f"{PUBLIC}{how}"] / best[f"{OWN} {kind}{how}"]
         for how in ("", BENCHMARK)
-        if f"{PUBLIC}{how}" in best
         for kind in precision
+        if {f"{PUBLIC}{how}", f"{OWN} {kind}{how}"} <= best.keys()
     }
 
 
@@ -341,6 +372,8 @@ def show(row: TrainRow) -> None:
         more += f"  {row.peak[name] / 2**30:.2f} GiB" if row.peak else ""
         time = f"{1e3 * value:8.{0 if value > 0.1 else 2}f} ms a step"
         print(f"  {time}  {row.images_per_s[name]:7.1f} images/s{more}  {name}")
+    for name, why in (row.failed or {}).items():
+        print(f"  no time of {name}: {why}")
     for kind, ratio in row.speedup.items():
         target = row.targets.get(kind)
         verdict = "" if target is None else f" {'>=' if ratio >= target else '< '} {target:g}"

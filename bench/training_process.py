@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sys
 from typing import Any
@@ -36,8 +37,16 @@ def _check(wanted: Wanted) -> None:
     first_step.check(first_step.Begin.of(wanted.config(), images), images)
 
 
+def _prepared(wanted: Wanted, stack: contextlib.ExitStack) -> Timed:
+    """A step; one that can't run leaves nothing on the stack."""
+    with contextlib.ExitStack() as own:
+        one = timed(lambda: wanted.step(own), torch.device(wanted.device))
+        stack.enter_context(own.pop_all())
+    return one
+
+
 def serve() -> None:
-    """Until the other end is closed."""
+    """Answer questions until the other end is closed."""
     contestants: dict[str, Timed] = {}
     with contextlib.ExitStack() as stack:
         for line in sys.stdin:
@@ -53,8 +62,7 @@ def serve() -> None:
                 elif question["question"] == "prepare":
                     wanted = Wanted(**question["wanted"])
                     wanted.images()  # the memory that they take is not the step's
-                    one = timed(lambda wanted=wanted: wanted.step(stack), torch.device(wanted.device))  # type: ignore[misc]
-                    contestants[question["name"]] = one
+                    contestants[question["name"]] = one = _prepared(wanted, stack)
                     answer |= {"first_call": one.first_call, "peak": one.peak}
                 else:
                     answer["seconds"] = contestants[question["name"]].clock(question["repeats"])
@@ -62,4 +70,9 @@ def serve() -> None:
                 answer["complaint"] = (
                     str(error) if isinstance(error, ValueError) else f"cannot run: {first_line(error)}"
                 )
+            if (
+                "complaint" in answer
+            ):  # out here its tensors are nobody's any more, and the next step may need the memory
+                gc.collect()
+                torch.cuda.empty_cache()
             print(json.dumps(answer), flush=True)

@@ -45,7 +45,7 @@ class Wanted:
     loop: str = OWN
     """Or `PUBLIC`, which is in float32."""
     folder: str | None = None
-    """Of packed images; None: random ones in memory, which any commit's package can read."""
+    """The folder of packed images; None: random ones in memory, which any commit's package can read."""
 
     def config(self) -> TrainConfig:
         """The preset's, without what a step can do without."""
@@ -89,7 +89,7 @@ class Timed:
 
 
 def watch_of(device: torch.device) -> Watch:
-    """By which steps are timed there."""
+    """The watch by which steps are timed there."""
     return Synchronised() if device.type == "cuda" else WallClock()
 
 

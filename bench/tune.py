@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
+
+from ebgan_fast import backends
 
 from . import devices, files
 from .knobs import KNOBS, Knob
@@ -48,8 +51,10 @@ def tune(
     if cases is not None:
         check_counts(cases=(cases,))
     device = devices.gpu()
-    if device.backend != "triton":
-        raise ValueError(f"got ebgan_fast's backend {device.backend}, expected triton, whose tables these are")
+    if "triton" not in (device.backend, *device.others):
+        why = backends()["triton"].reason
+        raise ValueError(f"got no backend triton, whose tables these are, expected one that can run ({why})")
+    device = dataclasses.replace(device, backend="triton", others=())  # the GPU's first choice may be another
     from .compiling import Compilers
     from .tuner import Tuner  # imports Triton, which a machine without a GPU may lack
 

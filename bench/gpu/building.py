@@ -3,11 +3,13 @@
     python -m bench.gpu.building FOLDER ARCHITECTURE
 
 Calls CMake itself: pip would build for every GPU, and hides what fails. Ends with status 1 where the CUDA kernels could
-not be built; those of the CPU are then built alone.
+not be built; those of the CPU are then built alone. Kernels that were built before are moved away first: after a build
+that is killed in the middle, nobody should take them for those of these sources.
 """
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
 import shutil
 import subprocess
@@ -20,7 +22,7 @@ NOT_BUILT = "cuda: NOT BUILT"
 
 
 def options(folder: Path, architecture: str | None, nvcc: str | None) -> list[str]:
-    """CMake's, without CUDA where there is no architecture."""
+    """Return CMake's options, without CUDA where there is no architecture."""
     import pybind11
 
     chosen = [
@@ -53,6 +55,16 @@ def install(built: Path) -> None:
     partial.replace(ROOT / "ebgan_fast" / built.name)
 
 
+def set_aside(folder: Path) -> None:
+    """Move the extension that is in the package into a folder."""
+    for ending in importlib.machinery.EXTENSION_SUFFIXES:
+        earlier = ROOT / "ebgan_fast" / f"_C{ending}"
+        if earlier.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.move(earlier, folder / earlier.name)
+            print(f"moved away, until there is a new one: {folder / earlier.name}", flush=True)
+
+
 _SEEN = """
 import torch
 from ebgan_fast import _C
@@ -64,6 +76,8 @@ raise SystemExit(cuda is None)
 
 
 def main(folder: Path, architecture: str) -> int:
+    """Build and install; returns the exit status."""
+    set_aside(folder / "earlier")
     nvcc = tool("nvcc")
     why = "nvcc is not found (PATH, CUDA_HOME, CUDACXX)" if nvcc is None else ""
     if nvcc is not None:

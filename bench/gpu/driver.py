@@ -1,4 +1,4 @@
-"""Runs the stages one after the other: who may begin, how long, what it came to, and what is done already."""
+"""The driver: runs the stages one after the other, each within its limit, and leaves out what has its result."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from .processes import Ended, Job, Log, Machine, Running, Tick
 from .stages import BUILD, DEFAULT_MINUTES, Part, Situation, Stage
 from .verdicts import Record, Verdict
 
-_PROBE_SECONDS = 30.0
+_LOOK_SECONDS = 30.0  # at most for all that is asked about the machine
+_PROBE_SECONDS = 23.0
+_LEAST_SECONDS = 3.0  # with less no part of a stage is started
 _TOLD_EVERY = 15.0  # seconds between two lines on what a stage is doing
 _KEPT_BYTES = 2**19  # of what a background job printed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command was told."""
+    """The arguments and variables of the command."""
 
     out: Path
     """Folder of results."""
@@ -129,6 +131,7 @@ class Driver:
 
     def _look(self) -> Situation:
         """Write down what this machine is."""
+        began = self._machine.now()
         probe = Job([sys.executable, "-c", machine.PROBE])
         found = machine.Found.read(self._asked(probe, _PROBE_SECONDS).output)
         lines = [
@@ -136,8 +139,9 @@ class Driver:
             f"GPU: {found.name or ('none' if found.gpu is False else 'unknown')}",
             *(f"{name}: {version}" for name, version in found.versions.items()),
         ]
-        for name, command in machine.QUESTIONS.items():
-            answer = self._asked(Job(command), 10.0).output.strip()
+        for name, command in machine.questions().items():
+            left = _LOOK_SECONDS - (self._machine.now() - began)
+            answer = self._asked(Job(command, grace=0.5), left / 2).output.strip()  # one that hangs leaves some
             lines += [f"-- {name}", answer]
         with (self._settings.out / folder.ENVIRONMENT).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
@@ -201,7 +205,6 @@ class Driver:
             done.append(verdict)
             if part.name:
                 self._record.add(verdict)
-                self._situation.outcomes[part.name] = verdict.outcome
                 if len(parts) > 1:
                     self._say(f"   {verdict.line()}")
         return done
@@ -213,6 +216,9 @@ class Driver:
         resumed = part.name is not None and stage.name not in self._settings.named
         if resumed and part.awaits is None and self._record.has_passed(stage.name, part.name):
             return Verdict(stage.name, verdicts.PASSED, "its result is there")
+        if part.awaits is None and seconds < _LEAST_SECONDS:
+            why = f"{max(0.0, seconds):.1f} s are left for it, it needs {_LEAST_SECONDS:.0f}"
+            return Verdict(stage.name, verdicts.NOT_STARTED, why)
         tick = self._ticks(stage, part)
         if part.awaits is not None:
             background = self._background[part.awaits]

@@ -14,7 +14,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 ENVIRONMENT, VERDICTS, LOG = "env.txt", "verdicts.jsonl", "log.txt"
 STEPS, OPS, RUN = "train.jsonl", "ops.jsonl", "run.tar"
 TRIALS, TABLES = "tune.jsonl", "tables.json"
-NAMES = (ENVIRONMENT, VERDICTS, LOG, STEPS, OPS, RUN, TRIALS, TABLES)
 
 
 def check(folder: Path) -> list[str]:
@@ -78,7 +77,7 @@ class Section:
         self._start = self._file.seek(0, 2)
         self._most = most
         self._head: int | None = None
-        """Where the first bytes end, once something was left out."""
+        """The end of the first bytes, once something was left out."""
         self._left_out = 0
         self._end = self._start
         self.write(f"\n== {title}\n".encode())

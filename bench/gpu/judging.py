@@ -1,4 +1,4 @@
-"""From how a program ended to its outcome and one line of why."""
+"""The judges of how a program ended: its outcome, and one line of why."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ _NO_GPU = re.compile(
     r"|Torch not compiled with CUDA|cuda(InsufficientDriver|ErrorNoDevice)"
 )
 _SUMMARY = re.compile(r"^=* ?(\d+ \w+(?:, \d+ \w+)* in [\d.]+s.*?) ?=*$", re.MULTILINE)
+# A test that failed, or could not begin, in the lines of pytest -v: with workers, without, and in its summary.
+_FAULT = re.compile(
+    r"^(?:\[gw\d+\] \[ *\d+%\] )?(?:FAILED|ERROR) (\S+\.py\S*)|^(\S.*?) (?:FAILED|ERROR) +\[ *\d+%\]", re.MULTILINE
+)
 _COMPLAINT = re.compile(r"^(bench|ebgan-fast|small step): |^\w*(Error|Exception)\b")
 _PROGRESS = re.compile(r"\d+ of \d+ done, now ")
 _WHY_BYTES = 300
 
 
 def judge(ended: Ended, gpu: bool | None, accepted: tuple[int, ...] = (0,)) -> tuple[str, str]:
-    """The outcome, and why.
+    """Return the outcome, and why.
 
     Args:
         ended: the program's end.
-        gpu: whether the machine has a GPU; None where nobody could say.
+        gpu: True if the machine has a GPU; None where nobody could say.
         accepted: exit statuses of success.
     """
     if ended.status in accepted:
@@ -39,9 +43,14 @@ def judge(ended: Ended, gpu: bool | None, accepted: tuple[int, ...] = (0,)) -> t
 
 
 def judge_tests(ended: Ended, gpu: bool | None) -> tuple[str, str]:
-    """The same of pytest, whose summary is the reason; a run of no tests is no pass."""
+    """Return the same of pytest, whose summary is the reason.
+
+    A run of no tests is no pass. One that was out of time has failed where a test of it has.
+    """
     outcome, why = judge(ended, gpu)
     summary = _summary(ended.output)
+    if outcome == verdicts.TIMED_OUT and (fault := _fault(ended.output, summary)):
+        return verdicts.FAILED, f"out of time; {summary or fault}"
     if outcome == verdicts.NO_GPU:
         return outcome, f"{why}; {summary}" if summary else why
     if outcome == verdicts.PASSED and not re.search(r"\b[1-9]\d* passed", summary):
@@ -49,6 +58,13 @@ def judge_tests(ended: Ended, gpu: bool | None) -> tuple[str, str]:
     if summary and ended.status is not None and ended.status >= 0:
         return outcome, summary
     return outcome, why
+
+
+def _fault(output: str, summary: str) -> str:
+    """The first test that has failed, in what is left of the output; empty for none."""
+    if found := _FAULT.search(output):
+        return f"failed: {found[1] or found[2]}"
+    return "failed" if re.search(r"\b[1-9]\d* (failed|errors?)\b", summary) else ""
 
 
 def _summary(output: str) -> str:

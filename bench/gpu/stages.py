@@ -1,7 +1,8 @@
-"""The stages in order of value: what each runs, how long it may take, and how its end is judged."""
+"""The stages in order of value, each with its programs, its limit, and the judge of its end."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -14,14 +15,18 @@ from .machine import Found, tool
 from .processes import Ended, Job
 
 DEFAULT_MINUTES = 10.5
-"""That the limits below are made for. The clock starts after the wheels are unpacked, so all ends within 11."""
+"""The length that the limits below are made for. The clock starts after the wheels are unpacked: all ends within 11."""
 
 BUILD = "build"
 """Runs beside the others, until one needs it."""
-TESTS = ("test_gpu", "test_values", "test_repeatability", "test_contract", "test_transforms", "test_scaling")
-_WORKERS = 8  # beyond, their contexts crowd the memory that one test's 25 GB need
-# The paper's runs whose networks fit one GPU, with the batch of each.
-PRESETS = (("celeba64", 128), ("imagenet128", 128), ("imagenet256", 64))
+# What a GPU alone can show comes first, and what waits for torch's compilers last.
+TESTS = ("test_gpu", "test_scaling", "test_values", "test_repeatability", "test_contract", "test_transforms")
+_WORKERS = 12  # of an H100's 16 cores: the build runs beside them
+_COMPILED = "small step of triton"
+_TEST_GRACE = 13.0  # xdist gives its workers 10 s, and prints its summary after
+_COMPILERS = 8  # whose contexts share the GPU with what is timed
+# The paper's runs whose networks fit one GPU, with the batch of each and the steps in a reading: 50 to 250 ms.
+PRESETS = (("celeba64", 128, 20), ("imagenet128", 128, 6), ("imagenet256", 64, 3))
 # The entries on which most of the time hangs, first what is likeliest to be off.
 _ENTRIES = ("programs", "rows 3", "chunk", "gram float32", "gram 16-bit")
 
@@ -49,14 +54,20 @@ class Part:
 
 @dataclass
 class Situation:
-    """What a stage knows of this run when it begins."""
+    """The machine, the folders and the outcomes so far, for the next stage."""
 
     found: Found
     out: Path
     work: Path
     images: Path | None
     outcomes: dict[str, str] = field(default_factory=dict)
-    """Of the stages and background jobs before it."""
+    """The outcomes of the stages before it."""
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The part of folders' names that tells these images from others."""
+        assert self.images is not None
+        return real_run.fingerprint(self.images)
 
     def judge(self, ended: Ended) -> tuple[str, str]:
         return judging.judge(ended, self.found.gpu)
@@ -73,7 +84,7 @@ class Stage:
     parts: Callable[[Situation], Sequence[Part]]
     needs_build: bool = False
     share: float | None = None
-    """Of the time that is left, in place of the limit."""
+    """The share of the time that is left, in place of the limit."""
     background: Mapping[str, Callable[[Situation], Job | None]] = field(default_factory=dict)
     """Jobs that are started before the first stage: None for nothing to do."""
 
@@ -111,7 +122,7 @@ def _tests(backend: str) -> Callable[[Situation], Sequence[Part]]:
         files = [f"tests/ops/{name}.py" for name in TESTS]
 
         def job(seconds: float) -> Job:
-            return python("-m", "pytest", *options, *files, environment=variables, grace=8.0)
+            return python("-m", "pytest", *options, *files, environment=variables, grace=_TEST_GRACE)
 
         return [Part(None, job, lambda ended: judging.judge_tests(ended, situation.found.gpu))]
 
@@ -136,15 +147,19 @@ def _steps(situation: Situation) -> Sequence[Part]:
         ratios = re.findall(r"^ *(\w+: [\d.]+ times the public loop)", ended.output, re.MULTILINE)
         return outcome, "; ".join(ratios) if outcome == verdicts.PASSED else why
 
-    common = ("--precision", "float32", "bfloat16", "--cudnn-benchmark", "--rounds", "5", "--steps", "20")
+    common = ("--precision", "float32", "bfloat16", "--cudnn-benchmark", "--rounds", "5")
     out = situation.out / folder.STEPS
     return [
         Part(
             name,
-            _bench(*("train", "--device", "cuda", "--name", name, "--batch-size", str(size)), *common, "--out", out),
+            _bench(
+                *("train", "--device", "cuda", "--name", name, "--batch-size", str(size), "--steps", str(steps)),
+                *common,
+                *("--out", out),
+            ),
             judge,
         )
-        for name, size in PRESETS
+        for name, size, steps in PRESETS
     ]
 
 
@@ -167,25 +182,35 @@ def _lines(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
+def _small_step(*backends: str) -> tuple[str, ...]:
+    return ("-m", "bench.gpu.small_step", *backends)
+
+
+def _compiled(situation: Situation) -> Job:
+    """A job that compiles Triton's kernels beside the tests, and leaves them where the sanitizer's run finds them."""
+    return python(*_small_step("triton"))
+
+
 def _sanitizer(situation: Situation) -> Sequence[Part]:
+    """The checks of the CUDA kernels, which are compiled already, then of Triton's with what time is left."""
     not_built = _not_built(situation)
-    backends = ("triton",) if not_built else ("triton", "cuda")
-    step = ("-m", "bench.gpu.small_step")
     # Each tensor is an allocation of its own, so that an access beyond one is beyond its memory too.
     apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    parts = [Part("step", lambda seconds: python(*step, *backends), situation.judge, takes=0.25)]
-    if not_built:
-        parts.append(Part("cuda", known=not_built))
     program = tool("compute-sanitizer")
-    for name, chosen in (("memcheck", backends), ("racecheck", backends[1:])):
-        if program is None:
-            missing = "compute-sanitizer is not found (PATH, CUDA_HOME): it comes with the CUDA toolkit"
-            parts.append(Part(name, known=(verdicts.FAILED, missing)))
-        elif chosen:
-            command = [program, "--tool", name, "--error-exitcode", "9", "--target-processes", "application-only"]
-            command += [sys.executable, *step, *chosen]
-            parts.append(Part(name, _under(command, apart), situation.judge))
-    return parts
+    checks: list[Part] = []
+    if not_built:
+        checks.append(Part("cuda", known=not_built))
+    if program is None:
+        missing = "compute-sanitizer is not found (PATH, CUDA_HOME): it comes with the CUDA toolkit"
+        checks.append(Part("compute-sanitizer", known=(verdicts.NOT_FOUND, missing)))
+    for name, backend in (("memcheck", "cuda"), ("racecheck", "cuda"), ("memcheck", "triton")):
+        if program is None or (not_built and backend == "cuda"):
+            continue
+        command = [program, "--tool", name, "--error-exitcode", "9", "--target-processes", "application-only"]
+        command += [sys.executable, *_small_step(backend)]
+        checks.append(Part(f"{name} of {backend}", _under(command, apart), situation.judge))
+    alone = Part("triton alone", awaits=_COMPILED, judge=situation.judge)
+    return [*checks[:-1], alone, *checks[-1:]] if program else [alone, *checks]
 
 
 def _under(command: Sequence[str], variables: Mapping[str, str]) -> Callable[[float], Job]:
@@ -195,7 +220,11 @@ def _under(command: Sequence[str], variables: Mapping[str, str]) -> Callable[[fl
 def _prepare(situation: Situation) -> Job | None:
     if situation.images is None:
         return None
-    return python("-m", "ebgan_fast", "prepare", situation.images, situation.work / "images", "--size", "64")
+    return python("-m", "ebgan_fast", "prepare", situation.images, _packed(situation), "--size", "64")
+
+
+def _packed(situation: Situation) -> Path:
+    return situation.work / f"images-{situation.fingerprint}"
 
 
 def _run(situation: Situation) -> Sequence[Part]:
@@ -205,7 +234,8 @@ def _run(situation: Situation) -> Sequence[Part]:
         "prepare", awaits="prepare", judge=lambda ended: judging.judge(ended, True), takes=1.0
     )  # it needs no GPU
     scored = real_run.missing_for_scores(situation.found) is None
-    run = real_run.RealRun(situation.work / "run", situation.work / "images", situation.out / folder.RUN, scored)
+    place = situation.work / f"run-{situation.fingerprint}"
+    run = real_run.RealRun(place, _packed(situation), situation.out / folder.RUN, scored)
 
     def judge(ended: Ended) -> tuple[str, str]:
         outcome, why = judging.judge(ended, situation.found.gpu, run.accepted)
@@ -223,7 +253,7 @@ def _tune(situation: Situation) -> Sequence[Part]:
     def job(seconds: float) -> Job:
         # It begins no entry after two thirds of its time, and has written every entry before.
         limits = ("--seconds", f"{seconds * 2 / 3:.0f}", "--rounds", "5", "--sweeps", "1", "--cases", "2")
-        jobs = ("--jobs", str(max(1, min(_WORKERS, (os.cpu_count() or 1) // 2))))
+        jobs = ("--jobs", str(max(1, min(_COMPILERS, (os.cpu_count() or 1) // 2))))
         return python("-m", "bench", "tune", "--only", *_ENTRIES, *limits, *jobs, "--out", out, "--trials", trials)
 
     def judge(ended: Ended) -> tuple[str, str]:
@@ -234,13 +264,15 @@ def _tune(situation: Situation) -> Sequence[Part]:
     return [Part(None, job, judge)]
 
 
+# With 30 s for the look at the machine, the first five end within 465 s, 15 before the eighth minute: a program that is
+# killed may take some seconds to be gone.
 STAGES: tuple[Stage, ...] = (
-    Stage(BUILD, 150, 1, _built, background={BUILD: _build}),
-    Stage("triton", 130, 30, _tests("triton")),
+    Stage(BUILD, 135, 1, _built, background={BUILD: _build}),
+    Stage("triton", 125, 30, _tests("triton")),
     Stage("cuda", 60, 20, _tests("cuda"), needs_build=True),
-    Stage("step", 105, 30, _steps),
-    Stage("ops", 150, 40, _ops, needs_build=True),
-    Stage("sanitizer", 60, 30, _sanitizer, needs_build=True),
+    Stage("step", 100, 30, _steps),
+    Stage("ops", 140, 40, _ops, needs_build=True),
+    Stage("sanitizer", 90, 30, _sanitizer, needs_build=True, background={_COMPILED: _compiled}),
     Stage("run", 0, 40, _run, share=0.6, background={"prepare": _prepare}),
-    Stage("tune", 0, 30, _tune, share=1.0),
+    Stage("tune", 0, 25, _tune, share=1.0),
 )

@@ -1,4 +1,4 @@
-"""How a stage ended: one line on the terminal, and one of JSON in the folder of results."""
+"""The verdict on each stage: one line on the terminal, and one of JSON in the folder of results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 
 PASSED, FAILED, TIMED_OUT = "passed", "FAILED", "timed out"
 NO_GPU, NOT_BUILT = "NO GPU", "NOT BUILT"
+NOT_FOUND = "NOT FOUND"
+"""A tool of the machine is missing: nothing is proved, and nothing is wrong with the kernels."""
 NOT_STARTED, INTERRUPTED, SKIPPED = "not started", "interrupted", "skipped"
 
 # Of a stage's parts the worst counts.
-_BY_WEIGHT = (SKIPPED, PASSED, NO_GPU, NOT_STARTED, TIMED_OUT, NOT_BUILT, FAILED, INTERRUPTED)
+_BY_WEIGHT = (SKIPPED, PASSED, NO_GPU, NOT_FOUND, NOT_STARTED, TIMED_OUT, NOT_BUILT, FAILED, INTERRUPTED)
 
 # Exit statuses. A machine without a GPU has proved nothing, and nothing is wrong with the code.
 ALL_PASSED, SOME_FAILED, ONLY_NO_GPU = 0, 1, 3
@@ -21,12 +23,12 @@ ALL_PASSED, SOME_FAILED, ONLY_NO_GPU = 0, 1, 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a stage, or a part of one, ended."""
+    """The end of a stage, or of a part of one."""
 
     stage: str
     outcome: str
     why: str = ""
-    """What it found, or what was wrong: one line."""
+    """The finding, or the fault: one line."""
     seconds: float = 0.0
     limit: float = 0.0
     """Seconds that it had."""
@@ -37,18 +39,19 @@ class Verdict:
     """Hash of the sources that it ran on."""
 
     def line(self) -> str:
-        """For the terminal."""
+        """Return it as a line for the terminal."""
         name = f"{self.stage}, {self.part}" if self.part else self.stage
         time = f" in {self.seconds:.0f} s" if self.seconds else ""
         return f"{name}: {self.outcome}{time}{': ' + self.why if self.why else ''}"
 
 
 def worst(outcomes: Iterable[str]) -> str:
+    """Return the outcome of a whole, given those of its parts."""
     return max(outcomes, key=_BY_WEIGHT.index, default=PASSED)
 
 
 def exit_status(verdicts: Iterable[Verdict]) -> int:
-    """0 if every stage that was asked for has passed, now or before; 3 if only a GPU was missing; 1 otherwise."""
+    """Return 0 if every stage that was asked for has passed, now or before; 3 if only a GPU was missing; else 1."""
     outcomes = {verdict.outcome for verdict in verdicts} - {SKIPPED}
     if outcomes <= {PASSED}:
         return ALL_PASSED
@@ -75,7 +78,7 @@ class Record:
         return bool(found) and found[-1]["outcome"] == PASSED
 
     def _lines(self) -> list[dict[str, object]]:
-        """What can be read: a kill may have left half a line."""
+        """The lines that can be read: a kill may have left half a one."""
         lines: list[dict[str, object]] = []
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")

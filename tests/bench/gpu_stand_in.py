@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.gpu import folder
+from bench.gpu import folder, real_run
 from bench.gpu.driver import Driver, Settings
 from bench.gpu.processes import Ended, Job, Log, Running, Tick
 from bench.gpu.stages import STAGES
@@ -61,9 +61,6 @@ class _Running:
         self._ends = machine.time + program.seconds
         log.write(program.prints.encode())
 
-    def done(self) -> bool:
-        return self._machine.time >= self._ends
-
     def wait(self, limit: float, tick: Tick | None = None) -> Ended:
         machine, program = self._machine, self._program
         until = min(self._ends, machine.time + limit)
@@ -112,7 +109,7 @@ class Workplace:
             return do
 
         def trained() -> None:
-            run = self.path / "work" / "run"
+            run = self.path / "work" / f"run-{real_run.fingerprint(self.images)}"
             (run / "samples").mkdir(parents=True, exist_ok=True)
             line = {"step": 5000, "loss_d": 1.5, "loss_g": 2.5, "steps_per_s": 432.1}
             (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")

@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 import tarfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
 from bench.gpu import __main__ as command
-from bench.gpu import judging, machine, real_run, stages, verdicts
+from bench.gpu import building, driver, judging, machine, real_run, stages, verdicts
 from bench.gpu.machine import ROOT, Found
 from bench.gpu.processes import Ended
 from bench.gpu.real_run import RealRun
@@ -90,6 +91,61 @@ def test_every_backend_is_asked_for_by_name_and_required(situation: Situation) -
         assert list(job.command)[list(job.command).index("-k") + 1] == name
 
 
+def test_what_a_gpu_alone_can_show_is_tested_first_on_most_of_the_cores(
+    situation: Situation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    (part,) = next(stage for stage in STAGES if stage.name == "triton").parts(situation)
+    assert part.job is not None
+    job = part.job(60.0)
+    words = list(job.command)
+    files = [Path(word).stem for word in words if word.startswith("tests/")]
+    assert files[:2] == ["test_gpu", "test_scaling"]
+    assert files[-1] == "test_transforms"
+    assert words[words.index("-n") + 1] == "12"
+    assert job.grace > 10  # xdist's own, which comes before its summary
+
+
+def test_a_reading_of_a_large_step_is_of_fewer_steps(situation: Situation) -> None:
+    """So that no reading takes much longer than another's: 20 steps of imagenet256 would be 1.5 s."""
+    steps = {}
+    for asked in _commands(situation)["step"]:
+        words = asked.split()
+        steps[words[words.index("--name") + 1]] = int(words[words.index("--steps") + 1])
+    assert steps == {"celeba64": 20, "imagenet128": 6, "imagenet256": 3}
+
+
+def test_the_limits_leave_room_before_the_eighth_minute() -> None:
+    limits = {stage.name: stage.limit for stage in STAGES}
+    beside = max(limits["build"], limits["triton"])  # the build runs beside those tests
+    assert driver._LOOK_SECONDS + beside + limits["cuda"] + limits["step"] + limits["ops"] <= 465
+
+
+def test_nvcc_is_asked_where_the_toolkit_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDACXX", "/cuda/bin/nvcc")
+    assert machine.questions()["nvcc"] == ("/cuda/bin/nvcc", "--version")
+
+
+def test_a_build_that_is_killed_leaves_no_earlier_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be timed as those of these sources."""
+    package = tmp_path / "ebgan_fast"
+    package.mkdir()
+    extension = package / f"_C{EXTENSION_SUFFIXES[0]}"
+    extension.write_text("earlier")
+    (package / "_C.pyi").touch()
+
+    def killed(*arguments: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "ROOT", tmp_path)
+    monkeypatch.setattr(building, "tool", lambda name: "/cuda/bin/nvcc")
+    monkeypatch.setattr(building, "build", killed)
+    with pytest.raises(KeyboardInterrupt):
+        building.main(tmp_path / "work", "90")
+    assert [path.name for path in package.iterdir()] == ["_C.pyi"]
+    assert (tmp_path / "work" / "earlier" / extension.name).read_text() == "earlier"
+
+
 @pytest.mark.parametrize("backend", ["cuda", "triton"])
 def test_a_required_backend_that_cannot_run_fails_its_tests(backend: str) -> None:
     import ebgan_fast
@@ -146,6 +202,34 @@ def test_without_a_test_that_passed_there_is_no_pass(output: str) -> None:
 )
 def test_how_a_program_ended_in_words(ended: Ended, outcome: str, why: str) -> None:
     assert judging.judge(ended, True) == (outcome, why)
+
+
+_STARTED = "tests/ops/test_gpu.py::test_values[a b-triton] PASSED [ 50%]\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "outcome", "why"),
+    [
+        (_STARTED, verdicts.TIMED_OUT, "its last words: at work"),
+        (f"{_STARTED}!!! KeyboardInterrupt !!!\n== 9 passed in 61.20s ==\n", verdicts.TIMED_OUT, "9 passed in 61.20s"),
+        ("== 2 failed, 9 passed in 61.20s ==\n", verdicts.FAILED, "out of time; 2 failed, 9 passed in 61.20s"),
+        ("== 9 passed, 1 error in 61.20s ==\n", verdicts.FAILED, "out of time; 9 passed, 1 error in 61.20s"),
+        (
+            "[gw3] [ 12%] FAILED tests/ops/test_gpu.py::test_one[a b-triton] \n",
+            verdicts.FAILED,
+            "out of time; failed: tests/ops/test_gpu.py::test_one[a",
+        ),
+        (
+            f"{_STARTED}tests/ops/test_gpu.py::test_one[a b] ERROR  [ 60%]\n",
+            verdicts.FAILED,
+            "out of time; failed: tests/ops/test_gpu.py::test_one[a b]",
+        ),
+        ("ERROR    root:file.py:3 in a log\n", verdicts.TIMED_OUT, "its last words: at work"),
+    ],
+)
+def test_tests_that_failed_before_they_ran_out_of_time_have_failed(output: str, outcome: str, why: str) -> None:
+    status = 2 if "==" in output else -9
+    assert judging.judge_tests(Ended(status, output, "at work"), True) == (outcome, why)
 
 
 def test_a_program_that_ends_well_in_its_last_second_has_passed() -> None:

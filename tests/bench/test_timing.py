@@ -36,6 +36,27 @@ def test_seconds_are_those_of_one_call(clock: Clock) -> None:
 
 def test_a_turn_may_be_so_many_calls(clock: Clock) -> None:
     clocks = {"a": functools.partial(timing.WallClock().seconds, clock.step("a", 0.1))}
-    seconds = timing.interleaved_clocks(clocks, 2, turn=3)
+    seconds = list(timing.each_round(clocks, 2, turn=3))
     assert clock.calls == ["a"] * (1 + 2 * 3)
-    assert seconds == {"a": pytest.approx([0.1, 0.1])}
+    assert seconds == [{"a": pytest.approx(0.1)}] * 2
+
+
+def test_a_clock_that_raises_has_no_more_turns_where_somebody_is_told(clock: Clock) -> None:
+    calls = 0
+
+    def fails(repeats: int) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # one call comes before the rounds
+            raise RuntimeError("out of memory")
+        return 0.5 * repeats
+
+    good = functools.partial(timing.WallClock().seconds, clock.step("good", 0.1))
+    clocks: dict[str, timing.Clock] = {"bad": fails, "good": good}
+    told: list[tuple[str, str]] = []
+    rounds = list(timing.each_round(clocks, 3, turn=1, failed=lambda name, error: told.append((name, str(error)))))
+    assert rounds == [{"bad": 0.5, "good": pytest.approx(0.1)}, *[{"good": pytest.approx(0.1)}] * 2]
+    assert told == [("bad", "out of memory")]
+    calls = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(timing.each_round(clocks, 3, turn=1))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import ebgan_fast
 from bench import devices, first_step, other_commit, public_loop, tf32, train
 from bench.__main__ import main
 from bench.first_step import Begin
+from bench.timing import Clock
 from ebgan_fast.ops import reference
 from ebgan_fast.training.trainer import Trainer
 from tests.rounding import distance, relative_bound_nearby, size
@@ -257,3 +260,92 @@ def test_another_commit_with_other_losses_is_not_timed(
     assert main([*TINY, "--compare", "v0", "--out", str(out)]) == 1
     assert "ebgan_fast at v0 (0123456789ab): loss_g of the first step, ebgan_fast: got" in capsys.readouterr().err
     assert not out.exists()
+
+
+def _interrupted_in_round(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What SIGINT, with which bench/gpu.sh ends a stage, does in the middle of a round."""
+    each_round = train.each_round
+
+    def interrupted(clocks: dict[str, Clock], *arguments: object, **settings: object) -> Iterator[dict[str, float]]:
+        last = list(clocks)[-1]
+        calls = 0
+
+        def clock(repeats: int) -> float:
+            nonlocal calls
+            calls += 1
+            if calls == 1 + number:  # one call comes before the rounds
+                signal.raise_signal(signal.SIGINT)
+            return clocks[last](repeats)
+
+        return each_round({**clocks, last: clock}, *arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "each_round", interrupted)
+
+
+def test_an_interrupted_run_writes_the_rounds_that_it_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupted_in_round(monkeypatch, 3)
+    out = tmp_path / "train.jsonl"
+    assert main([*TINY, "--rounds", "9", "--out", str(out)]) == 130
+    row = json.loads(out.read_text())
+    assert row["rounds"] == 2
+    assert row["seconds"].keys() == {train.PUBLIC, "ebgan_fast float32", train.CONSTANT}
+
+
+def test_a_run_interrupted_in_its_first_round_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _interrupted_in_round(monkeypatch, 1)
+    assert main([*TINY, "--out", str(tmp_path / "train.jsonl")]) == 130
+    assert not (tmp_path / "train.jsonl").exists()
+
+
+def test_an_interrupted_run_is_not_added_to_the_committed_results(
+    results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _interrupted_in_round(monkeypatch, 2)
+    assert main(TINY) == 130
+    assert not results_file.with_name("train-cpu.jsonl").exists()
+    assert "1 rounds of a run that was interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("when", [1, 5], ids=["at the first call", "in a round"])
+def test_on_a_gpu_a_step_that_cannot_run_costs_the_others_nothing(
+    when: int, made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, calls = tmp_path / "train.jsonl", 0
+    step = public_loop.PublicLoop.step
+
+    def short_of_memory(loop: public_loop.PublicLoop, *arguments: torch.Tensor) -> tuple[float, float]:
+        nonlocal calls
+        calls += 1
+        if calls == when:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nand more lines")
+        return step(loop, *arguments)
+
+    monkeypatch.setattr(public_loop.PublicLoop, "step", short_of_memory)
+    assert main([*GPU, "--out", str(out)]) == 1
+    row = json.loads(out.read_text())
+    assert row["failed"] == {train.PUBLIC: "cannot run: OutOfMemoryError: CUDA out of memory."}
+    assert row["seconds"].keys() == row["first_call"].keys() == {"ebgan_fast float32", train.CONSTANT}
+    assert (row["rounds"], row["speedup"], row["wrong"]) == (2, {}, None)
+
+
+def test_on_a_gpu_where_no_step_can_run_the_command_says_why(
+    made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cannot(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(train, "timed", cannot)
+    assert main([*GPU, "--out", str(tmp_path / "train.jsonl")]) == 1
+    assert "no step could run: public loop: cannot run: OutOfMemoryError" in capsys.readouterr().err
+    assert not (tmp_path / "train.jsonl").exists()
+
+
+def test_on_the_cpu_a_step_that_cannot_run_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(train, "timed", cannot)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main([*TINY, "--out", str(tmp_path / "train.jsonl")])

@@ -46,6 +46,11 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _triton_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends._STATUS, "triton", lambda: backends.BackendStatus(True, "made up"))
+
+
 @pytest.fixture
 def device() -> Device:
     return Device(torch.device("cpu"), {"replayed": timing.WallClock()}, "a-gpu", "triton")
@@ -255,6 +260,40 @@ def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], mo
         turned = one.turned(json.loads(COMMITTED), ARCHITECTURE, {"count": count, "why": ""})
         compiling.run_once(turned, (1, 1), torch.float32, "cpu")
     assert seen == [32, IN_USE]
+
+
+def test_triton_s_kernels_are_tuned_where_another_backend_is_the_first_choice(
+    file: Path, device: Device, knob: Callable[..., Knob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In the processes that compile as in the one that times."""
+    asked: list[str] = []
+    monkeypatch.setattr(devices, "gpu", lambda: dataclasses.replace(device, backend="cuda", others=("triton",)))
+    one = knob({32: 0.5, IN_USE: 1.0})
+    (case,) = one.cases
+
+    def package(code: torch.Tensor) -> torch.Tensor:
+        asked.append(backends._requested)
+        return case.package(code=code)
+
+    mine = dataclasses.replace(one, cases=(dataclasses.replace(case, package=package),))
+    monkeypatch.setattr("bench.tune.KNOBS", (mine,))
+    monkeypatch.setattr("bench.compiling.KNOBS", (mine,))
+    trials = tmp_path / "trials.jsonl"
+    assert main(["tune", "--rounds", "1", "--out", str(tmp_path / "mine.json"), "--trials", str(trials)]) == 0
+    compiling.run_once(json.loads(COMMITTED), (0, 0), torch.float32, "cpu")
+    assert len(asked) > 4
+    assert set(asked) == {"triton"}
+    assert json.loads(trials.read_text().splitlines()[0])["seconds"] is not None
+
+
+@pytest.mark.usefixtures("file")
+def test_without_triton_the_tuner_ends_in_one_line(
+    device: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "gpu", lambda: dataclasses.replace(device, backend="cuda"))
+    assert main(["tune"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "expected one that can run (made up)" in line
 
 
 def _die(*arguments: object) -> None:

@@ -1,0 +1,55 @@
+"""The small step that compute-sanitizer watches: what of Triton's kernels it launches."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+
+import ebgan_fast
+from bench.gpu import small_step
+from ebgan_fast.ops import backends
+from ebgan_fast.ops.triton import launch
+
+Variant = tuple[object, ...]
+
+
+def _variants(backend: str) -> set[tuple[str, Variant]]:
+    """The kernels that Triton would compile for the shapes of a backend, by name, dtypes and constants."""
+    launches: list[launch.Launch] = []
+    sizes, norms = small_step._SHAPES[backend]
+    with (
+        mock.patch.object(torch.Tensor, "cuda", lambda tensor: tensor),
+        mock.patch.object(launch, "run", launches.append),
+        mock.patch.dict(backends._STATUS, {"triton": lambda: backends.BackendStatus(True, "recorded")}),
+        mock.patch.object(backends, "_interprets", return_value=True),
+        ebgan_fast.use_backend("triton"),
+    ):
+        for size in sizes:
+            for dtype in small_step._DTYPES:
+                for norm in norms:
+                    small_step.losses(*size, dtype, norm)
+    return {(it.kernel.__name__, _variant(it)) for it in launches}
+
+
+def _variant(it: launch.Launch) -> Variant:
+    dtypes = tuple(value.dtype for value in it.arguments.values() if isinstance(value, torch.Tensor))
+    constants = tuple((name, value) for name, value in it.arguments.items() if name.isupper())
+    return dtypes, constants, it.num_warps, it.num_stages
+
+
+def test_few_variants_of_every_kernel_are_to_be_compiled() -> None:
+    """Of CUDA's shapes, which are compiled already, there may be more."""
+    watched, all_shapes = _variants("triton"), _variants("cuda")
+    assert {name for name, _ in watched} == {name for name, _ in all_shapes}
+    assert 0 < 2 * len(watched) <= len(all_shapes)
+
+
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert small_step.main(["triton"]) == 1
+    assert "sees no GPU" in capsys.readouterr().out
