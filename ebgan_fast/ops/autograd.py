@@ -50,7 +50,12 @@ def _is_batched(tensor: Tensor) -> bool:
 
 def _is_plain(tensor: Tensor) -> bool:
     """Return True if a kernel may read the tensor's memory."""
-    return type(tensor) is Tensor and not torch.compiler.is_compiling() and not _is_batched(tensor)
+    return (
+        type(tensor) is Tensor
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
+    )
 
 
 def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -93,7 +98,7 @@ def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> G
     if ctx.is_hooked is None:
         return tuple([None if gradient is None else _multiplied(gradient, upstream) for gradient in needed])
     present = [gradient for gradient in needed if gradient is not None]
-    if not is_kept and ctx.in_capture == _in_capture(upstream.device):
+    if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == _in_capture(upstream.device)):
         call("scale_gradients_", ctx.backend, present, upstream)
         return tuple(needed)
     scaled = iter(call("scale_gradients", ctx.backend, present, upstream))
@@ -109,8 +114,8 @@ def _save(
     ctx.coefficient = None if is_tensor else coefficient
     ctx.save_for_backward(coefficient if is_tensor else None, *inputs, *gradients)
     ctx.backend, ctx.is_hooked = backend, _is_hooked()
-    first = inputs[0]
-    ctx.in_capture = backend != "cpu" and first is not None and _in_capture(first.device)
+    if backend != "cpu":
+        ctx.in_capture = inputs[0] is not None and _in_capture(inputs[0].device)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
