@@ -61,8 +61,9 @@ def _sum_of_singular_values(matrix: Tensor) -> Tensor:
 
 
 def _by_symmetric_eigenvalues(matrix: Tensor) -> Tensor:
-    """The same sum: the eigenvalues of [[0, M], [M^T, 0]] are plus and minus M's singular values, and zeros.
+    """The sum of the singular values, by eigenvalues.
 
+    Those of [[0, M], [M^T, 0]] are plus and minus M's singular values, and zeros.
     On a GPU torch takes the singular values themselves by cuSOLVER's Jacobi rotations, sweep after sweep. A symmetric
     matrix is made tridiagonal once.
     """

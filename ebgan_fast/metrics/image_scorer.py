@@ -38,7 +38,7 @@ class ImageScore:
     """Distances of generated images from training images; 0 is best."""
 
     features: str
-    """What the distance is called, with the net that it is taken by."""
+    """The name of the distance, with the net that it is taken by."""
     samples: int
     """Generated images."""
     real_images: int

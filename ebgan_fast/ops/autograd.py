@@ -50,12 +50,7 @@ def _is_batched(tensor: Tensor) -> bool:
 
 def _is_plain(tensor: Tensor) -> bool:
     """Return True if a kernel may read the tensor's memory."""
-    return (
-        type(tensor) is Tensor
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._functorch.is_legacy_batchedtensor(tensor)
-    )
+    return type(tensor) is Tensor and not torch.compiler.is_compiling() and not _is_batched(tensor)
 
 
 def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -90,12 +85,11 @@ def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> G
     # zip ends with the gradients: behind them come inputs that are no tensors. What is not needed may be an empty
     # tensor.
     needed = [gradient if it else None for gradient, it in zip(gradients, ctx.needs_input_grad, strict=False)]
-    if ctx.is_hooked or not _is_plain(upstream):
-        return tuple([None if gradient is None else _multiplied(gradient, upstream) for gradient in needed])
-    is_kept = torch._C._autograd._get_current_graph_task_keep_graph()
-    if ctx.backend == "cpu" and not is_kept and upstream.item() == 1:
+    is_readable = not ctx.is_hooked and _is_plain(upstream)
+    is_kept = is_readable and torch._C._autograd._get_current_graph_task_keep_graph()
+    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == 1:
         return tuple(needed)
-    if ctx.is_hooked is None:
+    if not is_readable or ctx.is_hooked is None:
         return tuple([None if gradient is None else _multiplied(gradient, upstream) for gradient in needed])
     present = [gradient for gradient in needed if gradient is not None]
     if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == _in_capture(upstream.device)):

@@ -88,7 +88,7 @@ def make_row() -> Callable[..., Row]:
 
 @pytest.fixture
 def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
-    """What `--device cuda` finds: this processor, under another name, with a second backend and a watch of replays."""
+    """The GPU that `--device cuda` finds: this processor by another name, with a second backend and watch."""
     watches = {"called": timing.WallClock(), "replayed": timing.WallClock()}
     gpu = devices.Device(torch.device("cpu"), watches, "a-gpu", "cpu", ("reference",))
     monkeypatch.setattr(devices, "gpu", lambda: gpu)
@@ -97,7 +97,7 @@ def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of what the page is made of, to be changed."""
+    """A copy of the files that the page is made of, to be changed."""
     for name in ("bench", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.md", tmp_path)

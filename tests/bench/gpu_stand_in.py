@@ -18,7 +18,7 @@ FOREVER = math.inf
 
 @dataclass
 class Program:
-    """What a program does."""
+    """The acts of a made-up program."""
 
     seconds: float = 1.0
     prints: str = ""
@@ -29,7 +29,7 @@ class Program:
     stopped: int = 130
     """Its status when it is told to end."""
     raises: BaseException | None = None
-    """What befalls the driver while it waits."""
+    """An event that befalls the driver while it waits."""
 
 
 @dataclass
