@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
+from torch.compiler import is_compiling
 
 from . import reference
 from .library import call
@@ -41,16 +43,20 @@ def _gradients_of_formula(
     )
 
 
+# A lookup of each name on the way takes as long as the question.
+_in_transform = torch._C._are_functorch_transforms_active
+_is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
+_is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph
+
+
 def _is_batched(tensor: Tensor) -> bool:
     """Return True for many upstream gradients at once, as `torch.autograd.grad(is_grads_batched=True)` sends them."""
-    return not torch.compiler.is_compiling() and (
-        torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(tensor)
-    )
+    return not is_compiling() and (_in_transform() or _is_legacy_batch(tensor))
 
 
 def _is_plain(tensor: Tensor) -> bool:
     """Return True if a kernel may read the tensor's memory."""
-    return type(tensor) is Tensor and not torch.compiler.is_compiling() and not _is_batched(tensor)
+    return type(tensor) is Tensor and not is_compiling() and not _in_transform() and not _is_legacy_batch(tensor)
 
 
 def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -69,7 +75,7 @@ _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", Non
 
 def _is_hooked() -> bool | None:
     """Return True if a hook takes what is saved for backward, and may own what comes back; None if torch can't say."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return True
     return None if _top_hooks is None else _top_hooks(True) is not None
 
@@ -86,7 +92,7 @@ def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> G
     # tensor.
     needed = [gradient if it else None for gradient, it in zip(gradients, ctx.needs_input_grad, strict=False)]
     is_readable = not ctx.is_hooked and _is_plain(upstream)
-    is_kept = is_readable and torch._C._autograd._get_current_graph_task_keep_graph()
+    is_kept = is_readable and _is_graph_kept()
     if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == 1:
         return tuple(needed)
     if not is_readable or ctx.is_hooked is None:
@@ -260,8 +266,12 @@ class GeneratorLoss(Function):
 
 
 def _is_recorded(*inputs: Tensor | None) -> bool:
-    """Whether autograd wants to know of an op at all: an energy of 8 x 16 takes 15 us by way of `apply`, 7 past it."""
-    return torch.is_grad_enabled() and any([tensor is not None and tensor.requires_grad for tensor in inputs])
+    """Return True if autograd wants to know of an op: an energy of 8 x 16 takes 15 us by way of `apply`, 7 past it."""
+    if torch.is_grad_enabled():
+        for tensor in inputs:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str, backend: str) -> Tensor:
@@ -320,9 +330,9 @@ def generator_loss(
 
 
 def needs_reference() -> bool:
-    """Whether a function transform (vmap, grad, jvp) or forward-mode differentiation is active: kernels cannot be
-    transformed, the reference formulas can."""
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    """Return True if a function transform (vmap, grad, jvp) or forward-mode differentiation is active: kernels cannot
+    be transformed, the reference formulas can."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 __all__ = [

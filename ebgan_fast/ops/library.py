@@ -68,8 +68,13 @@ for _schema in _SCHEMAS:
     _register(_schema)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_USUAL = _PLAIN | {float, int, bool, str, list, type(None)}
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+
+
+def _is_subclassed(argument: object) -> bool:
+    return isinstance(argument, Tensor) and type(argument) not in _PLAIN
 
 
 def call(name: str, backend: str, *arguments: Any) -> Any:
@@ -83,7 +88,8 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None
-        and not any([isinstance(a, Tensor) and type(a) not in _PLAIN for a in arguments])
+        # The first question takes 0.5 us, the second 1.5.
+        and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
     ):
         return _kernel(name, backend)(*arguments)
     like: Tensor = arguments[0]

@@ -166,9 +166,10 @@ def test_the_choice_is_a_constant_of_compiled_code(two_gpus: Path) -> None:
 def test_the_tensor_s_own_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(backends, "choose", lambda *device: asked.append(device) or "reference")
-    for device in ("cpu", "meta", "cuda:1"):
-        functional._backend(SimpleNamespace(device=torch.device(device)))  # type: ignore[arg-type]
-    assert asked == [("cpu", None), ("meta", None), ("cuda", 1)]
+    for name in ("cpu", "meta", "cuda:1"):
+        device = torch.device(name)
+        functional._backend(SimpleNamespace(device=device, is_cpu=device.type == "cpu"))  # type: ignore[arg-type]
+    assert asked == [("cpu",), ("meta", None), ("cuda", 1)]
 
 
 def test_the_committed_choices_name_backends_with_a_reason() -> None:
