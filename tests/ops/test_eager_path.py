@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -121,7 +122,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "HingeMarginLoss": lambda a, b, *_: ebgan_fast.hinge_margin_loss(a[:, 0], b[:, 0], 0.5),
     "PullingAwayTerm": lambda a, *_: ebgan_fast.pulling_away_term(a),
     "DiscriminatorLoss": lambda *batches: ebgan_fast.discriminator_loss(*batches, 1.5),
-    "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c),
+    # 0.25 is the same in float32, which the dispatcher makes of it.
+    "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c, pt_weight=0.25),
 }
 
 
@@ -149,3 +151,43 @@ def test_without_a_graph_no_function_is_made_and_the_values_are_the_same(
         assert not any(value.requires_grad for value in found)
     with pytest.raises(AssertionError, match="a Function without need"):
         CALLS[name](*batches)
+
+
+class _Wrapped(Tensor):
+    """A tensor whose values lie in another one, as quantised and distributed tensors have them."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> _Wrapped:
+        made: _Wrapped = Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        unwrap = lambda value: value.inner if isinstance(value, _Wrapped) else value  # noqa: E731
+        result = func(*pytree.tree_map(unwrap, args), **pytree.tree_map(unwrap, kwargs or {}))
+        return pytree.tree_map(lambda value: cls(value) if isinstance(value, Tensor) else value, result)
+
+
+def _unwrapped(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.inner if isinstance(tensor, _Wrapped) else tensor for tensor in tensors]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_tensor_subclass_gets_its_own_say(name: str) -> None:
+    """It has no memory of its own, which a kernel would read."""
+    batches = [batch.detach() for batch in _batches(4)]
+    plain = [batch.clone().requires_grad_() for batch in batches]
+    wrapped: list[Tensor] = [_Wrapped(batch).requires_grad_() for batch in batches]
+    values = [_values(CALLS[name](*inputs)) for inputs in (plain, wrapped)]
+    assert isinstance(values[1][0], _Wrapped)
+    assert all(map(torch.equal, *map(_unwrapped, values)))
+    expected, got = (
+        torch.autograd.grad(value[0].sum(), inputs, allow_unused=True, materialize_grads=True)
+        for value, inputs in zip(values, (plain, wrapped), strict=True)
+    )
+    assert all(map(torch.equal, _unwrapped(got), expected))
+    with torch.no_grad():
+        assert all(map(torch.equal, _unwrapped(_values(CALLS[name](*wrapped))), _unwrapped(values[0])))
