@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from .steps import first_line
+from . import peak
+from .steps import complaint
 from .terminal import note
 from .training_step import Timed
 
@@ -36,12 +34,11 @@ class Field:
                 raise
             self.drop(who, error)
         if who in self.failed:  # here its tensors are nobody's any more
-            gc.collect()
-            torch.cuda.empty_cache()
+            peak.release()
 
     def drop(self, who: str, error: Exception) -> None:
         """Go on without one."""
-        self.failed[who] = str(error) if isinstance(error, ValueError) else f"cannot run: {first_line(error)}"
+        self.failed[who] = complaint(error)
         note(f"{who}: {self.failed[who]}")
         self.contestants.pop(who, None)
 

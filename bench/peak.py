@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from .cuda_timing import wait
@@ -23,3 +25,9 @@ def rise(run: Step, device: torch.device, before: int | None = None) -> int | No
     run()
     wait(device)
     return torch.cuda.max_memory_allocated(device) - before
+
+
+def release() -> None:
+    """Give the GPU back the memory of tensors that nobody has any more."""
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -17,7 +16,7 @@ import torch
 import ebgan_fast
 from ebgan_fast.doctor import processor
 from ebgan_fast.ops.architecture import architecture
-from ebgan_fast.ops.backends import backends
+from ebgan_fast.ops.backends import backends, triton_version
 
 from . import tf32
 
@@ -110,10 +109,10 @@ def _of_gpu(device: torch.device, backend: str, versions: dict[str, str]) -> dic
 
 
 def _compilers() -> str:
-    """The source of all kernels that can run here."""
+    """The compilers of all kernels that can run here."""
     found = []
     if backends()["triton"].available:
-        found.append(f"Triton {importlib.metadata.version('triton')}")
+        found.append(f"Triton {triton_version()}")
     if backends()["cuda"].available:
         from ebgan_fast import _C
 

@@ -35,3 +35,8 @@ def _forward(loss: Loss, copies: Sequence[Arguments]) -> None:
 
 def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def complaint(error: Exception) -> str:
+    """A ValueError's own message, which says what to do; else that the step cannot run, and the error's first line."""
+    return str(error) if isinstance(error, ValueError) else f"cannot run: {first_line(error)}"

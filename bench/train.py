@@ -32,7 +32,7 @@ from .session import DeviceName
 from .steps import first_line
 from .terminal import note, progress, short
 from .timing import each_round
-from .training_step import OWN, PUBLIC, Timed, Wanted, timed, warm
+from .training_step import OWN, PUBLIC, Timed, Wanted, contestant, timed, warm
 
 CONSTANT = f"{OWN} float32, one batch again and again"
 BENCHMARK = ", cudnn.benchmark"
@@ -43,9 +43,15 @@ _MOST_OF_DATA = 1.03  # step with data over step without
 _STEPS_ON_A_GPU = 20  # a step of 2 ms alone is as long as the wait around it is uncertain
 
 
-class _Counts(NamedTuple):
+class _Asked(NamedTuple):
+    """The arguments of the command that its contestants and its row need."""
+
+    wanted: Wanted
+    place: Device
+    precision: tuple[Precision, ...]
     steps: int
     threads: int
+    cudnn_benchmark: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +149,10 @@ def train(
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the training program does for itself
     wanted = Wanted(preset=name, width=width, batch_size=batch_size, device=str(place.torch))
-    counts = _Counts(steps, threads)
+    asked = _Asked(wanted, place, precision, steps, threads, cudnn_benchmark)
     with contextlib.ExitStack() as stack, progress(rounds) as (describe, advance):
         describe(f"{name}, width {width:g}, batches of {batch_size}")
-        if compare:
-            field = _of_two_commits(compare, wanted, precision, threads, place, cudnn_benchmark, stack)
-        else:
-            field = _beside_the_plain_loop(wanted, precision, threads, place, cudnn_benchmark, stack)
+        field = _of_two_commits(compare, asked, stack) if compare else _beside_the_plain_loop(asked, stack)
         seconds: dict[str, list[float]] = {}
         interrupt: KeyboardInterrupt | None = None
         try:
@@ -162,7 +165,7 @@ def train(
         if not seconds:
             raise interrupt or ValueError(f"no step could run: {field.complaint()}")
         # Before the processes are closed, which may wait for a step: an interrupted run has little time.
-        row = _row(wanted, place, field, seconds, precision, counts)
+        row = _row(asked, field, seconds)
         show(row)
         _keep(row, out, place, whole=interrupt is None)
         if interrupt is not None:
@@ -180,53 +183,38 @@ def _keep(row: TrainRow, out: Path | None, place: Device, whole: bool) -> None:
     print(f"appended to {short(path)}")
 
 
-def _beside_the_plain_loop(
-    wanted: Wanted,
-    precision: tuple[Precision, ...],
-    threads: int,
-    place: Device,
-    cudnn_benchmark: bool,
-    stack: contextlib.ExitStack,
-) -> Field:
+def _beside_the_plain_loop(asked: _Asked, stack: contextlib.ExitStack) -> Field:
     """The plain loop's step and ebgan_fast's.
 
     On the CPU, wrong losses raise ValueError at once. On a GPU the first calls come first, as the check would compile
     what they compile, and the steps are timed all the same: the machine may not be there a second time.
     """
-    side = wanted.config().image_size
-    wanted = dataclasses.replace(wanted, folder=str(stack.enter_context(_packed_noise(side))))
-    images, where = wanted.images(), place.torch
+    side = asked.wanted.config().image_size
+    wanted = dataclasses.replace(asked.wanted, folder=str(stack.enter_context(_packed_noise(side))))
+    images, where, on_the_cpu = wanted.images(), asked.place.torch, asked.place.name == "cpu"
     kinds = {PUBLIC: dataclasses.replace(wanted, loop=PUBLIC)}
-    kinds |= {f"{OWN} {kind}": dataclasses.replace(wanted, precision=kind) for kind in precision}
-    field = Field(spares=place.name != "cpu")
-    tried = {f"{who}{BENCHMARK}": kind for who, kind in kinds.items()} if cudnn_benchmark else {}
+    kinds |= {f"{OWN} {kind}": dataclasses.replace(wanted, precision=kind) for kind in asked.precision}
+    field = Field(spares=not on_the_cpu)
+    tried = {f"{who}{BENCHMARK}": kind for who, kind in kinds.items()} if asked.cudnn_benchmark else {}
     if tried:
-        apart = TrainingProcess("the process with cudnn.benchmark", where, threads, cudnn_benchmark=True)
+        apart = TrainingProcess("the process with cudnn.benchmark", where, asked.threads, cudnn_benchmark=True)
         stack.enter_context(contextlib.closing(apart))
         for who, kind in tried.items():
             field.add(who, functools.partial(apart.contestant, who, kind))
     warm(where)
     begin = Begin.of(wanted.config(), images)
-    if place.name == "cpu":
+    if on_the_cpu:
         del kinds[PUBLIC]
-        field.add(PUBLIC, lambda: _checked_in_a_process(begin, images, threads, where, stack))
+        field.add(PUBLIC, lambda: _checked_in_a_process(begin, images, asked.threads, where, stack))
     for who, kind in kinds.items():
-        field.add(who, functools.partial(_here, kind, images, where, stack))
+        field.add(who, functools.partial(contestant, kind, stack, images))
     once = TensorImages(images.gather(torch.arange(wanted.batch_size)))
-    field.add(CONSTANT, functools.partial(_here, wanted, once, where, stack))
+    field.add(CONSTANT, functools.partial(contestant, wanted, stack, once))
     field.contestants = {  # in the order of rows
         who: one for last in (False, True) for who, one in field.contestants.items() if (who in tried) is last
     }
-    field.wrong = None if place.name == "cpu" else _wrong(begin, images)
+    field.wrong = None if on_the_cpu else _wrong(begin, images)
     return field
-
-
-def _here(wanted: Wanted, images: ImageSet, where: torch.device, stack: contextlib.ExitStack) -> Timed:
-    """A step of this process; one that can't run leaves nothing on the stack."""
-    with contextlib.ExitStack() as own:
-        one = timed(lambda: wanted.step(own, images), where)
-        stack.enter_context(own.pop_all())
-    return one
 
 
 def _checked_in_a_process(
@@ -240,9 +228,9 @@ def _checked_in_a_process(
         losses = process.step()
         first.append(losses)
 
-    contestant = timed(lambda: step, where)
+    one = timed(lambda: step, where)
     first_step.check(begin, images, lambda: first[0])
-    return contestant
+    return one
 
 
 def _wrong(begin: Begin, images: ImageSet) -> str | None:
@@ -268,15 +256,7 @@ def _packed_noise(side: int) -> Iterator[Path]:
         yield path.parent
 
 
-def _of_two_commits(
-    ref: str,
-    wanted: Wanted,
-    precision: tuple[Precision, ...],
-    threads: int,
-    place: Device,
-    cudnn_benchmark: bool,
-    stack: contextlib.ExitStack,
-) -> Field:
+def _of_two_commits(ref: str, asked: _Asked, stack: contextlib.ExitStack) -> Field:
     """This commit's steps and the other's, on images in memory.
 
     Raises ValueError for first losses that are not right, and for a package that cannot run the step.
@@ -285,23 +265,17 @@ def _of_two_commits(
     other = other_commit.named(ref, commit)
     field = Field(compared=other)
     for name, paths in ((OWN, [ROOT]), (other, [site, ROOT])):
-        process = TrainingProcess(name, place.torch, threads, cudnn_benchmark, paths)
+        process = TrainingProcess(name, asked.place.torch, asked.threads, asked.cudnn_benchmark, paths)
         stack.enter_context(contextlib.closing(process))
-        process.check(wanted)
-        for kind in precision:
-            asked = dataclasses.replace(wanted, precision=kind)
-            field.add(f"{name} {kind}", functools.partial(process.contestant, kind, asked))
+        process.check(asked.wanted)
+        for kind in asked.precision:
+            wanted = dataclasses.replace(asked.wanted, precision=kind)
+            field.add(f"{name} {kind}", functools.partial(process.contestant, kind, wanted))
     return field
 
 
-def _row(
-    wanted: Wanted,
-    place: Device,
-    field: Field,
-    seconds: Mapping[str, list[float]],
-    precision: tuple[Precision, ...],
-    counts: _Counts,
-) -> TrainRow:
+def _row(asked: _Asked, field: Field, seconds: Mapping[str, list[float]]) -> TrainRow:
+    wanted, place, precision = asked.wanted, asked.place, asked.precision
     contestants, compared = {name: field.contestants[name] for name in seconds}, field.compared
     best = {name: min(values) for name, values in seconds.items()}
     environment: dict[str, Any] = provenance.environment(place.torch, place.backend, whole=True)
@@ -328,8 +302,8 @@ def _row(
         wrong=field.wrong,
         failed=field.failed or None,
         rounds=min(map(len, seconds.values())),
-        steps=counts.steps,
-        threads=counts.threads,
+        steps=asked.steps,
+        threads=asked.threads,
         **environment,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import sys
 from typing import Any
@@ -12,13 +11,13 @@ import torch
 
 import ebgan_fast
 
-from . import first_step
-from .steps import first_line
-from .training_step import Timed, Wanted, timed, warm
+from . import first_step, peak
+from .steps import complaint
+from .training_step import Timed, Wanted, contestant, warm
 
 
 def _keep_freed_memory() -> None:
-    """As the training program does, where the commit has it."""
+    """Keep freed memory mapped, as the training program of the commit does, if it has such a function."""
     with contextlib.suppress(ImportError):
         from ebgan_fast.training.memory import keep_freed_memory
 
@@ -35,14 +34,6 @@ def _begin(question: dict[str, Any]) -> None:
 def _check(wanted: Wanted) -> None:
     images = wanted.images()
     first_step.check(first_step.Begin.of(wanted.config(), images), images)
-
-
-def _prepared(wanted: Wanted, stack: contextlib.ExitStack) -> Timed:
-    """A step; one that can't run leaves nothing on the stack."""
-    with contextlib.ExitStack() as own:
-        one = timed(lambda: wanted.step(own), torch.device(wanted.device))
-        stack.enter_context(own.pop_all())
-    return one
 
 
 def serve() -> None:
@@ -62,17 +53,13 @@ def serve() -> None:
                 elif question["question"] == "prepare":
                     wanted = Wanted(**question["wanted"])
                     wanted.images()  # the memory that they take is not the step's
-                    contestants[question["name"]] = one = _prepared(wanted, stack)
+                    contestants[question["name"]] = one = contestant(wanted, stack)
                     answer |= {"first_call": one.first_call, "peak": one.peak}
                 else:
                     answer["seconds"] = contestants[question["name"]].clock(question["repeats"])
             except Exception as error:  # whatever an old commit may raise
-                answer["complaint"] = (
-                    str(error) if isinstance(error, ValueError) else f"cannot run: {first_line(error)}"
-                )
-            if (
-                "complaint" in answer
-            ):  # out here its tensors are nobody's any more, and the next step may need the memory
-                gc.collect()
-                torch.cuda.empty_cache()
+                answer["complaint"] = complaint(error)
+            if "complaint" in answer:
+                # Out here its tensors are nobody's any more, and the next step may need the memory.
+                peak.release()
             print(json.dumps(answer), flush=True)

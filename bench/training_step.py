@@ -48,14 +48,14 @@ class Wanted:
     """The folder of packed images; None: random ones in memory, which any commit's package can read."""
 
     def config(self) -> TrainConfig:
-        """The preset's, without what a step can do without."""
+        """The preset's config, without what a step can do without."""
         fields: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device, "precision": self.precision}
         chosen = preset(self.preset, Path(), flip=False, ema=0.0, log_every=10**6, **fields)  # type: ignore[arg-type]
         networks: Any = chosen.networks  # of convolutions, which have a width
         return dataclasses.replace(chosen, networks=dataclasses.replace(networks, width=self.width))
 
     def images(self) -> ImageSet:
-        """In the folder, or in memory; on a GPU there, as the training program holds a set of this size."""
+        """The folder's images, or random ones; on a GPU in its memory, where a run holds a set of this size."""
         return _images(self.folder, _HELD * self.batch_size, self.config().image_size, torch.device(self.device))
 
     def step(self, stack: contextlib.ExitStack, images: ImageSet | None = None) -> Step:
@@ -105,6 +105,14 @@ def timed(build: Callable[[], Step], device: torch.device) -> Timed:
     watch = watch_of(device)
     ready = watch.prepared(step)
     return Timed(lambda repeats: watch.seconds(ready, repeats), first_call, peak.rise(step, device, before))
+
+
+def contestant(wanted: Wanted, stack: contextlib.ExitStack, images: ImageSet | None = None) -> Timed:
+    """Build a step of this process and time it; one that can't run leaves nothing on the stack."""
+    with contextlib.ExitStack() as own:
+        one = timed(lambda: wanted.step(own, images), torch.device(wanted.device))
+        stack.enter_context(own.pop_all())
+    return one
 
 
 def warm(device: torch.device) -> None:

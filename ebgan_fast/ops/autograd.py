@@ -56,7 +56,7 @@ def _is_batched(tensor: Tensor) -> bool:
 
 def _is_plain(tensor: Tensor) -> bool:
     """Return True if a kernel may read the tensor's memory."""
-    return type(tensor) is Tensor and not is_compiling() and not _in_transform() and not _is_legacy_batch(tensor)
+    return type(tensor) is Tensor and not (is_compiling() or _is_batched(tensor))
 
 
 def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -332,7 +332,7 @@ def generator_loss(
 def needs_reference() -> bool:
     """Return True if a function transform (vmap, grad, jvp) or forward-mode differentiation is active: kernels cannot
     be transformed, the reference formulas can."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _in_transform() or forward_ad._current_level >= 0
 
 
 __all__ = [

@@ -81,7 +81,7 @@ def _triton_status() -> BackendStatus:
     """Asked for at the first use only: importing the package must not look for devices."""
     if importlib.util.find_spec("triton") is None:
         return BackendStatus(False, "triton is not installed (pip install triton; Linux only)")
-    version = _triton_version()
+    version = triton_version()
     if _interprets():
         return BackendStatus(True, f"triton {version} in its interpreter, on CPU tensors: slow, for tests")
     if not torch.cuda.is_available():
@@ -89,7 +89,8 @@ def _triton_status() -> BackendStatus:
     return BackendStatus(True, f"triton {version}")
 
 
-def _triton_version() -> str:
+def triton_version() -> str:
+    """The version of the Triton that is installed, under whichever name."""
     try:
         return importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:  # installed under another name, such as pytorch-triton

@@ -80,9 +80,10 @@ def hinge_margin_loss(
     is a number or a 0-d tensor of any float dtype.
     """
     wide = accumulation_dtype(energy_real.dtype)
-    is_wide = energy_real.dtype is wide and energy_fake.dtype is wide  # four .to() that change nothing take 2 us
-    real, fake = (energy_real, energy_fake) if is_wide else (energy_real.to(wide), energy_fake.to(wide))
-    real, fake = real.contiguous(), fake.contiguous()
+    if not (energy_real.dtype is wide and energy_fake.dtype is wide):  # four .to() that change nothing take 2 us
+        loss, grad_real, grad_fake = hinge_margin_loss(energy_real.to(wide), energy_fake.to(wide), margin)
+        return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
+    real, fake = energy_real.contiguous(), energy_fake.contiguous()
     loss = _empty((), dtype=wide)
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
     _C.hinge(
@@ -96,9 +97,7 @@ def hinge_margin_loss(
         grad_real.data_ptr(),
         grad_fake.data_ptr(),
     )
-    if is_wide:
-        return loss, grad_real, grad_fake
-    return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
+    return loss, grad_real, grad_fake
 
 
 def pulling_away_term(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,8 +50,7 @@ class Evaluator:
             samples: images to draw.
             seed: of the noise; the same noise at any batch size and on any device.
             progress: told how far the training images' features are, then the generated ones', then the distances, as
-                (share done, text).
-                What it raises ends the score.
+                (share done, text). What it raises ends the score.
         """
         report = progress or (lambda share, text: None)
         return dataclasses.asdict(self.scorer.score(_drawn(generator, samples, seed, report), progress=report))

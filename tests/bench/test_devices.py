@@ -49,7 +49,7 @@ def test_seconds_on_a_gpu_are_its_own(gpu: _Gpu) -> None:
 
 
 def test_a_synchronised_step_is_waited_for(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was handed to the GPU before belongs to nobody; the processor's clock sees what has been waited for."""
+    """A reading leaves out what the GPU was given before it, and ends when the GPU has done the steps."""
     monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
     monkeypatch.setattr(cuda_timing, "time", SimpleNamespace(perf_counter=lambda: gpu.waited / 1e3))
     gpu.work()

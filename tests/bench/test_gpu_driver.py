@@ -321,7 +321,7 @@ def test_what_the_sanitizer_finds_is_a_failure(workplace: Workplace) -> None:
 
 
 def test_the_sanitizer_watches_cuda_first_and_triton_s_kernels_once_they_are_compiled(workplace: Workplace) -> None:
-    """They are compiled beside the tests, so that a minute's limit is not spent on that."""
+    """Triton's kernels are compiled beside the tests, so that a minute's limit is not spent on that."""
     workplace.programs["small_step triton"] = Program(60, "small step on triton: finite\n")
     workplace.programs["--tool"] = Program(5)
     assert workplace.run() == 0

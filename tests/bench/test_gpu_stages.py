@@ -127,7 +127,7 @@ def test_nvcc_is_asked_where_the_toolkit_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_build_that_is_killed_leaves_no_earlier_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would be timed as those of these sources."""
+    """Kernels of an earlier build would be timed as those of these sources."""
     package = tmp_path / "ebgan_fast"
     package.mkdir()
     extension = package / f"_C{EXTENSION_SUFFIXES[0]}"

@@ -37,7 +37,7 @@ Make = Callable[..., Row]
 
 
 def _row(make_row: Make, cuda: float = 0.8, **fields: Any) -> Row:
-    """Of Triton's kernels, 40 us; CUDA's take so many times as long, eager torch 3 times, torch.compile 1.5 times."""
+    """A row of Triton's kernels at 40 us. CUDA's take `cuda` times as long, eager torch 3 times, torch.compile 1.5."""
     ratios = {"cuda": cuda, "eager": 3.0, "torch.compile": 1.5}
     seconds = {name: 40e-6 * ratio for name, ratio in {"ebgan_fast": 1.0, **ratios}.items()}
     told: dict[str, Any] = {
@@ -136,7 +136,7 @@ def test_calls_have_their_table(make_row: Make, root: Path) -> None:
 
 
 def test_the_latest_row_of_a_case_counts(make_row: Make, root: Path) -> None:
-    """Of each case alone: a run that was cut short takes no other run's rows away."""
+    """The latest is told case by case: a run that was cut short takes no other run's rows away."""
     _write(root, _row(make_row, shape="8x32"), _row(make_row), _row(make_row, cuda=0.5, run="later"))
     (gpu,) = gpus(root)
     assert [(row.shape, row.ratio["cuda"].median) for row in gpu.ops] == [("8x32", 0.8), ("64x16384", 0.5)]

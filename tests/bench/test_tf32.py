@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from bench import tf32
-from bench.provenance import ROOT
+from tests.programs import printed
 
 # A process each: torch's two sets of switches can't be brought back to a state in which neither was touched.
 _USES = {
@@ -44,16 +40,7 @@ def test_both_sets_of_switches_are_read_and_put_back(use: str) -> None:
     statement, expected = _USES[use]
     if use.startswith("newer") and not hasattr(torch.backends, "fp32_precision"):
         pytest.skip(f"torch {torch.__version__} has no newer switches")
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM.format(use=statement)],
-        cwd=ROOT,
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"{expected} (False, False) (True, True) {expected}"
+    assert printed(_PROGRAM.format(use=statement)).strip() == f"{expected} (False, False) (True, True) {expected}"
 
 
 def test_a_processor_has_no_tf32() -> None:

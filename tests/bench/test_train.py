@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import ebgan_fast
-from bench import devices, first_step, other_commit, public_loop, tf32, train
+from bench import devices, first_step, other_commit, public_loop, tf32, train, training_step
 from bench.__main__ import main
 from bench.first_step import Begin
 from bench.timing import Clock
@@ -336,7 +336,7 @@ def test_on_a_gpu_where_no_step_can_run_the_command_says_why(
     def cannot(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(train, "timed", cannot)
+    monkeypatch.setattr(training_step, "timed", cannot)
     assert main([*GPU, "--out", str(tmp_path / "train.jsonl")]) == 1
     assert "no step could run: public loop: cannot run: OutOfMemoryError" in capsys.readouterr().err
     assert not (tmp_path / "train.jsonl").exists()

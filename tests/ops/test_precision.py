@@ -1,10 +1,8 @@
-"""Who allows tf32, by each of torch's switches. Each case has its own process: the switches cannot all be put back."""
+"""The switches of torch that allow tf32. Each case has its own process: the switches cannot all be put back."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from ebgan_fast.ops import precision
+from tests.programs import printed
 
 LEGACY = "torch.set_float32_matmul_precision({!r})"
 ALL = "torch.backends.fp32_precision = {!r}"
@@ -67,9 +66,8 @@ for statements in json.loads(sys.argv[1]):
 @pytest.fixture(scope="module")
 def answers() -> dict[str, tuple[object, object]]:
     asked = ["\n".join(statements) for statements, _ in CASES]
-    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(asked)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {statements: (said, by_triton) for statements, said, by_triton in map(json.loads, done.stdout.splitlines())}
+    lines = printed(PROGRAM, json.dumps(asked)).splitlines()
+    return {statements: (said, by_triton) for statements, said, by_triton in map(json.loads, lines)}
 
 
 @has_switches
