@@ -1,4 +1,4 @@
-// One source for nvcc and for a simulator in C++ (tests/simulators/simt): what C++ cannot say, as functions.
+// One source for nvcc and for a simulator in C++ (gpuless): what C++ cannot say, as functions.
 #pragma once
 
 #ifdef __CUDACC__

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.simulators.simt.build import nvcc
+from gpuless.tools import nvcc
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import triton
 
-from tests.simulators.resources import Resources, budget_of, measure_sass, write_budgets
+from gpuless.resources import Resources, budget_of, measure_sass, write_budgets
 
 # Disassembled as well, 4 s each: one GPU with multiply-adds alone, one with tensor cores.
 READ = ("sm_75", "sm_90")

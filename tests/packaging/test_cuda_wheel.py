@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed, whose wheel has cuobjdump (Linux only)")
 
-from tests.simulators.resources import Resources, measure_sass, read_budgets, violations
-from tests.simulators.simt.build import nvcc
+from gpuless.resources import Resources, measure_sass, read_budgets, violations
+from gpuless.tools import nvcc
 
 from .conftest import ROOT, Build
 from .machine_code import FILE, READ, cuobjdump, resources_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import random
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,16 +11,14 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+import gpuless.memory
+
 Array = NDArray[Any]
 
-_C = ctypes.CDLL(None, use_errno=True)  # under LD_PRELOAD, its malloc is AddressSanitizer's
-_C.malloc.restype = _C.mmap.restype = ctypes.c_void_p
+_C = ctypes.CDLL(None)  # under LD_PRELOAD, its malloc is AddressSanitizer's
+_C.malloc.restype = ctypes.c_void_p
 _C.malloc.argtypes = [ctypes.c_size_t]
 _C.free.argtypes = [ctypes.c_void_p]
-_C.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-_C.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_C.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_MAP_NORESERVE = 0x4000  # Linux; the mmap module has no name for it before Python 3.13
 
 
 @dataclass(frozen=True)
@@ -72,40 +69,24 @@ class Memory:
     guard_pages: bool
     _side: random.Random = field(default_factory=lambda: random.Random(0))
     _blocks: list[int] = field(default_factory=list)
-    _maps: list[tuple[int, int]] = field(default_factory=list)
+    _pages: gpuless.memory.Memory = field(default_factory=gpuless.memory.Memory)
 
     def take(self, nbytes: int) -> int:
         if not self.guard_pages:
             self._blocks.append(_C.malloc(nbytes))
             return self._blocks[-1]
-        page = mmap.PAGESIZE
-        inside = -(-nbytes // page) * page
-        start = self._map(inside + 2 * page)
-        for guard in (start, start + page + inside):
-            if _C.mprotect(guard, page, 0):
-                raise OSError(ctypes.get_errno(), "mprotect")
         # Only one end can lie at a guard, unless the size is whole pages.
-        return start + page + self._side.choice((0, inside - nbytes))
+        return self._pages.guarded(nbytes, begins=self._side.choice((True, False)))
 
     def sparse(self, nbytes: int) -> int:
         """Address space that costs memory only where it is written."""
-        return self._map(nbytes, _MAP_NORESERVE)
-
-    def _map(self, nbytes: int, flags: int = 0) -> int:
-        writable = mmap.PROT_READ | mmap.PROT_WRITE
-        start = _C.mmap(None, nbytes, writable, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags, -1, 0)
-        if start == ctypes.c_void_p(-1).value:
-            raise OSError(ctypes.get_errno(), f"no address space for {nbytes} bytes")
-        self._maps.append((start, nbytes))
-        return start
+        return self._pages.reserved(nbytes)
 
     def release(self) -> None:
         for block in self._blocks:
             _C.free(block)
-        for start, nbytes in self._maps:
-            _C.munmap(start, nbytes)
         self._blocks.clear()
-        self._maps.clear()
+        self._pages.release()
 
 
 SENTINEL = 77.0

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from tests.simulators.simt import build
+from gpuless import simt, tools
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
@@ -41,11 +41,11 @@ def missing() -> str | None:
     """Why the kernels cannot be built for the SIMT simulator here."""
     if importlib.util.find_spec("pybind11") is None:
         return "pybind11 is not installed, which the bindings of the kernels need"
-    return build.missing()
+    return simt.missing()
 
 
 def missing_nvcc() -> str | None:
-    return None if build.nvcc() else "nvcc is not installed (CUDA toolkit)"
+    return None if tools.nvcc() else "nvcc is not installed (CUDA toolkit)"
 
 
 def _run(*command: str | Path) -> str:
@@ -57,7 +57,7 @@ def _run(*command: str | Path) -> str:
 
 def library(folder: Path, csrc: Path = CSRC, sources: tuple[str, ...] = KERNELS, sanitizers: str = "") -> Path:
     """The kernels and their host code for the SIMT simulator, in a shared library."""
-    return build.build([csrc / "cuda" / name for name in sources], folder / "libkernels.so", sanitizers=sanitizers)
+    return simt.build([csrc / "cuda" / name for name in sources], folder / "libkernels.so", sanitizers=sanitizers)
 
 
 def module(folder: Path, csrc: Path = CSRC) -> Path:
@@ -65,9 +65,9 @@ def module(folder: Path, csrc: Path = CSRC) -> Path:
     import pybind11
 
     output = folder / "_simulated.so"
-    headers = build.cuda_headers(), pybind11.get_include(), sysconfig.get_path("include")
+    headers = tools.cuda_headers(), pybind11.get_include(), sysconfig.get_path("include")
     _run(
-        *(build.compiler(), "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{csrc}"),
+        *(tools.compiler(), "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{csrc}"),
         *(f"-isystem{path}" for path in headers),
         *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"'),
         *(HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp"),
@@ -100,7 +100,7 @@ def load(path: Path) -> ModuleType:
 def ptx(source: str, csrc: Path = CSRC, architecture: str = "sm_80") -> str:
     """Of a file in csrc/cuda."""
     output = _folder() / f"{Path(source).stem}_{architecture}_{abs(hash(csrc))}.ptx"
-    nvcc = build.nvcc()
+    nvcc = tools.nvcc()
     assert nvcc is not None
     _run(nvcc, *_OPTIONS, f"-arch={architecture}", "-lineinfo", "-ptx", csrc / "cuda" / source, "-o", output)
     return output.read_text()
@@ -138,7 +138,7 @@ def ended(module: str, *arguments: str, **environment: str) -> subprocess.Comple
 def address_sanitizer() -> dict[str, str] | None:
     """The environment in which Python loads a library that was built with it; None where the compiler has none."""
     asked = subprocess.run(
-        [build.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+        [tools.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     )
     library = Path(asked.stdout.strip())
     if not library.is_absolute():

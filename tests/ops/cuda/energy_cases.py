@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ebgan_fast.ops import cuda, reference
-from tests.simulators.guard_pages import guarded
+from gpuless.guard_pages import guarded
 
 from .. import eager
 from ..budget import assert_within_budget, energy_sums

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from ebgan_fast import _C
 from ebgan_fast.ops import cuda
-from tests.simulators.guard_pages import guarded, guarded_allocations
-from tests.simulators.ptx import Report, Struct, simulate
+from gpuless.guard_pages import guarded, guarded_allocations
+from gpuless.ptx import Report, Struct, simulate
 
 from . import building
 

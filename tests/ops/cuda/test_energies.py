@@ -17,8 +17,8 @@ if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from ebgan_fast.ops import cuda, extension, reference
-from tests.simulators.guard_pages import guarded
-from tests.simulators.sparse import sparse
+from gpuless.guard_pages import guarded
+from gpuless.sparse import sparse
 
 from ..budget import assert_within_budget, energy_sums
 from ..cases import NORMS

@@ -16,7 +16,7 @@ from . import building
 if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
-from tests.simulators.ptx import OutOfBounds, Race
+from gpuless.ptx import OutOfBounds, Race
 
 from .energy_cases import batches, run_and_check
 from .stand_ins import in_ptx, needs_nvcc

@@ -19,7 +19,7 @@ if reason := building.missing():
 
 from ebgan_fast.ops import cuda, reference
 from ebgan_fast.ops.extension import DTYPES as DTYPES_OF_C
-from tests.simulators.ptx import OutOfBounds, Race
+from gpuless.ptx import OutOfBounds, Race
 
 from ..budget import ULPS, pulling_away_sums
 from .energy_cases import Simulator, leaves_of

@@ -12,8 +12,8 @@ from torch import Tensor
 import ebgan_fast
 from ebgan_fast.ops import reference
 from ebgan_fast.ops.triton import tables
-from tests.simulators.guard_pages import guarded, guarded_allocations
-from tests.simulators.sparse import sparse
+from gpuless.guard_pages import guarded, guarded_allocations
+from gpuless.sparse import sparse
 
 from .. import eager
 from ..against_reference import check, check_discriminator_loss, check_generator_loss

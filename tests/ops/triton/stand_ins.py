@@ -16,8 +16,9 @@ from ebgan_fast.ops import backends
 from ebgan_fast.ops.triton import launch as launching
 from ebgan_fast.ops.triton import tables
 from ebgan_fast.ops.triton.launch import Launch
-from tests.simulators.compiled import compile_launch
-from tests.simulators.ptx import Report, simulate
+from gpuless.ptx import Report
+
+from .compiling import compile_launch
 
 
 @contextlib.contextmanager
@@ -59,14 +60,7 @@ def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
 
     def run(launch: Launch) -> None:
         artefact = compile_launch(launch, "sm_80", debug=debug)
-        report = simulate(
-            artefact.ptx,
-            grid=launch.grid,
-            threads=32 * artefact.num_warps,
-            arguments=[launch.arguments[name] for name in artefact.runtime_arguments],
-            shared_bytes=artefact.shared,
-            seed=seed,
-        )
+        report = artefact.run(launch.grid, launch.arguments, seed=seed)
         for name, value in launch.arguments.items():
             if name.startswith("p_counter") and value is not None:
                 assert not value.any(), f"{artefact.name} left {name} changed"

@@ -1,7 +1,7 @@
 """What every kernel takes of every chip, against the committed budgets.
 
 After a wanted change, `python -m tests.ops.triton.test_budgets [NAME ...]` writes them anew, all or those of the named
-calls; read the difference before you commit it. tests/simulators/test_resources.py plants a regression for each kind of
+calls; read the difference before you commit it. gpuless/tests/test_resources.py plants a regression for each kind of
 budget.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import triton
 
-from tests.simulators.compiled import TARGETS, compile_launch
-from tests.simulators.resources import Resources, budget_of, measure, read_budgets, violations, write_budgets
+from gpuless.resources import Resources, budget_of, measure, read_budgets, violations, write_budgets
 
+from .compiling import TARGETS, compile_launch
 from .shapes import calls
 from .stand_ins import recorded
 

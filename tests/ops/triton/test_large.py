@@ -5,29 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.simulators.sparse import sparse
+from gpuless.sparse import sparse
 
 from .stand_ins import recorded  # isort: skip  (skips the module where there is no Triton)
 
 import ebgan_fast.ops.triton as ops
 from ebgan_fast.ops.triton import scaling
 from ebgan_fast.ops.triton.launch import Launch
-from tests.simulators.compiled import compile_launch
-from tests.simulators.ptx import simulate
+
+from .compiling import compile_launch
 
 
 def _run_last(launch: Launch) -> int:
     """Run the last program alone; returns its number."""
     artefact = compile_launch(launch, "sm_80", debug=True)
     last = launch.grid[0] - 1
-    simulate(
-        artefact.ptx,
-        grid=launch.grid,
-        threads=32 * artefact.num_warps,
-        arguments=[launch.arguments[name] for name in artefact.runtime_arguments],
-        shared_bytes=artefact.shared,
-        ctas=[(last, 0, 0)],
-    )
+    artefact.run(launch.grid, launch.arguments, ctas=[(last, 0, 0)])
     return last
 
 

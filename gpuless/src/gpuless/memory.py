@@ -1,0 +1,79 @@
+"""Memory at addresses of our choosing, beside pages that end the process when they are touched.
+
+A page of it costs memory from its first write on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+_C = ctypes.CDLL(None, use_errno=True)
+_C.mmap.restype = ctypes.c_void_p
+_C.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_C.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_C.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_MAP_NORESERVE = 0x4000  # Linux; the mmap module has no name for it before Python 3.13
+_MAP_FIXED = 0x10  # Linux; the mmap module has no name for it
+_NO_ACCESS = 0
+
+
+class Memory:
+    """Pieces of address space that are given back together, by `release`."""
+
+    def __init__(self) -> None:
+        self._maps: list[tuple[int, int]] = []
+
+    def guarded(self, nbytes: int, *, begins: bool = False) -> int:
+        """The address of so many bytes, whose end (or, if it `begins` there, whose beginning) touches forbidden memory.
+
+        Up to the next page, the other side may be touched unseen.
+        """
+        page = mmap.PAGESIZE
+        inside = -(-nbytes // page) * page
+        start = self._map(inside + 2 * page)
+        for guard in (start, start + page + inside):
+            _forbid(guard, page)
+        return start + page + (0 if begins else inside - nbytes)
+
+    def reserved(self, nbytes: int) -> int:
+        """The address of so many zeros, which cost memory only where they are written."""
+        return self._map(nbytes, _MAP_NORESERVE)
+
+    def repeated(self, block: bytes, count: int, around: int) -> int:
+        """The address of `count` copies of a block of whole pages, with so many forbidden bytes before and behind.
+
+        Linux allows a process 65,530 mappings; a copy is one, and costs memory only where it is written.
+        """
+        inside = len(block) * count
+        start = self.reserved(inside + 2 * around)
+        _forbid(start, inside + 2 * around)
+        file = os.memfd_create("block")
+        try:
+            os.write(file, block)
+            for at in range(start + around, start + around + inside, len(block)):
+                flags = mmap.MAP_PRIVATE | _MAP_FIXED
+                if _C.mmap(at, len(block), mmap.PROT_READ | mmap.PROT_WRITE, flags, file, 0) != at:
+                    raise OSError(ctypes.get_errno(), f"mmap of {inside} bytes in blocks of {len(block)}")
+        finally:
+            os.close(file)
+        return start + around
+
+    def release(self) -> None:
+        for start, nbytes in self._maps:
+            _C.munmap(start, nbytes)
+        self._maps.clear()
+
+    def _map(self, nbytes: int, flags: int = 0) -> int:
+        writable = mmap.PROT_READ | mmap.PROT_WRITE
+        start = _C.mmap(None, nbytes, writable, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags, -1, 0)
+        if start == ctypes.c_void_p(-1).value:
+            raise OSError(ctypes.get_errno(), f"no address space for {nbytes} bytes")
+        self._maps.append((start, nbytes))
+        return int(start)
+
+
+def _forbid(address: int, nbytes: int) -> None:
+    if _C.mprotect(address, nbytes, _NO_ACCESS):
+        raise OSError(ctypes.get_errno(), "mprotect")

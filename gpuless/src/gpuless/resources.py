@@ -1,0 +1,263 @@
+"""What a compiled kernel takes of a GPU and which instructions it got, read from its machine code, and budgets for it.
+
+Nothing here is a time. Exact for one release of the compiler: two cold compiles give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .triton import Artefact
+
+
+@dataclass(frozen=True)
+class Chip:
+    """The limits of one multiprocessor (AMD: compute unit) by which blocks fit on it."""
+
+    lanes: int  # threads a warp
+    registers: int  # 32-bit, of each of the 4 schedulers
+    register_granule: int  # a warp's registers are handed out by so many
+    shared: int  # bytes
+    shared_reserved: int  # bytes that every block takes beyond its own
+    shared_granule: int
+    warps: int
+    blocks: int
+
+    @property
+    def shared_limit(self) -> int:
+        """The most that one block may ask for."""
+        return self.shared - self.shared_reserved
+
+
+_SCHEDULERS = 4
+_TENSOR_MEMORY = 512  # columns of a multiprocessor
+_KB = 1024
+
+CHIPS = {
+    "sm_75": Chip(32, 16384, 256, 64 * _KB, 0, 256, warps=32, blocks=16),
+    "sm_80": Chip(32, 16384, 256, 164 * _KB, _KB, 128, warps=64, blocks=32),
+    "sm_86": Chip(32, 16384, 256, 100 * _KB, _KB, 128, warps=48, blocks=16),
+    "sm_89": Chip(32, 16384, 256, 100 * _KB, _KB, 128, warps=48, blocks=24),
+    "sm_90": Chip(32, 16384, 256, 228 * _KB, _KB, 128, warps=64, blocks=32),
+    "sm_100": Chip(32, 16384, 256, 228 * _KB, _KB, 128, warps=64, blocks=32),
+    "sm_120": Chip(32, 16384, 256, 100 * _KB, _KB, 128, warps=48, blocks=24),
+    "gfx942": Chip(64, 512 * 64, 8 * 64, 64 * _KB, 0, 512, warps=32, blocks=32),
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Counts are of instructions in the code, not of their runs. Widths are in bits a thread."""
+
+    target: str
+    registers: int  # a thread; AMD: vector registers, those for accumulation included
+    stack: int  # bytes a thread
+    spills: int  # accesses of the stack; AMD: registers spilled
+    shared: int  # bytes a block
+    loads: dict[int, int]  # from global memory into registers, by width
+    stores: dict[int, int]  # by width
+    async_loads: dict[int, int]  # from global to shared memory, past the registers, by width
+    tensor_core: int
+    float_atomics: int  # additions, before lowering, which may make loops of them
+    integer_atomics: int  # every other atomic
+    barriers: int
+    instructions: int
+    occupancy: float  # share of the multiprocessor's warps that fit at once; 0 where not one block does
+
+    @property
+    def wide_loads(self) -> int:
+        return _count(self.loads, 128, None) + _count(self.async_loads, 128, None)
+
+    @property
+    def wide_stores(self) -> int:
+        return _count(self.stores, 128, None)
+
+    @property
+    def scalar_loads(self) -> int:
+        return _count(self.loads, 0, 32) + _count(self.async_loads, 0, 32)
+
+    @property
+    def scalar_stores(self) -> int:
+        return _count(self.stores, 0, 32)
+
+
+def _count(by_width: dict[int, int], least: int, most: int | None) -> int:
+    return sum(count for width, count in by_width.items() if width >= least and (most is None or width <= most))
+
+
+def occupancy(target: str, registers: int, shared: int, num_warps: int, tensor_memory: int = 0) -> float:
+    """The share of the multiprocessor's warps that fit at once, by registers, shared memory, warps and blocks."""
+    chip = CHIPS[target]
+    registers_of_warp = _round_up(max(registers, 1) * chip.lanes, chip.register_granule)
+    warps_by_registers = _SCHEDULERS * (chip.registers // registers_of_warp)
+    limits = [chip.blocks, chip.warps // num_warps, warps_by_registers // num_warps]
+    shared_of_block = _round_up(shared + chip.shared_reserved, chip.shared_granule)
+    if shared_of_block:
+        limits.append(chip.shared // shared_of_block)
+    if tensor_memory:
+        limits.append(_TENSOR_MEMORY // tensor_memory)
+    return min(limits) * num_warps / chip.warps
+
+
+def _round_up(value: int, granule: int) -> int:
+    return -(-value // granule) * granule
+
+
+def measure(artefact: Artefact) -> Resources:
+    return _measure_amd(artefact) if artefact.amdgcn else _measure_nvidia(artefact)
+
+
+def _atomics(artefact: Artefact) -> tuple[int, int]:
+    """Additions of floats, and all other atomics."""
+    additions = len(re.findall(r"\btt\.atomic_rmw fadd\b", artefact.ttir))
+    return additions, len(re.findall(r"\btt\.atomic_(?:rmw|cas)\b", artefact.ttir)) - additions
+
+
+_SASS = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
+_TENSOR_SASS = re.compile(r"[A-Z]G?MMA|UTC\w*MMA")
+_WIDTHS = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
+
+
+def _sass_width(modifiers: list[str]) -> int:
+    """Of LDG.E.128 and its like: 32 bits unless one of the modifiers says so."""
+    return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
+
+
+def _measure_nvidia(artefact: Artefact) -> Resources:
+    found = measure_sass(
+        artefact.target, artefact.usage, artefact.sass, artefact.shared, artefact.num_warps, artefact.tensor_memory
+    )
+    float_atomics, integer_atomics = _atomics(artefact)
+    return replace(found, float_atomics=float_atomics, integer_atomics=integer_atomics)
+
+
+def measure_sass(
+    target: str, usage_line: str, sass: str, shared: int, num_warps: int, tensor_memory: int = 0
+) -> Resources:
+    """Of one kernel, from cuobjdump's line about it and its disassembly."""
+    usage = re.search(r"REG:(\d+) STACK:(\d+)", usage_line)
+    if usage is None:
+        raise ValueError(f"no registers in cuobjdump's answer: {usage_line!r}")
+    registers = int(usage[1])
+    kinds: Counter[str] = Counter()
+    widths: dict[str, Counter[int]] = {kind: Counter() for kind in ("LDG", "STG", "LDGSTS")}
+    atomics: Counter[bool] = Counter()  # of floats or not
+    for instruction in _SASS.findall(sass):
+        kind, *modifiers = instruction.split(".")
+        kinds[kind] += 1
+        if kind in widths:
+            widths[kind][_sass_width(modifiers)] += 1
+        if kind in ("ATOM", "ATOMG", "RED", "REDG"):
+            atomics[any(re.fullmatch(r"B?F\d+\w*", modifier) for modifier in modifiers)] += 1
+    return Resources(
+        target=target,
+        registers=registers,
+        stack=int(usage[2]),
+        spills=kinds["LDL"] + kinds["STL"],
+        shared=shared,
+        loads=dict(widths["LDG"]),
+        stores=dict(widths["STG"]),
+        async_loads=dict(widths["LDGSTS"]),
+        tensor_core=sum(count for kind, count in kinds.items() if _TENSOR_SASS.fullmatch(kind)),
+        float_atomics=atomics[True],
+        integer_atomics=atomics[False],
+        barriers=kinds["BAR"],
+        instructions=kinds.total() - kinds["NOP"],
+        occupancy=occupancy(target, registers, shared, num_warps, tensor_memory),
+    )
+
+
+_GCN = re.compile(r"^\t((?:s|v|ds|buffer|global|flat|scratch)_\w+)(.*)$", re.MULTILINE)
+_GCN_MEMORY = re.compile(r"(?:buffer|global|flat)_(load|store)_(?:lds_)?([a-z]+?)(x[234])?(?:_d16)?(?:_hi)?")
+_GCN_WIDTHS = {"dword": 32, "ushort": 16, "sshort": 16, "short": 16, "ubyte": 8, "sbyte": 8, "byte": 8}
+
+
+def _metadata(artefact: Artefact, name: str) -> int:
+    found = re.search(rf"^\s+(?:- )?\.{name}:\s+(\d+)$", artefact.amdgcn, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"no .{name} in the code for {artefact.target}")
+    return int(found[1])
+
+
+def _measure_amd(artefact: Artefact) -> Resources:
+    names: Counter[str] = Counter()
+    widths: dict[str, Counter[int]] = {kind: Counter() for kind in ("load", "store", "lds")}
+    for name, operands in _GCN.findall(artefact.amdgcn):
+        names[name] += 1
+        access = _GCN_MEMORY.fullmatch(name)
+        if access:
+            kind = "lds" if "_lds_" in name or re.search(r"\blds\b", operands) else access[1]
+            widths[kind][_GCN_WIDTHS[access[2]] * int((access[3] or "x1")[1:])] += 1
+    registers = _metadata(artefact, "vgpr_count")
+    float_atomics, integer_atomics = _atomics(artefact)
+    return Resources(
+        target=artefact.target,
+        registers=registers,
+        stack=_metadata(artefact, "private_segment_fixed_size"),
+        spills=_metadata(artefact, "vgpr_spill_count") + _metadata(artefact, "sgpr_spill_count"),
+        shared=artefact.shared,
+        loads=dict(widths["load"]),
+        stores=dict(widths["store"]),
+        async_loads=dict(widths["lds"]),
+        tensor_core=sum(count for name, count in names.items() if re.match(r"v_s?mfma", name)),
+        float_atomics=float_atomics,
+        integer_atomics=integer_atomics,
+        barriers=names["s_barrier"],
+        instructions=names.total() - names["s_nop"],
+        occupancy=occupancy(artefact.target, registers, artefact.shared, artefact.num_warps),
+    )
+
+
+Budget = dict[str, float]
+
+_AT_MOST = (
+    *("registers", "stack", "spills", "shared", "scalar_loads", "scalar_stores"),
+    *("float_atomics", "instructions"),
+)
+_AT_LEAST = ("wide_loads", "wide_stores", "tensor_core", "occupancy")
+
+
+def violations(resources: Resources, budget: Mapping[str, float]) -> list[str]:
+    """What breaks the budget, one line each, and shared memory beyond the chip's, whatever the budget."""
+    unknown = set(budget) - {*_AT_MOST, *_AT_LEAST}
+    if unknown:
+        raise ValueError(f"no such budget: {', '.join(sorted(unknown))}")
+    found = []
+    limit = CHIPS[resources.target].shared_limit
+    if resources.shared > limit:
+        found.append(f"shared: got {resources.shared}, {resources.target} has {limit} for a block")
+    for key in (*_AT_MOST, *_AT_LEAST):
+        if key not in budget:
+            continue
+        got, expected = getattr(resources, key), budget[key]
+        if got > expected and key in _AT_MOST:
+            found.append(f"{key}: got {got:g}, expected at most {expected:g}")
+        if got < expected and key in _AT_LEAST:
+            found.append(f"{key}: got {got:g}, expected at least {expected:g}")
+    return found
+
+
+def budget_of(resources: Resources) -> Budget:
+    """A budget that these resources just meet. Any edit changes the number of instructions, so a tenth more is fine."""
+    budget: Budget = {key: getattr(resources, key) for key in (*_AT_MOST, *_AT_LEAST)}
+    budget["instructions"] = resources.instructions * 11 // 10
+    return budget
+
+
+def read_budgets(path: Path) -> dict[str, Budget]:
+    """Budgets by the name under which `write_budgets` put them down."""
+    budgets: dict[str, Budget] = json.loads(path.read_text())
+    return budgets
+
+
+def write_budgets(path: Path, budgets: Mapping[str, Mapping[str, float]]) -> None:
+    """One line a budget, everything in order, so that a change shows as the lines that changed."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(budgets[name], sort_keys=True)}" for name in sorted(budgets)]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,0 +1,210 @@
+"""Triton kernels compiled for a GPU that is not there, with exactly the specialisation that Triton's JIT would give."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+from unittest import mock
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
+
+from .ptx import Report, simulate
+
+
+def gpu_target(name: str) -> GPUTarget:
+    """Triton's description of a GPU, like "sm_80" or "gfx942"."""
+    if found := re.fullmatch(r"sm_(\d+)a?", name):
+        return GPUTarget("cuda", int(found[1]), 32)
+    if re.fullmatch(r"gfx\w+", name):
+        return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
+    raise ValueError(f"target: got {name!r}, expected NVIDIA's like 'sm_80' or AMD's like 'gfx942'")
+
+
+class Specialisation(NamedTuple):
+    """What the compiler is told about the arguments of a launch."""
+
+    signature: dict[str, str]  # type of every argument; "constexpr" where the value is compiled in
+    constants: dict[tuple[int, ...], Any]  # by position
+    hints: dict[tuple[int, ...], Any]  # by position: divisibility and, on AMD, the range of a pointer
+    options: Any
+
+    def runtime_arguments(self) -> tuple[str, ...]:
+        """The arguments that are left for the launch to pass, in order."""
+        return tuple(name for name, kind in self.signature.items() if kind != "constexpr")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A compiled kernel. `ptx` is empty on AMD, `amdgcn` on NVIDIA; `binary` is a cubin or an hsaco.
+
+    The kernel's parameters are `runtime_arguments` and then Triton's own scratch pointers, null unless a kernel asks
+    for scratch memory.
+    """
+
+    name: str
+    target: str
+    num_warps: int
+    shared: int  # bytes a block
+    tensor_memory: int  # columns a block, on the Blackwell of data centres
+    runtime_arguments: tuple[str, ...]
+    ttir: str  # Triton's own, before any target's lowering
+    ptx: str
+    amdgcn: str
+    binary: bytes
+
+    @cached_property
+    def sass(self) -> str:
+        """The machine code of an NVIDIA target. Read when first asked for: the simulator needs none."""
+        return self._inspect(triton.knobs.nvidia.nvdisasm.path, "-c")
+
+    @cached_property
+    def usage(self) -> str:
+        """The registers and the stack of an NVIDIA target, in cuobjdump's words."""
+        return self._inspect(triton.knobs.nvidia.cuobjdump.path, "-res-usage")
+
+    def run(
+        self,
+        grid: tuple[int, ...],
+        arguments: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        ctas: Sequence[tuple[int, int, int]] | None = None,
+        edit: Callable[[str], str] = str,
+    ) -> Report:
+        """Run it in the PTX simulator, as the function `run` does. `edit` gives the PTX to run in place of its own."""
+        return simulate(
+            edit(self._of_nvidia(self.ptx)),
+            grid=grid,
+            threads=32 * self.num_warps,
+            arguments=[arguments[name] for name in self.runtime_arguments],
+            shared_bytes=self.shared,
+            seed=seed,
+            ctas=ctas,
+        )
+
+    def _inspect(self, tool: str, option: str) -> str:
+        self._of_nvidia(self.ptx)
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(self.binary)
+            file.flush()
+            return subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
+
+    def _of_nvidia(self, ptx: str) -> str:
+        if not ptx:
+            raise ValueError(f"{self.name} was compiled for {self.target}, which is not NVIDIA's")
+        return ptx
+
+
+def _check_kernel(kernel: Any) -> None:
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted, so there is nothing to compile; unset it")
+    if not isinstance(kernel, JITFunction):
+        raise TypeError(f"{kernel!r} is no @triton.jit function")
+
+
+def specialise(
+    kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
+) -> Specialisation:
+    """The compiler's input for a launch, from the functions by which Triton's own JIT finds it."""
+    _check_kernel(kernel)
+    backend = make_backend(gpu_target(target))
+    keywords = {**arguments, **options, "debug": debug}
+    binder = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, parsed = binder(**keywords)
+    # Triton has no public name for this step.
+    parsed, signature, constants, hints = kernel._pack_args(backend, keywords, bound, specialization, parsed)
+    return Specialisation(signature, constants, hints, parsed)
+
+
+class _Driver:
+    """As much of a driver as the JIT asks before it compiles."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def get_current_target(self) -> GPUTarget:
+        return gpu_target(self._target)
+
+    def get_current_device(self) -> str:
+        return self._target
+
+    def get_current_stream(self, device: str) -> int:
+        return 0
+
+
+@contextlib.contextmanager
+def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
+    """Collect what Triton's JIT would hand to the compiler at the launches made meanwhile, as if on that target.
+
+    Host code runs as it is; no kernel is compiled or run.
+    """
+    found: list[Specialisation] = []
+
+    def record(kernel, key, signature, device, constants, options, hints, warmup):  # type: ignore[no-untyped-def]
+        found.append(Specialisation(signature, constants, hints, options))
+
+    # Triton has no public names for these.
+    with (
+        mock.patch.object(triton.runtime.driver, "_active", _Driver(target)),
+        mock.patch.object(JITFunction, "_do_compile", record),
+    ):
+        yield found
+
+
+_compiled: dict[Any, Artefact] = {}
+
+
+def compile(
+    kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
+) -> Artefact:
+    """Compile a kernel as the JIT would at a launch with these arguments on that target.
+
+    options are the launch's: num_warps, num_stages, enable_fp_fusion and so on. debug compiles `tl.device_assert` and
+    the checks for integer overflow in. A specialisation is compiled once a process; TRITON_CACHE_DIR keeps it on disk.
+    """
+    special = specialise(kernel, arguments, target, debug=debug, **options)
+    key = (kernel.cache_key, target, repr(special))
+    if key not in _compiled:
+        source = ASTSource(kernel, special.signature, special.constants, special.hints)
+        compiled = triton.compile(source, target=gpu_target(target), options=special.options.__dict__)
+        _compiled[key] = Artefact(
+            name=compiled.metadata.name,
+            target=target,
+            num_warps=compiled.metadata.num_warps,
+            shared=compiled.metadata.shared,
+            tensor_memory=getattr(compiled.metadata, "tmem_size", None) or 0,
+            runtime_arguments=special.runtime_arguments(),
+            ttir=compiled.asm["ttir"],
+            ptx=compiled.asm.get("ptx", ""),
+            amdgcn=compiled.asm.get("amdgcn", ""),
+            binary=compiled.kernel,
+        )
+    return _compiled[key]
+
+
+def run(
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: Mapping[str, Any],
+    target: str = "sm_80",
+    *,
+    debug: bool = False,
+    seed: int = 0,
+    ctas: Sequence[tuple[int, int, int]] | None = None,
+    **options: Any,
+) -> Report:
+    """Compile a kernel for an NVIDIA target and run it in the PTX simulator; its stores are in the tensors afterwards.
+
+    seed is that of the order of the programs; ctas, if given, are the only ones that run.
+    """
+    artefact = compile(kernel, arguments, target, debug=debug, **options)
+    return artefact.run(grid, arguments, seed=seed, ctas=ctas)

@@ -1,0 +1,81 @@
+"""Kernels with one bug each, and their right versions, run by test_guard_pages.py and test_sparse.py under Triton's
+interpreter."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from gpuless.guard_pages import guarded, guarded_allocations
+from gpuless.sparse import sparse
+
+COUNT, BLOCK = 100, 128
+
+
+@triton.jit
+def copy_kernel(p_in, p_out, count, MUTATION: tl.constexpr, BLOCK: tl.constexpr):
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    if MUTATION == "load without a mask":
+        value = tl.load(p_in + index)
+    elif MUTATION == "mask of one too many":
+        value = tl.load(p_in + index, mask=index <= count)
+    elif MUTATION == "load before the first":
+        value = tl.load(p_in + index - 1, mask=inside)
+    else:
+        value = tl.load(p_in + index, mask=inside)
+    if MUTATION == "last element not stored":
+        inside = index < count - 1
+    if MUTATION == "store without a mask":
+        tl.store(p_out + index, value)
+    else:
+        tl.store(p_out + index, value, mask=inside)
+
+
+def _copy(values: torch.Tensor, mutation: str) -> torch.Tensor:
+    """Host code as of an op: it allocates its output by itself."""
+    out = torch.empty_like(values)
+    kernel: Any = copy_kernel
+    kernel[(1,)](values, out, values.numel(), MUTATION=mutation, BLOCK=BLOCK)
+    return out
+
+
+def copy_guarded(mutation: str, begins: bool) -> None:
+    values = guarded(torch.arange(COUNT, dtype=torch.float32), begins=begins)
+    with guarded_allocations():
+        out = _copy(values, mutation)
+    assert torch.equal(out, values), out[-4:]
+
+
+def copy_unguarded(mutation: str) -> None:
+    """In the middle of larger tensors, of which only the rows that are right in spite of the bug are looked at."""
+    values, out = (torch.zeros(3, BLOCK)[1, :COUNT] for _ in range(2))
+    values.copy_(torch.arange(COUNT))
+    kernel: Any = copy_kernel
+    kernel[(1,)](values, out, COUNT, MUTATION=mutation, BLOCK=BLOCK)
+    assert torch.equal(out, values), out
+
+
+@triton.jit
+def copy_row_kernel(p_in, p_out, row, stride, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    if WIDE:
+        row = row.to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    value = tl.load(p_in + row * stride + column)
+    tl.store(p_out + row * stride + column, value)
+
+
+def copy_a_far_row(row: int, stride: int, wide: bool) -> None:
+    values, out = (sparse((row + 1, BLOCK), torch.float32, (stride, 1)) for _ in range(2))
+    values[row] = expected = torch.arange(BLOCK, dtype=torch.float32)
+    kernel: Any = copy_row_kernel
+    kernel[(1,)](values, out, row, stride, WIDE=wide, BLOCK=BLOCK)
+    assert torch.equal(out[row], expected), f"row {row} holds {out[row]}"
+    assert out[0].isnan().all(), f"row 0 holds {out[0]}"
+    # An interpreter, or a test, that copies the whole would spoil the point.
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert megabytes < 2048, f"{megabytes} MB of memory"

@@ -1,0 +1,96 @@
+"""Triton kernels, right by default and wrong on demand, each as a launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from launches import Launch
+
+FULL, MASKED, ONE_TOO_MANY = (tl.constexpr(number) for number in range(3))
+
+
+@triton.jit
+def row_sums(p_x, p_sums, stride, n, MASK: tl.constexpr, BLOCK: tl.constexpr):
+    """[rows, n] -> [rows], one program a row."""
+    row = tl.program_id(0).to(tl.int64)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for first in range(0, n, BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        if MASK == FULL:
+            total += tl.load(p_x + row * stride + index).to(tl.float32)
+        else:
+            end = n + 1 if MASK == ONE_TOO_MANY else n
+            total += tl.load(p_x + row * stride + index, mask=index < end, other=0.0).to(tl.float32)
+    tl.store(p_sums + row, tl.sum(total, axis=0))
+
+
+def row_sums_launch(x: Any, sums: Any, mask: int = 1, block: int = 512, num_warps: int = 4) -> Launch:
+    arguments = {"p_x": x, "p_sums": sums, "stride": x.stride(0), "n": x.shape[1], "MASK": mask, "BLOCK": block}
+    return Launch(row_sums, (x.shape[0],), arguments, num_warps)
+
+
+@triton.jit
+def product(p_a, p_b, p_c, n, m, k, PRECISION: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr):
+    """[n, k] [k, m] -> [n, m] in tiles, float32 sums."""
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for first in range(0, k, DEPTH):
+        inner = first + tl.arange(0, DEPTH)
+        a = tl.load(p_a + row[:, None] * k + inner[None, :], mask=(row < n)[:, None] & (inner < k)[None, :], other=0.0)
+        b = tl.load(p_b + inner[:, None] * m + column[None, :], mask=(inner < k)[:, None] & (column < m), other=0.0)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    tl.store(p_c + row[:, None] * m + column[None, :], total, mask=(row < n)[:, None] & (column < m))
+
+
+def product_launch(a: Any, b: Any, c: Any, precision: str, block: int = 64, depth: int = 32) -> Launch:
+    (n, k), m = a.shape, b.shape[1]
+    arguments = {"p_a": a, "p_b": b, "p_c": c, "n": n, "m": m, "k": k}
+    arguments |= {"PRECISION": precision, "BLOCK": block, "DEPTH": depth}
+    return Launch(product, (-(-n // block), -(-m // block)), arguments, num_warps=4, num_stages=3)
+
+
+@triton.jit
+def total_by_last(
+    p_x,  # [programs, BLOCK]
+    p_partials,  # [programs, BLOCK]
+    p_counter,
+    p_total,  # [BLOCK]
+    SEMANTICS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Column sums: every program stores its row, and the last to arrive adds them all up."""
+    program = tl.program_id(0)
+    index = tl.arange(0, BLOCK)
+    tl.store(p_partials + program * BLOCK + index, tl.load(p_x + program * BLOCK + index) * 2)
+    tl.debug_barrier()
+    if tl.atomic_add(p_counter, 1, sem=SEMANTICS) == tl.num_programs(0) - 1:
+        tl.store(p_counter, 0)
+        total = tl.zeros((BLOCK,), tl.float32)
+        for each in range(0, tl.num_programs(0)):
+            total += tl.load(p_partials + each * BLOCK + index, cache_modifier=".cg")
+        tl.store(p_total + index, total)
+
+
+@triton.jit
+def count_without_atomics(p_count):
+    tl.store(p_count, tl.load(p_count) + 1)
+
+
+@triton.jit
+def offsets(p_offsets, row, stride, BLOCK: tl.constexpr):
+    """row * stride + i, in 32 bits; only what is small may be asked for."""
+    index = tl.arange(0, BLOCK)
+    tl.device_assert(row < 100, "row is too large")
+    tl.store(p_offsets + index, row * stride + index)
+
+
+@triton.jit
+def squares_of_rows(p_x, p_sums, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums of squares of rows. Where a row has one element in a lane, the first addition is one of two lanes."""
+    row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    x = tl.load(p_x + row[:, None] * stride + column[None, :])
+    tl.store(p_sums + row, tl.sum(x * x, axis=1))

@@ -1,0 +1,164 @@
+"""What is compiled is what Triton's JIT would compile at that launch: it is asked, with a driver that has no GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="Triton compiles the kernels that are judged here")
+
+import triton.language as tl  # noqa: E402
+
+from gpuless.triton import Specialisation, jit_specialisations  # noqa: E402
+from launches import TARGETS, Launch  # noqa: E402
+from planted_compile import GOOD, PLANTED, asserts, plain, rounded, uncompilable, unspecialised  # noqa: E402
+
+
+def plain_launch(pointer: Any, number: Any, scale: Any, flag: Any, kernel: Any = plain) -> Launch:
+    arguments = {"p": pointer, "number": number, "scale": scale, "flag": flag, "BLOCK": 64, "DTYPE": tl.float32}
+    return Launch(kernel, (1,), arguments, num_warps=2, num_stages=2)
+
+
+NUMBERS = (-(2**63), -(2**31) - 1, -(2**31), -16, -1, 0, 1, 2, 8, 15, 16, 17, 1024, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool)
+LAUNCHES = {
+    **{f"number {number}": plain_launch(torch.empty(4), number, 1.0, False) for number in (*NUMBERS, 2**63, None)},
+    **{f"pointer {dtype}": plain_launch(torch.empty(4, dtype=dtype), 3, 1.0, False) for dtype in DTYPES},
+    "offset by 4 bytes": plain_launch(torch.empty(8)[1:], 3, 1.0, False),
+    "offset by 16 bytes": plain_launch(torch.empty(8)[4:], 3, 1.0, False),
+    "3 GB": plain_launch(torch.empty(3 << 30, dtype=torch.uint8, device="meta"), 3, 1.0, False),
+    "scale 0": plain_launch(torch.empty(4), 3, 0.0, False),
+    "scale None": plain_launch(torch.empty(4), 3, None, False),
+    "scale a pointer": plain_launch(torch.empty(4), 3, torch.empty(()), False),
+    "flag": plain_launch(torch.empty(4), 3, 1.0, True),
+    "number 1, unspecialised": plain_launch(torch.empty(4), 1, 1.0, True, unspecialised),
+    "number 16, unspecialised": plain_launch(torch.empty(4), 16, 1.0, True, unspecialised),
+    "number 2**40, unspecialised": plain_launch(torch.empty(4), 2**40, 1.0, True, unspecialised),
+    "number None, unspecialised": plain_launch(torch.empty(4), None, 1.0, True, unspecialised),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_specialised_as_by_the_jit(name: str, target: str) -> None:
+    launch = LAUNCHES[name]
+    with jit_specialisations(target) as found:
+        launch.kernel[launch.grid](**launch.arguments, **launch.options)
+    assert found == [launch.specialise(target)]
+
+
+def hints_of(special: Specialisation) -> dict[str, Any]:
+    names = list(special.signature)
+    return {names[position]: hints for (position,), hints in special.hints.items() if hints}
+
+
+def test_what_the_rules_are() -> None:
+    """Written out for one launch, so that agreement with the JIT is not agreement on nothing."""
+    launch = plain_launch(torch.empty(4, dtype=torch.bfloat16), 48, 2.5, True)
+    found = launch.specialise("sm_80")
+    kinds = {"p": "*bf16", "number": "i32", "scale": "fp32", "flag": "u1", "BLOCK": "constexpr", "DTYPE": "constexpr"}
+    assert found.signature == kinds
+    assert found.constants == {(4,): 64, (5,): tl.float32}
+    assert hints_of(found) == {"p": [["tt.divisibility", 16]], "number": [["tt.divisibility", 16]]}
+    assert found.runtime_arguments() == ("p", "number", "scale", "flag")
+    one = plain_launch(torch.empty(8)[1:], 1, None, False).specialise("sm_80")
+    assert one.runtime_arguments() == ("p", "flag")
+    assert one.constants == {(1,): 1, (2,): None, (4,): 64, (5,): tl.float32}
+    assert hints_of(one) == {}
+    assert plain_launch(torch.empty(4), 2**31, 1.0, True).specialise("sm_80").signature["number"] == "i64"
+    plain_one = plain_launch(torch.empty(4), 1, 1.0, True, unspecialised).specialise("sm_80")
+    assert plain_one.signature["number"] == "i32"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_parameters_are_the_runtime_arguments(target: str) -> None:
+    """And two pointers to Triton's scratch memory."""
+    artefact = GOOD["center"]().compile(target)
+    assert artefact.runtime_arguments == ("x", "out", "n")
+    if artefact.ptx:
+        assert re.findall(r"\.param \.(\w+)", artefact.ptx) == ["u64", "u64", "u32", "u64", "u64"]
+        assert f".target {target}" in artefact.ptx
+        assert re.findall(r"\.reqntid (\d+)", artefact.ptx) == [str(4 * 32)]
+    else:
+        assert re.findall(r"\.size: +(\d+)", artefact.amdgcn) == ["8", "8", "4", "8", "8"]
+        assert re.findall(r"\.max_flat_workgroup_size: +(\d+)", artefact.amdgcn) == [str(4 * 64)]
+    assert (artefact.name, artefact.num_warps) == ("center", 4)
+
+
+def test_shared_memory_is_told() -> None:
+    """4 warps exchange their sums, a float each."""
+    assert GOOD["center"]().compile("sm_80").shared == 4 * 4
+
+
+def test_equal_specialisations_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = GOOD["center"]()
+    first = good.compile("sm_80")
+    with monkeypatch.context() as patch:
+        patch.setattr(triton, "compile", lambda *arguments, **options: pytest.fail("compiled again"))
+        assert Launch(good.kernel, (3,), {**good.arguments, "n": 1008}, 4).compile("sm_80") is first
+    for other in (
+        Launch(good.kernel, (8,), {**good.arguments, "n": 1000}, 4),
+        Launch(good.kernel, (8,), {**good.arguments, "BLOCK": 2048}, 4),
+        Launch(good.kernel, (8,), good.arguments, 8),
+        PLANTED["x not aligned"](),
+    ):
+        assert other.compile("sm_80").ptx != first.ptx
+
+
+def test_debug_compiles_assertions_in() -> None:
+    launch = Launch(asserts, (1,), {"p": torch.empty(4, dtype=torch.int32), "n": 3}, 1)
+    quiet, checked = launch.compile("sm_80"), launch.compile("sm_80", debug=True)
+    assert "__assertfail" not in quiet.ptx
+    messages = {
+        bytes(map(int, numbers.split(", "))).decode() for numbers in re.findall(r"= \{(\d+(?:, \d+)+)\}", checked.ptx)
+    }
+    assert any("n is positive" in message for message in messages)
+    assert any("overflow" in message for message in messages)
+
+
+@pytest.mark.parametrize("environment", ["0", "1"])
+def test_options_of_the_launch_are_heard(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Triton's release or the environment say."""
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", environment)
+    arguments = {"p": torch.empty(4), "a": 2.0, "b": 3.0}
+    apart = Launch(rounded, (1,), arguments, 1).compile("sm_80").ptx
+    assert "fma" not in apart
+    assert re.search(r"mul(\.rn)?\.f32", apart)
+    assert re.search(r"add(\.rn)?\.f32", apart)
+    assert "fma" in Launch(rounded, (1,), arguments, 1, enable_fp_fusion=True).compile("sm_80").ptx
+
+
+def test_what_does_not_compile_is_an_error() -> None:
+    launch = Launch(uncompilable, (1,), {"p": torch.empty(4)}, 1)
+    with pytest.raises(triton.compiler.errors.CompilationError, match="power of 2"):
+        launch.compile("sm_80")
+
+
+def test_only_jit_functions_compile() -> None:
+    with pytest.raises(TypeError, match=r"no @triton\.jit function"):
+        Launch(lambda: None, (1,), {}, 1).compile("sm_80")
+
+
+def test_machine_code_is_nvidias_only() -> None:
+    with pytest.raises(ValueError, match="gfx942, which is not NVIDIA's"):
+        _ = GOOD["center"]().compile("gfx942").sass
+
+
+def test_the_interpreter_is_told_apart() -> None:
+    """Its kernels are Python: a compile would say something dark about a missing attribute."""
+    program = (
+        f"import sys; sys.path[:] = {sys.path}\n"  # also finds this folder
+        "from planted_compile import GOOD\n"
+        "GOOD['center']().compile()\n"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "RuntimeError: TRITON_INTERPRET is set" in done.stderr

@@ -1,0 +1,24 @@
+"""The ops' launches compiled for GPUs that are not there."""
+
+from __future__ import annotations
+
+import gpuless.triton
+from ebgan_fast.ops.triton.launch import OPTIONS, Launch
+from gpuless.triton import Artefact, Specialisation
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
+
+
+def specialise(launch: Launch, target: str) -> Specialisation:
+    """The compiler's input for this launch."""
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
+    return gpuless.triton.specialise(launch.kernel, launch.arguments, target, **options)
+
+
+def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artefact:
+    """Compile the kernel as the JIT would at this launch on that target.
+
+    debug compiles `tl.device_assert` and the checks for integer overflow in.
+    """
+    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
+    return gpuless.triton.compile(launch.kernel, launch.arguments, target, debug=debug, **options)
