@@ -32,7 +32,7 @@ __all__ = [
 Norm = Literal["mse", "sse", "l2"]
 
 
-def _backend(batch: Tensor) -> str:
+def backend_of(batch: Tensor) -> str:
     if autograd.needs_reference():
         return "reference"
     if batch.is_cpu:  # 0.1 us; torch makes a new string for every device.type, 0.6 us
@@ -80,7 +80,7 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "mse") 
     """
     _checks.check_norm(norm)
     recon, target = _pair("recon", recon, "target", target)
-    backend = _backend(recon)
+    backend = backend_of(recon)
     if backend == "reference":
         return reference.reconstruction_energy(recon, target, norm)
     return autograd.reconstruction_energy(recon, target, norm, backend)
@@ -110,7 +110,7 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor |
     _checks.check_same_device("energy_real", energy_real, "energy_fake", energy_fake)
     _checks.check_coefficient("margin", margin)
     energy_real, energy_fake = _one_dtype(energy_real, energy_fake)
-    backend = "reference" if _is_trained(margin) else _backend(energy_real)
+    backend = "reference" if _is_trained(margin) else backend_of(energy_real)
     if backend == "reference":
         return reference.hinge_margin_loss(energy_real, energy_fake, margin)
     return autograd.hinge_margin_loss(energy_real, energy_fake, margin, backend)
@@ -136,7 +136,7 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     _checks.check_batch("code", code)
     if process_group is not None and process_group.size() > 1:
         return distributed.pulling_away_term(code, process_group)
-    backend = _backend(code)
+    backend = backend_of(code)
     if backend == "reference":
         return reference.pulling_away_term(code)
     return autograd.pulling_away_term(code, backend)
@@ -177,7 +177,7 @@ def discriminator_loss(
     if recon_real.dtype != recon_fake.dtype:
         recon_real, recon_fake = _one_dtype(recon_real, recon_fake)
         real, fake = _one_dtype(real, fake)
-    backend = "reference" if _is_trained(margin) else _backend(recon_real)
+    backend = "reference" if _is_trained(margin) else backend_of(recon_real)
     if backend == "reference":
         return reference.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm)
     if recon_real.dtype == torch.float16:
@@ -234,7 +234,7 @@ def generator_loss(
             return loss, energy.detach(), energy.new_zeros(())
         pulling_away = pulling_away_term(code, process_group=process_group)
         return loss + pt_weight * pulling_away, energy.detach(), pulling_away.detach()
-    backend = "reference" if _is_trained(pt_weight) else _backend(recon_fake)
+    backend = "reference" if _is_trained(pt_weight) else backend_of(recon_fake)
     if backend == "reference":
         return reference.generator_loss(recon_fake, fake, code, pt_weight, norm)
     return autograd.generator_loss(recon_fake, fake, code, pt_weight, norm, backend)

@@ -1,8 +1,9 @@
-"""Fixtures shared by tests that need MNIST, or a classifier of its digits."""
+"""Which tests a process runs, and on what; fixtures of those that need MNIST, or a classifier of its digits."""
 
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +11,31 @@ import torch
 from ebgan_fast.data import Mnist, load_mnist
 from ebgan_fast.metrics import DigitClassifier, load_classifier
 
+from .ops import sessions
+
 # Inductor finds its cached code without regard to the instruction set. What it had written for AVX-512 gave a wrong
 # loss, 40.4 for 47.2, once it was compiled for AVX2.
 torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    sessions.add_options(parser)
+    parser.getgroup("ebgan_fast").addoption(
+        "--reverse", action="store_true", help="run the last test first: no test may lean on an earlier one"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sessions.begin(config)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return sessions.is_left_out(collection_path, config) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--reverse"):
+        items.reverse()
 
 
 @pytest.fixture(scope="session")

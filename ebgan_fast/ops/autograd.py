@@ -64,20 +64,20 @@ def _multiplied(gradient: Tensor, upstream: Tensor) -> Tensor:
     return (gradient.to(upstream.dtype) * upstream).to(gradient.dtype)
 
 
-def _in_capture(device: torch.device) -> bool:
+def in_capture(device: torch.device) -> bool:
     """Return True if what runs now goes into a CUDA graph."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 # torch 2.8
-_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 def _is_hooked() -> bool | None:
     """Return True if a hook takes what is saved for backward, and may own what comes back; None if torch can't say."""
     if is_compiling():
         return True
-    return None if _top_hooks is None else _top_hooks(True) is not None
+    return None if top_hooks is None else top_hooks(True) is not None
 
 
 def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> Gradients:
@@ -98,7 +98,7 @@ def _scaled(gradients: Sequence[Tensor | None], upstream: Tensor, ctx: Any) -> G
     if not is_readable or ctx.is_hooked is None:
         return tuple([None if gradient is None else _multiplied(gradient, upstream) for gradient in needed])
     present = [gradient for gradient in needed if gradient is not None]
-    if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == _in_capture(upstream.device)):
+    if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == in_capture(upstream.device)):
         call("scale_gradients_", ctx.backend, present, upstream)
         return tuple(needed)
     scaled = iter(call("scale_gradients", ctx.backend, present, upstream))
@@ -115,7 +115,7 @@ def _save(
     ctx.save_for_backward(coefficient if is_tensor else None, *inputs, *gradients)
     ctx.backend, ctx.is_hooked = backend, _is_hooked()
     if backend != "cpu":
-        ctx.in_capture = inputs[0] is not None and _in_capture(inputs[0].device)
+        ctx.in_capture = inputs[0] is not None and in_capture(inputs[0].device)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:

@@ -26,6 +26,8 @@ __all__ = [
     "BackendUnavailableError",
     "backends",
     "choose",
+    "refresh",
+    "requested",
     "use_backend",
 ]
 
@@ -124,12 +126,22 @@ def _span(architectures: list[str]) -> str:
 
 _CPU_STATUS, _CPU_MISTAKE = _cpu_status()
 
-_STATUS: dict[str, Callable[[], BackendStatus]] = {
-    "reference": lambda: BackendStatus(True, "plain torch on any device"),
-    "cpu": lambda: _CPU_STATUS,
-    "triton": _triton_status,
-    "cuda": _cuda_status,
+
+class Backend(NamedTuple):
+    """The two questions that are asked of a backend."""
+
+    status: Callable[[], BackendStatus]
+    takes: Callable[[], str]
+    """The type of device whose tensors it takes, such as "cpu"; "" for any."""
+
+
+KNOWN: dict[str, Backend] = {
+    "reference": Backend(lambda: BackendStatus(True, "plain torch on any device"), lambda: ""),
+    "cpu": Backend(lambda: _CPU_STATUS, lambda: "cpu"),
+    "triton": Backend(_triton_status, lambda: "cpu" if _interprets() else "cuda"),
+    "cuda": Backend(_cuda_status, lambda: "cuda"),
 }
+"""Every backend by its name. Kernels that run elsewhere, in a simulator for example, take the place of an entry."""
 
 if not _CPU_STATUS.available and _CPU_MISTAKE is None:
     logging.getLogger("ebgan_fast").warning("ebgan_fast runs on plain torch: %s", _CPU_STATUS.reason)
@@ -140,11 +152,22 @@ _requested: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 
 def backends() -> dict[str, BackendStatus]:
     """For each backend, whether it can run on this machine and why (not)."""
-    return {name: status() for name, status in _STATUS.items()}
+    return {name: backend.status() for name, backend in KNOWN.items()}
+
+
+def requested() -> str:
+    """Return the backend that `use_backend` or the environment asks for, or "auto"."""
+    return _requested
+
+
+def refresh() -> None:
+    """Forget which backends were found: the next op looks for them anew."""
+    for found in (_triton_status, _cuda_status, _first_there):
+        found.cache_clear()
 
 
 def _is_available(name: str) -> bool:
-    return _STATUS[name]().available
+    return KNOWN[name].status().available
 
 
 # torch.compile takes the answer for a constant, where it would trace into the search for devices. What
@@ -155,9 +178,9 @@ _is_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _checked(name: str, source: str) -> str:
     if name == "auto":
         return name
-    if name not in _STATUS:
-        raise ValueError(f"{source}: got backend {name!r}, expected one of 'auto', {', '.join(map(repr, _STATUS))}")
-    status = _STATUS[name]()
+    if name not in KNOWN:
+        raise ValueError(f"{source}: got backend {name!r}, expected one of 'auto', {', '.join(map(repr, KNOWN))}")
+    status = KNOWN[name].status()
     if not status.available:
         raise BackendUnavailableError(
             f"{source}: backend {name!r} cannot run here: {status.reason}. Use 'auto' or see ebgan_fast.backends()"
@@ -204,7 +227,7 @@ def choose(device_type: str, index: int | None = None) -> str:
     if name == "reference":
         return name
     _checked(name, ENVIRONMENT_VARIABLE)
-    wanted = _device_of(name)
+    wanted = _taken_by(name)
     if device_type != wanted:
         raise ValueError(
             f"backend {name!r}: got a tensor on {device_type!r}, expected one on {wanted!r} (or use_backend('auto'))"
@@ -212,9 +235,13 @@ def choose(device_type: str, index: int | None = None) -> str:
     return name
 
 
-def _device_of(name: str) -> str:
-    """The device type whose tensors a backend takes."""
-    return "cpu" if name == "cpu" or (name == "triton" and _interprets()) else "cuda"
+def _taken_by(name: str) -> str:
+    """The type of device whose tensors a backend takes."""
+    return KNOWN[name].takes()
+
+
+# As above: the answer is the same for the life of the process.
+_taken_by._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _automatic(device_type: str, index: int | None) -> str:
@@ -239,7 +266,7 @@ _on_the_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _first_there(index: int) -> str:
     """The kernels that run first on that GPU: the faster ones where that was measured on its architecture, else
     Triton's."""
-    can_run = [name for name in ("triton", "cuda") if _is_available(name) and not (name == "triton" and _interprets())]
+    can_run = [name for name in ("triton", "cuda") if _is_available(name) and _taken_by(name) == "cuda"]
     if len(can_run) < 2:
         return can_run[0] if can_run else "reference"
     measured = json.loads(FIRST_CHOICE.read_text(encoding="utf-8")).get(architecture(torch.device("cuda", index)), {})

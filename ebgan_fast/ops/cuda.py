@@ -20,14 +20,14 @@ from .reference import accumulation_dtype
 from .workspace import counters
 
 
-def _here(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def here(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The kernels launch on CUDA's current device."""
     if device.index == torch.cuda.current_device():
         return contextlib.nullcontext()
     return torch.cuda.device(device)
 
 
-def _stream(device: torch.device) -> int:
+def stream(device: torch.device) -> int:
     return torch.cuda.current_stream(device).cuda_stream
 
 
@@ -67,7 +67,7 @@ def _loss(
     energy_fake: Tensor | None,
 ) -> None:
     kind, device = (DTYPES[dtype], NORMS[norm]), energy_real.device
-    with _here(device):
+    with here(device):
         workspace = _Workspace(_C.cuda.loss_workspace(*kind, real, fake), energy_real)
         coefficient = _Coefficient(margin, energy_real)
         _C.cuda.loss(
@@ -79,7 +79,7 @@ def _loss(
             energy_real.data_ptr(),
             0 if energy_fake is None else energy_fake.data_ptr(),
             *workspace.arguments,
-            _stream(device),
+            stream(device),
         )
 
 
@@ -108,7 +108,7 @@ def reconstruction_energy_backward(
     """
     pair = Pair(recon, target, need_recon, need_target)
     upstream, energy = grad_energy.to(energy.dtype), energy.contiguous()
-    with _here(energy.device):
+    with here(energy.device):
         _C.cuda.energy_backward(
             DTYPES[recon.dtype],
             NORMS[norm],
@@ -116,7 +116,7 @@ def reconstruction_energy_backward(
             energy.data_ptr(),
             upstream.data_ptr(),
             upstream.stride(0),
-            _stream(energy.device),
+            stream(energy.device),
         )
     return pair.gradients()
 
@@ -134,7 +134,7 @@ def hinge_margin_loss(
     loss = real.new_empty(())
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
     coefficient = _Coefficient(margin, loss)
-    with _here(real.device):
+    with here(real.device):
         _C.cuda.hinge(
             DTYPES[wide],
             real.data_ptr(),
@@ -145,7 +145,7 @@ def hinge_margin_loss(
             loss.data_ptr(),
             grad_real.data_ptr(),
             grad_fake.data_ptr(),
-            _stream(real.device),
+            stream(real.device),
         )
     return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
 
@@ -167,7 +167,7 @@ def _pulling_away(view: Code, loss: Tensor | None, weight: Tensor | float) -> tu
     value = code.new_empty((), dtype=wide)
     if view.n < 2 or view.elements == 0:
         return value.zero_(), norms.zero_(), gram.zero_()
-    with _here(code.device):
+    with here(code.device):
         workspace = _Workspace(_C.cuda.pulling_away_workspace(*code_arguments(view)), value)
         coefficient = _Coefficient(weight, value)
         _C.cuda.pulling_away_forward(
@@ -179,23 +179,23 @@ def _pulling_away(view: Code, loss: Tensor | None, weight: Tensor | float) -> tu
             0 if loss is None else loss.data_ptr(),
             *coefficient.arguments,
             *workspace.arguments,
-            _stream(code.device),
+            stream(code.device),
         )
     return value, norms, gram
 
 
 def pulling_away_term_backward(grad: Tensor, code: Tensor, norms: Tensor, gram: Tensor) -> Tensor:
     """Gradient of `pulling_away_term` to the code for the 0-d upstream gradient grad."""
-    return _pulling_away_backward(grad, code, Code(code), norms.contiguous(), gram.contiguous())
+    return pulling_away_gradient(grad, code, Code(code), norms.contiguous(), gram.contiguous())
 
 
-def _pulling_away_backward(upstream: Tensor | float, code: Tensor, view: Code, norms: Tensor, gram: Tensor) -> Tensor:
+def pulling_away_gradient(upstream: Tensor | float, code: Tensor, view: Code, norms: Tensor, gram: Tensor) -> Tensor:
     output = view.gradient(code)
     if view.n < 2 or view.elements == 0:
         output.filled.zero_()
         return output.finish()
     coefficient = _Coefficient(upstream, norms)
-    with _here(code.device):
+    with here(code.device):
         _C.cuda.pulling_away_backward(
             *code_arguments(view),
             allows_tf32(),
@@ -204,7 +204,7 @@ def _pulling_away_backward(upstream: Tensor | float, code: Tensor, view: Code, n
             *coefficient.arguments,
             output.filled.data_ptr(),
             output.stride,
-            _stream(code.device),
+            stream(code.device),
         )
     return output.finish()
 
@@ -256,7 +256,7 @@ def generator_loss(
         return loss, energy, loss.new_zeros(()), *pair.gradients(), None
     view = Code(code)
     pulling_away, norms, gram = _pulling_away(view, loss, pt_weight)
-    grad_code = _pulling_away_backward(pt_weight, code, view, norms, gram) if need[2] else None
+    grad_code = pulling_away_gradient(pt_weight, code, view, norms, gram) if need[2] else None
     return loss, energy, pulling_away, *pair.gradients(), grad_code
 
 
@@ -277,12 +277,12 @@ def scale_gradients_(gradients: list[Tensor], upstream: Tensor) -> None:
 
 def _scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, in_place: bool) -> None:
     each = [(one.data_ptr(), other.data_ptr(), one.numel()) for one, other in zip(gradients, to, strict=True)]
-    with _here(upstream.device):
+    with here(upstream.device):
         for first in range(0, len(each), _MOST_GRADIENTS):
             _C.cuda.scale_gradients(
                 DTYPES[gradients[0].dtype],
                 each[first : first + _MOST_GRADIENTS],
                 upstream.data_ptr(),
                 in_place,
-                _stream(upstream.device),
+                stream(upstream.device),
             )

@@ -30,7 +30,7 @@ def order_of(tensor: Tensor) -> Order:
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def _are_alike(recon: Tensor, target: Tensor) -> bool:
+def are_alike(recon: Tensor, target: Tensor) -> bool:
     """Return True for the usual pairs: both contiguous, or both channels_last, samples side by side.
 
     The general way to the same answer takes 20 us a pair, this one 1.
@@ -97,7 +97,7 @@ class Pair:
         self.recon_stride = self.target_stride = self.grad_recon_stride = self.grad_target_stride = elements
         self._grad_recon: Gradient | None = None
         self._grad_target: Gradient | None = None
-        if _are_alike(recon, target):  # without the objects of the general case
+        if are_alike(recon, target):  # without the objects of the general case
             self.recon, self.target = recon, target
             self.grad_recon = torch.empty_like(recon) if need_recon else None
             self.grad_target = torch.empty_like(target) if need_target else None

@@ -41,7 +41,7 @@ _SCHEMAS = (
 
 
 @functools.cache
-def _kernel(name: str, backend: str) -> Callable[..., Any]:
+def kernel(name: str, backend: str) -> Callable[..., Any]:
     """A backend's function for an op: its module is imported at the first use and names its functions like the ops.
 
     In place of a gradient that is not needed it returns None.
@@ -54,7 +54,7 @@ def _register(schema: str) -> None:
     name = schema.partition("(")[0]
 
     def run(*arguments: Any) -> Any:
-        results = _kernel(name, arguments[-1])(*arguments[:-1])
+        results = kernel(name, arguments[-1])(*arguments[:-1])
         if not isinstance(results, tuple):
             return results
         # Every op with gradients that may be unneeded has a batch of their dtype as its second argument.
@@ -91,7 +91,7 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         # The first question takes 0.5 us, the second 1.5.
         and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
     ):
-        return _kernel(name, backend)(*arguments)
+        return kernel(name, backend)(*arguments)
     like: Tensor = arguments[0]
     tensors = [
         torch.full((), a, dtype=accumulation_dtype(like.dtype), device=like.device)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 _FEWEST = 1024  # counters of a stream, in one allocation
 # Counters of graphs of a device, in one allocation of 256 KB. A training step takes some hundreds.
-_SLAB = 1 << 16
+SLAB = 1 << 16
 _LINE = 32  # of 128 bytes; a launch whose counters are not aligned to 16 would be compiled anew
 
 
@@ -26,13 +26,13 @@ class _Slabs:
     @property
     def is_low(self) -> bool:
         """True if less than half of a slab is left."""
-        return not self._slabs or self._used > _SLAB // 2
+        return not self._slabs or self._used > SLAB // 2
 
     def refill(self) -> None:
         """Add a slab where that is low. Not in a capture, which it would break."""
         if not self.is_low:
             return
-        self._slabs.append(torch.zeros(_SLAB, dtype=torch.int32, device=self._device))
+        self._slabs.append(torch.zeros(SLAB, dtype=torch.int32, device=self._device))
         self._used = 0
         # A graph may be replayed on a stream that waits for nothing: the zeros must be there.
         torch.cuda.current_stream(self._device).synchronize()
@@ -40,14 +40,14 @@ class _Slabs:
     def take(self, count: int) -> Tensor | None:
         """`count` zeros of its own for a launch in a graph, or None when they are used up."""
         first, end = self._used, self._used + -(-count // _LINE) * _LINE
-        if not self._slabs or end > _SLAB:
+        if not self._slabs or end > SLAB:
             return None
         self._used = end
         return self._slabs[-1][first : first + count]
 
 
-_of_streams: dict[tuple[torch.device, int], Tensor] = {}
-_of_graphs: dict[torch.device, _Slabs] = {}
+of_streams: dict[tuple[torch.device, int], Tensor] = {}
+of_graphs: dict[torch.device, _Slabs] = {}
 _lock = threading.Lock()  # several threads may call and capture
 
 
@@ -63,16 +63,16 @@ def counters(device: torch.device, count: int) -> Tensor:
     with contextlib.nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device):
         if torch.cuda.is_current_stream_capturing():
             with _lock:
-                slabs = _of_graphs.get(device)
+                slabs = of_graphs.get(device)
                 taken = None if slabs is None else slabs.take(count)
             return torch.zeros(count, dtype=torch.int32, device=device) if taken is None else taken
         stream = torch.cuda.current_stream(device).cuda_stream
-        kept = _of_streams.get((device, stream))
-        slabs = _of_graphs.get(device)
+        kept = of_streams.get((device, stream))
+        slabs = of_graphs.get(device)
         if slabs is None or slabs.is_low:
             with _lock:
-                _of_graphs.setdefault(device, _Slabs(device)).refill()
+                of_graphs.setdefault(device, _Slabs(device)).refill()
         if kept is None or kept.numel() < count:
             size = max(_FEWEST, 1 << (count - 1).bit_length())
-            kept = _of_streams[device, stream] = torch.zeros(size, dtype=torch.int32, device=device)
+            kept = of_streams[device, stream] = torch.zeros(size, dtype=torch.int32, device=device)
         return kept

@@ -11,8 +11,8 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import ebgan_fast
 from bench.gpu import small_step
-from ebgan_fast.ops import backends
 from ebgan_fast.ops.triton import launch
+from tests import stand_in
 
 Variant = tuple[object, ...]
 
@@ -24,8 +24,7 @@ def _variants(backend: str) -> set[tuple[str, Variant]]:
     with (
         mock.patch.object(torch.Tensor, "cuda", lambda tensor: tensor),
         mock.patch.object(launch, "run", launches.append),
-        mock.patch.dict(backends._STATUS, {"triton": lambda: backends.BackendStatus(True, "recorded")}),
-        mock.patch.object(backends, "_interprets", return_value=True),
+        stand_in.backend("triton"),
         ebgan_fast.use_backend("triton"),
     ):
         for size in sizes:

@@ -18,6 +18,7 @@ from bench.provenance import ROOT, Conditions
 from bench.rows import LatencyRow, Row, append, append_all, spread
 from bench.train import TrainRow
 from ebgan_fast.ops import backends
+from tests import stand_in
 
 H100 = {
     "processor": "NVIDIA H100 80GB HBM3, CUDA 13.0",
@@ -206,11 +207,10 @@ def test_the_command_writes_page_and_choice_and_takes_them_back(
     assert "64x16384" in gpu_page.read_text()
     monkeypatch.setattr(backends, "FIRST_CHOICE", choice)
     monkeypatch.setattr(backends, "architecture", lambda device: "sm_90")
-    for name in ("triton", "cuda"):
-        monkeypatch.setitem(backends._STATUS, name, lambda: backends.BackendStatus(True, "made up"))
-    backends._first_there.cache_clear()
-    assert backends.choose("cuda", 0) == "cuda"  # the package follows
-    backends._first_there.cache_clear()
+    backends.refresh()
+    with stand_in.backend("triton", takes="cuda"), stand_in.backend("cuda", takes="cuda"):
+        assert backends.choose("cuda", 0) == "cuda"  # the package follows
+    backends.refresh()
 
     (copy / "bench/results/ops-nvidia-h100.jsonl").unlink()
     assert main(["page", "--check"]) == 1

@@ -25,6 +25,7 @@ from bench.knobs import KNOBS, Entry, Knob
 from bench.tuner import Tuner
 from ebgan_fast.ops import backends
 from ebgan_fast.ops.triton import launch, tables
+from tests import stand_in
 
 from .conftest import Clock
 
@@ -47,8 +48,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _triton_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(backends._STATUS, "triton", lambda: backends.BackendStatus(True, "made up"))
+def _triton_can_run() -> Iterator[None]:
+    with stand_in.backend("triton", takes="cuda"):
+        yield
 
 
 @pytest.fixture
@@ -272,7 +274,7 @@ def test_triton_s_kernels_are_tuned_where_another_backend_is_the_first_choice(
     (case,) = one.cases
 
     def package(code: torch.Tensor) -> torch.Tensor:
-        asked.append(backends._requested)
+        asked.append(backends.requested())
         return case.package(code=code)
 
     mine = dataclasses.replace(one, cases=(dataclasses.replace(case, package=package),))
@@ -337,8 +339,7 @@ def _recorded() -> Iterator[list[launch.Launch]]:
     launches: list[launch.Launch] = []
     with (
         mock.patch.object(launch, "run", launches.append),
-        mock.patch.dict(backends._STATUS, {"triton": lambda: backends.BackendStatus(True, "recorded")}),
-        mock.patch.object(backends, "_interprets", return_value=True),
+        stand_in.backend("triton"),
         ebgan_fast.use_backend("triton"),
     ):
         yield launches

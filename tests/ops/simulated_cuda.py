@@ -5,24 +5,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 
-VARIABLE = "EBGAN_FAST_TEST_SIMULATED_CUDA"
-"""Names the compiled module (cuda/building.py makes it)."""
-SIMULATED = VARIABLE in os.environ
+from tests import stand_in
+
+from .sessions import SIMULATED_CUDA
+
+SIMULATED = SIMULATED_CUDA in os.environ
 
 
 def install_if_asked() -> None:
     if not SIMULATED:
         return
     from ebgan_fast import _C
-    from ebgan_fast.ops import backends, cuda
+    from ebgan_fast.ops import cuda
 
     from .cuda import building
 
-    _C.cuda = building.load(Path(os.environ[VARIABLE])).cuda  # type: ignore[misc]
-    backends._STATUS["cuda"] = lambda: backends.BackendStatus(True, "simulated")
-    takes = backends._device_of
-    backends._device_of = lambda name: "cpu" if name == "cuda" else takes(name)
-    cuda._here = lambda device: contextlib.nullcontext()
-    cuda._stream = lambda device: 0
+    _C.cuda = building.load(building.simulated() / "_simulated.so").cuda  # type: ignore[misc]
+    stand_in.backend("cuda").__enter__()
+    cuda.here = lambda device: contextlib.nullcontext()
+    cuda.stream = lambda device: 0

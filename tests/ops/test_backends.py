@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import torch
 import ebgan_fast
 from ebgan_fast import functional
 from ebgan_fast.ops import backends, library
+from tests import stand_in
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +35,7 @@ def test_every_backend_has_a_status_with_a_reason() -> None:
 
 def test_use_backend_reaches_the_op_and_is_undone(monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(library, "_kernel", lambda name, backend: seen.append(backend) or _fail())
+    monkeypatch.setattr(library, "kernel", lambda name, backend: seen.append(backend) or _fail())
 
     def _fail():
         raise LookupError
@@ -45,7 +47,7 @@ def test_use_backend_reaches_the_op_and_is_undone(monkeypatch) -> None:
         with pytest.raises(LookupError), ebgan_fast.use_backend("cpu"):
             ebgan_fast.pulling_away_term(torch.ones(2, 2))
         assert seen == ["cpu"]
-    assert backends._requested == os.environ.get("EBGAN_FAST_BACKEND", "auto")
+    assert backends.requested() == os.environ.get("EBGAN_FAST_BACKEND", "auto")
 
 
 def test_an_unknown_backend_is_refused() -> None:
@@ -96,6 +98,13 @@ def test_import_is_light() -> None:
     assert _python(code).stdout.strip() == "[]"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (Linux only)")
+def test_the_backend_says_that_it_is_interpreted() -> None:
+    status = _python("import ebgan_fast; print(ebgan_fast.backends()['triton'])", TRITON_INTERPRET="1").stdout
+    assert "BackendStatus(available=True" in status
+    assert "interpreter" in status
+
+
 def test_torch_is_loaded_before_the_extension() -> None:
     code = (
         "import sys, ebgan_fast; names = list(sys.modules); print(names.index('torch') < names.index('ebgan_fast._C'))"
@@ -112,13 +121,15 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     choices.write_text("{}")
     monkeypatch.setattr(backends, "FIRST_CHOICE", choices)
     monkeypatch.setattr(backends, "architecture", lambda device: ("sm_90", "sm_80")[device.index])
-    monkeypatch.setattr(backends, "_requested", "auto")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    for name in ("triton", "cuda"):
-        monkeypatch.setitem(backends._STATUS, name, lambda: backends.BackendStatus(True, "made up"))
-    backends._first_there.cache_clear()
-    yield choices
-    backends._first_there.cache_clear()
+    backends.refresh()
+    with (
+        stand_in.backend("triton", takes="cuda"),
+        stand_in.backend("cuda", takes="cuda"),
+        ebgan_fast.use_backend("auto"),
+    ):
+        yield choices
+    backends.refresh()
 
 
 def test_without_a_measurement_triton_is_first(two_gpus: Path) -> None:
@@ -139,7 +150,8 @@ def test_a_faster_backend_that_is_missing_is_not_chosen(
     two_gpus: Path, missing: str, runs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_gpus.write_text(json.dumps({"sm_90": {"backend": missing, "why": "measured"}}))
-    monkeypatch.setitem(backends._STATUS, missing, lambda: backends.BackendStatus(False, "made up"))
+    status = backends.BackendStatus(False, "made up")
+    monkeypatch.setitem(backends.KNOWN, missing, backends.KNOWN[missing]._replace(status=lambda: status))
     assert backends.choose("cuda", 0) == runs
 
 
@@ -168,7 +180,7 @@ def test_the_tensor_s_own_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "choose", lambda *device: asked.append(device) or "reference")
     for name in ("cpu", "meta", "cuda:1"):
         device = torch.device(name)
-        functional._backend(SimpleNamespace(device=device, is_cpu=device.type == "cpu"))  # type: ignore[arg-type]
+        functional.backend_of(SimpleNamespace(device=device, is_cpu=device.type == "cpu"))  # type: ignore[arg-type]
     assert asked == [("cpu",), ("meta", None), ("cuda", 1)]
 
 
@@ -185,7 +197,8 @@ def test_compile_does_not_trace_into_the_search_for_backends(monkeypatch: pytest
 
     torch.compiler.reset()
     status = backends.BackendStatus(True, "asked")
-    monkeypatch.setitem(backends._STATUS, "cpu", lambda: (_C.build_info(), status)[1])
+    asked = backends.KNOWN["cpu"]._replace(status=lambda: (_C.build_info(), status)[1])
+    monkeypatch.setitem(backends.KNOWN, "cpu", asked)
     batch = torch.ones(2, 3, device="cpu")
     with ebgan_fast.use_backend("cpu"):
         compiled = torch.compile(ebgan_fast.reconstruction_energy, fullgraph=True, backend="eager")

@@ -54,7 +54,7 @@ for statements in json.loads(sys.argv[1]):
         continue
     try:
         exec(statements)
-        by_triton = pulling_away and pulling_away._float32_precision("sm_90") == "tf32"
+        by_triton = pulling_away and pulling_away.float32_precision("sm_90") == "tf32"
         print(json.dumps([statements, precision.allows_tf32(), by_triton]), flush=True)
     except BaseException as error:
         print(json.dumps([statements, repr(error), None]), flush=True)

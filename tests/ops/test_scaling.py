@@ -13,9 +13,11 @@ from ebgan_fast.ops import autograd
 
 from .budget import assert_within_budget
 from .cases import BACKENDS, DEVICE, DTYPES, INTERPRETED, laid_out
+from .small_ops import OPS, assert_same_gradients, leaves_of
 
 every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+every_op = pytest.mark.parametrize("name", OPS)
 raw = torch.ops.ebgan_fast
 
 
@@ -71,7 +73,7 @@ def test_more_elements_than_the_programs_of_a_launch_hold(backend: str, monkeypa
     programs = 2048  # above the launches' own limits
     if INTERPRETED:  # a thousand programs take it a minute
         programs = 2
-        monkeypatch.setattr("ebgan_fast.ops.triton.scaling._MOST_PROGRAMS", programs)
+        monkeypatch.setattr("ebgan_fast.ops.triton.scaling.MOST_PROGRAMS", programs)
     gradient = _drawn(programs * 4096 + 4099)
     exact = gradient.double() * 0.25
     raw.scale_gradients_([gradient], torch.tensor(0.25), backend)
@@ -102,6 +104,36 @@ def test_the_upstream_keeps_its_digits(backend: str, loss: Callable[..., Tensor]
         exact = one.double() * torch.tensor(0.3).double()
         _assert_right(apart, exact, torch.float32)
         assert torch.equal(in_place, apart)
+
+
+@every_backend
+@every_op
+def test_backward_twice_with_different_upstreams(backend: str, name: str) -> None:
+    op, inputs = OPS[name]
+    leaves = leaves_of(inputs)
+    with ebgan_fast.use_backend(backend):
+        value = op(*leaves)
+    first = torch.autograd.grad(value, leaves, torch.full_like(value, 2.0), retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    second = torch.autograd.grad(value, leaves, torch.full_like(value, -4.0))
+    for one, two, unchanged in zip(first, second, kept, strict=True):
+        assert torch.equal(one, unchanged), "the second backward changed the first's result"
+        assert torch.equal(two, -2 * one)  # powers of two: exact
+
+
+@every_backend
+@every_op
+def test_many_upstreams_at_once(backend: str, name: str) -> None:
+    """As `torch.autograd.functional.jacobian(vectorize=True)` sends them."""
+    op, inputs = OPS[name]
+    leaves = leaves_of(inputs)
+    with ebgan_fast.use_backend(backend):
+        value = op(*leaves)
+    upstreams = torch.stack([torch.full_like(value, factor) for factor in (1.0, -2.0, 0.5)])
+    together = torch.autograd.grad(value, leaves, upstreams, is_grads_batched=True, retain_graph=True)
+    for index, upstream in enumerate(upstreams):
+        alone = torch.autograd.grad(value, leaves, upstream, retain_graph=True)
+        assert_same_gradients([each[index] for each in together], alone, leaves, 2.0)
 
 
 @pytest.mark.parametrize("upstream", [1.0, 0.5])
@@ -140,7 +172,7 @@ def test_a_captured_backward_alone_leaves_what_it_reads(
     """A graph that holds it may be replayed many times over the gradients of one forward."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     capturing = forward
-    monkeypatch.setattr(autograd, "_in_capture", lambda device: capturing)
+    monkeypatch.setattr(autograd, "in_capture", lambda device: capturing)
     asked: list[str] = []
     original = autograd.call
 
@@ -161,7 +193,7 @@ def test_where_torch_cannot_tell_of_hooks_nothing_is_multiplied_in_place(monkeyp
     """torch before 2.8."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     expected = torch.autograd.grad(_discriminator(*batches), batches, torch.tensor(0.5))
-    monkeypatch.setattr(autograd, "_top_hooks", None)
+    monkeypatch.setattr(autograd, "top_hooks", None)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         loss = _discriminator(*batches)

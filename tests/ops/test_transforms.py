@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,8 +9,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import ebgan_fast
 
-from .budget import assert_within_budget, energy_sums, pulling_away_sums, pulling_away_terms
-from .cases import BACKENDS, NORMS, normal
+from .budget import pulling_away_terms
+from .cases import BACKENDS, normal
+from .small_ops import OPS, assert_same, assert_same_gradients, leaves_of
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -24,112 +23,30 @@ def _on_backend(request: pytest.FixtureRequest):
         yield
 
 
-Op = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
-
-# The margins lie between the energies of the drawn samples (about 2.4 for 5 elements in l2), clear of each. This is the
-# largest.
-MARGIN = 2.9
-OPS: dict[str, Op] = {
-    **{
-        f"reconstruction_energy-{norm}": (
-            lambda r, x, norm=norm: ebgan_fast.reconstruction_energy(r, x, norm=norm),
-            (normal(3, 5), normal(3, 5, seed=1)),
-        )
-        for norm in NORMS
-    },
-    "hinge_margin_loss": (
-        lambda real, fake: ebgan_fast.hinge_margin_loss(real, fake, 0.5),
-        (normal(4).abs(), torch.tensor([0.1, 0.9, 0.3], dtype=torch.float64)),
-    ),
-    "pulling_away_term-primal": (ebgan_fast.pulling_away_term, (normal(3, 6),)),
-    "pulling_away_term-dual": (ebgan_fast.pulling_away_term, (normal(6, 3),)),
-    **{
-        f"discriminator_loss-{norm}": (
-            lambda a, b, c, d, norm=norm: ebgan_fast.discriminator_loss(a, b, c, d, MARGIN, norm=norm)[0],
-            tuple(normal(3, 5, seed=seed) for seed in range(4)),
-        )
-        for norm in NORMS
-    },
-    **{
-        f"generator_loss-{norm}": (
-            lambda r, x, s, norm=norm: ebgan_fast.generator_loss(r, x, s, pt_weight=0.7, norm=norm)[0],
-            (normal(3, 5), normal(3, 5, seed=1), normal(3, 6, seed=2)),
-        )
-        for norm in NORMS
-    },
-}
-
 every_op = pytest.mark.parametrize("name", OPS)
-
-
-def _assert_same(one: Tensor, other: Tensor, inputs: Sequence[Tensor], what: str, terms: float = 2 * MARGIN) -> None:
-    """Fail if two ways to one result of `inputs` differ by more than the roundings of both."""
-    sums = max(max(energy_sums(tensor), pulling_away_sums(tensor)) for tensor in inputs)
-    assert_within_budget(one, other, other, what, terms, sums)
-
-
-def _assert_same_gradients(
-    some: Sequence[Tensor], others: Sequence[Tensor], inputs: Sequence[Tensor], upstream: float = 1.0
-) -> None:
-    """The same for gradients, where the pulling-away term's two vectors may cancel."""
-    terms = upstream * max(pulling_away_terms(tensor).max().item() for tensor in inputs)
-    for index, (one, other) in enumerate(zip(some, others, strict=True)):
-        _assert_same(one, other, inputs, f"gradient {index}", terms)
-
-
-def _leaves(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
 
 
 @every_backend
 @every_op
 def test_gradcheck(backend: str, name: str) -> None:
     op, inputs = OPS[name]
-    assert gradcheck(op, _leaves(inputs), check_forward_ad=True)
+    assert gradcheck(op, leaves_of(inputs), check_forward_ad=True)
 
 
 @every_backend
 @every_op
 def test_gradgradcheck(backend: str, name: str) -> None:
     op, inputs = OPS[name]
-    assert gradgradcheck(op, _leaves(inputs))
+    assert gradgradcheck(op, leaves_of(inputs))
 
 
 @every_backend
 @every_op
 def test_the_graph_of_a_gradient_is_not_dropped(backend: str, name: str) -> None:
     op, inputs = OPS[name]
-    leaves = _leaves(inputs)
+    leaves = leaves_of(inputs)
     gradients = torch.autograd.grad(op(*leaves).square().sum(), leaves, create_graph=True)
     assert all(gradient.requires_grad for gradient in gradients)
-
-
-@every_backend
-@every_op
-def test_backward_twice_with_different_upstreams(backend: str, name: str) -> None:
-    op, inputs = OPS[name]
-    leaves = _leaves(inputs)
-    value = op(*leaves)
-    first = torch.autograd.grad(value, leaves, torch.full_like(value, 2.0), retain_graph=True)
-    kept = [gradient.clone() for gradient in first]
-    second = torch.autograd.grad(value, leaves, torch.full_like(value, -4.0))
-    for one, two, unchanged in zip(first, second, kept, strict=True):
-        assert torch.equal(one, unchanged), "the second backward changed the first's result"
-        assert torch.equal(two, -2 * one)  # powers of two: exact
-
-
-@every_backend
-@every_op
-def test_many_upstreams_at_once(backend: str, name: str) -> None:
-    """As `torch.autograd.functional.jacobian(vectorize=True)` sends them."""
-    op, inputs = OPS[name]
-    leaves = _leaves(inputs)
-    value = op(*leaves)
-    upstreams = torch.stack([torch.full_like(value, factor) for factor in (1.0, -2.0, 0.5)])
-    together = torch.autograd.grad(value, leaves, upstreams, is_grads_batched=True, retain_graph=True)
-    for index, upstream in enumerate(upstreams):
-        alone = torch.autograd.grad(value, leaves, upstream, retain_graph=True)
-        _assert_same_gradients([each[index] for each in together], alone, leaves, 2.0)
 
 
 @every_backend
@@ -143,7 +60,7 @@ def test_one_tensor_in_every_place(backend: str, name: str) -> None:
     together = torch.autograd.grad(op(*(shared for _ in inputs)).sum(), shared, create_graph=True)[0]
     parts = torch.stack(torch.autograd.grad(op(*apart).sum(), apart))
     terms = max(parts.abs().max().item(), pulling_away_terms(shared).max().item())
-    _assert_same(together, parts.sum(0), [shared], "gradient", terms)
+    assert_same(together, parts.sum(0), [shared], "gradient", terms)
 
 
 @every_backend
@@ -154,15 +71,15 @@ def test_func_grad_and_jvp(backend: str, name: str) -> None:
     def total(*tensors: Tensor) -> Tensor:
         return op(*tensors).sum()
 
-    leaves = _leaves(inputs)
+    leaves = leaves_of(inputs)
     expected = torch.autograd.grad(total(*leaves), leaves)
     got = torch.func.grad(total, argnums=tuple(range(len(inputs))))(*inputs)
     # Of different seeds: one tangent to both sides of a difference would give a slope of 0.
     tangents = tuple(normal(*tensor.shape, seed=9 + index) for index, tensor in enumerate(inputs))
     _, slope = torch.func.jvp(total, inputs, tangents)
-    _assert_same_gradients(got, expected, inputs)
+    assert_same_gradients(got, expected, inputs)
     products = torch.cat([(gradient * tangent).flatten() for gradient, tangent in zip(expected, tangents, strict=True)])
-    _assert_same(slope, products.sum(), inputs, "slope", products.abs().sum().item())
+    assert_same(slope, products.sum(), inputs, "slope", products.abs().sum().item())
 
 
 @every_backend
@@ -171,7 +88,7 @@ def test_vmap(backend: str, name: str) -> None:
     op, inputs = OPS[name]
     stacked = tuple(torch.stack([tensor, tensor.flip(0) * 1.1, tensor + 0.01]) for tensor in inputs)
     expected = torch.stack([op(*(tensor[index] for tensor in stacked)) for index in range(3)])
-    _assert_same(torch.func.vmap(op)(*stacked), expected, inputs, "value")
+    assert_same(torch.func.vmap(op)(*stacked), expected, inputs, "value")
 
 
 @every_backend
@@ -181,13 +98,13 @@ def test_compile_fullgraph_dynamic(backend: str, name: str) -> None:
     torch.compiler.reset()
     compiled = torch.compile(op, fullgraph=True, dynamic=True, backend="aot_eager")
     for repeats in (1, 2, 3):
-        leaves = _leaves(tuple(tensor.repeat_interleave(repeats, 0) + 0.01 for tensor in inputs))
-        again = _leaves(leaves)
+        leaves = leaves_of(tuple(tensor.repeat_interleave(repeats, 0) + 0.01 for tensor in inputs))
+        again = leaves_of(leaves)
         expected, got = op(*leaves), compiled(*again)
-        _assert_same(got, expected, leaves, "value")
+        assert_same(got, expected, leaves, "value")
         upstream = torch.linspace(0.5, 1.5, max(got.numel(), 1), dtype=got.dtype).reshape(got.shape)
         found = torch.autograd.grad(got, again, upstream)
-        _assert_same_gradients(found, torch.autograd.grad(expected, leaves, upstream), leaves, upstream.max().item())
+        assert_same_gradients(found, torch.autograd.grad(expected, leaves, upstream), leaves, upstream.max().item())
 
 
 @every_backend
@@ -217,7 +134,7 @@ def test_compile_with_inductor(backend: str) -> None:
 
     inputs = (*(normal(4, 6, seed=seed) for seed in range(4)), normal(4, 9, seed=4))
     compiled = torch.compile(step, fullgraph=True, dynamic=True)
-    leaves, again = _leaves(inputs), _leaves(inputs)
+    leaves, again = leaves_of(inputs), leaves_of(inputs)
     expected, got = step(*leaves), compiled(*again)
-    _assert_same(got, expected, leaves, "value")
-    _assert_same_gradients(torch.autograd.grad(got, again), torch.autograd.grad(expected, leaves), leaves)
+    assert_same(got, expected, leaves, "value")
+    assert_same_gradients(torch.autograd.grad(got, again), torch.autograd.grad(expected, leaves), leaves)

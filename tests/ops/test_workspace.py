@@ -57,8 +57,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> _MadeUp:
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=it.stream, synchronize=it.wait)
     )
-    monkeypatch.setattr(workspace, "_of_streams", {})
-    monkeypatch.setattr(workspace, "_of_graphs", {})
+    monkeypatch.setattr(workspace, "of_streams", {})
+    monkeypatch.setattr(workspace, "of_graphs", {})
     return it
 
 
@@ -71,7 +71,7 @@ def test_launches_of_a_stream_share_and_streams_do_not(gpu: _MadeUp) -> None:
     assert first.data_ptr() == again.data_ptr()
     assert workspace.counters(GPU, 5000).numel() >= 5000
     gpu.stream = 2
-    assert workspace.counters(GPU, 7).data_ptr() not in (first.data_ptr(), workspace._of_streams[GPU, 1].data_ptr())
+    assert workspace.counters(GPU, 7).data_ptr() not in (first.data_ptr(), workspace.of_streams[GPU, 1].data_ptr())
 
 
 def test_a_graph_costs_no_allocation_and_shares_with_nobody(gpu: _MadeUp) -> None:
@@ -99,7 +99,7 @@ def test_without_a_slab_or_beyond_it_the_graph_sets_its_own_zeros(gpu: _MadeUp) 
     workspace.counters(GPU, 3)
     gpu.capturing = True
     made = gpu.zeros
-    half = workspace._SLAB // 2
+    half = workspace.SLAB // 2
     spans = [_span(workspace.counters(GPU, half)) for _ in range(2)]
     assert gpu.zeros == made
     beyond = workspace.counters(GPU, 1)
@@ -111,7 +111,7 @@ def test_a_call_outside_a_graph_brings_new_zeros_for_later_graphs(gpu: _MadeUp) 
     """Not before half of them are used; those of earlier graphs stay theirs."""
     workspace.counters(GPU, 3)
     spans = []
-    for count, brings in ((workspace._SLAB // 2, 0), (32, 1), (workspace._SLAB, 1)):
+    for count, brings in ((workspace.SLAB // 2, 0), (32, 1), (workspace.SLAB, 1)):
         gpu.capturing = True
         made = gpu.zeros
         spans.append(_span(workspace.counters(GPU, count)))
@@ -129,7 +129,7 @@ def test_the_capture_that_counts_is_the_tensors_gpu(gpu: _MadeUp) -> None:
     gpu.capturing = True
     workspace.counters(OTHER_GPU, 3)
     assert gpu.entered == [1]
-    assert list(workspace._of_streams) == [(OTHER_GPU, 1)]
+    assert list(workspace.of_streams) == [(OTHER_GPU, 1)]
     assert gpu.current == 0
 
 

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 import ebgan_fast
 from ebgan_fast import _C
-from ebgan_fast.ops import autograd, backends, library
+from ebgan_fast.ops import autograd, library
 from ebgan_fast.ops.triton import launch as launching
+from tests import stand_in
 
 from .cuda import stand_ins as cuda
 from .triton import stand_ins as triton
@@ -100,10 +101,8 @@ def _on_triton() -> Iterator[Callable[[Moved], None]]:
 
 @contextlib.contextmanager
 def _on_cuda(inputs: Sequence[Tensor]) -> Iterator[Callable[[Moved], None]]:
-    available, takes = backends.BackendStatus(True, "simulated"), backends._device_of
     with (
-        mock.patch.dict(backends._STATUS, {"cuda": lambda: available}),
-        mock.patch.object(backends, "_device_of", lambda name: "cpu" if name == "cuda" else takes(name)),
+        stand_in.backend("cuda"),
         cuda.in_ptx(inputs) as simulation,
     ):
         for name, function in list(vars(_C.cuda).items()):
@@ -134,7 +133,7 @@ def moved_by(
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
     with _on_triton() if backend == "triton" else _on_cuda(inputs) as count:
         # Past the dispatcher, as in a program that no mode watches: a raw op would hide what it does from the mode.
-        direct = mock.patch.object(autograd, "call", lambda name, via, *each: library._kernel(name, via)(*each))
+        direct = mock.patch.object(autograd, "call", lambda name, via, *each: library.kernel(name, via)(*each))
         with direct, _TorchOps(moved):
             value = loss(*inputs)
             moved.gradients = torch.autograd.grad(value, leaves, torch.full_like(value, upstream), retain_graph=keep)

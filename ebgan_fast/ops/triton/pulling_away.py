@@ -35,7 +35,7 @@ class _Loss(NamedTuple):
     weight: Tensor | float
 
 
-def _float32_precision(arch: str) -> str:
+def float32_precision(arch: str) -> str:
     """How float32 products run: as exact as float32, in three tensor-core products, unless the user allows tf32."""
     if not tables.has_tf32(arch):
         return "ieee"
@@ -48,15 +48,15 @@ def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
     if dtype == torch.float64:
         return "ieee"
     if dtype == torch.float32:
-        return _float32_precision(arch)
-    return _float32_precision(arch) if dual else "tf32"
+        return float32_precision(arch)
+    return float32_precision(arch) if dual else "tf32"
 
 
 def _product_precision(dtype: torch.dtype, arch: str) -> str:
     """A 16-bit gradient stores 10 bits at most: what tf32 stores of gram and units."""
     if dtype in (torch.float16, torch.bfloat16) and tables.has_tf32(arch):
         return "tf32"
-    return "ieee" if dtype == torch.float64 else _float32_precision(arch)
+    return "ieee" if dtype == torch.float64 else float32_precision(arch)
 
 
 class Cut(NamedTuple):

@@ -15,7 +15,7 @@ from .launch import Launch
 _BLOCK = 4096
 _NUM_WARPS = 8  # 16 elements a thread: four 128-bit loads of float32
 # A launch for an upstream of 1 only starts and ends its programs: those that a large GPU holds at once, and no more.
-_MOST_PROGRAMS = 1024
+MOST_PROGRAMS = 1024
 _SLOTS = 4  # as many gradients as any op has
 
 
@@ -53,5 +53,5 @@ def _run(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, in_place: 
             "ACC": acc_of(accumulation_dtype(some[0].dtype)),
             "BLOCK": _BLOCK,
         }
-        programs = min(-(-longest // _BLOCK), _MOST_PROGRAMS)
+        programs = min(-(-longest // _BLOCK), MOST_PROGRAMS)
         launch.run(Launch(scaling_kernels.multiply_gradients, (programs,), arguments, _NUM_WARPS))

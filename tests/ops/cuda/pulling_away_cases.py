@@ -25,7 +25,7 @@ def run(simulator: Simulator, code: Tensor, upstream: float | Tensor = 1.0, seed
     inputs = [code, upstream] if isinstance(upstream, Tensor) else [code]
     with simulator(inputs, seed):
         value, norms, gram = cuda.pulling_away_term(code)
-        gradient = cuda._pulling_away_backward(upstream, code, cuda.Code(code), norms, gram)
+        gradient = cuda.pulling_away_gradient(upstream, code, cuda.Code(code), norms, gram)
     return [value, gradient]
 
 

@@ -33,8 +33,8 @@ needs_nvcc = pytest.mark.skipif(building.missing_nvcc() is not None, reason=buil
 def _in_place(kernels: Any) -> Iterator[None]:
     with (
         mock.patch.object(_C, "cuda", kernels, create=True),
-        mock.patch.object(cuda, "_here", return_value=contextlib.nullcontext()),
-        mock.patch.object(cuda, "_stream", return_value=0),
+        mock.patch.object(cuda, "here", return_value=contextlib.nullcontext()),
+        mock.patch.object(cuda, "stream", return_value=0),
     ):
         yield
 

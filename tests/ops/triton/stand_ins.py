@@ -17,6 +17,7 @@ from ebgan_fast.ops.triton import launch as launching
 from ebgan_fast.ops.triton import tables
 from ebgan_fast.ops.triton.launch import Launch
 from gpuless.ptx import Report
+from tests import stand_in
 
 from .compiling import compile_launch
 
@@ -67,12 +68,10 @@ def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
         simulation.launches.append(launch)
         simulation.reports.append(report)
 
-    available = backends.BackendStatus(True, "simulated")
     deterministic = torch.are_deterministic_algorithms_enabled()
     with (
         mock.patch.object(launching, "run", run),
-        mock.patch.dict(backends._STATUS, {"triton": lambda: available}),
-        mock.patch.object(backends, "_interprets", return_value=True),
+        stand_in.backend("triton"),
         backends.use_backend("triton"),
     ):
         # Deterministic mode is what makes torch fill fresh memory with NaN.

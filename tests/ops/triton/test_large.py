@@ -40,7 +40,7 @@ def test_the_last_chunk_of_a_sample() -> None:
 def test_the_last_elements_of_a_gradient(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In steps of so many programs that the last one takes four or five. A count below 2^31 is a 32-bit number, beyond
     which the last step goes."""
-    monkeypatch.setattr(scaling, "_MOST_PROGRAMS", 1 << 17)
+    monkeypatch.setattr(scaling, "MOST_PROGRAMS", 1 << 17)
     gradient = sparse((count,), torch.float32, fill=0.0)
     gradient[-5:] = torch.arange(1.0, 6.0)
     with recorded() as launches:

@@ -1,0 +1,100 @@
+"""The op tests on another backend or instruction set: a choice for a whole process, made before the tests are imported.
+
+    pytest --backend=interpreter    the kernels of Triton in its interpreter
+    pytest --backend=simt           the kernels of CUDA as C++, a fiber a thread
+    pytest --isa=avx2               the kernels of the CPU on another instruction set
+
+Each runs those files of this folder that know of the choice. `make test` runs them all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+# The variables by which the process is told. Triton and the compiled module read the first two by themselves.
+INTERPRET, ISA, SIMULATED_CUDA = "TRITON_INTERPRET", "EBGAN_FAST_CPU_ISA", "EBGAN_FAST_TEST_SIMULATED_CUDA"
+
+# Checks, errors, transforms and the choice of a backend are the same code on all of them: they run once, without a
+# session.
+VALUES = ("test_contract.py", "test_values.py", "test_scaling.py")
+FILES = {
+    "interpreter": (*VALUES, "test_library.py", "test_repeatability.py"),
+    "simt": (*VALUES, "test_library.py"),
+    "isa": (*VALUES, "test_repeatability.py", "test_cpu_kernels.py", "test_cpu_streaming.py"),
+}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ebgan_fast", "the op tests elsewhere (tests/ops/sessions.py)")
+    group.addoption("--backend", choices=("interpreter", "simt"), help="run the op tests on the simulated GPU kernels")
+    group.addoption("--isa", metavar="NAME", help="run the op tests on this instruction set of the processor")
+
+
+def asked_for(config: pytest.Config) -> str | None:
+    """Return the name of the session in FILES, or None for the tests without one."""
+    backend: str | None = config.getoption("--backend")
+    isa: str | None = config.getoption("--isa")
+    if backend and isa:
+        raise pytest.UsageError("--backend and --isa are two sessions: got both, expected one")
+    return "isa" if isa else backend
+
+
+def begin(config: pytest.Config) -> None:
+    """Tell the process what it runs on. A session that can't be had here says why, and passes."""
+    name = asked_for(config)
+    if name is not None and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args[:] = [str(HERE)]
+    if name == "isa":
+        _check_isa(config.getoption("--isa"))
+        os.environ[ISA] = config.getoption("--isa")
+    elif name is not None:
+        if reason := _missing(name):
+            pytest.exit(f"--backend={name}: SKIPPED: {reason}", returncode=0)
+        os.environ[INTERPRET if name == "interpreter" else SIMULATED_CUDA] = "1"
+
+
+def is_left_out(path: Path, config: pytest.Config) -> bool:
+    """Return True for a test file that knows nothing of the session."""
+    name = asked_for(config)
+    if name is None or not path.name.startswith("test_") or path.is_dir():
+        return False
+    return path.parent != HERE or path.name not in FILES[name]
+
+
+def other_instruction_sets() -> list[str]:
+    """Return the sets that this processor has beside the one that it runs by itself."""
+    try:
+        from ebgan_fast import _C
+    except ImportError:
+        return []
+    info = _C.build_info()
+    return [name for name in info["isas_supported"] if name != info["isa"]]
+
+
+def _check_isa(name: str) -> None:
+    asked = [sys.executable, "-c", "from ebgan_fast import _C; print(*_C.build_info()['isas_supported'])"]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    if done.returncode:
+        pytest.exit(f"--isa={name}: SKIPPED: the compiled module is not installed", returncode=0)
+    if name not in done.stdout.split():
+        raise pytest.UsageError(f"--isa: got {name!r}, expected one of this processor's: {done.stdout.strip()}")
+
+
+def _missing(name: str) -> str | None:
+    if name == "interpreter":
+        return None if importlib.util.find_spec("triton") else "triton is not installed (Linux only)"
+    from .cuda import building
+
+    return building.missing()
+
+
+if __name__ == "__main__":
+    print(*other_instruction_sets())
