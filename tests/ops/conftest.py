@@ -4,9 +4,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 # Both before the test modules are imported: some hold tensors, and ask which backends there are.
-from . import simulated_cuda
+from . import sessions, simulated_cuda
 
 simulated_cuda.install_if_asked()
+sessions.check()
 
 from .cases import DEVICE  # noqa: E402
 

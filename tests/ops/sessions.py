@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 
 # The variables by which the process is told. Triton and the compiled module read the first two by themselves.
 INTERPRET, ISA, SIMULATED_CUDA = "TRITON_INTERPRET", "EBGAN_FAST_CPU_ISA", "EBGAN_FAST_TEST_SIMULATED_CUDA"
+# A backend that is named there fails its tests where it can't run, which else are skipped.
+REQUIRED = "EBGAN_FAST_TEST_REQUIRED"
 
 # Checks, errors, transforms and the choice of a backend are the same code on all of them: they run once, without a
 # session.
@@ -55,10 +57,23 @@ def begin(config: pytest.Config) -> None:
     if name == "isa":
         _check_isa(config.getoption("--isa"))
         os.environ[ISA] = config.getoption("--isa")
+        os.environ[REQUIRED] = "cpu"
     elif name is not None:
         if reason := _missing(name):
             pytest.exit(f"--backend={name}: SKIPPED: {reason}", returncode=0)
         os.environ[INTERPRET if name == "interpreter" else SIMULATED_CUDA] = "1"
+        os.environ[REQUIRED] = "triton" if name == "interpreter" else "cuda"
+
+
+def check() -> None:
+    """Fail if the process was told too late: ebgan_fast reads the variables when it is imported."""
+    from ebgan_fast import backends
+
+    asked = os.environ.get(ISA)
+    if asked and f"instruction set {asked} " not in backends()["cpu"].reason:
+        raise pytest.UsageError(f"--isa={asked}: the process runs {backends()['cpu'].reason}")
+    if os.environ.get(INTERPRET) == "1" and "interpreter" not in backends()["triton"].reason:
+        raise pytest.UsageError(f"--backend=interpreter: the process runs {backends()['triton'].reason}")
 
 
 def is_left_out(path: Path, config: pytest.Config) -> bool:

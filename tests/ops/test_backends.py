@@ -156,8 +156,14 @@ def test_a_faster_backend_that_is_missing_is_not_chosen(
 
 
 def test_triton_in_its_interpreter_takes_no_tensor_of_a_gpu(two_gpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert backends.choose("cuda", 0) == "cuda"
+    with stand_in.backend("triton", takes="cpu"):
+        assert backends.choose("cuda", 0) == "cuda"
+
+
+def test_triton_takes_tensors_of_a_gpu_unless_it_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, device in {"1": "cpu", "on": "cpu", "0": "cuda"}.items():
+        monkeypatch.setenv("TRITON_INTERPRET", value)
+        assert backends.KNOWN["triton"].takes() == device
 
 
 @pytest.mark.filterwarnings("error")  # torch.compile's, of a cached function that it would trace into

@@ -1,0 +1,61 @@
+"""No session of the op tests is forgotten, and none runs on anything but what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import ebgan_fast
+
+from . import sessions
+
+ROOT = Path(__file__).parents[2]
+
+
+def _asked_for(**options: str) -> Any:
+    """As much of pytest's configuration as a session asks for."""
+    source = pytest.Config.ArgsSource.ARGS
+    return SimpleNamespace(getoption=lambda name: options.get(name.lstrip("-")), args_source=source, args=[])
+
+
+def test_the_files_of_every_session_are_there() -> None:
+    for name, files in sessions.FILES.items():
+        assert files, name
+        assert all((sessions.HERE / file).is_file() for file in files), name
+
+
+def test_make_test_runs_every_session() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (recipe,) = (line for line in makefile.splitlines() if line.startswith("\t$(SIDE_BY_SIDE) lint sanitize"))
+    for name in sessions.FILES:
+        assert f"test-{name}" in recipe.replace("test-isas", "test-isa")
+    assert "python -m tests.ops.sessions" in makefile
+
+
+def test_every_other_instruction_set_has_a_session() -> None:
+    if not ebgan_fast.backends()["cpu"].available:
+        pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
+    from ebgan_fast import _C
+
+    info = _C.build_info()
+    assert {*sessions.other_instruction_sets(), info["isa"]} == set(info["isas_supported"])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"isa": "avx9"}, "--isa: got 'avx9', expected one of"), ({"isa": "baseline", "backend": "simt"}, "two sessions")],
+)
+def test_a_session_that_is_none_is_refused(options: dict[str, str], complaint: str) -> None:
+    if not ebgan_fast.backends()["cpu"].available:
+        pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
+    with pytest.raises(pytest.UsageError, match=complaint):
+        sessions.begin(_asked_for(**options))
+
+
+def test_a_process_that_was_told_too_late_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sessions.ISA, "another")
+    with pytest.raises(pytest.UsageError, match=r"--isa=another: the process runs "):
+        sessions.check()
