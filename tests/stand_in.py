@@ -8,7 +8,7 @@ from unittest import mock
 from ebgan_fast.ops import backends
 
 
-def backend(name: str, takes: str = "cpu") -> contextlib.AbstractContextManager[object]:
-    """Meanwhile the backend is available and takes tensors of that type of device."""
-    status = backends.BackendStatus(True, "a stand-in")
+def backend(name: str, takes: str = "cpu", available: bool = True) -> contextlib.AbstractContextManager[object]:
+    """Meanwhile the backend is available, or not, and takes tensors of that type of device."""
+    status = backends.BackendStatus(available, "a stand-in")
     return mock.patch.dict(backends.KNOWN, {name: backends.Backend(lambda: status, lambda: takes)})

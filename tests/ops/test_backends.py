@@ -146,13 +146,10 @@ def test_the_faster_backend_is_first_on_each_gpu(two_gpus: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(("missing", "runs"), [("cuda", "triton"), ("triton", "cuda")])
-def test_a_faster_backend_that_is_missing_is_not_chosen(
-    two_gpus: Path, missing: str, runs: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_faster_backend_that_is_missing_is_not_chosen(two_gpus: Path, missing: str, runs: str) -> None:
     two_gpus.write_text(json.dumps({"sm_90": {"backend": missing, "why": "measured"}}))
-    status = backends.BackendStatus(False, "made up")
-    monkeypatch.setitem(backends.KNOWN, missing, backends.KNOWN[missing]._replace(status=lambda: status))
-    assert backends.choose("cuda", 0) == runs
+    with stand_in.backend(missing, takes="cuda", available=False):
+        assert backends.choose("cuda", 0) == runs
 
 
 def test_triton_in_its_interpreter_takes_no_tensor_of_a_gpu(two_gpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
