@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import tempfile
@@ -13,10 +14,12 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import triton
+from triton._C.libtriton import get_cache_invalidating_env_vars
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from . import cache
 from .ptx import Report, simulate
 
 
@@ -93,10 +96,15 @@ class Artefact:
 
     def _inspect(self, tool: str, option: str) -> str:
         self._of_nvidia(self.ptx)
+        name = cache.key(tool, option, triton.__version__, self.binary)
+        if kept := cache.read(name):
+            return kept.decode()
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(self.binary)
             file.flush()
-            return subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
+            done = subprocess.run([tool, option, file.name], check=True, capture_output=True)
+        cache.write(name, done.stdout)
+        return done.stdout.decode()
 
     def _of_nvidia(self, ptx: str) -> str:
         if not ptx:
@@ -160,7 +168,31 @@ def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
         yield found
 
 
-_compiled: dict[Any, Artefact] = {}
+_FIELDS = ("name", "num_warps", "shared", "tensor_memory", "runtime_arguments", "ttir", "ptx", "amdgcn")
+
+
+def _name(kernel: Any, special: Specialisation, target: str) -> str:
+    """The key of an artefact in the cache. The source's path is in the code, for its messages."""
+    settings = {**get_cache_invalidating_env_vars(), "ptxas": triton.knobs.nvidia.ptxas.path}
+    parts = (kernel.cache_key, kernel.fn.__code__.co_filename, target, repr(special), repr(sorted(settings.items())))
+    return cache.key("triton", triton.__version__, *parts)
+
+
+def _kept(name: str, target: str) -> Artefact | None:
+    if (content := cache.read(name)) is None:
+        return None
+    text, _, binary = content.partition(b"\0")
+    fields = json.loads(text)
+    fields["runtime_arguments"] = tuple(fields["runtime_arguments"])
+    return Artefact(target=target, binary=binary, **fields)
+
+
+def _keep(name: str, artefact: Artefact) -> None:
+    text = json.dumps({field: getattr(artefact, field) for field in _FIELDS})  # in ASCII, without a null
+    cache.write(name, text.encode() + b"\0" + artefact.binary)
+
+
+_compiled: dict[str, Artefact] = {}
 
 
 def compile(
@@ -169,14 +201,16 @@ def compile(
     """Compile a kernel as the JIT would at a launch with these arguments on that target.
 
     options are the launch's: num_warps, num_stages, enable_fp_fusion and so on. debug compiles `tl.device_assert` and
-    the checks for integer overflow in. A specialisation is compiled once a process; TRITON_CACHE_DIR keeps it on disk.
+    the checks for integer overflow in. Whoever asks for a specialisation again, in any process, gets what is kept of it.
     """
     special = specialise(kernel, arguments, target, debug=debug, **options)
-    key = (kernel.cache_key, target, repr(special))
-    if key not in _compiled:
+    name = _name(kernel, special, target)
+    if name not in _compiled and (kept := _kept(name, target)):
+        _compiled[name] = kept
+    if name not in _compiled:
         source = ASTSource(kernel, special.signature, special.constants, special.hints)
         compiled = triton.compile(source, target=gpu_target(target), options=special.options.__dict__)
-        _compiled[key] = Artefact(
+        _compiled[name] = Artefact(
             name=compiled.metadata.name,
             target=target,
             num_warps=compiled.metadata.num_warps,
@@ -188,7 +222,8 @@ def compile(
             amdgcn=compiled.asm.get("amdgcn", ""),
             binary=compiled.kernel,
         )
-    return _compiled[key]
+        _keep(name, _compiled[name])
+    return _compiled[name]
 
 
 def run(

@@ -1,6 +1,6 @@
 """Compiles the kernels of csrc/cuda for the simulators: as C++ and as PTX.
 
-Each is made once for a run of the tests. A planted bug is a change of text in a copy of the sources.
+gpuless keeps what it compiled in the user's cache folder. A planted bug is a change of text in a copy of the sources.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import gpuless.cuda
 from gpuless import simt, tools
+from gpuless.compiling import compiled, write_executable
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
 KERNELS = ("energy.cu", "pulling_away.cu", "scaling.cu")
 # Those of CMakeLists.txt, with EBGAN_WERROR.
-_OPTIONS = ["-std=c++17", "-O3", "-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
+_OPTIONS = ["-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
 
 
 @cache
@@ -45,35 +47,34 @@ def missing() -> str | None:
 
 
 def missing_nvcc() -> str | None:
-    return None if tools.nvcc() else "nvcc is not installed (CUDA toolkit)"
-
-
-def _run(*command: str | Path) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}")
-    return done.stdout
+    return gpuless.cuda.missing()
 
 
 def library(folder: Path, csrc: Path = CSRC, sources: tuple[str, ...] = KERNELS, sanitizers: str = "") -> Path:
     """The kernels and their host code for the SIMT simulator, in a shared library."""
-    return simt.build([csrc / "cuda" / name for name in sources], folder / "libkernels.so", sanitizers=sanitizers)
+    paths = [csrc / "cuda" / name for name in sources]
+    return simt.build(paths, folder / "libkernels.so", sanitizers=sanitizers, root=csrc)
 
 
 def module(folder: Path, csrc: Path = CSRC) -> Path:
     """csrc/bindings_cuda.cpp over the folder's `library`, as _simulated.so, whose `cuda` is as ebgan_fast._C.cuda."""
     import pybind11
 
-    output = folder / "_simulated.so"
     headers = tools.cuda_headers(), pybind11.get_include(), sysconfig.get_path("include")
-    _run(
-        *(tools.compiler(), "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{csrc}"),
-        *(f"-isystem{path}" for path in headers),
-        *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"'),
-        *(HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp"),
-        *(f"-L{folder}", "-l:libkernels.so", "-Wl,-rpath,$ORIGIN", "-o", output),  # it may move with its library
+    made = compiled(
+        tools.compiler(),
+        [HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp"],
+        options=[
+            *("-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
+            *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"'),
+            "-Wl,-rpath,$ORIGIN",  # it may move with its library
+        ],
+        headers=[csrc],
+        system_headers=[Path(path) for path in headers if path],
+        libraries=[folder / "libkernels.so"],
+        root=csrc,
     )
-    return output
+    return write_executable(folder / "_simulated.so", made)
 
 
 @cache
@@ -99,11 +100,7 @@ def load(path: Path) -> ModuleType:
 @cache
 def ptx(source: str, csrc: Path = CSRC, architecture: str = "sm_80") -> str:
     """Of a file in csrc/cuda."""
-    output = _folder() / f"{Path(source).stem}_{architecture}_{abs(hash(csrc))}.ptx"
-    nvcc = tools.nvcc()
-    assert nvcc is not None
-    _run(nvcc, *_OPTIONS, f"-arch={architecture}", "-lineinfo", "-ptx", csrc / "cuda" / source, "-o", output)
-    return output.read_text()
+    return gpuless.cuda.ptx(csrc / "cuda" / source, architecture, options=_OPTIONS, root=csrc)
 
 
 def planted(name: str, changes: Mapping[str, tuple[str, str]], *, every_dtype: bool = False) -> Path:

@@ -73,7 +73,7 @@ def _prepared(ptx: str, entry: str | None) -> tuple[Program, list[Decoded], tupl
 def simulate(
     ptx: str,
     *,
-    grid: tuple[int, ...],
+    grid: int | tuple[int, ...],
     threads: int | tuple[int, ...],
     arguments: Sequence[Argument],
     shared_bytes: int = 0,
@@ -93,7 +93,7 @@ def simulate(
     entry: the kernel's name, if the PTX has several.
     """
     program, code, (global_granule, shared_granule) = _prepared(ptx, entry)
-    sizes, block = _three(grid), _three((threads,) if isinstance(threads, int) else threads)
+    sizes, block = _three(grid), _three(threads)
     if int(np.prod(block)) % 32:
         raise Unsupported(f"got {block} threads, expected a multiple of 32")
     if program.threads is not None and int(np.prod(block)) > program.threads:
@@ -119,8 +119,8 @@ def simulate(
     return replace(report, buffers={number: memory.regions[number + 1].traffic for number in tensors})
 
 
-def _three(sizes: tuple[int, ...]) -> tuple[int, int, int]:
-    x, y, z = (*sizes, 1, 1)[:3]
+def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = (*((sizes,) if isinstance(sizes, int) else sizes), 1, 1)[:3]
     return x, y, z
 
 
