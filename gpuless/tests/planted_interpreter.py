@@ -1,4 +1,4 @@
-"""Kernels with one bug each, and their right versions, run by test_guard_pages.py and test_sparse.py under Triton's
+"""Kernels with one bug each, and their right versions, run by test_interpreter.py under Triton's
 interpreter."""
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def copy_row_kernel(p_in, p_out, row, stride, WIDE: tl.constexpr, BLOCK: tl.cons
     tl.store(p_out + row * stride + column, value)
 
 
-def copy_a_far_row(row: int, stride: int, wide: bool) -> None:
+def copy_a_far_row(row: int, wide: bool, stride: int) -> None:
     values, out = (sparse((row + 1, BLOCK), torch.float32, (stride, 1)) for _ in range(2))
     values[row] = expected = torch.arange(BLOCK, dtype=torch.float32)
     kernel: Any = copy_row_kernel

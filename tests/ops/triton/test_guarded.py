@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("starts processes under the interpreter itself", allow_module_level=True)
 
-from gpuless.guard_pages import interpreted
+from gpuless.interpreter import interpreted
 
 from . import guarded
 

@@ -1,4 +1,4 @@
-"""Runs PTX, as Triton or nvcc made it, on the memory of CPU tensors, and reports what a GPU would not.
+"""Runs PTX, as Triton or nvcc made it, on the memory of NumPy arrays and CPU tensors, and reports what a GPU would not.
 
     report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
 
@@ -12,10 +12,11 @@ import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
-import torch
 
+from ..arrays import ArrayLike, is_array
 from .decoder import Decoded, decode
 from .errors import (
     DeviceAssert,
@@ -58,10 +59,10 @@ class Struct:
     """A parameter as it lies in memory, but for pointers in it."""
 
     data: bytes
-    pointers: dict[int, torch.Tensor]  # by their offset in bytes
+    pointers: dict[int, ArrayLike]  # by their offset in bytes
 
 
-Argument = torch.Tensor | int | float | bool | bytes | Struct | None
+Argument: TypeAlias = ArrayLike | int | float | bool | bytes | Struct | None
 
 
 @functools.lru_cache(maxsize=256)
@@ -81,12 +82,12 @@ def simulate(
     ctas: Sequence[tuple[int, int, int]] | None = None,
     entry: str | None = None,
 ) -> Report:
-    """Run a kernel; what it stores is in the tensors afterwards.
+    """Run a kernel; what it stores is in the arrays afterwards.
 
-    arguments: in the order of the kernel's parameters. A tensor is a pointer to its first element, and the kernel may
-    touch what lies from there to the end of its last element, nothing else. None is a null pointer, an int for a
-    pointer a raw address, bytes any parameter as it lies in memory. Pointers missing at the end are null.
-    Tensors in structs are numbered on after the arguments, in their order.
+    arguments: in the order of the kernel's parameters. A NumPy array or a torch tensor on the CPU is a pointer to its
+    first element, and the kernel may touch what lies from there to the end of its last element, nothing else. None is
+    a null pointer, an int for a pointer a raw address, bytes any parameter as it lies in memory. Pointers missing at
+    the end are null. Arrays in structs are numbered on after the arguments, in their order.
     shared_bytes: of dynamic shared memory.
     seed: of the order in which the CTAs run, one after another; odd ones also leave other garbage in registers.
     ctas: only these, each (x, y, z).
@@ -98,10 +99,10 @@ def simulate(
         raise Unsupported(f"got {block} threads, expected a multiple of 32")
     if program.threads is not None and int(np.prod(block)) > program.threads:
         raise ValueError(f"got {block} threads, expected at most the kernel's {program.threads}")
-    tensors = {number: value for number, value in enumerate(arguments) if isinstance(value, torch.Tensor)}
+    arrays = {number: value for number, value in enumerate(arguments) if is_array(value)}
     structs = [argument for argument in arguments if isinstance(argument, Struct)]
-    tensors |= enumerate((tensor for struct in structs for tensor in struct.pointers.values()), len(arguments))
-    memory = GlobalMemory(tensors, bytes(program.constant_bytes), global_granule)
+    arrays |= enumerate((array for struct in structs for array in struct.pointers.values()), len(arguments))
+    memory = GlobalMemory(arrays, bytes(program.constant_bytes), global_granule)
     launch = Launch(
         program,
         code,
@@ -116,7 +117,7 @@ def simulate(
     order = list(ctas if ctas is not None else ((x, y, z) for x, y, z in itertools.product(*map(range, sizes))))
     random.Random(seed).shuffle(order)
     report = launch.run(order)
-    return replace(report, buffers={number: memory.regions[number + 1].traffic for number in tensors})
+    return replace(report, buffers={number: memory.regions[number + 1].traffic for number in arrays})
 
 
 def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
@@ -143,7 +144,7 @@ def _parameters(program: Program, arguments: Sequence[Argument], memory: GlobalM
                 raise TypeError(f"argument {number}: got {argument!r}, expected {parameter.size} bytes")
             values[parameter.name] = np.frombuffer(argument, np.uint8)
             continue
-        if isinstance(argument, torch.Tensor):
+        if is_array(argument):
             argument = memory.regions[number + 1].base
         dtype = DTYPES[parameter.kind]
         if dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Global memory: every access is looked up, checked and counted before it touches a tensor's bytes."""
+"""Global memory: every access is looked up, checked and counted before it touches an array's bytes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import torch
 
+from ..arrays import ArrayLike
 from .errors import Misaligned, OutOfBounds, Race, Unsupported
 from .formats import Array, width_of
 from .ordering import Conflict
@@ -24,9 +24,9 @@ _sector_cache: dict[bytes, int] = {}
 
 
 class GlobalMemory:
-    def __init__(self, tensors: dict[int, torch.Tensor], constants: bytes, granule: int) -> None:
+    def __init__(self, arrays: dict[int, ArrayLike], constants: bytes, granule: int) -> None:
         self.granule = granule
-        self.regions, self.constants = lay_out(tensors, constants, granule)
+        self.regions, self.constants = lay_out(arrays, constants, granule)
 
     def real_address(self, address: int) -> int:
         """The same for every pointer to the same byte."""
@@ -98,9 +98,9 @@ class GlobalMemory:
     ) -> Region:
         """The one region that all the addresses lie in, if the access is allowed."""
         region = self._locate(cta, addresses, lanes, width, access)
+        if region.read_only and access is not Access.LOAD:
+            cta.fail(OutOfBounds, f"{access.value} to {region.name}, which may only be read", cta.thread_of(0, lanes))
         if region.constant:
-            if access is not Access.LOAD:
-                cta.fail(OutOfBounds, f"{access.value} to the kernel's constants", cta.thread_of(0, lanes))
             return region
         region.traffic.count(access, width, len(addresses), self._sectors(cta, addresses, lanes))
         first = (addresses - region.history_start) // self.granule

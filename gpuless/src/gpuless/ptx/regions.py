@@ -1,4 +1,4 @@
-"""The pieces of global memory that a kernel may touch: one for every tensor among its arguments."""
+"""The pieces of global memory that a kernel may touch: one for every array among its arguments."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 
+from .. import arrays
+from ..arrays import ArrayLike
 from .formats import Array
 from .races import History
 from .report import BufferTraffic
 
 # Regions lie 2^40 bytes apart, so that no stray offset reaches another one. The low bits of an address are those of the
-# tensor's own, alignment included.
+# array's own, alignment included.
 _SPACING_BITS = 40
 _LOW_BITS = 0xFFFF
 
@@ -36,6 +37,7 @@ class Region:
         self.history = History(0)
         self.history_start = 0  # the device address of granule 0
         self.constant = False
+        self.read_only = False
         self._keep_alive = keep_alive
         self._views: dict[tuple[np.dtype[Any], int], tuple[Array, int]] = {}
 
@@ -56,30 +58,23 @@ class Region:
         return found
 
 
-def _extent(tensor: torch.Tensor) -> int:
-    """Bytes from the first element of a view to the end of its last."""
-    if tensor.numel() == 0:
-        return 0
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (last + 1) * tensor.element_size()
-
-
-def lay_out(tensors: dict[int, torch.Tensor], constants: bytes, granule: int) -> tuple[dict[int, Region], Region]:
+def lay_out(given: dict[int, ArrayLike], constants: bytes, granule: int) -> tuple[dict[int, Region], Region]:
     """Regions by their number, one more than the argument's, and the one of the constants among them."""
-    regions = {
-        number + 1: Region(number + 1, f"argument {number}", tensor.data_ptr(), _extent(tensor), tensor)
-        for number, tensor in tensors.items()
-    }
+    regions = {}
+    for number, array in given.items():
+        region = Region(number + 1, f"argument {number}", arrays.address(array), arrays.extent_of(array), array)
+        region.read_only = not arrays.is_writable(array)
+        regions[number + 1] = region
     _share_histories(regions.values(), granule)
     data = np.frombuffer(bytearray(constants) + bytearray(16), np.uint8)
     last = max(regions, default=0) + 1
     own = regions[last] = Region(last, "the kernel's constants", data.ctypes.data, len(constants), data)
-    own.constant = True
+    own.constant = own.read_only = True
     return regions, own
 
 
 def _share_histories(regions: Iterable[Region], granule: int) -> None:
-    """One history for every group of tensors whose bytes overlap."""
+    """One history for every group of arrays whose bytes overlap."""
     groups: list[list[Region]] = []
     end = -1
     for region in sorted(regions, key=lambda region: region.real_address):

@@ -1,0 +1,41 @@
+"""A mode of torch in which every CPU tensor that is made ends at forbidden memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from .guard_pages import guarded, poisoned
+
+_UNFILLED = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.empty_permuted.default,
+    torch.ops.aten.empty_strided.default,
+    torch.ops.aten.new_empty.default,
+    torch.ops.aten.new_empty_strided.default,
+}
+
+
+class GuardedAllocations(TorchDispatchMode):
+    """Replaces the result of every operator that allocates: what it has in memory that none of its arguments has."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given: set[int] = set()
+        tree_map(lambda value: given.add(_storage(value)) if isinstance(value, Tensor) else None, (args, kwargs))
+
+        def guard(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.device.type != "cpu" or _storage(value) in given:
+                return value
+            return poisoned(value.shape, value.dtype, value.stride()) if func in _UNFILLED else guarded(value)
+
+        return tree_map(guard, func(*args, **kwargs))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
