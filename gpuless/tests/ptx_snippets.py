@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from gpuless.arrays import ArrayLike
 from gpuless.ptx import Argument, Report, simulate
 
 Array = NDArray[Any]
@@ -51,7 +51,7 @@ def kernel(parameters: int, registers: str, body: str) -> str:
 
 def run(
     body: str,
-    *pointers: torch.Tensor,
+    *pointers: ArrayLike,
     registers: str = "",
     threads: int = 32,
     grid: tuple[int, ...] = (1,),
@@ -59,7 +59,7 @@ def run(
     seed: int = 0,
     declarations: str = "",
 ) -> Report:
-    """Simulate a snippet on tensors. `declarations` stand before the kernel, like those of shared memory."""
+    """Simulate a snippet on arrays. `declarations` stand before the kernel, like those of shared memory."""
     text = kernel(len(pointers), registers, body).replace(".visible", declarations + " .visible")
     arguments: list[Argument] = list(pointers)
     return simulate(text, grid=grid, threads=threads, arguments=arguments, shared_bytes=shared_bytes, seed=seed)
@@ -73,8 +73,7 @@ def evaluate(body: str, inputs: Mapping[str, Array], result: np.dtype[Any] | typ
     count = len(next(iter(inputs.values())))
     threads = -(-count // 32) * 32
     output = np.zeros(threads, result)
-    tensors = [torch.from_numpy(np.resize(values, threads).view(np.uint8).copy()) for values in inputs.values()]
-    stored = torch.from_numpy(output.view(np.uint8))
+    padded = [np.resize(values, threads) for values in inputs.values()]
     loads = ""
     for number, (name, values) in enumerate(inputs.items()):
         size = values.dtype.itemsize
@@ -85,5 +84,5 @@ def evaluate(body: str, inputs: Mapping[str, Array], result: np.dtype[Any] | typ
     declared = [registers] if registers else []
     declared += [f"b{8 * values.dtype.itemsize} {name}" for name, values in inputs.items()]
     declared += [f"b{8 * size} d"]
-    run(loads + body + "\n" + store, *tensors, stored, registers=", ".join(declared), threads=threads)
+    run(loads + body + "\n" + store, *padded, output, registers=", ".join(declared), threads=threads)
     return output[:count]

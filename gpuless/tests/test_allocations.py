@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from dtypes import last
 from torch import Tensor
 
+from dtypes import last
 from gpuless.guard_pages import guarded_allocations, is_forbidden
 
 

@@ -6,8 +6,8 @@ import gc
 
 import numpy as np
 import pytest
-from dtypes import DTYPES, dtype_of, is_poison, last
 
+from dtypes import DTYPES, dtype_of, is_poison, last
 from gpuless.arrays import address, contiguous_strides, element_strides
 from gpuless.guard_pages import guarded, is_forbidden, poisoned
 

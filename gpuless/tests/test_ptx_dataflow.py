@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from gpuless.ptx import Race
 from ptx_snippets import run
@@ -13,9 +13,9 @@ LOAD = "ld.global.b32 %v, [%address0];"
 STORE = "setp.eq.u32 %p0, %thread, 0; @%p0 st.global.b32 [%address0], %w;"
 
 
-def increment(between: str = "", after: str = "", store: str = STORE) -> torch.Tensor:
+def increment(between: str = "", after: str = "", store: str = STORE) -> np.ndarray:
     """All 64 threads load an int and add one to it, and one stores the sum."""
-    number, other = torch.full((1,), 41, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
+    number, other = np.full(1, 41, np.int32), np.zeros(64, np.int32)
     body = f"{LOAD} add.u32 %w, %v, 1; {between} {store} {after}"
     run(body, number, other, registers=REGISTERS, threads=64, declarations=".shared .align 4 .b8 buffer[256];")
     return number
@@ -58,6 +58,6 @@ def test_a_copy_of_another_load_is_no_excuse() -> None:
 
 
 def test_a_store_of_another_cta_is_still_a_race() -> None:
-    number = torch.zeros(1, dtype=torch.int32)
+    number = np.zeros(1, np.int32)
     with pytest.raises(Race, match="of CTA"):
         run(f"{LOAD} add.u32 %w, %v, 1; {STORE}", number, registers=REGISTERS, grid=(2,))

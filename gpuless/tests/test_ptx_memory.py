@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
-import torch
 
+from gpuless.arrays import address
+from gpuless.guard_pages import poisoned
 from gpuless.ptx import Misaligned, OutOfBounds, Race, Report, Struct, Uninitialised, Unsupported, simulate
 from ptx_snippets import kernel, run
 
@@ -20,17 +21,17 @@ def at(number: int, size: int = 4) -> str:
     return HERE.format(number=number, size=size)
 
 
-def test_loads_and_stores_move_the_bytes_of_tensors() -> None:
-    source, to = torch.arange(64, dtype=torch.float32), torch.zeros(64)
+def test_loads_and_stores_move_the_bytes_of_arrays() -> None:
+    source, to = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
     run(f"{at(0)} ld.global.b32 %v, [%at]; {at(1)} st.global.b32 [%at], %v;", source, to, registers=AT, threads=64)
-    assert torch.equal(source, to)
+    assert np.array_equal(source, to)
 
 
 def test_a_view_starts_at_its_own_first_element_and_ends_with_its_last() -> None:
-    whole = torch.zeros(100)
-    view = whole[10:90].view(8, 10)[:, 2:5]  # from 12 to 84, with gaps that belong to it
+    whole = np.zeros(100, np.float32)
+    view = whole[10:90].reshape(8, 10)[:, 2:5]  # from 12 to 84, with gaps that belong to it
     run(f"{at(0)} add.u64 %at, %at, 160; st.global.b32 [%at], 0f3F800000;", view, registers=AT)
-    assert whole.nonzero().ravel().tolist() == list(range(52, 84))
+    assert np.flatnonzero(whole).tolist() == list(range(52, 84))
     with pytest.raises(OutOfBounds, match=r"store of 4 bytes at byte 292 of argument 0, which has 292 .*thread 31"):
         run(f"{at(0)} add.u64 %at, %at, 168; st.global.b32 [%at], 0f3F800000;", view, registers=AT)
 
@@ -59,15 +60,15 @@ STRUCT = """
 
 
 def test_pointers_in_a_struct() -> None:
-    """The tensors of structs come after the arguments."""
-    source, to = torch.arange(64.0), torch.zeros(32)
+    """The arrays of structs come after the arguments."""
+    source, to = np.arange(64, dtype=np.float32), np.zeros(32, np.float32)
     both = Struct((99).to_bytes(8, "little") + (2).to_bytes(16, "little"), {0: source, 16: to})
 
     def copy(first: int) -> Report:
         return simulate(STRUCT, grid=(1,), threads=32, arguments=[both, first.to_bytes(4, "little")])
 
     report = copy(1)
-    assert torch.equal(to, source[1::2])
+    assert np.array_equal(to, source[1::2])
     assert {number: (it.bytes_read, it.bytes_written) for number, it in report.buffers.items()} == {
         2: (128, 0),
         3: (0, 128),
@@ -93,32 +94,32 @@ OUTSIDE = {
 def test_out_of_bounds(name: str) -> None:
     body, message = OUTSIDE[name]
     with pytest.raises(OutOfBounds, match=message):
-        run(body, torch.zeros(32), torch.zeros(32), registers=AT)
+        run(body, np.zeros(32, np.float32), np.zeros(32, np.float32), registers=AT)
 
 
 def test_an_error_says_where() -> None:
     body = f"{at(0)} setp.eq.u32 %p0, %thread, 37; @%p0 add.u64 %at, %at, 4096;\n    ld.global.b32 %v, [%at];"
     message = "load of 4 bytes at byte 4244 of argument 0, which has 256 [snippet, CTA (0, 0, 0), thread 37, PTX line "
     with pytest.raises(OutOfBounds, match=re.escape(message)) as caught:
-        run(body, torch.zeros(64), registers=AT, threads=64)
+        run(body, np.zeros(64, np.float32), registers=AT, threads=64)
     text = kernel(1, AT, body)
     line = int(re.search(r"PTX line (\d+)", str(caught.value))[1])
     assert text.splitlines()[line - 1].strip() == "ld.global.b32 %v, [%at];"
 
 
 def test_threads_that_a_guard_leaves_out_touch_nothing() -> None:
-    tensor = torch.zeros(20)
+    array = np.zeros(20, np.float32)
     body = f"{at(0)} setp.lt.u32 %p0, %thread, 20; @%p0 st.global.b32 [%at], 0f3F800000;"
-    report = run(body, tensor, registers=AT)
-    assert tensor.sum() == 20
+    report = run(body, array, registers=AT)
+    assert array.sum() == 20
     assert report.buffers[0].bytes_written == 80
 
 
 @pytest.mark.parametrize(("start", "width"), [(1, 8), (2, 16), (1, 16)])
-def test_vectors_at_the_real_alignment_of_a_tensor(start: int, width: int) -> None:
+def test_vectors_at_the_real_alignment_of_a_array(start: int, width: int) -> None:
     """A view that begins at an odd element is not aligned for a vector, whatever the compiler was promised."""
-    whole = torch.zeros(64)
-    assert whole.data_ptr() % 16 == 0
+    whole = np.zeros(64, np.float32)
+    assert address(whole) % 16 == 0
     registers = "{%v, %w}" if width == 8 else "{%v, %w, %x, %y}"
     body = f"ld.global.v{width // 4}.b32 {registers}, [%address0];"
     run(body, whole[4:], registers=AT)
@@ -127,7 +128,7 @@ def test_vectors_at_the_real_alignment_of_a_tensor(start: int, width: int) -> No
 
 
 def test_traffic_is_counted_as_lanes_ask_for_it() -> None:
-    source, to = torch.zeros(256), torch.zeros(64)
+    source, to = (poisoned((size,), np.float32, begins=True) for size in (256, 64))  # at the start of a page
     body = f"{at(0, 16)} ld.global.v4.b32 {{%v, %w, %x, %y}}, [%at]; {at(1)} st.global.b32 [%at], %v;"
     report = run(body, source, to, registers=AT, threads=64)
     read, written = report.buffers[0], report.buffers[1]
@@ -137,13 +138,13 @@ def test_traffic_is_counted_as_lanes_ask_for_it() -> None:
 
 
 def test_strided_lanes_take_a_sector_each() -> None:
-    report = run(f"{at(0, 64)} ld.global.b32 %v, [%at];", torch.zeros(512), registers=AT)
+    report = run(f"{at(0, 64)} ld.global.b32 %v, [%at];", np.zeros(512, np.float32), registers=AT)
     assert report.buffers[0].sectors_read == 32
     assert report.buffers[0].bytes_read == 128
 
 
 def test_atomics_are_counted_apart() -> None:
-    counts, sums = torch.zeros(1, dtype=torch.int32), torch.zeros(1)
+    counts, sums = np.zeros(1, np.int32), np.zeros(1, np.float32)
     body = "atom.global.add.u32 %v, [%address0], 2; red.global.add.f32 [%address1], 0f3F000000;"
     report = run(body, counts, sums, registers=AT, threads=64)
     assert (counts.item(), sums.item()) == (128, 32)
@@ -152,14 +153,14 @@ def test_atomics_are_counted_apart() -> None:
 
 
 def test_atomics_return_what_was_there() -> None:
-    counter, order = torch.zeros(1, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
+    counter, order = np.zeros(1, np.int32), np.zeros(64, np.int32)
     body = f"atom.global.add.u32 %v, [%address0], 1; {at(1)} st.global.b32 [%at], %v;"
     run(body, counter, order, registers=AT, threads=64)
     assert sorted(order.tolist()) == list(range(64))
 
 
 def test_shared_memory_goes_between_threads() -> None:
-    to = torch.zeros(64, dtype=torch.int32)
+    to = np.zeros(64, np.int32)
     body = f"""
     shl.b32 %w, %thread, 2; mov.u32 %x, buffer; add.u32 %w, %w, %x;
     st.shared.b32 [%w], %thread;
@@ -175,27 +176,27 @@ def test_shared_memory_goes_between_threads() -> None:
 
 def test_shared_memory_has_an_end() -> None:
     with pytest.raises(OutOfBounds, match="byte 510 of shared memory, which has 512"):
-        run("st.shared.b32 [buffer+510], 0;", torch.zeros(1), registers=AT, declarations=SHARED)
+        run("st.shared.b32 [buffer+510], 0;", np.zeros(1, np.float32), registers=AT, declarations=SHARED)
     with pytest.raises(Misaligned):
-        run("st.shared.b32 [buffer+2], 0;", torch.zeros(1), registers=AT, declarations=SHARED)
+        run("st.shared.b32 [buffer+2], 0;", np.zeros(1, np.float32), registers=AT, declarations=SHARED)
 
 
 def test_shared_memory_that_nobody_wrote() -> None:
     with pytest.raises(Uninitialised, match="byte 0 of shared memory"):
-        run("ld.shared.b32 %v, [buffer];", torch.zeros(1), registers=AT, declarations=SHARED)
+        run("ld.shared.b32 %v, [buffer];", np.zeros(1, np.float32), registers=AT, declarations=SHARED)
 
 
 @pytest.mark.parametrize(("stride", "factor"), [(1, 1), (2, 2), (8, 8), (32, 32), (33, 1)])
 def test_bank_conflicts(stride: int, factor: int) -> None:
     """32 banks of 4 bytes: lanes a power of two of words apart share a bank."""
     text = kernel(1, AT, f"mul.lo.u32 %w, %thread, {4 * stride}; st.shared.b32 [%w], %thread;")
-    report = simulate(text, grid=(1,), threads=32, arguments=[torch.zeros(1)], shared_bytes=33 * 32 * 4)
+    report = simulate(text, grid=(1,), threads=32, arguments=[np.zeros(1, np.float32)], shared_bytes=33 * 32 * 4)
     assert report.bank_conflict_factor == factor
 
 
 def test_sixteen_bytes_a_lane_take_four_trips_and_no_conflict() -> None:
     text = kernel(1, AT, "shl.b32 %w, %thread, 4; st.shared.v4.b32 [%w], {%thread, %thread, %thread, %thread};")
-    report = simulate(text, grid=(1,), threads=32, arguments=[torch.zeros(1)], shared_bytes=512)
+    report = simulate(text, grid=(1,), threads=32, arguments=[np.zeros(1, np.float32)], shared_bytes=512)
     assert (report.shared_wavefronts, report.bank_conflict_factor) == (4, 1.0)
 
 
@@ -219,7 +220,7 @@ WHOLE = {
 
 
 def copied(**changes: str) -> list[float]:
-    source, to = torch.arange(128.0), torch.zeros(32)
+    source, to = np.arange(128, dtype=np.float32), np.zeros(32, np.float32)
     run(COPY.format(**(WHOLE | changes)), source, to, registers=AT, declarations=SHARED)
     return to.tolist()
 
@@ -248,11 +249,11 @@ def test_a_copy_that_may_not_be_there_yet_is_a_race(changes: dict[str, str]) -> 
 
 def test_scratch_pointers_that_newer_tritons_pass_may_be_left_out() -> None:
     text = kernel(3, "b32 v", "st.global.b32 [%address0], 7;")
-    tensor = torch.zeros(1, dtype=torch.int32)
-    simulate(text, grid=(1,), threads=32, arguments=[tensor])
-    assert tensor.item() == 7
+    array = np.zeros(1, np.int32)
+    simulate(text, grid=(1,), threads=32, arguments=[array])
+    assert array.item() == 7
     with pytest.raises(OutOfBounds, match="in no argument"):
-        simulate(kernel(2, "b32 v", "ld.global.b32 %v, [%address1];"), grid=(1,), threads=32, arguments=[tensor])
+        simulate(kernel(2, "b32 v", "ld.global.b32 %v, [%address1];"), grid=(1,), threads=32, arguments=[array])
 
 
 def test_arguments_are_passed_by_the_types_of_the_parameters() -> None:
@@ -267,24 +268,23 @@ def test_arguments_are_passed_by_the_types_of_the_parameters() -> None:
         ret;
     }
     """
-    tensor = torch.zeros(28, dtype=torch.uint8)
-    assert tensor.data_ptr() % 8 == 0
-    simulate(text, grid=(1,), threads=32, arguments=[tensor, 0.1, 2**32 - 1, 0.1, 2**63 - 1, -5])
-    data = tensor.numpy()
-    assert data[:4].view(np.float32)[0] == np.float32(0.1)
-    assert data[8:16].view(np.float64)[0] == 0.1
-    assert (data[4:8].view(np.uint32)[0], data[16:24].view(np.int64)[0]) == (2**32 - 1, 2**63 - 1)
-    assert data[24:28].view(np.int32)[0] == -5
+    array = np.zeros(28, np.uint8)
+    assert address(array) % 8 == 0
+    simulate(text, grid=(1,), threads=32, arguments=[array, 0.1, 2**32 - 1, 0.1, 2**63 - 1, -5])
+    assert array[:4].view(np.float32)[0] == np.float32(0.1)
+    assert array[8:16].view(np.float64)[0] == 0.1
+    assert (array[4:8].view(np.uint32)[0], array[16:24].view(np.int64)[0]) == (2**32 - 1, 2**63 - 1)
+    assert array[24:28].view(np.int32)[0] == -5
 
 
 def test_what_is_not_modelled_is_only_an_error_where_a_thread_gets_there() -> None:
     body = "setp.eq.u32 %p0, %thread, {thread}; @%p0 wgmma.fence.sync.aligned;"
-    run(body.format(thread=99), torch.zeros(1))
+    run(body.format(thread=99), np.zeros(1, np.float32))
     with pytest.raises(Unsupported, match=r"not modelled: .*wgmma"):
-        run(body.format(thread=9), torch.zeros(1))
+        run(body.format(thread=9), np.zeros(1, np.float32))
 
 
 def test_registers_that_nobody_wrote_hold_nan() -> None:
-    to = torch.zeros(32)
+    to = np.zeros(32, np.float32)
     run(f"add.f32 %v, %v, 0f3F800000; {at(0)} st.global.b32 [%at], %v;", to, registers=AT)
-    assert to.isnan().all()
+    assert np.isnan(to).all()

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
 from torch import Tensor
 
+import gpuless.cuda
 from gpuless.ptx import Divergence, OutOfBounds, Race, SimulationError, simulate
 
-if shutil.which("nvcc") is None:
-    pytest.skip("nvcc is not installed (CUDA toolkit)", allow_module_level=True)
+if reason := gpuless.cuda.missing():
+    pytest.skip(reason, allow_module_level=True)
 
 SOURCE = Path(__file__).with_name("planted_ptx.cu")
 
 
-@functools.cache
 def compiled(bug: str = "", architecture: str = "sm_80") -> str:
-    command = ["nvcc", "-std=c++17", "-O3", f"-arch={architecture}", "-lineinfo", "-ptx", str(SOURCE), "-o", "-"]
-    if bug:
-        command.append(f"-DBUG_{bug}")
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return gpuless.cuda.ptx(SOURCE, architecture, options=[f"-DBUG_{bug}"] if bug else [])
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

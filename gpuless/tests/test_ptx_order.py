@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
 
 from gpuless.ptx import Race, Report
 from ptx_snippets import run
@@ -14,7 +14,7 @@ SLOT = "mov.u32 %x, buffer; shl.b32 %w, %thread, 2; add.u32 %w, %w, %x;"
 
 
 def shared(body: str, threads: int = 64) -> Report:
-    return run(SLOT + body, torch.zeros(256), registers=REGISTERS, declarations=SHARED, threads=threads)
+    return run(SLOT + body, np.zeros(256, np.float32), registers=REGISTERS, declarations=SHARED, threads=threads)
 
 
 def test_a_barrier_orders_shared_memory_both_ways() -> None:
@@ -60,26 +60,27 @@ def test_lanes_that_store_different_values_to_one_place_race() -> None:
     with pytest.raises(Race, match="two lanes of one instruction store different values"):
         shared("st.shared.b32 [buffer], %thread;", threads=32)
     with pytest.raises(Race, match="two lanes of one instruction store different values"):
-        run("st.global.b32 [%address0], %thread;", torch.zeros(1), registers=REGISTERS)
+        run("st.global.b32 [%address0], %thread;", np.zeros(1, np.float32), registers=REGISTERS)
 
 
 def test_global_memory_between_warps_of_a_cta() -> None:
     to = "mad.lo.u64 %at, %index, 4, %address0; st.global.b32 [%at], %thread;"
     read = "mul.wide.u32 %far, %thread, 4; xor.b64 %far, %far, 128; add.u64 %far, %far, %address0;"
     read += "ld.global.b32 %v, [%far];"
-    run(f"{to} bar.sync 0; {read}", torch.zeros(64), registers=REGISTERS, threads=64)
+    run(f"{to} bar.sync 0; {read}", np.zeros(64, np.float32), registers=REGISTERS, threads=64)
     with pytest.raises(Race, match=r"load at byte 128 of argument 0, written by thread 32 of CTA \(0, 0, 0\)"):
-        run(to + read, torch.zeros(64), registers=REGISTERS, threads=64)
+        run(to + read, np.zeros(64, np.float32), registers=REGISTERS, threads=64)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ctas_that_touch_the_same_bytes_race_whichever_runs_first(seed: int) -> None:
-    counter = torch.zeros(1, dtype=torch.int32)
+    counter = np.zeros(1, np.int32)
     increment = "setp.eq.u32 %p0, %thread, 0; @%p0 ld.global.b32 %v, [%address0]; add.u32 %v, %v, 1;"
     body = increment + "@%p0 st.global.b32 [%address0], %v;"
     with pytest.raises(Race, match="load at byte 0 of argument 0, written by thread 0 of CTA"):
         run(body, counter, registers=REGISTERS, grid=(3,), seed=seed)
-    run("red.relaxed.gpu.global.add.u32 [%address0], 1;", counter.zero_(), registers=REGISTERS, grid=(3,), seed=seed)
+    counter[:] = 0
+    run("red.relaxed.gpu.global.add.u32 [%address0], 1;", counter, registers=REGISTERS, grid=(3,), seed=seed)
     assert counter.item() == 96
 
 
@@ -93,13 +94,13 @@ def test_a_read_before_another_ctas_write_is_a_race() -> None:
     seen = set()
     for seed in range(8):
         with pytest.raises(Race) as caught:
-            run(body, torch.zeros(1), registers=REGISTERS, grid=(2,), seed=seed)
+            run(body, np.zeros(1, np.float32), registers=REGISTERS, grid=(2,), seed=seed)
         seen.add(str(caught.value).split()[0])
     assert seen == {"load", "store"}
 
 
-def test_overlapping_tensors_are_one_memory() -> None:
-    whole = torch.zeros(64)
+def test_overlapping_arrays_are_one_memory() -> None:
+    whole = np.zeros(64, np.float32)
     body = "mov.u32 %cta, %ctaid.x; setp.eq.u32 %p0, %cta, 0;"
     body += "@%p0 st.global.b32 [%address0+64], 1; @!%p0 ld.global.b32 %v, [%address1];"
     run(body, whole[:32], whole[17:], registers=REGISTERS, grid=(2,))
@@ -148,8 +149,8 @@ CORRECT = {"before": "bar.sync 0;", "early": "", "atomic": "atom.acq_rel.gpu.glo
 
 
 def last_arriver(seed: int = 0, ctas: int = 5, **changes: str) -> tuple[list[int], int]:
-    partials = torch.zeros(ctas * 64, dtype=torch.int32)
-    counter, result = torch.zeros(1, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
+    partials = np.zeros(ctas * 64, np.int32)
+    counter, result = np.zeros(1, np.int32), np.zeros(64, np.int32)
     run(
         LAST_ARRIVER.format(**(CORRECT | changes)),
         *(partials, counter, result),
@@ -159,7 +160,7 @@ def last_arriver(seed: int = 0, ctas: int = 5, **changes: str) -> tuple[list[int
         grid=(ctas,),
         seed=seed,
     )
-    return result.tolist(), int(counter)
+    return result.tolist(), counter.item()
 
 
 FENCED = "fence.acq_rel.gpu; @%p0 atom.relaxed.gpu.global.add.u32"
@@ -213,9 +214,9 @@ def test_the_readers_need_the_barrier_after_the_atomic() -> None:
     )
     assert "buffer" not in changed
     tensors = (
-        torch.zeros(320, dtype=torch.int32),
-        torch.zeros(1, dtype=torch.int32),
-        torch.zeros(64, dtype=torch.int32),
+        np.zeros(320, np.int32),
+        np.zeros(1, np.int32),
+        np.zeros(64, np.int32),
     )
     with pytest.raises(Race, match=r"load at byte \d+ of argument 0"):
         run(changed, *tensors, registers=REGISTERS, threads=64, grid=(5,))
@@ -241,7 +242,7 @@ DONE:
 
 
 def passed(seed: int, store: str, load: str, fence: str = "", thread: int = 0) -> list[int]:
-    data, flag, to = (torch.zeros(size, dtype=torch.int32) for size in (1, 1, 32))
+    data, flag, to = (np.zeros(size, np.int32) for size in (1, 1, 32))
     body = PASSING.format(store=store, load=load, fence=fence, thread=thread)
     run(body, data, flag, to, registers=REGISTERS, grid=(2,), seed=seed)
     return to.tolist()
@@ -291,6 +292,6 @@ def test_knowledge_is_passed_on() -> None:
     @%p0 atom.acq_rel.gpu.global.add.u32 %v, [%address1], 1;
     """
     for seed in range(4):
-        data, turn = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+        data, turn = np.zeros(1, np.int32), np.zeros(1, np.int32)
         run(body, data, turn, registers=REGISTERS, grid=(6,), seed=seed)
         assert data.item() == 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from gpuless.ptx import Unsupported, simulate
 from ptx_snippets import evaluate, kernel, run
@@ -42,7 +41,7 @@ REFUSED = [
 @pytest.mark.parametrize("instruction", REFUSED)
 def test_refused(instruction: str) -> None:
     with pytest.raises(Unsupported):
-        run(instruction, torch.zeros(8), registers=REGISTERS)
+        run(instruction, np.zeros(8, np.float32), registers=REGISTERS)
 
 
 @pytest.mark.parametrize(("opcode", "sign"), [("add", 1), ("sub", -1)])
@@ -50,20 +49,25 @@ def test_refused(instruction: str) -> None:
 def test_sums_of_a_narrow_and_a_wide_operand(opcode: str, sign: int, kind: str) -> None:
     """add.f32.bf16: the first operand has 16 bits, the rest of the instruction 32."""
     generator = np.random.default_rng(0)
-    narrow = torch.from_numpy(generator.standard_normal(64)).to({"f16": torch.float16, "bf16": torch.bfloat16}[kind])
+    drawn = generator.standard_normal(64).astype(np.float32)
+    bits = (
+        drawn.astype(np.float16).view(np.uint16) if kind == "f16" else (drawn.view(np.uint32) >> 16).astype(np.uint16)
+    )
+    narrow = bits.view(np.float16) if kind == "f16" else (bits.astype(np.uint32) << 16).view(np.float32)
+    narrow = narrow.astype(np.float64)
     wide = generator.standard_normal(64).astype(np.float32)
-    inputs = {"a": narrow.view(torch.int16).numpy(), "b": wide.view(np.uint32)}
+    inputs = {"a": bits, "b": wide.view(np.uint32)}
     got = evaluate(f"{opcode}.rn.f32.{kind} %d, %a, %b;", inputs, np.float32)
-    assert (got == (narrow.double().numpy() + sign * wide.astype(np.float64)).astype(np.float32)).all()
+    assert (got == (narrow + sign * wide.astype(np.float64)).astype(np.float32)).all()
     product = evaluate(f"fma.rn.f32.{kind} %d, %a, %a, %b;", inputs, np.float32)
-    assert (product == (narrow.double().numpy() ** 2 + wide).astype(np.float32)).all()
+    assert (product == (narrow**2 + wide).astype(np.float32)).all()
 
 
 def test_a_maximum_shows_what_nobody_wrote_with_odd_seeds() -> None:
     """NaN is what max drops, so there is another kind of garbage."""
     body = "setp.lt.u32 %p0, %thread, 16; @%p0 mov.b32 %a, 0f3F800000; max.f32 %a, %a, 0f00000000;"
     body += "mad.lo.u64 %e, %index, 4, %address0; st.global.b32 [%e], %a;"
-    to = torch.empty(32)
+    to = np.empty(32, np.float32)
     run(body, to, registers=REGISTERS, seed=0)
     assert to.tolist() == 16 * [1.0] + 16 * [0.0]
     run(body, to, registers=REGISTERS, seed=1)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from gpuless.ptx import Divergence
@@ -103,8 +102,8 @@ def multiply(shape: Shape, kind: str, a: Array, b: Array, c: Array, body: str = 
         names.append("{" + ", ".join(f"%{letter}{each}" for each in range(count)) + "}")
     loads += f"mad.lo.u64 %address3, %index, {registers[2] * bits // 8}, %address3;\n"
     stores = "".join(f"st.global.b{bits} [%address3+{each * bits // 8}], %c{each};\n" for each in range(registers[2]))
-    output = torch.zeros(64 * counts[2], dtype=torch.float64 if wide else torch.float32)
-    tensors = [torch.from_numpy(np.ascontiguousarray(each).view(np.uint8).copy()) for each in operands]
+    output = np.zeros(64 * counts[2], np.float64 if wide else np.float32)
+    tensors = [np.ascontiguousarray(each).view(np.uint8).copy() for each in operands]
     declared = ", ".join(f"b{bits} {letter}{i}" for letter, n in zip("abc", registers, strict=True) for i in range(n))
     text = f"{loads}{body}{shape.instruction} {names[2]}, {names[0]}, {names[1]}, {names[2]};\n{stores}"
     report = run(text, *tensors, output, registers=declared, threads=64)
@@ -180,8 +179,8 @@ MATRIX = ".shared .align 16 .b8 matrix[1024];"
 def test_ldmatrix_gives_a_lane_two_neighbours_of_a_row(count: int, transposes: bool) -> None:
     """Lane 8 m + r holds the address of row r of matrix m; lane l gets elements 2 (l % 4) and the next of row l / 4."""
     numbers = np.arange(count * 64, dtype=np.uint16).reshape(count, 8, 8)
-    source = torch.from_numpy(numbers.view(np.uint8).copy())
-    output = torch.zeros(32 * count, dtype=torch.int32)
+    source = numbers.view(np.uint8).copy()
+    output = np.zeros(32 * count, np.int32)
     names = ", ".join(f"%v{each}" for each in range(count))
     body = f"""
     // 16 bytes of a thread for each of the first 8 count threads, the rows backwards in shared memory
@@ -203,7 +202,7 @@ def test_ldmatrix_gives_a_lane_two_neighbours_of_a_row(count: int, transposes: b
     registers = "b64 far, b32 row, b32 base, b32 w0, b32 w1, b32 w2, b32 w3"
     registers += "".join(f", b32 v{each}" for each in range(count))
     run(body, source, output, registers=registers, declarations=MATRIX)
-    got = output.numpy().view(np.uint16).reshape(32, count, 2)
+    got = output.view(np.uint16).reshape(32, count, 2)
     for lane in range(32):
         for each in range(count):
             rows = numbers[each].T if transposes else numbers[each]
@@ -213,7 +212,7 @@ def test_ldmatrix_gives_a_lane_two_neighbours_of_a_row(count: int, transposes: b
 @pytest.mark.parametrize("transposes", ["", ".trans"])
 def test_stmatrix_undoes_ldmatrix(transposes: str) -> None:
     numbers = np.random.default_rng(0).integers(0, 2**16, 256, dtype=np.uint16)
-    source, output = torch.from_numpy(numbers.view(np.uint8).copy()), torch.zeros(512, dtype=torch.uint8)
+    source, output = numbers.view(np.uint8).copy(), np.zeros(512, np.uint8)
     body = f"""
     mul.wide.u32 %far, %thread, 16;
     add.u64 %address0, %far, %address0;
@@ -233,4 +232,4 @@ def test_stmatrix_undoes_ldmatrix(transposes: str) -> None:
     """
     registers = "b64 far, b32 row, b32 base, b32 w0, b32 w1, b32 w2, b32 w3"
     run(body, source, output, registers=registers, declarations=MATRIX)
-    assert torch.equal(source, output)
+    assert np.array_equal(source, output)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from gpuless.ptx import Divergence, Endless, machine
-from ptx_snippets import evaluate, run
+from gpuless.ptx import Divergence, Endless, simulate
+from ptx_snippets import evaluate, kernel
 
 LANES = np.arange(64, dtype=np.uint32)
 
@@ -97,12 +96,8 @@ def test_threads_that_part_meet_again_before_a_barrier() -> None:
     assert evaluate(body, {"a": LANES}, np.uint32).tolist() == [1 if t < 16 else t + 1 for t in range(64)]
 
 
-def test_a_loop_that_waits_for_another_cta_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_INSTRUCTION_LIMIT", 1000)
-    flag = torch.zeros(1, dtype=torch.int32)
-    with pytest.raises(Endless):
-        run(
-            "WAIT: ld.acquire.gpu.global.b32 %v, [%address0]; setp.eq.u32 %p0, %v, 0; @%p0 bra WAIT;",
-            flag,
-            registers="b32 v",
-        )
+def test_a_loop_that_waits_for_another_cta_is_told() -> None:
+    body = "WAIT: ld.acquire.gpu.global.b32 %v, [%address0]; setp.eq.u32 %p0, %v, 0; @%p0 bra WAIT;"
+    text, flag = kernel(1, "b32 v", body), np.zeros(1, np.int32)
+    with pytest.raises(Endless, match="1000 instructions in one CTA"):
+        simulate(text, grid=1, threads=32, arguments=[flag], instruction_limit=1000)

@@ -6,8 +6,8 @@ import resource
 
 import numpy as np
 import pytest
-from dtypes import DTYPES, dtype_of, is_poison
 
+from dtypes import DTYPES, dtype_of, is_poison
 from gpuless.guard_pages import is_forbidden, poisoned
 from gpuless.sparse import sparse
 

@@ -57,7 +57,9 @@ def element_strides(array: ArrayLike) -> tuple[int, ...]:
     if not isinstance(array, np.ndarray):
         return tuple(array.stride())
     if any(stride % array.itemsize for stride in array.strides):
-        raise ValueError(f"strides: got {array.strides} bytes, expected multiples of the {array.itemsize} of an element")
+        raise ValueError(
+            f"strides: got {array.strides} bytes, expected multiples of the {array.itemsize} of an element"
+        )
     return tuple(stride // array.itemsize for stride in array.strides)
 
 

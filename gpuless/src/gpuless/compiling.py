@@ -17,13 +17,22 @@ from pathlib import Path
 
 from . import cache
 
-_INCLUDE = re.compile(rb"^[ \t]*#[ \t]*(?:include|include_next|embed)\b[ \t]*(.*)|__has_include[ \t]*\([ \t]*([^)]*)\)", re.MULTILINE)
+_INCLUDE = re.compile(
+    rb"^[ \t]*#[ \t]*(?:include|include_next|embed)\b[ \t]*(.*)|__has_include[ \t]*\([ \t]*([^)]*)\)", re.MULTILINE
+)
 _NAMED = re.compile(rb'(["<])([^">\n]+)[">]')
 
 
 _READS_A_FILE = re.compile(r"-(I|L|B|i|l(?!ineinfo)|specs|optf|x(?!$|c))|@|--\w*(file|include|library)")
 # Variables by which compilers find files or get options.
-_VARIABLES = ("CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "GCC_EXEC_PREFIX")
+_VARIABLES = (
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
+    "LIBRARY_PATH",
+    "NVCC_PREPEND_FLAGS",
+    "NVCC_APPEND_FLAGS",
+    "GCC_EXEC_PREFIX",
+)
 
 
 class _CannotTellError(Exception):

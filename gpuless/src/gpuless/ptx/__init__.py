@@ -81,6 +81,7 @@ def simulate(
     seed: int = 0,
     ctas: Sequence[tuple[int, int, int]] | None = None,
     entry: str | None = None,
+    instruction_limit: int = 1_000_000,
 ) -> Report:
     """Run a kernel; what it stores is in the arrays afterwards.
 
@@ -92,6 +93,7 @@ def simulate(
     seed: of the order in which the CTAs run, one after another; odd ones also leave other garbage in registers.
     ctas: only these, each (x, y, z).
     entry: the kernel's name, if the PTX has several.
+    instruction_limit: of one CTA, against one that waits for ever; a million take some seconds.
     """
     program, code, (global_granule, shared_granule) = _prepared(ptx, entry)
     sizes, block = _three(grid), _three(threads)
@@ -113,6 +115,7 @@ def simulate(
         shared_bytes=program.shared_bytes + shared_bytes,
         shared_granule=shared_granule,
         poison=POISONS[seed % len(POISONS)],
+        instruction_limit=instruction_limit,
     )
     order = list(ctas if ctas is not None else ((x, y, z) for x, y, z in itertools.product(*map(range, sizes))))
     random.Random(seed).shuffle(order)

@@ -19,8 +19,6 @@ from .races import Knowledge
 from .report import Report
 from .shared import SharedMemory
 
-_INSTRUCTION_LIMIT = 1_000_000  # of one CTA, some seconds; the longest kernels of ours take 16,000
-
 
 @dataclass
 class Launch:
@@ -35,6 +33,7 @@ class Launch:
     shared_bytes: int
     shared_granule: int
     poison: int
+    instruction_limit: int  # of one CTA
     released: dict[int, Knowledge] = field(default_factory=dict)  # by the address of a release, what it makes known
     report: Report = field(default_factory=Report)
     order: list[tuple[int, int, int]] = field(default_factory=list)  # in which the CTAs run
@@ -195,8 +194,8 @@ class Cta:
             else:
                 self._part(decoded, here, threads, active, groups, waiting)
                 break
-            if self.now - self.order.first_time > _INSTRUCTION_LIMIT:
-                self.fail(Endless, f"{_INSTRUCTION_LIMIT} instructions in one CTA", None)
+            if self.now - self.order.first_time > self.launch.instruction_limit:
+                self.fail(Endless, f"{self.launch.instruction_limit} instructions in one CTA", None)
         else:
             if here < len(code):
                 _join(groups, here, threads)
