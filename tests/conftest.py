@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from . import cpu_times
 from .ops import sessions
 
 if TYPE_CHECKING:  # a session sets what ebgan_fast reads when it is imported
@@ -22,16 +23,18 @@ torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     sessions.add_options(parser)
-    parser.getgroup("ebgan_fast").addoption(
+    group = parser.getgroup("ebgan_fast")
+    group.addoption(
         "--reverse", action="store_true", help="run the last test first: no test may lean on an earlier one"
     )
-    parser.getgroup("ebgan_fast").addoption(
-        "--release", action="store_true", help="run also what only a release needs: the compilers for every GPU"
-    )
+    group.addoption("--release", action="store_true", help="run also what only a release needs: code for every GPU")
+    group.addoption("--cpu-times", action="store_true", help="write what every test takes (tests/cpu_times.py)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     sessions.begin(config)
+    if config.getoption("--cpu-times"):
+        config.pluginmanager.register(cpu_times)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

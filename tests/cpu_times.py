@@ -1,6 +1,6 @@
 """Where the time of the tests goes, in seconds of a core, those of a test's own processes included.
 
-    .venv/bin/pytest -p tests.cpu_times -n auto    # writes build/cpu-times
+    .venv/bin/pytest --cpu-times -n auto           # writes build/cpu-times
     .venv/bin/python -m tests.cpu_times            # prints them by folder, and the dearest tests
 
 Seconds of a core say the same on a busy machine, where those of a clock do not.

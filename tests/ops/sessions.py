@@ -28,7 +28,7 @@ REQUIRED = "EBGAN_FAST_TEST_REQUIRED"
 # session.
 VALUES = ("test_contract.py", "test_values.py", "test_scaling.py")
 FILES = {
-    "interpreter": (*VALUES, "test_library.py", "test_repeatability.py"),
+    "interpreter": (*VALUES, "test_library.py"),
     "simt": (*VALUES, "test_library.py"),
     "isa": (*VALUES, "test_repeatability.py", "test_cpu_kernels.py", "test_cpu_streaming.py"),
 }

@@ -22,7 +22,20 @@ from .budget import (
     pulling_away_sums,
     pulling_away_terms,
 )
-from .cases import BACKENDS, DTYPES, INTERPRETED, NORMS, batches, codes, examples, laid_out, pairs, shapes
+from .cases import (
+    BACKENDS,
+    DTYPES,
+    INTERPRETED,
+    NORMS,
+    batches,
+    codes,
+    examples,
+    laid_out,
+    pairs,
+    shapes,
+    small_shapes,
+)
+from .simulated_cuda import SIMULATED
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -188,7 +201,8 @@ def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: 
 @given(data=st.data())
 def test_only_the_gradients_that_are_asked_for(backend: str, data: st.DataObject) -> None:
     """Each subset of inputs that require a gradient gets the gradients of the full set, and no others."""
-    shape = data.draw(shapes)
+    # A simulator multiplies codes of 9,000 elements for ten seconds.
+    shape = data.draw(small_shapes if SIMULATED or INTERPRETED else shapes)
     tensors = [data.draw(batches(shape, torch.float32)) for _ in range(4)]
     wanted = data.draw(st.lists(st.booleans(), min_size=4, max_size=4).filter(any))
 

@@ -12,7 +12,12 @@ from .cases import BACKENDS, DTYPES, laid_out
 
 every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-every_layout = pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced_samples", "permuted"])
+LAYOUTS = ("contiguous", "channels_last", "sliced_samples", "permuted")
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+# Strides know nothing of the dtype: each layout with one of them.
+every_dtype_and_layout = pytest.mark.parametrize(("dtype", "layout"), list(zip(DTYPES, LAYOUTS, strict=True)), ids=str)
+SHAPES = ((3, 7), (7, 3), (4, 2, 3, 5), (2, 1))
+every_dtype_and_shape = pytest.mark.parametrize(("dtype", "shape"), list(zip(DTYPES, SHAPES, strict=True)), ids=str)
 
 raw = torch.ops.ebgan_fast
 
@@ -22,8 +27,7 @@ def _images(dtype: torch.dtype, layout: str, grad: bool = True) -> Tensor:
 
 
 @every_backend
-@every_dtype
-@every_layout
+@every_dtype_and_layout
 def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
     recon, target = _images(dtype, layout), _images(dtype, "contiguous")
     torch.library.opcheck(raw.reconstruction_energy.default, (recon, target, "l2", backend))
@@ -34,8 +38,7 @@ def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
 
 
 @every_backend
-@every_dtype
-@every_layout
+@every_dtype_and_layout
 def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
     images = [_images(dtype, layout) for _ in range(4)]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -48,8 +51,7 @@ def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
 
 
 @every_backend
-@every_dtype
-@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 2, 3, 5)])
+@every_dtype_and_shape
 def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     code = laid_out(torch.rand(shape).to(dtype), "sliced_samples").requires_grad_()
     torch.library.opcheck(raw.pulling_away_term.default, (code, backend))
