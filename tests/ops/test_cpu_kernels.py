@@ -1,5 +1,5 @@
 """The compiled kernels themselves, below torch.library: every bit pattern, every edge of a buffer, threads and forks.
-What an op has to compute is held in test_contract.py; test_instruction_sets.py repeats both on every set."""
+What an op has to compute is held in test_contract.py; `make test-isas` repeats both on every set."""
 
 from __future__ import annotations
 

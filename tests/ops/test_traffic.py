@@ -24,7 +24,7 @@ if INTERPRETED or SIMULATED:
 
 from .traffic import moved_by
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated_cuda")]
+pytestmark = pytest.mark.slow
 
 _CUDA_MARKS = (
     needs_nvcc,

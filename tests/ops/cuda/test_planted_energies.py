@@ -21,8 +21,7 @@ from gpuless.ptx import OutOfBounds, Race
 from .energy_cases import batches, run_and_check
 from .stand_ins import in_ptx, needs_nvcc
 
-# The build that they share alone takes half a minute.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated_cuda")]
+pytestmark = pytest.mark.slow
 
 Changes = Mapping[str, tuple[str, str]]
 

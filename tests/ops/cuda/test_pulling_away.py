@@ -26,8 +26,7 @@ from .energy_cases import Simulator, leaves_of
 from .pulling_away_cases import check, code_of, run
 from .stand_ins import in_ptx, in_simt, needs_nvcc
 
-# The build that they share alone takes half a minute.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("simulated_cuda")]
+pytestmark = pytest.mark.slow
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
