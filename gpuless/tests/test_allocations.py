@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("torch", reason="torch is not installed")
 
+import torch
 from torch import Tensor
 
 from dtypes import last

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+
 import torch
 from torch import Tensor
-
-pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import planted_triton as planted
 from gpuless.ptx import DeviceAssert, Misaligned, OutOfBounds, Race

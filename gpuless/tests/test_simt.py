@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+
 import torch
 from torch import Tensor
 

@@ -112,3 +112,27 @@ def _empty(shape: Sequence[int], dtype: Any, strides: Sequence[int]) -> ArrayLik
 
         return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype)
     return np.empty(tuple(shape), dtype)
+
+
+def copy(array: ArrayLike) -> ArrayLike:
+    """The same elements in other memory."""
+    return array.copy() if isinstance(array, np.ndarray) else array.detach().clone()
+
+
+def fill_from(array: ArrayLike, values: ArrayLike) -> None:
+    """Write all elements; an array that may only be read still has its own."""
+    if isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            array[...] = values
+    elif not any(stride == 0 and size > 1 for size, stride in zip(array.shape, array.stride(), strict=True)):
+        array.detach().copy_(values)
+
+
+def same_bytes(array: ArrayLike, other: ArrayLike) -> bool:
+    """Return True if all elements have the same bits: a NaN equals itself."""
+    if isinstance(array, np.ndarray):
+        return array.tobytes() == other.tobytes()
+    import torch
+
+    one, two = (each.detach().reshape(-1).view(torch.uint8) for each in (array, other))
+    return bool(torch.equal(one, two))

@@ -174,6 +174,12 @@ def _fingerprint(folder: Path) -> str:
     return repr(sorted(found))
 
 
+def forget() -> None:
+    """Look at compilers and at headers of the system again, which a process does once."""
+    version.cache_clear()
+    _fingerprint.cache_clear()
+
+
 def _found(compiler: str) -> str:
     path = shutil.which(compiler)
     if path is None:

@@ -13,7 +13,7 @@ from .ptx import Argument, Report, simulate
 
 def missing() -> str | None:
     """Why no .cu file can be compiled here; None if it can."""
-    return None if tools.nvcc() else "nvcc is not installed (CUDA toolkit)"
+    return None if tools.nvcc() else tools.NO_NVCC
 
 
 def ptx(
@@ -59,7 +59,7 @@ def run(
     text = ptx(source, target, options=options, headers=headers)
     return simulate(
         text,
-        entry=_in_ptx(text, entry),
+        entry=name_in(text, entry),
         grid=grid,
         threads=threads,
         arguments=arguments,
@@ -68,8 +68,9 @@ def run(
     )
 
 
-def _in_ptx(text: str, entry: str) -> str:
-    """C++ writes a name as its length and itself, among those of its namespaces and parameters."""
+def name_in(text: str, entry: str) -> str:
+    """The name that a kernel of the source has in PTX. ValueError unless it is that of one kernel."""
+    # C++ writes a name as its length and itself, among those of its namespaces and parameters.
     names = re.findall(r"\.entry\s+([\w$.]+)", text)
     mangled = [name for name in names if name.startswith("_Z") and f"{len(entry)}{entry}" in name]
     found = [entry] if entry in names else mangled

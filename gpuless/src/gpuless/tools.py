@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
+
+NO_NVCC = "nvcc is not installed (CUDA toolkit)"
 
 
 def nvcc() -> str | None:
@@ -41,3 +45,56 @@ def _candidates() -> Iterator[Path]:
 def cuda_headers() -> Path | None:
     """The folder of CUDA's headers: the toolkit's, or those in Triton's wheel. None where there are none."""
     return next((path for path in _candidates() if (path / "cuda_bf16.h").exists()), None)
+
+
+class Tool(NamedTuple):
+    """A program or package that gpuless can use: exactly one of `found` and `missing` says something."""
+
+    name: str
+    purpose: str
+    found: str  # its version or place
+    missing: str  # why it isn't there, and how to get it
+
+
+def available() -> list[Tool]:
+    """Look for every tool that is optional. Imports none of them."""
+    return [
+        _package("torch", "tensors as arguments, bfloat16 among them", "pip install torch"),
+        _package("triton", "gpuless.triton and gpuless.interpreter", "pip install 'gpuless[triton]', on Linux"),
+        _nvcc(),
+        _compiler(),
+        _headers(),
+    ]
+
+
+def _package(name: str, purpose: str, remedy: str) -> Tool:
+    try:
+        return Tool(name, purpose, importlib.metadata.version(name), "")
+    except importlib.metadata.PackageNotFoundError:
+        return Tool(name, purpose, "", f"not installed: {remedy}")
+
+
+def _nvcc() -> Tool:
+    path = nvcc()
+    release = re.search(r"release ([\d.]+)", _version(path)) if path else None
+    found = f"{path}{f' {release[1]}' if release else ''}" if path else ""
+    return Tool("nvcc", "gpuless.cuda", found, "" if path else f"{NO_NVCC}: on PATH or in CUDA_HOME")
+
+
+def _compiler() -> Tool:
+    purpose = "gpuless.simt"
+    path = shutil.which(compiler())
+    if path is None:
+        return Tool("C++ compiler", purpose, "", f"no {compiler()!r}: install g++, or set CXX")
+    lines = _version(path).splitlines()
+    return Tool("C++ compiler", purpose, lines[0] if lines else path, "")
+
+
+def _headers() -> Tool:
+    path = cuda_headers()
+    missing = "" if path else "neither nvcc, CUDA_HOME nor triton's wheel is here to bring them"
+    return Tool("CUDA headers", "gpuless.simt", str(path or ""), missing)
+
+
+def _version(path: str) -> str:
+    return subprocess.run([path, "--version"], capture_output=True, text=True).stdout

@@ -13,14 +13,19 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from unittest import mock
 
-import triton
+from . import cache
+from .ptx import Report, simulate
+
+try:
+    import torch  # noqa: F401  (the arguments of a launch are tensors)
+    import triton
+except ImportError as error:
+    raise ImportError(f"gpuless.triton needs triton and torch ({error}): pip install 'gpuless[triton]'") from error
+
 from triton._C.libtriton import get_cache_invalidating_env_vars
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
-
-from . import cache
-from .ptx import Report, simulate
 
 
 def gpu_target(name: str) -> GPUTarget:
@@ -173,8 +178,9 @@ _FIELDS = ("name", "num_warps", "shared", "tensor_memory", "runtime_arguments", 
 
 def _name(kernel: Any, special: Specialisation, target: str) -> str:
     """The key of an artefact in the cache. The source's path is in the code, for its messages."""
-    settings = {**get_cache_invalidating_env_vars(), "ptxas": triton.knobs.nvidia.ptxas.path}
-    parts = (kernel.cache_key, kernel.fn.__code__.co_filename, target, repr(special), repr(sorted(settings.items())))
+    assemblers = [(tool.path, tool.version) for tool in (triton.knobs.nvidia.ptxas, triton.knobs.nvidia.ptxas_blackwell)]
+    variables = sorted(get_cache_invalidating_env_vars().items())
+    parts = (kernel.cache_key, kernel.fn.__code__.co_filename, target, repr(special), repr((assemblers, variables)))
     return cache.key("triton", triton.__version__, *parts)
 
 
@@ -195,13 +201,18 @@ def _keep(name: str, artefact: Artefact) -> None:
 _compiled: dict[str, Artefact] = {}
 
 
+def forget() -> None:
+    """Drop what this process has compiled or read from the cache."""
+    _compiled.clear()
+
+
 def compile(
     kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
 ) -> Artefact:
     """Compile a kernel as the JIT would at a launch with these arguments on that target.
 
     options are the launch's: num_warps, num_stages, enable_fp_fusion and so on. debug compiles `tl.device_assert` and
-    the checks for integer overflow in. Whoever asks for a specialisation again, in any process, gets what is kept of it.
+    the checks for integer overflow in. What was compiled once comes from the cache, in every process.
     """
     special = specialise(kernel, arguments, target, debug=debug, **options)
     name = _name(kernel, special, target)

@@ -1,0 +1,16 @@
+"""`python -m gpuless`: which tools the simulators find on this machine."""
+
+from __future__ import annotations
+
+from . import __version__, available
+
+
+def main() -> None:
+    print(f"gpuless {__version__}")
+    for tool in available():
+        state = tool.found or f"missing: {tool.missing}"
+        print(f"  {tool.name:13} {state}\n{'':15} for {tool.purpose}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A pytest fixture, `gpu`, that runs kernels under several orders of their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .arrays import ArrayLike
+    from .ptx import Argument, Report
+
+
+class Gpu:
+    """What stands in for a GPU in a test.
+
+    A kernel runs once a seed, each time on the arrays as they were given; they hold the last results afterwards. A race
+    or an access out of bounds is an error of `gpuless.ptx`; results that differ from seed to seed are an
+    AssertionError, unless deterministic=False.
+    """
+
+    seeds: Sequence[int] = range(4)
+
+    def triton(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        arguments: Mapping[str, Any],
+        *,
+        target: str = "sm_80",
+        debug: bool = False,
+        deterministic: bool = True,
+        **options: Any,
+    ) -> list[Report]:
+        """Run a Triton kernel as `gpuless.triton.run` does. Skips the test where triton or torch is missing."""
+        for package in ("torch", "triton"):
+            pytest.importorskip(package, reason=f"{package} is not installed: pip install 'gpuless[triton]'")
+        from . import triton
+
+        artefact = triton.compile(kernel, arguments, target, debug=debug, **options)
+        return self._under_every_seed(
+            lambda seed: artefact.run(grid, arguments, seed=seed), arguments, deterministic=deterministic
+        )
+
+    def cuda(
+        self,
+        source: Path | str,
+        entry: str,
+        *,
+        grid: int | tuple[int, ...],
+        threads: int | tuple[int, ...],
+        arguments: Sequence[Argument],
+        shared_bytes: int = 0,
+        target: str = "sm_80",
+        options: Sequence[str] = (),
+        headers: Sequence[Path] = (),
+        deterministic: bool = True,
+    ) -> list[Report]:
+        """Run a kernel of a .cu file as `gpuless.cuda.run` does. Skips the test where nvcc is missing."""
+        from . import cuda, ptx
+
+        if reason := cuda.missing():
+            pytest.skip(reason)
+        text = cuda.ptx(source, target, options=options, headers=headers)
+        name = cuda.name_in(text, entry)
+
+        def run(seed: int) -> Report:
+            return ptx.simulate(
+                text,
+                entry=name,
+                grid=grid,
+                threads=threads,
+                arguments=arguments,
+                shared_bytes=shared_bytes,
+                seed=seed,
+            )
+
+        named = {f"argument {number}": argument for number, argument in enumerate(arguments)}
+        return self._under_every_seed(run, named, deterministic=deterministic)
+
+    def _under_every_seed(
+        self, run: Callable[[int], Report], arguments: Mapping[str, Any], *, deterministic: bool
+    ) -> list[Report]:
+        from .arrays import copy, fill_from, is_array, same_bytes
+
+        arrays: dict[str, ArrayLike] = {name: value for name, value in arguments.items() if is_array(value)}
+        given = {name: copy(array) for name, array in arrays.items()}
+        reports: list[Report] = []
+        first: dict[str, ArrayLike] = {}
+        for seed in self.seeds:
+            for name, array in arrays.items():
+                fill_from(array, given[name])
+            reports.append(run(seed))
+            first = first or {name: copy(array) for name, array in arrays.items()}
+            differing = [name for name, array in arrays.items() if not same_bytes(array, first[name])]
+            if deterministic and differing:
+                raise AssertionError(
+                    f"{', '.join(differing)}: seed {seed} gives other results than seed {self.seeds[0]}; if the order "
+                    "of the blocks may show in them, pass deterministic=False"
+                )
+        return reports
+
+
+@pytest.fixture
+def gpu() -> Gpu:
+    """Run kernels without a GPU, under several orders of their blocks: `gpu.triton(...)`, `gpu.cuda(...)`."""
+    return Gpu()

@@ -1,0 +1,172 @@
+"""A compiler runs when what it would read has changed, and only then."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuless import compiling, tools
+from gpuless.compiling import compiled
+
+if shutil.which(tools.compiler()) is None:
+    pytest.skip(f"no C++ compiler ({tools.compiler()})", allow_module_level=True)
+
+OPTIONS = ("-x", "c++", "-c", "-O1")
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sequence[str]]:
+    """The commands that were run, with an empty cache."""
+    monkeypatch.setenv("GPULESS_CACHE", str(tmp_path / "kept"))
+    commands: list[Sequence[str]] = []
+    run = compiling.run
+    monkeypatch.setattr(compiling, "run", lambda command: commands.append(command) or run(command))
+    return commands
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A source that includes a header beside it, which includes one of another folder."""
+    root = tmp_path / "tree"
+    (root / "include").mkdir(parents=True)
+    (root / "source.cpp").write_text('#include "beside.h"\nint number() { return kNumber; }\n')
+    (root / "beside.h").write_text("#pragma once\n#  include <far.h>\n")
+    (root / "include" / "far.h").write_text("constexpr int kNumber = 7;\n")
+    return root
+
+
+def build(tree: Path, **changes: Any) -> bytes:
+    arguments: dict[str, Any] = {"options": OPTIONS, "headers": [tree / "include"], **changes}
+    return compiled(tools.compiler(), [tree / "source.cpp"], **arguments)
+
+
+def test_the_same_is_compiled_once(runs: list[Sequence[str]], tree: Path) -> None:
+    first = build(tree)
+    assert first
+    assert build(tree) == first
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("name", ["source.cpp", "beside.h", "include/far.h"])
+def test_a_changed_file_is_a_miss(runs: list[Sequence[str]], tree: Path, name: str) -> None:
+    first = build(tree)
+    path = tree / name
+    text = path.read_text()
+    path.write_text(text + "int another() { return 1; }\n")
+    assert build(tree) != first
+    path.write_text(text)
+    assert build(tree) == first
+    assert len(runs) == 2
+
+
+def test_a_header_that_comes_before_another_is_a_miss(runs: list[Sequence[str]], tree: Path) -> None:
+    first = build(tree)
+    (tree / "first").mkdir()
+    (tree / "first" / "far.h").write_text("constexpr int kNumber = 8;\n")
+    assert build(tree, headers=[tree / "first", tree / "include"]) != first
+    assert len(runs) == 2
+
+
+def test_a_header_of_the_system_is_a_miss_when_it_changes(
+    runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"headers": [], "system_headers": [tree / "include"]}
+    first = build(tree, **arguments)
+    assert build(tree, **arguments) == first
+    assert len(runs) == 1
+    (tree / "include" / "far.h").write_text("constexpr int kNumber = 89;\n")
+    compiling.forget()  # a process looks once
+    assert build(tree, **arguments) != first
+
+
+@pytest.mark.parametrize("options", [("-x", "c++", "-c", "-O0"), (*OPTIONS, "-DNDEBUG"), (*OPTIONS, "-march=x86-64")])
+def test_another_option_is_a_miss(runs: list[Sequence[str]], tree: Path, options: Sequence[str]) -> None:
+    build(tree)
+    build(tree, options=options)
+    assert len(runs) == 2
+
+
+def test_another_version_is_a_miss(
+    runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tree)
+    monkeypatch.setattr(compiling, "version", lambda compiler: "99.0")
+    build(tree)
+    assert len(runs) == 2
+
+
+def test_so_is_one_of_a_host_compiler(
+    runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tree, host_compiler=tools.compiler())
+    build(tree)
+    assert len(runs) == 2
+
+
+def test_an_environment_variable_of_compilers_is_a_miss(
+    runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(tree)
+    monkeypatch.setenv("CPATH", str(tree))
+    build(tree)
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize("options", [("-include", "beside.h"), ("-I.",), ("-isystem", "x")])
+def test_options_that_name_files_are_not_kept(
+    runs: list[Sequence[str]], tree: Path, options: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree)
+    for _ in range(2):
+        build(tree, options=[*OPTIONS, *options])
+    assert len(runs) == 2
+
+
+def test_an_include_that_a_macro_names_is_not_kept(runs: list[Sequence[str]], tree: Path) -> None:
+    (tree / "beside.h").write_text("#define NAME <far.h>\n#include NAME\n")
+    for _ in range(2):
+        build(tree)
+    assert len(runs) == 2
+
+
+def test_equal_trees_are_one(runs: list[Sequence[str]], tree: Path) -> None:
+    """Below a root; elsewhere a path is part of what is made, by its messages."""
+    other = tree.with_name("other")
+    shutil.copytree(tree, other)
+    for root in (tree, other):
+        build(root, root=root, options=[*OPTIONS, "-g", f"-ffile-prefix-map={root}/="])
+    assert len(runs) == 1
+    for root in (tree, other):
+        build(root)
+    assert len(runs) == 3
+
+
+def test_an_entry_that_was_cut_short_is_compiled_anew(runs: list[Sequence[str]], tree: Path, tmp_path: Path) -> None:
+    first = build(tree)
+    (entry,) = (path for path in (tmp_path / "kept").iterdir() if not path.name.startswith("."))
+    entry.write_bytes(entry.read_bytes()[:-100])
+    assert build(tree) == first
+    assert len(runs) == 2
+
+
+def test_a_failure_is_told_and_not_kept(runs: list[Sequence[str]], tree: Path) -> None:
+    (tree / "source.cpp").write_text("int number() { return kNumber; }\n")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"(?s)source\.cpp.*kNumber"):
+            build(tree)
+    assert len(runs) == 2
+
+
+def test_off(runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPULESS_CACHE", "")
+    assert build(tree) == build(tree)
+    assert len(runs) == 2
+
+
+def test_a_compiler_that_is_not_there() -> None:
+    with pytest.raises(RuntimeError, match="no compiler 'nonexistent'"):
+        compiled("nonexistent", [])
