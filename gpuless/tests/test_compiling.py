@@ -90,18 +90,14 @@ def test_another_option_is_a_miss(runs: list[Sequence[str]], tree: Path, options
     assert len(runs) == 2
 
 
-def test_another_version_is_a_miss(
-    runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_version_is_a_miss(runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(tree)
     monkeypatch.setattr(compiling, "version", lambda compiler: "99.0")
     build(tree)
     assert len(runs) == 2
 
 
-def test_so_is_one_of_a_host_compiler(
-    runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_so_is_one_of_a_host_compiler(runs: list[Sequence[str]], tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(tree, host_compiler=tools.compiler())
     build(tree)
     assert len(runs) == 2

@@ -15,11 +15,11 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import triton
-from launches import Launch
-from planted_compile import GOOD
 
 import gpuless.triton
 from gpuless.resources import measure
+from launches import Launch
+from planted_compile import GOOD
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
