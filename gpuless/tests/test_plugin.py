@@ -56,12 +56,12 @@ def test_an_order_that_shows_is_an_error(tmp_path: Path) -> None:
     assert [report.ctas for report in reports] == [4] * 4
 
 
-def test_triton_kernels(gpu: Gpu) -> None:
+def test_triton_kernels() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     pytest.importorskip("triton", reason="triton is not installed (Linux only)")
     import planted_triton as planted
 
-    counter = torch.zeros(1, dtype=torch.int32)
+    gpu, counter = Gpu(), torch.zeros(1, dtype=torch.int32)
     gpu.triton(planted.count_without_atomics, (1,), {"p_count": counter}, num_warps=4)
     assert counter.item() == 1
     with pytest.raises(Race):

@@ -178,9 +178,8 @@ _FIELDS = ("name", "num_warps", "shared", "tensor_memory", "runtime_arguments", 
 
 def _name(kernel: Any, special: Specialisation, target: str) -> str:
     """The key of an artefact in the cache. The source's path is in the code, for its messages."""
-    assemblers = [
-        (tool.path, tool.version) for tool in (triton.knobs.nvidia.ptxas, triton.knobs.nvidia.ptxas_blackwell)
-    ]
+    tools = triton.knobs.nvidia
+    assemblers = [(tool.path, tool.version) for tool in (tools.ptxas, tools.ptxas_blackwell)]
     variables = sorted(get_cache_invalidating_env_vars().items())
     parts = (kernel.cache_key, kernel.fn.__code__.co_filename, target, repr(special), repr((assemblers, variables)))
     return cache.key("triton", triton.__version__, *parts)

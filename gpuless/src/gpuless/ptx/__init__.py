@@ -2,7 +2,8 @@
 
     report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
 
-Not modelled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters, and the error of approximate instructions.
+Not modelled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Approximate instructions are off by up to the PTX
+manual's bound, in other digits than on a GPU.
 """
 
 from __future__ import annotations
