@@ -141,6 +141,16 @@ def test_equal_trees_are_one(runs: list[Sequence[str]], tree: Path) -> None:
     assert len(runs) == 3
 
 
+def test_text_does_not_name_the_tree(runs: list[Sequence[str]], tree: Path) -> None:
+    """Else what was kept of one would name a file that is gone."""
+    options = ["-x", "c++", "-S", "-g"]
+    named = build(tree, options=options)
+    assert str(tree).encode() in named
+    text = build(tree, options=options, root=tree, take_root_out=True)
+    assert b"source.cpp" in text
+    assert f"{tree}/".encode() not in text
+
+
 def test_an_entry_that_was_cut_short_is_compiled_anew(runs: list[Sequence[str]], tree: Path, tmp_path: Path) -> None:
     first = build(tree)
     (entry,) = (path for path in (tmp_path / "kept").iterdir() if not path.name.startswith("."))

@@ -48,6 +48,7 @@ def test_the_source_archive_holds_what_a_build_needs(sdist: Path) -> None:
     needed |= {"CMakeLists.txt", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
     assert needed | {"ebgan_fast/py.typed", "ebgan_fast/_C.pyi"} <= inside
     assert not [name for name in inside if name.endswith((".so", ".pyc"))]
+    assert not [name for name in inside if name.startswith("gpuless")]  # a package of its own
 
 
 def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> N
     data = {str(path.relative_to(ROOT)) for path in (ROOT / "ebgan_fast").rglob("*") if path.suffix in DATA}
     tables = {"ebgan_fast/ops/first_choice.json", "ebgan_fast/ops/triton/tables.json"}
     assert {"ebgan_fast/py.typed", *tables} <= data <= set(compiled.names())
-    assert not [name for name in compiled.names() if name.startswith(("csrc", "tests"))]
+    assert not [name for name in compiled.names() if name.startswith(("csrc", "tests", "gpuless"))]
     assert _use(compiled, tmp_path) == "True"
 
 

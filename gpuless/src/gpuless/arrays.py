@@ -103,7 +103,7 @@ def array_at(memory: Memory, address: int, shape: Sequence[int], dtype: Any, str
 
         return torch.frombuffer(block, dtype=dtype).as_strided(tuple(shape), tuple(strides))
     of_bytes = tuple(stride * itemsize(dtype) for stride in strides)
-    return np.ndarray(tuple(shape), dtype, block, strides=of_bytes)
+    return np.ndarray(tuple(shape), dtype, memoryview(block), strides=of_bytes)
 
 
 def _empty(shape: Sequence[int], dtype: Any, strides: Sequence[int]) -> ArrayLike:
@@ -131,7 +131,7 @@ def fill_from(array: ArrayLike, values: ArrayLike) -> None:
 def same_bytes(array: ArrayLike, other: ArrayLike) -> bool:
     """Return True if all elements have the same bits: a NaN equals itself."""
     if isinstance(array, np.ndarray):
-        return array.tobytes() == other.tobytes()
+        return bool(array.tobytes() == other.tobytes())
     import torch
 
     one, two = (each.detach().reshape(-1).view(torch.uint8) for each in (array, other))

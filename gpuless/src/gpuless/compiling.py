@@ -50,14 +50,16 @@ def compiled(
     libraries: Sequence[Path] = (),
     root: Path | None = None,
     host_compiler: str | None = None,
+    take_root_out: bool = False,
 ) -> bytes:
     """What the compiler makes of the sources, as bytes.
 
     headers are folders for -I, system_headers for -isystem, last_headers for -idirafter; libraries are linked by their
     file names, to be found at run time. host_compiler is the one that nvcc calls.
 
-    Of two trees with equal files below `root` the second is not compiled again: the code then names the files of the
-    first, so let `options` map the root to a fixed name. Options that name files are compiled anew each time.
+    Of two trees with equal files below `root` the second is not compiled again. The code must then not name the root:
+    let `options` map it to something else or, of text, take_root_out. Options that name files are compiled anew each
+    time.
     RuntimeError with what the compiler printed if it fails.
     """
     command = [_found(compiler), *options]
@@ -78,6 +80,8 @@ def compiled(
         output = Path(folder) / "output"
         run([*command, "-o", str(output)])
         made = output.read_bytes()
+    if take_root_out and root:
+        made = made.replace(f"{root.resolve()}/".encode(), b"")
     if name is not None:
         cache.write(name, made)
     return made
@@ -119,14 +123,12 @@ def _name(
         return None
     fixed = [option.replace(here, "ROOT") if here else option for option in options]
     linked = [part for path in libraries for part in (path.name.encode(), path.read_bytes())]
-    return cache.key(
-        *versions,
-        *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),
-        *("options", *fixed),
-        *("files", *read),
-        *("system", *map(_fingerprint, system_headers)),
-        *("libraries", *linked),
-    )
+    variables = [f"{name}={os.environ.get(name)}" for name in _VARIABLES]
+    groups: list[Sequence[str | bytes]] = [
+        *(versions, variables, fixed, read),
+        *([_fingerprint(path) for path in system_headers], linked),
+    ]
+    return cache.key(*(part for group in groups for part in (str(len(group)), *group)))
 
 
 def _read_by(source: Path, headers: tuple[Path, ...], root: str | None) -> Iterator[bytes]:

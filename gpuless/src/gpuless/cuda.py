@@ -33,9 +33,16 @@ def ptx(
     if nvcc is None:
         raise RuntimeError(missing())
     flags = ["-std=c++17", "-O3", "-lineinfo", *options, f"-arch={target}", "-ptx"]
-    made = compiled(nvcc, [Path(source)], options=flags, headers=headers, root=root, host_compiler=tools.compiler())
-    text = made.decode()
-    return text.replace(f"{root.resolve()}/", "") if root else text
+    made = compiled(
+        nvcc,
+        [Path(source).resolve()],
+        options=flags,
+        headers=headers,
+        root=root,
+        host_compiler=tools.compiler(),
+        take_root_out=True,
+    )
+    return made.decode()
 
 
 def run(

@@ -162,7 +162,7 @@ def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
     """
     found: list[Specialisation] = []
 
-    def record(kernel, key, signature, device, constants, options, hints, warmup):  # type: ignore[no-untyped-def]
+    def record(kernel, key, signature, device, constants, options, hints, warmup) -> None:  # type: ignore[no-untyped-def]
         found.append(Specialisation(signature, constants, hints, options))
 
     # Triton has no public names for these.

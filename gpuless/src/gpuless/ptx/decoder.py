@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _executor(program: Program, instruction: Instruction) -> Execute:
     return _computing(compute, reads, write)
 
 
-def _computing(compute: Callable, reads: list[Reader], write: Callable) -> Execute:
+def _computing(compute: Callable[..., Any], reads: list[Reader], write: Callable[..., None]) -> Execute:
     if len(reads) == 1:
         (first,) = reads
         return lambda cta, mask: write(cta, compute(first(cta)), mask)

@@ -10,7 +10,7 @@ import numpy as np
 from . import atomics
 from .errors import OutOfBounds, Unsupported
 from .formats import DTYPES, UNSIGNED, Array, size_of
-from .operands import Mask, address, elements, reader, resolve, state_space, writer
+from .operands import Mask, Reader, address, elements, reader, resolve, state_space, writer
 from .parser import Instruction, Program
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def write_memory(
         cta.memory.store(cta, addresses, lanes, values)
 
 
-def _store_call_argument(instruction: Instruction, reads: list) -> Callable[[Cta, Mask], None]:
+def _store_call_argument(instruction: Instruction, reads: list[Reader]) -> Callable[[Cta, Mask], None]:
     name = instruction.operands[0].strip("[] ").partition("+")[0].strip()
 
     def execute(cta: Cta, mask: Mask) -> None:

@@ -80,7 +80,8 @@ class Order:
                 self.acquire(thread, knowledge)
 
     def acquire(self, thread: int, knowledge: Knowledge) -> None:
-        self.acquired[thread] = _both(self.acquired.get(thread), knowledge)
+        before = self.acquired.get(thread)
+        self.acquired[thread] = before.merged(knowledge) if before else knowledge
 
     def past_of(self, thread: int, now: int) -> Knowledge:
         """What a release by the thread makes known: what its CTA did before the last barrier, its warp before theirs,
