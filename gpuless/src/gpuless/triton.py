@@ -162,7 +162,9 @@ def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
     """
     found: list[Specialisation] = []
 
-    def record(kernel, key, signature, device, constants, options, hints, warmup) -> None:  # type: ignore[no-untyped-def]
+    def record(
+        kernel: Any, key: Any, signature: Any, device: Any, constants: Any, options: Any, hints: Any, warmup: Any
+    ) -> None:
         found.append(Specialisation(signature, constants, hints, options))
 
     # Triton has no public names for these.
