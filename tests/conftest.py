@@ -1,8 +1,11 @@
-"""Which tests a process runs, and on what; fixtures of those that need MNIST, or a classifier of its digits."""
+"""Which tests a process runs, and on what; fixtures of those that need MNIST, a classifier of its digits, or processes
+of their own."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,10 @@ from .ops import sessions
 if TYPE_CHECKING:  # a session sets what ebgan_fast reads when it is imported
     from ebgan_fast.data import Mnist
     from ebgan_fast.metrics import DigitClassifier
+
+from .forked import Child
+
+Fork = Callable[..., Child]
 
 # Inductor finds its cached code without regard to the instruction set. What it had written for AVX-512 gave a wrong
 # loss, 40.4 for 47.2, once it was compiled for AVX2.
@@ -68,3 +75,21 @@ def digit_classifier(mnist: Mnist) -> DigitClassifier:
     from ebgan_fast.metrics import load_classifier
 
     return load_classifier(mnist)
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Iterator[Fork]:
+    """Starts processes, with the arguments of `Child` after its first, and ends those that a failed test leaves."""
+    children: list[Child] = []
+    number = itertools.count()
+
+    def start(
+        target: Callable[..., object], *arguments: object, environment: dict[str, str] | None = None
+    ) -> Child:
+        output = tmp_path / f"child_{next(number)}.txt"
+        children.append(Child(output, target, *arguments, environment=environment))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()

@@ -10,43 +10,66 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from ebgan_fast.training import checkpoint, config_file, train
+from ebgan_fast.metrics.features import FeatureNet
+from ebgan_fast.training import checkpoint, config_file, evaluation, loop, train
 from ebgan_fast.training.images import load_images
 from ebgan_fast.training.trainer import STATISTICS, Trainer
-from ebgan_fast.training.world import StopVote, World, own_device
+from ebgan_fast.training.world import StopVote, World, joined, own_device
 
+from ..conftest import Fork
+from ..forked import Child
 from .conftest import Configure
 from .plain_step import Budget
-from .test_conv_runs import blobs, small, without_batch_statistics
+from .test_conv_runs import blobs, gradients, small, without_batch_statistics
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.xdist_group("forked")
 
 _ROOT = Path(__file__).parents[2]
 
-# One process of a step: its gradients and statistics into a file.
-STEP = """
-import sys, torch
-from tests.training.test_conv_runs import blobs, gradients, small, without_batch_statistics
-from ebgan_fast.training.trainer import Trainer
-from ebgan_fast.training.world import joined
-torch.set_num_threads(1)
-with joined(torch.device("cpu")) as world:
-    fields = eval(sys.argv[2])
-    trainer = without_batch_statistics(Trainer(small(**fields), blobs(), world))
-    for _ in range(2):
-        trainer.step()
-    found = trainer.statistics()
-    torch.save((gradients(trainer), found, trainer.generator.state_dict()), f"{sys.argv[1]}/{world.rank}.pt")
-    trainer.close()
-"""
 
-# Threads of gloo in a run and after it, with the trainer still there.
+def two_steps(folder: Path, fields: dict[str, Any]) -> None:
+    """One process of two steps: its gradients and statistics into a file."""
+    torch.set_num_threads(1)
+    with joined(torch.device("cpu")) as world:
+        trainer = without_batch_statistics(Trainer(small(**fields), blobs(), world))
+        for _ in range(2):
+            trainer.step()
+        found = trainer.statistics()
+        torch.save((gradients(trainer), found, trainer.generator.state_dict()), folder / f"{world.rank}.pt")
+        trainer.close()
+
+
+def train_as(config: Path) -> None:
+    """One process of a run."""
+    torch.set_num_threads(1)
+    loop.save_curves = lambda lines, path, title: None
+    print("started")
+    result = train(config_file.read_json(config), resume=True)
+    print(result.step, result.stopped_by)
+
+
+def train_scored(config: Path, signalled: Path) -> None:
+    """One process of a run whose feature net's first batch, of the training images, brings it a SIGTERM."""
+
+    def net(images: Tensor) -> Tensor:
+        if len(images) > 2 and not signalled.exists():
+            signalled.touch()
+            signal.raise_signal(signal.SIGTERM)
+        return images.flatten(1)[:, :600:100].float()
+
+    evaluation.load_feature_net = lambda spec: FeatureNet(net, "FD", "key", 6)
+    train_as(config)
+
+
+# Threads of gloo in a run and after it, with the trainer still there. In an interpreter of its own, whose end counts.
 THREADS = """
 from pathlib import Path
 import torch
@@ -65,75 +88,38 @@ with joined(torch.device("cpu")) as world:
 print(during, count())
 """
 
-TRAIN = """
-import sys, torch
-from pathlib import Path
-from ebgan_fast.training import config_file, loop, train
-loop.save_curves = lambda lines, path, title: None
-torch.set_num_threads(1)
-print("started", flush=True)
-result = train(config_file.read_json(Path(sys.argv[1])), resume=True)
-print(result.step, result.stopped_by)
-"""
 
-
-# A feature net whose first batch, of the training images, brings a SIGTERM to its process.
-SCORED = TRAIN.replace(
-    "torch.set_num_threads(1)",
-    """torch.set_num_threads(1)
-import signal
-from ebgan_fast.metrics.features import FeatureNet
-from ebgan_fast.training import evaluation
-def net(images):
-    if len(images) > 2 and not Path(sys.argv[2]).exists():
-        Path(sys.argv[2]).touch()
-        signal.raise_signal(signal.SIGTERM)
-    return images.flatten(1)[:, :600:100].float()
-evaluation.load_feature_net = lambda spec: FeatureNet(net, "FD", "key", 6)""",
-)
-
-
-def start(script: str, *arguments: object, ranks: int = 2) -> list[subprocess.Popen[str]]:
+def places(ranks: int = 2) -> list[dict[str, str]]:
+    """What torchrun would tell each process of a run on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
+    return [{**world, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 
-def finish(children: list[subprocess.Popen[str]]) -> list[str]:
-    said = []
-    try:
-        for child in children:
-            said.append(child.communicate(timeout=120)[0])
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-    return said
+def start(fork: Fork, target: Callable[..., object], *arguments: object, **environment: str) -> list[Child]:
+    return [fork(target, *arguments, environment={**place, **environment}) for place in places()]
 
 
+def finish(children: list[Child]) -> list[str]:
+    """The output of processes that end well."""
+    for child in children:
+        assert child.status() == 0, child.said
+    return [child.said for child in children]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [{}, {"pt_weight": 0.0}, {"pt_weight": 0.0, "accumulate": 2}, {"precision": "bfloat16"}],
     ids=["float32", "term for the log", "parts of a batch", "bfloat16"],
 )
-def test_two_processes_compute_the_joint_batch(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_two_processes_compute_the_joint_batch(fork: Fork, tmp_path: Path, fields: dict[str, Any]) -> None:
     """Losses and gradients, the pulling-away term and its gradient among them, but for batch statistics, which are of a
     process's own images."""
-    said = finish(start(STEP, tmp_path, repr(fields)))
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2) if (tmp_path / f"{rank}.pt").exists()]
-    assert len(results) == 2, said
+    finish(start(fork, two_steps, tmp_path, fields))
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     budget = Budget(lambda: without_batch_statistics(Trainer(small(**fields), blobs())), steps=2)
     # Two processes divide a batch into other parts than one.
     names = {*STATISTICS, "grad_norm_g", "grad_norm_d"} - ({"pulling_away"} if "accumulate" in fields else set())
@@ -145,24 +131,44 @@ def test_two_processes_compute_the_joint_batch(tmp_path: Path, fields: dict[str,
     assert all(torch.equal(value, others[name]) for name, value in weights.items() if "running" not in name)
 
 
+@pytest.mark.slow
 def test_threads_that_hold_tensors_end_with_the_run() -> None:
     """One that outlived the interpreter would abort the process. The two that stay exchange gradients alone, whose
     group DistributedDataParallel never lets go of."""
-    assert [text.split() for text in finish(start(THREADS))] == [["4", "2"]] * 2
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", THREADS],
+            env={**os.environ, **place, "OMP_NUM_THREADS": "1"},
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for place in places()
+    ]
+    try:
+        said = [child.communicate(timeout=120)[0] for child in children]
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert [text.split() for text in said] == [["4", "2"]] * 2
+    assert [child.returncode for child in children] == [0, 0]
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_curves")
-def test_a_run_of_two_processes_goes_on_in_one(configure: Configure, tmp_path: Path) -> None:
+def test_a_run_of_two_processes_goes_on_in_one(fork: Fork, configure: Configure, tmp_path: Path) -> None:
     """And one of one in two. Without batch norm a run is the same up to rounding however it is divided, one in float64
     among them."""
     plain = {"n_layer_g": 1, "n_layer_d": 2, "dropout_d": False, "lr_decay": "none"}
     run = configure(out=tmp_path / "pair", steps=12, margin_steps=20, **plain)
     config_file.write_json(run, tmp_path / "pair.json")
-    said = finish(start(TRAIN, tmp_path / "pair.json"))
+    said = finish(start(fork, train_as, tmp_path / "pair.json"))
     assert [text.splitlines()[-1] for text in said] == ["12 None"] * 2, said
     assert "step 12 of 12" in said[0]
     assert said[1].splitlines() == ["started", "12 None"]  # the first one alone tells
@@ -173,14 +179,15 @@ def test_a_run_of_two_processes_goes_on_in_one(configure: Configure, tmp_path: P
     budget = Budget(lambda: Trainer(longer, load_images(longer)), steps=20)
     budget.assert_curves({name: [line[name] for line in lines] for name in STATISTICS}, longer.log_every)
     config_file.write_json(dataclasses.replace(longer, steps=24), tmp_path / "pair.json")
-    said = finish(start(TRAIN, tmp_path / "pair.json"))
+    said = finish(start(fork, train_as, tmp_path / "pair.json"))
     assert [text.splitlines()[-1] for text in said] == ["24 None"] * 2, said
 
 
-def test_a_signal_to_one_process_stops_both_at_one_step(configure: Configure, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_one_step(fork: Fork, configure: Configure, tmp_path: Path) -> None:
     run = configure(out=tmp_path / "run", steps=1_000_000, margin_steps=5, lr_decay="none", log_every=5)
     config_file.write_json(run, tmp_path / "run.json")
-    children = start(TRAIN, tmp_path / "run.json")
+    children = start(fork, train_as, tmp_path / "run.json")
     metrics = run.out / "metrics.jsonl"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (metrics.exists() and metrics.stat().st_size):
@@ -193,23 +200,25 @@ def test_a_signal_to_one_process_stops_both_at_one_step(configure: Configure, tm
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == int(ends[0][0])
 
 
+@pytest.mark.slow
 def test_a_signal_in_a_score_stops_both_a_step_later(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fork: Fork, configure: Configure, tmp_path: Path
 ) -> None:
     """The other process waits in that step for the one that scores. A score of the last step is made up for."""
-    monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))
+    cache = str(tmp_path / "cache")
     plain = {"lr_decay": "none", "margin_steps": 5, "evaluate_samples": 20, "dropout_d": False}
     for steps, stopped in ((1000, 5), (4, 4)):
         run = configure(out=tmp_path / f"run{steps}", steps=steps, evaluate_every=4, **plain)
         file, flag = tmp_path / "run.json", tmp_path / f"signalled{steps}"
         config_file.write_json(run, file)
-        said = finish(start(SCORED, file, flag))
+        said = finish(start(fork, train_scored, file, flag, EBGAN_FAST_CACHE=cache))
         assert said[0].splitlines()[-1] == f"{stopped} {int(signal.SIGTERM)}", said
         assert said[1].splitlines()[-1] == (f"5 {int(signal.SIGTERM)}" if stopped == 5 else "4 None"), said
         assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == stopped
         assert not (run.out / "scores.jsonl").exists()
         config_file.write_json(dataclasses.replace(run, steps=stopped), file)
-        assert [text.splitlines()[-1] for text in finish(start(SCORED, file, flag))] == [f"{stopped} None"] * 2
+        said = finish(start(fork, train_scored, file, flag, EBGAN_FAST_CACHE=cache))
+        assert [text.splitlines()[-1] for text in said] == [f"{stopped} None"] * 2
         assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [stopped]
 
 

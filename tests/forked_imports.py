@@ -1,0 +1,9 @@
+"""Imported once by the server of `forked.py`: what the processes of tests need, and no thread."""
+
+import torch
+
+import ebgan_fast.cli
+import ebgan_fast.training  # noqa: F401
+
+# torch leaves some imports to the first optimiser, 1.5 s of a core, which the forks thus have.
+torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
