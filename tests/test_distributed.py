@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import ebgan_fast
 from ebgan_fast.ops import reference
+
+from .conftest import Fork
 from tests.rounding import distance, relative_bound, relative_bound_nearby, size
 
 RANKS = 2
@@ -46,11 +47,14 @@ def _rank(rank: int, folder: str, n: int, d: int) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
 @pytest.mark.parametrize("n_d", [(4, 11), (9, 5)], ids=["gathered codes", "reduced Gram matrix"])
-def test_the_term_is_that_of_the_global_batch(n_d: tuple[int, int], tmp_path: Path) -> None:
+def test_the_term_is_that_of_the_global_batch(fork: Fork, n_d: tuple[int, int], tmp_path: Path) -> None:
     n, d = n_d
-    mp.spawn(_rank, (str(tmp_path), n, d), nprocs=RANKS)
+    children = [fork(_rank, rank, str(tmp_path), n, d) for rank in range(RANKS)]
+    for child in children:
+        assert child.status() == 0, child.said
     everyone = _codes(n, d).requires_grad_()
     expected = reference.pulling_away_term(everyone)
     expected.backward()

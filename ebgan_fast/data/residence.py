@@ -11,11 +11,15 @@ from torch import Tensor
 from .image_set import ImageSet, TensorImages
 
 _SHARE = 4  # a set may take one part in so many of the free memory: the rest is for the networks and their maps
-_PIECE = 1 << 26  # bytes that are read and sent at once
+PIECE = 1 << 26  # bytes
 
 
 def on_device(
-    images: ImageSet, device: torch.device, progress: Callable[[int, int], None] = lambda done, total: None
+    images: ImageSet,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    piece: int = PIECE,
 ) -> TensorImages | None:
     """The set in the device's memory, or None where its batches are to be read one by one.
 
@@ -23,9 +27,10 @@ def on_device(
     is free, takes what lies in memory already and nothing from the disk.
 
     Args:
-        images: any set. It is read in order, in pieces of 64 MB; one in memory is sent as a whole.
+        images: any set. It is read in order, piece by piece; one in memory is sent as a whole.
         device: where batches are wanted.
-        progress: told after each piece the bytes sent and all bytes.
+        progress: told after each piece the bytes sent and all bytes. What it raises ends the load.
+        piece: bytes that are read and sent at once, an image at least.
 
     Returns:
         The same images in the same order, with the same fingerprint; `images` itself if it is there.
@@ -36,7 +41,7 @@ def on_device(
     fits = isinstance(images, TensorImages) if free is None else size_in_bytes(images) <= free // _SHARE
     if not fits:
         return None
-    return images.to(device) if isinstance(images, TensorImages) else _loaded(images, device, progress)
+    return images.to(device) if isinstance(images, TensorImages) else _loaded(images, device, progress, piece)
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -49,11 +54,11 @@ def size_in_bytes(images: ImageSet) -> int:
     return len(images) * math.prod(images.shape)
 
 
-def _loaded(images: ImageSet, device: torch.device, progress: Callable[[int, int], None]) -> TensorImages:
+def _loaded(images: ImageSet, device: torch.device, progress: Callable[[int, int], None], piece: int) -> TensorImages:
     # A signal is heard between two pieces.
     held = _empty(images, len(images), device)
     each = math.prod(images.shape)
-    for numbers in torch.arange(len(images)).split(max(1, _PIECE // each)):
+    for numbers in torch.arange(len(images)).split(max(1, piece // each)):
         first, end = int(numbers[0]), int(numbers[-1]) + 1
         held[first:end] = images.gather(numbers, _empty(images, len(numbers), torch.device("cpu")))
         progress(end * each, len(images) * each)

@@ -87,6 +87,11 @@ class ImageStream:
         self._items: Iterator[Tensor] | None = None
         self._reader: Prefetcher[Tensor] | None = None
 
+    @property
+    def reads_ahead(self) -> bool:
+        """True while a thread reads batches ahead of the steps: from the first `next` to `close`, for a set on disk."""
+        return self._reader is not None
+
     def next(self) -> Tensor:
         """This process's rows of the next batch: [batch_size / ranks, C, H, W] in [-1, 1], channels_last if C > 1.
 

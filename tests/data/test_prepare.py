@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ebgan_fast.data import DataError, PackedImages
+from ebgan_fast.data import DataError, PackedImages, prepare
 from ebgan_fast.data.crop import centre_crop
 from ebgan_fast.data.prepare import prepare_images
 
+from ..conftest import Fork
 from ..full_disk import room_for
 from . import layouts
 
@@ -114,34 +115,28 @@ def test_impossible_numbers(fields: dict[str, int], tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# Dies when it reads its sixth image, in the third shard of two.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from ebgan_fast.data import prepare
+def prepare_and_die(source: Path, out: Path) -> None:
+    """A process that is killed when it reads its sixth image, in the third shard of two."""
+    decode, calls = prepare.decode, []
 
-original, calls = prepare.decode, []
-def decode(content):
-    calls.append(content)
-    if len(calls) == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(content)
-prepare.decode = decode
-prepare.prepare_images(Path(sys.argv[1]), Path(sys.argv[2]), 8, workers=1, shard_bytes=2 * 3 * 64)
-"""
+    def fatal(content: bytes) -> Image.Image:
+        calls.append(content)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(content)
+
+    prepare.decode = fatal
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
 
 
-def run(script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-
-
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
-def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(tmp_path: Path) -> None:
+def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(fork: Fork, tmp_path: Path) -> None:
     source = layouts.folder(tmp_path / "images")
     prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
     out = tmp_path / "out"
-    assert run(KILLED, source, out).returncode == -signal.SIGKILL
+    child = fork(prepare_and_die, source, out)
+    assert child.status() == -signal.SIGKILL, child.said
     done = {name: (out / name).stat().st_mtime_ns for name in ("shard_00000.bin", "shard_00001.bin")}
     assert not (out / "shard_00002.bin").exists()
     with pytest.raises(DataError, match="no such file; expected a folder that ebgan-fast prepare has finished"):
@@ -151,38 +146,21 @@ def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(tmp_path: 
     assert {name: (out / name).stat().st_mtime_ns for name in done} == done
 
 
-# Each worker ends at its first image.
-BEREFT = """
-import os, sys
-from pathlib import Path
-from ebgan_fast.data import prepare
-
-original = prepare._open_in_worker
-def open_in_worker(path, size):
-    prepare.decode = lambda content: os._exit(9)
-    original(path, size)
-prepare._open_in_worker = open_in_worker
-if __name__ == "__main__":
-    try:
-        prepare.prepare_images(Path(sys.argv[1]), Path(sys.argv[2]), 8, workers=2)
-    except prepare.DataError as error:
-        print(error)
-"""
-
-
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
+    """After the first shard. The same call with one process goes on from there."""
     source = layouts.folder(tmp_path / "images")
-    script = tmp_path / "bereft.py"
-    script.write_text(BEREFT)
-    told = subprocess.run(
-        [sys.executable, script, source, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert told.stdout.startswith("a process that reads images was killed"), told.stderr
-    assert sorted(contents(tmp_path / "out")) == ["prepare.json"]
+    out = tmp_path / "out"
+
+    def kill(done: int, total: int) -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with pytest.raises(DataError, match=r"a process that reads images was killed, .* fewer workers goes on after"):
+        prepare_images(source, out, SIZE, workers=2, shard_bytes=TWO_IMAGES, progress=kill)
+    assert sorted(contents(out)) == ["prepare.json", "shard_00000.bin", "shard_00000.json"]
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert [shard.images for shard in PackedImages(out).shards] == [2, 2, 2, 1]
 
 
 def test_every_file_and_its_name_reach_the_disk_before_the_record(

@@ -6,8 +6,7 @@ There is no GPU here: the CPU is made to tell of free memory of its own, as a GP
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from ebgan_fast.data import ImageStream, PackedImages, TensorImages, residence
 from ebgan_fast.data.residence import on_device
 
+from ..conftest import Fork
 from .test_packed import COUNTS, write_packed
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -44,9 +44,8 @@ def every(images: TensorImages | PackedImages) -> Tensor:
 @pytest.mark.parametrize("piece", [1, 2 * 60 + 1, 1 << 20], ids=["one by one", "two at once", "all at once"])
 def test_it_is_the_same_set_there(packed: PackedImages, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     give(monkeypatch, 4 * SIZE)
-    monkeypatch.setattr(residence, "_PIECE", piece)
     told: list[tuple[int, int]] = []
-    held = on_device(packed, CPU, lambda done, total: told.append((done, total)))
+    held = on_device(packed, CPU, lambda done, total: told.append((done, total)), piece=piece)
     assert held is not None
     assert torch.equal(every(held), every(packed))
     assert every(held).dtype == torch.uint8
@@ -106,7 +105,7 @@ def test_batches_are_the_readers_bit_for_bit(
         expected = batches(reader, 2)
         middle = reader.state_dict()
         expected += batches(reader, 3)
-        assert reader._reader is not None
+        assert reader.reads_ahead
         give(monkeypatch, 4 * SIZE)
         loaded = on_device(packed, CPU)
         assert loaded is not None
@@ -115,7 +114,7 @@ def test_batches_are_the_readers_bit_for_bit(
             found = batches(held, 2)
             assert held.state_dict() == middle
             found += batches(resumed, 3)
-            assert held._reader is resumed._reader is None
+            assert not (held.reads_ahead or resumed.reads_ahead)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
         assert one.dtype == other.dtype == dtype
@@ -138,7 +137,7 @@ def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: 
         stream.next()
         with Places() as places:
             batch = stream.next()
-        assert stream._reader is None
+        assert not stream.reads_ahead
     assert places.seen == {META}
     assert (batch.shape, batch.device, batch.dtype) == ((4, 3, 5, 4), META, torch.float32)
 
@@ -146,15 +145,23 @@ def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: 
 def test_a_stream_loads_nothing_from_the_disk(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a run does, which says so."""
     give(monkeypatch, 4 * SIZE)
-    monkeypatch.setattr(residence, "_loaded", lambda *_: pytest.fail("loaded in silence"))
+    read: list[int] = []
+    gather = PackedImages.gather
+
+    def noted(images: PackedImages, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        read.append(len(indices))
+        return gather(images, indices, out)
+
+    monkeypatch.setattr(PackedImages, "gather", noted)
     with ImageStream(packed, 4, seed=3, device=CPU) as stream:
+        assert read == []
         stream.next()
-        assert stream._reader is not None
+        assert stream.reads_ahead
+    assert set(read) == {4}  # batches
 
 
 def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, 4 * SIZE)
-    monkeypatch.setattr(residence, "_PIECE", 1)
     pieces = []
 
     def interrupted(done: int, total: int) -> None:
@@ -164,42 +171,36 @@ def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.Monk
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            on_device(packed, CPU, interrupted)
+            on_device(packed, CPU, interrupted, piece=1)
     finally:
         signal.signal(signal.SIGINT, before)
     assert pieces == [60]
 
 
-# A set whose every piece takes a tenth of a second, of 10,000 pieces.
-SLOW = """
-import time, torch
-from ebgan_fast.data import residence
-
 class Slow:
+    """A set of 10,000 images, each of which takes a tenth of a second."""
+
     shape, fingerprint = (1, 2, 2), "made up"
-    def __len__(self):
+
+    def __len__(self) -> int:
         return 10_000
-    def gather(self, indices, out=None):
+
+    def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        assert out is not None
         time.sleep(0.1)
         return out.zero_()
 
-residence.free_memory, residence._PIECE = lambda device: 1 << 30, 1
-residence.on_device(Slow(), torch.device("cpu"), lambda done, total: print(done, flush=True))
-"""
+
+def load_slowly() -> None:
+    residence.free_memory = lambda device: 1 << 30
+    on_device(Slow(), CPU, lambda done, total: print(done), piece=1)
 
 
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
-def test_a_signal_ends_a_load_at_once() -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", SLOW], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    try:
-        assert child.stdout.readline() == "4\n"
-        child.terminate()
-        said = child.communicate(timeout=60)[0]
-    finally:
-        child.kill()
-        child.wait()
-    assert child.returncode == -signal.SIGTERM
-    assert len(said.splitlines()) < 1000
+def test_a_signal_ends_a_load_at_once(fork: Fork) -> None:
+    child = fork(load_slowly)
+    assert child.wait_for_line() == "4"
+    child.send_signal(signal.SIGTERM)
+    assert child.status() == -signal.SIGTERM
+    assert len(child.said.splitlines()) < 1000

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
 
-from ebgan_fast._files import temporary_name
-from ebgan_fast.training import checkpoint, config_file, train
+from ebgan_fast.training import checkpoint, config_file, loop, train
+from ebgan_fast.training.trainer import Trainer
 
+from ..conftest import Fork
 from .conftest import Configure
 from .helpers import CutOff, assert_same_run, cut_off_after
 
@@ -39,57 +39,49 @@ def test_resumed_equals_uninterrupted(
     assert_same_run(run.out, whole)
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from ebgan_fast.training import checkpoint, config_file, loop, train
-from ebgan_fast.training.trainer import Trainer
+def train_and_die(config: Path, where: str) -> None:
+    """A process that is killed in step 16, or half-way through writing the checkpoint of step 18."""
+    loop.save_curves = lambda lines, path, title: None
+    step, save = Trainer.step, torch.save
 
-run, where = config_file.read_json(Path(sys.argv[1])), sys.argv[2]
-loop.save_curves = lambda lines, path, title: None
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if where == "step":
-    original = Trainer.step
-    def step(trainer):
+    def fatal_step(trainer: Trainer) -> None:
         if trainer.step_count == 15:
             die()
-        original(trainer)
-    Trainer.step = step
-else:
-    original_save = checkpoint.torch.save
-    def save(state, file):
+        step(trainer)
+
+    def fatal_save(state: dict[str, Any], file: BinaryIO) -> None:
         if state["trainer"]["step"] == 18:
             file.write(b"PK" + bytes(1000))
             file.flush()
             die()
-        original_save(state, file)
-    checkpoint.torch.save = save
-train(run)
-"""
+        save(state, file)
+
+    if where == "step":
+        Trainer.step = fatal_step  # type: ignore[method-assign]
+    else:
+        torch.save = fatal_save
+    train(config_file.read_json(config))
 
 
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["step", "checkpoint"])
-def test_killed_without_warning(configure: Configure, whole: Path, tmp_path: Path, where: str) -> None:
+def test_killed_without_warning(
+    fork: Fork, configure: Configure, whole: Path, tmp_path: Path, where: str
+) -> None:
     """kill -9 in a step, and half-way through writing a checkpoint."""
     run = configure()
     config_file.write_json(run, tmp_path / "given.json")
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / "given.json"), where],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    child = fork(train_and_die, tmp_path / "given.json", where)
+    assert child.status() == -signal.SIGKILL, child.said
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 12
-    partial = temporary_name(run.out / "checkpoint.pt")
-    assert partial.exists() == (where == "checkpoint")
+    partial = [path.name for path in run.out.glob(".*")]
+    assert partial == ([".checkpoint.pt.partial"] if where == "checkpoint" else [])
     train(run, resume=True)
-    assert not partial.exists()
+    assert not list(run.out.glob(".*"))
     assert_same_run(run.out, whole)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebgan_fast._files import temporary_name
 from ebgan_fast.training import CheckpointError, checkpoint, config_file, load_generator, train
 from ebgan_fast.training.trainer import Trainer
 
@@ -60,7 +59,7 @@ def test_a_folder_in_use_is_refused(configure: Configure, whole: Path, tmp_path:
 def test_killed_in_the_very_first_write(configure: Configure, whole: Path) -> None:
     run = configure()
     run.out.mkdir()
-    temporary_name(run.out / "checkpoint.pt").write_bytes(b"PK")
+    (run.out / ".checkpoint.pt.partial").write_bytes(b"PK")
     train(run)
     assert_same_run(run.out, whole)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from ebgan_fast import cli
 from ebgan_fast.training import NonFiniteError, checkpoint, train
 from ebgan_fast.training.trainer import Trainer
 
+from ..conftest import Fork
 from .conftest import Configure
 from .helpers import assert_same_run
 
@@ -70,32 +71,25 @@ def test_a_second_signal_ends_at_once(
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 0
 
 
+def program(*arguments: str) -> None:
+    """A process of the command line."""
+    sys.exit(cli.main(arguments))
+
+
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_exit_status_of_a_stopped_process(
-    tmp_path: Path, digits_folder: Path, number: signal.Signals, status: int
+    fork: Fork, tmp_path: Path, digits_folder: Path, number: signal.Signals, status: int
 ) -> None:
     out = tmp_path / "run"
     sizes = ["--batch-size", "8", "--z-dim", "4", "--size-g", "16", "--size-d", "16", "--log-every", "5"]
-    command = [sys.executable, "-m", "ebgan_fast.cli", "train", "--out", str(out), "--data", str(digits_folder)]
-    child = subprocess.Popen(
-        [*command, *sizes, "--steps", "10000000", "--threads", "1"],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert child.stdout is not None
-    try:
-        first = child.stdout.readline()
-        assert first.startswith("step 5 of "), first + child.stdout.read()
-        child.send_signal(number)
-        said = child.communicate(timeout=60)[0]
-    finally:
-        child.kill()
-        child.wait()
-    assert child.returncode == status, said
-    assert f"stopped by {number.name} and saved at step" in said
+    where = ["--out", str(out), "--data", str(digits_folder)]
+    child = fork(program, "train", *where, *sizes, "--steps", "10000000", "--threads", "1")
+    assert child.wait_for_line().startswith("step 5 of "), child.said
+    child.send_signal(number)
+    assert child.status() == status, child.said
+    assert f"stopped by {number.name} and saved at step" in child.said
     assert checkpoint.read(out / "checkpoint.pt")["trainer"]["step"] >= 5
 
 
