@@ -93,7 +93,7 @@ def _load_package() -> Mnist:
         raise DataError(f"{path}: got sha256 {got}, expected {_PICKLE_SHA256}; {_INSTALL} --force-reinstall")
     with gzip.open(io.BytesIO(packed)) as file:
         # Written by Python 2, whose byte strings come back under latin1 as text, one character a byte.
-        first, second, test = _ArrayUnpickler(file, encoding="latin1").load()
+        first, second, test = ArrayUnpickler(file, encoding="latin1").load()
     images = torch.cat([_to_bytes(first[0]), _to_bytes(second[0])])
     labels = torch.cat([_to_labels(first[1]), _to_labels(second[1])])
     digits = Mnist(images, labels, _to_bytes(test[0]), _to_labels(test[1]))
@@ -129,7 +129,7 @@ _ALLOWED = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class ArrayUnpickler(pickle.Unpickler):
     """Builds containers, numbers and numpy arrays; refuses anything else a pickle names before it runs."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:

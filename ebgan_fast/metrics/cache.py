@@ -17,7 +17,6 @@ import torch
 from filelock import FileLock, Timeout
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def cache_folder(chosen: Path | None) -> Path:
@@ -47,10 +46,10 @@ def check_folder(chosen: Path | None) -> None:
         ) from error
 
 
-def locked(path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[Any]:
+def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> AbstractContextManager[Any]:
     """Hold the lock of `path`. A dead process has none.
 
-    While another process has it, `on_wait` is called every half second; what it raises ends the waiting.
+    While another process has it, `on_wait` is called `every` so many seconds; what it raises ends the waiting.
     """
     lock = FileLock(f"{path}.lock")
     seconds = 0.0
@@ -58,7 +57,7 @@ def locked(path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[An
         with contextlib.suppress(Timeout):
             return lock.acquire(timeout=seconds)
         on_wait()
-        seconds = _SECONDS_BETWEEN_LOOKS
+        seconds = every
 
 
 def read(path: Path) -> dict[str, Any] | None:

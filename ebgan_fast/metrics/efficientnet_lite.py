@@ -30,8 +30,11 @@ _STAGES = (
 )
 
 
-class _SamePad(nn.Conv2d):
-    """A convolution padded as TensorFlow's "SAME", by which the weights were trained: an odd pixel lies at the end."""
+class SamePad(nn.Conv2d):
+    """A convolution padded as TensorFlow's "SAME", by which the weights were trained: an odd pixel lies at the end.
+
+    Maps [B, inputs, H, W] become [B, outputs, ceil(H / stride), ceil(W / stride)]. There is no bias.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
@@ -55,11 +58,11 @@ class _Block(nn.Module):
         wide = inputs * expansion
         self.expands = expansion > 1
         if self.expands:
-            self._expand_conv = _SamePad(inputs, wide, 1)
+            self._expand_conv = SamePad(inputs, wide, 1)
             self._bn0 = _norm(wide)
-        self._depthwise_conv = _SamePad(wide, wide, kernel, stride, groups=wide)
+        self._depthwise_conv = SamePad(wide, wide, kernel, stride, groups=wide)
         self._bn1 = _norm(wide)
-        self._project_conv = _SamePad(wide, outputs, 1)
+        self._project_conv = SamePad(wide, outputs, 1)
         self._bn2 = _norm(outputs)
         self.adds = stride == 1 and inputs == outputs
 
@@ -78,7 +81,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_stem = _SamePad(3, _STEM, 3, stride=2)
+        self._conv_stem = SamePad(3, _STEM, 3, stride=2)
         self._bn0 = _norm(_STEM)
         blocks: list[nn.Module] = []
         inputs = _STEM
@@ -87,7 +90,7 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(_Block(inputs, outputs, kernel, stride if repeat == 0 else 1, expansion))
                 inputs = outputs
         self._blocks = nn.Sequential(*blocks)
-        self._conv_head = _SamePad(inputs, FEATURES, 1)
+        self._conv_head = SamePad(inputs, FEATURES, 1)
         self._bn1 = _norm(FEATURES)
         self._fc = nn.Linear(FEATURES, _CLASSES)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROWS = 8192  # features at a time: 84 MB of 1280 numbers
+ROWS = 8192  # 84 MB of 1280 numbers
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,23 @@ class Gaussian:
     factor: Tensor
 
 
-def gaussian(features: Tensor, progress: Callable[[int, int], None] = lambda done, total: None) -> Gaussian:
+def gaussian(
+    features: Tensor,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    rows: int = ROWS,
+) -> Gaussian:
     """The mean and unbiased covariance of features [n, d], n at least 2, on their device.
 
-    Rows are taken in parts, each joined to the factor of those before it, so memory doesn't grow with n. `progress` is
-    told the rows done and all rows, before each part and at the end. What it raises ends the work.
+    Rows are taken in parts, `rows` at a time, each joined to the factor of those before it, so memory doesn't grow with
+    n. `progress` is told the rows done and all rows, before each part and at the end. What it raises ends the work.
     """
     n, d = features.shape
-    parts = features.split(_ROWS)
+    parts = features.split(rows)
     mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / n
     factor = mean.new_empty(0, d)
     for number, part in enumerate(parts):
-        progress(number * _ROWS, n)
+        progress(number * rows, n)
         factor = torch.linalg.qr(torch.cat((factor, part.double() - mean)), mode="r").R
     progress(n, n)
     return Gaussian(mean, factor / (n - 1) ** 0.5)
@@ -51,17 +56,19 @@ def gaussian(features: Tensor, progress: Callable[[int, int], None] = lambda don
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """The Frechet distance of two Gaussians on one device; of equal ones 0 up to rounding, which may be negative."""
     product = one.factor @ other.factor.T
-    root = _sum_of_singular_values(product) if product.device.type == "cpu" else _by_symmetric_eigenvalues(product)
+    sum_of = sum_of_singular_values if product.device.type == "cpu" else sum_by_symmetric_eigenvalues
+    root = sum_of(product)
     shift = (one.mean - other.mean).square().sum()
     return float(shift + one.factor.square().sum() + other.factor.square().sum() - 2 * root)
 
 
-def _sum_of_singular_values(matrix: Tensor) -> Tensor:
+def sum_of_singular_values(matrix: Tensor) -> Tensor:
+    """The sum of the singular values of a matrix [m, n], directly, as a CPU is quick at."""
     return torch.linalg.svdvals(matrix).sum()
 
 
-def _by_symmetric_eigenvalues(matrix: Tensor) -> Tensor:
-    """The sum of the singular values, by eigenvalues.
+def sum_by_symmetric_eigenvalues(matrix: Tensor) -> Tensor:
+    """The sum of the singular values of a matrix [m, n], by eigenvalues, as a GPU is quick at.
 
     Those of [[0, M], [M^T, 0]] are plus and minus M's singular values, and zeros.
     On a GPU torch takes the singular values themselves by cuSOLVER's Jacobi rotations, sweep after sweep. A symmetric

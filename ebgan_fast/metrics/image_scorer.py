@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _MOST_ON_GPU, _MOST = 500, 50
 _NET_BYTES = 16 << 20  # an image in it: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
 _MOST_REAL = 50_000  # what is usual for published figures
-_KID_SUBSET_SIZE = 1000
+KID_SUBSET_SIZE = 1000
 _SECONDS_KEPT = 60.0  # between two writes of features half done
-_CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
+CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ImageScore:
     kid_std: float
     """Standard deviation of that over the subsets; 0 where a subset holds all images of both sets."""
     kid_subset_size: int
-    """Images of each set in a subset: 1,000, or the smaller set's size if that is less."""
+    """Images of each set in a subset: the scorer's, 1,000 if it was given none, or the smaller set's size if that is less."""
 
 
 class ImageScorer:
@@ -64,15 +64,23 @@ class ImageScorer:
         net: what the images are compared by; on the device where it is to run.
         images: the real images. Of more than `most_real`, as many are chosen by a fixed seed.
         most_real: real images to compare with.
+        kid_subset_size: images of each set in one of KID's subsets.
         cache_folder: where features are kept; see `cache.cache_folder`.
     """
 
     def __init__(
-        self, net: FeatureNet, images: ImageSet, *, most_real: int = _MOST_REAL, cache_folder: Path | None = None
+        self,
+        net: FeatureNet,
+        images: ImageSet,
+        *,
+        most_real: int = _MOST_REAL,
+        kid_subset_size: int = KID_SUBSET_SIZE,
+        cache_folder: Path | None = None,
     ) -> None:
         self.net = net
         self.images = images
         self.chosen = _chosen(len(images), most_real)
+        self.kid_subset_size = kid_subset_size
         self._cache_folder = cache_folder
         self._real: Tensor | None = None
         self._real_gaussian: Gaussian | None = None
@@ -127,7 +135,7 @@ class ImageScorer:
         if self._real_gaussian is None:
             self._real_gaussian = gaussian(real, _counted(progress, "Frechet distance: {} of {} training images"))
         found_gaussian = gaussian(features, _counted(progress, "Frechet distance: {} of {} generated images"))
-        subset = min(_KID_SUBSET_SIZE, samples, len(real))
+        subset = min(self.kid_subset_size, samples, len(real))
         kid, kid_std = kernel_distance(
             real, features, subset, seed, _counted(progress, "kernel distance: {} of {} subsets")
         )
@@ -156,7 +164,7 @@ class ImageScorer:
             raise ValueError(f"got images of shape {list(images.shape)}, expected [N, C, H, W] with C of 1 or 3")
         colours = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
         found: Tensor = self.net(colours.to(_device_of(self.net)))
-        return found.to(_distances_on(found.device))
+        return found.to(distances_on(found.device))
 
     def real_features(self, progress: Progress | None = None) -> Tensor:
         """Features float32 [M, d] of the chosen real images, on the CPU: from the cache, or computed and put there.
@@ -173,7 +181,7 @@ class ImageScorer:
         return self._real
 
     def _cached(self, report: Progress) -> Tensor:
-        names = (_CACHE_VERSION, self.images.fingerprint, self.net.key, len(self.chosen))
+        names = (CACHE_VERSION, self.images.fingerprint, self.net.key, len(self.chosen))
         key = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
         path = cache.cache_folder(self._cache_folder) / f"features-{key}.pt"
         with cache.locked(path, lambda: report(0.0, "training images: waiting for another process")):
@@ -225,7 +233,7 @@ def _device_of(net: torch.nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-def _distances_on(device: torch.device) -> torch.device:
+def distances_on(device: torch.device) -> torch.device:
     """The device that takes distances of features: Apple's GPUs have no float64, others not all of its solvers."""
     return device if device.type == "cuda" else torch.device("cpu")
 

@@ -35,7 +35,7 @@ def kernel_distance(
             the work.
     """
     if size == len(real) == len(generated):  # all subsets are the whole sets
-        return float(_discrepancies(real[None], generated[None])), 0.0
+        return float(discrepancies(real[None], generated[None])), 0.0
     chance = torch.Generator().manual_seed(seed)
     chosen = torch.stack(
         [
@@ -51,14 +51,17 @@ def kernel_distance(
     found: list[Tensor] = []
     for part in chosen.split(at_once):
         progress(len(found) * at_once, SUBSETS)
-        found.append(_discrepancies(real[part[:, 0]], generated[part[:, 1]]))
+        found.append(discrepancies(real[part[:, 0]], generated[part[:, 1]]))
     progress(SUBSETS, SUBSETS)
     distances = torch.cat(found)
     return float(distances.mean()), float(distances.std(correction=0))
 
 
-def _discrepancies(real: Tensor, generated: Tensor) -> Tensor:
-    """float64 [s]: of each pair of [s, n, d], by all pairs between its sets and those of different rows within one."""
+def discrepancies(real: Tensor, generated: Tensor) -> Tensor:
+    """The kernel distance of each pair of sets of features, [s, n, d] and [s, n, d]: float64 [s].
+
+    It is taken of all pairs between two sets, and of those of different rows within one.
+    """
     x, y = real.double(), generated.double()
     n = x.shape[1]
     within = (_kernel(x, x, True) + _kernel(y, y, True)) / (n * (n - 1))

@@ -8,16 +8,19 @@ from torch import Tensor
 from .._progress import Progress
 from .image_scorer import ImageScorer
 
-_CHUNK = 4096  # real images at a time: 10,000 samples beside 50,000 would take 2 GB at once
+AT_ONCE = 4096  # 10,000 samples beside 50,000 real images would take 2 GB
 
 
-def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def nearest(
+    features: Tensor, real_features: Tensor, count: int, *, at_once: int = AT_ONCE
+) -> tuple[Tensor, Tensor]:
     """The nearest rows, by the Euclidean distance of features.
 
     Args:
         features: [n, d].
         real_features: [m, d], on any device.
         count: how many of the m, 1 to m.
+        at_once: real features to compare with at a time.
 
     Returns:
         (indices int64, distances), each [n, count] on the device of `features`, the nearest first.
@@ -29,8 +32,8 @@ def nearest(features: Tensor, real_features: Tensor, count: int) -> tuple[Tensor
         raise ValueError(f"count: got {count}, expected 1 to {len(real_features)}, the number of real images")
     indices = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
     distances = features.new_empty(len(features), 0)
-    for first in range(0, len(real_features), _CHUNK):
-        part = real_features[first : first + _CHUNK].to(features.device)
+    for first in range(0, len(real_features), at_once):
+        part = real_features[first : first + at_once].to(features.device)
         # Not by the dot product, which loses the digits of a small distance.
         further = torch.cdist(features, part, compute_mode="donot_use_mm_for_euclid_dist")
         places = torch.arange(first, first + len(part), device=features.device).expand(len(features), -1)

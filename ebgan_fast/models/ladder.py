@@ -105,10 +105,10 @@ class LadderNetwork(nn.Module):
 
     def _decode(self, logits: Tensor, values: list[Tensor]) -> Tensor:
         above = _normalised(logits.softmax(1))
-        estimate = _combined(values[-1], above, self.combinators[-1])
+        estimate = combined(values[-1], above, self.combinators[-1])
         for layer in reversed(range(len(self.down))):
             above = _normalised(functional.linear(estimate, self.down[layer]))
-            estimate = _combined(values[layer], above, self.combinators[layer])
+            estimate = combined(values[layer], above, self.combinators[layer])
         return estimate
 
     def _clean(self, images: Tensor, measuring: bool) -> Tensor:
@@ -139,8 +139,15 @@ def _normalised(values: Tensor, rows: list[int] | None = None) -> Tensor:
     return normalised[0] if rows is None else torch.cat(normalised)
 
 
-def _combined(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
-    """(value - mean) * slope + mean, with mean = a1 sigmoid(a2 u + a3) + a4 u + a5, slope alike, u = above."""
+def combined(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
+    """The combinator of a corrupted value and the signal from above, u: (value - mean) * slope + mean.
+
+    The mean is a1 sigmoid(a2 u + a3) + a4 u + a5, the slope alike with a6 to a10.
+
+    Args:
+        value, above: [N, width].
+        a: [10, width], the coefficients of each unit.
+    """
     # By unbind, whose gradient is one stack: that of each a[i] is a matrix of zeros but for a row, ten of them to add.
     a1, a2, a3, a4, a5, a6, a7, a8, a9, a10 = a.unbind(0)
     mean = a1 * torch.sigmoid(a2 * above + a3) + torch.addcmul(a5, a4, above)

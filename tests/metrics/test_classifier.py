@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import multiprocessing
 import os
 import time
 import warnings
@@ -14,6 +13,8 @@ import torch
 from ebgan_fast.data import Mnist, to_signed_unit
 from ebgan_fast.metrics import DigitClassifier, Recipe, load_classifier
 from tests.ops.budget import ULPS
+
+from ..conftest import Fork
 
 TINY = Recipe(channels=(2, 3, 4), epochs=2, batch_size=32)
 UNDER = "ignore:got a classifier with:UserWarning"
@@ -233,35 +234,35 @@ def test_home_is_the_last_resort(digits: Mnist, tmp_path: Path, monkeypatch: pyt
     assert len(list((tmp_path / ".cache" / "ebgan_fast").glob("classifier-*.pt"))) == 1
 
 
-def load_in_process(folder: Path, start: multiprocessing.synchronize.Barrier, log: Path) -> None:
+def load_in_process(folder: Path, log: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     lines: list[str] = []
-    digits = Mnist(*bars(160), *bars(50))
-    start.wait()
+    print("here")
+    while not (log / "go").exists():
+        time.sleep(0.001)
     # 60 epochs: long enough for the other process to come to the lock meanwhile.
     load_classifier(
-        digits,
+        Mnist(*bars(160), *bars(50)),
         cache_dir=folder,
         recipe=dataclasses.replace(TINY, epochs=60),
         progress=lambda share, text: lines.append(text),
     )
-    (log / f"{os.getpid()}").write_text("\n".join(lines))
+    (log / f"{os.getpid()}.txt").write_text("\n".join(lines))
 
 
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
-def test_of_two_processes_one_trains(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    start = context.Barrier(2)
+def test_of_two_processes_one_trains(fork: Fork, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.mkdir()
-    workers = [context.Process(target=load_in_process, args=(tmp_path, start, log)) for _ in range(2)]
+    workers = [fork(load_in_process, tmp_path, log) for _ in range(2)]
     for worker in workers:
-        worker.start()
+        worker.wait_for_line()
+    (log / "go").touch()
     for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
-    told = sorted(path.read_text() for path in log.iterdir())
+        assert worker.status() == 0, worker.said
+    told = sorted(path.read_text() for path in log.glob("*.txt"))
     assert sum("training the digit classifier" in lines for lines in told) == 1
     assert len({lines.splitlines()[-1] for lines in told}) == 1
     assert [path.suffix for path in tmp_path.glob("classifier*")].count(".pt") == 1

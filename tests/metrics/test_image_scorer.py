@@ -12,7 +12,7 @@ from ebgan_fast.data import TensorImages
 from ebgan_fast.metrics import cache
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
-from ebgan_fast.metrics.image_scorer import ImageScorer, _device_of, _distances_on
+from ebgan_fast.metrics.image_scorer import ImageScorer, distances_on
 from ebgan_fast.metrics.kernel_distance import kernel_distance
 from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
 from ebgan_fast.training.signals import StoppedError
@@ -41,8 +41,8 @@ def noise(count: int, seed: int, centre: float = 128.0, spread: float = 20.0) ->
     return (values * spread + centre).round().clamp(0, 255).to(torch.uint8)
 
 
-def scorer(tmp_path: Path, images: Tensor, most_real: int = 50_000) -> ImageScorer:
-    return ImageScorer(net(), TensorImages(images), cache_folder=tmp_path, most_real=most_real)
+def scorer(tmp_path: Path, images: Tensor, **options: int) -> ImageScorer:
+    return ImageScorer(net(), TensorImages(images), cache_folder=tmp_path, **options)
 
 
 def test_a_score_is_of_both_distances(tmp_path: Path) -> None:
@@ -91,9 +91,8 @@ def test_order_and_batches_do_not_matter(tmp_path: Path) -> None:
     assert real.score([fake.flip(0)]).fd == pytest.approx(one.fd, abs=bound)
 
 
-def test_subsets_are_drawn_by_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ebgan_fast.metrics.image_scorer._KID_SUBSET_SIZE", 20)
-    real, fake = scorer(tmp_path, noise(90, 0)), noise(70, 1, 150.0)
+def test_subsets_are_drawn_by_the_seed(tmp_path: Path) -> None:
+    real, fake = scorer(tmp_path, noise(90, 0), kid_subset_size=20), noise(70, 1, 150.0)
     first = real.score([fake], seed=1)
     assert first.kid_subset_size == 20
     assert real.score([fake], seed=1) == first
@@ -210,7 +209,7 @@ def test_a_batch_shrinks_where_memory_is_short(tmp_path: Path, monkeypatch: pyte
 
 def test_features_kept_by_another_version_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer(tmp_path, noise(10, 0)).real_features()
-    monkeypatch.setattr("ebgan_fast.metrics.image_scorer._CACHE_VERSION", -1)
+    monkeypatch.setattr("ebgan_fast.metrics.image_scorer.CACHE_VERSION", -1)
     scorer(tmp_path, noise(10, 0)).real_features()
     assert len(list(tmp_path.glob("*.pt"))) == 2
 
@@ -221,13 +220,27 @@ def test_scores_warn_of_nothing(tmp_path: Path) -> None:
         scorer(tmp_path, noise(20, 0)).score(noise(20, 1))
 
 
-def test_where_a_net_runs() -> None:
+class Sited(nn.Module):
+    """A net that notes where the images are that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.device] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images.device)
+        return torch.zeros(len(images), D)
+
+
+def test_where_a_net_runs(tmp_path: Path) -> None:
     """As its weights lie, which a scripted net may call buffers."""
-    buffers = nn.Module()
-    buffers.register_buffer("weight", torch.empty(3, device="meta"))
-    assert _device_of(buffers) == torch.device("meta")
-    assert _device_of(nn.Linear(2, 2, device="meta")) == torch.device("meta")
-    assert _device_of(net()) == torch.device("cpu")
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    parameters, buffers, neither = Sited(), Sited(), Sited()
+    parameters.weight = nn.Parameter(torch.empty(3, device=meta))
+    buffers.register_buffer("weight", torch.empty(3, device=meta))
+    for sited, expected in ((parameters, meta), (buffers, meta), (neither, cpu)):
+        ImageScorer(FeatureNet(sited, "FD", "key", D), TensorImages(noise(2, 0)), cache_folder=tmp_path).check()
+        assert sited.seen == [expected]
 
 
 def test_many_real_images_are_thinned_out(tmp_path: Path) -> None:
@@ -268,7 +281,7 @@ def test_training_images_that_cannot_be_compared_with(tmp_path: Path) -> None:
 
 def test_where_distances_are_taken() -> None:
     """Apple's GPUs have no float64."""
-    assert [_distances_on(torch.device(name)).type for name in ("cuda", "cpu", "mps", "xpu")] == [
+    assert [distances_on(torch.device(name)).type for name in ("cuda", "cpu", "mps", "xpu")] == [
         "cuda",
         "cpu",
         "cpu",
@@ -290,12 +303,11 @@ def test_neighbours_are_the_nearest_first() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
-def test_neighbours_are_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_neighbours_are_the_same_in_chunks(chunk: int) -> None:
     rng = torch.Generator().manual_seed(0)
     samples, real = torch.randn(5, 4, generator=rng), torch.randn(7, 4, generator=rng)
     exact = (samples[:, None].double() - real.double()).norm(dim=2).sort(dim=1)
-    monkeypatch.setattr("ebgan_fast.metrics.neighbours._CHUNK", chunk)
-    places, distances = nearest(samples, real, 3)
+    places, distances = nearest(samples, real, 3, at_once=chunk)
     assert torch.equal(places, exact.indices[:, :3])
     units = ULPS + math.log2(4) / 2  # a sum of 4 squares
     assert ((distances / exact.values[:, :3] - 1).abs() <= units * torch.finfo(torch.float32).eps).all()
