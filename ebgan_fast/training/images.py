@@ -60,18 +60,18 @@ def settled(images: ImageSet, device: torch.device, say: Callable[[str], None]) 
         nonlocal spoke
         if done < total and time.monotonic() - spoke >= _QUIET:
             spoke = time.monotonic()
-            say(f"images: {_amount(done)} of {_amount(total)} on {device}")
+            say(f"images: {amount_text(done)} of {amount_text(total)} on {device}")
 
-    held, size = residence.on_device(images, device, progress), _amount(residence.size_in_bytes(images))
+    held, size = residence.on_device(images, device, progress), amount_text(residence.size_in_bytes(images))
     if held is None:
-        say(f"images: {size} read in the background, more than a quarter of the {_amount(free)} free on {device}")
+        say(f"images: {size} read in the background, more than a quarter of the {amount_text(free)} free on {device}")
         return images
     say(f"images: {size} on {device}")
     return held
 
 
-def _amount(count: int) -> str:
-    """A number of bytes as text, in MB or GB."""
+def amount_text(count: int) -> str:
+    """A number of bytes as a log has it, such as "2.4 MB" or "2.5 GB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"
 
 

@@ -69,15 +69,18 @@ def test_a_term_of_weight_0_is_taken_for_log_lines_alone(terms: list[Tensor], ac
 
 def test_the_logged_term_is_that_of_the_lines_own_step() -> None:
     """All else is a mean over the interval, and inside one there is no term to tell."""
-    trainer = Trainer(small(pt_weight=0.0, log_every=3, steps=7), blobs())
+    trainer, each = (Trainer(small(pt_weight=0.0, log_every=every, steps=7), blobs()) for every in (3, 1))
     codes: list[Tensor] = []
     trainer.discriminator.register_forward_hook(lambda net, inputs, outputs: codes.append(outputs[1].detach()))
+    rows: list[list[float]] = []
     for step in range(1, 8):
         trainer.step()
         found = trainer.statistics()
+        each.step()
+        rows.append([each.statistics()[name] for name in STATISTICS[:5]])
         first = (step - 1) // 3 * 3
-        rows = trainer._rows[: step - first].double()
-        assert [found[name] for name in STATISTICS[:5]] == rows.mean(0)[:5].tolist()
+        means = torch.tensor(rows[first:], dtype=torch.float64).mean(0)
+        assert [found[name] for name in STATISTICS[:5]] == means.tolist()
         if step not in (3, 6, 7):
             assert "pulling_away" not in found
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
 import re
 import signal
@@ -16,9 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ebgan_fast.data import DataError
-from ebgan_fast.metrics import frechet, kernel_distance
+from ebgan_fast.data import DataError, TensorImages
+from ebgan_fast.metrics import ImageScorer, image_scorer, kernel_distance
 from ebgan_fast.metrics.features import FeatureNet, load_feature_net
+from ebgan_fast.metrics.frechet import gaussian
+from ebgan_fast.models import Mlp
 from ebgan_fast.training import TrainConfig, checkpoint, evaluation, logs, loop, samples, train
 from ebgan_fast.training.evaluation import Evaluator
 from ebgan_fast.training.images import load_images
@@ -76,7 +80,9 @@ def packed(tmp_path: Path) -> Path:
 
 
 def scored(out: Path, packed: Path, **fields: Any) -> TrainConfig:
+    """A run of 6 steps, scored after 3 and 6, by default of networks without convolutions, which draw in no time."""
     defaults: dict[str, Any] = {
+        "networks": Mlp(z_dim=4, n_layer_g=2, size_g=8, size_d=8),
         "data": packed,
         "flip": True,
         "evaluate_every": 3,
@@ -97,12 +103,12 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def test_a_run_scores_itself_and_goes_on_bit_for_bit(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(scored(tmp_path / "whole", packed, steps=8))
+    train(scored(tmp_path / "whole", packed, steps=8, networks=NETWORKS))
     scores = lines_of(tmp_path / "whole" / "scores.jsonl")
     assert [line["step"] for line in scores] == [3, 6, 8]
     assert all((line["features"], line["samples"], line["real_images"]) == ("FD (pixels)", 50, 40) for line in scores)
     assert "step 6  FD (pixels) " in capsys.readouterr().out
-    cut = scored(tmp_path / "cut", packed, steps=8)
+    cut = scored(tmp_path / "cut", packed, steps=8, networks=NETWORKS)
     with monkeypatch.context() as patch:
         cut_off_after(patch, 7)  # after the score of step 6 and the checkpoint of step 6
         with pytest.raises(CutOff):
@@ -128,8 +134,11 @@ def test_features_are_computed_at_the_first_score(
 def test_a_net_that_is_not_there_ends_a_run_before_it_begins(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
 ) -> None:
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
     monkeypatch.setattr(evaluation, "load_feature_net", load_feature_net)
-    monkeypatch.setattr("ebgan_fast.metrics.features._PACKAGE", "a package that nobody has")
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     with pytest.raises(ValueError, match=r"features: .*(expected .* a TorchScript file|needs its weights: pip)"):
         train(scored(tmp_path / "run", packed, features=features))
     assert not (tmp_path / "run").exists()
@@ -262,9 +271,9 @@ def test_a_signal_is_heard_while_distances_are_taken(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distance: str
 ) -> None:
     """After the first part of a set's Gaussian, or after the first of a hundred subsets."""
-    monkeypatch.setattr("ebgan_fast.metrics.frechet._ROWS", 10)
-    monkeypatch.setattr("ebgan_fast.metrics.image_scorer._KID_SUBSET_SIZE", 5)
-    module, name = (frechet.torch.linalg, "qr") if distance == "Frechet" else (kernel_distance, "_discrepancies")
+    monkeypatch.setattr(image_scorer, "gaussian", functools.partial(gaussian, rows=10))
+    monkeypatch.setattr(evaluation, "ImageScorer", functools.partial(ImageScorer, kid_subset_size=5))
+    module, name = (torch.linalg, "qr") if distance == "Frechet" else (kernel_distance, "discrepancies")
     original, calls = getattr(module, name), 0
 
     def signalled(*args: Any, **named: Any) -> Any:
@@ -335,8 +344,14 @@ def test_the_noise_of_a_score_does_not_depend_on_the_batch(
     for module in (evaluation, samples):
         monkeypatch.setattr(module, "drawn_at_once", lambda *_: at_once)
     told: list[float] = []
-    drawn = evaluation._drawn(Generator(), 330, 5, lambda share, text: told.append(share))  # type: ignore[arg-type]
-    assert sum(map(len, drawn)) == 330
+
+    def progress(share: float, text: str) -> None:
+        if text.startswith("generated images"):
+            told.append(share)
+
+    evaluator = Evaluator("pixels", TensorImages(torch.zeros(5, 1, 2, 2, dtype=torch.uint8)), torch.device("cpu"))
+    line = evaluator.score(Generator(), 330, 5, progress)  # type: ignore[arg-type]
+    assert line["samples"] == 330
     assert max(map(len, seen)) == largest
     rng = torch.Generator().manual_seed(5)
     assert torch.equal(torch.cat(seen), torch.cat([torch.randn(n, 3, generator=rng) for n in (100, 100, 100, 30)]))
@@ -355,7 +370,7 @@ def test_a_score_is_of_the_averaged_generator(packed: Path, tmp_path: Path) -> N
 
 
 def test_pictures_of_a_run(packed: Path, tmp_path: Path) -> None:
-    run = scored(tmp_path / "run", packed)
+    run = scored(tmp_path / "run", packed, networks=NETWORKS, steps=2, evaluate_every=0)
     train(run)
     generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
     draw_interpolation(generator, tmp_path / "ways.png", rows=3, columns=5, seed=1)
@@ -438,7 +453,7 @@ def test_a_flipped_bit_is_found_before_a_run_begins(packed: Path, tmp_path: Path
 
 
 def test_samples_have_the_images_shape(packed: Path, tmp_path: Path) -> None:
-    train(scored(tmp_path / "run", packed, evaluate_every=0))
+    train(scored(tmp_path / "run", packed, networks=NETWORKS, steps=2, evaluate_every=0))
     generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
     assert sample_images(generator, 3, seed=0).shape == (3, 3, 16, 16)
     assert NETWORKS.generator((3, 16, 16)).noise_size == generator.noise_size

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from ebgan_fast.data import PackedImages, residence
+from ebgan_fast.models import Mlp
 from ebgan_fast.training import TrainConfig, images, train
 from ebgan_fast.training.trainer import Trainer
 
@@ -19,6 +22,7 @@ from .test_conv_runs import blobs, small
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 SIZE = 40 * 3 * 16 * 16
+SMALL = Mlp(z_dim=4, n_layer_g=2, size_g=8, size_d=8)
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def reads_ahead(patch: pytest.MonkeyPatch) -> set[bool]:
 
     def noted(trainer: Trainer) -> None:
         original(trainer)
-        seen.add(trainer.batches._reader is not None)
+        seen.add(trainer.batches.reads_ahead)
 
     patch.setattr(Trainer, "step", noted)
     return seen
@@ -91,7 +95,7 @@ def test_a_run_says_where_its_images_are(
     if free is not None:
         give(monkeypatch, free)
     seen = reads_ahead(monkeypatch)
-    train(run_of(tmp_path / "run", packed))
+    train(run_of(tmp_path / "run", packed, networks=SMALL))
     said = [text for text in capsys.readouterr().out.splitlines() if text.startswith("images")]
     assert said == ([] if line is None else [line])
     assert seen == {free != 4 * SIZE}
@@ -100,21 +104,26 @@ def test_a_run_says_where_its_images_are(
 def test_the_search_for_a_margin_takes_the_same_images(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are loaded once for both."""
+    """They are loaded once for both, and read no more."""
     give(monkeypatch, 4 * SIZE)
-    loads: list[int] = []
-    original = residence._loaded
-    monkeypatch.setattr(residence, "_loaded", lambda *args: loads.append(1) or original(*args))
-    train(run_of(tmp_path / "run", packed, margin="auto", margin_auto_steps=3))
-    assert loads == [1]
+    read: list[int] = []
+    gather = PackedImages.gather
+
+    def noted(packed: PackedImages, indices: Tensor, out: Tensor | None = None) -> Tensor:
+        read.append(len(indices))
+        return gather(packed, indices, out)
+
+    monkeypatch.setattr(PackedImages, "gather", noted)
+    train(run_of(tmp_path / "run", packed, margin="auto", margin_auto_steps=3, networks=SMALL))
+    assert read == [40]
 
 
 def test_a_long_load_says_how_far_it_is(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, 4 * SIZE)
-    monkeypatch.setattr(residence, "_PIECE", 10 * 768)
+    monkeypatch.setattr(residence, "on_device", functools.partial(residence.on_device, piece=10 * 768))
     clock = iter([0.0, 4.0, 6.0, 6.0, 10.0])
     monkeypatch.setattr(images.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(images, "_amount", str)
+    monkeypatch.setattr(images, "amount_text", str)
     said: list[str] = []
     images.settled(PackedImages(packed), torch.device("cpu"), said.append)
     assert said == [f"images: {20 * 768} of {SIZE} on cpu", f"images: {SIZE} on cpu"]
@@ -125,4 +134,4 @@ def test_a_long_load_says_how_far_it_is(packed: Path, monkeypatch: pytest.Monkey
     [(2_400_000, "2.4 MB"), (193_491_456, "193 MB"), (999_400_000, "999 MB"), (2_489_413_632, "2.5 GB")],
 )
 def test_amounts(count: int, text: str) -> None:
-    assert images._amount(count) == text
+    assert images.amount_text(count) == text

@@ -144,12 +144,12 @@ def test_the_average_follows_its_formula(configure: Configure) -> None:
 
 def test_margin_and_learning_rates_reach_the_step(configure: Configure) -> None:
     """While every hinge is active, the loss gives the margin away."""
-    config = configure(margin=1000.0, margin_schedule="linear", margin_end=900.0, dropout_d=False, ema=0.0)
+    config = configure(margin=1000.0, margin_schedule="linear", margin_end=900.0, dropout_d=False, ema=0.0, log_every=1)
     trainer = make(config)
     for step in range(3):
         assert trainer.margin == 1000 - 100 * step / config.steps
         trainer.step()
-        row = dict(zip(STATISTICS, trainer._rows[step].tolist(), strict=True))
+        row = trainer.statistics()
         margin = row["loss_d"] - row["energy_real"] + row["energy_fake"]
         # The margin, the difference, a sum of eight and the sum with the real: ten half units of the margin, and one
         # for the energies, which are a twentieth of it.
@@ -173,13 +173,17 @@ def test_a_learned_set_of_bars_has_lower_energy(configure: Configure) -> None:
 
 
 def test_statistics_are_means_over_the_interval(configure: Configure) -> None:
-    trainer = make(configure(log_every=3))
+    trainer, each = (make(configure(log_every=every)) for every in (3, 1))
+    # Dropout draws from the global random numbers, for which each waits until the other has had them.
     rows = []
     for step in range(1, 8):
+        before = torch.get_rng_state()
         trainer.step()
-        rows.append(trainer._rows[(step - 1) % 3].double().clone())
+        torch.set_rng_state(before)
+        each.step()
+        rows.append([each.statistics()[name] for name in STATISTICS])
         first = (step - 1) // 3 * 3
-        means = torch.stack(rows[first:]).mean(0).tolist()
+        means = torch.tensor(rows[first:], dtype=torch.float64).mean(0).tolist()
         found = trainer.statistics()
         assert [found[name] for name in STATISTICS] == means
 
@@ -195,22 +199,32 @@ class WithOtherLoss(Trainer):
 
 
 @pytest.mark.parametrize("of", ["fakes", "recon", "none"])
-def test_an_overriding_loss_may_take_what_it_will(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, of: str
-) -> None:
+def test_an_overriding_loss_may_take_what_it_will(configure: Configure, of: str) -> None:
+    """Its gradient reaches the generated images."""
     config = configure(dropout_d=False)
     trainer = WithOtherLoss(config, TensorImages(pad_to_square(bars(50, seed=0), config.image_size)))
     trainer.of = of
-    fakes = torch.rand(8, 1, 32, 32, requires_grad=True)
-    recon, code = trainer.discriminator(fakes)
-    found = trainer._gradient_to_fakes(recon, fakes, code)[2]
-    expected = {
-        "fakes": lambda: torch.full_like(fakes, 3.0),
-        "recon": lambda: torch.autograd.grad(recon.square().sum(), fakes, retain_graph=True)[0],
-        "none": lambda: torch.zeros_like(fakes),
-    }
-    assert torch.equal(found, expected[of]())
+    arrived: list[Tensor] = []
+    expected: list[Tensor] = []
+
+    def listen(generator: nn.Module, inputs: Any, fakes: Tensor) -> None:
+        fakes.register_hook(arrived.append)
+
+    def expect(discriminator: nn.Module, inputs: tuple[Tensor], outputs: tuple[Tensor, Tensor]) -> None:
+        (fakes,), (recon, _) = inputs, outputs
+        if not expected:  # the second pass is over real images
+            gradients = {
+                "fakes": lambda: torch.full_like(fakes, 3.0),
+                "recon": lambda: torch.autograd.grad(recon.square().sum(), fakes, retain_graph=True)[0],
+                "none": lambda: torch.zeros_like(fakes),
+            }
+            expected.append(gradients[of]())
+
+    trainer.generator.register_forward_hook(listen)
+    trainer.discriminator.register_forward_hook(expect)
     trainer.step()
+    assert len(arrived) == 1
+    assert torch.equal(arrived[0], expected[0])
 
 
 def test_the_gradients_lengths_are_those_of_the_last_step_of_an_interval(configure: Configure) -> None:
