@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,21 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ebgan_fast.report import page as report_page
 from ebgan_fast.report import write_report
 from ebgan_fast.report.charts import score_curves, training_curves
 
 _VOID = {"meta", "img"}
+Line = dict[str, Any]
+
+
+def _pixel() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1), 128).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PIXEL = _pixel()
 
 
 class Page(HTMLParser):
@@ -90,6 +102,30 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+class Charts:
+    """The lines of each chart that a page asked for; in its place stands one grey pixel."""
+
+    def __init__(self) -> None:
+        self.of_training: list[Sequence[Line]] = []
+        self.of_scores: list[Sequence[Line]] = []
+
+    def note(self, among: list[Sequence[Line]]) -> Callable[[Sequence[Line]], bytes]:
+        def chart(lines: Sequence[Line]) -> bytes:
+            among.append(lines)
+            return PIXEL
+
+        return chart
+
+
+@pytest.fixture
+def charts(monkeypatch: pytest.MonkeyPatch) -> Charts:
+    """Spares what a test doesn't look at: a chart takes half a second."""
+    charts = Charts()
+    monkeypatch.setattr(report_page, "training_curves", charts.note(charts.of_training))
+    monkeypatch.setattr(report_page, "score_curves", charts.note(charts.of_scores))
+    return charts
+
+
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -111,6 +147,7 @@ def test_the_page_says_what_the_folder_holds(run: Path) -> None:
         assert heading in page.words
 
 
+@pytest.mark.usefixtures("charts")
 def test_the_page_says_which_points_are_of_one_step(run: Path) -> None:
     settings = json.loads((run / "config.json").read_text())
     always = "Each point is the mean over a log interval; margin, lengths of gradients"
@@ -131,6 +168,7 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.usefixtures("charts")
 def test_names_are_words_not_tags(run: Path) -> None:
     page = Page(write_report(run))
     assert f"EBGAN run {run.name}" in page.words
@@ -138,6 +176,7 @@ def test_names_are_words_not_tags(run: Path) -> None:
     assert "<script" not in (run / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("charts")
 def test_parts_that_are_missing_are_left_out(run: Path) -> None:
     (run / "config.json").write_text("{}")
     for name in ("scores.jsonl", "interpolation.png", "neighbours.png"):
@@ -153,6 +192,7 @@ def test_parts_that_are_missing_are_left_out(run: Path) -> None:
     assert len(page.pictures) == 1
 
 
+@pytest.mark.usefixtures("charts")
 def test_a_line_cut_short_is_left_out_and_a_bad_one_named(run: Path) -> None:
     metrics = run / "metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"step": 400, "loss')
@@ -197,12 +237,14 @@ def test_files_that_no_run_writes_are_named(run: Path, name: str, content: bytes
     assert not (run / "report.html").exists()
 
 
-def test_distances_by_different_nets_are_kept_apart(run: Path) -> None:
+def test_distances_by_different_nets_are_kept_apart(run: Path, charts: Charts) -> None:
     """A run that goes on may go on with another feature net, or with more samples."""
     inception = [{**score_line(step, fd), "features": "FID (own.pt)"} for step, fd in ((350, 50.0), (400, 25.0))]
     fewer = [{**inception[0], "step": 340, "fd": 900.0, "samples": 10}]
     write_lines(run / "scores.jsonl", [score_line(100, 300.0), *fewer, *inception])
     page = Page(write_report(run))
+    # A chart of each net's scores, whose points lie in the order that they were taken in.
+    assert [[line["step"] for line in lines] for lines in charts.of_scores] == [[100], [340, 350, 400]]
     assert "FID (own.pt) went from 50 at step 350 to 25 at step 400, a factor of 0.50;" in page.text
     assert "FD (EfficientNet-Lite0) and KID over steps and time." in page.words
     assert "FID (own.pt) and KID over steps and time." in page.words
@@ -212,12 +254,14 @@ def test_distances_by_different_nets_are_kept_apart(run: Path) -> None:
     assert "FID (own.pt) is 25 at step 400, KID 0.25." in Page(write_report(run)).text
 
 
+@pytest.mark.usefixtures("charts")
 def test_an_evaluation_is_shown(run: Path) -> None:
     (run / "score.json").write_text(json.dumps({"exp_score": 9.123456, "class_share": [0.25, 0.125], "samples": 5000}))
     page = Page(write_report(run))
     assert "Evaluation of the checkpoint name value exp_score 9.123 class_share 0.25, 0.125 samples 5000" in page.text
 
 
+@pytest.mark.usefixtures("charts")
 def test_grids_follow_in_order(run: Path) -> None:
     """By number: as text, a step of seven digits comes before one of six. Other pictures are none of the run's."""
     for name in ("step_1000000", "step_999999", "step_last"):
@@ -239,6 +283,7 @@ def test_the_page_is_utf_8_whatever_the_locale(run: Path) -> None:
     assert "± over subsets" in Page(run / "report.html").text
 
 
+@pytest.mark.usefixtures("charts")
 def test_a_name_that_is_no_text(run: Path) -> None:
     odd = run.rename(os.fsdecode(os.fsencode(run) + b"\xff"))
     assert Page(write_report(odd)).words.count(f"EBGAN run {odd.name}".replace("\udcff", "?")) == 2
@@ -256,27 +301,30 @@ def picture_of(content: bytes) -> Image.Image:
         return picture.convert("RGB")
 
 
-def test_what_no_line_tells_gets_no_panel() -> None:
-    whole = [metrics_line(100), metrics_line(200)]
-    few = [{name: line[name] for name in ("step", "loss_d", "loss_g", "pulling_away")} for line in whole]
-    heights = [picture_of(training_curves(lines)).height for lines in (whole, few)]
-    assert heights[0] == 3 * heights[1]
+@pytest.fixture(scope="module")
+def of_training() -> Image.Image:
+    return picture_of(training_curves([metrics_line(100), metrics_line(200)]))
+
+
+def test_what_no_line_tells_gets_no_panel(of_training: Image.Image) -> None:
+    few = [{name: metrics_line(step)[name] for name in ("step", "loss_d", "loss_g", "pulling_away")} for step in (1, 2)]
+    assert of_training.height == 3 * picture_of(training_curves(few)).height
+
+
+def test_curves_have_their_colours(of_training: Image.Image) -> None:
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(of_training)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_kernel_distances_below_zero_are_drawn(sign: int) -> None:
-    """KID is unbiased, so near 0 it falls on either side."""
+    """KID is unbiased, so near 0 it falls on either side. Below the Frechet distance's blue."""
     lines = [{**score_line(step, 10.0), "kid": sign * 0.001 * step} for step in (1, 2, 3)]
     picture = picture_of(score_curves(lines))
+    assert {(0, 114, 178), (213, 94, 0)} <= colours_of(picture)
     lower = picture.crop((0, picture.height // 2, picture.width, picture.height))
     orange = sum(count for count, colour in lower.getcolors(2**24) or [] if colour == (213, 94, 0))
     assert orange > 500
 
 
-def test_curves_have_their_colours() -> None:
-    for content, expected in [
-        (training_curves([metrics_line(100), metrics_line(200)]), {(0, 114, 178), (213, 94, 0), (0, 158, 115)}),
-        (score_curves([score_line(100, 3.0), score_line(200, 2.0)]), {(0, 114, 178), (213, 94, 0)}),
-    ]:
-        colours = {colour for _, colour in picture_of(content).getcolors(2**24) or []}
-        assert expected <= colours
+def colours_of(picture: Image.Image) -> set[Any]:
+    return {colour for _, colour in picture.getcolors(2**24) or []}

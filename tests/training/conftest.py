@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configure(tmp_path: Path, digits_folder: Path) -> Configure:
     """Makes configs of small runs that use all that has a state: batch norm, dropout, average, schedules."""
+    return configuring(tmp_path / "run", digits_folder)
 
+
+def configuring(out: Path, digits_folder: Path) -> Configure:
     def make(**fields: Any) -> TrainConfig:
         small: dict[str, Any] = {
-            "out": tmp_path / "run",
+            "out": out,
             "data": digits_folder,
             "steps": 20,
             "batch_size": 8,
@@ -59,10 +63,14 @@ def configure(tmp_path: Path, digits_folder: Path) -> Configure:
     return make
 
 
+def leave_out_curves(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(loop, "save_curves", lambda lines, path, title: None)
+
+
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes half a second each time."""
-    monkeypatch.setattr(loop, "save_curves", lambda lines, path, title: None)
+    leave_out_curves(monkeypatch)
 
 
 @pytest.fixture
@@ -81,10 +89,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def whole(configure: Configure, tmp_path: Path) -> Path:
-    """A run that was never cut off."""
-    folder = tmp_path / "whole"
-    result = train(configure(out=folder))
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_curves(patch)
+        result = train(configuring(folder, digits_folder)())
     assert (result.step, result.stopped_by) == (20, None)
     return folder
+
+
+@pytest.fixture
+def whole(_trained: Path, tmp_path: Path) -> Path:
+    """A run of 20 steps that was never cut off, trained once: the test's own copy."""
+    return shutil.copytree(_trained, tmp_path / "whole")

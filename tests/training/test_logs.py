@@ -13,6 +13,7 @@ from ebgan_fast.training.logs import MetricsFile, TerminalDisplay, paced
 from .conftest import Configure
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_plain_lines_where_there_is_no_terminal(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     run = configure(steps=8)
     train(run)
@@ -127,14 +128,14 @@ def test_a_metrics_file_that_is_none(tmp_path: Path, bad: str) -> None:
         MetricsFile(path).lines()
 
 
-def test_curves_are_drawn(configure: Configure) -> None:
+@pytest.mark.parametrize("steps", [4, 12])
+def test_curves_are_drawn(configure: Configure, steps: int) -> None:
     """With one line in metrics.jsonl and with several."""
-    for steps in (4, 12):
-        run = configure(out=configure().out / str(steps), steps=steps)
-        train(run)
-        with Image.open(run.out / "curves.png") as picture:
-            width, height = picture.size
-            colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
-        assert min(width, height) > 500
-        # The four curves and the margin's dashes.
-        assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (85, 85, 85)} <= colours
+    run = configure(steps=steps)
+    train(run)
+    with Image.open(run.out / "curves.png") as picture:
+        width, height = picture.size
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+    assert min(width, height) > 500
+    # The four curves and the margin's dashes.
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (85, 85, 85)} <= colours

@@ -103,12 +103,12 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 def test_a_run_scores_itself_and_goes_on_bit_for_bit(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(scored(tmp_path / "whole", packed, steps=8, networks=NETWORKS))
+    train(scored(tmp_path / "whole", packed, steps=8))
     scores = lines_of(tmp_path / "whole" / "scores.jsonl")
     assert [line["step"] for line in scores] == [3, 6, 8]
     assert all((line["features"], line["samples"], line["real_images"]) == ("FD (pixels)", 50, 40) for line in scores)
     assert "step 6  FD (pixels) " in capsys.readouterr().out
-    cut = scored(tmp_path / "cut", packed, steps=8, networks=NETWORKS)
+    cut = scored(tmp_path / "cut", packed, steps=8)
     with monkeypatch.context() as patch:
         cut_off_after(patch, 7)  # after the score of step 6 and the checkpoint of step 6
         with pytest.raises(CutOff):

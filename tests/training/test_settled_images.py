@@ -54,26 +54,26 @@ def reads_ahead(patch: pytest.MonkeyPatch) -> set[bool]:
     return seen
 
 
-@pytest.mark.parametrize("first", ["on the device", "on the disk"])
 def test_a_run_goes_on_where_its_images_are_elsewhere(
-    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, in both directions, as if it had never been cut off and all its images read from the disk."""
     train(run_of(tmp_path / "whole", packed))
-    cut = run_of(tmp_path / "cut", packed)
-    for part, there in enumerate([first == "on the device", first != "on the device"]):
-        with monkeypatch.context() as patch:
-            seen = reads_ahead(patch)
-            if there:
-                give(patch, 4 * SIZE)
-            if part == 0:
-                cut_off_after(patch, 6)
-                with pytest.raises(CutOff):
-                    train(cut)
-            else:
-                train(cut, resume=True)
-        assert seen == {not there}
-    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    for first in (True, False):  # on the device at first, then on the disk; and the other way
+        cut = run_of(tmp_path / f"cut {first}", packed)
+        for part, there in enumerate([first, not first]):
+            with monkeypatch.context() as patch:
+                seen = reads_ahead(patch)
+                if there:
+                    give(patch, 4 * SIZE)
+                if part == 0:
+                    cut_off_after(patch, 6)
+                    with pytest.raises(CutOff):
+                        train(cut)
+                else:
+                    train(cut, resume=True)
+            assert seen == {not there}
+        assert_same_run(cut.out, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
