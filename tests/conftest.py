@@ -83,9 +83,7 @@ def fork(tmp_path: Path) -> Iterator[Fork]:
     children: list[Child] = []
     number = itertools.count()
 
-    def start(
-        target: Callable[..., object], *arguments: object, environment: dict[str, str] | None = None
-    ) -> Child:
+    def start(target: Callable[..., object], *arguments: object, environment: dict[str, str] | None = None) -> Child:
         output = tmp_path / f"child_{next(number)}.txt"
         children.append(Child(output, target, *arguments, environment=environment))
         return children[-1]

@@ -1,5 +1,8 @@
 """Imported once by the server of `forked.py`: what the processes of tests need, and no thread."""
 
+import gc
+
+import pytest  # noqa: F401
 import torch
 
 import ebgan_fast.cli
@@ -7,3 +10,6 @@ import ebgan_fast.training  # noqa: F401
 
 # torch leaves some imports to the first optimiser, 1.5 s of a core, which the forks thus have.
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+# A fork shares the server's memory until one writes there, which the garbage collector does not now.
+gc.collect()
+gc.freeze()

@@ -1,4 +1,7 @@
-"""The command line from outside: exit statuses, one-line errors, and a whole small run."""
+"""The command line: exit statuses, one-line errors, and whole small runs.
+
+Commands run in this process. Each also runs once as a process (`as_a_process`), and one begins at `python -m ebgan_fast`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,40 @@ from PIL import Image
 from ebgan_fast import cli
 from ebgan_fast.metrics import DigitClassifier
 
+from .conftest import Fork
+
+Command = Callable[..., "Ended"]
 SMALL = ("--steps", "6", "--size-g", "16", "--size-d", "16", "--batch-size", "8", "--log-every", "3")
 
 
-def _run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ebgan_fast.cli", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "100", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A command's exit status, and what it said on either stream."""
+
+    status: object
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process, whose memory stays as it is."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
+
+    def run(*arguments: str | Path) -> Ended:
+        capsys.readouterr()
+        try:
+            status: object = cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        return Ended(status, *capsys.readouterr())
+
+    return run
+
+
+def as_a_process(*arguments: str) -> None:
+    sys.exit(cli.main(arguments))
 
 
 def _idx(values: torch.Tensor) -> bytes:
@@ -50,8 +81,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run_folder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    done = _run("train", "--out", folder, "--data", digits, *SMALL)
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "keep_freed_memory", lambda: True)
+        assert cli.main(["train", "--out", str(folder), "--data", str(digits), *SMALL]) == 0
     return folder
 
 
@@ -62,30 +94,29 @@ def test_a_run_leaves_its_folder(run_folder: Path) -> None:
     assert steps == [3, 6]
 
 
-def test_sample_draws_a_grid_or_a_folder(run_folder: Path, tmp_path: Path) -> None:
+def test_sample_draws_a_grid_or_a_folder(command: Command, run_folder: Path, tmp_path: Path) -> None:
     grid, folder = tmp_path / "grid.png", tmp_path / "folder"
-    assert _run("sample", run_folder, grid, "--count", "7", "--columns", "4").returncode == 0
+    assert command("sample", run_folder, grid, "--count", "7", "--columns", "4").status == 0
     with Image.open(grid) as image:
         width, height = image.size
     assert width > 4 * 32 > height > 2 * 32 > 0
-    done = _run("sample", run_folder / "checkpoint.pt", folder, "--count", "3")
-    assert done.returncode == 0
+    assert command("sample", run_folder / "checkpoint.pt", folder, "--count", "3").status == 0
     assert sorted(path.name for path in folder.iterdir()) == ["00000.png", "00001.png", "00002.png"]
-    again = _run("sample", run_folder, folder)
-    assert again.returncode == 1
-    assert "isn't empty" in again.stderr
+    again = command("sample", run_folder, folder)
+    assert again.status == 1
+    assert "isn't empty" in again.err
 
 
-def test_doctor_names_every_backend_and_the_machine() -> None:
-    done = _run("doctor")
-    assert done.returncode == 0
+def test_doctor_names_every_backend_and_the_machine(command: Command) -> None:
+    done = command("doctor")
+    assert done.status == 0
     for word in ("reference", "cpu", "triton", "cuda", "threads", "instruction set", "torch", "processor", "caches"):
-        assert word in done.stdout
+        assert word in done.out
 
 
-def test_help_lists_commands_and_fields() -> None:
-    assert "evaluate" in _run("--help").stdout
-    assert "--margin-schedule" in _run("train", "--help").stdout
+def test_help_lists_commands_and_fields(command: Command) -> None:
+    assert "evaluate" in command("--help").out
+    assert "--margin-schedule" in command("train", "--help").out
 
 
 @pytest.fixture(scope="module")
@@ -99,37 +130,40 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.xdist_group("forked")
 @pytest.mark.slow
-def test_a_folder_of_pictures_from_end_to_end(photos: Path, tmp_path: Path) -> None:
+def test_a_folder_of_pictures_from_end_to_end(fork: Fork, photos: Path, tmp_path: Path) -> None:
+    """Each command a process, told of nothing but its arguments."""
     packed, run = tmp_path / "packed", tmp_path / "run"
-    done = _run("prepare", photos, packed, "--size", "64", "--workers", "2")
-    assert done.returncode == 0, done.stderr
-    assert "20 images of 64 x 64, 1 that couldn't be read left out" in done.stdout
-    (left_out,) = done.stderr.splitlines()
+
+    def said(*arguments: str | Path) -> str:
+        child = fork(as_a_process, *map(str, arguments))
+        assert child.status() == 0, child.said
+        return child.said
+
+    left_out, told = said("prepare", photos, packed, "--size", "64", "--workers", "1").splitlines()
     assert left_out.startswith(f"left out: {photos / 'damaged.jpg'}: ")
+    assert told == f"20 images of 64 x 64, 1 that couldn't be read left out: {packed}"
     small = ("--width", "0.04", "--batch-size", "4", "--steps", "4", "--log-every", "2", "--threads", "1")
-    done = _run("train", "--preset", "celeba64", "--out", run, "--data", packed, *small)
-    assert done.returncode == 0, done.stderr
+    training = ("train", "--preset", "celeba64", "--out", run, "--data", packed, *small)
+    said(*training)
     config = json.loads((run / "config.json").read_text())
     assert (config["margin"], config["lr_g"], config["networks"]["width"]) == (20.0, 0.0002, 0.04)
-    done = _run("train", "--preset", "celeba64", "--out", run, "--data", packed, *small, "--steps", "6", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert "done: 6 steps" in done.stdout
-    done = _run("sample", run, tmp_path / "ways.png", "--count", "6", "--columns", "3", "--interpolate")
-    assert done.returncode == 0, done.stderr
+    assert "done: 6 steps" in said(*training, "--steps", "6", "--resume")
+    said("sample", run, tmp_path / "ways.png", "--count", "6", "--columns", "3", "--interpolate")
     with Image.open(tmp_path / "ways.png") as picture:
         assert picture.size == (3 * 66 + 2, 2 * 66 + 2)
-    done = _run("report", run, "--no-neighbours")
-    assert done.returncode == 0, done.stderr
+    said("report", run, "--no-neighbours")
     assert "<img" in (run / "report.html").read_text()
     assert (run / "interpolation.png").exists()
+    assert "reference" in said("doctor")
 
 
-def test_help_shows_a_presets_own_settings() -> None:
-    shown = _run("train", "--preset", "imagenet128", "--help").stdout
+def test_help_shows_a_presets_own_settings(command: Command) -> None:
+    shown = command("train", "--preset", "imagenet128", "--help").out
     assert "(1024)4c-(512)4c2s" in shown
     assert "100-64-32-16-8-4" in shown
-    assert "--generator-layers" not in _run("train", "--help").stdout
+    assert "--generator-layers" not in command("train", "--help").out
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
@@ -138,7 +172,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "unknown option": (("train", "--out", "{new}", "--stepz", "3"), 2, "--stepz"),
     "not a number": (("train", "--out", "{new}", "--steps", "many"), 2, "--steps"),
     "missing option": (("train",), 2, "--out"),
-    "impossible value": (("train", "--out", "{new}", "--steps", "0"), 1, "steps: got 0"),
+    "impossible value": (
+        ("train", "--out", "{new}", "--steps", "0"),
+        1,
+        "ebgan-fast: steps: got 0, expected an integer of at least 1",
+    ),
     "wrong data folder": (("train", "--out", "{new}", "--data", "{nowhere}"), 1, "{nowhere}"),
     "a folder in use": (("train", "--out", "{run}"), 1, "--resume"),
     "another config": (("train", "--out", "{run}", "--data", "{digits}", "--resume", "--margin", "3"), 1, "margin"),
@@ -172,14 +210,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line_and_a_status(
-    name: str,
-    run_folder: Path,
-    digits: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, command: Command, run_folder: Path, digits: Path, tmp_path: Path
 ) -> None:
-    """In this process: a child of its own for each would take a minute in all."""
     broken = tmp_path / "broken.pt"
     broken.write_bytes((run_folder / "checkpoint.pt").read_bytes()[:5000])
     other = tmp_path / "other.pt"
@@ -194,16 +226,10 @@ def test_a_mistake_is_one_line_and_a_status(
     }
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
     arguments, status, words = MISTAKES[name]
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
-    try:
-        returned: object = cli.main([argument.format(**places) for argument in arguments])
-    except SystemExit as stop:
-        returned = stop.code
-    said = capsys.readouterr().err
-    assert returned == status, said
-    lines = said.strip().splitlines()
-    assert len(lines) == 1, said
+    done = command(*(argument.format(**places) for argument in arguments))
+    assert done.status == status, done.err
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1, done.err
     assert lines[0].startswith("ebgan-fast: ")
     assert words.format(**places) in lines[0]
     assert not (tmp_path / "new").exists()
@@ -266,24 +292,26 @@ def test_commands_run_on_the_device_named(
 
 
 def test_long_work_is_told_of_without_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "paced", lambda say: lambda share, text: say(text))
-    with cli._progress("scores") as progress:
-        progress(0.5, "training images: 50 of 100")
-    assert capsys.readouterr().err == "scores: training images: 50 of 100\n"
+    monkeypatch.setattr(cli, "paced", lambda say: lambda share, text: say(f"{share:.2f} {text}"))
+    done = command("prepare", photos, tmp_path / "packed", "--size", "8", "--workers", "1")
+    said = [line for line in done.err.splitlines() if not line.startswith("left out")]
+    assert said == [f"images: {number / 21:.2f} {number} of 21" for number in range(1, 22)]
 
 
-def test_a_mistake_from_outside(tmp_path: Path) -> None:
-    done = _run("train", "--out", tmp_path / "new", "--steps", "0")
-    assert done.returncode == 1
-    assert done.stderr == "ebgan-fast: steps: got 0, expected an integer of at least 1\n"
-    done = _run("train")
-    assert done.returncode == 2
+@pytest.mark.slow
+def test_a_mistake_from_outside(digits: Path, tmp_path: Path) -> None:
+    """An interpreter of its own, for the backend that the environment names is read when the package is imported."""
+    arguments = ["train", "--out", tmp_path / "new", "--data", digits, *SMALL]
+    done = subprocess.run(
+        [sys.executable, "-m", "ebgan_fast", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "EBGAN_FAST_BACKEND": "cuda"},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ebgan-fast: EBGAN_FAST_BACKEND: backend 'cuda' cannot run here")
     assert done.stderr.count("\n") == 1
-
-
-def test_the_environment_s_backend_reaches_training(digits: Path, tmp_path: Path) -> None:
-    done = _run("train", "--out", tmp_path / "new", "--data", digits, *SMALL, EBGAN_FAST_BACKEND="cuda")
-    assert done.returncode == 1
-    assert "EBGAN_FAST_BACKEND: backend 'cuda' cannot run here" in done.stderr
+    assert not (tmp_path / "new").exists()

@@ -10,9 +10,9 @@ import torch.distributed as dist
 
 import ebgan_fast
 from ebgan_fast.ops import reference
+from tests.rounding import distance, relative_bound, relative_bound_nearby, size
 
 from .conftest import Fork
-from tests.rounding import distance, relative_bound, relative_bound_nearby, size
 
 RANKS = 2
 

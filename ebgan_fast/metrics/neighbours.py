@@ -11,9 +11,7 @@ from .image_scorer import ImageScorer
 AT_ONCE = 4096  # 10,000 samples beside 50,000 real images would take 2 GB
 
 
-def nearest(
-    features: Tensor, real_features: Tensor, count: int, *, at_once: int = AT_ONCE
-) -> tuple[Tensor, Tensor]:
+def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
     """The nearest rows, by the Euclidean distance of features.
 
     Args:

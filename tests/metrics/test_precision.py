@@ -10,7 +10,6 @@ from ebgan_fast.metrics import DigitClassifier, precision
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.precision import without_tf32
 
-
 HAS_SWITCHES = hasattr(torch.backends.cudnn, "conv")  # torch 2.9, which doesn't want the older names used beside
 
 

@@ -88,7 +88,19 @@ def score_line(step: int, fd: float) -> dict[str, Any]:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The folder of a run that was scored, with a name that HTML could mistake."""
-    folder = tmp_path / "runs <b>&'\"$body"
+    return make_run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder with its report, to be read alone."""
+    folder = make_run(tmp_path_factory.mktemp("reported"))
+    write_report(folder)
+    return folder
+
+
+def make_run(place: Path) -> Path:
+    folder = place / "runs <b>&'\"$body"
     (folder / "samples").mkdir(parents=True)
     networks = {"family": "conv", "width": 0.5}
     config = {"steps": 500, "batch_size": 32, "data": "/data/<script>alert(1)</script>", "networks": networks}
@@ -130,8 +142,8 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_the_page_says_what_the_folder_holds(run: Path) -> None:
-    page = Page(write_report(run))
+def test_the_page_says_what_the_folder_holds(reported: Path) -> None:
+    page = Page(reported / "report.html")
     for words in (
         "300 of 500 steps in 1 min 5 s, batches of 32, 123 images per second.",
         "FD (EfficientNet-Lite0) went from 300 at step 100 to 120 at step 300, a factor of 0.40; KID from 3 to 1.2.",
@@ -159,21 +171,20 @@ def test_the_page_says_which_points_are_of_one_step(run: Path) -> None:
         assert f"{text} last step." in Page(write_report(run)).text
 
 
-def test_the_page_stands_alone(run: Path) -> None:
-    page = Page(write_report(run))
+def test_the_page_stands_alone(reported: Path) -> None:
+    page = Page(reported / "report.html")
     assert len(page.pictures) == 3 + 1 + 1 + 2  # grids, scores, curves, extras
     assert page.links == page.pictures
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert not re.search(r"url\(|@import|https?:", (run / "report.html").read_text(encoding="utf-8"))
-    assert sorted(path.name for path in run.iterdir() if path.name.startswith(".")) == []
+    assert not re.search(r"url\(|@import|https?:", (reported / "report.html").read_text(encoding="utf-8"))
+    assert sorted(path.name for path in reported.iterdir() if path.name.startswith(".")) == []
 
 
-@pytest.mark.usefixtures("charts")
-def test_names_are_words_not_tags(run: Path) -> None:
-    page = Page(write_report(run))
-    assert f"EBGAN run {run.name}" in page.words
+def test_names_are_words_not_tags(reported: Path) -> None:
+    page = Page(reported / "report.html")
+    assert f"EBGAN run {reported.name}" in page.words
     assert "/data/<script>alert(1)</script>" in page.words
-    assert "<script" not in (run / "report.html").read_text()
+    assert "<script" not in (reported / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("charts")
@@ -289,11 +300,13 @@ def test_a_name_that_is_no_text(run: Path) -> None:
     assert Page(write_report(odd)).words.count(f"EBGAN run {odd.name}".replace("\udcff", "?")) == 2
 
 
-def test_curves_of_old_runs_without_gradients(run: Path) -> None:
+def test_curves_of_old_runs_without_gradients(run: Path, charts: Charts) -> None:
     lines = [metrics_line(100)]
     del lines[0]["grad_norm_g"], lines[0]["grad_norm_d"], lines[0]["images_per_s"]
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(picture_of(training_curves(lines)))
     write_lines(run / "metrics.jsonl", lines)
     assert "1 min 5 s, batches of 32." in Page(write_report(run)).text
+    assert charts.of_training == [lines]
 
 
 def picture_of(content: bytes) -> Image.Image:

@@ -204,9 +204,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step(fork: Fork, configure: C
 
 
 @pytest.mark.slow
-def test_a_signal_in_a_score_stops_both_a_step_later(
-    fork: Fork, configure: Configure, tmp_path: Path
-) -> None:
+def test_a_signal_in_a_score_stops_both_a_step_later(fork: Fork, configure: Configure, tmp_path: Path) -> None:
     """The other process waits in that step for the one that scores. A score of the last step is made up for."""
     cache = str(tmp_path / "cache")
     plain = {"lr_decay": "none", "margin_steps": 5, "evaluate_samples": 20, "dropout_d": False}

@@ -70,9 +70,7 @@ def train_and_die(config: Path, where: str) -> None:
 @pytest.mark.xdist_group("forked")
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["step", "checkpoint"])
-def test_killed_without_warning(
-    fork: Fork, configure: Configure, whole: Path, tmp_path: Path, where: str
-) -> None:
+def test_killed_without_warning(fork: Fork, configure: Configure, whole: Path, tmp_path: Path, where: str) -> None:
     """kill -9 in a step, and half-way through writing a checkpoint."""
     run = configure()
     config_file.write_json(run, tmp_path / "given.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,20 @@ def test_bad_data_leaves_no_folder(configure: Configure, tmp_path: Path) -> None
     assert not run.out.exists()
 
 
-def test_threads_are_put_back(configure: Configure) -> None:
+def test_threads_are_put_back(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in its first step, for a run's pictures take long where two threads share a busy core."""
     before = torch.get_num_threads()
-    train(configure(threads=before + 1, steps=1))
+    seen: list[int] = []
+    original = Trainer.step
+
+    def noted(trainer: Trainer) -> None:
+        seen.append(torch.get_num_threads())
+        signal.raise_signal(signal.SIGTERM)
+        original(trainer)
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    assert train(configure(threads=before + 1)).step == 1
+    assert seen == [before + 1]
     assert torch.get_num_threads() == before
 
 
