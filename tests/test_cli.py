@@ -1,6 +1,6 @@
 """The command line: exit statuses, one-line errors, and whole small runs.
 
-Commands run in this process. Each also runs once as a process (`as_a_process`), and one begins at `python -m ebgan_fast`.
+Commands run in this process. Each also runs once as a process (`as_a_process`), and one as `python -m ebgan_fast`.
 """
 
 from __future__ import annotations

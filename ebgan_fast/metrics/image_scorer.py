@@ -51,7 +51,7 @@ class ImageScore:
     kid_std: float
     """Standard deviation of that over the subsets; 0 where a subset holds all images of both sets."""
     kid_subset_size: int
-    """Images of each set in a subset: the scorer's, 1,000 if it was given none, or the smaller set's size if that is less."""
+    """Images of each set in a subset: the scorer's size, or the smaller set's if that is less."""
 
 
 class ImageScorer:
@@ -64,7 +64,7 @@ class ImageScorer:
         net: what the images are compared by; on the device where it is to run.
         images: the real images. Of more than `most_real`, as many are chosen by a fixed seed.
         most_real: real images to compare with.
-        kid_subset_size: images of each set in one of KID's subsets.
+        kid_subset_size: images of each set in one of KID's subsets, where both have as many.
         cache_folder: where features are kept; see `cache.cache_folder`.
     """
 

@@ -34,6 +34,7 @@ def by_file(digits: Mnist) -> dict[str, torch.Tensor]:
     return dict(zip(PUBLISHED_MD5, digits, strict=True))
 
 
+@pytest.mark.xdist_group("digits")
 def test_the_package_holds_the_published_bytes(mnist: Mnist) -> None:
     assert {name: hashlib.md5(idx_bytes(part)).hexdigest() for name, part in by_file(mnist).items()} == PUBLISHED_MD5
 
@@ -182,6 +183,7 @@ def test_unpickler_reads_arrays_of_numpy_1_and_2(module: str) -> None:
     assert np.array_equal(second, array)
 
 
+@pytest.mark.xdist_group("digits")
 def test_loading_imports_nothing_of_the_package(mnist: Mnist) -> None:
     assert len(mnist.train_images) == 60_000
     assert "mnist" not in sys.modules

@@ -114,7 +114,7 @@ def test_batches_are_the_readers_bit_for_bit(
             found = batches(held, 2)
             assert held.state_dict() == middle
             found += batches(resumed, 3)
-            assert not (held.reads_ahead or resumed.reads_ahead)
+            assert not any(stream.reads_ahead for stream in (held, resumed))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
         assert one.dtype == other.dtype == dtype

@@ -39,6 +39,7 @@ def weights_equal(one: DigitClassifier, other: DigitClassifier) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.xdist_group("digits")
 @pytest.mark.slow
 def test_the_projects_classifier_names_real_digits(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     logits = torch.cat([digit_classifier(to_signed_unit(part)) for part in torch.split(mnist.test_images, 1000)])
@@ -61,6 +62,7 @@ def could_tip(classifier: DigitClassifier, mnist: Mnist, logits: torch.Tensor) -
     return int((gaps <= 4 * rounding).sum())
 
 
+@pytest.mark.xdist_group("digits")
 @pytest.mark.slow
 def test_the_projects_second_load_is_instant(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     started = time.process_time()
@@ -69,6 +71,7 @@ def test_the_projects_second_load_is_instant(mnist: Mnist, digit_classifier: Dig
     assert weights_equal(again, digit_classifier)
 
 
+@pytest.mark.xdist_group("digits")
 @pytest.mark.slow
 def test_padded_images_give_the_same_logits(digit_classifier: DigitClassifier, mnist: Mnist) -> None:
     plain = to_signed_unit(mnist.test_images[:100])

@@ -185,6 +185,7 @@ def real_score(digit_classifier: DigitClassifier, images: Tensor) -> DigitScore:
     return score_images(digit_classifier, to_signed_unit(images))
 
 
+@pytest.mark.xdist_group("digits")
 @pytest.mark.slow
 def test_real_test_digits_score_near_ten(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     """A perfect classifier's score is exp of the entropy of the class shares: 9.98 on these digits."""
@@ -195,6 +196,7 @@ def test_real_test_digits_score_near_ten(mnist: Mnist, digit_classifier: DigitCl
     assert all(math.isfinite(value) for value in dataclasses.astuple(result)[:4])
 
 
+@pytest.mark.xdist_group("digits")
 @pytest.mark.slow
 def test_damage_lowers_the_score(mnist: Mnist, digit_classifier: DigitClassifier) -> None:
     """Digits blended with other digits are harder to name, and a set of one digit has no variety."""

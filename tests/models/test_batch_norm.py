@@ -116,6 +116,7 @@ def test_another_number_of_dimensions_is_refused_in_torchs_words(own: Any, torch
     assert words[0] == words[1]
 
 
+@pytest.mark.slow
 def test_it_compiles_into_one_graph() -> None:
     net = AutoEncoder(4, 6, image_shape=(1, 4, 4))
     images = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))

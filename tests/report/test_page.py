@@ -300,13 +300,16 @@ def test_a_name_that_is_no_text(run: Path) -> None:
     assert Page(write_report(odd)).words.count(f"EBGAN run {odd.name}".replace("\udcff", "?")) == 2
 
 
-def test_curves_of_old_runs_without_gradients(run: Path, charts: Charts) -> None:
-    lines = [metrics_line(100)]
-    del lines[0]["grad_norm_g"], lines[0]["grad_norm_d"], lines[0]["images_per_s"]
-    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(picture_of(training_curves(lines)))
-    write_lines(run / "metrics.jsonl", lines)
+def line_of_an_old_run() -> Line:
+    line = metrics_line(100)
+    del line["grad_norm_g"], line["grad_norm_d"], line["images_per_s"]
+    return line
+
+
+def test_the_page_of_an_old_run_without_gradients(run: Path, charts: Charts) -> None:
+    write_lines(run / "metrics.jsonl", [line_of_an_old_run()])
     assert "1 min 5 s, batches of 32." in Page(write_report(run)).text
-    assert charts.of_training == [lines]
+    assert charts.of_training == [[line_of_an_old_run()]]
 
 
 def picture_of(content: bytes) -> Image.Image:
@@ -314,25 +317,29 @@ def picture_of(content: bytes) -> Image.Image:
         return picture.convert("RGB")
 
 
-@pytest.fixture(scope="module")
-def of_training() -> Image.Image:
-    return picture_of(training_curves([metrics_line(100), metrics_line(200)]))
+def chart_of(reported: Path, which: int) -> Image.Image:
+    """Of the pictures after a page's three grids: 0 the scores, 1 the training."""
+    return picture_of(base64.b64decode(Page(reported / "report.html").pictures[3 + which].partition(",")[2]))
 
 
-def test_what_no_line_tells_gets_no_panel(of_training: Image.Image) -> None:
-    few = [{name: metrics_line(step)[name] for name in ("step", "loss_d", "loss_g", "pulling_away")} for step in (1, 2)]
-    assert of_training.height == 3 * picture_of(training_curves(few)).height
+def test_what_no_line_tells_gets_no_panel(reported: Path) -> None:
+    """Of six in two columns, two; a line alone is a point."""
+    picture = picture_of(training_curves([line_of_an_old_run()]))
+    assert 3 * picture.height == 2 * chart_of(reported, 1).height
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(picture)
 
 
-def test_curves_have_their_colours(of_training: Image.Image) -> None:
-    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(of_training)
+def test_curves_have_their_colours(reported: Path) -> None:
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(chart_of(reported, 1))
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_kernel_distances_below_zero_are_drawn(sign: int) -> None:
+@pytest.mark.parametrize("below", [False, True])
+def test_kernel_distances_below_zero_are_drawn(reported: Path, below: bool) -> None:
     """KID is unbiased, so near 0 it falls on either side. Below the Frechet distance's blue."""
-    lines = [{**score_line(step, 10.0), "kid": sign * 0.001 * step} for step in (1, 2, 3)]
-    picture = picture_of(score_curves(lines))
+    if below:
+        picture = picture_of(score_curves([{**score_line(step, 10.0), "kid": -0.001 * step} for step in (1, 2, 3)]))
+    else:
+        picture = chart_of(reported, 0)
     assert {(0, 114, 178), (213, 94, 0)} <= colours_of(picture)
     lower = picture.crop((0, picture.height // 2, picture.width, picture.height))
     orange = sum(count for count, colour in lower.getcolors(2**24) or [] if colour == (213, 94, 0))

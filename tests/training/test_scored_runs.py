@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from ebgan_fast.training.trainer import Trainer
 from ..data.layouts import pack
 from ..data.test_packed import write_packed
 from ..full_disk import room_for
+from .conftest import leave_out_curves
 from .helpers import CutOff, assert_same_run, cut_off_after, files
 from .test_conv_runs import NETWORKS, blobs, small
 
@@ -65,18 +67,33 @@ class PixelNet:
 @pytest.fixture
 def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PixelNet:
     net = PixelNet()
-    monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        evaluation, "load_feature_net", lambda spec: FeatureNet(net, f"FD ({spec})", f"pixels {spec}", 8)
-    )
+    take_pixels(monkeypatch, net, tmp_path / "cache")
     return net
 
 
-@pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    """Blobs as `prepare` would pack them."""
-    pack(tmp_path / "packed", blobs().gather(torch.arange(40)), [40])
-    return tmp_path / "packed"
+def take_pixels(patch: pytest.MonkeyPatch, net: PixelNet, cache: Path) -> None:
+    """Let runs score by this net, and keep its features there."""
+    patch.setenv("EBGAN_FAST_CACHE", str(cache))
+    patch.setattr(evaluation, "load_feature_net", lambda spec: FeatureNet(net, f"FD ({spec})", f"pixels {spec}", 8))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blobs as `prepare` would pack them, to be read alone."""
+    folder = tmp_path_factory.mktemp("blobs") / "packed"
+    pack(folder, blobs().gather(torch.arange(40)), [40])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 8 steps that was never cut off, to be read alone."""
+    place = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_curves(patch)
+        take_pixels(patch, PixelNet(), place / "cache")
+        train(scored(place / "whole", packed, steps=8))
+    return place / "whole"
 
 
 def scored(out: Path, packed: Path, **fields: Any) -> TrainConfig:
@@ -101,20 +118,19 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_scores_itself_and_goes_on_bit_for_bit(
-    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    packed: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(scored(tmp_path / "whole", packed, steps=8))
-    scores = lines_of(tmp_path / "whole" / "scores.jsonl")
+    scores = lines_of(whole / "scores.jsonl")
     assert [line["step"] for line in scores] == [3, 6, 8]
     assert all((line["features"], line["samples"], line["real_images"]) == ("FD (pixels)", 50, 40) for line in scores)
-    assert "step 6  FD (pixels) " in capsys.readouterr().out
     cut = scored(tmp_path / "cut", packed, steps=8)
     with monkeypatch.context() as patch:
         cut_off_after(patch, 7)  # after the score of step 6 and the checkpoint of step 6
         with pytest.raises(CutOff):
             train(cut)
+    assert "step 6  FD (pixels) " in capsys.readouterr().out
     train(cut, resume=True)
-    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    assert_same_run(tmp_path / "cut", whole)
     for one, other in zip(lines_of(tmp_path / "cut" / "scores.jsonl"), scores, strict=True):
         assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
 
@@ -235,18 +251,14 @@ def test_time_of_scores_is_kept_when_a_run_goes_on(
 @pytest.mark.parametrize(("batch", "step", "scores"), [(1, 3, []), (2, 3, []), (3, 6, [3]), (4, 8, [3, 6])])
 def test_a_signal_ends_a_score_which_is_made_up_for(
     packed: Path,
+    whole: Path,
     tmp_path: Path,
     pixel_net: PixelNet,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     batch: int,
     step: int,
     scores: list[int],
 ) -> None:
-    with monkeypatch.context() as apart:
-        apart.setenv("EBGAN_FAST_CACHE", str(tmp_path / "other"))
-        train(scored(tmp_path / "whole", packed, steps=8))
-    whole = lines_of(tmp_path / "whole" / "scores.jsonl")
     run = scored(tmp_path / "run", packed, steps=8)
     pixel_net.calls, pixel_net.stop_at = -1, batch  # two images are tried before the first step
     result = train(run)
@@ -258,8 +270,8 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
     assert [line["step"] for line in lines_of(path)] == scores if path.exists() else not scores
     pixel_net.calls, pixel_net.stop_at = batch - 1, 0
     assert (train(run, resume=True).step, pixel_net.calls) == (8, batch + 4 - max(batch - 1, 1))
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-    for one, other in zip(lines_of(path), whole, strict=True):
+    assert_same_run(tmp_path / "run", whole)
+    for one, other in zip(lines_of(path), lines_of(whole / "scores.jsonl"), strict=True):
         assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
     before = files(tmp_path / "run")
     train(run, resume=True)  # which has all its scores
@@ -443,6 +455,7 @@ def test_images_that_do_not_fit_the_config(packed: Path, tmp_path: Path) -> None
 
 
 def test_a_flipped_bit_is_found_before_a_run_begins(packed: Path, tmp_path: Path) -> None:
+    packed = shutil.copytree(packed, tmp_path / "packed")
     shard = packed / "shard_00000.bin"
     content = bytearray(shard.read_bytes())
     content[5] ^= 128

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ebgan_fast.data import PackedImages, residence
-from ebgan_fast.models import Mlp
+from ebgan_fast.models import Conv, Mlp
 from ebgan_fast.training import TrainConfig, images, train
 from ebgan_fast.training.trainer import Trainer
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 
 SIZE = 40 * 3 * 16 * 16
 SMALL = Mlp(z_dim=4, n_layer_g=2, size_g=8, size_d=8)
+SMALL_CONV = Conv("(4)4c-(4)4c2s-(3)4c2s", "4-1", "(4)4c2s", "(3)4c2s")
 
 
 @pytest.fixture
@@ -58,9 +59,9 @@ def test_a_run_goes_on_where_its_images_are_elsewhere(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, in both directions, as if it had never been cut off and all its images read from the disk."""
-    train(run_of(tmp_path / "whole", packed))
+    train(run_of(tmp_path / "whole", packed, networks=SMALL_CONV))
     for first in (True, False):  # on the device at first, then on the disk; and the other way
-        cut = run_of(tmp_path / f"cut {first}", packed)
+        cut = run_of(tmp_path / f"cut {first}", packed, networks=SMALL_CONV)
         for part, there in enumerate([first, not first]):
             with monkeypatch.context() as patch:
                 seen = reads_ahead(patch)
