@@ -14,7 +14,10 @@ from ebgan_fast.models import Mlp
 from ebgan_fast.training import loop, train
 from ebgan_fast.training.config import TrainConfig
 
+from ..data.layouts import pack
 from .helpers import bars, write_idx
+from .scoring import PixelNet, scored, take_pixels
+from .test_conv_runs import blobs
 
 Configure = Callable[..., TrainConfig]
 
@@ -103,3 +106,30 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> P
 def whole(_trained: Path, tmp_path: Path) -> Path:
     """A run of 20 steps that was never cut off, trained once: the test's own copy."""
     return shutil.copytree(_trained, tmp_path / "whole")
+
+
+@pytest.fixture
+def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PixelNet:
+    """What runs score by, with a cache of the test's own."""
+    net = PixelNet()
+    take_pixels(monkeypatch, net, tmp_path / "cache")
+    return net
+
+
+@pytest.fixture(scope="session")
+def packed_blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Blobs as `prepare` would pack them, to be read alone."""
+    folder = tmp_path_factory.mktemp("blobs") / "packed"
+    pack(folder, blobs().gather(torch.arange(40)), [40])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_scored(packed_blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scored run of 8 steps that was never cut off, to be read alone."""
+    place = tmp_path_factory.mktemp("scored")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_curves(patch)
+        take_pixels(patch, PixelNet(), place / "cache")
+        train(scored(place / "whole", packed_blobs, steps=8))
+    return place / "whole"
