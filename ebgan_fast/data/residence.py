@@ -11,7 +11,6 @@ from torch import Tensor
 from .image_set import ImageSet, TensorImages
 
 _SHARE = 4  # a set may take one part in so many of the free memory: the rest is for the networks and their maps
-PIECE = 1 << 26  # bytes
 
 
 def on_device(
@@ -19,7 +18,7 @@ def on_device(
     device: torch.device,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
-    piece: int = PIECE,
+    piece: int = 1 << 26,
 ) -> TensorImages | None:
     """The set in the device's memory, or None where its batches are to be read one by one.
 
@@ -30,7 +29,7 @@ def on_device(
         images: any set. It is read in order, piece by piece; one in memory is sent as a whole.
         device: where batches are wanted.
         progress: told after each piece the bytes sent and all bytes. What it raises ends the load.
-        piece: bytes that are read and sent at once, an image at least.
+        piece: bytes that are read and sent at once, 64 MB by default; an image at least.
 
     Returns:
         The same images in the same order, with the same fingerprint; `images` itself if it is there.

@@ -49,7 +49,7 @@ def check_folder(chosen: Path | None) -> None:
 def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> AbstractContextManager[Any]:
     """Hold the lock of `path`. A dead process has none.
 
-    While another process has it, `on_wait` is called `every` so many seconds; what it raises ends the waiting.
+    While another process has it, `on_wait` is called again after each `every` seconds; what it raises ends the waiting.
     """
     lock = FileLock(f"{path}.lock")
     seconds = 0.0

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROWS = 8192  # 84 MB of 1280 numbers
-
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -35,13 +33,18 @@ def gaussian(
     features: Tensor,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
-    rows: int = ROWS,
+    rows: int = 8192,  # 84 MB of 1280 numbers
 ) -> Gaussian:
     """The mean and unbiased covariance of features [n, d], n at least 2, on their device.
 
     Rows are taken in parts, `rows` at a time, each joined to the factor of those before it, so memory doesn't grow with
     n. `progress` is told the rows done and all rows, before each part and at the end. What it raises ends the work.
+
+    Raises:
+        ValueError: `rows` below 1.
     """
+    if rows < 1:
+        raise ValueError(f"rows: got {rows}, expected at least 1")
     n, d = features.shape
     parts = features.split(rows)
     mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / n

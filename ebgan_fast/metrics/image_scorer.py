@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _MOST_ON_GPU, _MOST = 500, 50
 _NET_BYTES = 16 << 20  # an image in it: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
 _MOST_REAL = 50_000  # what is usual for published figures
-KID_SUBSET_SIZE = 1000
 _SECONDS_KEPT = 60.0  # between two writes of features half done
 CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
 
@@ -66,6 +65,9 @@ class ImageScorer:
         most_real: real images to compare with.
         kid_subset_size: images of each set in one of KID's subsets, where both have as many.
         cache_folder: where features are kept; see `cache.cache_folder`.
+
+    Raises:
+        ValueError: `kid_subset_size` below 2.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class ImageScorer:
         images: ImageSet,
         *,
         most_real: int = _MOST_REAL,
-        kid_subset_size: int = KID_SUBSET_SIZE,
+        kid_subset_size: int = 1000,
         cache_folder: Path | None = None,
     ) -> None:
+        if kid_subset_size < 2:
+            raise ValueError(f"kid_subset_size: got {kid_subset_size}, expected at least 2, a pair of images")
         self.net = net
         self.images = images
         self.chosen = _chosen(len(images), most_real)

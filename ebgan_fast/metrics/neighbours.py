@@ -8,26 +8,26 @@ from torch import Tensor
 from .._progress import Progress
 from .image_scorer import ImageScorer
 
-AT_ONCE = 4096  # 10,000 samples beside 50,000 real images would take 2 GB
 
-
-def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
+def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int = 4096) -> tuple[Tensor, Tensor]:
     """The nearest rows, by the Euclidean distance of features.
 
     Args:
         features: [n, d].
         real_features: [m, d], on any device.
         count: how many of the m, 1 to m.
-        at_once: real features to compare with at a time.
+        at_once: real features to compare with at a time: 10,000 samples beside 50,000 of them would take 2 GB.
 
     Returns:
         (indices int64, distances), each [n, count] on the device of `features`, the nearest first.
 
     Raises:
-        ValueError: `count` outside 1 to m.
+        ValueError: `count` outside 1 to m, or `at_once` below 1.
     """
     if not 1 <= count <= len(real_features):
         raise ValueError(f"count: got {count}, expected 1 to {len(real_features)}, the number of real images")
+    if at_once < 1:
+        raise ValueError(f"at_once: got {at_once}, expected at least 1")
     indices = torch.empty(len(features), 0, dtype=torch.int64, device=features.device)
     distances = features.new_empty(len(features), 0)
     for first in range(0, len(real_features), at_once):

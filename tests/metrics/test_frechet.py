@@ -159,6 +159,11 @@ def test_features_may_come_in_parts(rows: int) -> None:
     assert of_parts.factor.shape == (8, 8)
 
 
+def test_parts_of_no_rows() -> None:
+    with pytest.raises(ValueError, match="rows: got 0, expected at least 1"):
+        gaussian(drawn(3, 8, 0), rows=0)
+
+
 def test_torchmetrics_says_the_same() -> None:
     """By the general eigenvalues of the product, with covariances as differences of second moments.
 

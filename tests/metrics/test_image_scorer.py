@@ -254,6 +254,8 @@ def test_many_real_images_are_thinned_out(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_scored(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="kid_subset_size: got 1, expected at least 2"):
+        scorer(tmp_path, noise(20, 0), kid_subset_size=1)
     real = scorer(tmp_path, noise(20, 0))
     with pytest.raises(ValueError, match="samples: got 1, expected at least 2"):
         real.score([noise(1, 1)])
@@ -300,6 +302,8 @@ def test_neighbours_are_the_nearest_first() -> None:
     for count in (0, 5):
         with pytest.raises(ValueError, match=f"count: got {count}, expected 1 to 4"):
             nearest(real, real, count)
+    with pytest.raises(ValueError, match="at_once: got 0, expected at least 1"):
+        nearest(real, real, 1, at_once=0)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
