@@ -9,6 +9,8 @@ EBGAN_FAST_CUDA says which kernels for NVIDIA GPUs come with them:
     auto  (default) those for this machine's GPUs, where there is one and nvcc is found; without, if that fails
     1     those for every architecture that nvcc knows of the list below, or fail
     0     none
+    75,90 those for these architectures (compute capabilities without the dot), in machine code, or fail
+For 1 and for a list, the newest also comes as PTX, which later GPUs compile at their first use.
 
 EBGAN_FAST_WERROR=1 makes every warning of the CUDA compilers an error, as the tests do.
 """
@@ -28,7 +30,6 @@ from setuptools.command.build_ext import build_ext
 SWITCH = "EBGAN_FAST_BUILD_EXT"
 CUDA_SWITCH = "EBGAN_FAST_CUDA"
 WERROR_SWITCH = "EBGAN_FAST_WERROR"
-# The newest also comes as PTX, which later GPUs compile at their first use.
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 ROOT = Path(__file__).parent.resolve()
 
@@ -53,15 +54,19 @@ def _printed(*command: str) -> str:
         return ""
 
 
-def cuda_architectures(compiler: str, everything: bool) -> list[str]:
-    """In CMake's words: "80-real" is machine code, "120" machine code and PTX."""
-    if not everything:
+def cuda_architectures(compiler: str, asked: str) -> list[str]:
+    """In CMake's words: "80-real" is machine code, "120" machine code and PTX. RuntimeError for one asked for by its
+    number that the compiler does not know."""
+    if asked == "auto":
         capabilities = _printed("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
         numbers = {int(major + minor) for major, minor in re.findall(r"(\d+)\.(\d+)", capabilities)}
         return [f"{number}-real" for number in sorted(numbers)]
     known = set(re.findall(r"sm_(\d+)", _printed(compiler, "--list-gpu-code")))
-    chosen = [number for number in ARCHITECTURES if number in known]
-    if left_out := [number for number in ARCHITECTURES if number not in known]:
+    wanted = ARCHITECTURES if asked == "1" else sorted(set(asked.split(",")), key=int)
+    chosen = [number for number in wanted if number in known]
+    if left_out := [number for number in wanted if number not in known]:
+        if asked != "1":
+            raise RuntimeError(f"{CUDA_SWITCH}={asked}: {compiler} does not know {', '.join(left_out)}")
         announce(f"WARNING: {compiler} does not know {', '.join(left_out)}: no machine code for these GPUs")
     return [*(f"{number}-real" for number in chosen[:-1]), *chosen[-1:]]
 
@@ -72,12 +77,12 @@ def cuda_options() -> list[str]:
         return []
     compiler = nvcc()
     if compiler is None:
-        if cuda_switch == "1":
+        if cuda_switch != "auto":
             raise RuntimeError(
-                f"{CUDA_SWITCH}=1 asks for the CUDA kernels, and nvcc is not found (CUDA_HOME or CUDACXX)"
+                f"{CUDA_SWITCH}={cuda_switch} asks for the CUDA kernels, and nvcc is not found (CUDA_HOME or CUDACXX)"
             )
         return []
-    architectures = cuda_architectures(compiler, cuda_switch == "1")
+    architectures = cuda_architectures(compiler, cuda_switch)
     if not architectures:
         return []
     strictly = ", every warning an error" if werror else ""
@@ -98,8 +103,8 @@ class CMakeBuild(build_ext):
             super().run()
         except (OSError, ImportError, RuntimeError, subprocess.CalledProcessError) as error:
             for name, value in ((SWITCH, switch), (CUDA_SWITCH, cuda_switch)):
-                if value == "1":
-                    announce(f"building the compiled kernels failed, and {name}=1 asks for them: {error}")
+                if value not in ("auto", "0"):
+                    announce(f"building the compiled kernels failed, and {name}={value} asks for them: {error}")
                     raise
             self.extensions = []
             announce(
@@ -127,7 +132,7 @@ class CMakeBuild(build_ext):
         try:
             self._compile(work, [*options, *cuda])
         except subprocess.CalledProcessError as error:
-            if not cuda or cuda_switch == "1":
+            if not cuda or cuda_switch != "auto":
                 raise
             announce(
                 f"WARNING: building the CUDA kernels failed ({error}); building without them. Triton runs instead."
@@ -150,19 +155,20 @@ class CMakeBuild(build_ext):
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
-def read_switch(name: str, values: tuple[str, ...] = ("auto", "0", "1")) -> str:
-    """The first value is the default."""
+def read_switch(name: str, values: tuple[str, ...] = ("auto", "0", "1"), pattern: str = "", words: str = "") -> str:
+    """The first value is the default. Another may match `pattern`, which `words` describe."""
     value = os.environ.get(name, values[0])
-    if value not in values:
-        *others, last = map(repr, values)
+    if value not in values and not (pattern and re.fullmatch(pattern, value)):
+        *others, last = [*map(repr, values), *([words] if words else [])]
         raise SystemExit(f"{name}: got {value!r}, expected {', '.join(others)} or {last}")
     return value
 
 
-switch, cuda_switch = read_switch(SWITCH), read_switch(CUDA_SWITCH)
+switch = read_switch(SWITCH)
+cuda_switch = read_switch(CUDA_SWITCH, pattern=r"\d{2,3}(,\d{2,3})*", words="architectures such as '80,90'")
 werror = read_switch(WERROR_SWITCH, ("0", "1")) == "1"
-if switch == "0" and cuda_switch == "1":
-    raise SystemExit(f"{CUDA_SWITCH}=1 asks for kernels in the extension that {SWITCH}=0 leaves out")
+if switch == "0" and cuda_switch not in ("auto", "0"):
+    raise SystemExit(f"{CUDA_SWITCH}={cuda_switch} asks for kernels in the extension that {SWITCH}=0 leaves out")
 if switch == "0":
     announce(f"{SWITCH}=0: installing without the compiled kernels")
 

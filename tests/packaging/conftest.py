@@ -1,8 +1,7 @@
-"""Wheels as pip makes them of the source tree, each once for a run of the tests."""
+"""Wheels of the source tree: one as pip makes it, for all tests, and those of builds that leave the kernels out."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from gpuless.tools import nvcc
+from tests import kept_compiles
 
 ROOT = Path(__file__).parents[2]
+EVERY_GPU = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+# A minute of a core for the oldest and the newest, three and a half for all.
+RELEASE = os.environ.get("EBGAN_FAST_TEST_RELEASE") == "1"
+ARCHITECTURES = EVERY_GPU if RELEASE else (EVERY_GPU[0], EVERY_GPU[-1])
 SOURCES = [
     "pyproject.toml",
     "setup.py",
@@ -34,7 +37,7 @@ SOURCES = [
 
 @dataclass(frozen=True)
 class Build:
-    """What one run of pip wheel did."""
+    """The status, the output and the wheel of one build."""
 
     code: int
     log: str
@@ -44,6 +47,12 @@ class Build:
         assert self.wheel is not None, self.log
         with zipfile.ZipFile(self.wheel) as archive:
             return archive.namelist()
+
+    def unpack(self, to: Path) -> Path:
+        assert self.wheel is not None, self.log
+        with zipfile.ZipFile(self.wheel) as archive:
+            archive.extractall(to)
+        return to
 
 
 def _copy_sources(to: Path) -> None:
@@ -56,9 +65,9 @@ def _copy_sources(to: Path) -> None:
             shutil.copy2(source, to / name)
 
 
-def _run(folder: Path, source: str, environment: dict[str, str]) -> Build:
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Build:
+    """Run a command that leaves its wheel in the folder's `wheels`."""
     clean = {name: value for name, value in os.environ.items() if name not in ("EBGAN_FAST_BUILD_EXT", "PYTHONPATH")}
-    command = [sys.executable, "-m", "pip", "wheel", source, "--no-deps", "-v", "-w", "wheels"]
     done = subprocess.run(
         command,
         cwd=folder,
@@ -67,45 +76,39 @@ def _run(folder: Path, source: str, environment: dict[str, str]) -> Build:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    wheel = next((folder / "wheels").glob("*.whl"), None)
-    return Build(done.returncode, done.stdout, wheel)
+    return Build(done.returncode, done.stdout, next((folder / "wheels").glob("*.whl"), None))
 
 
-Builder = Callable[..., Build]
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Builder:
-    """Builds under a name, once per test run even when pytest-xdist spreads the tests over processes."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
-
-    def build_once(name: str, environment: dict[str, str], source: Path | None = None) -> Build:
-        folder = shared / f"build-{name}"
-        with FileLock(f"{folder}.lock"):
-            record = folder / "record.json"
-            if not record.exists():
-                folder.mkdir()
-                _copy_sources(folder)
-                made = _run(folder, str(source or "."), environment)
-                if "Could not find a version that satisfies the requirement" in made.log:
-                    pytest.skip("pip reaches no package registry, which an isolated build takes its tools from")
-                record.write_text(json.dumps([made.code, made.log, str(made.wheel) if made.wheel else None]))
-        code, log, wheel = json.loads(record.read_text())
-        return Build(code, log, Path(wheel) if wheel else None)
-
-    return build_once
+Builder = Callable[[dict[str, str]], Build]
 
 
 @pytest.fixture(scope="session")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("setuptools", minversion="77", reason="making a source archive takes setuptools >= 77")
-    folder = tmp_path_factory.mktemp("sdist")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree, with nothing that was built."""
+    pytest.importorskip("setuptools", minversion="77", reason="building takes setuptools >= 77")
+    folder = tmp_path_factory.mktemp("sources")
     _copy_sources(folder)
+    return folder
+
+
+@pytest.fixture
+def build(sources: Path, tmp_path: Path) -> Builder:
+    """Build a wheel by the hook that pip calls, with this environment's tools: pip's own environment costs 10 s."""
+
+    def run(environment: dict[str, str]) -> Build:
+        folder = Path(shutil.copytree(sources, tmp_path / "tree"))
+        program = "import setuptools.build_meta as backend; backend.build_wheel('wheels')"
+        return _run([sys.executable, "-c", program], folder, environment)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sdist(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(sources, tmp_path_factory.mktemp("sdist") / "tree"))
     program = "import setuptools.build_meta as backend; backend.build_sdist('dist')"
-    environment = {**os.environ, "EBGAN_FAST_BUILD_EXT": "0"}
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = _run([sys.executable, "-c", program], folder, {"EBGAN_FAST_BUILD_EXT": "0"})
+    assert done.code == 0, done.log
     (archive,) = (folder / "dist").glob("*.tar.gz")
     return archive
 
@@ -130,12 +133,16 @@ def needed(dynamic: Callable[[Path], str]) -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def compiled(build: Builder, sdist: Path) -> Build:
-    """Built from the source archive, so that a file missing there fails here; where there is nvcc, with the kernels for
-    every GPU, which makes minutes of it."""
+def compiled(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Built by pip from the source archive, so that a file or a requirement missing there fails here. Where there is
+    nvcc, with the kernels for GPUs; the compiled objects are kept in the user's cache folder."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler on this machine")
-    switches = {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "1" if nvcc() else "0", "EBGAN_FAST_WERROR": "1"}
-    made = build("compiled", switches, sdist)
+    gpus = ",".join(number.removeprefix("sm_") for number in ARCHITECTURES) if nvcc() else "0"
+    switches = {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": gpus, "EBGAN_FAST_WERROR": "1"}
+    command = [sys.executable, "-m", "pip", "wheel", str(sdist), "--no-deps", "-v", "-w", "wheels"]
+    made = _run(command, tmp_path_factory.mktemp("compiled"), switches | kept_compiles.launched())
+    if "Could not find a version that satisfies the requirement" in made.log:
+        pytest.skip("pip reaches no package registry, which an isolated build takes its tools from")
     assert made.code == 0, made.log[-4000:]
     return made

@@ -1,7 +1,7 @@
-"""What each CUDA kernel in a built module takes of each GPU, read from its machine code.
+"""The registers, memory and instructions of each CUDA kernel in a built module, read from its machine code.
 
-After a wanted change, `python -m tests.packaging.machine_code FILE` writes the budgets anew from a built module (the
-wheel's ebgan_fast/_C.*.so); read the difference before you commit it.
+After a wanted change, `python -m tests.packaging.machine_code FILE` writes the budgets of the GPUs that a built module
+is for (the ebgan_fast/_C.*.so of a wheel) and keeps those of others; read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import triton
 
-from gpuless.resources import Resources, budget_of, measure_sass, write_budgets
+from gpuless.resources import Resources, budget_of, measure_sass, read_budgets, write_budgets
 
-# Disassembled as well, 4 s each: one GPU with multiply-adds alone, one with tensor cores.
-READ = ("sm_75", "sm_90")
+# Disassembled as well, 4 s each: the GPU with multiply-adds alone, and two with tensor cores, the newest among them.
+READ = ("sm_75", "sm_90", "sm_120")
 FILE = Path(__file__).with_name("cuda_budgets.json")
 
 
@@ -65,7 +65,7 @@ def resources_of(module: Path) -> dict[str, Resources]:
     }
     sass = {
         (architecture, symbol): text
-        for architecture in READ
+        for architecture in sorted({architecture for architecture, _ in usage}.intersection(READ))
         for symbol, text in _sections(cuobjdump(module, "-sass", "-arch", architecture), r"^\s*Function : (\S+)$")
     }
     names = _names(sorted({symbol for _, symbol in usage}))
@@ -90,4 +90,7 @@ def _budget(resources: Resources) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    write_budgets(FILE, {key: _budget(it) for key, it in resources_of(Path(sys.argv[1])).items()})
+    found = {key: _budget(it) for key, it in resources_of(Path(sys.argv[1])).items()}
+    kernels = {key.split(" | ")[0] for key in found}
+    kept = {key: it for key, it in read_budgets(FILE).items() if key.split(" | ")[0] in kernels}
+    write_budgets(FILE, kept | found)

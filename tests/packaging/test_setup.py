@@ -74,6 +74,14 @@ def test_1_builds_every_architecture_that_the_compiler_knows(
     assert "does not know 100, 120" in capsys.readouterr().err
 
 
+def test_a_list_builds_these_architectures_or_fails(tools: Path, setup: SwitchedSetup) -> None:
+    _tool(tools, "nvcc", "sm_75\\nsm_90\\nsm_120\\n")
+    options = setup(EBGAN_FAST_CUDA="120,75")["cuda_options"]()
+    assert options[-1] == "-DCMAKE_CUDA_ARCHITECTURES=75-real;120"
+    with pytest.raises(RuntimeError, match=r"EBGAN_FAST_CUDA=75,80: .*nvcc does not know 80"):
+        setup(EBGAN_FAST_CUDA="75,80")["cuda_options"]()
+
+
 def test_warnings_are_errors_where_that_is_asked_for(tools: Path, setup: SwitchedSetup) -> None:
     _tool(tools, "nvcc", "sm_90\\n")
     options = {it: setup(EBGAN_FAST_CUDA="1", EBGAN_FAST_WERROR=it)["cuda_options"]() for it in ("0", "1")}
@@ -81,15 +89,20 @@ def test_warnings_are_errors_where_that_is_asked_for(tools: Path, setup: Switche
     assert setup(EBGAN_FAST_CUDA="1")["cuda_options"]() == options["0"]
 
 
-def test_1_without_nvcc_fails(tools: Path, setup: SwitchedSetup) -> None:
-    with pytest.raises(RuntimeError, match="EBGAN_FAST_CUDA=1 asks for the CUDA kernels, and nvcc is not found"):
-        setup(EBGAN_FAST_CUDA="1")["cuda_options"]()
+@pytest.mark.parametrize("asked", ["1", "90"])
+def test_what_is_asked_for_fails_without_nvcc(tools: Path, setup: SwitchedSetup, asked: str) -> None:
+    with pytest.raises(RuntimeError, match=f"EBGAN_FAST_CUDA={asked} asks for the CUDA kernels, and nvcc is not found"):
+        setup(EBGAN_FAST_CUDA=asked)["cuda_options"]()
 
 
 @pytest.mark.parametrize(
     ("switches", "words"),
     [
-        ({"EBGAN_FAST_CUDA": "yes"}, "EBGAN_FAST_CUDA: got 'yes', expected 'auto', '0' or '1'"),
+        ({"EBGAN_FAST_BUILD_EXT": "yes"}, "EBGAN_FAST_BUILD_EXT: got 'yes', expected 'auto', '0' or '1'"),
+        (
+            {"EBGAN_FAST_CUDA": "9.0"},
+            "EBGAN_FAST_CUDA: got '9.0', expected 'auto', '0', '1' or architectures such as '80,90'",
+        ),
         ({"EBGAN_FAST_WERROR": "auto"}, "EBGAN_FAST_WERROR: got 'auto', expected '0' or '1'"),
         ({"EBGAN_FAST_CUDA": "1", "EBGAN_FAST_BUILD_EXT": "0"}, "EBGAN_FAST_CUDA=1 asks for kernels in the extension"),
     ],

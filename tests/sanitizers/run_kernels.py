@@ -1,7 +1,8 @@
 """Runs the kernels of one compiled module, without torch, on arrays that end where the kernels must.
 
-    python run_kernels.py MODULE malloc | guard-pages     how to place the arrays: see memory.Memory
-    python run_kernels.py MODULE --list                   names the instruction sets that this processor has
+    python run_kernels.py MODULE malloc|guard-pages FAMILY...     how to place the arrays (see memory.Memory), and which
+                                                                  cases to run: energy, hinge, code
+    python run_kernels.py MODULE --list                           names the instruction sets that this processor has
 
 A line per case goes to standard output before it runs, so that the last one names the case that ended the process.
 """
@@ -12,7 +13,7 @@ import faulthandler
 import importlib.util
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import ModuleType
 
@@ -85,15 +86,17 @@ class Cases:
         self.kernels = module
         self.memory = Memory(guard_pages=placement == "guard-pages")
 
-    def run_all(self) -> int:
+    def run(self, families: Sequence[str]) -> int:
+        """Run the cases of the families, and give their number."""
+        cases = {"energy": self.energies, "hinge": self.hinges, "code": self.codes}
         number = 0
-        for number, (name, case) in enumerate(self.list(), 1):
+        for number, (name, case) in enumerate((case for family in families for case in cases[family]()), 1):
             print(f"case {number}: {name}", flush=True)
             case()
             self.memory.release()
         return number
 
-    def list(self) -> Iterator[tuple[str, partial[None]]]:
+    def energies(self) -> Iterator[tuple[str, partial[None]]]:
         for fmt in FORMATS:
             short = [((1, 3)[(turn + k) % 2], k, turn) for k in SHORT for turn in range(8)]
             others = [(n, k, turn) for n, k in [(0, 5), (1000, 33), *CHUNKED] for turn in range(4)]
@@ -103,16 +106,22 @@ class Cases:
                 for turn in range(4):
                     case = partial(self.energy, fmt, n, k, turn, layout)
                     yield f"streamed energy {fmt.name} {n} x {k}, {layout}, turn {turn}", partial(self.streamed, case)
+            far = BEYOND_32_BITS, 1
+            yield f"energy {fmt.name}, samples 2^31 apart", partial(self.energy, fmt, 3, 37, 0, far)
+
+    def codes(self) -> Iterator[tuple[str, partial[None]]]:
+        for fmt in FORMATS:
             for n, d in CODES + LARGE_CODES:
                 for turn in range(4 if n * d < 10_000 else 2):
                     yield f"code {fmt.name} {n} x {d}, turn {turn}", partial(self.code, fmt, n, d, turn)
             for n, d, layout in STREAMED_CODES:
                 case = partial(self.code, fmt, n, d, 0, layout)
                 yield f"streamed code {fmt.name} {n} x {d}, {layout}", partial(self.streamed, case)
-            far = BEYOND_32_BITS, 1
-            yield f"energy {fmt.name}, samples 2^31 apart", partial(self.energy, fmt, 3, 37, 0, far)
             for n, d in ((3, 7), (7, 3)):
+                far = BEYOND_32_BITS, 1
                 yield f"code {fmt.name} {n} x {d}, samples 2^31 apart", partial(self.code, fmt, n, d, 1, far)
+
+    def hinges(self) -> Iterator[tuple[str, partial[None]]]:
         for fmt in (FLOAT64, FLOAT32):
             for n_real, n_fake in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 7), (33, 32), (1000, 1)):
                 yield f"hinge {fmt.name} {n_real}, {n_fake}", partial(self.hinge, fmt, n_real, n_fake)
@@ -221,7 +230,7 @@ def main() -> None:
         print(*module.build_info()["isas_supported"])
         return
     start = time.monotonic()
-    count = Cases(module, sys.argv[2]).run_all()
+    count = Cases(module, sys.argv[2]).run(sys.argv[3:])
     isa = module.build_info()["isa"]
     print(f"{isa}, {sys.argv[2]}: {count} cases in {time.monotonic() - start:.0f} s")
 

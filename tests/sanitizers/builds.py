@@ -1,0 +1,123 @@
+"""The builds of the kernels that the cases run in, and the machine code that instruction sets share in them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent.resolve()
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests import kept_compiles  # noqa: E402
+
+FOLDER = ROOT / "build" / "sanitize"
+# This environment's programs first.
+PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+# The sources of csrc/cpu whose machine code a family of cases in run_kernels.py runs.
+SOURCES = {
+    "energy": ("kernels", "energy", "hinge"),
+    "hinge": ("kernels", "hinge"),
+    "code": ("kernels", "pulling_away"),
+}
+
+
+class CannotRunError(Exception):
+    """Why there are no sanitizers here; says nothing about the kernels."""
+
+
+class FailedError(Exception):
+    """What the compiler or the runner printed."""
+
+
+def compiler() -> str:
+    """The path of GCC."""
+    if sys.platform != "linux":
+        raise CannotRunError("loads the sanitizers with LD_PRELOAD, as on Linux")
+    name = os.environ.get("CXX", "c++")
+    path = shutil.which(name)
+    if path is None:
+        raise CannotRunError(f"no C++ compiler ({name})")
+    # Clang's runtime is another one, and linked into the program.
+    if "Free Software Foundation" not in subprocess.run([path, "--version"], capture_output=True, text=True).stdout:
+        raise CannotRunError(f"takes GCC, and {name} is another compiler")
+    return path
+
+
+@dataclass(frozen=True)
+class Build:
+    """The compiled module of one build, and where its objects lie."""
+
+    folder: Path
+
+    @property
+    def module(self) -> Path:
+        return self.folder / "out" / f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+
+    def shared(self, isa: str, earlier: Sequence[str]) -> dict[str, str]:
+        """Return which earlier set runs a family of cases in the very machine code of this set, by the family.
+
+        AVX-512 with a dot product of bfloat16 differs from AVX-512 in pulling_away.cpp alone.
+        """
+        return {
+            family: other
+            for family, sources in SOURCES.items()
+            for other in earlier
+            if all(self._is_same(source, isa, other) for source in sources)
+        }
+
+    def _is_same(self, source: str, isa: str, other: str) -> bool:
+        codes = [_code(self.folder, name, source) for name in (isa, other)]
+        return codes[0] == codes[1] is not None
+
+
+@cache
+def _code(folder: Path, isa: str, source: str) -> str | None:
+    """The disassembly of a source, with its relocations and without the set's name; None where none can be had."""
+    made = folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu" / f"{source}.cpp.o"
+    tool = shutil.which("objdump")
+    if tool is None or not made.exists():
+        return None
+    command = [tool, "-d", "-r", "--no-show-raw-insn", str(made)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    namespace = f"ebgan_{isa}"
+    code = text.partition("Disassembly")[2].replace(f"{len(namespace)}{namespace}", "ebgan")
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def build(path: str, name: str, *switches: str) -> Build:
+    """Configure and build the kernels anew; objects that were compiled before come from the user's cache folder."""
+    cmake = shutil.which("cmake", path=PROGRAMS)
+    try:
+        import pybind11
+    except ImportError:
+        raise CannotRunError("no pybind11: pip install pybind11") from None
+    if cmake is None:
+        raise CannotRunError("no cmake: pip install cmake")
+    made = Build(FOLDER / name)
+    shutil.rmtree(made.folder, ignore_errors=True)
+    options = [
+        *switches,
+        f"-DCMAKE_CXX_COMPILER={path}",
+        f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={made.folder / 'out'}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+    ]
+    if ninja := shutil.which("ninja", path=PROGRAMS):
+        options += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    jobs = str(os.cpu_count() or 1)
+    environment = {**os.environ, **kept_compiles.launched()}
+    for command in ([cmake, "-S", ROOT, "-B", made.folder, *options], [cmake, "--build", made.folder, "-j", jobs]):
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise FailedError(done.stdout)
+    return made
