@@ -1,10 +1,8 @@
-"""A study whose trials only write down that they ran, and a process that runs it."""
+"""A study whose trials only write down that they ran, and the function of a process that runs it."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -60,12 +58,9 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     return f"number {params['number']}"
 
 
-if __name__ == "__main__":
-    # A shell starts its background jobs with interrupts ignored, and their children inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    folder, storage, count, seconds, workers, together = sys.argv[1:]
-    note(Path(folder), f"ready {os.getpid()}")
-    while len(seen(Path(folder), "ready")) < int(together):  # a process may take seconds longer to start than another
+def work(folder: Path, storage: str, count: int, seconds: float, workers: int, together: int) -> None:
+    """Run a study once `together` processes are ready to."""
+    note(folder, f"ready {os.getpid()}")
+    while len(seen(folder, "ready")) < together:
         time.sleep(0.01)
-    done = run(study(Path(folder), int(count), float(seconds)), storage, int(workers))
-    print("done", len(done))
+    run(study(folder, count, seconds), storage, workers)

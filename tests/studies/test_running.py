@@ -2,46 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from ebgan_fast.studies.queue import TrialQueue
-from ebgan_fast.studies.running import run
+from ebgan_fast.studies.running import processes, run
 
+from . import counting
 from .counting import seen, study
 
-ROOT = Path(__file__).parents[2]
+SECONDS = 60.0  # for what takes one
 
 
 def storages(folder: Path) -> dict[str, str]:
     return {"journal": str(folder / "journal.log"), "sqlite": f"sqlite:///{folder / 'trials.db'}"}
 
 
-def start(
-    folder: Path, storage: str, count: int, seconds: float, workers: int = 1, together: int = 1
-) -> subprocess.Popen[str]:
+def start(folder: Path, storage: str, count: int, seconds: float, workers: int = 1, together: int = 1) -> BaseProcess:
     """A process that runs a study once `together` of them are ready."""
-    arguments = map(str, (folder, storage, count, seconds, workers, together))
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.studies.counting", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = processes().Process(target=counting.work, args=(folder, storage, count, seconds, workers, together))
+    process.start()
+    return process
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """SIGINT reaches this process, and no other, once the condition holds."""
+
+    def send() -> None:
+        wait_for(condition)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # A shell starts its background jobs with interrupts ignored, and their children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_all_trials_run_and_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,11 +108,12 @@ def test_two_processes_share_the_work_and_do_no_trial_twice(tmp_path: Path, kind
     storage = storages(tmp_path)[kind]
     TrialQueue(storage, "counting", {})  # which tables a database has is not what is raced for
     children = [start(tmp_path, storage, 40, 0.05, together=2) for _ in range(2)]
-    said = [child.communicate(timeout=200)[0] for child in children]
-    assert all(child.returncode == 0 for child in children), said
-    assert sorted(seen(tmp_path, "began")) == list(range(40)), said
+    for child in children:
+        child.join(SECONDS)
+    assert [child.exitcode for child in children] == [0, 0]
+    assert sorted(seen(tmp_path, "began")) == list(range(40))
     workers = {line.split()[2] for line in (tmp_path / "seen.txt").read_text().splitlines() if "began" in line}
-    assert len(workers) == 2
+    assert workers == {str(child.pid) for child in children}
 
 
 @pytest.mark.slow
@@ -106,7 +122,7 @@ def test_a_killed_study_goes_on_without_repeating_finished_trials(tmp_path: Path
     child = start(tmp_path, storage, 8, 0.3)
     wait_for(lambda: len(seen(tmp_path, "began")) >= 4)
     child.kill()
-    child.communicate()
+    child.join(SECONDS)
     before = seen(tmp_path, "ended")
     assert 3 <= len(before) < 8
     done = run(study(tmp_path, 8), storage, workers=1)
@@ -115,16 +131,11 @@ def test_a_killed_study_goes_on_without_repeating_finished_trials(tmp_path: Path
     assert len(seen(tmp_path, "began")) == 8 + 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupted_study_leaves_its_trials_to_the_next(tmp_path: Path, workers: int) -> None:
     storage = str(tmp_path / "journal.log")
-    child = start(tmp_path, storage, 3, 30.0, workers)
-    wait_for(lambda: len(seen(tmp_path, "began")) == workers)
-    child.send_signal(signal.SIGINT)
-    said, _ = child.communicate(timeout=60)
-    assert child.returncode != 0
-    assert "KeyboardInterrupt" in said
+    with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: len(seen(tmp_path, "began")) == workers):
+        run(study(tmp_path, 3, 30.0), storage, workers)
     # Given back by those who had them, not found to be dead.
     assert TrialQueue(storage, "counting", {}).revive() == 0
     assert len(run(study(tmp_path, 3), storage, workers=1)) == 3
@@ -140,7 +151,7 @@ def test_started_workers_end_when_the_process_that_started_them_is_killed(tmp_pa
     pids = [int(line.split()[2]) for line in lines if line.startswith("began")]
     assert parent.pid not in pids
     parent.kill()
-    parent.communicate()
+    parent.join(SECONDS)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert len(run(study(tmp_path, 4), storage, workers=2)) == 4
     assert sorted(seen(tmp_path, "ended")) == [0, 1, 2, 3]
