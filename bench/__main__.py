@@ -85,12 +85,12 @@ _COMMANDS: dict[str, Callable[..., int]] = {
 }
 
 
-_PROGRAM = Program("bench", "Measure ebgan_fast against eager torch and torch.compile.", _COMMANDS)
+PROGRAM = Program("bench", "Measure ebgan_fast against eager torch and torch.compile.", _COMMANDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. `arguments` default to the process's own; returns the exit status."""
-    return _PROGRAM.run(arguments)
+    return PROGRAM.run(arguments)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Asked:
 
     def __init__(self, name: str, module: str, paths: Sequence[Path]) -> None:
         self.name = name
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM.format(paths=[str(path) for path in paths], module=module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -38,13 +38,13 @@ class Asked:
 
     def ask(self, question: str, **details: Any) -> dict[str, Any]:
         """The answer. Raises ValueError where the process has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         answer = ""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps({"question": question, **details}) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            self.process.stdin.write(json.dumps({"question": question, **details}) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
         if not answer:
             raise ValueError(f"compare: the process of {self.name} has ended; its last words are above")
         got: dict[str, Any] = json.loads(answer)
@@ -52,7 +52,7 @@ class Asked:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
+        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
+            self.process.stdin.close()
+        self.process.wait()

@@ -38,7 +38,7 @@ class Knob:
 
     def current(self, tables: Tables, architecture: str) -> Entry:
         """The entry in use there."""
-        entry = _section(tables[self.op], architecture, self.path[0])
+        entry = section_of(tables[self.op], architecture, self.path[0])
         for key in self.path[1:]:
             entry = entry[key]
         return entry
@@ -47,7 +47,7 @@ class Knob:
         """The tables with that entry in the architecture's section, to which its siblings come along."""
         tables = copy.deepcopy(tables)
         sections = tables[self.op]
-        whole = copy.deepcopy(_section(sections, architecture, self.path[0]))
+        whole = copy.deepcopy(section_of(sections, architecture, self.path[0]))
         if len(self.path) == 1:
             whole = entry
         else:
@@ -63,7 +63,7 @@ class Knob:
             yield [other for other in others if other != entry and _makes_sense(other)]
 
 
-def _section(sections: Mapping[str, Any], architecture: str, name: str | int) -> Any:
+def section_of(sections: Mapping[str, Any], architecture: str, name: str | int) -> Any:
     return sections.get(architecture, {}).get(name) or sections["default"][name]
 
 

@@ -51,7 +51,7 @@ class Setting:
         return self.device.watches[self.watch]
 
 
-def _targets(case: Case, setting: Setting) -> dict[str, float]:
+def targets_of(case: Case, setting: Setting) -> dict[str, float]:
     """They were set for float32; two threads share the memory's bandwidth, and are held to nine tenths."""
     share = {1: 1.0, 2: 0.9}.get(setting.threads)
     is_theirs = setting.dtype == torch.float32 and setting.device.torch.type == "cpu" and setting.mode == BOTH
@@ -134,7 +134,7 @@ def _row(case: Case, setting: Setting, admitted: _Admitted, seconds: dict[str, l
     own = seconds.get(PACKAGE)
     ceiling = ceilings.ceiling(case.work, setting.dtype, setting.device.torch.type, middle)
     rate = ceilings.amount(case.work, setting.dtype, ceiling.unit) / middle[PACKAGE] if own else None
-    targets = _targets(case, setting)
+    targets = targets_of(case, setting)
     return Row(
         run=setting.run,
         op=case.op,

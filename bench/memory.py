@@ -52,7 +52,7 @@ def memory(device: DeviceName = "cpu", compile: bool = True, out: Path | None = 
             peak, first_call, wrong = {}, {}, {}
             for name in names:
                 describe(f"{case.name}, {name}")
-                answer = _asked(case, name, device)
+                answer = asked(case, name, device)
                 if isinstance(answer, str):
                     wrong[name] = answer
                 else:
@@ -63,7 +63,7 @@ def memory(device: DeviceName = "cpu", compile: bool = True, out: Path | None = 
     return session.finish(sum(len(names) for _, names in wanted), measurements, ["--no-compile"] * (not compile))
 
 
-def _asked(case: Case, provider: str, device: str) -> dict[str, Any] | str:
+def asked(case: Case, provider: str, device: str) -> dict[str, Any] | str:
     """Return what a process of its own measured, or why there is nothing."""
     command = [sys.executable, "-m", "bench.memory_process", case.name, provider, device]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -84,7 +84,7 @@ def ops(
                     setting = session.setting(rounds, threads=count, dtype=kind, watch=watch)
                     yield measure(case, setting, contestants, advance, apart)
 
-        partial = _partial(device, threads, rounds, only, dtype, compile, memory, quick, compare)
+        partial = left_out(device, threads, rounds, only, dtype, compile, memory, quick, compare)
         return session.finish(len(wanted) * len(watches) * rounds, measurements, partial)
 
 
@@ -101,7 +101,7 @@ def _chosen(only: tuple[str, ...], quick_on: DeviceName | None) -> list[cases.Ca
     return chosen
 
 
-def _partial(
+def left_out(
     device: str,
     threads: tuple[int, ...],
     rounds: int,

@@ -18,7 +18,7 @@ from .provenance import ROOT
 from .rows import PACKAGE
 from .terminal import note, short
 
-_BUILDS = ROOT / "build" / "compare"
+BUILDS = ROOT / "build" / "compare"
 
 
 def install(ref: str) -> tuple[str, Path]:
@@ -28,7 +28,7 @@ def install(ref: str) -> tuple[str, Path]:
         ValueError: no commit of that name, or its package cannot be built.
     """
     commit = _commit(ref)
-    folder = _BUILDS / commit
+    folder = BUILDS / commit
     site = folder / "site"
     if not (folder / "built").exists():
         note(f"building ebgan_fast of {ref} ({commit}) into {short(folder)}")
@@ -36,7 +36,7 @@ def install(ref: str) -> tuple[str, Path]:
         source.mkdir(parents=True, exist_ok=True)
         archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
         subprocess.run(["tar", "-x", "-C", str(source)], input=archive, check=True)
-        _build(source, site, ref)
+        build(source, site, ref)
         (folder / "built").touch()
     return commit, site
 
@@ -49,7 +49,7 @@ def _commit(ref: str) -> str:
     return done.stdout.strip()
 
 
-def _build(source: Path, site: Path, ref: str) -> None:
+def build(source: Path, site: Path, ref: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", site, source]
     environment = {**os.environ, "EBGAN_FAST_BUILD_EXT": "1"}
     if not torch.cuda.is_available():  # nvcc for seven architectures takes minutes

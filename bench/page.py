@@ -41,7 +41,7 @@ def page(check: bool = False) -> int:
     if not check:
         _write(texts)  # before the hash of the ops' source, of which the choice is a part
     results = Results.read(ROOT)
-    pages = {_PAGE: _performance(_values(results)), _README: _readme(page_prose.readme(results))}
+    pages = {_PAGE: performance(values_of(results)), _README: _readme(page_prose.readme(results))}
     if check:
         stale = [name for name, text in (texts | pages).items() if not _is(ROOT / name, text)]
         complaints = [f"{name}: not what bench/results give: python -m bench page" for name in stale]
@@ -50,7 +50,7 @@ def page(check: bool = False) -> int:
             note(line)
         return 1 if complaints else 0
     _write(pages)
-    _draw(results)
+    draw_all(results)
     return 0
 
 
@@ -69,7 +69,7 @@ def _is(path: Path, text: str | None) -> bool:
     return not path.exists() if text is None else path.exists() and path.read_text(encoding="utf-8") == text
 
 
-def _draw(results: Results) -> None:
+def draw_all(results: Results) -> None:
     """The pictures, and the record of what they were drawn from."""
     from . import plot
 
@@ -94,12 +94,12 @@ def _joined(runs: Mapping[Processor, Sequence[_R]]) -> list[_R]:
     return [row for rows in runs.values() for row in rows]
 
 
-def _values(results: Results) -> dict[str, str]:
+def values_of(results: Results) -> dict[str, str]:
     """The figures and tables by the names that the template has for them."""
     return {**page_tables.tables(results), **page_prose.sentences(results)}
 
 
-def _performance(values: Mapping[str, str]) -> str:
+def performance(values: Mapping[str, str]) -> str:
     """The text of the page. KeyError for a name in the template that nothing gives."""
     template = (ROOT / _TEMPLATE).read_text(encoding="utf-8")
     return Template(template).substitute(values)

@@ -14,13 +14,13 @@ from .page_tables import markdown
 from .rows import COMPILE, EAGER, KERNELS, PACKAGE, Row
 
 PAGE = "docs/performance-gpu.md"
-_TEMPLATE = "bench/performance-gpu.template.md"
+TEMPLATE = "bench/performance-gpu.template.md"
 _OWN = f"{PACKAGE} "
 
 
 def text(gpus: Sequence[Gpu], choices: Choices, root: Path) -> str:
     """The page."""
-    template = (root / _TEMPLATE).read_text(encoding="utf-8")
+    template = (root / TEMPLATE).read_text(encoding="utf-8")
     return Template(template).substitute(gpus="\n\n".join(_section(gpu, choices) for gpu in gpus))
 
 

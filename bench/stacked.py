@@ -34,7 +34,7 @@ APART, STACKED = "one after another", "stacked"
 _BATCH, _Z, _MARGIN = 64, 100, 10.0
 
 # (configurations, nLayerG, sizeG, sizeD), with nLayerD 2. The first is smaller than any of the grid.
-_SHAPES = ((8, 3, 64, 64), (4, 2, 400, 128), (4, 5, 400, 128), (4, 5, 800, 1024))
+SHAPES = ((8, 3, 64, 64), (4, 2, 400, 128), (4, 5, 400, 128), (4, 5, 800, 1024))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,8 @@ def stacked(rounds: int = 11, threads: int = 1, out: Path | None = None) -> int:
     if out is not None:
         files.check_appendable(out, "out")
     torch.set_num_threads(threads)
-    with progress(rounds * len(_SHAPES)) as (describe, advance):
-        for shape in _SHAPES:
+    with progress(rounds * len(SHAPES)) as (describe, advance):
+        for shape in SHAPES:
             describe(f"{shape[0]} configurations")
             row = _measured(*shape, rounds, threads, advance)
             print(

@@ -46,7 +46,7 @@ class WallClock:
 _WALL_CLOCK = WallClock()
 
 
-def _repeats(clock: Clock, block: float) -> int:
+def repeats_for(clock: Clock, block: float) -> int:
     """Return how often a step must run to last a block."""
     repeats = 1
     while (seconds := clock(repeats)) < block:
@@ -81,7 +81,7 @@ def each_round(
 
     for name in list(names):
         read(name, 1)
-    repeats = {name: turn or _repeats(clocks[name], block) for name in names}
+    repeats = {name: turn or repeats_for(clocks[name], block) for name in names}
     for index in range(rounds):
         first = index % len(names) if names else 0
         seconds: dict[str, float] = {}

@@ -37,7 +37,7 @@ from .training_step import OWN, PUBLIC, Timed, Wanted, contestant, timed, warm
 CONSTANT = f"{OWN} float32, one batch again and again"
 BENCHMARK = ", cudnn.benchmark"
 """Behind the name of a contestant whose convolutions cuDNN chose by trial."""
-_IMAGES = 1024  # on disk: many batches, so that each is read anew
+IMAGES = 1024  # on disk: many batches, so that each is read anew
 _TARGETS: dict[str, float] = {"float32": 1.5, "bfloat16": 2.5}
 _MOST_OF_DATA = 1.03  # step with data over step without
 _STEPS_ON_A_GPU = 20  # a step of 2 ms alone is as long as the wait around it is uncertain
@@ -249,9 +249,9 @@ def _packed_noise(side: int) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard_00000.bin"
         rng = torch.Generator().manual_seed(0)
-        pixels = torch.randint(256, (_IMAGES, side, side, 3), generator=rng, dtype=torch.uint8)
+        pixels = torch.randint(256, (IMAGES, side, side, 3), generator=rng, dtype=torch.uint8)
         path.write_bytes(pixels.numpy().tobytes())
-        shard = Shard(path.name, _IMAGES, digest_of(path))
+        shard = Shard(path.name, IMAGES, digest_of(path))
         (path.parent / INDEX).write_text(index_text((3, side, side), [shard], []))
         yield path.parent
 
@@ -289,7 +289,7 @@ def _row(asked: _Asked, field: Field, seconds: Mapping[str, list[float]]) -> Tra
         images_per_s={name: wanted.batch_size / value for name, value in best.items()},
         speedup=_speedup(best, precision),
         targets={kind: _TARGETS[kind] for kind in precision if kind in _TARGETS} if not compared else {},
-        data_cost=_data_cost(seconds),
+        data_cost=data_cost_of(seconds),
         native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()) or not on_the_cpu,
         device=place.torch.type,
         backend=place.backend,
@@ -323,7 +323,7 @@ def _ratios(seconds: Mapping[str, list[float]], precision: tuple[Precision, ...]
     return {kind: spread([theirs / mine for theirs, mine in both]) for kind, both in pairs.items()}
 
 
-def _data_cost(seconds: Mapping[str, list[float]]) -> float | None:
+def data_cost_of(seconds: Mapping[str, list[float]]) -> float | None:
     """None where the float32 step, or the one on a single batch, wasn't timed."""
     reading, constant = seconds.get(f"{OWN} float32"), seconds.get(CONSTANT)
     if reading is None or constant is None:

@@ -53,11 +53,11 @@ class Tuner:
 
     def turn(self, knob: Knob) -> None:
         start = knob.current(self._tables, self._architecture)
-        found = descend(knob, start, lambda entries: self._ratios(knob, entries), self._sweeps)
+        found = descend(knob, start, lambda entries: self.ratios(knob, entries), self._sweeps)
         if found == start:
             print(f"{knob.name}: stays {_fields(knob, start)}")
             return
-        gained = self._ratios(knob, [start, found])[1]
+        gained = self.ratios(knob, [start, found])[1]
         if gained is None or gained >= GAIN:
             print(f"{knob.name}: stays {_fields(knob, start)}, for {_fields(knob, found)} was faster only once")
             return
@@ -73,7 +73,7 @@ class Tuner:
             f"{versions['compiler']}, torch {versions['torch']}, {_today()})"
         )
 
-    def _ratios(self, knob: Knob, entries: Sequence[Entry]) -> list[float | None]:
+    def ratios(self, knob: Knob, entries: Sequence[Entry]) -> list[float | None]:
         """The geometric mean over the knob's cases and dtypes."""
         contestants = [knob.turned(self._tables, self._architecture, entry) for entry in entries]
         logs: list[float | None] = [0.0] * len(entries)

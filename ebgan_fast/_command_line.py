@@ -32,7 +32,7 @@ class Program:
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command. `arguments` default to the process's own; returns the exit status."""
-        command = self._parse(sys.argv[1:] if arguments is None else arguments)
+        command = self.parse(sys.argv[1:] if arguments is None else arguments)
         try:
             return command()
         except OSError as error:
@@ -42,7 +42,7 @@ class Program:
         except KeyboardInterrupt:
             return fail(self.name, "interrupted", 130)
 
-    def _parse(self, arguments: Sequence[str]) -> Callable[[], int]:
+    def parse(self, arguments: Sequence[str]) -> Callable[[], int]:
         """The command with its arguments bound; SystemExit for --help and for what cannot be read."""
         chosen: list[Callable[[], int]] = []
 

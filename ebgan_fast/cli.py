@@ -45,7 +45,7 @@ from .training.validation import usable_device
 _NAME = "ebgan-fast"
 
 # Loaded when they are asked for: optuna takes half a second, and is an extra.
-_STUDIES = {
+STUDIES = {
     "grid": "The paper's grid search on MNIST: EBGAN against the plain GAN by score (table 1, figures 2 to 4).",
     "margin-sweep": "The effect of the margin on MNIST (figure 9).",
     "pt-study": "EBGAN without and with the pulling-away term, and with what other code computes for it.",
@@ -291,9 +291,13 @@ def _listed(summary: str) -> Callable[..., int]:
     return command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. `arguments` default to the process's own; returns the exit status."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
+    """The program, with the defaults that a command line asks for, and the command line with the flags of its file.
+
+    Raises:
+        ValueError, OSError: a study's --file can't be used.
+    """
+    given: Sequence[str] = list(arguments)
     commands: dict[str, Callable[..., int]] = {
         "prepare": prepare,
         "train": _train_command(preset(chosen(given, "--preset", get_args(PresetName), "mnist"), tyro.MISSING)),
@@ -301,22 +305,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "evaluate": evaluate,
         "report": report,
         "doctor": doctor,
-        **{name: _listed(summary) for name, summary in _STUDIES.items()},
+        **{name: _listed(summary) for name, summary in STUDIES.items()},
     }
-    try:
-        if given and given[0] in _STUDIES:
-            given, commands[given[0]] = _study(given)
-    except OSError as error:
-        return fail(_NAME, describe(error), 1)
-    except ValueError as error:
-        return fail(_NAME, str(error), 1)
-    program = Program(
+    if given and given[0] in STUDIES:
+        given, commands[given[0]] = _study(given)
+    found = Program(
         _NAME,
         "Energy-Based GANs: prepare images, train, draw, score, report, and the paper's studies.",
         commands,
         (ValueError, BackendUnavailableError, NonFiniteError),
     )
-    return program.run(given)
+    return found, given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. `arguments` default to the process's own; returns the exit status."""
+    try:
+        found, given = program(sys.argv[1:] if arguments is None else arguments)
+    except OSError as error:
+        return fail(_NAME, describe(error), 1)
+    except ValueError as error:
+        return fail(_NAME, str(error), 1)
+    return found.run(given)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from .processes import Ended, Job, Log, Machine, Running, Tick
 from .stages import BUILD, DEFAULT_MINUTES, Part, Situation, Stage
 from .verdicts import Record, Verdict
 
-_LOOK_SECONDS = 30.0  # at most for all that is asked about the machine
+LOOK_SECONDS = 30.0  # at most for all that is asked about the machine
 _PROBE_SECONDS = 23.0
 _LEAST_SECONDS = 3.0  # with less no part of a stage is started
 _TOLD_EVERY = 15.0  # seconds between two lines on what a stage is doing
@@ -140,7 +140,7 @@ class Driver:
             *(f"{name}: {version}" for name, version in found.versions.items()),
         ]
         for name, command in machine.questions().items():
-            left = _LOOK_SECONDS - (self._machine.now() - began)
+            left = LOOK_SECONDS - (self._machine.now() - began)
             answer = self._asked(Job(command, grace=0.5), left / 2).output.strip()  # one that hangs leaves some
             lines += [f"-- {name}", answer]
         with (self._settings.out / folder.ENVIRONMENT).open("a", encoding="utf-8") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 MOST_FILES = 8
 MOST_BYTES = 16 * 2**20
-_SECTION_BYTES = 3 * 2**19
+SECTION_BYTES = 3 * 2**19
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 # All that a run may leave.
@@ -69,7 +69,7 @@ class Section:
         most: bytes that it may take.
     """
 
-    def __init__(self, path: Path, title: str, most: int = _SECTION_BYTES) -> None:
+    def __init__(self, path: Path, title: str, most: int = SECTION_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             cut(path, MOST_BYTES - most)

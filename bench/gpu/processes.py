@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 _TAIL_BYTES = 2**18  # 2000 lines of pytest -v
 _POLL_SECONDS = 0.1
-_KILLED_SECONDS = 5.0  # a program that waits for its GPU's driver may outlive SIGKILL
+KILLED_SECONDS = 5.0  # a program that waits for its GPU's driver may outlive SIGKILL
 # A group but no session: whatever ends the driver's session ends this too. Code between fork and exec, the older way,
 # may hang where threads run.
 _OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
@@ -162,7 +162,7 @@ class _Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_KILLED_SECONDS)
+            self._process.wait(KILLED_SECONDS)
         self._reader.join(timeout=2.0)
 
 

@@ -18,11 +18,11 @@ import ebgan_fast
 from ebgan_fast.functional import Norm
 
 # (N, K, d), and norms
-_SHAPES: dict[str, tuple[tuple[tuple[int, int, int], ...], tuple[Norm, ...]]] = {
+SHAPES: dict[str, tuple[tuple[tuple[int, int, int], ...], tuple[Norm, ...]]] = {
     "cuda": (((4, 37, 19), (3, 784, 256), (2, 20_000, 64), (150, 16, 24)), ("l2", "mse")),
     "triton": (((2, 20_003, 37), (150, 16, 24)), ("l2",)),  # l2 of long samples runs the most kernels
 }
-_DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 def losses(n: int, k: int, d: int, dtype: torch.dtype, norm: Norm) -> list[torch.Tensor]:
@@ -45,9 +45,9 @@ def main(backends: Sequence[str]) -> int:
         return 1
     for backend in backends:
         with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
-            sizes, norms = _SHAPES[backend]
+            sizes, norms = SHAPES[backend]
             for size in sizes:
-                for dtype in _DTYPES:
+                for dtype in DTYPES:
                     for norm in norms:
                         values = losses(*size, dtype, norm)
                         if not all(value.cpu().isfinite().all() for value in values):

@@ -94,11 +94,11 @@ class LadderNetwork(nn.Module):
         Args:
             rows: lengths of the parts that are normalised apart; None: all together.
         """
-        hidden = self._noisy(images)
+        hidden = self.noisy(images)
         values = [hidden]
         last = len(self.up) - 1
         for layer, (weight, shift) in enumerate(zip(self.up, self.shift, strict=True)):
-            value = self._noisy(_normalised(functional.linear(hidden, weight), rows))
+            value = self.noisy(_normalised(functional.linear(hidden, weight), rows))
             values.append(value)
             hidden = (value + shift) * self.top_scale if layer == last else functional.relu(value + shift)
         return hidden, values
@@ -124,7 +124,8 @@ class LadderNetwork(nn.Module):
             hidden = value * self.top_scale if layer == last else functional.relu(value)
         return hidden
 
-    def _noisy(self, values: Tensor) -> Tensor:
+    def noisy(self, values: Tensor) -> Tensor:
+        """Values with the corruption that every layer adds in training, drawn anew."""
         noise = torch.randn(values.shape, generator=self.generator, dtype=values.dtype, device=values.device)
         return torch.add(values, noise, alpha=self.noise_std)
 

@@ -108,16 +108,16 @@ def digit_scores(generator: AnyGenerator, samples: int, seed: int, data: Path | 
         "exp_score": scored.exp_score,
         "class_share": scored.class_share,
         "classes": int((share >= _COVERED).sum()),
-        "diversity": _spread(images[:_COMPARED]) / _real_spread(data),
+        "diversity": spread(images[:_COMPARED]) / real_spread(data),
     }
 
 
 @functools.cache
-def _real_spread(data: Path | None) -> float:
-    return _spread(mnist(data).train_images[:_COMPARED].float() / 127.5)
+def real_spread(data: Path | None) -> float:
+    return spread(mnist(data).train_images[:_COMPARED].float() / 127.5)
 
 
-def _spread(images: Tensor) -> float:
+def spread(images: Tensor) -> float:
     """Mean distance of two of the images."""
     # Not every device can: Apple's GPUs can't.
     placed = images if images.device.type == "cuda" else images.cpu()

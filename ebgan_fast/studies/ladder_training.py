@@ -71,17 +71,17 @@ class LadderTrainer:
         self.step_count = 0
         self._chance = torch.Generator().manual_seed(config.seed)
         noise = torch.Generator(self.device).manual_seed(config.seed)
-        self._images = _flat(digits.train_images).to(self.device)
+        self.images = _flat(digits.train_images).to(self.device)
         self._test = _flat(digits.test_images).to(self.device), digits.test_labels.to(self.device)
         chosen = labelled_subset(digits.train_labels, config.labels, self._chance)
-        self._labelled = self._images[chosen.to(self.device)]
+        self.labelled = self.images[chosen.to(self.device)]
         self._labels = digits.train_labels[chosen].long().to(self.device)
         torch.manual_seed(config.seed)
-        pixels = self._images.shape[1]
+        pixels = self.images.shape[1]
         self.ladder = LadderNetwork((pixels, 1000, 500, 250, 250, 250, CLASSES)).to(self.device)
         self.ladder.generator = noise
-        self._noise = noise
-        self._optimizer = torch.optim.Adam(self.ladder.parameters(), config.lr, (config.beta1, 0.999), fused=True)
+        self.noise = noise
+        self.optimizer = torch.optim.Adam(self.ladder.parameters(), config.lr, (config.beta1, 0.999), fused=True)
         self.generator: Generator | None = None
         if config.margin_steps:
             self.generator = Generator(100, 4, 400, (1, 28, 28)).to(self.device)
@@ -98,19 +98,19 @@ class LadderTrainer:
         """Update the ladder network, and the generator while the margin is above 0."""
         config = self.config
         rate = learning_rate_factor(self.step_count, config.steps, "linear", 2 / 3)
-        self._optimizer.param_groups[0]["lr"] = config.lr * rate
-        self._optimizer.zero_grad()
-        labelled, labels = self._next_labelled()
+        self.optimizer.param_groups[0]["lr"] = config.lr * rate
+        self.optimizer.zero_grad()
+        labelled, labels = self.next_labelled()
         if config.recon_weight == 0:
             logits = self.ladder.classify_corrupted(labelled)
             energy = torch.zeros((), device=self.device)
         else:
-            real = self._next_images()
+            real = self.next_images()
             logits, recon = self.ladder.forward_both(labelled, real)
             energy = self._energy_loss(recon, real)
-        loss = torch_functional.cross_entropy(logits, labels) + config.recon_weight / self._images.shape[1] * energy
+        loss = torch_functional.cross_entropy(logits, labels) + config.recon_weight / self.images.shape[1] * energy
         loss.backward()
-        self._optimizer.step()
+        self.optimizer.step()
         self.step_count += 1
 
     def test_error(self) -> float:
@@ -120,7 +120,7 @@ class LadderTrainer:
             NonFiniteError: its outputs are infinite or NaN.
         """
         images, labels = self._test
-        self.ladder.measure(self._images[:_MEASURED])
+        self.ladder.measure(self.images[:_MEASURED])
         with torch.no_grad():
             logits = torch.cat([self.ladder(part) for part in images.split(_TESTED)])
         if not bool(logits.isfinite().all()):
@@ -139,7 +139,7 @@ class LadderTrainer:
         margin = self.margin
         if self.generator is None or margin == 0:
             return functional.reconstruction_energy(recon, real, norm="sse").mean()
-        noise = torch.randn(len(real), self.generator.noise_size, generator=self._noise, device=self.device)
+        noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()
         generated = (self.generator(noise).flatten(1) + 1) / 2
         fakes = generated.detach().requires_grad_()
@@ -151,18 +151,19 @@ class LadderTrainer:
         loss_d, _, _ = functional.discriminator_loss(recon, real, recon_fake, fakes.detach(), margin, norm="sse")
         return loss_d
 
-    def _next_labelled(self) -> tuple[Tensor, Tensor]:
+    def next_labelled(self) -> tuple[Tensor, Tensor]:
+        """The labelled images [N, 784] of the next step, and their labels [N]."""
         if len(self._labels) <= self.config.batch_size:
-            return self._labelled, self._labels
+            return self.labelled, self._labels
         chosen = torch.randperm(len(self._labels), generator=self._chance)[: self.config.batch_size].to(self.device)
-        return self._labelled[chosen], self._labels[chosen]
+        return self.labelled[chosen], self._labels[chosen]
 
-    def _next_images(self) -> Tensor:
-        """Every image once, in a new order each time round."""
+    def next_images(self) -> Tensor:
+        """The images without labels [N, 784] of the next step: every image once, in a new order each time round."""
         if len(self._order) < self.config.batch_size:
-            self._order = torch.randperm(len(self._images), generator=self._chance)
+            self._order = torch.randperm(len(self.images), generator=self._chance)
         chosen, self._order = self._order.split([self.config.batch_size, len(self._order) - self.config.batch_size])
-        return self._images[chosen.to(self.device)]
+        return self.images[chosen.to(self.device)]
 
 
 def labelled_subset(labels: Tensor, count: int, chance: torch.Generator) -> Tensor:

@@ -147,7 +147,7 @@ class TrialQueue:
         for trial in self._trials(TrialState.WAITING):
             if not wanted(trial.params) or not self._take(trial):
                 continue
-            self.storage.set_trial_user_attr(trial._trial_id, _OWNER, _here())
+            self.storage.set_trial_user_attr(trial._trial_id, _OWNER, this_process())
             if self._is_copy(trial):
                 self.fail(trial, _COPY)
                 continue
@@ -257,7 +257,7 @@ def _reason(trial: FrozenTrial) -> str | None:
     return reason
 
 
-def _here() -> dict[str, Any]:
+def this_process() -> dict[str, Any]:
     """This process, told from any that may get its number later."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "born": _birth(os.getpid())}
 

@@ -105,9 +105,9 @@ def gradient_play(game: Game) -> Play:
     share = np.random.default_rng(game.seed + 1).uniform(0, 1, game.points)  # D / m
     log = _Log("gradient play", game, p)
     for round_ in range(1, game.rounds + 1):
-        ahead_q = _onto_simplex(q - game.step * share)
+        ahead_q = onto_simplex(q - game.step * share)
         ahead_share = np.clip(share - game.step * (p - q), 0, 1)
-        q = _onto_simplex(q - game.step * ahead_share)
+        q = onto_simplex(q - game.step * ahead_share)
         share = np.clip(share - game.step * (p - ahead_q), 0, 1)
         log.note(round_, q, share * game.margin)
     return log.play(q, share * game.margin)
@@ -214,7 +214,7 @@ class _Log:
         return Play(self._name, rounds, values, energies, distances, spreads, q.tolist(), energy.tolist())
 
 
-def _onto_simplex(point: Array) -> Array:
+def onto_simplex(point: Array) -> Array:
     """The nearest distribution."""
     descending = np.sort(point)[::-1]
     surplus = np.cumsum(descending) - 1

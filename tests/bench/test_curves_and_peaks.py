@@ -139,11 +139,11 @@ def test_a_process_of_its_own_answers(
     small_case: Case, results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = next(case for case in bench.memory.CASES if case.op == "pulling_away_term")
-    answer = bench.memory._asked(case, "ebgan_fast", "cpu")
+    answer = bench.memory.asked(case, "ebgan_fast", "cpu")
     assert isinstance(answer, dict)
     assert answer["peak"] > 4 * 64 * 16384
     assert answer["first_call"] > 0
-    assert str(bench.memory._asked(case, "no such provider", "cpu")).startswith("cannot run: ValueError")
+    assert str(bench.memory.asked(case, "no such provider", "cpu")).startswith("cannot run: ValueError")
 
 
 def test_an_answer_that_is_none_ends_in_status_1(
@@ -154,7 +154,7 @@ def test_an_answer_that_is_none_ends_in_status_1(
         "reference": {"peak": 200, "first_call": 0.25},
         "eager": "loss is off",
     }
-    monkeypatch.setattr(bench.memory, "_asked", lambda case, provider, device: answers[provider])
+    monkeypatch.setattr(bench.memory, "asked", lambda case, provider, device: answers[provider])
     assert main(["memory", "--no-compile"]) == 1
     streams = capsys.readouterr()
     assert "wrong" in streams.out

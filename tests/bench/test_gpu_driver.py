@@ -171,7 +171,7 @@ def test_what_is_printed_too_much_is_cut_in_its_middle(workplace: Workplace) -> 
     log = workplace.log()
     assert log.count("the first line") == log.count("the last line") == 2
     assert "bytes left out" in log
-    assert len(log) < 2 * folder._SECTION_BYTES
+    assert len(log) < 2 * folder.SECTION_BYTES
 
 
 def test_a_file_of_results_that_grows_too_large_is_cut(workplace: Workplace) -> None:

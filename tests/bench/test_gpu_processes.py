@@ -79,7 +79,7 @@ def test_a_program_that_outlives_its_kill_is_left_behind(
     machine: ThisMachine, section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that waits for a GPU's driver can't be killed."""
-    monkeypatch.setattr(processes, "_KILLED_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "KILLED_SECONDS", 0.1)
     monkeypatch.setattr(os, "killpg", lambda process, number: None)
     program = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(15)"
     running = machine.start(_python(program, grace=0.2), section)
@@ -145,10 +145,12 @@ def test_a_program_that_is_not_there_has_not_passed(machine: ThisMachine, sectio
     running.kill()
 
 
-def test_programs_see_the_variables_of_their_job_and_no_terminal(machine: ThisMachine, section: Section) -> None:
+def test_programs_see_the_variables_of_their_job_and_no_terminal(
+    machine: ThisMachine, section: Section, tmp_path: Path
+) -> None:
     program = "import os, sys; print(os.environ['MINE'], os.getcwd(), sys.stdin.read() == '')"
     ended = machine.start(_python(program, environment={"MINE": "yes"}), section).wait(60)
-    assert ended.output.split() == ["yes", str(machine._folder), "True"]
+    assert ended.output.split() == ["yes", str(tmp_path), "True"]
 
 
 def test_the_driver_is_told_now_and_then(machine: ThisMachine, section: Section) -> None:

@@ -20,7 +20,7 @@ Variant = tuple[object, ...]
 def _variants(backend: str) -> set[tuple[str, Variant]]:
     """The kernels that Triton would compile for the shapes of a backend, by name, dtypes and constants."""
     launches: list[launch.Launch] = []
-    sizes, norms = small_step._SHAPES[backend]
+    sizes, norms = small_step.SHAPES[backend]
     with (
         mock.patch.object(torch.Tensor, "cuda", lambda tensor: tensor),
         mock.patch.object(launch, "run", launches.append),
@@ -28,7 +28,7 @@ def _variants(backend: str) -> set[tuple[str, Variant]]:
         ebgan_fast.use_backend("triton"),
     ):
         for size in sizes:
-            for dtype in small_step._DTYPES:
+            for dtype in small_step.DTYPES:
                 for norm in norms:
                     small_step.losses(*size, dtype, norm)
     return {(it.kernel.__name__, _variant(it)) for it in launches}

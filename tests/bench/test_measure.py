@@ -13,7 +13,7 @@ from bench import formulas, peak, providers
 from bench import measure as measuring
 from bench.cases import Case
 from bench.devices import cpu
-from bench.measure import Setting, _targets, measure
+from bench.measure import Setting, measure, targets_of
 from bench.rows import Row
 from bench.steps import FORWARD
 from ebgan_fast.ops import backends
@@ -198,7 +198,7 @@ def test_torch_compile_is_timed(small_case: Case) -> None:
 def test_targets_are_those_of_float32_on_one_or_two_threads(
     small_case: Case, dtype: torch.dtype, threads: int, expected: dict[str, float]
 ) -> None:
-    assert _targets(small_case, _setting(dtype=dtype, threads=threads)) == pytest.approx(expected)
+    assert targets_of(small_case, _setting(dtype=dtype, threads=threads)) == pytest.approx(expected)
 
 
 def test_the_first_call_is_the_one_that_compiles(small_case: Case) -> None:

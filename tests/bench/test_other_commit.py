@@ -76,8 +76,8 @@ def test_a_row_names_the_commit_as_it_was_asked_for() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_ends_is_told(other: PackageProcess) -> None:
-    other._process.kill()
-    other._process.wait()
+    other.process.kill()
+    other.process.wait()
     with pytest.raises(ValueError, match=r"the process of ebgan_fast at v0 .* has ended"):
         other.clock(1)
 
@@ -90,14 +90,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m first", "tag v0"):
         subprocess.run(["git", "-C", root, *command.split()], check=True)
     monkeypatch.setattr(other_commit, "ROOT", root)
-    monkeypatch.setattr(other_commit, "_BUILDS", tmp_path / "builds")
+    monkeypatch.setattr(other_commit, "BUILDS", tmp_path / "builds")
     return root
 
 
 def test_a_commit_is_built_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     monkeypatch.setattr(
-        other_commit, "_build", lambda source, site, ref: built.append((source / "README.md").read_text())
+        other_commit, "build", lambda source, site, ref: built.append((source / "README.md").read_text())
     )
     first = other_commit.install("v0")
     assert other_commit.install("HEAD") == first

@@ -95,7 +95,7 @@ def test_every_study_s_picture_knows_its_results() -> None:
 
 def test_every_figure_of_the_template_is_given_and_used() -> None:
     text = (ROOT / "bench/performance.template.md").read_text()
-    unused = {name for name in page._values(Results.read(ROOT)) if f"${{{name}}}" not in text}
+    unused = {name for name in page.values_of(Results.read(ROOT)) if f"${{{name}}}" not in text}
     assert not unused
     with pytest.raises(KeyError):
-        page._performance({})
+        page.performance({})

@@ -82,7 +82,7 @@ def _trained(**fields: Any) -> TrainRow:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "bench" / "results").mkdir(parents=True)
-    shutil.copy(ROOT / page_gpu._TEMPLATE, tmp_path / "bench")
+    shutil.copy(ROOT / page_gpu.TEMPLATE, tmp_path / "bench")
     return tmp_path
 
 
@@ -190,7 +190,7 @@ def test_the_mean_is_geometric_and_of_each_architecture(make_row: Make, root: Pa
 def test_the_command_writes_page_and_choice_and_takes_them_back(
     make_row: Make, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(page, "_draw", lambda results: None)  # pictures, which are of the CPU
+    monkeypatch.setattr(page, "draw_all", lambda results: None)  # pictures, which are of the CPU
     assert main(["page"]) == 0
     choice, gpu_page = copy / first_choice.FILE, copy / page_gpu.PAGE
     assert json.loads(choice.read_text()) == {}

@@ -105,7 +105,7 @@ def recorder(tmp_path: Path, committed: dict[str, list[Line]]) -> Recorder:
 
 
 def _text(root: Path) -> str:
-    return page._performance(page._values(Results.read(root)))
+    return page.performance(page.values_of(Results.read(root)))
 
 
 def _section(text: str, title: str) -> str:

@@ -27,7 +27,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 from bench import train
 from bench.__main__ import main
-train._IMAGES = 16
+train.IMAGES = 16
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 def test_a_tiny_run_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stacked, "_SHAPES", ((2, 2, 8, 8),))
+    monkeypatch.setattr(stacked, "SHAPES", ((2, 2, 8, 8),))
     out = tmp_path / "stacked.jsonl"
     assert main(["stacked", "--rounds", "2", "--threads", "1", "--out", str(out)]) == 0
     row = json.loads(out.read_text())

@@ -24,7 +24,7 @@ def test_every_round_times_each_step_once_and_turns_the_order(clock: Clock) -> N
 @pytest.mark.parametrize("share", [1e-6, 0.013, 0.3, 0.99, 40])
 def test_a_step_is_repeated_to_fill_a_block_and_little_more(clock: Clock, share: float) -> None:
     step = clock.step("step", share * timing.BLOCK_SECONDS)
-    repeats = timing._repeats(functools.partial(timing.WallClock().seconds, step), timing.BLOCK_SECONDS)
+    repeats = timing.repeats_for(functools.partial(timing.WallClock().seconds, step), timing.BLOCK_SECONDS)
     assert repeats * share >= 1
     assert repeats <= max(1, 1.5 / share, 1 + 1 / share)
 

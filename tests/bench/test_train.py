@@ -26,7 +26,7 @@ TINY = ("train", "--width", "0.05", "--batch-size", "4", "--rounds", "2", "--thr
 
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "_IMAGES", 16)
+    monkeypatch.setattr(train, "IMAGES", 16)
     monkeypatch.setattr(train, "keep_freed_memory", lambda: True)  # of the process that runs the tests
 
 
@@ -71,8 +71,8 @@ def test_losses_that_differ_are_not_timed(
 
 def test_the_cost_of_data_is_the_median_of_the_rounds_ratios() -> None:
     seconds = {"ebgan_fast float32": [1.0, 2.2, 3.0], train.CONSTANT: [1.0, 2.0, 1.0]}
-    assert train._data_cost(seconds) == 1.1
-    assert train._data_cost({train.CONSTANT: [1.0]}) is None
+    assert train.data_cost_of(seconds) == 1.1
+    assert train.data_cost_of({train.CONSTANT: [1.0]}) is None
 
 
 @pytest.mark.parametrize(

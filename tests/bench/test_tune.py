@@ -124,7 +124,7 @@ def test_what_is_faster_only_once_is_not_kept(
     file: Path, device: Device, knob: Callable[..., Knob], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuner, ratios = Tuner(device, 1, None), [[1.0, 0.5], [1.0, 1.02]]
-    with mock.patch.object(tuner, "_ratios", side_effect=ratios):
+    with mock.patch.object(tuner, "ratios", side_effect=ratios):
         tuner.turn(knob({32: 1.0, IN_USE: 1.0}))
     assert file.read_text() == COMMITTED
     assert f"stays count {IN_USE}" in capsys.readouterr().out
@@ -327,7 +327,7 @@ def test_every_entry_but_float64s_has_a_knob(architecture: str) -> None:
                 yield from entries(below, f"{path} {key}")
 
     names = set(whole["pulling_away"]["default"]) | set(whole["energy"]["default"])
-    sections = {name: knobs._section(whole[op], architecture, name) for op in whole for name in whole[op]["default"]}
+    sections = {name: knobs.section_of(whole[op], architecture, name) for op in whole for name in whole[op]["default"]}
     assert sections.keys() == names
     found = [entry for name, section in sections.items() for entry in entries(section, name)]
     assert sorted(turned) == sorted(entry for path, entry in found if "float64" not in path)

@@ -1,4 +1,4 @@
-"""Whether a line of a shell block could run: its program is known, and takes those arguments."""
+"""A check that a line of a shell block could run: its program is known, and takes those arguments."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import io
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from unittest import mock
 
 import bench.__main__
 from ebgan_fast import cli
-from ebgan_fast._command_line import Program
 
 from .pages import ROOT
 
@@ -20,24 +18,13 @@ _EXTRAS = re.search(r"\[project\.optional-dependencies\]\n(.*?)\n\[", (ROOT / "p
 EXTRAS = set(re.findall(r"^(\w+) = ", _EXTRAS[1] if _EXTRAS else "", re.MULTILINE))
 
 
-def _only_read(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:
-    """SystemExit where a program would end before it did anything."""
-
-    def run(program: Program, given: Sequence[str]) -> int:
-        program._parse(given)
-        return 0
-
-    with mock.patch.object(Program, "run", run):
-        if status := main(arguments):
-            raise SystemExit(status)
-
-
 def _program(arguments: Sequence[str]) -> None:
-    _only_read(cli.main, arguments)
+    program, given = cli.program(arguments)
+    program.parse(given)
 
 
 def _bench(arguments: Sequence[str]) -> None:
-    _only_read(bench.__main__.main, arguments)
+    bench.__main__.PROGRAM.parse(arguments)
 
 
 def _make(arguments: Sequence[str]) -> None:
@@ -85,7 +72,7 @@ _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def complaint(line: str) -> str | None:
-    """Why the line could not run, or None."""
+    """Return why the line could not run, or None."""
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"[A-Z_0-9]+=\S*", words[0]):
         words = words[1:]

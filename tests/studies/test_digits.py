@@ -66,8 +66,8 @@ def test_scores_are_taken_where_the_generator_is(monkeypatch: pytest.MonkeyPatch
         return lambda images: (drawn.append(images.device.type), torch.zeros(len(images), 10))[1]
 
     monkeypatch.setattr(digits, "classifier", classifier)
-    monkeypatch.setattr(digits, "_spread", lambda images: 1.0)
-    monkeypatch.setattr(digits, "_real_spread", lambda data: 1.0)
+    monkeypatch.setattr(digits, "spread", lambda images: 1.0)
+    monkeypatch.setattr(digits, "real_spread", lambda data: 1.0)
     generator = Fixed(torch.zeros(10, 28, 28)).to("meta")
     found = digits.digit_scores(generator, 20, 0, None)  # type: ignore[arg-type]
     assert asked == [torch.device("meta")]

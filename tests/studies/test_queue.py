@@ -35,7 +35,7 @@ def taken(queue: TrialQueue) -> Claim:
 
 def claimed_by(monkeypatch: pytest.MonkeyPatch, queue: TrialQueue, owner: dict[str, Any]) -> Claim:
     with monkeypatch.context() as patch:
-        patch.setattr(queues, "_here", lambda: owner)
+        patch.setattr(queues, "this_process", lambda: owner)
         return taken(queue)
 
 
@@ -74,7 +74,7 @@ def test_a_living_owner_keeps_its_trial(storage: str) -> None:
 def test_a_dead_owner_of_this_machine_loses_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = opened(storage, 1)
     # The number is that of a living process, which was born at another time.
-    owner = {**queues._here(), "born": "17"}
+    owner = {**queues.this_process(), "born": "17"}
     claimed_by(monkeypatch, queue, owner)
     assert queue.revive() == 1
     taken(queue).done({"found": 1}, 0.0)
@@ -100,7 +100,7 @@ def test_a_trial_that_kills_its_processes_fails_at_the_third(storage: str, monke
     queue = opened(storage, 1)
     for death in range(3):
         assert not queue.done(), death
-        claimed_by(monkeypatch, queue, {**queues._here(), "born": "17"})
+        claimed_by(monkeypatch, queue, {**queues.this_process(), "born": "17"})
         assert queue.revive() == 1
     assert queue.claim() is None
     assert [one.reason for one in queue.done()] == ["its process was killed 3 times"]

@@ -57,7 +57,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: M
     config = dataclasses.replace(CONFIG, margin=214.0)
     trainer, twin = LadderTrainer(config, digits), LadderTrainer(config, digits)
     for one in (trainer, twin):
-        one._images, one._labelled = one._images.double(), one._labelled.double()
+        one.images, one.labelled = one.images.double(), one.labelled.double()
     assert twin.generator is not None
     assert trainer.generator is not None
     for _ in range(2):  # away from the first step, where the margin has not moved
@@ -65,9 +65,9 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: M
         twin.step()
     margin = twin.margin
     assert margin == 107.0
-    labelled, labels = twin._next_labelled()
-    real = twin._next_images()
-    chance = twin._noise.get_state()
+    labelled, labels = twin.next_labelled()
+    real = twin.next_images()
+    chance = twin.noise.get_state()
 
     def gradients(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """The generator's and the ladder's, from the same noise at every dtype."""
@@ -79,7 +79,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: M
         def noisy(values: Tensor) -> Tensor:
             return values + ladder.noise_std * torch.randn(values.shape, generator=rng).to(dtype)
 
-        ladder._noisy = noisy  # type: ignore[method-assign]
+        ladder.noisy = noisy  # type: ignore[method-assign]
         images = real.to(dtype)
         logits, recon = ladder.forward_both(labelled.to(dtype), images)
         fakes = (generator(torch.randn(30, 100, generator=rng).to(dtype)).flatten(1) + 1) / 2
@@ -127,14 +127,14 @@ def test_the_learning_rate_falls_over_the_last_third(digits: Mnist) -> None:
     rates = []
     for _ in range(12):
         trainer.step()
-        rates.append(trainer._optimizer.param_groups[0]["lr"])
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates[:9] == [0.001] * 9
     assert rates[9:] == pytest.approx([0.00075, 0.0005, 0.00025])
 
 
 def test_each_image_comes_once_in_a_round(digits: Mnist) -> None:
     trainer = LadderTrainer(dataclasses.replace(CONFIG, batch_size=25), digits)
-    seen = torch.cat([trainer._next_images() for _ in range(4)])
+    seen = torch.cat([trainer.next_images() for _ in range(4)])
     assert len(torch.unique(seen, dim=0)) == 100
 
 
@@ -154,7 +154,7 @@ def test_labels_that_cannot_be_had_are_refused(digits: Mnist, count: int) -> Non
 
 def test_the_error_is_that_of_the_clean_classifier(digits: Mnist) -> None:
     trainer = LadderTrainer(CONFIG, digits)
-    trainer.ladder.measure(trainer._images)
+    trainer.ladder.measure(trainer.images)
     likeliest = trainer.ladder(digits.test_images.flatten(1) / 255).argmax(1)
     assert trainer.test_error() == pytest.approx(float((likeliest != digits.test_labels).float().mean()))
     with torch.no_grad():

@@ -43,7 +43,7 @@ def test_the_projection_gives_the_nearest_distribution() -> None:
     chance = np.random.default_rng(0)
     for _ in range(50):
         point = chance.normal(size=5)
-        nearest = theory._onto_simplex(point)
+        nearest = theory.onto_simplex(point)
         assert nearest.sum() == pytest.approx(1)
         assert (nearest >= 0).all()
         others = chance.dirichlet(np.ones(5), size=200)
