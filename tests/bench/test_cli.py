@@ -1,8 +1,7 @@
-"""The command line from outside: a whole tiny run, and mistakes that end in one line."""
+"""The command line: a whole tiny run, and mistakes that end in one line."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,23 +9,17 @@ from pathlib import Path
 import pytest
 
 from bench import rows
+from bench.__main__ import main
 from bench.provenance import ROOT, source_hash
 from bench.terminal import progress
 
-pytestmark = pytest.mark.usefixtures("cpu_backend")
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 
 
-def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ}, check=False)
-
-
-@pytest.mark.slow
-def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
+def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, picture = tmp_path / "rows.jsonl", tmp_path / "rows.png"
     tiny = ("--only", "64x256", "--rounds", "1", "--no-compile", "--threads", "1")
-    done = _run("ops", "--device", "cpu", *tiny, "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert main(["ops", "--device", "cpu", *tiny, "--out", str(out)]) == 0
     (row,) = rows.read(out)
     assert (row.op, row.shape, row.dtype, row.threads, row.rounds) == ("pulling_away_term", "64x256", "float32", 1, 1)
     assert isinstance(row, rows.Row)
@@ -35,10 +28,10 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
     assert row.memory == "returned"
     assert row.source_hash == source_hash()
     assert row.targets == {"eager": 3.0}
-    table = done.stdout.splitlines()
+    table = capsys.readouterr().out.splitlines()
     assert table[0].split()[:4] == ["op", "shape", "dtype", "timed"]
     assert table[1].split()[:4] == ["pulling_away_term", "64x256", "float32", "1"]
-    assert _run("plot", out, picture).returncode == 0
+    assert main(["plot", str(out), str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -62,8 +55,6 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_ends_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from bench.__main__ import main
-
     arguments, status, words = MISTAKES[name]
     try:
         ended = main(arguments)
@@ -77,8 +68,10 @@ def test_a_mistake_ends_in_one_line(name: str, capsys: pytest.CaptureFixture[str
     assert streams.out == ""
 
 
+@pytest.mark.slow
 def test_a_mistake_leaves_no_traceback() -> None:
-    done = _run("ops", "--device", "tpu")
+    command = [sys.executable, "-m", "bench", "ops", "--device", "tpu"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,27 @@ def test_a_wrong_provider_has_no_memory(memory_case: Case, monkeypatch: pytest.M
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
-def test_a_process_of_its_own_answers(
-    small_case: Case, results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_process_of_its_own_answers() -> None:
     case = next(case for case in bench.memory.CASES if case.op == "pulling_away_term")
     answer = bench.memory.asked(case, "ebgan_fast", "cpu")
     assert isinstance(answer, dict)
     assert answer["peak"] > 4 * 64 * 16384
     assert answer["first_call"] > 0
-    assert str(bench.memory.asked(case, "no such provider", "cpu")).startswith("cannot run: ValueError")
+
+
+def test_a_process_that_fails_gives_its_last_line(
+    memory_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho Traceback >&2\necho 'MemoryError: too large' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert bench.memory.asked(memory_case, "ebgan_fast", "cpu") == "cannot run: MemoryError: too large"
+
+
+def test_an_unknown_provider_is_refused(memory_case: Case) -> None:
+    with pytest.raises(ValueError, match="no such provider"):
+        memory_process.measured(memory_case.name, "no such provider", "cpu")
 
 
 def test_an_answer_that_is_none_ends_in_status_1(

@@ -219,6 +219,7 @@ sys.exit(command.main(["hang"]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
 def test_a_command_that_is_told_to_end_ends_what_it_runs(tmp_path: Path, number: signal.Signals) -> None:
     """Also in a background job of a shell, which ignores interrupts."""

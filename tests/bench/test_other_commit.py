@@ -42,12 +42,16 @@ def other(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageProces
 
 
 @pytest.mark.slow
-def test_the_other_package_is_checked_and_timed(other: PackageProcess) -> None:
+def test_the_other_package_is_checked_and_timed_until_its_process_ends(other: PackageProcess) -> None:
     setting = Setting(device=cpu(), **SETTING)
     case = next(case for case in cases.CASES if case.name == "hinge_margin_loss 64")
     assert other.name == "ebgan_fast at v0 (0123456789ab)"
     assert other.prepare(case, setting, 3) is None
     assert 0 < other.clock(1) < other.clock(400)
+    other.process.kill()
+    other.process.wait()
+    with pytest.raises(ValueError, match=r"the process of ebgan_fast at v0 .* has ended"):
+        other.clock(1)
 
 
 @pytest.mark.slow
@@ -72,14 +76,6 @@ def test_a_package_that_is_not_the_other_s_is_refused(tmp_path: Path) -> None:
 def test_a_row_names_the_commit_as_it_was_asked_for() -> None:
     assert other_commit.named("v0", "0123456789ab") == "ebgan_fast at v0 (0123456789ab)"
     assert other_commit.named("0123", "0123456789ab") == "ebgan_fast at 0123"
-
-
-@pytest.mark.slow
-def test_a_process_that_ends_is_told(other: PackageProcess) -> None:
-    other.process.kill()
-    other.process.wait()
-    with pytest.raises(ValueError, match=r"the process of ebgan_fast at v0 .* has ended"):
-        other.clock(1)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -14,6 +15,8 @@ import ebgan_fast
 from bench import devices, first_step, other_commit, public_loop, tf32, train, training_step
 from bench.__main__ import main
 from bench.first_step import Begin
+from bench.other_training import TrainingProcess
+from bench.provenance import ROOT
 from bench.timing import Clock
 from ebgan_fast.ops import reference
 from ebgan_fast.training.trainer import Trainer
@@ -30,6 +33,22 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "keep_freed_memory", lambda: True)  # of the process that runs the tests
 
 
+class _PlainLoop:
+    """The plain loop in this process: a process of its own takes 6 s of a core to start."""
+
+    def __init__(self, begin: Begin, threads: int) -> None:
+        self.step = begin.public_steps()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def plain_loop_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "PublicProcess", _PlainLoop)
+
+
+@pytest.mark.slow
 def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "train.jsonl"
     out.write_text('{"earlier": 1}\n')
@@ -52,6 +71,7 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"float32: {row['speedup']['float32']:.2f} times the public loop" in shown
 
 
+@pytest.mark.usefixtures("plain_loop_here")
 @pytest.mark.parametrize("wrong", [train.PUBLIC, "ebgan_fast"])
 def test_losses_that_differ_are_not_timed(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -246,9 +266,8 @@ def test_another_commit_s_step_is_timed_by_turns(
 
 
 @pytest.mark.slow
-def test_another_commit_with_other_losses_is_not_timed(
-    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_commit_with_other_losses_is_not_timed(site: Path) -> None:
+    """Its process says so before any step is timed, and `train` ends with what it says."""
     _append(
         site,
         "def _off(trainer, statistics=Trainer.statistics):",
@@ -256,9 +275,36 @@ def test_another_commit_with_other_losses_is_not_timed(
         "    return {**told, 'loss_g': 1.00001 * told['loss_g']}",
         "Trainer.statistics = _off",
     )
+    other = TrainingProcess("ebgan_fast at v0", torch.device("cpu"), 1, paths=(site, ROOT))
+    wanted = train.Wanted(preset="celeba64", width=0.05, batch_size=4, device="cpu")
+    with (
+        contextlib.closing(other),
+        pytest.raises(ValueError, match="ebgan_fast at v0: loss_g of the first step, ebgan_fast: got"),
+    ):
+        other.check(wanted)
+
+
+def test_another_commit_is_checked_before_it_is_timed(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Wrong:
+        def __init__(self, name: str, *arguments: object, **settings: object) -> None:
+            self.name = name
+
+        def check(self, wanted: object) -> None:
+            if "v0" in self.name:
+                raise ValueError(f"{self.name}: loss_g of the first step")
+
+        def contestant(self, name: str, wanted: object) -> training_step.Timed:
+            return training_step.Timed(lambda repeats: pytest.fail("it was timed"), 0.0, None, False)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(train, "TrainingProcess", Wrong)
     out = tmp_path / "train.jsonl"
     assert main([*TINY, "--compare", "v0", "--out", str(out)]) == 1
-    assert "ebgan_fast at v0 (0123456789ab): loss_g of the first step, ebgan_fast: got" in capsys.readouterr().err
+    assert "ebgan_fast at v0 (0123456789ab): loss_g of the first step" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -282,6 +328,7 @@ def _interrupted_in_round(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(train, "each_round", interrupted)
 
 
+@pytest.mark.usefixtures("plain_loop_here")
 def test_an_interrupted_run_writes_the_rounds_that_it_has_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,12 +340,14 @@ def test_an_interrupted_run_writes_the_rounds_that_it_has_finished(
     assert row["seconds"].keys() == {train.PUBLIC, "ebgan_fast float32", train.CONSTANT}
 
 
+@pytest.mark.usefixtures("plain_loop_here")
 def test_a_run_interrupted_in_its_first_round_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _interrupted_in_round(monkeypatch, 1)
     assert main([*TINY, "--out", str(tmp_path / "train.jsonl")]) == 130
     assert not (tmp_path / "train.jsonl").exists()
 
 
+@pytest.mark.usefixtures("plain_loop_here")
 def test_an_interrupted_run_is_not_added_to_the_committed_results(
     results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -342,6 +391,7 @@ def test_on_a_gpu_where_no_step_can_run_the_command_says_why(
     assert not (tmp_path / "train.jsonl").exists()
 
 
+@pytest.mark.usefixtures("plain_loop_here")
 def test_on_the_cpu_a_step_that_cannot_run_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cannot(*arguments: object) -> None:
         raise RuntimeError("a fault")

@@ -302,6 +302,7 @@ def _die(*arguments: object) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_dies_keeps_nothing_from_being_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "run_once", _die)
     case = KNOBS[0].cases[0]
