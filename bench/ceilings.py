@@ -20,8 +20,8 @@ from .timing import Step
 
 COPY, PRODUCT, EMPTY = "copy", "product", "empty"
 # float32 numbers, more than any cache holds.
-_COPIED = {"cpu": 64 * 3 * 128 * 128, "cuda": 1 << 27}
-_PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}
+COPIED = {"cpu": 64 * 3 * 128 * 128, "cuda": 1 << 27}
+PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 class Ceiling(NamedTuple):
@@ -52,13 +52,13 @@ def _product_of(dtype: torch.dtype, device_type: str) -> _Product:
 
 @functools.cache
 def _copy(device: torch.device) -> Step:
-    source, resident = (torch.ones(_COPIED[device.type], device=device) for _ in range(2))
+    source, resident = (torch.ones(COPIED[device.type], device=device) for _ in range(2))
     return functools.partial(resident.copy_, source)
 
 
 @functools.cache
 def _product(dtype: torch.dtype, device: torch.device) -> Step:
-    side = _PRODUCT_SIDE[device.type]
+    side = PRODUCT_SIDE[device.type]
     # Ones would spare a GPU the power that limits its clock.
     left, right, out = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
     product = functools.partial(torch.mm, left, right, out=out)
@@ -107,11 +107,11 @@ def _parts(work: Work, dtype: torch.dtype, device_type: str, seconds_of: dict[st
     """Seconds of the traffic and of the arithmetic, by what bounds them."""
     seconds = {}
     if work.elements:
-        copied = 2 * _COPIED[device_type] * torch.float32.itemsize
+        copied = 2 * COPIED[device_type] * torch.float32.itemsize
         seconds[COPY] = work.elements * dtype.itemsize / copied * seconds_of[COPY]
     if work.operations:
         product = _product_of(dtype, device_type)
-        timed = 2 * _PRODUCT_SIDE[device_type] ** 3
+        timed = 2 * PRODUCT_SIDE[device_type] ** 3
         seconds[product.name] = work.operations / timed * seconds_of[PRODUCT] * product.times
     return seconds
 

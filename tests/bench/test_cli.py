@@ -13,7 +13,7 @@ from bench.__main__ import main
 from bench.provenance import ROOT, source_hash
 from bench.terminal import progress
 
-pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")
 
 
 def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

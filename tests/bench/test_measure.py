@@ -18,7 +18,7 @@ from bench.rows import Row
 from bench.steps import FORWARD
 from ebgan_fast.ops import backends
 
-pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")
 
 ENVIRONMENT: dict[str, Any] = {
     "source_hash": "0" * 16,

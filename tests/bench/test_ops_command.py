@@ -19,7 +19,7 @@ from bench.measure import Setting
 from bench.rows import Row
 from bench.terminal import short
 
-pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
+pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")
 
 QUICK = ("ops", "--rounds", "1", "--no-compile", "--threads", "1")
 

@@ -14,7 +14,15 @@ TUTORIAL = "docs/tutorial.md"
 
 def _params(language: str, but: str = "") -> list[object]:
     found = [block for block in BLOCKS if block.language == language and name_of(block.page) != but]
-    return [pytest.param(block, id=f"{name_of(block.page)}-{index}") for index, block in enumerate(found)]
+    return [
+        # A compiler takes seconds.
+        pytest.param(
+            block,
+            id=f"{name_of(block.page)}-{index}",
+            marks=pytest.mark.slow if "torch.compile(" in block.text and language == "python" else (),
+        )
+        for index, block in enumerate(found)
+    ]
 
 
 def test_every_block_has_a_language() -> None:
