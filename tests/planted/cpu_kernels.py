@@ -1,0 +1,67 @@
+"""Bugs in the CPU kernels and in the choice among instruction sets."""
+
+from __future__ import annotations
+
+from .plant import Planted
+
+_ENERGY = "csrc/cpu/energy.cpp"
+_PULLING_AWAY = "csrc/cpu/pulling_away.cpp"
+
+PLANTS = (
+    Planted(
+        name="the hinge is open at exactly the margin",
+        kind="cpu",
+        file="csrc/cpu/hinge.cpp",
+        text="return margin - energy <= 0; }\n",
+        instead="return margin - energy < 0; }\n",
+        test="tests/ops/test_values.py::test_the_gradient_at_the_margin_is_zero[cpu]",
+    ),
+    Planted(
+        name="the elements behind the last whole vector get no gradient",
+        kind="cpu",
+        file=_ENERGY,
+        text="    if (k < count) step(k, count - k);\n",
+        instead="",
+        test="tests/ops/test_cpu_kernels.py::test_energy_kernels_touch_nothing_beside_their_rows[torch.float32-35-3]",
+    ),
+    Planted(
+        name="a sample that passes the margin late keeps its first gradients",
+        kind="cpu",
+        file=_ENERGY,
+        text="  if (factor == 0) write_zeros(out, 0, zeros_from, stream);\n",
+        instead="  if (factor == 0) write_zeros(out, zeros_from, pair.k, stream);\n",
+        test="tests/ops/test_cpu_streaming.py::test_a_sample_gets_zeros_wherever_it_passes_the_margin",
+    ),
+    Planted(
+        name="codes of length 0 count in the trace",
+        kind="cpu",
+        file=_PULLING_AWAY,
+        text="nonzero += norms[i] != 0;\n",
+        instead="nonzero += norms[i] >= 0;\n",
+        test="tests/ops/test_values.py::test_zero_codes_contribute_nothing_and_get_no_gradient[3-cpu]",
+    ),
+    Planted(
+        name="the mirror image takes back what is subtracted on the diagonal",
+        kind="cpu",
+        file="csrc/cpu/gram.h",
+        text="    const int64_t last = diagonal ? j : rows;\n",
+        instead="    const int64_t last = diagonal ? j + 1 : rows;\n",
+        test="tests/ops/test_cpu_kernels.py::test_a_simplex_in_the_dual_form_loses_no_digits[10]",
+    ),
+    Planted(
+        name="the slowest instruction set is chosen",
+        kind="cpu",
+        file="csrc/cpu/dispatch.cpp",
+        text="    best = sets[i].kernels;\n",
+        instead="    if (!best) best = sets[i].kernels;\n",
+        test="tests/ops/test_instruction_sets.py::test_the_doctor_names_the_set_and_says_why",
+    ),
+    Planted(
+        name="EBGAN_FAST_CPU_ISA is not heard",
+        kind="cpu",
+        file="csrc/cpu/dispatch.cpp",
+        text="sets[i].name == std::string(asked)) return *sets[i].kernels;\n",
+        instead="sets[i].name == std::string(asked)) return *sets[count - 1].kernels;\n",
+        test="tests/ops/test_instruction_sets.py::test_the_environment_variable_picks_the_set",
+    ),
+)

@@ -1,0 +1,76 @@
+"""Bugs in the way of images from a file to a batch."""
+
+from __future__ import annotations
+
+from .plant import Planted
+
+_STREAM = "ebgan_fast/data/stream.py"
+_STREAMED = "tests/data/test_stream.py"
+
+PLANTS = (
+    Planted(
+        name="the first image of a shard is looked for in the one before",
+        kind="data",
+        file="ebgan_fast/data/packed.py",
+        text="        shards = torch.bucketize(indices, self._ends, right=True).tolist()\n",
+        instead="        shards = torch.bucketize(indices, self._ends).tolist()\n",
+        test="tests/data/test_packed.py::test_every_image_comes_back",
+        errors=("AssertionError", "IndexError"),
+    ),
+    Planted(
+        name="a shard that was changed on the disk goes unnoticed",
+        kind="data",
+        file="ebgan_fast/data/packed.py",
+        text="            if digest_of(path, report) != shard.digest:\n",
+        instead="            if len(digest_of(path, report)) != len(shard.digest):\n",
+        test="tests/data/test_packed.py::test_a_flipped_bit_is_named",
+    ),
+    Planted(
+        name="every epoch has the first one's order",
+        kind="data",
+        file=_STREAM,
+        text='            order = torch.randperm(count, generator=self._rng(f"{self.seed}/{epoch}")).to(self.home)\n',
+        instead='            order = torch.randperm(count, generator=self._rng(f"{self.seed}/0")).to(self.home)\n',
+        test=f"{_STREAMED}::test_an_epoch_is_a_permutation_less_the_short_batch",
+    ),
+    Planted(
+        name="a resumed epoch begins with its first batch",
+        kind="data",
+        file=_STREAM,
+        text="            for start in range(position * self.batch_size, count",
+        instead="            for start in range(0, count",
+        test=f"{_STREAMED}::test_resuming_gives_the_same_batches",
+    ),
+    Planted(
+        name="images are mirrored upside down",
+        kind="data",
+        file=_STREAM,
+        text="pixels.flip(3), pixels))\n",
+        instead="pixels.flip(2), pixels))\n",
+        test=f"{_STREAMED}::test_every_image_is_mirrored_whole",
+    ),
+    Planted(
+        name="bytes are divided by 128",
+        kind="data",
+        file="ebgan_fast/data/pixels.py",
+        text="    return images.to(torch.float32).div_(127.5).sub_(1).to(dtype)\n",
+        instead="    return images.to(torch.float32).div_(128).sub_(1).to(dtype)\n",
+        test="tests/data/test_image_set.py::test_bytes_map_onto_the_signed_unit",
+    ),
+    Planted(
+        name="pixels are cut off instead of rounded",
+        kind="data",
+        file="ebgan_fast/data/pixels.py",
+        text="* 127.5).round_().clamp_(0, 255)",
+        instead="* 127.5).clamp_(0, 255)",
+        test="tests/data/test_image_set.py::test_pixels_are_the_nearest_bytes",
+    ),
+    Planted(
+        name="the crop is a pixel off the middle",
+        kind="data",
+        file="ebgan_fast/data/crop.py",
+        text="(pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2\n",
+        instead="(pixels.shape[0] - size + 1) // 2, (pixels.shape[1] - size + 1) // 2\n",
+        test="tests/data/test_crop.py::test_the_middle_of_an_image_of_the_right_height_is_cut_out",
+    ),
+)

@@ -1,0 +1,187 @@
+"""Copies of the repository that bugs are planted in, and the processes that run their tests there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from . import witness
+from .judging import Ended, Note
+from .plant import Planted
+
+Sources = Mapping[str, bytes]
+"""The contents of the repository's files, by path."""
+
+_SECONDS = 900  # that a test may take; a planted loop may have no end
+# This environment's programs first.
+_PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+# Those of a pytest that this is run from.
+_NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
+
+
+class BuildError(Exception):
+    """The compiled module could not be built; the message is what the compiler said."""
+
+
+def sources(root: Path) -> dict[str, bytes]:
+    """The files that git knows or would ask about, as they are in the working tree.
+
+    Raises:
+        ValueError: not a git checkout.
+    """
+    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        raise ValueError(f"{root}: got {listed.stderr.strip()!r}, expected a git checkout, whose files are copied")
+    names = sorted(filter(None, listed.stdout.split("\0")))
+    return {name: (root / name).read_bytes() for name in names if (root / name).is_file()}
+
+
+class Tree:
+    """A copy of the repository's files, in a folder that is kept: a build does again only what has changed.
+
+    Args:
+        root: the repository, whose compiled module is taken as it is.
+        folder: the copy's place.
+        files: of the repository.
+        package: the package that tests import.
+    """
+
+    def __init__(self, root: Path, folder: Path, files: Sources, package: str = "ebgan_fast") -> None:
+        self.folder = folder
+        self._files = files
+        self._package = package
+        self._extensions = sorted((root / package).glob("_C*.so"))
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and name not in files and not name.startswith("build/"):
+                path.unlink()
+        for name in files:
+            self._write(name, files[name])
+        self._restore_extension()
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Leave a file alone that has its content already: a build goes by the time of the last change."""
+        path = self.folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def _restore_extension(self) -> None:
+        for built in (self.folder / self._package).glob("_C*.so"):
+            built.unlink()
+        for path in self._extensions:
+            shutil.copy2(path, self.folder / self._package)
+
+    @contextlib.contextmanager
+    def planted(self, plant: Planted) -> Iterator[None]:
+        """The copy has the bug inside the `with` block.
+
+        Raises:
+            BuildError: the compiled module can't be built.
+        """
+        whole = self._files[plant.file]
+        self._write(plant.file, plant.planted(whole.decode()).encode())
+        try:
+            if plant.needs_extension:
+                self._build()
+            yield
+        finally:
+            self._write(plant.file, whole)
+            if plant.needs_extension:
+                self._restore_extension()
+
+    def _build(self) -> None:
+        """Configure and build; CMake compiles again what has changed."""
+        try:
+            import pybind11
+        except ImportError:
+            raise BuildError("no pybind11: pip install pybind11 cmake ninja") from None
+        cmake, ninja = (shutil.which(name, path=_PROGRAMS) for name in ("cmake", "ninja"))
+        if cmake is None:
+            raise BuildError("no cmake: pip install pybind11 cmake ninja")
+        work = self.folder / "build"
+        options = [
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={work / 'out'}",
+        ]
+        if ninja and not (work / "CMakeCache.txt").exists():
+            options += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        for command in ([cmake, "-S", self.folder, "-B", work, *options], [cmake, "--build", work]):
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+            if done.returncode:
+                raise BuildError(next((line for line in done.stdout.splitlines() if "rror" in line), done.stdout))
+        for old in (self.folder / self._package).glob("_C*.so"):
+            old.unlink()
+        (built,) = (work / "out").glob("_C*.so")
+        shutil.copy2(built, self.folder / self._package)
+
+    def run(self, tests: Sequence[str], *options: str) -> Ended:
+        """Run tests in a process of their own, in the copy as it is."""
+        with tempfile.TemporaryDirectory(prefix="planted_") as place:
+            notes = Path(place) / "notes.jsonl"
+            notes.touch()
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", witness.__name__]
+            status, output = _ended([*command, *options, *tests], self.folder, self._environment(notes))
+            lines = notes.read_text(encoding="utf-8").splitlines()
+        said = [line for line in output.splitlines() if line.strip()]
+        errors = [line for line in said if line.startswith(("ERROR", "E  "))]
+        return Ended(status, [Note(**json.loads(line)) for line in lines], (errors or said or ["nothing printed"])[-1])
+
+    def _environment(self, notes: Path) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+        places = [self.folder, *(path for path in [self.folder / "gpuless" / "src"] if path.is_dir())]
+        return {
+            **kept,
+            "PATH": _PROGRAMS,
+            "PYTHONPATH": os.pathsep.join(map(str, places)),
+            # A change that keeps a file's length may come within the second in which compiled code was written.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            witness.NOTES: str(notes),
+            witness.PACKAGE: self._package,
+        }
+
+
+_running: set[subprocess.Popen[str]] = set()
+
+
+def stop() -> None:
+    """End the processes that run tests, and all that they started."""
+    for process in list(_running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ended(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int | None, str]:
+    """The status and output of a command; None where it took too long and was ended, with all that it started."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    _running.add(process)
+    try:
+        output, _ = process.communicate(timeout=_SECONDS)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None, ""
+    finally:
+        _running.discard(process)

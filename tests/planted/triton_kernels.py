@@ -1,0 +1,116 @@
+"""Bugs in the Triton kernels and in the code that launches them."""
+
+from __future__ import annotations
+
+from .plant import Planted
+
+_KERNELS = "ebgan_fast/ops/triton/energy_kernels.py"
+_GRAM = "ebgan_fast/ops/triton/pulling_away_kernels.py"
+_SIMULATED = "tests/ops/triton/test_simulated.py"
+
+PLANTS = (
+    Planted(
+        name="a tile's mask lets the elements behind a sample through",
+        kind="triton",
+        file=_KERNELS,
+        text="    inside = (first + row < n)[:, None] & (column < elements)\n",
+        instead="    inside = (first + row < n)[:, None] & (column < BLOCK)\n",
+        test=f"{_SIMULATED}::test_reconstruction_energy[mse-float32]",
+        errors=("OutOfBounds",),
+    ),
+    Planted(
+        name="the last element of a sample is masked away",
+        kind="triton",
+        file=_KERNELS,
+        text="    inside = (first + row < n)[:, None] & (column < elements)\n",
+        instead="    inside = (first + row < n)[:, None] & (column < elements - 1)\n",
+        test=f"{_SIMULATED}::test_reconstruction_energy[sse-float32]",
+    ),
+    Planted(
+        name="the difference is taken in the batch's 16 bits",
+        kind="triton",
+        file=_KERNELS,
+        text="(far * target_stride + column), mask=inside, other=0.0).to(ACC)\n    difference = recon - target\n",
+        instead="(far * target_stride + column), mask=inside, other=0.0).to(ACC)\n"
+        "    difference = (recon - target).to(p_recon.dtype.element_ty).to(ACC)\n",
+        test=f"{_SIMULATED}::test_reconstruction_energy[mse-bfloat16]",
+    ),
+    Planted(
+        name="the counter of a launch is not reset",
+        kind="triton",
+        file=_KERNELS,
+        text='        if tl.atomic_add(p_counter, 1, sem="acq_rel") == tl.num_programs(0) - 1:\n'
+        "            tl.store(p_counter, 0)\n",
+        instead='        if tl.atomic_add(p_counter, 1, sem="acq_rel") == tl.num_programs(0) - 1:\n',
+        test=f"{_SIMULATED}::test_generator_loss[6-33-float32]",
+    ),
+    Planted(
+        name="the last program may not see what the others stored",
+        kind="triton",
+        file=_GRAM,
+        text='    is_last = tl.atomic_add(p_counter, 1, sem="acq_rel") == count - 1\n',
+        instead='    is_last = tl.atomic_add(p_counter, 1, sem="relaxed") == count - 1\n',
+        test=f"{_SIMULATED}::test_a_code_that_is_one_programs_ends_in_its_launch",
+        errors=("Race",),
+    ),
+    Planted(
+        name="zeros on the diagonal race with what belongs there",
+        kind="triton",
+        file=_GRAM,
+        text="        tl.debug_barrier()  # the zeros on the diagonal, before what belongs there\n",
+        instead="",
+        test=f"{_SIMULATED}::test_the_pulling_away_term_reads_a_code_once_each_way[64-1024-float32]",
+        errors=("Race",),
+    ),
+    Planted(
+        name="a chunk's offset in 32 bits",
+        kind="triton",
+        file=_KERNELS,
+        text="    wide_row = row.to(tl.int64)\n    start = chunk.to(tl.int64) * BLOCK\n",
+        instead="    wide_row = row.to(tl.int64)\n    start = chunk * BLOCK\n",
+        test="tests/ops/triton/test_large.py::test_the_last_chunk_of_a_sample",
+        errors=("DeviceAssert",),
+    ),
+    Planted(
+        name="gradients are moved for an upstream of 1 too",
+        kind="triton",
+        file="ebgan_fast/ops/triton/scaling_kernels.py",
+        text="    if not IN_PLACE or upstream != 1:\n",
+        instead="    if upstream == upstream:\n",
+        test="tests/ops/test_traffic.py::test_the_generator_loss[float32-triton]",
+    ),
+    Planted(
+        name="the fake batch is not behind the hinge",
+        kind="triton",
+        file=_KERNELS,
+        text="            (program - programs_real) * ROWS,\n            n_fake,\n            elements_fake,\n"
+        "            wide_margin,\n            True,\n",
+        instead="            (program - programs_real) * ROWS,\n            n_fake,\n            elements_fake,\n"
+        "            wide_margin,\n            False,\n",
+        test=f"{_SIMULATED}::test_discriminator_loss[mse-7-float32]",
+    ),
+    Planted(
+        name="the last split of a Gram matrix's depth is not launched",
+        kind="triton",
+        file="ebgan_fast/ops/triton/pulling_away.py",
+        text="    return Cut(tiles, -(-depth // split_depth), split_depth)\n",
+        instead="    return Cut(tiles, max(1, depth // split_depth), split_depth)\n",
+        test="tests/ops/triton/test_cuts.py::test_splits_cover_the_depth",
+    ),
+    Planted(
+        name="a margin on the processor is handed to a GPU as a pointer",
+        kind="triton",
+        file="ebgan_fast/ops/triton/energy.py",
+        text='    if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":\n',
+        instead='    if isinstance(value, Tensor) and value.device.type == "cpu" and device.type == "cpu":\n',
+        test="tests/ops/triton/test_coefficient.py",
+    ),
+    Planted(
+        name="two captured launches get the same counters",
+        kind="triton",
+        file="ebgan_fast/ops/workspace.py",
+        text="        self._used = end\n",
+        instead="        self._used = first\n",
+        test="tests/ops/test_workspace.py::test_a_graph_costs_no_allocation_and_shares_with_nobody",
+    ),
+)

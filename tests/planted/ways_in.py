@@ -1,0 +1,127 @@
+"""Bugs between the user and the kernels: autograd, the registered ops, layouts, dtypes, the reference, the Modules."""
+
+from __future__ import annotations
+
+from .plant import Planted
+
+_AUTOGRAD = "ebgan_fast/ops/autograd.py"
+_FUNCTIONAL = "ebgan_fast/functional.py"
+_REFERENCE = "ebgan_fast/ops/reference.py"
+_VALUES = "tests/ops/test_values.py"
+_TRANSFORMS = "tests/ops/test_transforms.py"
+
+PLANTS = (
+    Planted(
+        name="a kept graph hands out its own gradients",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text='    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == 1:\n',
+        instead='    if is_readable and ctx.backend == "cpu" and upstream.item() == 1:\n',
+        test="tests/ops/test_eager_path.py::test_gradients_of_a_kept_graph_are_nobody_elses",
+    ),
+    Planted(
+        name="what a hook gave back is multiplied in place",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="    is_readable = not ctx.is_hooked and _is_plain(upstream)\n",
+        instead="    is_readable = _is_plain(upstream)\n",
+        test="tests/ops/test_scaling.py::test_what_a_hook_gives_back_is_the_hooks",
+    ),
+    Planted(
+        name="the graph of a gradient is dropped",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="    create_graph = torch.is_grad_enabled()\n",
+        instead="    create_graph = False\n",
+        test=f"{_TRANSFORMS}::test_the_graph_of_a_gradient_is_not_dropped[pulling_away_term-primal-cpu]",
+    ),
+    Planted(
+        name="one tensor in two places gets its gradient twice",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="        views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]\n",
+        instead="        views = list(inputs)\n",
+        test=f"{_TRANSFORMS}::test_one_tensor_in_every_place[discriminator_loss-mse-cpu]",
+    ),
+    Planted(
+        name="the gradient is not multiplied by the upstream gradient",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="not is_kept and upstream.item() == 1:\n        return tuple(needed)\n",
+        instead="not is_kept:\n        return tuple(needed)\n",
+        test="tests/ops/test_eager_path.py::test_gradients_take_their_upstream",
+    ),
+    Planted(
+        name="the target's gradient is asked for by the reconstruction's need",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="            *(grad_energy, recon, target, energy, ctx.norm, need_recon, need_target),\n",
+        instead="            *(grad_energy, recon, target, energy, ctx.norm, need_recon, need_recon),\n",
+        test=f"{_TRANSFORMS}::test_gradcheck[reconstruction_energy-mse-cpu]",
+    ),
+    Planted(
+        name="tracing gives the dual Gram matrix another shape",
+        kind="autograd",
+        file="ebgan_fast/ops/library.py",
+        text="    side = torch.sym_min(n, d)\n",
+        instead="    side = n\n",
+        test="tests/ops/test_library.py::test_opcheck_pulling_away_and_hinge[shape1-float32-cpu]",
+        errors=("OpCheckError", "AssertionError"),
+    ),
+    Planted(
+        name="a pair in two layouts is read as if in one",
+        kind="autograd",
+        file="ebgan_fast/ops/layout.py",
+        text="        if order is None or order != order_of(target):\n",
+        instead="        if order is None or order_of(target) is None:\n",
+        test="tests/ops/test_layout.py::test_both_ways_read_and_fill_alike",
+    ),
+    Planted(
+        name="float16 gradients underflow before a GradScaler's factor",
+        kind="modules",
+        file=_FUNCTIONAL,
+        text="    if recon_real.dtype == torch.float16:\n",
+        instead="    if recon_real.dtype == torch.float16 and not torch.is_grad_enabled():\n",
+        test=f"{_VALUES}::test_float16_gradients_survive_a_grad_scaler[cpu]",
+    ),
+    Planted(
+        name="a pair of two dtypes is narrowed to the first",
+        kind="modules",
+        file=_FUNCTIONAL,
+        text="    dtype = torch.promote_types(batch.dtype, other.dtype)\n",
+        instead="    dtype = batch.dtype\n",
+        test=f"{_VALUES}::test_mixed_dtypes_are_promoted[cpu]",
+    ),
+    Planted(
+        name="the weight of a Module stays behind",
+        kind="modules",
+        file="ebgan_fast/nn.py",
+        text="            recon_fake, fake, code, pt_weight=self.pt_weight, norm",
+        instead="            recon_fake, fake, code, norm",
+        test="tests/test_nn.py::test_modules_equal_functions",
+    ),
+    Planted(
+        name="the pulling-away term is divided by N squared",
+        kind="reference",
+        file=_REFERENCE,
+        text="    return cosines.masked_fill(itself, 0.0).square().sum() / max(n * (n - 1), 1)\n",
+        instead="    return cosines.masked_fill(itself, 0.0).square().sum() / max(n * n, 1)\n",
+        test=f"{_VALUES}::test_pulling_away_term_is_equation_14_written_out[reference]",
+    ),
+    Planted(
+        name="the hinge is taken of the mean",
+        kind="reference",
+        file=_REFERENCE,
+        text="    return batch_mean(real) + batch_mean(torch.relu(margin - fake))\n",
+        instead="    return batch_mean(real) + torch.relu(margin - batch_mean(fake))\n",
+        test=f"{_VALUES}::test_the_hinge_is_not_that_of_the_mean[reference]",
+    ),
+    Planted(
+        name="the energies are summed where their mean is due",
+        kind="reference",
+        file=_REFERENCE,
+        text="    return per_sample.sum() / max(per_sample.shape[0], 1)\n",
+        instead="    return per_sample.sum()\n",
+        test=f"{_VALUES}::test_discriminator_loss_is_equation_1_written_out[reference]",
+    ),
+)
