@@ -44,11 +44,11 @@ PLANTS = (
         test=f"{_ENERGIES}::test_a_margin_in_memory_is_the_number[16400-simt]",
     ),
     Planted(
-        name="an upstream gradient's stride is taken for 1",
+        name="an upstream gradient's stride is taken for 0 or 1",
         kind="cuda",
         file="csrc/cuda/energy.cu",
         text="                       upstream_stride, chunks, norm);\n",
-        instead="                       int64_t{1}, chunks, norm);\n",
+        instead="                       int64_t{upstream_stride != 0}, chunks, norm);\n",
         test=f"{_ENERGIES}::test_gradients_of_energies[7-mse-float32]",
     ),
     Planted(

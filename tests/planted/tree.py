@@ -135,8 +135,10 @@ class Tree:
             status, output = _ended([*command, *options, *tests], self.folder, self._environment(notes))
             lines = notes.read_text(encoding="utf-8").splitlines()
         said = [line for line in output.splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith(("ERROR", "E  "))]
-        return Ended(status, [Note(**json.loads(line)) for line in lines], (errors or said or ["nothing printed"])[-1])
+        # The exception's own line, if there is one, and else pytest's.
+        exceptions, errors = ([line for line in said if line.startswith(mark)] for mark in ("E  ", "ERROR"))
+        last = (exceptions or errors or said or ["nothing printed"])[-1]
+        return Ended(status, [Note(**json.loads(line)) for line in lines], last)
 
     def _environment(self, notes: Path) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}

@@ -54,15 +54,6 @@ PLANTS = (
         errors=("Race",),
     ),
     Planted(
-        name="zeros on the diagonal race with what belongs there",
-        kind="triton",
-        file=_GRAM,
-        text="        tl.debug_barrier()  # the zeros on the diagonal, before what belongs there\n",
-        instead="",
-        test=f"{_SIMULATED}::test_the_pulling_away_term_reads_a_code_once_each_way[64-1024-float32]",
-        errors=("Race",),
-    ),
-    Planted(
         name="a chunk's offset in 32 bits",
         kind="triton",
         file=_KERNELS,
