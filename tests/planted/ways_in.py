@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .plant import Planted
+from .plant import OWN_WORDS, Planted
 
 _AUTOGRAD = "ebgan_fast/ops/autograd.py"
 _FUNCTIONAL = "ebgan_fast/functional.py"
@@ -18,6 +18,7 @@ PLANTS = (
         text='    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == 1:\n',
         instead='    if is_readable and ctx.backend == "cpu" and upstream.item() == 1:\n',
         test="tests/ops/test_eager_path.py::test_gradients_of_a_kept_graph_are_nobody_elses",
+        errors=(*OWN_WORDS, "RuntimeError"),  # of torch, which sees that a tensor it saved has changed
     ),
     Planted(
         name="what a hook gave back is multiplied in place",
@@ -41,7 +42,7 @@ PLANTS = (
         file=_AUTOGRAD,
         text="        views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]\n",
         instead="        views = list(inputs)\n",
-        test=f"{_TRANSFORMS}::test_one_tensor_in_every_place[discriminator_loss-mse-cpu]",
+        test=f"{_TRANSFORMS}::test_one_tensor_in_every_place[hinge_margin_loss-cpu]",
     ),
     Planted(
         name="the gradient is not multiplied by the upstream gradient",
@@ -57,7 +58,7 @@ PLANTS = (
         file=_AUTOGRAD,
         text="            *(grad_energy, recon, target, energy, ctx.norm, need_recon, need_target),\n",
         instead="            *(grad_energy, recon, target, energy, ctx.norm, need_recon, need_recon),\n",
-        test=f"{_TRANSFORMS}::test_gradcheck[reconstruction_energy-mse-cpu]",
+        test="tests/ops/test_contract.py::test_only_the_gradients_that_are_asked_for[cpu]",
     ),
     Planted(
         name="tracing gives the dual Gram matrix another shape",
