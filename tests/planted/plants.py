@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import cpu_kernels, cuda_kernels, data, scores, training, triton_kernels, ways_in
 from .plant import Planted
 
@@ -14,3 +16,20 @@ PLANTS: tuple[Planted, ...] = (
     *data.PLANTS,
     *scores.PLANTS,
 )
+
+
+def chosen(plants: Sequence[Planted], names: Sequence[str], kinds: Sequence[str]) -> list[Planted]:
+    """The bugs of these kinds whose names hold one of these texts.
+
+    Raises:
+        ValueError: a text that is in no name.
+    """
+    for name in names:
+        if not any(name.lower() in plant.name.lower() for plant in plants):
+            raise ValueError(f"got {name!r}, expected a part of a planted bug's name; --list shows them")
+    return [
+        plant
+        for plant in plants
+        if (not kinds or plant.kind in kinds)
+        and (not names or any(name.lower() in plant.name.lower() for name in names))
+    ]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .__main__ import chosen
 from .plant import KINDS, Planted
-from .plants import PLANTS
+from .plants import PLANTS, chosen
 
 ROOT = Path(__file__).parents[2]
 every_plant = pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)

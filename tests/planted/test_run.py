@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from . import __main__ as command
 from . import tree
-from .__main__ import Run
 from .judging import Ended, Note, Verdict, judge
 from .plant import Planted
 from .record import Record, state_of
+from .running import Run
 
 HERE = Path(__file__).parent
 PACKAGE = "little_sums"
@@ -171,3 +172,27 @@ def _notes() -> Iterator[tuple[Note, str]]:
 @pytest.mark.parametrize(("note", "outcome"), list(_notes()), ids=lambda it: getattr(it, "when", it))
 def test_an_exception_must_be_the_expected_one(note: Note, outcome: str) -> None:
     assert judge(SLIP, Ended(int(note.outcome == "failed"), [note], "")).outcome == outcome
+
+
+def test_the_exit_status_tells_of_any_bug_that_was_not_caught(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale = dataclasses.replace(SLIP, text="of another time")
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(tree, "sources", lambda root: files)
+    for plants, status, end in (
+        ((SLIP,), 0, "1 caught, 0 missed, of 1; 0 s"),
+        ((SLIP, UNNOTICED), 1, "1 caught, 1 missed, of 2; 0 s"),
+        ((SLIP, stale), 1, "1 caught, 0 missed, 1 stale, of 2; 0 s"),
+    ):
+        monkeypatch.setattr(command, "PLANTS", plants)
+        record = Record(tmp_path / "build" / "planted" / "verdicts.jsonl", state_of(files))
+        record.note_verdict(SLIP, Verdict("caught"))
+        record.note_verdict(UNNOTICED, Verdict("missed"))
+        assert command.main([]) == status
+        assert capsys.readouterr().out.splitlines()[-1] == f"planted: {end}"
+    assert command.main(["a bug that there is not"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert command.main(["--jobs", "0"]) == 2
+    assert command.main(["--list"]) == 0
+    assert SLIP.name in capsys.readouterr().out
