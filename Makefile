@@ -122,7 +122,7 @@ SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs $$(getconf _NPROCESSORS_ONLN)
 
 test: $(VENV)/test $(VENV)/build  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
 	$(SIDE_BY_SIDE) lint sanitize test-interpreter test-simt test-isas
-	$(PYTEST) $(WORKERS)
+	$(PYTEST) $(WORKERS) $(RELEASE)
 
 check: $(VENV)/test  ## lint and the quick tests of everything, for daily work (90 seconds)
 	$(SIDE_BY_SIDE) lint test-quick
@@ -140,8 +140,8 @@ test-isas: $(VENV)/test  ## the op tests on every other instruction set of this 
 	for isa in $$($(BIN)/python -m tests.ops.sessions); do \
 	  echo "instruction set $$isa" && $(PYTEST) --isa=$$isa || exit 1; done
 
-release-check: test  ## all of it, and what only a release needs: the compilers for every GPU (ten minutes more)
-	$(PYTEST) $(WORKERS) --release -m release
+release-check: RELEASE := --release
+release-check: test  ## the same with what only a release needs: the compilers for every GPU (five minutes more)
 
 planted: $(VENV)/test $(VENV)/build  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted

@@ -15,5 +15,5 @@ if compgen -G "$wheels/*.whl" >/dev/null && [[ ! $packages/.unpacked -nt $wheels
     echo "gpu.sh: the wheels of $wheels can't be installed; what needs them will fail" >&2
   fi
 fi
-export PYTHONPATH=$root:$packages${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$root:$root/gpuless/src:$packages${PYTHONPATH:+:$PYTHONPATH}
 exec "$python" -m bench.gpu "$@"

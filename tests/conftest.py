@@ -4,7 +4,9 @@ of their own."""
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if importlib.util.find_spec("gpuless.ptx") is None:
+        raise pytest.UsageError("the tests of GPU kernels need gpuless: pip install ./gpuless (make setup does)")
     sessions.begin(config)
+    if config.getoption("--release"):
+        os.environ["EBGAN_FAST_TEST_RELEASE"] = "1"  # what tests/packaging builds is for every GPU
     if config.getoption("--cpu-times"):
         config.pluginmanager.register(cpu_times)
 

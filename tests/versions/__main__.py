@@ -73,7 +73,7 @@ def installed(environment: Environment, wheel: Path) -> Path:
     python = folder / "bin" / "python"
     pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
     run(*pip, *environment.requirements)
-    run(*pip, f"{wheel}[train]", *environment.requirements, *TOOLS)
+    run(*pip, f"{wheel}[train]", *environment.requirements, *TOOLS, ROOT / "gpuless")
     return python
 
 
