@@ -406,7 +406,8 @@ def test_the_script_unpacks_the_wheels_once_and_hands_over(tmp_path: Path) -> No
     assert (status, err) == (7, "")
     assert " install " in pip
     assert f"--no-index --no-deps --no-compile --upgrade --target {packages} {wheels}/tyro" in pip
-    assert driver == f"{tmp_path / 'tree'}:{packages}|-m bench.gpu ops step"
+    tree = tmp_path / "tree"
+    assert driver == f"{tree}:{tree / 'gpuless/src'}:{packages}|-m bench.gpu ops step"
     status, (driver,), _ = _script(tmp_path, wheels=wheels)
     assert driver.endswith("|-m bench.gpu")
 
