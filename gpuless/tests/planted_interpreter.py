@@ -6,10 +6,12 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+import pytest
 import torch
 import triton
 import triton.language as tl
 
+import gpuless.triton
 from gpuless.guard_pages import guarded, guarded_allocations
 from gpuless.sparse import sparse
 
@@ -58,6 +60,12 @@ def copy_unguarded(mutation: str) -> None:
     kernel: Any = copy_kernel
     kernel[(1,)](values, out, COUNT, MUTATION=mutation, BLOCK=BLOCK)
     assert torch.equal(out, values), out
+
+
+def compile_in_the_interpreter() -> None:
+    """Kernels are Python here: a compile would say something dark about a missing attribute."""
+    with pytest.raises(RuntimeError, match="TRITON_INTERPRET is set"):
+        gpuless.triton.compile(copy_kernel, {})
 
 
 @triton.jit

@@ -20,7 +20,7 @@ NEGATIVE, ZERO = 2**31 // FAR, 2**32 // FAR  # rows for which row * stride is, i
 def outcomes() -> dict[tuple[object, ...], Outcome]:
     """By a function's name and first arguments. All in one process: its start takes 5 seconds."""
     pytest.importorskip("triton", reason="triton is not installed (Linux only)")
-    from planted_interpreter import copy_a_far_row, copy_guarded, copy_unguarded
+    from planted_interpreter import compile_in_the_interpreter, copy_a_far_row, copy_guarded, copy_unguarded
 
     calls: list[tuple[object, ...]] = [
         (copy_guarded, mutation, mutation == "load before the first")
@@ -28,6 +28,7 @@ def outcomes() -> dict[tuple[object, ...], Outcome]:
     ]
     calls += [(copy_unguarded, mutation) for mutation in ("none", *SEEN)]
     calls += [(copy_a_far_row, row, wide, FAR) for row in (NEGATIVE, ZERO) for wide in (True, False)]
+    calls += [(compile_in_the_interpreter,)]
     names = [(function.__name__, *arguments[: len(arguments) - 1 or 1]) for function, *arguments in calls]  # type: ignore[attr-defined]
     return dict(zip(names, interpreted(*calls), strict=True))
 
@@ -60,6 +61,11 @@ def test_int32_offsets_fault_or_miss(outcomes: dict[tuple[object, ...], Outcome]
     misses = outcomes["copy_a_far_row", ZERO, False]
     assert misses.kind == "wrong"
     assert "holds tensor([nan" in misses.report
+
+
+def test_a_compile_in_the_interpreter_is_an_error(outcomes: dict[tuple[object, ...], Outcome]) -> None:
+    outcome = outcomes[("compile_in_the_interpreter",)]
+    assert outcome.kind == "fine", outcome.report
 
 
 def test_another_error_is_no_outcome() -> None:

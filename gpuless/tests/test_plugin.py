@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -91,17 +90,11 @@ def test_a_kernel_of_cuda(gpu):
 
 
 def test_what_is_missing_skips_with_its_reason(run_python: Run, tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['triton'] = None\n")
+    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['torch'] = None\n")
     (tmp_path / "test_kernels.py").write_text(PROGRAM)
     nowhere = {"PATH": str(tmp_path), "CUDA_HOME": str(tmp_path)}
     plugins = ["-p", "no:cacheprovider", "-p", "gpuless.pytest_plugin"]
     done = run_python("-m", "pytest", "-rs", *plugins, f"--rootdir={tmp_path}", str(tmp_path), **nowhere)
     assert "2 skipped" in done.stdout, done.stdout + done.stderr
-    assert re.search(r"(torch|triton) is not installed: pip install 'gpuless\[triton\]'", done.stdout)
+    assert "torch is not installed: pip install 'gpuless[triton]'" in done.stdout
     assert "nvcc is not installed (CUDA toolkit)" in done.stdout
-
-
-def test_the_fixture_is_listed_with_what_it_does(run_python: Run, tmp_path: Path) -> None:
-    plugins = ["-p", "no:cacheprovider", "-p", "gpuless.pytest_plugin"]
-    done = run_python("-m", "pytest", "--fixtures", *plugins, f"--rootdir={tmp_path}", str(tmp_path))
-    assert "Run kernels without a GPU" in done.stdout

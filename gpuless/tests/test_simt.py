@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gpuless import simt, tools
+from gpuless.compiling import compiled
 from gpuless.guard_pages import faults, guarded, poisoned
 
 if reason := simt.missing():
@@ -233,10 +233,8 @@ def test_a_grid_of_nothing_is_no_launch(sanitized: Path) -> None:
     assert "launch with a grid" in done.stderr
 
 
-def test_nvcc_takes_the_same_source(tmp_path: Path) -> None:
+def test_nvcc_takes_the_same_source() -> None:
     if (nvcc := tools.nvcc()) is None:
         pytest.skip("no nvcc here to compile the planted kernels with")
-    options = ["-std=c++17", "-arch=sm_90", "-cubin", "-Werror=all-warnings", f"-I{simt.INCLUDE}"]
-    command = [nvcc, *options, str(PLANTED), "-o", str(tmp_path / "planted.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    options = ["-std=c++17", "-arch=sm_90", "-cubin", "-Werror=all-warnings"]
+    assert compiled(nvcc, [PLANTED], options=options, headers=[simt.INCLUDE], host_compiler=tools.compiler())

@@ -10,6 +10,7 @@ access also tells its CTA. What orders an earlier access before a later one:
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .ordering import Order
 
 NEVER_ORDERED = 2**31 - 1  # the time of a write that is still in flight
+_SPANS_AT_ONCE = 1024  # compared with up to as many accesses, a byte each
 NOT_ATOMIC, WITHIN_CTA, ACROSS_CTAS = range(3)  # atomic operations, by how far their scope reaches
 
 
@@ -40,10 +42,19 @@ class Knowledge:
 
     def covers(self, ctas: Array, threads: Array, times: Array) -> Array:
         known = times < self.bounds[ctas]
-        if not known.all():
-            for first, last, bound in self.single:
-                known |= (threads >= first) & (threads <= last) & (times < bound)
+        for start in range(0, len(self.single), _SPANS_AT_ONCE):
+            rest = np.flatnonzero(~known)
+            if not len(rest):
+                break
+            first, last, bound = self._spans[:, start : start + _SPANS_AT_ONCE, None]
+            who, when = threads[rest], times[rest]
+            known[rest] = ((who >= first) & (who <= last) & (when < bound)).any(0)
         return known
+
+    @functools.cached_property
+    def _spans(self) -> Array:
+        """`single` as [3, count]."""
+        return np.array(list(self.single), np.int64).T
 
 
 @dataclass
