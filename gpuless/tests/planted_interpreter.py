@@ -54,7 +54,7 @@ def copy_guarded(mutation: str, begins: bool) -> None:
 
 
 def copy_unguarded(mutation: str) -> None:
-    """In the middle of larger tensors, of which only the rows that are right in spite of the bug are looked at."""
+    """Copy in the middle of larger tensors, of which only the rows that are right in spite of the bug are looked at."""
     values, out = (torch.zeros(3, BLOCK)[1, :COUNT] for _ in range(2))
     values.copy_(torch.arange(COUNT))
     kernel: Any = copy_kernel

@@ -66,7 +66,7 @@ def run(
 
 
 def evaluate(body: str, inputs: Mapping[str, Array], result: np.dtype[Any] | type, registers: str = "") -> Array:
-    """What %d holds after the body, in a thread for each element of the inputs, which are in registers of their names.
+    """The content of %d after the body, a thread for each element of the inputs, which are in registers of their names.
 
     Predicates are %p0 to %p9, of which a body stores one by selp.
     """

@@ -28,7 +28,7 @@ FORMATS = {
 
 
 def fraction_bits(kind: str) -> int:
-    """Of the mantissa as stored; tf32 is stored as a float32."""
+    """The bits of the mantissa as stored; tf32 is stored as a float32."""
     return 23 if kind == "tf32" else FORMATS[kind].precision - 1
 
 
@@ -45,7 +45,7 @@ def exact(pattern: int, kind: str) -> Fraction | float:
 
 
 def rounded(value: Fraction, kind: str, ties: str = "even") -> Fraction | float:
-    """To the nearest number of the format; "zero" cuts off."""
+    """Round to the nearest number of the format; "zero" cuts off."""
     _, precision, largest = FORMATS[kind]
     if value == 0:
         return Fraction(0)

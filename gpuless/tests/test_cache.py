@@ -1,4 +1,4 @@
-"""What is kept is what was written, or nothing."""
+"""The cache gives what was written, or nothing."""
 
 from __future__ import annotations
 

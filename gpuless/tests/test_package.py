@@ -1,4 +1,4 @@
-"""What importing the package costs, and what it says of tools that are missing."""
+"""Importing the package is cheap, and it says which tools are missing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ DTYPES = {
 
 
 def numbers(kind: str, seed: int, count: int = 250) -> np.ndarray:
-    """Of every length, among them the extremes, 0, 1 and -1."""
+    """Integers of every length, among them the extremes, 0, 1 and -1."""
     dtype = DTYPES[kind]
     generator, limits = np.random.default_rng(seed), np.iinfo(dtype)
     values = generator.integers(limits.min, limits.max, count - 5, dtype=dtype, endpoint=True)

@@ -1,4 +1,4 @@
-"""What the PTX simulator holds to be ordered, and the races that it finds where nothing orders two accesses."""
+"""The order that the PTX simulator sees, and the races that it finds where nothing orders two accesses."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ LANES = np.arange(64, dtype=np.uint32)
 
 
 def shuffled(mode: str, by: int, width: int = 32) -> list[int]:
-    """What the manual's pseudocode gives each of 64 threads that hold their own number, in segments of `width`."""
+    """The result, by the manual's pseudocode, of 64 threads that hold their own number, in segments of `width`."""
     segment = 32 - width
     clamp = segment << 8 | (0 if mode == "up" else 31)
     return evaluate(f"shfl.sync.{mode}.b32 %d, %a, {by}, {clamp}, -1;", {"a": LANES}, np.uint32).tolist()

@@ -1,4 +1,4 @@
-"""What is compiled is what Triton's JIT would compile at that launch: it is asked, with a driver that has no GPU."""
+"""A compile is that of Triton's JIT at the same launch: it is asked, with a driver that has no GPU."""
 
 from __future__ import annotations
 

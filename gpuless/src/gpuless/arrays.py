@@ -115,7 +115,7 @@ def _empty(shape: Sequence[int], dtype: Any, strides: Sequence[int]) -> ArrayLik
 
 
 def copy(array: ArrayLike) -> ArrayLike:
-    """The same elements in other memory."""
+    """A copy in other memory."""
     return array.copy() if isinstance(array, np.ndarray) else array.detach().clone()
 
 

@@ -39,7 +39,7 @@ def key(*parts: str | bytes) -> str:
 
 
 def read(name: str) -> bytes | None:
-    """What was written under that key; None if nothing was, or not all of it is there."""
+    """The content that was written under that key; None if nothing was, or not all of it is there."""
     path = _path(name)
     if path is None:
         return None

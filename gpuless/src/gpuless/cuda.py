@@ -12,7 +12,7 @@ from .ptx import Argument, Report, simulate
 
 
 def missing() -> str | None:
-    """Why no .cu file can be compiled here; None if it can."""
+    """The reason why no .cu file can be compiled here; None if it can."""
     return None if tools.nvcc() else tools.NO_NVCC
 
 

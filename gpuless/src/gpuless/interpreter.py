@@ -23,16 +23,17 @@ from .guard_pages import guarded_allocations
 
 @dataclass(frozen=True)
 class Outcome:
-    """`fault`: touched forbidden memory. `wrong`: an assertion failed. `report` is what it printed."""
+    """The end of a call. `fault`: it touched forbidden memory. `wrong`: an assertion failed. `report`: its output."""
 
     kind: Literal["fine", "wrong", "fault"]
     report: str
 
 
 def interpreted(*calls: tuple[Any, ...]) -> list[Outcome]:
-    """How each call, a module's function and its arguments (of what JSON holds), ends under Triton's interpreter.
+    """Run each call, a module's function and its arguments (of what JSON holds), under Triton's interpreter.
 
     One process imports the modules, which takes torch and triton 5 seconds, and forks for every call: 0.1 seconds.
+    RuntimeError for a call that ends in another way than an Outcome's.
     """
     named = [(function.__module__, function.__qualname__, arguments) for function, *arguments in calls]
     done = subprocess.run(

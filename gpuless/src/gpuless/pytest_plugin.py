@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Gpu:
-    """What stands in for a GPU in a test.
+    """A stand-in for a GPU in a test.
 
     A kernel runs once a seed, each time on the arrays as they were given; they hold the last results afterwards. A race
     or an access out of bounds is an error of `gpuless.ptx`; results that differ from seed to seed are an

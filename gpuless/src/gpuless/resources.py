@@ -1,4 +1,4 @@
-"""What a compiled kernel takes of a GPU and which instructions it got, read from its machine code, and budgets for it.
+"""The resources that a compiled kernel takes and its instructions, read from its machine code, and budgets for them.
 
 Nothing here is a time. Exact for one release of the compiler: two cold compiles give the same bytes.
 """
@@ -54,7 +54,7 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """Counts are of instructions in the code, not of their runs. Widths are in bits a thread."""
+    """The resources of a kernel. Counts are of instructions in the code, not of their runs. Widths are bits a thread."""
 
     target: str
     registers: int  # a thread; AMD: vector registers, those for accumulation included
@@ -111,6 +111,7 @@ def _round_up(value: int, granule: int) -> int:
 
 
 def measure(artefact: Artefact) -> Resources:
+    """The resources of a compiled Triton kernel."""
     return _measure_amd(artefact) if artefact.amdgcn else _measure_nvidia(artefact)
 
 
@@ -126,7 +127,7 @@ _WIDTHS = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8"
 
 
 def _sass_width(modifiers: list[str]) -> int:
-    """Of LDG.E.128 and its like: 32 bits unless one of the modifiers says so."""
+    """The bits that LDG.E.128 and its like move: 32 unless a modifier says so."""
     return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
 
 
@@ -141,7 +142,7 @@ def _measure_nvidia(artefact: Artefact) -> Resources:
 def measure_sass(
     target: str, usage_line: str, sass: str, shared: int, num_warps: int, tensor_memory: int = 0
 ) -> Resources:
-    """Of one kernel, from cuobjdump's line about it and its disassembly."""
+    """The resources of one kernel, from cuobjdump's line about it and its disassembly."""
     usage = re.search(r"REG:(\d+) STACK:(\d+)", usage_line)
     if usage is None:
         raise ValueError(f"no registers in cuobjdump's answer: {usage_line!r}")
@@ -225,7 +226,7 @@ _AT_LEAST = ("wide_loads", "wide_stores", "tensor_core", "occupancy")
 
 
 def violations(resources: Resources, budget: Mapping[str, float]) -> list[str]:
-    """What breaks the budget, one line each, and shared memory beyond the chip's, whatever the budget."""
+    """List what breaks the budget, a line each, and shared memory beyond the chip's, whatever the budget."""
     unknown = set(budget) - {*_AT_MOST, *_AT_LEAST}
     if unknown:
         raise ValueError(f"no such budget: {', '.join(sorted(unknown))}")

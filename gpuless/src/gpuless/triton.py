@@ -38,7 +38,7 @@ def gpu_target(name: str) -> GPUTarget:
 
 
 class Specialisation(NamedTuple):
-    """What the compiler is told about the arguments of a launch."""
+    """The compiler's knowledge of the arguments of a launch."""
 
     signature: dict[str, str]  # type of every argument; "constexpr" where the value is compiled in
     constants: dict[tuple[int, ...], Any]  # by position
@@ -139,7 +139,7 @@ def specialise(
 
 
 class _Driver:
-    """As much of a driver as the JIT asks before it compiles."""
+    """A driver, as much of it as the JIT asks before it compiles."""
 
     def __init__(self, target: str) -> None:
         self._target = target

@@ -73,7 +73,10 @@ def _on_floats(compute: Compute, kind: str, modifiers: tuple[str, ...]) -> Compu
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
-    """With one rounding for float32 and below: the product is exact in float64. float64 is computed in long double."""
+    """Multiply and add with one rounding for float32 and below, whose product is exact in float64.
+
+    float64 is computed in long double.
+    """
     if a.dtype == np.float64 or b.dtype == np.float64:
         return (a.astype(np.longdouble) * b + c).astype(np.float64)
     product = a.astype(np.float64) * b
@@ -93,7 +96,7 @@ def _off_the_middle(a: Array, b: Array, total: Array) -> Array:
 
 
 def _fma_half(a: Array, b: Array, c: Array) -> Array:
-    """For 16-bit floats the sum stays in float64: rounding it to float32 first would round twice."""
+    """Multiply and add 16-bit floats in float64: rounding to float32 first would round twice."""
     return a.astype(np.float64) * b + c
 
 
@@ -230,7 +233,7 @@ _OTHERS: dict[str, Callable[[Instruction], Recipe]] = {
 
 
 def recipe(instruction: Instruction) -> Recipe | None:
-    """None if the instruction is not one that only computes."""
+    """The function of an instruction that only computes; None for any other."""
     if instruction.opcode in _OTHERS:
         return _OTHERS[instruction.opcode](instruction)
     if instruction.kind in (*FLOATS, "f16x2", "bf16x2", "f32x2"):

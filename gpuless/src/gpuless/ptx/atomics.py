@@ -40,7 +40,7 @@ class Ordering(NamedTuple):
 
 
 def ordering(instruction: Instruction) -> Ordering | None:
-    """None for a load or store that is weak, as most are."""
+    """The scope of a strong load or store; None for a weak one, as most are."""
     modifiers = set(instruction.modifiers)
     strong = modifiers & {"relaxed", "acquire", "release", "acq_rel", "volatile", "sc"}
     if not strong and instruction.opcode in ("ld", "st"):
@@ -51,7 +51,7 @@ def ordering(instruction: Instruction) -> Ordering | None:
 
 
 def _synchronise(cta: Cta, addresses: Array, lanes: Array | None, order: Ordering, writes: bool, reads: bool) -> None:
-    """What each thread learns from, and leaves at, the address of a strong access."""
+    """The knowledge that each thread gets from, and leaves at, the address of a strong access."""
     if order.scope != ACROSS_CTAS:
         return
     released = cta.launch.released
@@ -77,7 +77,7 @@ def _synchronise(cta: Cta, addresses: Array, lanes: Array | None, order: Orderin
 
 
 def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    """Of the GPU or the system: earlier relaxed reads then acquire, later relaxed writes release."""
+    """A fence of the GPU or the system: earlier relaxed reads then acquire, later relaxed writes release."""
     if "cta" in instruction.modifiers or "proxy" in instruction.modifiers or "mbarrier_init" in instruction.modifiers:
         return lambda cta, mask: None
 

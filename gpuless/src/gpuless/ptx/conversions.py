@@ -45,7 +45,7 @@ def _rounding(modifiers: tuple[str, ...]) -> str:
 
 
 def _to_float(result: str, rounding: str) -> Convert:
-    """From float32 or float64."""
+    """Convert float32 or float64."""
     if result == "bf16":
         return lambda a: to_bfloat16(a, rounding)
     if result == "f16":

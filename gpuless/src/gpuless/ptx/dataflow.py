@@ -1,4 +1,4 @@
-"""Where a loaded value goes.
+"""The way of a loaded value through a kernel.
 
 A compiler that keeps copies of a value in several threads loads it in all of them and lets one store the result. When
 that store overwrites what was loaded, a slower thread may load the new value: nothing orders the two. That is harmless
@@ -45,7 +45,7 @@ def _writes_and_reads(program: Program, instruction: Instruction) -> tuple[set[s
 
 
 def only_feeds(program: Program, load: int, store: int) -> bool:
-    """Whether the value that one instruction loads can reach nothing but what another one stores.
+    """Return True if the value that one instruction loads reaches nothing but what another one stores.
 
     Register by register, whatever the order in which instructions run: True is certain, False may be too careful.
     """

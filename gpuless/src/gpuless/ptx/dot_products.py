@@ -1,4 +1,4 @@
-"""What a tensor core's sums come to.
+"""The sums of a tensor core.
 
 NVIDIA documents little. Measured on an A100 (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor
 cores, PeerJ Computer Science 7:e330, 2021): products are exact; 8 of 16-bit numbers, or 4 of tf32, are added to the

@@ -1,4 +1,4 @@
-"""What a simulated kernel can be accused of."""
+"""The errors that a simulated kernel can be accused of."""
 
 # ruff: noqa: N818, what was found and not what went wrong with the simulator
 

@@ -1,4 +1,4 @@
-"""How finely the histories of memory have to look: as finely as the kernel's narrowest access."""
+"""The bytes by which histories of memory are kept: as few as the kernel's narrowest access."""
 
 from __future__ import annotations
 

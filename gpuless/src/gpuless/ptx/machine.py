@@ -22,7 +22,7 @@ from .shared import SharedMemory
 
 @dataclass
 class Launch:
-    """What the CTAs of one launch share."""
+    """A launch: all that its CTAs share."""
 
     program: Program
     code: list[Decoded]
@@ -129,7 +129,7 @@ class Cta:
         return numbers if times == 1 else np.repeat(numbers, times)
 
     def was_copy(self, time: int) -> bool:
-        """Whether what was loaded at the time goes nowhere but into what is being stored now."""
+        """Return True if what was loaded at the time goes nowhere but into what is being stored now."""
         return time in self.loads and self.launch.only_feeds(self.loads[time], self.here)
 
     def full(self, value: Array) -> Array:
@@ -137,7 +137,7 @@ class Cta:
         return np.full(self.threads, value) if value.ndim == 0 else value
 
     def run(self) -> None:
-        """Of the groups of threads that stand at different instructions the one furthest behind runs, so that threads
+        """Run the CTA. Of the groups of threads at different instructions the one furthest behind runs, so that threads
         which part at a branch meet again where its arms do."""
         waiting: dict[int, Array] = {}  # at a barrier
         groups: dict[int, Array] = {0: self.alive.copy()}

@@ -29,7 +29,7 @@ class GlobalMemory:
         self.regions, self.constants = lay_out(arrays, constants, granule)
 
     def real_address(self, address: int) -> int:
-        """The same for every pointer to the same byte."""
+        """The address of the byte in this process, the same for every pointer to it."""
         region = self.regions[number_of(address)]
         return address - region.base + region.real_address
 
@@ -135,7 +135,7 @@ class GlobalMemory:
         return region
 
     def _out_of_bounds(self, cta: Cta, addresses: Array, lanes: Array | None, width: int, access: Access) -> NoReturn:
-        """Of the lanes that don't all lie in one region, the first that is in none; else, a mixture."""
+        """Accuse the first lane that is in no region; if there is none, the mixture of regions."""
         for lane, address in enumerate(addresses.tolist()):
             region = self.regions.get(number_of(address))
             if region is None:

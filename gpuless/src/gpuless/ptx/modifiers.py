@@ -1,4 +1,4 @@
-"""Which modifiers of an instruction the simulator knows: one that it doesn't must not be passed over in silence."""
+"""The modifiers of instructions that the simulator knows: one that it doesn't must not be passed over in silence."""
 
 from __future__ import annotations
 

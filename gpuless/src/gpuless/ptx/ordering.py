@@ -1,4 +1,4 @@
-"""What is in the past of a running CTA's threads, and the races that follow."""
+"""The past of a running CTA's threads, and the races that follow."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Order:
             self.fencing = _both(self.fencing, past)
 
     def released_by_fences(self, thread: int) -> Knowledge | None:
-        """What a relaxed write of the thread makes known."""
+        """The knowledge that a relaxed write of the thread makes known."""
         return _both(self.to_release.get(thread), self.fenced)
 
     def warp_barrier(self, warp: int, now: int) -> None:
@@ -84,8 +84,10 @@ class Order:
         self.acquired[thread] = before.merged(knowledge) if before else knowledge
 
     def past_of(self, thread: int, now: int) -> Knowledge:
-        """What a release by the thread makes known: what its CTA did before the last barrier, its warp before theirs,
-        itself until now, and what it acquired."""
+        """The knowledge that a release by the thread makes known.
+
+        What its CTA did before the last barrier, its warp before theirs, itself until now, and what it acquired.
+        """
         bounds = self.knowledge.bounds.copy()
         bounds[self.position] = self.barrier_time
         warp = (thread - self.first_thread) // 32
@@ -189,7 +191,7 @@ class Order:
         return _first(bad, where, mine, who, when, earlier) if bad.any() else None
 
     def unordered(self, who: Array, when: Array, me: Array) -> Array:
-        """Which earlier accesses (of threads `who` at times `when`) are not in the past of the threads `me`."""
+        """Tell which earlier accesses (of threads `who` at times `when`) are not in the past of the threads `me`."""
         bad = when >= self.barrier_time
         if bad.any():
             warp = who >> 5

@@ -91,7 +91,7 @@ class History:
         self._mark = np.zeros(granules, bool)
 
     def older(self, log: Log, granules: Array) -> tuple[Array, Array, Array] | None:
-        """What of the log touches the granules: where, who, when."""
+        """The accesses of the log that touch the granules: where, who, when."""
         if not log.granules:
             return None
         where, who, when = log.joined()

@@ -21,12 +21,12 @@ _LOW_BITS = 0xFFFF
 
 
 def number_of(address: int) -> int:
-    """Of the region that an address is in, or next to."""
+    """The number of the region that an address is in, or next to."""
     return address + (1 << _SPACING_BITS - 1) >> _SPACING_BITS
 
 
 class Region:
-    """What a kernel may touch through one pointer. Number 0 is left to null pointers."""
+    """The memory that a kernel may touch through one pointer. Number 0 is left to null pointers."""
 
     def __init__(self, number: int, name: str, real_address: int, size: int, keep_alive: Any) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""What a launch did, counted as its lanes asked for it."""
+"""The work of a launch, counted as its lanes asked for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BufferTraffic:
 
     bytes_read: int = 0
     bytes_written: int = 0
-    sectors_read: int = 0  # of 32 bytes, each counted once for a warp's access
+    sectors_read: int = 0  # of 32 bytes, each once for a warp's access; by the array's real address
     sectors_written: int = 0
     loads: Counter[int] = field(default_factory=Counter)  # bits of a lane's access -> how many lanes
     stores: Counter[int] = field(default_factory=Counter)
@@ -46,7 +46,7 @@ class BufferTraffic:
 
 @dataclass
 class Report:
-    """Of the CTAs that were run."""
+    """The counts of a launch, over the CTAs that were run."""
 
     buffers: dict[int, BufferTraffic] = field(default_factory=dict)  # by the number of the argument
     ctas: int = 0

@@ -44,7 +44,7 @@ def _numbers(bits: Array, kind: str) -> Array:
 
 
 def _places(kind: str, rows: int, depth: int) -> Array:
-    """Where in a matrix [rows, depth] the element [register, lane, part] of an operand lies. B is transposed."""
+    """The place in a matrix [rows, depth] of element [register, lane, part] of an operand. B is transposed."""
     per, tall = _PER_REGISTER[kind], rows // 8
     register = np.arange(rows * depth // 32 // per)[:, None, None]
     row = _GROUP[:, None] + 8 * (register % tall)

@@ -1,4 +1,8 @@
-"""Compiles CUDA kernels for the simulator with a C++ compiler, and the headers of CUDA or those in Triton's wheel."""
+"""CUDA kernels as C++: a fiber for each thread, in an order drawn from a seed, under the sanitizers of the compiler.
+
+A .cu file includes "gpuless.cuh" and launches by gpu::launch, so that nvcc takes the same source. The headers are
+CUDA's own, or those in Triton's wheel. simt.h says what is there, and what is not seen.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ INCLUDE = Path(__file__).parent
 
 
 def missing() -> str | None:
-    """Why nothing can be built here."""
+    """The reason why nothing can be built here; None if it can."""
     if not Path("/proc/self/maps").exists():
         return "the SIMT simulator is written for Linux"
     if shutil.which(compiler()) is None:
@@ -56,7 +60,10 @@ def build(sources: Sequence[Path], output: Path, *, sanitizers: str = "", root: 
 
 
 def run(executable: Path, *arguments: str, seed: int = 0) -> subprocess.CompletedProcess[str]:
-    """With the threads in an order drawn from `seed`. AddressSanitizer warns of fibers, but is told of every switch."""
+    """Run a program with the threads in an order drawn from `seed`.
+
+    AddressSanitizer warns of fibers, but is told of every switch. subprocess.TimeoutExpired after a minute.
+    """
     options = {"ASAN_OPTIONS": "detect_stack_use_after_return=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
     environment = {**os.environ, **options, "SIMT_SEED": str(seed)}
     return subprocess.run([executable, *arguments], env=environment, capture_output=True, text=True, timeout=60)
