@@ -54,7 +54,7 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of a kernel. Counts are of instructions in the code, not of their runs. Widths are bits a thread."""
+    """The resources of a kernel. Counts are of instructions in the code, not of runs. Widths are bits a thread."""
 
     target: str
     registers: int  # a thread; AMD: vector registers, those for accumulation included
