@@ -112,7 +112,7 @@ def test_an_environment_variable_of_compilers_is_a_miss(
     assert len(runs) == 2
 
 
-@pytest.mark.parametrize("options", [("-include", "beside.h"), ("-I.",), ("-isystem", "x")])
+@pytest.mark.parametrize("options", [("-include", "beside.h"), ("-I.",), ("-isystem", "x"), ("-march=native",)])
 def test_options_that_name_files_are_not_kept(
     runs: list[Sequence[str]], tree: Path, options: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

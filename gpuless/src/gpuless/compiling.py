@@ -21,9 +21,8 @@ _INCLUDE = re.compile(
     rb"^[ \t]*#[ \t]*(?:include|include_next|embed)\b[ \t]*(.*)|__has_include[ \t]*\([ \t]*([^)]*)\)", re.MULTILINE
 )
 _NAMED = re.compile(rb'(["<])([^">\n]+)[">]')
-
-
-_READS_A_FILE = re.compile(r"-(I|L|B|i|l(?!ineinfo)|specs|optf|x(?!$|c))|@|--\w*(file|include|library)")
+# Options that name a file, a folder, another compiler, or the processor of this machine.
+_READS_MORE = re.compile(r"-(I|L|B|i|l(?!ineinfo)|specs|optf|ccbin)|@|--\w*(file|include|library|bindir)|-.*=native$")
 # Variables by which compilers find files or get options.
 _VARIABLES = (
     "CPATH",
@@ -31,6 +30,7 @@ _VARIABLES = (
     "LIBRARY_PATH",
     "NVCC_PREPEND_FLAGS",
     "NVCC_APPEND_FLAGS",
+    "NVCC_CCBIN",
     "GCC_EXEC_PREFIX",
 )
 
@@ -115,7 +115,7 @@ def _name(
 ) -> str | None:
     """The key of the entry; None where the files that are read can't be told."""
     here = str(root.resolve()) if root else None
-    if any(map(_READS_A_FILE.match, options)):
+    if any(map(_READS_MORE.match, options)):
         return None
     try:
         read = [part for source in sources for part in _read_by(source.resolve(), tuple(headers), here)]
