@@ -51,11 +51,18 @@ def test_every_layout_is_packed_alike(layout: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(tmp_path: Path) -> None:
-    source = layouts.folder(tmp_path / "images")
-    (source / "0035.png").write_bytes(b"damaged")
-    for workers in (1, 3):
-        prepare_images(source, tmp_path / str(workers), SIZE, workers=workers, shard_bytes=TWO_IMAGES)
-    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+    """A shard of so many images that a process takes them in three parts, and two share them out."""
+    source = tmp_path / "images"
+    source.mkdir()
+    for number in range(40):
+        (source / f"{number:02d}.png").write_bytes(layouts.encoded(layouts.picture(number)))
+    (source / "035.png").write_bytes(b"damaged")
+    for workers in (1, 2):
+        prepare_images(source, tmp_path / str(workers), SIZE, workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    found = PackedImages(tmp_path / "1").gather(torch.arange(40)).permute(0, 2, 3, 1).numpy()
+    for number, pixels in enumerate(found):
+        assert (pixels == centre_crop(layouts.picture(number), SIZE)).all()
 
 
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
