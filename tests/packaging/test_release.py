@@ -31,6 +31,7 @@ def test_wheels_are_for_every_python_and_machine(platform: str, machines: tuple[
     assert set(_identifiers(platform)) == {f"{python}-{system}_{machine}" for python in pythons for machine in machines}
 
 
+@pytest.mark.slow
 def test_the_program_that_tries_a_wheel_passes_here() -> None:
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip("a wheel has the compiled kernels; this installation lacks them")
