@@ -16,6 +16,7 @@ from bench.terminal import progress
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")
 
 
+@pytest.mark.slow
 def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, picture = tmp_path / "rows.jsonl", tmp_path / "rows.png"
     tiny = ("--only", "64x256", "--rounds", "1", "--no-compile", "--threads", "1")
