@@ -50,6 +50,7 @@ def _commit(ref: str) -> str:
 
 
 def build(source: Path, site: Path, ref: str) -> None:
+    """Install the package of a source tree into a folder. ValueError where it can't be built."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", site, source]
     environment = {**os.environ, "EBGAN_FAST_BUILD_EXT": "1"}
     if not torch.cuda.is_available():  # nvcc for seven architectures takes minutes
