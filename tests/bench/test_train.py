@@ -178,6 +178,7 @@ def test_on_a_gpu_each_step_is_timed_with_cudnn_s_choice_too(
     assert (row["steps"], row["backend"], row["wrong"]) == (2, made_up_gpu.backend, None)
 
 
+@pytest.mark.slow
 def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
     made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,6 +358,7 @@ def test_an_interrupted_run_is_not_added_to_the_committed_results(
     assert "1 rounds of a run that was interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [1, 5], ids=["at the first call", "in a round"])
 def test_on_a_gpu_a_step_that_cannot_run_costs_the_others_nothing(
     when: int, made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

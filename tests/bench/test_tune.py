@@ -359,6 +359,7 @@ def _configurations(knob: Knob, chosen: knobs.Tables) -> list[tuple[object, ...]
     ]
 
 
+@pytest.mark.slow  # all of them, 5 s
 @pytest.mark.parametrize("number", range(len(KNOBS)), ids=[knob.name for knob in KNOBS])
 def test_a_knob_turns_the_launches_of_its_cases(number: int) -> None:
     knob, committed = KNOBS[number], json.loads(COMMITTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from .loading import load
@@ -15,6 +16,7 @@ def test_auroc_is_the_share_of_ordered_pairs() -> None:
     assert auroc(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0])) == 1.5 / 4
 
 
+@pytest.mark.slow
 def test_the_energy_finds_anomalies() -> None:
     # Seeds 0 to 7, in 300 steps: rings 0.000 before and 1.000 after (an untrained energy follows brightness), pairs
     # 0.32 to 0.38 before and 0.93 to 0.98 after; mean energies 0.9 to 1.2, 4.3 to 4.5 and 10.3 to 10.4.

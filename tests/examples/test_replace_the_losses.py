@@ -22,6 +22,7 @@ def assert_the_curves_are_equal(found: Tensor, truth: Tensor, eager: Tensor) -> 
         assert_within_eager(found[:, column], exact, yardstick, found.dtype, name)
 
 
+@pytest.mark.slow
 def test_the_curves_are_equal(capsys: pytest.CaptureFixture[str]) -> None:
     main = load("replace_the_losses").main
     curves = {dtype: main(steps=20, seed=5, dtype=dtype) for dtype in (FLOAT64, FLOAT32)}
@@ -31,6 +32,7 @@ def test_the_curves_are_equal(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("ms by hand") == 2
 
 
+@pytest.mark.slow
 def test_the_curves_are_equal_where_the_hinge_divides_the_batch() -> None:
     """In the first steps no energy reaches the example's margin; one in their midst shows a wrong hinge."""
     example = load("replace_the_losses")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .loading import load
 
 
+@pytest.mark.slow
 def test_the_term_keeps_features_from_collapsing() -> None:
     # Seeds 0 to 11, in 200 steps: rank 1.03 to 1.25 alone, from 7.2 with decorrelation and from 12.2 with diversity;
     # the probe gains 0.13 to 0.41, with this seed 0.37.
