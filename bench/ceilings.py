@@ -51,14 +51,13 @@ def _product_of(dtype: torch.dtype, device_type: str) -> _Product:
 
 
 @functools.cache
-def _copy(device: torch.device) -> Step:
-    source, resident = (torch.ones(COPIED[device.type], device=device) for _ in range(2))
+def _copy(device: torch.device, count: int) -> Step:
+    source, resident = (torch.ones(count, device=device) for _ in range(2))
     return functools.partial(resident.copy_, source)
 
 
 @functools.cache
-def _product(dtype: torch.dtype, device: torch.device) -> Step:
-    side = PRODUCT_SIDE[device.type]
+def _product(dtype: torch.dtype, device: torch.device, side: int) -> Step:
     # Ones would spare a GPU the power that limits its clock.
     left, right, out = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
     product = functools.partial(torch.mm, left, right, out=out)
@@ -97,9 +96,9 @@ def steps(work: Work, dtype: torch.dtype, arguments: Arguments) -> dict[str, Ste
     device = next(iter(leaves(arguments).values())).device
     chosen = {EMPTY: _empty(arguments)}
     if work.elements:
-        chosen[COPY] = _copy(device)
+        chosen[COPY] = _copy(device, COPIED[device.type])
     if work.operations:
-        chosen[PRODUCT] = _product(_product_of(dtype, device.type).dtype, device)
+        chosen[PRODUCT] = _product(_product_of(dtype, device.type).dtype, device, PRODUCT_SIDE[device.type])
     return chosen
 
 
