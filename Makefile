@@ -124,11 +124,11 @@ test: $(VENV)/test $(VENV)/build  ## lint, sanitizers, then every test (ten minu
 	$(SIDE_BY_SIDE) lint sanitize test-interpreter test-simt test-isas
 	$(PYTEST) $(WORKERS) $(RELEASE)
 
-check: $(VENV)/test  ## lint and the quick tests of everything, for daily work (90 seconds)
+check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily work (90 seconds)
 	$(SIDE_BY_SIDE) lint test-quick
 
 test-quick: $(VENV)/test
-	$(PYTEST) $(WORKERS) -m "not slow"
+	$(PYTEST) $(WORKERS) -m "not slow" tests
 
 test-interpreter: $(VENV)/test  ## the op tests on the Triton kernels, in Triton's interpreter
 	$(PYTEST) --backend=interpreter

@@ -295,7 +295,7 @@ def test_without_triton_the_tuner_ends_in_one_line(
     monkeypatch.setattr(devices, "gpu", lambda: dataclasses.replace(device, backend="cuda"))
     assert main(["tune"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "expected one that can run (made up)" in line
+    assert "expected one that can run (a stand-in)" in line
 
 
 def _die(*arguments: object) -> None:

@@ -66,6 +66,7 @@ def test_an_unavailable_backend_says_why() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_the_environment_variable_chooses() -> None:
     code = "import torch, ebgan_fast; from ebgan_fast.ops import backends; print(backends.choose('cpu'))"
     result = _python(code, EBGAN_FAST_BACKEND="reference")
@@ -99,12 +100,14 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (Linux only)")
+@pytest.mark.slow
 def test_the_backend_says_that_it_is_interpreted() -> None:
     status = _python("import ebgan_fast; print(ebgan_fast.backends()['triton'])", TRITON_INTERPRET="1").stdout
     assert "BackendStatus(available=True" in status
     assert "interpreter" in status
 
 
+@pytest.mark.slow
 def test_torch_is_loaded_before_the_extension() -> None:
     code = (
         "import sys, ebgan_fast; names = list(sys.modules); print(names.index('torch') < names.index('ebgan_fast._C'))"

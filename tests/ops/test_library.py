@@ -37,6 +37,7 @@ def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
         torch.library.opcheck(raw.reconstruction_energy_backward.default, arguments)
 
 
+@pytest.mark.slow
 @every_backend
 @every_dtype_and_layout
 def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:

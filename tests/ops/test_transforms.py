@@ -91,6 +91,7 @@ def test_vmap(backend: str, name: str) -> None:
     assert_same(torch.func.vmap(op)(*stacked), expected, inputs, "value")
 
 
+@pytest.mark.slow
 @every_backend
 @every_op
 def test_compile_fullgraph_dynamic(backend: str, name: str) -> None:
@@ -121,6 +122,7 @@ def test_a_margin_schedule_does_not_recompile(backend: str) -> None:
             assert got.item() == ebgan_fast.discriminator_loss(*batches, margin)[0].item()
 
 
+@pytest.mark.slow
 @every_backend
 def test_compile_with_inductor(backend: str) -> None:
     torch.compiler.reset()
