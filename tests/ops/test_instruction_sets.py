@@ -47,7 +47,6 @@ for isa in sys.argv[1:]:
         continue
     os.environ["EBGAN_FAST_CPU_ISA"] = isa
     from ebgan_fast import _C
-from tests.programs import printed
     print(_C.build_info()["isa"], flush=True)
     os._exit(0)
 """
