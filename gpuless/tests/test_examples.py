@@ -58,10 +58,13 @@ def test_the_readme_shows_it(name: str) -> None:
     assert body in blocks
 
 
-def test_the_readme_prints_what_the_examples_print(run_python: Run) -> None:
-    """Its block of output, for the example that can run here."""
-    readme = (ROOT / "README.md").read_text()
-    if gpuless.cuda.missing() is None:
-        assert "\n".join(printed(run_python, "with_cuda.py")) in readme
-    else:
-        pytest.skip(gpuless.cuda.missing() or "")
+def without_ptx(text: str) -> str:
+    """The reports without PTX's own lines and registers, which another release of nvcc numbers otherwise."""
+    return re.sub(r"PTX line \d+ (\([^)]*\)): .*", r"\1", text)
+
+
+def test_the_readme_prints_what_the_example_prints(run_python: Run) -> None:
+    if reason := gpuless.cuda.missing():
+        pytest.skip(reason)
+    readme = without_ptx((ROOT / "README.md").read_text())
+    assert without_ptx("\n".join(printed(run_python, "with_cuda.py"))) in readme

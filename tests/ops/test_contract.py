@@ -156,6 +156,7 @@ def test_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, data: s
         )
 
 
+@pytest.mark.slow
 @every_backend
 @every_dtype
 @pytest.mark.parametrize("norm", NORMS)
