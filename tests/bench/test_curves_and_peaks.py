@@ -155,6 +155,7 @@ def test_a_process_that_fails_gives_its_last_line(
     assert bench.memory.asked(memory_case, "ebgan_fast", "cpu") == "cannot run: MemoryError: too large"
 
 
+@pytest.mark.slow
 def test_an_unknown_provider_is_refused(memory_case: Case) -> None:
     with pytest.raises(ValueError, match="not enough values"):
         memory_process.measured(memory_case.name, "no such provider", "cpu")
