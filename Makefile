@@ -107,7 +107,6 @@ lint: $(VENV)/test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy examples
-	$(BIN)/mypy --strict -p ebgan_fast.ops -m ebgan_fast.functional -m ebgan_fast.nn
 
 format: $(VENV)/test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
