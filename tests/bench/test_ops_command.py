@@ -61,6 +61,7 @@ def test_show_prints_the_table_that_ops_printed(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_clock")
 def test_a_whole_run_is_added_to_the_results(results_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ops"]) == 0

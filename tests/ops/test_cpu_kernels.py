@@ -232,6 +232,7 @@ def _everything(n: int, k: int, d: int, dtype: torch.dtype) -> list[Tensor]:
 
 # (N, K, d): fewer samples than threads with rows of one, several and many chunks; codes with the depth of the
 # Gram matrix cut in splits; one, few and many blocks of it; both forms.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [
@@ -287,6 +288,7 @@ raise SystemExit(0 if status == 0 else f"the forked child ended with wait status
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_can_run_kernels() -> None:
     """The team of threads does not survive a fork, and GNU OpenMP would wait for it forever."""

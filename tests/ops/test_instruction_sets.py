@@ -31,6 +31,7 @@ def _in_a_process_with(isa: str, *command: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_an_unknown_instruction_set_is_refused_by_name() -> None:
     done = _in_a_process_with("avx9", "-c", "import torch, ebgan_fast; ebgan_fast.pulling_away_term(torch.ones(2, 2))")
     assert done.returncode != 0

@@ -26,6 +26,7 @@ def _images(dtype: torch.dtype, layout: str, grad: bool = True) -> Tensor:
     return laid_out(torch.rand(3, 2, 4, 5).to(dtype), layout).detach().requires_grad_(grad)
 
 
+@pytest.mark.slow
 @every_backend
 @every_dtype_and_layout
 def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
@@ -51,6 +52,7 @@ def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
         torch.library.opcheck(raw.generator_loss.default, arguments)
 
 
+@pytest.mark.slow
 @every_backend
 @every_dtype_and_shape
 def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

@@ -44,6 +44,7 @@ def test_every_other_instruction_set_has_a_session() -> None:
     assert {*sessions.other_instruction_sets(), info["isa"]} == set(info["isas_supported"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [({"isa": "avx9"}, "--isa: got 'avx9', expected one of"), ({"isa": "baseline", "backend": "simt"}, "two sessions")],
