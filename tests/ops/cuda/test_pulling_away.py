@@ -36,12 +36,20 @@ everywhere = pytest.mark.parametrize(
 
 # N, d. Primal where N <= d, else dual: a tile of 64, uncut or in two.
 SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
-# A tile of 128, and three of them; a few splits, and more than 8; both. Dual one split and two, of several tiles.
-LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (130, 520), (150, 66), (150, 129), (300, 129)]
+# A tile of 128, and three of them; a few splits, and more than 8. Dual one split and two, of several tiles.
+LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (150, 66), (150, 129)]
+# Many tiles of many splits, where one product stands for the three of float32: 7 s for 30.
+BOTH = [(130, 520), (300, 129)]
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype"), [*itertools.product(SMALL, DTYPES), *itertools.product(LARGE, DTYPES[1:3])], ids=str
+    ("shape", "dtype"),
+    [
+        *itertools.product(SMALL, DTYPES),
+        *itertools.product(LARGE, (torch.float32, torch.bfloat16)),
+        *itertools.product(BOTH, (torch.bfloat16,)),
+    ],
+    ids=str,
 )
 def test_value_and_gradient(shape: tuple[int, int], dtype: torch.dtype) -> None:
     code = code_of(*shape, dtype)
@@ -85,7 +93,7 @@ def test_an_upstream_gradient_in_memory_is_the_number(simulator: Simulator, shap
 @pytest.mark.parametrize("shape", [(5, 40), (130, 131), (40, 8)], ids=["one tile", "many tiles", "dual"])
 def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int, int]) -> None:
     """`pt_weight` as a number and in memory."""
-    code, recon = code_of(*shape, torch.float32), torch.zeros(shape[0], 4)
+    code, recon = code_of(*shape, torch.bfloat16), torch.zeros(shape[0], 4, dtype=torch.bfloat16)
     weight = torch.tensor(0.3)
     with simulator([code, recon, weight], 0):
         results = [
