@@ -1,6 +1,4 @@
-"""A launcher for CMake: an object that the same compile gave before is copied from the user's cache folder.
-
-    EBGAN_FAST_CACHE (or ~/.cache/ebgan_fast)/compiles/SHA256.o
+"""A launcher for CMake: an object that the same compile gave before is copied from gpuless's cache folder.
 
 CMake puts it before a compiler's command where the variables of `launched` are set. An object's name is the hash of all
 that the compile reads: the sources, the headers of its include folders, the compilers' versions, flags and definitions.
@@ -9,32 +7,23 @@ Kept are compiles, and no verdicts: a compile that failed or that printed a warn
 
 from __future__ import annotations
 
-import hashlib
-import os
 import platform
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from gpuless import cache
 
 SOURCES = "csrc"  # the folder of which a file's folders may be read; a compile of other files is not kept
 _PATHS = ("-o", "-c", "-MF", "-MT", "-MQ")  # each is followed by a path, which changes no code
 _INCLUDES = ("-isystem", "-I")
-_DAYS_UNUSED = 30
 
 
 def launched() -> dict[str, str]:
     """Environment variables under which CMake (3.17 or later) starts every compiler through this file."""
     launcher = f"{sys.executable};{Path(__file__).resolve()}"
     return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in ("CXX", "CUDA")}
-
-
-def folder() -> Path:
-    """Where objects are kept."""
-    return Path(os.environ.get("EBGAN_FAST_CACHE") or Path.home() / ".cache" / "ebgan_fast") / "compiles"
 
 
 def _sources(source: Path) -> Path | None:
@@ -72,23 +61,7 @@ def name_of(command: Sequence[str]) -> str | None:
             parts.append(word.encode())
     # Of nvcc's host compiler too, and of the C library, whose headers come with neither.
     parts += [_version(command[0]), _version("c++"), "".join(platform.libc_ver()).encode()]
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
-
-
-def _keep(made: Path, kept: Path) -> None:
-    """Copy an object into the cache, whole or not at all, and drop what nobody has used for a month."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=kept.parent)
-    os.close(handle)
-    shutil.copyfile(made, name)
-    os.replace(name, kept)
-    oldest = time.time() - _DAYS_UNUSED * 24 * 3600
-    for path in kept.parent.iterdir():
-        if path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
+    return cache.key(*parts)
 
 
 def main(command: Sequence[str]) -> int:
@@ -96,17 +69,16 @@ def main(command: Sequence[str]) -> int:
     name = name_of(command)
     if name is None:
         return subprocess.run(command).returncode
-    made, kept = Path(command[list(command).index("-o") + 1]), folder() / f"{name}.o"
-    if kept.exists():
-        os.utime(kept)
-        shutil.copyfile(kept, made)
+    made, kept = Path(command[list(command).index("-o") + 1]), cache.read(name)
+    if kept is not None:
+        made.write_bytes(kept)
         if "-MF" in command:  # which headers it read; make and ninja want the file
             Path(command[list(command).index("-MF") + 1]).write_text(f"{made}:\n")
         return 0
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     sys.stdout.buffer.write(done.stdout)
     if done.returncode == 0 and not done.stdout:
-        _keep(made, kept)
+        cache.write(name, made.read_bytes())
     return done.returncode
 
 
