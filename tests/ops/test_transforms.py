@@ -93,7 +93,7 @@ def test_vmap(backend: str, name: str) -> None:
 
 @pytest.mark.slow
 @every_backend
-@every_op
+@pytest.mark.parametrize("name", [name for name in OPS if not name.endswith("-sse")])  # a factor beside mse
 def test_compile_fullgraph_dynamic(backend: str, name: str) -> None:
     op, inputs = OPS[name]
     torch.compiler.reset()

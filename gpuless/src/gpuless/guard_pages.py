@@ -16,7 +16,7 @@ from typing import Any
 
 from . import arrays
 from .arrays import ArrayLike, array_at, contiguous_strides, element_strides, extent, itemsize
-from .memory import Memory
+from .memory import Memory, is_readable
 from .sparse import sparse
 
 _SPARSE_FROM = 256 << 20  # bytes
@@ -65,8 +65,7 @@ def faults(touch: Callable[[], object]) -> bool:
 
 def is_forbidden(array: ArrayLike, offset: int) -> bool:
     """Return True if a byte so many elements from the array's first cannot be read."""
-    place = arrays.address(array) + offset * itemsize(array.dtype)
-    return faults(lambda: ctypes.c_byte.from_address(place).value)
+    return not is_readable(arrays.address(array) + offset * itemsize(array.dtype))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ A page of it costs memory from its first write on.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 
@@ -14,6 +15,8 @@ _C.mmap.restype = ctypes.c_void_p
 _C.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _C.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _C.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_C.write.restype = ctypes.c_ssize_t
+_C.write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
 _MAP_NORESERVE = 0x4000  # Linux; the mmap module has no name for it before Python 3.13
 _MAP_FIXED = 0x10  # Linux; the mmap module has no name for it
 _NO_ACCESS = 0
@@ -77,3 +80,18 @@ class Memory:
 def _forbid(address: int, nbytes: int) -> None:
     if _C.mprotect(address, nbytes, _NO_ACCESS):
         raise OSError(ctypes.get_errno(), "mprotect")
+
+
+def is_readable(address: int) -> bool:
+    """Return True if the byte at that address can be read. The kernel is asked to copy it into a pipe: a fork that
+    tries costs a process of 1 GB 0.1 s, this 20 µs."""
+    out, into = os.pipe()
+    try:
+        if _C.write(into, address, 1) == 1:
+            return True
+        if ctypes.get_errno() != errno.EFAULT:
+            raise OSError(ctypes.get_errno(), f"write of the byte at {address:#x}")
+        return False
+    finally:
+        os.close(out)
+        os.close(into)

@@ -37,9 +37,9 @@ everywhere = pytest.mark.parametrize(
 # N, d. Primal where N <= d, else dual: a tile of 64, uncut or in two.
 SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
 # A tile of 128, and three of them; a few splits, and more than 8. Dual one split and two, of several tiles.
-LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (150, 66), (150, 129)]
+LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (150, 66)]
 # Many tiles of many splits, where one product stands for the three of float32: 7 s for 30.
-BOTH = [(130, 520), (300, 129)]
+BOTH = [(130, 520), (150, 129), (300, 129)]
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int
 @pytest.mark.parametrize("shape", [(5, 1160), (130, 131), (300, 20)], ids=str)
 def test_no_order_changes_a_bit(shape: tuple[int, int]) -> None:
     code = code_of(*shape, torch.bfloat16)
-    first, *others = (run(in_simt, code, seed=seed) for seed in range(3))
-    assert all(all(map(torch.equal, first, other)) for other in others)
+    one, other = (run(in_simt, code, seed=seed) for seed in range(2))
+    assert all(map(torch.equal, one, other))
 
 
 @pytest.mark.parametrize("shape", [(5, 600), (300, 9)], ids=["primal", "dual"])
