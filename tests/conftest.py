@@ -1,5 +1,4 @@
-"""Which tests a process runs, and on what; fixtures of those that need MNIST, a classifier of its digits, or processes
-of their own."""
+"""Options that choose the tests and what they run on; fixtures for MNIST, a classifier of its digits, and processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of the tests goes, in seconds of a core, those of a test's own processes included.
+"""The time that each test takes, in seconds of a core, those of its own processes included.
 
     .venv/bin/pytest --cpu-times -n auto           # writes build/cpu-times
     .venv/bin/python -m tests.cpu_times            # prints them by folder, and the dearest tests

@@ -14,7 +14,7 @@ HAS_SWITCHES = hasattr(torch.backends.cudnn, "conv")  # torch 2.9, which doesn't
 
 
 def states() -> list[object]:
-    """What torch has been told of convolutions and products, on a GPU and on a CPU."""
+    """The switches of torch for convolutions and products, on a GPU and on a CPU."""
     backends = torch.backends
     if not HAS_SWITCHES:
         return [backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]

@@ -57,7 +57,10 @@ def assert_same(one: Tensor, other: Tensor, inputs: Sequence[Tensor], what: str,
 def assert_same_gradients(
     some: Sequence[Tensor], others: Sequence[Tensor], inputs: Sequence[Tensor], upstream: float = 1.0
 ) -> None:
-    """The same for gradients, where the pulling-away term's two vectors may cancel."""
+    """Fail if two ways to the gradients of `inputs` differ by more than the roundings of both.
+
+    The two vectors of the pulling-away term's gradient may cancel.
+    """
     terms = upstream * max(pulling_away_terms(tensor).max().item() for tensor in inputs)
     for index, (one, other) in enumerate(zip(some, others, strict=True)):
         assert_same(one, other, inputs, f"gradient {index}", terms)

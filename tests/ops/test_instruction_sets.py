@@ -1,4 +1,4 @@
-"""How an instruction set is chosen. sessions.py runs the tests of the kernels on each of them."""
+"""The choice of an instruction set. sessions.py runs the tests of the kernels on each of them."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gpuless.triton
 from ebgan_fast.ops.triton.launch import OPTIONS, Launch
 from gpuless.triton import Artefact, Specialisation
@@ -9,10 +11,14 @@ from gpuless.triton import Artefact, Specialisation
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 
 
+def _options(launch: Launch) -> dict[str, Any]:
+    """The compiler's options, which launch.run passes too."""
+    return {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
+
+
 def specialise(launch: Launch, target: str) -> Specialisation:
     """The compiler's input for this launch."""
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
-    return gpuless.triton.specialise(launch.kernel, launch.arguments, target, **options)
+    return gpuless.triton.specialise(launch.kernel, launch.arguments, target, **_options(launch))
 
 
 def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artefact:
@@ -20,5 +26,4 @@ def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artef
 
     debug compiles `tl.device_assert` and the checks for integer overflow in.
     """
-    options = {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
-    return gpuless.triton.compile(launch.kernel, launch.arguments, target, debug=debug, **options)
+    return gpuless.triton.compile(launch.kernel, launch.arguments, target, debug=debug, **_options(launch))

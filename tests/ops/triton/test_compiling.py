@@ -1,4 +1,4 @@
-"""What is compiled for a launch of the ops is what Triton's JIT would compile at it."""
+"""A compile ahead of time of an op's launch is what Triton's JIT would compile at it."""
 
 from __future__ import annotations
 
