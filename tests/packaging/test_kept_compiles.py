@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,3 +110,15 @@ def test_a_file_outside_the_sources_is_not_kept(tree: Path) -> None:
     for _ in range(2):
         compile_it(source="b.cpp")
     assert compiles(tree) == 2
+
+
+def test_the_launcher_finds_its_cache_where_pip_hides_the_packages_of_this_environment(tree: Path) -> None:
+    (tree / "other" / "sitecustomize.py").write_text(
+        "import sys, sysconfig\n"
+        "sys.path[:] = [folder for folder in sys.path if folder.startswith(sysconfig.get_path('stdlib'))]\n"
+        "sys.path[:] = [folder for folder in sys.path if 'site-packages' not in folder]\n"
+    )
+    launcher = kept_compiles.launched()["CMAKE_CXX_COMPILER_LAUNCHER"].split(";")
+    command = [*launcher, "./compiler", "-o", "a.o", "-c", "csrc/cpu/a.cpp"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": "other"})
+    assert compiles(tree) == 1
