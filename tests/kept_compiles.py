@@ -23,8 +23,8 @@ _INCLUDES = ("-isystem", "-I")
 def launched() -> dict[str, str]:
     """Environment variables under which CMake (3.17 or later) starts every compiler through this file.
 
-    With -I, because pip hides this environment's packages from a build by PYTHONPATH, gpuless among them; CMake 4 starts
-    its own checks of a compiler so too.
+    With -I, because pip hides this environment's packages, gpuless among them, from a build by PYTHONPATH. CMake 4
+    starts its own checks of a compiler so too.
     """
     launcher = f"{sys.executable};-I;{Path(__file__).resolve()}"
     return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in ("CXX", "CUDA")}
