@@ -29,16 +29,18 @@ class Outcome:
     report: str
 
 
-def interpreted(*calls: tuple[Any, ...]) -> list[Outcome]:
+def interpreted(*calls: tuple[Any, ...], first: Callable[[], None] | None = None) -> list[Outcome]:
     """Run each call, a module's function and its arguments (of what JSON holds), under Triton's interpreter.
 
-    One process imports the modules, which takes torch and triton 5 seconds, and forks for every call: 0.1 seconds.
-    RuntimeError for a call that ends in another way than an Outcome's.
+    One process imports the modules, which takes torch and triton 5 seconds, calls the module's function `first`, and
+    forks for every call: 0.1 seconds. The first launch of a kernel costs as much again and more: where `first` has
+    made it, no call has to. RuntimeError for a call, or a `first`, that ends in another way than an Outcome's.
     """
     named = [(function.__module__, function.__qualname__, arguments) for function, *arguments in calls]
+    begin = [] if first is None else [(first.__module__, first.__qualname__)]
     done = subprocess.run(
         [sys.executable, "-m", __name__],
-        input=json.dumps(named),
+        input=json.dumps([begin, named]),
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -77,11 +79,18 @@ def _status(function: Callable[..., None], case: Sequence[Any]) -> int:
     return 0
 
 
+def _function(module: str, name: str) -> Callable[..., None]:
+    return getattr(importlib.import_module(module), name)
+
+
 def main() -> None:
-    calls = [(getattr(importlib.import_module(module), name), case) for module, name, case in json.load(sys.stdin)]
+    begin, named = json.load(sys.stdin)
+    calls = [(_function(module, name), case) for module, name, case in named]
     if torch := sys.modules.get("torch"):
         with guarded_allocations():
             torch.empty(1)  # the first operator of a dispatch mode imports torch._dynamo: once, before the forks
+    for module, name in begin:
+        _function(module, name)()
     print(json.dumps([_forked(function, case) for function, case in calls]))
 
 

@@ -25,6 +25,16 @@ def _drawn(shape: tuple[int, ...], dtype: str, begins: bool, seed: int = 0) -> T
     return guarded(values, begins=begins)
 
 
+def launch_each() -> None:
+    """Launch the kernels once, on ordinary tensors: their first launch takes a process half a second."""
+    codes = [torch.randn(shape, requires_grad=True) for shape in ((2, 3), (3, 2))]
+    with ebgan_fast.use_backend("triton"):
+        for code in codes:
+            loss, _, _ = ebgan_fast.discriminator_loss(code, code, code, code, 1.0)
+            energy = ebgan_fast.hinge_margin_loss(ebgan_fast.reconstruction_energy(code, code), code[:, 0], 1.0)
+            (loss + energy + ebgan_fast.pulling_away_term(code)).backward()
+
+
 def discriminator_loss(elements: int, norm: str, dtype: str, begins: bool) -> None:
     batches = [_drawn((n, elements), dtype, begins, seed) for seed, n in enumerate((3, 3, 5, 5))]
     margin = reference.reconstruction_energy(batches[2].double(), batches[3].double(), norm).median().item() * 1.001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("starts processes under the interpreter itself", allow_module_level=True)
 
-from gpuless.interpreter import interpreted
+from gpuless.interpreter import Outcome, interpreted
 
 from . import guarded
 
@@ -30,10 +31,9 @@ Case = tuple[Callable[..., None], object]
 
 
 def _cases() -> dict[str, list[tuple[object, ...]]]:
-    """By group; a group shares one process, which takes seconds to start.
+    """The calls by group: ragged shapes for every kernel and configuration.
 
-    Ragged shapes for every kernel and configuration. Of bfloat16 the interpreter represents no matrix product: those
-    are in test_simulated.py.
+    Of bfloat16 the interpreter represents no matrix product: those are in test_simulated.py.
     """
     # Which addresses are touched depends on the size, and of long samples on the norm: l2 reads them twice. Norms of
     # short ones take turns, as the simulator holds the values of the compiled code.
@@ -59,14 +59,21 @@ def _cases() -> dict[str, list[tuple[object, ...]]]:
     return {"losses": losses, "energies": energies, "codes": codes, "far": far}
 
 
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, list[tuple[tuple[object, ...], Outcome]]]:
+    """The cases of every group with their outcomes. All in one process: its start takes 5 seconds."""
+    cases = _cases()
+    ended = iter(interpreted(*itertools.chain(*cases.values()), first=guarded.launch_each))
+    return {group: [(case, next(ended)) for case in members] for group, members in cases.items()}
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("guarded")
 @pytest.mark.parametrize("group", ["losses", "energies", "codes", "far"])
-def test_right_and_within_bounds(group: str) -> None:
-    cases = _cases()[group]
-    outcomes = interpreted(*cases)
+def test_right_and_within_bounds(outcomes: dict[str, list[tuple[tuple[object, ...], Outcome]]], group: str) -> None:
     failed = [
         f"{case[0].__name__}{case[1:]}: {outcome.kind}\n{outcome.report}"  # type: ignore[attr-defined]
-        for case, outcome in zip(cases, outcomes, strict=True)
+        for case, outcome in outcomes[group]
         if outcome.kind != "fine"
     ]
-    assert not failed, f"{len(failed)} of {len(cases)}\n" + "\n\n".join(failed[:5])
+    assert not failed, f"{len(failed)} of {len(outcomes[group])}\n" + "\n\n".join(failed[:5])
