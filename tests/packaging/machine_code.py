@@ -14,6 +14,7 @@ from pathlib import Path
 
 import triton
 
+from gpuless import cache
 from gpuless.resources import Resources, budget_of, measure_sass, read_budgets, write_budgets
 
 # Disassembled as well, 4 s each: the GPU with multiply-adds alone, and two with tensor cores, the newest among them.
@@ -22,8 +23,14 @@ FILE = Path(__file__).with_name("cuda_budgets.json")
 
 
 def cuobjdump(module: Path, *options: str) -> str:
-    command = [triton.knobs.nvidia.cuobjdump.path, *options, str(module)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    """The output of the program of that name in Triton's wheel. It is kept: the code of one GPU takes 4 s."""
+    name = cache.key("cuobjdump", triton.__version__, module.read_bytes(), *options)
+    kept = cache.read(name)
+    if kept is None:
+        command = [triton.knobs.nvidia.cuobjdump.path, *options, str(module)]
+        kept = subprocess.run(command, check=True, capture_output=True).stdout
+        cache.write(name, kept)
+    return kept.decode()
 
 
 def _sections(text: str, pattern: str) -> Iterator[tuple[str, str]]:
