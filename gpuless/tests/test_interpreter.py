@@ -6,6 +6,8 @@ import pytest
 
 from gpuless.interpreter import Outcome, interpreted
 
+pytestmark = pytest.mark.xdist_group("interpreter")  # of one process, whose start takes 5 seconds
+
 SEEN = [
     "load without a mask",
     "mask of one too many",
@@ -18,7 +20,7 @@ NEGATIVE, ZERO = 2**31 // FAR, 2**32 // FAR  # rows for which row * stride is, i
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[tuple[object, ...], Outcome]:
-    """Outcomes by a function's name and first arguments. All in one process: its start takes 5 seconds."""
+    """Outcomes by a function's name and first arguments."""
     pytest.importorskip("triton", reason="triton is not installed (Linux only)")
     from planted_interpreter import compile_in_the_interpreter, copy_a_far_row, copy_guarded, copy_unguarded
 

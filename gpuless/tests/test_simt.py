@@ -227,6 +227,19 @@ def test_bugs_are_reported(sanitized: Path, arguments: list[str], report: str) -
         assert "planted_simt.cu:" in done.stderr  # names the line
 
 
+def test_a_compiler_that_fortifies_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Glibc's fortified longjmp ends a process that goes from one stack to another."""
+    wrapped = tmp_path / "c++"
+    # Another version to the cache of compiles.
+    says = '[ "$1" = --version ] && echo "fortifies unasked"'
+    wrapped.write_text(f'#!/bin/sh\n{says}\nexec {tools.compiler()} -D_FORTIFY_SOURCE=2 "$@"\n')
+    wrapped.chmod(0o755)
+    monkeypatch.setenv("CXX", str(wrapped))
+    sources = [PLANTED, Path(__file__).with_name("planted_simt_main.cpp")]
+    done = simt.run(simt.build(sources, tmp_path / "planted"), "shuffles", "none")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_grid_of_nothing_is_no_launch(sanitized: Path) -> None:
     done = simt.run(sanitized, "no_rows", "none")
     assert done.returncode == -signal.SIGABRT

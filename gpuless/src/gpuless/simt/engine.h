@@ -5,6 +5,7 @@
 // before the next one starts, warp by warp; in the others all advance together.
 #pragma once
 
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -63,10 +64,33 @@ class Stack {
   char* bottom;
 };
 
-struct Thread {
+// Where a fiber, or the scheduler, goes on. The first switch to a fiber is ucontext's. That asks the kernel for the mask
+// of signals each time: a third of a product of tensor cores went there. The other switches are longjmp's.
+// AddressSanitizer takes a longjmp for the end of the frames in between, so that with it all are ucontext's.
+struct Place {
   ucontext_t context;
+#ifndef __SANITIZE_ADDRESS__
+  jmp_buf left;
+  bool was_left = false;
+#endif
+};
+
+#ifdef __SANITIZE_ADDRESS__
+inline void go(Place& from, Place& to) { swapcontext(&from.context, &to.context); }
+#else
+inline void go(Place& from, Place& to) {
+  from.was_left = true;
+  if (_setjmp(from.left)) return;
+  if (to.was_left) _longjmp(to.left, 1);
+  setcontext(&to.context);
+}
+#endif
+
+struct Thread {
+  Place place;
   uint3 index;
   int number;  // in the block
+  int rank;    // among those of the block that can run
   State state;
   Site site;                   // where it waits
   uint32_t mask;               // the lanes it waits for in its warp
@@ -78,11 +102,38 @@ struct Thread {
   bool includes(int lane) const { return mask >> lane & 1; }
 };
 
+// The ranks of the threads that can run.
+class Ready {
+ public:
+  void insert(int rank) {
+    words_[rank / 64] |= uint64_t{1} << rank % 64;
+    ++count_;
+  }
+  void remove(int rank) {
+    words_[rank / 64] &= ~(uint64_t{1} << rank % 64);
+    --count_;
+  }
+  int count() const { return count_; }
+  // The rank that `before` smaller ones come before.
+  int at(int before) const {
+    int word = 0;
+    for (; before >= __builtin_popcountll(words_[word]); ++word) before -= __builtin_popcountll(words_[word]);
+    uint64_t bits = words_[word];
+    for (; before > 0; --before) bits &= bits - 1;
+    return word * 64 + __builtin_ctzll(bits);
+  }
+
+ private:
+  uint64_t words_[kMostThreads / 64] = {};
+  int count_ = 0;
+};
+
 struct Block {
   std::vector<Thread> threads;
   std::vector<Stack> stacks;
+  Ready ready;
   Thread* running = nullptr;
-  ucontext_t scheduler;
+  Place scheduler;
   void* scheduler_fake_stack = nullptr;
   const void* scheduler_bottom = nullptr;
   size_t scheduler_size = 0;
@@ -119,7 +170,7 @@ inline void to_scheduler(Thread& thread) {
   void** kept = thread.state == State::kEnded ? nullptr : &thread.fake_stack;
   __sanitizer_start_switch_fiber(kept, block.scheduler_bottom, block.scheduler_size);
 #endif
-  swapcontext(&thread.context, &block.scheduler);
+  go(thread.place, block.scheduler);
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(thread.fake_stack, &block.scheduler_bottom, &block.scheduler_size);
 #endif
@@ -134,23 +185,30 @@ inline void run_thread() {
   to_scheduler(*block.running);
 }
 
+inline void make_ready(Thread& thread) {
+  thread.state = State::kReady;
+  block.ready.insert(thread.rank);
+}
+
 inline void start(Thread& thread, int number) {
   thread.number = number;
   thread.index = {number % blockDim.x, number / blockDim.x % blockDim.y, number / (blockDim.x * blockDim.y)};
-  thread.state = State::kReady;
-  getcontext(&thread.context);
-  thread.context.uc_stack.ss_sp = block.stacks[number].bottom;
-  thread.context.uc_stack.ss_size = kStack;
-  makecontext(&thread.context, run_thread, 0);
+  thread.place = Place();
+  ucontext_t& context = thread.place.context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = block.stacks[number].bottom;
+  context.uc_stack.ss_size = kStack;
+  makecontext(&context, run_thread, 0);
 }
 
 inline void resume(Thread& thread) {
+  block.ready.remove(thread.rank);
   block.running = &thread;
   threadIdx = thread.index;
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_start_switch_fiber(&block.scheduler_fake_stack, block.stacks[thread.number].bottom, kStack);
 #endif
-  swapcontext(&block.scheduler, &thread.context);
+  go(block.scheduler, thread.place);
 #ifdef __SANITIZE_ADDRESS__
   __sanitizer_finish_switch_fiber(block.scheduler_fake_stack, nullptr, nullptr);
 #endif
@@ -189,7 +247,7 @@ inline void release_warp(const Thread& last) {
     Thread* other = block.lane_of(last, lane);
     if (!(mask >> lane & 1) || !other || other->state == State::kEnded) continue;
     std::copy(given, given + kLanes, other->received);
-    other->state = State::kReady;
+    make_ready(*other);
   }
 }
 
@@ -225,7 +283,7 @@ inline void release_barrier() {
                                   [](const Thread& thread) { return thread.state == State::kAtBarrier; });
   for (Thread& thread : block.threads)
     if (thread.state != State::kAtBarrier || !(thread.site == first->site)) die_of_divergence(*first);
-  for (Thread& thread : block.threads) thread.state = State::kReady;
+  for (Thread& thread : block.threads) make_ready(thread);
 }
 
 inline std::vector<int> shuffled(int count, std::mt19937& random) {
@@ -246,26 +304,27 @@ inline std::vector<Thread*> precedence(std::mt19937& random) {
 }
 
 inline void run_block(std::mt19937& random) {
-  for (size_t number = 0; number < block.threads.size(); ++number) start(block.threads[number], number);
+  const int count = block.threads.size();
+  for (int number = 0; number < count; ++number) start(block.threads[number], number);
   const std::vector<Thread*> order = precedence(random);
+  block.ready = Ready();
+  for (int rank = 0; rank < count; ++rank) {
+    order[rank]->rank = rank;
+    make_ready(*order[rank]);
+  }
   const bool together = random() % 2;
-  std::vector<Thread*> ready;
-  for (;;) {
-    ready.clear();
-    bool all_ended = true;
-    for (Thread* thread : order) {
-      if (thread->state == State::kReady) ready.push_back(thread);
-      all_ended &= thread->state == State::kEnded;
-    }
-    if (all_ended) return;
-    if (ready.empty()) {
+  for (int ended = 0; ended < count;) {
+    if (block.ready.count() == 0) {
       release_barrier();
       continue;
     }
-    Thread& next = *ready[together ? random() % ready.size() : 0];
+    Thread& next = *order[block.ready.at(together ? random() % block.ready.count() : 0)];
     resume(next);
     if (next.state == State::kInWarp) release_warp(next);
-    else if (next.state == State::kEnded) release_warp_of_ended(next);
+    else if (next.state == State::kEnded) {
+      ++ended;
+      release_warp_of_ended(next);
+    }
   }
 }
 
