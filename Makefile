@@ -20,6 +20,9 @@ EMOJI_SHA256 := c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58
 # --no-warn-conflicts: pip would name the digits' unmet requirements at every step.
 INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts
 
+# What the compiler made is kept in the user's cache folder: the tests build the same kernels twice more.
+KEEPING := CMAKE_CXX_COMPILER_LAUNCHER="$(PYTHON);-IS;$(CURDIR)/tests/kept_compiles.py"
+
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml gpuless/pyproject.toml
 
 # Hundreds of processes import the package, and every worker rewrites the assertions of the tests: they find them
@@ -44,7 +47,7 @@ $(VENV)/train: $(VENV)/torch $(CORE)
 	@touch $@
 
 $(VENV)/test: $(VENV)/torch $(CORE)
-	$(INSTALL) --editable '.[test]' --editable ./gpuless
+	$(KEEPING) $(INSTALL) --editable '.[test]' --editable ./gpuless
 	@touch $@ $(VENV)/train
 
 $(VENV)/build: | $(VENV)/test
