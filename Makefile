@@ -21,7 +21,7 @@ EMOJI_SHA256 := c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58
 INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts
 
 # What the compiler made is kept in the user's cache folder: the tests build the same kernels twice more.
-KEEPING := CMAKE_CXX_COMPILER_LAUNCHER="$(PYTHON);-IS;$(CURDIR)/tests/kept_compiles.py"
+KEEPING := $(if $(CMAKE_CXX_COMPILER_LAUNCHER),,CMAKE_CXX_COMPILER_LAUNCHER="$(abspath $(BIN))/python;-IS;$(CURDIR)/tests/kept_compiles.py")
 
 CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml gpuless/pyproject.toml
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("gpuless.ptx") is None:
         raise pytest.UsageError("the tests of GPU kernels need gpuless: pip install ./gpuless (make setup does)")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in its background: tests send it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sessions.begin(config)
     if config.getoption("--release"):
         os.environ["EBGAN_FAST_TEST_RELEASE"] = "1"  # what tests/packaging builds is for every GPU

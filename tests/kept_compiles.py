@@ -8,7 +8,9 @@ Kept are compiles, and no verdicts: a compile that failed or that printed a warn
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,17 +18,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gpuless" / "src"))
 
-from gpuless import cache
+from gpuless import cache, compiling
 
 SOURCES = "csrc"  # the folder of which a file's folders may be read; a compile of other files is not kept
 _PATHS = ("-o", "-c", "-MF", "-MT", "-MQ")  # each is followed by a path, which changes no code
 _INCLUDES = ("-isystem", "-I")
+# Options that read more than what is hashed, or mean the processor of this machine.
+_READS_MORE = re.compile(
+    r"-(B|include|imacros|iquote|idirafter|specs|fplugin|ccbin)|--(compiler-bindir|options-file)|@|-.*=native$"
+)
 
 
 def launched() -> dict[str, str]:
     """Environment variables under which CMake (3.17 or later) starts every compiler through this file.
 
-    Without the packages of an environment (-IS), which pip hides from a build anyhow: each start takes less.
+    Under -IS Python starts without the packages of its environment, which pip hides from a build anyhow.
     """
     launcher = f"{sys.executable};-IS;{Path(__file__).resolve()}"
     return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in ("CXX", "CUDA")}
@@ -44,12 +50,15 @@ def _files(top: Path) -> Iterator[bytes]:
 
 
 def _version(compiler: str) -> bytes:
-    return subprocess.run([compiler, "--version"], capture_output=True).stdout
+    try:
+        return subprocess.run([compiler, "--version"], capture_output=True).stdout
+    except FileNotFoundError:  # there need be no c++ beside the compiler that CXX names
+        return b""
 
 
 def name_of(command: Sequence[str]) -> str | None:
     """Return what the object of a compile is kept under, or None where it is not kept."""
-    if "-c" not in command or "-o" not in command or "--options-file" in command:
+    if "-c" not in command or "-o" not in command or any(map(_READS_MORE.match, command)):
         return None
     source = Path(command[list(command).index("-c") + 1])
     top = _sources(source)
@@ -61,12 +70,13 @@ def name_of(command: Sequence[str]) -> str | None:
         if word in _PATHS:
             next(words)
         elif word.startswith(_INCLUDES):
-            attached = word.partition("=")[2] or word.removeprefix("-isystem").removeprefix("-I")
+            attached = word.removeprefix("-isystem").removeprefix("-I").removeprefix("=")
             parts += [b"include", *_files(Path(attached or next(words)))]
         else:
             parts.append(word.encode())
     # Of nvcc's host compiler too, and of the C library, whose headers come with neither.
     parts += [_version(command[0]), _version("c++"), "".join(platform.libc_ver()).encode()]
+    parts += [f"{name}={os.environ.get(name)}".encode() for name in compiling.VARIABLES]
     return cache.key(*parts)
 
 

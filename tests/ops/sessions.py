@@ -65,11 +65,6 @@ def begin(config: pytest.Config) -> None:
         os.environ[REQUIRED] = "triton" if name == "interpreter" else "cuda"
 
 
-def simulates() -> bool:
-    """Return True in a session whose kernels are those of a GPU, in a simulator."""
-    return any(os.environ.get(name) == "1" for name in (INTERPRET, SIMULATED_CUDA))
-
-
 def check() -> None:
     """Fail if the process was told too late: ebgan_fast reads the variables when it is imported."""
     from ebgan_fast import backends

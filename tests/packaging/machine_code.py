@@ -23,11 +23,12 @@ FILE = Path(__file__).with_name("cuda_budgets.json")
 
 
 def cuobjdump(module: Path, *options: str) -> str:
-    """The output of the program of that name in Triton's wheel. It is kept: the code of one GPU takes 4 s."""
-    name = cache.key("cuobjdump", triton.__version__, module.read_bytes(), *options)
+    """The output of cuobjdump, which comes with Triton. It is kept: the code of one GPU takes 4 s."""
+    tool = triton.knobs.nvidia.cuobjdump
+    name = cache.key("cuobjdump", tool.version, module.read_bytes(), *options)
     kept = cache.read(name)
     if kept is None:
-        command = [triton.knobs.nvidia.cuobjdump.path, *options, str(module)]
+        command = [tool.path, *options, str(module)]
         kept = subprocess.run(command, check=True, capture_output=True).stdout
         cache.write(name, kept)
     return kept.decode()

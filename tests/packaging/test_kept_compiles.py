@@ -94,6 +94,20 @@ def test_other_flags_are_another_compile(tree: Path) -> None:
     assert compiles(tree) == 3
 
 
+def test_another_search_path_is_another_compile(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_it()
+    monkeypatch.setenv("CPLUS_INCLUDE_PATH", str(tree / "other"))
+    compile_it()
+    assert compiles(tree) == 2
+
+
+@pytest.mark.parametrize("flag", ["-march=native", "-include=b.h", "-iquote.", "@options"])
+def test_a_compile_that_reads_more_is_not_kept(tree: Path, flag: str) -> None:
+    for _ in range(2):
+        compile_it(flag)
+    assert compiles(tree) == 2
+
+
 @pytest.mark.parametrize(("says", "status"), [("warning", "0"), ("", "1")], ids=["a warning", "a failure"])
 def test_a_verdict_is_not_kept(
     tree: Path, says: str, status: str, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]

@@ -44,12 +44,11 @@ def load(path: str) -> ModuleType:
 
 
 def _turns(k: int) -> Sequence[int]:
-    """Return four of the eight turns, so that sizes of one tail between them take all: k, k + 16 and k + 32 of them.
+    """The turns that rows of k elements take: all eight, or every other one.
 
-    A tail is what a row leaves beyond whole vectors, which hold up to 32 elements.
+    Rows of k and of k + 16 elements end alike: a vector holds 16 at most. One takes the even turns, one the odd.
     """
-    half = (k // 16 ^ k // 32) % 2 if k < 128 else None
-    return [turn for turn in range(8) if half is None or turn % 2 == half]
+    return range(8) if k <= 16 or k > 70 else range(k // 16 % 2, 8, 2)
 
 
 class Pair:

@@ -6,6 +6,7 @@ a word: tensors that end at a guard page make it a fault.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -33,15 +34,21 @@ def interpreted(*calls: tuple[Any, ...], first: Callable[[], None] | None = None
     """Run each call, a module's function and its arguments (of what JSON holds), under Triton's interpreter.
 
     One process imports the modules, which takes torch and triton 5 seconds, calls the module's function `first`, and
-    forks for every call: 0.1 seconds. The first launch of a kernel costs as much again and more: where `first` has
-    made it, no call has to. RuntimeError for a call, or a `first`, that ends in another way than an Outcome's.
+    forks for every call: 0.1 seconds. The first launch of a kernel costs 0.2 seconds more, in each call anew unless
+    `first` has made it. RuntimeError for a call, or a `first`, that ends in another way than an Outcome's.
     """
     named = [(function.__module__, function.__qualname__, arguments) for function, *arguments in calls]
     begin = [] if first is None else [(first.__module__, first.__qualname__)]
     done = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps([begin, named]),
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **os.environ,
+            "TRITON_INTERPRET": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "CUDA_VISIBLE_DEVICES": "",  # torch's autograd has a thread for each GPU, which no fork survives
+        },
         capture_output=True,
         text=True,
     )
@@ -89,8 +96,9 @@ def main() -> None:
     if torch := sys.modules.get("torch"):
         with guarded_allocations():
             torch.empty(1)  # the first operator of a dispatch mode imports torch._dynamo: once, before the forks
-    for module, name in begin:
-        _function(module, name)()
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the outcomes
+        for module, name in begin:
+            _function(module, name)()
     print(json.dumps([_forked(function, case) for function, case in calls]))
 
 

@@ -1,9 +1,10 @@
-"""Checks that a process under Triton's interpreter runs, one in a child of its own each: every tensor, the ops' own
-included, ends at forbidden memory, and what no kernel writes is NaN."""
+"""Checks that a process under Triton's interpreter runs: every tensor, the ops' own included, ends at forbidden memory,
+and what no kernel writes is NaN."""
 
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 from unittest import mock
 
 import torch
@@ -26,13 +27,20 @@ def _drawn(shape: tuple[int, ...], dtype: str, begins: bool, seed: int = 0) -> T
 
 
 def launch_each() -> None:
-    """Launch the kernels once, on ordinary tensors: their first launch takes a process half a second."""
+    """Launch the kernels of small sizes once, on ordinary tensors."""
     codes = [torch.randn(shape, requires_grad=True) for shape in ((2, 3), (3, 2))]
     with ebgan_fast.use_backend("triton"):
         for code in codes:
             loss, _, _ = ebgan_fast.discriminator_loss(code, code, code, code, 1.0)
             energy = ebgan_fast.hinge_margin_loss(ebgan_fast.reconstruction_energy(code, code), code[:, 0], 1.0)
             (loss + energy + ebgan_fast.pulling_away_term(code)).backward()
+
+
+def each(cases: list[tuple[str, list[Any]]]) -> None:
+    """Run functions of this file, by their names and arguments. The last line printed tells which one failed."""
+    for name, arguments in cases:
+        print(f"{name}{tuple(arguments)}", flush=True)
+        globals()[name](*arguments)
 
 
 def discriminator_loss(elements: int, norm: str, dtype: str, begins: bool) -> None:

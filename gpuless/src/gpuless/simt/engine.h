@@ -64,9 +64,9 @@ class Stack {
   char* bottom;
 };
 
-// Where a fiber, or the scheduler, goes on. The first switch to a fiber is ucontext's. That asks the kernel for the mask
-// of signals each time: a third of a product of tensor cores went there. The other switches are longjmp's.
-// AddressSanitizer takes a longjmp for the end of the frames in between, so that with it all are ucontext's.
+// Where a fiber, or the scheduler, goes on. The first switch to a fiber is one of ucontext, which asks the kernel for the
+// mask of signals. The later ones are longjmps, which do not: with ucontext they took a third of the time of a matrix
+// product. AddressSanitizer would take a longjmp for the end of the frames in between, so with it all are of ucontext.
 struct Place {
   ucontext_t context;
 #ifndef __SANITIZE_ADDRESS__
@@ -90,7 +90,7 @@ struct Thread {
   Place place;
   uint3 index;
   int number;  // in the block
-  int rank;    // among those of the block that can run
+  int rank;    // its place in the order of precedence
   State state;
   Site site;                   // where it waits
   uint32_t mask;               // the lanes it waits for in its warp
@@ -114,7 +114,7 @@ class Ready {
     --count_;
   }
   int count() const { return count_; }
-  // The rank that `before` smaller ones come before.
+  // The rank in the set that has `before` smaller ones.
   int at(int before) const {
     int word = 0;
     for (; before >= __builtin_popcountll(words_[word]); ++word) before -= __builtin_popcountll(words_[word]);
