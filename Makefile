@@ -122,7 +122,7 @@ WORKERS := -n auto --dist loadgroup
 SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs $$(getconf _NPROCESSORS_ONLN) \
   $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 
-test: $(VENV)/test $(VENV)/build  ## lint, sanitizers, then every test (eleven minutes on two cores; CONTRIBUTING says where they go)
+test: $(VENV)/test $(VENV)/build  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
 	$(SIDE_BY_SIDE) lint sanitize test-interpreter test-simt test-isas
 	$(PYTEST) $(WORKERS) $(RELEASE)
 

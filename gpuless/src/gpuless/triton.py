@@ -72,7 +72,8 @@ class Artefact:
     @cached_property
     def sass(self) -> str:
         """The machine code of an NVIDIA target. Read when first asked for: the simulator needs none."""
-        return self._inspect(triton.knobs.nvidia.nvdisasm.path, "-c")
+        # Without the analysis that names the targets of jumps: 0.3 s for a small kernel in place of 0.45.
+        return self._inspect(triton.knobs.nvidia.nvdisasm.path, "-c", "-ndf")
 
     @cached_property
     def usage(self) -> str:
@@ -99,15 +100,15 @@ class Artefact:
             ctas=ctas,
         )
 
-    def _inspect(self, tool: str, option: str) -> str:
+    def _inspect(self, tool: str, *options: str) -> str:
         self._of_nvidia(self.ptx)
-        name = cache.key(tool, option, triton.__version__, self.binary)
+        name = cache.key(tool, *options, triton.__version__, self.binary)
         if kept := cache.read(name):
             return kept.decode()
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(self.binary)
             file.flush()
-            done = subprocess.run([tool, option, file.name], check=True, capture_output=True)
+            done = subprocess.run([tool, *options, file.name], check=True, capture_output=True)
         cache.write(name, done.stdout)
         return done.stdout.decode()
 
