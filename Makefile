@@ -115,9 +115,10 @@ format: $(VENV)/test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One thread per worker: the workers already take every core.
+# One thread per worker: the workers already take every core. One more than there are cores, as some tests wait: for a
+# process that they killed, or for pip.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q
-WORKERS := -n auto --dist loadgroup
+WORKERS := -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadgroup
 # As many targets at once as there are cores, the output of each in one piece (where make can: not before 4.0).
 SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs $$(getconf _NPROCESSORS_ONLN) \
   $(if $(filter output-sync,$(.FEATURES)),--output-sync)
