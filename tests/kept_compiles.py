@@ -1,14 +1,13 @@
 """A launcher for CMake: an object that the same compile gave before is copied from gpuless's cache folder.
 
 CMake puts it before a compiler's command where the variables of `launched` are set: in the tests, and in `make setup`,
-which begins before there is an environment with gpuless in it. An object's name is the hash of all
-that the compile reads: the sources, the headers of its include folders, the compilers' versions, flags and definitions.
+which begins before there is an environment with gpuless in it. An object's name is the hash of all that the compile
+reads: the sources, the headers of its include folders, the compilers' versions, flags and definitions.
 Kept are compiles, and no verdicts: a compile that failed or that printed a warning is made again.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
@@ -76,7 +75,7 @@ def name_of(command: Sequence[str]) -> str | None:
             parts.append(word.encode())
     # Of nvcc's host compiler too, and of the C library, whose headers come with neither.
     parts += [_version(command[0]), _version("c++"), "".join(platform.libc_ver()).encode()]
-    parts += [f"{name}={os.environ.get(name)}".encode() for name in compiling.VARIABLES]
+    parts += [variable.encode() for variable in compiling.variables()]
     return cache.key(*parts)
 
 

@@ -129,8 +129,8 @@ def test_a_file_outside_the_sources_is_not_kept(tree: Path) -> None:
 def test_the_launcher_finds_its_cache_where_pip_hides_the_packages_of_this_environment(tree: Path) -> None:
     (tree / "other" / "sitecustomize.py").write_text(
         "import sys, sysconfig\n"
-        "sys.path[:] = [folder for folder in sys.path if folder.startswith(sysconfig.get_path('stdlib'))]\n"
-        "sys.path[:] = [folder for folder in sys.path if 'site-packages' not in folder]\n"
+        "of_python = (it for it in sys.path if it.startswith(sysconfig.get_path('stdlib')))\n"
+        "sys.path[:] = [it for it in of_python if 'site-packages' not in it]\n"
     )
     launcher = kept_compiles.launched()["CMAKE_CXX_COMPILER_LAUNCHER"].split(";")
     command = [*launcher, "./compiler", "-o", "a.o", "-c", "csrc/cpu/a.cpp"]

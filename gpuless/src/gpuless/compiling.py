@@ -24,7 +24,7 @@ _NAMED = re.compile(rb'(["<])([^">\n]+)[">]')
 # Options that name a file, a folder, another compiler, or the processor of this machine.
 _READS_MORE = re.compile(r"-(I|L|B|i|l(?!ineinfo)|specs|optf|ccbin)|@|--\w*(file|include|library|bindir)|-.*=native$")
 # Variables by which compilers find files or get options.
-VARIABLES = (
+_VARIABLES = (
     "CPATH",
     "CPLUS_INCLUDE_PATH",
     "LIBRARY_PATH",
@@ -104,6 +104,11 @@ def write_executable(output: Path, content: bytes) -> Path:
     return output
 
 
+def variables() -> list[str]:
+    """The variables by which compilers find files or get options, and their values here: "CPATH=/usr/include"."""
+    return [f"{name}={os.environ.get(name)}" for name in _VARIABLES]
+
+
 def _name(
     versions: Sequence[str],
     sources: Sequence[Path],
@@ -123,9 +128,8 @@ def _name(
         return None
     fixed = [option.replace(here, "ROOT") if here else option for option in options]
     linked = [part for path in libraries for part in (path.name.encode(), path.read_bytes())]
-    variables = [f"{name}={os.environ.get(name)}" for name in VARIABLES]
     groups: list[Sequence[str | bytes]] = [
-        *(versions, variables, fixed, read),
+        *(versions, variables(), fixed, read),
         *([_fingerprint(path) for path in system_headers], linked),
     ]
     return cache.key(*(part for group in groups for part in (str(len(group)), *group)))
