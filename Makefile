@@ -18,7 +18,10 @@ EMOJI := @lobehub/fluent-emoji-3d@1.1.0
 EMOJI_SHA256 := c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58
 
 # --no-warn-conflicts: pip would name the digits' unmet requirements at every step.
-INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts
+# --no-compile: Python keeps the bytecode of what it imports, which is a part of torch. All of it takes 17 s.
+INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts --no-compile
+# The package without its extension, which has a rule of its own.
+PACKAGE := EBGAN_FAST_BUILD_EXT=0 $(INSTALL) --no-build-isolation
 
 # What the compiler made is kept in the user's cache folder: the tests build the same kernels twice more.
 KEEPING := $(if $(CMAKE_CXX_COMPILER_LAUNCHER),,CMAKE_CXX_COMPILER_LAUNCHER="$(abspath $(BIN))/python;-IS;$(CURDIR)/tests/kept_compiles.py")
@@ -36,23 +39,36 @@ export PYTHONDONTWRITEBYTECODE :=
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-$(VENV)/torch:
+$(VENV)/tools:
 	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) "setuptools>=77" "pybind11>=3.0" cmake ninja
+	@touch $@
+
+$(VENV)/torch: | $(VENV)/tools
 	$(INSTALL) "$(TORCH)" "$(TRITON)"
 	$(INSTALL) --no-deps "$(DIGITS)" "$(FEATURES)"
 	@touch $@
 
-$(VENV)/train: $(VENV)/torch $(CORE)
-	$(INSTALL) --editable '.[train]'
+$(VENV)/extension: $(CORE) | $(VENV)/tools
+	$(KEEPING) $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(VENV)/test: $(VENV)/torch $(CORE)
-	$(KEEPING) $(INSTALL) --editable '.[test]' --editable ./gpuless
+$(VENV)/for-training: $(VENV)/torch pyproject.toml
+	$(PACKAGE) --editable '.[train]'
+	@touch $@
+
+$(VENV)/for-tests: $(VENV)/torch pyproject.toml gpuless/pyproject.toml
+	$(PACKAGE) --editable '.[test]' --editable ./gpuless
+	@touch $@ $(VENV)/for-training
+
+# While pip unpacks, which takes one core, the extension is compiled.
+$(VENV)/train: $(CORE)
+	$(SIDE_BY_SIDE) $(VENV)/extension $(VENV)/for-training
+	@touch $@
+
+$(VENV)/test: $(CORE)
+	$(SIDE_BY_SIDE) $(VENV)/extension $(VENV)/for-tests
 	@touch $@ $(VENV)/train
-
-$(VENV)/build: | $(VENV)/test
-	$(INSTALL) "pybind11>=3.0" cmake ninja
-	@touch $@
 
 setup: $(VENV)/test  ## a virtual environment with the package, its extension and the test tools
 
@@ -89,7 +105,7 @@ demo-64: $(VENV)/train $(IMAGES64)/drawings  ## train EBGAN-PT on 64x64 emoji, s
 	$(DEMO) report $(RUN64)
 
 $(VENV)/studies: $(VENV)/train
-	$(INSTALL) --editable '.[train,studies]'
+	$(PACKAGE) --editable '.[train,studies]'
 	@touch $@
 
 STUDIES ?= runs/studies
@@ -123,7 +139,7 @@ WORKERS := -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadgroup
 SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs $$(getconf _NPROCESSORS_ONLN) \
   $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 
-test: $(VENV)/test $(VENV)/build  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
+test: $(VENV)/test  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
 	$(SIDE_BY_SIDE) lint sanitize test-interpreter test-simt test-isas
 	$(PYTEST) $(WORKERS) $(RELEASE)
 
@@ -146,10 +162,10 @@ test-isas: $(VENV)/test  ## the op tests on every other instruction set of this 
 release-check: RELEASE := --release
 release-check: test  ## the same with what only a release needs: the compilers for every GPU (five minutes more)
 
-planted: $(VENV)/test $(VENV)/build  ## plant bugs into the sources, one after another, and see each caught by its test
+planted: $(VENV)/test  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted
 
-sanitize: $(VENV)/test $(VENV)/build  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
+sanitize: $(VENV)/test  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
 	$(BIN)/python tests/sanitizers
 
 test-avx2: $(VENV)/test  ## the tests of networks and ops as they run on a processor without AVX-512 (ten minutes)
