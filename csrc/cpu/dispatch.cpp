@@ -1,6 +1,7 @@
 #include "dispatch.h"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -24,8 +25,10 @@ namespace ebgan_avx512 {
 extern const ebgan::Kernels kKernels;
 }
 namespace ebgan_avx512bf16 {
-extern const ebgan::Kernels kKernels;
-}
+double pulling_away_forward(ebgan::DType, const ebgan::Code&, void* norms, void* gram, int threads);
+void pulling_away_backward(ebgan::DType, const ebgan::Code&, const void* norms, const void* gram, double upstream,
+                           void* grad, int64_t grad_stride, int threads);
+}  // namespace ebgan_avx512bf16
 
 namespace ebgan {
 namespace {
@@ -43,6 +46,20 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+#if defined(EBGAN_WITH_AVX512BF16)
+// The pulling-away term alone has a use for the dot product of bfloat16: every other kernel is that of AVX-512.
+const Kernels& avx512bf16_kernels() {
+  static const Kernels all = [] {
+    Kernels kernels = ebgan_avx512::kKernels;
+    kernels.isa = "avx512bf16";
+    kernels.pulling_away_forward = ebgan_avx512bf16::pulling_away_forward;
+    kernels.pulling_away_backward = ebgan_avx512bf16::pulling_away_backward;
+    return kernels;
+  }();
+  return all;
 }
 #endif
 
@@ -79,7 +96,7 @@ int instruction_sets(const InstructionSet** sets) {
       {"avx512", &ebgan_avx512::kKernels, has_avx512()},
 #endif
 #if defined(EBGAN_WITH_AVX512BF16)
-      {"avx512bf16", &ebgan_avx512bf16::kKernels, has_avx512() && __builtin_cpu_supports("avx512bf16")},
+      {"avx512bf16", &avx512bf16_kernels(), has_avx512() && __builtin_cpu_supports("avx512bf16")},
 #endif
   };
   *sets = all;

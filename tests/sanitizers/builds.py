@@ -1,17 +1,14 @@
-"""The builds of the kernels that the cases run in, and the machine code that instruction sets share in them."""
+"""The builds that the cases run in, and the machine code that an instruction set has of its own there."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.machinery
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent.resolve()
@@ -25,9 +22,9 @@ FOLDER = ROOT / "build" / "sanitize"
 PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 # The sources of csrc/cpu whose machine code a family of cases in run_kernels.py runs.
 SOURCES = {
-    "energy": ("kernels", "energy", "hinge"),
-    "hinge": ("kernels", "hinge"),
-    "code": ("kernels", "pulling_away"),
+    "energy": ("energy", "hinge"),
+    "hinge": ("hinge",),
+    "code": ("pulling_away",),
 }
 
 
@@ -63,35 +60,16 @@ class Build:
     def module(self) -> Path:
         return self.folder / "out" / f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 
-    def shared(self, isa: str, earlier: Sequence[str]) -> dict[str, str]:
-        """Return which earlier set runs a family of cases in the very machine code of this set, by the family.
+    def own(self, isa: str) -> list[str]:
+        """The families of cases that run machine code of the set's own.
 
-        AVX-512 with a dot product of bfloat16 differs from AVX-512 in pulling_away.cpp alone.
+        AVX-512 with a dot product of bfloat16 has no more of its own than pulling_away.cpp.
         """
-        return {
-            family: other
-            for family, sources in SOURCES.items()
-            for other in earlier
-            if all(self._is_same(source, isa, other) for source in sources)
-        }
-
-    def _is_same(self, source: str, isa: str, other: str) -> bool:
-        codes = [_code(self.folder, name, source) for name in (isa, other)]
-        return codes[0] == codes[1] is not None
-
-
-@cache
-def _code(folder: Path, isa: str, source: str) -> str | None:
-    """The disassembly of a source, with its relocations and without the set's name; None where none can be had."""
-    made = folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu" / f"{source}.cpp.o"
-    tool = shutil.which("objdump")
-    if tool is None or not made.exists():
-        return None
-    command = [tool, "-d", "-r", "--no-show-raw-insn", str(made)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    namespace = f"ebgan_{isa}"
-    code = text.partition("Disassembly")[2].replace(f"{len(namespace)}{namespace}", "ebgan")
-    return hashlib.sha256(code.encode()).hexdigest()
+        objects = self.folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu"
+        own = [family for family, names in SOURCES.items() if any((objects / f"{it}.cpp.o").exists() for it in names)]
+        if not own:
+            raise FailedError(f"{isa}: no object of {', '.join(SOURCES)} in {objects}")
+        return own
 
 
 def build(path: str, name: str, *switches: str) -> Build:

@@ -1,55 +1,37 @@
-"""Instruction sets share the cases of a source where, and only where, its machine code is the same."""
+"""An instruction set runs the cases of the sources that are compiled for it, and at least some."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .builds import SOURCES, Build
-
-pytestmark = [
-    pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler on this machine"),
-    pytest.mark.skipif(shutil.which("objdump") is None, reason="reads machine code with objdump (binutils)"),
-]
-
-# A function of a set's namespace that calls another; what differs between two sets is a number, or the one called.
-SOURCE = """
-namespace NAMESPACE { int other(int); int another(int); int it(int a) { return other(a) + 1; } }
-"""
+from .builds import Build, FailedError
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Build:
-    """Objects of two sets whose sources differ in `pulling_away` alone."""
-    for isa in ("avx512", "avx512bf16"):
-        for source in {source for sources in SOURCES.values() for source in sources}:
-            text = SOURCE.replace("+ 1", "+ 2") if (isa, source) == ("avx512bf16", "pulling_away") else SOURCE
-            compile_(tmp_path, isa, source, text)
-    return Build(tmp_path)
+def _made(folder: Path, isa: str, *sources: str) -> Build:
+    """A build with these objects."""
+    objects = folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu"
+    objects.mkdir(parents=True)
+    for source in sources:
+        (objects / f"{source}.cpp.o").touch()
+    return Build(folder)
 
 
-def compile_(folder: Path, isa: str, source: str, text: str) -> None:
-    to = folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu" / f"{source}.cpp.o"
-    to.parent.mkdir(parents=True, exist_ok=True)
-    command = ["c++", "-O1", f"-DNAMESPACE=ebgan_{isa}", "-x", "c++", "-c", "-o", str(to), "-"]
-    subprocess.run(command, input=text, text=True, check=True)
+def test_a_set_with_every_source_runs_all(tmp_path: Path) -> None:
+    made = _made(tmp_path, "avx512", "energy", "hinge", "pulling_away", "kernels")
+    assert made.own("avx512") == ["energy", "hinge", "code"]
 
 
-def test_the_same_machine_code_is_run_by_one_set(made: Build) -> None:
-    assert made.shared("avx512bf16", ["avx512"]) == {"energy": "avx512", "hinge": "avx512"}
-    assert made.shared("avx512", []) == {}
+def test_a_set_leaves_to_another_what_it_takes_from_there(tmp_path: Path) -> None:
+    assert _made(tmp_path, "avx512bf16", "pulling_away").own("avx512bf16") == ["code"]
 
 
-def test_code_that_calls_another_function_is_other_code(made: Build) -> None:
-    """The bytes of both are the same: a linker puts the address in."""
-    compile_(made.folder, "avx512bf16", "energy", SOURCE.replace("return other", "return another"))
-    assert made.shared("avx512bf16", ["avx512"]) == {"hinge": "avx512"}
+def test_the_losses_run_both_their_sources(tmp_path: Path) -> None:
+    assert _made(tmp_path, "other", "hinge").own("other") == ["energy", "hinge"]
 
 
-def test_without_the_objects_or_a_disassembler_nothing_is_shared(made: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert made.shared("avx512bf16", ["avx2"]) == {}
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert Build(made.folder).shared("avx512bf16", ["avx512"]) == {}
+def test_a_set_without_objects_is_an_error(tmp_path: Path) -> None:
+    """CMake may put them elsewhere one day: nothing would be run."""
+    with pytest.raises(FailedError, match="avx2: no object of energy, hinge, code in"):
+        _made(tmp_path, "avx512", "kernels").own("avx2")
