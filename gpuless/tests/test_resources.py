@@ -16,11 +16,13 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import triton
 
+from gpuless import sass
 from gpuless.resources import (
     CHIPS,
     Resources,
     budget_of,
     measure,
+    measure_sass,
     occupancy,
     read_budgets,
     violations,
@@ -29,6 +31,7 @@ from gpuless.resources import (
 from gpuless.triton import Artefact
 from planted_compile import GOOD, PLANTED
 
+USAGE = "  REG:20 STACK:0 SHARED:0 LOCAL:0"  # as cuobjdump tells it
 ARCHITECTURES = ("sm_80", "sm_90", "gfx942")
 
 # A budget's key, the kernel that sets the budget and the one that breaks it.
@@ -118,20 +121,28 @@ def test_an_unknown_key_is_an_error() -> None:
         violations(measured("center", "sm_80"), {"register": 10})
 
 
+@pytest.fixture
+def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of artefacts without a binary."""
+    monkeypatch.setattr(sass, "code_of", lambda binary: {})
+    monkeypatch.setattr(sass, "instructions", lambda target, codes: [["EXIT"] for _ in codes])
+
+
+def _nvidia(ttir: str = "", target: str = "sm_80", tensor_memory: int = 0) -> Artefact:
+    artefact = Artefact("kernel", target, 4, 0, tensor_memory, (), ttir, ".version 8.8", "", b"")
+    artefact.__dict__["usage"] = USAGE
+    return artefact
+
+
+@pytest.mark.usefixtures("no_code")
 def test_atomics_are_told_apart() -> None:
     ttir = """
     %3 = tt.atomic_rmw fadd, acq_rel, gpu, %2, %5, %6 : (!tt.ptr<bf16>, bf16, i1) -> bf16
     %4 = tt.atomic_rmw add, acq_rel, gpu, %q, %c1_i32, %true : (!tt.ptr<i32>, i32, i1) -> i32
     %5 = tt.atomic_cas acq_rel, gpu, %q, %c0_i32, %c1_i32 : (!tt.ptr<i32>, i32, i32) -> i32
     """
-    resources = measure(_nvidia("        /*0000*/                   EXIT ;\n", ttir=ttir))
+    resources = measure(_nvidia(ttir))
     assert (resources.float_atomics, resources.integer_atomics) == (1, 2)
-
-
-def _nvidia(sass: str, ttir: str = "", target: str = "sm_80", tensor_memory: int = 0) -> Artefact:
-    artefact = Artefact("kernel", target, 4, 0, tensor_memory, (), ttir, ".version 8.8", "", b"")
-    artefact.__dict__.update({"sass": sass, "usage": "  REG:20 STACK:0 SHARED:0 LOCAL:0"})
-    return artefact
 
 
 def test_instructions_that_look_alike() -> None:
@@ -146,7 +157,7 @@ def test_instructions_that_look_alike() -> None:
         *("WARPSYNC R4", "NOP", "NOP"),
     ]
     text = "".join(f"        /*{16 * i:04x}*/                   {line} ;\n" for i, line in enumerate(instructions))
-    resources = measure(_nvidia(text))
+    resources = measure_sass("sm_80", USAGE, sass.names_in(text), shared=0, num_warps=4)
     assert resources.loads == {128: 1, 64: 1, 32: 1, 16: 1, 256: 1}
     assert resources.async_loads == {128: 1, 32: 1}
     assert resources.stores == {8: 1, 128: 1}
@@ -242,9 +253,10 @@ def test_occupancy_by_registers_is_that_of_amds_compiler(name: str) -> None:
     assert occupancy("gfx942", registers, 0, artefact.num_warps) == int(waves) / 8
 
 
+@pytest.mark.usefixtures("no_code")
 def test_tensor_memory_is_a_limit_of_blocks() -> None:
     """512 columns to a multiprocessor."""
-    artefact = _nvidia("        /*0000*/                   EXIT ;\n", target="sm_100", tensor_memory=256)
+    artefact = _nvidia(target="sm_100", tensor_memory=256)
     assert measure(artefact).occupancy == 2 * 4 / 64
     assert GOOD["product"]().compile("sm_100").tensor_memory >= 32  # the least that can be had
 

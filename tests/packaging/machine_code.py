@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import triton
 
-from gpuless import cache
+from gpuless import cache, sass
 from gpuless.resources import Resources, budget_of, measure_sass, read_budgets, write_budgets
 
-# Disassembled as well, 4 s each: the GPU with multiply-adds alone, and two with tensor cores, the newest among them.
+# Disassembled as well: the GPU with multiply-adds alone, and two with tensor cores, the newest among them.
 READ = ("sm_75", "sm_90", "sm_120")
 FILE = Path(__file__).with_name("cuda_budgets.json")
 
@@ -64,6 +65,17 @@ def _warps(kernel: str) -> int:
     return 8
 
 
+def _instructions(module: Path, architecture: str) -> Iterator[tuple[str, list[str]]]:
+    """The kernels for one GPU and their instructions."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [triton.knobs.nvidia.cuobjdump.path, "-arch", architecture, "-xelf", "all", str(module.resolve())]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)  # into files of its folder
+        codes = {}
+        for cubin in Path(folder).iterdir():
+            codes |= sass.code_of(cubin.read_bytes())
+    yield from zip(codes, sass.instructions(architecture, list(codes.values())), strict=True)
+
+
 def resources_of(module: Path) -> dict[str, Resources]:
     """By "kernel | architecture"."""
     usage = {
@@ -71,17 +83,17 @@ def resources_of(module: Path) -> dict[str, Resources]:
         for architecture, part in _sections(cuobjdump(module, "-res-usage"), r"^arch = (sm_\d+)$")
         for symbol, line in _sections(part, r"^ Function (\S+):$")
     }
-    sass = {
-        (architecture, symbol): text
+    instructions = {
+        (architecture, symbol): names
         for architecture in sorted({architecture for architecture, _ in usage}.intersection(READ))
-        for symbol, text in _sections(cuobjdump(module, "-sass", "-arch", architecture), r"^\s*Function : (\S+)$")
+        for symbol, names in _instructions(module, architecture)
     }
     names = _names(sorted({symbol for _, symbol in usage}))
     found = {}
     for (architecture, symbol), line in usage.items():
         shared = re.search(r"SHARED:(\d+)", line)
         assert shared is not None
-        kernel, code = names[symbol], sass.get((architecture, symbol), "")
+        kernel, code = names[symbol], instructions.get((architecture, symbol), [])
         found[f"{kernel} | {architecture}"] = measure_sass(architecture, line, code, int(shared[1]), _warps(kernel))
     return found
 

@@ -130,7 +130,7 @@ def _check_budget(key: str, budget: Budget) -> None:
 
 def test_a_planted_regression_is_seen() -> None:
     key = "gram_matrix<float, 128, false> | sm_90"
-    met = measure_sass("sm_90", "REG:100 STACK:0", "\n  /*0000*/  HMMA.1684.F32.TF32 R0\n", 1024, 8)
+    met = measure_sass("sm_90", "REG:100 STACK:0", ["HMMA.1684.F32.TF32"], 1024, 8)
     assert "registers" not in "".join(violations(met, {"registers": 100}))
     assert violations(met, {"registers": 99}) == ["registers: got 100, expected at most 99"]
     assert violations(met, {"tensor_core": 2}) == ["tensor_core: got 1, expected at least 2"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from . import sass
 
 if TYPE_CHECKING:
     from .triton import Artefact
@@ -112,7 +114,17 @@ def _round_up(value: int, granule: int) -> int:
 
 def measure(artefact: Artefact) -> Resources:
     """The resources of a compiled Triton kernel."""
-    return _measure_amd(artefact) if artefact.amdgcn else _measure_nvidia(artefact)
+    return measure_all([artefact])[0]
+
+
+def measure_all(artefacts: Sequence[Artefact]) -> list[Resources]:
+    """The resources of compiled Triton kernels: many take little longer than one, whose disassembler has to start."""
+    names: dict[bytes, list[str]] = {}
+    for target in {artefact.target for artefact in artefacts if artefact.ptx}:
+        binaries = [artefact.binary for artefact in artefacts if artefact.target == target]
+        codes = [b"".join(sass.code_of(binary).values()) for binary in binaries]
+        names.update(zip(binaries, sass.instructions(target, codes), strict=True))
+    return [_measure_nvidia(it, names[it.binary]) if it.ptx else _measure_amd(it) for it in artefacts]
 
 
 def _atomics(artefact: Artefact) -> tuple[int, int]:
@@ -121,7 +133,6 @@ def _atomics(artefact: Artefact) -> tuple[int, int]:
     return additions, len(re.findall(r"\btt\.atomic_(?:rmw|cas)\b", artefact.ttir)) - additions
 
 
-_SASS = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
 _TENSOR_SASS = re.compile(r"[A-Z]G?MMA|UTC\w*MMA")
 _WIDTHS = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
 
@@ -131,18 +142,18 @@ def _sass_width(modifiers: list[str]) -> int:
     return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
 
 
-def _measure_nvidia(artefact: Artefact) -> Resources:
+def _measure_nvidia(artefact: Artefact, names: Iterable[str]) -> Resources:
     found = measure_sass(
-        artefact.target, artefact.usage, artefact.sass, artefact.shared, artefact.num_warps, artefact.tensor_memory
+        artefact.target, artefact.usage, names, artefact.shared, artefact.num_warps, artefact.tensor_memory
     )
     float_atomics, integer_atomics = _atomics(artefact)
     return replace(found, float_atomics=float_atomics, integer_atomics=integer_atomics)
 
 
 def measure_sass(
-    target: str, usage_line: str, sass: str, shared: int, num_warps: int, tensor_memory: int = 0
+    target: str, usage_line: str, names: Iterable[str], shared: int, num_warps: int, tensor_memory: int = 0
 ) -> Resources:
-    """The resources of one kernel, from cuobjdump's line about it and its disassembly."""
+    """The resources of one kernel, from cuobjdump's line about it and the names of its instructions."""
     usage = re.search(r"REG:(\d+) STACK:(\d+)", usage_line)
     if usage is None:
         raise ValueError(f"no registers in cuobjdump's answer: {usage_line!r}")
@@ -150,8 +161,8 @@ def measure_sass(
     kinds: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {kind: Counter() for kind in ("LDG", "STG", "LDGSTS")}
     atomics: Counter[bool] = Counter()  # of floats or not
-    for instruction in _SASS.findall(sass):
-        kind, *modifiers = instruction.split(".")
+    for name in names:
+        kind, *modifiers = name.split(".")
         kinds[kind] += 1
         if kind in widths:
             widths[kind][_sass_width(modifiers)] += 1

@@ -7,17 +7,19 @@ budget.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import triton
 
-from gpuless.resources import Resources, budget_of, measure, read_budgets, violations, write_budgets
+from gpuless.resources import Resources, budget_of, measure_all, read_budgets, violations, write_budgets
 
 from .compiling import TARGETS, compile_launch
 from .shapes import calls
@@ -31,23 +33,37 @@ BUDGETS = read_budgets(FILE) if FILE.exists() else {}
 ALWAYS = ("sm_80", "sm_90")
 
 
-def _resources(name: str, target: str) -> Iterator[tuple[str, Resources]]:
-    """Each launch of a call, by kernel."""
-    with recorded(target) as launches:
-        dict(calls())[name]()
-    for launch in launches:
-        artefact = compile_launch(launch, target)
-        yield f"{name} | {artefact.name} | {target}", measure(artefact)
+@functools.cache
+def _measured(names: tuple[str, ...], target: str) -> dict[str, Resources]:
+    """The resources of each launch of these calls: "call | kernel | target"."""
+    found = {}
+    for name in names:
+        with recorded(target) as launches:
+            dict(calls())[name]()
+        for launch in launches:
+            artefact = compile_launch(launch, target)
+            found[f"{name} | {artefact.name} | {target}"] = artefact
+    return dict(zip(found, measure_all(list(found.values())), strict=True))
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, target: str) -> dict[str, Resources]:
+    """All calls that are tested for a target, measured at once: for each alone the disassembler would start anew."""
+    tests = [item for item in request.session.items if item.originalname == test_within_the_budget.__name__]
+    return _measured(tuple(dict.fromkeys(item.callspec.params["name"] for item in tests)), target)
+
+
+def _of_one_worker(target: str) -> object:
+    always = [pytest.mark.xdist_group(f"budgets for {target}")]
+    return pytest.param(target, marks=always if target in ALWAYS else [*always, pytest.mark.release])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not triton.__version__.startswith(RELEASE), reason=f"budgets are of Triton {RELEASE}'s compiler")
-@pytest.mark.parametrize(
-    "target", [pytest.param(it, marks=() if it in ALWAYS else pytest.mark.release) for it in TARGETS]
-)
+@pytest.mark.parametrize("target", [_of_one_worker(target) for target in TARGETS])
 @pytest.mark.parametrize("name", NAMES)
-def test_within_the_budget(name: str, target: str) -> None:
-    found = {key: resources for key, resources in _resources(name, target)}
+def test_within_the_budget(name: str, target: str, measured: dict[str, Resources]) -> None:
+    found = {key: resources for key, resources in measured.items() if key.startswith(f"{name} | ")}
     assert found
     broken = [f"{key}: {line}" for key, resources in found.items() for line in violations(resources, BUDGETS[key])]
     assert not broken, "\n".join(broken)
@@ -74,7 +90,7 @@ def test_every_budget_is_of_a_call() -> None:
 def record(names: Sequence[str]) -> None:
     """Write the budgets that the kernels just meet."""
     kept = {key: budget for key, budget in BUDGETS.items() if key.split(" | ")[0] not in names}
-    found = {key: budget_of(it) for name in names for target in TARGETS for key, it in _resources(name, target)}
+    found = {key: budget_of(it) for target in TARGETS for key, it in _measured(tuple(names), target).items()}
     write_budgets(FILE, {**kept, **found})
 
 

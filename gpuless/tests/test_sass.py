@@ -1,0 +1,83 @@
+"""Kernels that nvdisasm reads in one run have the instructions that it lists for each alone."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+
+from gpuless import sass
+from gpuless.resources import measure, measure_all
+from gpuless.triton import Artefact
+from planted_compile import GOOD
+
+TARGETS = ("sm_80", "sm_90", "sm_120")  # "a" comes behind the number since 90
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But what is compiled: a folder of its own would compile it again."""
+    monkeypatch.setattr(sass.cache, "folder", lambda: tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kernels() -> dict[str, list[Artefact]]:
+    return {target: [make().compile(target) for make in GOOD.values()] for target in TARGETS}
+
+
+def _codes(artefacts: list[Artefact]) -> list[bytes]:
+    return [code for artefact in artefacts for code in sass.code_of(artefact.binary).values()]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_many_at_once_are_as_listed_one_by_one(kernels: dict[str, list[Artefact]], target: str) -> None:
+    listed = [sass.names_in(artefact.sass) for artefact in kernels[target]]
+    assert all(len(names) > 20 for names in listed)
+    assert sass.instructions(target, _codes(kernels[target])) == listed
+
+
+def test_a_function_has_its_name_and_all_its_code(kernels: dict[str, list[Artefact]]) -> None:
+    for artefact in kernels["sm_80"]:
+        ((name, code),) = sass.code_of(artefact.binary).items()
+        assert name == artefact.name
+        assert len(code) == 16 * len(sass.names_in(artefact.sass))
+
+
+def test_what_is_kept_is_not_disassembled_again(
+    kernels: dict[str, list[Artefact]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    original = subprocess.run
+
+    def counted(command: list[str], **how: object) -> object:
+        runs.append(Path(command[-1]).stat().st_size)
+        return original(command, **how)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(sass.subprocess, "run", counted)
+    first, second, third = _codes(kernels["sm_80"])[:3]
+    alone = sass.instructions("sm_80", [second])
+    assert sass.instructions("sm_80", [first, second, third, second])[1::2] == [*alone, *alone]
+    assert runs == [len(second), len(first) + len(third)]
+    sass.instructions("sm_86", [second])
+    assert runs[2:] == [len(second)]
+
+
+def test_resources_come_in_the_order_of_the_kernels(kernels: dict[str, list[Artefact]]) -> None:
+    amd = [make().compile("gfx942") for make in GOOD.values()]
+    mixed = [it for group in zip(kernels["sm_90"], amd, kernels["sm_80"], strict=True) for it in group]
+    assert measure_all(mixed) == [measure(artefact) for artefact in mixed]
+
+
+def test_other_files_are_refused() -> None:
+    with pytest.raises(ValueError, match="cubin: got a file that begins with b'#!/bin'"):
+        sass.code_of(b"#!/bin/sh")
+
+
+@pytest.mark.parametrize("code", [bytes(64), b"\xff" * 32])
+def test_what_is_no_code_is_an_error(code: bytes) -> None:
+    with pytest.raises(RuntimeError, match=f"of {len(code) // 16} instructions"):
+        sass.instructions("sm_80", [code])
