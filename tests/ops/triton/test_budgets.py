@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
