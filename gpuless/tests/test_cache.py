@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -88,11 +90,76 @@ def test_a_reader_sees_all_of_an_entry_or_none_while_others_write() -> None:
     assert set(read) <= set(contents)
 
 
+MAKE = """
+import os, sys, time
+from gpuless import cache
+def make():
+    print("made", flush=True)
+    if "and hold" in sys.argv:
+        time.sleep(60)
+    time.sleep(0.3)
+    return b"content"
+assert cache.once("name", make) == b"content"
+"""
+needs_locks = pytest.mark.skipif(cache.fcntl is None, reason="this system has no fcntl, and so no lock")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", MAKE, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+@needs_locks
+def test_of_processes_that_ask_at_once_one_makes_it(folder: Path) -> None:
+    processes = [start() for _ in range(3)]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(said) == ["", "", "made\n"]
+    assert cache.read("name") == b"content"
+
+
+@needs_locks
+def test_a_killed_process_holds_nobody_back() -> None:
+    holder = start("and hold")
+    assert holder.stdout is not None
+    with holder, holder.stdout:
+        assert holder.stdout.readline() == "made\n"
+        waiting = start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.communicate(timeout=1)
+        holder.kill()
+        assert waiting.communicate() == ("made\n", None)
+
+
+@needs_locks
+def test_a_process_that_hangs_is_waited_for_no_longer_than_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "PATIENCE", 0.1)
+    assert cache.once("name", lambda: cache.once("name", lambda: b"inner") + b" and outer") == b"inner and outer"
+
+
+@needs_locks
+def test_where_there_are_no_locks_each_makes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(file: int, how: int) -> None:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(cache.fcntl, "flock", refused)
+    assert cache.once("name", lambda: b"content") == b"content"
+    monkeypatch.setenv("GPULESS_CACHE", "")
+    assert cache.once("name", lambda: b"anew") == b"anew"
+
+
+def test_what_could_not_be_made_is_made_by_the_next(folder: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        cache.once("name", lambda: bytes(1 // 0))
+    assert cache.once("name", lambda: b"content") == b"content"
+    assert cache.once("name", lambda: bytes(1 // 0)) == b"content"
+
+
 def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GPULESS_CACHE", str(tmp_path / "file" / "below"))
     cache.write("name", b"content")
     assert cache.read("name") is None
+    assert cache.once("name", lambda: b"content") == b"content"
 
 
 def look_again(folder: Path) -> None:
@@ -105,8 +172,10 @@ def test_what_nobody_used_for_long_goes(folder: Path) -> None:
         cache.write(name, name.encode())
         at = time.time() - days * 24 * 3600
         os.utime(folder / name, (at, at))
+    (folder / ".lock-na").touch()  # a process may hold it
+    os.utime(folder / ".lock-na", (0, 0))
     look_again(folder)
-    assert {path.name for path in folder.iterdir()} == {"new", "used", "last", ".looked"}
+    assert {path.name for path in folder.iterdir()} == {"new", "used", "last", ".looked", ".lock-na"}
 
 
 def test_a_read_is_a_use(folder: Path) -> None:

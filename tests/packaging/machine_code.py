@@ -24,15 +24,11 @@ FILE = Path(__file__).with_name("cuda_budgets.json")
 
 
 def cuobjdump(module: Path, *options: str) -> str:
-    """The output of cuobjdump, which comes with Triton. It is kept: the code of one GPU takes 4 s."""
+    """The output of cuobjdump, which comes with Triton."""
     tool = triton.knobs.nvidia.cuobjdump
     name = cache.key("cuobjdump", tool.version, module.read_bytes(), *options)
-    kept = cache.read(name)
-    if kept is None:
-        command = [tool.path, *options, str(module)]
-        kept = subprocess.run(command, check=True, capture_output=True).stdout
-        cache.write(name, kept)
-    return kept.decode()
+    command = [tool.path, *options, str(module)]
+    return cache.once(name, lambda: subprocess.run(command, check=True, capture_output=True).stdout).decode()
 
 
 def _sections(text: str, pattern: str) -> Iterator[tuple[str, str]]:

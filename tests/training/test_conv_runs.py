@@ -160,9 +160,12 @@ def test_the_term_of_parts_is_their_mean() -> None:
 
 @pytest.mark.slow
 def test_compiled_networks_train_alike() -> None:
-    """Three minutes of C++ on a machine of one core in full size; these nets are tiny."""
-    budget = Budget(lambda: Trainer(small(), blobs()))
-    plain, compiled = (Trainer(small(compile=choice), blobs()) for choice in (False, True))
+    """The shortest nets that there are: every layer is more C++ to compile, 2 s for each kernel."""
+    networks = Conv("(4)4c-(3)4c2s", "4", "(4)4c2s", "(3)4c2s")
+    plain, compiled = (
+        Trainer(small(compile=choice, networks=networks, image_size=8), blobs(side=8)) for choice in (False, True)
+    )
+    budget = Budget(lambda: Trainer(small(networks=networks, image_size=8), blobs(side=8)))
     compiled.step()
     budget.assert_gradients(gradients(compiled))
     budget.assert_statistics(compiled.statistics(), STATISTICS)

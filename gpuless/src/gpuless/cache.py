@@ -1,8 +1,8 @@
 """Compiled code kept between runs: never what was measured or simulated with it.
 
 In the user's cache folder, bounded; GPULESS_CACHE names another folder, and GPULESS_CACHE= (nothing) keeps nothing.
-Parallel processes may share it. An entry ends with the digest of what stands before it: one that was cut short, or
-changed, counts as missing.
+Parallel processes share it, and make an entry once. An entry ends with the digest of what stands before it: one that
+was cut short, or changed, counts as missing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where each process makes its own
+    fcntl = None  # type: ignore[assignment]
 
 UNUSED_AFTER = 30 * 24 * 3600  # seconds
 MOST_BYTES = 1 << 30
+PATIENCE = 600  # seconds that a process waits for another one's entry before it makes its own
 _LOOK_AGAIN_AFTER = 3600  # seconds between two searches for what can go
+_LOCK = ".lock-"
 _DIGEST = hashlib.sha256
 
 
@@ -74,6 +82,44 @@ def write(name: str, content: bytes) -> None:
         _drop_old(path.parent)
 
 
+def once(name: str, make: Callable[[], bytes]) -> bytes:
+    """Return the content under that key, or make it and keep it. Of several processes that ask, one makes it."""
+    if (kept := read(name)) is not None:
+        return kept
+    with _alone(name):
+        if (kept := read(name)) is not None:
+            return kept
+        made = make()
+        write(name, made)
+        return made
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Hold processes back that want the same entry; a lock goes with its process, however that ends.
+
+    Where there can be no lock, nobody is held back. Some other entries share the lock, so that there are 256 files.
+    """
+    where = folder()
+    with contextlib.ExitStack() as stack:
+        if where is not None and fcntl is not None:
+            with contextlib.suppress(OSError):
+                where.mkdir(parents=True, exist_ok=True, mode=0o700)
+                file = stack.enter_context(open(where / f"{_LOCK}{name[:2]}", "ab"))
+                _lock(file.fileno())
+        yield
+
+
+def _lock(file: int) -> None:
+    """Lock a file, or give up after PATIENCE. OSError where the file system has no locks."""
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+
+
 def _path(name: str) -> Path | None:
     where = folder()
     return where / name if where else None
@@ -90,7 +136,7 @@ def _drop_old(where: Path) -> None:
     entries = []
     for entry in os.scandir(where):
         with contextlib.suppress(OSError):  # another process may have removed it
-            if entry.name != looked.name:
+            if entry.name != looked.name and not entry.name.startswith(_LOCK):
                 entries.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
     total = sum(size for _, size, _ in entries)
     for used, size, path in sorted(entries):

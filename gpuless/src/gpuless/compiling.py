@@ -74,17 +74,15 @@ def compiled(
     versions = [version(each) for each in (compiler, host_compiler) if each]
     system = [*system_headers, *last_headers]
     name = _name(versions, sources, options, headers, system, libraries, root) if cache.folder() else None
-    if name is not None and (kept := cache.read(name)) is not None:
-        return kept
-    with tempfile.TemporaryDirectory(prefix="gpuless_") as folder:
-        output = Path(folder) / "output"
-        run([*command, "-o", str(output)])
-        made = output.read_bytes()
-    if take_root_out and root:
-        made = made.replace(f"{root.resolve()}/".encode(), b"")
-    if name is not None:
-        cache.write(name, made)
-    return made
+
+    def make() -> bytes:
+        with tempfile.TemporaryDirectory(prefix="gpuless_") as folder:
+            output = Path(folder) / "output"
+            run([*command, "-o", str(output)])
+            made = output.read_bytes()
+        return made.replace(f"{root.resolve()}/".encode(), b"") if take_root_out and root else made
+
+    return make() if name is None else cache.once(name, make)
 
 
 def run(command: Sequence[str]) -> None:

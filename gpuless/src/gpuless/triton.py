@@ -103,14 +103,14 @@ class Artefact:
     def _inspect(self, tool: str, *options: str) -> str:
         self._of_nvidia(self.ptx)
         name = cache.key(tool, *options, triton.__version__, self.binary)
-        if kept := cache.read(name):
-            return kept.decode()
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(self.binary)
-            file.flush()
-            done = subprocess.run([tool, *options, file.name], check=True, capture_output=True)
-        cache.write(name, done.stdout)
-        return done.stdout.decode()
+
+        def make() -> bytes:
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+                file.write(self.binary)
+                file.flush()
+                return subprocess.run([tool, *options, file.name], check=True, capture_output=True).stdout
+
+        return cache.once(name, make).decode()
 
     def _of_nvidia(self, ptx: str) -> str:
         if not ptx:
@@ -176,9 +176,6 @@ def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
         yield found
 
 
-_FIELDS = ("name", "num_warps", "shared", "tensor_memory", "runtime_arguments", "ttir", "ptx", "amdgcn")
-
-
 def _name(kernel: Any, special: Specialisation, target: str) -> str:
     """The key of an artefact in the cache. The source's path is in the code, for its messages."""
     tools = triton.knobs.nvidia
@@ -188,18 +185,24 @@ def _name(kernel: Any, special: Specialisation, target: str) -> str:
     return cache.key("triton", triton.__version__, *parts)
 
 
-def _kept(name: str, target: str) -> Artefact | None:
-    if (content := cache.read(name)) is None:
-        return None
+def _unpacked(content: bytes, target: str) -> Artefact:
     text, _, binary = content.partition(b"\0")
     fields = json.loads(text)
     fields["runtime_arguments"] = tuple(fields["runtime_arguments"])
     return Artefact(target=target, binary=binary, **fields)
 
 
-def _keep(name: str, artefact: Artefact) -> None:
-    text = json.dumps({field: getattr(artefact, field) for field in _FIELDS})  # in ASCII, without a null
-    cache.write(name, text.encode() + b"\0" + artefact.binary)
+def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
+    """What makes an artefact, of Triton's own."""
+    values: dict[str, Any] = {
+        "name": compiled.metadata.name,
+        "num_warps": compiled.metadata.num_warps,
+        "shared": compiled.metadata.shared,
+        "tensor_memory": getattr(compiled.metadata, "tmem_size", None) or 0,
+        "runtime_arguments": runtime_arguments,
+        **{kind: compiled.asm.get(kind, "") for kind in ("ttir", "ptx", "amdgcn")},
+    }
+    return json.dumps(values).encode() + b"\0" + bytes(compiled.kernel)  # in ASCII, without a null
 
 
 _compiled: dict[str, Artefact] = {}
@@ -220,24 +223,14 @@ def compile(
     """
     special = specialise(kernel, arguments, target, debug=debug, **options)
     name = _name(kernel, special, target)
-    if name not in _compiled and (kept := _kept(name, target)):
-        _compiled[name] = kept
     if name not in _compiled:
-        source = ASTSource(kernel, special.signature, special.constants, special.hints)
-        compiled = triton.compile(source, target=gpu_target(target), options=special.options.__dict__)
-        _compiled[name] = Artefact(
-            name=compiled.metadata.name,
-            target=target,
-            num_warps=compiled.metadata.num_warps,
-            shared=compiled.metadata.shared,
-            tensor_memory=getattr(compiled.metadata, "tmem_size", None) or 0,
-            runtime_arguments=special.runtime_arguments(),
-            ttir=compiled.asm["ttir"],
-            ptx=compiled.asm.get("ptx", ""),
-            amdgcn=compiled.asm.get("amdgcn", ""),
-            binary=compiled.kernel,
-        )
-        _keep(name, _compiled[name])
+
+        def make() -> bytes:
+            source = ASTSource(kernel, special.signature, special.constants, special.hints)
+            compiled = triton.compile(source, target=gpu_target(target), options=special.options.__dict__)
+            return _packed(compiled, special.runtime_arguments())
+
+        _compiled[name] = _unpacked(cache.once(name, make), target)
     return _compiled[name]
 
 

@@ -41,7 +41,7 @@ def build(sources: Sequence[Path], output: Path, *, sanitizers: str = "", root: 
         raise RuntimeError(reason)
     # One translation unit after another costs the headers of CUDA each time: 2 seconds, 4 with sanitizers.
     options = [
-        *("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+        *("-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
         "-U_FORTIFY_SOURCE",  # where a distribution sets it, a longjmp to another stack ends the process
     ]
     if sanitizers:
