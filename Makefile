@@ -18,10 +18,10 @@ EMOJI := @lobehub/fluent-emoji-3d@1.1.0
 EMOJI_SHA256 := c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58
 
 # --no-warn-conflicts: pip would name the digits' unmet requirements at every step.
-# --no-compile: Python keeps the bytecode of what it imports, which is a part of torch. All of it takes 17 s.
+# --no-compile: Python keeps the bytecode of what it imports, a part of torch, at the first import. All takes 17 s.
 INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts --no-compile
 # The package without its extension, which has a rule of its own.
-PACKAGE := EBGAN_FAST_BUILD_EXT=0 $(INSTALL) --no-build-isolation
+PACKAGE := EBGAN_FAST_BUILD_EXT=0 EBGAN_FAST_CUDA=0 $(INSTALL) --no-build-isolation
 
 # What the compiler made is kept in the user's cache folder: the tests build the same kernels twice more.
 KEEPING := $(if $(CMAKE_CXX_COMPILER_LAUNCHER),,CMAKE_CXX_COMPILER_LAUNCHER="$(abspath $(BIN))/python;-IS;$(CURDIR)/tests/kept_compiles.py")
@@ -32,6 +32,11 @@ CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml gpules
 # compiled, whatever the environment says. Collecting the tests took a worker 14 s without, and 7 s with.
 export PYTHONDONTWRITEBYTECODE :=
 
+# The goals of `make -j2 demo test` would install into one environment at once; what may run side by side says so below.
+ifeq ($(MAKELEVEL),0)
+.NOTPARALLEL:
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-64 docs studies bench tune gpu gpu-wheels dist format lint clean
 .PHONY: test check test-quick test-interpreter test-simt test-isas test-avx2 test-versions release-check planted sanitize
@@ -39,7 +44,8 @@ export PYTHONDONTWRITEBYTECODE :=
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-$(VENV)/tools:
+# What [build-system] of pyproject.toml requires; some tests build with it too.
+$(VENV)/tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) "setuptools>=77" "pybind11>=3.0" cmake ninja
 	@touch $@
@@ -49,8 +55,10 @@ $(VENV)/torch: | $(VENV)/tools
 	$(INSTALL) --no-deps "$(DIGITS)" "$(FEATURES)"
 	@touch $@
 
-$(VENV)/extension: $(CORE) | $(VENV)/tools
-	$(KEEPING) $(BIN)/python setup.py --quiet build_ext --inplace
+# Without the old module first: where the build fails, there is none, as setup.py then says.
+$(VENV)/extension: $(CORE) $(VENV)/tools
+	rm -f ebgan_fast/_C*.so
+	PATH="$(abspath $(BIN)):$$PATH" $(KEEPING) $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 $(VENV)/for-training: $(VENV)/torch pyproject.toml

@@ -15,7 +15,7 @@ from gpuless.resources import measure, measure_all
 from gpuless.triton import Artefact
 from planted_compile import GOOD
 
-TARGETS = ("sm_80", "sm_90", "sm_120")  # "a" comes behind the number since 90
+TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +72,19 @@ def test_resources_come_in_the_order_of_the_kernels(kernels: dict[str, list[Arte
     assert measure_all(mixed) == [measure(artefact) for artefact in mixed]
 
 
-def test_other_files_are_refused() -> None:
+def test_other_files_are_refused(kernels: dict[str, list[Artefact]]) -> None:
     with pytest.raises(ValueError, match="cubin: got a file that begins with b'#!/bin'"):
         sass.code_of(b"#!/bin/sh")
+    whole = kernels["sm_80"][0].binary
+    for length in (6, 60, 500, len(whole) // 2):
+        with pytest.raises(ValueError, match=f"cubin: got {length} bytes, expected more"):
+            sass.code_of(whole[:length])
+
+
+def test_codes_of_half_an_instruction_are_an_error() -> None:
+    """Of 24 and of 8 bytes, the first would get an instruction of the second."""
+    with pytest.raises(RuntimeError, match=r"got codes of \[24, 8\] bytes, expected multiples of 16"):
+        sass.instructions("sm_80", [bytes(24), bytes(8)])
 
 
 @pytest.mark.parametrize("code", [bytes(64), b"\xff" * 32])

@@ -67,7 +67,7 @@ def _instructions(module: Path, architecture: str) -> Iterator[tuple[str, list[s
         command = [triton.knobs.nvidia.cuobjdump.path, "-arch", architecture, "-xelf", "all", str(module.resolve())]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)  # into files of its folder
         codes = {}
-        for cubin in Path(folder).iterdir():
+        for cubin in sorted(Path(folder).iterdir()):
             codes |= sass.code_of(cubin.read_bytes())
     yield from zip(codes, sass.instructions(architecture, list(codes.values())), strict=True)
 
@@ -89,7 +89,7 @@ def resources_of(module: Path) -> dict[str, Resources]:
     for (architecture, symbol), line in usage.items():
         shared = re.search(r"SHARED:(\d+)", line)
         assert shared is not None
-        kernel, code = names[symbol], instructions.get((architecture, symbol), [])
+        kernel, code = names[symbol], instructions[architecture, symbol] if architecture in READ else []
         found[f"{kernel} | {architecture}"] = measure_sass(architecture, line, code, int(shared[1]), _warps(kernel))
     return found
 

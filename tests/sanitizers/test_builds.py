@@ -1,4 +1,4 @@
-"""An instruction set runs the cases of the sources that are compiled for it, and at least some."""
+"""An instruction set runs all cases, but for those of kernels that it takes from another set."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ def test_a_set_leaves_to_another_what_it_takes_from_there(tmp_path: Path) -> Non
     assert _made(tmp_path, "avx512bf16", "pulling_away").own("avx512bf16") == ["code"]
 
 
-def test_the_losses_run_both_their_sources(tmp_path: Path) -> None:
-    assert _made(tmp_path, "other", "hinge").own("other") == ["energy", "hinge"]
-
-
-def test_a_set_without_objects_is_an_error(tmp_path: Path) -> None:
-    """CMake may put them elsewhere one day: nothing would be run."""
-    with pytest.raises(FailedError, match="avx2: no object of energy, hinge, code in"):
-        _made(tmp_path, "avx512", "kernels").own("avx2")
+@pytest.mark.parametrize(
+    ("isa", "sources"),
+    [
+        ("avx2", ["kernels"]),
+        ("avx2", ["energy", "hinge", "renamed"]),  # the cases of codes would run nowhere
+        ("avx512bf16", ["hinge", "pulling_away"]),
+    ],
+)
+def test_a_source_that_is_missing_or_new_is_an_error(tmp_path: Path, isa: str, sources: list[str]) -> None:
+    with pytest.raises(FailedError, match=f"{isa}: got objects of .*, expected .* in "):
+        _made(tmp_path, isa, *sources).own(isa)

@@ -1,7 +1,7 @@
 """Compiled code kept between runs: never what was measured or simulated with it.
 
 In the user's cache folder, bounded; GPULESS_CACHE names another folder, and GPULESS_CACHE= (nothing) keeps nothing.
-Parallel processes share it, and make an entry once. An entry ends with the digest of what stands before it: one that
+Parallel processes share it; an entry by `once` is made by one of them. An entry ends with the digest of what stands before it: one that
 was cut short, or changed, counts as missing.
 """
 
@@ -83,7 +83,10 @@ def write(name: str, content: bytes) -> None:
 
 
 def once(name: str, make: Callable[[], bytes]) -> bytes:
-    """Return the content under that key, or make it and keep it. Of several processes that ask, one makes it."""
+    """Return the content under that key, or make it and keep it. Of several processes that ask, one makes it.
+
+    `make` must ask for no other entry: it might wait for itself, until its patience ends.
+    """
     if (kept := read(name)) is not None:
         return kept
     with _alone(name):

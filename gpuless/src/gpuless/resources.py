@@ -118,7 +118,7 @@ def measure(artefact: Artefact) -> Resources:
 
 
 def measure_all(artefacts: Sequence[Artefact]) -> list[Resources]:
-    """The resources of compiled Triton kernels: many take little longer than one, whose disassembler has to start."""
+    """The resources of compiled Triton kernels. Many take little longer than one, as they share a run of nvdisasm."""
     names: dict[bytes, list[str]] = {}
     for target in {artefact.target for artefact in artefacts if artefact.ptx}:
         binaries = [artefact.binary for artefact in artefacts if artefact.target == target]

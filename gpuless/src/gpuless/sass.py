@@ -9,7 +9,7 @@ import re
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from . import cache
@@ -23,21 +23,29 @@ _SECTION_HEADER = struct.Struct("<IIQQQQ")  # name, type, flags, address, offset
 def code_of(cubin: bytes) -> dict[str, bytes]:
     """The machine code of every function in a cubin, by the function's name.
 
-    A cubin is an ELF file of 64 bits; the section .text.NAME has the function NAME. ValueError for any other file.
+    A cubin is an ELF file of 64 bits; the section .text.NAME has the function NAME. ValueError for any other file, or
+    one that was cut short.
     """
     if cubin[:6] != b"\x7fELF\x02\x01":
         raise ValueError(f"cubin: got a file that begins with {cubin[:6]!r}, expected ELF of 64 bits, little-endian")
+    try:
+        return dict(_functions(cubin))
+    except (struct.error, IndexError, ValueError) as error:
+        raise ValueError(f"cubin: got {len(cubin)} bytes, expected more: {error}") from error
+
+
+def _functions(cubin: bytes) -> Iterator[tuple[str, bytes]]:
     (table,) = struct.unpack_from("<Q", cubin, 40)
     size, count, of_names = struct.unpack_from("<3H", cubin, 58)
     headers = [_SECTION_HEADER.unpack_from(cubin, table + number * size) for number in range(count)]
     names = headers[of_names][4]
-    found = {}
     for name, _, _, _, offset, length in headers:
         begin = names + name
         text = cubin[begin : cubin.index(b"\0", begin)].decode()
         if text.startswith(".text."):
-            found[text.removeprefix(".text.")] = cubin[offset : offset + length]
-    return found
+            if offset + length > len(cubin):
+                raise IndexError(f"{text} ends at {offset + length}")
+            yield text.removeprefix(".text."), cubin[offset : offset + length]
 
 
 def instructions(target: str, codes: Sequence[bytes]) -> list[list[str]]:
@@ -72,6 +80,8 @@ def _nvdisasm() -> tuple[str, str]:
 
 def _disassembled(tool: str, target: str, codes: Sequence[bytes]) -> list[list[str]]:
     """One run for all: nvdisasm takes the codes, one behind another, for one code."""
+    if any(len(code) % _INSTRUCTION_BYTES for code in codes):
+        raise RuntimeError(f"got codes of {[len(code) for code in codes]} bytes, expected multiples of 16")
     number = int(target.removeprefix("sm_"))
     architecture = f"SM{number}a" if number >= 90 else f"SM{number}"  # "a" knows more instructions, and none otherwise
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:

@@ -200,7 +200,8 @@ def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
         "shared": compiled.metadata.shared,
         "tensor_memory": getattr(compiled.metadata, "tmem_size", None) or 0,
         "runtime_arguments": runtime_arguments,
-        **{kind: compiled.asm.get(kind, "") for kind in ("ttir", "ptx", "amdgcn")},
+        "ttir": compiled.asm["ttir"],
+        **{kind: compiled.asm.get(kind, "") for kind in ("ptx", "amdgcn")},
     }
     return json.dumps(values).encode() + b"\0" + bytes(compiled.kernel)  # in ASCII, without a null
 

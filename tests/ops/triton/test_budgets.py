@@ -48,13 +48,14 @@ def _measured(names: tuple[str, ...], target: str) -> dict[str, Resources]:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, target: str) -> dict[str, Resources]:
     """All calls that are tested for a target, measured at once: for each alone the disassembler would start anew."""
-    tests = [item for item in request.session.items if item.originalname == test_within_the_budget.__name__]
+    wanted = test_within_the_budget.__name__
+    tests = [item for item in request.session.items if getattr(item, "originalname", None) == wanted]
     return _measured(tuple(dict.fromkeys(item.callspec.params["name"] for item in tests)), target)
 
 
 def _of_one_worker(target: str) -> object:
-    always = [pytest.mark.xdist_group(f"budgets for {target}")]
-    return pytest.param(target, marks=always if target in ALWAYS else [*always, pytest.mark.release])
+    group = [pytest.mark.xdist_group(f"budgets for {target}")]
+    return pytest.param(target, marks=group if target in ALWAYS else [*group, pytest.mark.release])
 
 
 @pytest.mark.slow
