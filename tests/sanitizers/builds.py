@@ -20,7 +20,7 @@ from tests import kept_compiles  # noqa: E402
 FOLDER = ROOT / "build" / "sanitize"
 # This environment's programs first.
 PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-# The sources of csrc/cpu that a family of cases in run_kernels.py is for. kernels.cpp, which calls them, goes with them.
+# The sources of csrc/cpu that a family of cases in run_kernels.py is for; kernels.cpp, which calls them, is with them.
 SOURCES = {
     "energy": ("energy", "hinge"),
     "hinge": ("hinge",),

@@ -1,8 +1,8 @@
 """Compiled code kept between runs: never what was measured or simulated with it.
 
 In the user's cache folder, bounded; GPULESS_CACHE names another folder, and GPULESS_CACHE= (nothing) keeps nothing.
-Parallel processes share it; an entry by `once` is made by one of them. An entry ends with the digest of what stands before it: one that
-was cut short, or changed, counts as missing.
+Parallel processes share it; an entry by `once` is made by one of them. An entry ends with the digest of what stands
+before it: one that was cut short, or changed, counts as missing.
 """
 
 from __future__ import annotations
