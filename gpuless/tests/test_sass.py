@@ -18,15 +18,19 @@ from planted_compile import GOOD
 TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """But what is compiled: a folder of its own would compile it again."""
-    monkeypatch.setattr(sass.cache, "folder", lambda: tmp_path)
-
-
 @pytest.fixture(scope="module")
 def kernels() -> dict[str, list[Artefact]]:
-    return {target: [make().compile(target) for make in GOOD.values()] for target in TARGETS}
+    """Kernels, each with a listing of its own, which are compiles: what was kept of them is taken."""
+    compiled = {target: [make().compile(target) for make in GOOD.values()] for target in TARGETS}
+    for artefacts in compiled.values():
+        assert all(artefact.sass for artefact in artefacts)
+    return compiled
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept(kernels: dict[str, list[Artefact]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The instructions of many at once are read anew."""
+    monkeypatch.setattr(sass.cache, "folder", lambda: tmp_path)
 
 
 def _codes(artefacts: list[Artefact]) -> list[bytes]:

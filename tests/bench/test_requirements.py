@@ -34,7 +34,7 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 _COMMANDS = {
-    "ops": ("--only", "hinge", "--rounds", "1", "--threads", "1", "--dtype", "float32"),
+    "ops": ("--only", "hinge", "--rounds", "1", "--threads", "1", "--dtype", "float32", "--no-compile"),
     "latency": ("--rounds", "1", "--no-compile"),
     "train": ("--width", "0.05", "--batch-size", "4", "--rounds", "1", "--threads", "1"),
 }
