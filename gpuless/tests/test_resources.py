@@ -123,7 +123,7 @@ def test_an_unknown_key_is_an_error() -> None:
 
 @pytest.fixture
 def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of artefacts without a binary."""
+    """Give every artefact one instruction, EXIT: those of `_nvidia` have no binary to read."""
     monkeypatch.setattr(sass, "code_of", lambda binary: {})
     monkeypatch.setattr(sass, "instructions", lambda target, codes: [["EXIT"] for _ in codes])
 

@@ -86,7 +86,7 @@ def test_other_files_are_refused(kernels: dict[str, list[Artefact]]) -> None:
 
 
 def test_codes_of_half_an_instruction_are_an_error() -> None:
-    """Of 24 and of 8 bytes, the first would get an instruction of the second."""
+    """Codes of 24 and 8 bytes are as long as two instructions, but the cut between them is not between these."""
     with pytest.raises(RuntimeError, match=r"got codes of \[24, 8\] bytes, expected multiples of 16"):
         sass.instructions("sm_80", [bytes(24), bytes(8)])
 

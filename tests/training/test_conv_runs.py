@@ -163,10 +163,12 @@ def test_compiled_networks_train_alike() -> None:
     """Loss, statistics and gradients are those of plain networks. Small nets, with batch norm in both and noise planes:
     every kernel of C++ takes 2 s to compile."""
     networks = Conv("(4)4c-(4)4c2s-(3)3c", "4-1", "(4)4c2s-(4)3c", "(3)4c2s")
-    plain, compiled = (
-        Trainer(small(compile=choice, networks=networks, image_size=8), blobs(side=8)) for choice in (False, True)
-    )
-    budget = Budget(lambda: Trainer(small(networks=networks, image_size=8), blobs(side=8)))
+
+    def trainer(**fields: bool) -> Trainer:
+        return Trainer(small(networks=networks, image_size=8, **fields), blobs(side=8))
+
+    budget = Budget(trainer)
+    plain, compiled = trainer(), trainer(compile=True)
     compiled.step()
     budget.assert_gradients(gradients(compiled))
     budget.assert_statistics(compiled.statistics(), STATISTICS)

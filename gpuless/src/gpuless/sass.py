@@ -10,7 +10,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import islice
 
 from . import cache
 
@@ -71,7 +71,7 @@ def names_in(listing: str) -> list[str]:
 
 
 def _nvdisasm() -> tuple[str, str]:
-    """Its path and its version."""
+    """The path of nvdisasm, and its version."""
     import triton
 
     tool = triton.knobs.nvidia.nvdisasm
@@ -79,11 +79,11 @@ def _nvdisasm() -> tuple[str, str]:
 
 
 def _disassembled(tool: str, target: str, codes: Sequence[bytes]) -> list[list[str]]:
-    """One run for all: nvdisasm takes the codes, one behind another, for one code."""
+    """The instructions of each code, by one run of nvdisasm, which takes the codes for one, each behind the last."""
     if any(len(code) % _INSTRUCTION_BYTES for code in codes):
         raise RuntimeError(f"got codes of {[len(code) for code in codes]} bytes, expected multiples of 16")
     number = int(target.removeprefix("sm_"))
-    architecture = f"SM{number}a" if number >= 90 else f"SM{number}"  # "a" knows more instructions, and none otherwise
+    architecture = f"SM{number}a" if number >= 90 else f"SM{number}"  # "a" reads more instructions, the others alike
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(b"".join(codes))
         file.flush()
@@ -94,6 +94,5 @@ def _disassembled(tool: str, target: str, codes: Sequence[bytes]) -> list[list[s
     places = range(0, sum(map(len, codes)), _INSTRUCTION_BYTES)
     if done.returncode or [int(place, 16) for place, _ in lines] != list(places):
         raise RuntimeError(f"{' '.join(command)}: {len(lines)} of {len(places)} instructions\n{done.stderr}")
-    every = [instruction for _, instruction in lines]
-    ends = list(accumulate(len(code) // _INSTRUCTION_BYTES for code in codes))
-    return [every[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+    every = (instruction for _, instruction in lines)
+    return [list(islice(every, len(code) // _INSTRUCTION_BYTES)) for code in codes]

@@ -193,7 +193,7 @@ def _unpacked(content: bytes, target: str) -> Artefact:
 
 
 def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
-    """What makes an artefact, of Triton's own."""
+    """The cache's entry for a kernel that Triton has compiled; `_unpacked` makes an artefact of it."""
     values: dict[str, Any] = {
         "name": compiled.metadata.name,
         "num_warps": compiled.metadata.num_warps,
