@@ -206,9 +206,8 @@ class _Reader:
     def read(self, wanted: range) -> Iterator[bytes | _Failure]:
         """Pixels, size x size x 3 bytes, or why there are none, of each image wanted."""
         tasks = [wanted[first : first + _PER_TASK] for first in range(0, len(wanted), _PER_TASK)]
-        mapped = map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks)
-        try:
-            for results in mapped:
+        try:  # asking raises too, once the pool has noticed
+            for results in map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks):
                 yield from results
         except BrokenProcessPool as error:
             raise DataError(

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -153,15 +154,19 @@ def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(fork: Fork
     assert {name: (out / name).stat().st_mtime_ns for name in done} == done
 
 
+@pytest.mark.parametrize("noticed", [False, True], ids=["while reading", "between two shards"])
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_told(tmp_path: Path, noticed: bool) -> None:
     """After the first shard. The same call with one process goes on from there."""
     source = layouts.folder(tmp_path / "images")
     out = tmp_path / "out"
+    threads_before = set(threading.enumerate())
 
     def kill(done: int, total: int) -> None:
         for worker in multiprocessing.active_children():
             worker.kill()
+        for thread in set(threading.enumerate()) - threads_before if noticed else ():
+            thread.join(60)  # the pool's: they end once it knows
 
     with pytest.raises(DataError, match=r"a process that reads images was killed, .* fewer workers goes on after"):
         prepare_images(source, out, SIZE, workers=2, shard_bytes=TWO_IMAGES, progress=kill)
