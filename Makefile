@@ -32,7 +32,7 @@ CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml gpules
 # compiled, whatever the environment says. Collecting the tests took a worker 14 s without, and 7 s with.
 export PYTHONDONTWRITEBYTECODE :=
 
-# The goals of `make -j2 demo test` would install into one environment at once; what may run side by side says so below.
+# The goals of `make -j2 demo test` would install into one environment at once. What may run side by side says so.
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
@@ -40,6 +40,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-64 docs studies bench tune gpu gpu-wheels dist format lint clean
 .PHONY: test check test-quick test-interpreter test-simt test-isas test-avx2 test-versions release-check planted sanitize
+.PHONY: compile-sanitized compile-ptx
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -69,14 +70,17 @@ $(VENV)/for-tests: $(VENV)/torch pyproject.toml gpuless/pyproject.toml
 	$(PACKAGE) --editable '.[test]' --editable ./gpuless
 	@touch $@ $(VENV)/for-training
 
-# While pip unpacks, which takes one core, the extension is compiled.
-$(VENV)/train: $(CORE)
-	$(SIDE_BY_SIDE) $(VENV)/extension $(VENV)/for-training
+# While pip unpacks, which takes one core, the other one compiles: in a make below this one, which may run side by side.
+ifeq ($(MAKELEVEL),0)
+$(VENV)/train $(VENV)/test: $(CORE)
+	$(SIDE_BY_SIDE) $@
+else
+$(VENV)/train: $(VENV)/extension $(VENV)/for-training
 	@touch $@
 
-$(VENV)/test: $(CORE)
-	$(SIDE_BY_SIDE) $(VENV)/extension $(VENV)/for-tests
+$(VENV)/test: $(VENV)/extension $(VENV)/for-tests
 	@touch $@ $(VENV)/train
+endif
 
 setup: $(VENV)/test  ## a virtual environment with the package, its extension and the test tools
 
@@ -143,12 +147,16 @@ format: $(VENV)/test  ## let ruff mend what it can
 # process that they killed, or for pip.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q
 WORKERS := -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadgroup
-# As many targets at once as there are cores, the output of each in one piece (where make can: not before 4.0).
-SIDE_BY_SIDE = $(MAKE) --no-print-directory --jobs $$(getconf _NPROCESSORS_ONLN) \
-  $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+# As many targets at once as there are cores, the output of each in one piece (where make can: not before 4.0). A make
+# below the first gets its share of these jobs.
+JOBS = --jobs $$(getconf _NPROCESSORS_ONLN) $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+SIDE_BY_SIDE = $(MAKE) --no-print-directory $(if $(filter 0,$(MAKELEVEL)),$(JOBS))
 
-test: $(VENV)/test  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
-	$(SIDE_BY_SIDE) lint sanitize test-interpreter test-simt test-isas
+# The other instruction sets of this processor. Asked when a recipe runs, as the extension knows them.
+ISAS = $(addprefix test-isa-,$(shell $(BIN)/python -m tests.ops.sessions))
+
+test:  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
+	$(SIDE_BY_SIDE) lint test-interpreter test-isas sanitize compile-ptx test-simt
 	$(PYTEST) $(WORKERS) $(RELEASE)
 
 check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily work (90 seconds)
@@ -157,6 +165,10 @@ check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily w
 test-quick: $(VENV)/test
 	$(PYTEST) $(WORKERS) -m "not slow" tests
 
+# What the workers would ask for at once, all but one of them in vain.
+compile-ptx: $(VENV)/test
+	$(BIN)/python -m tests.ops.cuda.building
+
 test-interpreter: $(VENV)/test  ## the op tests on the Triton kernels, in Triton's interpreter
 	$(PYTEST) --backend=interpreter
 
@@ -164,8 +176,10 @@ test-simt: $(VENV)/test  ## the op tests on the CUDA kernels, as C++ with the th
 	$(PYTEST) --backend=simt
 
 test-isas: $(VENV)/test  ## the op tests on every other instruction set of this processor
-	for isa in $$($(BIN)/python -m tests.ops.sessions); do \
-	  echo "instruction set $$isa" && $(PYTEST) --isa=$$isa || exit 1; done
+	$(SIDE_BY_SIDE) $(or $(ISAS),$(VENV)/test)
+
+test-isa-%: $(VENV)/test
+	$(PYTEST) --isa=$*
 
 release-check: RELEASE := --release
 release-check: test  ## the same with what only a release needs: the compilers for every GPU (five minutes more)
@@ -173,8 +187,12 @@ release-check: test  ## the same with what only a release needs: the compilers f
 planted: $(VENV)/test  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted
 
-sanitize: $(VENV)/test  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
-	$(BIN)/python tests/sanitizers
+# Needs no package of the environment that pip unpacks meanwhile, and its objects are kept.
+compile-sanitized: $(VENV)/extension
+	$(BIN)/python tests/sanitizers compile
+
+sanitize: compile-sanitized $(VENV)/test  ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on exact buffers
+	$(BIN)/python tests/sanitizers run
 
 test-avx2: $(VENV)/test  ## the tests of networks and ops as they run on a processor without AVX-512 (ten minutes)
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests/training tests/models tests/metrics tests/ops

@@ -1,5 +1,9 @@
 """Runs the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, and between guard pages: `make sanitize`.
 
+    python tests/sanitizers            compile, then run
+    python tests/sanitizers compile    compile alone, with no package but pybind11 and CMake
+    python tests/sanitizers run        run what was compiled before
+
 The cases of run_kernels.py run in two builds: with the sanitizers, on arrays from malloc; and as a wheel has them, on
 arrays between guard pages. Each vector width runs every case; an instruction set that takes kernels from another leaves
 their cases to that one. Where the sanitizers cannot be had, it says why and passes.
@@ -33,6 +37,13 @@ def _library(compiler: str, name: str) -> str:
     return str(path.resolve())
 
 
+def _loaded() -> dict[str, str]:
+    """Environment variables under which Python loads a module with sanitizers."""
+    # libstdc++ as well: AddressSanitizer looks for it at its own start, and a C++ exception ends the process else.
+    preload = " ".join(_library(compiler(), name) for name in ("libasan.so", "libstdc++.so.6"))
+    return {"LD_PRELOAD": preload, **SANITIZERS}
+
+
 def _run(module: Path, arguments: Sequence[str], environment: dict[str, str]) -> str:
     """What the runner printed last. On failure, the case that it was in and everything after."""
     command = [sys.executable, RUNNER, module, *arguments]
@@ -53,25 +64,24 @@ def _cases(made: Build, placement: str, isa: str, environment: dict[str, str]) -
     return said + (f"; {' and '.join(rest)}: another set's code" if rest else "")
 
 
-def main() -> int:
+def _compiled(anew: bool) -> tuple[Build, Build]:
+    """The build with the sanitizers and the plain one, from this compile or an earlier one."""
+    path = compiler()
+    _loaded()  # a compiler that comes without the sanitizers would fail
     start = time.monotonic()
-    try:
-        path = compiler()
-        # libstdc++ as well: AddressSanitizer looks for it at its own start, and a C++ exception ends the process else.
-        preload = " ".join(_library(path, name) for name in ("libasan.so", "libstdc++.so.6"))
-        loaded = {"LD_PRELOAD": preload, **SANITIZERS}
-        sanitized = build(path, "sanitized", "-DEBGAN_SANITIZE=ON")
-        plain = build(path, "plain", "-DCMAKE_BUILD_TYPE=Release")  # as setup.py does
-        sets = _run(sanitized.module, ["--list"], loaded).split()
-    except CannotRunError as reason:
-        print(f"sanitize: SKIPPED: {reason}")
-        return 0
-    except FailedError as failure:
-        print(failure, "sanitize: the build failed, or its module does not load", sep="\n")
-        return 1
-    print(f"sanitize: built in {time.monotonic() - start:.0f} s", flush=True)
+    # Plain: as setup.py does.
+    switches = {"sanitized": "-DEBGAN_SANITIZE=ON", "plain": "-DCMAKE_BUILD_TYPE=Release"}
+    sanitized, plain = (build(path, name, switch, anew=anew) for name, switch in switches.items())
+    if anew:
+        print(f"sanitize: compiled in {time.monotonic() - start:.0f} s", flush=True)
+    return sanitized, plain
 
-    failed = False
+
+def _ran(sanitized: Build, plain: Build) -> bool:
+    """Run all cases, say how each went, and return False if one failed."""
+    loaded = _loaded()
+    sets = _run(sanitized.module, ["--list"], loaded).split()
+    passed = True
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = [
             pool.submit(_cases, made, placement, isa, environment)
@@ -81,9 +91,24 @@ def main() -> int:
         for run in runs:
             error = run.exception()
             print(f"sanitize: {error or run.result()}", flush=True)
-            failed |= error is not None
-    return int(failed)
+            passed &= error is None
+    return passed
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) > 1 or not {*arguments} <= {"compile", "run"}:
+        print(f"got {' '.join(arguments)!r}, expected 'compile', 'run', or nothing for both", file=sys.stderr)
+        return 2
+    try:
+        builds = _compiled(anew="run" not in arguments)
+        return 0 if "compile" in arguments or _ran(*builds) else 1
+    except CannotRunError as reason:
+        print(f"sanitize: SKIPPED: {reason}")
+        return 0
+    except FailedError as failure:
+        print(failure, "sanitize: the build failed, or its module does not load", sep="\n")
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

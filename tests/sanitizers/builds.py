@@ -75,8 +75,11 @@ class Build:
         return own
 
 
-def build(path: str, name: str, *switches: str) -> Build:
-    """Configure and build the kernels anew; objects that were compiled before come from the user's cache folder."""
+def build(path: str, name: str, switch: str, *, anew: bool) -> Build:
+    """Configure and build the kernels: `anew`, or where there is no such build yet.
+
+    Objects that were compiled before come from the user's cache folder.
+    """
     cmake = shutil.which("cmake", path=PROGRAMS)
     try:
         import pybind11
@@ -85,9 +88,11 @@ def build(path: str, name: str, *switches: str) -> Build:
     if cmake is None:
         raise CannotRunError("no cmake: pip install cmake")
     made = Build(FOLDER / name)
+    if made.module.exists() and not anew:
+        return made
     shutil.rmtree(made.folder, ignore_errors=True)
     options = [
-        *switches,
+        switch,
         f"-DCMAKE_CXX_COMPILER={path}",
         f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={made.folder / 'out'}",
         f"-DPython_EXECUTABLE={sys.executable}",
