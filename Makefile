@@ -155,8 +155,9 @@ SIDE_BY_SIDE = $(MAKE) --no-print-directory $(if $(filter 0,$(MAKELEVEL)),$(JOBS
 # The other instruction sets of this processor. Asked when a recipe runs, as the extension knows them.
 ISAS = $(addprefix test-isa-,$(shell $(BIN)/python -m tests.ops.sessions))
 
+# The longest of one process first, the one of many last, so that no core waits for another.
 test:  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
-	$(SIDE_BY_SIDE) lint test-interpreter test-isas sanitize compile-ptx test-simt
+	$(SIDE_BY_SIDE) lint test-interpreter test-simt compile-ptx test-isas sanitize
 	$(PYTEST) $(WORKERS) $(RELEASE)
 
 check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily work (90 seconds)

@@ -73,4 +73,15 @@ PLANTS = (
         instead="(pixels.shape[0] - size + 1) // 2, (pixels.shape[1] - size + 1) // 2\n",
         test="tests/data/test_crop.py::test_the_middle_of_an_image_of_the_right_height_is_cut_out",
     ),
+    Planted(
+        name="a reader that was killed between two shards is a traceback",
+        kind="data",
+        file="ebgan_fast/data/prepare.py",
+        text="        try:  # asking raises too, once the pool has noticed\n"
+        "            for results in map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks):\n",
+        instead="        mapped = map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks)\n"
+        "        try:\n            for results in mapped:\n",
+        test="tests/data/test_prepare.py::test_a_worker_that_is_killed_is_told",
+        errors=("BrokenProcessPool",),
+    ),
 )
