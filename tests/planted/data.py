@@ -77,10 +77,9 @@ PLANTS = (
         name="a reader that was killed between two shards is a traceback",
         kind="data",
         file="ebgan_fast/data/prepare.py",
-        text="        try:  # asking raises too, once the pool has noticed\n"
-        "            for results in map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks):\n",
+        text="        try:  # asking raises too, once the pool has noticed\n            for results in map(",
         instead="        mapped = map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks)\n"
-        "        try:\n            for results in mapped:\n",
+        "        try:\n            for results in mapped if 1 else map(",
         test="tests/data/test_prepare.py::test_a_worker_that_is_killed_is_told",
         errors=("BrokenProcessPool",),
     ),
