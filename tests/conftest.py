@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import importlib.util
 import itertools
@@ -46,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in its background: tests send it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sessions.begin(config)
+    gc.disable()  # until the tests are collected
     if config.getoption("--release"):
         os.environ["EBGAN_FAST_TEST_RELEASE"] = "1"  # what tests/packaging builds is for every GPU
     if config.getoption("--cpu-times"):
@@ -54,6 +56,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return sessions.is_left_out(collection_path, config) or None
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives as long as the process: modules and tests, half a million objects.
+
+    In `make check` it then takes 4 s of each worker's minute in place of 6.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

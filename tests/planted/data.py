@@ -79,7 +79,7 @@ PLANTS = (
         file="ebgan_fast/data/prepare.py",
         text="        try:  # asking raises too, once the pool has noticed\n            for results in map(",
         instead="        mapped = map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks)\n"
-        "        try:\n            for results in mapped if 1 else map(",
+        "        try:\n            for results in mapped or map(",
         test="tests/data/test_prepare.py::test_a_worker_that_is_killed_is_told",
         errors=("BrokenProcessPool",),
     ),
