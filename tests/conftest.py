@@ -8,7 +8,7 @@ import importlib.util
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in its background: tests send it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sessions.begin(config)
-    gc.disable()  # until the tests are collected
     if config.getoption("--release"):
         os.environ["EBGAN_FAST_TEST_RELEASE"] = "1"  # what tests/packaging builds is for every GPU
     if config.getoption("--cpu-times"):
@@ -58,13 +57,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return sessions.is_left_out(collection_path, config) or None
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Spare the garbage collector what lives as long as the process: modules and tests, half a million objects.
 
     In `make check` it then takes 4 s of each worker's minute in place of 6.
     """
-    gc.freeze()
-    gc.enable()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
