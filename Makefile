@@ -143,13 +143,14 @@ format: $(VENV)/test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One thread per worker: the workers already take every core. One more than there are cores, as some tests wait: for a
-# process that they killed, or for pip.
+# One thread per worker: the workers already take every core. For all tests one more than there are cores, as some wait:
+# for a process that they killed, or for pip. The quick ones do not, and each worker takes 8 s to collect them.
+CORES := $$(getconf _NPROCESSORS_ONLN)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q
-WORKERS := -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadgroup
+WORKERS := -n $$(($(CORES) + 1)) --dist loadgroup
 # As many targets at once as there are cores, the output of each in one piece (where make can: not before 4.0). A make
 # below the first gets its share of these jobs.
-JOBS = --jobs $$(getconf _NPROCESSORS_ONLN) $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+JOBS = --jobs $(CORES) $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 SIDE_BY_SIDE = $(MAKE) --no-print-directory $(if $(filter 0,$(MAKELEVEL)),$(JOBS))
 
 # The other instruction sets of this processor. Asked when a recipe runs, as the extension knows them.
@@ -164,7 +165,7 @@ check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily w
 	$(SIDE_BY_SIDE) lint test-quick
 
 test-quick: $(VENV)/test
-	$(PYTEST) $(WORKERS) -m "not slow" tests
+	$(PYTEST) -n $(CORES) --dist loadgroup -m "not slow" tests
 
 # What the workers would ask for at once, all but one of them in vain.
 compile-ptx: $(VENV)/test

@@ -53,6 +53,7 @@ for isa in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_the_environment_variable_picks_the_set() -> None:
     assert printed(PICKED, *INFO["isas_supported"]).split() == INFO["isas_supported"]

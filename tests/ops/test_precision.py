@@ -71,6 +71,7 @@ def answers() -> dict[str, tuple[object, object]]:
 
 
 @has_switches
+@pytest.mark.slow
 @pytest.mark.xdist_group("precision")  # one worker starts the process
 @pytest.mark.parametrize(
     ("statements", "allowed"), CASES, ids=lambda it: "; ".join(it) if isinstance(it, tuple) else ""
