@@ -32,7 +32,7 @@ CORE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml gpules
 # compiled, whatever the environment says. Collecting the tests took a worker 14 s without, and 7 s with.
 export PYTHONDONTWRITEBYTECODE :=
 
-# The goals of `make -j2 demo test` would install into one environment at once. What may run side by side says so.
+# The goals of `make -j2 demo test` would install into one environment at once. SIDE_BY_SIDE is for what may.
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
@@ -147,7 +147,7 @@ format: $(VENV)/test  ## let ruff mend what it can
 # for a process that they killed, or for pip. The quick ones do not, and each worker takes 8 s to collect them.
 CORES := $$(getconf _NPROCESSORS_ONLN)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q
-WORKERS := -n $$(($(CORES) + 1)) --dist loadgroup
+IN_WORKERS := $(PYTEST) --dist loadgroup -n
 # As many targets at once as there are cores, the output of each in one piece (where make can: not before 4.0). A make
 # below the first gets its share of these jobs.
 JOBS = --jobs $(CORES) $(if $(filter output-sync,$(.FEATURES)),--output-sync)
@@ -159,15 +159,15 @@ ISAS = $(addprefix test-isa-,$(shell $(BIN)/python -m tests.ops.sessions))
 # The longest of one process first, the one of many last, so that no core waits for another.
 test:  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
 	$(SIDE_BY_SIDE) lint test-interpreter test-simt compile-ptx test-isas sanitize
-	$(PYTEST) $(WORKERS) $(RELEASE)
+	$(IN_WORKERS) $$(($(CORES) + 1)) $(RELEASE)
 
 check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily work (90 seconds)
 	$(SIDE_BY_SIDE) lint test-quick
 
 test-quick: $(VENV)/test
-	$(PYTEST) -n $(CORES) --dist loadgroup -m "not slow" tests
+	$(IN_WORKERS) $(CORES) -m "not slow" tests
 
-# What the workers would ask for at once, all but one of them in vain.
+# All workers ask for this PTX at once: the others would wait while one compiles it.
 compile-ptx: $(VENV)/test
 	$(BIN)/python -m tests.ops.cuda.building
 
