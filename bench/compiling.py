@@ -15,7 +15,7 @@ from types import TracebackType
 import torch
 
 from ebgan_fast import use_backend
-from ebgan_fast.ops.triton import tables as in_use
+from ebgan_fast.ops.backends.triton import tables as in_use
 
 from .cases import Case, on
 from .correctness import results

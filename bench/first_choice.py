@@ -10,7 +10,7 @@ from .gpu_results import Gpu, architecture, backends_of, wrong_backends
 from .rows import CUDA, TRITON, Row
 from .search import GAIN
 
-FILE = "ebgan_fast/ops/first_choice.json"
+FILE = "ebgan_fast/ops/backends/first_choice.json"
 _OTHER = {TRITON: CUDA, CUDA: TRITON}
 
 Choices = dict[str, dict[str, str]]

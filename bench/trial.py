@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ebgan_fast import use_backend
-from ebgan_fast.ops.triton import tables as in_use
+from ebgan_fast.ops.backends.triton import tables as in_use
 
 from .cases import Arguments, Case
 from .correctness import Judge, results

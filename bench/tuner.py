@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ebgan_fast.ops.triton import tables as in_use
+from ebgan_fast.ops.backends.triton import tables as in_use
 
 from . import files, provenance
 from .cases import Case

@@ -1,84 +1,67 @@
 // Python module ebgan_fast._C: pointers come as integers, and the GIL is released while a kernel runs.
 #include <pybind11/pybind11.h>
 
+#include <atomic>
 #include <cstdint>
 #include <utility>
 
 #include "bindings.h"
-#include "cpu/caches.h"
-#include "cpu/dispatch.h"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define EBGAN_HAS_FORK 1
+#endif
 
 namespace py = pybind11;
 
 namespace {
 
-using ebgan::Address;
-using ebgan::at;
-using ebgan::Code;
 using ebgan::DType;
-using ebgan::Norm;
-using ebgan::pair_arguments;
-using ebgan::PairArguments;
 
-template <class Run> auto unlocked(int threads, const Run& run) {
+std::atomic<bool> forked{false};
+
+// `requested`, or 1 in a process forked from one that may hold a thread team: the team's threads did not survive the
+// fork, and GNU OpenMP would wait for them forever.
+int usable_threads(int requested) {
+#if defined(EBGAN_HAS_FORK)
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+  (void)registered;
+#endif
+  return forked ? 1 : requested;
+}
+
+template <class Run> void unlocked(int threads, const Run& run) {
   const ebgan::Kernels& kernels = ebgan::kernels();
-  const int usable = ebgan::usable_threads(threads);
+  const int usable = usable_threads(threads);
   py::gil_scoped_release release;
-  return run(kernels, usable);
+  run(kernels, usable);
 }
 
-void energy_forward(int dtype, int norm, const py::tuple& pair, Address energy, int threads) {
-  const PairArguments p = pair_arguments(pair);
-  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
-    k.energy_forward(DType(dtype), Norm(norm), p.pair, at(energy), usable);
-  });
+void loss(int dtype, const py::tuple& arguments, int threads) {
+  const ebgan::Loss it = ebgan::loss_of(arguments);
+  unlocked(threads, [&](const ebgan::Kernels& kernels, int usable) { kernels.loss(DType(dtype), it, usable); });
 }
 
-void energy_backward(int dtype, int norm, const py::tuple& pair, Address energy, Address upstream,
-                     std::int64_t upstream_stride, int threads) {
-  const PairArguments p = pair_arguments(pair);
-  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
-    k.energy_backward(DType(dtype), Norm(norm), p.pair, at(energy), at(upstream), upstream_stride, p.grad, usable);
-  });
+void energy_gradient(int dtype, const py::tuple& arguments, int threads) {
+  const ebgan::EnergyGradient it = ebgan::energy_gradient_of(arguments);
+  unlocked(threads,
+           [&](const ebgan::Kernels& kernels, int usable) { kernels.energy_gradient(DType(dtype), it, usable); });
 }
 
-void hinge(int acc, Address energy_real, std::int64_t n_real, Address energy_fake, std::int64_t n_fake, double margin,
-           Address loss, Address grad_real, Address grad_fake) {
-  unlocked(1, [&](const ebgan::Kernels& k, int) {
-    k.hinge(DType(acc), at(energy_real), n_real, at(energy_fake), n_fake, margin, at(loss), at(grad_real),
-            at(grad_fake));
-  });
+void hinge(int acc, const py::tuple& arguments) {
+  const ebgan::Hinge it = ebgan::hinge_of(arguments);
+  unlocked(1, [&](const ebgan::Kernels& kernels, int) { kernels.hinge(DType(acc), it); });
 }
 
-void discriminator_loss(int dtype, int norm, const py::tuple& real, const py::tuple& fake, double margin, Address loss,
-                        Address energy_real, Address energy_fake, int threads) {
-  const PairArguments r = pair_arguments(real), f = pair_arguments(fake);
-  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
-    k.discriminator_loss(DType(dtype), Norm(norm), r.pair, f.pair, margin, at(loss), at(energy_real), at(energy_fake),
-                         r.grad, f.grad, usable);
-  });
+void pulling_away(int dtype, const py::tuple& arguments, int threads) {
+  const ebgan::PullingAway it = ebgan::pulling_away_of(arguments);
+  unlocked(threads, [&](const ebgan::Kernels& kernels, int usable) { kernels.pulling_away(DType(dtype), it, usable); });
 }
 
-double mean_energy(int dtype, int norm, const py::tuple& pair, Address energy, int threads) {
-  const PairArguments p = pair_arguments(pair);
-  return unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
-    return k.mean_energy(DType(dtype), Norm(norm), p.pair, at(energy), p.grad, usable);
-  });
-}
-
-double pulling_away_forward(int dtype, Address code, std::int64_t stride, std::int64_t n, std::int64_t d,
-                            Address norms, Address gram, int threads) {
-  return unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
-    return k.pulling_away_forward(DType(dtype), Code{at(code), stride, n, d}, at(norms), at(gram), usable);
-  });
-}
-
-void pulling_away_backward(int dtype, Address code, std::int64_t stride, std::int64_t n, std::int64_t d, Address norms,
-                           Address gram, double upstream, Address grad, std::int64_t grad_stride, int threads) {
-  unlocked(threads, [&](const ebgan::Kernels& k, int usable) {
-    k.pulling_away_backward(DType(dtype), Code{at(code), stride, n, d}, at(norms), at(gram), upstream, at(grad),
-                            grad_stride, usable);
-  });
+void pulling_away_gradient(int dtype, const py::tuple& arguments, int threads) {
+  const ebgan::PullingAwayGradient it = ebgan::pulling_away_gradient_of(arguments);
+  unlocked(threads,
+           [&](const ebgan::Kernels& kernels, int usable) { kernels.pulling_away_gradient(DType(dtype), it, usable); });
 }
 
 // (bytes, whether they are for each thread)
@@ -123,14 +106,12 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of ebgan_fast; call them through ebgan_fast.functional.";
-  ebgan::usable_threads(1);  // starts watching for forks: torch may own a thread team before the first kernel runs
-  m.def("energy_forward", energy_forward);
-  m.def("energy_backward", energy_backward);
+  usable_threads(1);  // starts watching for forks: torch may own a thread team before the first kernel runs
+  m.def("loss", loss);
+  m.def("energy_gradient", energy_gradient);
   m.def("hinge", hinge);
-  m.def("discriminator_loss", discriminator_loss);
-  m.def("mean_energy", mean_energy);
-  m.def("pulling_away_forward", pulling_away_forward);
-  m.def("pulling_away_backward", pulling_away_backward);
+  m.def("pulling_away", pulling_away);
+  m.def("pulling_away_gradient", pulling_away_gradient);
   m.def("build_info", build_info,
         "The compiler, the instruction sets compiled in, those of them that the processor has, the one in use ('isa'), the "
         "caches (bytes of a core's L2 and of the L3, whether that is far away), and whether OpenMP is in.");

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-NORMS = ("mse", "sse", "l2")
+from .ops.energy import NORMS
+from .ops.tensors import Coefficient
 
 FLOATING = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 
@@ -80,15 +81,30 @@ def check_energies(name: str, energies: Tensor) -> None:
         )
 
 
-def check_coefficient(name: str, value: Tensor | float) -> None:
+def check_coefficient(name: str, value: Coefficient) -> None:
     """A number >= 0, or a 0-d tensor, whose value is not looked at (that would wait for the device)."""
+    _check_scalar(name, value)
+    if not isinstance(value, Tensor) and not 0 <= value < math.inf:
+        raise ValueError(f"{name}: got {value}, expected a finite number >= 0")
+
+
+def check_upstream(value: Coefficient | None) -> None:
+    """None, a finite number other than 0, or a 0-d tensor, whose value is not looked at."""
+    if value is None:
+        return
+    _check_scalar("upstream", value)
+    if not isinstance(value, Tensor) and not 0 < abs(value) < math.inf:
+        raise ValueError(
+            f"upstream: got {value}, expected a finite number other than 0: the gradient that the loss will get in "
+            "backward (leave it out where that is not known)"
+        )
+
+
+def _check_scalar(name: str, value: object) -> None:
     if isinstance(value, Tensor):
         if value.dim() != 0:
             raise ValueError(f"{name}: got a tensor of shape {tuple(value.shape)}, expected a number or a 0-d tensor")
         if not value.dtype.is_floating_point:
             raise TypeError(f"{name}: got a tensor of {value.dtype}, expected a floating-point 0-d tensor")
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymFloat, torch.SymInt)):
+    elif isinstance(value, bool) or not isinstance(value, (int, float, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a 0-d tensor")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: got {value}, expected a finite number >= 0")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import _checks, functional
 from .functional import Norm
+from .ops.tensors import Coefficient
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -30,7 +31,7 @@ class ReconstructionEnergy(nn.Module):
     """(recon [N, ...], target [N, ...]) -> energy [N]: `functional.reconstruction_energy`.
 
     Args:
-        norm: "mse", "sse" or "l2".
+        norm: the kind of energy, as in `functional.reconstruction_energy`.
     """
 
     def __init__(self, norm: Norm = "mse") -> None:
@@ -53,7 +54,7 @@ class HingeMarginLoss(nn.Module):
         margin: m >= 0 in units of the energy; a plain attribute that a schedule may set between steps.
     """
 
-    def __init__(self, margin: Tensor | float) -> None:
+    def __init__(self, margin: Coefficient) -> None:
         super().__init__()
         _checks.check_coefficient("margin", margin)
         self.margin = margin
@@ -87,10 +88,10 @@ class DiscriminatorLoss(nn.Module):
 
     Args:
         margin: m >= 0 in units of the energy; a plain attribute that a schedule may set between steps.
-        norm: "mse", "sse" or "l2".
+        norm: the kind of energy, as in `functional.reconstruction_energy`.
     """
 
-    def __init__(self, margin: Tensor | float, norm: Norm = "mse") -> None:
+    def __init__(self, margin: Coefficient, norm: Norm = "mse") -> None:
         super().__init__()
         _checks.check_coefficient("margin", margin)
         _checks.check_norm(norm)
@@ -98,11 +99,18 @@ class DiscriminatorLoss(nn.Module):
         self.norm = norm
 
     def forward(
-        self, recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor
+        self,
+        recon_real: Tensor,
+        real: Tensor,
+        recon_fake: Tensor,
+        fake: Tensor,
+        *,
+        upstream: Coefficient | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[N, ...] twice, [M, ...] twice -> (scalar, energies [N], energies [M]), the energies without gradient
         (equation 1)."""
-        return functional.discriminator_loss(recon_real, real, recon_fake, fake, self.margin, norm=self.norm)
+        batches = recon_real, real, recon_fake, fake
+        return functional.discriminator_loss(*batches, self.margin, norm=self.norm, upstream=upstream)
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}, norm={self.norm!r}"
@@ -113,12 +121,12 @@ class GeneratorLoss(nn.Module):
 
     Args:
         pt_weight: weight >= 0 of the pulling-away term; a plain attribute that a schedule may set between steps.
-        norm: "mse", "sse" or "l2".
+        norm: the kind of energy, as in `functional.reconstruction_energy`.
         process_group: take the pulling-away term over the batches of all ranks of this group.
     """
 
     def __init__(
-        self, pt_weight: Tensor | float = 0.1, norm: Norm = "mse", process_group: ProcessGroup | None = None
+        self, pt_weight: Coefficient = 0.1, norm: Norm = "mse", process_group: ProcessGroup | None = None
     ) -> None:
         super().__init__()
         _checks.check_coefficient("pt_weight", pt_weight)
@@ -127,11 +135,19 @@ class GeneratorLoss(nn.Module):
         self.norm = norm
         self.process_group = process_group
 
-    def forward(self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None, *, upstream: Coefficient | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """[N, ...] twice and codes [N, ...] -> (scalar, energies [N], pulling-away term), the last two without gradient
         (equations 2 and 14)."""
         return functional.generator_loss(
-            recon_fake, fake, code, pt_weight=self.pt_weight, norm=self.norm, process_group=self.process_group
+            recon_fake,
+            fake,
+            code,
+            pt_weight=self.pt_weight,
+            norm=self.norm,
+            upstream=upstream,
+            process_group=self.process_group,
         )
 
     def extra_repr(self) -> str:

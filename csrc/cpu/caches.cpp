@@ -1,4 +1,5 @@
-#include "caches.h"
+// From which size a pass stores past the cache on this processor. Compiled once, for all instruction sets.
+#include "../kernels.h"
 
 #include <atomic>
 

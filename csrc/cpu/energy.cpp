@@ -1,73 +1,53 @@
-// Reconstruction energy: mean, sum, or root of the sum over a sample of (recon - target)^2, and its gradients.
-#include "energy.h"
-
-#include "dispatch_dtype.h"
-#include "parallel.h"
-#include "stream.h"
-#include "sums.h"
+// Reconstruction energies, the hinge margin loss over them, and all gradients. norm.h has the equations of a sample.
+#include "processor.h"
 
 namespace EBGAN_ISA {
 namespace {
 
-using ebgan::Norm;
-using ebgan::Pair;
-using ebgan::PairGradient;
+using namespace ebgan;
 
 // Elements of one task: fixed, so that every sum has one order at any thread count. After each task a sweep looks whether
 // the sample is past the margin. Tasks of 16,384 elements see that later, which cost up to 8 %.
 constexpr int64_t kChunk = 4096;
 
+// One sample, and where its gradients go; a null pointer is a gradient nobody asked for.
 template <class T> struct Rows {
   const T* recon;
   const T* target;
+  T* to_recon;
+  T* to_target;
+
+  Rows(const Batch& batch, int64_t sample)
+      : recon(static_cast<const T*>(batch.recon) + sample * batch.recon_stride),
+        target(static_cast<const T*>(batch.target) + sample * batch.target_stride),
+        to_recon(batch.grad_recon ? static_cast<T*>(batch.grad_recon) + sample * batch.grad_recon_stride : nullptr),
+        to_target(batch.grad_target ? static_cast<T*>(batch.grad_target) + sample * batch.grad_target_stride : nullptr) {}
 };
 
-template <class T> Rows<T> rows(const Pair& pair, int64_t sample) {
-  return {static_cast<const T*>(pair.recon) + sample * pair.recon_stride,
-          static_cast<const T*>(pair.target) + sample * pair.target_stride};
-}
-
-template <class T> double chunk_sum(Rows<T> sample, int64_t first, int64_t last) {
+template <class T, class Terms> double chunk_sum(const Rows<T>& sample, int64_t first, int64_t last) {
   const T* const recon = sample.recon + first;
   const T* const target = sample.target + first;
-  return sum_of_squares<Accumulator<T>>(last - first, [=](int64_t k, int64_t left) {
+  return sum_of_terms<Accumulator<T>, Terms>(last - first, [=](int64_t k, int64_t left) {
     return load_up_to(recon + k, left) - load_up_to(target + k, left);
   });
 }
 
-template <class A> A to_energy(Norm norm, double squares, int64_t k) {
-  if (norm == Norm::kMse) return static_cast<A>(squares / static_cast<double>(k));
-  return static_cast<A>(norm == Norm::kSse ? squares : __builtin_sqrt(squares));
+template <class A> A to_energy(Norm norm, double sum, int64_t k) { return static_cast<A>(energy_of(norm, sum, k)); }
+
+// Exact zeros are due where nothing is passed on, and for l2 at E = 0. Not where a slope alone is 0: times an infinite
+// difference that is NaN, as it is in plain torch.
+bool passes_nothing(Norm norm, double weight, double energy) {
+  return weight == 0 || (slope_needs_energy(norm) && energy == 0);
 }
 
-// dE/d(recon - target) = factor * (recon - target), times the coefficient of the sample; 0 for l2 at E = 0.
-double gradient_factor(Norm norm, double coefficient, double energy, int64_t k) {
-  if (coefficient == 0) return 0;
-  if (norm == Norm::kMse) return 2 * coefficient / static_cast<double>(k);
-  if (norm == Norm::kSse) return 2 * coefficient;
-  return energy == 0 ? 0 : coefficient / energy;
-}
-
-// Where the gradients of one sample go; a null pointer is a gradient nobody asked for.
-template <class T> struct Gradients {
-  T* recon;
-  T* target;
-};
-
-template <class T> Gradients<T> gradients(const PairGradient& grad, int64_t sample) {
-  return {grad.recon ? static_cast<T*>(grad.recon) + sample * grad.recon_stride : nullptr,
-          grad.target ? static_cast<T*>(grad.target) + sample * grad.target_stride : nullptr};
-}
-
-// What a sweep does beside reading: it sums the squares of the differences, writes the gradients, or zeros in their place.
+// A sweep sums the terms of the differences, writes the gradients, or writes zeros in their place.
 enum class Does { kGradient, kGradientAndSum, kZerosAndSum };
 
-// Elements [first, last) of one sample. The gradients are +-factor times the differences.
-template <class T> struct Sweep {
+// Elements [first, last) of one sample.
+template <class T, class Terms> struct Sweep {
   using A = Accumulator<T>;
-  Rows<T> in;
-  Gradients<T> out;
-  A factor;
+  Rows<T> sample;
+  A slope;
   int64_t first;
   int64_t last;
 
@@ -77,32 +57,32 @@ template <class T> struct Sweep {
 
  private:
   template <Does kDoes> double choose_gradients(bool stream) const {
-    if (out.recon && out.target) return choose_stores<kDoes, true, true>(stream);
-    return out.recon ? choose_stores<kDoes, true, false>(stream) : choose_stores<kDoes, false, true>(stream);
+    if (sample.to_recon && sample.to_target) return choose_stores<kDoes, true, true>(stream);
+    return sample.to_recon ? choose_stores<kDoes, true, false>(stream) : choose_stores<kDoes, false, true>(stream);
   }
 
   template <Does kDoes, bool kRecon, bool kTarget> double choose_stores(bool stream) const {
-    const bool aligned = (!kRecon || can_stream(out.recon + first)) && (!kTarget || can_stream(out.target + first));
+    const bool aligned = (!kRecon || can_stream(sample.to_recon + first)) && (!kTarget || can_stream(sample.to_target + first));
     return stream && aligned ? run<kDoes, kRecon, kTarget, true>() : run<kDoes, kRecon, kTarget, false>();
   }
 
   template <Does kDoes, bool kRecon, bool kTarget, bool kStream> double run() const {
     // Locals, captured by value: the stores might alias what lies behind a reference, which is then read again each time.
-    const T* const recon = in.recon + first;
-    const T* const target = in.target + first;
-    T* const to_recon = kRecon ? out.recon + first : nullptr;
-    T* const to_target = kTarget ? out.target + first : nullptr;
-    const Vector<A> factors = broadcast(factor);
+    const T* const recon = sample.recon + first;
+    const T* const target = sample.target + first;
+    T* const to_recon = kRecon ? sample.to_recon + first : nullptr;
+    T* const to_target = kTarget ? sample.to_target + first : nullptr;
+    const Vector<A> slopes = broadcast(slope);
     const auto step = [=](int64_t k, int64_t left) {
       const Vector<A> difference = load_up_to(recon + k, left) - load_up_to(target + k, left);
       constexpr bool zeros = kDoes == Does::kZerosAndSum;
-      const Vector<A> gradient = zeros ? Vector<A>{} : difference * factors;
+      const Vector<A> gradient = zeros ? Vector<A>{} : Terms::gradient(difference, slopes);
       if (kRecon) put<kStream>(to_recon + k, gradient, left);
       if (kTarget) put<kStream>(to_target + k, zeros ? gradient : -gradient, left);
       return difference;
     };
     const int64_t count = last - first;
-    if (kDoes != Does::kGradient) return sum_of_squares<A>(count, step);
+    if (kDoes != Does::kGradient) return sum_of_terms<A, Terms>(count, step);
     int64_t k = 0;
     for (; k + kLanes<A> <= count; k += kLanes<A>) step(k, kLanes<A>);
     if (k < count) step(k, count - k);
@@ -111,146 +91,203 @@ template <class T> struct Sweep {
 };
 
 // Exact zeros without a read: a closed hinge passes nothing on, not even NaN.
-template <class T> void write_zeros(const Gradients<T>& out, int64_t first, int64_t last, bool stream) {
-  if (out.recon) put_zeros(out.recon + first, last - first, stream);
-  if (out.target) put_zeros(out.target + first, last - first, stream);
+template <class T> void write_zeros(const Rows<T>& sample, int64_t first, int64_t last, bool stream) {
+  if (sample.to_recon) put_zeros(sample.to_recon + first, last - first, stream);
+  if (sample.to_target) put_zeros(sample.to_target + first, last - first, stream);
 }
 
-template <class T> int64_t traffic(const Pair& pair) { return 2 * pair.n * pair.k * static_cast<int64_t>(sizeof(T)); }
-
-template <class T> double sample_sum(const Pair& pair, int64_t sample) {
-  double squares = 0;
-  for (int64_t first = 0; first < pair.k; first += kChunk)
-    squares += chunk_sum(rows<T>(pair, sample), first, smaller(pair.k, first + kChunk));
-  return squares;
+template <class T> int64_t bytes_read(const Batch& batch) {
+  return 2 * batch.n * batch.k * static_cast<int64_t>(sizeof(T));
 }
 
-template <class T> void forward(Norm norm, const Pair& pair, Accumulator<T>* energy, int threads) {
-  const int64_t chunks = ceil_div(pair.k, kChunk);
-  if (pair.n >= threads || chunks <= 1) {
-    parallel(pair.n, team_size(threads, pair.n, traffic<T>(pair)), [&](int64_t begin, int64_t end, int) {
+template <class T, class Terms> double sample_sum(const Rows<T>& sample, int64_t k) {
+  double sum = 0;
+  for (int64_t first = 0; first < k; first += kChunk)
+    sum += chunk_sum<T, Terms>(sample, first, smaller(k, first + kChunk));
+  return sum;
+}
+
+template <class T, class Terms> void energies(Norm norm, const Batch& batch, int threads) {
+  using A = Accumulator<T>;
+  A* const energy = static_cast<A*>(batch.energy);
+  const int64_t chunks = ceil_div(batch.k, kChunk);
+  if (batch.n >= threads || chunks <= 1) {
+    parallel(batch.n, team_size(threads, batch.n, bytes_read<T>(batch)), [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i)
-        energy[i] = to_energy<Accumulator<T>>(norm, sample_sum<T>(pair, i), pair.k);
+        energy[i] = to_energy<A>(norm, sample_sum<T, Terms>(Rows<T>(batch, i), batch.k), batch.k);
     });
     return;
   }
-  const int64_t tasks = pair.n * chunks;
+  const int64_t tasks = batch.n * chunks;
   Buffer<double> partial(tasks);
-  parallel(tasks, team_size(threads, tasks, traffic<T>(pair)), [&](int64_t begin, int64_t end, int) {
+  parallel(tasks, team_size(threads, tasks, bytes_read<T>(batch)), [&](int64_t begin, int64_t end, int) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % chunks * kChunk;
-      partial.data()[task] = chunk_sum(rows<T>(pair, task / chunks), first, smaller(pair.k, first + kChunk));
+      partial.data()[task] =
+          chunk_sum<T, Terms>(Rows<T>(batch, task / chunks), first, smaller(batch.k, first + kChunk));
     }
   });
-  for (int64_t i = 0; i < pair.n; ++i) {
-    double squares = 0;
-    for (int64_t c = 0; c < chunks; ++c) squares += partial.data()[i * chunks + c];
-    energy[i] = to_energy<Accumulator<T>>(norm, squares, pair.k);
+  for (int64_t i = 0; i < batch.n; ++i) {
+    double sum = 0;
+    for (int64_t c = 0; c < chunks; ++c) sum += partial.data()[i * chunks + c];
+    energy[i] = to_energy<A>(norm, sum, batch.k);
   }
 }
 
-template <class T> bool streams(const Pair& pair, const PairGradient& grad, int threads) {
-  const int tensors = 2 + (grad.recon != nullptr) + (grad.target != nullptr);
-  return streams_rows(tensors * pair.n * pair.k * static_cast<int64_t>(sizeof(T)), threads);
+template <class T> bool streams(const Batch& batch, int threads) {
+  const int tensors = 2 + (batch.grad_recon != nullptr) + (batch.grad_target != nullptr);
+  return streams_rows(tensors * batch.n * batch.k * static_cast<int64_t>(sizeof(T)), threads);
 }
 
-// coefficient(i): the upstream gradient of sample i.
-template <class T, class Coefficient>
-void backward(Norm norm, const Pair& pair, const Accumulator<T>* energy, const Coefficient& coefficient,
-              const PairGradient& grad, int threads) {
-  if (!grad.recon && !grad.target) return;
-  const int64_t chunks = ceil_div(pair.k, kChunk), tasks = pair.n * chunks;
-  const int team = team_size(threads, tasks, 2 * traffic<T>(pair));
-  const bool stream = streams<T>(pair, grad, team);
+// The gradients for given energies. weight(i) is the upstream gradient of sample i.
+template <class T, class Terms, class Weight>
+void gradients(Norm norm, const Batch& batch, const Weight& weight, int threads) {
+  using A = Accumulator<T>;
+  if (!batch.wants_gradient()) return;
+  const A* const energy = static_cast<const A*>(batch.energy);
+  const int64_t chunks = ceil_div(batch.k, kChunk), tasks = batch.n * chunks;
+  const int team = team_size(threads, tasks, 2 * bytes_read<T>(batch));
+  const bool stream = streams<T>(batch, team);
   parallel(tasks, team, [&](int64_t begin, int64_t end, int) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t i = task / chunks, first = task % chunks * kChunk, last = smaller(pair.k, first + kChunk);
-      const auto factor = static_cast<Accumulator<T>>(gradient_factor(norm, coefficient(i), energy[i], pair.k));
-      const Gradients<T> out = gradients<T>(grad, i);
-      if (factor == 0) write_zeros(out, first, last, stream);
-      else Sweep<T>{rows<T>(pair, i), out, factor, first, last}.write(stream);
+      const int64_t i = task / chunks, first = task % chunks * kChunk, last = smaller(batch.k, first + kChunk);
+      const double mine = weight(i);
+      const Rows<T> sample(batch, i);
+      if (passes_nothing(norm, mine, energy[i])) {
+        write_zeros(sample, first, last, stream);
+        continue;
+      }
+      const auto slope = static_cast<A>(slope_of<double>(norm, energy[i], mine, batch.k));
+      Sweep<T, Terms>{sample, slope, first, last}.write(stream);
     }
     end_stream();
   });
 }
 
-// One sample: its energy and its gradient. Where the factor does not depend on the energy, both come from one sweep,
-// which takes the gate for open until the sum says that it is shut: squares only add to it. From there on it writes zeros,
+// A batch's part in the loss: its upstream gradient where the hinge is open, and from which energy on it is closed.
+struct Side {
+  double weight;
+  bool has_hinge;
+  double margin;  // rounded to the type of the energies, so that E == m can hold
+
+  // A NaN energy leaves the gate open, as relu does, so that its gradient is NaN too.
+  bool is_closed(double energy) const { return has_hinge && margin - energy <= 0; }
+  double weight_at(double energy) const { return is_closed(energy) ? 0 : weight; }
+};
+
+// One sample: its energy and its gradient. Where the slope does not depend on the energy, both come from one sweep,
+// which takes the gate for open until the sum says that it is shut: terms only add to it. From there on it writes zeros,
 // and at the end also where it had written a gradient. A NaN that comes later opens the gate again, and the sample is
 // swept once more. l2 sweeps twice, over a row that is in cache by then.
-template <class T, class Coefficient>
-Accumulator<T> sample_with_gradient(Norm norm, const Pair& pair, int64_t i, double weight,
-                                    const Coefficient& coefficient, const Gradients<T>& out, bool stream) {
+template <class T, class Terms>
+Accumulator<T> sample_with_gradient(Norm norm, int64_t elements, const Rows<T>& sample, const Side& side, bool stream) {
   using A = Accumulator<T>;
-  const bool two_sweeps = norm == Norm::kL2;
-  double squares = 0;
-  int64_t zeros_from = pair.k;  // the first element of those that hold zeros already
+  const bool two_sweeps = slope_needs_energy(norm);
+  double sum = 0;
+  int64_t zeros_from = elements;  // the first element of those that hold zeros already
   if (two_sweeps) {
-    squares = sample_sum<T>(pair, i);
+    sum = sample_sum<T, Terms>(sample, elements);
   } else {
-    const auto factor = static_cast<A>(gradient_factor(norm, weight, 1, pair.k));
-    for (int64_t first = 0; first < pair.k; first += kChunk) {
-      const Sweep<T> sweep{rows<T>(pair, i), out, factor, first, smaller(pair.k, first + kChunk)};
-      if (zeros_from == pair.k && coefficient(to_energy<A>(norm, squares, pair.k)) == 0) zeros_from = first;
-      squares += zeros_from < pair.k ? sweep.zero_and_sum(stream) : sweep.write_and_sum(stream);
+    const auto slope = static_cast<A>(slope_of<double>(norm, 1, side.weight, elements));
+    for (int64_t first = 0; first < elements; first += kChunk) {
+      const Sweep<T, Terms> sweep{sample, slope, first, smaller(elements, first + kChunk)};
+      if (zeros_from == elements && side.weight_at(to_energy<A>(norm, sum, elements)) == 0) zeros_from = first;
+      sum += zeros_from < elements ? sweep.zero_and_sum(stream) : sweep.write_and_sum(stream);
     }
   }
-  const A energy = to_energy<A>(norm, squares, pair.k);
-  const auto factor = static_cast<A>(gradient_factor(norm, coefficient(energy), energy, pair.k));
-  if (factor == 0) write_zeros(out, 0, zeros_from, stream);
-  else if (two_sweeps || zeros_from < pair.k) Sweep<T>{rows<T>(pair, i), out, factor, 0, pair.k}.write(stream);
+  const A energy = to_energy<A>(norm, sum, elements);
+  const double weight = side.weight_at(energy);
+  if (passes_nothing(norm, weight, energy)) {
+    write_zeros(sample, 0, zeros_from, stream);
+  } else if (two_sweeps || zeros_from < elements) {
+    const auto slope = static_cast<A>(slope_of<double>(norm, energy, weight, elements));
+    Sweep<T, Terms>{sample, slope, 0, elements}.write(stream);
+  }
   return energy;
 }
 
-// `coefficient(energy)` is `weight` or, past the hinge, 0. With fewer samples than threads, energies come first and every
-// thread helps with every sample. Both ways give the same bits.
-template <class T, class Coefficient>
-void with_gradient(Norm norm, const Pair& pair, double weight, const Coefficient& coefficient, Accumulator<T>* energy,
-                   const PairGradient& grad, int threads) {
-  if (pair.n < threads || (!grad.recon && !grad.target)) {
-    forward<T>(norm, pair, energy, threads);
-    backward<T>(norm, pair, energy, [&](int64_t i) { return coefficient(energy[i]); }, grad, threads);
+// With fewer samples than threads, energies come first and every thread helps with every sample. Both ways give the same
+// bits.
+template <class T, class Terms>
+void energies_and_gradients(Norm norm, const Batch& batch, const Side& side, int threads) {
+  using A = Accumulator<T>;
+  A* const energy = static_cast<A*>(batch.energy);
+  if (batch.n < threads || !batch.wants_gradient()) {
+    energies<T, Terms>(norm, batch, threads);
+    gradients<T, Terms>(norm, batch, [&](int64_t i) { return side.weight_at(energy[i]); }, threads);
     return;
   }
-  const int team = team_size(threads, pair.n, 2 * traffic<T>(pair));
-  const bool stream = streams<T>(pair, grad, team);
-  parallel(pair.n, team, [&](int64_t begin, int64_t end, int) {
+  const int team = team_size(threads, batch.n, 2 * bytes_read<T>(batch));
+  const bool stream = streams<T>(batch, team);
+  parallel(batch.n, team, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)
-      energy[i] = sample_with_gradient<T>(norm, pair, i, weight, coefficient, gradients<T>(grad, i), stream);
+      energy[i] = sample_with_gradient<T, Terms>(norm, batch.k, Rows<T>(batch, i), side, stream);
     end_stream();
   });
+}
+
+// The mean of term(energy) over a batch, in float64; a batch without samples contributes 0.
+template <class A, class Term> double mean_of(const void* energies, int64_t n, const Term& term) {
+  const A* const energy = static_cast<const A*>(energies);
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += term(static_cast<double>(energy[i]));
+  return n > 0 ? sum / static_cast<double>(n) : 0;
+}
+
+template <class A>
+void write_loss(const void* real, int64_t n_real, const void* fake, int64_t n_fake, const Side& hinge, void* value) {
+  const double mean_real = mean_of<A>(real, n_real, [](double e) { return e; });
+  const double mean_hinge = mean_of<A>(fake, n_fake, [&](double e) { return hinge.is_closed(e) ? 0 : hinge.margin - e; });
+  *static_cast<A*>(value) = static_cast<A>(mean_real + mean_hinge);
+}
+
+// Calls run with a value of the dtype's storage type and the norm's terms, which say the types by decltype.
+template <class Run> void on_types(DType dtype, Norm norm, const Run& run) {
+  dispatch(dtype, [&](auto zero) { with_terms(norm, [&](auto terms) { run(zero, terms); }); });
 }
 
 }  // namespace
 
-void energy_forward(ebgan::DType dtype, Norm norm, const Pair& pair, void* energy, int threads) {
-  dispatch(dtype, [&](auto zero) {
+void loss(DType dtype, const Loss& it, int threads) {
+  on_types(dtype, it.norm, [&](auto zero, auto terms) {
     using T = decltype(zero);
-    forward<T>(norm, pair, static_cast<Accumulator<T>*>(energy), threads);
+    using A = Accumulator<T>;
+    using Terms = decltype(terms);
+    if (!it.value) {
+      energies<T, Terms>(it.norm, it.real, threads);
+      if (it.fake.n) energies<T, Terms>(it.norm, it.fake, threads);
+      return;
+    }
+    const double upstream = it.upstream.value;
+    const Side real{upstream / static_cast<double>(it.real.n), false, 0};
+    const Side fake{-upstream / static_cast<double>(it.fake.n), true, static_cast<A>(it.margin.value)};
+    energies_and_gradients<T, Terms>(it.norm, it.real, real, threads);
+    if (it.fake.n) energies_and_gradients<T, Terms>(it.norm, it.fake, fake, threads);
+    write_loss<A>(it.real.energy, it.real.n, it.fake.energy, it.fake.n, fake, it.value);
   });
 }
 
-void energy_backward(ebgan::DType dtype, Norm norm, const Pair& pair, const void* energy, const void* upstream,
-                     int64_t upstream_stride, const PairGradient& grad, int threads) {
-  dispatch(dtype, [&](auto zero) {
+void energy_gradient(DType dtype, const EnergyGradient& it, int threads) {
+  on_types(dtype, it.norm, [&](auto zero, auto terms) {
     using T = decltype(zero);
-    using A = Accumulator<T>;
-    const A* const coefficients = static_cast<const A*>(upstream);
-    const auto coefficient = [&](int64_t i) { return static_cast<double>(coefficients[i * upstream_stride]); };
-    backward<T>(norm, pair, static_cast<const A*>(energy), coefficient, grad, threads);
+    const auto* const upstream = static_cast<const Accumulator<T>*>(it.upstream);
+    const auto weight = [&](int64_t i) { return static_cast<double>(upstream[i * it.upstream_stride]); };
+    gradients<T, decltype(terms)>(it.norm, it.batch, weight, threads);
   });
 }
 
-void energy_with_gradient(ebgan::DType dtype, Norm norm, const Pair& pair, double weight, const double* margin,
-                          void* energy, const PairGradient& grad, int threads) {
-  dispatch(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    using A = Accumulator<T>;
-    // A NaN energy leaves the gate open, as relu does, so that its gradient is NaN too.
-    const double limit = margin ? static_cast<A>(*margin) : 0;
-    const auto coefficient = [=](A e) { return margin && limit - static_cast<double>(e) <= 0 ? 0.0 : weight; };
-    with_gradient<T>(norm, pair, weight, coefficient, static_cast<A*>(energy), grad, threads);
-  });
+void hinge(DType acc, const Hinge& it) {
+  const auto run = [&](auto zero) {
+    using A = decltype(zero);
+    const Side real{1 / static_cast<double>(it.n_real), false, 0};
+    const Side fake{-1 / static_cast<double>(it.n_fake), true, static_cast<A>(it.margin.value)};
+    write_loss<A>(it.energy_real, it.n_real, it.energy_fake, it.n_fake, fake, it.value);
+    for (int64_t i = 0; i < it.n_real; ++i) static_cast<A*>(it.grad_real)[i] = static_cast<A>(real.weight);
+    for (int64_t i = 0; i < it.n_fake; ++i)
+      static_cast<A*>(it.grad_fake)[i] = static_cast<A>(fake.weight_at(static_cast<const A*>(it.energy_fake)[i]));
+  };
+  if (acc == DType::kFloat64) run(double{});
+  else run(float{});
 }
 
 }  // namespace EBGAN_ISA

@@ -1,7 +1,6 @@
 // The symmetric product of an operand with itself: out[i][j] = sum_k operand(k, i) operand(k, j). Depths count lanes.
 #pragma once
 
-#include "parallel.h"
 #include "product.h"
 
 namespace EBGAN_ISA {

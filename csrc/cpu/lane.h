@@ -1,7 +1,7 @@
 // What a lane of a packed panel holds, and the product of two lanes.
 #pragma once
 
-#include "convert.h"
+#include "processor.h"
 
 #if defined(__AVX512BF16__)
 #include <immintrin.h>

@@ -2,37 +2,32 @@
 //
 // Primal, N <= d: K = S S^T, n_i = |s_i|, G = K / (n n^T) with a zero diagonal, r_i = sum_j G_ij^2;
 //   value = sum_i r_i / (N(N-1)); grad_i = 4 / (N(N-1) n_i) ((G - diag r) U)_i with U = S / n.
-//   gram holds G - diag r. U is formed while packing, so that no product of two 1/n is ever rounded to float32.
+//   residual holds G - diag r. U is formed while packing, so that no product of two 1/n is ever rounded to float32.
 // Dual, d < N: E = U^T U - (N'/d) I, with N' the number of nonzero rows, which is also the trace of U^T U;
 //   value = (N'(N'-d)/d + ||E||_F^2) / (N(N-1)); grad_i = 4 / (N(N-1) n_i) (E u_i - (u_i^T E u_i) u_i).
-//   gram holds E. Taking the isotropic part out exactly leaves nothing to cancel: ||U^T U||^2 - N' loses all digits
+//   residual holds E. Taking the isotropic part out exactly leaves nothing to cancel: ||U^T U||^2 - N' loses all digits
 //   of an evenly spread batch.
 // A zero row has 1/n := 0: it contributes 0 and gets gradient 0.
-#include "pulling_away.h"
-
-#include "dispatch_dtype.h"
 #include "gram.h"
-#include "stream.h"
-#include "sums.h"
 
 #include <type_traits>
 
 namespace EBGAN_ISA {
 namespace {
 
-using ebgan::Code;
+using namespace ebgan;
 
 double pairs_of(int64_t n) { return static_cast<double>(n) * static_cast<double>(n - 1); }
 
-template <class A> double inverse(A norm) { return norm == 0 ? 0 : 1 / static_cast<double>(norm); }
+template <class A> double inverse(A length) { return length == 0 ? 0 : 1 / static_cast<double>(length); }
 
 template <class T> double square_norm(const T* row, int64_t count) {
-  return sum_of_squares<Accumulator<T>>(count, [=](int64_t k, int64_t left) { return load_up_to(row + k, left); });
+  return sum_of_terms<Accumulator<T>>(count, [=](int64_t k, int64_t left) { return load_up_to(row + k, left); });
 }
 
-template <class A> Buffer<A> inverses_of(const A* norms, int64_t n) {
+template <class A> Buffer<A> inverses_of(const A* lengths, int64_t n) {
   Buffer<A> inverses(n);
-  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(norms[i]));
+  for (int64_t i = 0; i < n; ++i) inverses.data()[i] = static_cast<A>(inverse(lengths[i]));
   return inverses;
 }
 
@@ -57,8 +52,8 @@ template <class T, class C> void write_row(bool stream, T* to, const C* from, in
   else write_row<false>(to, from, count, factor);
 }
 
-// product -= (product . u) u for u = row * inverse_norm.
-template <class T> void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_norm) {
+// product -= (product . u) u for u = row * inverse_length.
+template <class T> void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_length) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
   double dot = 0;
@@ -68,19 +63,19 @@ template <class T> void project_out(Accumulator<T>* product, const T* row, int64
     for (int64_t l = k; l < end; l += lanes) sum += load_up_to(product + l, end - l) * load_up_to(row + l, end - l);
     dot += lane_sum(sum);
   }
-  const Vector<A> along = broadcast(static_cast<A>(dot * inverse_norm * inverse_norm));
+  const Vector<A> along = broadcast(static_cast<A>(dot * inverse_length * inverse_length));
   for (int64_t k = 0; k < count; k += lanes) {
     const int64_t left = count - k;
     store_up_to(product + k, load_up_to(product + k, left) - along * load_up_to(row + k, left), left);
   }
 }
 
-template <class T> void row_norms(const Code& code, Accumulator<T>* norms, int threads) {
+template <class T> void row_lengths(const Code& code, Accumulator<T>* lengths, int threads) {
   const int64_t bytes = code.n * code.d * static_cast<int64_t>(sizeof(T));
   parallel(code.n, team_size(threads, code.n, bytes), [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const T* const row = static_cast<const T*>(code.data) + i * code.stride;
-      norms[i] = static_cast<Accumulator<T>>(__builtin_sqrt(square_norm(row, code.d)));
+      lengths[i] = static_cast<Accumulator<T>>(__builtin_sqrt(square_norm(row, code.d)));
     }
   });
 }
@@ -103,7 +98,7 @@ template <class T> struct UnitCodesAsDepth : RowsAsDepth<T> {
   }
 };
 
-template <class T> double forward_primal(const Code& code, Accumulator<T>* norms, Accumulator<T>* gram, int threads) {
+template <class T> double forward_primal(const Code& code, Accumulator<T>* lengths, Accumulator<T>* residual, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, whole = ceil_div(n, kLanes<A>) * kLanes<A>;
   const int64_t depth = ceil_div(code.d, CodesAsColumns<T>::Lane::kElements);
@@ -111,21 +106,21 @@ template <class T> double forward_primal(const Code& code, Accumulator<T>* norms
   const Buffer<double> squares(plan.splits * whole);
   for (int64_t e = 0; e < plan.splits * whole; ++e) squares.data()[e] = 0;
   const CodesAsColumns<T> operand{{static_cast<const T*>(code.data), code.stride, code.d}, squares.data(), whole};
-  symmetric_product<A>(operand, n, depth, 0, gram, threads, plan);
+  symmetric_product<A>(operand, n, depth, 0, residual, threads, plan);
 
   const Buffer<double> inverses(n), row_sums(n);
   for (int64_t i = 0; i < n; ++i) {
     double square = 0;
     for (int64_t s = 0; s < plan.splits; ++s) square += squares.data()[s * whole + i];
-    norms[i] = static_cast<A>(__builtin_sqrt(square));
-    inverses.data()[i] = inverse(norms[i]);
+    lengths[i] = static_cast<A>(__builtin_sqrt(square));
+    inverses.data()[i] = inverse(lengths[i]);
   }
   parallel(n, team_size(threads, n, n * n * static_cast<int64_t>(sizeof(A))), [&](int64_t begin, int64_t end, int) {
-    const double* const inverse_norms = inverses.data();
+    const double* const inverse_lengths = inverses.data();
     for (int64_t i = begin; i < end; ++i) {
-      A* const row = gram + i * n;
-      const double mine = inverse_norms[i];
-      for (int64_t j = 0; j < n; ++j) row[j] = static_cast<A>(static_cast<double>(row[j]) * mine * inverse_norms[j]);
+      A* const row = residual + i * n;
+      const double mine = inverse_lengths[i];
+      for (int64_t j = 0; j < n; ++j) row[j] = static_cast<A>(static_cast<double>(row[j]) * mine * inverse_lengths[j]);
       row[i] = 0;
       row_sums.data()[i] = square_norm(row, n);
       row[i] = static_cast<A>(-row_sums.data()[i]);
@@ -136,29 +131,29 @@ template <class T> double forward_primal(const Code& code, Accumulator<T>* norms
   return total / pairs_of(n);
 }
 
-template <class T> double forward_dual(const Code& code, Accumulator<T>* norms, Accumulator<T>* gram, int threads) {
+template <class T> double forward_dual(const Code& code, Accumulator<T>* lengths, Accumulator<T>* residual, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, d = code.d;
-  row_norms<T>(code, norms, threads);
-  const Buffer<A> inverses = inverses_of(norms, n);
+  row_lengths<T>(code, lengths, threads);
+  const Buffer<A> inverses = inverses_of(lengths, n);
   int64_t nonzero = 0;
-  for (int64_t i = 0; i < n; ++i) nonzero += norms[i] != 0;
+  for (int64_t i = 0; i < n; ++i) nonzero += lengths[i] != 0;
   const double trace = static_cast<double>(nonzero), share = trace / static_cast<double>(d);
   const UnitCodesAsDepth<T> operand{{static_cast<const T*>(code.data), code.stride, inverses.data()}};
-  symmetric_product<A>(operand, d, n, share, gram, threads, TrianglePlan(d, n));
+  symmetric_product<A>(operand, d, n, share, residual, threads, TrianglePlan(d, n));
 
   double total = trace * (trace - static_cast<double>(d)) / static_cast<double>(d);
-  for (int64_t i = 0; i < d; ++i) total += square_norm(gram + i * d, d);
+  for (int64_t i = 0; i < d; ++i) total += square_norm(residual + i * d, d);
   return total / pairs_of(n);
 }
 
-// grad = factor / n_i * (gram U). A block of it is one sum over n.
+// grad = factor / n_i * (residual U). A block of it is one sum over n.
 template <class T>
-void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumulator<T>* gram, double factor, T* grad,
+void backward_primal(const Code& code, const Accumulator<T>* lengths, const Accumulator<T>* residual, double factor, T* grad,
                      int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, d = code.d, tasks = ceil_div(d, kBlock);
-  const Buffer<A> inverses = inverses_of(norms, n);
+  const Buffer<A> inverses = inverses_of(lengths, n);
   const RowsAsDepth<T> units{static_cast<const T*>(code.data), code.stride, inverses.data()};
   const int team = team_size(threads, tasks, n * n * d / 4);
   const bool stream = streams_pieces(n * d * static_cast<int64_t>(sizeof(T)), team);
@@ -174,11 +169,11 @@ void backward_primal(const Code& code, const Accumulator<T>* norms, const Accumu
         for (int64_t k = 0; k < n; k += kDepth) {
           const int64_t depth = smaller(kDepth, n - k);
           if (n > kDepth || i0 == 0) units.pack(right, k, depth, j0, cols);
-          panel_product<Widened<A>>(PlainRows<A>{gram + i0 * n + k, n}, rows, right, cols, depth,
+          panel_product<Widened<A>>(PlainRows<A>{residual + i0 * n + k, n}, rows, right, cols, depth,
                                      Block{c, kBlock, k > 0});
         }
         for (int64_t i = 0; i < rows; ++i)
-          write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(norms[i0 + i]));
+          write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(lengths[i0 + i]));
       }
     }
   };
@@ -195,14 +190,14 @@ int64_t rows_held(int64_t d) { return larger(3 * kRowStep, smaller(kBlock, (int6
 
 // grad_i = factor / n_i * (E u_i - (u_i^T E u_i) u_i).
 template <class T>
-void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumulator<T>* gram, double factor, T* grad,
+void backward_dual(const Code& code, const Accumulator<T>* lengths, const Accumulator<T>* residual, double factor, T* grad,
                    int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
   const int64_t n = code.n, d = code.d, held = rows_held(d), tasks = ceil_div(n, held);
   const int64_t whole = ceil_div(d, kStrip<A>) * kStrip<A>;
   const T* const data = static_cast<const T*>(code.data);
-  const Buffer<A> inverses = inverses_of(norms, n);
-  const RowsAsDepth<A> matrix{gram, d, nullptr};
+  const Buffer<A> inverses = inverses_of(lengths, n);
+  const RowsAsDepth<A> matrix{residual, d, nullptr};
   const int team = team_size(threads, tasks, n * d * d / 4);
   const bool stream = streams_pieces(n * d * static_cast<int64_t>(sizeof(T)), team);
   const Buffer<A> panels(2 * kBlock * kDepth * team), products(held * whole * team);
@@ -224,9 +219,9 @@ void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumula
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t sample = i0 + i;
-        const double inverse_norm = inverse(norms[sample]);
-        project_out(product + i * whole, data + sample * code.stride, d, inverse_norm);
-        write_row(stream, grad + sample * grad_stride, product + i * whole, d, factor * inverse_norm);
+        const double inverse_length = inverse(lengths[sample]);
+        project_out(product + i * whole, data + sample * code.stride, d, inverse_length);
+        write_row(stream, grad + sample * grad_stride, product + i * whole, d, factor * inverse_length);
       }
     }
     end_stream();
@@ -235,39 +230,44 @@ void backward_dual(const Code& code, const Accumulator<T>* norms, const Accumula
 
 }  // namespace
 
-double pulling_away_forward(ebgan::DType dtype, const Code& code, void* norms, void* gram, int threads) {
-  double value = 0;
+void pulling_away(DType dtype, const PullingAway& it, int threads) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = Accumulator<T>;
-    A* const to_norms = static_cast<A*>(norms);
-    A* const to_gram = static_cast<A*>(gram);
+    A* const lengths = static_cast<A*>(it.lengths);
+    A* const residual = static_cast<A*>(it.residual);
+    const Code& code = it.code;
+    double value = 0;
     if (code.n < 2 || code.d == 0) {
       const int64_t side = smaller(code.n, code.d);
-      for (int64_t i = 0; i < code.n; ++i) to_norms[i] = 0;
-      for (int64_t e = 0; e < side * side; ++e) to_gram[e] = 0;
+      for (int64_t i = 0; i < code.n; ++i) lengths[i] = 0;
+      for (int64_t e = 0; e < side * side; ++e) residual[e] = 0;
     } else if (code.n <= code.d) {
-      value = forward_primal<T>(code, to_norms, to_gram, threads);
+      value = forward_primal<T>(code, lengths, residual, threads);
     } else {
-      value = forward_dual<T>(code, to_norms, to_gram, threads);
+      value = forward_dual<T>(code, lengths, residual, threads);
+    }
+    *static_cast<A*>(it.value) = static_cast<A>(value);
+    if (it.loss) {
+      A& loss = *static_cast<A*>(it.loss);
+      loss = static_cast<A>(static_cast<double>(loss) + it.weight.value * value);
     }
   });
-  return value;
 }
 
-void pulling_away_backward(ebgan::DType dtype, const Code& code, const void* norms, const void* gram, double upstream,
-                           void* grad, int64_t grad_stride, int threads) {
+void pulling_away_gradient(DType dtype, const PullingAwayGradient& it, int threads) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = Accumulator<T>;
-    T* const to = static_cast<T*>(grad);
+    T* const to = static_cast<T*>(it.grad);
+    const Code& code = it.code;
     if (code.n < 2) {
       __builtin_memset(to, 0, static_cast<size_t>(code.n * code.d) * sizeof(T));
       return;
     }
-    const double factor = 4 * upstream / pairs_of(code.n);
+    const double factor = 4 * it.upstream.value / pairs_of(code.n);
     const auto run = code.n <= code.d ? backward_primal<T> : backward_dual<T>;
-    run(code, static_cast<const A*>(norms), static_cast<const A*>(gram), factor, to, grad_stride, threads);
+    run(code, static_cast<const A*>(it.lengths), static_cast<const A*>(it.residual), factor, to, it.grad_stride, threads);
   });
 }
 

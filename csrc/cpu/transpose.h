@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "isa.h"
+#include "processor.h"
 
 namespace EBGAN_ISA {
 

@@ -1,7 +1,7 @@
 // Sums of the accumulation type moved to float64.
 #pragma once
 
-#include "convert.h"
+#include "processor.h"
 
 namespace EBGAN_ISA {
 

@@ -16,7 +16,8 @@ constexpr int kChunkThreads = 256;
 template <class T> constexpr int kLongestRow = kPerThread<T> * kMostThreads;
 template <class T> constexpr int kChunk = kPerThread<T> * kChunkThreads;
 
-template <class T> struct Batch {
+// A batch of T, for the device.
+template <class T> struct BatchOf {
   const T* p_recon;   // [n, k]
   const T* p_target;  // [n, k]
   T* p_grad_recon;    // [n, k] or null
@@ -32,32 +33,25 @@ template <class T> struct Batch {
   __device__ bool wants_gradient() const { return p_grad_recon || p_grad_target; }
 };
 
-template <class A> __device__ A energy_of(A squares, int64_t k, Norm norm) {
-  if (norm == Norm::kMse) return squares / static_cast<A>(k);
-  return norm == Norm::kSse ? squares : sqrt(squares);
-}
-
-// What a difference is multiplied by for its gradient, for an upstream gradient `weight`.
-template <class A> __device__ A slope_of(A energy, A weight, int64_t k, Norm norm) {
-  if (norm == Norm::kMse) return weight * 2 / static_cast<A>(k);
-  if (norm == Norm::kSse) return weight * 2;
-  return energy == 0 ? A{0} : weight / energy;
-}
-
-// The derivative of the loss to an energy: 1/n, or for [margin - energy]+ -1/n and 0 at and past the margin.
-template <class A> __device__ A weight_of(A energy, int64_t n, A margin, bool is_gated) {
-  const A share = A{1} / static_cast<A>(n);
+// The derivative of upstream times the loss to an energy: upstream / n, or for [margin - energy]+ -upstream / n and 0 at
+// and past the margin.
+template <class A> __device__ A weight_of(A energy, int64_t n, A margin, A upstream, bool is_gated) {
+  const A share = upstream / static_cast<A>(n);
   if (!is_gated) return share;
   return margin - energy <= 0 ? A{0} : -share;
 }
 
-// The sum of squares as a tree, so that its error grows with the logarithm.
-template <int kCount, class A> __device__ A squares_of(const A* x) {
+// The sum of the terms as a tree, so that its error grows with the logarithm.
+template <class Terms, int kCount, class A> __device__ A tree_sum(const A* x) {
   if constexpr (kCount == 1) {
-    return x[0] * x[0];
+    return Terms::term(x[0]);
   } else {
-    return squares_of<kCount / 2>(x) + squares_of<kCount / 2>(x + kCount / 2);
+    return tree_sum<Terms, kCount / 2>(x) + tree_sum<Terms, kCount / 2>(x + kCount / 2);
   }
+}
+
+template <class T> __device__ Acc<T> sum_of_terms(Norm norm, const Acc<T>* difference) {
+  return with_terms(norm, [&](auto terms) { return tree_sum<decltype(terms), kPerThread<T>>(difference); });
 }
 
 // A thread's part of `threads * kPerThread<T>` neighbouring elements: packets `threads` apart, so that neighbouring
@@ -88,16 +82,18 @@ template <class T, int kWidth> struct Part {
     });
   }
 
-  // slope * difference, or exact zeros also where the difference is infinite or NaN.
-  __device__ void store_gradient(T* p_grad, const Acc<T>* difference, Acc<T> slope, bool is_zero) const {
+  // The gradient for a slope, or exact zeros also where the difference is infinite or NaN.
+  __device__ void store_gradient(T* p_grad, Norm norm, const Acc<T>* difference, Acc<T> slope, bool is_zero) const {
     if (!p_grad) return;
-    each([&](int first, int column, bool exists) {
-      if (!exists) return;
-      Packet<T, kWidth> gradient;
+    with_terms(norm, [&](auto terms) {
+      each([&](int first, int column, bool exists) {
+        if (!exists) return;
+        Packet<T, kWidth> gradient;
 #pragma unroll
-      for (int j = 0; j < kWidth; ++j)
-        gradient.values[j] = narrow<T>(is_zero ? Acc<T>{0} : slope * difference[first + j]);
-      store<T, kWidth>(p_grad + column, gradient);
+        for (int j = 0; j < kWidth; ++j)
+          gradient.values[j] = narrow<T>(is_zero ? Acc<T>{0} : decltype(terms)::gradient(difference[first + j], slope));
+        store<T, kWidth>(p_grad + column, gradient);
+      });
     });
   }
 };
@@ -123,9 +119,10 @@ __device__ void store_loss(A* p_loss, const A* p_real, int64_t n_real, const A* 
 // order.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kMostThreads)
-    loss_by_rows(Batch<T> real,            //
-                 Batch<T> fake,            // n may be 0
+    loss_by_rows(BatchOf<T> real,          //
+                 BatchOf<T> fake,          // n may be 0
                  Scalar<Acc<T>> margin,    //
+                 Scalar<Acc<T>> upstream,  // of the loss
                  Acc<T>* p_loss,           // [], or null for energies alone
                  int32_t* p_counter,       // [1]
                  unsigned blocks_of_real,  //
@@ -134,7 +131,7 @@ __global__ void __launch_bounds__(kMostThreads)
   using A = Acc<T>;
   __shared__ A sums[kMostThreads / kWarp];
   const bool is_fake = blockIdx.x >= blocks_of_real;
-  const Batch<T> batch = is_fake ? fake : real;
+  const BatchOf<T> batch = is_fake ? fake : real;
   const int threads = warps * kWarp, slot = threadIdx.x / threads, thread = threadIdx.x % threads;
   const int64_t block = is_fake ? blockIdx.x - blocks_of_real : blockIdx.x;
   const int64_t sample = block * (blockDim.x / threads) + slot;
@@ -145,22 +142,22 @@ __global__ void __launch_bounds__(kMostThreads)
   const Part<T, kWidth> part{thread, threads, exists ? static_cast<int>(batch.k) : 0};
   part.differences(batch.p_recon + sample * batch.recon_stride, batch.p_target + sample * batch.target_stride,
                    difference);
-  A squares = sum_of_warp(squares_of<kPerThread<T>>(difference));
+  A sum = sum_of_warp(sum_of_terms<T>(norm, difference));
   if (warps > 1) {
-    if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = squares;
+    if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = sum;
     __syncthreads();
-    squares = 0;
-    for (int warp = 0; warp < warps; ++warp) squares += sums[slot * warps + warp];
+    sum = 0;
+    for (int warp = 0; warp < warps; ++warp) sum += sums[slot * warps + warp];
   }
-  const A energy = energy_of(squares, batch.k, norm);
+  const A energy = energy_of(norm, sum, batch.k);
   if (exists && thread == 0) batch.p_energy[sample] = energy;
   if (exists && batch.wants_gradient()) {
-    const A weight = weight_of(energy, batch.n, wide_margin, is_fake);
-    const A slope = slope_of(energy, weight, batch.k, norm);
+    const A weight = weight_of(energy, batch.n, wide_margin, upstream.get(), is_fake);
+    const A slope = slope_of(norm, energy, weight, batch.k);
     T* const p_recon = batch.p_grad_recon ? batch.p_grad_recon + sample * batch.grad_recon_stride : nullptr;
     T* const p_target = batch.p_grad_target ? batch.p_grad_target + sample * batch.grad_target_stride : nullptr;
-    part.store_gradient(p_recon, difference, slope, weight == 0);
-    part.store_gradient(p_target, difference, -slope, weight == 0);
+    part.store_gradient(p_recon, norm, difference, slope, weight == 0);
+    part.store_gradient(p_target, norm, difference, -slope, weight == 0);
   }
   if (p_loss && arrives_last(p_counter, gridDim.x))
     store_loss(p_loss, real.p_energy, real.n, fake.p_energy, fake.n, wide_margin);
@@ -176,12 +173,12 @@ template <class T, int kWidth> __device__ void store_zeros(T* p_grad, int64_t k)
 
 // The last block of a sample: its energy from the chunks' sums, and zeros if the gate turned out to be shut.
 template <class T, int kWidth>
-__device__ void finish_sample(const Batch<T>& batch, int64_t sample, const Acc<T>* p_partials, int64_t chunks,
+__device__ void finish_sample(const BatchOf<T>& batch, int64_t sample, const Acc<T>* p_partials, int64_t chunks,
                               Acc<T> margin, bool is_fake, Norm norm) {
   using A = Acc<T>;
   A total = 0;
   for (int64_t i = threadIdx.x; i < chunks; i += blockDim.x) total += p_partials[i];
-  const A energy = energy_of(sum_of_block(total), batch.k, norm);
+  const A energy = energy_of(norm, sum_of_block(total), batch.k);
   if (threadIdx.x == 0) batch.p_energy[sample] = energy;
   if (!is_fake || !(margin - energy <= 0)) return;
   if (batch.p_grad_recon) store_zeros<T, kWidth>(batch.p_grad_recon + sample * batch.grad_recon_stride, batch.k);
@@ -189,13 +186,14 @@ __device__ void finish_sample(const Batch<T>& batch, int64_t sample, const Acc<T
 }
 
 // `loss_by_rows` for samples of any length, a block for each chunk. The gate is known only when a sample's last chunk
-// is done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for l2 with a
-// gradient, whose scale is the finished energy.
+// is done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for a norm
+// whose slope needs the finished energy.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kChunkThreads)
-    loss_by_chunks(Batch<T> real,           //
-                   Batch<T> fake,           // n may be 0
-                   Scalar<Acc<T>> margin,   //
+    loss_by_chunks(BatchOf<T> real,          //
+                   BatchOf<T> fake,          // n may be 0
+                   Scalar<Acc<T>> margin,    //
+                   Scalar<Acc<T>> upstream,  // of the loss
                    Acc<T>* p_loss,          // [], or null for energies alone
                    Acc<T>* p_partials,      // [n_real, chunks_real] and then [n_fake, chunks_fake]
                    int32_t* p_counters,     // [1 + n_real + n_fake]: of samples, then of each sample's chunks
@@ -205,7 +203,7 @@ __global__ void __launch_bounds__(kChunkThreads)
   using A = Acc<T>;
   const int64_t blocks_of_real = real.n * chunks_of_real;
   const bool is_fake = blockIdx.x >= blocks_of_real;
-  const Batch<T> batch = is_fake ? fake : real;
+  const BatchOf<T> batch = is_fake ? fake : real;
   const int64_t chunks = is_fake ? chunks_of_fake : chunks_of_real;
   const int64_t block = is_fake ? blockIdx.x - blocks_of_real : blockIdx.x;
   const int64_t sample = block / chunks, chunk = block % chunks, start = chunk * kChunk<T>;
@@ -218,16 +216,17 @@ __global__ void __launch_bounds__(kChunkThreads)
   part.differences(batch.p_recon + (sample * batch.recon_stride + start),
                    batch.p_target + (sample * batch.target_stride + start), difference);
   if (batch.wants_gradient()) {
-    const A one = 1, weight = (is_fake ? -one : one) / static_cast<A>(batch.n);
-    const A slope = slope_of(one, weight, batch.k, norm);
+    const A share = upstream.get() / static_cast<A>(batch.n), weight = is_fake ? -share : share;
+    const A slope = slope_of(norm, A{1}, weight, batch.k);
     const int64_t to_recon = sample * batch.grad_recon_stride + start;
     const int64_t to_target = sample * batch.grad_target_stride + start;
-    part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, difference, slope, false);
-    part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, difference, -slope, false);
+    part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, norm, difference, slope, weight == 0);
+    part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, norm, difference, -slope,
+                        weight == 0);
   }
-  const A squares = sum_of_block(squares_of<kPerThread<T>>(difference));
+  const A sum = sum_of_block(sum_of_terms<T>(norm, difference));
   A* const p_sums = p_partials + (is_fake ? blocks_of_real : 0) + sample * chunks;
-  if (threadIdx.x == 0) p_sums[chunk] = squares;
+  if (threadIdx.x == 0) p_sums[chunk] = sum;
   int32_t* const p_chunks_done = p_counters + 1 + (is_fake ? real.n : 0) + sample;
   if (!arrives_last(p_chunks_done, static_cast<unsigned>(chunks))) return;
   finish_sample<T, kWidth>(batch, sample, p_sums, chunks, wide_margin, is_fake, norm);
@@ -238,11 +237,11 @@ __global__ void __launch_bounds__(kChunkThreads)
 // The gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for sm_90 spilled float64 to fit more
-    energy_gradient(Batch<T> batch,            // p_energy is read
-                    const Acc<T>* p_upstream,  // [n]
-                    int64_t upstream_stride,   //
-                    int64_t chunks,            // of one sample
-                    Norm norm) {
+    energy_gradients(BatchOf<T> batch,          // p_energy is read
+                     const Acc<T>* p_upstream,  // [n]
+                     int64_t upstream_stride,   //
+                     int64_t chunks,            // of one sample
+                     Norm norm) {
   using A = Acc<T>;
   const int64_t sample = blockIdx.x / chunks, start = blockIdx.x % chunks * kChunk<T>, left = batch.k - start;
   const A upstream = p_upstream[sample * upstream_stride];
@@ -253,11 +252,11 @@ __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for
   if (!is_zero)
     part.differences(batch.p_recon + (sample * batch.recon_stride + start),
                      batch.p_target + (sample * batch.target_stride + start), difference);
-  const A slope = is_zero ? A{0} : slope_of(batch.p_energy[sample], upstream, batch.k, norm);
+  const A slope = is_zero ? A{0} : slope_of(norm, batch.p_energy[sample], upstream, batch.k);
   const int64_t to_recon = sample * batch.grad_recon_stride + start;
   const int64_t to_target = sample * batch.grad_target_stride + start;
-  part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, difference, slope, is_zero);
-  part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, difference, -slope, is_zero);
+  part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, norm, difference, slope, is_zero);
+  part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, norm, difference, -slope, is_zero);
 }
 
 // mean(E_real) + mean([margin - E_fake]+) over given energies, with both gradients. One block.
@@ -270,13 +269,14 @@ __global__ void __launch_bounds__(kChunkThreads)
                A* p_loss,               // []
                int64_t n_real,          //
                int64_t n_fake,          //
-               Scalar<A> margin) {
-  const A wide_margin = margin.get();
+               Scalar<A> margin,        //
+               Scalar<A> upstream) {
+  const A wide_margin = margin.get(), wide_upstream = upstream.get();
   store_loss(p_loss, p_energy_real, n_real, p_energy_fake, n_fake, wide_margin);
   for (int64_t i = threadIdx.x; i < n_real; i += blockDim.x)
-    p_grad_real[i] = weight_of(A{0}, n_real, wide_margin, false);
+    p_grad_real[i] = weight_of(A{0}, n_real, wide_margin, wide_upstream, false);
   for (int64_t i = threadIdx.x; i < n_fake; i += blockDim.x)
-    p_grad_fake[i] = weight_of(p_energy_fake[i], n_fake, wide_margin, true);
+    p_grad_fake[i] = weight_of(p_energy_fake[i], n_fake, wide_margin, wide_upstream, true);
 }
 
 }  // namespace ebgan::cuda

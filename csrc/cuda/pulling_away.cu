@@ -32,7 +32,7 @@ template <class T> Cut cut_of(const Code& code) {
   return {side, depth, split_depth, static_cast<int>(splits), static_cast<int>(tiles)};
 }
 
-// Elements of what gram_matrix leaves: one split's products lie in gram.
+// Elements of what gram_matrix leaves: one split's products lie in residual.
 int64_t products_of(const Cut& cut) { return cut.splits > 1 ? cut.splits * cut.side * cut.side : 0; }
 int64_t squares_of(const Cut& cut, const Code& code) { return cut.splits * (is_dual(code) ? 1 : code.n); }
 
@@ -41,12 +41,12 @@ template <class T> WorkspaceSize workspace_of(const Code& code) {
   return {products_of(cut) + squares_of(cut, code) + cut.side, cut.is_alone() ? 0 : 1};
 }
 
-template <class T> Lines<T> lines_of(const Code& code, const void* norms) {
+template <class T> Lines<T> lines_of(const Code& code, const void* lengths) {
   return {static_cast<const T*>(code.data),
           code.stride,
           code.n,
           code.d,
-          static_cast<const Acc<T>*>(norms),
+          static_cast<const Acc<T>*>(lengths),
           rows_are_wide<T>(code.data, code.stride, code.n, code.d)};
 }
 
@@ -55,27 +55,26 @@ cudaError_t run_forward(const Code& code, const Cut& cut, bool is_exact, const M
                         const Ending<Acc<T>>& ending, int32_t* p_counter, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
   if constexpr (kDual)
-    error = gpu::launch(row_norms<T>, dim3(static_cast<unsigned>(ceil_div(code.n, kRowsOfBlock))), dim3(kFinishThreads),
-                        0, stream, lines_of<T>(code, nullptr), to.p_norms);
+    error = gpu::launch(row_lengths<T>, dim3(static_cast<unsigned>(ceil_div(code.n, kRowsOfBlock))), dim3(kFinishThreads),
+                        0, stream, lines_of<T>(code, nullptr), to.p_lengths);
   if (error != cudaSuccess) return error;
   const unsigned blocks = static_cast<unsigned>(cut.tiles) * cut.splits;
   error = gpu::launch(gram_matrix<T, kBlock, kDual>, dim3(blocks), dim3(Shares<Acc<T>, kBlock, kBlock>::kThreads), 0,
-                      stream, lines_of<T>(code, kDual ? to.p_norms : nullptr), to, cut, ending, is_exact);
+                      stream, lines_of<T>(code, kDual ? to.p_lengths : nullptr), to, cut, ending, is_exact);
   if (error != cudaSuccess || cut.is_alone()) return error;
   return gpu::launch(finish_rows<Acc<T>, kDual>, dim3(static_cast<unsigned>(ceil_div(cut.side, kFinishedRows))),
                      dim3(kFinishThreads), 0, stream, to, p_counter, ending);
 }
 
-template <class T>
-cudaError_t run_backward(const Code& code, bool is_exact, const void* norms, const void* gram, Coefficient upstream,
-                         void* grad, int64_t grad_stride, cudaStream_t stream) {
+template <class T> cudaError_t run_gradient(const PullingAwayGradient& it, bool is_exact, cudaStream_t stream) {
   using A = Acc<T>;
+  const Code& code = it.code;
   const int64_t side = is_dual(code) ? code.d : code.n;
-  const Lines<A> matrix{static_cast<const A*>(gram), side, side, side, nullptr,
-                        rows_are_wide<A>(gram, side, side, side)};
-  const Output<T> output{static_cast<T*>(grad), grad_stride, code.n, code.d,
-                         rows_are_wide<T>(grad, grad_stride, code.n, code.d), scalar_of<A>(upstream)};
-  const auto lines = lines_of<T>(code, norms);
+  const Lines<A> matrix{static_cast<const A*>(it.residual), side, side, side, nullptr,
+                        rows_are_wide<A>(it.residual, side, side, side)};
+  const Output<T> output{static_cast<T*>(it.grad), it.grad_stride, code.n, code.d,
+                         rows_are_wide<T>(it.grad, it.grad_stride, code.n, code.d), scalar_of<A>(it.upstream)};
+  const auto lines = lines_of<T>(code, it.lengths);
   if (is_dual(code)) {
     using G = GradientTile<T, kDualRows>;
     return gpu::launch(dual_gradient<T>, dim3(static_cast<unsigned>(ceil_div(code.n, kDualRows))),
@@ -98,18 +97,18 @@ WorkspaceSize pulling_away_workspace(DType dtype, const Code& code) {
   return size;
 }
 
-cudaError_t pulling_away_forward(DType dtype, const Code& code, Float32Products products, void* norms, void* gram,
-                                 void* value, void* loss, Coefficient weight, Workspace workspace,
-                                 cudaStream_t stream) {
+cudaError_t pulling_away(DType dtype, const PullingAway& it, Float32Products products, Workspace workspace,
+                         cudaStream_t stream) {
   return dispatch(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using A = Acc<T>;
-    const Ending<A> ending{static_cast<A*>(value), static_cast<A*>(loss), scalar_of<A>(weight), code.n};
+    const Code& code = it.code;
+    const Ending<A> ending{static_cast<A*>(it.value), static_cast<A*>(it.loss), scalar_of<A>(it.weight), code.n};
     const Cut cut = cut_of<T>(code);
-    A *const p_gram = static_cast<A*>(gram), *const p_scratch = static_cast<A*>(workspace.partials);
+    A *const p_residual = static_cast<A*>(it.residual), *const p_scratch = static_cast<A*>(workspace.partials);
     A *const p_squares = p_scratch + products_of(cut), *const p_row_sums = p_squares + squares_of(cut, code);
-    const Matrix<A> to{cut.splits > 1 ? p_scratch : p_gram, p_squares,   static_cast<A*>(norms), p_gram,
-                       p_row_sums,                          cut.side,    cut.splits};
+    const Matrix<A> to{cut.splits > 1 ? p_scratch : p_residual, p_squares, static_cast<A*>(it.lengths), p_residual,
+                       p_row_sums,                              cut.side,  cut.splits};
     const bool is_exact = products == Float32Products::kExact;
     const auto run = [&](auto forward) { return forward(code, cut, is_exact, to, ending, workspace.counters, stream); };
     if (is_dual(code)) return run(run_forward<T, 64, true>);
@@ -119,14 +118,13 @@ cudaError_t pulling_away_forward(DType dtype, const Code& code, Float32Products 
   });
 }
 
-cudaError_t pulling_away_backward(DType dtype, const Code& code, Float32Products products, const void* norms,
-                                  const void* gram, Coefficient upstream, void* grad, int64_t grad_stride,
+cudaError_t pulling_away_gradient(DType dtype, const PullingAwayGradient& it, Float32Products products,
                                   cudaStream_t stream) {
   return dispatch(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     // A 16-bit gradient keeps 11 bits at most: what tf32 keeps of its factors.
     const bool is_exact = sizeof(T) > 2 && products == Float32Products::kExact;
-    return run_backward<T>(code, is_exact, norms, gram, upstream, grad, grad_stride, stream);
+    return run_gradient<T>(it, is_exact, stream);
   });
 }
 

@@ -39,7 +39,7 @@ template <class T> struct Output {
   }
 };
 
-// sums = left[row.., :] right[:, column..]; one of both is divided by its norms.
+// sums = left[row.., :] right[:, column..]; one of both is divided by its lengths.
 template <class G, bool kLeftIsScaled, class L, class R>
 __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* memory, const Lines<L>& left, int64_t row,
                                const Lines<R>& right, int64_t column, bool is_exact) {
@@ -104,8 +104,8 @@ template <class T> constexpr int kPrimalRows = sizeof(T) == 8 ? 64 : 128;
 // A block takes kPrimalRows rows and 64 columns: up to 128 codes are read once.
 template <class T>
 __global__ void __launch_bounds__(GradientTile<T, kPrimalRows<T>>::Share::kThreads, 1)
-    primal_gradient(Lines<Acc<T>> gram,    // [n, n]: G - diag r
-                    Lines<T> code,         // [n, d] with the norms
+    primal_gradient(Lines<Acc<T>> residual,    // [n, n]: G - diag r
+                    Lines<T> code,         // [n, d] with the lengths
                     Output<T> output,      //
                     int64_t column_tiles,  //
                     bool is_exact) {
@@ -113,10 +113,10 @@ __global__ void __launch_bounds__(GradientTile<T, kPrimalRows<T>>::Share::kThrea
   __shared__ __align__(16) unsigned char memory[G::kMemory];
   const int64_t i = blockIdx.x / column_tiles * G::kRows, c = blockIdx.x % column_tiles * G::kColumns;
   typename G::Share::Part sums;
-  multiply_lines<G, false>(sums, memory, gram, i, code, c, is_exact);
+  multiply_lines<G, false>(sums, memory, residual, i, code, c, is_exact);
   const Acc<T> scale = output.scale();
   store_result<G>(sums, memory, output, i, c, [&](int row, int, Acc<T> value) {
-    return i + row < output.n ? scale * inverse_of(code.p_norms[i + row]) * value : Acc<T>{0};
+    return i + row < output.n ? scale * inverse_of(code.p_lengths[i + row]) * value : Acc<T>{0};
   });
 }
 
@@ -141,8 +141,8 @@ template <class G, class A> __device__ void sum_rows(const A* mine, A (*p_halves
 // A block takes 64 rows and all columns; those of more than one tile are multiplied twice, once for u_i^T E u_i.
 template <class T>
 __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1)
-    dual_gradient(Lines<Acc<T>> gram,  // [d, d]: E
-                  Lines<T> code,       // [n, d] with the norms
+    dual_gradient(Lines<Acc<T>> residual,  // [d, d]: E
+                  Lines<T> code,       // [n, d] with the lengths
                   Output<T> output,    //
                   bool is_exact) {
   using A = Acc<T>;
@@ -153,13 +153,13 @@ __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1
   const auto unit = [&](int row, int64_t column) -> A {
     const int64_t r = i + row;
     if (r >= code.lines || column >= code.columns) return 0;
-    return widen(code.p_first[r * code.step + column]) * inverse_of(code.p_norms[r]);
+    return widen(code.p_first[r * code.step + column]) * inverse_of(code.p_lengths[r]);
   };
   typename G::Share::Part sums;
   const int lane = threadIdx.x % kWarp;
   A mine[4] = {};  // of the rows that the lane's numbers lie in
   for (int64_t c = 0; c < code.columns; c += G::kColumns) {
-    multiply_lines<G, true>(sums, memory, code, i, gram, c, is_exact);
+    multiply_lines<G, true>(sums, memory, code, i, residual, c, is_exact);
 #pragma unroll
     for (int part = 0; part < 4; ++part)
 #pragma unroll
@@ -172,9 +172,9 @@ __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1
   sum_rows<G>(mine, halves, radial);
   const A scale = output.scale();
   for (int64_t c = 0; c < code.columns; c += G::kColumns) {
-    if (code.columns > G::kColumns) multiply_lines<G, true>(sums, memory, code, i, gram, c, is_exact);
+    if (code.columns > G::kColumns) multiply_lines<G, true>(sums, memory, code, i, residual, c, is_exact);
     store_result<G>(sums, memory, output, i, c, [&](int row, int column, A value) {
-      const A factor = i + row < code.lines ? scale * inverse_of(code.p_norms[i + row]) : A{0};
+      const A factor = i + row < code.lines ? scale * inverse_of(code.p_lengths[i + row]) : A{0};
       return factor * (value - radial[row] * unit(row, c + column));
     });
   }

@@ -1,9 +1,9 @@
 // Kernels for the pulling-away term's value, over the smaller of the two Gram matrices. acc is Acc<T>.
 //
-// Primal, n <= d: K = S S^T, G = K / (norms norms^T) with a zero diagonal, r_i = sum_j G_ij^2;
-//     value = sum_i r_i / (n(n-1)); gram is G - diag r.
-// Dual, d < n: E = U^T U - (n'/d) I with U = S / norms, n' the number of nonzero rows, the trace of U^T U;
-//     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); gram is E.
+// Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i = sum_j G_ij^2;
+//     value = sum_i r_i / (n(n-1)); residual is G - diag r.
+// Dual, d < n: E = U^T U - (n'/d) I with U = S / lengths, n' the number of nonzero rows, the trace of U^T U;
+//     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); residual is E.
 // A row of zeros has 1/norm := 0. Counters are zeros, left as zeros.
 #pragma once
 
@@ -40,11 +40,11 @@ struct Cut {
 
 // What gram_matrix leaves for finish_rows, and where that puts it.
 template <class A> struct Matrix {
-  A* p_products;  // [splits, side, side]: each split's part of the Gram matrix; with one split, p_gram
-  A* p_squares;   // [splits, n] of the norms, or dual [splits]: how many norms are not zero
-  A* p_norms;     // [n]: written (primal) or read (dual)
-  A* p_gram;      // [side, side]
-  A* p_row_sums;  // [side], of the squares of gram
+  A* p_products;  // [splits, side, side]: each split's part of the Gram matrix; with one split, p_residual
+  A* p_squares;   // [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
+  A* p_lengths;     // [n]: written (primal) or read (dual)
+  A* p_residual;      // [side, side]
+  A* p_row_sums;  // [side], of the squares of residual
   int64_t side;
   int splits;
 };
@@ -98,10 +98,10 @@ __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& co
   }
 }
 
-// How many norms are not zero; in every thread.
-template <class A> __device__ A nonzero_of(const A* p_norms, int64_t n) {
+// How many lengths are not zero; in every thread.
+template <class A> __device__ A nonzero_of(const A* p_lengths, int64_t n) {
   A count = 0;
-  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) count += p_norms[i] == 0 ? A{0} : A{1};
+  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) count += p_lengths[i] == 0 ? A{0} : A{1};
   return sum_of_block(count);
 }
 
@@ -117,7 +117,7 @@ __device__ void store_mirrored(typename Share::Part& sums, A* p_matrix, int64_t 
   });
 }
 
-// The squares of the norms, from a tile on the diagonal.
+// The squares of the lengths, from a tile on the diagonal.
 template <class Share, class A>
 __device__ void store_squares(typename Share::Part& sums, A* p_squares, int64_t side, int64_t i) {
   sums.each([&](int row, int column, A& value) {
@@ -158,7 +158,7 @@ template <class A> __device__ A sum_of_splits(const A* p_first, int64_t step, in
   return sum_of_warp(sum);
 }
 
-// Rows first, first + 1, ..., kRows of them, of gram, with their norms and the sums of their squares. kWarps / kRows
+// Rows first, first + 1, ..., kRows of them, of residual, with their lengths and the sums of their squares. kWarps / kRows
 // warps share the splits of a row; the sums of all are added in a fixed order.
 template <class A, int kWarps, int kRows, bool kDual>
 __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
@@ -173,7 +173,7 @@ __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
   } else if (is_inside) {
     const A norm = sqrt(sum_of_splits(to.p_squares + row, side, to.splits));
     mine = inverse_of(norm);
-    if (share == 0 && lane == 0) to.p_norms[row] = norm;
+    if (share == 0 && lane == 0) to.p_lengths[row] = norm;
   }
   A row_sum = 0;
   for (int64_t c = 0; c < side; c += kChunk) {
@@ -210,14 +210,14 @@ __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
         value = is_diagonal ? A{0} : value * mine * inverses[k];
       }
       row_sum += value * value;
-      if (kDual || !is_diagonal) to.p_gram[row * side + c + k] = value;
+      if (kDual || !is_diagonal) to.p_residual[row * side + c + k] = value;
     }
   }
   if (share > 0 || !is_inside) return;
   row_sum = sum_of_warp(row_sum);
   if (lane > 0) return;
   to.p_row_sums[row] = row_sum;
-  if (!kDual) to.p_gram[row * side + row] = -row_sum;
+  if (!kDual) to.p_residual[row * side + row] = -row_sum;
 }
 
 // The value, from the sums of all rows; by a whole block.
@@ -237,7 +237,7 @@ template <bool kDual, class A> __device__ void store_value(const Matrix<A>& from
 // takes longer than its work.
 template <class T, int kBlock, bool kDual>
 __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
-    gram_matrix(Lines<T> code,          // [n, d]; dual with the norms
+    gram_matrix(Lines<T> code,          // [n, d]; dual with the lengths
                 Matrix<Acc<T>> to,      //
                 Cut cut,                //
                 Ending<Acc<T>> ending,  //
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
   store_mirrored<Share>(sums, to.p_products + split * cut.side * cut.side, cut.side, i, j);
   if constexpr (kDual) {
     if (tile == 0) {
-      const A nonzero = nonzero_of(to.p_norms + begin, end - begin);
+      const A nonzero = nonzero_of(to.p_lengths + begin, end - begin);
       if (threadIdx.x == 0) to.p_squares[split] = nonzero;
     }
   } else if (i == j) {
@@ -271,9 +271,9 @@ __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
 
 constexpr int kRowsOfBlock = 8;
 constexpr int kFinishThreads = kRowsOfBlock * kWarp;
-constexpr int kFinishedRows = 2;  // the fewer, the more blocks read all the norms
+constexpr int kFinishedRows = 2;  // the fewer, the more blocks read all the lengths
 
-// gram and the norms, kFinishedRows rows by a block; the last one has the value.
+// residual and the lengths, kFinishedRows rows by a block; the last one has the value.
 template <class A, bool kDual>
 __global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spilled to have 64 registers
     finish_rows(Matrix<A> to,        //
@@ -286,8 +286,8 @@ __global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spi
 // The lengths of the codes, a warp for each.
 template <class T>
 __global__ void __launch_bounds__(kFinishThreads)
-    row_norms(Lines<T> code,  // [n, d]
-              Acc<T>* p_norms) {
+    row_lengths(Lines<T> code,  // [n, d]
+              Acc<T>* p_lengths) {
   const int64_t row = int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / kWarp;
   if (row >= code.lines) return;
   const T* const p_row = code.p_first + row * code.step;
@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kFinishThreads)
     squares += value * value;
   }
   squares = sum_of_warp(squares);
-  if (threadIdx.x % kWarp == 0) p_norms[row] = sqrt(squares);
+  if (threadIdx.x % kWarp == 0) p_lengths[row] = sqrt(squares);
 }
 
 }  // namespace ebgan::cuda

@@ -1,4 +1,4 @@
-// Gradients of upstream 1, multiplied by the upstream gradient that only the device knows.
+// Gradients of an upstream that was expected, multiplied for the upstream that came, which only the device knows.
 #include "dtypes.cuh"
 #include "kernels.h"
 
@@ -21,36 +21,37 @@ template <class T> struct ScaledOnes {
   Scaled<T> of[kMostGradients];  // those that are missing have a count of 0
 };
 
-template <class T, int kWidth> __device__ void scale_packet(const Scaled<T>& one, int64_t first, Acc<T> upstream) {
+template <class T, int kWidth> __device__ void scale_packet(const Scaled<T>& one, int64_t first, Acc<T> factor) {
   Packet<T, kWidth> packet = load<T, kWidth>(one.p_from + first);
 #pragma unroll
-  for (int j = 0; j < kWidth; ++j) packet.values[j] = narrow<T>(widen(packet.values[j]) * upstream);
+  for (int j = 0; j < kWidth; ++j) packet.values[j] = narrow<T>(widen(packet.values[j]) * factor);
   store<T, kWidth>(one.p_to + first, packet);
 }
 
-// to = upstream * from, rounded once. In place, an upstream of 1 moves nothing; NaN does.
+// to = upstream / expected * from, rounded once. In place, an upstream that was expected moves nothing; NaN does.
 template <class T>
 __global__ void __launch_bounds__(kScalingThreads)
     multiply_gradients(ScaledOnes<T> gradients,   //
-                       const Acc<T>* p_upstream,  // []
+                       Scalar<Acc<T>> upstream,   //
+                       Scalar<Acc<T>> expected,   //
                        bool is_in_place) {
-  const Acc<T> upstream = *p_upstream;
-  if (is_in_place && upstream == 1) return;
+  const Acc<T> came = upstream.get(), awaited = expected.get(), factor = came == awaited ? Acc<T>{1} : came / awaited;
+  if (is_in_place && came == awaited) return;
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
 #pragma unroll  // for sm_75, nvcc indexed a copy of the arguments on the stack
   for (int g = 0; g < kMostGradients; ++g) {
     const Scaled<T> one = gradients.of[g];
     const int64_t in_packets = one.is_wide ? one.count / kWide<T> * kWide<T> : 0;
     for (int64_t i = thread * kWide<T>; i < in_packets; i += threads * kWide<T>)
-      scale_packet<T, kWide<T>>(one, i, upstream);
-    for (int64_t i = in_packets + thread; i < one.count; i += threads) scale_packet<T, 1>(one, i, upstream);
+      scale_packet<T, kWide<T>>(one, i, factor);
+    for (int64_t i = in_packets + thread; i < one.count; i += threads) scale_packet<T, 1>(one, i, factor);
   }
 }
 
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-cudaError_t scale_gradients(DType dtype, const Gradient* gradients, int count, const void* upstream, bool in_place,
-                            cudaStream_t stream) {
+cudaError_t scale_gradients(DType dtype, const Gradient* gradients, int count, Coefficient upstream, Coefficient expected,
+                            bool in_place, cudaStream_t stream) {
   return dispatch(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     ScaledOnes<T> ones{};
@@ -65,7 +66,7 @@ cudaError_t scale_gradients(DType dtype, const Gradient* gradients, int count, c
     const int64_t wanted = ceil_div(longest, kScalingThreads * kWide<T>);
     const dim3 blocks(static_cast<unsigned>(wanted < kMostScalingBlocks ? wanted : kMostScalingBlocks));
     return gpu::launch(multiply_gradients<T>, blocks, dim3(kScalingThreads), 0, stream, ones,
-                       static_cast<const Acc<T>*>(upstream), in_place);
+                       scalar_of<Acc<T>>(upstream), scalar_of<Acc<T>>(expected), in_place);
   });
 }
 

@@ -11,7 +11,7 @@ template <class T> struct Lines {
   int64_t step;
   int64_t lines;
   int64_t columns;
-  const Acc<T>* p_norms;  // [lines], where they are divided by them (a line of zeros stays one)
+  const Acc<T>* p_lengths;  // [lines], where they are divided by them (a line of zeros stays one)
   bool is_wide;           // packets of 16 bytes lie within a line and are aligned
 };
 
@@ -57,7 +57,7 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
         for (int j = 0; j < kWidth; ++j)
           if (c + j < end) packets[i].values[j] = p[j];
       }
-      if constexpr (kScaled) factors[i] = inverse_of(from.p_norms[l]);
+      if constexpr (kScaled) factors[i] = inverse_of(from.p_lengths[l]);
     }
   }
 

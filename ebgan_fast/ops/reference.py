@@ -5,16 +5,18 @@ check against Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Netw
 so it uses none of the closed-form algebra that makes the kernels fast. What the paper leaves open is decided here:
 
 * an l2 energy of 0 has gradient 0, and so has a hinge at E = m;
+* a closed hinge passes nothing on: a fake of infinite energy is past every margin, adds 0 to the loss and gets
+  gradient 0. NaN is past none: it leaves the hinge open, and loss and gradient are NaN;
 * a code of length 0 has cosine 0 with every other code, and gets gradient 0;
 * a batch without samples contributes 0 to a mean, and the pulling-away term of fewer than two codes is 0.
 """
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
+
+from .tensors import Coefficient, accumulation_dtype, sample_rows, without_autocast
 
 __all__ = [
     "discriminator_loss",
@@ -23,24 +25,6 @@ __all__ = [
     "pulling_away_term",
     "reconstruction_energy",
 ]
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums over values of `dtype` run, and in which energies and losses come out."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Autocast would run matrix products in 16 bits; some devices (meta) have none to switch off."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
-def sample_rows(batch: Tensor) -> Tensor:
-    """[N, ...] -> [N, K] in the accumulation dtype; a batch of scalars has K = 1."""
-    wide = batch.to(accumulation_dtype(batch.dtype))
-    return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
 def _root(squares: Tensor) -> Tensor:
@@ -65,7 +49,7 @@ def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     return _root(squares)
 
 
-def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Tensor | float) -> Tensor:
+def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coefficient) -> Tensor:
     """The expectation of L_D = D(x) + [m - D(G(z))]+ (equation 1) over the two batches; the hinge is per sample."""
     real = energy_real.to(accumulation_dtype(energy_real.dtype))
     fake = energy_fake.to(accumulation_dtype(energy_fake.dtype))
@@ -86,16 +70,21 @@ def pulling_away_term(code: Tensor) -> Tensor:
 
 
 def discriminator_loss(
-    recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, margin: Tensor | float, norm: str
+    recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, margin: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Equation 1 over the energies of both batches -> (loss, energy_real, energy_fake); the energies are detached."""
     energy_real = reconstruction_energy(recon_real, real, norm)
     energy_fake = reconstruction_energy(recon_fake, fake, norm)
-    return hinge_margin_loss(energy_real, energy_fake, margin), energy_real.detach(), energy_fake.detach()
+    closed = margin - energy_fake <= 0
+    # 0 times the derivative of an infinite energy would be NaN: samples behind a closed hinge are left out before.
+    left_out = closed.reshape(-1, *(1 for _ in fake.shape[1:]))
+    open_energy = reconstruction_energy(recon_fake.masked_fill(left_out, 0), fake.masked_fill(left_out, 0), norm)
+    hinge = torch.where(closed, 0.0, margin - open_energy)
+    return batch_mean(energy_real) + batch_mean(hinge), energy_real.detach(), energy_fake.detach()
 
 
 def generator_loss(
-    recon_fake: Tensor, fake: Tensor, code: Tensor | None, pt_weight: Tensor | float, norm: str
+    recon_fake: Tensor, fake: Tensor, code: Tensor | None, pt_weight: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L_G = D(G(z)) (equation 2) plus the weighted pulling-away term -> (loss, energy, pulling_away); the last two are
     detached."""

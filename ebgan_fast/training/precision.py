@@ -42,6 +42,11 @@ class MixedPrecision:
         """The context of losses and backward inside such a block, whose copies stay."""
         return torch.autocast(self._device_type, self.dtype, enabled=False)
 
+    @property
+    def scales(self) -> bool:
+        """True if losses are scaled."""
+        return self._scaler.is_enabled()
+
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss as backward takes it."""
         scaled: Tensor = self._scaler.scale(loss)

@@ -167,7 +167,7 @@ class Trainer:
                 generated.backward(gradient)
             recon_real, _ = self._run_d(real)
         loss_d, energy_real, energy_fake = functional.discriminator_loss(
-            recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm
+            recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm, upstream=self._upstream()
         )
         # Naming the weights spares the gradient to the fakes, which the graph would give too.
         scaled(loss_d).backward(inputs=list(self.discriminator.parameters()))
@@ -205,6 +205,7 @@ class Trainer:
             code if config.pt_weight > 0 else None,
             pt_weight=config.pt_weight,
             norm=config.norm,
+            upstream=self._upstream(),
             process_group=group,
         )
         if config.pt_weight == 0 and self.takes_term(self.step_count + 1):
@@ -225,6 +226,13 @@ class Trainer:
     def _scaled(self, loss: Tensor) -> Tensor:
         parts = self.config.accumulate
         return self.precision.scaled(loss if parts == 1 else loss / parts)
+
+    def _upstream(self) -> Tensor | float:
+        """The gradient that a part's loss gets in backward. The losses make theirs for it, so nothing multiplies them
+        afterwards, and float16 loses no small one."""
+        if self.config.accumulate == 1 and not self.precision.scales:
+            return 1.0
+        return self._scaled(torch.ones((), device=self.device))
 
     @contextlib.contextmanager
     def _gradients_exchanged(self, wanted: bool) -> Iterator[None]:

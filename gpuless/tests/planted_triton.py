@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -94,3 +94,40 @@ def squares_of_rows(p_x, p_sums, stride, ROWS: tl.constexpr, COLUMNS: tl.constex
     row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     x = tl.load(p_x + row[:, None] * stride + column[None, :])
     tl.store(p_sums + row, tl.sum(x * x, axis=1))
+
+
+class Rows(NamedTuple):
+    """A matrix as a kernel takes it."""
+
+    p_x: Any  # [n, elements]
+    p_twice: Any  # [n, elements], or None where it is not wanted
+    stride: int
+    elements: int
+
+
+@triton.jit
+def _double_row(rows, row, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    inside = column < rows.elements
+    x = tl.load(rows.p_x + row * rows.stride + column, mask=inside, other=0.0)
+    if rows.p_twice is not None:
+        tl.store(rows.p_twice + row * rows.stride + column, x * 2, mask=inside)
+    return tl.sum(x, axis=0)
+
+
+@triton.jit(do_not_specialize=["n"])
+def double_rows(first, second, n, to, BLOCK: tl.constexpr):
+    """Rows of two matrices doubled, the first with n of them; sums of all rows go where the pair `to` says."""
+    row = tl.program_id(0)
+    total = 0.0
+    if row < n:
+        total = _double_row(first, row, BLOCK)
+    elif second.p_x is not None:
+        total = _double_row(second, row - n, BLOCK)
+    tl.store(to[0] + row * to[1], total)
+
+
+def double_rows_launch(first: Rows, second: Rows, sums: Any) -> Launch:
+    n = first.p_x.shape[0]
+    arguments = {"first": first, "second": second, "n": n, "to": (sums, sums.stride(0)), "BLOCK": 128}
+    return Launch(double_rows, (n + second.p_x.shape[0],), arguments, 4)

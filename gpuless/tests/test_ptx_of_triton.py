@@ -16,7 +16,7 @@ from torch import Tensor
 import planted_triton as planted
 from gpuless.ptx import DeviceAssert, Misaligned, OutOfBounds, Race
 from launches import Launch
-from planted_triton import product_launch, row_sums_launch
+from planted_triton import Rows, double_rows_launch, product_launch, row_sums_launch
 
 BARRIER = r"bar\.sync\s+0;"
 MASKS = {"full": 0, "masked": 1, "one too many": 2}
@@ -40,6 +40,21 @@ def test_row_sums(dtype: torch.dtype, n: int, target: str) -> None:
     assert (report.buffers[0].bytes_written, report.buffers[1].bytes_written) == (0, 12)
     if n % 512 == 0:
         assert set(report.buffers[0].loads) == {128 if dtype == torch.float32 else 64}
+
+
+def test_members_of_a_tuple_reach_their_parameters() -> None:
+    """In their order, without the one that is None; traffic is told by the same numbers."""
+    first, second, twice = random(2, 48), random(3, 40, seed=1), torch.full((3, 40), torch.nan)
+    sums = torch.full((5,), torch.nan)
+    launch = double_rows_launch(Rows(first, None, 48, 47), Rows(second, twice, 40, 40), sums)
+    report = launch.run()
+    assert torch.equal(twice, second * 2)
+    expected = torch.cat([first[:, :47].double().sum(1), second.double().sum(1)])
+    assert ((sums - expected).abs() <= 1e-5).all()
+    names = launch.compile().runtime_arguments
+    moved = {names[number]: (it.bytes_read, it.bytes_written) for number, it in report.buffers.items() if it.bytes_read}
+    assert moved == {"first.p_x": (2 * 47 * 4, 0), "second.p_x": (3 * 40 * 4, 0)}
+    assert report.buffers[names.index("second.p_twice")].bytes_written == 3 * 40 * 4
 
 
 def product_error(a: Tensor, b: Tensor, precision: str) -> tuple[Tensor, Tensor]:

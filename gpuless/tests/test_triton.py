@@ -14,9 +14,10 @@ import torch
 import triton
 import triton.language as tl
 
-from gpuless.triton import Specialisation, jit_specialisations
+from gpuless.triton import Specialisation, flattened, jit_specialisations
 from launches import TARGETS, Launch
 from planted_compile import GOOD, PLANTED, asserts, plain, rounded, uncompilable, unspecialised
+from planted_triton import Rows, double_rows_launch
 
 
 def plain_launch(pointer: Any, number: Any, scale: Any, flag: Any, kernel: Any = plain) -> Launch:
@@ -41,6 +42,9 @@ LAUNCHES = {
     "number 16, unspecialised": plain_launch(torch.empty(4), 16, 1.0, True, unspecialised),
     "number 2**40, unspecialised": plain_launch(torch.empty(4), 2**40, 1.0, True, unspecialised),
     "number None, unspecialised": plain_launch(torch.empty(4), None, 1.0, True, unspecialised),
+    "tuples": double_rows_launch(
+        Rows(torch.empty(2, 48), None, 48, 48), Rows(torch.empty(4)[1:], torch.empty(3), 3, 1), torch.empty(5)
+    ),
 }
 
 
@@ -74,6 +78,30 @@ def test_what_the_rules_are() -> None:
     assert plain_launch(torch.empty(4), 2**31, 1.0, True).specialise("sm_80").signature["number"] == "i64"
     plain_one = plain_launch(torch.empty(4), 1, 1.0, True, unspecialised).specialise("sm_80")
     assert plain_one.signature["number"] == "i32"
+
+
+def test_members_of_tuples_are_arguments_of_their_own() -> None:
+    """Constants among them are none: no pointer, a stride of 1."""
+    sums = torch.empty(2, 5)[0]
+    first, second = Rows(torch.empty(2, 48), None, 48, 40), Rows(torch.empty(3, 1), torch.empty(3, 1), 1, 17)
+    launch = double_rows_launch(first, second, sums)
+    arguments = flattened(launch.arguments)
+    assert list(arguments) == [
+        *(f"{rows}.{member}" for rows in ("first", "second") for member in Rows._fields),
+        *("n", "to.0", "to.1", "BLOCK"),
+    ]
+    assert arguments["second.p_twice"] is second.p_twice
+    assert arguments["to.0"] is sums
+    special = launch.specialise("sm_80")
+    assert special.constants == {(0, 1): None, (1, 2): 1, (3, 1): 1, (4,): 128}
+    assert {path for path, hints in special.hints.items() if hints} == {(0, 0), (0, 2), (1, 0), (1, 1), (3, 0)}
+    widths = {
+        **{"first.p_x": "u64", "first.stride": "u32", "first.elements": "u32"},
+        **{"second.p_x": "u64", "second.p_twice": "u64", "second.elements": "u32", "n": "u32", "to.0": "u64"},
+    }
+    artefact = launch.compile()
+    assert special.runtime_arguments() == artefact.runtime_arguments == tuple(widths)
+    assert re.findall(r"\.param \.(\w+)", artefact.ptx) == [*widths.values(), "u64", "u64"]
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -11,7 +11,8 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 import ebgan_fast
 from bench.gpu import small_step
-from ebgan_fast.ops.triton import launch
+from ebgan_fast.ops.backends.triton import launch
+from gpuless.triton import flattened
 from tests import stand_in
 
 Variant = tuple[object, ...]
@@ -35,7 +36,7 @@ def _variants(backend: str) -> set[tuple[str, Variant]]:
 
 
 def _variant(it: launch.Launch) -> Variant:
-    dtypes = tuple(value.dtype for value in it.arguments.values() if isinstance(value, torch.Tensor))
+    dtypes = tuple(value.dtype for value in flattened(it.arguments).values() if isinstance(value, torch.Tensor))
     constants = tuple((name, value) for name, value in it.arguments.items() if name.isupper())
     return dtypes, constants, it.num_warps, it.num_stages
 

@@ -18,7 +18,12 @@ from bench import provenance
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    names = ("csrc/bindings.cpp", "csrc/cpu/energy.cpp", "ebgan_fast/ops/cpu.py", "ebgan_fast/ops/triton/tables.json")
+    names = (
+        "csrc/bindings.cpp",
+        "csrc/cpu/energy.cpp",
+        "ebgan_fast/ops/backends/cpu.py",
+        "ebgan_fast/ops/backends/triton/tables.json",
+    )
     for name in (*names, "CMakeLists.txt", "README.md"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +33,8 @@ def tree(tmp_path: Path) -> Path:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a byte of a kernel": lambda tree: (tree / "csrc/cpu/energy.cpp").write_text("csrc/cpu/energy.cpq"),
-    "a byte of the package": lambda tree: (tree / "ebgan_fast/ops/cpu.py").write_text(""),
-    "a tile": lambda tree: (tree / "ebgan_fast/ops/triton/tables.json").write_text("{}"),
+    "a byte of the package": lambda tree: (tree / "ebgan_fast/ops/backends/cpu.py").write_text(""),
+    "a tile": lambda tree: (tree / "ebgan_fast/ops/backends/triton/tables.json").write_text("{}"),
     "a byte of the build": lambda tree: (tree / "CMakeLists.txt").write_text("-O2"),
     "a new header": lambda tree: (tree / "csrc/cpu/empty.h").touch(),
     "a name": lambda tree: (tree / "csrc/bindings.cpp").rename(tree / "csrc/bindingz.cpp"),

@@ -24,7 +24,7 @@ from bench.devices import Device
 from bench.knobs import KNOBS, Entry, Knob
 from bench.tuner import Tuner
 from ebgan_fast.ops import backends
-from ebgan_fast.ops.triton import launch, tables
+from ebgan_fast.ops.backends.triton import launch, tables
 from tests import stand_in
 
 from .conftest import Clock

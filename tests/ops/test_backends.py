@@ -16,7 +16,7 @@ import torch
 
 import ebgan_fast
 from ebgan_fast import functional
-from ebgan_fast.ops import backends, library
+from ebgan_fast.ops import backends, op
 from tests import stand_in
 
 
@@ -35,7 +35,7 @@ def test_every_backend_has_a_status_with_a_reason() -> None:
 
 def test_use_backend_reaches_the_op_and_is_undone(monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr(library, "kernel", lambda name, backend: seen.append(backend) or _fail())
+    monkeypatch.setattr(op, "kernel", lambda name, backend: seen.append(backend) or _fail())
 
     def _fail():
         raise LookupError

@@ -17,6 +17,7 @@ import ebgan_fast
 from ebgan_fast.ops import reference
 
 from .budget import assert_within_budget, energy_sums, pulling_away_sums, pulling_away_terms, sums_dtype
+from .launches import Launches
 
 pytestmark = pytest.mark.skipif(
     not ebgan_fast.backends()["cpu"].available, reason=f"backend cpu: {ebgan_fast.backends()['cpu'].reason}"
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.skipif(
 
 if ebgan_fast.backends()["cpu"].available:
     from ebgan_fast import _C
-    from ebgan_fast.ops import cpu
 
+cpu = Launches("cpu")
 HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [torch.float64, torch.float32, *HALVES]
 CODES = dict(zip(DTYPES, (0, 1, 2, 3), strict=True))
@@ -62,7 +63,7 @@ def test_every_16_bit_value_is_written_as_torch_rounds_it(
     zero = torch.zeros_like(values)
     upstream = torch.full((shape[0],), factor / 2)
     to_recon, to_target = cpu.reconstruction_energy_backward(
-        upstream, values, zero, torch.ones(shape[0]), "sse", True, True
+        upstream, values, zero, torch.ones(shape[0]), "sse", [True, True]
     )
     scaled = values.float() * torch.tensor(factor)
     assert _same_bits(to_recon, scaled.to(dtype))
@@ -100,11 +101,12 @@ def test_energy_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype, k: i
     to_recon, to_target = (Guarded(n, k, gap, dtype, float("nan"), SENTINEL) for gap in (4, 2))
     energy = Guarded(1, n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
     upstream = torch.ones(n, dtype=sums_dtype(dtype))
-    pair = (recon.address, target.address, recon.stride, target.stride, n, k)
-    outputs = (to_recon.address, to_target.address, to_recon.stride, to_target.stride)
+    addresses = (recon.address, target.address, to_recon.address, to_target.address, energy.address)
+    batch = (*addresses, recon.stride, target.stride, to_recon.stride, to_target.stride, n, k)
+    no_coefficient = (0, 0.0)
 
-    _C.energy_forward(CODES[dtype], 1, (*pair, 0, 0, 0, 0), energy.address, 1)
-    _C.energy_backward(CODES[dtype], 1, (*pair, *outputs), energy.address, upstream.data_ptr(), 1, 1)
+    _C.loss(CODES[dtype], (1, batch, (), *no_coefficient, *no_coefficient, 0), 1)
+    _C.energy_gradient(CODES[dtype], (1, batch, upstream.data_ptr(), 1), 1)
 
     for output in (to_recon, to_target, energy):
         output.assert_guards(SENTINEL)
@@ -123,20 +125,20 @@ def test_pulling_away_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype
     code = Guarded(n, d, 5, dtype, 0, float("nan"))
     code.rows.copy_(torch.randn(n, d, generator=torch.Generator().manual_seed(n)))
     side = min(n, d)
-    norms = Guarded(1, n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
-    gram = Guarded(1, side * side, 0, sums_dtype(dtype), float("nan"), SENTINEL)
+    lengths = Guarded(1, n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
+    residual = Guarded(1, side * side, 0, sums_dtype(dtype), float("nan"), SENTINEL)
+    value = Guarded(1, 1, 0, sums_dtype(dtype), float("nan"), SENTINEL)
     grad = Guarded(n, d, 3, dtype, float("nan"), SENTINEL)
-    arguments = (CODES[dtype], code.address, code.stride, n, d)
+    layout, state = (code.address, code.stride, n, d), (lengths.address, residual.address)
 
-    value = _C.pulling_away_forward(*arguments, norms.address, gram.address, 2)
-    _C.pulling_away_backward(*arguments, norms.address, gram.address, 1.0, grad.address, grad.stride, 2)
+    _C.pulling_away(CODES[dtype], (layout, *state, value.address, 0, 0, 0.0), 2)
+    _C.pulling_away_gradient(CODES[dtype], (layout, *state, 0, 1.0, grad.address, grad.stride), 2)
 
-    for output in (norms, gram, grad):
+    for output in (lengths, residual, value, grad):
         output.assert_guards(SENTINEL)
     dense = code.rows.clone()
     truth, eager = (_pulling_away(reference.pulling_away_term, dense.to(to)) for to in (torch.float64, dtype))
-    got = torch.tensor(value, dtype=sums_dtype(dtype))
-    assert_within_budget(got, truth[0], eager[0], "value", sums=pulling_away_sums(dense))
+    assert_within_budget(value.rows[0, 0], truth[0], eager[0], "value", sums=pulling_away_sums(dense))
     terms = pulling_away_terms(dense)
     assert_within_budget(grad.rows, truth[1], eager[1], "gradient", terms, pulling_away_sums(dense))
 
@@ -190,8 +192,8 @@ def test_a_simplex_in_the_dual_form_loses_no_digits(d: int) -> None:
     plane = torch.linalg.svd(corners).Vh[:d]  # an orthonormal basis of the d dimensions that the corners span
     code = (corners @ plane.T).float()
     truth, eager = (reference.pulling_away_term(code.to(to)) for to in (torch.float64, torch.float32))
-    value, _, gram = cpu.pulling_away_term(code)
-    assert gram.shape == (d, d)
+    value, _, residual = cpu.pulling_away_term(code)
+    assert residual.shape == (d, d)
     assert_within_budget(value, truth, eager, "value", sums=pulling_away_sums(code))
     # Rounding to float32 turns a code by half a unit at most. So a cosine, -1/d, is off by one, and its square by 2 d
     # relative to itself.
@@ -223,10 +225,10 @@ def _everything(n: int, k: int, d: int, dtype: torch.dtype) -> list[Tensor]:
     generator = torch.Generator().manual_seed(n + k + d)
     recon, target = (torch.randn(n, k, generator=generator).to(dtype) for _ in range(2))
     code = torch.randn(n, d, generator=generator).to(dtype)
-    results = list(cpu.discriminator_loss(recon, target, target, recon, torch.tensor(2.0), "mse", [True] * 4))
+    results = list(cpu.discriminator_loss(recon, target, target, recon, torch.tensor(2.0), "mse", 1.0, [True] * 4))
     energy = cpu.reconstruction_energy(recon, target, "l2")
     upstream = torch.linspace(-1, 1, n, dtype=energy.dtype)
-    results += cpu.reconstruction_energy_backward(upstream, recon, target, energy, "l2", True, True)
+    results += cpu.reconstruction_energy_backward(upstream, recon, target, energy, "l2", [True, True])
     return [*results, energy, *_kernel_pulling_away(code)]
 
 
@@ -273,10 +275,10 @@ def test_callers_on_many_python_threads_do_not_disturb_each_other() -> None:
 
 _FORK = """
 import os, signal, torch
-from ebgan_fast.ops import cpu
+from ebgan_fast.ops import energy, op
 torch.set_num_threads(2)
 recon, target = torch.randn(64, 20000), torch.randn(64, 20000)
-run = lambda: cpu.reconstruction_energy(recon, target, "mse")
+run = lambda: op.call("reconstruction_energy", "cpu", recon, target, "mse")
 before = run()
 child = os.fork()
 if child == 0:

@@ -13,14 +13,15 @@ import ebgan_fast
 
 from .budget import assert_within_budget
 from .cases import normal
+from .launches import Launches
 
 pytestmark = pytest.mark.skipif(
     not ebgan_fast.backends()["cpu"].available, reason=f"backend cpu: {ebgan_fast.backends()['cpu'].reason}"
 )
 if ebgan_fast.backends()["cpu"].available:
     from ebgan_fast import _C
-    from ebgan_fast.ops import cpu
 
+cpu = Launches("cpu")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CHUNK = 4096  # kChunk of csrc/cpu/energy.cpp: a sweep looks at the margin after so many elements
 SetStreamFrom = Callable[[int], None]
@@ -36,13 +37,13 @@ def stream_from() -> Iterator[SetStreamFrom]:
 def _all_gradients(n: int, k: int, dtype: torch.dtype, norm: str, margin: float) -> list[Tensor]:
     """Losses, energies and gradients of every kernel that may stream."""
     recon, target, code = (normal(n, k, seed=seed).to(dtype) for seed in range(3))
-    found = list(cpu.discriminator_loss(recon, target, target, recon, margin, norm, [True] * 4))
+    found = list(cpu.discriminator_loss(recon, target, target, recon, margin, norm, 1.0, [True] * 4))
     energy = cpu.reconstruction_energy(recon, target, norm)
     upstream = torch.linspace(-1, 1, n, dtype=energy.dtype)  # 0 for the sample in the middle
-    found += cpu.reconstruction_energy_backward(upstream, recon, target, energy, norm, True, True)
+    found += cpu.reconstruction_energy_backward(upstream, recon, target, energy, norm, [True, True])
     for codes in (code, code.T.contiguous()):  # both forms of the pulling-away term
-        value, norms, gram = cpu.pulling_away_term(codes)
-        found += [value, cpu.pulling_away_term_backward(torch.ones_like(value), codes, norms, gram)]
+        value, lengths, residual = cpu.pulling_away_term(codes)
+        found += [value, cpu.pulling_away_term_backward(torch.ones_like(value), codes, lengths, residual)]
     return found
 
 
@@ -82,7 +83,9 @@ def test_a_sample_gets_zeros_wherever_it_passes_the_margin(
     differences = _past_the_margin(at, 3 * CHUNK + 128, dtype)
     zero = torch.zeros_like(differences)
     need = [False, False, True, True]
-    loss, _, energy, _, _, to_recon, to_fake = cpu.discriminator_loss(zero, zero, differences, zero, 17.0, "sse", need)
+    loss, _, energy, _, _, to_recon, to_fake = cpu.discriminator_loss(
+        zero, zero, differences, zero, 17.0, "sse", 1.0, need
+    )
     assert energy.tolist() == [1.25, 17.25, 1.25]
     assert loss.item() == (15.75 + 15.75) / 3
     factor = -2 * torch.tensor(1 / 3, dtype=energy.dtype)
@@ -101,7 +104,7 @@ def test_a_nan_behind_the_margin_reaches_the_gradient(stream_from: SetStreamFrom
     recon, target = normal(3, 3 * CHUNK, seed=0).float(), normal(3, 3 * CHUNK, seed=1).float()
     recon[1, :CHUNK] += 100
     recon[1, 2 * CHUNK + 7] = float("nan")
-    found = cpu.discriminator_loss(target, target, recon, target, 5.0, norm, [False, False, True, True])
+    found = cpu.discriminator_loss(target, target, recon, target, 5.0, norm, 1.0, [False, False, True, True])
     assert found[0].isnan()
     assert found[2].isnan().tolist() == [False, True, False]
     difference = recon.double() - target.double()
@@ -119,7 +122,7 @@ def test_an_infinite_difference_behind_the_margin_closes_the_gate() -> None:
     recon[0, 2 * CHUNK] = float("inf")
     zero = torch.zeros_like(recon)
     loss, _, energy, _, _, to_recon, _ = cpu.discriminator_loss(
-        zero, zero, recon, zero, 0.5, "mse", [False, False, True, False]
+        zero, zero, recon, zero, 0.5, "mse", 1.0, [False, False, True, False]
     )
     assert energy.tolist() == [float("inf"), 1.0]
     assert loss.item() == 0

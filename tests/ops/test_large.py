@@ -109,16 +109,16 @@ def _integers(huge: Huge) -> Huge:
 def test_a_sample_beyond_32_bits(huge: Make) -> None:
     recon, target = _integers(huge(torch.float16)), huge(torch.float16)
     to_recon, to_target = (huge(torch.float16, float("nan")) for _ in range(2))
-    energy = torch.full((1,), float("nan"))
-    inputs = (recon.address, target.address, COUNT, COUNT, 1, COUNT)
-    outputs = (to_recon.address, to_target.address, COUNT, COUNT)
+    mean, energy = torch.full((), float("nan")), torch.full((1,), float("nan"))
+    addresses = (recon.address, target.address, to_recon.address, to_target.address, energy.data_ptr())
     for window in target.windows:
         window.fill_(1)
 
-    mean = _C.mean_energy(FLOAT16, SSE, (*inputs, *outputs), energy.data_ptr(), 2)
+    batch = (*addresses, COUNT, COUNT, COUNT, COUNT, 1, COUNT)
+    _C.loss(FLOAT16, (SSE, batch, (), 0, 0.0, 0, 1.0, mean.data_ptr()), 2)
 
     differences = [r.double() - t.double() for r, t in zip(recon.windows, target.windows, strict=True)]
-    assert mean == energy.item() == sum(d.square().sum().item() for d in differences)
+    assert mean.item() == energy.item() == sum(d.square().sum().item() for d in differences)
     for gradient, sign in ((to_recon, 2), (to_target, -2)):
         assert not gradient.block.any()  # neither NaN nor anything else
         for window, difference in zip(gradient.windows, differences, strict=True):
@@ -131,8 +131,8 @@ def test_a_batch_of_energies_beyond_32_bits(huge: Make) -> None:
     for window in fake.windows:
         window[::2] = 0.5
     loss, real, to_real = torch.full((1,), float("nan")), torch.ones(1), torch.empty(1)
-    addresses = loss.data_ptr(), to_real.data_ptr(), to_fake.address
-    _C.hinge(FLOAT32, real.data_ptr(), 1, fake.address, COUNT, 2.0, *addresses)
+    addresses = real.data_ptr(), fake.address, to_real.data_ptr(), to_fake.address
+    _C.hinge(FLOAT32, (*addresses, 1, COUNT, 0, 2.0, loss.data_ptr()))
     is_open = [window == 0.5 for window in fake.windows]
     assert loss.item() == torch.tensor(1 + 1.5 * sum(int(o.sum()) for o in is_open) / COUNT).item()
     assert not to_fake.block.any()
@@ -142,17 +142,17 @@ def test_a_batch_of_energies_beyond_32_bits(huge: Make) -> None:
 
 def test_codes_beyond_32_bits(huge: Make) -> None:
     code, grad = _integers(huge(torch.float16, rows=2)), huge(torch.float16, float("nan"), rows=2)
-    norms, gram = torch.full((2,), float("nan")), torch.full((2, 2), float("nan"))
-    arguments = (FLOAT16, code.address, code.stride, 2, COUNT, norms.data_ptr(), gram.data_ptr())
+    value, lengths, residual = (torch.full(shape, float("nan")) for shape in ((), (2,), (2, 2)))
+    layout, state = (code.address, code.stride, 2, COUNT), (lengths.data_ptr(), residual.data_ptr())
     upstream = 2.0**12  # keeps the gradient out of float16's subnormals
 
-    value = _C.pulling_away_forward(*arguments, 2)
-    _C.pulling_away_backward(*arguments, upstream, grad.address, grad.stride, 2)
+    _C.pulling_away(FLOAT16, (layout, *state, value.data_ptr(), 0, 0, 0.0), 2)
+    _C.pulling_away_gradient(FLOAT16, (layout, *state, 0, upstream, grad.address, grad.stride), 2)
 
     dense = torch.cat(code.windows).view(2, -1)  # zeros count nowhere
     truth, eager = (_pulling_away(dense.to(to), upstream) for to in (torch.float64, torch.float16))
     sums = pulling_away_sums(dense)
-    assert_within_budget(torch.tensor(value, dtype=torch.float32), truth[0], eager[0], "value", sums=sums)
+    assert_within_budget(value, truth[0], eager[0], "value", sums=sums)
     terms = upstream * pulling_away_terms(dense)
     assert_within_budget(torch.cat(grad.windows).view(2, -1), truth[1], eager[1], "gradient", terms, sums)
     assert not grad.block.any()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.ops import layout
-from ebgan_fast.ops.layout import Pair
+from ebgan_fast.ops import tensors
+from ebgan_fast.ops.tensors import Batch
 
 SHAPES = [(3, 2, 4, 5), (1, 2, 4, 5), (3, 1, 4, 5), (3, 2, 1, 1), (3, 1, 1, 1), (0, 2, 4, 5), (2, 3, 2, 4, 5), (4, 6)]
 
@@ -29,7 +29,7 @@ def _laid_out(shape: tuple[int, ...], last: bool) -> Tensor:
 def test_both_ways_read_and_fill_alike(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     for recon_last, target_last in itertools.product((False, True), repeat=2):
         recon, target = _laid_out(shape, recon_last), _laid_out(shape, target_last)
-        pair = Pair(recon, target, True, True)
+        pair = Batch(recon, target, True, True)
         assert _memory_of(pair.recon) == _memory_of(pair.target)  # alike, so their differences are elementwise
         # A kernel fills a gradient in the order in which it reads: a number for each that was read.
         for filled in (pair.grad_recon, pair.grad_target):
@@ -40,8 +40,8 @@ def test_both_ways_read_and_fill_alike(shape: tuple[int, ...], monkeypatch: pyte
         results = [gradient for gradient in pair.gradients() if gradient is not None]
         assert all(torch.equal(gradient, recon) for gradient in results)
         assert [gradient.stride() for gradient in results] == [torch.empty_like(it).stride() for it in (recon, target)]
-        monkeypatch.setattr(layout, "are_alike", lambda *_: False)
-        general = Pair(recon, target, True, True)
+        monkeypatch.setattr(tensors, "are_alike", lambda *_: False)
+        general = Batch(recon, target, True, True)
         monkeypatch.undo()
         for name in ("n", "elements", "recon_stride", "target_stride", "grad_recon_stride", "grad_target_stride"):
             if shape[0] > 1:
@@ -54,7 +54,7 @@ def test_the_usual_pairs_take_the_shortcut(last: bool, monkeypatch: pytest.Monke
         raise AssertionError("the general way")
 
     recon, target = (_laid_out((3, 2, 4, 5), last) for _ in range(2))
-    monkeypatch.setattr(layout, "order_of", forbidden)
-    Pair(recon, target, True, True)
+    monkeypatch.setattr(tensors, "order_of", forbidden)
+    Batch(recon, target, True, True)
     with pytest.raises(AssertionError, match="the general way"):
-        Pair(recon, _laid_out((3, 2, 4, 5), not last), True, True)
+        Batch(recon, _laid_out((3, 2, 4, 5), not last), True, True)

@@ -48,7 +48,15 @@ def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
     _opcheck(raw.reconstruction_energy.default, (recon, target, "l2", backend))
     energy = raw.reconstruction_energy(recon, target, "l2", backend)
     for need in ((True, True), (True, False), (False, True)):
-        arguments = (torch.ones_like(energy), recon.detach(), target.detach(), energy.detach(), "l2", *need, backend)
+        arguments = (
+            torch.ones_like(energy),
+            recon.detach(),
+            target.detach(),
+            energy.detach(),
+            "l2",
+            list(need),
+            backend,
+        )
         _opcheck(raw.reconstruction_energy_backward.default, arguments)
 
 
@@ -60,9 +68,9 @@ def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     scalar = torch.tensor(0.4, dtype=wide)
     for need in ([True] * 4, [False] * 4, [True, False, True, False]):
-        _opcheck(raw.discriminator_loss.default, (*images, scalar, "mse", need, backend))
+        _opcheck(raw.discriminator_loss.default, (*images, scalar, "mse", scalar, need, backend))
     for code in (None, torch.rand(3, 7).to(dtype)):
-        arguments = (*images[:2], code, scalar, "sse", [True, True, code is not None], backend)
+        arguments = (*images[:2], code, scalar, "sse", scalar, [True, True, code is not None], backend)
         _opcheck(raw.generator_loss.default, arguments)
 
 
@@ -72,8 +80,8 @@ def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
 def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     code = laid_out(torch.rand(shape).to(dtype), "sliced_samples").requires_grad_()
     _opcheck(raw.pulling_away_term.default, (code, backend))
-    value, norms, gram = raw.pulling_away_term(code.detach(), backend)
-    arguments = (torch.ones_like(value), code.detach(), norms, gram, backend)
+    value, lengths, residual = raw.pulling_away_term(code.detach(), backend)
+    arguments = (torch.ones_like(value), code.detach(), lengths, residual, backend)
     _opcheck(raw.pulling_away_term_backward.default, arguments)
     energies = torch.rand(5).to(dtype)
     _opcheck(raw.hinge_margin_loss.default, (energies, energies[:3], torch.tensor(0.5), backend))
@@ -85,7 +93,7 @@ def test_opcheck_scaling(backend: str, dtype: torch.dtype) -> None:
     gradients = [laid_out(torch.rand(3, 2, 4, 5).to(dtype), "channels_last"), torch.rand(7).to(dtype)]
     upstream = torch.tensor(0.3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     for op in (raw.scale_gradients, raw.scale_gradients_):
-        _opcheck(op.default, ([each.clone() for each in gradients], upstream, backend))
+        _opcheck(op.default, ([each.clone() for each in gradients], upstream, upstream / 2, backend))
 
 
 @every_backend

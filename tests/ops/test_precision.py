@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 import torch
 
-from ebgan_fast.ops import precision
+from ebgan_fast.ops.backends import gpu
 from tests.programs import printed
 
 LEGACY = "torch.set_float32_matmul_precision({!r})"
@@ -43,9 +43,9 @@ has_switches = pytest.mark.skipif(
 PROGRAM = """
 import json, os, sys
 import torch
-from ebgan_fast.ops import precision
+from ebgan_fast.ops.backends import gpu
 try:
-    from ebgan_fast.ops.triton import pulling_away
+    from ebgan_fast.ops.backends.triton import pulling_away
 except ModuleNotFoundError:
     pulling_away = None
 for statements in json.loads(sys.argv[1]):
@@ -55,7 +55,7 @@ for statements in json.loads(sys.argv[1]):
     try:
         exec(statements)
         by_triton = pulling_away and pulling_away.float32_precision("sm_90") == "tf32"
-        print(json.dumps([statements, precision.allows_tf32(), by_triton]), flush=True)
+        print(json.dumps([statements, gpu.allows_tf32(), by_triton]), flush=True)
     except BaseException as error:
         print(json.dumps([statements, repr(error), None]), flush=True)
     finally:
@@ -90,11 +90,11 @@ def test_an_older_torch_has_the_function_alone(word: str, allowed: bool) -> None
         mock.patch.object(torch.backends.cuda, "matmul", SimpleNamespace()),
         mock.patch.object(torch, "get_float32_matmul_precision", return_value=word),
     ):
-        assert precision.allows_tf32() is allowed
+        assert gpu.allows_tf32() is allowed
 
 
 def test_nobody_else_asks_the_function_that_may_raise() -> None:
-    root = Path(precision.__file__).parents[2]
+    root = Path(gpu.__file__).parents[3]
     asking = [
         path.relative_to(root).as_posix()
         for folder in ("ebgan_fast", "bench", "examples")
@@ -102,4 +102,4 @@ def test_nobody_else_asks_the_function_that_may_raise() -> None:
         if "get_float32_matmul_precision" in path.read_text(encoding="utf-8")
     ]
     # bench/tf32.py restores both sets of switches, beside packages of other commits, and lives with the error.
-    assert sorted(asking) == ["bench/tf32.py", "ebgan_fast/ops/precision.py"]
+    assert sorted(asking) == ["bench/tf32.py", "ebgan_fast/ops/backends/gpu.py"]

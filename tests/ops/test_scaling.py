@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import ebgan_fast
-from ebgan_fast.ops import autograd
+from ebgan_fast.ops import op
 
 from .budget import assert_within_budget
 from .cases import BACKENDS, DEVICE, DTYPES, INTERPRETED, laid_out
@@ -44,14 +44,14 @@ def test_a_gradient_is_rounded_once(backend: str, dtype: torch.dtype, count: int
     drawn = [_drawn(2, 3, 5, index + 1, seed=index) for index in range(count)]
     gradients = [laid_out(each.to(dtype), layouts[index % 3]) for index, each in enumerate(drawn)]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    factor = torch.tensor(upstream, dtype=wide)
+    factor, one = torch.tensor(upstream, dtype=wide), torch.ones((), dtype=wide)
     exact = [gradient.double() * factor.double() for gradient in gradients]
-    apart = raw.scale_gradients(gradients, factor, backend)
+    apart = raw.scale_gradients(gradients, factor, one, backend)
     for got, product, gradient in zip(apart, exact, gradients, strict=True):
         _assert_right(got, product, wide)
         assert got.stride() == torch.empty_like(gradient).stride()
         assert got.data_ptr() != gradient.data_ptr()
-    raw.scale_gradients_(gradients, factor, backend)
+    raw.scale_gradients_(gradients, factor, one, backend)
     for got, product in zip(gradients, exact, strict=True):
         _assert_right(got, product, wide)
 
@@ -60,11 +60,12 @@ def test_a_gradient_is_rounded_once(backend: str, dtype: torch.dtype, count: int
 @every_dtype
 def test_a_gradient_of_no_elements(backend: str, dtype: torch.dtype) -> None:
     factor = torch.tensor(0.3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    one = torch.ones_like(factor)
     for shapes in ([(0, 5)], [(0, 5), (2, 3)], []):
         gradients = [torch.ones(shape, dtype=dtype) for shape in shapes]
-        scaled = raw.scale_gradients(gradients, factor, backend)
+        scaled = raw.scale_gradients(gradients, factor, one, backend)
         assert [tuple(each.shape) for each in scaled] == shapes
-        raw.scale_gradients_(gradients, factor, backend)
+        raw.scale_gradients_(gradients, factor, one, backend)
 
 
 @every_backend
@@ -73,10 +74,10 @@ def test_more_elements_than_the_programs_of_a_launch_hold(backend: str, monkeypa
     programs = 2048  # above the launches' own limits
     if INTERPRETED:  # a thousand programs take it a minute
         programs = 2
-        monkeypatch.setattr("ebgan_fast.ops.triton.scaling.MOST_PROGRAMS", programs)
+        monkeypatch.setattr("ebgan_fast.ops.backends.triton.scaling.MOST_PROGRAMS", programs)
     gradient = _drawn(programs * 4096 + 4099)
     exact = gradient.double() * 0.25
-    raw.scale_gradients_([gradient], torch.tensor(0.25), backend)
+    raw.scale_gradients_([gradient], torch.tensor(0.25), torch.tensor(1.0), backend)
     assert torch.equal(gradient.double(), exact)  # a power of two
 
 
@@ -172,9 +173,9 @@ def test_a_captured_backward_alone_leaves_what_it_reads(
     """A graph that holds it may be replayed many times over the gradients of one forward."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     capturing = forward
-    monkeypatch.setattr(autograd, "in_capture", lambda device: capturing)
+    monkeypatch.setattr(op, "in_capture", lambda device: capturing)
     asked: list[str] = []
-    original = autograd.call
+    original = op.call
 
     def noted(name: str, *arguments: object) -> object:
         asked.append(name)
@@ -183,7 +184,7 @@ def test_a_captured_backward_alone_leaves_what_it_reads(
     with ebgan_fast.use_backend(backend):
         loss = _discriminator(*batches)
         capturing = backward
-        monkeypatch.setattr(autograd, "call", noted)
+        monkeypatch.setattr(op, "call", noted)
         torch.autograd.grad(loss, batches, torch.full_like(loss, 3.0))
     if backend != "cpu":
         assert asked == ["scale_gradients_" if in_place else "scale_gradients"]
@@ -193,7 +194,7 @@ def test_where_torch_cannot_tell_of_hooks_nothing_is_multiplied_in_place(monkeyp
     """torch before 2.8."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     expected = torch.autograd.grad(_discriminator(*batches), batches, torch.tensor(0.5))
-    monkeypatch.setattr(autograd, "top_hooks", None)
+    monkeypatch.setattr(op, "top_hooks", None)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         loss = _discriminator(*batches)

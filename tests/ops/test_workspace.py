@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.ops import workspace
+from ebgan_fast.ops.backends import gpu as counting
 
 GPU, OTHER_GPU = torch.device("cuda", 0), torch.device("cuda", 1)
 
@@ -57,8 +57,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> _MadeUp:
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=it.stream, synchronize=it.wait)
     )
-    monkeypatch.setattr(workspace, "of_streams", {})
-    monkeypatch.setattr(workspace, "of_graphs", {})
+    monkeypatch.setattr(counting, "of_streams", {})
+    monkeypatch.setattr(counting, "of_graphs", {})
     return it
 
 
@@ -67,20 +67,20 @@ def _span(counters: Tensor) -> tuple[int, int]:
 
 
 def test_launches_of_a_stream_share_and_streams_do_not(gpu: _MadeUp) -> None:
-    first, again = workspace.counters(GPU, 7), workspace.counters(GPU, 900)
+    first, again = counting.counters(GPU, 7), counting.counters(GPU, 900)
     assert first.data_ptr() == again.data_ptr()
-    assert workspace.counters(GPU, 5000).numel() >= 5000
+    assert counting.counters(GPU, 5000).numel() >= 5000
     gpu.stream = 2
-    assert workspace.counters(GPU, 7).data_ptr() not in (first.data_ptr(), workspace.of_streams[GPU, 1].data_ptr())
+    assert counting.counters(GPU, 7).data_ptr() not in (first.data_ptr(), counting.of_streams[GPU, 1].data_ptr())
 
 
 def test_a_graph_costs_no_allocation_and_shares_with_nobody(gpu: _MadeUp) -> None:
     """No node that sets zeros, and no memory that an eager launch or another launch of any graph has."""
-    eager = workspace.counters(GPU, 5)
+    eager = counting.counters(GPU, 5)
     assert gpu.waits == 1  # the zeros are there before any graph can run
     made = gpu.zeros
     gpu.capturing = True
-    taken = [workspace.counters(GPU, count) for count in (1, 300, 1, 7)]
+    taken = [counting.counters(GPU, count) for count in (1, 300, 1, 7)]
     assert gpu.zeros == made
     assert [it.numel() for it in taken] == [1, 300, 1, 7]
     spans = sorted(map(_span, [eager, *taken]))
@@ -91,34 +91,34 @@ def test_a_graph_costs_no_allocation_and_shares_with_nobody(gpu: _MadeUp) -> Non
 
 def test_without_a_slab_or_beyond_it_the_graph_sets_its_own_zeros(gpu: _MadeUp) -> None:
     gpu.capturing = True
-    first = workspace.counters(GPU, 3)
+    first = counting.counters(GPU, 3)
     assert first.numel() == 3
     assert gpu.zeros == 1
     assert gpu.waits == 0  # a wait would break the capture
     gpu.capturing = False
-    workspace.counters(GPU, 3)
+    counting.counters(GPU, 3)
     gpu.capturing = True
     made = gpu.zeros
-    half = workspace.SLAB // 2
-    spans = [_span(workspace.counters(GPU, half)) for _ in range(2)]
+    half = counting.SLAB // 2
+    spans = [_span(counting.counters(GPU, half)) for _ in range(2)]
     assert gpu.zeros == made
-    beyond = workspace.counters(GPU, 1)
+    beyond = counting.counters(GPU, 1)
     assert gpu.zeros == made + 1
     assert all(not begin <= beyond.data_ptr() < end for begin, end in spans)
 
 
 def test_a_call_outside_a_graph_brings_new_zeros_for_later_graphs(gpu: _MadeUp) -> None:
     """Not before half of them are used; those of earlier graphs stay theirs."""
-    workspace.counters(GPU, 3)
+    counting.counters(GPU, 3)
     spans = []
-    for count, brings in ((workspace.SLAB // 2, 0), (32, 1), (workspace.SLAB, 1)):
+    for count, brings in ((counting.SLAB // 2, 0), (32, 1), (counting.SLAB, 1)):
         gpu.capturing = True
         made = gpu.zeros
-        spans.append(_span(workspace.counters(GPU, count)))
+        spans.append(_span(counting.counters(GPU, count)))
         assert gpu.zeros == made
         gpu.capturing = False
         waits = gpu.waits
-        workspace.counters(GPU, 3)
+        counting.counters(GPU, 3)
         assert (gpu.zeros - made, gpu.waits - waits) == (brings, brings), count
     spans.sort()
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
@@ -127,13 +127,13 @@ def test_a_call_outside_a_graph_brings_new_zeros_for_later_graphs(gpu: _MadeUp) 
 def test_the_capture_that_counts_is_the_tensors_gpu(gpu: _MadeUp) -> None:
     """GPU 0 captures; a launch on GPU 1 meanwhile is none of its graph's."""
     gpu.capturing = True
-    workspace.counters(OTHER_GPU, 3)
+    counting.counters(OTHER_GPU, 3)
     assert gpu.entered == [1]
-    assert list(workspace.of_streams) == [(OTHER_GPU, 1)]
+    assert list(counting.of_streams) == [(OTHER_GPU, 1)]
     assert gpu.current == 0
 
 
 def test_off_a_gpu_counters_are_new(gpu: _MadeUp) -> None:
-    one, other = (workspace.counters(torch.device("cpu"), 4) for _ in range(2))
+    one, other = (counting.counters(torch.device("cpu"), 4) for _ in range(2))
     assert one.data_ptr() != other.data_ptr()
     assert gpu.zeros == 2

@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 import ebgan_fast
 from ebgan_fast import _C
-from ebgan_fast.ops import autograd, library
-from ebgan_fast.ops.triton import launch as launching
+from ebgan_fast.ops import op
+from ebgan_fast.ops.backends.triton import launch as launching
+from gpuless.triton import flattened
 from tests import stand_in
 
 from .cuda import stand_ins as cuda
@@ -91,8 +92,9 @@ def _on_triton() -> Iterator[Callable[[Moved], None]]:
 
             def count(moved: Moved) -> None:
                 for index, launch in enumerate(simulation.launches):
+                    arguments = flattened(launch.arguments)
                     for name, (read, written) in simulation.traffic(index).items():
-                        tensor = launch.arguments[name]
+                        tensor = arguments[name]
                         if isinstance(tensor, Tensor):
                             moved.count(tensor, read, written)
 
@@ -133,7 +135,7 @@ def moved_by(
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
     with _on_triton() if backend == "triton" else _on_cuda(inputs) as count:
         # Past the dispatcher, as in a program that no mode watches: a raw op would hide what it does from the mode.
-        direct = mock.patch.object(autograd, "call", lambda name, via, *each: library.kernel(name, via)(*each))
+        direct = mock.patch.object(op, "call", lambda name, via, *each: op.kernel(name, via)(*each))
         with direct, _TorchOps(moved):
             value = loss(*inputs)
             moved.gradients = torch.autograd.grad(value, leaves, torch.full_like(value, upstream), retain_graph=keep)

@@ -57,7 +57,7 @@ def test_the_source_archive_holds_what_a_build_needs(sdist: Path) -> None:
 def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> None:
     assert "ebgan_fast: built the compiled kernels" in compiled.log
     data = {str(path.relative_to(ROOT)) for path in (ROOT / "ebgan_fast").rglob("*") if path.suffix in DATA}
-    tables = {"ebgan_fast/ops/first_choice.json", "ebgan_fast/ops/triton/tables.json"}
+    tables = {"ebgan_fast/ops/backends/first_choice.json", "ebgan_fast/ops/backends/triton/tables.json"}
     assert {"ebgan_fast/py.typed", *tables} <= data <= set(compiled.names())
     assert not [name for name in compiled.names() if name.startswith(("csrc", "tests", "gpuless"))]
     assert _use(compiled, tmp_path) == "True"

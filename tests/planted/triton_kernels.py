@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .plant import Planted
 
-_KERNELS = "ebgan_fast/ops/triton/energy_kernels.py"
-_GRAM = "ebgan_fast/ops/triton/pulling_away_kernels.py"
+_KERNELS = "ebgan_fast/ops/backends/triton/energy_kernels.py"
+_GRAM = "ebgan_fast/ops/backends/triton/pulling_away_kernels.py"
 _SIMULATED = "tests/ops/triton/test_simulated.py"
 
 PLANTS = (
@@ -13,7 +13,7 @@ PLANTS = (
         name="a tile's mask lets the elements behind a sample through",
         kind="triton",
         file=_KERNELS,
-        text="    inside = (first + row < n)[:, None] & (column < elements)\n",
+        text="    inside = (first + row < n)[:, None] & (column < batch.elements)\n",
         instead="    inside = (first + row < n)[:, None] & (column < BLOCK)\n",
         test=f"{_SIMULATED}::test_reconstruction_energy[mse-float32]",
         errors=("OutOfBounds",),
@@ -22,17 +22,16 @@ PLANTS = (
         name="the last element of a sample is masked away",
         kind="triton",
         file=_KERNELS,
-        text="    inside = (first + row < n)[:, None] & (column < elements)\n",
-        instead="    inside = (first + row < n)[:, None] & (column < elements - 1)\n",
+        text="    inside = (first + row < n)[:, None] & (column < batch.elements)\n",
+        instead="    inside = (first + row < n)[:, None] & (column < batch.elements - 1)\n",
         test=f"{_SIMULATED}::test_reconstruction_energy[sse-float32]",
     ),
     Planted(
         name="the difference is taken in the batch's 16 bits",
         kind="triton",
         file=_KERNELS,
-        text="(far * target_stride + column), mask=inside, other=0.0).to(ACC)\n    difference = recon - target\n",
-        instead="(far * target_stride + column), mask=inside, other=0.0).to(ACC)\n"
-        "    difference = (recon - target).to(p_recon.dtype.element_ty).to(ACC)\n",
+        text="    difference = recon - target\n",
+        instead="    difference = (recon - target).to(batch.recon.dtype.element_ty).to(ACC)\n",
         test=f"{_SIMULATED}::test_reconstruction_energy[mse-bfloat16]",
     ),
     Planted(
@@ -65,25 +64,23 @@ PLANTS = (
     Planted(
         name="gradients are moved for an upstream of 1 too",
         kind="triton",
-        file="ebgan_fast/ops/triton/scaling_kernels.py",
-        text="    if not IN_PLACE or upstream != 1:\n",
-        instead="    if upstream == upstream:\n",
+        file="ebgan_fast/ops/backends/triton/scaling_kernels.py",
+        text="    if not IN_PLACE or wide_upstream != wide_expected:\n",
+        instead="    if wide_upstream == wide_upstream:\n",
         test="tests/ops/test_traffic.py::test_the_generator_loss[float32-triton]",
     ),
     Planted(
         name="the fake batch is not behind the hinge",
         kind="triton",
         file=_KERNELS,
-        text="            (program - programs_real) * ROWS,\n            n_fake,\n            elements_fake,\n"
-        "            wide_margin,\n            True,\n",
-        instead="            (program - programs_real) * ROWS,\n            n_fake,\n            elements_fake,\n"
-        "            wide_margin,\n            False,\n",
+        text="_tile_of_rows(fake, first, n_fake, wide_margin, wide_upstream, True,",
+        instead="_tile_of_rows(fake, first, n_fake, wide_margin, wide_upstream, False,",
         test=f"{_SIMULATED}::test_discriminator_loss[mse-7-float32]",
     ),
     Planted(
         name="the last split of a Gram matrix's depth is not launched",
         kind="triton",
-        file="ebgan_fast/ops/triton/pulling_away.py",
+        file="ebgan_fast/ops/backends/triton/pulling_away.py",
         text="    return Cut(tiles, -(-depth // split_depth), split_depth)\n",
         instead="    return Cut(tiles, max(1, depth // split_depth), split_depth)\n",
         test="tests/ops/triton/test_cuts.py::test_splits_cover_the_depth",
@@ -91,7 +88,7 @@ PLANTS = (
     Planted(
         name="a margin on the processor is handed to a GPU as a pointer",
         kind="triton",
-        file="ebgan_fast/ops/triton/energy.py",
+        file="ebgan_fast/ops/backends/triton/energy.py",
         text='    if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":\n',
         instead='    if isinstance(value, Tensor) and value.device.type == "cpu" and device.type == "cpu":\n',
         test="tests/ops/triton/test_coefficient.py",
@@ -99,7 +96,7 @@ PLANTS = (
     Planted(
         name="two captured launches get the same counters",
         kind="triton",
-        file="ebgan_fast/ops/workspace.py",
+        file="ebgan_fast/ops/backends/gpu.py",
         text="        self._used = end\n",
         instead="        self._used = first\n",
         test="tests/ops/test_workspace.py::test_a_graph_costs_no_allocation_and_shares_with_nobody",

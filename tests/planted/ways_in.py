@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .plant import OWN_WORDS, Planted
 
-_AUTOGRAD = "ebgan_fast/ops/autograd.py"
+_AUTOGRAD = "ebgan_fast/ops/op.py"
 _FUNCTIONAL = "ebgan_fast/functional.py"
 _REFERENCE = "ebgan_fast/ops/reference.py"
 _VALUES = "tests/ops/test_values.py"
@@ -63,7 +63,7 @@ PLANTS = (
     Planted(
         name="tracing gives the dual Gram matrix another shape",
         kind="autograd",
-        file="ebgan_fast/ops/library.py",
+        file="ebgan_fast/ops/op.py",
         text="    side = torch.sym_min(n, d)\n",
         instead="    side = n\n",
         test="tests/ops/test_library.py::test_opcheck_pulling_away_and_hinge",
@@ -72,7 +72,7 @@ PLANTS = (
     Planted(
         name="a pair in two layouts is read as if in one",
         kind="autograd",
-        file="ebgan_fast/ops/layout.py",
+        file="ebgan_fast/ops/tensors.py",
         text="        if order is None or order != order_of(target):\n",
         instead="        if order is None or order_of(target) is None:\n",
         test="tests/ops/test_layout.py::test_both_ways_read_and_fill_alike",

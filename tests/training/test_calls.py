@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import public_loop
 from ebgan_fast import functional
-from ebgan_fast.ops import autograd
+from ebgan_fast.ops import op
 from ebgan_fast.training import train
 from ebgan_fast.training.trainer import STATISTICS, NonFiniteError, Trainer
 from tests.rounding import assert_within_eager
@@ -139,18 +139,24 @@ def test_each_weight_is_copied_to_16_bits_once_a_step(precision: str) -> None:
 
 
 @pytest.mark.parametrize("pt_weight", [0.0, 0.1])
-def test_the_losses_hand_out_their_gradients(pt_weight: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is copied or multiplied: the loss's graph is not kept beside the discriminator's, and the upstream is 1."""
-    trainer = Trainer(small(pt_weight=pt_weight, log_every=10), blobs())
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_the_losses_hand_out_their_gradients(
+    precision: str, accumulate: int, pt_weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is copied or multiplied: the loss's graph is not kept beside the discriminator's, and the upstream, a scale
+    of float16 or a part of a batch included, is known when the loss is taken. No energy is taken apart."""
+    config = small(pt_weight=pt_weight, log_every=10, accumulate=accumulate, precision=precision)
+    trainer = Trainer(config, blobs())
     scaled: list[str] = []
-    original = autograd.call
+    original = op.call
 
     def noted(name: str, *arguments: Any) -> Any:
-        if name.startswith("scale_gradients"):
+        if name.startswith(("scale_gradients", "reconstruction_energy")):
             scaled.append(name)
         return original(name, *arguments)
 
-    monkeypatch.setattr(autograd, "call", noted)
+    monkeypatch.setattr(op, "call", noted)
     for _ in range(2):
         trainer.step()
     assert scaled == []

@@ -37,17 +37,31 @@ def gpu_target(name: str) -> GPUTarget:
     raise ValueError(f"target: got {name!r}, expected NVIDIA's like 'sm_80' or AMD's like 'gfx942'")
 
 
+def flattened(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in the order of a kernel's parameters, a tuple's members each by its own name: "batch.stride" of a
+    NamedTuple, "shape.0" of a tuple without names."""
+    flat: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, tuple):
+            members = getattr(value, "_fields", range(len(value)))
+            named = {f"{name}.{member}": each for member, each in zip(members, value, strict=True)}
+            flat.update(flattened(named))
+        else:
+            flat[name] = value
+    return flat
+
+
 class Specialisation(NamedTuple):
     """The compiler's knowledge of the arguments of a launch."""
 
-    signature: dict[str, str]  # type of every argument; "constexpr" where the value is compiled in
-    constants: dict[tuple[int, ...], Any]  # by position
+    signature: dict[str, Any]  # type of every argument, of a tuple a tuple; "constexpr" where the value is compiled in
+    constants: dict[tuple[int, ...], Any]  # by position, in a tuple by positions
     hints: dict[tuple[int, ...], Any]  # by position: divisibility and, on AMD, the range of a pointer
     options: Any
 
     def runtime_arguments(self) -> tuple[str, ...]:
-        """The arguments that are left for the launch to pass, in order."""
-        return tuple(name for name, kind in self.signature.items() if kind != "constexpr")
+        """The arguments that are left for the launch to pass, in order, by their names in `flattened`."""
+        return tuple(name for name, kind in flattened(self.signature).items() if kind != "constexpr")
 
 
 @dataclass(frozen=True)
@@ -90,11 +104,12 @@ class Artefact:
         edit: Callable[[str], str] = str,
     ) -> Report:
         """Run it in the PTX simulator, as the function `run` does. `edit` gives the PTX to run in place of its own."""
+        values = flattened(arguments)
         return simulate(
             edit(self._of_nvidia(self.ptx)),
             grid=grid,
             threads=32 * self.num_warps,
-            arguments=[arguments[name] for name in self.runtime_arguments],
+            arguments=[values[name] for name in self.runtime_arguments],
             shared_bytes=self.shared,
             seed=seed,
             ctas=ctas,

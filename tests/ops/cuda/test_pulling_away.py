@@ -18,7 +18,7 @@ if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
 from ebgan_fast.ops import cuda, reference
-from ebgan_fast.ops.extension import DTYPES as DTYPES_OF_C
+from ebgan_fast.ops.tensors import DTYPES as DTYPES_OF_C
 from gpuless.ptx import OutOfBounds, Race
 
 from ..budget import ULPS, pulling_away_sums

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gpuless.triton
-from ebgan_fast.ops.triton.launch import OPTIONS, Launch
+from ebgan_fast.ops.backends.triton.launch import OPTIONS, Launch
 from gpuless.triton import Artefact, Specialisation
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")

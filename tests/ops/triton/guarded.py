@@ -12,13 +12,14 @@ from torch import Tensor
 
 import ebgan_fast
 from ebgan_fast.ops import reference
-from ebgan_fast.ops.triton import tables
+from ebgan_fast.ops.backends.triton import tables
 from gpuless.guard_pages import guarded, guarded_allocations
 from gpuless.sparse import sparse
 
 from .. import eager
 from ..against_reference import check, check_discriminator_loss, check_generator_loss
 from ..budget import energy_sums
+from . import upstream as checks
 
 
 def _drawn(shape: tuple[int, ...], dtype: str, begins: bool, seed: int = 0) -> Tensor:
@@ -69,6 +70,15 @@ def hinge_and_energy(elements: int, norm: str, dtype: str, begins: bool) -> None
             [elements * 4.0, None, None],
             energy_sums(recon),
         )
+
+
+def upstream(elements: int, norm: str) -> None:
+    with guarded_allocations(), ebgan_fast.use_backend("triton"):
+        checks.multiplies_gradients_alone(elements, norm)
+        checks.is_zeros_for_a_weight_of_zero(elements, norm)
+        if norm == "l2":
+            checks.is_nan_at_an_infinite_difference(elements)
+            checks.is_zeros_for_equal_batches(elements)
 
 
 def far_samples(op: str) -> None:

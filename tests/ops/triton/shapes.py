@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-import ebgan_fast.ops.triton as ops
+from ..launches import Launches
 
+ops = Launches("triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 NORMS = ("mse", "sse", "l2")
 
@@ -20,23 +21,23 @@ CODES = ((64, 16384), (128, 16384), (512, 1024), (2048, 64), (2048, 512))
 
 def discriminator(elements: int, dtype: torch.dtype, norm: str = "mse") -> Callable[[], object]:
     batches = [torch.empty(64, elements, dtype=dtype) for _ in range(4)]
-    return lambda: ops.discriminator_loss(*batches, 1.0, norm, [True, False, True, False])
+    return lambda: ops.discriminator_loss(*batches, 1.0, norm, 1.0, [True, False, True, False])
 
 
 def generator(elements: int, dtype: torch.dtype, norm: str = "mse") -> Callable[[], object]:
     recon, fake = (torch.empty(64, elements, dtype=dtype) for _ in range(2))
-    return lambda: ops.generator_loss(recon, fake, None, 0.1, norm, [True, True, False])
+    return lambda: ops.generator_loss(recon, fake, None, 0.1, norm, 1.0, [True, True, False])
 
 
 def energy_gradient(elements: int, dtype: torch.dtype) -> Callable[[], object]:
     recon, target = (torch.empty(64, elements, dtype=dtype) for _ in range(2))
     energy = torch.empty(64)
-    return lambda: ops.reconstruction_energy_backward(energy, recon, target, energy, "mse", True, True)
+    return lambda: ops.reconstruction_energy_backward(energy, recon, target, energy, "mse", [True, True])
 
 
 def scaling(elements: int, dtype: torch.dtype) -> Callable[[], object]:
     gradients = [torch.empty(64, elements, dtype=dtype) for _ in range(2)]
-    return lambda: ops.scale_gradients_(gradients, torch.empty(()))
+    return lambda: ops.scale_gradients_(gradients, torch.empty(()), 1.0)
 
 
 def hinge() -> Callable[[], object]:
@@ -48,8 +49,8 @@ def pulling_away(n: int, d: int, dtype: torch.dtype) -> Callable[[], object]:
     code = torch.empty(n, d, dtype=dtype)
 
     def both_ways() -> Tensor:
-        _, norms, gram = ops.pulling_away_term(code)
-        return ops.pulling_away_term_backward(torch.empty(()), code, norms, gram)
+        _, lengths, residual = ops.pulling_away_term(code)
+        return ops.pulling_away_term_backward(torch.empty(()), code, lengths, residual)
 
     return both_ways
 

@@ -13,10 +13,11 @@ import torch
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 from ebgan_fast.ops import backends
-from ebgan_fast.ops.triton import launch as launching
-from ebgan_fast.ops.triton import tables
-from ebgan_fast.ops.triton.launch import Launch
+from ebgan_fast.ops.backends.triton import launch as launching
+from ebgan_fast.ops.backends.triton import tables
+from ebgan_fast.ops.backends.triton.launch import Launch
 from gpuless.ptx import Report
+from gpuless.triton import flattened
 from tests import stand_in
 
 from .compiling import compile_launch
@@ -41,7 +42,7 @@ class Simulation:
     reports: list[Report] = field(default_factory=list)
 
     def traffic(self, index: int) -> dict[str, tuple[int, int]]:
-        """Bytes read and written by one launch, by argument."""
+        """Bytes read and written by one launch, by argument, of a batch by its member ("real.recon")."""
         launch, report = self.launches[index], self.reports[index]
         names = compile_launch(launch, "sm_80").runtime_arguments
         return {
@@ -62,7 +63,7 @@ def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
     def run(launch: Launch) -> None:
         artefact = compile_launch(launch, "sm_80", debug=debug)
         report = artefact.run(launch.grid, launch.arguments, seed=seed)
-        for name, value in launch.arguments.items():
+        for name, value in flattened(launch.arguments).items():
             if name.startswith("p_counter") and value is not None:
                 assert not value.any(), f"{artefact.name} left {name} changed"
         simulation.launches.append(launch)

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
-from ebgan_fast.ops.triton.energy import coefficient
+from ebgan_fast.ops.backends.triton.energy import coefficient
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 

@@ -12,12 +12,14 @@ triton = pytest.importorskip("triton", reason="triton is not installed (Linux on
 
 import triton.language as tl  # noqa: E402
 
-import ebgan_fast.ops.triton as ops  # noqa: E402
-from ebgan_fast.ops.triton import launch as launching  # noqa: E402
-from ebgan_fast.ops.triton.launch import Launch  # noqa: E402
+from ebgan_fast.ops.backends.triton import launch as launching  # noqa: E402
+from ebgan_fast.ops.backends.triton.launch import Launch  # noqa: E402
 from gpuless.triton import jit_specialisations  # noqa: E402
 
+from ..launches import Launches  # noqa: E402
 from .compiling import TARGETS, compile_launch, specialise  # noqa: E402
+
+ops = Launches("triton")
 
 
 def recorded_launches() -> list[Launch]:
@@ -27,11 +29,11 @@ def recorded_launches() -> list[Launch]:
         for dtype in (torch.float32, torch.bfloat16):
             for elements in (784, 49152):
                 batch = torch.zeros(3, elements, dtype=dtype)
-                ops.discriminator_loss(batch, batch, batch, batch, 1.0, "l2", [True] * 4)
+                ops.discriminator_loss(batch, batch, batch, batch, 1.0, "l2", 1.0, [True] * 4)
             for n, d in ((6, 1000), (200, 24)):
                 code = torch.zeros(n, d, dtype=dtype)
-                _, norms, gram = ops.pulling_away_term(code)
-                ops.pulling_away_term_backward(torch.ones(()), code, norms, gram)
+                _, lengths, residual = ops.pulling_away_term(code)
+                ops.pulling_away_term_backward(torch.ones(()), code, lengths, residual)
     return launches
 
 

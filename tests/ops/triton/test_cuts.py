@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
-from ebgan_fast.ops.triton import pulling_away, tables
+from ebgan_fast.ops.backends.triton import pulling_away, tables
 
 MULTIPROCESSORS = 132  # of an H100
 # Depths are powers of two, and so are their whole parts.

@@ -47,6 +47,7 @@ def _cases() -> dict[str, list[tuple[object, ...]]]:
         for shift, dtype in enumerate(DTYPES)
         for turn, elements in enumerate((1, 40, LONG))
     ]
+    upstreams = [(guarded.upstream, elements, norm) for elements in (40, LONG) for norm in NORMS]
     codes = [
         (guarded.generator_loss, n, d, dtype, begins)
         for dtype, shapes in CODES.items()
@@ -54,7 +55,7 @@ def _cases() -> dict[str, list[tuple[object, ...]]]:
         for begins in ((False, True) if n < 40 else (False,))
     ]
     far = [(guarded.far_samples, op) for op in ("tile", "rows", "chunks", "gradient", "primal", "dual")]
-    return {"losses": losses, "energies": energies, "codes": codes, "far": far}
+    return {"losses": losses, "energies": energies, "upstreams": upstreams, "codes": codes, "far": far}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def outcomes() -> dict[str, list[Outcome]]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("guarded")
-@pytest.mark.parametrize("group", ["losses", "energies", "codes", "far"])
+@pytest.mark.parametrize("group", ["losses", "energies", "upstreams", "codes", "far"])
 def test_right_and_within_bounds(outcomes: dict[str, list[Outcome]], group: str) -> None:
     failed = [f"{outcome.kind}\n{outcome.report}" for outcome in outcomes[group] if outcome.kind != "fine"]
     assert outcomes[group]

@@ -9,11 +9,13 @@ from gpuless.sparse import sparse
 
 from .stand_ins import recorded  # isort: skip  (skips the module where there is no Triton)
 
-import ebgan_fast.ops.triton as ops
-from ebgan_fast.ops.triton import scaling
-from ebgan_fast.ops.triton.launch import Launch
+from ebgan_fast.ops.backends.triton import scaling
+from ebgan_fast.ops.backends.triton.launch import Launch
 
+from ..launches import Launches
 from .compiling import compile_launch
+
+ops = Launches("triton")
 
 
 def _run_last(launch: Launch) -> int:
@@ -44,7 +46,7 @@ def test_the_last_elements_of_a_gradient(count: int, monkeypatch: pytest.MonkeyP
     gradient = sparse((count,), torch.float32, fill=0.0)
     gradient[-5:] = torch.arange(1.0, 6.0)
     with recorded() as launches:
-        ops.scale_gradients_([gradient], torch.tensor(3.0))
+        ops.scale_gradients_([gradient], torch.tensor(3.0), 1.0)
     (launch,) = launches
     _run_last(launch)
     assert gradient[-5:].tolist() == [3.0, 6.0, 9.0, 12.0, 15.0]

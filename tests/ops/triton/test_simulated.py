@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ebgan_fast
 from ebgan_fast.ops import reference
-from ebgan_fast.ops.triton import tables
+from ebgan_fast.ops.backends.triton import tables
 
 from .. import eager
 from ..against_reference import check, check_discriminator_loss, check_generator_loss
@@ -130,7 +130,7 @@ def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
     with simulated() as simulation:
         energy = ebgan_fast.reconstruction_energy(leaf, target)
         (gradient,) = torch.autograd.grad(energy.sum(), leaf)
-    assert simulation.launches[0].arguments["p_recon_real"].data_ptr() == leaf.data_ptr()
+    assert simulation.launches[0].arguments["real"].recon.data_ptr() == leaf.data_ptr()
     assert_within_budget(energy, truth, truth, "energy", sums=energy_sums(recon))
     assert_within_budget(gradient, gradient_truth, gradient_truth, "gradient")
 
@@ -206,7 +206,7 @@ def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n:
     matrix, squares = 4 * n * n, 4 * n
     assert simulation.traffic(0)["p_products"] == (0, splits * matrix)
     assert simulation.traffic(1)["p_products"] == (splits * matrix, 0)
-    assert simulation.traffic(1)["p_gram"] == (0, matrix + squares)  # the diagonal twice
+    assert simulation.traffic(1)["p_residual"] == (0, matrix + squares)  # the diagonal twice
     # The last program alone reads what the others leave to it.
     assert simulation.traffic(1)["p_row_sums"] == (4 * n, 4 * n)
 
@@ -215,8 +215,8 @@ def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n:
     ("n", "d", "names"),
     [
         (20, 100, ["gram_matrix", "primal_gradient"]),
-        (50, 20, ["row_norms", "gram_matrix", "dual_gradient"]),
-        (300, 20, ["row_norms", "gram_matrix", "finish_rows", "dual_gradient"]),
+        (50, 20, ["row_lengths", "gram_matrix", "dual_gradient"]),
+        (300, 20, ["row_lengths", "gram_matrix", "finish_rows", "dual_gradient"]),
     ],
 )
 def test_a_code_that_is_one_programs_ends_in_its_launch(n: int, d: int, names: list[str]) -> None:

@@ -1,0 +1,58 @@
+// The norms: how the differences of a sample become its energy, and what an energy's gradient is. One source for g++, nvcc
+// and the simulator.
+//
+// An energy is energy_of(sum of term(difference)); its gradient to the reconstruction is gradient(difference, slope), and
+// that to the target the negative. ebgan_fast/ops/reference.py is the definition.
+#pragma once
+
+#include <cstdint>
+
+namespace ebgan {
+
+enum class Norm : int { kMse = 0, kSse = 1, kL2 = 2 };
+
+// True if the slope depends on the sample's own energy: it is then known only when the whole sample has been read.
+constexpr bool slope_needs_energy(Norm norm) { return norm == Norm::kL2; }
+
+}  // namespace ebgan
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#define EBGAN_ANYWHERE __host__ __device__
+#define EBGAN_SQRT(x) sqrt(x)
+#else
+#define EBGAN_ANYWHERE
+#define EBGAN_SQRT(x) __builtin_sqrt(x)
+#endif
+
+// A namespace for each instruction set: of an inline function the linker keeps one copy, perhaps the AVX2 one.
+#if defined(EBGAN_ISA)
+namespace EBGAN_ISA {
+#else
+namespace ebgan::cuda {
+#endif
+
+// The terms of a sum, and their gradients. X is a number, or a vector of the compiler's.
+struct Squares {
+  template <class X> EBGAN_ANYWHERE static X term(X difference) { return difference * difference; }
+  template <class X> EBGAN_ANYWHERE static X gradient(X difference, X slope) { return slope * difference; }
+};
+
+// Calls run with the terms of a norm.
+template <class Run> EBGAN_ANYWHERE auto with_terms(ebgan::Norm, const Run& run) { return run(Squares{}); }
+
+// The energy of a sample of k elements. A is the type that the device sums in.
+template <class A> EBGAN_ANYWHERE A energy_of(ebgan::Norm norm, A sum, int64_t k) {
+  if (norm == ebgan::Norm::kMse) return sum / static_cast<A>(k);
+  if (norm == ebgan::Norm::kSse) return sum;
+  return static_cast<A>(EBGAN_SQRT(sum));
+}
+
+// The slope of a sample's gradient, for an upstream gradient `weight`. 0 for l2 at E = 0.
+template <class A> EBGAN_ANYWHERE A slope_of(ebgan::Norm norm, A energy, A weight, int64_t k) {
+  if (norm == ebgan::Norm::kMse) return weight * 2 / static_cast<A>(k);
+  if (norm == ebgan::Norm::kSse) return weight * 2;
+  return energy == 0 ? A{0} : weight / energy;
+}
+
+}  // namespace EBGAN_ISA or ebgan::cuda

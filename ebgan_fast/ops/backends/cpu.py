@@ -1,0 +1,57 @@
+"""The ops' launches on the CPU: thin calls into the compiled module `ebgan_fast._C` (`protocol.py` has the contract).
+
+Sums over a batch run in float64, and so do scale factors. Every result is bitwise the same at any thread count.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, get_num_threads
+
+from ... import _C
+from ..energy import NORMS, Loss
+from ..pulling_away import Term
+from ..tensors import DTYPES, Batch, Coefficient, Gradient
+
+
+def _number(coefficient: Coefficient) -> float:
+    """The value of a margin, weight or upstream gradient. The kernels round a margin to the dtype of
+    the energies, so that E == margin can hold."""
+    return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
+
+
+def loss(it: Loss) -> None:
+    margin, upstream = it.margin, it.upstream
+    if type(margin) is not float or type(upstream) is not float:  # two calls that change nothing take 0.3 us
+        margin, upstream = _number(margin), _number(upstream)
+    _C.loss(DTYPES[it.real.recon.dtype], it.packed((0, margin), (0, upstream)), get_num_threads())
+
+
+def gradient(batch: Batch, upstream: Tensor, norm: str) -> None:
+    if upstream.dtype is not batch.energy.dtype:
+        upstream = upstream.to(batch.energy.dtype)
+    arguments = NORMS[norm], batch.packed(), upstream.data_ptr(), upstream.stride(0)
+    _C.energy_gradient(DTYPES[batch.recon.dtype], arguments, get_num_threads())
+
+
+def hinge(real: Tensor, fake: Tensor, margin: Coefficient, value: Tensor, grad_real: Tensor, grad_fake: Tensor) -> None:
+    energies = real.data_ptr(), fake.data_ptr(), grad_real.data_ptr(), grad_fake.data_ptr()
+    _C.hinge(DTYPES[value.dtype], (*energies, real.shape[0], fake.shape[0], 0, _number(margin), value.data_ptr()))
+
+
+def term(term: Term) -> None:
+    _C.pulling_away(DTYPES[term.code.code.dtype], term.packed((0, _number(term.weight))), get_num_threads())
+
+
+def term_gradient(term: Term, upstream: Coefficient, grad: Gradient) -> None:
+    arguments = term.gradient_packed((0, _number(upstream)), grad)
+    _C.pulling_away_gradient(DTYPES[term.code.code.dtype], arguments, get_num_threads())
+
+
+def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
+    came, awaited = _number(upstream), _number(expected)
+    if to is gradients and came == awaited:
+        return
+    factor = came / awaited if came != awaited else 1.0
+    for gradient, scaled in zip(gradients, to, strict=True):
+        torch.mul(gradient, factor, out=scaled)

@@ -1,0 +1,7 @@
+"""The ops' launches on a GPU, in Triton (`../protocol.py` has the contract)."""
+
+from .energy import gradient, hinge, loss
+from .pulling_away import term, term_gradient
+from .scaling import scale
+
+__all__ = ["gradient", "hinge", "loss", "scale", "term", "term_gradient"]

@@ -1,0 +1,33 @@
+"""Arithmetic that every Triton kernel shares."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def quotient(a, b):
+    """a / b rounded to nearest; the plain division of float32 is 2 units off."""
+    if a.dtype == tl.float32:
+        return tl.div_rn(a, b + tl.zeros_like(a))
+    else:
+        return a / b
+
+
+@triton.jit
+def root(a):
+    if a.dtype == tl.float32:
+        return tl.sqrt_rn(a)
+    else:
+        return tl.sqrt(a)
+
+
+@triton.jit
+def scalar(p_scalar, IS_POINTER: tl.constexpr, ACC: tl.constexpr):
+    """A coefficient that came as a number or as a 0-d tensor."""
+    if IS_POINTER:
+        return tl.load(p_scalar).to(ACC)
+    else:
+        # Times 1 the compiler drops. It keeps 0 + x, in a register of every thread.
+        return (tl.full((), 1.0, tl.float32) * p_scalar).to(ACC)

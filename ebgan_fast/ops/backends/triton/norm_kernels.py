@@ -1,0 +1,57 @@
+"""The norms: what of a difference is summed, the energy that the sum is, and the energy's gradient.
+
+Every kernel that knows samples gets its arithmetic from here. Kernels take a norm as its number, the constant NORM:
+
+    number  norm  term of a difference d  energy         gradient to d
+    0       mse   d^2                     sum / elements  2 d / elements
+    1       sse   d^2                     sum             2 d
+    2       l2    d^2                     root of sum     d / energy, 0 where the energy is 0
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .arithmetic_kernels import quotient, root
+
+
+@triton.constexpr_function
+def slope_needs_energy(NORM):
+    """Return True if no slope is known before the whole sample has been read. Called by kernels and by the host."""
+    return NORM == 2
+
+
+@triton.jit
+def term(difference, NORM: tl.constexpr):
+    """A difference's part of the sum."""
+    return difference * difference
+
+
+@triton.jit
+def energy_of(total, elements, NORM: tl.constexpr):
+    """The energy of a sample, of the sum of its terms."""
+    if NORM == 0:
+        return quotient(total, elements)
+    elif NORM == 1:
+        return total
+    else:
+        return root(total)
+
+
+@triton.jit
+def slope_of(energy, weight, elements, NORM: tl.constexpr):
+    """A sample's factor in `gradient_of`, for an upstream gradient `weight`. `energy` is any number unless
+    `slope_needs_energy`."""
+    if NORM == 0:
+        return quotient(weight * 2, elements)
+    elif NORM == 1:
+        return weight * 2
+    else:
+        return tl.where(energy == 0, 0.0, quotient(weight, energy))
+
+
+@triton.jit
+def gradient_of(difference, slope, NORM: tl.constexpr):
+    """The gradient to a difference."""
+    return slope * difference

@@ -1,0 +1,198 @@
+"""The launches of the pulling-away term: which form, which kernels, which tiles, which precision (`../protocol.py` has
+the contract)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...pulling_away import Term
+from ...tensors import CodeLayout, Coefficient, Gradient
+from ..gpu import allows_tf32, counters
+from . import launch, pulling_away_gradient_kernels, pulling_away_kernels, tables
+from .energy import acc_of, coefficient
+from .launch import Launch
+
+_ROW_LENGTHS = 1024  # elements that a program of `row_lengths` has at a time
+_FEWEST_STEPS = 4  # of a split, so that what it leaves is not much more than what it reads
+_ROWS = 2  # of gram that one program finishes: the fewer, the more programs read all the norms
+_FINISHED = 4096  # sums that it loads at a time, 8 a thread; the compiler unrolls loops by 4. Twice as many spilled
+_FINISHING_WARPS = 16
+_SPLITS, _COLUMNS = 16, 1024  # at a time, at most
+
+
+def float32_precision(arch: str) -> str:
+    """How float32 products run: as exact as float32, in three tensor-core products, unless the user allows tf32."""
+    if not tables.has_tf32(arch):
+        return "ieee"
+    return "tf32" if allows_tf32() else "tf32x3"
+
+
+def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
+    """16-bit codes are exact in tensor cores (primal); their units are not 16-bit numbers, and E is what is left after
+    the trace is taken out (dual), so those run as float32."""
+    if dtype == torch.float64:
+        return "ieee"
+    if dtype == torch.float32:
+        return float32_precision(arch)
+    return float32_precision(arch) if dual else "tf32"
+
+
+def _product_precision(dtype: torch.dtype, arch: str) -> str:
+    """A 16-bit gradient stores 10 bits at most: what tf32 stores of gram and units."""
+    if dtype in (torch.float16, torch.bfloat16) and tables.has_tf32(arch):
+        return "tf32"
+    return "ieee" if dtype == torch.float64 else float32_precision(arch)
+
+
+class Cut(NamedTuple):
+    """A Gram matrix in programs: tiles on and below its diagonal, each cut along its depth."""
+
+    tiles: int
+    splits: int
+    split_depth: int
+    """A multiple of the tile's step."""
+
+    @property
+    def alone(self) -> bool:
+        """True if all of the matrix is one program's."""
+        return self.tiles == self.splits == 1
+
+
+def cut(side: int, depth: int, dual: bool, tile: tables.ProductTile, arch: str) -> Cut:
+    """Cut the [side, side] Gram matrix of sums over `depth` into about as many programs as the tables say."""
+    per_side = -(-side // tile.rows)
+    tiles = per_side * (per_side + 1) // 2
+    steps = -(-depth // tile.depth)
+    wanted = max(1, min(tables.gram_programs(arch, dual) // tiles, steps // _FEWEST_STEPS))
+    split_depth = -(-steps // wanted) * tile.depth
+    return Cut(tiles, -(-depth // split_depth), split_depth)
+
+
+def term(term: Term) -> None:
+    """The Gram matrix in one launch and its end in another; codes of d < N have their lengths before. A code of so few
+    elements that one program does for all of them ends in the first: `Cut.alone`."""
+    layout, lengths, residual = term.code, term.lengths, term.residual
+    code, n, d, wide = layout.code, layout.n, layout.elements, lengths.dtype
+    side = min(n, d)
+    dual = d < n
+    if dual:
+        _row_lengths(layout, lengths)
+    arch = tables.architecture(code.device)
+    tile = tables.gram_tile(side, dual, code.dtype, arch)
+    parts = cut(side, n if dual else d, dual, tile, arch)
+    # One split's products are the matrix already, and become the residual where they lie.
+    products = residual if parts.splits == 1 else code.new_empty((parts.splits, side, side), dtype=wide)
+    squares = None if parts.alone else code.new_empty((parts.splits, 1 if dual else n), dtype=wide)
+    adds_to_loss = term.loss is not None
+    weight, is_pointer = coefficient(term.weight, wide, code.device) if adds_to_loss else (0.0, False)
+    ending = {
+        "p_value": term.value,
+        "p_loss": term.loss,
+        "n": n,
+        "d": d,
+        "splits": parts.splits,
+        "weight": weight,
+        "WEIGHT_IS_POINTER": is_pointer,
+        "ADDS_TO_LOSS": adds_to_loss,
+        "DUAL": dual,
+        "ACC": acc_of(wide),
+    }
+    arguments = {
+        "p_code": code,
+        "p_lengths": lengths,
+        "p_products": products,
+        "p_squares": squares,
+        "p_value": term.value,
+        "p_loss": term.loss,
+        "code_stride": layout.stride,
+        "n": n,
+        "d": d,
+        "splits": parts.splits,
+        "split_depth": parts.split_depth,
+        "weight": weight,
+        "WEIGHT_IS_POINTER": is_pointer,
+        "ADDS_TO_LOSS": adds_to_loss,
+        "DUAL": dual,
+        "SINGLE": parts.tiles == 1,
+        "ALONE": parts.alone,
+        "PRECISION": _gram_precision(code.dtype, dual, arch),
+        "ACC": acc_of(wide),
+        "BLOCK": tile.rows,
+        "BLOCK_K": tile.depth,
+    }
+    kernel = pulling_away_kernels.gram_matrix
+    launch.run(Launch(kernel, (parts.tiles * parts.splits,), arguments, tile.num_warps, tile.num_stages))
+    if squares is not None:
+        _finish_rows(products, squares, lengths, residual, ending)
+
+
+def _finish_rows(products: Tensor, squares: Tensor, lengths: Tensor, residual: Tensor, ending: dict[str, Any]) -> None:
+    side = residual.shape[0]
+    at_a_time = min(tables.power_of_two(squares.shape[0]), _SPLITS)
+    arguments = {
+        "p_products": products,
+        "p_squares": squares,
+        "p_lengths": lengths,
+        "p_residual": residual,
+        "p_row_sums": torch.empty_like(lengths[:side]),
+        "p_counter": counters(lengths.device, 1),
+        **ending,
+        "ROWS": _ROWS,
+        "BLOCK": min(max(16, tables.power_of_two(side)), _COLUMNS, _FINISHED // (_ROWS * at_a_time)),
+        "SPLITS": at_a_time,
+    }
+    kernel = pulling_away_kernels.finish_rows
+    launch.run(Launch(kernel, (-(-side // _ROWS),), arguments, _FINISHING_WARPS))
+
+
+def _row_lengths(layout: CodeLayout, lengths: Tensor) -> None:
+    block = min(_ROW_LENGTHS, tables.power_of_two(layout.elements))
+    rows = max(1, _ROW_LENGTHS // block)
+    arguments = {
+        "p_code": layout.code,
+        "p_lengths": lengths,
+        "code_stride": layout.stride,
+        "n": layout.n,
+        "d": layout.elements,
+        "ACC": acc_of(lengths.dtype),
+        "ROWS": rows,
+        "BLOCK": block,
+    }
+    launch.run(Launch(pulling_away_kernels.row_lengths, (-(-layout.n // rows),), arguments, num_warps=4))
+
+
+def term_gradient(term: Term, upstream: Coefficient, grad: Gradient) -> None:
+    """One launch."""
+    layout, lengths = term.code, term.lengths
+    code, n, d, device = layout.code, layout.n, layout.elements, lengths.device
+    dual = d < n
+    arch = tables.architecture(device)
+    tile = tables.product_tile(n, d, dual, code.dtype, arch)
+    upstream, is_pointer = coefficient(upstream, lengths.dtype, device)
+    column_tiles = -(-d // tile.columns)
+    arguments = {
+        "p_code": code,
+        "p_lengths": lengths,
+        "p_residual": term.residual,
+        "p_grad": grad.filled,
+        "code_stride": layout.stride,
+        "grad_stride": grad.stride,
+        "n": n,
+        "d": d,
+        **({} if dual else {"column_tiles": column_tiles}),
+        "upstream": upstream,
+        "UPSTREAM_IS_POINTER": is_pointer,
+        **({"SINGLE": column_tiles == 1} if dual else {}),
+        "PRECISION": _product_precision(code.dtype, arch),
+        "ACC": acc_of(lengths.dtype),
+        "BLOCK_ROWS": tile.rows,
+        "BLOCK_COLUMNS": tile.columns,
+        "BLOCK_K": tile.depth,
+    }
+    kernels = pulling_away_gradient_kernels
+    kernel = kernels.dual_gradient if dual else kernels.primal_gradient
+    programs = -(-n // tile.rows) * (1 if dual else column_tiles)
+    launch.run(Launch(kernel, (programs,), arguments, tile.num_warps, tile.num_stages))

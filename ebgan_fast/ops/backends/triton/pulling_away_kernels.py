@@ -1,0 +1,321 @@
+"""Triton kernels for the pulling-away term, over the smaller of the two Gram matrices.
+
+Arguments: p_ is a pointer. A code is [n, d], samples code_stride elements apart. ACC is float32, or float64 for float64
+codes. Counters are int32 zeros, left as zeros. What is not found in another argument is said in the op's equations:
+
+Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i = sum_j G_ij^2;
+    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i, U = S / lengths. residual is G -
+    diag r.
+Dual, d < n: E = U^T U - (n'/d) I with n' the number of nonzero rows, the trace of U^T U;
+    value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i). residual is E.
+A row of zeros has 1/norm := 0: it contributes 0 and gets gradient 0.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .arithmetic_kernels import quotient, root, scalar
+
+
+@triton.jit
+def _inverse(norm):
+    return tl.where(norm == 0, 0.0, quotient(tl.full((), 1.0, norm.dtype) + tl.zeros_like(norm), norm))
+
+
+@triton.jit
+def _pairs(n, ACC: tl.constexpr):
+    """n(n-1), at least 1."""
+    wide = tl.full((), 0.0, ACC) + n
+    return tl.maximum(wide * (wide - 1), 1.0)
+
+
+@triton.jit
+def _operand(
+    p_code,
+    p_lengths,
+    code_stride,
+    first,  # index of the tile's first row: a sample, or dual an element of the code
+    rows,  # of the operand
+    k,  # depth: an element of the code, or dual a sample
+    end,  # of the depth
+    DUAL: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """[BLOCK, BLOCK_K] of S, or dual of U^T; zeros outside."""
+    row = tl.arange(0, BLOCK)
+    inner = tl.arange(0, BLOCK_K)
+    inside = (row < rows - first)[:, None] & (inner < end - k)[None, :]
+    wide_first = tl.zeros((), dtype=tl.int64) + first
+    wide_k = tl.zeros((), dtype=tl.int64) + k
+    if DUAL:
+        offset = (inner.to(tl.int64) * code_stride)[None, :] + row[:, None]
+        value = tl.load(p_code + (wide_k * code_stride + wide_first) + offset, mask=inside, other=0.0).to(ACC)
+        norm = tl.load(p_lengths + wide_k + inner, mask=inner < end - k, other=0.0)
+        return value * _inverse(norm)[None, :]
+    else:
+        offset = (row.to(tl.int64) * code_stride)[:, None] + inner[None, :]
+        return tl.load(p_code + (wide_first * code_stride + wide_k) + offset, mask=inside, other=0.0)
+
+
+@triton.jit
+def _arrives_last(p_counter, count):
+    """Count this program in; True for the last, which then sees what all the others stored."""
+    tl.debug_barrier()  # every thread's stores before the one thread that counts
+    is_last = tl.atomic_add(p_counter, 1, sem="acq_rel") == count - 1
+    if is_last:
+        tl.store(p_counter, 0)
+    return is_last
+
+
+@triton.jit
+def _store_value(p_value, p_loss, value, weight, ADDS_TO_LOSS: tl.constexpr):
+    tl.store(p_value, value)
+    if ADDS_TO_LOSS:
+        tl.store(p_loss, tl.load(p_loss) + weight * value)
+
+
+@triton.jit
+def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
+    """Numbers that other programs wrote, in a fixed order; past the first cache."""
+    total = tl.zeros((BLOCK,), dtype=ACC)
+    for first in range(0, count, BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        total += tl.load(p_values + index, mask=index < count, other=0.0, cache_modifier=".cg")
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _nonzero(p_lengths, begin, end, ACC: tl.constexpr):
+    """The number of these lengths that are not zero."""
+    count = tl.zeros((1024,), dtype=ACC)
+    for first in range(begin, end, 1024):
+        index = first + tl.arange(0, 1024)
+        norm = tl.load(p_lengths + index, mask=index < end, other=0.0)
+        count += tl.where(norm == 0, 0.0, 1.0)
+    return tl.sum(count, axis=0)
+
+
+@triton.jit
+def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS: tl.constexpr):
+    """The sums of what all splits left at these offsets, SPLITS at a time; splits are step elements apart."""
+    split = tl.arange(0, SPLITS)
+    if len(offset.shape) == 1:
+        number = split[:, None]
+    else:
+        number = split[:, None, None]
+    place = tl.expand_dims(offset, 0)
+    if SPLITS > 1:  # of a matrix in few tiles: 32 bits are enough, and half the registers
+        place += number * step.to(tl.int32)
+    wide_step = tl.zeros((), dtype=tl.int64) + step
+    total = tl.zeros(place.shape, dtype=ACC)
+    for first in range(0, splits, SPLITS):
+        there = (number < splits - first) & tl.expand_dims(inside, 0)
+        total += tl.load(p_sums + first * wide_step + place, mask=there, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def _finished(product, mine, other, share, row, column, side, DUAL: tl.constexpr):
+    """The numbers of residual at row x column of the matrix, with zeros on primal's diagonal.
+
+    mine and other are the inverse lengths of rows and columns (primal); share is n'/d (dual).
+    """
+    on_diagonal = (row[:, None] == column[None, :]) & (row < side)[:, None]
+    if DUAL:
+        return tl.where(on_diagonal, product - share, product)
+    else:
+        return tl.where(on_diagonal, 0.0, product * mine[:, None] * other[None, :])
+
+
+@triton.jit
+def _value_of(squares, trace, n, d, DUAL: tl.constexpr, ACC: tl.constexpr):
+    """The term, from the sum of residual's squares (primal's diagonal left out)."""
+    if DUAL:
+        squares += quotient(trace * (trace - d), d)
+    return quotient(squares, _pairs(n, ACC))
+
+
+@triton.jit
+def _row_of_triangle(tile):
+    """The row of the tile-th tile, counted row by row on and below the diagonal."""
+    row = ((tl.sqrt(8.0 * tile + 1.0) - 1.0) / 2.0).to(tl.int32)
+    row = tl.where(row * (row + 1) // 2 > tile, row - 1, row)  # the root may round either way
+    return tl.where((row + 1) * (row + 2) // 2 <= tile, row + 1, row)
+
+
+@triton.jit(do_not_specialize=["splits", "weight"])
+def gram_matrix(
+    p_code,  # [n, d]
+    p_lengths,  # ACC [n]: read (dual), or written (primal, ALONE)
+    p_products,  # ACC [splits, side, side], side = min(n, d); ALONE: residual
+    p_squares,  # ACC [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
+    p_value,  # ACC []; this and the next for ALONE
+    p_loss,  # ACC [], to which weight * value is added, or None
+    code_stride,
+    n,
+    d,
+    splits,
+    split_depth,  # a multiple of BLOCK_K
+    weight,  # number, or pointer to a 0-d tensor
+    WEIGHT_IS_POINTER: tl.constexpr,
+    ADDS_TO_LOSS: tl.constexpr,
+    DUAL: tl.constexpr,
+    SINGLE: tl.constexpr,  # all of the matrix is one tile
+    ALONE: tl.constexpr,  # and that tile has one split
+    PRECISION: tl.constexpr,  # of the products: "tf32", "tf32x3" or "ieee"
+    ACC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """S S^T or U^T U, each split's part of it apart: one triangle of tiles, mirrored, every tile cut along its depth.
+
+    `finish_rows` adds up the splits and does the rest. A program ALONE has all of the matrix and does it itself: for so
+    few numbers a second launch takes longer than its work.
+    """
+    program = tl.program_id(0)
+    tile = program // splits
+    split = program % splits
+    side = d if DUAL else n
+    depth = n if DUAL else d
+    tile_row = _row_of_triangle(tile)
+    i = tile_row * BLOCK
+    j = (tile - tile_row * (tile_row + 1) // 2) * BLOCK
+    begin = split * split_depth
+    end = tl.minimum(depth, begin + split_depth)
+    total = tl.zeros((BLOCK, BLOCK), dtype=ACC)
+    for k in range(begin, end, BLOCK_K):
+        left = _operand(p_code, p_lengths, code_stride, i, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
+        if SINGLE:
+            right = left
+        else:
+            right = _operand(p_code, p_lengths, code_stride, j, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
+        total = tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
+
+    local = tl.arange(0, BLOCK)
+    row = i + local
+    column = j + local
+    inside = (row < side)[:, None] & (column < side)[None, :]
+    offset = local[:, None] * side + local[None, :]
+    diagonal = tl.where(row[:, None] == column[None, :], total, 0.0)
+    if ALONE:
+        if DUAL:
+            trace = _nonzero(p_lengths, 0, n, ACC)
+            values = _finished(total, None, None, quotient(trace, d), row, column, side, DUAL)
+            sums = tl.sum(values * values, axis=1)
+        else:
+            trace = 0.0
+            norm = root(tl.sum(diagonal, axis=1))
+            tl.store(p_lengths + row, norm, mask=row < n)
+            other = _inverse(root(tl.sum(diagonal, axis=0)))
+            cosine = _finished(total, _inverse(norm), other, None, row, column, side, DUAL)
+            sums = tl.sum(cosine * cosine, axis=1)
+            values = tl.where(row[:, None] == column[None, :], -sums[:, None], cosine)
+        tl.store(p_products + offset, values, mask=inside)
+        value = _value_of(tl.sum(sums, axis=0), trace, n, d, DUAL, ACC)
+        _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
+    else:
+        wide_split = split.to(tl.int64)
+        wide_i = i.to(tl.int64)
+        wide_j = j.to(tl.int64)
+        p_mine = p_products + wide_split * side * side
+        if not DUAL:
+            if i == j:
+                tl.store(p_squares + wide_split * n + row, tl.sum(diagonal, axis=1), mask=row < n)
+        tl.store(p_mine + (wide_i * side + wide_j) + offset, total, mask=inside)
+        if i != j:
+            mirrored = local[None, :] * side + local[:, None]
+            tl.store(p_mine + (wide_j * side + wide_i) + mirrored, total, mask=inside)
+        if DUAL:
+            if tile == 0:
+                tl.store(p_squares + split, _nonzero(p_lengths, begin, end, ACC))
+
+
+@triton.jit(do_not_specialize=["splits", "weight"])
+def finish_rows(
+    p_products,  # ACC [splits, side, side] from gram_matrix; may be p_residual
+    p_squares,  # ACC [splits, n], or dual [splits]
+    p_lengths,  # ACC [n], written; primal only
+    p_residual,  # ACC [side, side]
+    p_row_sums,  # ACC [side]
+    p_counter,  # int32 [1]
+    p_value,  # ACC []
+    p_loss,  # ACC [], to which weight * value is added, or None
+    n,
+    d,
+    splits,
+    weight,  # number, or pointer to a 0-d tensor
+    WEIGHT_IS_POINTER: tl.constexpr,
+    ADDS_TO_LOSS: tl.constexpr,
+    DUAL: tl.constexpr,
+    ACC: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,  # that are loaded at a time
+):
+    """ROWS rows of residual by a program, from the sums of every split in a fixed order; the last program has the
+    value."""
+    side = d if DUAL else n
+    first = tl.program_id(0) * ROWS
+    local = tl.arange(0, ROWS)
+    row = first + local
+    start_of_rows = first.to(tl.int64) * side
+    wide_n = tl.zeros((), dtype=tl.int64) + n
+    wide_side = tl.zeros((), dtype=tl.int64) + side
+    trace = tl.zeros((), dtype=ACC)
+    share = trace
+    mine = tl.zeros((ROWS,), dtype=ACC)
+    if DUAL:
+        trace = _sum_of(p_squares, splits, ACC, 128)
+        share = quotient(trace, d)
+    else:
+        norm = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
+        tl.store(p_lengths + row, norm, mask=row < n)
+        mine = _inverse(norm)
+    row_sum = tl.zeros((ROWS,), dtype=ACC)
+    for start in range(0, side, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        offset = local[:, None] * side + column[None, :]
+        inside = (row < side)[:, None] & (column < side)[None, :]
+        product = _add_splits(p_products + start_of_rows, offset, inside, wide_side * side, splits, ACC, SPLITS)
+        if DUAL:
+            other = tl.zeros((BLOCK,), dtype=ACC)
+        else:
+            other = _inverse(root(_add_splits(p_squares, column, column < n, wide_n, splits, ACC, SPLITS)))
+        values = _finished(product, mine, other, share, row, column, side, DUAL)
+        row_sum += tl.sum(values * values, axis=1)
+        tl.store(p_residual + start_of_rows + offset, values, mask=inside)
+    if not DUAL:
+        tl.debug_barrier()  # the zeros on the diagonal, before what belongs there
+        tl.store(p_residual + start_of_rows + local * side + row, -row_sum, mask=row < side)
+    tl.store(p_row_sums + row, row_sum, mask=row < side)
+    if _arrives_last(p_counter, tl.num_programs(0)):
+        value = _value_of(_sum_of(p_row_sums, side, ACC, 1024), trace, n, d, DUAL, ACC)
+        _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
+
+
+@triton.jit(do_not_specialize=["n"])
+def row_lengths(
+    p_code,  # [n, d]
+    p_lengths,  # ACC [n]
+    code_stride,
+    n,
+    d,
+    ACC: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The lengths of the codes."""
+    first = tl.program_id(0).to(tl.int64) * ROWS
+    row = tl.arange(0, ROWS)
+    squares = tl.zeros((ROWS, BLOCK), dtype=ACC)
+    for start in range(0, d, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        inside = (first + row < n)[:, None] & (column < d)[None, :]
+        offset = (row.to(tl.int64) * code_stride)[:, None] + column[None, :]
+        value = tl.load(p_code + first * code_stride + offset, mask=inside, other=0.0).to(ACC)
+        squares += value * value
+    tl.store(p_lengths + first + row, root(tl.sum(squares, axis=1)), mask=first + row < n)

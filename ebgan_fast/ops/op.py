@@ -1,0 +1,364 @@
+"""One fused op as torch sees it: a raw op of `torch.ops.ebgan_fast`, and behind it, where a graph is wanted, autograd.
+
+An `Op` is data: its schema, what it launches on a backend, the shapes of its results, and the reference formula that
+differentiates it once more. `energy.py` and `pulling_away.py` hold the instances; this file holds all that they share.
+
+Raw ops know nothing of autograd and check nothing (`functional.py` does). Each takes the name of the backend that runs
+it, so a traced graph keeps the choice that was made when it was traced. A gradient that is not needed is an empty
+tensor.
+
+The one autograd Function is ctx-style: it costs 38 us forward and backward at tiny sizes where `custom_op` +
+`register_autograd` costs 68 (torch 2.13, two cores). Its backward uses a kernel, or the gradients that a kernel made
+with the value, except when a graph of the gradient itself is wanted (create_graph): then it differentiates the
+reference formula, so second derivatives are right and never dropped.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from .tensors import Coefficient, accumulation_dtype
+
+__all__ = ["Function", "Op", "call", "kernel", "needs_reference"]
+
+# The package's own name, under which a second copy of it may be loaded beside this one.
+NAMESPACE = (__package__ or "").rpartition(".")[0].replace(".", "_")
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+_OPS: dict[str, Op] = {}
+
+Gradients = tuple[Tensor | None, ...]
+
+
+@dataclass(eq=False)
+class Op:
+    """A fused op.
+
+    Its arguments are `tensors`, then coefficients and options, the last of them `upstream` where the op takes one, and
+    then `need` where it takes that. Its results are the value, `logs` that carry no gradient, and then the gradients to
+    `tensors`. With a `backward` it makes no gradients: behind the value comes what that op needs. The arguments of a
+    `backward` are the gradient to the value, `tensors`, what the forward left (the value, if that is all), the options,
+    and `need`.
+    """
+
+    schema: str
+    """ "name(Tensor recon, ..., str norm) -> (...)": the arguments without the backend, which comes behind them."""
+    launch: Callable[..., Any]
+    """Called with a backend's kernels (`backends/protocol.py`) and the arguments; None stands for a gradient that is
+    not needed."""
+    shapes: Callable[..., Any]
+    """Called with the arguments while the op is traced: the results for tensors without values."""
+    tensors: int = 0
+    """The number of leading arguments that may want a gradient."""
+    formula: Callable[..., Any] | None = None
+    """The reference: of `tensors`, coefficients and options, without `upstream`."""
+    logs: int = 0
+    backward: Op | None = None
+
+    def __post_init__(self) -> None:
+        self.name = self.schema.partition("(")[0]
+        self.takes_need = "bool[] need" in self.schema
+        self.takes_upstream = "Tensor upstream, bool[] need" in self.schema
+        arguments, _, results = self.schema.partition(") -> ")
+        self._no_need = ([False] * self.tensors,) if self.takes_need else ()
+        self._is_alone = results == "Tensor"
+        self._shown = slice(0, 1 + self.logs) if self.logs else 0
+        self._function = _with_kernel(self, self.backward) if self.backward else _with_gradients(self)
+        # What Function.apply calls behind its questions about transforms, which take 2.6 us and are answered here.
+        self._record = super(torch.autograd.Function, self._function).apply  # type: ignore[misc]
+        _OPS[self.name] = self
+        _LIBRARY.define(f"{arguments}, str backend) -> {results}")
+        _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
+        fake = lambda *arguments: self.shapes(*arguments[:-1])  # noqa: E731
+        torch.library.register_fake(f"{NAMESPACE}::{self.name}", fake, lib=_LIBRARY)
+
+    def _run(self, *arguments: Any) -> Any:
+        results = kernel(self.name, arguments[-1])(*arguments[:-1])
+        if not isinstance(results, tuple):
+            return results
+        # Every op with gradients that may be unneeded has a batch of their dtype as its second argument.
+        return tuple(arguments[1].new_empty(0) if result is None else result for result in results)
+
+    def apply(self, backend: str, *arguments: Any) -> Any:
+        """The value, or (value, *logs), recorded if autograd wants to know of it.
+
+        An energy of 8 x 16 takes 15 us by way of a Function, 7 past it.
+        """
+        if torch.is_grad_enabled():
+            tensors = arguments[: self.tensors]
+            for tensor in tensors:
+                if tensor is not None and tensor.requires_grad:
+                    if is_compiling() or _in_transform() or any([_is_wrapped(it) for it in tensors if it is not None]):
+                        return self._function.apply(backend, *arguments)
+                    return self._record(backend, *arguments)
+        results = call(self.name, backend, *arguments, *self._no_need)
+        return results if self._is_alone else results[self._shown]
+
+
+@functools.cache
+def kernel(name: str, backend: str) -> Callable[..., Any]:
+    """What an op launches on a backend, whose module is imported at the first use.
+
+    In place of a gradient that is not needed it returns None.
+    """
+    kernels = importlib.import_module(f".backends.{backend}", __package__)
+    return functools.partial(_OPS[name].launch, kernels)
+
+
+# A lookup of each name on the way takes as long as the question.
+_modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
+_in_transform = torch._C._are_functorch_transforms_active
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
+_is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_USUAL = _PLAIN | {float, int, bool, str, list, type(None)}
+_NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
+
+
+def _is_subclassed(argument: object) -> bool:
+    return isinstance(argument, Tensor) and type(argument) not in _PLAIN
+
+
+def call(name: str, backend: str, *arguments: Any) -> Any:
+    """The raw op of that name, or its kernels themselves where no tracer, mode or tensor subclass watches the
+    dispatcher.
+
+    The way through `torch.ops` costs 22 of 53 us (discriminator loss of tiny batches, torch 2.13).
+
+    A coefficient (margin, weight, upstream) may be a number. A gradient that is not needed may come as None.
+    """
+    if (
+        not is_compiling()
+        and _modes() == 0
+        and _tracing() is None
+        # The first question takes 0.5 us, the second 1.5.
+        and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
+    ):
+        return kernel(name, backend)(*arguments)
+    like: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
+    tensors = [
+        torch.full((), a, dtype=accumulation_dtype(like.dtype), device=like.device)  # type: ignore[arg-type]
+        if isinstance(a, _NUMBERS) and not isinstance(a, bool)
+        else a
+        for a in arguments
+    ]
+    return getattr(getattr(torch.ops, NAMESPACE), name)(*tensors, backend)
+
+
+# Shapes, for the instances.
+
+
+def scalar_like(tensor: Tensor) -> Tensor:
+    return tensor.new_empty((), dtype=accumulation_dtype(tensor.dtype))
+
+
+def energy_like(batch: Tensor) -> Tensor:
+    return batch.new_empty(batch.shape[:1], dtype=accumulation_dtype(batch.dtype))
+
+
+def gradient_like(tensor: Tensor, needed: bool) -> Tensor:
+    return torch.empty_like(tensor) if needed else tensor.new_empty(0)
+
+
+# ---- Autograd
+
+
+class Function(torch.autograd.Function):
+    """torch's, with types."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def apply(cls, *arguments: Any) -> Any: ...
+
+
+def _with_kernel(op: Op, backward: Op) -> type[Function]:
+    """The Function of an op whose backward is an op of its own: (backend, *arguments) -> value."""
+    n = op.tensors
+
+    class Recorded(Function):
+        @staticmethod
+        def forward(ctx: Any, backend: str, *arguments: Any) -> Tensor:
+            results = call(op.name, backend, *arguments)
+            value: Tensor
+            value, *left = results if isinstance(results, tuple) else (results, results)
+            ctx.save_for_backward(*arguments[:n], *left)
+            ctx.backend, ctx.options = backend, arguments[n:]
+            return value
+
+        @staticmethod
+        def backward(ctx: Any, upstream: Tensor) -> Gradients:
+            saved, need = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n]
+            if torch.is_grad_enabled() or _is_batched(upstream):
+                found = _gradients_of_formula(op, saved[:n], ctx.options, upstream, need)
+            elif backward.takes_need:
+                # Autograd passes over what is not needed, which may be an empty tensor.
+                found = call(backward.name, ctx.backend, upstream, *saved, *ctx.options, list(need))
+            else:
+                found = (call(backward.name, ctx.backend, upstream, *saved, *ctx.options),)
+            return None, *found, *(None,) * len(ctx.options)
+
+    return Recorded
+
+
+def _with_gradients(op: Op) -> type[Function]:
+    """The Function of an op that makes its gradients with its value: (backend, *arguments) -> value, or (value,
+    *logs)."""
+    n, shown = op.tensors, 1 + op.logs
+
+    class Recorded(Function):
+        @staticmethod
+        def forward(ctx: Any, backend: str, *arguments: Any) -> Any:
+            need = (list(ctx.needs_input_grad[1 : 1 + n]),) if op.takes_need else ()
+            results = call(op.name, backend, *arguments, *need)
+            ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
+            ctx.backend, ctx.is_hooked, ctx.options = backend, _is_hooked(), arguments[n:]
+            coefficients = [option for option in ctx.options if isinstance(option, Tensor)]
+            if coefficients:  # they are saved as tensors are
+                ctx.options = [None if isinstance(option, Tensor) else option for option in ctx.options]
+            ctx.save_for_backward(*arguments[:n], *results[shown:], *coefficients)
+            if backend != "cpu":
+                ctx.in_capture = in_capture(arguments[0].device)
+            if shown == 1:
+                return results[0]
+            ctx.mark_non_differentiable(*results[1:shown])
+            return results[:shown]
+
+        @staticmethod
+        def backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> Gradients:
+            if upstream is None:
+                return (None,) * len(ctx.needs_input_grad)
+            saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
+            if len(saved) > 2 * n:
+                coefficients = iter(saved[2 * n :])
+                options = [next(coefficients) if option is None else option for option in options]
+            if torch.is_grad_enabled():
+                found = _gradients_of_formula(op, saved[:n], options, upstream, need)
+            else:
+                expected = options[-1] if op.takes_upstream else 1.0
+                found = _scaled(saved[n : 2 * n], upstream, expected, need, ctx)
+            return None, *found, *(None,) * len(options)
+
+    return Recorded
+
+
+def _gradients_of_formula(
+    op: Op, tensors: Sequence[Tensor | None], options: Sequence[Any], upstream: Tensor, needed: Sequence[bool]
+) -> Gradients:
+    """The gradients of the reference formula, part of the graph where one is wanted (create_graph)."""
+    assert op.formula is not None
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that one tensor passed twice is told apart.
+        views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+        if not create_graph:
+            views = [None if view is None else view.detach().requires_grad_() for view in views]
+        result = op.formula(*views, *(options[:-1] if op.takes_upstream else options))
+    value = result[0] if isinstance(result, tuple) else result
+    wanted = [view for view, it in zip(views, needed, strict=True) if it and view is not None]
+    found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=create_graph))
+    return tuple(next(found) if it and view is not None else None for view, it in zip(views, needed, strict=True))
+
+
+def needs_reference() -> bool:
+    """Return True if a function transform (vmap, grad, jvp) or forward-mode differentiation is active: kernels cannot
+    be transformed, the reference formulas can."""
+    return _in_transform() or forward_ad._current_level >= 0
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    """Return True for many upstream gradients at once, as `torch.autograd.grad(is_grads_batched=True)` sends them."""
+    return not is_compiling() and (_in_transform() or _is_legacy_batch(tensor))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return True if a kernel may read the tensor's memory."""
+    return type(tensor) is Tensor and not (is_compiling() or _is_batched(tensor))
+
+
+def in_capture(device: torch.device) -> bool:
+    """Return True if what runs now goes into a CUDA graph."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+# torch 2.8
+top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _is_hooked() -> bool | None:
+    """Return True if a hook takes what is saved for backward, and may own what comes back; None if torch can't say."""
+    if is_compiling():
+        return True
+    return None if top_hooks is None else top_hooks(True) is not None
+
+
+def _multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Tensor:
+    """The product in the upstream's dtype, rounded once: on a GPU, torch rounds a 0-d factor to 16 bits first."""
+    factor = upstream
+    if isinstance(expected, Tensor) or expected != 1:
+        factor = torch.where(upstream == expected, 1.0, upstream / expected)
+    return (gradient.to(factor.dtype) * factor).to(gradient.dtype)
+
+
+def _number(coefficient: Coefficient) -> float:
+    return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
+
+
+def _scaled(
+    gradients: Sequence[Tensor | None], upstream: Tensor, expected: Coefficient, needed: Sequence[bool], ctx: Any
+) -> Gradients:
+    """The gradients for the upstream that came, of those that were made for the one `expected`.
+
+    The forward made them and gave them to nobody. So where they will not be met again, they are multiplied where they
+    lie, and not even touched for an upstream that was expected. On a GPU only the kernel knows the upstream. They are
+    met again where the graph is kept, and where a CUDA graph holds this backward without its forward. A compiled graph
+    multiplies by itself: its compiler puts the product into whatever comes next.
+    """
+    # What is not needed may be an empty tensor.
+    wanted = [gradient if it else None for gradient, it in zip(gradients, needed, strict=True)]
+    is_readable = not ctx.is_hooked and _is_plain(upstream)
+    is_kept = is_readable and _is_graph_kept()
+    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == _number(expected):
+        return tuple(wanted)
+    if not is_readable or ctx.is_hooked is None:
+        return tuple([None if gradient is None else _multiplied(gradient, upstream, expected) for gradient in wanted])
+    present = [gradient for gradient in wanted if gradient is not None]
+    if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == in_capture(upstream.device)):
+        call("scale_gradients_", ctx.backend, present, upstream, expected)
+        return tuple(wanted)
+    scaled = iter(call("scale_gradients", ctx.backend, present, upstream, expected))
+    return tuple([None if gradient is None else next(scaled) for gradient in wanted])
+
+
+def _scale_gradients(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> list[Tensor]:
+    """New gradients: upstream / expected times those, rounded once. Each fills one run of memory."""
+    to = [torch.empty_like(gradient) for gradient in gradients]
+    kernels.scale(gradients, to, upstream, expected)
+    return to
+
+
+def _scale_gradients_(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
+    """Multiply gradients by upstream / expected where they lie; for an upstream that was expected nothing is moved."""
+    kernels.scale(gradients, gradients, upstream, expected)
+
+
+SCALE_GRADIENTS = Op(
+    schema="scale_gradients(Tensor[] gradients, Tensor upstream, Tensor expected) -> Tensor[]",
+    launch=_scale_gradients,
+    shapes=lambda gradients, upstream, expected: [torch.empty_like(gradient) for gradient in gradients],
+)
+SCALE_GRADIENTS_ = Op(
+    schema="scale_gradients_(Tensor(a!)[] gradients, Tensor upstream, Tensor expected) -> ()",
+    launch=_scale_gradients_,
+    shapes=lambda gradients, upstream, expected: None,
+)

@@ -1,0 +1,132 @@
+"""Infinite and NaN samples: the gradients of plain torch where they count, zeros behind a closed hinge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+
+from . import eager
+from .cases import BACKENDS, DTYPES, NORMS, normal
+
+INF, NAN = float("inf"), float("nan")
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+every_norm = pytest.mark.parametrize("norm", NORMS)
+# One program or sweep; chunks of samples.
+every_length = pytest.mark.parametrize("elements", [7, 9001])
+MARGIN = 1e4  # above every finite energy here
+ROW, COLUMN = 1, 5
+
+
+def _batches(elements: int, dtype: torch.dtype, value: float) -> tuple[Tensor, Tensor]:
+    """A batch with one such element, and zeros."""
+    recon = normal(3, elements).to(dtype)
+    recon[ROW, COLUMN] = value
+    return recon.requires_grad_(), torch.zeros_like(recon).requires_grad_()
+
+
+def _same_where_not_finite(got: Tensor, expected: Tensor) -> None:
+    """The finite ones have tests of their own."""
+    for is_it in (torch.isnan, torch.isposinf, torch.isneginf):
+        assert torch.equal(is_it(got), is_it(expected)), is_it.__name__
+    finite = expected.isfinite()
+    assert torch.equal(got[finite] == 0, expected[finite] == 0)
+
+
+def _losses(norm: str) -> dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]]:
+    """Each loss of (recon, target) without a hinge over it, and as users write it in plain torch."""
+    return {
+        "energy": (
+            lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm).sum(),
+            lambda r, t: eager.reconstruction_energy(r, t, norm).sum(),
+        ),
+        "generator": (
+            lambda r, t: ebgan_fast.generator_loss(r, t, norm=norm)[0],
+            lambda r, t: eager.generator_loss(r, t, None, 0.0, norm),
+        ),
+        "discriminator": (
+            lambda r, t: ebgan_fast.discriminator_loss(r, t, t.detach(), t.detach(), MARGIN, norm=norm)[0],
+            lambda r, t: eager.discriminator_loss(r, t, t.detach(), t.detach(), MARGIN, norm),
+        ),
+    }
+
+
+@every_backend
+@every_dtype
+@every_norm
+@every_length
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+def test_gradients_are_those_of_plain_torch(
+    backend: str, dtype: torch.dtype, norm: str, elements: int, value: float
+) -> None:
+    """l2's slope is 1/E: 0 at an infinite energy, and 0 times an infinite difference is NaN."""
+    for name, (loss, plain) in _losses(norm).items():
+        inputs = _batches(elements, dtype, value)
+        with ebgan_fast.use_backend(backend):
+            got = torch.autograd.grad(loss(*inputs), inputs)
+        expected = torch.autograd.grad(plain(*inputs), inputs)
+        for found, right in zip(got, expected, strict=True):
+            try:
+                _same_where_not_finite(found, right)
+            except AssertionError as error:
+                raise AssertionError(name) from error
+
+
+@every_backend
+@every_dtype
+@every_norm
+@every_length
+def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
+    """An infinite energy is past every margin: no loss, and zeros in place of what 0 times infinity would give."""
+    inputs = _batches(elements, dtype, INF)
+    real = torch.zeros_like(inputs[0])
+    with ebgan_fast.use_backend(backend):
+        loss, _, energy = ebgan_fast.discriminator_loss(real, real, *inputs, MARGIN, norm=norm)
+        gradients = torch.autograd.grad(loss, inputs)
+    assert energy.isinf().tolist() == [row == ROW for row in range(3)]
+    assert loss.isfinite()
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert [bool(row.any()) for row in gradient] == [row != ROW for row in range(3)]
+
+
+@every_backend
+@every_dtype
+@every_norm
+@every_length
+def test_nan_opens_the_hinge(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
+    """Nothing says that it is past the margin: loss and gradient tell of it."""
+    inputs = _batches(elements, dtype, NAN)
+    real = torch.zeros_like(inputs[0])
+    with ebgan_fast.use_backend(backend):
+        loss, _, energy = ebgan_fast.discriminator_loss(real, real, *inputs, 0.5, norm=norm)
+        gradients = torch.autograd.grad(loss, inputs)
+    assert energy.isnan().tolist() == [row == ROW for row in range(3)]
+    assert loss.isnan()
+    for gradient in gradients:
+        assert gradient[ROW, COLUMN].isnan()
+        assert gradient[[row for row in range(3) if row != ROW]].isfinite().all()
+
+
+@every_backend
+def test_a_grad_scaler_skips_the_step(backend: str) -> None:
+    """Of an infinite reconstruction in float16, as it does in plain torch."""
+    weight = torch.nn.Parameter(torch.ones(7))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    scaler = torch.amp.GradScaler(weight.device.type)
+    target = torch.zeros(2, 7, dtype=torch.float16)
+    images = torch.ones(2, 7, dtype=torch.float16)
+    images[0, 3] = INF
+    for upstream in (None, scaler.scale(torch.ones(()))):
+        with ebgan_fast.use_backend(backend):
+            loss = ebgan_fast.generator_loss(images * weight.half(), target, norm="l2", upstream=upstream)[0]
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert weight.detach().eq(1).all()
+        weight.grad = None

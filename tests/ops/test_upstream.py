@@ -1,0 +1,162 @@
+"""The upstream gradient as an argument of the fused losses: gradients made for it, and handed out as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import op, reference
+
+from . import eager
+from .budget import assert_within_budget, energy_sums, pulling_away_sums, pulling_away_terms
+from .cases import BACKENDS, DEVICE, DTYPES, NORMS, normal
+
+every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+every_norm = pytest.mark.parametrize("norm", NORMS)
+every_length = pytest.mark.parametrize("elements", [40, 9001])
+MARGINS = {"mse": 1.9, "sse": 90.0, "l2": 9.0}
+
+
+def _batches(count: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
+    return [normal(3, elements, seed=seed).to(dtype).requires_grad_() for seed in range(count)]
+
+
+def _margin(recon: Tensor, fake: Tensor, norm: str) -> float:
+    """A margin between the energies, clear of each."""
+    energies = reference.reconstruction_energy(recon.detach().double(), fake.detach().double(), norm).sort().values
+    return float(energies[:2].mean())
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ops that ran, by name."""
+    made: list[str] = []
+    original = op.call
+
+    def noted(name: str, *arguments: object) -> object:
+        made.append(name)
+        return original(name, *arguments)
+
+    monkeypatch.setattr(op, "call", noted)
+    return made
+
+
+Value = Callable[[float], object]
+every_way = pytest.mark.parametrize(
+    "way", [float, lambda value: torch.tensor(value, device=DEVICE)], ids=["number", "tensor"]
+)
+
+
+@every_backend
+@every_dtype
+@every_norm
+@every_length
+@every_way
+@pytest.mark.parametrize("upstream", [0.3125, 65536.0, -2.0])
+def test_the_discriminator_loss(
+    backend: str, dtype: torch.dtype, norm: str, elements: int, way: Value, upstream: float, calls: list[str]
+) -> None:
+    batches = _batches(4, elements, dtype)
+    if dtype == torch.float16:  # 65504 is its largest number
+        upstream = min(upstream, 16.0)
+    margin = _margin(batches[2], batches[3], norm)
+    with ebgan_fast.use_backend(backend):
+        plain = ebgan_fast.discriminator_loss(*batches, margin, norm=norm)
+        got = ebgan_fast.discriminator_loss(*batches, margin, norm=norm, upstream=way(upstream))
+        calls.clear()
+        gradients = torch.autograd.grad(got[0], batches, torch.full_like(got[0], upstream))
+    if backend == "cpu":
+        assert calls == []
+    else:
+        assert calls == ["scale_gradients_"]  # where the device finds that nothing is to be moved
+    if dtype != torch.float16:  # without the argument its ops run apart
+        assert all(map(torch.equal, plain, got)), "the loss or an energy depends on the upstream"
+    wide = [batch.detach().double().requires_grad_() for batch in batches]
+    truth = torch.autograd.grad(reference.discriminator_loss(*wide, margin, norm)[0] * upstream, wide)
+    yardstick = torch.autograd.grad(eager.discriminator_loss(*batches, margin, norm) * upstream, batches)
+    for name, *values in zip(("recon real", "real", "recon fake", "fake"), gradients, truth, yardstick, strict=True):
+        assert_within_budget(*values, name, sums=energy_sums(batches[0]))
+    assert [bool(row.any()) for row in gradients[2]].count(True) == 1, "one hinge is open"
+
+
+@every_backend
+@every_dtype
+@every_way
+@pytest.mark.parametrize("shape", [(3, 50), (6, 4)], ids=["primal", "dual"])
+def test_the_generator_loss(
+    backend: str, dtype: torch.dtype, way: Value, shape: tuple[int, int], calls: list[str]
+) -> None:
+    upstream = 16.0
+    recon, fake = (normal(shape[0], 40, seed=seed).to(dtype).requires_grad_() for seed in range(2))
+    code = normal(*shape, seed=2).to(dtype).requires_grad_()
+    inputs = recon, fake, code
+    with ebgan_fast.use_backend(backend):
+        plain = ebgan_fast.generator_loss(*inputs, pt_weight=0.25, norm="l2")
+        got = ebgan_fast.generator_loss(*inputs, pt_weight=way(0.25), norm="l2", upstream=way(upstream))
+        calls.clear()
+        gradients = torch.autograd.grad(got[0], inputs, torch.full_like(got[0], upstream))
+    assert calls == ([] if backend == "cpu" else ["scale_gradients_"])
+    if dtype != torch.float16 and way is float:
+        assert all(map(torch.equal, plain, got))
+    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    truth = torch.autograd.grad(reference.generator_loss(*wide, 0.25, "l2")[0] * upstream, wide)
+    yardstick = torch.autograd.grad(eager.generator_loss(*inputs, 0.25, "l2") * upstream, inputs)
+    terms = (None, None, 0.25 * upstream * pulling_away_terms(code))
+    for name, term, *values in zip(("recon", "fake", "code"), terms, gradients, truth, yardstick, strict=True):
+        assert_within_budget(*values, name, term, max(energy_sums(recon), pulling_away_sums(code)))
+
+
+@every_backend
+@pytest.mark.parametrize("keep", [False, True], ids=["freed", "kept"])
+def test_another_upstream_than_the_one_that_was_told(backend: str, keep: bool) -> None:
+    """Backward multiplies by the quotient, here a power of two; a graph that is kept gives new tensors."""
+    batches = _batches(4, 40, torch.float32)
+    with ebgan_fast.use_backend(backend):
+        told = ebgan_fast.discriminator_loss(*batches, 9.0, norm="l2", upstream=8.0)[0]
+        plain = ebgan_fast.discriminator_loss(*batches, 9.0, norm="l2")[0]
+    first = torch.autograd.grad(told, batches, torch.full_like(told, 2.0), retain_graph=keep)
+    expected = torch.autograd.grad(plain, batches, torch.full_like(plain, 2.0))
+    assert all(map(torch.equal, first, expected))
+    if keep:
+        for gradient in first:
+            gradient.fill_(float("nan"))  # the user's own
+        again = torch.autograd.grad(told, batches, torch.full_like(told, 8.0))
+        assert all(torch.equal(found, 4 * right) for found, right in zip(again, expected, strict=True))
+
+
+@every_backend
+def test_second_derivatives_do_not_know_of_it(backend: str) -> None:
+    batches = _batches(4, 6, torch.float64)
+    found = []
+    for name, upstream in ((backend, 8.0), ("reference", None)):
+        with ebgan_fast.use_backend(name):
+            loss = ebgan_fast.discriminator_loss(*batches, 9.0, norm="sse", upstream=upstream)[0]
+        first = torch.autograd.grad(loss, batches, create_graph=True)
+        found.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in first), batches))
+    for got, expected in zip(*found, strict=True):
+        assert_within_budget(got, expected, expected, "second derivative", sides=2)
+
+
+@pytest.mark.parametrize("loss", ["discriminator", "generator"])
+@pytest.mark.parametrize(
+    ("upstream", "error", "message"),
+    [
+        (0.0, ValueError, "upstream: got 0.0, expected a finite number other than 0"),
+        (float("inf"), ValueError, "upstream: got inf, expected a finite number other than 0"),
+        (torch.ones(2), ValueError, r"upstream: got a tensor of shape \(2,\), expected a number or a 0-d tensor"),
+        (True, TypeError, "upstream: got bool, expected a number or a 0-d tensor"),
+    ],
+)
+def test_what_is_no_upstream(loss: str, upstream: object, error: type[Exception], message: str) -> None:
+    batch = torch.ones(2, 3)
+    function: Callable[..., object] = {
+        "discriminator": lambda **it: ebgan_fast.discriminator_loss(batch, batch, batch, batch, 1.0, **it),
+        "generator": lambda **it: ebgan_fast.generator_loss(batch, batch, **it),
+    }[loss]
+    with pytest.raises(error, match=message):
+        function(upstream=upstream)
