@@ -91,7 +91,7 @@ def discriminator(*shape: int, targets: Targets | None = None, quick: tuple[str,
         return {"recon_real": recon_real, "real": real, "recon_fake": recon_fake, "fake": fake, "margin": margin}
 
     def package(**arguments: Any) -> Tensor:
-        return ebgan_fast.discriminator_loss(**arguments)[0]
+        return ebgan_fast.discriminator_loss(**arguments, norm="mse")[0]
 
     work = Work(elements=6 * prod(shape))
     formula = formulas.discriminator_loss
@@ -108,7 +108,7 @@ def generator(*shape: int, d: int, quick: tuple[str, ...] = ()) -> Case:
         return {**leaves, "pt_weight": 0.1}
 
     def package(recon: Tensor, fake: Tensor, code: Tensor, pt_weight: float) -> Tensor:
-        return ebgan_fast.generator_loss(recon, fake, code, pt_weight=pt_weight)[0]
+        return ebgan_fast.generator_loss(recon, fake, code, pt_weight=pt_weight, norm="mse")[0]
 
     work = Work(elements=4 * prod(shape) + 2 * n * d, operations=_pulling_away_operations(n, d))
     shapes = f"{_text(*shape)}, code {_text(n, d)}"
@@ -121,7 +121,7 @@ def energy(*shape: int, quick: tuple[str, ...] = ()) -> Case:
         return {"recon": normal(*shape).requires_grad_(), "target": normal(*shape).requires_grad_()}
 
     def package(recon: Tensor, target: Tensor) -> Tensor:
-        return ebgan_fast.reconstruction_energy(recon, target).mean()
+        return ebgan_fast.reconstruction_energy(recon, target, norm="mse").mean()
 
     return Case(
         "reconstruction_energy",

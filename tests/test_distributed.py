@@ -34,7 +34,7 @@ def _rank(rank: int, folder: str, n: int, d: int) -> None:
     local = _codes(n, d)[rank * n : (rank + 1) * n].requires_grad_()
     recon = torch.ones(n, 2, dtype=torch.float64)
     loss, _, value = ebgan_fast.generator_loss(
-        recon, torch.zeros_like(recon), local, pt_weight=0.5, process_group=dist.group.WORLD
+        recon, torch.zeros_like(recon), local, pt_weight=0.5, process_group=dist.group.WORLD, norm="mse"
     )
     loss.backward()
     twice = ""

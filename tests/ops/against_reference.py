@@ -69,7 +69,7 @@ def check_discriminator_loss(batches: Sequence[Tensor], margin: float, norm: str
 
 def check_generator_loss(recon: Tensor, fake: Tensor, code: Tensor) -> None:
     check(
-        lambda r, f, s: ebgan_fast.generator_loss(r, f, s, pt_weight=0.3)[0],
+        lambda r, f, s: ebgan_fast.generator_loss(r, f, s, pt_weight=0.3, norm="mse")[0],
         lambda r, f, s: reference.generator_loss(r, f, s, 0.3, "mse")[0],
         lambda r, f, s: eager.generator_loss(r, f, s, 0.3, "mse"),
         (recon, fake, code),

@@ -210,7 +210,7 @@ def test_only_the_gradients_that_are_asked_for(backend: str, data: st.DataObject
     def loss_of(leaves: Sequence[Tensor]) -> Tensor:
         d_loss = ebgan_fast.discriminator_loss(*leaves, 0.5, norm="l2")[0]
         g_loss = ebgan_fast.generator_loss(*leaves[2:], leaves[0], norm="sse")[0]
-        energies = ebgan_fast.reconstruction_energy(*leaves[:2])
+        energies = ebgan_fast.reconstruction_energy(*leaves[:2], norm="mse")
         hinge = ebgan_fast.hinge_margin_loss(*(leaf.flatten() for leaf in leaves[2:]), 0.5)
         return d_loss + g_loss + energies.sum() + hinge
 

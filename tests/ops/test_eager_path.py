@@ -104,7 +104,7 @@ class _Seen(TorchDispatchMode):
 def test_a_dispatch_mode_sees_the_op(name: str) -> None:
     calls: dict[str, Callable[[], Tensor]] = {
         "pulling_away_term": lambda: ebgan_fast.pulling_away_term(_batches(1)[0]),
-        "reconstruction_energy": lambda: ebgan_fast.reconstruction_energy(*_batches(2)).sum(),
+        "reconstruction_energy": lambda: ebgan_fast.reconstruction_energy(*_batches(2), norm="mse").sum(),
     }
     for case, make in CASES.items():
         loss, batches = make(getattr(ebgan_fast, case))
@@ -118,12 +118,12 @@ def test_a_dispatch_mode_sees_the_op(name: str) -> None:
 
 
 CALLS: dict[str, Callable[..., Any]] = {
-    "ReconstructionEnergy": lambda a, b, *_: ebgan_fast.reconstruction_energy(a, b),
+    "ReconstructionEnergy": lambda a, b, *_: ebgan_fast.reconstruction_energy(a, b, norm="mse"),
     "HingeMarginLoss": lambda a, b, *_: ebgan_fast.hinge_margin_loss(a[:, 0], b[:, 0], 0.5),
     "PullingAwayTerm": lambda a, *_: ebgan_fast.pulling_away_term(a),
-    "DiscriminatorLoss": lambda *batches: ebgan_fast.discriminator_loss(*batches, 1.5),
+    "DiscriminatorLoss": lambda *batches: ebgan_fast.discriminator_loss(*batches, 1.5, norm="mse"),
     # 0.25 is the same in float32, which the dispatcher makes of it.
-    "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c, pt_weight=0.25),
+    "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c, pt_weight=0.25, norm="mse"),
 }
 
 

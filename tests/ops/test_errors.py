@@ -14,12 +14,12 @@ ENERGY = torch.ones(4)
 
 CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "shapes differ": (
-        lambda: ebgan_fast.reconstruction_energy(GOOD, torch.ones(3, 4)),
+        lambda: ebgan_fast.reconstruction_energy(GOOD, torch.ones(3, 4), norm="mse"),
         ValueError,
         r"recon and target: got shapes \(4, 3\) and \(3, 4\), expected the same",
     ),
     "broadcastable shapes": (
-        lambda: ebgan_fast.reconstruction_energy(GOOD, torch.ones(1, 3)),
+        lambda: ebgan_fast.reconstruction_energy(GOOD, torch.ones(1, 3), norm="mse"),
         ValueError,
         "nothing is broadcast",
     ),
@@ -29,7 +29,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         r"norm: got 'l1', expected one of 'mse', 'sse', 'l2'",
     ),
     "integers": (
-        lambda: ebgan_fast.reconstruction_energy(GOOD.int(), GOOD),
+        lambda: ebgan_fast.reconstruction_energy(GOOD.int(), GOOD, norm="mse"),
         TypeError,
         r"recon: got torch.int32, expected float64.*\.to\(\)",
     ),
@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "empty samples": (lambda: ebgan_fast.pulling_away_term(torch.ones(4, 0)), ValueError, r"shape \(4, 0\)"),
     "devices": (
-        lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD.to("meta")),
+        lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD.to("meta"), norm="mse"),
         ValueError,
         "got tensors on cpu and meta, expected one device",
     ),
@@ -86,17 +86,17 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "margin: got a tensor of torch.int64",
     ),
     "negative weight": (
-        lambda: ebgan_fast.generator_loss(GOOD, GOOD, GOOD, pt_weight=-0.1),
+        lambda: ebgan_fast.generator_loss(GOOD, GOOD, GOOD, pt_weight=-0.1, norm="mse"),
         ValueError,
         "pt_weight: got -0.1",
     ),
     "codes of another batch": (
-        lambda: ebgan_fast.generator_loss(GOOD, GOOD, torch.ones(5, 2)),
+        lambda: ebgan_fast.generator_loss(GOOD, GOOD, torch.ones(5, 2), norm="mse"),
         ValueError,
         "recon_fake and code: got batches of 4 and 5 samples",
     ),
     "real and fake swapped shapes": (
-        lambda: ebgan_fast.discriminator_loss(GOOD, torch.ones(4, 2), GOOD, GOOD, 1.0),
+        lambda: ebgan_fast.discriminator_loss(GOOD, torch.ones(4, 2), GOOD, GOOD, 1.0, norm="mse"),
         ValueError,
         "recon_real and real: got shapes",
     ),

@@ -45,8 +45,8 @@ def _fill(inputs: Sequence[Tensor], seed: int) -> None:
 def _step(inputs: Sequence[Tensor], margin: float | Tensor = 2.0) -> list[Tensor]:
     """Both losses with everything they give."""
     *batches, code = inputs
-    d_loss, *energies = ebgan_fast.discriminator_loss(*batches, margin)
-    g_loss, energy, pulling_away = ebgan_fast.generator_loss(*batches[2:], code, pt_weight=0.1)
+    d_loss, *energies = ebgan_fast.discriminator_loss(*batches, margin, norm="mse")
+    g_loss, energy, pulling_away = ebgan_fast.generator_loss(*batches[2:], code, pt_weight=0.1, norm="mse")
     gradients = torch.autograd.grad(d_loss + g_loss, inputs)
     return [value.detach() for value in (d_loss, *energies, g_loss, energy, pulling_away, *gradients)]
 
@@ -79,7 +79,7 @@ def test_a_graph_takes_the_upstream_of_each_replay(backend: str) -> None:
     _fill(inputs, 0)
 
     def scaled_step() -> tuple[Tensor, ...]:
-        loss, *_ = ebgan_fast.discriminator_loss(*inputs[:4], 2.0)
+        loss, *_ = ebgan_fast.discriminator_loss(*inputs[:4], 2.0, norm="mse")
         return torch.autograd.grad(loss * factor, inputs[:4])
 
     stream = torch.cuda.Stream()
@@ -152,10 +152,10 @@ def test_a_batch_of_more_than_2_31_elements(backend: str) -> None:
         pytest.skip(f"needs {needed / 2**30:.0f} GiB of free GPU memory")
     recon = torch.empty(n, k, dtype=torch.bfloat16, device="cuda").normal_().requires_grad_()
     target = torch.zeros_like(recon)
-    energy = ebgan_fast.reconstruction_energy(recon, target)
+    energy = ebgan_fast.reconstruction_energy(recon, target, norm="mse")
     (gradient,) = torch.autograd.grad(energy.sum(), recon)
     last = recon.detach()[-1:].clone().requires_grad_()
-    alone = ebgan_fast.reconstruction_energy(last, target[-1:])
+    alone = ebgan_fast.reconstruction_energy(last, target[-1:], norm="mse")
     (expected,) = torch.autograd.grad(alone.sum(), last)
     assert torch.equal(energy[-1:], alone)
     assert torch.equal(gradient[-1:], expected)

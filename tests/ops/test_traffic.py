@@ -63,7 +63,9 @@ def test_the_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, ele
 def test_the_generator_loss(backend: str, dtype: torch.dtype) -> None:
     inputs = [*_batches(2, SHORT, dtype), *_batches(1, CODE, dtype)]
     moved = moved_by(
-        backend, lambda *it: ebgan_fast.generator_loss(*it)[0], [tensor.requires_grad_() for tensor in inputs]
+        backend,
+        lambda *it: ebgan_fast.generator_loss(*it, norm="mse")[0],
+        [tensor.requires_grad_() for tensor in inputs],
     )
     assert moved.passes(N * SHORT) == (2, 2)
     assert moved.passes(N * CODE) == (2, 1)
@@ -75,7 +77,7 @@ def test_another_upstream_costs_a_read_and_a_write(backend: str, keep: bool) -> 
     """A graph that is kept costs them for 1 too: its gradients may be changed by whoever gets them."""
     inputs = [tensor.requires_grad_() for tensor in _batches(2, SHORT, torch.float32)]
     upstream = 1.0 if keep else 3.0
-    moved = moved_by(backend, lambda *it: ebgan_fast.generator_loss(*it)[0], inputs, upstream, keep)
+    moved = moved_by(backend, lambda *it: ebgan_fast.generator_loss(*it, norm="mse")[0], inputs, upstream, keep)
     assert moved.passes(N * SHORT) == (4, 4)
     wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
     truth = torch.autograd.grad(upstream * reference.generator_loss(*wide, None, 0.0, "mse")[0], wide)

@@ -173,8 +173,8 @@ def test_empty_batches_contribute_nothing() -> None:
     assert ebgan_fast.hinge_margin_loss(energies, empty, 2.0).item() == 2.0
     assert ebgan_fast.hinge_margin_loss(empty, energies, 2.0).item() == 0.5
     none, some = torch.zeros(0, 3), torch.ones(2, 3)
-    assert ebgan_fast.discriminator_loss(some, 0 * some, none, none, 2.0)[0].item() == 1.0
-    assert ebgan_fast.generator_loss(none, none, none)[0].item() == 0.0
+    assert ebgan_fast.discriminator_loss(some, 0 * some, none, none, 2.0, norm="mse")[0].item() == 1.0
+    assert ebgan_fast.generator_loss(none, none, none, norm="mse")[0].item() == 0.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -195,8 +195,8 @@ def test_float16_gradients_survive_a_grad_scaler() -> None:
     target = torch.zeros_like(recon)
     scale = 65536.0
     for loss in (
-        ebgan_fast.generator_loss(recon, target)[0],
-        ebgan_fast.discriminator_loss(recon, target, target, target, 1.0)[0],
+        ebgan_fast.generator_loss(recon, target, norm="mse")[0],
+        ebgan_fast.discriminator_loss(recon, target, target, target, 1.0, norm="mse")[0],
     ):
         (gradient,) = torch.autograd.grad(loss * scale, recon)
         expected = 2 * recon.double() / 40_000 / 8 * scale
@@ -213,13 +213,13 @@ def test_autocast_leaves_the_sums_in_float32() -> None:
 
 def test_mixed_dtypes_are_promoted() -> None:
     recon, target = normal(4, 6).bfloat16().requires_grad_(), normal(4, 6, seed=1).float().requires_grad_()
-    energy = ebgan_fast.reconstruction_energy(recon, target)
-    assert torch.equal(energy, ebgan_fast.reconstruction_energy(recon.float(), target))
+    energy = ebgan_fast.reconstruction_energy(recon, target, norm="mse")
+    assert torch.equal(energy, ebgan_fast.reconstruction_energy(recon.float(), target, norm="mse"))
     energy.sum().backward()
     assert recon.grad.dtype == torch.bfloat16
     assert target.grad.dtype == torch.float32
     code = normal(4, 8)
-    loss, _, _ = ebgan_fast.generator_loss(recon, target, code)
+    loss, _, _ = ebgan_fast.generator_loss(recon, target, code, norm="mse")
     assert math.isfinite(loss.item())
 
 
@@ -231,5 +231,6 @@ def test_margin_as_a_tensor_equals_the_number_and_can_be_trained() -> None:
     loss.backward()
     assert margin.grad.item() == 0.5  # one of two hinges is on
     weight = torch.tensor(0.5, requires_grad=True)
-    ebgan_fast.generator_loss(torch.zeros(2, 1), torch.zeros(2, 1), torch.ones(2, 3), pt_weight=weight)[0].backward()
+    zeros = torch.zeros(2, 1)
+    ebgan_fast.generator_loss(zeros, zeros, torch.ones(2, 3), pt_weight=weight, norm="mse")[0].backward()
     assert weight.grad.item() == _within(pulling_away_sums(torch.ones(2, 3)), 1.0, torch.float32)

@@ -53,7 +53,7 @@ _USE = """
 import torch
 import ebgan_fast
 batch = torch.zeros(2, 3)
-reveal_type(ebgan_fast.discriminator_loss(batch, batch, batch, batch, 1.0))
+reveal_type(ebgan_fast.discriminator_loss(batch, batch, batch, batch, 1.0, norm="mse"))
 reveal_type(ebgan_fast.nn.PullingAwayTerm().forward(batch))
 ebgan_fast.reconstruction_energy(batch, batch, norm="mean")
 ebgan_fast.pulling_away_term(batch, process_group=0.1)

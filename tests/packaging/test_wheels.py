@@ -32,7 +32,7 @@ def _use(wheel: Build, folder: Path) -> str:
         "import sys\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, '__module__', '').startswith('__editable__')]\n"
         "import torch, ebgan_fast\n"
-        "assert ebgan_fast.reconstruction_energy(torch.ones(2, 3), torch.zeros(2, 3)).tolist() == [1, 1]\n"
+        "assert ebgan_fast.reconstruction_energy(torch.ones(2, 3), torch.zeros(2, 3), norm='mse').tolist() == [1, 1]\n"
         "print(ebgan_fast.__file__, ebgan_fast.backends()['cpu'].available)"
     )
     environment = {**os.environ, "PYTHONPATH": str(folder)}

@@ -32,8 +32,10 @@ def launch_each() -> None:
     codes = [torch.randn(shape, requires_grad=True) for shape in ((2, 3), (3, 2))]
     with ebgan_fast.use_backend("triton"):
         for code in codes:
-            loss, _, _ = ebgan_fast.discriminator_loss(code, code, code, code, 1.0)
-            energy = ebgan_fast.hinge_margin_loss(ebgan_fast.reconstruction_energy(code, code), code[:, 0], 1.0)
+            loss, _, _ = ebgan_fast.discriminator_loss(code, code, code, code, 1.0, norm="mse")
+            energy = ebgan_fast.hinge_margin_loss(
+                ebgan_fast.reconstruction_energy(code, code, norm="mse"), code[:, 0], 1.0
+            )
             (loss + energy + ebgan_fast.pulling_away_term(code)).backward()
 
 
@@ -91,10 +93,10 @@ def far_samples(op: str) -> None:
     other.copy_(torch.randn(3, elements, generator=generator))
     near, near_other = far.clone(), other.clone()
     run = {
-        "tile": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9)[0],
-        "rows": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9)[0],
-        "chunks": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9)[0],
-        "gradient": lambda a, b: ebgan_fast.reconstruction_energy(a, b).sum(),
+        "tile": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9, norm="mse")[0],
+        "rows": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9, norm="mse")[0],
+        "chunks": lambda a, b: ebgan_fast.discriminator_loss(a, b, b, a, 0.9, norm="mse")[0],
+        "gradient": lambda a, b: ebgan_fast.reconstruction_energy(a, b, norm="mse").sum(),
         "primal": lambda a, b: ebgan_fast.pulling_away_term(a) + ebgan_fast.pulling_away_term(b),
         "dual": lambda a, b: ebgan_fast.pulling_away_term(a[:, :2]) + ebgan_fast.pulling_away_term(b[:, :2]),
     }[op]

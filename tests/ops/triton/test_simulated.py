@@ -108,10 +108,10 @@ def test_reconstruction_energy(dtype: torch.dtype, norm: str) -> None:
 def test_a_margin_and_a_weight_on_the_device() -> None:
     recon, fake, code = _batches(3, (5, 40), torch.float32)
     with simulated():
-        number = ebgan_fast.discriminator_loss(recon, fake, fake, code, 1.5)[0]
-        tensor = ebgan_fast.discriminator_loss(recon, fake, fake, code, torch.tensor(1.5))[0]
-        weighted = ebgan_fast.generator_loss(recon, fake, code, pt_weight=0.3)[0]
-        by_tensor = ebgan_fast.generator_loss(recon, fake, code, pt_weight=torch.tensor(0.3))[0]
+        number = ebgan_fast.discriminator_loss(recon, fake, fake, code, 1.5, norm="mse")[0]
+        tensor = ebgan_fast.discriminator_loss(recon, fake, fake, code, torch.tensor(1.5), norm="mse")[0]
+        weighted = ebgan_fast.generator_loss(recon, fake, code, pt_weight=0.3, norm="mse")[0]
+        by_tensor = ebgan_fast.generator_loss(recon, fake, code, pt_weight=torch.tensor(0.3), norm="mse")[0]
     assert torch.equal(number, tensor)
     assert torch.equal(weighted, by_tensor)
 
@@ -128,7 +128,7 @@ def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
     truth = reference.reconstruction_energy(wide, target.double(), "mse")
     (gradient_truth,) = torch.autograd.grad(truth.sum(), wide)
     with simulated() as simulation:
-        energy = ebgan_fast.reconstruction_energy(leaf, target)
+        energy = ebgan_fast.reconstruction_energy(leaf, target, norm="mse")
         (gradient,) = torch.autograd.grad(energy.sum(), leaf)
     assert simulation.launches[0].arguments["real"].recon.data_ptr() == leaf.data_ptr()
     assert_within_budget(energy, truth, truth, "energy", sums=energy_sums(recon))
@@ -145,7 +145,7 @@ def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
         codes = [batch.requires_grad_() for batch in (*_batches(1, (16, 4096), torch.float32), torch.randn(150, 70))]
         codes[1].data.copy_(_batches(1, (150, 70), torch.float32)[0])
         with simulated(seed=of_seed) as simulation:
-            losses = [ebgan_fast.discriminator_loss(recon, fake, fake, recon, 2.0)[0]]
+            losses = [ebgan_fast.discriminator_loss(recon, fake, fake, recon, 2.0, norm="mse")[0]]
             losses += [ebgan_fast.pulling_away_term(code) for code in codes]
             gradients = torch.autograd.grad(losses[0], (recon, fake))
         assert max(launch.grid[0] for launch in simulation.launches) > 9
@@ -175,7 +175,9 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     gradients are scaled before they are rounded: two reads more."""
     recon_real, real, recon_fake, fake = _batches(4, (4, elements), dtype)
     leaves = [recon_real.requires_grad_(), recon_fake.requires_grad_()]
-    simulation = _run(lambda: ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 1e3)[0], leaves)
+    simulation = _run(
+        lambda: ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, 1e3, norm="mse")[0], leaves
+    )
     moved = sum(report.bytes_read + report.bytes_written for report in simulation.reports)
     passes = 5 if dtype == torch.float16 else 3
     assert moved <= 1.05 * passes * _bytes(recon_real, recon_fake)
