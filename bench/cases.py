@@ -13,9 +13,10 @@ from torch import Tensor
 import ebgan_fast
 
 from . import formulas, published
+from .formulas import Norm
 
 Arguments = dict[str, Any]
-"""Tensors and numbers by the formula's parameter names; the tensors that require a gradient are the leaves."""
+"""Tensors, numbers and norms by the formula's parameter names; the tensors that require a gradient are the leaves."""
 
 
 class Work(NamedTuple):
@@ -75,43 +76,50 @@ def _text(*sizes: int) -> str:
     return "x".join(map(str, sizes))
 
 
+def _losses(shapes: str, norm: Norm) -> str:
+    """A shape that names no norm is of mse: results that were written before there was another have none."""
+    return shapes if norm == "mse" else f"{shapes}, {norm}"
+
+
 def _middle(energies: Tensor) -> float:
     """A margin that has half of the hinges on, and no energy so close that rounding could switch one."""
     low, high = energies.sort().values[len(energies) // 2 - 1 :][:2].tolist()
     return (low + high) / 2
 
 
-def discriminator(*shape: int, targets: Targets | None = None, quick: tuple[str, ...] = ()) -> Case:
+def discriminator(*shape: int, norm: Norm = "mse", targets: Targets | None = None, quick: tuple[str, ...] = ()) -> Case:
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         recon_real, real, recon_fake, fake = (normal(*shape) for _ in range(4))
-        margin = _middle(formulas.reconstruction_energy(recon_fake.double(), fake.double()))
+        margin = _middle(formulas.reconstruction_energy(recon_fake.double(), fake.double(), norm))
         recon_real.requires_grad_()
         recon_fake.requires_grad_()
-        return {"recon_real": recon_real, "real": real, "recon_fake": recon_fake, "fake": fake, "margin": margin}
+        batches = {"recon_real": recon_real, "real": real, "recon_fake": recon_fake, "fake": fake}
+        return {**batches, "margin": margin, "norm": norm}
 
     def package(**arguments: Any) -> Tensor:
-        return ebgan_fast.discriminator_loss(**arguments, norm="mse")[0]
+        return ebgan_fast.discriminator_loss(**arguments)[0]
 
     work = Work(elements=6 * prod(shape))
     formula = formulas.discriminator_loss
-    return Case("discriminator_loss", _text(*shape), inputs, formula, package, work, targets, quick=quick)
+    shapes = _losses(_text(*shape), norm)
+    return Case("discriminator_loss", shapes, inputs, formula, package, work, targets, quick=quick)
 
 
-def generator(*shape: int, d: int, quick: tuple[str, ...] = ()) -> Case:
+def generator(*shape: int, d: int, norm: Norm = "mse", quick: tuple[str, ...] = ()) -> Case:
     n = shape[0]
 
     def inputs(dtype: torch.dtype) -> Arguments:
         normal = _Normal(dtype)
         recon, fake, code = normal(*shape), normal(*shape), normal(n, d).relu()
         leaves = {"recon": recon.requires_grad_(), "fake": fake.requires_grad_(), "code": code.requires_grad_()}
-        return {**leaves, "pt_weight": 0.1}
+        return {**leaves, "pt_weight": 0.1, "norm": norm}
 
-    def package(recon: Tensor, fake: Tensor, code: Tensor, pt_weight: float) -> Tensor:
-        return ebgan_fast.generator_loss(recon, fake, code, pt_weight=pt_weight, norm="mse")[0]
+    def package(recon: Tensor, fake: Tensor, code: Tensor, pt_weight: float, norm: Norm) -> Tensor:
+        return ebgan_fast.generator_loss(recon, fake, code, pt_weight=pt_weight, norm=norm)[0]
 
     work = Work(elements=4 * prod(shape) + 2 * n * d, operations=_pulling_away_operations(n, d))
-    shapes = f"{_text(*shape)}, code {_text(n, d)}"
+    shapes = _losses(f"{_text(*shape)}, code {_text(n, d)}", norm)
     return Case("generator_loss", shapes, inputs, formulas.generator_loss, package, work, quick=quick)
 
 
@@ -190,10 +198,12 @@ CASES: tuple[Case, ...] = (
     discriminator(64, 784, targets=Targets(3.8, 2.2), quick=_CPU),
     discriminator(64, 1, 32, 32, targets=Targets(3.8, 2.2)),
     discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3), quick=_EITHER),
+    discriminator(64, 3, 64, 64, norm="l2"),
     discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6), quick=_GPU),
     discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
     generator(64, 1, 32, 32, d=1024, quick=_CPU),
     generator(64, 3, 64, 64, d=16384, quick=_GPU),
+    generator(64, 3, 64, 64, d=16384, norm="l2"),
     energy(64, 3, 64, 64, quick=_CPU),
     hinge(64, quick=_CPU),
     pulling_away(64, 256, Targets(3.0, 2.0), quick=_CPU),

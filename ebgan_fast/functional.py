@@ -75,15 +75,15 @@ def _is_trained(coefficient: Coefficient) -> bool:
     return isinstance(coefficient, Tensor) and coefficient.requires_grad
 
 
-def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "mse") -> Tensor:
+def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2") -> Tensor:
     """The energy D(x) of each sample: how far the auto-encoder's output is from its input (equation 13).
 
     Args:
         recon: [N, ...], the reconstructions Dec(Enc(x)).
         target: [N, ...], the samples x, of the same shape; for generated samples the gradient must reach it too, so
             don't detach it in the generator's loss.
-        norm: "mse" mean of the squared differences, "sse" their sum, "l2" the square root of the sum (the paper's
-            energy; its margins 10 to 80 belong to it). The gradient of l2 at energy 0 is 0.
+        norm: "mse" mean of the squared differences, "sse" their sum, "l2" the square root of the sum (the default and
+            the paper's energy; its margins 10 to 80 belong to it). The gradient of l2 at energy 0 is 0.
 
     Returns:
         [N] energies, float32 (float64 for float64 inputs), in squared or plain pixel units by norm.
@@ -166,7 +166,7 @@ def discriminator_loss(
     fake: Tensor,
     margin: Coefficient,
     *,
-    norm: Norm = "mse",
+    norm: Norm = "l2",
     upstream: Coefficient | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The discriminator's loss from both batches in one op: energies, per-sample hinge and every gradient (equation 1).
@@ -221,7 +221,7 @@ def generator_loss(
     code: Tensor | None = None,
     *,
     pt_weight: Coefficient = 0.1,
-    norm: Norm = "mse",
+    norm: Norm = "l2",
     upstream: Coefficient | None = None,
     process_group: ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -34,7 +34,7 @@ class ReconstructionEnergy(nn.Module):
         norm: the kind of energy, as in `functional.reconstruction_energy`.
     """
 
-    def __init__(self, norm: Norm = "mse") -> None:
+    def __init__(self, norm: Norm = "l2") -> None:
         super().__init__()
         _checks.check_norm(norm)
         self.norm = norm
@@ -91,7 +91,7 @@ class DiscriminatorLoss(nn.Module):
         norm: the kind of energy, as in `functional.reconstruction_energy`.
     """
 
-    def __init__(self, margin: Coefficient, norm: Norm = "mse") -> None:
+    def __init__(self, margin: Coefficient, norm: Norm = "l2") -> None:
         super().__init__()
         _checks.check_coefficient("margin", margin)
         _checks.check_norm(norm)
@@ -126,7 +126,7 @@ class GeneratorLoss(nn.Module):
     """
 
     def __init__(
-        self, pt_weight: Coefficient = 0.1, norm: Norm = "mse", process_group: ProcessGroup | None = None
+        self, pt_weight: Coefficient = 0.1, norm: Norm = "l2", process_group: ProcessGroup | None = None
     ) -> None:
         super().__init__()
         _checks.check_coefficient("pt_weight", pt_weight)

@@ -59,7 +59,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
 
 @torch.no_grad()
 def scores(D: nn.Module, samples: Tensor) -> Tensor:
-    return ebgan_fast.reconstruction_energy(D(samples), samples, norm="l2")
+    return ebgan_fast.reconstruction_energy(D(samples), samples)
 
 
 def train(D: nn.Module, G: nn.Module, steps: int) -> None:
@@ -68,12 +68,12 @@ def train(D: nn.Module, G: nn.Module, steps: int) -> None:
     for _ in range(steps):
         real, fake = shapes(BATCH, "disc"), G(torch.randn(BATCH, NOISE))
         recon_real, recon_fake = D(torch.cat([real, fake.detach()])).chunk(2)
-        loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), MARGIN, norm="l2")
+        loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), MARGIN)
         optimizer_d.zero_grad()
         loss_d.backward()
         optimizer_d.step()
 
-        loss_g, _, _ = ebgan_fast.generator_loss(D(fake), fake, norm="l2")
+        loss_g, _, _ = ebgan_fast.generator_loss(D(fake), fake)
         optimizer_g.zero_grad()
         loss_g.backward()
         optimizer_g.step()

@@ -37,7 +37,7 @@ def step(G: nn.Module, D: nn.ModuleDict, noise: Tensor, group: ProcessGroup | No
     fake = G(noise)
     code = D["encode"](fake)
     loss, _, pulling_away = ebgan_fast.generator_loss(
-        D["decode"](code), fake, code, pt_weight=PT_WEIGHT, norm="l2", process_group=group
+        D["decode"](code), fake, code, pt_weight=PT_WEIGHT, process_group=group
     )
     loss.backward()
     return pulling_away, torch.cat([p.grad.flatten() for p in G.parameters() if p.grad is not None])

@@ -84,7 +84,7 @@ def train(
         if losses == "hand-written":
             loss_d = hand_written_loss_d(recon_real, real, recon_fake, fake.detach())
         else:
-            loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), MARGIN, norm="l2")
+            loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), MARGIN)
         optimizer_d.zero_grad()
         loss_d.backward()
         optimizer_d.step()
@@ -93,7 +93,7 @@ def train(
         if losses == "hand-written":
             loss_g = hand_written_loss_g(recon_fake, fake, code)
         else:
-            loss_g, _, _ = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=PT_WEIGHT, norm="l2")
+            loss_g, _, _ = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=PT_WEIGHT)
         optimizer_g.zero_grad()
         loss_g.backward()
         optimizer_g.step()

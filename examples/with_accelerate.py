@@ -51,8 +51,8 @@ def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: b
     # The discriminator is not trained in the generator's step: unwrapped, it need not average gradients nobody uses.
     bare_d = accelerator.unwrap_model(D)
     everyone = dist.group.WORLD if accelerator.num_processes > 1 else None
-    loss_of_d = DiscriminatorLoss(margin=5.0, norm="l2")
-    loss_of_g = GeneratorLoss(pt_weight=0.1, norm="l2", process_group=everyone)
+    loss_of_d = DiscriminatorLoss(margin=5.0)
+    loss_of_g = GeneratorLoss(pt_weight=0.1, process_group=everyone)
 
     torch.manual_seed(seed + 1 + accelerator.process_index)  # each process draws its own samples
     energies = []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
+import pytest
 import torch
 
 import ebgan_fast
@@ -32,6 +36,18 @@ def test_modules_equal_functions() -> None:
         ),
     ):
         assert all(map(torch.equal, got, expected))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(ebgan_fast.reconstruction_energy, ebgan_fast.discriminator_loss, ebgan_fast.generator_loss),
+        *(nn.ReconstructionEnergy, nn.DiscriminatorLoss, nn.GeneratorLoss),
+    ],
+    ids=lambda call: call.__name__,
+)
+def test_the_norm_that_nobody_names_is_the_paper_s(call: Callable[..., object]) -> None:
+    assert inspect.signature(call).parameters["norm"].default == "l2"
 
 
 def test_a_schedule_sets_the_margin_between_steps() -> None:

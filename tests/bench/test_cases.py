@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.cases import CASES, Case, energy, pulling_away
+from bench.cases import CASES, Case, discriminator, energy, generator, pulling_away
 from bench.correctness import Judge, leaves, results
 
 SMALL = [case for case in CASES if case.work.elements < 1e6 and case.work.operations < 5e7]
@@ -29,6 +29,23 @@ def test_the_package_computes_the_formula(case: Case, dtype: torch.dtype) -> Non
     assert Judge(case, arguments).complaint(results(case.package, arguments)) is None
 
 
+@pytest.mark.usefixtures("cpu_backend")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "case", [discriminator(8, 48, norm="l2"), generator(8, 48, d=16, norm="l2")], ids=lambda case: case.name
+)
+def test_a_shape_that_names_a_norm_is_of_that_norm(case: Case, dtype: torch.dtype) -> None:
+    assert case.shape.endswith(", l2")
+    arguments = case.inputs(dtype)
+    assert Judge(case, arguments).complaint(results(case.package, arguments)) is None
+    assert Judge(case, {**arguments, "norm": "mse"}).complaint(results(case.package, arguments)) is not None
+
+
+def test_the_losses_have_a_case_of_the_default_norm() -> None:
+    for name in ("discriminator_loss 64x3x64x64", "generator_loss 64x3x64x64, code 64x16384"):
+        assert _named(f"{name}, l2").work == _named(name).work
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("case", "name"),
@@ -50,7 +67,9 @@ def test_public_formulas_are_left_out_where_nobody_would_wait() -> None:
     assert set(pulling_away(128, 1024).published) == every - {"python loop"}
 
 
-@pytest.mark.parametrize("name", ["discriminator_loss 64x784", "hinge_margin_loss 64"])
+@pytest.mark.parametrize(
+    "name", ["discriminator_loss 64x784", "discriminator_loss 64x3x64x64, l2", "hinge_margin_loss 64"]
+)
 def test_half_of_the_hinges_are_on(name: str) -> None:
     case = _named(name)
     arguments = case.inputs(torch.float32)
