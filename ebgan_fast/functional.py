@@ -10,6 +10,7 @@ arXiv:1609.03126).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,6 +69,15 @@ def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         return batch, other
     dtype = torch.promote_types(batch.dtype, other.dtype)
     return batch.to(dtype), other.to(dtype)
+
+
+def _check_options(norm: Norm, name: str, coefficient: Coefficient, upstream: Coefficient | None) -> None:
+    """Check a loss's arguments that are no batches."""
+    if norm in energy.NORMS and type(coefficient) is float and 0 <= coefficient < math.inf and upstream is None:
+        return  # the usual case, without the calls below
+    _checks.check_norm(norm)
+    _checks.check_coefficient(name, coefficient)
+    _checks.check_upstream(upstream)
 
 
 def _is_trained(coefficient: Coefficient) -> bool:
@@ -172,13 +182,15 @@ def discriminator_loss(
     """The discriminator's loss from both batches in one op: energies, per-sample hinge and every gradient (equation 1).
 
     Args:
-        recon_real: [N, ...] reconstructions of the real samples. real: [N, ...] real samples. recon_fake: [M, ...]
-        reconstructions of the generated samples; M may differ from N. fake: [M, ...] generated samples (detached, when
-        only the discriminator is updated). margin: m >= 0 in units of the energy, a number or a 0-d tensor: see
-        `hinge_margin_loss`. norm: the energy: see `reconstruction_energy`. upstream: the gradient that the loss will
-        get in backward, where that is known now, such as a GradScaler's scale:
-            a number other than 0, or a 0-d tensor. The gradients are made for it before they are rounded, so backward
-            multiplies nothing, and float16 runs fused. Any other gradient that comes is right too, by a multiplication
+        recon_real: [N, ...] reconstructions of the real samples.
+        real: [N, ...] real samples.
+        recon_fake: [M, ...] reconstructions of the generated samples; M may differ from N.
+        fake: [M, ...] generated samples (detached, when only the discriminator is updated).
+        margin: m >= 0 in units of the energy, a number or a 0-d tensor: see `hinge_margin_loss`.
+        norm: the energy, as in `reconstruction_energy`.
+        upstream: the gradient that the loss will get in backward, where that is known now: a number other than 0, or a
+            0-d tensor such as a GradScaler's scale. The gradients are made for it before they are rounded, so that
+            backward multiplies nothing and float16 runs fused. Any other gradient is right too, by one multiplication
             more. None: 1, and float16 runs its ops apart.
 
     Returns:
@@ -189,12 +201,11 @@ def discriminator_loss(
         ValueError: shapes or devices of a pair differ, a negative margin, an upstream of 0, or an unknown norm.
         TypeError: not dense floating-point tensors.
     """
-    _checks.check_norm(norm)
+    _check_options(norm, "margin", margin, upstream)
     recon_real, real = _pair("recon_real", recon_real, "real", real)
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
-    _checks.check_same_device("recon_real", recon_real, "recon_fake", recon_fake)
-    _checks.check_coefficient("margin", margin)
-    _checks.check_upstream(upstream)
+    if not (recon_real.is_cpu and recon_fake.is_cpu):
+        _checks.check_same_device("recon_real", recon_real, "recon_fake", recon_fake)
     if recon_real.dtype != recon_fake.dtype:
         recon_real, recon_fake = _one_dtype(recon_real, recon_fake)
         real, fake = _one_dtype(real, fake)
@@ -232,7 +243,7 @@ def generator_loss(
         fake: [N, ...] generated samples, not detached: half of the gradient flows through them as the target.
         code: [N, ...] the encoder's output for them, or None for a plain EBGAN without the pulling-away term.
         pt_weight: weight >= 0 of the pulling-away term, a number or a 0-d tensor; the paper uses 0.1.
-        norm: the energy: see `reconstruction_energy`.
+        norm: the energy, as in `reconstruction_energy`.
         upstream: the gradient that the loss will get in backward, where that is known now: see `discriminator_loss`.
         process_group: take the pulling-away term over all ranks of this group: see `pulling_away_term`.
 
@@ -244,10 +255,8 @@ def generator_loss(
         ValueError: shapes, batch sizes or devices differ, a negative weight, an upstream of 0, or an unknown norm.
         TypeError: not dense floating-point tensors.
     """
-    _checks.check_norm(norm)
+    _check_options(norm, "pt_weight", pt_weight, upstream)
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
-    _checks.check_coefficient("pt_weight", pt_weight)
-    _checks.check_upstream(upstream)
     if code is not None:
         _checks.check_batch("code", code)
         _checks.check_same_device("recon_fake", recon_fake, "code", code)

@@ -31,7 +31,7 @@ class ReconstructionEnergy(nn.Module):
     """(recon [N, ...], target [N, ...]) -> energy [N]: `functional.reconstruction_energy`.
 
     Args:
-        norm: the kind of energy, as in `functional.reconstruction_energy`.
+        norm: the kind of energy, one of `functional.Norm`.
     """
 
     def __init__(self, norm: Norm = "l2") -> None:
@@ -88,7 +88,7 @@ class DiscriminatorLoss(nn.Module):
 
     Args:
         margin: m >= 0 in units of the energy; a plain attribute that a schedule may set between steps.
-        norm: the kind of energy, as in `functional.reconstruction_energy`.
+        norm: the kind of energy, one of `functional.Norm`.
     """
 
     def __init__(self, margin: Coefficient, norm: Norm = "l2") -> None:
@@ -121,7 +121,7 @@ class GeneratorLoss(nn.Module):
 
     Args:
         pt_weight: weight >= 0 of the pulling-away term; a plain attribute that a schedule may set between steps.
-        norm: the kind of energy, as in `functional.reconstruction_energy`.
+        norm: the kind of energy, one of `functional.Norm`.
         process_group: take the pulling-away term over the batches of all ranks of this group.
     """
 

@@ -171,23 +171,25 @@ template <class T, int kWidth> __device__ void store_zeros(T* p_grad, int64_t k)
     store<T, kWidth>(p_grad + i, zeros);
 }
 
-// The last block of a sample: its energy from the chunks' sums, and zeros if the gate turned out to be shut.
+// The last block of a sample: its energy from the chunks' sums, and zeros if the gate turned out to be shut, or where
+// upstream is 0.
 template <class T, int kWidth>
 __device__ void finish_sample(const BatchOf<T>& batch, int64_t sample, const Acc<T>* p_partials, int64_t chunks,
-                              Acc<T> margin, bool is_fake, Norm norm) {
+                              Acc<T> margin, Acc<T> upstream, bool is_fake, Norm norm) {
   using A = Acc<T>;
   A total = 0;
   for (int64_t i = threadIdx.x; i < chunks; i += blockDim.x) total += p_partials[i];
   const A energy = energy_of(norm, sum_of_block(total), batch.k);
   if (threadIdx.x == 0) batch.p_energy[sample] = energy;
-  if (!is_fake || !(margin - energy <= 0)) return;
+  if (upstream != 0 && (!is_fake || !(margin - energy <= 0))) return;
   if (batch.p_grad_recon) store_zeros<T, kWidth>(batch.p_grad_recon + sample * batch.grad_recon_stride, batch.k);
   if (batch.p_grad_target) store_zeros<T, kWidth>(batch.p_grad_target + sample * batch.grad_target_stride, batch.k);
 }
 
 // `loss_by_rows` for samples of any length, a block for each chunk. The gate is known only when a sample's last chunk
 // is done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for a norm
-// whose slope needs the finished energy.
+// whose slope needs the finished energy. What only the last chunk asks is left to it: asked by each of them, it took
+// registers, and float64 and the 16-bit types had a block fewer on a multiprocessor.
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kChunkThreads)
     loss_by_chunks(BatchOf<T> real,          //
@@ -208,7 +210,7 @@ __global__ void __launch_bounds__(kChunkThreads)
   const int64_t block = is_fake ? blockIdx.x - blocks_of_real : blockIdx.x;
   const int64_t sample = block / chunks, chunk = block % chunks, start = chunk * kChunk<T>;
   const int64_t left = batch.k - start;
-  const A wide_margin = margin.get();
+  const A wide_upstream = upstream.get();
 
   A difference[kPerThread<T>];
   const Part<T, kWidth> part{static_cast<int>(threadIdx.x), kChunkThreads,
@@ -216,20 +218,20 @@ __global__ void __launch_bounds__(kChunkThreads)
   part.differences(batch.p_recon + (sample * batch.recon_stride + start),
                    batch.p_target + (sample * batch.target_stride + start), difference);
   if (batch.wants_gradient()) {
-    const A share = upstream.get() / static_cast<A>(batch.n), weight = is_fake ? -share : share;
-    const A slope = slope_of(norm, A{1}, weight, batch.k);
+    const A share = wide_upstream / static_cast<A>(batch.n);
+    const A slope = slope_of(norm, A{1}, is_fake ? -share : share, batch.k);
     const int64_t to_recon = sample * batch.grad_recon_stride + start;
     const int64_t to_target = sample * batch.grad_target_stride + start;
-    part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, norm, difference, slope, weight == 0);
-    part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, norm, difference, -slope,
-                        weight == 0);
+    part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, norm, difference, slope, false);
+    part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, norm, difference, -slope, false);
   }
   const A sum = sum_of_block(sum_of_terms<T>(norm, difference));
   A* const p_sums = p_partials + (is_fake ? blocks_of_real : 0) + sample * chunks;
   if (threadIdx.x == 0) p_sums[chunk] = sum;
   int32_t* const p_chunks_done = p_counters + 1 + (is_fake ? real.n : 0) + sample;
   if (!arrives_last(p_chunks_done, static_cast<unsigned>(chunks))) return;
-  finish_sample<T, kWidth>(batch, sample, p_sums, chunks, wide_margin, is_fake, norm);
+  const A wide_margin = margin.get();
+  finish_sample<T, kWidth>(batch, sample, p_sums, chunks, wide_margin, wide_upstream, is_fake, norm);
   if (p_loss && arrives_last(p_counters, static_cast<unsigned>(real.n + fake.n)))
     store_loss(p_loss, real.p_energy, real.n, fake.p_energy, fake.n, wide_margin);
 }

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ebgan_fast
+from ebgan_fast.ops import energy
 
 from . import sessions
 from .simulated_cuda import SIMULATED
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-NORMS = ("mse", "sse", "l2")
+NORMS = tuple(energy.NORMS)
 LAYOUTS = (
     "contiguous",
     "channels_last",

@@ -17,7 +17,7 @@ def install_if_asked() -> None:
     if not SIMULATED:
         return
     from ebgan_fast import _C
-    from ebgan_fast.ops import cuda
+    from ebgan_fast.ops.backends import cuda
 
     from .cuda import building
 

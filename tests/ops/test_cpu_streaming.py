@@ -12,7 +12,7 @@ from torch import Tensor
 import ebgan_fast
 
 from .budget import assert_within_budget
-from .cases import normal
+from .cases import NORMS, normal
 from .launches import Launches
 
 pytestmark = pytest.mark.skipif(
@@ -49,7 +49,7 @@ def _all_gradients(n: int, k: int, dtype: torch.dtype, norm: str, margin: float)
 
 # Rows that start on whole vectors, rows that don't, rows of several chunks, and fewer samples than threads.
 @pytest.mark.parametrize("size", [(5, 64), (5, 67), (3, 2 * CHUNK + 64), (3, 2 * CHUNK + 13), (1, 5000)], ids=str)
-@pytest.mark.parametrize("norm", ["mse", "sse", "l2"])
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_streamed_results_are_the_same_bits(
     stream_from: SetStreamFrom, dtype: torch.dtype, norm: str, size: tuple[int, int]

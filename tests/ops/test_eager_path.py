@@ -142,7 +142,9 @@ def test_without_a_graph_no_function_is_made_and_the_values_are_the_same(
     def forbidden(*arguments: object) -> None:
         raise AssertionError("a Function without need")
 
-    monkeypatch.setattr(op._Recorded, "apply", forbidden)
+    for each in op._OPS.values():
+        monkeypatch.setattr(each, "_record", forbidden)
+        monkeypatch.setattr(each._function, "apply", forbidden)
     with torch.no_grad():
         without = _values(CALLS[name](*batches))
     plain = _values(CALLS[name](*(batch.detach() for batch in batches)))

@@ -24,9 +24,9 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "nothing is broadcast",
     ),
     "norm": (
-        lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD, norm="l1"),  # type: ignore[arg-type]
+        lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD, norm="l3"),  # type: ignore[arg-type]
         ValueError,
-        r"norm: got 'l1', expected one of 'mse', 'sse', 'l2'",
+        r"norm: got 'l3', expected one of 'mse', 'sse', 'l2'",
     ),
     "integers": (
         lambda: ebgan_fast.reconstruction_energy(GOOD.int(), GOOD, norm="mse"),

@@ -16,15 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ebgan_fast"
 CORE = [
-    *(PACKAGE / name for name in ("__init__.py", "_checks.py", "distributed.py", "functional.py", "nn.py")),
+    *(PACKAGE / name for name in ("__init__.py", "_checks.py", "functional.py", "nn.py")),
     *sorted((PACKAGE / "ops").rglob("*.py")),
 ]
 PUBLIC = [
     "ebgan_fast",
-    *(
-        f"ebgan_fast.{name}"
-        for name in ("functional", "nn", "distributed", "data", "metrics", "models", "report", "training")
-    ),
+    *(f"ebgan_fast.{name}" for name in ("functional", "nn", "data", "metrics", "models", "report", "training")),
     *(f"ebgan_fast.ops.{name}" for name in ("backends", "reference")),
 ]
 

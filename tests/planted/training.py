@@ -31,7 +31,8 @@ PLANTS = (
         name="the generated images are not detached for the discriminator",
         kind="training",
         file=_TRAINER,
-        text="            recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm\n        )\n"
+        text="            recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm, "
+        "upstream=self._upstream()\n        )\n"
         "        # Naming the weights spares the gradient to the fakes, which the graph would give too.\n"
         "        scaled(loss_d).backward(inputs=list(self.discriminator.parameters()))\n",
         instead="            recon_real, real, recon_fake, generated, margin, norm=config.norm\n        )\n"

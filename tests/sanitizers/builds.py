@@ -20,12 +20,8 @@ from tests import kept_compiles  # noqa: E402
 FOLDER = ROOT / "build" / "sanitize"
 # This environment's programs first.
 PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-# The sources of csrc/cpu that a family of cases in run_kernels.py is for; kernels.cpp, which calls them, is with them.
-SOURCES = {
-    "energy": ("energy", "hinge"),
-    "hinge": ("hinge",),
-    "code": ("pulling_away",),
-}
+# The source in csrc/cpu that a family of cases in run_kernels.py is for.
+SOURCES = {"energy": "energy", "hinge": "energy", "code": "pulling_away"}
 # The sets that take kernels from another, and what is left: CMakeLists.txt has them as sources_ISA.
 OWN = {"avx512bf16": ["code"]}
 
@@ -68,7 +64,7 @@ class Build:
         FailedError where that leaves none, or where a set that takes from no other lacks a source.
         """
         objects = self.folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu"
-        own = [family for family, names in SOURCES.items() if any((objects / f"{it}.cpp.o").exists() for it in names)]
+        own = [family for family, source in SOURCES.items() if (objects / f"{source}.cpp.o").exists()]
         expected = OWN.get(isa, list(SOURCES))
         if own != expected:
             raise FailedError(f"{isa}: got objects of {own or 'none'}, expected {expected} in {objects}")

@@ -118,6 +118,10 @@ class Rows:
         self._given = None if values is None else fmt.encode(values.reshape(shape))
         self._rows[:] = fmt.encode(np.nan) if self._given is None else self._given
 
+    def write(self, values: Array | float) -> None:
+        """Put values into an output that a kernel adds to."""
+        self._rows[:] = self.format.encode(values)
+
     def read(self) -> Array:
         return self.format.decode(self._rows)
 

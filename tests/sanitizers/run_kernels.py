@@ -29,6 +29,9 @@ STREAMED_CODES = [(8192, 16, (0, 0)), (17, 9024 + 13, (64 - 13, 0)), (17, 9024, 
 CODES = [(0, 3), (1, 5), (2, 1), (2, 2), (3, 7), (5, 97), (7, 8), (9, 4), (97, 100), (100, 95), (250, 17), (64, 300)]
 LARGE_CODES = [(193, 200), (130, 520), (1500, 40), (400, 33), (2, 40_000), (7, 9001)]
 BEYOND_32_BITS = 2**31 + 11
+# Of a loss, or of a pulling-away term. Gradients are exact zeros for an upstream of 0.
+UPSTREAMS = (1.0, 1.5, -0.375, 3.0, 0.0)
+NO_BATCH = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
 
 
 Layout = tuple[int, int] | None
@@ -51,9 +54,14 @@ def _turns(k: int) -> Sequence[int]:
     return range(8) if k <= 16 or k > 70 else range(k // 16 % 2, 8, 2)
 
 
-class Pair:
-    """recon, target, and outputs for the gradients asked for. `turn` picks which, and each array's gap between samples
-    and shift from the start of its memory, unless `layout` is the (gap, shift) of all."""
+def _number(value: float) -> tuple[int, float]:
+    """A coefficient as the kernels take it: no address, and the number."""
+    return 0, value
+
+
+class Batch:
+    """recon, target, and outputs for the energies and the gradients asked for. `turn` picks which, and each array's gap
+    between samples and shift from the start of its memory, unless `layout` is the (gap, shift) of all."""
 
     def __init__(self, memory: Memory, fmt: Format, n: int, k: int, turn: int, layout: Layout = None) -> None:
         draw = np.random.default_rng([fmt.code, n, k, turn])
@@ -69,10 +77,12 @@ class Pair:
         self.to_target = rows(None, *layouts[3]) if turn % 4 != 2 else None
         self.energy = Rows(memory, accumulator(fmt), (1, n), None, shift=turn % 3)
 
-    def arguments(self, gradients: bool = True) -> tuple[int, ...]:
-        inputs = (self.recon.address, self.target.address, self.recon.stride, self.target.stride, self.n, self.k)
-        to = [rows if gradients else None for rows in (self.to_recon, self.to_target)]
-        return (*inputs, *(rows.address if rows else 0 for rows in to), *(rows.stride if rows else 0 for rows in to))
+    def packed(self, gradients: bool = True) -> tuple[int, ...]:
+        """The members of Batch in csrc/kernels.h."""
+        arrays = self.recon, self.target, *((self.to_recon, self.to_target) if gradients else (None, None))
+        addresses = [rows.address if rows else 0 for rows in arrays]
+        strides = [rows.stride if rows else 0 for rows in arrays]
+        return *addresses, self.energy.address, *strides, self.n, self.k
 
     def check(self, norm: str, coefficient: Array | None) -> None:
         """coefficient [n]: dL/dE; None when no gradient was asked for."""
@@ -141,44 +151,43 @@ class Cases:
         self.kernels.set_stream_from(-1, False)
 
     def energy(self, fmt: Format, n: int, k: int, turn: int, layout: Layout = None) -> None:
-        norm, threads = turn % 3, 1 + (turn + k) % 3
+        norm, threads, upstream = turn % len(truth.NORMS), 1 + (turn + k) % 3, UPSTREAMS[(turn + k) % 5]
         name = truth.NORMS[norm]
-        pair = partial(Pair, self.memory, fmt, turn=turn, layout=layout)
+        batch = partial(Batch, self.memory, fmt, turn=turn, layout=layout)
 
-        alone = pair(n, k)
-        self.kernels.energy_forward(fmt.code, norm, alone.arguments(gradients=False), alone.energy.address, threads)
+        def loss(real: Batch, fake: Batch | None, margin: float) -> Rows:
+            value = Rows(self.memory, accumulator(fmt), (1, 1), None)
+            of_fake = fake.packed() if fake else NO_BATCH
+            it = norm, real.packed(), of_fake, *_number(margin), *_number(upstream), value.address
+            self.kernels.loss(fmt.code, it, threads)
+            return value
+
+        alone = batch(n, k)
+        it = norm, alone.packed(gradients=False), NO_BATCH, *_number(0.0), *_number(1.0), 0
+        self.kernels.loss(fmt.code, it, threads)
         alone.check(name, None)
         stride = BEYOND_32_BITS if layout and layout[0] == BEYOND_32_BITS else (0, 1, 3)[turn % 3]
         coefficient = np.arange(n) % 5 - 1.0 if stride else np.full(n, 1.5)
         coefficients = coefficient if stride else coefficient[:1]
-        upstream = Rows(self.memory, accumulator(fmt), (len(coefficients), 1), coefficients, max(stride - 1, 0))
-        self.kernels.energy_backward(
-            fmt.code, norm, alone.arguments(), alone.energy.address, upstream.address, stride, threads
-        )
-        upstream.check("upstream")
+        upstreams = Rows(self.memory, accumulator(fmt), (len(coefficients), 1), coefficients, max(stride - 1, 0))
+        self.kernels.energy_gradient(fmt.code, (norm, alone.packed(), upstreams.address, stride), threads)
+        upstreams.check("upstreams")
         alone.check(name, coefficient)
 
-        mean = pair(n, k)
-        value = self.kernels.mean_energy(fmt.code, norm, mean.arguments(), mean.energy.address, threads)
-        mean.check(name, np.full(n, 1 / max(n, 1)))
-        expected = truth.energies(name, mean.difference).sum() / max(n, 1)
-        bound = n * FLOAT64.eps * expected  # a sum of n energies
-        truth.assert_close("mean", np.array([value]), np.array([expected]), mean.energy.format, bound)
+        mean = batch(n, k)
+        value = loss(mean, None, 0.0)
+        mean.check(name, np.full(n, upstream / max(n, 1)))
+        self._check_loss(value, truth.energies(name, mean.difference), np.zeros(0), 0.0)
 
-        real, fake = pair(n, k), pair(n + 1, k)
+        real, fake = batch(n, k), batch(n + 1, k)
         energy_fake = truth.energies(name, fake.difference)
         # Between two energies: some gates open, some closed. In every fourth turn a sample is past it early in its row.
         share = 0.0123 if turn % 4 == 3 else 1 + 0.001 * (-1) ** turn
         margin = float(np.median(energy_fake)) * share + 0.25
-        loss = Rows(self.memory, accumulator(fmt), (1, 1), None)
-        self.kernels.discriminator_loss(
-            *(fmt.code, norm, real.arguments(), fake.arguments(), margin, loss.address),
-            *(real.energy.address, fake.energy.address, threads),
-        )
-        gates = truth.hinge_gates(margin, energy_fake)
-        real.check(name, np.full(n, 1 / max(n, 1)))
-        fake.check(name, -gates / (n + 1))
-        self._check_loss(loss, truth.energies(name, real.difference), energy_fake, margin)
+        value = loss(real, fake, margin)
+        real.check(name, np.full(n, upstream / max(n, 1)))
+        fake.check(name, -upstream * truth.hinge_gates(margin, energy_fake) / (n + 1))
+        self._check_loss(value, truth.energies(name, real.difference), energy_fake, margin)
 
     def hinge(self, fmt: Format, n_real: int, n_fake: int) -> None:
         values = np.random.default_rng([n_real, n_fake]).integers(0, 9, n_real + n_fake).astype(np.float64)
@@ -186,10 +195,8 @@ class Cases:
         real, fake = (Rows(self.memory, fmt, (1, len(part)), part, shift=1) for part in parts)
         to_real, to_fake = (Rows(self.memory, fmt, (1, len(part)), None, shift=1) for part in parts)
         loss = Rows(self.memory, fmt, (1, 1), None)
-        self.kernels.hinge(
-            *(fmt.code, real.address, n_real, fake.address, n_fake, 4.0),
-            *(loss.address, to_real.address, to_fake.address),
-        )
+        addresses = [rows.address for rows in (real, fake, to_real, to_fake)]
+        self.kernels.hinge(fmt.code, (*addresses, n_real, n_fake, *_number(4.0), loss.address))
         for what, rows in (("real", real), ("fake", fake), ("to_real", to_real), ("to_fake", to_fake)):
             rows.check(what)
         truth.assert_close("to_real", to_real.read()[0], np.full(n_real, 1 / max(n_real, 1)), fmt)
@@ -211,24 +218,37 @@ class Cases:
             values[0] = 0
         acc, side, threads = accumulator(fmt), min(n, d), 1 + (turn + n) % 3
         code = Rows(self.memory, fmt, (n, d), values, *(layout or (2 * turn, turn)))
-        norms = Rows(self.memory, acc, (1, n), None, shift=turn % 3)
-        gram = Rows(self.memory, acc, (1, side * side), None, shift=turn % 2)
+        lengths = Rows(self.memory, acc, (1, n), None, shift=turn % 3)
+        residual = Rows(self.memory, acc, (1, side * side), None, shift=turn % 2)
         grad = Rows(self.memory, fmt, (n, d), None, *(layout or (turn, 5 * turn % 8)))
-        arguments = (fmt.code, code.address, code.stride, n, d, norms.address, gram.address)
-        value = self.kernels.pulling_away_forward(*arguments, threads)
-        self.kernels.pulling_away_backward(*arguments, 1.5, grad.address, grad.stride, threads)
-        for what, rows in (("code", code), ("norms", norms), ("gram", gram), ("grad", grad)):
+        value, loss = (Rows(self.memory, acc, (1, 1), None) for _ in range(2))
+        loss.write(2.0)
+        upstream, weight, adds = UPSTREAMS[(turn + d) % 5], 0.5, turn % 2 == 0
+        to_loss = loss.address if adds else 0
+        packed = code.address, code.stride, n, d
+        forward = packed, lengths.address, residual.address, value.address, to_loss, *_number(weight)
+        self.kernels.pulling_away(fmt.code, forward, threads)
+        backward = packed, lengths.address, residual.address, *_number(upstream), grad.address, grad.stride
+        self.kernels.pulling_away_gradient(fmt.code, backward, threads)
+        for what, rows in (
+            *(("code", code), ("lengths", lengths), ("residual", residual)),
+            *(("value", value), ("loss", loss), ("grad", grad)),
+        ):
             rows.check(what)
         if n < 2:
-            assert value == 0, f"value: got {value}, expected 0"
+            assert value.read() == 0, f"value: got {value.read()}, expected 0"
+            assert loss.read() == 2, f"loss: got {loss.read()}, expected 2"
             assert not np.count_nonzero(grad.read()), "grad: expected zeros"
             return
         expected = truth.pulling_away(values)
         # Products round, and so do their sums: at most 128 terms to a partial sum, half a unit each, forward and back.
         units = 128 * acc.eps
-        truth.assert_close("norms", norms.read()[0], expected.norms, acc)
-        truth.assert_close("value", np.array([value]), np.array([expected.value]), acc, units * expected.value_size)
-        truth.assert_close("grad", grad.read(), 1.5 * expected.gradient, fmt, 1.5 * units * expected.gradient_size)
+        truth.assert_close("lengths", lengths.read()[0], expected.lengths, acc)
+        added, size = weight * adds, expected.value_size
+        truth.assert_close("value", value.read()[0], np.array([expected.value]), acc, units * size)
+        truth.assert_close("loss", loss.read()[0], np.array([2.0 + added * expected.value]), acc, added * units * size)
+        bound = abs(upstream) * units * expected.gradient_size
+        truth.assert_close("grad", grad.read(), upstream * expected.gradient, fmt, bound)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def assert_close(what: str, got: Array, truth: Array, fmt: Format, bound: Array 
 @dataclass(frozen=True)
 class PullingAway:
     value: float
-    norms: Array
+    lengths: Array
     gradient: Array
     value_size: float  # sums of the absolute values of every product that value and gradient add up
     gradient_size: Array
@@ -52,8 +52,8 @@ class PullingAway:
 
 def pulling_away(code: Array) -> PullingAway:
     n = len(code)
-    norms = np.sqrt(np.square(code).sum(1))
-    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms != 0)
+    lengths = np.sqrt(np.square(code).sum(1))
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths != 0)
     unit = code * inverse[:, None]
     own = np.square(unit).sum(1)  # a code's cosine with itself: 1, or 0 for a code of zeros
     along, squares = _cubed(unit)
@@ -62,7 +62,7 @@ def pulling_away(code: Array) -> PullingAway:
     sizes, square_sizes = _cubed(np.abs(unit))
     return PullingAway(
         value=squares.sum() / (n * (n - 1)),
-        norms=norms,
+        lengths=lengths,
         gradient=scale * (along - (own + squares)[:, None] * unit),
         value_size=square_sizes.sum() / (n * (n - 1)),
         gradient_size=scale * (sizes + square_sizes[:, None] * np.abs(unit)),

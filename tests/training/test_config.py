@@ -54,7 +54,7 @@ NAN, INF = float("nan"), float("inf")
         ("beta1", [1, -0.1, NAN]),
         ("lr_decay_start", [1, -0.1]),
         ("ema", [1.0, -0.1, NAN]),
-        ("norm", ["l1", None]),
+        ("norm", ["l3", None]),
         ("margin_schedule", ["step", None]),
         ("lr_decay", ["cos", None]),
         ("backend", ["gpu", None]),

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebgan_fast.ops import cuda, reference
+from ebgan_fast.ops import reference
+from ebgan_fast.ops.tensors import Coefficient
 from gpuless.guard_pages import guarded
 
 from .. import eager
 from ..budget import assert_within_budget, energy_sums
+from .stand_ins import on_cuda
 
 ALL = (True, True, True, True)
 Simulator = Callable[[Sequence[Tensor], int], contextlib.AbstractContextManager[Any]]
@@ -59,16 +61,21 @@ def margin_of(recon: Tensor, target: Tensor, norm: str) -> float:
 
 
 def check_discriminator_loss(
-    got: Sequence[Tensor | None], tensors: Sequence[Tensor], margin: float, norm: str, need: Sequence[bool] = ALL
+    got: Sequence[Tensor | None],
+    tensors: Sequence[Tensor],
+    margin: float,
+    norm: str,
+    need: Sequence[bool] = ALL,
+    upstream: float = 1.0,
 ) -> None:
-    """`got` is what `cuda.discriminator_loss` returned."""
+    """`got` is what discriminator_loss returned."""
     leaves = leaves_of(tensors)
     loss, *energies = reference.discriminator_loss(*leaves, margin, norm)
-    truth = [loss, *energies, *torch.autograd.grad(loss, leaves)]
+    truth = [loss, *energies, *torch.autograd.grad(loss, leaves, torch.full_like(loss, upstream))]
     plain = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     loss = eager.discriminator_loss(*plain, margin, norm)
     energies = [eager.reconstruction_energy(*pair, norm) for pair in (plain[:2], plain[2:])]
-    yardstick = [loss, *energies, *torch.autograd.grad(loss, plain)]
+    yardstick = [loss, *energies, *torch.autograd.grad(loss, plain, torch.full_like(loss, upstream))]
     sums = max(map(energy_sums, tensors))
     for name, value, *others in zip(
         ("loss", "energy_real", "energy_fake", "grad_recon_real", "grad_real", "grad_recon_fake", "grad_fake"),
@@ -92,9 +99,11 @@ def run_and_check(
     norm: str,
     need: Sequence[bool] = ALL,
     seed: int = 0,
-) -> tuple[Tensor | None, ...]:
+    upstream: Coefficient = 1.0,
+) -> tuple[Tensor, ...]:
     margin = margin_of(tensors[2], tensors[3], norm)
-    with simulator(tensors, seed):
-        got = cuda.discriminator_loss(*tensors, margin, norm, list(need))
-    check_discriminator_loss(got, tensors, margin, norm, need)
+    inputs = [*tensors, upstream] if isinstance(upstream, Tensor) else tensors
+    with simulator(inputs, seed):
+        got: tuple[Tensor, ...] = on_cuda("discriminator_loss", *tensors, margin, norm, upstream, list(need))
+    check_discriminator_loss(got, tensors, margin, norm, need, float(upstream))
     return got

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ebgan_fast.ops import cuda, reference
+from ebgan_fast.ops import pulling_away, reference
+from ebgan_fast.ops.backends import cuda
+from ebgan_fast.ops.tensors import Coefficient
 
 from .. import eager
 from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_sums, pulling_away_terms
@@ -20,13 +22,13 @@ def code_of(n: int, d: int, dtype: torch.dtype, layout: str = "plain") -> Tensor
     return laid_out(values, layout)
 
 
-def run(simulator: Simulator, code: Tensor, upstream: float | Tensor = 1.0, seed: int = 0) -> list[Tensor]:
+def run(simulator: Simulator, code: Tensor, upstream: Coefficient = 1.0, seed: int = 0) -> list[Tensor]:
     """Value and gradient."""
     inputs = [code, upstream] if isinstance(upstream, Tensor) else [code]
     with simulator(inputs, seed):
-        value, norms, gram = cuda.pulling_away_term(code)
-        gradient = cuda.pulling_away_gradient(upstream, code, cuda.Code(code), norms, gram)
-    return [value, gradient]
+        term = pulling_away.launch(cuda, code)
+        gradient = pulling_away.launch_gradient(cuda, term, code, upstream)
+    return [term.value, gradient]
 
 
 def check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0) -> None:

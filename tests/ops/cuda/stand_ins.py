@@ -1,5 +1,5 @@
-"""What stands in for a GPU: the code of backend cuda, from `ebgan_fast.ops.backends.cuda` down to the launches, on
-CPU tensors, its kernels in one of the simulators. Only where the compiled module is installed."""
+"""What stands in for a GPU: the code of backend cuda, from `ebgan_fast.ops.backends.cuda` down to the launches, on CPU
+tensors, its kernels in one of the simulators. Only where the compiled module is installed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ebgan_fast import _C
-from ebgan_fast.ops import cuda
+from ebgan_fast.ops.backends import cuda
+from ebgan_fast.ops.op import kernel
 from gpuless.guard_pages import guarded, guarded_allocations
 from gpuless.ptx import Report, Struct, simulate
 
 from . import building
 
 needs_nvcc = pytest.mark.skipif(building.missing_nvcc() is not None, reason=building.missing_nvcc() or "")
+
+
+def on_cuda(op: str, *arguments: Any) -> Any:
+    """What an op of that name returns on backend cuda; None for a gradient that is not needed."""
+    return kernel(op, "cuda")(*arguments)
 
 
 @contextlib.contextmanager

@@ -16,14 +16,17 @@ from . import building
 if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
-from ebgan_fast.ops import cuda, extension, reference
+from ebgan_fast.ops import reference
+from ebgan_fast.ops.backends import cuda
+from ebgan_fast.ops.energy import Loss
+from ebgan_fast.ops.tensors import Batch
 from gpuless.guard_pages import guarded
 from gpuless.sparse import sparse
 
 from ..budget import assert_within_budget, energy_sums
 from ..cases import NORMS
 from .energy_cases import ALL, Simulator, batches, laid_out, leaves_of, margin_of, random, run_and_check
-from .stand_ins import in_ptx, in_simt, needs_nvcc
+from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +72,7 @@ def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str) -> None:
         tensors = batches((2, elements, 3, elements), dtype, layout)
         run_and_check(simulator, tensors, "sse")
         with simulator(tensors, 0):
-            energy = cuda.reconstruction_energy(*tensors[:2], "sse")
+            energy = on_cuda("reconstruction_energy", *tensors[:2], "sse")
         truth = reference.reconstruction_energy(tensors[0].double(), tensors[1].double(), "sse")
         assert_within_budget(energy, truth, truth, "energy", sums=energy_sums(tensors[0]))
 
@@ -100,13 +103,16 @@ def test_empty_batches(simulator: Simulator, sizes: tuple[int, ...]) -> None:
 
 @everywhere
 @pytest.mark.parametrize("elements", [96, 16400])
-def test_the_mean_energy(simulator: Simulator, elements: int) -> None:
+@pytest.mark.parametrize("upstream", [1.0, 3.0])
+def test_the_mean_energy(simulator: Simulator, elements: int, upstream: float) -> None:
     recon, target = batches((5, elements, 0, 1), torch.float32)[:2]
     with simulator((recon, target), 0):
-        loss, energy, _, *gradients = cuda.generator_loss(recon, target, None, 0.0, "mse", [True, True, False])
+        loss, energy, _, *gradients = on_cuda(
+            "generator_loss", recon, target, None, 0.0, "mse", upstream, [True, True, False]
+        )
     leaves = leaves_of((recon, target))
     truth = reference.reconstruction_energy(*leaves, "mse")
-    expected = [truth.mean(), truth, *torch.autograd.grad(truth.mean(), leaves)]
+    expected = [truth.mean(), truth, *torch.autograd.grad(upstream * truth.mean(), leaves)]
     assert gradients.pop() is None
     for name, value, exact in zip(
         ("loss", "energy", "recon", "target"), (loss, energy, *gradients), expected, strict=True
@@ -122,13 +128,13 @@ def test_gradients_of_energies(dtype: torch.dtype, norm: str, elements: int) -> 
     """Sample 1 has upstream 0, and NaN that nobody reads."""
     recon, target = batches((4, elements, 0, 1), dtype)[:2]
     with in_simt(()):
-        energy = cuda.reconstruction_energy(recon, target, norm)
+        energy = on_cuda("reconstruction_energy", recon, target, norm)
         upstream = laid_out(random(4, 1, 9, energy.dtype).repeat(1, 3), "odd_rows")[:, 1]
         upstream[1] = 0
         leaves = leaves_of((recon, target))
         truth = reference.reconstruction_energy(*leaves, norm)
         recon[1] = torch.nan
-        got = cuda.reconstruction_energy_backward(upstream, recon, target, energy, norm, True, True)
+        got = on_cuda("reconstruction_energy_backward", upstream, recon, target, energy, norm, [True, True])
     assert_within_budget(energy, truth, truth, "energy", sums=energy_sums(recon))
     for value, exact in zip(got, torch.autograd.grad(truth, leaves, upstream.double()), strict=True):
         assert value is not None
@@ -141,7 +147,7 @@ def test_a_sample_with_upstream_0_is_not_read() -> None:
     recon, target = batches((4, 96, 0, 1), torch.float32)[:2]
     energy, upstream = torch.ones(4), torch.tensor([1.0, 0.0, 0.0, 2.0])
     with in_ptx((recon, target, energy, upstream)) as simulation:
-        cuda.reconstruction_energy_backward(upstream, recon, target, energy, "mse", True, False)
+        on_cuda("reconstruction_energy_backward", upstream, recon, target, energy, "mse", [True, False])
     assert simulation.moved(0, recon) == simulation.moved(0, target) == (2 * 96 * 4, 0)
 
 
@@ -152,7 +158,7 @@ def test_the_hinge(simulator: Simulator, dtype: torch.dtype, sizes: tuple[int, i
     real, fake = (random(n, 1, n, dtype).flatten().abs() for n in sizes)
     fake[:1] = 0.5  # at the margin
     with simulator((real, fake), 0):
-        loss, *gradients = cuda.hinge_margin_loss(real, fake, 0.5)
+        loss, *gradients = on_cuda("hinge_margin_loss", real, fake, 0.5)
     leaves = leaves_of((real, fake))
     truth = reference.hinge_margin_loss(*leaves, 0.5)
     assert_within_budget(loss, truth, truth, "loss", 1.0, energy_sums(real))
@@ -168,8 +174,46 @@ def test_a_margin_in_memory_is_the_number(simulator: Simulator, elements: int) -
     number = margin_of(*tensors[2:], "mse")
     margin = torch.tensor(number)
     with simulator((*tensors, margin), 0):
-        results = [cuda.discriminator_loss(*tensors, it, "mse", list(ALL)) for it in (number, margin)]
+        results = [on_cuda("discriminator_loss", *tensors, it, "mse", 1.0, list(ALL)) for it in (number, margin)]
     assert all(map(torch.equal, *results))
+
+
+def _check_upstreams(simulator: Simulator, tensors: list[Tensor], norm: str) -> None:
+    """Gradients for an upstream as a number and in memory, beside the loss and the energies of an upstream of 1."""
+    plain = run_and_check(simulator, tensors, norm)
+    for upstream in torch.tensor([0.3, 3.0, 2.0**16, 0.0], dtype=plain[0].dtype):
+        got = run_and_check(simulator, tensors, norm, upstream=upstream.item())
+        assert all(map(torch.equal, got[:3], plain[:3])), "the loss or an energy depends on the upstream"
+        assert all(map(torch.equal, got, run_and_check(simulator, tensors, norm, upstream=upstream.clone())))
+        assert upstream != 0 or not any(map(torch.any, got[3:]))
+
+
+by_rows_chunks_and_in_two_reads = pytest.mark.parametrize(
+    ("elements", "norm"),
+    [(96, "mse"), (96, "l2"), (16400, "mse"), (16400, "l2")],
+    ids=["rows", "rows of l2", "chunks", "two reads"],
+)
+
+
+@every_dtype
+@by_rows_chunks_and_in_two_reads
+def test_gradients_are_made_for_an_upstream(elements: int, norm: str, dtype: torch.dtype) -> None:
+    _check_upstreams(in_simt, batches((2, elements, 3, elements), dtype), norm)
+
+
+@needs_nvcc
+@by_rows_chunks_and_in_two_reads
+def test_gradients_are_made_for_an_upstream_in_ptx(elements: int, norm: str) -> None:
+    _check_upstreams(in_ptx, batches((2, elements, 3, elements), torch.float32), norm)
+
+
+@pytest.mark.parametrize("elements", [96, 16400])
+def test_an_upstream_saves_the_gradients_of_small_differences(elements: int) -> None:
+    """It multiplies them before they are rounded to float16, which could not hold them for an upstream of 1."""
+    tensors = batches((2, elements, 3, elements), torch.float16)
+    for recon, target in (tensors[:2], tensors[2:]):
+        recon.copy_(target * (1 + torch.finfo(torch.float16).eps))
+    run_and_check(in_simt, tensors, "mse", upstream=2.0**16)
 
 
 @needs_nvcc
@@ -189,7 +233,7 @@ def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: f
     tensors = batches((2, elements, 3, elements), torch.float32)
     tensors[2][1, elements // 2] = bad
     with simulator(tensors, 0):
-        loss, _, energy, *gradients = cuda.discriminator_loss(*tensors, 10.0, "mse", list(ALL))
+        loss, _, energy, *gradients = on_cuda("discriminator_loss", *tensors, 10.0, "mse", 1.0, list(ALL))
     assert all(gradient is not None for gradient in gradients)
     of_bad = torch.cat([gradient[1] for gradient in gradients[2:]])
     assert energy[1].isnan() if bad != bad else energy[1].isinf()
@@ -197,6 +241,37 @@ def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: f
     assert of_bad.isnan().any() if bad != bad else bool((of_bad == 0).all())
     rest = [*gradients[:2], *(gradient[[0, 2]] for gradient in gradients[2:])]
     assert all(bool(it.isfinite().all()) for it in rest)
+
+
+@everywhere
+@every_norm
+@pytest.mark.parametrize("elements", [96, 16400])
+def test_an_infinite_reconstruction_is_as_in_plain_torch(simulator: Simulator, elements: int, norm: str) -> None:
+    """Its gradient is NaN under l2, whose others are zeros then, infinite under the sums of squares, and finite in l1.
+    Behind the hinge all are exact zeros."""
+    tensors = batches((2, elements, 3, elements), torch.float32)
+    margin = margin_of(*tensors[2:], norm)
+    for recon in tensors[::2]:
+        recon[1, elements // 2] = torch.inf
+    with simulator(tensors, 0):
+        _, *got = on_cuda("discriminator_loss", *tensors, margin, norm, 1.0, list(ALL))
+        for_nothing = on_cuda("discriminator_loss", *tensors, margin, norm, 0.0, list(ALL))[3:]
+    assert not any(map(torch.any, for_nothing)), "there is a gradient for an upstream of 0"
+    leaves = leaves_of(tensors)
+    loss, *energies = reference.discriminator_loss(*leaves, margin, norm)
+    truth = [*energies, *torch.autograd.grad(loss, leaves)]
+    for shut in truth[4:]:
+        shut[1] = 0
+    assert not any(gradient[1].any() for gradient in got[4:]), "a sample past the margin has a gradient"
+    assert [int(energy.isinf().sum()) for energy in energies] == [1, 1]
+    names = ("energy_real", "energy_fake", "grad_recon_real", "grad_real", "grad_recon_fake", "grad_fake")
+    for name, value, exact in zip(names, got, truth, strict=True):
+        is_finite = exact.isfinite()
+        assert torch.equal(value.isfinite(), is_finite)
+        assert torch.equal(value[~is_finite].isnan(), exact[~is_finite].isnan())
+        assert torch.equal(value[~is_finite].sign(), exact[~is_finite].float().sign())
+        rest, exact = value.where(is_finite, 0.0), exact.where(is_finite, 0.0)
+        assert_within_budget(rest, exact, exact, name, sums=energy_sums(tensors[0]))
 
 
 @pytest.mark.parametrize("elements", [96, 16400])
@@ -207,8 +282,8 @@ def test_samples_at_the_margin_and_of_no_energy_have_no_gradient(elements: int, 
     tensors[2][0, 5] = 2.0
     margin = reference.reconstruction_energy(tensors[2], tensors[3], norm)[0].item()
     with in_simt(tensors):
-        loss, *_, grad_recon_real, grad_real, grad_recon, grad_fake = cuda.discriminator_loss(
-            *tensors, margin, norm, list(ALL)
+        loss, *_, grad_recon_real, grad_real, grad_recon, grad_fake = on_cuda(
+            "discriminator_loss", *tensors, margin, norm, 1.0, list(ALL)
         )
     assert loss == margin / 2
     for gradient in (grad_recon_real, grad_real, grad_recon, grad_fake):
@@ -222,14 +297,11 @@ def test_every_tensor_has_a_stride_of_its_own(elements: int) -> None:
     tensors = batches((3, elements, 0, 1), torch.float32)[:2]
     rooms = [guarded(torch.full((3, elements + extra), torch.nan)) for extra in (4, 8)]
     grads = [room[:, :elements] for room in rooms]
-    loss, energy, workspace = (guarded(torch.full((count,), torch.nan)) for count in (1, 3, 64))
-    counters = guarded(torch.zeros(4, dtype=torch.int32))
-    inputs, outputs = ([it.data_ptr() for it in both] for both in (tensors, grads))
-    pair = (*inputs, elements, elements, 3, elements, *outputs, elements + 4, elements + 8)
-    kernels = building.load(building.simulated() / "_simulated.so").cuda
-    memory = loss.data_ptr(), energy.data_ptr(), 0, workspace.data_ptr(), counters.data_ptr()
-    kind = extension.DTYPES[torch.float32], extension.NORMS["sse"]
-    kernels.loss(*kind, pair, extension.NO_PAIR, 0, 0.0, *memory, 0)
+    loss = Loss("sse", Batch(*tensors), None, 0.0, 1.0, guarded(torch.full((), torch.nan)))
+    loss.real.grad_recon, loss.real.grad_target = grads
+    loss.real.grad_recon_stride, loss.real.grad_target_stride = (room.stride(0) for room in rooms)
+    with in_simt(tensors):
+        cuda.loss(loss)
     difference = tensors[0].double() - tensors[1].double()
     for grad, sign in zip(grads, (1, -1), strict=True):
         exact = sign * 2 / 3 * difference
@@ -237,7 +309,8 @@ def test_every_tensor_has_a_stride_of_its_own(elements: int) -> None:
     assert all(bool(room[:, elements:].isnan().all()) for room in rooms)
     for grad in grads:
         grad.fill_(torch.nan)
-    kernels.loss(*kind, pair, extension.NO_PAIR, 0, 0.0, 0, *memory[1:], 0)  # no loss: energies alone
+    with in_simt(tensors):
+        cuda.loss(loss._replace(value=None))  # energies alone
     assert all(bool(grad.isnan().all()) for grad in grads)
 
 
@@ -247,7 +320,7 @@ def test_a_sample_of_more_elements_than_32_bits_count() -> None:
     recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
     recon[0, -5:] = torch.arange(1.0, 6.0)
     with in_ptx((recon, target), last_block_only=True) as simulation:
-        cuda.reconstruction_energy(recon, target, "sse")
+        on_cuda("reconstruction_energy", recon, target, "sse")
     (partials,) = [it.tensor for it in simulation.traffic[0] if it.bytes_written and it.tensor.dtype == torch.float32]
     assert partials[-1].item() == 1 + 4 + 9 + 16 + 25
 
@@ -264,7 +337,7 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     margin, whose zeros are written over a gradient that was ready, are not among these."""
     tensors = batches((4, elements, 4, elements), dtype)
     with in_ptx(tensors) as simulation:
-        cuda.discriminator_loss(*tensors, 1e3, "mse", [True, False, True, False])
+        on_cuda("discriminator_loss", *tensors, 1e3, "mse", 1.0, [True, False, True, False])
     (report,) = simulation.reports
     assert all(simulation.moved(0, tensor) == (_total(tensor), 0) for tensor in tensors)
     assert report.bytes_read + report.bytes_written <= 1.05 * 3 * _total(*tensors[::2])
@@ -277,6 +350,6 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
 def test_the_l2_loss_of_long_samples_reads_them_twice() -> None:
     tensors = batches((1, 16400, 1, 16400), torch.float32)
     with in_ptx(tensors) as simulation:
-        cuda.discriminator_loss(*tensors, 1e3, "l2", list(ALL))
+        on_cuda("discriminator_loss", *tensors, 1e3, "l2", 1.0, list(ALL))
     moved = sum(report.bytes_read + report.bytes_written for report in simulation.reports)
     assert moved <= 1.05 * 3 * _total(*tensors)

@@ -25,10 +25,10 @@ pytestmark = pytest.mark.slow
 
 Changes = Mapping[str, tuple[str, str]]
 
-BARRIER = "    if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = squares;\n    __syncthreads();\n"
+BARRIER = "    if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = sum;\n    __syncthreads();\n"
 NO_BARRIER = {"energy_kernels.cuh": (BARRIER, BARRIER.replace("    __syncthreads();\n", ""))}
 ONE_TOO_MANY = {"energy_kernels.cuh": ("column < count);", "column <= count);")}
-NO_ZEROS = {"energy_kernels.cuh": ("if (!is_fake || !(margin - energy <= 0)) return;", "return;")}
+NO_ZEROS = {"energy_kernels.cuh": ("if (upstream != 0 && (!is_fake || !(margin - energy <= 0))) return;", "return;")}
 SHUT_TOO_LATE = {"energy_kernels.cuh": ("return margin - energy <= 0 ? A{0} : -share;", "return -share;")}
 NO_RESET = {"reduce.cuh": ("    if (is_last) *p_counter = 0;\n", "")}
 FENCE = "  __threadfence();  // what this thread stored, before the block is counted\n"

@@ -17,14 +17,14 @@ from . import building
 if reason := building.missing():
     pytest.skip(reason, allow_module_level=True)
 
-from ebgan_fast.ops import cuda, reference
+from ebgan_fast.ops import reference
 from ebgan_fast.ops.tensors import DTYPES as DTYPES_OF_C
 from gpuless.ptx import OutOfBounds, Race
 
 from ..budget import ULPS, pulling_away_sums
 from .energy_cases import Simulator, leaves_of
 from .pulling_away_cases import check, code_of, run
-from .stand_ins import in_ptx, in_simt, needs_nvcc
+from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
 pytestmark = pytest.mark.slow
 
@@ -97,12 +97,26 @@ def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int
     weight = torch.tensor(0.3)
     with simulator([code, recon, weight], 0):
         results = [
-            cuda.generator_loss(recon, recon, code, it, "mse", [False, False, shape[0] < 100]) for it in (0.3, weight)
+            on_cuda("generator_loss", recon, recon, code, it, "mse", 1.0, [False, False, shape[0] < 100])
+            for it in (0.3, weight)
         ]
     for loss, _, value, *_, gradient in results:
         assert loss is not None
         assert torch.equal(loss, torch.tensor(0.3) * value)
         assert gradient is None or torch.equal(gradient, results[0][-1])
+
+
+@everywhere
+@pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
+def test_the_upstream_of_a_loss_reaches_the_code(simulator: Simulator, shape: tuple[int, int]) -> None:
+    """It multiplies `pt_weight`, each of them as a number and in memory."""
+    code, recon = code_of(*shape, torch.float32), torch.zeros(shape[0], 4)
+    expected = run(simulator, code, 0.375 * 0.5)[1]
+    numbers, tensors = (0.375, 0.5), (torch.tensor(0.375), torch.tensor(0.5))
+    for weight, upstream in itertools.product(*zip(numbers, tensors, strict=True)):
+        with simulator([code, recon, *tensors], 0):
+            *_, gradient = on_cuda("generator_loss", recon, recon, code, weight, "mse", upstream, [False, False, True])
+        assert torch.equal(gradient, expected)
 
 
 @pytest.mark.parametrize("shape", [(5, 1160), (130, 131), (300, 20)], ids=str)
@@ -149,11 +163,11 @@ def _bytes(tensor: Tensor) -> int:
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has tiles of 64 alone, for gradcheck and not for speed
 @pytest.mark.parametrize("n", [64, 128])
 def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
-    """In one launch each; the rest is the Gram matrix."""
+    """In one launch each; the rest is the residual."""
     code = code_of(n, 128, dtype)
     with in_ptx([code]) as simulation:
-        value, norms, gram = cuda.pulling_away_term(code)
-        gradient = cuda.pulling_away_term_backward(torch.ones_like(value), code, norms, gram)
+        value, *left = on_cuda("pulling_away_term", code)
+        gradient = on_cuda("pulling_away_term_backward", torch.ones_like(value), code, *left)
     assert len(simulation.reports) == 2
     assert simulation.moved(0, code) == simulation.moved(1, code) == (_bytes(code), 0)
     assert simulation.moved(1, gradient) == (0, _bytes(code))
@@ -164,27 +178,27 @@ def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
 
 @needs_nvcc
 def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
-    """Two rows of the matrix by each, beside the norms of all: no block adds up the whole."""
+    """Two rows of the matrix by each, beside the lengths of all: no block adds up the whole."""
     n, splits = 64, 4
     code = code_of(n, splits * 4 * 64, torch.bfloat16)  # four steps of 128 bytes each
     with in_ptx([code]) as simulation:
-        _, _, gram = cuda.pulling_away_term(code)
+        _, _, residual = on_cuda("pulling_away_term", code)
     first, second = simulation.reports
     assert simulation.moved(0, code) == (_bytes(code), 0)
     assert (first.ctas, second.ctas) == (splits, n // 2)
-    matrix, squares = _bytes(gram), 4 * n
+    matrix, squares = _bytes(residual), 4 * n
     assert first.bytes_written == splits * (matrix + squares)
-    # By each of the four warps that share a row, its own norm as well; by the last block, the sums of the rows.
+    # By each of the four warps that share a row, its own length as well; by the last block, the sums of the rows.
     rows = n * 4 * splits * 4
     counted = second.ctas * 4 + 4 * n
     assert second.bytes_read <= splits * matrix + second.ctas * splits * squares + rows + counted
-    assert simulation.moved(1, gram)[1] == matrix
+    assert simulation.moved(1, residual)[1] == matrix
 
 
 def _splits(n: int, d: int, dtype: torch.dtype) -> int:
-    """From the size of what they leave: a matrix each, with the norms of all or dual their number, and a sum a row."""
-    kernels, code = building.load(building.simulated() / "_simulated.so").cuda, torch.empty(1, dtype=dtype)
-    partials, counters = kernels.pulling_away_workspace(DTYPES_OF_C[dtype], code.data_ptr(), d, n, d)
+    """The splits, from what they leave: a matrix each, all lengths or (dual) their number, and a sum a row."""
+    kernels, code = building.load(building.simulated() / "_simulated.so").cuda, (0, d, n, d)
+    partials, counters = kernels.pulling_away_workspace(DTYPES_OF_C[dtype], (code, 0, 0, 0, 0, 0, 0.0))
     side = min(n, d)
     splits, rest = divmod(partials - side, side**2 + (n if n <= d else 1))
     assert rest == 0
@@ -237,7 +251,7 @@ def test_bugs_in_ptx(name: str) -> None:
     csrc = building.planted(f"pulling_away_{name}", changes)
     code = code_of(*shape, torch.float32)
     with pytest.raises(error, match=message), in_ptx([code], csrc=csrc):
-        cuda.pulling_away_term(code)
+        on_cuda("pulling_away_term", code)
 
 
 def _built(name: str, changes: dict[str, tuple[str, str]], sanitizers: str) -> str:
@@ -267,7 +281,7 @@ def test_no_access_that_address_sanitizer_sees() -> None:
 @pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5)), (3, 0)])
 def test_fewer_than_two_codes_or_no_elements(n: int, d: int) -> None:
     code = torch.ones(n, d)
-    value, norms, gram = cuda.pulling_away_term(code)
-    gradient = cuda.pulling_away_term_backward(torch.ones(()), code, norms, gram)
+    value, *left = on_cuda("pulling_away_term", code)
+    gradient = on_cuda("pulling_away_term_backward", torch.ones(()), code, *left)
     assert value.item() == 0.0
     assert not gradient.any()

@@ -11,7 +11,6 @@ from ..launches import Launches
 
 ops = Launches("triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-NORMS = ("mse", "sse", "l2")
 
 # One for each row of the table, and one that is cut into chunks. Multiples of 16, as images are.
 ELEMENTS = (64, 784, 4096, 12288, 49152)

@@ -12,12 +12,12 @@ if "TRITON_INTERPRET" in os.environ:
 
 from gpuless.interpreter import Outcome, interpreted
 
+from ..cases import NORMS
 from . import guarded
 
 LONG = 16384 + 8192 + 37  # cut into chunks
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
-NORMS = ("mse", "sse", "l2")
 # Tiles are chosen by the dtype's size; float64 has small ones, which take the interpreter minutes for more.
 CODES = {
     "float32": ((2, 1), (5, 9), (9, 5), (33, 130), (70, 40), (137, 150)),
@@ -36,14 +36,14 @@ def _cases() -> dict[str, list[tuple[object, ...]]]:
     # Which addresses are touched depends on the size, and of long samples on the norm: l2 reads them twice. Norms of
     # short ones take turns, as the simulator holds the values of the compiled code.
     losses = [
-        (guarded.discriminator_loss, elements, NORMS[(shift + turn) % 3], dtype, begins)
+        (guarded.discriminator_loss, elements, NORMS[(shift + turn) % len(NORMS)], dtype, begins)
         for shift, dtype in enumerate(DTYPES)
         for turn, elements in enumerate((1, 7, 784, 3001))
         for begins in ((False, True) if elements < 100 else (False,))
     ]
     losses += [(guarded.discriminator_loss, LONG, norm, dtype, False) for dtype in DTYPES for norm in ("mse", "l2")]
     energies = [
-        (guarded.hinge_and_energy, elements, NORMS[(shift + turn) % 3], dtype, False)
+        (guarded.hinge_and_energy, elements, NORMS[(shift + turn) % len(NORMS)], dtype, False)
         for shift, dtype in enumerate(DTYPES)
         for turn, elements in enumerate((1, 40, LONG))
     ]

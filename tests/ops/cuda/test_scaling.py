@@ -1,0 +1,88 @@
+"""Gradients of one upstream made those of another by backend cuda, in the simulators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
+
+from . import building
+
+if reason := building.missing():
+    pytest.skip(reason, allow_module_level=True)
+
+from ebgan_fast.ops.tensors import accumulation_dtype
+
+from .energy_cases import Simulator, laid_out, random
+from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
+
+pytestmark = pytest.mark.slow
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+everywhere = pytest.mark.parametrize(
+    "simulator", [pytest.param(in_simt, id="simt"), pytest.param(in_ptx, id="ptx", marks=needs_nvcc)]
+)
+in_memory = pytest.mark.parametrize("in_memory", [False, True], ids=["number", "in memory"])
+
+# Five, where a launch takes four: packets with a rest, without one, and none; several blocks.
+SIZES = [(1, 7), (3, 11), (2, 16), (1, 1), (2, 5000)]
+
+
+def _gradients(dtype: torch.dtype) -> list[Tensor]:
+    """Every other one is not aligned to packets."""
+    layouts = ("plain", "offset")
+    return [laid_out(random(*size, seed, dtype), layouts[seed % 2]) for seed, size in enumerate(SIZES)]
+
+
+def _coefficient(number: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(number, dtype=accumulation_dtype(dtype))
+
+
+@everywhere
+@every_dtype
+@in_memory
+@pytest.mark.parametrize(
+    ("came", "awaited"), [(0.3, 3.0), (3.0, 2.0**16), (0.0, 3.0), (2.0**16, 1.0), (0.3, 0.3)], ids=str
+)
+def test_a_gradient_is_rounded_once(
+    simulator: Simulator, dtype: torch.dtype, in_memory: bool, came: float, awaited: float
+) -> None:
+    """From its product with upstream / expected, both in the accumulation dtype."""
+    upstream, expected = _coefficient(came, dtype), _coefficient(awaited, dtype)
+    gradients = _gradients(dtype)
+    right = [(gradient.to(upstream.dtype) * (upstream / expected)).to(dtype) for gradient in gradients]
+    awaited_there = expected if in_memory else expected.item()
+    with simulator([*gradients, upstream, expected], 0):
+        apart = on_cuda("scale_gradients", gradients, upstream, awaited_there)
+    with simulator([upstream, expected], 0):
+        in_place = _gradients(dtype)
+        on_cuda("scale_gradients_", in_place, upstream, awaited_there)
+    assert all(map(torch.equal, apart, right))
+    assert all(map(torch.equal, in_place, right))
+
+
+@needs_nvcc
+@every_dtype
+@in_memory
+def test_an_upstream_that_was_expected_moves_nothing_in_place(dtype: torch.dtype, in_memory: bool) -> None:
+    gradients, upstream, expected = _gradients(dtype), _coefficient(0.3, dtype), _coefficient(0.3, dtype)
+    with in_ptx([*gradients, upstream, expected]) as simulation:
+        on_cuda("scale_gradients_", gradients, upstream, expected if in_memory else expected.item())
+    assert len(simulation.reports) == 2
+    for report, traffic in zip(simulation.reports, simulation.traffic, strict=True):
+        assert report.bytes_written == 0
+        assert all(it.bytes_read == 0 for it in traffic if it.tensor.numel() > 1)
+
+
+@everywhere
+def test_nan_as_upstream_reaches_every_gradient(simulator: Simulator) -> None:
+    """It was not expected, even where it was."""
+    for awaited in (1.0, torch.nan):
+        upstream = torch.tensor(torch.nan)
+        with simulator([upstream], 0):
+            gradients = _gradients(torch.float32)
+            on_cuda("scale_gradients_", gradients, upstream, awaited)
+        assert all(gradient.isnan().all() for gradient in gradients)
