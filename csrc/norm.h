@@ -9,7 +9,7 @@
 
 namespace ebgan {
 
-enum class Norm : int { kMse = 0, kSse = 1, kL2 = 2 };
+enum class Norm : int { kMse = 0, kSse = 1, kL2 = 2, kL1 = 3 };
 
 // True if the slope depends on the sample's own energy: it is then known only when the whole sample has been read.
 constexpr bool slope_needs_energy(Norm norm) { return norm == Norm::kL2; }
@@ -38,13 +38,24 @@ struct Squares {
   template <class X> EBGAN_ANYWHERE static X gradient(X difference, X slope) { return slope * difference; }
 };
 
+struct Sizes {
+  template <class X> EBGAN_ANYWHERE static X term(X difference) { return difference < X{} ? -difference : difference; }
+  // 0 at a difference of 0, and at NaN, as in plain torch.
+  template <class X> EBGAN_ANYWHERE static X gradient(X difference, X slope) {
+    const X below = difference < X{} ? -slope : X{};
+    return difference > X{} ? slope : below;
+  }
+};
+
 // Calls run with the terms of a norm.
-template <class Run> EBGAN_ANYWHERE auto with_terms(ebgan::Norm, const Run& run) { return run(Squares{}); }
+template <class Run> EBGAN_ANYWHERE auto with_terms(ebgan::Norm norm, const Run& run) {
+  return norm == ebgan::Norm::kL1 ? run(Sizes{}) : run(Squares{});
+}
 
 // The energy of a sample of k elements. A is the type that the device sums in.
 template <class A> EBGAN_ANYWHERE A energy_of(ebgan::Norm norm, A sum, int64_t k) {
   if (norm == ebgan::Norm::kMse) return sum / static_cast<A>(k);
-  if (norm == ebgan::Norm::kSse) return sum;
+  if (norm == ebgan::Norm::kSse || norm == ebgan::Norm::kL1) return sum;
   return static_cast<A>(EBGAN_SQRT(sum));
 }
 
@@ -52,6 +63,7 @@ template <class A> EBGAN_ANYWHERE A energy_of(ebgan::Norm norm, A sum, int64_t k
 template <class A> EBGAN_ANYWHERE A slope_of(ebgan::Norm norm, A energy, A weight, int64_t k) {
   if (norm == ebgan::Norm::kMse) return weight * 2 / static_cast<A>(k);
   if (norm == ebgan::Norm::kSse) return weight * 2;
+  if (norm == ebgan::Norm::kL1) return weight;
   return energy == 0 ? A{0} : weight / energy;
 }
 

@@ -93,7 +93,8 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2") -
         target: [N, ...], the samples x, of the same shape; for generated samples the gradient must reach it too, so
             don't detach it in the generator's loss.
         norm: "mse" mean of the squared differences, "sse" their sum, "l2" the square root of the sum (the default and
-            the paper's energy; its margins 10 to 80 belong to it). The gradient of l2 at energy 0 is 0.
+            the paper's energy; its margins 10 to 80 belong to it), "l1" the sum of the absolute differences. The
+            gradient of l2 at energy 0 is 0, and that of l1 at a difference of 0.
 
     Returns:
         [N] energies, float32 (float64 for float64 inputs), in squared or plain pixel units by norm.

@@ -19,7 +19,7 @@ from .tensors import Batch, Coefficient, accumulation_dtype, product
 if TYPE_CHECKING:
     from .backends.protocol import Kernels
 
-Norm = Literal["mse", "sse", "l2"]
+Norm = Literal["mse", "sse", "l2", "l1"]
 NORMS = {name: number for number, name in enumerate(get_args(Norm))}
 """The number of each norm in the kernels: `csrc/norm.h`, `backends/triton/norm_kernels.py`."""
 

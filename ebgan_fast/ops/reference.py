@@ -4,7 +4,7 @@ This file is the definition: every other backend is tested against it, evaluated
 check against Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016, arXiv:1609.03126) by eye,
 so it uses none of the closed-form algebra that makes the kernels fast. What the paper leaves open is decided here:
 
-* an l2 energy of 0 has gradient 0, and so has a hinge at E = m;
+* an l2 energy of 0 has gradient 0, an l1 difference of 0 or NaN too (torch's), and so has a hinge at E = m;
 * a closed hinge passes nothing on: a fake of infinite energy is past every margin, adds 0 to the loss and gets
   gradient 0. NaN is past none: it leaves the hinge open, and loss and gradient are NaN;
 * a code of length 0 has cosine 0 with every other code, and gets gradient 0;
@@ -41,6 +41,8 @@ def batch_mean(per_sample: Tensor) -> Tensor:
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     """D(x) = ||Dec(Enc(x)) - x|| per sample (equation 13): [N, ...] and [N, ...] -> [N]."""
     residual = sample_rows(recon) - sample_rows(target)
+    if norm == "l1":
+        return residual.abs().sum(1)
     squares = residual.square().sum(1)
     if norm == "sse":
         return squares

@@ -14,6 +14,8 @@ def widened(tensor: Tensor) -> Tensor:
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
     recon, target = (widened(t).reshape(t.shape[0], t[:1].numel()) for t in (recon, target))
+    if norm == "l1":
+        return F.l1_loss(recon, target, reduction="none").sum(1)
     if norm == "l2":
         return torch.linalg.vector_norm(recon - target, dim=1)
     squares = F.mse_loss(recon, target, reduction="none")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from memory import Array, Format
 
-NORMS = ("mse", "sse", "l2")
+NORMS = ("mse", "sse", "l2", "l1")
 
 
 def energies(norm: str, difference: Array) -> Array:
+    if norm == "l1":
+        return np.abs(difference).sum(1)
     squares = np.square(difference).sum(1)
     if norm == "mse":
         return squares / difference.shape[1]
@@ -19,6 +21,8 @@ def energies(norm: str, difference: Array) -> Array:
 
 def gradients(norm: str, difference: Array, coefficient: Array) -> Array:
     """To recon; the gradient to target is its negative."""
+    if norm == "l1":
+        return coefficient[:, None] * np.sign(difference)
     if norm == "l2":
         length = energies("l2", difference)
         factor = np.divide(coefficient, length, out=np.zeros_like(length), where=length != 0)

@@ -6,6 +6,7 @@ Every kernel that knows samples gets its arithmetic from here. Kernels take a no
     0       mse   d^2                     sum / elements  2 d / elements
     1       sse   d^2                     sum             2 d
     2       l2    d^2                     root of sum     d / energy, 0 where the energy is 0
+    3       l1    |d|                     sum             sign of d, 0 where d is 0 or NaN
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def slope_needs_energy(NORM):
 @triton.jit
 def term(difference, NORM: tl.constexpr):
     """A difference's part of the sum."""
-    return difference * difference
+    if NORM == 3:
+        return tl.abs(difference)
+    else:
+        return difference * difference
 
 
 @triton.jit
@@ -33,7 +37,7 @@ def energy_of(total, elements, NORM: tl.constexpr):
     """The energy of a sample, of the sum of its terms."""
     if NORM == 0:
         return quotient(total, elements)
-    elif NORM == 1:
+    elif NORM == 1 or NORM == 3:
         return total
     else:
         return root(total)
@@ -47,6 +51,8 @@ def slope_of(energy, weight, elements, NORM: tl.constexpr):
         return quotient(weight * 2, elements)
     elif NORM == 1:
         return weight * 2
+    elif NORM == 3:
+        return weight
     else:
         return tl.where(energy == 0, 0.0, quotient(weight, energy))
 
@@ -54,4 +60,7 @@ def slope_of(energy, weight, elements, NORM: tl.constexpr):
 @triton.jit
 def gradient_of(difference, slope, NORM: tl.constexpr):
     """The gradient to a difference."""
-    return slope * difference
+    if NORM == 3:
+        return tl.where(difference > 0, slope, tl.where(difference < 0, -slope, 0.0))
+    else:
+        return slope * difference
