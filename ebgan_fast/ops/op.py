@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from .tensors import Coefficient, accumulation_dtype
+from .tensors import Coefficient, accumulation_dtype, number
 
 __all__ = ["Function", "Op", "call", "kernel", "needs_reference"]
 
@@ -105,7 +105,7 @@ class Op:
 
 @functools.cache
 def kernel(name: str, backend: str) -> Callable[..., Any]:
-    """What an op launches on a backend, whose module is imported at the first use.
+    """Return the function that launches an op on a backend, whose module is imported at the first use.
 
     In place of a gradient that is not needed it returns None.
     """
@@ -310,10 +310,6 @@ def _multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Te
     return (gradient.to(factor.dtype) * factor).to(gradient.dtype)
 
 
-def _number(coefficient: Coefficient) -> float:
-    return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
-
-
 def _scaled(
     gradients: Sequence[Tensor | None], upstream: Tensor, expected: Coefficient, needed: Sequence[bool], ctx: Any
 ) -> Gradients:
@@ -328,7 +324,7 @@ def _scaled(
     wanted = [gradient if it else None for gradient, it in zip(gradients, needed, strict=True)]
     is_readable = not ctx.is_hooked and _is_plain(upstream)
     is_kept = is_readable and _is_graph_kept()
-    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == _number(expected):
+    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == number(expected):
         return tuple(wanted)
     if not is_readable or ctx.is_hooked is None:
         return tuple([None if gradient is None else _multiplied(gradient, upstream, expected) for gradient in wanted])

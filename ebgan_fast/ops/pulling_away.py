@@ -142,7 +142,7 @@ def _gathered(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
 
 
 def _reduced(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """The same from the d x d Gram matrix summed over ranks."""
+    """The results of `_gathered`, from the d x d Gram matrix summed over ranks."""
     gram = unit.T @ unit
     dist.all_reduce(gram, group=group)
     itself = unit.square().sum(1).square().sum()

@@ -38,6 +38,11 @@ def sample_rows(batch: Tensor) -> Tensor:
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
+def number(coefficient: Coefficient) -> float:
+    """The value of a coefficient; of a tensor on a GPU it waits for the device."""
+    return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
+
+
 def product(a: Coefficient, b: Coefficient) -> Coefficient:
     """The product of two coefficients, on the device where one of them is there."""
     if isinstance(b, (int, float)) and b == 1:

@@ -116,7 +116,7 @@ def test_nan_opens_the_hinge(backend: str, dtype: torch.dtype, norm: str, elemen
 
 @every_backend
 def test_a_grad_scaler_skips_the_step(backend: str) -> None:
-    """Of an infinite reconstruction in float16, as it does in plain torch."""
+    """An infinite reconstruction in float16 leaves the weights, as it does in plain torch."""
     weight = torch.nn.Parameter(torch.ones(7))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     scaler = torch.amp.GradScaler(weight.device.type)

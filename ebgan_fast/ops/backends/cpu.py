@@ -1,6 +1,7 @@
 """The ops' launches on the CPU: thin calls into the compiled module `ebgan_fast._C` (`protocol.py` has the contract).
 
-Sums over a batch run in float64, and so do scale factors. Every result is bitwise the same at any thread count.
+Sums over a batch run in float64, and so do scale factors. The kernels round a margin to the dtype of the energies, so
+that E == margin can hold. Every result is bitwise the same at any thread count.
 """
 
 from __future__ import annotations
@@ -11,19 +12,13 @@ from torch import Tensor, get_num_threads
 from ... import _C
 from ..energy import NORMS, Loss
 from ..pulling_away import Term
-from ..tensors import DTYPES, Batch, Coefficient, Gradient
-
-
-def _number(coefficient: Coefficient) -> float:
-    """The value of a margin, weight or upstream gradient. The kernels round a margin to the dtype of
-    the energies, so that E == margin can hold."""
-    return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
+from ..tensors import DTYPES, Batch, Coefficient, Gradient, number
 
 
 def loss(it: Loss) -> None:
     margin, upstream = it.margin, it.upstream
     if type(margin) is not float or type(upstream) is not float:  # two calls that change nothing take 0.3 us
-        margin, upstream = _number(margin), _number(upstream)
+        margin, upstream = number(margin), number(upstream)
     _C.loss(DTYPES[it.real.recon.dtype], it.packed((0, margin), (0, upstream)), get_num_threads())
 
 
@@ -36,20 +31,20 @@ def gradient(batch: Batch, upstream: Tensor, norm: str) -> None:
 
 def hinge(real: Tensor, fake: Tensor, margin: Coefficient, value: Tensor, grad_real: Tensor, grad_fake: Tensor) -> None:
     energies = real.data_ptr(), fake.data_ptr(), grad_real.data_ptr(), grad_fake.data_ptr()
-    _C.hinge(DTYPES[value.dtype], (*energies, real.shape[0], fake.shape[0], 0, _number(margin), value.data_ptr()))
+    _C.hinge(DTYPES[value.dtype], (*energies, real.shape[0], fake.shape[0], 0, number(margin), value.data_ptr()))
 
 
 def term(term: Term) -> None:
-    _C.pulling_away(DTYPES[term.code.code.dtype], term.packed((0, _number(term.weight))), get_num_threads())
+    _C.pulling_away(DTYPES[term.code.code.dtype], term.packed((0, number(term.weight))), get_num_threads())
 
 
 def term_gradient(term: Term, upstream: Coefficient, grad: Gradient) -> None:
-    arguments = term.gradient_packed((0, _number(upstream)), grad)
+    arguments = term.gradient_packed((0, number(upstream)), grad)
     _C.pulling_away_gradient(DTYPES[term.code.code.dtype], arguments, get_num_threads())
 
 
 def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
-    came, awaited = _number(upstream), _number(expected)
+    came, awaited = number(upstream), number(expected)
     if to is gradients and came == awaited:
         return
     factor = came / awaited if came != awaited else 1.0

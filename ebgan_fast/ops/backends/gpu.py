@@ -1,4 +1,4 @@
-"""What the kernels of both GPU backends need to know or to have: the GPU's name, the user's word on float32 products,
+"""The needs that both GPU backends share: the GPU's name, the user's word on float32 products,
 and counters, by which the last program of a launch knows that it is the last."""
 
 from __future__ import annotations
