@@ -3,8 +3,6 @@ the contract)."""
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 
@@ -12,14 +10,7 @@ from ... import _C
 from ..energy import NORMS, Loss
 from ..pulling_away import Term
 from ..tensors import DTYPES, Batch, Coefficient, Gradient
-from .gpu import allows_tf32, counters
-
-
-def here(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Make the device CUDA's current one, on which kernels launch."""
-    if device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
+from .gpu import allows_tf32, counters, here
 
 
 def stream(device: torch.device) -> int:

@@ -35,6 +35,13 @@ def allows_tf32() -> bool:
     return bool(precision == "tf32")
 
 
+def here(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make the device CUDA's current one, on which kernels launch."""
+    if device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
+
+
 _FEWEST = 1024  # counters of a stream, in one allocation
 # Counters of graphs of a device, in one allocation of 256 KB. A training step takes some hundreds.
 SLAB = 1 << 16
@@ -87,7 +94,7 @@ def counters(device: torch.device, count: int) -> Tensor:
     """
     if device.type != "cuda":
         return torch.zeros(count, dtype=torch.int32, device=device)
-    with contextlib.nullcontext() if device.index == torch.cuda.current_device() else torch.cuda.device(device):
+    with here(device):
         if torch.cuda.is_current_stream_capturing():
             with _lock:
                 slabs = of_graphs.get(device)
