@@ -15,13 +15,15 @@ namespace py = pybind11;
 
 namespace {
 
-using ebgan::Address;
-using ebgan::at;
 using ebgan::DType;
 using ebgan::cuda::Float32Products;
 using ebgan::cuda::Gradient;
 using ebgan::cuda::Workspace;
 using ebgan::cuda::WorkspaceSize;
+
+using Address = std::uintptr_t;
+
+void* at(Address address) { return reinterpret_cast<void*>(address); }
 
 void check(cudaError_t error) {
   if (error == cudaSuccess) return;

@@ -62,20 +62,24 @@ template <class T, int kWidth> cudaError_t run_rows(const Call& call) {
   const int64_t of_real = ceil_div(it.real.n, samples), of_fake = ceil_div(it.fake.n, samples);
   // A loss is due even for no samples.
   const int64_t blocks = of_real + of_fake > 0 ? of_real + of_fake : 1;
-  return gpu::launch(loss_by_rows<T, kWidth>, grid_of(blocks), dim3(threads), 0, call.stream, on_device<T>(it.real),
-                     on_device<T>(it.fake), scalar_of<Acc<T>>(it.margin), scalar_of<Acc<T>>(it.upstream),
-                     static_cast<Acc<T>*>(it.value), call.workspace.counters, static_cast<unsigned>(of_real), warps,
-                     it.norm);
+  return with_terms(it.norm, [&](auto terms) {
+    return gpu::launch(loss_by_rows<T, kWidth, decltype(terms)>, grid_of(blocks), dim3(threads), 0, call.stream,
+                       on_device<T>(it.real), on_device<T>(it.fake), scalar_of<Acc<T>>(it.margin),
+                       scalar_of<Acc<T>>(it.upstream), static_cast<Acc<T>*>(it.value), call.workspace.counters,
+                       static_cast<unsigned>(of_real), warps, it.norm);
+  });
 }
 
 template <class T, int kWidth> cudaError_t run_chunks(const Call& call) {
   const Loss& it = call.it;
   const int64_t of_real = ceil_div(it.real.k, kChunk<T>), of_fake = ceil_div(it.fake.k, kChunk<T>);
   const int64_t blocks = it.real.n * of_real + it.fake.n * of_fake;
-  return gpu::launch(loss_by_chunks<T, kWidth>, grid_of(blocks), dim3(kChunkThreads), 0, call.stream,
-                     on_device<T>(it.real), on_device<T>(it.fake), scalar_of<Acc<T>>(it.margin),
-                     scalar_of<Acc<T>>(it.upstream), static_cast<Acc<T>*>(it.value),
-                     static_cast<Acc<T>*>(call.workspace.partials), call.workspace.counters, of_real, of_fake, it.norm);
+  return with_terms(it.norm, [&](auto terms) {
+    return gpu::launch(loss_by_chunks<T, kWidth, decltype(terms)>, grid_of(blocks), dim3(kChunkThreads), 0, call.stream,
+                       on_device<T>(it.real), on_device<T>(it.fake), scalar_of<Acc<T>>(it.margin),
+                       scalar_of<Acc<T>>(it.upstream), static_cast<Acc<T>*>(it.value),
+                       static_cast<Acc<T>*>(call.workspace.partials), call.workspace.counters, of_real, of_fake, it.norm);
+  });
 }
 
 template <class T> cudaError_t run_gradient(const EnergyGradient& it, cudaStream_t stream) {
@@ -86,7 +90,10 @@ template <class T> cudaError_t run_gradient(const EnergyGradient& it, cudaStream
     return gpu::launch(kernel, grid_of(batch.n * chunks), dim3(kChunkThreads), 0, stream, on_device<T>(batch),
                        static_cast<const Acc<T>*>(it.upstream), it.upstream_stride, chunks, it.norm);
   };
-  return is_wide<T>(batch) ? launch(energy_gradients<T, kWide<T>>) : launch(energy_gradients<T, 1>);
+  return with_terms(it.norm, [&](auto terms) {
+    using Terms = decltype(terms);
+    return is_wide<T>(batch) ? launch(energy_gradients<T, kWide<T>, Terms>) : launch(energy_gradients<T, 1, Terms>);
+  });
 }
 
 template <class A> cudaError_t run_hinge(const Hinge& it, Coefficient upstream, cudaStream_t stream) {

@@ -50,13 +50,9 @@ template <class Terms, int kCount, class A> __device__ A tree_sum(const A* x) {
   }
 }
 
-template <class T> __device__ Acc<T> sum_of_terms(Norm norm, const Acc<T>* difference) {
-  return with_terms(norm, [&](auto terms) { return tree_sum<decltype(terms), kPerThread<T>>(difference); });
-}
-
 // A thread's part of `threads * kPerThread<T>` neighbouring elements: packets `threads` apart, so that neighbouring
-// threads touch neighbouring memory. `count` elements exist.
-template <class T, int kWidth> struct Part {
+// threads touch neighbouring memory. `count` elements exist. Terms is one of norm.h's.
+template <class T, int kWidth, class Terms> struct Part {
   int thread;
   int threads;
   int count;
@@ -83,17 +79,15 @@ template <class T, int kWidth> struct Part {
   }
 
   // The gradient for a slope, or exact zeros also where the difference is infinite or NaN.
-  __device__ void store_gradient(T* p_grad, Norm norm, const Acc<T>* difference, Acc<T> slope, bool is_zero) const {
+  __device__ void store_gradient(T* p_grad, const Acc<T>* difference, Acc<T> slope, bool is_zero) const {
     if (!p_grad) return;
-    with_terms(norm, [&](auto terms) {
-      each([&](int first, int column, bool exists) {
-        if (!exists) return;
-        Packet<T, kWidth> gradient;
+    each([&](int first, int column, bool exists) {
+      if (!exists) return;
+      Packet<T, kWidth> gradient;
 #pragma unroll
-        for (int j = 0; j < kWidth; ++j)
-          gradient.values[j] = narrow<T>(is_zero ? Acc<T>{0} : decltype(terms)::gradient(difference[first + j], slope));
-        store<T, kWidth>(p_grad + column, gradient);
-      });
+      for (int j = 0; j < kWidth; ++j)
+        gradient.values[j] = narrow<T>(is_zero ? Acc<T>{0} : Terms::gradient(difference[first + j], slope));
+      store<T, kWidth>(p_grad + column, gradient);
     });
   }
 };
@@ -117,7 +111,7 @@ __device__ void store_loss(A* p_loss, const A* p_real, int64_t n_real, const A* 
 // mean(E_real) + mean([margin - E_fake]+) and its gradients for samples of up to kLongestRow<T> elements: one read of
 // every batch, one write of every gradient. `warps` warps take a sample; the last block adds up the energies in their
 // order.
-template <class T, int kWidth>
+template <class T, int kWidth, class Terms>
 __global__ void __launch_bounds__(kMostThreads)
     loss_by_rows(BatchOf<T> real,          //
                  BatchOf<T> fake,          // n may be 0
@@ -139,10 +133,10 @@ __global__ void __launch_bounds__(kMostThreads)
   const A wide_margin = margin.get();
 
   A difference[kPerThread<T>];
-  const Part<T, kWidth> part{thread, threads, exists ? static_cast<int>(batch.k) : 0};
+  const Part<T, kWidth, Terms> part{thread, threads, exists ? static_cast<int>(batch.k) : 0};
   part.differences(batch.p_recon + sample * batch.recon_stride, batch.p_target + sample * batch.target_stride,
                    difference);
-  A sum = sum_of_warp(sum_of_terms<T>(norm, difference));
+  A sum = sum_of_warp(tree_sum<Terms, kPerThread<T>>(difference));
   if (warps > 1) {
     if (threadIdx.x % kWarp == 0) sums[threadIdx.x / kWarp] = sum;
     __syncthreads();
@@ -156,8 +150,8 @@ __global__ void __launch_bounds__(kMostThreads)
     const A slope = slope_of(norm, energy, weight, batch.k);
     T* const p_recon = batch.p_grad_recon ? batch.p_grad_recon + sample * batch.grad_recon_stride : nullptr;
     T* const p_target = batch.p_grad_target ? batch.p_grad_target + sample * batch.grad_target_stride : nullptr;
-    part.store_gradient(p_recon, norm, difference, slope, weight == 0);
-    part.store_gradient(p_target, norm, difference, -slope, weight == 0);
+    part.store_gradient(p_recon, difference, slope, weight == 0);
+    part.store_gradient(p_target, difference, -slope, weight == 0);
   }
   if (p_loss && arrives_last(p_counter, gridDim.x))
     store_loss(p_loss, real.p_energy, real.n, fake.p_energy, fake.n, wide_margin);
@@ -190,7 +184,7 @@ __device__ void finish_sample(const BatchOf<T>& batch, int64_t sample, const Acc
 // is done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for a norm
 // whose slope needs the finished energy. What only the last chunk asks is left to it: asked by each of them, it took
 // registers, and float64 and the 16-bit types had a block fewer on a multiprocessor.
-template <class T, int kWidth>
+template <class T, int kWidth, class Terms>
 __global__ void __launch_bounds__(kChunkThreads)
     loss_by_chunks(BatchOf<T> real,          //
                    BatchOf<T> fake,          // n may be 0
@@ -213,7 +207,7 @@ __global__ void __launch_bounds__(kChunkThreads)
   const A wide_upstream = upstream.get();
 
   A difference[kPerThread<T>];
-  const Part<T, kWidth> part{static_cast<int>(threadIdx.x), kChunkThreads,
+  const Part<T, kWidth, Terms> part{static_cast<int>(threadIdx.x), kChunkThreads,
                              static_cast<int>(left < kChunk<T> ? left : kChunk<T>)};
   part.differences(batch.p_recon + (sample * batch.recon_stride + start),
                    batch.p_target + (sample * batch.target_stride + start), difference);
@@ -222,10 +216,10 @@ __global__ void __launch_bounds__(kChunkThreads)
     const A slope = slope_of(norm, A{1}, is_fake ? -share : share, batch.k);
     const int64_t to_recon = sample * batch.grad_recon_stride + start;
     const int64_t to_target = sample * batch.grad_target_stride + start;
-    part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, norm, difference, slope, false);
-    part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, norm, difference, -slope, false);
+    part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, difference, slope, false);
+    part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, difference, -slope, false);
   }
-  const A sum = sum_of_block(sum_of_terms<T>(norm, difference));
+  const A sum = sum_of_block(tree_sum<Terms, kPerThread<T>>(difference));
   A* const p_sums = p_partials + (is_fake ? blocks_of_real : 0) + sample * chunks;
   if (threadIdx.x == 0) p_sums[chunk] = sum;
   int32_t* const p_chunks_done = p_counters + 1 + (is_fake ? real.n : 0) + sample;
@@ -237,7 +231,7 @@ __global__ void __launch_bounds__(kChunkThreads)
 }
 
 // The gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read.
-template <class T, int kWidth>
+template <class T, int kWidth, class Terms>
 __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for sm_90 spilled float64 to fit more
     energy_gradients(BatchOf<T> batch,          // p_energy is read
                      const Acc<T>* p_upstream,  // [n]
@@ -249,7 +243,7 @@ __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for
   const A upstream = p_upstream[sample * upstream_stride];
   const bool is_zero = upstream == 0;
   A difference[kPerThread<T>] = {};
-  const Part<T, kWidth> part{static_cast<int>(threadIdx.x), kChunkThreads,
+  const Part<T, kWidth, Terms> part{static_cast<int>(threadIdx.x), kChunkThreads,
                              static_cast<int>(left < kChunk<T> ? left : kChunk<T>)};
   if (!is_zero)
     part.differences(batch.p_recon + (sample * batch.recon_stride + start),
@@ -257,8 +251,8 @@ __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for
   const A slope = is_zero ? A{0} : slope_of(norm, batch.p_energy[sample], upstream, batch.k);
   const int64_t to_recon = sample * batch.grad_recon_stride + start;
   const int64_t to_target = sample * batch.grad_target_stride + start;
-  part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, norm, difference, slope, is_zero);
-  part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, norm, difference, -slope, is_zero);
+  part.store_gradient(batch.p_grad_recon ? batch.p_grad_recon + to_recon : nullptr, difference, slope, is_zero);
+  part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, difference, -slope, is_zero);
 }
 
 // mean(E_real) + mean([margin - E_fake]+) over given energies, with both gradients. One block.

@@ -121,7 +121,7 @@ _is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
 _is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
-_USUAL = _PLAIN | {float, int, bool, str, list, type(None)}
+_USUAL = _PLAIN | {float, int, bool, str, list, tuple, type(None)}
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
 
 
@@ -184,12 +184,13 @@ class Function(torch.autograd.Function):
 
 def _with_kernel(op: Op, backward: Op) -> type[Function]:
     """The Function of an op whose backward is an op of its own: (backend, *arguments) -> value."""
-    n = op.tensors
+    n, takes_need = op.tensors, backward.takes_need
+    name, name_of_backward = op.name, backward.name
 
     class Recorded(Function):
         @staticmethod
         def forward(ctx: Any, backend: str, *arguments: Any) -> Tensor:
-            results = call(op.name, backend, *arguments)
+            results = call(name, backend, *arguments)
             value: Tensor
             value, *left = results if isinstance(results, tuple) else (results, results)
             ctx.save_for_backward(*arguments[:n], *left)
@@ -198,15 +199,15 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
 
         @staticmethod
         def backward(ctx: Any, upstream: Tensor) -> Gradients:
-            saved, need = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n]
+            saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
             if torch.is_grad_enabled() or _is_batched(upstream):
-                found = _gradients_of_formula(op, saved[:n], ctx.options, upstream, need)
-            elif backward.takes_need:
+                found = _gradients_of_formula(op, saved[:n], options, upstream, need)
+            elif takes_need:
                 # Autograd passes over what is not needed, which may be an empty tensor.
-                found = call(backward.name, ctx.backend, upstream, *saved, *ctx.options, list(need))
+                found = call(name_of_backward, ctx.backend, upstream, *saved, *options, need)
             else:
-                found = (call(backward.name, ctx.backend, upstream, *saved, *ctx.options),)
-            return None, *found, *(None,) * len(ctx.options)
+                found = (call(name_of_backward, ctx.backend, upstream, *saved, *options),)
+            return None, *found, *(None,) * len(options)
 
     return Recorded
 

@@ -6,7 +6,8 @@ wide) or the d x d Gram matrix of the normalised codes (all-reduce). Backward ne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from .backends.protocol import Kernels
 
 
-class Term(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Term:
     """The term of a code, all of it acc (the code's accumulation dtype), to be filled in by a kernel.
 
     `lengths` and `residual` are for the gradient alone; the kernels' own files say what `residual` holds.
@@ -62,9 +64,9 @@ def launch(kernels: Kernels, code: Tensor, loss: Tensor | None = None, weight: C
     layout = CodeLayout(code)
     n, wide, device = layout.n, accumulation_dtype(code.dtype), code.device
     side = min(n, layout.elements)
-    lengths = torch.empty(n, dtype=wide, device=device)
-    residual = torch.empty((side, side), dtype=wide, device=device)
-    value = torch.empty((), dtype=wide, device=device)
+    lengths = torch.empty_strided((n,), (1,), dtype=wide, device=device)
+    residual = torch.empty_strided((side, side), (side, 1), dtype=wide, device=device)
+    value = torch.empty_strided((), (), dtype=wide, device=device)
     term = Term(layout, lengths, residual, value, loss, weight)
     if n < 2 or layout.elements == 0:
         for tensor in (lengths, residual, value):
@@ -76,8 +78,9 @@ def launch(kernels: Kernels, code: Tensor, loss: Tensor | None = None, weight: C
 
 def launch_gradient(kernels: Kernels, term: Term, code: Tensor, upstream: Coefficient) -> Tensor:
     """The gradient to the code, of whose layout the term is."""
-    grad = term.code.gradient(code)
-    if term.code.n < 2 or term.code.elements == 0:
+    layout = term.code
+    grad = layout.gradient(code)
+    if layout.n < 2 or layout.elements == 0:
         grad.filled.zero_()
     else:
         kernels.term_gradient(term, upstream, grad)

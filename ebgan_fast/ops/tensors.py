@@ -117,8 +117,7 @@ class Batch:
     """
 
     __slots__ = (
-        "_grad_recon",
-        "_grad_target",
+        "_unfinished",
         "elements",
         "energy",
         "grad_recon",
@@ -143,32 +142,29 @@ class Batch:
         """`energy` is what the forward returned; None gives new memory for a kernel to fill."""
         n = self.n = recon.shape[0]
         elements = self.elements = recon.numel() // n if n else 1
-        if energy is None:  # tensor.new_empty takes 3.4 us, this 1.3
+        if energy is None:
             wide = torch.float64 if recon.dtype is torch.float64 else torch.float32
-            energy = torch.empty(n, dtype=wide, device=recon.device)
+            energy = torch.empty_strided((n,), (1,), dtype=wide, device=recon.device)
         self.energy = energy
         self.recon_stride = self.target_stride = self.grad_recon_stride = self.grad_target_stride = elements
-        self._grad_recon: Gradient | None = None
-        self._grad_target: Gradient | None = None
+        self.recon, self.target, self._unfinished = recon, target, None
         if are_alike(recon, target):  # without the objects of the general case
-            self.recon, self.target = recon, target
             self.grad_recon = torch.empty_like(recon) if need_recon else None
             self.grad_target = torch.empty_like(target) if need_target else None
             return
-        inputs = recon, target
         order = order_of(recon)
         if order is None or order != order_of(target):
-            order, recon, target = None, recon.contiguous(), target.contiguous()
+            order, self.recon, self.target = None, recon.contiguous(), target.contiguous()
         elif n > 1:
             self.recon_stride, self.target_stride = recon.stride(0), target.stride(0)
-        self.recon, self.target = recon, target
+        of_recon = Gradient(recon, order, elements) if need_recon else None
+        of_target = Gradient(target, order, elements) if need_target else None
         self.grad_recon = self.grad_target = None
-        if need_recon:
-            self._grad_recon = Gradient(inputs[0], order, elements)
-            self.grad_recon, self.grad_recon_stride = self._grad_recon.filled, self._grad_recon.stride
-        if need_target:
-            self._grad_target = Gradient(inputs[1], order, elements)
-            self.grad_target, self.grad_target_stride = self._grad_target.filled, self._grad_target.stride
+        if of_recon is not None:
+            self.grad_recon, self.grad_recon_stride = of_recon.filled, of_recon.stride
+        if of_target is not None:
+            self.grad_target, self.grad_target_stride = of_target.filled, of_target.stride
+        self._unfinished = of_recon, of_target
 
     def packed(self) -> tuple[int, ...]:
         """The batch as `ebgan_fast._C` takes it: the members of Batch in csrc/kernels.h."""
@@ -194,9 +190,12 @@ class Batch:
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """The gradients to recon and to target, once the kernel has run; None for one that was not needed."""
+        if self._unfinished is None:
+            return self.grad_recon, self.grad_target
+        of_recon, of_target = self._unfinished
         return (
-            self._grad_recon.finish() if self._grad_recon else self.grad_recon,
-            self._grad_target.finish() if self._grad_target else self.grad_target,
+            None if of_recon is None else of_recon.finish(),
+            None if of_target is None else of_target.finish(),
         )
 
 

@@ -30,6 +30,16 @@ def _batches(elements: int, dtype: torch.dtype, value: float) -> tuple[Tensor, T
     return recon.requires_grad_(), torch.zeros_like(recon).requires_grad_()
 
 
+def _discriminator_loss(
+    backend: str, fakes: tuple[Tensor, Tensor], margin: float, norm: str
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """The loss beside real samples of energy 0, the energies of the generated ones, and the gradients to these."""
+    real = torch.zeros_like(fakes[0])
+    with ebgan_fast.use_backend(backend):
+        loss, _, energy = ebgan_fast.discriminator_loss(real, real, *fakes, margin, norm=norm)
+        return loss, energy, torch.autograd.grad(loss, fakes)
+
+
 def _same_where_not_finite(got: Tensor, expected: Tensor) -> None:
     """The finite ones have tests of their own."""
     for is_it in (torch.isnan, torch.isposinf, torch.isneginf):
@@ -83,11 +93,7 @@ def test_gradients_are_those_of_plain_torch(
 @every_length
 def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
     """An infinite energy is past every margin: no loss, and zeros in place of what 0 times infinity would give."""
-    inputs = _batches(elements, dtype, INF)
-    real = torch.zeros_like(inputs[0])
-    with ebgan_fast.use_backend(backend):
-        loss, _, energy = ebgan_fast.discriminator_loss(real, real, *inputs, MARGIN, norm=norm)
-        gradients = torch.autograd.grad(loss, inputs)
+    loss, energy, gradients = _discriminator_loss(backend, _batches(elements, dtype, INF), MARGIN, norm)
     assert energy.isinf().tolist() == [row == ROW for row in range(3)]
     assert loss.isfinite()
     for gradient in gradients:
@@ -102,12 +108,10 @@ def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm
 def test_nan_opens_the_hinge(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
     """Nothing says that it is past the margin: the loss tells of it, and the gradient where plain torch's does."""
     inputs = _batches(elements, dtype, NAN)
-    real = torch.zeros_like(inputs[0])
-    with ebgan_fast.use_backend(backend):
-        loss, _, energy = ebgan_fast.discriminator_loss(real, real, *inputs, 0.5, norm=norm)
-        gradients = torch.autograd.grad(loss, inputs)
+    loss, energy, gradients = _discriminator_loss(backend, inputs, 0.5, norm)
     assert energy.isnan().tolist() == [row == ROW for row in range(3)]
     assert loss.isnan()
+    real = torch.zeros_like(inputs[0])
     plain = torch.autograd.grad(eager.discriminator_loss(real, real, *inputs, 0.5, norm), inputs)
     for gradient, expected in zip(gradients, plain, strict=True):
         assert torch.equal(gradient[ROW].isnan(), expected[ROW].isnan())

@@ -39,14 +39,14 @@ def _sections(text: str, pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def _names(mangled: list[str]) -> dict[str, str]:
-    """ "gram_matrix<float, 64, false>" and the like."""
+    """ "gram_matrix<float, 64, false>" and the like, without namespaces."""
     plain = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout
     short = re.compile(r"^(?:void )?ebgan::cuda::([^(]+)\(")
     names = {}
     for symbol, line in zip(mangled, plain.splitlines(), strict=True):
         match = short.match(line)
         assert match is not None, line
-        names[symbol] = match[1]
+        names[symbol] = match[1].replace("ebgan::cuda::", "")
     return names
 
 

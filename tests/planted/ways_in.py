@@ -64,8 +64,8 @@ PLANTS = (
         name="the target's gradient is asked for by the reconstruction's need",
         kind="autograd",
         file=_AUTOGRAD,
-        text="*saved, *ctx.options, list(need))\n",
-        instead="*saved, *ctx.options, [need[0]] * n)\n",
+        text="*saved, *options, need)\n",
+        instead="*saved, *options, [need[0]] * n)\n",
         test="tests/ops/test_contract.py::test_only_the_gradients_that_are_asked_for[cpu]",
     ),
     Planted(

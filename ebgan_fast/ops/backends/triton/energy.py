@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ def _loss_in_two_reads(it: Loss) -> None:
     """The loss of samples too long for registers, in a norm whose gradient needs the finished energy: they are read
     twice. A launch for the energies, one for the loss and one for each batch's gradients."""
     assert it.value is not None
-    loss(it._replace(value=None))
+    loss(replace(it, value=None))
     real = it.real.energy
     fake = real.new_empty(0) if it.fake is None else it.fake.energy
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)

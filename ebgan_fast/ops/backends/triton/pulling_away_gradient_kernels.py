@@ -85,7 +85,7 @@ def primal_gradient(
 
 
 @triton.jit
-def _units_times_gram(
+def _units_and_product(
     p_code,
     p_lengths,
     p_residual,
@@ -95,21 +95,22 @@ def _units_times_gram(
     start,
     d,
     PRECISION: tl.constexpr,
-    ACC: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of U E."""
+    """A tile of U, and one of U E."""
+    ACC: tl.constexpr = p_lengths.dtype.element_ty
+    units = _units(p_code, p_lengths, code_stride, i, n, start, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
     column = start + tl.arange(0, BLOCK_COLUMNS)
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=ACC)
     for k in range(0, d, BLOCK_K):
         inner = k + tl.arange(0, BLOCK_K)
-        units = _units(p_code, p_lengths, code_stride, i, n, k, d, ACC, BLOCK_ROWS, BLOCK_K)
+        left = _units(p_code, p_lengths, code_stride, i, n, k, d, ACC, BLOCK_ROWS, BLOCK_K)
         inside = (inner < d)[:, None] & (column < d)[None, :]
         residual = tl.load(p_residual + (inner.to(tl.int64) * d)[:, None] + column[None, :], mask=inside, other=0.0)
-        total = tl.dot(units, residual, total, input_precision=PRECISION, out_dtype=ACC)
-    return total
+        total = tl.dot(left, residual, total, input_precision=PRECISION, out_dtype=ACC)
+    return units, total
 
 
 @triton.jit(do_not_specialize=["upstream"])
@@ -141,48 +142,21 @@ def dual_gradient(
     norm = tl.load(p_lengths + i + row, mask=row < n - i, other=0.0)
     slope = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC) * _inverse(norm)[:, None]
     if SINGLE:
-        units = _units(p_code, p_lengths, code_stride, i, n, 0, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
-        product = _units_times_gram(
-            p_code, p_lengths, p_residual, code_stride, i, n, 0, d, PRECISION, ACC, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
+        units, product = _units_and_product(
+            p_code, p_lengths, p_residual, code_stride, i, n, 0, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
         )
         along = tl.sum(product * units, axis=1)[:, None]
         _store_gradient(p_grad, grad_stride, slope * (product - along * units), i, n, 0, d, BLOCK_ROWS, BLOCK_COLUMNS)
     else:
         along = tl.zeros((BLOCK_ROWS,), dtype=ACC)
-        for start in range(0, d, BLOCK_COLUMNS):
-            units = _units(p_code, p_lengths, code_stride, i, n, start, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
-            product = _units_times_gram(
-                p_code,
-                p_lengths,
-                p_residual,
-                code_stride,
-                i,
-                n,
-                start,
-                d,
-                PRECISION,
-                ACC,
-                BLOCK_ROWS,
-                BLOCK_COLUMNS,
-                BLOCK_K,
+        for j in range(0, d, BLOCK_COLUMNS):
+            units, product = _units_and_product(
+                p_code, p_lengths, p_residual, code_stride, i, n, j, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
             )
             along += tl.sum(product * units, axis=1)
-        for start in range(0, d, BLOCK_COLUMNS):
-            units = _units(p_code, p_lengths, code_stride, i, n, start, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
-            product = _units_times_gram(
-                p_code,
-                p_lengths,
-                p_residual,
-                code_stride,
-                i,
-                n,
-                start,
-                d,
-                PRECISION,
-                ACC,
-                BLOCK_ROWS,
-                BLOCK_COLUMNS,
-                BLOCK_K,
+        for j in range(0, d, BLOCK_COLUMNS):
+            units, product = _units_and_product(
+                p_code, p_lengths, p_residual, code_stride, i, n, j, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
             )
             gradient = slope * (product - along[:, None] * units)
-            _store_gradient(p_grad, grad_stride, gradient, i, n, start, d, BLOCK_ROWS, BLOCK_COLUMNS)
+            _store_gradient(p_grad, grad_stride, gradient, i, n, j, d, BLOCK_ROWS, BLOCK_COLUMNS)
