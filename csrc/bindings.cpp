@@ -37,31 +37,18 @@ template <class Run> void unlocked(int threads, const Run& run) {
   run(kernels, usable);
 }
 
-void loss(int dtype, const py::tuple& arguments, int threads) {
-  const ebgan::Loss it = ebgan::loss_of(arguments);
-  unlocked(threads, [&](const ebgan::Kernels& kernels, int usable) { kernels.loss(DType(dtype), it, usable); });
-}
-
-void energy_gradient(int dtype, const py::tuple& arguments, int threads) {
-  const ebgan::EnergyGradient it = ebgan::energy_gradient_of(arguments);
-  unlocked(threads,
-           [&](const ebgan::Kernels& kernels, int usable) { kernels.energy_gradient(DType(dtype), it, usable); });
+// (dtype, arguments, threads) -> nothing, by an entry of the kernel table. `of` makes its struct of a tuple.
+template <class Arguments>
+auto launch(Arguments (*of)(const py::tuple&), void (*ebgan::Kernels::*kernel)(DType, const Arguments&, int)) {
+  return [=](int dtype, const py::tuple& arguments, int threads) {
+    const Arguments it = of(arguments);
+    unlocked(threads, [&](const ebgan::Kernels& kernels, int usable) { (kernels.*kernel)(DType(dtype), it, usable); });
+  };
 }
 
 void hinge(int acc, const py::tuple& arguments) {
   const ebgan::Hinge it = ebgan::hinge_of(arguments);
   unlocked(1, [&](const ebgan::Kernels& kernels, int) { kernels.hinge(DType(acc), it); });
-}
-
-void pulling_away(int dtype, const py::tuple& arguments, int threads) {
-  const ebgan::PullingAway it = ebgan::pulling_away_of(arguments);
-  unlocked(threads, [&](const ebgan::Kernels& kernels, int usable) { kernels.pulling_away(DType(dtype), it, usable); });
-}
-
-void pulling_away_gradient(int dtype, const py::tuple& arguments, int threads) {
-  const ebgan::PullingAwayGradient it = ebgan::pulling_away_gradient_of(arguments);
-  unlocked(threads,
-           [&](const ebgan::Kernels& kernels, int usable) { kernels.pulling_away_gradient(DType(dtype), it, usable); });
 }
 
 // (bytes, whether they are for each thread)
@@ -107,11 +94,11 @@ py::dict build_info() {
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of ebgan_fast; call them through ebgan_fast.functional.";
   usable_threads(1);  // starts watching for forks: torch may own a thread team before the first kernel runs
-  m.def("loss", loss);
-  m.def("energy_gradient", energy_gradient);
+  m.def("loss", launch(ebgan::loss_of, &ebgan::Kernels::loss));
+  m.def("energy_gradient", launch(ebgan::energy_gradient_of, &ebgan::Kernels::energy_gradient));
   m.def("hinge", hinge);
-  m.def("pulling_away", pulling_away);
-  m.def("pulling_away_gradient", pulling_away_gradient);
+  m.def("pulling_away", launch(ebgan::pulling_away_of, &ebgan::Kernels::pulling_away));
+  m.def("pulling_away_gradient", launch(ebgan::pulling_away_gradient_of, &ebgan::Kernels::pulling_away_gradient));
   m.def("build_info", build_info,
         "The compiler, the instruction sets compiled in, those of them that the processor has, the one in use ('isa'), the "
         "caches (bytes of a core's L2 and of the L3, whether that is far away), and whether OpenMP is in.");

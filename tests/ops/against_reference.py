@@ -54,6 +54,30 @@ def check(
         assert_within_budget(*values, name, scale, sums)
 
 
+def check_reconstruction_energy(recon: Tensor, target: Tensor, norm: str, upstream: Tensor) -> None:
+    """`upstream`: [N]."""
+    check(
+        lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm),
+        lambda r, t: reference.reconstruction_energy(r, t, norm),
+        lambda r, t: eager.reconstruction_energy(r, t, norm),
+        (recon, target),
+        upstream,
+        sums=energy_sums(recon),
+    )
+
+
+def check_pulling_away_term(code: Tensor, upstream: Tensor) -> None:
+    check(
+        ebgan_fast.pulling_away_term,
+        reference.pulling_away_term,
+        eager.pulling_away_term,
+        (code,),
+        upstream,
+        [pulling_away_diagonal(code), upstream.abs() * pulling_away_terms(code)],
+        pulling_away_sums(code),
+    )
+
+
 def check_discriminator_loss(batches: Sequence[Tensor], margin: float, norm: str) -> None:
     """`batches`: recon_real, real, recon_fake, fake."""
     check(

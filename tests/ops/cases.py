@@ -48,6 +48,10 @@ BACKENDS = [
     for name, status in ebgan_fast.backends().items()
     if name in TESTED
 ]
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+every_kernel = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def examples(count: int) -> settings:

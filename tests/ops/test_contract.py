@@ -14,7 +14,7 @@ import ebgan_fast
 from ebgan_fast.ops import reference
 
 from . import eager
-from .against_reference import check
+from .against_reference import check, check_pulling_away_term, check_reconstruction_energy
 from .budget import (
     assert_within_budget,
     energy_sums,
@@ -23,12 +23,12 @@ from .budget import (
     pulling_away_terms,
 )
 from .cases import (
-    BACKENDS,
-    DTYPES,
     INTERPRETED,
     NORMS,
     batches,
     codes,
+    every_backend,
+    every_dtype,
     examples,
     laid_out,
     pairs,
@@ -36,9 +36,6 @@ from .cases import (
     small_shapes,
 )
 from .simulated_cuda import SIMULATED
-
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
 def _skip_what_the_interpreter_gets_wrong(dtype: torch.dtype) -> None:
@@ -70,14 +67,7 @@ def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data
     if upstream is None:
         upstream = torch.ones(()).expand(recon.shape[:1])  # what .sum() sends: stride 0
     with ebgan_fast.use_backend(backend):
-        check(
-            lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm),
-            lambda r, t: reference.reconstruction_energy(r, t, norm),
-            lambda r, t: eager.reconstruction_energy(r, t, norm),
-            (recon, target),
-            upstream,
-            sums=energy_sums(recon),
-        )
+        check_reconstruction_energy(recon, target, norm, upstream)
 
 
 @every_backend
@@ -111,15 +101,7 @@ def test_pulling_away_term(backend: str, dtype: torch.dtype, data: st.DataObject
     code = data.draw(codes(dtype))
     upstream = torch.tensor(data.draw(st.sampled_from((1.0, -0.37))))
     with ebgan_fast.use_backend(backend):
-        check(
-            ebgan_fast.pulling_away_term,
-            reference.pulling_away_term,
-            eager.pulling_away_term,
-            (code,),
-            upstream,
-            [pulling_away_diagonal(code), upstream.abs() * pulling_away_terms(code)],
-            pulling_away_sums(code),
-        )
+        check_pulling_away_term(code, upstream)
 
 
 @every_backend

@@ -11,12 +11,9 @@ from torch import Tensor
 import ebgan_fast
 
 from . import eager
-from .cases import BACKENDS, DTYPES, NORMS, normal
+from .cases import every_backend, every_dtype, every_norm, normal
 
 INF, NAN = float("inf"), float("nan")
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-every_norm = pytest.mark.parametrize("norm", NORMS)
 # One program or sweep; chunks of samples.
 every_length = pytest.mark.parametrize("elements", [7, 9001])
 MARGIN = 1e4  # above every finite energy here

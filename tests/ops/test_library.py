@@ -10,11 +10,9 @@ from torch import Tensor
 
 import ebgan_fast
 
-from .cases import BACKENDS, DTYPES, INTERPRETED, laid_out
+from .cases import DTYPES, INTERPRETED, every_dtype, every_kernel, laid_out
 from .simulated_cuda import SIMULATED
 
-every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 LAYOUTS = ("contiguous", "channels_last", "sliced_samples", "permuted")
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 # Strides know nothing of the dtype: each layout with one of them.
@@ -41,7 +39,7 @@ def _images(dtype: torch.dtype, layout: str, grad: bool = True) -> Tensor:
 
 
 @pytest.mark.slow
-@every_backend
+@every_kernel
 @every_dtype_and_layout
 def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
     recon, target = _images(dtype, layout), _images(dtype, "contiguous")
@@ -61,7 +59,7 @@ def test_opcheck_energy(backend: str, dtype: torch.dtype, layout: str) -> None:
 
 
 @pytest.mark.slow
-@every_backend
+@every_kernel
 @every_dtype_and_layout
 def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
     images = [_images(dtype, layout) for _ in range(4)]
@@ -75,7 +73,7 @@ def test_opcheck_losses(backend: str, dtype: torch.dtype, layout: str) -> None:
 
 
 @pytest.mark.slow
-@every_backend
+@every_kernel
 @every_dtype_and_shape
 def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     code = laid_out(torch.rand(shape).to(dtype), "sliced_samples").requires_grad_()
@@ -87,7 +85,7 @@ def test_opcheck_pulling_away_and_hinge(backend: str, dtype: torch.dtype, shape:
     _opcheck(raw.hinge_margin_loss.default, (energies, energies[:3], torch.tensor(0.5), backend))
 
 
-@every_backend
+@every_kernel
 @every_dtype
 def test_opcheck_scaling(backend: str, dtype: torch.dtype) -> None:
     gradients = [laid_out(torch.rand(3, 2, 4, 5).to(dtype), "channels_last"), torch.rand(7).to(dtype)]
@@ -96,7 +94,7 @@ def test_opcheck_scaling(backend: str, dtype: torch.dtype) -> None:
         _opcheck(op.default, ([each.clone() for each in gradients], upstream, upstream / 2, backend))
 
 
-@every_backend
+@every_kernel
 @every_layout
 def test_gradients_have_the_layout_of_their_inputs(backend: str, layout: str) -> None:
     recon, target = _images(torch.float32, layout), _images(torch.float32, "contiguous")

@@ -12,11 +12,9 @@ import ebgan_fast
 from ebgan_fast.ops import op
 
 from .budget import assert_within_budget
-from .cases import BACKENDS, DEVICE, DTYPES, INTERPRETED, laid_out
+from .cases import DEVICE, INTERPRETED, every_dtype, every_kernel, laid_out
 from .small_ops import OPS, assert_same_gradients, leaves_of
 
-every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 every_op = pytest.mark.parametrize("name", OPS)
 raw = torch.ops.ebgan_fast
 
@@ -35,7 +33,15 @@ def _assert_right(got: Tensor, exact: Tensor, wide: torch.dtype) -> None:
         assert torch.equal(got.nan_to_num(7.0), right.nan_to_num(7.0))
 
 
-@every_backend
+def _recorded(backend: str, name: str) -> tuple[list[Tensor], Tensor]:
+    """An op's leaves, and its value of them."""
+    op, inputs = OPS[name]
+    leaves = leaves_of(inputs)
+    with ebgan_fast.use_backend(backend):
+        return leaves, op(*leaves)
+
+
+@every_kernel
 @every_dtype
 @pytest.mark.parametrize("count", [1, 4, 6])
 @pytest.mark.parametrize("upstream", [1.0, 0.3, 0.0, -2.5, float("inf"), float("nan")])
@@ -56,7 +62,7 @@ def test_a_gradient_is_rounded_once(backend: str, dtype: torch.dtype, count: int
         _assert_right(got, product, wide)
 
 
-@every_backend
+@every_kernel
 @every_dtype
 def test_a_gradient_of_no_elements(backend: str, dtype: torch.dtype) -> None:
     factor = torch.tensor(0.3, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
@@ -68,7 +74,7 @@ def test_a_gradient_of_no_elements(backend: str, dtype: torch.dtype) -> None:
         raw.scale_gradients_(gradients, factor, one, backend)
 
 
-@every_backend
+@every_kernel
 def test_more_elements_than_the_programs_of_a_launch_hold(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each program goes on to the elements that are left."""
     programs = 2048  # above the launches' own limits
@@ -89,7 +95,7 @@ def _generator(recon: Tensor, fake: Tensor, code: Tensor, _: Tensor) -> Tensor:
     return ebgan_fast.generator_loss(recon, fake, code, norm="sse")[0]
 
 
-@every_backend
+@every_kernel
 @pytest.mark.parametrize("loss", [_discriminator, _generator])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_upstream_keeps_its_digits(backend: str, loss: Callable[..., Tensor], dtype: torch.dtype) -> None:
@@ -107,13 +113,10 @@ def test_the_upstream_keeps_its_digits(backend: str, loss: Callable[..., Tensor]
         assert torch.equal(in_place, apart)
 
 
-@every_backend
+@every_kernel
 @every_op
 def test_backward_twice_with_different_upstreams(backend: str, name: str) -> None:
-    op, inputs = OPS[name]
-    leaves = leaves_of(inputs)
-    with ebgan_fast.use_backend(backend):
-        value = op(*leaves)
+    leaves, value = _recorded(backend, name)
     first = torch.autograd.grad(value, leaves, torch.full_like(value, 2.0), retain_graph=True)
     kept = [gradient.clone() for gradient in first]
     second = torch.autograd.grad(value, leaves, torch.full_like(value, -4.0))
@@ -122,14 +125,11 @@ def test_backward_twice_with_different_upstreams(backend: str, name: str) -> Non
         assert torch.equal(two, -2 * one)  # powers of two: exact
 
 
-@every_backend
+@every_kernel
 @every_op
 def test_many_upstreams_at_once(backend: str, name: str) -> None:
     """As `torch.autograd.functional.jacobian(vectorize=True)` sends them."""
-    op, inputs = OPS[name]
-    leaves = leaves_of(inputs)
-    with ebgan_fast.use_backend(backend):
-        value = op(*leaves)
+    leaves, value = _recorded(backend, name)
     upstreams = torch.stack([torch.full_like(value, factor) for factor in (1.0, -2.0, 0.5)])
     together = torch.autograd.grad(value, leaves, upstreams, is_grads_batched=True, retain_graph=True)
     for index, upstream in enumerate(upstreams):
@@ -138,7 +138,7 @@ def test_many_upstreams_at_once(backend: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("upstream", [1.0, 0.5])
-@every_backend
+@every_kernel
 def test_what_a_hook_gives_back_is_the_hooks(backend: str, upstream: float) -> None:
     """A hook on saved tensors may keep one copy of equal ones, or lay them out as no kernel can take them."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
@@ -166,7 +166,7 @@ def test_what_a_hook_gives_back_is_the_hooks(backend: str, upstream: float) -> N
 @pytest.mark.parametrize(
     ("forward", "backward", "in_place"), [(False, False, True), (True, True, True), (False, True, False)]
 )
-@every_backend
+@every_kernel
 def test_a_captured_backward_alone_leaves_what_it_reads(
     backend: str, forward: bool, backward: bool, in_place: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,10 +10,8 @@ from torch.autograd import gradcheck, gradgradcheck
 import ebgan_fast
 
 from .budget import pulling_away_terms
-from .cases import BACKENDS, normal
+from .cases import every_backend, normal
 from .small_ops import OPS, assert_same, assert_same_gradients, leaves_of
-
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,8 @@ from ebgan_fast.ops import op, reference
 
 from . import eager
 from .budget import assert_within_budget, energy_sums
-from .cases import BACKENDS, DEVICE, DTYPES, NORMS, normal
+from .cases import DEVICE, every_dtype, every_kernel, every_norm, normal
 
-every_backend = pytest.mark.parametrize("backend", [each for each in BACKENDS if each.values[0] != "reference"])
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-every_norm = pytest.mark.parametrize("norm", NORMS)
 every_length = pytest.mark.parametrize("elements", [40, 9001])
 
 
@@ -51,7 +48,7 @@ every_way = pytest.mark.parametrize(
 )
 
 
-@every_backend
+@every_kernel
 @every_dtype
 @every_norm
 @every_length
@@ -83,7 +80,7 @@ def test_the_discriminator_loss(
     assert [bool(row.any()) for row in gradients[2]].count(True) == 1, "one hinge is open"
 
 
-@every_backend
+@every_kernel
 @every_dtype
 @every_way
 @pytest.mark.parametrize("shape", [(3, 50), (6, 4)], ids=["primal", "dual"])
@@ -112,7 +109,7 @@ def test_the_generator_loss(
         assert_within_budget(*values, name, sums=energy_sums(recon))
 
 
-@every_backend
+@every_kernel
 @pytest.mark.parametrize("keep", [False, True], ids=["freed", "kept"])
 def test_another_upstream_than_the_one_that_was_told(backend: str, keep: bool) -> None:
     """Backward multiplies by the quotient, here a power of two; a graph that is kept gives new tensors."""
@@ -130,7 +127,7 @@ def test_another_upstream_than_the_one_that_was_told(backend: str, keep: bool) -
         assert all(torch.equal(found, 4 * right) for found, right in zip(again, expected, strict=True))
 
 
-@every_backend
+@every_kernel
 def test_second_derivatives_do_not_know_of_it(backend: str) -> None:
     batches = _batches(4, 6, torch.float64)
     found = []

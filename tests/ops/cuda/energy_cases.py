@@ -104,6 +104,6 @@ def run_and_check(
     margin = margin_of(tensors[2], tensors[3], norm)
     inputs = [*tensors, upstream] if isinstance(upstream, Tensor) else tensors
     with simulator(inputs, seed):
-        got: tuple[Tensor, ...] = on_cuda("discriminator_loss", *tensors, margin, norm, upstream, list(need))
+        got: tuple[Tensor, ...] = on_cuda.discriminator_loss(*tensors, margin, norm, upstream, list(need))
     check_discriminator_loss(got, tensors, margin, norm, need, float(upstream))
     return got

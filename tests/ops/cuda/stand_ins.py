@@ -21,18 +21,16 @@ from torch.utils._pytree import tree_leaves
 
 from ebgan_fast import _C
 from ebgan_fast.ops.backends import cuda
-from ebgan_fast.ops.op import kernel
 from gpuless.guard_pages import guarded, guarded_allocations
 from gpuless.ptx import Report, Struct, simulate
 
+from ..launches import Launches
 from . import building
 
 needs_nvcc = pytest.mark.skipif(building.missing_nvcc() is not None, reason=building.missing_nvcc() or "")
 
 
-def on_cuda(op: str, *arguments: Any) -> Any:
-    """What an op of that name returns on backend cuda; None for a gradient that is not needed."""
-    return kernel(op, "cuda")(*arguments)
+on_cuda = Launches("cuda")
 
 
 @contextlib.contextmanager

@@ -10,12 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
-
-from . import building
-
-if reason := building.missing():
-    pytest.skip(reason, allow_module_level=True)
+from . import marks  # isort: skip  (skips the module where no simulator can be built)
 
 from ebgan_fast.ops import reference
 from ebgan_fast.ops.backends import cuda
@@ -25,18 +20,11 @@ from gpuless.guard_pages import guarded
 from gpuless.sparse import sparse
 
 from ..budget import assert_within_budget, energy_sums
-from ..cases import NORMS
+from ..cases import every_dtype, every_norm
 from .energy_cases import ALL, Simulator, batches, laid_out, leaves_of, margin_of, random, run_and_check
 from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
-pytestmark = pytest.mark.slow
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-every_norm = pytest.mark.parametrize("norm", NORMS)
-everywhere = pytest.mark.parametrize(
-    "simulator", [pytest.param(in_simt, id="simt"), pytest.param(in_ptx, id="ptx", marks=needs_nvcc)]
-)
+pytestmark = marks.slow
 
 # n_real, k_real, n_fake, k_fake. A block takes samples of up to 16384 elements (float64: 8192); longer ones go in
 # chunks of 8192 (4096).
@@ -59,13 +47,13 @@ def test_losses_and_gradients_in_ptx(dtype: torch.dtype, sizes: tuple[int, ...])
     run_and_check(in_ptx, batches(sizes, dtype), "mse", seed=sizes[0])
 
 
-@everywhere
+@marks.everywhere
 def test_the_l2_loss_of_long_samples(simulator: Simulator) -> None:
     """Several launches."""
     run_and_check(simulator, batches((1, 16400, 2, 16400), torch.float32), "l2")
 
 
-@everywhere
+@marks.everywhere
 @every_dtype
 @pytest.mark.parametrize("layout", ["offset", "wide_rows", "odd_rows"])
 def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str) -> None:
@@ -73,7 +61,7 @@ def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str) -> None:
         tensors = batches((2, elements, 3, elements), dtype, layout)
         run_and_check(simulator, tensors, "sse")
         with simulator(tensors, 0):
-            energy = on_cuda("reconstruction_energy", *tensors[:2], "sse")
+            energy = on_cuda.reconstruction_energy(*tensors[:2], "sse")
         truth = reference.reconstruction_energy(tensors[0].double(), tensors[1].double(), "sse")
         assert_within_budget(energy, truth, truth, "energy", sums=energy_sums(tensors[0]))
 
@@ -94,7 +82,7 @@ def test_gradients_that_nobody_asks_for(elements: int) -> None:
         run_and_check(in_simt, batches((2, elements, 3, elements), torch.bfloat16), "mse", need)
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize(
     "sizes", [(0, 1, 0, 1), (0, 1, 3, 96), (3, 96, 0, 1), (2, 16400, 0, 1), (0, 1, 2, 16400)], ids=str
 )
@@ -102,14 +90,14 @@ def test_empty_batches(simulator: Simulator, sizes: tuple[int, ...]) -> None:
     run_and_check(simulator, batches(sizes, torch.float32), "mse")
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("elements", [96, 16400])
 @pytest.mark.parametrize("upstream", [1.0, 3.0])
 def test_the_mean_energy(simulator: Simulator, elements: int, upstream: float) -> None:
     recon, target = batches((5, elements, 0, 1), torch.float32)[:2]
     with simulator((recon, target), 0):
-        loss, energy, _, *gradients = on_cuda(
-            "generator_loss", recon, target, None, 0.0, "mse", upstream, [True, True, False]
+        loss, energy, _, *gradients = on_cuda.generator_loss(
+            recon, target, None, 0.0, "mse", upstream, [True, True, False]
         )
     leaves = leaves_of((recon, target))
     truth = reference.reconstruction_energy(*leaves, "mse")
@@ -129,13 +117,13 @@ def test_gradients_of_energies(dtype: torch.dtype, norm: str, elements: int) -> 
     """Sample 1 has upstream 0, and NaN that nobody reads."""
     recon, target = batches((4, elements, 0, 1), dtype)[:2]
     with in_simt(()):
-        energy = on_cuda("reconstruction_energy", recon, target, norm)
+        energy = on_cuda.reconstruction_energy(recon, target, norm)
         upstream = laid_out(random(4, 1, 9, energy.dtype).repeat(1, 3), "odd_rows")[:, 1]
         upstream[1] = 0
         leaves = leaves_of((recon, target))
         truth = reference.reconstruction_energy(*leaves, norm)
         recon[1] = torch.nan
-        got = on_cuda("reconstruction_energy_backward", upstream, recon, target, energy, norm, [True, True])
+        got = on_cuda.reconstruction_energy_backward(upstream, recon, target, energy, norm, [True, True])
     assert_within_budget(energy, truth, truth, "energy", sums=energy_sums(recon))
     for value, exact in zip(got, torch.autograd.grad(truth, leaves, upstream.double()), strict=True):
         assert value is not None
@@ -148,18 +136,18 @@ def test_a_sample_with_upstream_0_is_not_read() -> None:
     recon, target = batches((4, 96, 0, 1), torch.float32)[:2]
     energy, upstream = torch.ones(4), torch.tensor([1.0, 0.0, 0.0, 2.0])
     with in_ptx((recon, target, energy, upstream)) as simulation:
-        on_cuda("reconstruction_energy_backward", upstream, recon, target, energy, "mse", [True, False])
+        on_cuda.reconstruction_energy_backward(upstream, recon, target, energy, "mse", [True, False])
     assert simulation.moved(0, recon) == simulation.moved(0, target) == (2 * 96 * 4, 0)
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0), (1, 700), (700, 2)], ids=str)
 def test_the_hinge(simulator: Simulator, dtype: torch.dtype, sizes: tuple[int, int]) -> None:
     real, fake = (random(n, 1, n, dtype).flatten().abs() for n in sizes)
     fake[:1] = 0.5  # at the margin
     with simulator((real, fake), 0):
-        loss, *gradients = on_cuda("hinge_margin_loss", real, fake, 0.5)
+        loss, *gradients = on_cuda.hinge_margin_loss(real, fake, 0.5)
     leaves = leaves_of((real, fake))
     truth = reference.hinge_margin_loss(*leaves, 0.5)
     assert_within_budget(loss, truth, truth, "loss", 1.0, energy_sums(real))
@@ -168,14 +156,14 @@ def test_the_hinge(simulator: Simulator, dtype: torch.dtype, sizes: tuple[int, i
     assert bool((gradients[1][:1] == 0).all())
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("elements", [96, 16400])
 def test_a_margin_in_memory_is_the_number(simulator: Simulator, elements: int) -> None:
     tensors = batches((3, elements, 4, elements), torch.float32)
     number = margin_of(*tensors[2:], "mse")
     margin = torch.tensor(number)
     with simulator((*tensors, margin), 0):
-        results = [on_cuda("discriminator_loss", *tensors, it, "mse", 1.0, list(ALL)) for it in (number, margin)]
+        results = [on_cuda.discriminator_loss(*tensors, it, "mse", 1.0, list(ALL)) for it in (number, margin)]
     assert all(map(torch.equal, *results))
 
 
@@ -226,7 +214,7 @@ def test_no_order_and_no_compiler_changes_a_bit(sizes: tuple[int, ...]) -> None:
     assert all(all(map(torch.equal, first, other)) for other in others)
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("elements", [96, 16400])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: float) -> None:
@@ -234,7 +222,7 @@ def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: f
     tensors = batches((2, elements, 3, elements), torch.float32)
     tensors[2][1, elements // 2] = bad
     with simulator(tensors, 0):
-        loss, _, energy, *gradients = on_cuda("discriminator_loss", *tensors, 10.0, "mse", 1.0, list(ALL))
+        loss, _, energy, *gradients = on_cuda.discriminator_loss(*tensors, 10.0, "mse", 1.0, list(ALL))
     assert all(gradient is not None for gradient in gradients)
     of_bad = torch.cat([gradient[1] for gradient in gradients[2:]])
     assert energy[1].isnan() if bad != bad else energy[1].isinf()
@@ -244,7 +232,7 @@ def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: f
     assert all(bool(it.isfinite().all()) for it in rest)
 
 
-@everywhere
+@marks.everywhere
 @every_norm
 @pytest.mark.parametrize("elements", [96, 16400])
 def test_an_infinite_reconstruction_is_as_in_plain_torch(simulator: Simulator, elements: int, norm: str) -> None:
@@ -255,8 +243,8 @@ def test_an_infinite_reconstruction_is_as_in_plain_torch(simulator: Simulator, e
     for recon in tensors[::2]:
         recon[1, elements // 2] = torch.inf
     with simulator(tensors, 0):
-        _, *got = on_cuda("discriminator_loss", *tensors, margin, norm, 1.0, list(ALL))
-        for_nothing = on_cuda("discriminator_loss", *tensors, margin, norm, 0.0, list(ALL))[3:]
+        _, *got = on_cuda.discriminator_loss(*tensors, margin, norm, 1.0, list(ALL))
+        for_nothing = on_cuda.discriminator_loss(*tensors, margin, norm, 0.0, list(ALL))[3:]
     assert not any(map(torch.any, for_nothing)), "there is a gradient for an upstream of 0"
     leaves = leaves_of(tensors)
     loss, *energies = reference.discriminator_loss(*leaves, margin, norm)
@@ -283,8 +271,8 @@ def test_samples_at_the_margin_and_of_no_energy_have_no_gradient(elements: int, 
     tensors[2][0, 5] = 2.0
     margin = reference.reconstruction_energy(tensors[2], tensors[3], norm)[0].item()
     with in_simt(tensors):
-        loss, *_, grad_recon_real, grad_real, grad_recon, grad_fake = on_cuda(
-            "discriminator_loss", *tensors, margin, norm, 1.0, list(ALL)
+        loss, *_, grad_recon_real, grad_real, grad_recon, grad_fake = on_cuda.discriminator_loss(
+            *tensors, margin, norm, 1.0, list(ALL)
         )
     assert loss == margin / 2
     for gradient in (grad_recon_real, grad_real, grad_recon, grad_fake):
@@ -321,7 +309,7 @@ def test_a_sample_of_more_elements_than_32_bits_count() -> None:
     recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
     recon[0, -5:] = torch.arange(1.0, 6.0)
     with in_ptx((recon, target), last_block_only=True) as simulation:
-        on_cuda("reconstruction_energy", recon, target, "sse")
+        on_cuda.reconstruction_energy(recon, target, "sse")
     (partials,) = [it.tensor for it in simulation.traffic[0] if it.bytes_written and it.tensor.dtype == torch.float32]
     assert partials[-1].item() == 1 + 4 + 9 + 16 + 25
 
@@ -338,7 +326,7 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     margin, whose zeros are written over a gradient that was ready, are not among these."""
     tensors = batches((4, elements, 4, elements), dtype)
     with in_ptx(tensors) as simulation:
-        on_cuda("discriminator_loss", *tensors, 1e3, "mse", 1.0, [True, False, True, False])
+        on_cuda.discriminator_loss(*tensors, 1e3, "mse", 1.0, [True, False, True, False])
     (report,) = simulation.reports
     assert all(simulation.moved(0, tensor) == (_total(tensor), 0) for tensor in tensors)
     assert report.bytes_read + report.bytes_written <= 1.05 * 3 * _total(*tensors[::2])
@@ -351,6 +339,6 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
 def test_the_l2_loss_of_long_samples_reads_them_twice() -> None:
     tensors = batches((1, 16400, 1, 16400), torch.float32)
     with in_ptx(tensors) as simulation:
-        on_cuda("discriminator_loss", *tensors, 1e3, "l2", 1.0, list(ALL))
+        on_cuda.discriminator_loss(*tensors, 1e3, "l2", 1.0, list(ALL))
     moved = sum(report.bytes_read + report.bytes_written for report in simulation.reports)
     assert moved <= 1.05 * 3 * _total(*tensors)

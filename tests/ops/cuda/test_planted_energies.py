@@ -9,19 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
-
-from . import building
-
-if reason := building.missing():
-    pytest.skip(reason, allow_module_level=True)
+from . import marks  # isort: skip  (skips the module where no simulator can be built)
 
 from gpuless.ptx import OutOfBounds, Race
 
+from . import building
 from .energy_cases import batches, run_and_check
 from .stand_ins import in_ptx, needs_nvcc
 
-pytestmark = pytest.mark.slow
+pytestmark = marks.slow
 
 Changes = Mapping[str, tuple[str, str]]
 

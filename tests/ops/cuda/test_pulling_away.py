@@ -10,29 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
-
-from . import building
-
-if reason := building.missing():
-    pytest.skip(reason, allow_module_level=True)
+from . import marks  # isort: skip  (skips the module where no simulator can be built)
 
 from ebgan_fast.ops import reference
 from ebgan_fast.ops.tensors import DTYPES as DTYPES_OF_C
 from gpuless.ptx import OutOfBounds, Race
 
 from ..budget import ULPS, pulling_away_sums
+from ..cases import DTYPES, every_dtype
+from . import building
 from .energy_cases import Simulator, leaves_of
 from .pulling_away_cases import check, code_of, run
 from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
-pytestmark = pytest.mark.slow
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-everywhere = pytest.mark.parametrize(
-    "simulator", [in_simt, pytest.param(in_ptx, marks=needs_nvcc)], ids=["simt", "ptx"]
-)
+pytestmark = marks.slow
 
 # N, d. Primal where N <= d, else dual: a tile of 64, uncut or in two.
 SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
@@ -71,7 +62,7 @@ def test_large_tiles_in_ptx(shape: tuple[int, int]) -> None:
     check(run(in_ptx, code), code)
 
 
-@everywhere
+@marks.everywhere
 @every_dtype
 @pytest.mark.parametrize("layout", ["offset", "wide_rows", "odd_rows"])
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
@@ -80,7 +71,7 @@ def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str, shape: t
     check(run(simulator, code), code)
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_an_upstream_gradient_in_memory_is_the_number(simulator: Simulator, shape: tuple[int, int]) -> None:
     code = code_of(*shape, torch.float32)
@@ -89,7 +80,7 @@ def test_an_upstream_gradient_in_memory_is_the_number(simulator: Simulator, shap
     assert all(map(torch.equal, number, run(simulator, code, torch.tensor(-0.375))))
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (130, 131), (40, 8)], ids=["one tile", "many tiles", "dual"])
 def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int, int]) -> None:
     """`pt_weight` as a number and in memory."""
@@ -97,7 +88,7 @@ def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int
     weight = torch.tensor(0.3)
     with simulator([code, recon, weight], 0):
         results = [
-            on_cuda("generator_loss", recon, recon, code, it, "mse", 1.0, [False, False, shape[0] < 100])
+            on_cuda.generator_loss(recon, recon, code, it, "mse", 1.0, [False, False, shape[0] < 100])
             for it in (0.3, weight)
         ]
     for loss, _, value, *_, gradient in results:
@@ -106,7 +97,7 @@ def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int
         assert gradient is None or torch.equal(gradient, results[0][-1])
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_the_upstream_of_a_loss_reaches_the_code(simulator: Simulator, shape: tuple[int, int]) -> None:
     """It multiplies `pt_weight`, each of them as a number and in memory."""
@@ -115,7 +106,7 @@ def test_the_upstream_of_a_loss_reaches_the_code(simulator: Simulator, shape: tu
     numbers, tensors = (0.375, 0.5), (torch.tensor(0.375), torch.tensor(0.5))
     for weight, upstream in itertools.product(*zip(numbers, tensors, strict=True)):
         with simulator([code, recon, *tensors], 0):
-            *_, gradient = on_cuda("generator_loss", recon, recon, code, weight, "mse", upstream, [False, False, True])
+            *_, gradient = on_cuda.generator_loss(recon, recon, code, weight, "mse", upstream, [False, False, True])
         assert torch.equal(gradient, expected)
 
 
@@ -145,7 +136,7 @@ def test_tf32_is_for_those_who_allow_it(shape: tuple[int, int]) -> None:
     assert 2.0**-14 < errors[1] < 2.0**-9
 
 
-@everywhere
+@marks.everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_nan_reaches_the_value(simulator: Simulator, shape: tuple[int, int]) -> None:
     code = code_of(*shape, torch.float32)
@@ -166,8 +157,8 @@ def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
     """In one launch each; the rest is the residual."""
     code = code_of(n, 128, dtype)
     with in_ptx([code]) as simulation:
-        value, *left = on_cuda("pulling_away_term", code)
-        gradient = on_cuda("pulling_away_term_backward", torch.ones_like(value), code, *left)
+        value, *left = on_cuda.pulling_away_term(code)
+        gradient = on_cuda.pulling_away_term_backward(torch.ones_like(value), code, *left)
     assert len(simulation.reports) == 2
     assert simulation.moved(0, code) == simulation.moved(1, code) == (_bytes(code), 0)
     assert simulation.moved(1, gradient) == (0, _bytes(code))
@@ -182,7 +173,7 @@ def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
     n, splits = 64, 4
     code = code_of(n, splits * 4 * 64, torch.bfloat16)  # four steps of 128 bytes each
     with in_ptx([code]) as simulation:
-        _, _, residual = on_cuda("pulling_away_term", code)
+        _, _, residual = on_cuda.pulling_away_term(code)
     first, second = simulation.reports
     assert simulation.moved(0, code) == (_bytes(code), 0)
     assert (first.ctas, second.ctas) == (splits, n // 2)
@@ -251,7 +242,7 @@ def test_bugs_in_ptx(name: str) -> None:
     csrc = building.planted(f"pulling_away_{name}", changes)
     code = code_of(*shape, torch.float32)
     with pytest.raises(error, match=message), in_ptx([code], csrc=csrc):
-        on_cuda("pulling_away_term", code)
+        on_cuda.pulling_away_term(code)
 
 
 def _built(name: str, changes: dict[str, tuple[str, str]], sanitizers: str) -> str:
@@ -281,7 +272,7 @@ def test_no_access_that_address_sanitizer_sees() -> None:
 @pytest.mark.parametrize(("n", "d"), [*itertools.product((0, 1), (1, 5)), (3, 0)])
 def test_fewer_than_two_codes_or_no_elements(n: int, d: int) -> None:
     code = torch.ones(n, d)
-    value, *left = on_cuda("pulling_away_term", code)
-    gradient = on_cuda("pulling_away_term_backward", torch.ones(()), code, *left)
+    value, *left = on_cuda.pulling_away_term(code)
+    gradient = on_cuda.pulling_away_term_backward(torch.ones(()), code, *left)
     assert value.item() == 0.0
     assert not gradient.any()

@@ -6,25 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
-
-from . import building
-
-if reason := building.missing():
-    pytest.skip(reason, allow_module_level=True)
+from . import marks  # isort: skip  (skips the module where no simulator can be built)
 
 from ebgan_fast.ops.tensors import accumulation_dtype
 
+from ..cases import every_dtype
 from .energy_cases import Simulator, laid_out, random
-from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
+from .stand_ins import in_ptx, needs_nvcc, on_cuda
 
-pytestmark = pytest.mark.slow
+pytestmark = marks.slow
 
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-everywhere = pytest.mark.parametrize(
-    "simulator", [pytest.param(in_simt, id="simt"), pytest.param(in_ptx, id="ptx", marks=needs_nvcc)]
-)
 in_memory = pytest.mark.parametrize("in_memory", [False, True], ids=["number", "in memory"])
 
 # Five, where a launch takes four: packets with a rest, without one, and none; several blocks.
@@ -41,7 +32,7 @@ def _coefficient(number: float, dtype: torch.dtype) -> Tensor:
     return torch.tensor(number, dtype=accumulation_dtype(dtype))
 
 
-@everywhere
+@marks.everywhere
 @every_dtype
 @in_memory
 @pytest.mark.parametrize(
@@ -56,10 +47,10 @@ def test_a_gradient_is_rounded_once(
     right = [(gradient.to(upstream.dtype) * (upstream / expected)).to(dtype) for gradient in gradients]
     awaited_there = expected if in_memory else expected.item()
     with simulator([*gradients, upstream, expected], 0):
-        apart = on_cuda("scale_gradients", gradients, upstream, awaited_there)
+        apart = on_cuda.scale_gradients(gradients, upstream, awaited_there)
     with simulator([upstream, expected], 0):
         in_place = _gradients(dtype)
-        on_cuda("scale_gradients_", in_place, upstream, awaited_there)
+        on_cuda.scale_gradients_(in_place, upstream, awaited_there)
     assert all(map(torch.equal, apart, right))
     assert all(map(torch.equal, in_place, right))
 
@@ -70,19 +61,19 @@ def test_a_gradient_is_rounded_once(
 def test_an_upstream_that_was_expected_moves_nothing_in_place(dtype: torch.dtype, in_memory: bool) -> None:
     gradients, upstream, expected = _gradients(dtype), _coefficient(0.3, dtype), _coefficient(0.3, dtype)
     with in_ptx([*gradients, upstream, expected]) as simulation:
-        on_cuda("scale_gradients_", gradients, upstream, expected if in_memory else expected.item())
+        on_cuda.scale_gradients_(gradients, upstream, expected if in_memory else expected.item())
     assert len(simulation.reports) == 2
     for report, traffic in zip(simulation.reports, simulation.traffic, strict=True):
         assert report.bytes_written == 0
         assert all(it.bytes_read == 0 for it in traffic if it.tensor.numel() > 1)
 
 
-@everywhere
+@marks.everywhere
 def test_nan_as_upstream_reaches_every_gradient(simulator: Simulator) -> None:
     """It was not expected, even where it was."""
     for awaited in (1.0, torch.nan):
         upstream = torch.tensor(torch.nan)
         with simulator([upstream], 0):
             gradients = _gradients(torch.float32)
-            on_cuda("scale_gradients_", gradients, upstream, awaited)
+            on_cuda.scale_gradients_(gradients, upstream, awaited)
         assert all(gradient.isnan().all() for gradient in gradients)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from .stand_ins import simulated  # isort: skip  (skips the module where there is no Triton)
 
-from ..cases import NORMS
+from ..cases import every_norm
 from ..launches import Launches
 from . import upstream as checks
 
@@ -15,40 +17,25 @@ ops = Launches("triton")
 
 LONG = 16384 + 8192 + 37  # cut into chunks
 
-every_norm = pytest.mark.parametrize("norm", NORMS)
 every_length = pytest.mark.parametrize("elements", [96, LONG])
 
 
 @every_length
 @every_norm
-def test_gradients_are_multiplied_and_nothing_else(norm: str, elements: int) -> None:
+@pytest.mark.parametrize("check", [checks.multiplies_gradients_alone, checks.is_zeros_for_a_weight_of_zero])
+def test_in_every_norm(check: Callable[[int, str], None], norm: str, elements: int) -> None:
     with simulated():
-        checks.multiplies_gradients_alone(elements, norm)
+        check(elements, norm)
 
 
 @every_length
-def test_before_the_rounding(elements: int) -> None:
+@pytest.mark.parametrize(
+    "check",
+    [checks.comes_before_the_rounding, checks.is_nan_at_an_infinite_difference, checks.is_zeros_for_equal_batches],
+)
+def test_in_float16_or_l2(check: Callable[[int], None], elements: int) -> None:
     with simulated():
-        checks.comes_before_the_rounding(elements)
-
-
-@every_length
-@every_norm
-def test_a_weight_of_zero_is_zeros(norm: str, elements: int) -> None:
-    with simulated():
-        checks.is_zeros_for_a_weight_of_zero(elements, norm)
-
-
-@every_length
-def test_an_infinite_difference_in_l2(elements: int) -> None:
-    with simulated():
-        checks.is_nan_at_an_infinite_difference(elements)
-
-
-@every_length
-def test_equal_batches_in_l2(elements: int) -> None:
-    with simulated():
-        checks.is_zeros_for_equal_batches(elements)
+        check(elements)
 
 
 @pytest.mark.parametrize("shape", [(6, 33), (33, 6)], ids=["primal", "dual"])
