@@ -200,6 +200,7 @@ CASES: tuple[Case, ...] = (
     discriminator(64, 3, 64, 64, targets=Targets(4.2, 2.3), quick=_EITHER),
     discriminator(64, 3, 64, 64, norm="l2"),
     discriminator(64, 3, 128, 128, targets=Targets(3.6, 1.6), quick=_GPU),
+    discriminator(64, 3, 128, 128, norm="l2"),
     discriminator(16, 3, 256, 256, targets=Targets(3.6, 1.6)),
     generator(64, 1, 32, 32, d=1024, quick=_CPU),
     generator(64, 3, 64, 64, d=16384, quick=_GPU),

@@ -114,3 +114,19 @@ def fork(tmp_path: Path) -> Iterator[Fork]:
     yield start
     for child in children:
         child.kill()
+
+
+@pytest.fixture
+def op_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the ops that run from here on, backward and scaling included."""
+    from ebgan_fast.ops import op
+
+    made: list[str] = []
+    original = op.call
+
+    def noted(name: str, *arguments: object) -> object:
+        made.append(name)
+        return original(name, *arguments)
+
+    monkeypatch.setattr(op, "call", noted)
+    return made

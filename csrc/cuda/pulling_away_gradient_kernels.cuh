@@ -33,7 +33,7 @@ template <class T> struct Output {
   bool is_wide;
   Scalar<Acc<T>> upstream;
 
-  // 4 upstream / (n(n-1)), to be divided by the row's norm.
+  // 4 upstream / (n(n-1)), to be divided by the row's length.
   __device__ Acc<T> scale() const {
     return 4 * upstream.get() / (static_cast<Acc<T>>(n) * static_cast<Acc<T>>(n - 1));
   }

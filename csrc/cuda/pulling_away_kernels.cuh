@@ -4,7 +4,7 @@
 //     value = sum_i r_i / (n(n-1)); residual is G - diag r.
 // Dual, d < n: E = U^T U - (n'/d) I with U = S / lengths, n' the number of nonzero rows, the trace of U^T U;
 //     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); residual is E.
-// A row of zeros has 1/norm := 0. Counters are zeros, left as zeros.
+// A row of zeros has 1/length := 0. Counters are zeros, left as zeros.
 #pragma once
 
 #include "tiles.cuh"
@@ -171,9 +171,9 @@ __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
   if constexpr (kDual) {
     isotropic = sum_of_splits(to.p_squares, 1, to.splits) / static_cast<A>(side);
   } else if (is_inside) {
-    const A norm = sqrt(sum_of_splits(to.p_squares + row, side, to.splits));
-    mine = inverse_of(norm);
-    if (share == 0 && lane == 0) to.p_lengths[row] = norm;
+    const A length = sqrt(sum_of_splits(to.p_squares + row, side, to.splits));
+    mine = inverse_of(length);
+    if (share == 0 && lane == 0) to.p_lengths[row] = length;
   }
   A row_sum = 0;
   for (int64_t c = 0; c < side; c += kChunk) {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import ebgan_fast
-from ebgan_fast.ops import op, reference
+from ebgan_fast.ops import reference
 
 from . import eager
 from .budget import assert_within_budget, energy_sums
@@ -28,20 +28,6 @@ def _margin(recon: Tensor, fake: Tensor, norm: str) -> float:
     return float(energies[:2].mean())
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ops that ran, by name."""
-    made: list[str] = []
-    original = op.call
-
-    def noted(name: str, *arguments: object) -> object:
-        made.append(name)
-        return original(name, *arguments)
-
-    monkeypatch.setattr(op, "call", noted)
-    return made
-
-
 Value = Callable[[float], object]
 every_way = pytest.mark.parametrize(
     "way", [float, lambda value: torch.tensor(value, device=DEVICE)], ids=["number", "tensor"]
@@ -55,7 +41,7 @@ every_way = pytest.mark.parametrize(
 @every_way
 @pytest.mark.parametrize("upstream", [0.3125, 65536.0, -2.0])
 def test_the_discriminator_loss(
-    backend: str, dtype: torch.dtype, norm: str, elements: int, way: Value, upstream: float, calls: list[str]
+    backend: str, dtype: torch.dtype, norm: str, elements: int, way: Value, upstream: float, op_calls: list[str]
 ) -> None:
     batches = _batches(4, elements, dtype)
     if dtype == torch.float16:  # 65504 is its largest number
@@ -64,12 +50,12 @@ def test_the_discriminator_loss(
     with ebgan_fast.use_backend(backend):
         plain = ebgan_fast.discriminator_loss(*batches, margin, norm=norm)
         got = ebgan_fast.discriminator_loss(*batches, margin, norm=norm, upstream=way(upstream))
-        calls.clear()
+        op_calls.clear()
         gradients = torch.autograd.grad(got[0], batches, torch.full_like(got[0], upstream))
     if backend == "cpu":
-        assert calls == []
+        assert op_calls == []
     else:
-        assert calls == ["scale_gradients_"]  # where the device finds that nothing is to be moved
+        assert op_calls == ["scale_gradients_"]  # where the device finds that nothing is to be moved
     if dtype != torch.float16:  # without the argument its ops run apart
         assert all(map(torch.equal, plain, got)), "the loss or an energy depends on the upstream"
     wide = [batch.detach().double().requires_grad_() for batch in batches]
@@ -85,7 +71,7 @@ def test_the_discriminator_loss(
 @every_way
 @pytest.mark.parametrize("shape", [(3, 50), (6, 4)], ids=["primal", "dual"])
 def test_the_generator_loss(
-    backend: str, dtype: torch.dtype, way: Value, shape: tuple[int, int], calls: list[str]
+    backend: str, dtype: torch.dtype, way: Value, shape: tuple[int, int], op_calls: list[str]
 ) -> None:
     upstream, weight = 16.0, 0.25
     recon, fake = (normal(shape[0], 40, seed=seed).to(dtype).requires_grad_() for seed in range(2))
@@ -94,9 +80,9 @@ def test_the_generator_loss(
     with ebgan_fast.use_backend(backend):
         plain = ebgan_fast.generator_loss(*inputs, pt_weight=weight, norm="l2")
         got = ebgan_fast.generator_loss(*inputs, pt_weight=way(weight), norm="l2", upstream=way(upstream))
-        calls.clear()
+        op_calls.clear()
         gradients = torch.autograd.grad(got[0], inputs, torch.full_like(got[0], upstream))
-        assert calls == ([] if backend == "cpu" else ["scale_gradients_"])
+        assert op_calls == ([] if backend == "cpu" else ["scale_gradients_"])
         term = ebgan_fast.pulling_away_term(code)
         (of_term,) = torch.autograd.grad(term, code, torch.full_like(term, weight * upstream))
     if dtype != torch.float16 and way is float:

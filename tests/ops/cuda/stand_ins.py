@@ -1,4 +1,4 @@
-"""What stands in for a GPU: the code of backend cuda, from `ebgan_fast.ops.backends.cuda` down to the launches, on CPU
+"""Stand-ins for a GPU: the code of backend cuda, from `ebgan_fast.ops.backends.cuda` down to the launches, on CPU
 tensors, its kernels in one of the simulators. Only where the compiled module is installed."""
 
 from __future__ import annotations

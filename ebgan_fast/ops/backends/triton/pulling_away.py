@@ -17,7 +17,7 @@ from .launch import Launch
 
 _ROW_LENGTHS = 1024  # elements that a program of `row_lengths` has at a time
 _FEWEST_STEPS = 4  # of a split, so that what it leaves is not much more than what it reads
-_ROWS = 2  # of gram that one program finishes: the fewer, the more programs read all the norms
+_ROWS = 2  # of the residual that one program finishes: the fewer, the more programs read all the lengths
 _FINISHED = 4096  # sums that it loads at a time, 8 a thread; the compiler unrolls loops by 4. Twice as many spilled
 _FINISHING_WARPS = 16
 _SPLITS, _COLUMNS = 16, 1024  # at a time, at most
@@ -41,7 +41,7 @@ def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
 
 
 def _product_precision(dtype: torch.dtype, arch: str) -> str:
-    """A 16-bit gradient stores 10 bits at most: what tf32 stores of gram and units."""
+    """A 16-bit gradient stores 10 bits at most: what tf32 stores of the residual and the units."""
     if dtype in (torch.float16, torch.bfloat16) and tables.has_tf32(arch):
         return "tf32"
     return "ieee" if dtype == torch.float64 else float32_precision(arch)

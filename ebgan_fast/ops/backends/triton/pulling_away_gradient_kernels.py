@@ -139,8 +139,8 @@ def dual_gradient(
     """
     i = tl.program_id(0) * BLOCK_ROWS
     row = tl.arange(0, BLOCK_ROWS)
-    norm = tl.load(p_lengths + i + row, mask=row < n - i, other=0.0)
-    slope = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC) * _inverse(norm)[:, None]
+    length = tl.load(p_lengths + i + row, mask=row < n - i, other=0.0)
+    slope = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC) * _inverse(length)[:, None]
     if SINGLE:
         units, product = _units_and_product(
             p_code, p_lengths, p_residual, code_stride, i, n, 0, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K

@@ -8,7 +8,7 @@ Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i
     diag r.
 Dual, d < n: E = U^T U - (n'/d) I with n' the number of nonzero rows, the trace of U^T U;
     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i). residual is E.
-A row of zeros has 1/norm := 0: it contributes 0 and gets gradient 0.
+A row of zeros has 1/length := 0: it contributes 0 and gets gradient 0.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .arithmetic_kernels import quotient, root, scalar
 
 
 @triton.jit
-def _inverse(norm):
-    return tl.where(norm == 0, 0.0, quotient(tl.full((), 1.0, norm.dtype) + tl.zeros_like(norm), norm))
+def _inverse(length):
+    return tl.where(length == 0, 0.0, quotient(tl.full((), 1.0, length.dtype) + tl.zeros_like(length), length))
 
 
 @triton.jit
@@ -54,8 +54,8 @@ def _operand(
     if DUAL:
         offset = (inner.to(tl.int64) * code_stride)[None, :] + row[:, None]
         value = tl.load(p_code + (wide_k * code_stride + wide_first) + offset, mask=inside, other=0.0).to(ACC)
-        norm = tl.load(p_lengths + wide_k + inner, mask=inner < end - k, other=0.0)
-        return value * _inverse(norm)[None, :]
+        length = tl.load(p_lengths + wide_k + inner, mask=inner < end - k, other=0.0)
+        return value * _inverse(length)[None, :]
     else:
         offset = (row.to(tl.int64) * code_stride)[:, None] + inner[None, :]
         return tl.load(p_code + (wide_first * code_stride + wide_k) + offset, mask=inside, other=0.0)
@@ -94,8 +94,8 @@ def _nonzero(p_lengths, begin, end, ACC: tl.constexpr):
     count = tl.zeros((1024,), dtype=ACC)
     for first in range(begin, end, 1024):
         index = first + tl.arange(0, 1024)
-        norm = tl.load(p_lengths + index, mask=index < end, other=0.0)
-        count += tl.where(norm == 0, 0.0, 1.0)
+        length = tl.load(p_lengths + index, mask=index < end, other=0.0)
+        count += tl.where(length == 0, 0.0, 1.0)
     return tl.sum(count, axis=0)
 
 
@@ -208,10 +208,10 @@ def gram_matrix(
             sums = tl.sum(values * values, axis=1)
         else:
             trace = 0.0
-            norm = root(tl.sum(diagonal, axis=1))
-            tl.store(p_lengths + row, norm, mask=row < n)
+            length = root(tl.sum(diagonal, axis=1))
+            tl.store(p_lengths + row, length, mask=row < n)
             other = _inverse(root(tl.sum(diagonal, axis=0)))
-            cosine = _finished(total, _inverse(norm), other, None, row, column, side, DUAL)
+            cosine = _finished(total, _inverse(length), other, None, row, column, side, DUAL)
             sums = tl.sum(cosine * cosine, axis=1)
             values = tl.where(row[:, None] == column[None, :], -sums[:, None], cosine)
         tl.store(p_products + offset, values, mask=inside)
@@ -272,9 +272,9 @@ def finish_rows(
         trace = _sum_of(p_squares, splits, ACC, 128)
         share = quotient(trace, d)
     else:
-        norm = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
-        tl.store(p_lengths + row, norm, mask=row < n)
-        mine = _inverse(norm)
+        length = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
+        tl.store(p_lengths + row, length, mask=row < n)
+        mine = _inverse(length)
     row_sum = tl.zeros((ROWS,), dtype=ACC)
     for start in range(0, side, BLOCK):
         column = start + tl.arange(0, BLOCK)
