@@ -24,7 +24,7 @@ from gpuless.compiling import compiled, write_executable
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
-KERNELS = ("energy.cu", "pulling_away.cu", "scaling.cu")
+KERNELS = tuple(sorted(path.name for path in (CSRC / "cuda").glob("*.cu")))
 # Those of CMakeLists.txt, with EBGAN_WERROR.
 _OPTIONS = ["-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
 
