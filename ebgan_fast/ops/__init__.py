@@ -1,1 +1,1 @@
-"""The ops: their definition (`reference`), their backends, and how they join torch (`library`, `autograd`)."""
+"""The ops: their definition (`reference`), one file by subject, how they join torch (`op`), and the `backends`."""

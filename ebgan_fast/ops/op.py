@@ -84,8 +84,9 @@ class Op:
         results = kernel(self.name, arguments[-1])(*arguments[:-1])
         if not isinstance(results, tuple):
             return results
-        # Every op with gradients that may be unneeded has a batch of their dtype as its second argument.
-        return tuple(arguments[1].new_empty(0) if result is None else result for result in results)
+        # An op whose gradients may be unneeded has a batch of their dtype first, or behind the upstream gradient.
+        like = next(it for it in arguments[1::-1] if isinstance(it, Tensor))
+        return tuple(like.new_empty(0) if result is None else result for result in results)
 
     def apply(self, backend: str, *arguments: Any) -> Any:
         """The value, or (value, *logs), recorded if autograd wants to know of it.

@@ -18,6 +18,14 @@ from torch import Tensor
 
 from .tensors import Coefficient, accumulation_dtype, sample_rows, without_autocast
 
+__all__ = [
+    "discriminator_loss",
+    "generator_loss",
+    "hinge_margin_loss",
+    "pulling_away_term",
+    "reconstruction_energy",
+]
+
 
 def _root(squares: Tensor) -> Tensor:
     """Square root with derivative 0 at 0; NaN stays NaN."""

@@ -60,11 +60,12 @@ def test_a_later_run_replaces_those_on_its_processor_alone(make_row: Callable[..
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, list[Line]]:
-    """By file, what one processor wrote last."""
+    """By file, the last run."""
     found = {}
     for name in (*RESULTS.values(), *OTHERS):
         lines = [json.loads(line) for line in (ROOT / name).read_text().splitlines()]
-        here = [line for line in lines if Processor(line["processor"], line["isa"]) == EPYC]
+        last = lines[-1]  # the newest one has every case
+        here = [line for line in lines if (line["processor"], line["isa"]) == (last["processor"], last["isa"])]
         found[name] = [line for line in here if line.get("run") == here[-1].get("run")]
     return found
 

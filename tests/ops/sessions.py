@@ -9,6 +9,7 @@ Each runs those files of this folder that know of the choice. `make test` runs t
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import subprocess
@@ -38,6 +39,21 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("ebgan_fast", "the op tests elsewhere (tests/ops/sessions.py)")
     group.addoption("--backend", choices=("interpreter", "simt"), help="run the op tests on the simulated GPU kernels")
     group.addoption("--isa", metavar="NAME", help="run the op tests on this instruction set of the processor")
+    # With a path behind the options, pytest imports that folder's conftest.py, and ebgan_fast, before it reads them.
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--backend")
+    early.add_argument("--isa")
+    told, _ = early.parse_known_args(sys.argv[1:])
+    if told.isa or told.backend in FILES:
+        _tell("isa" if told.isa else told.backend, told.isa)
+
+
+def _tell(name: str, isa: str | None) -> None:
+    """Set the variables of a session, where it can be had here."""
+    if isa:
+        os.environ[ISA] = isa
+    elif not _missing(name):
+        os.environ[INTERPRET if name == "interpreter" else SIMULATED_CUDA] = "1"
 
 
 def asked_for(config: pytest.Config) -> str | None:
@@ -54,15 +70,19 @@ def begin(config: pytest.Config) -> None:
     name = asked_for(config)
     if name is not None and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(HERE)]
+    if name is None:
+        return
     if name == "isa":
         _check_isa(config.getoption("--isa"))
-        os.environ[ISA] = config.getoption("--isa")
-        os.environ[REQUIRED] = "cpu"
-    elif name is not None:
-        if reason := _missing(name):
-            pytest.exit(f"--backend={name}: SKIPPED: {reason}", returncode=0)
-        os.environ[INTERPRET if name == "interpreter" else SIMULATED_CUDA] = "1"
-        os.environ[REQUIRED] = "triton" if name == "interpreter" else "cuda"
+    elif reason := _missing(name):
+        pytest.exit(f"--backend={name}: SKIPPED: {reason}", returncode=0)
+    before = dict(os.environ)
+    _tell(name, config.getoption("--isa"))
+    if os.environ != before and f"{__package__}.cases" in sys.modules:
+        raise pytest.UsageError(
+            f"--{name}: the op tests were imported before this process was told; leave out the path"
+        )
+    os.environ[REQUIRED] = {"isa": "cpu", "interpreter": "triton", "simt": "cuda"}[name]
 
 
 def check() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import ebgan_fast
+from ebgan_fast import functional
 from ebgan_fast.ops import op, reference
 
 from .budget import assert_within_budget, energy_sums
@@ -125,6 +126,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     # 0.25 is the same in float32, which the dispatcher makes of it.
     "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c, pt_weight=0.25, norm="mse"),
 }
+
+
+def test_every_function_is_called() -> None:
+    assert {name.lower() for name in CALLS} == {name.replace("_", "") for name in functional.__all__}
 
 
 def _values(results: Any) -> list[Tensor]:
