@@ -224,6 +224,7 @@ def test_figures_that_one_processor_lacks_are_named(recorder: Recorder) -> None:
 def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> None:
     train = OTHERS[0]
     recorder.measures(EPYC, 1, 1.0)
+    recorder.measures(EPYC, 1, 1.0, train, native_bfloat16=False)
     seconds = {name: 1.0 for name in ("public loop", "ebgan_fast float32", "ebgan_fast bfloat16")}
     own: Line = {"width": 1.0, "batch_size": 64, "seconds": seconds, "images_per_s": dict.fromkeys(seconds, 64.0)}
     own["targets"] = {"float32": 1.5, "bfloat16": 2.5}
