@@ -47,7 +47,8 @@ struct Sizes {
   }
 };
 
-// Calls run with the terms of a norm. On the host: a kernel that held both would keep more registers and run fewer blocks.
+// Calls run with the terms of a norm. On the host: a kernel for a GPU that held both would take more registers, and run
+// in fewer blocks at a time.
 template <class Run> auto with_terms(ebgan::Norm norm, const Run& run) {
   return norm == ebgan::Norm::kL1 ? run(Sizes{}) : run(Squares{});
 }
