@@ -41,16 +41,22 @@ def sentences(results: Results) -> dict[str, str]:
 
 def readme(results: Results) -> str:
     """The README's sentence: the first processor's figures, those of the others in brackets."""
-    found = {name: _of_runs(results, *figure) for name, figure in _README.items()}
-    whole = [one for one in results.titles if all(one in values for values in found.values())]
-    shown = {name: _bracketed([values[one] for one in whole]) for name, values in found.items()}
+    (loss_eager, loss_compile), of_losses = _shown(results, _README_LOSS)
+    (term_eager, term_compile), of_terms = _shown(results, _README_TERM)
+    return (
+        f"losses of 64x3x128x128 run {loss_eager} times as fast as eager torch and "
+        f"{loss_compile} times as fast as torch.compile{'' if of_losses == of_terms else f' {of_losses}'}, "
+        f"the pulling-away term {term_eager} and {term_compile} times {of_terms}"
+    )
+
+
+def _shown(results: Results, figures: Sequence[_Figure]) -> tuple[list[str], str]:
+    """Figures of `ops`, each of the processors that have them all, and the names of these."""
+    found = [_of_runs(results, "ops", figure) for figure in figures]
+    whole = [one for one in results.titles if all(one in values for values in found)]
     first, *others = (results.titles[one] for one in whole)
     named = f"({first}; in brackets {'; '.join(others)})" if others else f"({first})"
-    return (
-        f"losses of 64x3x128x128 run {shown['default_eager']} times as fast as eager torch and "
-        f"{shown['default_compile']} times as fast as torch.compile, "
-        f"the pulling-away term {shown['pt_eager']} and {shown['pt_compile']} times {named}"
-    )
+    return [_bracketed([values[one] for one in whole]) for values in found], named
 
 
 def _bracketed(values: Sequence[str]) -> str:
@@ -161,18 +167,24 @@ def _unmeasured(processors: Iterable[Processor]) -> str:
     return f"On the CPU nobody has timed the kernels for {_and(missing)}." if missing else ""
 
 
-_DEFAULT: dict[str, tuple[str, _Figure]] = {
-    "default_eager": ("ops", lambda rows: _factor(_default(rows), EAGER)),
-    "default_compile": ("ops", lambda rows: _factor(_default(rows), COMPILE)),
-}
-_README = {
-    **_DEFAULT,
-    "pt_eager": ("ops", lambda rows: _span(_terms(rows), EAGER)),
-    "pt_compile": ("ops", lambda rows: _span(_terms(rows), COMPILE)),
-}
-_PAGE = {
-    **_DEFAULT,
-    "default_share": ("ops", lambda rows: _percent(_default(rows))),
+def _bounds(row: Row) -> str:
+    """The speed of a large loss, in shares of its bound and multiples of others."""
+    return (
+        f"{_percent(row)} of the copy's speed, {_factor(row, EAGER)} times as fast as eager torch and "
+        f"{_factor(row, COMPILE)} times as fast as torch.compile"
+    )
+
+
+_README_LOSS: tuple[_Figure, ...] = (
+    lambda rows: _factor(_default(rows), EAGER),
+    lambda rows: _factor(_default(rows), COMPILE),
+)
+_README_TERM: tuple[_Figure, ...] = (
+    lambda rows: _span(_terms(rows), EAGER),
+    lambda rows: _span(_terms(rows), COMPILE),
+)
+_PAGE: dict[str, tuple[str, _Figure]] = {
+    "large_default": ("ops", lambda rows: _bounds(_default(rows))),
     "large_eager": ("ops", lambda rows: _factor(_large(rows), EAGER)),
     "large_compile": ("ops", lambda rows: _factor(_large(rows), COMPILE)),
     "large_share": ("ops", lambda rows: _percent(_large(rows))),

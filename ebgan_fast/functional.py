@@ -103,7 +103,7 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2") -
         ValueError: shapes or devices differ, a sample is empty, or the norm is unknown.
         TypeError: not a dense floating-point tensor.
     """
-    if norm not in energy.NORMS:
+    if norm not in energy.NORMS:  # without a call in the usual case
         _checks.check_norm(norm)
     recon, target = _pair("recon", recon, "target", target)
     backend = backend_of(recon)

@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kChunkThreads)
 
   A difference[kPerThread<T>];
   const Part<T, kWidth, Terms> part{static_cast<int>(threadIdx.x), kChunkThreads,
-                             static_cast<int>(left < kChunk<T> ? left : kChunk<T>)};
+                                    static_cast<int>(left < kChunk<T> ? left : kChunk<T>)};
   part.differences(batch.p_recon + (sample * batch.recon_stride + start),
                    batch.p_target + (sample * batch.target_stride + start), difference);
   if (batch.wants_gradient()) {
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for
   const bool is_zero = upstream == 0;
   A difference[kPerThread<T>] = {};
   const Part<T, kWidth, Terms> part{static_cast<int>(threadIdx.x), kChunkThreads,
-                             static_cast<int>(left < kChunk<T> ? left : kChunk<T>)};
+                                    static_cast<int>(left < kChunk<T> ? left : kChunk<T>)};
   if (!is_zero)
     part.differences(batch.p_recon + (sample * batch.recon_stride + start),
                      batch.p_target + (sample * batch.target_stride + start), difference);

@@ -1,6 +1,6 @@
 // Kernels for the pulling-away term's gradient, from what gram_matrix left: see pulling_away_kernels.cuh.
 //
-// Primal: grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i)
+// Primal: grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i)
 // u_i). Times the upstream gradient; a row of zeros gets zeros.
 #pragma once
 

@@ -65,7 +65,7 @@ def launch(kernels: Kernels, code: Tensor, loss: Tensor | None = None, weight: C
     n, wide, device = layout.n, accumulation_dtype(code.dtype), code.device
     side = min(n, layout.elements)
     lengths = torch.empty_strided((n,), (1,), dtype=wide, device=device)
-    residual = torch.empty_strided((side, side), (side, 1), dtype=wide, device=device)
+    residual = torch.empty_strided((side, side), (max(side, 1), 1), dtype=wide, device=device)
     value = torch.empty_strided((), (), dtype=wide, device=device)
     term = Term(layout, lengths, residual, value, loss, weight)
     if n < 2 or layout.elements == 0:

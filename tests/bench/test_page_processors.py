@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench import page, page_prose, page_tables
+from bench.cases import CASES
 from bench.page_results import RESULTS, Results
 from bench.processors import Processor, last_runs, titles
 from bench.provenance import ROOT, source_hash
@@ -67,6 +68,7 @@ def committed() -> dict[str, list[Line]]:
         last = lines[-1]  # the newest one has every case
         here = [line for line in lines if (line["processor"], line["isa"]) == (last["processor"], last["isa"])]
         found[name] = [line for line in here if line.get("run") == here[-1].get("run")]
+    assert {case.shape for case in CASES} <= {line["shape"] for line in found[RESULTS["ops"]]}
     return found
 
 
@@ -189,7 +191,8 @@ def test_prose_and_readme_give_each_processors_figures(recorder: Recorder, commi
     )
     results = Results.read(recorder.root)
     values = page_prose.sentences(results)
-    assert values["default_eager"] == f"{ratio:.1f} and {1.7 * ratio:.1f}"
+    assert f" of the copy's speed, {ratio:.1f} times as fast as eager" in values["large_default"]
+    assert f" of the copy's speed, {1.7 * ratio:.1f} times as fast as eager" in values["large_default"]
     assert " and " not in values["two_threads"]  # equal
     readme = page_prose.readme(results)
     assert readme.startswith(f"losses of 64x3x128x128 run {ratio:.1f} ({1.7 * ratio:.1f}) times as fast as eager")
@@ -218,7 +221,9 @@ def test_figures_that_one_processor_lacks_are_named(recorder: Recorder) -> None:
     assert "(" not in values["latency_both"]
     table = _table(_section(_text(recorder.root), "Every op"), "\n1 thread")
     assert [line[7:] for line in table[1:3]] == [["-"] * 4] * 2
-    assert page_prose.readme(results).endswith("times (AMD EPYC, avx2)")
+    readme = page_prose.readme(results)
+    assert "times as fast as torch.compile (AMD EPYC, avx2), the pulling-away term" in readme
+    assert readme.endswith("times (AMD EPYC, avx2; in brackets Intel Xeon, avx512bf16)")
 
 
 def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> None:
@@ -244,6 +249,7 @@ def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> N
     ]
     emulated = [line for line in table if line[-1].startswith("emulated: ")]
     assert {line[0] for line in emulated} == {"AMD EPYC, avx2"}
+    assert len(emulated) == len({line[1] for line in emulated})  # a row for each size
 
 
 def test_memory_is_that_of_the_processor_measured_last(recorder: Recorder) -> None:

@@ -41,8 +41,8 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--isa", metavar="NAME", help="run the op tests on this instruction set of the processor")
     # With a path behind the options, pytest imports that folder's conftest.py, and ebgan_fast, before it reads them.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--backend")
-    early.add_argument("--isa")
+    early.add_argument("--backend", nargs="?")
+    early.add_argument("--isa", nargs="?")
     told, _ = early.parse_known_args(sys.argv[1:])
     if told.isa or told.backend in FILES:
         _tell("isa" if told.isa else told.backend, told.isa)
@@ -52,7 +52,7 @@ def _tell(name: str, isa: str | None) -> None:
     """Set the variables of a session, where it can be had here."""
     if isa:
         os.environ[ISA] = isa
-    elif not _missing(name):
+    elif importlib.util.find_spec("gpuless") and not _missing(name):
         os.environ[INTERPRET if name == "interpreter" else SIMULATED_CUDA] = "1"
 
 
@@ -79,9 +79,8 @@ def begin(config: pytest.Config) -> None:
     before = dict(os.environ)
     _tell(name, config.getoption("--isa"))
     if os.environ != before and f"{__package__}.cases" in sys.modules:
-        raise pytest.UsageError(
-            f"--{name}: the op tests were imported before this process was told; leave out the path"
-        )
+        option = "--isa" if name == "isa" else f"--backend={name}"
+        raise pytest.UsageError(f"{option}: the op tests were imported before the process was told; leave out the path")
     os.environ[REQUIRED] = {"isa": "cpu", "interpreter": "triton", "simt": "cuda"}[name]
 
 
@@ -116,7 +115,8 @@ def other_instruction_sets() -> list[str]:
 
 def _check_isa(name: str) -> None:
     asked = [sys.executable, "-c", "from ebgan_fast import _C; print(*_C.build_info()['isas_supported'])"]
-    done = subprocess.run(asked, capture_output=True, text=True)
+    told = {variable: value for variable, value in os.environ.items() if variable != ISA}  # by add_options
+    done = subprocess.run(asked, capture_output=True, text=True, env=told)
     if done.returncode:
         pytest.exit(f"--isa={name}: SKIPPED: the compiled module is not installed", returncode=0)
     if name not in done.stdout.split():

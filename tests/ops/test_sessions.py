@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,11 +53,28 @@ def test_every_other_instruction_set_has_a_session() -> None:
     ("options", "complaint"),
     [({"isa": "avx9"}, "--isa: got 'avx9', expected one of"), ({"isa": "baseline", "backend": "simt"}, "two sessions")],
 )
-def test_a_session_that_is_none_is_refused(options: dict[str, str], complaint: str) -> None:
+def test_a_session_that_is_none_is_refused(
+    options: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
+    if "backend" not in options:
+        monkeypatch.setenv(sessions.ISA, options["isa"])  # as add_options has it by then
     with pytest.raises(pytest.UsageError, match=complaint):
         sessions.begin(_asked_for(**options))
+
+
+@pytest.mark.slow
+def test_a_session_with_a_path_runs_on_its_backend() -> None:
+    """pytest imports the folder's conftest.py, and ebgan_fast, before it reads the options."""
+    if not ebgan_fast.backends()["cpu"].available:
+        pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
+    options = ["--collect-only", "-q", "-n0", "--isa=baseline", "tests/ops/test_values.py"]
+    command = [sys.executable, "-m", "pytest", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[cpu" in done.stdout
+    assert "[reference" not in done.stdout
 
 
 def test_a_process_that_was_told_too_late_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def primal_gradient(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of 4 / (n(n-1) norm_i) ((G - diag r) U)_i. With n <= BLOCK_ROWS the code is read once."""
+    """A tile of 4 / (n(n-1) length_i) ((G - diag r) U)_i. With n <= BLOCK_ROWS the code is read once."""
     program = tl.program_id(0)
     i = (program // column_tiles) * BLOCK_ROWS
     start = (program % column_tiles) * BLOCK_COLUMNS
@@ -132,7 +132,7 @@ def dual_gradient(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """BLOCK_ROWS rows of 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i).
+    """BLOCK_ROWS rows of 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i).
 
     The second term needs the whole first one. Codes wider than a tile have their U E computed twice, in place of
     keeping it in memory.

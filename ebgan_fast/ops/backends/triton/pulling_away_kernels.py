@@ -4,10 +4,10 @@ Arguments: p_ is a pointer. A code is [n, d], samples code_stride elements apart
 codes. Counters are int32 zeros, left as zeros. What is not found in another argument is said in the op's equations:
 
 Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i = sum_j G_ij^2;
-    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) ((G - diag r) U)_i, U = S / lengths. residual is G -
+    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i, U = S / lengths. residual is G -
     diag r.
 Dual, d < n: E = U^T U - (n'/d) I with n' the number of nonzero rows, the trace of U^T U;
-    value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) norm_i) (E u_i - (u_i^T E u_i) u_i). residual is E.
+    value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i); residual: E.
 A row of zeros has 1/length := 0: it contributes 0 and gets gradient 0.
 """
 
