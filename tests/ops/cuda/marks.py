@@ -1,4 +1,4 @@
-"""Where the tests of the CUDA kernels run. A module that imports this is skipped where no simulator can be built."""
+"""Marks for tests of the CUDA kernels. A module that imports this one is skipped where no simulator can be built."""
 
 from __future__ import annotations
 

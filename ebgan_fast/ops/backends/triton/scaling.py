@@ -20,13 +20,15 @@ _SLOTS = 4  # as many gradients as any op has
 
 def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
     """One launch for as many gradients as an op has."""
+    if not gradients:
+        return
+    wide = accumulation_dtype(gradients[0].dtype)
+    value, is_pointer = coefficient(expected, wide, upstream.device)
     for first in range(0, len(gradients), _SLOTS):
         some, of_some = gradients[first : first + _SLOTS], to[first : first + _SLOTS]
         longest = max(gradient.numel() for gradient in some)
         if longest == 0:
             continue
-        wide = accumulation_dtype(some[0].dtype)
-        value, is_pointer = coefficient(expected, wide, upstream.device)
         missing = [None] * (_SLOTS - len(some))
         pointers = {
             f"p_{name}_{slot}": tensor
