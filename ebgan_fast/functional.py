@@ -3,6 +3,10 @@
 Shapes: N samples of K elements each, in any trailing shape and any layout. Dtypes: float64, float32, bfloat16 and
 float16; a pair of different dtypes is promoted. Sums run in float32 or wider, and energies and losses come out in
 float32 (float64 for float64 inputs), also under autocast. No function writes its inputs or waits for the device.
+Numbers may be Python's or NumPy's.
+
+Only the energy has a `reduction`. The losses are sums of means over two batches, and the pulling-away term is a mean
+over pairs: "sum" and "none" mean nothing there. For shares of unequal size take the energies and reduce them yourself.
 
 Equations are those of Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016,
 arXiv:1609.03126).
@@ -11,7 +15,7 @@ arXiv:1609.03126).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -21,17 +25,25 @@ from .ops import backends, energy, pulling_away, reference
 from .ops.energy import Norm as Norm
 from .ops.op import needs_reference
 from .ops.tensors import Coefficient
+from .results import DiscriminatorResult, GeneratorResult
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 __all__ = [
+    "DiscriminatorResult",
+    "GeneratorResult",
     "discriminator_loss",
     "generator_loss",
     "hinge_margin_loss",
     "pulling_away_term",
     "reconstruction_energy",
 ]
+
+Reduction = Literal["none", "mean", "sum"]
+
+PT_WEIGHT = 0.1
+"""The paper's weight of the pulling-away term."""
 
 
 def backend_of(batch: Tensor) -> str:
@@ -71,13 +83,9 @@ def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return batch.to(dtype), other.to(dtype)
 
 
-def _check_options(norm: Norm, name: str, coefficient: Coefficient, upstream: Coefficient | None) -> None:
-    """Check a loss's arguments that are no batches."""
-    if norm in energy.NORMS and type(coefficient) is float and 0 <= coefficient < math.inf and upstream is None:
-        return  # the usual case, without the calls below
-    _checks.check_norm(norm)
-    _checks.check_coefficient(name, coefficient)
-    _checks.check_upstream(upstream)
+def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient | None) -> bool:
+    """Return True if a loss's arguments that are no batches are right at a glance, which saves four calls."""
+    return norm in energy.NORMS and type(coefficient) is float and 0 <= coefficient < math.inf and upstream is None
 
 
 def _is_trained(coefficient: Coefficient) -> bool:
@@ -85,7 +93,7 @@ def _is_trained(coefficient: Coefficient) -> bool:
     return isinstance(coefficient, Tensor) and coefficient.requires_grad
 
 
-def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2") -> Tensor:
+def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", reduction: Reduction = "none") -> Tensor:
     """The energy D(x) of each sample: how far the auto-encoder's output is from its input (equation 13).
 
     Args:
@@ -95,16 +103,31 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2") -
         norm: "mse" mean of the squared differences, "sse" their sum, "l2" the square root of the sum (the default and
             the paper's energy; its margins 10 to 80 belong to it), "l1" the sum of the absolute differences. The
             gradient of l2 at energy 0 is 0, and that of l1 at a difference of 0.
+        reduction: over samples. "none" gives each energy, "mean" their mean, fused with its gradients, and "sum" their
+            sum. Both are 0 for an empty batch.
 
     Returns:
-        [N] energies, float32 (float64 for float64 inputs), in squared or plain pixel units by norm.
+        [N] energies, or a scalar, float32 (float64 for float64 inputs), in squared or plain pixel units by norm.
 
     Raises:
-        ValueError: shapes or devices differ, a sample is empty, or the norm is unknown.
+        ValueError: shapes or devices differ, a sample is empty, or the norm or reduction is unknown.
         TypeError: not a dense floating-point tensor.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> images, reconstructions = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+        >>> ebgan_fast.reconstruction_energy(reconstructions, images)
+        tensor([2., 2.])
+        >>> ebgan_fast.reconstruction_energy(reconstructions, images, norm="mse", reduction="mean")
+        tensor(1.)
     """
     if norm not in energy.NORMS:  # without a call in the usual case
         _checks.check_norm(norm)
+    if reduction != "none":
+        _checks.check_reduction(reduction)
+        if reduction == "mean":  # which is the generator's loss without a code
+            return generator_loss(recon, target, norm=norm).loss
+        return reconstruction_energy(recon, target, norm=norm).sum()
     recon, target = _pair("recon", recon, "target", target)
     backend = backend_of(recon)
     if backend == "reference":
@@ -113,14 +136,14 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2") -
     return result
 
 
-def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coefficient) -> Tensor:
+def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: Coefficient) -> Tensor:
     """The discriminator's loss over given energies: mean(E_real) + mean([m - E_fake]+) (equation 1).
 
     The hinge is applied per sample and then averaged, as the paper's expectation asks; the hinge of the mean is a
     smaller loss (Jensen). At E = m the gradient is 0.
 
     Args:
-        energy_real: [N] energies of real samples.
+        energy_real: [N] energies of real samples, or None for the hinge over generated samples alone.
         energy_fake: [M] energies of generated samples; M may differ from N. An empty batch contributes 0.
         margin: m >= 0 in units of the energy: a number, or a 0-d tensor (a schedule then neither recompiles nor
             waits for the device; its sign is not checked). A margin that requires a gradient gets one.
@@ -131,11 +154,22 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coeffici
     Raises:
         ValueError: energies that are not [N], devices that differ, or a negative margin.
         TypeError: not dense floating-point tensors.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> energy_real, energy_fake = torch.tensor([1.0, 3.0]), torch.tensor([4.0, 12.0])
+        >>> ebgan_fast.hinge_margin_loss(energy_real, energy_fake, margin=10.0)  # 2 + (6 + 0) / 2
+        tensor(5.)
+        >>> ebgan_fast.hinge_margin_loss(None, energy_fake, margin=10.0)
+        tensor(3.)
     """
-    _checks.check_energies("energy_real", energy_real)
     _checks.check_energies("energy_fake", energy_fake)
-    _checks.check_same_device("energy_real", energy_real, "energy_fake", energy_fake)
-    _checks.check_coefficient("margin", margin)
+    if energy_real is None:
+        energy_real = energy_fake.new_empty(0)
+    else:
+        _checks.check_energies("energy_real", energy_real)
+        _checks.check_same_device("energy_real", energy_real, "energy_fake", energy_fake)
+    margin = _checks.coefficient("margin", margin)
     energy_real, energy_fake = _one_dtype(energy_real, energy_fake)
     backend = "reference" if _is_trained(margin) else backend_of(energy_real)
     if backend == "reference":
@@ -145,7 +179,7 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coeffici
 
 
 def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None) -> Tensor:
-    """How alike the codes of a generated batch are: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation 14).
+    """The likeness of a generated batch's codes: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation 14).
 
     Args:
         code: [N, ...], the encoder's output for generated samples, flattened to [N, d]. A row of zeros contributes 0
@@ -160,6 +194,12 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     Raises:
         ValueError: a code of no elements.
         TypeError: not a dense floating-point tensor.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> codes = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, -1.0]])
+        >>> ebgan_fast.pulling_away_term(codes)  # one pair of three is parallel
+        tensor(0.3333)
     """
     _checks.check_batch("code", code)
     if process_group is not None and process_group.size() > 1:
@@ -180,7 +220,7 @@ def discriminator_loss(
     *,
     norm: Norm = "l2",
     upstream: Coefficient | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> DiscriminatorResult:
     """The discriminator's loss from both batches in one op: energies, per-sample hinge and every gradient (equation 1).
 
     Args:
@@ -196,14 +236,28 @@ def discriminator_loss(
             more. None: 1, and float16 runs its ops apart.
 
     Returns:
-        (loss, energy_real [N], energy_fake [M]), float32 (float64 for float64 inputs). The energies carry no
-        gradient: they are for logs.
+        A `DiscriminatorResult`: loss, energy_real [N] and energy_fake [M], float32 (float64 for float64 inputs). The
+        energies carry no gradient: they are for logs.
 
     Raises:
         ValueError: shapes or devices of a pair differ, a negative margin, an upstream of 0, or an unknown norm.
         TypeError: not dense floating-point tensors.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> real, fake = torch.zeros(2, 4), torch.ones(3, 4)
+        >>> recon_real, recon_fake = (real + 0.5).requires_grad_(), fake * 0.0
+        >>> result = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, margin=10.0)
+        >>> result.energy_real, result.energy_fake, result.loss.item()  # 1 + (10 - 2)
+        (tensor([1., 1.]), tensor([2., 2., 2.]), 9.0)
+        >>> result.loss.backward()
+        >>> recon_real.grad
+        tensor([[0.2500, 0.2500, 0.2500, 0.2500],
+                [0.2500, 0.2500, 0.2500, 0.2500]])
     """
-    _check_options(norm, "margin", margin, upstream)
+    if not _is_usual(norm, margin, upstream):
+        _checks.check_norm(norm)
+        margin, upstream = _checks.coefficient("margin", margin), _checks.upstream(upstream)
     recon_real, real = _pair("recon_real", recon_real, "real", real)
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
     if not (recon_real.is_cpu and recon_fake.is_cpu):
@@ -213,7 +267,7 @@ def discriminator_loss(
         real, fake = _one_dtype(real, fake)
     backend = "reference" if _is_trained(margin) else backend_of(recon_real)
     if backend == "reference":
-        return reference.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm)
+        return DiscriminatorResult(*reference.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm))
     if upstream is None:
         if recon_real.dtype == torch.float16:
             # The fused op's gradients would be for an upstream of 1, where float16 underflows that a GradScaler would
@@ -221,11 +275,10 @@ def discriminator_loss(
             energy_real = reconstruction_energy(recon_real, real, norm=norm)
             energy_fake = reconstruction_energy(recon_fake, fake, norm=norm)
             loss = hinge_margin_loss(energy_real, energy_fake, margin)
-            return loss, energy_real.detach(), energy_fake.detach()
+            return DiscriminatorResult(loss, energy_real.detach(), energy_fake.detach())
         upstream = 1.0
     batches = recon_real, real, recon_fake, fake
-    results: tuple[Tensor, Tensor, Tensor] = energy.DISCRIMINATOR_LOSS.apply(backend, *batches, margin, norm, upstream)
-    return results
+    return DiscriminatorResult(*energy.DISCRIMINATOR_LOSS.apply(backend, *batches, margin, norm, upstream))
 
 
 def generator_loss(
@@ -233,31 +286,49 @@ def generator_loss(
     fake: Tensor,
     code: Tensor | None = None,
     *,
-    pt_weight: Coefficient = 0.1,
+    pt_weight: Coefficient | None = None,
     norm: Norm = "l2",
     upstream: Coefficient | None = None,
     process_group: ProcessGroup | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> GeneratorResult:
     """The generator's loss in one op: mean(E_fake) + pt_weight * PT(code) (equations 2 and 14).
 
     Args:
         recon_fake: [N, ...] reconstructions of the generated samples.
         fake: [N, ...] generated samples, not detached: half of the gradient flows through them as the target.
         code: [N, ...] the encoder's output for them, or None for a plain EBGAN without the pulling-away term.
-        pt_weight: weight >= 0 of the pulling-away term, a number or a 0-d tensor; the paper uses 0.1.
+        pt_weight: weight >= 0 of the pulling-away term, a number or a 0-d tensor. None: the paper's 0.1 with a code,
+            and nothing without. A weight that requires a gradient gets one.
         norm: the energy, as in `reconstruction_energy`.
         upstream: the gradient that the loss will get in backward, where that is known now: see `discriminator_loss`.
         process_group: take the pulling-away term over all ranks of this group: see `pulling_away_term`.
 
     Returns:
-        (loss, energy [N], pulling_away), float32 (float64 for float64 inputs). The last two carry no gradient: they
-        are for logs; pulling_away is 0 without a code.
+        A `GeneratorResult`: loss, energy [N] and pulling_away, float32 (float64 for float64 inputs). The last two carry
+        no gradient: they are for logs; pulling_away is 0 without a code.
 
     Raises:
-        ValueError: shapes, batch sizes or devices differ, a negative weight, an upstream of 0, or an unknown norm.
+        ValueError: shapes, batch sizes or devices differ, a negative weight, one other than 0 without a code, an
+            upstream of 0, or an unknown norm.
         TypeError: not dense floating-point tensors.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> fake = torch.zeros(2, 4, requires_grad=True)
+        >>> code = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+        >>> result = ebgan_fast.generator_loss(fake + 1.0, fake, code)
+        >>> result.energy, result.pulling_away
+        (tensor([2., 2.]), tensor(0.5000))
+        >>> result.loss.detach()  # 2 + 0.1 * 0.5
+        tensor(2.0500)
     """
-    _check_options(norm, "pt_weight", pt_weight, upstream)
+    if pt_weight is None:
+        pt_weight = PT_WEIGHT
+    elif code is None:
+        _checks.check_weighs_nothing(pt_weight)
+    if not _is_usual(norm, pt_weight, upstream):
+        _checks.check_norm(norm)
+        pt_weight, upstream = _checks.coefficient("pt_weight", pt_weight), _checks.upstream(upstream)
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
     if code is not None:
         _checks.check_batch("code", code)
@@ -270,14 +341,13 @@ def generator_loss(
         energies = reconstruction_energy(recon_fake, fake, norm=norm)
         loss = reference.batch_mean(energies)
         if code is None:
-            return loss, energies.detach(), energies.new_zeros(())
+            return GeneratorResult(loss, energies.detach(), energies.new_zeros(()))
         term = pulling_away_term(code, process_group=process_group)
-        return loss + pt_weight * term, energies.detach(), term.detach()
+        loss = loss + reference.weighed(pt_weight, term)
+        return GeneratorResult(loss, energies.detach(), term.detach())
     backend = "reference" if _is_trained(pt_weight) else backend_of(recon_fake)
     if backend == "reference":
-        return reference.generator_loss(recon_fake, fake, code, pt_weight, norm)
+        return GeneratorResult(*reference.generator_loss(recon_fake, fake, code, pt_weight, norm))
     if upstream is None:
         upstream = 1.0
-    results: tuple[Tensor, Tensor, Tensor]
-    results = energy.GENERATOR_LOSS.apply(backend, recon_fake, fake, code, pt_weight, norm, upstream)
-    return results
+    return GeneratorResult(*energy.GENERATOR_LOSS.apply(backend, recon_fake, fake, code, pt_weight, norm, upstream))

@@ -71,6 +71,13 @@ def pulling_away_term(code: Tensor) -> Tensor:
     return cosines.masked_fill(itself, 0.0).square().sum() / max(n * (n - 1), 1)
 
 
+def weighed(pt_weight: Coefficient, pulling_away: Tensor) -> Tensor:
+    """The weighted term, in the term's dtype: torch would widen it to that of a weight that is a tensor."""
+    if isinstance(pt_weight, Tensor):
+        pt_weight = pt_weight.to(pulling_away.dtype)
+    return pt_weight * pulling_away
+
+
 def discriminator_loss(
     recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, margin: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,4 +102,4 @@ def generator_loss(
     if code is None:
         return loss, energy.detach(), energy.new_zeros(())
     pulling_away = pulling_away_term(code)
-    return loss + pt_weight * pulling_away, energy.detach(), pulling_away.detach()
+    return loss + weighed(pt_weight, pulling_away), energy.detach(), pulling_away.detach()

@@ -10,8 +10,10 @@ from torch.nn import functional as torch_functional
 
 from .. import functional
 from ..data.mnist import Mnist
+from ..game import one_pass_backward
 from ..models.ladder import LadderNetwork
 from ..models.mlp import Generator
+from ..ops.tensors import Coefficient
 from ..training.average import for_sampling
 from ..training.schedule import learning_rate_factor, margin_at
 from ..training.trainer import NonFiniteError
@@ -102,14 +104,9 @@ class LadderTrainer:
         self.optimizer.zero_grad()
         labelled, labels = self.next_labelled()
         if config.recon_weight == 0:
-            logits = self.ladder.classify_corrupted(labelled)
-            energy = torch.zeros((), device=self.device)
+            torch_functional.cross_entropy(self.ladder.classify_corrupted(labelled), labels).backward()
         else:
-            real = self.next_images()
-            logits, recon = self.ladder.forward_both(labelled, real)
-            energy = self._energy_loss(recon, real)
-        loss = torch_functional.cross_entropy(logits, labels) + config.recon_weight / self.images.shape[1] * energy
-        loss.backward()
+            self._backward(labelled, labels, self.next_images())
         self.optimizer.step()
         self.step_count += 1
 
@@ -134,22 +131,35 @@ class LadderTrainer:
         assert isinstance(sampler, Generator)
         return sampler
 
-    def _energy_loss(self, recon: Tensor, real: Tensor) -> Tensor:
-        """Equation 1 with the margin of this step, after the generator's own update by equation 2."""
-        margin = self.margin
+    def _backward(self, labelled: Tensor, labels: Tensor, real: Tensor) -> None:
+        """Give the ladder network its gradients, by equation 1 with the margin of this step, and update the generator
+        by equation 2."""
+        margin, weight = self.margin, self.config.recon_weight / self.images.shape[1]
+        logits, recon = self.ladder.forward_both(labelled, real)
+        loss = torch_functional.cross_entropy(logits, labels)
         if self.generator is None or margin == 0:
-            return functional.reconstruction_energy(recon, real, norm="sse").mean()
+            energy = functional.reconstruction_energy(recon, real, norm="sse", reduction="mean")
+            (loss + weight * energy).backward()
+            return
+
+        def loss_of_g(recon_fake: Tensor, fakes: Tensor, upstream: Coefficient) -> Tensor:
+            return functional.generator_loss(recon_fake, fakes, norm="sse").loss
+
+        def loss_of_d(recon: Tensor, real: Tensor, recon_fake: Tensor, fakes: Tensor, upstream: Coefficient) -> Tensor:
+            result = functional.discriminator_loss(recon, real, recon_fake, fakes, margin, norm="sse", upstream=weight)
+            return loss + weight * result.loss
+
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()
-        generated = (self.generator(noise).flatten(1) + 1) / 2
-        fakes = generated.detach().requires_grad_()
-        recon_fake = self.ladder.reconstruct(fakes)
-        loss_g, _, _ = functional.generator_loss(recon_fake, fakes, norm="sse")
-        (gradient,) = torch.autograd.grad(loss_g, fakes, retain_graph=True)
-        generated.backward(gradient)
+        one_pass_backward(
+            lambda images: recon if images is real else self.ladder.reconstruct(images),
+            (self.generator(noise).flatten(1) + 1) / 2,
+            real,
+            generator_loss=loss_of_g,
+            discriminator_loss=loss_of_d,
+            parameters=self.ladder.parameters(),
+        )
         self._optimizer_g.step()
-        loss_d, _, _ = functional.discriminator_loss(recon, real, recon_fake, fakes.detach(), margin, norm="sse")
-        return loss_d
 
     def next_labelled(self) -> tuple[Tensor, Tensor]:
         """The labelled images [N, 784] of the next step, and their labels [N]."""

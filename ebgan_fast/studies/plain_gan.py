@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ..data.image_set import ImageSet
 from ..data.stream import ImageStream
+from ..game import one_pass_backward
 from ..models.mlp import Generator, LogisticDiscriminator
 from ..training.average import for_sampling
 from ..training.trainer import NonFiniteError
@@ -67,18 +68,12 @@ class GanTrainer:
         noise = torch.randn(len(real), self.config.z_dim, generator=self.noise_rng, device=self.device)
         self.optimizer_g.zero_grad()
         self.optimizer_d.zero_grad()
-        generated = self.generator(noise)
-        fakes = generated.detach().requires_grad_()
-        logits_fake = self.discriminator(fakes)
-        # -log sigmoid(logit) is softplus(-logit).
-        loss_g = functional.softplus(-logits_fake).mean()
-        (gradient,) = torch.autograd.grad(loss_g, fakes, retain_graph=True)
-        generated.backward(gradient)
-        loss_d = functional.softplus(-self.discriminator(real)).mean() + functional.softplus(logits_fake).mean()
-        loss_d.backward(inputs=list(self.discriminator.parameters()))
+        losses = one_pass_backward(
+            self.discriminator, self.generator(noise), real, generator_loss=_loss_of_g, discriminator_loss=_loss_of_d
+        )
         self.optimizer_g.step()
         self.optimizer_d.step()
-        return loss_d.detach(), loss_g.detach()
+        return losses
 
     def check_finite(self) -> None:
         """Raise a NonFiniteError if a weight isn't finite."""
@@ -95,6 +90,17 @@ class GanTrainer:
     def close(self) -> None:
         """Stop reading images ahead."""
         self.batches.close()
+
+
+# -log sigmoid(logit) is softplus(-logit).
+
+
+def _loss_of_g(logits: Tensor, fakes: Tensor, upstream: object) -> Tensor:
+    return functional.softplus(-logits).mean()
+
+
+def _loss_of_d(logits_real: Tensor, real: Tensor, logits_fake: Tensor, fakes: Tensor, upstream: object) -> Tensor:
+    return functional.softplus(-logits_real).mean() + functional.softplus(logits_fake).mean()
 
 
 def _optimizer(kind: Optimizer, net: nn.Module, lr: float) -> torch.optim.Optimizer:

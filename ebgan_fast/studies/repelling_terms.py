@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..data.image_set import ImageSet
+from ..ops.tensors import Coefficient
 from ..training.config import TrainConfig
 from ..training.trainer import Trainer
 
@@ -56,8 +57,10 @@ class _TrainerWithOther(Trainer):
     def takes_term(self, step: int) -> bool:
         return True
 
-    def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        loss, pulling_away = super().generator_loss(recon, fakes, code)
+    def generator_loss(
+        self, recon: Tensor, fakes: Tensor, code: Tensor, upstream: Coefficient
+    ) -> tuple[Tensor, Tensor]:
+        loss, pulling_away = super().generator_loss(recon, fakes, code, upstream)
         if self._term is not None:
             loss = loss + self._weight * self._term(code)
         return loss, pulling_away

@@ -38,14 +38,10 @@ class MixedPrecision:
         """The context of the networks' forward passes. Those in one block share the weights' copies in 16 bits."""
         return torch.autocast(self._device_type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def no_autocast(self) -> torch.autocast:
-        """The context of losses and backward inside such a block, whose copies stay."""
-        return torch.autocast(self._device_type, self.dtype, enabled=False)
-
     @property
-    def scales(self) -> bool:
-        """True if losses are scaled."""
-        return self._scaler.is_enabled()
+    def scaler(self) -> torch.amp.GradScaler:
+        """The loss scaler, which does nothing unless the run is in float16."""
+        return self._scaler
 
     def scaled(self, loss: Tensor) -> Tensor:
         """The loss as backward takes it."""

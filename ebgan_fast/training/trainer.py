@@ -16,8 +16,11 @@ from torch.nn.utils import get_total_norm
 from .. import functional
 from ..data.image_set import ImageSet
 from ..data.stream import ImageStream
+from ..game import one_pass_backward
 from ..models.conv import ConvAutoEncoder, ConvGenerator
 from ..models.families import AnyGenerator
+from ..ops.tensors import Coefficient
+from ..results import DiscriminatorResult
 from .average import WeightAverage, for_sampling
 from .config import TrainConfig
 from .precision import MixedPrecision
@@ -110,8 +113,7 @@ class Trainer:
 
         Neither update depends on the other: the generator's loss takes the discriminator's weights from before the
         step, and the discriminator's the images from before it. So the discriminator's graph on the generated batch
-        serves both. Of the generator's loss only the gradient with respect to the images is taken: no weight gradient
-        of the discriminator is computed for it.
+        serves both (`one_pass_backward`).
         """
         config, world = self.config, self.world
         optimizers = self.optimizer_g, self.optimizer_d
@@ -146,7 +148,7 @@ class Trainer:
             with self._gradients_exchanged(part == parts - 1):
                 with self.precision.autocast():
                     recon, _ = self._run_d(images)
-                mean = functional.reconstruction_energy(recon, images, norm=self.config.norm).mean()
+                mean = functional.reconstruction_energy(recon, images, norm=self.config.norm, reduction="mean")
                 self._scaled(mean).backward()
             energy += mean.detach() / parts
         self.precision.step(self.optimizer_d)
@@ -154,46 +156,43 @@ class Trainer:
 
     def _backward(self, real: Tensor, noise: Tensor, margin: Tensor) -> Tensor:
         """Add one part's gradients to both networks'; returns its row of statistics."""
-        config, scaled = self.config, self._scaled
-        # One block around both passes of the discriminator, which share its weights' copies in 16 bits. The generator's
-        # backward stays between them, where it frees the generator's maps. After both passes it would raise the peak of
-        # celeba64 by a quarter (262 to 328 MB in batches of 64).
+        norm = self.config.norm
+
+        def loss_of_g(outputs: tuple[Tensor, Tensor], fakes: Tensor, upstream: Coefficient) -> tuple[Tensor, Tensor]:
+            recon, code = outputs
+            return self.generator_loss(recon, fakes, code, upstream)
+
+        def loss_of_d(
+            of_real: tuple[Tensor, Tensor],
+            real: Tensor,
+            of_fakes: tuple[Tensor, Tensor],
+            fakes: Tensor,
+            upstream: Coefficient,
+        ) -> DiscriminatorResult:
+            (recon_real, _), (recon_fake, _) = of_real, of_fakes
+            return functional.discriminator_loss(
+                recon_real, real, recon_fake, fakes, margin, norm=norm, upstream=upstream
+            )
+
+        # One block around all passes: those of the discriminator share its weights' copies in 16 bits.
         with self.precision.autocast():
-            generated = self._run_g(noise)
-            fakes = generated.detach().requires_grad_()
-            recon_fake, code = self._run_d(fakes)
-            with self.precision.no_autocast():
-                loss_g, pulling_away, gradient = self._gradient_to_fakes(recon_fake, fakes, code)
-                generated.backward(gradient)
-            recon_real, _ = self._run_d(real)
-        loss_d, energy_real, energy_fake = functional.discriminator_loss(
-            recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm, upstream=self._upstream()
-        )
-        # Naming the weights spares the gradient to the fakes, which the graph would give too.
-        scaled(loss_d).backward(inputs=list(self.discriminator.parameters()))
-        hinge_active = (energy_fake < margin).to(energy_fake.dtype).mean()
+            of_d, (loss_g, pulling_away) = one_pass_backward(
+                self._run_d,
+                self._run_g(noise),
+                real,
+                generator_loss=loss_of_g,
+                discriminator_loss=loss_of_d,
+                scaler=self.precision.scaler,
+                scale=1 / self.config.accumulate,
+            )
+        hinge_active = (of_d.energy_fake < margin).to(of_d.energy_fake.dtype).mean()
         return torch.stack(
-            [loss_d.detach(), loss_g.detach(), energy_real.mean(), energy_fake.mean(), hinge_active, pulling_away]
+            [of_d.loss, loss_g, of_d.energy_real.mean(), of_d.energy_fake.mean(), hinge_active, pulling_away]
         )
 
-    def _gradient_to_fakes(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The generator's loss, the pulling-away term, and the loss's gradient to the images.
-
-        The discriminator's graph is kept for its own loss, the loss's is not: an op that may not be asked again hands
-        out its gradients in place of copies. So the loss gets a graph of its own.
-        """
-        ends = [tensor.detach().requires_grad_() for tensor in (recon, fakes, code)]
-        loss, pulling_away = self.generator_loss(*ends)
-        to_recon, to_fakes, to_code = torch.autograd.grad(self._scaled(loss), ends, allow_unused=True)
-        reached = [(tensor, given) for tensor, given in ((recon, to_recon), (code, to_code)) if given is not None]
-        if reached:
-            outputs, given = zip(*reached, strict=True)
-            (through,) = torch.autograd.grad(outputs, fakes, given, retain_graph=True)
-        else:  # an overriding loss may take neither
-            through = torch.zeros_like(fakes)
-        return loss, pulling_away, through if to_fakes is None else through + to_fakes
-
-    def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    def generator_loss(
+        self, recon: Tensor, fakes: Tensor, code: Tensor, upstream: Coefficient
+    ) -> tuple[Tensor, Tensor]:
         """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log.
 
         A term of weight 0 is for the log alone: it is 0 in a step that `takes_term` leaves out.
@@ -205,7 +204,7 @@ class Trainer:
             code if config.pt_weight > 0 else None,
             pt_weight=config.pt_weight,
             norm=config.norm,
-            upstream=self._upstream(),
+            upstream=upstream,
             process_group=group,
         )
         if config.pt_weight == 0 and self.takes_term(self.step_count + 1):
@@ -226,13 +225,6 @@ class Trainer:
     def _scaled(self, loss: Tensor) -> Tensor:
         parts = self.config.accumulate
         return self.precision.scaled(loss if parts == 1 else loss / parts)
-
-    def _upstream(self) -> Tensor | float:
-        """The gradient that a part's loss gets in backward. The losses make theirs for it, so nothing multiplies them
-        afterwards, and float16 loses no small one."""
-        if self.config.accumulate == 1 and not self.precision.scales:
-            return 1.0
-        return self._scaled(torch.ones((), device=self.device))
 
     @contextlib.contextmanager
     def _gradients_exchanged(self, wanted: bool) -> Iterator[None]:

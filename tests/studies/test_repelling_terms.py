@@ -78,7 +78,7 @@ def test_the_generators_loss_has_the_term_and_its_weight() -> None:
     truth, eager = losses(torch.float64), losses(torch.float32)
     for name in truth:
         trainer = trainer_with(name, config, images)  # type: ignore[arg-type]
-        found = trainer.generator_loss(recon, fakes, code)
+        found = trainer.generator_loss(recon, fakes, code, 1.0)
         for index, what in enumerate(("loss", "logged term")):
             exact, near = truth[name][index], eager[name][index]
             assert_within_eager(found[index], exact, near, torch.float32, f"{what} with {name}")

@@ -193,7 +193,9 @@ class WithOtherLoss(Trainer):
 
     of = "fakes"
 
-    def generator_loss(self, recon: Tensor, fakes: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    def generator_loss(
+        self, recon: Tensor, fakes: Tensor, code: Tensor, upstream: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
         loss = {"fakes": 3 * fakes.sum(), "recon": recon.square().sum(), "none": torch.ones((), requires_grad=True)}
         return loss[self.of], torch.zeros(())
 

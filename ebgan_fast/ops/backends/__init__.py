@@ -9,7 +9,9 @@ import importlib.util
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -146,8 +148,23 @@ KNOWN: dict[str, Backend] = {
 if not _CPU_STATUS.available and _CPU_MISTAKE is None:
     logging.getLogger("ebgan_fast").warning("ebgan_fast runs on plain torch: %s", _CPU_STATUS.reason)
 
+# What no block asks for.
+_ENVIRONMENT: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 # A plain global, not a thread-local: autograd runs backward on threads of its own, and torch.compile guards on it.
-_requested: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+_requested: str = _ENVIRONMENT
+
+
+@dataclass(frozen=True, eq=False)  # each is itself alone
+class _Block:
+    """An open block of `use_backend`."""
+
+    name: str
+    thread: int
+
+
+# In the order in which they were entered; the last one is in force.
+_blocks: list[_Block] = []
+_blocks_lock = threading.Lock()
 
 
 def backends() -> dict[str, BackendStatus]:
@@ -194,7 +211,9 @@ _checked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @contextlib.contextmanager
 def use_backend(name: BackendName) -> Iterator[None]:
-    """Run every op inside the `with` block on one backend, for the whole process.
+    """Run every op inside the `with` block on one backend, for the whole process: backward passes run on other threads.
+
+    Blocks may be nested. Blocks of several threads may overlap while they ask for the same backend.
 
     Args:
         name: "reference", "cpu", "triton", "cuda", or "auto" (the fastest that can run the tensors at hand).
@@ -202,13 +221,49 @@ def use_backend(name: BackendName) -> Iterator[None]:
     Raises:
         ValueError: the name is unknown.
         BackendUnavailableError: that backend cannot run on this machine; the message says why.
+        RuntimeError: a block of another thread is open and asks for another backend.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> with ebgan_fast.use_backend("reference"):
+        ...     ebgan_fast.reconstruction_energy(torch.ones(2, 4), torch.zeros(2, 4))
+        tensor([2., 2.])
     """
     global _requested
-    before, _requested = _requested, _checked(name, "use_backend")
+    chosen = _checked(name, "use_backend")
+    if torch.compiler.is_compiling():  # a block within what is traced: of the graph alone, and no lock can be traced
+        before, _requested = _requested, chosen
+        try:
+            yield
+        finally:
+            _requested = before
+        return
+    block = _Block(chosen, threading.get_ident())
+    _enter(block)
     try:
         yield
     finally:
-        _requested = before
+        _leave(block)
+
+
+def _enter(block: _Block) -> None:
+    global _requested
+    with _blocks_lock:
+        others = {it.name for it in _blocks if it.thread != block.thread} - {block.name}
+        if others:
+            raise RuntimeError(
+                f"use_backend: got {block.name!r} while a block of another thread asks for {others.pop()!r}, expected "
+                "one backend at a time, as the choice holds for the whole process. Open one block around both threads"
+            )
+        _blocks.append(block)
+        _requested = block.name
+
+
+def _leave(block: _Block) -> None:
+    global _requested
+    with _blocks_lock:
+        _blocks.remove(block)
+        _requested = _blocks[-1].name if _blocks else _ENVIRONMENT
 
 
 def choose(device_type: str, index: int | None = None) -> str:

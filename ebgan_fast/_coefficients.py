@@ -1,0 +1,90 @@
+"""Margins and weights as parts of a Module: they follow its device, stand in its state_dict, and keep their dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks, functional
+from .ops.tensors import Coefficient
+
+_NAMES = frozenset(("margin", "pt_weight"))
+
+
+class WithCoefficients(nn.Module):
+    """A Module whose margin or weight is a 0-d buffer, or the Parameter that was given for it.
+
+    A number becomes a float64 buffer, so that the losses are those of the number itself, and a tensor is taken as it
+    is. `.half()` and its like move coefficients and round none. In place (`module.margin.fill_(5.0)`) a schedule
+    changes them without recompiling anything. An assigned number makes a new buffer of the old one's dtype and device.
+    """
+
+    def register_coefficient(self, name: str, value: Coefficient) -> None:
+        """Take a margin or weight: a checked number >= 0, a 0-d tensor or a 0-d Parameter."""
+        value = _checks.coefficient(name, value)
+        if isinstance(value, nn.Parameter):
+            self.register_parameter(name, value)
+        elif isinstance(value, Tensor):
+            self.register_buffer(name, value)
+        else:
+            self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.get("_buffers", {}).get(name) if name in _NAMES else None
+        if before is not None:
+            value = _checks.coefficient(name, value)
+            if isinstance(value, nn.Parameter):
+                del self._buffers[name]
+            elif not isinstance(value, Tensor):
+                value = torch.full_like(before, float(value))
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithCoefficients:
+        """Let torch move the coefficients without a change of dtype, and other Modules within as it likes."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            try:
+                after = fn(tensor)
+            except TypeError:  # a device without float64, as Apple's GPUs are
+                return fn(tensor.float())
+            return after if after.dtype == tensor.dtype else tensor.to(after.device)
+
+        if recurse:
+            for module in self.children():
+                module._apply(fn)
+        super()._apply(moved, recurse=False)
+        return self
+
+    def _shown(self, name: str) -> str:
+        """The coefficient for a representation, which waits for its device."""
+        value: Tensor = getattr(self, name)
+        number = "without a value" if value.is_meta else repr(value.item())
+        return f"{name}={number}" + (", trained" if isinstance(value, nn.Parameter) else "")
+
+
+class WithWeight(WithCoefficients):
+    """A Module with a weight of the pulling-away term, which somebody gave or the paper did."""
+
+    pt_weight: Tensor
+
+    def register_weight(self, pt_weight: Coefficient | None) -> None:
+        """Take the weight; None: the paper's, with a code."""
+        self.register_coefficient("pt_weight", functional.PT_WEIGHT if pt_weight is None else pt_weight)
+        self._is_weighed = pt_weight is not None and _weighs(pt_weight)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "pt_weight":
+            self._is_weighed = _weighs(value)
+
+    def weight_for(self, code: Tensor | None) -> Tensor | None:
+        """The weight as `functional.generator_loss` takes it. Without a code it refuses one that somebody gave."""
+        return None if code is None and not self._is_weighed else self.pt_weight
+
+
+def _weighs(pt_weight: Coefficient) -> bool:
+    """Return True for a weight that asks for a code; the value of a tensor is not looked at."""
+    return isinstance(pt_weight, Tensor) or pt_weight != 0

@@ -1,0 +1,384 @@
+"""The game between discriminator and generator as one object, and both of its updates over one pass.
+
+Neither update depends on the other: each takes the other network as it was before the step. So the discriminator's
+pass over the generated batch can serve both. Counted in passes of one network over one batch, a step takes 10 where the
+usual loop takes 12. One pass of the discriminator forward is saved, and the gradient of the generator's loss to the
+discriminator's weights, which nobody uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from . import _checks, functional
+from ._coefficients import WithWeight
+from .functional import Norm
+from .ops.tensors import Coefficient, without_autocast
+from .results import DiscriminatorResult, GameResult, GeneratorResult
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["EBGAN", "Scaler", "one_pass_backward"]
+
+_Outputs = TypeVar("_Outputs")
+_Real = TypeVar("_Real")
+_ResultD = TypeVar("_ResultD")
+_ResultG = TypeVar("_ResultG")
+
+
+class Scaler(Protocol):
+    """A loss scaler, such as `torch.amp.GradScaler`.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> scaler: ebgan_fast.game.Scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        >>> scaler.scale(torch.ones(()))
+        tensor(8.)
+    """
+
+    def scale(self, outputs: Tensor, /) -> Tensor:
+        """Return the loss times the scale."""
+
+
+class EBGAN(WithWeight):
+    """The game of an Energy-Based GAN: its margin, norm and weight, said once to both networks.
+
+    Margin and weight are 0-d buffers. They follow the device and never the dtype, so that `.half()` rounds none; they
+    stand in `state_dict`; a schedule changes them in place (`game.margin.fill_(5.0)`) or by assignment. A Parameter
+    that is given for one stays one, and is trained.
+
+    Args:
+        margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter (equation 1).
+        norm: the kind of energy, one of `functional.Norm` (equation 13).
+        pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter (equation 14). None: the
+            paper's 0.1 with a code, and nothing without.
+
+    Raises:
+        ValueError: a negative margin or weight, or an unknown norm.
+        TypeError: a margin or weight that is neither a number nor a floating-point tensor.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
+        >>> game = ebgan_fast.EBGAN(margin=10.0)
+        >>> D, G = nn.Linear(64, 64), nn.Linear(8, 64)
+        >>> optimizer_d, optimizer_g = torch.optim.Adam(D.parameters()), torch.optim.Adam(G.parameters())
+        >>> for _ in range(3):
+        ...     optimizer_d.zero_grad()
+        ...     optimizer_g.zero_grad()
+        ...     result = game.backward(D, G(torch.randn(16, 8)), torch.rand(16, 64))
+        ...     optimizer_d.step()
+        ...     optimizer_g.step()
+        >>> result.energy_fake.shape
+        torch.Size([16])
+    """
+
+    margin: Tensor
+
+    def __init__(self, margin: Coefficient, norm: Norm = "l2", pt_weight: Coefficient | None = None) -> None:
+        super().__init__()
+        _checks.check_norm(norm)
+        self.register_coefficient("margin", margin)
+        self.register_weight(pt_weight)
+        self.norm = norm
+
+    def discriminator(
+        self, recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, *, upstream: Coefficient | None = None
+    ) -> DiscriminatorResult:
+        """Return the discriminator's loss with its energies: `functional.discriminator_loss` (equation 1).
+
+        Args:
+            recon_real: [N, ...] reconstructions of the real samples.
+            real: [N, ...] real samples.
+            recon_fake: [M, ...] reconstructions of the generated samples.
+            fake: [M, ...] generated samples, detached.
+            upstream: the gradient that the loss will get in backward, where that is known now.
+
+        Raises:
+            ValueError, TypeError: as `functional.discriminator_loss` does.
+        """
+        batches = recon_real, real, recon_fake, fake
+        return functional.discriminator_loss(*batches, self.margin, norm=self.norm, upstream=upstream)
+
+    def generator(
+        self,
+        recon_fake: Tensor,
+        fake: Tensor,
+        code: Tensor | None = None,
+        *,
+        upstream: Coefficient | None = None,
+        process_group: ProcessGroup | None = None,
+    ) -> GeneratorResult:
+        """Return the generator's loss with its energies and term: `functional.generator_loss` (equations 2 and 14).
+
+        Args:
+            recon_fake: [N, ...] reconstructions of the generated samples.
+            fake: [N, ...] generated samples, not detached.
+            code: [N, ...] the encoder's output for them, or None for an EBGAN without the pulling-away term.
+            upstream: the gradient that the loss will get in backward, where that is known now.
+            process_group: take the pulling-away term over all ranks of this group.
+
+        Raises:
+            ValueError, TypeError: as `functional.generator_loss` does.
+        """
+        weight = self.weight_for(code)
+        return functional.generator_loss(
+            recon_fake, fake, code, pt_weight=weight, norm=self.norm, upstream=upstream, process_group=process_group
+        )
+
+    def backward(
+        self,
+        discriminator: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
+        generated: Tensor,
+        real: Tensor,
+        *,
+        scaler: Scaler | None = None,
+        process_group: ProcessGroup | None = None,
+        scale: Coefficient = 1.0,
+    ) -> GameResult:
+        """Add both updates' gradients to `.grad`, over one pass of the discriminator on the generated batch.
+
+        The gradients are those of two separate backward passes with the same weights. The discriminator's get nothing
+        of the generator's loss. Both passes of the discriminator run under the caller's autocast, the losses and
+        backward passes outside it. No value of a tensor is asked for.
+
+        Args:
+            discriminator: the auto-encoder, which returns reconstructions, or (reconstructions, codes). A Module's
+                gradients go to its own parameters, those of another callable to every leaf that it uses.
+            generated: [M, ...], the generator's output with its graph.
+            real: [N, ...] real samples.
+            scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimisers by it.
+            process_group: take the pulling-away term over all ranks of this group.
+            scale: the gradients are multiplied by it and the returned losses are not: 1/k for each of k parts of a
+                batch. A number other than 0, or a 0-d tensor.
+
+        Returns:
+            Both losses, the energies and the term, without gradient.
+
+        Raises:
+            ValueError: a generated batch without a graph, a discriminator without a parameter to train, or what
+                `discriminator` and `generator` refuse.
+            TypeError: another kind of output of the discriminator.
+
+        Example:
+            >>> import torch, ebgan_fast
+            >>> _ = torch.manual_seed(0)
+            >>> D, G = torch.nn.Linear(4, 4), torch.nn.Linear(2, 4)
+            >>> game = ebgan_fast.EBGAN(margin=10.0)
+            >>> result = game.backward(D, G(torch.randn(3, 2)), torch.randn(5, 4))
+            >>> D.weight.grad.shape, G.weight.grad.shape
+            (torch.Size([4, 4]), torch.Size([4, 2]))
+        """
+
+        def generator_loss(outputs: Any, fake: Tensor, upstream: Coefficient) -> GeneratorResult:
+            recon, code = _recon_and_code(outputs)
+            return self.generator(recon, fake, code, upstream=upstream, process_group=process_group)
+
+        def discriminator_loss(
+            of_real: Any, real: Tensor, of_fake: Any, fake: Tensor, upstream: Coefficient
+        ) -> DiscriminatorResult:
+            recons = _recon_and_code(of_real)[0], _recon_and_code(of_fake)[0]
+            return self.discriminator(recons[0], real, recons[1], fake, upstream=upstream)
+
+        of_d, of_g = one_pass_backward(
+            discriminator,
+            generated,
+            real,
+            generator_loss=generator_loss,
+            discriminator_loss=discriminator_loss,
+            trained=self.parameters(),
+            scaler=scaler,
+            scale=scale,
+        )
+        return GameResult(of_d.loss, of_g.loss, of_d.energy_real, of_d.energy_fake, of_g.pulling_away)
+
+    def extra_repr(self) -> str:
+        return f"{self._shown('margin')}, norm={self.norm!r}, {self._shown('pt_weight')}"
+
+
+def one_pass_backward(
+    discriminator: Callable[[Any], _Outputs],
+    generated: Tensor,
+    real: _Real,
+    *,
+    generator_loss: Callable[[_Outputs, Tensor, Coefficient], _ResultG],
+    discriminator_loss: Callable[[_Outputs, _Real, _Outputs, Tensor, Coefficient], _ResultD],
+    parameters: Iterable[Tensor] | None = None,
+    trained: Iterable[Tensor] = (),
+    scaler: Scaler | None = None,
+    scale: Coefficient = 1.0,
+) -> tuple[_ResultD, _ResultG]:
+    """Add the gradients of any two losses to `.grad`, over one pass of the discriminator on the generated batch.
+
+    `EBGAN.backward` is this with the EBGAN's losses. The gradients are those of two separate backward passes with the
+    same weights. The discriminator's passes run under the caller's autocast, the losses and backward passes outside it.
+
+    Args:
+        discriminator: called with the generated batch and with `real`. It returns a tensor, or tensors in tuples, lists
+            or dicts.
+        generated: [M, ...], the generator's output with its graph.
+        real: what the discriminator takes of real samples, a tensor as a rule.
+        generator_loss: called with the discriminator's outputs for the generated batch, that batch, and the gradient
+            that the loss will get (`upstream`, for this package's losses). It returns the loss, or a tuple that begins
+            with it.
+        discriminator_loss: called with the outputs for real samples, `real`, the outputs for the generated batch, that
+            batch, and `upstream`. It returns as `generator_loss` does.
+        parameters: where the gradient of the discriminator's loss goes. None: the parameters of a discriminator that is
+            a Module; of another callable, every leaf that it uses.
+        trained: further leaves of the losses that get the gradients of both, such as a margin that is a Parameter.
+        scaler: a GradScaler, by whose scale the gradients are multiplied.
+        scale: the gradients are multiplied by it, the results are not. A number other than 0, or a 0-d tensor.
+
+    Returns:
+        (what `discriminator_loss` returned, what `generator_loss` returned), detached.
+
+    Raises:
+        ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, or a scale of 0.
+        TypeError: a loss that is no tensor.
+
+    Example:
+        >>> import torch, ebgan_fast
+        >>> from torch.nn.functional import softplus
+        >>> _ = torch.manual_seed(0)
+        >>> D, G = torch.nn.Linear(4, 1), torch.nn.Linear(2, 4)
+        >>> loss_d, loss_g = ebgan_fast.one_pass_backward(  # a plain GAN
+        ...     D, G(torch.randn(3, 2)), torch.randn(3, 4),
+        ...     generator_loss=lambda logits, fake, upstream: softplus(-logits).mean(),
+        ...     discriminator_loss=lambda of_real, real, of_fake, fake, upstream:
+        ...         softplus(-of_real).mean() + softplus(of_fake).mean(),
+        ... )
+        >>> D.weight.grad.shape, loss_d.requires_grad
+        (torch.Size([1, 4]), False)
+    """
+    if not generated.requires_grad:
+        raise ValueError(
+            "generated: got a tensor without a graph, expected the generator's output, not detached and not made under "
+            "no_grad"
+        )
+    trained = [leaf for leaf in trained if leaf.requires_grad]
+    inputs = _inputs(discriminator, parameters, trained)
+    fake = generated.detach().requires_grad_()
+    of_fake = discriminator(fake)
+    upstream = _upstream((of_fake, fake), generated.device, scaler, scale)
+    with without_autocast(generated.device):
+        result_g, gradient = _gradient_to(fake, of_fake, generator_loss, trained, upstream)
+        # Before the discriminator's pass over real samples: this frees the generator's maps. After it, the peak of
+        # celeba64 would be a quarter higher (262 to 328 MB in batches of 64).
+        generated.backward(gradient)
+    of_real = discriminator(real)
+    with without_autocast(generated.device):
+        result_d = discriminator_loss(of_real, real, of_fake, fake.detach(), upstream)
+        loss = _loss_of(result_d, "discriminator_loss")
+        # Naming the weights spares the gradient to the generated batch, which the graph would give too.
+        torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)
+    return _detached(result_d), _detached(result_g)
+
+
+def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained: list[Tensor]) -> list[Tensor] | None:
+    """The leaves that the discriminator's loss gives gradients to; None: all that there are."""
+    if parameters is None:
+        if not isinstance(discriminator, nn.Module):
+            return None
+        parameters = discriminator.parameters()
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    if not wanted:
+        raise ValueError(
+            "discriminator: got no parameter that requires a gradient, expected some to train (requires_grad_(True) "
+            "undoes a freeze, which one pass for both updates does not need)"
+        )
+    return wanted + trained
+
+
+def _upstream(tensors: object, device: torch.device, scaler: Scaler | None, scale: Coefficient) -> Coefficient:
+    """The gradient that both losses get, in the dtype that they will have as far as their tensors tell."""
+    scale = _checks.factor(
+        "scale", scale, "the share of the batch that these samples are, such as 1/k for one of k parts"
+    )
+    is_scaled = scaler is not None and getattr(scaler, "is_enabled", lambda: True)()
+    if not is_scaled and not isinstance(scale, Tensor) and scale == 1:
+        return 1.0
+    is_double = any(isinstance(it, Tensor) and it.dtype == torch.float64 for it in _pytree.tree_leaves(tensors))
+    upstream = torch.ones((), dtype=torch.float64 if is_double else torch.float32, device=device)
+    upstream = (upstream * scale).to(upstream.dtype)
+    return scaler.scale(upstream) if is_scaled and scaler is not None else upstream
+
+
+def _gradient_to(
+    fake: Tensor,
+    outputs: _Outputs,
+    generator_loss: Callable[[_Outputs, Tensor, Coefficient], _ResultG],
+    trained: list[Tensor],
+    upstream: Coefficient,
+) -> tuple[_ResultG, Tensor]:
+    """The generator's loss as it came, and its gradient to the generated batch.
+
+    The discriminator's graph is kept for its own loss, the loss's is not: an op that may not be asked again hands out
+    its gradients in place of copies. So the loss gets a graph of its own.
+    """
+    leaves, structure = _pytree.tree_flatten(outputs)
+    reachable = [number for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if not reachable:
+        raise ValueError(
+            "discriminator: got outputs without a graph, expected ones that depend on its input, not detached and not "
+            "made under no_grad"
+        )
+    ends = list(leaves)
+    for number in reachable:
+        ends[number] = leaves[number].detach().requires_grad_()
+    target = fake.detach().requires_grad_()
+    result = generator_loss(_pytree.tree_unflatten(ends, structure), target, upstream)
+    loss = _loss_of(result, "generator_loss")
+    if trained:
+        torch.autograd.backward(loss, _for(loss, upstream), retain_graph=True, inputs=trained)
+    *to_ends, to_target = torch.autograd.grad(
+        loss, [*(ends[number] for number in reachable), target], _for(loss, upstream), allow_unused=True
+    )
+    reached = [(leaves[number], given) for number, given in zip(reachable, to_ends, strict=True) if given is not None]
+    through = None
+    if reached:
+        outputs_reached, given = zip(*reached, strict=True)
+        (through,) = torch.autograd.grad(outputs_reached, fake, given, retain_graph=True, allow_unused=True)
+    if through is None or to_target is None:
+        gradient = to_target if through is None else through
+        return result, torch.zeros_like(fake) if gradient is None else gradient
+    return result, through + to_target
+
+
+def _loss_of(result: object, name: str) -> Tensor:
+    loss = result[0] if isinstance(result, tuple) and result else result
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"{name}: got {type(loss).__name__}, expected the loss, or a tuple that begins with it")
+    if not loss.requires_grad:
+        raise ValueError(f"{name}: got a loss without a graph, expected one of the tensors that it is called with")
+    return loss
+
+
+def _for(loss: Tensor, upstream: Coefficient) -> Tensor | None:
+    """The gradient to a loss as autograd takes it."""
+    return upstream.to(loss.dtype) if isinstance(upstream, Tensor) else None
+
+
+def _recon_and_code(outputs: object) -> tuple[Tensor, Tensor | None]:
+    if isinstance(outputs, Tensor):
+        return outputs, None
+    if isinstance(outputs, (tuple, list)) and len(outputs) == 2 and all(isinstance(it, Tensor) for it in outputs):
+        return outputs[0], outputs[1]
+    raise TypeError(
+        f"discriminator: got {type(outputs).__name__}, expected reconstructions, or (reconstructions, codes). For "
+        "other outputs wrap it in a function, or see one_pass_backward"
+    )
+
+
+_Result = TypeVar("_Result")
+
+
+def _detached(result: _Result) -> _Result:
+    detached: _Result = _pytree.tree_map_only(Tensor, Tensor.detach, result)
+    return detached
