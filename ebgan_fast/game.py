@@ -264,7 +264,8 @@ def one_pass_backward(
         )
     trained = [leaf for leaf in trained if leaf.requires_grad]
     inputs = _inputs(discriminator, parameters, trained)
-    fake = generated.detach().requires_grad_()
+    # Not a leaf: torch refuses a gradient to one that hooks wait for, such as those by which FLOPs are counted.
+    fake = generated.detach().requires_grad_().view_as(generated)
     of_fake = discriminator(fake)
     upstream = _upstream((of_fake, fake), generated.device, scaler, scale)
     with without_autocast(generated.device):

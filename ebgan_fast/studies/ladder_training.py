@@ -146,7 +146,7 @@ class LadderTrainer:
             return functional.generator_loss(recon_fake, fakes, norm="sse").loss
 
         def loss_of_d(recon: Tensor, real: Tensor, recon_fake: Tensor, fakes: Tensor, upstream: Coefficient) -> Tensor:
-            result = functional.discriminator_loss(recon, real, recon_fake, fakes, margin, norm="sse", upstream=weight)
+            result = functional.discriminator_loss(recon, real, recon_fake, fakes, margin, norm="sse")
             return loss + weight * result.loss
 
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)

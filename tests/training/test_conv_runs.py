@@ -20,6 +20,7 @@ from ebgan_fast.training.config import Precision
 from ebgan_fast.training.margin import mean_real_energy
 from ebgan_fast.training.trainer import STATISTICS, Trainer
 from tests.rounding import assert_within_eager, distance
+from tests.waits import Waits
 
 from .plain_step import Budget, gradients_of
 
@@ -218,16 +219,6 @@ def test_a_set_of_blobs_is_learned(precision: str) -> None:
 
 def assert_no_wait(make: Callable[[], Trainer]) -> None:
     """Between two log lines, a step reads no value back from the device: a GPU could run ahead, or replay it."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Waits(TorchDispatchMode):
-        found: list[str] = []  # noqa: RUF012
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if "_local_scalar_dense" in str(func) or "nonzero" in str(func):
-                self.found.append(str(func))
-            return func(*args, **(kwargs or {}))
-
     trainer = make()
     # The C++ kernels for the CPU read a margin, which lies beside them; a GPU's take it where it is.
     with ebgan_fast.use_backend("reference"), Waits() as waits:

@@ -1,0 +1,450 @@
+"""One pass of the discriminator gives the gradients of two, and the game says its norm, margin and weight once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
+
+import ebgan_fast
+from ebgan_fast import EBGAN, one_pass_backward
+from ebgan_fast.ops import reference
+from tests.rounding import assert_within_eager, at_wider, distance
+from tests.waits import Waits
+
+from .conftest import Fork
+
+PIXELS, NOISE, CODE, N, M = 24, 6, 5, 7, 9
+MARGIN, PT_WEIGHT = 4.5, 0.3  # the hinge divides the batch; the weight is none of float32's numbers
+
+
+class AutoEncoder(nn.Module):
+    def __init__(self, with_code: bool = True) -> None:
+        super().__init__()
+        self.encode = nn.Sequential(nn.Linear(PIXELS, CODE), nn.Tanh())
+        self.decode = nn.Linear(CODE, PIXELS)
+        self.with_code = with_code
+
+    def forward(self, images: Tensor) -> Any:
+        code = self.encode(images)
+        recon = self.decode(code)
+        return (recon, code) if self.with_code else recon
+
+
+def networks(dtype: torch.dtype = torch.float64, with_code: bool = True) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    return AutoEncoder(with_code).to(dtype), nn.Linear(NOISE, PIXELS).to(dtype)
+
+
+def batches(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Noise for M generated samples, and N real ones."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(M, NOISE, generator=generator, dtype=torch.float64)
+    return noise.to(dtype), torch.randn(N, PIXELS, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def gradients(*nets: nn.Module) -> list[Tensor]:
+    return [parameter.grad for net in nets for parameter in net.parameters() if parameter.grad is not None]
+
+
+def over_two_passes(
+    D: nn.Module, G: nn.Module, noise: Tensor, real: Tensor, norm: str = "l2", factor: float = 1.0
+) -> list[Tensor]:
+    """The gradients of D and G as the usual loop has them, by the equations in plain torch, with both updates on the
+    same weights."""
+
+    def parts(outputs: Any) -> tuple[Tensor, Tensor | None]:
+        return outputs if isinstance(outputs, tuple) else (outputs, None)
+
+    fake = G(noise)
+    recon_fake, code = parts(D(fake))
+    loss_g, _, _ = reference.generator_loss(recon_fake, fake, code, PT_WEIGHT, norm)
+    of_g = torch.autograd.grad(factor * loss_g, list(G.parameters()))
+    fake = fake.detach()
+    loss_d, _, _ = reference.discriminator_loss(parts(D(real))[0], real, parts(D(fake))[0], fake, MARGIN, norm)
+    of_d = torch.autograd.grad(factor * loss_d, list(D.parameters()), allow_unused=True)
+    return [*(it for it in of_d if it is not None), *of_g]
+
+
+def assert_equal_two_passes(
+    found: list[Tensor], dtype: torch.dtype, norm: str = "l2", with_code: bool = True, factor: float = 1.0
+) -> None:
+    truth, eager = (
+        over_two_passes(*networks(at, with_code), *batches(at), norm, factor) for at in (torch.float64, torch.float32)
+    )
+    assert len(found) == len(truth)
+    for number, (got, exact, near) in enumerate(zip(found, truth, eager, strict=True)):
+        yardstick = near if dtype == torch.float32 else at_wider(exact, near, dtype)
+        assert_within_eager(got, exact, yardstick, dtype, f"gradient {number}")
+
+
+def test_the_hinge_divides_the_batch() -> None:
+    """Else the tests below would prove little."""
+    D, G = networks()
+    noise, _ = batches()
+    fake = G(noise)
+    energies = reference.reconstruction_energy(D(fake)[0], fake, "l2")
+    assert 0 < int((energies < MARGIN).sum()) < M
+
+
+@pytest.mark.parametrize("with_code", [True, False], ids=["with code", "without code"])
+@pytest.mark.parametrize("norm", ["l2", "mse", "sse", "l1"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_one_pass_gives_the_gradients_of_two(dtype: torch.dtype, norm: Any, with_code: bool) -> None:
+    D, G = networks(dtype, with_code)
+    noise, real = batches(dtype)
+    game = EBGAN(MARGIN, norm, PT_WEIGHT if with_code else None)
+    game.backward(D, G(noise), real)
+    assert_equal_two_passes(gradients(D, G), dtype, norm, with_code)
+
+
+def test_its_results_are_those_of_the_losses() -> None:
+    D, G = networks()
+    noise, real = batches()
+    game = EBGAN(MARGIN, "l2", PT_WEIGHT)
+    result = game.backward(D, G(noise), real)
+    with torch.no_grad():
+        fake = G(noise)
+        (recon_fake, code), (recon_real, _) = D(fake), D(real)
+        of_d = game.discriminator(recon_real, real, recon_fake, fake)
+        of_g = game.generator(recon_fake, fake, code)
+    assert torch.equal(result.loss_d, of_d.loss)
+    assert torch.equal(result.loss_g, of_g.loss)
+    assert torch.equal(result.energy_real, of_d.energy_real)
+    assert torch.equal(result.energy_fake, of_d.energy_fake)
+    assert torch.equal(result.pulling_away, of_g.pulling_away)
+    assert not any(it.requires_grad for it in result)
+
+
+def test_gradients_are_added_and_scaled() -> None:
+    """Parts of 1/3 add up, and the losses that are returned are not scaled."""
+    D, G = networks()
+    noise, real = batches()
+    game = EBGAN(MARGIN, "l2", PT_WEIGHT)
+    whole = [game.backward(D, G(noise), real, scale=1 / 3) for _ in range(3)]
+    assert_equal_two_passes(gradients(D, G), torch.float64)
+    D, G = networks()
+    assert torch.equal(game.backward(D, G(noise), real).loss_g, whole[0].loss_g)
+
+
+@pytest.mark.parametrize("scale", [0.3, torch.tensor(0.3, dtype=torch.float64)], ids=["a number", "a tensor"])
+def test_scaler_and_scale_multiply_the_gradients(scale: Tensor | float) -> None:
+    D, G = networks()
+    noise, real = batches()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    EBGAN(MARGIN, "l2", PT_WEIGHT).backward(D, G(noise), real, scaler=scaler, scale=scale)
+    assert_equal_two_passes(gradients(D, G), torch.float64, factor=1024 * 0.3)
+
+
+def test_a_scaler_that_is_switched_off_changes_nothing() -> None:
+    found = []
+    for scaler in (None, torch.amp.GradScaler("cpu", enabled=False)):
+        D, G = networks()
+        noise, real = batches()
+        EBGAN(MARGIN, "l2", PT_WEIGHT).backward(D, G(noise), real, scaler=scaler)
+        found.append(gradients(D, G))
+    assert all(map(torch.equal, *found))
+
+
+def test_small_float16_gradients_survive_under_a_scaler() -> None:
+    """Real samples whose gradient, 2 (r - x) / (N K), is below float16's smallest number: half of 6e-8."""
+    D = nn.Linear(1024, 1024, bias=False).half()
+    nn.init.eye_(D.weight)
+    real = torch.ones(1024, 1024, dtype=torch.float16)
+    D.weight.data *= 1 + 2.0**-7
+    G = nn.Linear(2, 1024).half()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    seen: list[Tensor] = []
+
+    class Watched(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, it: Tensor) -> Tensor:
+            return it.view_as(it)
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            seen.append(gradient)
+            return gradient
+
+    EBGAN(0.0, "mse").backward(
+        lambda images: Watched.apply(D(images)),  # type: ignore[no-untyped-call]
+        G(torch.zeros(2, 2, dtype=torch.float16)),
+        real,
+        scaler=scaler,
+    )
+    of_real = next(it for it in seen if it.shape == real.shape)
+    expected = 2 * 2.0**-7 / real.numel()
+    assert expected < 2.0**-25
+    assert torch.equal(of_real, torch.full_like(real, 2.0**16 * expected))
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["bfloat16", "float16 with a scaler"])
+def test_passes_run_under_the_callers_autocast_and_losses_outside(scaled: bool) -> None:
+    dtype = torch.float16 if scaled else torch.bfloat16
+    D, G = networks(torch.float32)
+    noise, real = batches(torch.float32)
+    inside: list[tuple[str, bool]] = []
+
+    def note(place: str) -> Callable[..., None]:
+        return lambda *_: inside.append((place, torch.is_autocast_enabled("cpu")))
+
+    D.register_forward_hook(note("pass"))
+    D.decode.register_full_backward_hook(note("backward"))  # type: ignore[union-attr, operator]
+
+    def loss_of_g(outputs: Any, fake: Tensor, upstream: Any) -> Any:
+        note("loss")()
+        return ebgan_fast.generator_loss(outputs[0], fake, outputs[1], upstream=upstream)
+
+    def loss_of_d(of_real: Any, real: Tensor, of_fake: Any, fake: Tensor, upstream: Any) -> Any:
+        note("loss")()
+        assert of_real[0].dtype == of_fake[0].dtype == dtype
+        return ebgan_fast.discriminator_loss(of_real[0], real, of_fake[0], fake, MARGIN, upstream=upstream)
+
+    with torch.autocast("cpu", dtype):
+        of_d, _ = one_pass_backward(
+            D,
+            G(noise),
+            real,
+            generator_loss=loss_of_g,
+            discriminator_loss=loss_of_d,
+            scaler=torch.amp.GradScaler("cpu") if scaled else None,
+        )
+    assert of_d.loss.dtype == torch.float32
+    assert dict(inside) == {"pass": True, "loss": False, "backward": False}
+    assert len(inside) == 7  # two passes, two losses; back through them: to the images, and twice at the end
+
+
+def test_a_step_asks_for_no_value() -> None:
+    D, G = networks()
+    noise, real = batches()
+    game = EBGAN(MARGIN, "l2", PT_WEIGHT)
+    scaler = torch.amp.GradScaler("cpu")
+    # The C++ kernels for the CPU read a margin, which lies beside them; a GPU's take it where it is.
+    with ebgan_fast.use_backend("reference"), Waits() as waits:
+        game.backward(D, G(noise), real, scaler=scaler, scale=0.5)
+    assert waits.found == []
+
+
+def test_it_costs_ten_passes_where_the_usual_loop_costs_twelve() -> None:
+    """Of networks of one size and equal batches: a pass forwards is one unit, backwards it is one to the inputs and one
+    to the weights."""
+    D = nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(20)))
+    G = copy.deepcopy(D)
+    noise, real = torch.randn(8, 16), torch.randn(8, 16)
+    game = EBGAN(MARGIN)
+    unit = 20 * 2 * 8 * 16 * 16
+    layer = 2 * 8 * 16 * 16  # no gradient to the noise or the images, which are given
+    with FlopCounterMode(display=False) as one:
+        game.backward(D, G(noise), real)
+    with FlopCounterMode(display=False) as usual:
+        fake = G(noise)
+        game.discriminator(D(real), real, D(fake.detach()), fake.detach()).loss.backward()
+        game.generator(D(fake), fake).loss.backward()
+    assert one.get_total_flops() == 10 * unit - 3 * layer
+    assert usual.get_total_flops() == 12 * unit - 3 * layer
+
+
+def test_nothing_else_gets_a_gradient() -> None:
+    """Neither the images nor a frozen weight; and none of the generator's loss reaches the discriminator."""
+    D, G = networks()
+    noise, real = batches()
+    real.requires_grad_()
+    D.decode.bias.requires_grad_(False)  # type: ignore[union-attr]
+    EBGAN(MARGIN, "l2", PT_WEIGHT).backward(D, G(noise), real)
+    assert real.grad is None
+    assert D.decode.bias.grad is None  # type: ignore[union-attr]
+    assert D.encode[0].weight.grad is not None  # type: ignore[index, union-attr]
+
+
+def test_a_function_for_a_discriminator() -> None:
+    D, G = networks()
+    noise, real = batches()
+    EBGAN(MARGIN, "l2", PT_WEIGHT).backward(lambda images: D(images), G(noise), real)
+    assert_equal_two_passes(gradients(D, G), torch.float64)
+
+
+def test_a_margin_that_is_a_parameter_is_trained() -> None:
+    D, G = networks()
+    noise, real = batches()
+    game = EBGAN(nn.Parameter(torch.tensor(MARGIN)), "l2", nn.Parameter(torch.tensor(PT_WEIGHT, dtype=torch.float64)))
+    result = game.backward(D, G(noise), real)
+    share = (result.energy_fake < MARGIN).double().mean()
+    assert game.margin.grad is not None
+    assert game.pt_weight.grad is not None
+    torch.testing.assert_close(game.margin.grad.double(), share, rtol=4 * torch.finfo(torch.float32).eps, atol=0)
+    torch.testing.assert_close(game.pt_weight.grad, result.pulling_away)
+    assert_equal_two_passes(gradients(D, G), torch.float64)
+
+
+def test_two_losses_of_ones_own() -> None:
+    """A plain GAN on discriminators that return dicts."""
+    D, G = nn.Linear(PIXELS, 1).double(), networks()[1]
+    noise, real = batches()
+    loss_d, loss_g = one_pass_backward(
+        lambda images: {"logits": D(images), "images": images},
+        G(noise),
+        real,
+        generator_loss=lambda outputs, fake, upstream: softplus(-outputs["logits"]).mean(),
+        discriminator_loss=lambda of_real, real, of_fake, fake, upstream: (
+            softplus(-of_real["logits"]).mean() + softplus(of_fake["logits"]).mean()
+        ),
+        parameters=D.parameters(),
+    )
+    found = gradients(D, G)
+    fake = G(noise)
+    own_g = softplus(-D(fake)).mean()
+    own_d = softplus(-D(real)).mean() + softplus(D(fake.detach())).mean()
+    expected = [*torch.autograd.grad(own_d, list(D.parameters())), *torch.autograd.grad(own_g, list(G.parameters()))]
+    for got, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, exact)
+    torch.testing.assert_close(loss_d, own_d.detach())
+    torch.testing.assert_close(loss_g, own_g.detach())
+
+
+@pytest.mark.slow
+def test_a_compiled_discriminator() -> None:
+    D, G = networks()
+    noise, real = batches()
+    EBGAN(MARGIN, "l2", PT_WEIGHT).backward(torch.compile(D, backend="aot_eager"), G(noise), real)
+    assert_equal_two_passes(gradients(D, G), torch.float64)
+
+
+def _refused(
+    change: Callable[[dict[str, Any]], None], error: type[Exception], message: str
+) -> tuple[Callable[[dict[str, Any]], None], type[Exception], str]:
+    return change, error, message
+
+
+REFUSED = {
+    "a detached batch": _refused(
+        lambda it: it.update(generated=it["generated"].detach()), ValueError, "generated: got a tensor without a graph"
+    ),
+    "a frozen discriminator": _refused(
+        lambda it: it["discriminator"].requires_grad_(False),
+        ValueError,
+        "discriminator: got no parameter.*requires_grad_",
+    ),
+    "outputs without a graph": _refused(
+        lambda it: it.update(discriminator=lambda images: images.detach()), ValueError, "outputs without a graph"
+    ),
+    "outputs of another kind": _refused(
+        lambda it: it.update(discriminator=lambda images: {"recon": 2 * images}),
+        TypeError,
+        r"got dict, expected reconstructions, or \(reconstructions, codes\)",
+    ),
+    "three outputs": _refused(
+        lambda it: it.update(discriminator=lambda images: (2 * images, images, images)),
+        TypeError,
+        "got tuple, expected",
+    ),
+    "a scale of 0": _refused(lambda it: it.update(scale=0), ValueError, "scale: got 0, expected a finite number other"),
+    "a weight without a code": _refused(
+        lambda it: it.update(discriminator=networks(with_code=False)[0]),
+        ValueError,
+        "pt_weight: got one without a code",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
+def test_what_it_refuses(case: tuple[Callable[[dict[str, Any]], None], type[Exception], str]) -> None:
+    change, error, message = case
+    D, G = networks()
+    noise, real = batches()
+    arguments: dict[str, Any] = {"discriminator": D, "generated": G(noise), "real": real}
+    change(arguments)
+    with pytest.raises(error, match=message):
+        EBGAN(MARGIN, "l2", PT_WEIGHT).backward(**arguments)
+    assert gradients(D, G) == []
+
+
+@pytest.mark.parametrize("which", ["generator_loss", "discriminator_loss"])
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [(1.0, TypeError, "got float, expected the loss"), (torch.ones(()), ValueError, "got a loss without a graph")],
+    ids=["a number", "a detached loss"],
+)
+def test_a_loss_that_is_none(which: str, given: object, error: type[Exception], message: str) -> None:
+    D, G = networks(with_code=False)
+    noise, real = batches()
+    losses: dict[str, Any] = {
+        "generator_loss": lambda recon, fake, upstream: recon.sum(),
+        "discriminator_loss": lambda of_real, real, of_fake, fake, upstream: of_real.sum() + of_fake.sum(),
+    }
+    losses[which] = lambda *_: given
+    with pytest.raises(error, match=f"{which}: {message}"):
+        one_pass_backward(D, G(noise), real, **losses)
+
+
+# ---- The Module
+
+
+def test_norm_margin_and_weight_are_said_once() -> None:
+    game = EBGAN(MARGIN, "sse", PT_WEIGHT)
+    recon_real, real, recon_fake, fake = torch.rand(4, 3, 5).unbind()
+    code = torch.rand(3, 4)
+    of_d = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake, MARGIN, norm="sse")
+    of_g = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=PT_WEIGHT, norm="sse")
+    assert all(map(torch.equal, game.discriminator(recon_real, real, recon_fake, fake), of_d))
+    assert all(map(torch.equal, game.generator(recon_fake, fake, code), of_g))
+    assert repr(game) == "EBGAN(margin=4.5, norm='sse', pt_weight=0.3)"
+
+
+def test_its_coefficients_stand_in_the_state_and_change_in_place() -> None:
+    game, other = EBGAN(MARGIN, pt_weight=PT_WEIGHT), EBGAN(1.0)
+    game.margin.fill_(2.0)
+    assert set(game.state_dict()) == {"margin", "pt_weight"}
+    other.load_state_dict(game.state_dict())
+    assert (other.margin.item(), other.pt_weight.item()) == (2.0, PT_WEIGHT)
+    assert list(game.parameters()) == []
+
+
+# ---- Two processes
+
+RANKS = 2
+
+
+def _step_of(rank: int, folder: str) -> None:
+    """One process's share of the step, under DistributedDataParallel, and the gradients that it ends with."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
+    D, G = networks()
+    noise, real = _shares(rank)
+    codes = dist.new_group()
+    parallel = DistributedDataParallel(D), DistributedDataParallel(G)
+    EBGAN(MARGIN, "l2", PT_WEIGHT).backward(parallel[0], parallel[1](noise), real, process_group=codes)
+    torch.save(gradients(D, G), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def _shares(rank: int | None) -> tuple[Tensor, Tensor]:
+    """Eight samples of each batch, or one process's half."""
+    noise, real = batches()
+    both = noise[:8], torch.cat([real, real[:1] + 1])
+    return both if rank is None else tuple(it.chunk(RANKS)[rank] for it in both)  # type: ignore[return-value]
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+def test_two_processes_make_the_step_of_one(fork: Fork, tmp_path: Path) -> None:
+    children = [fork(_step_of, rank, str(tmp_path)) for rank in range(RANKS)]
+    for child in children:
+        assert child.status() == 0, child.said
+    noise, real = _shares(None)
+    truth = over_two_passes(*networks(), noise, real)
+    eager = over_two_passes(*networks(torch.float32), noise.float(), real.float())
+    for rank in range(RANKS):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for number, (got, exact, near) in enumerate(zip(found, truth, eager, strict=True)):
+            assert_within_eager(got, exact, at_wider(exact, near, torch.float64), torch.float64, f"gradient {number}")
+    alone = over_two_passes(*networks(), *_shares(0))
+    assert distance(alone, truth) > 0.1 * distance(truth, [torch.zeros_like(it) for it in truth])
