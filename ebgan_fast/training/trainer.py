@@ -360,7 +360,8 @@ class Trainer:
 def _placed(net: _Net, device: torch.device) -> _Net:
     """On the device; convolutions in the layout that they are fastest in, images' own in memory."""
     if isinstance(net, (ConvGenerator, ConvAutoEncoder)):
-        return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net
     return net.to(device)
 
 
