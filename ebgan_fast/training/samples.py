@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -23,9 +24,18 @@ _GAP = 2
 _GAP_BRIGHTNESS = 64
 
 
-def load_generator(
-    checkpoint_path: str | Path, device: torch.device | str = "cpu"
-) -> tuple[AnyGenerator, TrainConfig, int]:
+class LoadedGenerator(NamedTuple):
+    """A generator from a checkpoint, and the run that it is of. Unpacks to (generator, config, step)."""
+
+    generator: AnyGenerator
+    """The network that draws: in eval mode, with averaged weights if the run averages."""
+    config: TrainConfig
+    """The config of the run."""
+    step: int
+    """The steps that the run had done."""
+
+
+def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cpu") -> LoadedGenerator:
     """The generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
     Args:
@@ -33,7 +43,7 @@ def load_generator(
         device: where the generator is wanted, whatever device trained it.
 
     Returns:
-        (generator, the run's config, steps done).
+        The generator, the run's config and the steps done, by these names or unpacked.
 
     Raises:
         CheckpointError (a ValueError): not a whole checkpoint of this version.
@@ -55,7 +65,7 @@ def load_generator(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
     try:
-        return for_sampling(generator.to(device)), run, step
+        return LoadedGenerator(for_sampling(generator.to(device)), run, step)
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
