@@ -51,7 +51,7 @@ class ImageSet(Protocol):
 
 
 class TensorImages:
-    """A set that lies in memory.
+    """An `ImageSet` that lies in memory, as one tensor.
 
     Args:
         images: uint8 [M, C, H, W] on any device.

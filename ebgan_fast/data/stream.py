@@ -144,7 +144,7 @@ class ImageStream:
         self.close()
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream stands, `epoch` and `position` (batches taken), and what the order depends on."""
+        """The place of the stream, `epoch` and `position` (batches taken), and what the order depends on."""
         return {"epoch": self._epoch, "position": self._position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -39,7 +39,7 @@ _GRID_IMAGES = 100
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The end of a run.
+    """The outcome of a run.
 
     Attributes:
         folder: the run folder.

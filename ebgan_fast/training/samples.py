@@ -50,7 +50,7 @@ class LoadedGenerator(NamedTuple):
 
 
 def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cpu") -> LoadedGenerator:
-    """The generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
+    """Load the generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
     Args:
         checkpoint_path: the run's checkpoint.pt.

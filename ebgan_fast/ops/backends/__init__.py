@@ -71,7 +71,7 @@ class BackendStatus(NamedTuple):
     available: bool
     """True if it can run on this machine."""
     reason: str
-    """What it runs on, or what it lacks."""
+    """The kernels that run, or the thing that is missing."""
 
 
 def _cpu_status() -> tuple[BackendStatus, str | None]:
