@@ -1,4 +1,4 @@
-"""The site beside the repository: `mkdocs.yml` runs these.
+"""The site beside the repository: `mkdocs.yml` runs these, and `Examples` on every docstring.
 
 Pages are written to be read in the repository, where they link to files above docs/. In the site, README.md,
 CONTRIBUTING.md and CHANGELOG.md are pages of their own, and any other file that a page links to is copied beside them.
@@ -11,7 +11,9 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from griffe import Extension, Object
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -19,7 +21,20 @@ from mkdocs.structure.pages import Page
 _PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _OF_GPUS = "performance-gpu.md"
 _ELSEWHERE = ("http:", "https:", "mailto:", "#")
+_EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=[)\s])")
+
+
+class Examples(Extension):
+    """Has the section `Example:` of a docstring read as the code that it is.
+
+    The site's reader of docstrings knows `Examples:` alone, and takes `>>>` elsewhere for three quotations.
+    """
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        """Rename the section before the docstring is read."""
+        if obj.docstring is not None:
+            obj.docstring.value = _EXAMPLE.sub("Examples:", obj.docstring.value)
 
 
 def _docs(config: MkDocsConfig) -> Path:

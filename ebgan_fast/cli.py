@@ -126,7 +126,7 @@ def sample(
     """
     _check_positive("count", count)
     _check_positive("columns", columns)
-    generator, _, _ = load_generator(_checkpoint_file(checkpoint), usable_device(device))
+    generator = load_generator(_checkpoint_file(checkpoint), usable_device(device)).generator
     if interpolate:
         if out.suffix.lower() != ".png":
             raise ValueError(f"out: got {out}, expected a name ending in .png with --interpolate")
@@ -186,7 +186,8 @@ def report(run: tyro.conf.Positional[Path], neighbours: bool = True, device: str
         device: Torch device that draws and compares, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     place = usable_device(device)
-    generator, config, _ = load_generator(_checkpoint_file(run), place)
+    loaded = load_generator(_checkpoint_file(run), place)
+    generator, config = loaded.generator, loaded.config
     draw_interpolation(generator, run / "interpolation.png", rows=8, columns=10, seed=config.seed)
     if neighbours and config.preset != "mnist":
         with _progress("nearest images") as progress:

@@ -247,8 +247,8 @@ def test_commands_run_on_the_device_named(
 
     def load(path: Path, device: torch.device) -> object:
         used.append(device)
-        generator, run, steps = load_generator(path)
-        return generator, dataclasses.replace(run, preset="celeba64" if colour else "mnist"), steps
+        loaded = load_generator(path)
+        return loaded._replace(config=dataclasses.replace(loaded.config, preset="celeba64" if colour else "mnist"))
 
     class Evaluator:
         def __init__(self, features: str, images: object, device: torch.device) -> None:

@@ -7,7 +7,16 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """A data set that is missing, damaged or not what it should be. The message names the file."""
+    """The error of data that are missing, damaged or not what they should be. The message names the file.
+
+    Example:
+        >>> from ebgan_fast.data import DataError, load_mnist
+        >>> try:
+        ...     load_mnist("no-such-folder")
+        ... except DataError as error:
+        ...     print(error)
+        no-such-folder: got no such folder, expected one with the four MNIST IDX files
+    """
 
 
 def needed(module: str, extra: str, what: str) -> Any:

@@ -42,6 +42,14 @@ def read_idx(path: str | Path, ndim: int) -> Tensor:
 
     Raises:
         DataError: unreadable, or not exactly one IDX array of `ndim` dimensions of unsigned bytes.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.data import read_idx
+        >>> header = bytes([0, 0, 8, 1, 0, 0, 0, 3])  # unsigned bytes, one dimension, three elements
+        >>> _ = Path("labels-idx1-ubyte").write_bytes(header + bytes([7, 2, 1]))
+        >>> read_idx("labels-idx1-ubyte", ndim=1)
+        tensor([7, 2, 1], dtype=torch.uint8)
     """
     path = Path(path)
     try:

@@ -13,7 +13,25 @@ from torch.nn import functional
 
 
 class ImageSet(Protocol):
-    """Images of one shape, as bytes, by number."""
+    """Images of one shape, as bytes, by number.
+
+    Any object with these members is one, so a set of your own needs no base class.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.data import ImageSet, ImageStream
+        >>> class Greys:
+        ...     shape, fingerprint = (1, 8, 8), "greys"
+        ...     def __len__(self):
+        ...         return 100
+        ...     def gather(self, indices, out=None):  # image i is of brightness i
+        ...         pixels = indices.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *self.shape)
+        ...         return pixels.clone() if out is None else out.copy_(pixels)
+        >>> greys: ImageSet = Greys()
+        >>> with ImageStream(greys, batch_size=10, seed=0, device=torch.device("cpu")) as stream:
+        ...     stream.next().shape
+        torch.Size([10, 1, 8, 8])
+    """
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -33,7 +51,7 @@ class ImageSet(Protocol):
 
 
 class TensorImages:
-    """A set that lies in memory.
+    """An `ImageSet` that lies in memory, as one tensor.
 
     Args:
         images: uint8 [M, C, H, W] on any device.
@@ -45,6 +63,15 @@ class TensorImages:
     Raises:
         TypeError: `images` isn't a uint8 tensor.
         ValueError: another number of dimensions.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.data import TensorImages
+        >>> images = TensorImages(torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 3, 64, 64))
+        >>> len(images), images.shape
+        (5, (3, 64, 64))
+        >>> images.gather(torch.tensor([4, 0, 4]))[:, 0, 0, 0]
+        tensor([4, 0, 4], dtype=torch.uint8)
     """
 
     def __init__(self, images: Tensor, fingerprint: str | None = None) -> None:
@@ -94,7 +121,7 @@ def _is_channels_last(images: Tensor) -> bool:
 
 
 def pad_to_square(images: Tensor, size: int) -> Tensor:
-    """Grey images centred in black squares, as the paper's grid search pads MNIST to 32x32 (appendix C).
+    """Centre grey images in black squares, as the paper's grid search pads MNIST to 32x32 (appendix C).
 
     Args:
         images: [M, H, W].
@@ -105,6 +132,15 @@ def pad_to_square(images: Tensor, size: int) -> Tensor:
 
     Raises:
         ValueError: another number of dimensions, or images larger than the squares.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.data import pad_to_square
+        >>> pad_to_square(torch.full((1, 2, 2), 255, dtype=torch.uint8), size=4)
+        tensor([[[[  0,   0,   0,   0],
+                  [  0, 255, 255,   0],
+                  [  0, 255, 255,   0],
+                  [  0,   0,   0,   0]]]], dtype=torch.uint8)
     """
     if images.dim() != 3:
         raise ValueError(f"got images of shape {list(images.shape)}, expected [M, H, W]")

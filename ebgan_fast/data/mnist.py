@@ -30,12 +30,23 @@ _TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 class Mnist(NamedTuple):
-    """Images uint8 [M, 28, 28], 0 black, labels uint8 [M] in 0..9; MNIST has 60,000 and 10,000."""
+    """Images and labels of MNIST, or of a set like it, for training and for tests.
+
+    Example:
+        >>> from ebgan_fast.data import load_mnist
+        >>> train_images, train_labels, test_images, test_labels = load_mnist()
+        >>> train_images[train_labels == 7].shape
+        torch.Size([6265, 28, 28])
+    """
 
     train_images: Tensor
+    """uint8 [M, 28, 28], 0 is black; MNIST has 60,000."""
     train_labels: Tensor
+    """uint8 [M], in 0 to 9."""
     test_images: Tensor
+    """uint8 [M, 28, 28]; MNIST has 10,000."""
     test_labels: Tensor
+    """uint8 [M], in 0 to 9."""
 
 
 def load_mnist(folder: str | Path | None = None) -> Mnist:
@@ -51,6 +62,14 @@ def load_mnist(folder: str | Path | None = None) -> Mnist:
 
     Raises:
         DataError (a ValueError): nothing to load (there is no download), or a damaged or unfit file.
+
+    Example:
+        >>> from ebgan_fast.data import load_mnist
+        >>> digits = load_mnist()
+        >>> digits.train_images.shape, digits.test_images.shape
+        (torch.Size([60000, 28, 28]), torch.Size([10000, 28, 28]))
+        >>> digits.train_labels[:5]
+        tensor([5, 0, 4, 1, 9], dtype=torch.uint8)
     """
     return _load_package() if folder is None else _load_folder(Path(folder))
 

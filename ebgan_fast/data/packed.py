@@ -78,6 +78,23 @@ class PackedImages:
     Raises:
         DataError: no index, one of something else or another version, no images, or a shard that is missing or of
             another length; the message names the file.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from PIL import Image
+        >>> from ebgan_fast.data import PackedImages
+        >>> from ebgan_fast.data.prepare import prepare_images
+        >>> Path("photos").mkdir()
+        >>> Image.new("RGB", (40, 30), "red").save("photos/a.png")
+        >>> Image.new("RGB", (16, 24), "blue").save("photos/b.png")
+        >>> _ = prepare_images(Path("photos"), Path("packed"), size=16, workers=1)  # ebgan-fast prepare does it too
+        >>> images = PackedImages(Path("packed"))
+        >>> len(images), images.shape
+        (2, (3, 16, 16))
+        >>> images.gather(torch.tensor([1, 0]))[:, :, 0, 0]
+        tensor([[  0,   0, 255],
+                [255,   0,   0]], dtype=torch.uint8)
     """
 
     def __init__(self, folder: Path) -> None:

@@ -7,19 +7,31 @@ from torch import Tensor
 
 
 def to_signed_unit(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Bytes to [-1, 1], the paper's range (appendix C): 0 to -1, 255 to 1, exactly in float32.
+    """Scale bytes to [-1, 1], the paper's range (appendix C): 0 to -1, 255 to 1, exactly in float32.
 
     Args:
         images: uint8 of any shape.
         dtype: of the result, rounded to from float32.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.data import to_signed_unit
+        >>> to_signed_unit(torch.tensor([0, 255], dtype=torch.uint8))
+        tensor([-1.,  1.])
     """
     return images.to(torch.float32).div_(127.5).sub_(1).to(dtype)
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """[-1, 1] to the nearest of uint8's 256 steps; what lies outside is cut off.
+    """Turn values in [-1, 1] into the nearest of the 256 bytes; values outside are cut off.
 
     Args:
         images: floating-point, of any shape.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.data import to_pixels
+        >>> to_pixels(torch.tensor([-1.0, 0.2, 1.0, 3.0]))
+        tensor([  0, 153, 255, 255], dtype=torch.uint8)
     """
     return ((images.to(torch.float32) + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -42,6 +42,19 @@ class ImageStream:
     Raises:
         ValueError: `batch_size` outside 1 to the number of images, or not a multiple of `ranks`; `rank` outside 0 to
             `ranks` - 1; `prefetch` below 0.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.data import ImageStream, TensorImages
+        >>> images = TensorImages(torch.arange(100, dtype=torch.uint8).reshape(100, 1, 1, 1))
+        >>> stream = ImageStream(images, batch_size=32, seed=0, device=torch.device("cpu"))
+        >>> stream.next().shape
+        torch.Size([32, 1, 1, 1])
+        >>> state = stream.state_dict()  # a resumed run goes on from here
+        >>> resumed = ImageStream(images, batch_size=32, seed=0, device=torch.device("cpu"))
+        >>> resumed.load_state_dict(state)
+        >>> torch.equal(resumed.next(), stream.next())
+        True
     """
 
     def __init__(
@@ -131,7 +144,7 @@ class ImageStream:
         self.close()
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream stands, `epoch` and `position` (batches taken), and what the order depends on."""
+        """The place of the stream, `epoch` and `position` (batches taken), and what the order depends on."""
         return {"epoch": self._epoch, "position": self._position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -21,7 +21,7 @@ _LEAK = 0.2
 
 
 class ConvGenerator(nn.Module):
-    """Noise [N, noise_size] to images [N, C, H, W] in (-1, 1).
+    """The convolutional generator: noise [N, noise_size] to images [N, C, H, W] in (-1, 1).
 
     Layers are fractionally strided convolutions, the first from a vector to kernel x kernel. Into each of the first
     layers the paper feeds noise of its own, as planes beside the feature maps; here all noise of a sample is one row,
@@ -38,6 +38,15 @@ class ConvGenerator(nn.Module):
 
     Raises:
         ValueError: fewer than two layers, noise for the last layer, or a layer that can't be built.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import ConvGenerator, parse_layers, parse_noise
+        >>> generator = ConvGenerator(parse_layers("(32)4c-(16)4c2s-(3)4c2s"), parse_noise("100-8"))
+        >>> generator.noise_shapes  # a vector of 100, then 8 planes beside the first layer's maps
+        [(100, 1, 1), (8, 4, 4)]
+        >>> generator(torch.randn(2, generator.noise_size)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(self, layers: tuple[ConvLayer, ...], noise: tuple[int, ...]) -> None:
@@ -84,7 +93,7 @@ class ConvGenerator(nn.Module):
 
 
 class ConvAutoEncoder(nn.Module):
-    """Images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, maps, h, w]): the energy's network.
+    """The energy's convolutional network: images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, maps, h, w]).
 
     Args:
         encoder: layers that divide the side by their strides.
@@ -95,6 +104,14 @@ class ConvAutoEncoder(nn.Module):
 
     Raises:
         ValueError: encoder and decoder whose strides differ in product, or a layer that can't be built.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import ConvAutoEncoder, parse_layers
+        >>> discriminator = ConvAutoEncoder(parse_layers("(8)4c2s-(16)4c2s"), parse_layers("(8)4c2s-(3)4c2s"))
+        >>> recon, code = discriminator(torch.zeros(2, 3, 16, 16))
+        >>> recon.shape, code.shape
+        (torch.Size([2, 3, 16, 16]), torch.Size([2, 16, 4, 4]))
     """
 
     def __init__(self, encoder: tuple[ConvLayer, ...], decoder: tuple[ConvLayer, ...]) -> None:

@@ -14,7 +14,17 @@ AnyDiscriminator = AutoEncoder | ConvAutoEncoder
 
 @dataclass(frozen=True)
 class Mlp:
-    """The fully connected networks of the paper's grid search. Defaults: its best EBGAN (figure 4)."""
+    """The fully connected networks of the paper's grid search. Defaults: its best EBGAN (figure 4).
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import Mlp
+        >>> networks = Mlp(size_g=64, size_d=32)
+        >>> generator = networks.generator((1, 28, 28))
+        >>> recon, code = networks.discriminator((1, 28, 28))(generator(torch.randn(4, networks.z_dim)))
+        >>> recon.shape, code.shape
+        (torch.Size([4, 1, 28, 28]), torch.Size([4, 32]))
+    """
 
     z_dim: int = 100
     """Length of the noise vector, drawn from N(0, 1)."""
@@ -40,7 +50,25 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolutional networks in the paper's notation (appendix F)."""
+    """Convolutional networks in the paper's notation (appendix F).
+
+    Example:
+        >>> from ebgan_fast.models import Conv
+        >>> networks = Conv(
+        ...     generator_layers="(128)4c-(64)4c2s-(3)4c2s",
+        ...     noise_planes="100",
+        ...     encoder_layers="(32)4c2s-(64)4c2s",
+        ...     decoder_layers="(32)4c2s-(3)4c2s",
+        ...     width=0.5,
+        ... )
+        >>> networks.generator((3, 16, 16)).image_shape
+        (3, 16, 16)
+        >>> networks.discriminator((3, 16, 16)).shrink
+        4
+        >>> networks.generator((3, 64, 64))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: generator_layers: got layers that give images of shape [3, 16, 16], expected [3, 64, 64] ...
+    """
 
     generator_layers: str
     """Generator in the paper's notation, such as (512)4c-(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s."""

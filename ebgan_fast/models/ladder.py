@@ -35,6 +35,18 @@ class LadderNetwork(nn.Module):
 
     Raises:
         ValueError: fewer than two sizes, one below 1, or a negative noise.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import LadderNetwork
+        >>> network = LadderNetwork(sizes=(784, 100, 10))
+        >>> labelled, unlabelled = torch.rand(5, 784), torch.rand(20, 784)
+        >>> logits, recon = network.forward_both(labelled, unlabelled)  # a training step, corrupted
+        >>> logits.shape, recon.shape
+        (torch.Size([5, 10]), torch.Size([20, 784]))
+        >>> network.measure(unlabelled)
+        >>> network(labelled).shape  # without corruption
+        torch.Size([5, 10])
     """
 
     def __init__(

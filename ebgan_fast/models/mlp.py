@@ -16,7 +16,7 @@ _DROPOUT = 0.5
 
 
 class Generator(nn.Module):
-    """Noise [N, z_dim] to images [N, C, H, W] in (-1, 1).
+    """The fully connected generator: noise [N, z_dim] to images [N, C, H, W] in (-1, 1).
 
     `n_layer` weight layers: all but the last give `size` features, batch-normalised, then ReLU; the last
     gives the pixels through tanh, with no batch norm. Initial weights are N(0, 0.02^2), biases 0.
@@ -35,6 +35,16 @@ class Generator(nn.Module):
 
     Raises:
         ValueError: a size below 1.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import Generator
+        >>> generator = Generator(z_dim=100, n_layer=3, size=64, image_shape=(1, 28, 28))
+        >>> images = generator(torch.randn(4, generator.noise_size))
+        >>> images.shape
+        torch.Size([4, 1, 28, 28])
+        >>> bool(images.abs().max() < 1)
+        True
     """
 
     def __init__(self, z_dim: int, n_layer: int, size: int, image_shape: tuple[int, int, int] = (1, 32, 32)) -> None:
@@ -60,7 +70,7 @@ class Generator(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """Images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, size]): the energy's network.
+    """The energy's fully connected network: images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, size]).
 
     The encoder has `n_layer - 1` weight layers of `size` features, each with ReLU and all but the first with
     batch norm (the paper leaves it out at the "discriminator input layer"). The decoder is one weight layer.
@@ -81,6 +91,18 @@ class AutoEncoder(nn.Module):
 
     Raises:
         ValueError: a size below 1, or fewer than 2 layers.
+
+    Example:
+        >>> import torch
+        >>> import ebgan_fast
+        >>> from ebgan_fast.models import AutoEncoder
+        >>> discriminator = AutoEncoder(n_layer=2, size=32, image_shape=(1, 28, 28))
+        >>> images = torch.zeros(4, 1, 28, 28)
+        >>> recon, code = discriminator(images)
+        >>> recon.shape, code.shape
+        (torch.Size([4, 1, 28, 28]), torch.Size([4, 32]))
+        >>> ebgan_fast.reconstruction_energy(recon, images).shape
+        torch.Size([4])
     """
 
     def __init__(
@@ -102,7 +124,7 @@ class AutoEncoder(nn.Module):
 
 
 class LogisticDiscriminator(nn.Module):
-    """Images [N, C, H, W] to logits [N] of being real: the plain GAN's discriminator in the paper's grid search.
+    """The plain GAN's discriminator in the paper's grid search: images [N, C, H, W] to logits [N] of being real.
 
     `n_layer` weight layers: all but the last as the auto-encoder's, the last gives the logit. Batch norm there, which
     the paper's rule would ask for, is left out: it would say of each batch that half of it is real.
@@ -115,6 +137,13 @@ class LogisticDiscriminator(nn.Module):
 
     Raises:
         ValueError: a size or a number of layers below 1.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import LogisticDiscriminator
+        >>> discriminator = LogisticDiscriminator(n_layer=2, size=32, image_shape=(1, 28, 28))
+        >>> discriminator(torch.zeros(4, 1, 28, 28)).shape
+        torch.Size([4])
     """
 
     def __init__(

@@ -10,7 +10,14 @@ _LAYER = re.compile(r"\((\d+)\)(\d+)c(?:(\d+)s)?")
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """One layer: "(maps)kernel c stride s", where a stride of 1 is left out, as in "(3)3c"."""
+    """One layer: "(maps)kernel c stride s", where a stride of 1 is left out, as in "(3)3c".
+
+    Example:
+        >>> from ebgan_fast.models import ConvLayer
+        >>> layer = ConvLayer(maps=64, kernel=4, stride=2)
+        >>> str(layer), layer.padding
+        ('(64)4c2s', 1)
+    """
 
     maps: int
     """Feature maps that it gives."""
@@ -47,6 +54,11 @@ def parse_layers(text: str) -> tuple[ConvLayer, ...]:
 
     Raises:
         ValueError: a part that can't be read, or a size of 0; the message names it.
+
+    Example:
+        >>> from ebgan_fast.models import parse_layers
+        >>> parse_layers("(64)4c2s-(3)3c")
+        (ConvLayer(maps=64, kernel=4, stride=2), ConvLayer(maps=3, kernel=3, stride=1))
     """
     return tuple(_parse_layer(part, text) for part in text.split("-"))
 
@@ -64,13 +76,18 @@ def _parse_layer(part: str, text: str) -> ConvLayer:
 
 
 def parse_noise(text: str) -> tuple[int, ...]:
-    """Noise planes per generator layer.
+    """The noise planes that a string names, one number per generator layer.
 
     Args:
         text: "100-64-32" is a vector of 100 into the first, 64 planes into the second, ...
 
     Raises:
         ValueError: not whole numbers joined by hyphens, or none for the first layer.
+
+    Example:
+        >>> from ebgan_fast.models import parse_noise
+        >>> parse_noise("100-64-32")
+        (100, 64, 32)
     """
     parts = text.split("-")
     if not all(part.strip().isascii() and part.strip().isdigit() for part in parts) or int(parts[0]) < 1:

@@ -39,7 +39,15 @@ def batch_mean(per_sample: Tensor) -> Tensor:
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
-    """D(x) = ||Dec(Enc(x)) - x|| per sample (equation 13): [N, ...] and [N, ...] -> [N]."""
+    """D(x) = ||Dec(Enc(x)) - x|| per sample (equation 13): [N, ...] and [N, ...] -> [N].
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.ops import reference
+        >>> recon, target = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        >>> reference.reconstruction_energy(recon, target, norm="l2")
+        tensor([5., 0.])
+    """
     residual = sample_rows(recon) - sample_rows(target)
     if norm == "l1":
         return residual.abs().sum(1)
@@ -52,14 +60,31 @@ def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
 
 
 def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coefficient) -> Tensor:
-    """The expectation of L_D = D(x) + [m - D(G(z))]+ (equation 1) over the two batches; the hinge is per sample."""
+    """The expectation of L_D = D(x) + [m - D(G(z))]+ (equation 1) over the two batches; the hinge is per sample.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.ops import reference
+        >>> energy_real, energy_fake = torch.tensor([1.0, 3.0]), torch.tensor([4.0, 12.0])
+        >>> reference.hinge_margin_loss(energy_real, energy_fake, margin=10)  # (1 + 3) / 2 + (6 + 0) / 2
+        tensor(5.)
+    """
     real = energy_real.to(accumulation_dtype(energy_real.dtype))
     fake = energy_fake.to(accumulation_dtype(energy_fake.dtype))
     return batch_mean(real) + batch_mean(torch.relu(margin - fake))
 
 
 def pulling_away_term(code: Tensor) -> Tensor:
-    """f_PT(S) = 1/(N(N-1)) sum_i sum_{j != i} (S_i.S_j / (|S_i| |S_j|))^2 (equation 14): [N, ...] -> scalar."""
+    """f_PT(S) = 1/(N(N-1)) sum_i sum_{j != i} (S_i.S_j / (|S_i| |S_j|))^2 (equation 14): [N, ...] -> scalar.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.ops import reference
+        >>> reference.pulling_away_term(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))  # parallel codes
+        tensor(1.)
+        >>> reference.pulling_away_term(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))  # orthogonal ones
+        tensor(0.)
+    """
     rows = sample_rows(code)
     n = rows.shape[0]
     lengths = _root(rows.square().sum(1, keepdim=True))
@@ -81,7 +106,16 @@ def weighed(pt_weight: Coefficient, pulling_away: Tensor) -> Tensor:
 def discriminator_loss(
     recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, margin: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Equation 1 over the energies of both batches -> (loss, energy_real, energy_fake); the energies are detached."""
+    """Equation 1 over the energies of both batches -> (loss, energy_real, energy_fake); the energies are detached.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.ops import reference
+        >>> real = fake = torch.zeros(1, 2)
+        >>> recon_real, recon_fake = torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 4.0]])
+        >>> reference.discriminator_loss(recon_real, real, recon_fake, fake, margin=10, norm="l2")  # 1 + (10 - 5)
+        (tensor(6.), tensor([1.]), tensor([5.]))
+    """
     energy_real = reconstruction_energy(recon_real, real, norm)
     energy_fake = reconstruction_energy(recon_fake, fake, norm)
     closed = margin - energy_fake <= 0
@@ -96,7 +130,16 @@ def generator_loss(
     recon_fake: Tensor, fake: Tensor, code: Tensor | None, pt_weight: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L_G = D(G(z)) (equation 2) plus the weighted pulling-away term -> (loss, energy, pulling_away); the last two are
-    detached."""
+    detached.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.ops import reference
+        >>> fake, recon_fake = torch.zeros(2, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> code = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+        >>> reference.generator_loss(recon_fake, fake, code, pt_weight=0.5, norm="l2")  # (5 + 1) / 2 + 0.5 * 1
+        (tensor(3.5000), tensor([5., 1.]), tensor(1.))
+    """
     energy = reconstruction_energy(recon_fake, fake, norm)
     loss = batch_mean(energy)
     if code is None:

@@ -46,6 +46,18 @@ def write_report(folder: Path) -> Path:
         ValueError: not a run folder, one whose run has logged nothing yet, or a file in it that a run wouldn't write;
             the message names it.
         OSError: a file can't be read or written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.report import write_report
+        >>> from ebgan_fast.training import TrainConfig, train
+        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=Mlp(size_g=32, size_d=32), device="cpu")
+        >>> result = train(config)  # doctest: +ELLIPSIS
+        step 2 of 2  loss D ...
+        done: 2 steps in ...
+        >>> write_report(result.folder).name
+        'report.html'
     """
     run = read_run(folder)
     title = f"EBGAN run {folder.resolve().name}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import optuna
 from filelock import FileLock
@@ -257,18 +257,27 @@ def _reason(trial: FrozenTrial) -> str | None:
     return reason
 
 
-def this_process() -> dict[str, Any]:
+class Owner(TypedDict):
+    """The process that runs a trial."""
+
+    host: str
+    pid: int
+    born: str | None
+
+
+def this_process() -> Owner:
     """This process, told from any that may get its number later."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "born": _birth(os.getpid())}
 
 
 def _lives(trial: FrozenTrial) -> bool:
-    """Whether the process that runs a trial still does, as far as can be seen from here."""
-    owner = trial.user_attrs.get(_OWNER)
+    """Return True if the process that runs a trial still does, as far as can be seen from here."""
+    owner: Owner | None = trial.user_attrs.get(_OWNER)
     if owner is not None and owner["host"] == socket.gethostname() and owner["born"] is not None:
         return _birth(owner["pid"]) == owner["born"]
     started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() - trial.user_attrs.get(_ALIVE, started) < _SECONDS_TO_DEATH
+    alive: float = trial.user_attrs.get(_ALIVE, started)
+    return time.time() - alive < _SECONDS_TO_DEATH
 
 
 def _birth(pid: int) -> str | None:

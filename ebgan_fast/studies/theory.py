@@ -78,7 +78,8 @@ def data(game: Game) -> Array:
     """p: random, and 0 on a quarter of the points."""
     p = np.random.default_rng(game.seed).exponential(size=game.points)
     p[: game.points // 4] = 0
-    return p / p.sum()
+    p /= p.sum()
+    return p
 
 
 def best_responses(game: Game) -> Play:
@@ -220,4 +221,5 @@ def onto_simplex(point: Array) -> Array:
     surplus = np.cumsum(descending) - 1
     counts = np.arange(1, len(point) + 1)
     kept = np.count_nonzero(descending * counts > surplus)
-    return np.maximum(point - surplus[kept - 1] / kept, 0)
+    nearest: Array = np.maximum(point - surplus[kept - 1] / kept, 0)
+    return nearest

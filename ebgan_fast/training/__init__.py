@@ -4,11 +4,12 @@ from .checkpoint import CheckpointError
 from .config import TrainConfig
 from .loop import TrainResult, train
 from .presets import preset
-from .samples import load_generator, sample_images, save_folder, save_grid
+from .samples import LoadedGenerator, load_generator, sample_images, save_folder, save_grid
 from .trainer import NonFiniteError
 
 __all__ = [
     "CheckpointError",
+    "LoadedGenerator",
     "NonFiniteError",
     "TrainConfig",
     "TrainResult",

@@ -16,7 +16,18 @@ _VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A file that can't be used as a checkpoint. The message names it."""
+    """The error of a file that can't be used as a checkpoint. The message names it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.training import CheckpointError, load_generator
+        >>> _ = Path("notes.pt").write_text("not a checkpoint")
+        >>> try:
+        ...     load_generator("notes.pt")
+        ... except CheckpointError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        notes.pt: got a truncated file or one of another program (...), expected a checkpoint
+    """
 
 
 def write(path: Path, state: dict[str, Any]) -> None:

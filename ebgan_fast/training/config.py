@@ -17,8 +17,22 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run. Defaults are those of the preset "mnist": where the paper gives a value, that of its best EBGAN-PT there
-    (figure 4c). `presets` has the others."""
+    """The settings of one run.
+
+    Defaults are those of the preset "mnist": where the paper gives a value, that of its best EBGAN-PT there (figure
+    4c). `preset` has the others.
+
+    Example:
+        >>> import dataclasses
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.training import TrainConfig
+        >>> config = TrainConfig(out=Path("runs/first"), steps=1000, networks=Mlp(size_g=400))
+        >>> config.norm, config.margin, config.networks.size_g
+        ('l2', 10.0, 400)
+        >>> dataclasses.replace(config, out=Path("runs/second"), seed=1).steps  # the same but for its seed
+        1000
+    """
 
     out: Path
     """Run folder, made by the run: config.json, metrics.jsonl, curves.png, samples/ and checkpoint.pt."""

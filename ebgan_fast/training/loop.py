@@ -39,13 +39,26 @@ _GRID_IMAGES = 100
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The end of a run.
+    """The outcome of a run.
 
     Attributes:
         folder: the run folder.
         step: steps done in all.
         stats: the latest line of metrics.jsonl, or None if there is none yet.
         stopped_by: number of the signal that stopped it before its last step, or None.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.training import TrainConfig, train
+        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=Mlp(size_g=32, size_d=32), device="cpu")
+        >>> result = train(config)  # doctest: +ELLIPSIS
+        step 2 of 2  loss D ...
+        done: 2 steps in ...
+        >>> result.step, result.stopped_by
+        (2, None)
+        >>> result.stats["step"], result.stats["margin"], result.stats["loss_d"] > 0
+        (2, 10.0, True)
     """
 
     folder: Path
@@ -76,6 +89,17 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         BackendUnavailableError: the backend can't run here.
         NonFiniteError: a loss or weight became infinite or NaN; the last good checkpoint stays.
         OSError: the folder can't be read or written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.training import TrainConfig, train
+        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=Mlp(size_g=32, size_d=32), device="cpu")
+        >>> result = train(config)  # doctest: +ELLIPSIS
+        step 2 of 2  loss D ...
+        done: 2 steps in ...
+        >>> sorted(path.name for path in result.folder.iterdir())
+        ['checkpoint.pt', 'config.json', 'curves.png', 'metrics.jsonl', 'samples']
     """
     validate(run)
     device = own_device(run.device)

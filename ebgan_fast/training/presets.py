@@ -85,6 +85,15 @@ def preset(name: PresetName, out: Path, **fields: object) -> TrainConfig:
 
     Raises:
         ValueError: an unknown name.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.training import preset
+        >>> config = preset("celeba64", out=Path("runs/faces"), data=Path("packed"), batch_size=64)
+        >>> config.image_size, config.margin, config.batch_size
+        (64, 20.0, 64)
+        >>> config.networks.encoder_layers
+        '(64)4c2s-(128)4c2s-(256)4c2s'
     """
     if name not in _PRESETS:
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(_PRESETS)}")

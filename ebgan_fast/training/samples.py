@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -23,22 +24,59 @@ _GAP = 2
 _GAP_BRIGHTNESS = 64
 
 
-def load_generator(
-    checkpoint_path: str | Path, device: torch.device | str = "cpu"
-) -> tuple[AnyGenerator, TrainConfig, int]:
-    """The generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
+class LoadedGenerator(NamedTuple):
+    """A generator from a checkpoint, and the run that it is of. Unpacks to (generator, config, step).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Generator
+        >>> from ebgan_fast.training import LoadedGenerator, TrainConfig
+        >>> loaded = LoadedGenerator(  # as load_generator returns it
+        ...     Generator(z_dim=100, n_layer=3, size=32).eval(), TrainConfig(out=Path("runs/first")), step=4000
+        ... )
+        >>> loaded.config.margin, loaded.step
+        (10.0, 4000)
+        >>> generator, config, step = loaded
+        >>> generator.image_shape
+        (1, 32, 32)
+    """
+
+    generator: AnyGenerator
+    """The network that draws: in eval mode, with averaged weights if the run averages."""
+    config: TrainConfig
+    """The config of the run."""
+    step: int
+    """The steps that the run had done."""
+
+
+def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cpu") -> LoadedGenerator:
+    """Load the generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
     Args:
         checkpoint_path: the run's checkpoint.pt.
         device: where the generator is wanted, whatever device trained it.
 
     Returns:
-        (generator, the run's config, steps done).
+        The generator, the run's config and the steps done, by these names or unpacked.
 
     Raises:
         CheckpointError (a ValueError): not a whole checkpoint of this version.
         ValueError: the device lacks the memory.
         OSError: the file can't be opened.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.training import TrainConfig, load_generator, sample_images, train
+        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=Mlp(size_g=32, size_d=32), device="cpu")
+        >>> result = train(config)  # doctest: +ELLIPSIS
+        step 2 of 2  loss D ...
+        done: 2 steps in ...
+        >>> loaded = load_generator(result.folder / "checkpoint.pt")
+        >>> loaded.step
+        2
+        >>> sample_images(loaded.generator, n=16, seed=0).shape
+        torch.Size([16, 1, 32, 32])
     """
     path = Path(checkpoint_path)
     state = checkpoint.read(path)
@@ -55,7 +93,7 @@ def load_generator(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
     try:
-        return for_sampling(generator.to(device)), run, step
+        return LoadedGenerator(for_sampling(generator.to(device)), run, step)
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -87,6 +125,17 @@ def sample_images(
 
     Raises:
         ValueError: n or batch_size below 1.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.models import Generator
+        >>> from ebgan_fast.training import sample_images
+        >>> generator = Generator(z_dim=100, n_layer=3, size=32, image_shape=(1, 28, 28)).eval()
+        >>> images = sample_images(generator, n=16, seed=0)
+        >>> images.shape
+        torch.Size([16, 1, 28, 28])
+        >>> torch.equal(images, sample_images(generator, n=16, seed=0))
+        True
     """
     for name, value in (("n", n), ("batch_size", batch_size)):
         if value is not None and value < 1:
@@ -122,6 +171,14 @@ def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
 
     Raises:
         ValueError: no images, another shape, or columns below 1.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from ebgan_fast.training import save_grid
+        >>> save_grid(torch.zeros(6, 1, 28, 28), "grid.png", columns=3)
+        >>> Image.open("grid.png").size  # 3 x 28 + 4 x 2 pixels, 2 x 28 + 3 x 2 pixels
+        (92, 62)
     """
     pixels = _to_bytes(images)
     if columns < 1:
@@ -150,6 +207,14 @@ def save_folder(images: Tensor, folder: str | Path) -> None:
 
     Raises:
         ValueError: no images, another shape, or a folder that isn't empty.
+
+    Example:
+        >>> import os
+        >>> import torch
+        >>> from ebgan_fast.training import save_folder
+        >>> save_folder(torch.zeros(3, 3, 64, 64), "samples")
+        >>> sorted(os.listdir("samples"))
+        ['00000.png', '00001.png', '00002.png']
     """
     pixels = _to_bytes(images)
     folder = Path(folder)

@@ -34,7 +34,20 @@ _Net = TypeVar("_Net", bound=nn.Module)
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or weight became infinite or NaN, so the run can't go on."""
+    """The error of a run that can't go on, as a loss or weight became infinite or NaN.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.training import NonFiniteError, TrainConfig, train
+        >>> networks = Mlp(size_g=32, size_d=32)
+        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=networks, lr_d=1e30, device="cpu")
+        >>> try:
+        ...     train(config)
+        ... except NonFiniteError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        step 2: got loss_d ..., expected a finite number; the last good checkpoint is of step 0: ...
+    """
 
 
 class Trainer:
@@ -352,7 +365,8 @@ class Trainer:
 def _placed(net: _Net, device: torch.device) -> _Net:
     """On the device; convolutions in the layout that they are fastest in, images' own in memory."""
     if isinstance(net, (ConvGenerator, ConvAutoEncoder)):
-        return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net
     return net.to(device)
 
 

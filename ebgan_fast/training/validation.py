@@ -79,7 +79,7 @@ def _device_problems(name: str) -> Iterable[str]:
     yield f"device: got {name!r}, expected a device that torch can use here ({problem})"
 
 
-def _divides(parts: Any, batch: Any) -> bool:
+def _divides(parts: int, batch: int) -> bool:
     """Return True if parts of at least two images are left; values that the rules refuse anyway pass."""
     if not (_integer(1)(parts) and _integer(2)(batch)):
         return True

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_curves", "pixel_net")
 def test_pictures_of_a_run(packed_blobs: Path, tmp_path: Path) -> None:
     run = scored(tmp_path / "run", packed_blobs, networks=NETWORKS, steps=2, evaluate_every=0)
     train(run)
-    generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
+    generator = load_generator(tmp_path / "run" / "checkpoint.pt").generator
     draw_interpolation(generator, tmp_path / "ways.png", rows=3, columns=5, seed=1)
     with Image.open(tmp_path / "ways.png") as ways:
         assert ways.size == (5 * 18 + 2, 3 * 18 + 2)
@@ -111,6 +111,6 @@ def test_a_flipped_bit_is_found_before_a_run_begins(packed_blobs: Path, tmp_path
 
 def test_samples_have_the_images_shape(packed_blobs: Path, tmp_path: Path) -> None:
     train(scored(tmp_path / "run", packed_blobs, networks=NETWORKS, steps=2, evaluate_every=0))
-    generator, _, _ = load_generator(tmp_path / "run" / "checkpoint.pt")
+    generator = load_generator(tmp_path / "run" / "checkpoint.pt").generator
     assert sample_images(generator, 3, seed=0).shape == (3, 3, 16, 16)
     assert NETWORKS.generator((3, 16, 16)).noise_size == generator.noise_size

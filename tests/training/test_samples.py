@@ -46,6 +46,20 @@ def test_a_loaded_generator_draws_what_the_run_draws(configure: Configure, tmp_p
     assert torch.equal(images, raw) == (ema == 0)
 
 
+def test_what_is_loaded_has_names_and_unpacks(configure: Configure, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run = configure()
+    trained = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
+    checkpoint.write(path, {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trained})
+    loaded = load_generator(path)
+    generator, config, step = loaded
+    assert loaded.generator is generator
+    assert isinstance(generator, Generator)
+    assert loaded.config is config
+    assert config == run
+    assert loaded.step == step == 5
+
+
 def _without_average(trainer: Trainer) -> Trainer:
     trainer.average = None
     return trainer
@@ -116,7 +130,7 @@ def test_images_stay_where_they_are_wanted(configure: Configure, tmp_path: Path)
     path = tmp_path / "checkpoint.pt"
     state = {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
     checkpoint.write(path, state)
-    generator, _, _ = load_generator(path, "meta")
+    generator = load_generator(path, "meta").generator
     images = sample_images(generator, 6, seed=1, device="meta")
     assert images.shape == (6, 1, 32, 32)
     assert images.is_meta

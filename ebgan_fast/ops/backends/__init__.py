@@ -42,14 +42,38 @@ FIRST_CHOICE = Path(__file__).with_name("first_choice.json")
 
 
 class BackendUnavailableError(RuntimeError):
-    """A backend was asked for by name that cannot run on this machine."""
+    """The error of a backend that was asked for by name and cannot run on this machine.
+
+    Example:
+        >>> from ebgan_fast import BackendUnavailableError, backends, use_backend
+        >>> status = backends()["cuda"]
+        >>> try:
+        ...     with use_backend("cuda"):
+        ...         ran = True
+        ... except BackendUnavailableError as error:
+        ...     ran = False
+        ...     assert status.reason in str(error)  # the message says why
+        >>> ran == status.available
+        True
+    """
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend can run here, and the reason in one line."""
+    """The status of a backend: whether it can run here, and the reason in one line.
+
+    Example:
+        >>> import ebgan_fast
+        >>> status = ebgan_fast.backends()["reference"]
+        >>> status.available
+        True
+        >>> status.reason
+        'plain torch on any device'
+    """
 
     available: bool
+    """True if it can run on this machine."""
     reason: str
+    """The kernels that run, or the thing that is missing."""
 
 
 def _cpu_status() -> tuple[BackendStatus, str | None]:
@@ -168,7 +192,15 @@ _blocks_lock = threading.Lock()
 
 
 def backends() -> dict[str, BackendStatus]:
-    """For each backend, whether it can run on this machine and why (not)."""
+    """Return the status of each backend by its name: whether it can run on this machine, and why (not).
+
+    Example:
+        >>> import ebgan_fast
+        >>> list(ebgan_fast.backends())
+        ['reference', 'cpu', 'triton', 'cuda']
+        >>> [name for name, status in ebgan_fast.backends().items() if status.available]  # doctest: +ELLIPSIS
+        ['reference'...]
+    """
     return {name: backend.status() for name, backend in KNOWN.items()}
 
 
