@@ -55,7 +55,7 @@ class WithCoefficients(nn.Module):
         if recurse:
             for module in self.children():
                 module._apply(fn)
-        super()._apply(moved, recurse=False)
+        super()._apply(moved, recurse=False)  # type: ignore[no-untyped-call]
         return self
 
     def _shown(self, name: str) -> str:

@@ -1,12 +1,18 @@
-"""The Modules give what the functions give, and say what they are."""
+"""The Modules give what the functions give, say what they are, and keep their margins and weights as Modules do."""
 
 from __future__ import annotations
 
+import copy
 import inspect
+import io
+import pickle
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import ebgan_fast
 from ebgan_fast import nn
@@ -56,8 +62,184 @@ def test_a_schedule_sets_the_margin_between_steps() -> None:
     assert loss(zeros, zeros).item() == 2.0
     loss.margin = torch.tensor(0.5)
     assert loss(zeros, zeros).item() == 0.5
+    loss.margin.fill_(0.25)
+    assert loss(zeros, zeros).item() == 0.25
+    loss.margin = 0.125  # type: ignore[assignment]
+    assert loss(zeros, zeros).item() == 0.125
 
 
 def test_representations_name_the_settings() -> None:
     assert repr(nn.DiscriminatorLoss(10.0, "l2")) == "DiscriminatorLoss(margin=10.0, norm='l2')"
     assert repr(nn.GeneratorLoss(0.1, "l2")) == "GeneratorLoss(pt_weight=0.1, norm='l2')"
+
+
+# Of each Module with a margin or weight: how to build it, and the name of the coefficient.
+WITH_COEFFICIENT: dict[str, tuple[Callable[[Any], torch.nn.Module], str]] = {
+    "HingeMarginLoss": (nn.HingeMarginLoss, "margin"),
+    "DiscriminatorLoss": (nn.DiscriminatorLoss, "margin"),
+    "GeneratorLoss": (nn.GeneratorLoss, "pt_weight"),
+    "EBGAN, margin": (ebgan_fast.EBGAN, "margin"),
+    "EBGAN, weight": (lambda weight: ebgan_fast.EBGAN(1.0, pt_weight=weight), "pt_weight"),
+}
+each_coefficient = pytest.mark.parametrize(("make", "name"), WITH_COEFFICIENT.values(), ids=WITH_COEFFICIENT.keys())
+Make = Callable[[Any], torch.nn.Module]
+ODD = 10.1  # no float32, let alone float16
+
+
+@each_coefficient
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.half(),
+        lambda it: it.float(),
+        lambda it: it.to(torch.bfloat16),
+        lambda it: it.to("cpu", torch.float16),
+        lambda it: it.type(torch.float32),
+        lambda it: torch.nn.Sequential(it).half()[0],
+    ],
+    ids=["half", "float", "to a dtype", "to device and dtype", "type", "within another"],
+)
+def test_no_change_of_dtype_rounds_a_coefficient(
+    make: Make, name: str, change: Callable[[torch.nn.Module], torch.nn.Module]
+) -> None:
+    assert getattr(change(make(ODD)), name).item() == ODD
+    given = make(torch.tensor(ODD))  # a tensor keeps the dtype that it came with
+    assert getattr(change(given), name).dtype == torch.float32
+    trained = make(torch.nn.Parameter(torch.tensor(ODD)))
+    getattr(trained, name).grad = torch.tensor(0.3)
+    after = getattr(change(trained), name)
+    assert isinstance(after, torch.nn.Parameter)
+    assert (after.item(), after.grad.item()) == (torch.tensor(ODD).item(), torch.tensor(0.3).item())
+
+
+@each_coefficient
+def test_a_coefficient_follows_the_device(make: Make, name: str) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(1, 1), make(ODD)).to("meta", torch.float16)
+    coefficient = getattr(module[1], name)
+    assert (coefficient.device.type, coefficient.dtype) == ("meta", torch.float64)
+    assert module[0].weight.dtype == torch.float16
+    assert f"{name}=without a value" in repr(module)
+    back = module.to_empty(device="cpu")
+    back[1].load_state_dict(make(ODD).state_dict())
+    assert getattr(back[1], name).item() == ODD
+
+
+def test_a_device_without_float64_gets_float32() -> None:
+    def to_apple(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype == torch.float64:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        return tensor
+
+    loss = nn.HingeMarginLoss(ODD)._apply(to_apple)
+    assert torch.equal(loss.margin, torch.tensor(ODD))  # type: ignore[arg-type]
+
+
+def test_modules_within_a_game_of_ones_own_change_as_they_like() -> None:
+    class Own(ebgan_fast.EBGAN):
+        def __init__(self) -> None:
+            super().__init__(ODD)
+            self.layer = torch.nn.Linear(1, 1)
+
+    game = Own().half()
+    assert (game.layer.weight.dtype, game.margin.item()) == (torch.float16, ODD)
+
+
+@each_coefficient
+def test_a_coefficient_stands_in_the_state(make: Make, name: str) -> None:
+    saved = io.BytesIO()
+    torch.save(make(ODD).state_dict(), saved)
+    saved.seek(0)
+    other = make(1.0)
+    before = getattr(other, name)
+    other.load_state_dict(torch.load(saved))
+    assert getattr(other, name) is before
+    assert before.item() == ODD
+
+
+@each_coefficient
+def test_a_parameter_stays_one_and_is_trained(make: Make, name: str) -> None:
+    parameter = torch.nn.Parameter(torch.tensor(0.7))
+    module = make(parameter)
+    assert dict(module.named_parameters()) == {name: parameter}
+    assert f"{name}=0.69" in repr(module)
+    assert "trained" in repr(module)
+    recon_fake, fake, code = (batch.flatten(1) for batch in _batches()[:3])
+    if name == "margin":
+        zeros = torch.zeros(3)
+        of_d = module.discriminator if isinstance(module, ebgan_fast.EBGAN) else module
+        loss = of_d(zeros, zeros) if isinstance(module, nn.HingeMarginLoss) else of_d(zeros, zeros, zeros, zeros).loss
+        expected = torch.tensor(1.0)  # every hinge is open
+    else:
+        of_g = module.generator if isinstance(module, ebgan_fast.EBGAN) else module
+        loss = of_g(recon_fake, fake, code).loss
+        expected = ebgan_fast.pulling_away_term(code)
+    loss.backward()
+    torch.testing.assert_close(parameter.grad, expected)
+
+
+@each_coefficient
+def test_what_is_assigned_is_checked(make: Make, name: str) -> None:
+    module = make(1.0)
+    for wrong, error, message in (
+        (-1.0, ValueError, f"{name}: got -1.0, expected a finite number >= 0"),
+        (torch.ones(2), ValueError, f"{name}: got a tensor of shape"),
+        ("10", TypeError, f"{name}: got str"),
+    ):
+        with pytest.raises(error, match=message):
+            setattr(module, name, wrong)
+    setattr(module, name, torch.nn.Parameter(torch.tensor(0.5)))
+    assert [it for it, _ in module.named_parameters()] == [name]
+    assert list(module.buffers()) == [] or name not in dict(module.named_buffers())
+
+
+def test_an_assigned_margin_leaves_a_loss_that_waits_for_backward_alone() -> None:
+    loss_of_d = nn.DiscriminatorLoss(2.0)
+    recon = torch.rand(3, 4, requires_grad=True)
+    loss = loss_of_d(recon, recon.detach() + 1, recon, recon.detach() + 1).loss
+    loss_of_d.margin = 1.0  # type: ignore[assignment]
+    loss.backward()
+    assert recon.grad is not None
+
+
+def test_a_weight_that_somebody_gave_asks_for_a_code() -> None:
+    recon_fake, fake, *_ = _batches()
+    for given in (0.5, torch.tensor(0.5)):
+        for call in (nn.GeneratorLoss(given), ebgan_fast.EBGAN(1.0, pt_weight=given).generator):
+            with pytest.raises(ValueError, match="pt_weight: got one without a code"):
+                call(recon_fake, fake)
+    for left_out in (nn.GeneratorLoss(), nn.GeneratorLoss(0.0), ebgan_fast.EBGAN(1.0).generator):
+        assert left_out(recon_fake, fake).pulling_away == 0
+    later = nn.GeneratorLoss()
+    later.pt_weight = 0.5  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="without a code"):
+        later(recon_fake, fake)
+
+
+def test_copies_share_a_process_group_and_pickles_say_what_to_do(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        group = dist.group.WORLD
+        code = torch.rand(3, 4)
+        for module in (nn.PullingAwayTerm(group), nn.GeneratorLoss(0.25, "sse", group)):
+            nested = torch.nn.Sequential(module)
+            for copied in (copy.deepcopy(module), copy.copy(module), copy.deepcopy(nested)[0]):
+                assert type(copied) is type(module)
+                assert copied.process_group is group
+                assert repr(copied) == repr(module)
+            with pytest.raises(
+                TypeError, match=r"got a process group to pickle.*state_dict\(\), or set .process_group"
+            ):
+                pickle.dumps(module)
+            with pytest.raises(TypeError, match="got a process group to pickle"):
+                torch.save(nested, io.BytesIO())
+            module.process_group = None
+            assert repr(pickle.loads(pickle.dumps(module))) == repr(module)
+        weighed = nn.GeneratorLoss(0.25, process_group=group)
+        copied = copy.deepcopy(weighed)
+        copied.pt_weight.fill_(0.5)
+        assert weighed.pt_weight.item() == 0.25
+        assert torch.equal(nn.PullingAwayTerm(group)(code), ebgan_fast.pulling_away_term(code))
+    finally:
+        dist.destroy_process_group()

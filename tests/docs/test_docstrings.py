@@ -36,11 +36,14 @@ def test_it_says_what_it_is_and_what_it_takes(name: str, value: Any) -> None:
     assert text, f"{name} has no docstring"
     assert text != (inspect.getdoc(tuple) if issubclass(value, tuple) else None) if inspect.isclass(value) else True
     if inspect.isfunction(value) and name.count(".") == 2 and "reference" not in name:
-        for parameter in inspect.signature(value).parameters:
+        for parameter in inspect.signature(value).parameters.keys() - {"self"}:
             assert parameter in text, f"{name} does not speak of {parameter}"
 
 
-@pytest.mark.parametrize("name", functional.__all__)
+LOSSES = [name for name in functional.__all__ if inspect.isfunction(getattr(functional, name))]
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_says_everything(name: str) -> None:
     function = getattr(functional, name)
     text = inspect.getdoc(function) or ""
@@ -60,7 +63,7 @@ def test_a_module_points_to_its_function(name: str) -> None:
     module = getattr(ebgan_fast.nn, name)
     assert issubclass(module, nn.Module)
     own = inspect.getdoc(module) or ""
-    points_to = [function for function in functional.__all__ if f"`functional.{function}`" in own]
+    points_to = [function for function in LOSSES if f"`functional.{function}`" in own]
     assert [function.replace("_", "") for function in points_to] == [name.lower()]
     for parameter in list(inspect.signature(module).parameters):
         assert f"{parameter}: " in own

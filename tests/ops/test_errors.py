@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,6 +101,46 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: ebgan_fast.discriminator_loss(GOOD, torch.ones(4, 2), GOOD, GOOD, 1.0, norm="mse"),
         ValueError,
         "recon_real and real: got shapes",
+    ),
+    "a weight without a code": (
+        lambda: ebgan_fast.generator_loss(GOOD, GOOD, pt_weight=0.5),
+        ValueError,
+        r"pt_weight: got 0.5 without a code, expected a code too \(code=.*or no pt_weight: left out, it is 0.1",
+    ),
+    "a weight in memory without a code": (
+        lambda: ebgan_fast.generator_loss(GOOD, GOOD, pt_weight=torch.tensor(0.0)),
+        ValueError,
+        "pt_weight: got one without a code",
+    ),
+    "a margin of true": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, np.True_),
+        TypeError,
+        "margin: got bool, expected a number",
+    ),
+    "a margin past every float": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, 10**400),
+        ValueError,
+        "margin: got 1000.*, expected a finite number >= 0",
+    ),
+    "a fraction past every float": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, Fraction(10**400, 3)),  # type: ignore[arg-type]
+        ValueError,
+        "margin: got inf",
+    ),
+    "reduction": (
+        lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD, reduction="average"),  # type: ignore[arg-type]
+        ValueError,
+        "reduction: got 'average', expected one of 'none', 'mean', 'sum'",
+    ),
+    "module reduction": (
+        lambda: ebgan_fast.nn.ReconstructionEnergy(reduction="max"),  # type: ignore[arg-type]
+        ValueError,
+        "reduction: got 'max'",
+    ),
+    "energies of generated samples left out": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, None, 1.0),  # type: ignore[arg-type]
+        TypeError,
+        "energy_fake: got NoneType, expected a torch.Tensor",
     ),
     "module norm": (lambda: ebgan_fast.nn.DiscriminatorLoss(1.0, norm="L2"), ValueError, "norm: got 'L2'"),  # type: ignore[arg-type]
     "module margin": (lambda: ebgan_fast.nn.HingeMarginLoss(-2), ValueError, "margin: got -2"),

@@ -21,7 +21,7 @@ CORE = [
 ]
 PUBLIC = [
     "ebgan_fast",
-    *(f"ebgan_fast.{name}" for name in ("functional", "nn", "data", "metrics", "models", "report", "training")),
+    *(f"ebgan_fast.{name}" for name in ("functional", "game", "nn", "data", "metrics", "models", "report", "training")),
     *(f"ebgan_fast.ops.{name}" for name in ("backends", "reference")),
 ]
 

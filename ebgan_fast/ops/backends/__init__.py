@@ -205,12 +205,27 @@ def backends() -> dict[str, BackendStatus]:
 
 
 def requested() -> str:
-    """Return the backend that `use_backend` or the environment asks for, or "auto"."""
+    """Return the backend that `use_backend` or the environment asks for, or "auto".
+
+    Example:
+        >>> import ebgan_fast
+        >>> from ebgan_fast.ops import backends
+        >>> with ebgan_fast.use_backend("reference"):
+        ...     backends.requested()
+        'reference'
+    """
     return _requested
 
 
 def refresh() -> None:
-    """Forget which backends were found: the next op looks for them anew."""
+    """Forget which backends were found: the next op looks for them anew.
+
+    Example:
+        >>> from ebgan_fast.ops import backends
+        >>> backends.refresh()
+        >>> backends.backends()["reference"].available
+        True
+    """
     for found in (_triton_status, _cuda_status, _first_there):
         found.cache_clear()
 
@@ -307,6 +322,16 @@ def choose(device_type: str, index: int | None = None) -> str:
 
     Raises:
         ValueError: the requested backend cannot take tensors of this device, or the environment names no backend.
+
+    Example:
+        >>> import ebgan_fast
+        >>> from ebgan_fast.ops import backends
+        >>> with ebgan_fast.use_backend("reference"):
+        ...     backends.choose("cpu")
+        'reference'
+        >>> with ebgan_fast.use_backend("auto"):
+        ...     backends.choose("meta")
+        'reference'
     """
     name = _requested
     if name == "auto":
