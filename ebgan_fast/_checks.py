@@ -143,7 +143,8 @@ def _scalar(name: str, value: Coefficient) -> Coefficient:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         if getattr(value, "ndim", None) == 0 and hasattr(value, "__array__"):  # torch.compile sees NumPy's numbers so
-            return _scalar(name, torch.as_tensor(value))
+            tensor = torch.as_tensor(value)
+            return _scalar(name, tensor if tensor.dtype == torch.bool else tensor.double())
         raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a 0-d tensor")
     try:
         return float(value)

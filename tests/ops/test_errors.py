@@ -113,9 +113,19 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "pt_weight: got one without a code",
     ),
     "a margin of true": (
-        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, np.True_),
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, True),
         TypeError,
         "margin: got bool, expected a number",
+    ),
+    "a margin of NumPy's true": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, np.True_),
+        TypeError,
+        "margin: got a tensor of torch.bool, expected a floating-point",
+    ),
+    "margins in an array": (
+        lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, np.ones(4)),
+        TypeError,
+        "margin: got ndarray, expected a number",
     ),
     "a margin past every float": (
         lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, 10**400),

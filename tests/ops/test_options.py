@@ -134,6 +134,6 @@ def test_numbers_in_a_compiled_loss() -> None:
         return ebgan_fast.discriminator_loss(recon, recon + 1, recon, recon + 1, margin).loss
 
     recon = normal(3, 4)
-    for margin in (3.0, 4, torch.tensor(5.0), np.float32(6.0)):
+    for margin in (3.0, 4, torch.tensor(5.0), np.float32(6.0), np.int32(7)):
         expected = ebgan_fast.discriminator_loss(recon, recon + 1, recon, recon + 1, margin).loss
         torch.testing.assert_close(loss(recon, margin), expected)  # type: ignore[arg-type]
