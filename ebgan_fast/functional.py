@@ -85,7 +85,11 @@ def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient | None) -> bool:
     """Return True if a loss's arguments that are no batches are right at a glance, which saves four calls."""
-    return norm in energy.NORMS and type(coefficient) is float and 0 <= coefficient < math.inf and upstream is None
+    if upstream is not None or norm not in energy.NORMS:
+        return False
+    if type(coefficient) is float:
+        return 0 <= coefficient < math.inf
+    return type(coefficient) is Tensor and coefficient.dim() == 0 and coefficient.dtype in _checks.FLOATING
 
 
 def _is_trained(coefficient: Coefficient) -> bool:
