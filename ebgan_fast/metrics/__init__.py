@@ -1,9 +1,9 @@
 """How good generated images are: digits by a classifier that the project trains itself, others by a net's features."""
 
 from .classifier import DigitClassifier, Recipe, load_classifier
+from .classifier_scores import DigitScore, score, score_images
 from .features import FeatureNet, load_feature_net
 from .image_scorer import ImageScore, ImageScorer
-from .inception_score import DigitScore, score, score_images
 from .neighbours import nearest, neighbour_rows
 
 __all__ = [

@@ -19,7 +19,7 @@ from . import cache
 from .batches import most_at_once
 from .features import FeatureNet
 from .frechet import Gaussian, frechet_distance, gaussian
-from .kernel_distance import kernel_distance
+from .kid import kernel_distance
 
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet

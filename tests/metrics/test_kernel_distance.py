@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ebgan_fast.metrics import kernel_distance as subject
-from ebgan_fast.metrics.kernel_distance import kernel_distance
+from ebgan_fast.metrics import kid as subject
+from ebgan_fast.metrics.kid import kernel_distance
 from tests.ops.budget import ULPS
 
 EPS = torch.finfo(torch.float64).eps

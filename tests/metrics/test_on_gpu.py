@@ -14,7 +14,7 @@ from ebgan_fast.data import TensorImages
 from ebgan_fast.metrics import ImageScorer
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
-from ebgan_fast.metrics.kernel_distance import kernel_distance
+from ebgan_fast.metrics.kid import kernel_distance
 from tests.rounding import relative_bound_nearby
 
 from .test_frechet import PAIRS, exact, reflected, rounding

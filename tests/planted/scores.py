@@ -16,7 +16,7 @@ PLANTS = (
     Planted(
         name="the inception score's divergence is swapped",
         kind="metrics",
-        file="ebgan_fast/metrics/inception_score.py",
+        file="ebgan_fast/metrics/classifier_scores.py",
         text="    parts = torch.stack([_mean_kl(part, _log_marginal(part)).exp()",
         instead="    parts = torch.stack([_mean_kl(_log_marginal(part), part).exp()",
         test="tests/metrics/test_inception_score.py::test_two_soft_classes",
@@ -24,7 +24,7 @@ PLANTS = (
     Planted(
         name="every split has the marginal of all samples",
         kind="metrics",
-        file="ebgan_fast/metrics/inception_score.py",
+        file="ebgan_fast/metrics/classifier_scores.py",
         text="_mean_kl(part, _log_marginal(part)).exp()",
         instead="_mean_kl(part, log_marginal).exp()",
         test="tests/metrics/test_inception_score.py::test_each_split_has_its_own_marginal",
@@ -32,7 +32,7 @@ PLANTS = (
     Planted(
         name="the kernel distance counts each sample with itself",
         kind="metrics",
-        file="ebgan_fast/metrics/kernel_distance.py",
+        file="ebgan_fast/metrics/kid.py",
         text="    within = (_kernel(x, x, True) + _kernel(y, y, True)) / (n * (n - 1))\n",
         instead="    within = (_kernel(x, x, False) + _kernel(y, y, False)) / (n * n)\n",
         test="tests/metrics/test_kernel_distance.py::test_whole_sets_need_no_subsets",
