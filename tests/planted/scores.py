@@ -9,8 +9,8 @@ PLANTS = (
         name="the covariance is divided by n",
         kind="metrics",
         file="ebgan_fast/metrics/frechet.py",
-        text="    return Gaussian(mean, factor / (n - 1) ** 0.5)\n",
-        instead="    return Gaussian(mean, factor / n**0.5)\n",
+        text="        return Gaussian(self.origin + self.mean, self.factor / (self.count - 1) ** 0.5)\n",
+        instead="        return Gaussian(self.origin + self.mean, self.factor / self.count**0.5)\n",
         test="tests/metrics/test_frechet.py::test_the_distance_of_uncorrelated_features",
     ),
     Planted(
