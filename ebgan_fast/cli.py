@@ -26,7 +26,7 @@ from ._command_line import Program, chosen, describe, fail
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images
 from .metrics.classifier import load_classifier
-from .metrics.inception_score import DigitScore, score_images
+from .metrics.classifier_scores import DigitScore, score_images
 from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
 from .report import write_report

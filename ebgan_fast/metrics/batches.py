@@ -10,7 +10,7 @@ _SHARE = 4  # of the memory, one part may be taken
 
 
 def most_at_once(device: torch.device, bytes_each: int, most: int) -> int:
-    """The number of pieces of work that may run together: `most`, or fewer, at least 1, where memory is short.
+    """Return the number of pieces of work that may run together: `most`, or fewer, at least 1, where memory is short.
 
     Together they take at most a quarter of what a GPU has free, or of all that a CPU has. The CPU's number doesn't
     change while a run goes on, so neither do its scores' last digits. A GPU's may.
@@ -20,7 +20,7 @@ def most_at_once(device: torch.device, bytes_each: int, most: int) -> int:
 
 
 def _memory(device: torch.device) -> int | None:
-    """Bytes; None where nobody says."""
+    """The memory in bytes; None where nobody says."""
     if device.type == "cuda":
         # What torch has reserved and not given out is free for the work, though not for other programs.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -20,7 +20,10 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_folder(chosen: Path | None) -> Path:
-    """`chosen`, else what the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast."""
+    """Return `chosen`, else what the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast.
+
+    It is made if it isn't there.
+    """
     folder = _named(chosen)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -61,7 +64,7 @@ def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> Ab
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What `write` put there; None if there is no file or, with a warning, if it has changed since."""
+    """Return what `write` put there; None if there is no file or, with a warning, if it has changed since."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -30,12 +30,17 @@ _STEPS_PER_REPORT = 20
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the trained weights, up to rounding. Its hash names the cache file.
+    """The settings that decide a classifier's trained weights, up to rounding. Their hash names the cache file.
 
     The paper says "a 3-layer ConvNet" (appendix C). Read here as three convolutions and a linear readout on
     top: 5x5, 3x3, 3x3, each of stride 2, batch-normalised, ReLU. Four epochs of Adam on a one-cycle learning
     rate, each batch moved as one by up to a pixel, get 99.27 to 99.40 % of the test digits right (seeds 0 to 2)
     in about 35 s of one core. Three epochs reach 99.2 to 99.3 %, four without the moves 99.1 %.
+
+    Example:
+        >>> from ebgan_fast.metrics import Recipe
+        >>> Recipe(epochs=1).batch_size, Recipe(seed=1).key() == Recipe().key()
+        (256, False)
     """
 
     channels: tuple[int, int, int] = (16, 32, 64)
@@ -47,17 +52,29 @@ class Recipe:
     data: str = ""
     """Fingerprint of the digits; `load_classifier` fills it in."""
     version: int = 1
-    """Of the architecture, training loop and file format: count up when a change there alters the result."""
+    """Version of the architecture, training loop and file format: count up when a change there alters the result."""
 
     def key(self) -> str:
-        """Sixteen hex digits that differ between recipes."""
+        """Return sixteen hex digits that differ between recipes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 class DigitClassifier(nn.Module):
-    """Images to logits of the ten digits. `test_accuracy`: share of the test digits it gets right, 0 to 1."""
+    """A classifier of images into the ten digits, untrained; `load_classifier` gives a trained one.
+
+    Args:
+        channels: of its three convolutions.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.metrics import DigitClassifier
+        >>> untrained = DigitClassifier(channels=(4, 8, 16)).eval()
+        >>> untrained(torch.zeros(5, 28, 28)).shape  # images in [-1, 1] to logits
+        torch.Size([5, 10])
+    """
 
     test_accuracy: float
+    """Share of the test digits that it gets right, 0 to 1; 0 before it is trained."""
 
     def __init__(self, channels: tuple[int, int, int]) -> None:
         super().__init__()
@@ -75,7 +92,7 @@ class DigitClassifier(nn.Module):
         self.test_accuracy = 0.0
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, 10] of images in [-1, 1].
+        """Return the logits [N, 10] of images in [-1, 1].
 
         Images are [N, 28, 28], or [N, 32, 32] or [N, 1024], whose margins of 2 are cut off.
 
@@ -109,7 +126,7 @@ def load_classifier(
     recipe: Recipe | None = None,
     device: torch.device | str = "cpu",
 ) -> DigitClassifier:
-    """The classifier of these digits, in eval mode: from the cache, or trained and put there.
+    """Load the classifier of these digits, in eval mode: from the cache, or trained and put there.
 
     It is trained on the CPU by one thread, wherever it is wanted: scores by two classifiers don't compare, and a GPU
     would train another one. Processes that ask for the same one at the same time wait for the first to train it.
@@ -127,6 +144,23 @@ def load_classifier(
 
     Warns:
         UserWarning: the test accuracy is under 99 %, or a damaged cache file was replaced.
+
+    Example:
+        Black and white stand for two digits here; `ebgan_fast.data.load_mnist` gives the real ones.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from ebgan_fast.data import Mnist
+        >>> from ebgan_fast.metrics import Recipe, load_classifier
+        >>> labels = torch.tensor([0, 1], dtype=torch.uint8).repeat(32)
+        >>> images = 255 * labels[:, None, None].expand(64, 28, 28)
+        >>> digits = Mnist(images, labels, images, labels)
+        >>> tiny = Recipe(channels=(2, 3, 4), epochs=5, batch_size=16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     classifier = load_classifier(digits, cache_dir=Path(folder), recipe=tiny)
+        >>> classifier.test_accuracy
+        1.0
     """
     report = progress or (lambda share, text: None)
     recipe = replace(recipe or Recipe(), data=_fingerprint(digits))

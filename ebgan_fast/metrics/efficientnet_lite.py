@@ -67,14 +67,14 @@ class _Block(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, maps: Tensor) -> Tensor:
-        out = functional.relu6(self._bn0(self._expand_conv(maps))) if self.expands else maps
+        out: Tensor = functional.relu6(self._bn0(self._expand_conv(maps))) if self.expands else maps
         out = functional.relu6(self._bn1(self._depthwise_conv(out)))
         out = self._bn2(self._project_conv(out))
         return out + maps if self.adds else out
 
 
 class EfficientNetLite0(nn.Module):
-    """uint8 images [N, 3, H, W] to features [N, 1280], the mean of the last maps.
+    """The net: uint8 images [N, 3, H, W] to features [N, 1280], the mean of the last maps.
 
     Images are scaled to 224 x 224 by an antialiased bicubic filter, then (x - 127) / 128, as the net was trained.
     """
@@ -95,7 +95,7 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(FEATURES, _CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] to features [N, 1280]."""
+        """The features [N, 1280] of uint8 images [N, 3, H, W]."""
         scaled = functional.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True)
         maps = ((scaled.clamp(0, 255) - 127) / 128).contiguous(memory_format=torch.channels_last)
         maps = functional.relu6(self._bn0(self._conv_stem(maps)))
@@ -103,13 +103,13 @@ class EfficientNetLite0(nn.Module):
         return maps.mean((2, 3))
 
     def classify(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] to logits [N, 1000] of ImageNet's classes."""
+        """The logits [N, 1000] of ImageNet's classes of uint8 images [N, 3, H, W]."""
         logits: Tensor = self._fc(self(images))
         return logits
 
 
 def load_efficientnet_lite0(weights: Path) -> EfficientNetLite0:
-    """The net with its weights, in eval mode.
+    """Return the net with its weights, in eval mode.
 
     Raises:
         RuntimeError: the file holds another net's weights.
@@ -117,4 +117,5 @@ def load_efficientnet_lite0(weights: Path) -> EfficientNetLite0:
     """
     net = EfficientNetLite0()
     net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +23,28 @@ _INCEPTION_FEATURES = 2048
 
 
 class FeatureNet(nn.Module):
-    """uint8 images [N, 3, H, W] to float32 features [N, num_features], without gradients; it sees to their size itself.
+    """A net that turns uint8 images [N, 3, H, W] into float32 features [N, num_features], without gradients.
+
+    It brings images to the size that it needs.
+
+    Args:
+        net: uint8 images [N, 3, H, W] to features [N, num_features], in eval mode.
+        label: what a distance of its features is called.
+        key: names its weights: the features in a cache are told apart by it.
+        num_features: length of a sample's features.
 
     Attributes:
         label: what a distance of its features is called: "FID (...)" for Inception's alone, else "FD (...)".
         key: differs between nets of different weights.
         num_features: length of a sample's features.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.metrics import FeatureNet
+        >>> pixels = FeatureNet(torch.nn.Flatten(), label="FD (pixels)", key="pixels", num_features=48)
+        >>> features = pixels(torch.zeros(5, 3, 4, 4, dtype=torch.uint8))
+        >>> features.shape, features.dtype
+        (torch.Size([5, 48]), torch.float32)
     """
 
     def __init__(self, net: Callable[[Tensor], Tensor], label: str, key: str, num_features: int) -> None:
@@ -39,14 +56,14 @@ class FeatureNet(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """The net's features of its input images, [B, ...] -> float32 [B, F], in full float32."""
+        """The features of images, float32 [N, num_features], in full float32."""
         with without_tf32():
             features = self.net(images)
         return features.float()
 
 
 def load_feature_net(spec: str) -> FeatureNet:
-    """A feature net by name or file.
+    """Load a feature net by its name or from a file.
 
     Args:
         spec: "efficientnet-lite0", whose weights come from an installed package; or the path of a TorchScript file
@@ -54,8 +71,25 @@ def load_feature_net(spec: str) -> FeatureNet:
             gives 2048 of them, as the Inception file of StyleGAN3 and EDM (inception-2015-12-05.pt), makes the distance
             the standard FID.
 
+    Returns:
+        The net, in eval mode on the CPU.
+
     Raises:
         ValueError: the package is missing or its file differs, no such file, or one that isn't such a net.
+
+    Example:
+        A net of one's own, whose features are the pixels:
+
+        >>> import tempfile
+        >>> import torch
+        >>> from ebgan_fast.metrics import load_feature_net
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.jit.script(torch.nn.Flatten()).save(f"{folder}/pixels.pt")
+        ...     net = load_feature_net(f"{folder}/pixels.pt")
+        >>> net.label
+        'FD (pixels.pt)'
+        >>> net(torch.zeros(5, 3, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([5, 192])
     """
     if spec == _NAME:
         return FeatureNet(load_efficientnet_lite0(_weights()), "FD (EfficientNet-Lite0)", _SHA256, FEATURES)
@@ -63,6 +97,60 @@ def load_feature_net(spec: str) -> FeatureNet:
     if not path.is_file():
         raise ValueError(f"features: got {spec!r}, expected {_NAME} or a TorchScript file")
     return _own_net(path)
+
+
+def colours(images: Tensor) -> Tensor:
+    """Return uint8 images [N, C, H, W] with three channels; a grey one stands for three equal colours.
+
+    Raises:
+        TypeError: images that aren't a uint8 tensor.
+        ValueError: another number of dimensions, or C that isn't 1 or 3.
+    """
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        raise TypeError(
+            f"got {getattr(images, 'dtype', type(images))} images, expected uint8; ebgan_fast.data.to_pixels makes them"
+        )
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"got images of shape {list(images.shape)}, expected [N, C, H, W] with C of 1 or 3")
+    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+
+
+def check_features(features: Tensor, name: str) -> None:
+    """Refuse what isn't a tensor of finite features [n, d].
+
+    Raises:
+        TypeError: not a tensor, or not of floating point.
+        ValueError: another shape, or a number that isn't finite.
+    """
+    if not isinstance(features, Tensor):
+        raise TypeError(f"{name}: got {type(features).__name__}, expected a tensor of features [n, d]")
+    if not features.is_floating_point():
+        raise TypeError(
+            f"{name}: got {features.dtype}, expected floating-point features [n, d]; .float() converts features, and a "
+            "feature net makes them of images"
+        )
+    if features.dim() != 2 or features.shape[1] == 0:
+        raise ValueError(
+            f"{name}: got shape {list(features.shape)}, expected [n, d], a row of features a sample; "
+            "features.flatten(1) makes rows"
+        )
+    finite = features.isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"{name}: got features that aren't finite in {int((~finite).sum())} of {len(features)} rows, expected "
+            "finite ones; look at the images of those rows and at the net"
+        )
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """The device of a net's weights, which a scripted net may hold as buffers."""
+    tensors = itertools.chain(net.parameters(), net.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def distances_on(device: torch.device) -> torch.device:
+    """The device that takes distances of features: Apple's GPUs have no float64, others not all of its solvers."""
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _weights() -> Path:

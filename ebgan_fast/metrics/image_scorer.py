@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -17,9 +16,9 @@ from torch import Tensor
 from .._progress import Progress
 from . import cache
 from .batches import most_at_once
-from .features import FeatureNet
+from .features import FeatureNet, colours, device_of, distances_on
 from .frechet import Gaussian, frechet_distance, gaussian
-from .kernel_distance import kernel_distance
+from .kid import kernel_distance
 
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet
@@ -34,7 +33,16 @@ CACHE_VERSION = 1  # of what is done to an image before its features are kept: c
 
 @dataclass(frozen=True)
 class ImageScore:
-    """Distances of generated images from training images; 0 is best."""
+    """The distances of generated images from training images; 0 is best.
+
+    Example:
+        >>> from ebgan_fast.metrics import ImageScore
+        >>> found = ImageScore(
+        ...     "FD (pixels)", samples=50, real_images=80, fd=3.25, kid=0.5, kid_std=0.1, kid_subset_size=50
+        ... )
+        >>> f"{found.features} {found.fd} of {found.samples} samples"
+        'FD (pixels) 3.25 of 50 samples'
+    """
 
     features: str
     """The name of the distance, with the net that it is taken by."""
@@ -54,7 +62,7 @@ class ImageScore:
 
 
 class ImageScorer:
-    """Compares generated images with one set of real ones, whose features are computed once and cached on disk.
+    """A comparison of generated images with one set of real ones, whose features are computed once and cached on disk.
 
     The net and both distances run on the net's device, the distances in float64; where that isn't a CUDA device they
     run on the CPU.
@@ -68,6 +76,23 @@ class ImageScorer:
 
     Raises:
         ValueError: `kid_subset_size` below 2.
+
+    Example:
+        Images of noise beside brighter ones, compared by their pixels:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from ebgan_fast.data import TensorImages
+        >>> from ebgan_fast.metrics import FeatureNet, ImageScorer
+        >>> pixels = FeatureNet(torch.nn.Flatten(), label="FD (pixels)", key="pixels", num_features=12)
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> real, same = torch.randint(100, 120, (2, 60, 3, 2, 2), dtype=torch.uint8, generator=draw)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scorer = ImageScorer(pixels, TensorImages(real), cache_folder=Path(folder))
+        ...     near, far = scorer.score(same), scorer.score(same + 10)
+        >>> near.samples, near.fd < far.fd, near.kid < far.kid
+        (60, True, True)
     """
 
     def __init__(
@@ -154,7 +179,7 @@ class ImageScorer:
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Features float32 [B, d] of uint8 images [B, C, H, W]; a grey one stands for three equal colours.
+        """Return features float32 [B, d] of uint8 images [B, C, H, W]; a grey one stands for three equal colours.
 
         They lie where distances are taken: on the net's device if that is a CUDA device, else on the CPU.
 
@@ -162,16 +187,11 @@ class ImageScorer:
             TypeError: images that aren't uint8.
             ValueError: another number of dimensions, or C that isn't 1 or 3.
         """
-        if images.dtype != torch.uint8:
-            raise TypeError(f"got {images.dtype} images, expected uint8; ebgan_fast.data.to_pixels makes them")
-        if images.dim() != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"got images of shape {list(images.shape)}, expected [N, C, H, W] with C of 1 or 3")
-        colours = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-        found: Tensor = self.net(colours.to(_device_of(self.net)))
+        found: Tensor = self.net(colours(images).to(device_of(self.net)))
         return found.to(distances_on(found.device))
 
     def real_features(self, progress: Progress | None = None) -> Tensor:
-        """Features float32 [M, d] of the chosen real images, on the CPU: from the cache, or computed and put there.
+        """Return features float32 [M, d] of the chosen real images, on the CPU: from the cache, or computed once.
 
         Args:
             progress: told how far they are.
@@ -227,23 +247,12 @@ class ImageScorer:
         return torch.cat(found)
 
     def _at_once(self) -> int:
-        device = _device_of(self.net)
+        device = device_of(self.net)
         return most_at_once(device, _NET_BYTES, _MOST_ON_GPU if device.type == "cuda" else _MOST)
 
 
-def _device_of(net: torch.nn.Module) -> torch.device:
-    """The device of a net's weights, which a scripted net may hold as buffers."""
-    tensors = itertools.chain(net.parameters(), net.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def distances_on(device: torch.device) -> torch.device:
-    """The device that takes distances of features: Apple's GPUs have no float64, others not all of its solvers."""
-    return device if device.type == "cuda" else torch.device("cpu")
-
-
 def _counted(progress: Progress | None, text: str) -> Callable[[int, int], None]:
-    """A progress of counts, (done, total), whose text has a place for each."""
+    """Return a progress of counts, (done, total), whose text has a place for each."""
     report = progress or (lambda share, text: None)
     return lambda done, total: report(done / total, text.format(done, total))
 
@@ -262,7 +271,7 @@ def _check_finite(features: Tensor, what: str) -> None:
 
 
 def _chosen(count: int, most: int) -> Tensor:
-    """Indices of the real images to compare with, ascending."""
+    """The indices of the real images to compare with, ascending."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values

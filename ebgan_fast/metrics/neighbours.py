@@ -1,4 +1,4 @@
-"""Which training images a sample is nearest to: whether a generator invents or repeats."""
+"""The training images that a sample is nearest to: they show if a generator invents or repeats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .image_scorer import ImageScorer
 
 
 def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int = 4096) -> tuple[Tensor, Tensor]:
-    """The nearest rows, by the Euclidean distance of features.
+    """Find the rows nearest to each sample, by the Euclidean distance of features.
 
     Args:
         features: [n, d].
@@ -23,6 +23,14 @@ def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int
 
     Raises:
         ValueError: `count` outside 1 to m, or `at_once` below 1.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.metrics import nearest
+        >>> real = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> indices, distances = nearest(torch.tensor([[0.0, 0.0]]), real, count=2)
+        >>> indices.tolist(), distances.tolist()
+        ([[0, 2]], [[0.0, 1.0]])
     """
     if not 1 <= count <= len(real_features):
         raise ValueError(f"count: got {count}, expected 1 to {len(real_features)}, the number of real images")
@@ -42,7 +50,7 @@ def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int
 
 
 def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: Progress | None = None) -> Tensor:
-    """Each sample, then the training images nearest to it.
+    """Return each sample, then the training images nearest to it.
 
     Args:
         scorer: of the training images.
@@ -52,6 +60,20 @@ def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: P
 
     Returns:
         uint8 [n * (1 + count), C, H, W] on the CPU, row by row.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from ebgan_fast.data import TensorImages
+        >>> from ebgan_fast.metrics import FeatureNet, ImageScorer, neighbour_rows
+        >>> pixels = FeatureNet(torch.nn.Flatten(), label="FD (pixels)", key="pixels", num_features=12)
+        >>> real = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 2)  # five shades
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scorer = ImageScorer(pixels, TensorImages(real), cache_folder=Path(folder))
+        ...     rows = neighbour_rows(scorer, samples=real[:1], count=2)
+        >>> rows[:, 0, 0, 0].tolist()  # the sample, which is the first shade, and the two nearest to it
+        [0, 0, 1]
     """
     real = scorer.real_features(progress)
     count = min(count, len(real))

@@ -11,7 +11,7 @@ import torch
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Convolutions and products in full float32.
+    """Take convolutions and products in full float32.
 
     torch rounds the factors of a GPU's convolutions to tf32 by default, which stores 10 bits of float32's 23. A CPU's
     products lose more where a program allows it by `torch.set_float32_matmul_precision("medium")`. The training images'

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.image_set import TensorImages, pad_to_square
 from ..data.mnist import Mnist, load_mnist
 from ..metrics.classifier import DigitClassifier, load_classifier
-from ..metrics.inception_score import score
+from ..metrics.classifier_scores import score
 from ..models.families import AnyGenerator
 from ..training.samples import sample_images
 from .running import Tick
@@ -90,7 +90,7 @@ def digit_scores(generator: AnyGenerator, samples: int, seed: int, data: Path | 
         data: where the digits are.
 
     Returns:
-        kl_conditional_marginal, kl_marginal_conditional, exp_score: see `metrics.inception_score.score`.
+        kl_conditional_marginal, kl_marginal_conditional, exp_score: see `metrics.score`.
         class_share: by likeliest class.
         classes: how many digits get at least 1 % of the samples with p(y|x) above 0.9.
         diversity: mean distance of two samples over that of two training images; 0 for a full collapse.

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ebgan_fast.data import TensorImages
 from ebgan_fast.metrics import cache
-from ebgan_fast.metrics.features import FeatureNet
+from ebgan_fast.metrics.features import FeatureNet, distances_on
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
-from ebgan_fast.metrics.image_scorer import ImageScorer, distances_on
-from ebgan_fast.metrics.kernel_distance import kernel_distance
+from ebgan_fast.metrics.image_scorer import ImageScorer
+from ebgan_fast.metrics.kid import kernel_distance
 from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
 from ebgan_fast.training.signals import StoppedError
 from tests.ops.budget import ULPS

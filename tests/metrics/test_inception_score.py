@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.image.inception import InceptionScore as TheirInceptionScore
 
 from ebgan_fast.data import Mnist, to_signed_unit
-from ebgan_fast.metrics import DigitClassifier, DigitScore, score, score_images
+from ebgan_fast.metrics import DigitClassifier, DigitScore, InceptionScore, inception_score, score, score_images
 from tests.ops.budget import ULPS
 
 
@@ -179,6 +181,121 @@ def test_images_are_scored_in_batches_without_gradients(batch_size: int) -> None
 def test_images_need_a_batch_size() -> None:
     with pytest.raises(ValueError, match="got batch_size 0, expected at least 1"):
         score_images(lambda batch: batch, torch.zeros(20, 10), 0)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 1000])
+def test_a_classifier_may_have_any_number_of_classes(classes: int) -> None:
+    """Sure of each sample, and as often of each class: the score is their number."""
+    sure = 1000 * torch.eye(classes)
+    found = inception_score(sure, splits=1)
+    bound = rounding(classes + classes, classes * math.log(classes) + 1)
+    assert found.exp_score == pytest.approx(classes, abs=bound)
+    assert found.class_share == [1 / classes] * classes
+    if classes != 10:
+        with pytest.raises(ValueError, match=r"expected \[N, 10\].*inception_score takes any number of classes"):
+            score(sure, splits=1)
+
+
+def random_logits(count: int, classes: int) -> Tensor:
+    return 3 * torch.randn(count, classes, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def test_of_ten_classes_both_functions_say_the_same() -> None:
+    found = inception_score(random_logits(40, 10), splits=4)
+    assert isinstance(found, DigitScore)
+    assert score(random_logits(40, 10), splits=4) == found
+
+
+@pytest.mark.parametrize("classes", [1, 0])
+def test_one_class_tells_nothing(classes: int) -> None:
+    with pytest.raises(ValueError, match=r"expected \[N, K\], a logit a class; with at least two classes"):
+        inception_score(torch.zeros(20, classes))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60])
+def test_batches_score_as_all_at_once(batch: int) -> None:
+    logits = random_logits(60, 6)
+    metric = InceptionScore(splits=4)
+    for part in logits.split(batch):
+        kept = part.clone()
+        metric.update(kept)
+        kept.zero_()  # the next batch may be written to the same place
+    assert metric.compute() == metric.compute() == inception_score(logits, splits=4)
+    metric.reset()
+    metric.update(logits[:20, :3])
+    assert metric.compute() == inception_score(logits[:20, :3], splits=4)
+
+
+def test_torchmetrics_scores_the_same() -> None:
+    """In an order of its own, and with the spread of a sample for that of a population."""
+
+    class Given(torch.nn.Module):
+        def forward(self, logits: Tensor) -> Tensor:
+            return logits
+
+    logits, splits = random_logits(60, 6), 5
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
+        theirs = TheirInceptionScore(feature=Given(), splits=splits)
+    for part in logits.split(25):
+        theirs.update(part)
+    torch.manual_seed(4)
+    mean, std = (float(value) for value in theirs.compute())
+    torch.manual_seed(4)
+    ours = InceptionScore(splits=splits)
+    ours.update(logits[torch.randperm(60)])
+    found = ours.compute()
+    bound = 2 * rounding(60)
+    assert found.exp_score == pytest.approx(mean, rel=0, abs=bound)
+    assert found.exp_score_std == pytest.approx(std * math.sqrt((splits - 1) / splits), rel=0, abs=bound)
+
+
+def test_a_metric_may_hold_the_classifier() -> None:
+    def classifier(images: Tensor) -> Tensor:
+        result = 2 * images
+        assert not result.requires_grad
+        return result
+
+    images = random_logits(20, 6).requires_grad_()
+    metric = InceptionScore(classifier, splits=2)
+    metric.update(images[:12])
+    metric.update(images[12:])
+    assert metric.compute() == inception_score(2 * images, splits=2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (torch.zeros(4, 7), ValueError, r"shape \[4, 7\], expected \[N, 6\].*as many classes as before; reset\(\)"),
+        (torch.zeros(6), ValueError, r"got logits of shape \[6\], expected \[N, 6\]"),
+        (
+            torch.zeros(4, 6, dtype=torch.int64),
+            TypeError,
+            "got logits of torch.int64, expected a floating-point tensor",
+        ),
+        (torch.full((4, 6), math.nan), ValueError, "got logits that aren't finite in 4 of 4 rows, expected finite"),
+    ],
+)
+def test_a_refused_batch_leaves_the_metric_as_it_was(batch: Tensor, error: type[Exception], message: str) -> None:
+    metric = InceptionScore(splits=2)
+    metric.update(random_logits(20, 6))
+    with pytest.raises(error, match=message):
+        metric.update(batch)
+    assert metric.compute() == inception_score(random_logits(20, 6), splits=2)
+
+
+def test_metrics_that_cannot_compute() -> None:
+    metric = InceptionScore()
+    for count in (0, 9):
+        metric.update(torch.zeros(count, 3))
+        with pytest.raises(ValueError, match=f"samples: got {count}, expected at least 10, one a split; update"):
+            metric.compute()
+    metric.update(torch.zeros(1, 3))
+    metric.compute()
+    with pytest.raises(ValueError, match="splits: got 0, expected at least 1"):
+        InceptionScore(splits=0)
+    with pytest.raises(TypeError, match=r"classifier: got int, expected a function or Module.*splits go by their name"):
+        InceptionScore(10)  # type: ignore[arg-type]
 
 
 def real_score(digit_classifier: DigitClassifier, images: Tensor) -> DigitScore:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ebgan_fast.metrics import kernel_distance as subject
-from ebgan_fast.metrics.kernel_distance import kernel_distance
+from ebgan_fast.metrics import KernelDistance
+from ebgan_fast.metrics import kid as subject
+from ebgan_fast.metrics.kid import kernel_distance
 from tests.ops.budget import ULPS
 
 EPS = torch.finfo(torch.float64).eps
@@ -55,14 +56,17 @@ def test_torchmetrics_draws_the_same_subsets(size: int, seed: int) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
         theirs = KernelInceptionDistance(feature=Given(), subsets=subject.SUBSETS, subset_size=size)
-    theirs.update(real.double(), real=True)
-    theirs.update(fake.double(), real=False)
+    metric = KernelDistance(subset_size=size, seed=seed)
+    for features_of, is_real in ((real, True), (fake, False)):
+        for batch in features_of.split(25):
+            theirs.update(batch.double(), real=is_real)
+            metric.update(batch, real=is_real)
     torch.manual_seed(seed)
     mean, std = (float(value) for value in theirs.compute())
     # The kernels of a subset are those of the sets, of which the largest bounds a mean of them.
     largest = torch.cat((real, fake)).double().square().sum(1).max()
     bound = 2 * EPS * (3 * math.log2(12) / 2 + math.log2(size) + ULPS) * 4 * float((largest / 12 + 1) ** 3)
-    ours = kernel_distance(real, fake, size, seed)
+    ours = metric.compute()
     assert ours == pytest.approx((mean, std), rel=0, abs=bound)
     assert kernel_distance(real, fake, size, seed + 1) != ours
 
@@ -97,3 +101,38 @@ def test_subsets_at_a_time_change_rounding_alone(monkeypatch: pytest.MonkeyPatch
     assert kernel_distance(real, fake, 10, 0) == pytest.approx(one, rel=0, abs=bound)
     # Twenty rows of 12 and two 10 x 10 kernels, in float64.
     assert asked == [8 * (20 * 12 + 2 * 100)]
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "size", "error", "message"),
+    [
+        (features(9, 0).long(), features(9, 1), 3, TypeError, "real: got torch.int64, expected floating-point"),
+        (features(9, 0), features(9, 1)[0], 3, ValueError, r"generated: got shape \[12\], expected \[n, d\]"),
+        (features(9, 0), features(9, 1)[:, :5], 3, ValueError, "features of 12 and 5 numbers, expected as many"),
+        (
+            features(9, 0),
+            features(9, 1) / 0,
+            3,
+            ValueError,
+            "generated: got features that aren't finite in 9 of 9 rows",
+        ),
+        (features(9, 0), features(7, 1), 8, ValueError, "size: got 8 of 9 real and 7 generated samples, expected 2 to"),
+        (features(9, 0), features(7, 1), 1, ValueError, "size: got 1 of 9 real and 7 generated samples, expected 2 to"),
+    ],
+)
+def test_sets_that_do_not_compare(
+    real: Tensor, generated: Tensor, size: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        kernel_distance(real, generated, size)
+
+
+def test_sets_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "check_features", lambda features, name: None)  # which looks at the numbers
+    with pytest.raises(ValueError, match="got features on cpu and meta, expected one device"):
+        kernel_distance(features(9, 0), features(9, 1).to("meta"), 3)
+
+
+def test_subsets_have_pairs() -> None:
+    with pytest.raises(ValueError, match="subset_size: got 1, expected at least 2, a pair of samples"):
+        KernelDistance(subset_size=1)

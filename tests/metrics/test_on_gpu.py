@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ebgan_fast.data import TensorImages
-from ebgan_fast.metrics import ImageScorer
+from ebgan_fast.metrics import FrechetDistance, ImageScorer, KernelDistance
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
-from ebgan_fast.metrics.kernel_distance import kernel_distance
+from ebgan_fast.metrics.kid import kernel_distance
 from tests.rounding import relative_bound_nearby
 
 from .test_frechet import PAIRS, exact, reflected, rounding
@@ -46,6 +47,24 @@ def test_kernel_distances_are_of_the_same_subsets() -> None:
     largest = torch.cat((real, fake)).norm(dim=1).max() * torch.ones(70, 12) / math.sqrt(12)
     bound = kid_rounding(largest, largest)
     assert ours == pytest.approx(kernel_distance(real, fake, 70, 3), rel=0, abs=bound)
+
+
+@pytest.mark.parametrize("made", [FrechetDistance, lambda: KernelDistance(subset_size=70)])
+def test_batches_are_kept_where_they_lie(made: Callable[[], FrechetDistance | KernelDistance]) -> None:
+    real, fake = drawn(90, 0).to(GPU), drawn(70, 1, 0.5).to(GPU)
+    metric = made()
+    for features, is_real in ((real, True), (fake, False)):
+        for part in features.split(40):
+            metric.update(part, real=is_real)
+    of_all = (
+        frechet_distance(gaussian(real), gaussian(fake))
+        if isinstance(metric, FrechetDistance)
+        else kernel_distance(real, fake, 70)
+    )
+    assert metric.compute() == of_all
+    with pytest.raises(ValueError, match="got features on cpu, expected cuda:0 as before"):
+        metric.update(real.cpu(), real=True)
+    assert metric.compute() == of_all
 
 
 def test_features_have_float32s_digits(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.metrics import DigitClassifier, precision
+from ebgan_fast.metrics import DigitClassifier, FrechetDistance, precision
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.precision import without_tf32
 
@@ -84,7 +85,11 @@ def test_nets_that_judge_run_in_full_float32() -> None:
         return images.flatten(1).float()
 
     FeatureNet(net, "FD", "key", 4)(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
+    plain = torch.nn.Flatten()
+    plain.register_forward_hook(lambda *_: seen.append(states()))
+    with contextlib.suppress(TypeError):  # pixels aren't floating-point features
+        FrechetDistance(plain).update(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), real=True)
     classifier = DigitClassifier((2, 2, 2))
     classifier.layers.register_forward_hook(lambda *_: seen.append(states()))
     classifier(torch.zeros(2, 28, 28))
-    assert seen == [exact(), exact()]
+    assert seen == [exact(), exact(), exact()]

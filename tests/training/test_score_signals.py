@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.metrics import ImageScorer, image_scorer, kernel_distance
+from ebgan_fast.metrics import ImageScorer, image_scorer, kid
 from ebgan_fast.metrics.frechet import gaussian
 from ebgan_fast.training import checkpoint, evaluation, logs, train
 
@@ -60,7 +60,7 @@ def test_a_signal_is_heard_while_distances_are_taken(
     """After the first part of a set's Gaussian, or after the first of a hundred subsets."""
     monkeypatch.setattr(image_scorer, "gaussian", functools.partial(gaussian, rows=10))
     monkeypatch.setattr(evaluation, "ImageScorer", functools.partial(ImageScorer, kid_subset_size=5))
-    module, name = (torch.linalg, "qr") if distance == "Frechet" else (kernel_distance, "discrepancies")
+    module, name = (torch.linalg, "qr") if distance == "Frechet" else (kid, "discrepancies")
     original, calls = getattr(module, name), 0
 
     def signalled(*args: Any, **named: Any) -> Any:

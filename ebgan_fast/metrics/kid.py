@@ -1,0 +1,190 @@
+"""The kernel distance (KID) of two sets of features: maximum mean discrepancy, squared, by (x.y/d + 1)^3, unbiased."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .batches import most_at_once
+from .features import check_features
+from .two_sets import OfTwoSets
+
+SUBSETS = 100
+
+_DEGREE = 3
+_MOST_ON_GPU = 20  # subsets at a time; one fills a CPU's caches
+
+
+def kernel_distance(
+    real: Tensor,
+    generated: Tensor,
+    size: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[float, float]:
+    """Return mean and standard deviation of the kernel distance over 100 pairs of random subsets.
+
+    It is the maximum mean discrepancy, squared, by the kernel (x.y/d + 1)^3: of Inception's features the KID of
+    Binkowski et al. 2018 (section 4). It is unbiased, so it may be below 0. Subsets and formula are torchmetrics', so
+    figures compare with its.
+
+    Args:
+        real: [n, d] of a floating-point dtype, finite.
+        generated: [m, d], on the same device.
+        size: rows of each set in a subset, 2 to the smaller of n and m.
+        seed: of the subsets, which are the same on any device.
+        progress: told the subsets done and all subsets, before each part of them and at the end. What it raises ends
+            the work.
+
+    Returns:
+        (mean, standard deviation) over the subsets, computed in float64; plain numbers without a unit. The deviation is
+        of the population, and 0 where a subset holds all of both sets.
+
+    Raises:
+        TypeError: features that aren't a tensor of floating point.
+        ValueError: another shape, another d or device of the two, numbers that aren't finite, or another `size`.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.metrics import kernel_distance
+        >>> real, near = torch.randn(2, 100, 4, generator=torch.Generator().manual_seed(0))
+        >>> kernel_distance(real, near + 1, size=50)[0] > kernel_distance(real, near, size=50)[0]
+        True
+    """
+    check_features(real, "real")
+    check_features(generated, "generated")
+    if real.shape[1] != generated.shape[1]:
+        raise ValueError(
+            f"got real and generated features of {real.shape[1]} and {generated.shape[1]} numbers, expected as many; "
+            "take both by one net"
+        )
+    if real.device != generated.device:
+        raise ValueError(
+            f"got features on {real.device} and {generated.device}, expected one device; move either by .to()"
+        )
+    least = min(len(real), len(generated))
+    if not 2 <= size <= least:
+        raise ValueError(
+            f"size: got {size} of {len(real)} real and {len(generated)} generated samples, expected 2 to the smaller "
+            "number of them"
+        )
+    if size == len(real) == len(generated):  # all subsets are the whole sets
+        return float(discrepancies(real[None], generated[None])), 0.0
+    chance = torch.Generator().manual_seed(seed)
+    chosen = torch.stack(
+        [
+            torch.randperm(len(features), generator=chance)[:size]
+            for _ in range(SUBSETS)
+            for features in (real, generated)
+        ]
+    )
+    chosen = chosen.to(real.device).unflatten(0, (SUBSETS, 2))
+    # Both sets' rows, and two kernels of the three at a time.
+    bytes_each = 8 * size * (2 * real.shape[1] + 2 * size)
+    at_once = most_at_once(real.device, bytes_each, _MOST_ON_GPU if real.device.type == "cuda" else 1)
+    found: list[Tensor] = []
+    for part in chosen.split(at_once):
+        progress(len(found) * at_once, SUBSETS)
+        found.append(discrepancies(real[part[:, 0]], generated[part[:, 1]]))
+    progress(SUBSETS, SUBSETS)
+    distances = torch.cat(found)
+    return float(distances.mean()), float(distances.std(correction=0))
+
+
+def discrepancies(real: Tensor, generated: Tensor) -> Tensor:
+    """Return the kernel distance of each pair of sets of features, [s, n, d] and [s, n, d]: float64 [s].
+
+    It is taken of all pairs between two sets, and of those of different rows within one.
+    """
+    x, y = real.double(), generated.double()
+    n = x.shape[1]
+    within = (_kernel(x, x, True) + _kernel(y, y, True)) / (n * (n - 1))
+    return within - 2 * _kernel(x, y, False) / n**2
+
+
+def _kernel(x: Tensor, y: Tensor, different: bool) -> Tensor:
+    """Return float64 [s]: the kernel's sum over all pairs of rows of [s, n, d], or those of different places."""
+    values = (x @ y.transpose(1, 2)).div_(x.shape[2]).add_(1).pow_(_DEGREE)
+    if different:
+        values.diagonal(dim1=1, dim2=2).zero_()
+    return values.sum((1, 2))
+
+
+class GrowingRows:
+    """A set of features that arrives in batches and is kept."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._batches: list[Tensor] = []
+
+    def add(self, features: Tensor) -> None:
+        """Take in a batch of features [n, d]."""
+        self._batches.append(features.clone())  # the caller may write the next batch to the same place
+        self.count += len(features)
+
+    def rows(self) -> Tensor:
+        """Return the features of all samples, at least one: [count, d]."""
+        self._batches = [torch.cat(self._batches)]
+        return self._batches[0]
+
+
+class KernelDistance(OfTwoSets[GrowingRows]):
+    """The kernel distance (KID) of real and generated samples that arrive in batches.
+
+    Of all samples given by `update`, `compute` returns what `kernel_distance` does. Subsets are drawn of all samples,
+    so all features are kept: 5 KB a sample of 1280 numbers in float32. They are kept and compared on the features'
+    device if that is a CUDA device, else on the CPU.
+
+    It is a plain object. In a Module it adds no parameters and nothing to its `state_dict`.
+
+    Args:
+        net: uint8 images [N, 3, H, W] to features [N, d], in eval mode, such as a `FeatureNet`; images are moved to its
+            device. None: `update` takes features.
+        subset_size: samples of each set in one of the 100 subsets, at least 2.
+        seed: of the subsets.
+        reset_real_features: if `reset` forgets the real samples too.
+
+    Raises:
+        TypeError: `net` isn't a Module.
+        ValueError: `subset_size` below 2.
+
+    Example:
+        >>> import torch
+        >>> from ebgan_fast.metrics import KernelDistance
+        >>> draw = torch.Generator().manual_seed(0)
+        >>> distance = KernelDistance(subset_size=50)
+        >>> for _ in range(3):
+        ...     distance.update(torch.randn(40, 4, generator=draw), real=True)
+        ...     distance.update(torch.randn(40, 4, generator=draw) + 5, real=False)
+        >>> mean, std = distance.compute()
+        >>> mean > 10 * std > 0
+        True
+    """
+
+    def __init__(
+        self,
+        net: nn.Module | None = None,
+        *,
+        subset_size: int = 1000,
+        seed: int = 0,
+        reset_real_features: bool = True,
+    ) -> None:
+        if subset_size < 2:
+            raise ValueError(f"subset_size: got {subset_size}, expected at least 2, a pair of samples")
+        super().__init__(net, reset_real_features)
+        self.subset_size = subset_size
+        self.seed = seed
+
+    def _empty(self) -> GrowingRows:
+        return GrowingRows()
+
+    def compute(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the distance over the subsets, as `kernel_distance` does.
+
+        Raises:
+            ValueError: fewer samples of either kind than `subset_size`.
+        """
+        self._check_counts(self.subset_size, ", and a smaller subset_size needs fewer")
+        return kernel_distance(self._real.rows(), self._generated.rows(), self.subset_size, self.seed)
