@@ -12,6 +12,7 @@ Kind = Literal[
     "autograd",
     "reference",
     "modules",
+    "surface",
     "training",
     "data",
     "metrics",

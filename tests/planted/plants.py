@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import cpu_kernels, cuda_kernels, data, scores, training, triton_kernels, ways_in
+from . import cpu_kernels, cuda_kernels, data, scores, surface, training, triton_kernels, ways_in
 from .plant import Planted
 
 PLANTS: tuple[Planted, ...] = (
@@ -12,6 +12,7 @@ PLANTS: tuple[Planted, ...] = (
     *cuda_kernels.PLANTS,
     *cpu_kernels.PLANTS,
     *ways_in.PLANTS,
+    *surface.PLANTS,
     *training.PLANTS,
     *data.PLANTS,
     *scores.PLANTS,

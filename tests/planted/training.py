@@ -22,21 +22,18 @@ PLANTS = (
     Planted(
         name="the discriminator's backward goes on to the generated images",
         kind="training",
-        file=_TRAINER,
-        text="        scaled(loss_d).backward(inputs=list(self.discriminator.parameters()))\n",
-        instead="        scaled(loss_d).backward()\n",
+        file="ebgan_fast/game.py",
+        text="        torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)\n",
+        instead="        torch.autograd.backward(loss, _for(loss, upstream))\n",
         test=f"{_STEP}::test_a_step_computes_no_gradient_that_it_does_not_use",
     ),
     Planted(
         name="the generated images are not detached for the discriminator",
         kind="training",
-        file=_TRAINER,
-        text="            recon_real, real, recon_fake, fakes.detach(), margin, norm=config.norm, "
-        "upstream=self._upstream()\n        )\n"
-        "        # Naming the weights spares the gradient to the fakes, which the graph would give too.\n"
-        "        scaled(loss_d).backward(inputs=list(self.discriminator.parameters()))\n",
-        instead="            recon_real, real, recon_fake, generated, margin, norm=config.norm\n        )\n"
-        "        scaled(loss_d).backward()\n",
+        file="ebgan_fast/game.py",
+        text="        result_d = discriminator_loss(of_real, real, of_fake, fake.detach(), upstream)\n",
+        instead="        inputs = None\n"
+        "        result_d = discriminator_loss(of_real, real, of_fake, generated, upstream)\n",
         test=f"{_STEP}::test_the_discriminator_gets_no_gradient_from_the_generators_loss",
         errors=("AssertionError", "RuntimeError"),
     ),

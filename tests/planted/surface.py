@@ -1,0 +1,83 @@
+"""Bugs in what users call beside the ops: the game, the Modules' coefficients, options, the choice of a backend."""
+
+from __future__ import annotations
+
+from .plant import Planted
+
+_GAME, _COEFFICIENTS = "ebgan_fast/game.py", "ebgan_fast/_coefficients.py"
+_FUNCTIONAL, _BACKENDS = "ebgan_fast/functional.py", "ebgan_fast/ops/backends/__init__.py"
+
+PLANTS = (
+    Planted(
+        name="the generated batch's own gradient is lost",
+        kind="surface",
+        file=_GAME,
+        text="    return result, through + to_target\n",
+        instead="    return result, through\n",
+        test="tests/test_game.py::test_one_pass_gives_the_gradients_of_two",
+    ),
+    Planted(
+        name="the losses of a step run under the caller's autocast",
+        kind="surface",
+        file=_GAME,
+        text="    of_real = discriminator(real)\n    with without_autocast(generated.device):\n",
+        instead="    of_real = discriminator(real)\n    if True:\n",
+        test="tests/test_game.py::test_passes_run_under_the_callers_autocast_and_losses_outside",
+    ),
+    Planted(
+        name="the scale of a step is not the discriminator's",
+        kind="surface",
+        file=_GAME,
+        text="        torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)\n",
+        instead="        torch.autograd.backward(loss, None, inputs=inputs)\n",
+        test="tests/test_game.py::test_gradients_are_added_and_scaled",
+    ),
+    Planted(
+        name="a margin is cast with the networks",
+        kind="surface",
+        file=_COEFFICIENTS,
+        text="            return after if after.dtype == tensor.dtype else tensor.to(after.device)\n",
+        instead="            return after\n",
+        test="tests/test_nn.py::test_no_change_of_dtype_rounds_a_coefficient",
+    ),
+    Planted(
+        name="an assigned margin is not checked",
+        kind="surface",
+        file=_COEFFICIENTS,
+        text="            value = _checks.coefficient(name, value)\n            if isinstance(value, nn.Parameter):\n",
+        instead="            if isinstance(value, nn.Parameter):\n",
+        test="tests/test_nn.py::test_what_is_assigned_is_checked",
+    ),
+    Planted(
+        name="a weight without a code is passed over",
+        kind="surface",
+        file=_FUNCTIONAL,
+        text="        _checks.check_weighs_nothing(pt_weight)\n",
+        instead="        pass\n",
+        test="tests/ops/test_errors.py::test_refused[a weight without a code]",
+    ),
+    Planted(
+        name="a weight in float64 widens the loss",
+        kind="surface",
+        file="ebgan_fast/ops/reference.py",
+        text="        pt_weight = pt_weight.to(pulling_away.dtype)\n",
+        instead="        pass\n",
+        test="tests/ops/test_options.py::test_numbers_of_every_kind_are_the_number",
+    ),
+    Planted(
+        name="a block of use_backend restores what it found",
+        kind="surface",
+        file=_BACKENDS,
+        text="        _requested = _blocks[-1].name if _blocks else _ENVIRONMENT\n",
+        instead="        _requested = _ENVIRONMENT\n",
+        test="tests/ops/test_use_backend.py::test_blocks_nest",
+    ),
+    Planted(
+        name="two threads choose two backends",
+        kind="surface",
+        file=_BACKENDS,
+        text="        if others:\n",
+        instead="        if False:\n",
+        test="tests/ops/test_use_backend.py::test_two_threads_may_ask_for_one_backend_and_not_for_two",
+    ),
+)
