@@ -27,7 +27,14 @@ REQUIRED = "EBGAN_FAST_TEST_REQUIRED"
 
 # Checks, errors, transforms and the choice of a backend are the same code on all of them: they run once, without a
 # session.
-VALUES = ("test_contract.py", "test_values.py", "test_infinite.py", "test_upstream.py", "test_scaling.py")
+VALUES = (
+    "test_contract.py",
+    "test_values.py",
+    "test_infinite.py",
+    "test_upstream.py",
+    "test_scaling.py",
+    "test_options.py",
+)
 FILES = {
     "interpreter": (*VALUES, "test_library.py"),
     "simt": (*VALUES, "test_library.py"),
