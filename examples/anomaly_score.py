@@ -65,17 +65,18 @@ def scores(D: nn.Module, samples: Tensor) -> Tensor:
 def train(D: nn.Module, G: nn.Module, steps: int) -> None:
     optimizer_d = torch.optim.Adam(D.parameters(), lr=1e-3)
     optimizer_g = torch.optim.Adam(G.parameters(), lr=1e-3)
+    game = ebgan_fast.EBGAN(MARGIN)
     for _ in range(steps):
         real, fake = shapes(BATCH, "disc"), G(torch.randn(BATCH, NOISE))
         recon_real, recon_fake = D(torch.cat([real, fake.detach()])).chunk(2)
-        loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), MARGIN)
+        of_d = game.discriminator(recon_real, real, recon_fake, fake.detach())
         optimizer_d.zero_grad()
-        loss_d.backward()
+        of_d.loss.backward()
         optimizer_d.step()
 
-        loss_g, _, _ = ebgan_fast.generator_loss(D(fake), fake)
+        of_g = game.generator(D(fake), fake)
         optimizer_g.zero_grad()
-        loss_g.backward()
+        of_g.loss.backward()
         optimizer_g.step()
 
 

@@ -36,11 +36,9 @@ def step(G: nn.Module, D: nn.ModuleDict, noise: Tensor, group: ProcessGroup | No
     G.zero_grad()
     fake = G(noise)
     code = D["encode"](fake)
-    loss, _, pulling_away = ebgan_fast.generator_loss(
-        D["decode"](code), fake, code, pt_weight=PT_WEIGHT, process_group=group
-    )
-    loss.backward()
-    return pulling_away, torch.cat([p.grad.flatten() for p in G.parameters() if p.grad is not None])
+    result = ebgan_fast.generator_loss(D["decode"](code), fake, code, pt_weight=PT_WEIGHT, process_group=group)
+    result.loss.backward()
+    return result.pulling_away, torch.cat([p.grad.flatten() for p in G.parameters() if p.grad is not None])
 
 
 def relative(value: Tensor, expected: Tensor) -> float:

@@ -74,6 +74,7 @@ def train(
     D, G = AutoEncoder().to(dtype), generator().to(dtype)
     optimizer_d = torch.optim.Adam(D.parameters(), lr=5e-4, betas=(0.5, 0.999))
     optimizer_g = torch.optim.Adam(G.parameters(), lr=5e-4, betas=(0.5, 0.999))
+    game = ebgan_fast.EBGAN(MARGIN, pt_weight=PT_WEIGHT)
     curve, seconds = [], []
     for _ in range(steps):
         start = time.perf_counter()
@@ -84,7 +85,7 @@ def train(
         if losses == "hand-written":
             loss_d = hand_written_loss_d(recon_real, real, recon_fake, fake.detach())
         else:
-            loss_d, _, _ = ebgan_fast.discriminator_loss(recon_real, real, recon_fake, fake.detach(), MARGIN)
+            loss_d = game.discriminator(recon_real, real, recon_fake, fake.detach()).loss
         optimizer_d.zero_grad()
         loss_d.backward()
         optimizer_d.step()
@@ -93,7 +94,7 @@ def train(
         if losses == "hand-written":
             loss_g = hand_written_loss_g(recon_fake, fake, code)
         else:
-            loss_g, _, _ = ebgan_fast.generator_loss(recon_fake, fake, code, pt_weight=PT_WEIGHT)
+            loss_g = game.generator(recon_fake, fake, code).loss
         optimizer_g.zero_grad()
         loss_g.backward()
         optimizer_g.step()

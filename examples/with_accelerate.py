@@ -64,22 +64,23 @@ def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: b
         recon, _ = D(torch.cat([real, fake.detach()]))
         recon_real, recon_fake = recon.chunk(2)
         with accelerator.autocast():  # changes nothing for the losses: they would be right without it
-            loss_d, energy_real, _ = loss_of_d(recon_real, real, recon_fake, fake.detach())
+            of_d = loss_of_d(recon_real, real, recon_fake, fake.detach())
         optimizer_d.zero_grad()
-        accelerator.backward(loss_d)
+        accelerator.backward(of_d.loss)
         optimizer_d.step()
 
         recon_fake, code = bare_d(fake)
         with accelerator.autocast():
-            loss_g, _, _ = loss_of_g(recon_fake, fake, code)
+            of_g = loss_of_g(recon_fake, fake, code)
         optimizer_g.zero_grad()
-        accelerator.backward(loss_g)
+        accelerator.backward(of_g.loss)
         optimizer_g.step()
-        energies.append(energy_real.mean())
+        energies.append(of_d.energy_real.mean())
 
     first, last = accelerator.reduce(torch.stack([energies[0], energies[-1]]), reduction="mean").tolist()
     accelerator.print(f"processes {accelerator.num_processes}, mixed precision {accelerator.mixed_precision}")
     accelerator.print(f"mean energy of real samples: {first:.3f} at first, {last:.3f} after {steps} steps")
+    loss_d, loss_g = of_d.loss, of_g.loss
     accelerator.print(f"losses: {loss_d.item():.3f} ({loss_d.dtype}) and {loss_g.item():.3f} ({loss_g.dtype})")
     accelerator.end_training()
     return {
@@ -87,7 +88,7 @@ def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: b
         "last energy": last,
         "loss_d": loss_d.item(),
         "loss_g": loss_g.item(),
-        "dtypes": (loss_d.dtype, loss_g.dtype, energy_real.dtype),
+        "dtypes": (loss_d.dtype, loss_g.dtype, of_d.energy_real.dtype),
     }
 
 
