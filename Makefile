@@ -216,6 +216,7 @@ bench: $(VENV)/test  ## all that docs/performance.md shows, measured anew (half 
 	$(BENCH) latency
 	$(BENCH) scaling
 	$(BENCH) memory
+	$(BENCH) one-pass
 	$(BENCH) page
 
 tune: $(VENV)/test  ## other tiles for the Triton kernels on this machine's GPU, into their tables

@@ -20,6 +20,7 @@ from ebgan_fast._command_line import Program
 from . import figures
 from .latency import latency
 from .memory import memory
+from .one_pass import one_pass
 from .ops import ops
 from .page import page
 from .provenance import ROOT
@@ -76,6 +77,7 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "scaling": scaling,
     "memory": memory,
     "train": train,
+    "one-pass": one_pass,
     "stacked": stacked,
     "tune": tune,
     "show": show,

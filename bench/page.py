@@ -1,10 +1,10 @@
-"""The command `page`: the performance pages, pictures, the README's figures and the GPUs' first choices, made of the
-committed results."""
+"""The command `page`: the performance pages, pictures, the figures that other pages quote and the GPUs' first choices,
+made of the committed results."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import TypeVar
@@ -18,7 +18,11 @@ from .terminal import note
 
 _TEMPLATE = "bench/performance.template.md"
 _PAGE = "docs/performance.md"
-_README = "README.md"
+_QUOTING: dict[str, Callable[[Results], str]] = {
+    "README.md": page_prose.readme,
+    "docs/one-pass.md": page_prose.one_pass,
+}
+"""Pages that are written by hand, but for the words between two marks."""
 _MARKED = re.compile(r"(<!-- figures by python -m bench page -->).*?(<!-- end of figures -->)", re.DOTALL)
 
 _R = TypeVar("_R", bound=Result)
@@ -27,7 +31,8 @@ _DRAWN_BY = ("bench/plot.py", "bench/cells.py", "bench/processors.py")
 
 
 def page(check: bool = False) -> int:
-    """Write docs/performance.md, its pictures and the README's figures, from each processor's last runs.
+    """Write docs/performance.md, its pictures and the figures of README.md and docs/one-pass.md, from each processor's
+    last runs.
 
     Where there are results of a GPU, also docs/performance-gpu.md and which of Triton and CUDA runs first there.
 
@@ -41,7 +46,8 @@ def page(check: bool = False) -> int:
     if not check:
         _write(texts)  # before the hash of the ops' source, of which the choice is a part
     results = Results.read(ROOT)
-    pages = {_PAGE: performance(values_of(results)), _README: _readme(page_prose.readme(results))}
+    pages = {_PAGE: performance(values_of(results))}
+    pages |= {name: _quoting(name, words(results)) for name, words in _QUOTING.items()}
     if check:
         stale = [name for name, text in (texts | pages).items() if not _is(ROOT / name, text)]
         complaints = [f"{name}: not what bench/results give: python -m bench page" for name in stale]
@@ -105,6 +111,9 @@ def performance(values: Mapping[str, str]) -> str:
     return Template(template).substitute(values)
 
 
-def _readme(words: str) -> str:
-    readme = (ROOT / _README).read_text(encoding="utf-8")
-    return _MARKED.sub(lambda found: found[1] + words + found[2], readme)
+def _quoting(name: str, words: str) -> str:
+    """The text of a page with these words between its marks. ValueError where it has none."""
+    filled, count = _MARKED.subn(lambda found: found[1] + words + found[2], (ROOT / name).read_text(encoding="utf-8"))
+    if not count:
+        raise ValueError(f"{name}: got no figures between marks, expected <!-- figures by python -m bench page -->...")
+    return filled

@@ -50,6 +50,21 @@ def readme(results: Results) -> str:
     )
 
 
+def one_pass(results: Results) -> str:
+    """The words of docs/one-pass.md: the ratios on one thread, of all processors. LookupError where there is none."""
+    parts = []
+    for one, lines in results.one_pass.items():
+        words = [
+            f"{line['ratio']:.2f}{'' if number else ' times as fast'} for {line['networks']}"
+            for number, line in enumerate(line for line in lines if line["threads"] == 1)
+        ]
+        if words:
+            parts.append(f"{_and(words)} ({results.titles[one]})")
+    if not parts:
+        raise LookupError("no run in the results of one-pass is on one thread")
+    return "; ".join(parts)
+
+
 def _shown(results: Results, figures: Sequence[_Figure]) -> tuple[list[str], str]:
     """Figures of `ops`, each of the processors that have them all, and the names of these."""
     found = [_of_runs(results, "ops", figure) for figure in figures]

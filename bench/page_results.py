@@ -20,11 +20,13 @@ RESULTS = {
     "memory": "bench/results/memory-cpu.jsonl",
 }
 _TRAIN, _STACKED = "bench/results/train-cpu.jsonl", "bench/results/stacked-cpu.jsonl"
+_ONE_PASS = "bench/results/one-pass-cpu.jsonl"
 _TRAIN_SIZE = ("preset", "width", "batch_size", "threads")
 _STACKED_SIZE = ("n_layer_g", "size_g", "size_d", "threads")
+_ONE_PASS_SIZE = ("networks", "batch_size", "threads")
 
 Line = dict[str, Any]
-"""A row of `train` or of `stacked`."""
+"""A row of `train`, of `one-pass` or of `stacked`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Results:
     """By the names of `RESULTS`."""
     train: Mapping[Processor, list[Line]]
     """The last line of each size."""
+    one_pass: Mapping[Processor, list[Line]]
+    """The last line of each size, in the order in which they were first measured."""
     stacked: Mapping[Processor, list[Line]]
     """The last line of each size."""
 
@@ -44,15 +48,16 @@ class Results:
     def read(cls, root: Path) -> Results:
         """Raises ValueError for a file that holds something else than rows."""
         rows = {name: read(root / path) for name, path in RESULTS.items()}
-        train, stacked = (_lines(root / path) for path in (_TRAIN, _STACKED))
+        train, one_pass, stacked = (_lines(root / path) for path in (_TRAIN, _ONE_PASS, _STACKED))
         dated = [(row.date, Processor.of(row)) for some in rows.values() for row in some]
-        dated += [(line["date"], _processor(line)) for line in (*train, *stacked)]
+        dated += [(line["date"], _processor(line)) for line in (*train, *one_pass, *stacked)]
         order = titles(one for _, one in sorted(dated))
         runs = {name: last_runs(some) for name, some in rows.items()}
         return cls(
             order,
             {name: {one: found[one] for one in order if one in found} for name, found in runs.items()},
             {one: found for one in order if (found := _last(train, one, _TRAIN_SIZE))},
+            {one: list(own.values()) for one in order if (own := _latest(one_pass, one, _ONE_PASS_SIZE))},
             {one: found for one in order if (found := _last(stacked, one, _STACKED_SIZE))},
         )
 
@@ -79,5 +84,10 @@ def _processor(line: Line) -> Processor:
 
 def _last(lines: Sequence[Line], processor: Processor, size: Sequence[str]) -> list[Line]:
     """The largest size first."""
-    found = {tuple(line[name] for name in size): line for line in lines if _processor(line) == processor}
+    found = _latest(lines, processor, size)
     return [found[key] for key in sorted(found, reverse=True)]
+
+
+def _latest(lines: Sequence[Line], processor: Processor, size: Sequence[str]) -> dict[tuple[Any, ...], Line]:
+    """The last line of each size on a processor."""
+    return {tuple(line[name] for name in size): line for line in lines if _processor(line) == processor}

@@ -32,6 +32,7 @@ def tables(results: Results) -> dict[str, str]:
         "table_memory": markdown(cells.of(results.runs["memory"][results.newest("memory")])),
         "memory_of": _memory_of(results),
         "table_train": _train(results),
+        "table_one_pass": _one_pass(results),
         "table_stacked": _stacked(results),
         "table_sources": _sources(results),
     }
@@ -172,6 +173,22 @@ def _step(line: Line, name: str, precision: str | None = None) -> str:
     mark = _MISSED if ratio < line["targets"].get(precision, 0) else ""
     emulated = "emulated: " if precision == "bfloat16" and not line["native_bfloat16"] else ""
     return f"{emulated}{text}, {times(ratio)}{mark}"
+
+
+def _one_pass(results: Results) -> str:
+    lines = [
+        [
+            results.titles[one],
+            f"{line['networks']}, batches of {line['batch_size']}, {line['threads']} "
+            f"thread{'s' if line['threads'] > 1 else ''}",
+            *(f"{digits(1e3 * line['seconds'][name])} ms" for name in ("usual loop", "one pass")),
+            times(line["ratio"]),
+            times(line["bound"]),
+        ]
+        for one, found in results.one_pass.items()
+        for line in found
+    ]
+    return markdown(Cells(["processor", "networks", "usual loop", "one pass", "ratio", "bound"], lines, (0, 1)))
 
 
 def _stacked(results: Results) -> str:

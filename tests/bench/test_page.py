@@ -60,6 +60,27 @@ def test_an_edited_page_is_stale(copy: Path, capsys: pytest.CaptureFixture[str])
     assert "docs/performance.md: not what bench/results give: python -m bench page" in _complaints(capsys)
 
 
+QUOTING = ("README.md", "docs/one-pass.md")
+
+
+@pytest.mark.parametrize("name", QUOTING)
+def test_other_words_between_the_marks_of_a_page_are_stale(
+    name: str, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed = (copy / name).read_text()
+    (copy / name).write_text(page._MARKED.sub(r"\1other words\2", committed))
+    assert f"{name}: not what bench/results give: python -m bench page" in _complaints(capsys)
+    monkeypatch.setattr(page, "draw_all", lambda results: None)
+    assert main(["page"]) == 0
+    assert (copy / name).read_text() == committed
+
+
+@pytest.mark.parametrize("name", QUOTING)
+def test_a_page_that_has_lost_its_marks_is_told(name: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / name).write_text((copy / name).read_text().replace("<!-- end of figures -->", ""))
+    assert f"{name}: got no figures between marks" in _complaints(capsys)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

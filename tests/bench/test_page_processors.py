@@ -18,7 +18,8 @@ from bench.rows import Row
 
 EPYC = Processor("AMD EPYC (x86_64, 2 cores)", "avx2")
 XEON = Processor("Intel(R) Xeon(R) Processor @ 2.70GHz (x86_64, 2 cores)", "avx512bf16")
-OTHERS = ("bench/results/train-cpu.jsonl", "bench/results/stacked-cpu.jsonl")
+TRAIN, ONE_PASS = "bench/results/train-cpu.jsonl", "bench/results/one-pass-cpu.jsonl"
+OTHERS = (TRAIN, ONE_PASS, "bench/results/stacked-cpu.jsonl")
 Line = dict[str, Any]
 
 
@@ -227,15 +228,14 @@ def test_figures_that_one_processor_lacks_are_named(recorder: Recorder) -> None:
 
 
 def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> None:
-    train = OTHERS[0]
     recorder.measures(EPYC, 1, 1.0)
-    recorder.measures(EPYC, 1, 1.0, train, native_bfloat16=False)
+    recorder.measures(EPYC, 1, 1.0, TRAIN, native_bfloat16=False)
     seconds = {name: 1.0 for name in ("public loop", "ebgan_fast float32", "ebgan_fast bfloat16")}
     own: Line = {"width": 1.0, "batch_size": 64, "seconds": seconds, "images_per_s": dict.fromkeys(seconds, 64.0)}
     own["targets"] = {"float32": 1.5, "bfloat16": 2.5}
     for speedup in (9.9, 2.4):
         own["speedup"] = {"float32": 1.6, "bfloat16": speedup}
-        recorder.measures(XEON, 2, 1.0, train, native_bfloat16=True, **own)
+        recorder.measures(XEON, 2, 1.0, TRAIN, native_bfloat16=True, **own)
     table = _table(_section(_text(recorder.root), "The training step"), "every run")
     step = "1000 ms, 64.0 images/s"
     assert [line for line in table if line[0].startswith("Intel")] == [
@@ -250,6 +250,55 @@ def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> N
     emulated = [line for line in table if line[-1].startswith("emulated: ")]
     assert {line[0] for line in emulated} == {"AMD EPYC, avx2"}
     assert len(emulated) == len({line[1] for line in emulated})  # a row for each size
+
+
+def _one_pass(ratio: float, networks: str = "mnist", batch_size: int = 64, threads: int = 1) -> Line:
+    seconds = {"usual loop": 0.012, "one pass": 0.01}
+    return {"networks": networks, "batch_size": batch_size, "threads": threads, "seconds": seconds, "ratio": ratio}
+
+
+def test_one_pass_has_a_row_for_each_size_and_nothing_of_a_processor_without_one(recorder: Recorder) -> None:
+    recorder.measures(EPYC, 1, 1.0, *RESULTS.values(), *(name for name in OTHERS if name != ONE_PASS))
+    recorder.measures(XEON, 2, 1.0)
+    (recorder.root / ONE_PASS).unlink()
+    others = (_one_pass(1.25, "celeba64"), _one_pass(1.1, "celeba64", 16), _one_pass(1.15, "celeba64", 16, 2))
+    for own in (_one_pass(9.9), *others, _one_pass(1.2)):  # the last one counts
+        recorder.measures(XEON, 2, 1.0, ONE_PASS, **own, bound=1.219)
+    table = _table(_section(_text(recorder.root), "One pass for both updates"))
+    assert table == [
+        ["processor", "networks", "usual loop", "one pass", "ratio", "bound"],
+        ["Intel Xeon, avx512bf16", "mnist, batches of 64, 1 thread", "12.0 ms", "10.0 ms", "1.20x", "1.22x"],
+        ["Intel Xeon, avx512bf16", "celeba64, batches of 64, 1 thread", "12.0 ms", "10.0 ms", "1.25x", "1.22x"],
+        ["Intel Xeon, avx512bf16", "celeba64, batches of 16, 1 thread", "12.0 ms", "10.0 ms", "1.10x", "1.22x"],
+        ["Intel Xeon, avx512bf16", "celeba64, batches of 16, 2 threads", "12.0 ms", "10.0 ms", "1.15x", "1.22x"],
+    ]
+
+
+def test_the_sentence_of_one_pass_gives_each_processors_ratios_on_one_thread(recorder: Recorder) -> None:
+    recorder.measures(EPYC, 1, 1.0)
+    (recorder.root / ONE_PASS).write_text("")
+    for one, own in (
+        (XEON, _one_pass(1.2)),
+        (EPYC, _one_pass(9.9, threads=2)),
+        (XEON, _one_pass(9.9, "celeba64", threads=2)),
+    ):
+        recorder.measures(one, 2, 1.0, ONE_PASS, **own)
+    found = page_prose.one_pass(Results.read(recorder.root))
+    assert found == "1.20 times as fast for mnist (Intel Xeon, avx512bf16)"
+    recorder.measures(EPYC, 3, 1.0, ONE_PASS, **_one_pass(1.18))
+    for networks, ratio in (("celeba64", 1.146), ("faces", 1.1)):
+        recorder.measures(XEON, 3, 1.0, ONE_PASS, **_one_pass(ratio, networks))
+    assert page_prose.one_pass(Results.read(recorder.root)) == (
+        "1.18 times as fast for mnist (AMD EPYC, avx2); "
+        "1.20 times as fast for mnist, 1.15 for celeba64 and 1.10 for faces (Intel Xeon, avx512bf16)"
+    )
+
+
+def test_a_sentence_without_figures_is_not_written(recorder: Recorder) -> None:
+    recorder.measures(EPYC, 1, 1.0)
+    (recorder.root / ONE_PASS).write_text("")
+    with pytest.raises(LookupError, match="one-pass"):
+        page_prose.one_pass(Results.read(recorder.root))
 
 
 def test_memory_is_that_of_the_processor_measured_last(recorder: Recorder) -> None:
