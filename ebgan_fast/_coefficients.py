@@ -22,7 +22,7 @@ class WithCoefficients(nn.Module):
     changes them without recompiling anything. An assigned number makes a new buffer of the old one's dtype and device.
     """
 
-    def register_coefficient(self, name: str, value: Coefficient) -> None:
+    def _register_coefficient(self, name: str, value: Coefficient) -> None:
         """Take a margin or weight: a checked number >= 0, a 0-d tensor or a 0-d Parameter."""
         value = _checks.coefficient(name, value)
         if isinstance(value, nn.Parameter):
@@ -70,9 +70,9 @@ class WithWeight(WithCoefficients):
 
     pt_weight: Tensor
 
-    def register_weight(self, pt_weight: Coefficient | None) -> None:
+    def _register_weight(self, pt_weight: Coefficient | None) -> None:
         """Take the weight; None: the paper's, with a code."""
-        self.register_coefficient("pt_weight", functional.PT_WEIGHT if pt_weight is None else pt_weight)
+        self._register_coefficient("pt_weight", functional.PT_WEIGHT if pt_weight is None else pt_weight)
         self._is_weighed = pt_weight is not None and _weighs(pt_weight)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -80,7 +80,7 @@ class WithWeight(WithCoefficients):
         if name == "pt_weight":
             self._is_weighed = _weighs(value)
 
-    def weight_for(self, code: Tensor | None) -> Tensor | None:
+    def _weight_for(self, code: Tensor | None) -> Tensor | None:
         """The weight as `functional.generator_loss` takes it. Without a code it refuses one that somebody gave."""
         return None if code is None and not self._is_weighed else self.pt_weight
 

@@ -9,7 +9,7 @@ discriminator's weights, which nobody uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,11 @@ class EBGAN(WithWeight):
     that is given for one stays one, and is trained.
 
     Args:
-        margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter (equation 1).
+        margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter (equation 1). The sign of a tensor
+            is not checked. A number becomes float64, or float32 on a device that has no other.
         norm: the kind of energy, one of `functional.Norm` (equation 13).
         pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter (equation 14). None: the
-            paper's 0.1 with a code, and nothing without.
+            paper's 0.1 with a code, and nothing without. One other than 0 asks for a code.
 
     Raises:
         ValueError: a negative margin or weight, or an unknown norm.
@@ -85,8 +86,8 @@ class EBGAN(WithWeight):
     def __init__(self, margin: Coefficient, norm: Norm = "l2", pt_weight: Coefficient | None = None) -> None:
         super().__init__()
         _checks.check_norm(norm)
-        self.register_coefficient("margin", margin)
-        self.register_weight(pt_weight)
+        self._register_coefficient("margin", margin)
+        self._register_weight(pt_weight)
         self.norm = norm
 
     def discriminator(
@@ -128,7 +129,7 @@ class EBGAN(WithWeight):
         Raises:
             ValueError, TypeError: as `functional.generator_loss` does.
         """
-        weight = self.weight_for(code)
+        weight = self._weight_for(code)
         return functional.generator_loss(
             recon_fake, fake, code, pt_weight=weight, norm=self.norm, upstream=upstream, process_group=process_group
         )
@@ -150,22 +151,24 @@ class EBGAN(WithWeight):
         backward passes outside it. No value of a tensor is asked for.
 
         Args:
-            discriminator: the auto-encoder, which returns reconstructions, or (reconstructions, codes). A Module's
-                gradients go to its own parameters, those of another callable to every leaf that it uses.
+            discriminator: the auto-encoder, which returns reconstructions, or (reconstructions, codes) for the
+                pulling-away term. `lambda images: D(images)[0]` leaves codes out. A Module's gradients go to its own
+                parameters, those of another callable to every leaf that it uses.
             generated: [M, ...], the generator's output with its graph.
             real: [N, ...] real samples.
             scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimisers by it.
             process_group: take the pulling-away term over all ranks of this group.
-            scale: the gradients are multiplied by it and the returned losses are not: 1/k for each of k parts of a
-                batch. A number other than 0, or a 0-d tensor.
+            scale: the gradients are multiplied by it and the returned losses are not: the share of the batch that these
+                samples are, where it comes in parts. A number other than 0, or a 0-d tensor.
 
         Returns:
-            Both losses, the energies and the term, without gradient.
+            Both losses, the energies and the term, without gradient. Under a process group the energies are of this
+            process's samples and the term is of all, so that losses averaged over processes are the whole batch's.
 
         Raises:
             ValueError: a generated batch without a graph, a discriminator without a parameter to train, or what
                 `discriminator` and `generator` refuse.
-            TypeError: another kind of output of the discriminator.
+            TypeError: arguments in another order, or another kind of output of the discriminator.
 
         Example:
             >>> import torch, ebgan_fast
@@ -198,6 +201,16 @@ class EBGAN(WithWeight):
             scale=scale,
         )
         return GameResult(of_d.loss, of_g.loss, of_d.energy_real, of_d.energy_fake, of_g.pulling_away)
+
+    def forward(self, *arguments: object, **options: object) -> NoReturn:
+        """Refuse a call with any arguments and options.
+
+        A game has two losses, `discriminator` and `generator`, and one step, `backward`.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("EBGAN: got a call, expected .discriminator(...), .generator(...) or .backward(...)")
 
     def extra_repr(self) -> str:
         return f"{self._shown('margin')}, norm={self.norm!r}, {self._shown('pt_weight')}"
@@ -241,7 +254,7 @@ def one_pass_backward(
 
     Raises:
         ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, or a scale of 0.
-        TypeError: a loss that is no tensor.
+        TypeError: a loss that is no tensor, or arguments in another order.
 
     Example:
         >>> import torch, ebgan_fast
@@ -257,11 +270,7 @@ def one_pass_backward(
         >>> D.weight.grad.shape, loss_d.requires_grad
         (torch.Size([1, 4]), False)
     """
-    if not generated.requires_grad:
-        raise ValueError(
-            "generated: got a tensor without a graph, expected the generator's output, not detached and not made under "
-            "no_grad"
-        )
+    _check(discriminator, generated)
     trained = [leaf for leaf in trained if leaf.requires_grad]
     inputs = _inputs(discriminator, parameters, trained)
     # Not a leaf: torch refuses a gradient to one that hooks wait for, such as those by which FLOPs are counted.
@@ -280,6 +289,21 @@ def one_pass_backward(
         # Naming the weights spares the gradient to the generated batch, which the graph would give too.
         torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)
     return _detached(result_d), _detached(result_g)
+
+
+def _check(discriminator: object, generated: object) -> None:
+    if not callable(discriminator):
+        raise TypeError(f"discriminator: got {type(discriminator).__name__}, expected a Module or a function of images")
+    if not isinstance(generated, Tensor):
+        raise TypeError(
+            f"generated: got {type(generated).__name__}, expected the tensor that the generator returned: "
+            "(D, G(noise), real), in this order"
+        )
+    if not generated.requires_grad:
+        raise ValueError(
+            "generated: got a tensor without a graph, expected the generator's output, not detached and not made under "
+            "no_grad; real samples come behind it"
+        )
 
 
 def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained: list[Tensor]) -> list[Tensor] | None:

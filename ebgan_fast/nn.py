@@ -109,7 +109,7 @@ class HingeMarginLoss(WithCoefficients):
 
     def __init__(self, margin: Coefficient) -> None:
         super().__init__()
-        self.register_coefficient("margin", margin)
+        self._register_coefficient("margin", margin)
 
     def forward(self, energy_real: Tensor | None, energy_fake: Tensor) -> Tensor:
         """Return the scalar loss of [N] and [M], in units of the energy (equation 1)."""
@@ -161,7 +161,7 @@ class DiscriminatorLoss(WithCoefficients):
     def __init__(self, margin: Coefficient, norm: Norm = "l2") -> None:
         super().__init__()
         _checks.check_norm(norm)
-        self.register_coefficient("margin", margin)
+        self._register_coefficient("margin", margin)
         self.norm = norm
 
     def forward(
@@ -205,7 +205,7 @@ class GeneratorLoss(WithWeight, _WithGroup):
     ) -> None:
         super().__init__()
         _checks.check_norm(norm)
-        self.register_weight(pt_weight)
+        self._register_weight(pt_weight)
         self.norm = norm
         self.process_group = process_group
 
@@ -218,7 +218,7 @@ class GeneratorLoss(WithWeight, _WithGroup):
             recon_fake,
             fake,
             code,
-            pt_weight=self.weight_for(code),
+            pt_weight=self._weight_for(code),
             norm=self.norm,
             upstream=upstream,
             process_group=self.process_group,

@@ -346,6 +346,17 @@ REFUSED = {
         TypeError,
         "got tuple, expected",
     ),
+    "the generator for its output": _refused(
+        lambda it: it.update(generated=networks()[1]),
+        TypeError,
+        r"generated: got Linear, expected the tensor.*G\(noise\)",
+    ),
+    "a batch for the discriminator": _refused(
+        lambda it: it.update(discriminator=it["real"]), TypeError, "discriminator: got Tensor, expected a Module or"
+    ),
+    "real and generated swapped": _refused(
+        lambda it: it.update(generated=it["real"], real=it["generated"]), ValueError, "real samples come behind it"
+    ),
     "a scale of 0": _refused(lambda it: it.update(scale=0), ValueError, "scale: got 0, expected a finite number other"),
     "a weight without a code": _refused(
         lambda it: it.update(discriminator=networks(with_code=False)[0]),
@@ -386,6 +397,13 @@ def test_a_loss_that_is_none(which: str, given: object, error: type[Exception], 
 
 
 # ---- The Module
+
+
+def test_a_game_is_not_called() -> None:
+    with pytest.raises(
+        TypeError, match=r"EBGAN: got a call, expected .discriminator\(...\), .generator\(...\) or .back"
+    ):
+        EBGAN(1.0)(torch.ones(2, 3))
 
 
 def test_norm_margin_and_weight_are_said_once() -> None:

@@ -32,6 +32,10 @@ def test_every_block_has_a_language() -> None:
 @pytest.mark.parametrize("block", _params("python", TUTORIAL))
 def test_python_runs(block: Block) -> None:
     exec(compile(block.text, name_of(block.page), "exec"), {"__name__": "a_block"})
+    if "Accelerator(" in block.text:  # whose settings are the process's
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("block", _params("sh"))

@@ -105,7 +105,7 @@ PLANTS = (
         name="the weight of a Module stays behind",
         kind="modules",
         file="ebgan_fast/nn.py",
-        text="            pt_weight=self.weight_for(code),\n",
+        text="            pt_weight=self._weight_for(code),\n",
         instead="",
         test="tests/test_nn.py::test_modules_equal_functions",
     ),
