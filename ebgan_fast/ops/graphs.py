@@ -21,7 +21,7 @@ _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 # The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
 _BELOW = torch._C._after_ADInplaceOrView_keyset
 # Where nothing else has a say, a call saves 3 of 16 us by not going to the dispatcher again.
-_DENSE = tuple(torch._C.DispatchKeySet(key) for key in (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA))
+_DENSE = [torch._C.DispatchKeySet(key).raw_repr() for key in (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)]
 
 
 def differentiable(op: Op) -> Callable[..., Any]:
@@ -41,7 +41,7 @@ def differentiable(op: Op) -> Callable[..., Any]:
                 if tensor is not None and tensor.requires_grad:
                     return function.apply(*arguments)
         below = keys & _BELOW
-        return run(*arguments) if below in _DENSE else redispatch(below, *arguments)
+        return run(*arguments) if below.raw_repr() in _DENSE else redispatch(below, *arguments)
 
     return recorded
 
