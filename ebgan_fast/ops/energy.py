@@ -131,7 +131,7 @@ RECONSTRUCTION_ENERGY = Op(
     formula=reference.reconstruction_energy,
     backward=Op(
         schema="reconstruction_energy_backward(Tensor upstream, Tensor recon, Tensor target, Tensor energy, str norm, "
-        "bool[] need) -> (Tensor grad_recon, Tensor grad_target)",
+        "int[] need) -> (Tensor grad_recon, Tensor grad_target)",
         launch=_reconstruction_energy_backward,
         shapes=lambda upstream, recon, target, energy, norm, need: (
             gradient_like(recon, need[0]),
@@ -151,7 +151,7 @@ HINGE_MARGIN_LOSS = Op(
 
 DISCRIMINATOR_LOSS = Op(
     schema="discriminator_loss(Tensor recon_real, Tensor real, Tensor recon_fake, Tensor fake, Tensor margin, "
-    "str norm, Tensor upstream, bool[] need) -> (Tensor loss, Tensor energy_real, Tensor energy_fake, "
+    "str norm, Tensor upstream, int[] need) -> (Tensor loss, Tensor energy_real, Tensor energy_fake, "
     "Tensor grad_recon_real, Tensor grad_real, Tensor grad_recon_fake, Tensor grad_fake)",
     launch=_discriminator_loss,
     shapes=lambda *it: (
@@ -167,7 +167,7 @@ DISCRIMINATOR_LOSS = Op(
 
 GENERATOR_LOSS = Op(
     schema="generator_loss(Tensor recon, Tensor fake, Tensor? code, Tensor weight, str norm, Tensor upstream, "
-    "bool[] need) -> (Tensor loss, Tensor energy, Tensor pulling_away, Tensor grad_recon, Tensor grad_fake, "
+    "int[] need) -> (Tensor loss, Tensor energy, Tensor pulling_away, Tensor grad_recon, Tensor grad_fake, "
     "Tensor grad_code)",
     launch=_generator_loss,
     shapes=lambda recon, fake, code, *rest: (
@@ -181,4 +181,5 @@ GENERATOR_LOSS = Op(
     tensors=3,
     formula=reference.generator_loss,
     logs=2,
+    flops=lambda recon, fake, code, *rest: 0 if code is None else pulling_away.products(code, 2 if rest[-1][2] else 1),
 )

@@ -3,9 +3,9 @@
 An `Op` is data: its schema, what it launches on a backend, the shapes of its results, and the reference formula that
 differentiates it once more. `energy.py` and `pulling_away.py` hold the instances; this file holds all that they share.
 
-Raw ops know nothing of autograd and check nothing (`functional.py` does). Each takes the name of the backend that runs
+Raw ops check the device and nothing else (`functional.py` does the rest). Each takes the name of the backend that runs
 it, so a traced graph keeps the choice that was made when it was traced. A gradient that is not needed is an empty
-tensor.
+tensor. `need` is of ints because `torch.jit.trace` takes no list of bools.
 
 The one autograd Function is ctx-style: it costs 38 us forward and backward at tiny sizes where `custom_op` +
 `register_autograd` costs 68 (torch 2.13, two cores). Its backward uses a kernel, or the gradients that a kernel made
@@ -26,9 +26,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
+from . import flops
+from .devices import check
 from .tensors import Coefficient, accumulation_dtype, number
 
-__all__ = ["Function", "Op", "call", "kernel", "needs_reference"]
+__all__ = ["Function", "Op", "call", "kernel", "needs_reference", "raw"]
 
 # The package's own name, under which a second copy of it may be loaded beside this one.
 NAMESPACE = (__package__ or "").rpartition(".")[0].replace(".", "_")
@@ -62,11 +64,13 @@ class Op:
     """The reference: of `tensors`, coefficients and options, without `upstream`."""
     logs: int = 0
     backward: Op | None = None
+    flops: Callable[..., int] | None = None
+    """Called with the arguments, shapes in place of tensors: the operations of its matrix products (`flops.py`)."""
 
     def __post_init__(self) -> None:
         self.name = self.schema.partition("(")[0]
-        self.takes_need = "bool[] need" in self.schema
-        self.takes_upstream = "Tensor upstream, bool[] need" in self.schema
+        self.takes_need = "int[] need" in self.schema
+        self.takes_upstream = "Tensor upstream, int[] need" in self.schema
         arguments, _, results = self.schema.partition(") -> ")
         self._no_need = ([False] * self.tensors,) if self.takes_need else ()
         self._is_alone = results == "Tensor"
@@ -76,11 +80,19 @@ class Op:
         self._record = super(torch.autograd.Function, self._function).apply  # type: ignore[misc]
         _OPS[self.name] = self
         _LIBRARY.define(f"{arguments}, str backend) -> {results}")
-        _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
+        _LIBRARY.impl(self.name, self.run, "CompositeExplicitAutograd")
         fake = lambda *arguments: self.shapes(*arguments[:-1])  # noqa: E731
         torch.library.register_fake(f"{NAMESPACE}::{self.name}", fake, lib=_LIBRARY)
+        if self.formula is not None:
+            from .graphs import differentiable  # which needs this module
 
-    def _run(self, *arguments: Any) -> Any:
+            _LIBRARY.impl(self.name, differentiable(self), "Autograd", with_keyset=True)
+        if self.flops is not None:
+            flops.register(raw(self.name), self.flops)
+
+    def run(self, *arguments: Any) -> Any:
+        """The results of the raw op, by its kernels."""
+        check(self.name, arguments[-1], arguments)
         results = kernel(self.name, arguments[-1])(*arguments[:-1])
         if not isinstance(results, tuple):
             return results
@@ -97,7 +109,15 @@ class Op:
             tensors = arguments[: self.tensors]
             for tensor in tensors:
                 if tensor is not None and tensor.requires_grad:
-                    if is_compiling() or _in_transform() or any([_is_wrapped(it) for it in tensors if it is not None]):
+                    is_traced = _tracing() is not None
+                    if (
+                        is_traced
+                        or is_compiling()
+                        or _in_transform()
+                        or any([_is_wrapped(it) for it in tensors if it is not None])
+                    ):
+                        if is_traced or _is_exporting():
+                            break  # such a graph holds the raw op, which has a gradient itself: graphs.py
                         return self._function.apply(backend, *arguments)
                     return self._record(backend, *arguments)
         results = call(self.name, backend, *arguments, *self._no_need)
@@ -114,8 +134,10 @@ def kernel(name: str, backend: str) -> Callable[..., Any]:
     return functools.partial(_OPS[name].launch, kernels)
 
 
+# torch 2.7
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 # A lookup of each name on the way takes as long as the question.
-_modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
+modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
 _in_transform = torch._C._are_functorch_transforms_active
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
@@ -140,12 +162,16 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
     """
     if (
         not is_compiling()
-        and _modes() == 0
+        and modes() == 0
         and _tracing() is None
         # The first question takes 0.5 us, the second 1.5.
         and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
     ):
         return kernel(name, backend)(*arguments)
+    if _tracing() is not None and torch.onnx.is_in_onnx_export():
+        from .graphs import in_plain_ops
+
+        return in_plain_ops(_OPS[name], arguments)
     like: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
     tensors = [
         torch.full((), a, dtype=accumulation_dtype(like.dtype), device=like.device)  # type: ignore[arg-type]
@@ -153,7 +179,12 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         else a
         for a in arguments
     ]
-    return getattr(getattr(torch.ops, NAMESPACE), name)(*tensors, backend)
+    return raw(name)(*tensors, backend)
+
+
+def raw(name: str) -> Any:
+    """The op of that name in `torch.ops`."""
+    return getattr(getattr(torch.ops, NAMESPACE), name)
 
 
 # Shapes, for the instances.
@@ -202,7 +233,7 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
         def backward(ctx: Any, upstream: Tensor) -> Gradients:
             saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
             if torch.is_grad_enabled() or _is_batched(upstream):
-                found = _gradients_of_formula(op, saved[:n], options, upstream, need)
+                found = gradients_of_formula(op, saved[:n], options, upstream, need)
             elif takes_need:
                 # Autograd passes over what is not needed, which may be an empty tensor.
                 found = call(name_of_backward, ctx.backend, upstream, *saved, *options, need)
@@ -245,7 +276,7 @@ def _with_gradients(op: Op) -> type[Function]:
                 coefficients = iter(saved[2 * n :])
                 options = [next(coefficients) if option is None else option for option in options]
             if torch.is_grad_enabled():
-                found = _gradients_of_formula(op, saved[:n], options, upstream, need)
+                found = gradients_of_formula(op, saved[:n], options, upstream, need)
             else:
                 expected = options[-1] if op.takes_upstream else 1.0
                 found = _scaled(saved[n : 2 * n], upstream, expected, need, ctx)
@@ -254,7 +285,7 @@ def _with_gradients(op: Op) -> type[Function]:
     return Recorded
 
 
-def _gradients_of_formula(
+def gradients_of_formula(
     op: Op, tensors: Sequence[Tensor | None], options: Sequence[Any], upstream: Tensor, needed: Sequence[bool]
 ) -> Gradients:
     """The gradients of the reference formula, part of the graph where one is wanted (create_graph)."""
@@ -304,7 +335,7 @@ def _is_hooked() -> bool | None:
     return None if top_hooks is None else top_hooks(True) is not None
 
 
-def _multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Tensor:
+def multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Tensor:
     """The product in the upstream's dtype, rounded once: on a GPU, torch rounds a 0-d factor to 16 bits first."""
     factor = upstream
     if isinstance(expected, Tensor) or expected != 1:
@@ -329,7 +360,7 @@ def _scaled(
     if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == number(expected):
         return tuple(wanted)
     if not is_readable or ctx.is_hooked is None:
-        return tuple([None if gradient is None else _multiplied(gradient, upstream, expected) for gradient in wanted])
+        return tuple([None if gradient is None else multiplied(gradient, upstream, expected) for gradient in wanted])
     present = [gradient for gradient in wanted if gradient is not None]
     if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == in_capture(upstream.device)):
         call("scale_gradients_", ctx.backend, present, upstream, expected)

@@ -6,6 +6,8 @@ wide) or the d x d Gram matrix of the normalised codes (all-reduce). Backward ne
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,16 +111,30 @@ def _shapes(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return scalar_like(code), code.new_empty((n,), dtype=wide), code.new_empty((side, side), dtype=wide)
 
 
+def products(code: Sequence[int], count: int) -> int:
+    """The operations of that many matrix products: one makes the smaller Gram matrix of a code of this shape, another
+    its gradient.
+
+    A product counts in full, as in torch's counter, though a kernel makes half of a symmetric matrix.
+    """
+    n, d = code[0], math.prod(code[1:])
+    if n < 2:  # no kernel runs
+        return 0
+    return count * 2 * min(n, d) ** 2 * max(n, d)
+
+
 PULLING_AWAY_TERM = Op(
     schema="pulling_away_term(Tensor code) -> (Tensor value, Tensor lengths, Tensor residual)",
     launch=_pulling_away_term,
     shapes=_shapes,
     tensors=1,
     formula=reference.pulling_away_term,
+    flops=lambda code: products(code, 1),
     backward=Op(
         schema="pulling_away_term_backward(Tensor upstream, Tensor code, Tensor lengths, Tensor residual) -> Tensor",
         launch=_pulling_away_term_backward,
         shapes=lambda upstream, code, lengths, residual: torch.empty_like(code),
+        flops=lambda upstream, code, lengths, residual: products(code, 1),
     ),
 )
 

@@ -1,0 +1,72 @@
+"""Formulas by which torch's FlopCounterMode counts the matrix products in fused ops, as it counts its own.
+
+Importing `torch.utils.flop_counter` takes 0.3 s and brings Triton. So it is not imported here: a finder of modules
+waits for the program to do so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["register"]
+
+_COUNTER = "torch.utils.flop_counter"
+_waiting: list[tuple[Any, Callable[..., int]]] = []
+
+
+def register(op: Any, formula: Callable[..., int]) -> None:
+    """Have torch's counter count an op of `torch.ops`, now or once it is imported.
+
+    Args:
+        op: its last argument is the backend.
+        formula: called with the other arguments, shapes in place of tensors.
+    """
+    counter = sys.modules.get(_COUNTER)
+    if counter is not None:
+        _register(counter, op, formula)
+        return
+    if not _waiting:
+        sys.meta_path.insert(0, _Finder())
+    _waiting.append((op, formula))
+
+
+def _register(counter: ModuleType, op: Any, formula: Callable[..., int]) -> None:
+    def count(*arguments: object, out_shape: object = None) -> int:
+        return formula(*arguments[:-1])
+
+    counter.register_flop_formula(op)(count)
+
+
+class _Finder(MetaPathFinder):
+    """Finds the counter as others do, once, and has it loaded by a loader that registers what waits."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        for op, formula in _waiting:
+            _register(module, op, formula)
+        _waiting.clear()

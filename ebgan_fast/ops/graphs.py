@@ -1,0 +1,115 @@
+"""A raw op in a graph that is kept: exported, traced or saved. It may run on another machine, and it may be trained.
+
+`torch.export` and `torch.jit.trace` record an op of `torch.ops` by its name and know nothing of a Function around it.
+So the raw op itself has a gradient there. Eager mode and `torch.compile` get theirs from the Functions in `op.py`,
+which are faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .op import Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw
+
+__all__ = ["differentiable", "in_plain_ops"]
+
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd
+# The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
+_BELOW = torch._C._after_ADInplaceOrView_keyset
+# Where nothing else has a say, a call saves 3 of 16 us by not going to the dispatcher again.
+_DENSE = [torch._C.DispatchKeySet(key).raw_repr() for key in (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)]
+
+
+def differentiable(op: Op) -> Callable[..., Any]:
+    """Return the raw op as autograd meets it: (keys of the dispatcher, the arguments of its schema) -> its results.
+
+    Its value has a gradient, also where the graph was made without one. Nothing else that it returns has.
+    """
+    n = op.tensors
+    function = _function_of(op)
+    redispatch, run = raw(op.name).default.redispatch, op.run
+
+    def recorded(keys: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+        if modes() and torch.onnx.is_in_onnx_export():
+            return in_plain_ops(op, arguments[:-1])
+        if torch.is_grad_enabled():
+            for tensor in arguments[:n]:
+                if tensor is not None and tensor.requires_grad:
+                    return function.apply(*arguments)
+        below = keys & _BELOW
+        return run(*arguments) if below.raw_repr() in _DENSE else redispatch(below, *arguments)
+
+    return recorded
+
+
+def in_plain_ops(op: Op, arguments: Sequence[Any]) -> Any:
+    """The results of the raw op by the reference, for ONNX. Those for a backward pass, which it has not, are empty."""
+    assert op.formula is not None
+    shown = op.formula(*arguments[: len(arguments) - op.takes_need - op.takes_upstream])
+    shown = shown if isinstance(shown, tuple) else (shown,)
+    count = len(raw(op.name).default._schema.returns)
+    return shown[0] if count == 1 else (*shown, *(shown[0].new_empty(0) for _ in range(count - len(shown))))
+
+
+def _function_of(op: Op) -> type[Function]:
+    """The Function of a raw op: (the arguments of its schema) -> its results.
+
+    Its kernels run by way of the dispatcher, where devices are checked.
+    """
+    n, backward = op.tensors, op.backward
+    # What follows the options: `need`, where the op takes it, and the backend.
+    end = -2 if op.takes_need else -1
+
+    class Recorded(Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            values = 1 + op.logs
+            asked: Sequence[object] = (True,) * n
+            if op.takes_need:
+                asked = arguments[-2]
+                need = [bool(a or b) for a, b in zip(asked, ctx.needs_input_grad[:n], strict=True)]
+                arguments = (*arguments[:end], need, arguments[-1])
+            with _BelowAutograd():
+                results = raw(op.name)(*arguments)
+            left = results[values:] if isinstance(results, tuple) else (results,)
+            ctx.set_materialize_grads(False)
+            ctx.backend, options = arguments[-1], arguments[n:end]
+            coefficients = [option for option in options if isinstance(option, Tensor)]
+            ctx.options = [None if isinstance(option, Tensor) else option for option in options]
+            ctx.coefficients = len(coefficients)
+            ctx.save_for_backward(*arguments[:n], *coefficients, *left)
+            if not isinstance(results, tuple):
+                return results
+            if op.takes_need:
+                gradients = [it if a else it.new_empty(0) for it, a in zip(left, asked, strict=True)]
+                results = (*results[:values], *gradients)
+            ctx.mark_non_differentiable(*results[1:])
+            return results
+
+        @staticmethod
+        def backward(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> Gradients:
+            nothing = (None,) * (len(ctx.needs_input_grad) - n)
+            if upstream is None:
+                return *(None,) * n, *nothing
+            need = ctx.needs_input_grad[:n]
+            saved = ctx.saved_tensors
+            tensors, left = saved[:n], saved[n + ctx.coefficients :]
+            coefficients = iter(saved[n:])
+            options = [next(coefficients) if option is None else option for option in ctx.options]
+            found: Sequence[Tensor | None]
+            if torch.is_grad_enabled():
+                found = gradients_of_formula(op, tensors, options, upstream, need)
+            elif backward is None:
+                expected = options[-1] if op.takes_upstream else 1.0
+                found = [multiplied(it, upstream, expected) if a else None for it, a in zip(left, need, strict=True)]
+            else:
+                rest = (list(need),) if backward.takes_need else ()
+                result = raw(backward.name)(upstream, *tensors, *left, *options, *rest, ctx.backend)
+                found = result if backward.takes_need else (result,)
+            return *found, *nothing
+
+    return Recorded
