@@ -123,6 +123,16 @@ _OPTIONS: dict[str, dict[str, bool]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_traced_they_are_a_plain_tuple() -> None:
+    model = _Model()
+    inputs = BATCHES[0], BATCHES[1]
+    found = torch.jit.trace(model, inputs)(*inputs)
+    assert type(found) is tuple
+    for part, expected in zip(found, model(*inputs), strict=True):
+        torch.testing.assert_close(part, expected)
+
+
 def _data_parallel(folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
     torch.manual_seed(0)
