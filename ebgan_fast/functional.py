@@ -94,7 +94,7 @@ def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient
 
 def _is_trained(coefficient: Coefficient) -> bool:
     """Return True if a margin or weight itself asks for a gradient: the reference gives it, the kernels don't."""
-    return isinstance(coefficient, Tensor) and coefficient.requires_grad
+    return type(coefficient) is not float and isinstance(coefficient, Tensor) and coefficient.requires_grad
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", reduction: Reduction = "none") -> Tensor:
@@ -336,7 +336,8 @@ def generator_loss(
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
     if code is not None:
         _checks.check_batch("code", code)
-        _checks.check_same_device("recon_fake", recon_fake, "code", code)
+        if not (recon_fake.is_cpu and code.is_cpu):
+            _checks.check_same_device("recon_fake", recon_fake, "code", code)
         _checks.check_same_batch_size("recon_fake", recon_fake, "code", code)
     across_ranks = code is not None and process_group is not None and process_group.size() > 1
     other_dtype = code is not None and code.dtype != recon_fake.dtype
