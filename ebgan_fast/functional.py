@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from .ops import backends, energy, pulling_away, reference
+from .ops import (
+    backends,
+    energy,
+    graphs,  # noqa: F401  gives raw ops their gradients
+    pulling_away,
+    reference,
+)
 from .ops.energy import Norm as Norm
 from .ops.op import needs_reference
 from .ops.tensors import Coefficient

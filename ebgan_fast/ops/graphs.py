@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .op import Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw
-
-__all__ = ["differentiable", "in_plain_ops"]
+from . import energy, pulling_away  # noqa: F401  which make the ops
+from .op import LIBRARY, OPS, Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw
 
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 # The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
@@ -24,7 +23,7 @@ _BELOW = torch._C._after_ADInplaceOrView_keyset
 _DENSE = [torch._C.DispatchKeySet(key).raw_repr() for key in (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)]
 
 
-def differentiable(op: Op) -> Callable[..., Any]:
+def _differentiable(op: Op) -> Callable[..., Any]:
     """Return the raw op as autograd meets it: (keys of the dispatcher, the arguments of its schema) -> its results.
 
     Its value has a gradient, also where the graph was made without one. Nothing else that it returns has.
@@ -35,7 +34,7 @@ def differentiable(op: Op) -> Callable[..., Any]:
 
     def recorded(keys: torch._C.DispatchKeySet, *arguments: Any) -> Any:
         if modes() and torch.onnx.is_in_onnx_export():
-            return in_plain_ops(op, arguments[:-1])
+            return _in_plain_ops(op, arguments[:-1])
         if torch.is_grad_enabled():
             for tensor in arguments[:n]:
                 if tensor is not None and tensor.requires_grad:
@@ -46,7 +45,7 @@ def differentiable(op: Op) -> Callable[..., Any]:
     return recorded
 
 
-def in_plain_ops(op: Op, arguments: Sequence[Any]) -> Any:
+def _in_plain_ops(op: Op, arguments: Sequence[Any]) -> Any:
     """The results of the raw op by the reference, for ONNX. Those for a backward pass, which it has not, are empty."""
     assert op.formula is not None
     shown = op.formula(*arguments[: len(arguments) - op.takes_need - op.takes_upstream])
@@ -113,3 +112,8 @@ def _function_of(op: Op) -> type[Function]:
             return *found, *nothing
 
     return Recorded
+
+
+for _op in OPS.values():
+    if _op.formula is not None:
+        LIBRARY.impl(_op.name, _differentiable(_op), "Autograd", with_keyset=True)

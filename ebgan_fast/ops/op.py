@@ -34,8 +34,8 @@ __all__ = ["Function", "Op", "call", "kernel", "needs_reference", "raw"]
 
 # The package's own name, under which a second copy of it may be loaded beside this one.
 NAMESPACE = (__package__ or "").rpartition(".")[0].replace(".", "_")
-_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-_OPS: dict[str, Op] = {}
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+OPS: dict[str, Op] = {}
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -78,15 +78,11 @@ class Op:
         self._function = _with_kernel(self, self.backward) if self.backward else _with_gradients(self)
         # What Function.apply calls behind its questions about transforms, which take 2.6 us and are answered here.
         self._record = super(torch.autograd.Function, self._function).apply  # type: ignore[misc]
-        _OPS[self.name] = self
-        _LIBRARY.define(f"{arguments}, str backend) -> {results}")
-        _LIBRARY.impl(self.name, self.run, "CompositeExplicitAutograd")
+        OPS[self.name] = self
+        LIBRARY.define(f"{arguments}, str backend) -> {results}")
+        LIBRARY.impl(self.name, self.run, "CompositeExplicitAutograd")
         fake = lambda *arguments: self.shapes(*arguments[:-1])  # noqa: E731
-        torch.library.register_fake(f"{NAMESPACE}::{self.name}", fake, lib=_LIBRARY)
-        if self.formula is not None:
-            from .graphs import differentiable  # which needs this module
-
-            _LIBRARY.impl(self.name, differentiable(self), "Autograd", with_keyset=True)
+        torch.library.register_fake(f"{NAMESPACE}::{self.name}", fake, lib=LIBRARY)
         if self.flops is not None:
             flops.register(raw(self.name), self.flops)
 
@@ -131,7 +127,7 @@ def kernel(name: str, backend: str) -> Callable[..., Any]:
     In place of a gradient that is not needed it returns None.
     """
     kernels = importlib.import_module(f".backends.{backend}", __package__)
-    return functools.partial(_OPS[name].launch, kernels)
+    return functools.partial(OPS[name].launch, kernels)
 
 
 # torch 2.7
@@ -168,10 +164,6 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
     ):
         return kernel(name, backend)(*arguments)
-    if _tracing() is not None and torch.onnx.is_in_onnx_export():
-        from .graphs import in_plain_ops
-
-        return in_plain_ops(_OPS[name], arguments)
     like: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
     tensors = [
         torch.full((), a, dtype=accumulation_dtype(like.dtype), device=like.device)  # type: ignore[arg-type]
@@ -304,9 +296,13 @@ def gradients_of_formula(
 
 
 def needs_reference() -> bool:
-    """Return True if a function transform (vmap, grad, jvp) or forward-mode differentiation is active: kernels cannot
-    be transformed, the reference formulas can."""
-    return _in_transform() or forward_ad._current_level >= 0
+    """Return True if a function transform (vmap, grad, jvp), forward-mode differentiation or a trace for ONNX is
+    active: kernels cannot be transformed, the reference formulas can."""
+    return (
+        _in_transform()
+        or forward_ad._current_level >= 0
+        or (_tracing() is not None and torch.onnx.is_in_onnx_export())  # its older exporter; graphs.py has the other
+    )
 
 
 def _is_batched(tensor: Tensor) -> bool:

@@ -149,7 +149,7 @@ def test_without_a_graph_no_function_is_made_and_the_values_are_the_same(
     def forbidden(*arguments: object) -> None:
         raise AssertionError("a Function without need")
 
-    for each in op._OPS.values():
+    for each in op.OPS.values():
         monkeypatch.setattr(each, "_record", forbidden)
         monkeypatch.setattr(each._function, "apply", forbidden)
     with torch.no_grad():

@@ -291,7 +291,7 @@ every_raw_op = pytest.mark.parametrize("name", ARGUMENTS)
 
 
 def test_every_raw_op_has_arguments_here() -> None:
-    assert set(ARGUMENTS) == set(op._OPS)
+    assert set(ARGUMENTS) == set(op.OPS)
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ def test_every_tensor_that_kernels_read_must_be_on_their_device(
     name: str, launched: list[str], pretended: None
 ) -> None:
     """One tensor after another elsewhere: on the CPU, or on another GPU."""
-    run, there = op._OPS[name].run, _moved(ARGUMENTS[name], "cuda:0")
+    run, there = op.OPS[name].run, _moved(ARGUMENTS[name], "cuda:0")
     run(*there, "cuda")
     for index, argument in enumerate(there):
         if (isinstance(argument, list) and not isinstance(argument[0], Tensor)) or isinstance(argument, str):
@@ -365,10 +365,10 @@ def test_every_tensor_that_kernels_read_must_be_on_their_device(
 
 def test_kernels_of_the_cpu_read_a_margin_from_anywhere(launched: list[str], pretended: None) -> None:
     energies, margin = torch.ones(3, device="cpu"), torch.ones((), device="cuda:0")
-    op._OPS["hinge_margin_loss"].run(energies, energies, margin, "cpu")
+    op.OPS["hinge_margin_loss"].run(energies, energies, margin, "cpu")
     assert launched == ["hinge_margin_loss"]
     with pytest.raises(ValueError, match="got a tensor on 'cuda:0', expected one on 'cpu'"):
-        op._OPS["hinge_margin_loss"].run(energies, energies.to("cuda:0"), margin, "cpu")
+        op.OPS["hinge_margin_loss"].run(energies, energies.to("cuda:0"), margin, "cpu")
 
 
 @every_kernel
