@@ -1,4 +1,4 @@
-"""What the public functions accept, said in errors that give what came, what was expected, and the way out."""
+"""Checks of what users pass. Each error gives what came, what was expected, and the way out."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def check_weighs_nothing(pt_weight: Coefficient) -> None:
     The value of a tensor is not looked at.
     """
     if isinstance(pt_weight, Tensor) or pt_weight != 0:
-        got = "one" if isinstance(pt_weight, Tensor) else pt_weight
+        got = "a tensor" if isinstance(pt_weight, Tensor) else pt_weight
         raise ValueError(
             f"pt_weight: got {got} without a code, expected a code too (code=, what the encoder makes of the generated "
             "batch), or no pt_weight: left out, it is 0.1 with a code and nothing without"

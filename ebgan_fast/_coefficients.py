@@ -18,8 +18,9 @@ class WithCoefficients(nn.Module):
     """A Module whose margin or weight is a 0-d buffer, or the Parameter that was given for it.
 
     A number becomes a float64 buffer, so that the losses are those of the number itself, and a tensor is taken as it
-    is. `.half()` and its like move coefficients and round none. In place (`module.margin.fill_(5.0)`) a schedule
-    changes them without recompiling anything. An assigned number makes a new buffer of the old one's dtype and device.
+    is. `.half()` and its like move coefficients and round none. A schedule changes them between steps: in place
+    (`module.margin.fill_(5.0)`), which recompiles nothing, or by a number, which makes a new buffer of the old one's
+    dtype and device.
     """
 
     def _register_coefficient(self, name: str, value: Coefficient) -> None:
@@ -33,13 +34,18 @@ class WithCoefficients(nn.Module):
             self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        before = self.__dict__.get("_buffers", {}).get(name) if name in _NAMES else None
-        if before is not None:
+        if name in _NAMES and "_buffers" in self.__dict__ and (name in self._buffers or name in self._parameters):
             value = _checks.coefficient(name, value)
-            if isinstance(value, nn.Parameter):
+            if name in self._parameters:
+                if not isinstance(value, nn.Parameter):
+                    raise TypeError(
+                        f"{name}: got {type(value).__name__} for a Parameter, expected a Parameter. In place: "
+                        f"with torch.no_grad(): module.{name}.fill_(value)"
+                    )
+            elif isinstance(value, nn.Parameter):
                 del self._buffers[name]
             elif not isinstance(value, Tensor):
-                value = torch.full_like(before, float(value))
+                value = torch.full_like(getattr(self, name), float(value))
         super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithCoefficients:
@@ -49,8 +55,14 @@ class WithCoefficients(nn.Module):
             try:
                 after = fn(tensor)
             except TypeError:  # a device without float64, as Apple's GPUs are
-                return fn(tensor.float())
-            return after if after.dtype == tensor.dtype else tensor.to(after.device)
+                tensor = tensor.float()
+                after = fn(tensor)
+            if after.dtype == tensor.dtype:
+                return after
+            try:
+                return tensor.to(after.device)
+            except TypeError:
+                return tensor.float().to(after.device)
 
         if recurse:
             for module in self.children():
@@ -79,6 +91,11 @@ class WithWeight(WithCoefficients):
         super().__setattr__(name, value)
         if name == "pt_weight":
             self._is_weighed = _weighs(value)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        before = self._is_weighed
+        super()._load_from_state_dict(*arguments, **options)
+        self._is_weighed = before  # which an assigning load would change
 
     def _weight_for(self, code: Tensor | None) -> Tensor | None:
         """The weight as `functional.generator_loss` takes it. Without a code it refuses one that somebody gave."""

@@ -135,6 +135,7 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
         _checks.check_norm(norm)
     if reduction != "none":
         _checks.check_reduction(reduction)
+        recon, target = _pair("recon", recon, "target", target)
         if reduction == "mean":  # which is the generator's loss without a code
             return generator_loss(recon, target, norm=norm).loss
         return reconstruction_energy(recon, target, norm=norm).sum()
@@ -335,6 +336,7 @@ def generator_loss(
     if pt_weight is None:
         pt_weight = PT_WEIGHT
     elif code is None:
+        pt_weight = _checks.coefficient("pt_weight", pt_weight)
         _checks.check_weighs_nothing(pt_weight)
     if not _is_usual(norm, pt_weight, upstream):
         _checks.check_norm(norm)

@@ -50,8 +50,9 @@ class EBGAN(WithWeight):
     """The game of an Energy-Based GAN: its margin, norm and weight, said once to both networks.
 
     Margin and weight are 0-d buffers. They follow the device and never the dtype, so that `.half()` rounds none; they
-    stand in `state_dict`; a schedule changes them in place (`game.margin.fill_(5.0)`) or by assignment. A Parameter
-    that is given for one stays one, and is trained.
+    stand in `state_dict`; a schedule changes them between steps, in place (`game.margin.fill_(5.0)`) or by assignment.
+    A Parameter that is given for one stays one, and is trained. In several processes its gradient is each process's
+    own: average it yourself.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter (equation 1). The sign of a tensor
@@ -158,8 +159,8 @@ class EBGAN(WithWeight):
             real: [N, ...] real samples.
             scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimisers by it.
             process_group: take the pulling-away term over all ranks of this group.
-            scale: the gradients are multiplied by it and the returned losses are not: the share of the batch that these
-                samples are, where it comes in parts. A number other than 0, or a 0-d tensor.
+            scale: the share of the whole batch that these samples are, where it comes in parts. The gradients are
+                multiplied by it, and the returned losses are not. A number other than 0, or a 0-d tensor.
 
         Returns:
             Both losses, the energies and the term, without gradient. Under a process group the energies are of this
@@ -180,6 +181,9 @@ class EBGAN(WithWeight):
             (torch.Size([4, 4]), torch.Size([4, 2]))
         """
 
+        if not isinstance(real, Tensor):  # before the generator has its gradients
+            raise TypeError(f"real: got {type(real).__name__}, expected a torch.Tensor")
+
         def generator_loss(outputs: Any, fake: Tensor, upstream: Coefficient) -> GeneratorResult:
             recon, code = _recon_and_code(outputs)
             return self.generator(recon, fake, code, upstream=upstream, process_group=process_group)
@@ -194,13 +198,20 @@ class EBGAN(WithWeight):
             discriminator,
             generated,
             real,
-            generator_loss=generator_loss,
             discriminator_loss=discriminator_loss,
-            trained=self.parameters(),
+            generator_loss=generator_loss,
+            trained=(self.margin, self.pt_weight),
             scaler=scaler,
             scale=scale,
         )
         return GameResult(of_d.loss, of_g.loss, of_d.energy_real, of_d.energy_fake, of_g.pulling_away)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("discriminator", "generator", "backward"):
+            raise AttributeError(
+                f"{name}: got {type(value).__name__} for a method of EBGAN, expected another name for it"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, *arguments: object, **options: object) -> NoReturn:
         """Refuse a call with any arguments and options.
@@ -221,8 +232,8 @@ def one_pass_backward(
     generated: Tensor,
     real: _Real,
     *,
-    generator_loss: Callable[[_Outputs, Tensor, Coefficient], _ResultG],
     discriminator_loss: Callable[[_Outputs, _Real, _Outputs, Tensor, Coefficient], _ResultD],
+    generator_loss: Callable[[_Outputs, Tensor, Coefficient], _ResultG],
     parameters: Iterable[Tensor] | None = None,
     trained: Iterable[Tensor] = (),
     scaler: Scaler | None = None,
@@ -238,11 +249,12 @@ def one_pass_backward(
             or dicts.
         generated: [M, ...], the generator's output with its graph.
         real: what the discriminator takes of real samples, a tensor as a rule.
-        generator_loss: called with the discriminator's outputs for the generated batch, that batch, and the gradient
-            that the loss will get (`upstream`, for this package's losses). It returns the loss, or a tuple that begins
-            with it.
-        discriminator_loss: called with the outputs for real samples, `real`, the outputs for the generated batch, that
-            batch, and `upstream`. It returns as `generator_loss` does.
+        discriminator_loss: called with the discriminator's outputs for real samples, `real`, its outputs for the
+            generated batch, that batch, and the gradient that the loss will get (`upstream`, for this package's
+            losses). It returns the loss, or a tuple that begins with it.
+        generator_loss: called with the discriminator's outputs for the generated batch, that batch, and `upstream`. It
+            returns as `discriminator_loss` does. Its gradient is taken to these tensors and to `trained`, and to
+            nothing else that it uses: for a penalty on the generator's weights call `backward` on that by itself.
         parameters: where the gradient of the discriminator's loss goes. None: the parameters of a discriminator that is
             a Module; of another callable, every leaf that it uses.
         trained: further leaves of the losses that get the gradients of both, such as a margin that is a Parameter.
@@ -263,15 +275,15 @@ def one_pass_backward(
         >>> D, G = torch.nn.Linear(4, 1), torch.nn.Linear(2, 4)
         >>> loss_d, loss_g = ebgan_fast.one_pass_backward(  # a plain GAN
         ...     D, G(torch.randn(3, 2)), torch.randn(3, 4),
-        ...     generator_loss=lambda logits, fake, upstream: softplus(-logits).mean(),
         ...     discriminator_loss=lambda of_real, real, of_fake, fake, upstream:
         ...         softplus(-of_real).mean() + softplus(of_fake).mean(),
+        ...     generator_loss=lambda logits, fake, upstream: softplus(-logits).mean(),
         ... )
         >>> D.weight.grad.shape, loss_d.requires_grad
         (torch.Size([1, 4]), False)
     """
     _check(discriminator, generated)
-    trained = [leaf for leaf in trained if leaf.requires_grad]
+    trained = [leaf for leaf in trained if leaf.requires_grad and leaf.is_leaf]
     inputs = _inputs(discriminator, parameters, trained)
     # Not a leaf: torch refuses a gradient to one that hooks wait for, such as those by which FLOPs are counted.
     fake = generated.detach().requires_grad_().view_as(generated)
@@ -288,12 +300,24 @@ def one_pass_backward(
         loss = _loss_of(result_d, "discriminator_loss")
         # Naming the weights spares the gradient to the generated batch, which the graph would give too.
         torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)
+    if inputs is not None and all(leaf.grad is None for leaf in inputs):
+        raise ValueError(
+            "discriminator: got no gradient to its own parameters, expected some: its forward pass uses other leaves. "
+            "Pass it as a function, lambda images: D(images), whose gradients go to every leaf"
+        )
     return _detached(result_d), _detached(result_g)
 
 
 def _check(discriminator: object, generated: object) -> None:
+    if not torch.is_grad_enabled():
+        raise ValueError("backward: got a call under no_grad, expected gradients to be on")
     if not callable(discriminator):
         raise TypeError(f"discriminator: got {type(discriminator).__name__}, expected a Module or a function of images")
+    if getattr(discriminator, "static_graph", False):
+        raise ValueError(
+            "discriminator: got DistributedDataParallel with static_graph=True, expected it without: it would exchange "
+            "gradients before there are any"
+        )
     if not isinstance(generated, Tensor):
         raise TypeError(
             f"generated: got {type(generated).__name__}, expected the tensor that the generator returned: "
@@ -309,10 +333,17 @@ def _check(discriminator: object, generated: object) -> None:
 def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained: list[Tensor]) -> list[Tensor] | None:
     """The leaves that the discriminator's loss gives gradients to; None: all that there are."""
     if parameters is None:
-        if not isinstance(discriminator, nn.Module):
+        if not isinstance(discriminator, nn.Module) or type(discriminator).__name__ == "FullyShardedDataParallel":
             return None
-        parameters = discriminator.parameters()
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        parameters = list(discriminator.parameters())
+        if any(type(parameter) is not nn.Parameter for parameter in parameters):  # sharded: other leaves stand for them
+            return None
+    wanted = []
+    for parameter in parameters:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"parameters: got {type(parameter).__name__}, expected tensors, such as D.parameters()")
+        if parameter.requires_grad:
+            wanted.append(parameter)
     if not wanted:
         raise ValueError(
             "discriminator: got no parameter that requires a gradient, expected some to train (requires_grad_(True) "
@@ -331,7 +362,7 @@ def _upstream(tensors: object, device: torch.device, scaler: Scaler | None, scal
         return 1.0
     is_double = any(isinstance(it, Tensor) and it.dtype == torch.float64 for it in _pytree.tree_leaves(tensors))
     upstream = torch.ones((), dtype=torch.float64 if is_double else torch.float32, device=device)
-    upstream = (upstream * scale).to(upstream.dtype)
+    upstream = upstream * (scale.to(upstream) if isinstance(scale, Tensor) else scale)
     return scaler.scale(upstream) if is_scaled and scaler is not None else upstream
 
 
@@ -393,10 +424,13 @@ def _for(loss: Tensor, upstream: Coefficient) -> Tensor | None:
 def _recon_and_code(outputs: object) -> tuple[Tensor, Tensor | None]:
     if isinstance(outputs, Tensor):
         return outputs, None
-    if isinstance(outputs, (tuple, list)) and len(outputs) == 2 and all(isinstance(it, Tensor) for it in outputs):
-        return outputs[0], outputs[1]
+    got = type(outputs).__name__
+    if isinstance(outputs, (tuple, list)):
+        if len(outputs) == 2 and isinstance(outputs[0], Tensor) and isinstance(outputs[1], (Tensor, type(None))):
+            return outputs[0], outputs[1]
+        got = f"{got} of {', '.join(type(it).__name__ for it in outputs)}"
     raise TypeError(
-        f"discriminator: got {type(outputs).__name__}, expected reconstructions, or (reconstructions, codes). For "
+        f"discriminator: got {got}, expected reconstructions, or (reconstructions, codes). For "
         "other outputs wrap it in a function, or see one_pass_backward"
     )
 

@@ -124,16 +124,21 @@ def test_a_coefficient_follows_the_device(make: Make, name: str) -> None:
     assert getattr(back[1], name).item() == ODD
 
 
-def test_a_device_without_float64_gets_float32() -> None:
-    def to_apple(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dtype == torch.float64:
-            raise TypeError(
-                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
-            )
-        return tensor
+@pytest.mark.parametrize("dtypes", [(), (torch.float16,)], ids=["device", "device and dtype"])
+def test_a_device_without_float64_gets_float32(
+    dtypes: tuple[torch.dtype, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.Tensor.to
 
-    loss = nn.HingeMarginLoss(ODD)._apply(to_apple)
-    assert torch.equal(loss.margin, torch.tensor(ODD))  # type: ignore[arg-type]
+    def to_apple(tensor: torch.Tensor, *to: Any) -> torch.Tensor:
+        if tensor.dtype == torch.float64 and not any(isinstance(it, torch.dtype) for it in to):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as MPS does not support float64.")
+        return real(tensor, *to)
+
+    loss = nn.HingeMarginLoss(ODD)
+    monkeypatch.setattr(torch.Tensor, "to", to_apple)
+    loss._apply(lambda tensor: tensor.to("cpu", *dtypes))
+    assert torch.equal(loss.margin, torch.tensor(ODD))
 
 
 def test_modules_within_a_game_of_ones_own_change_as_they_like() -> None:
@@ -189,9 +194,15 @@ def test_what_is_assigned_is_checked(make: Make, name: str) -> None:
     ):
         with pytest.raises(error, match=message):
             setattr(module, name, wrong)
+    with pytest.raises(TypeError, match=f"{name}: got NoneType"):
+        setattr(module, name, None)
+    setattr(module.to("meta"), name, 0.5)
+    assert (getattr(module, name).device.type, getattr(module, name).dtype) == ("meta", torch.float64)
     setattr(module, name, torch.nn.Parameter(torch.tensor(0.5)))
     assert [it for it, _ in module.named_parameters()] == [name]
-    assert list(module.buffers()) == [] or name not in dict(module.named_buffers())
+    assert name not in dict(module.named_buffers())
+    with pytest.raises(TypeError, match=rf"{name}: got float for a Parameter.*module.{name}.fill_\(value\)"):
+        setattr(module, name, 0.25)
 
 
 def test_an_assigned_margin_leaves_a_loss_that_waits_for_backward_alone() -> None:
@@ -207,7 +218,7 @@ def test_a_weight_that_somebody_gave_asks_for_a_code() -> None:
     recon_fake, fake, *_ = _batches()
     for given in (0.5, torch.tensor(0.5)):
         for call in (nn.GeneratorLoss(given), ebgan_fast.EBGAN(1.0, pt_weight=given).generator):
-            with pytest.raises(ValueError, match="pt_weight: got one without a code"):
+            with pytest.raises(ValueError, match="pt_weight: got a tensor without a code"):
                 call(recon_fake, fake)
     for left_out in (nn.GeneratorLoss(), nn.GeneratorLoss(0.0), ebgan_fast.EBGAN(1.0).generator):
         assert left_out(recon_fake, fake).pulling_away == 0
@@ -215,6 +226,20 @@ def test_a_weight_that_somebody_gave_asks_for_a_code() -> None:
     later.pt_weight = 0.5  # type: ignore[assignment]
     with pytest.raises(ValueError, match="without a code"):
         later(recon_fake, fake)
+
+
+def test_an_assigning_load_gives_no_weight_that_asks_for_a_code() -> None:
+    recon_fake, fake, *_ = _batches()
+    game = ebgan_fast.EBGAN(1.0)
+    game.load_state_dict(ebgan_fast.EBGAN(2.0, pt_weight=0.3).state_dict(), assign=True)
+    assert game.margin.item() == 2.0
+    assert game.generator(recon_fake, fake).pulling_away == 0
+
+
+@pytest.mark.parametrize("name", ["discriminator", "generator", "backward"])
+def test_a_network_can_t_take_a_method_s_name(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"{name}: got Linear for a method of EBGAN, expected another name"):
+        setattr(ebgan_fast.EBGAN(1.0), name, torch.nn.Linear(1, 1))
 
 
 def test_copies_share_a_process_group_and_pickles_say_what_to_do(tmp_path: Path) -> None:

@@ -206,6 +206,8 @@ class InceptionScore:
         else:
             _check_logits(logits)
         _check_finite(logits)
+        if len(logits) == 0:
+            return
         self._logits.append(logits.detach().to("cpu", copy=True))  # the next batch may be written to the same place
 
     def compute(self) -> ClassifierScore:

@@ -147,7 +147,7 @@ class KernelDistance(OfTwoSets[GrowingRows]):
         reset_real_features: if `reset` forgets the real samples too.
 
     Raises:
-        TypeError: `net` isn't a Module.
+        TypeError: `net` isn't a Module, or `subset_size` no int.
         ValueError: `subset_size` below 2.
 
     Example:
@@ -171,6 +171,8 @@ class KernelDistance(OfTwoSets[GrowingRows]):
         seed: int = 0,
         reset_real_features: bool = True,
     ) -> None:
+        if not isinstance(subset_size, int):
+            raise TypeError(f"subset_size: got {type(subset_size).__name__}, expected a whole number of samples")
         if subset_size < 2:
             raise ValueError(f"subset_size: got {subset_size}, expected at least 2, a pair of samples")
         super().__init__(net, reset_real_features)

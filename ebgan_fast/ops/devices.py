@@ -1,5 +1,7 @@
-"""Where the tensors of a raw op are. A graph may be made on one device and run on another, whose memory its kernels
-cannot read."""
+"""The check of the devices of a raw op's tensors.
+
+A graph may be made on one device and run on another, whose memory its kernels cannot read.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import energy, pulling_away  # noqa: F401  which make the ops
+from .devices import check
 from .op import LIBRARY, OPS, Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw
 
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
@@ -36,6 +37,10 @@ def _differentiable(op: Op) -> Callable[..., Any]:
         if modes() and torch.onnx.is_in_onnx_export():
             return _in_plain_ops(op, arguments[:-1])
         if torch.is_grad_enabled():
+            # A margin or weight that was frozen when the graph was made: the reference alone has its gradient.
+            if any(isinstance(it, Tensor) and it.requires_grad for it in arguments[n:]):
+                check(op.name, arguments[-1], arguments)
+                return _in_plain_ops(op, arguments[:-1])
             for tensor in arguments[:n]:
                 if tensor is not None and tensor.requires_grad:
                     return function.apply(*arguments)

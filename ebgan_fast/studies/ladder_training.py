@@ -152,6 +152,7 @@ class LadderTrainer:
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()
         one_pass_backward(
+            # The real images' pass is done: it goes with the labelled ones'.
             lambda images: recon if images is real else self.ladder.reconstruct(images),
             (self.generator(noise).flatten(1) + 1) / 2,
             real,

@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "a weight in memory without a code": (
         lambda: ebgan_fast.generator_loss(GOOD, GOOD, pt_weight=torch.tensor(0.0)),
         ValueError,
-        "pt_weight: got one without a code",
+        "pt_weight: got a tensor without a code",
     ),
     "a margin of true": (
         lambda: ebgan_fast.hinge_margin_loss(ENERGY, ENERGY, True),
@@ -141,6 +141,16 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         lambda: ebgan_fast.reconstruction_energy(GOOD, GOOD, reduction="average"),  # type: ignore[arg-type]
         ValueError,
         "reduction: got 'average', expected one of 'none', 'mean', 'sum'",
+    ),
+    "shapes of a mean": (
+        lambda: ebgan_fast.reconstruction_energy(GOOD, torch.ones(3, 4), reduction="mean"),
+        ValueError,
+        "recon and target: got shapes",
+    ),
+    "weights in an array": (
+        lambda: ebgan_fast.generator_loss(GOOD, GOOD, pt_weight=np.ones(2)),  # type: ignore[arg-type]
+        TypeError,
+        "pt_weight: got ndarray",
     ),
     "module reduction": (
         lambda: ebgan_fast.nn.ReconstructionEnergy(reduction="max"),  # type: ignore[arg-type]

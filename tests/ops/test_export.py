@@ -402,6 +402,27 @@ def test_a_name_that_is_of_no_kernels_is_refused(name: str) -> None:
         raw.pulling_away_term(_CODE, name)
 
 
+def test_a_margin_that_was_frozen_when_the_graph_was_made_can_be_trained() -> None:
+    class Scored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loss = ebgan_fast.nn.DiscriminatorLoss(nn.Parameter(torch.tensor(10.0)))
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            loss: Tensor = self.loss(0.5 * x, x, 0.5 * y, y).loss
+            return loss
+
+    model = Scored().to(DEVICE).requires_grad_(False)
+    graph = torch.export.export(model, _batches(4)).module()
+    graph.requires_grad_(True)
+    model.requires_grad_(True)
+    found, expected = graph(*_batches(4)), model(*_batches(4))
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found, list(graph.parameters()))
+    assert torch.equal(gradient, torch.autograd.grad(expected, list(model.parameters()))[0])
+    assert gradient == 1  # every hinge is open
+
+
 # ---- ONNX
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 
@@ -150,6 +151,30 @@ def test_backward_on_a_thread_of_its_own_sees_the_choice() -> None:
     with ebgan_fast.use_backend("reference"):
         assert _in_thread(watched.backward) is None
     assert seen == ["reference"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_fork_has_no_blocks_of_threads_that_it_lacks() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ebgan_fast.use_backend("reference"):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    child = os.fork()
+    if child == 0:  # no assertion may go back into pytest here
+        try:
+            with ebgan_fast.use_backend("auto"):
+                os._exit(0 if backends.requested() == "auto" else 1)
+        finally:
+            os._exit(2)
+    leave.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.slow

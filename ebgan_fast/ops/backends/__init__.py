@@ -191,6 +191,18 @@ _blocks: list[_Block] = []
 _blocks_lock = threading.Lock()
 
 
+def _in_a_fork() -> None:
+    """Forget the blocks of threads that a forked process does not have."""
+    global _blocks_lock, _requested
+    _blocks_lock = threading.Lock()
+    _blocks[:] = [block for block in _blocks if block.thread == threading.get_ident()]
+    _requested = _blocks[-1].name if _blocks else _ENVIRONMENT
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_fork)
+
+
 def backends() -> dict[str, BackendStatus]:
     """Return the status of each backend by its name: whether it can run on this machine, and why (not).
 
@@ -260,7 +272,8 @@ _checked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def use_backend(name: BackendName) -> Iterator[None]:
     """Run every op inside the `with` block on one backend, for the whole process: backward passes run on other threads.
 
-    Blocks may be nested. Blocks of several threads may overlap while they ask for the same backend.
+    Blocks may be nested. Blocks of several threads may overlap while they ask for the same backend. Tasks of one
+    thread, such as asyncio's, see each other's choice.
 
     Args:
         name: "reference", "cpu", "triton", "cuda", or "auto" (the fastest that can run the tensors at hand).
