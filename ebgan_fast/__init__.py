@@ -1,8 +1,8 @@
 """Fused kernels for Energy-Based GAN training (Zhao, Mathieu, LeCun 2016, arXiv:1609.03126).
 
-`EBGAN` is the game as one object, with both updates over one pass of the discriminator. `ebgan_fast.functional` holds
-the ops as functions, also reachable from here, `ebgan_fast.nn` as Modules.
-`use_backend` and `backends` choose and explain what runs them.
+`EBGAN` is the game as one object, with both updates over one pass of the discriminator. `one_pass_backward` is that
+step for losses of your own. `ebgan_fast.functional` holds the losses as functions, also reachable from here, and
+`ebgan_fast.nn` as Modules. `use_backend` chooses what runs them, and `backends` says what can.
 """
 
 # Before anything of ours: the extension's OpenMP then binds to torch's runtime and obeys torch.set_num_threads.

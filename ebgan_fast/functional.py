@@ -5,8 +5,8 @@ float16; a pair of different dtypes is promoted. Sums run in float32 or wider, a
 float32 (float64 for float64 inputs), also under autocast. No function writes its inputs or waits for the device.
 Numbers may be Python's or NumPy's.
 
-Only the energy has a `reduction`. The losses are sums of means over two batches, and the pulling-away term is a mean
-over pairs: "sum" and "none" mean nothing there. For shares of unequal size take the energies and reduce them yourself.
+Only the energy has a `reduction`. The losses are sums of means, and the pulling-away term is a mean over pairs: "sum"
+and "none" mean nothing there. For parts of unequal size take the energies and reduce them yourself.
 
 Equations are those of Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016,
 arXiv:1609.03126).
@@ -108,11 +108,11 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
 
     Args:
         recon: [N, ...], the reconstructions Dec(Enc(x)).
-        target: [N, ...], the samples x, of the same shape; for generated samples the gradient must reach it too, so
-            don't detach it in the generator's loss.
-        norm: "mse" mean of the squared differences, "sse" their sum, "l2" the square root of the sum (the default and
-            the paper's energy; its margins 10 to 80 belong to it), "l1" the sum of the absolute differences. The
-            gradient of l2 at energy 0 is 0, and that of l1 at a difference of 0.
+        target: [N, ...], the samples x, of the same shape. Don't detach it in the generator's loss: there the gradient
+            must reach the generated samples through it too.
+        norm: "l2", the default, is the square root of the sum of squared differences, the paper's energy, to which its
+            margins 10 to 80 belong. "sse" is that sum, "mse" the mean, and "l1" the sum of the absolute differences.
+            The gradient of l2 at energy 0 is 0, and so is that of l1 at a difference of 0.
         reduction: over samples. "none" gives each energy, "mean" their mean, fused with its gradients, and "sum" their
             sum. Both are 0 for an empty batch.
 
@@ -150,14 +150,14 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
 def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: Coefficient) -> Tensor:
     """The discriminator's loss over given energies: mean(E_real) + mean([m - E_fake]+) (equation 1).
 
-    The hinge is applied per sample and then averaged, as the paper's expectation asks; the hinge of the mean is a
+    The hinge is applied per sample and then averaged, as the paper's expectation asks. The hinge of the mean would be a
     smaller loss (Jensen). At E = m the gradient is 0.
 
     Args:
         energy_real: [N] energies of real samples, or None for the hinge over generated samples alone.
         energy_fake: [M] energies of generated samples; M may differ from N. An empty batch contributes 0.
-        margin: m >= 0 in units of the energy: a number, or a 0-d tensor (a schedule then neither recompiles nor
-            waits for the device; its sign is not checked). A margin that requires a gradient gets one.
+        margin: m >= 0 in units of the energy: a number, or a 0-d tensor. With a tensor a schedule neither recompiles
+            nor waits for the device, and its sign is not checked. A margin that requires a gradient gets one.
 
     Returns:
         Scalar loss, float32 (float64 for float64 energies).
@@ -199,8 +199,8 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
             is that of the global term times the number of ranks, because data-parallel training averages gradients.
 
     Returns:
-        Scalar in [0, 1], float32 (float64 for float64 codes): 1 for parallel or opposite codes, 0 for orthogonal
-        ones, about 1/d for random ones. 0 for N < 2.
+        Scalar in [0, 1], float32 (float64 for float64 codes). It is 1 for parallel or opposite codes, 0 for orthogonal
+        ones, about 1/d for random ones, and 0 for N < 2.
 
     Raises:
         ValueError: a code of no elements.
@@ -241,14 +241,14 @@ def discriminator_loss(
         fake: [M, ...] generated samples (detached, when only the discriminator is updated).
         margin: m >= 0 in units of the energy, a number or a 0-d tensor: see `hinge_margin_loss`.
         norm: the energy, as in `reconstruction_energy`.
-        upstream: the gradient that the loss will get in backward, where that is known now: a number other than 0, or a
-            0-d tensor such as a GradScaler's scale. The gradients are made for it before they are rounded, so that
-            backward multiplies nothing and float16 runs fused. Any other gradient is right too, by one multiplication
-            more. None: 1, and float16 runs its ops apart.
+        upstream: the gradient that the loss will get in backward, if known: a number other than 0, or a 0-d tensor such
+            as a GradScaler's scale. The gradients are made for it before they are rounded, so that backward multiplies
+            nothing and float16 runs fused. Where backward gets another one, the result is right too and costs one
+            multiplication more. None: 1, and float16 runs as separate ops.
 
     Returns:
-        A `DiscriminatorResult`: loss, energy_real [N] and energy_fake [M], float32 (float64 for float64 inputs). The
-        energies carry no gradient: they are for logs.
+        The loss, energy_real [N] and energy_fake [M] by these names, float32 (float64 for float64 inputs). The energies
+        carry no gradient and are for logs.
 
     Raises:
         ValueError: shapes or devices of a pair differ, a negative margin, an upstream of 0, or an unknown norm.
@@ -311,12 +311,12 @@ def generator_loss(
         pt_weight: weight >= 0 of the pulling-away term, a number or a 0-d tensor. None: the paper's 0.1 with a code,
             and nothing without. A weight that requires a gradient gets one.
         norm: the energy, as in `reconstruction_energy`.
-        upstream: the gradient that the loss will get in backward, where that is known now: see `discriminator_loss`.
+        upstream: the gradient that the loss will get in backward, if known: see `discriminator_loss`.
         process_group: take the pulling-away term over all ranks of this group: see `pulling_away_term`.
 
     Returns:
-        A `GeneratorResult`: loss, energy [N] and pulling_away, float32 (float64 for float64 inputs). The last two carry
-        no gradient: they are for logs; pulling_away is 0 without a code.
+        The loss, energy [N] and pulling_away by these names, float32 (float64 for float64 inputs). The last two carry
+        no gradient and are for logs. Without a code pulling_away is 0.
 
     Raises:
         ValueError: shapes, batch sizes or devices differ, a negative weight, one other than 0 without a code, an

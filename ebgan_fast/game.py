@@ -2,7 +2,7 @@
 
 Neither update depends on the other: each takes the other network as it was before the step. So the discriminator's
 pass over the generated batch can serve both. Counted in passes of one network over one batch, a step takes 10 where the
-usual loop takes 12. One pass of the discriminator forward is saved, and the gradient of the generator's loss to the
+usual loop takes 12. Two are saved: a forward pass of the discriminator, and the gradient of the generator's loss to the
 discriminator's weights, which nobody uses.
 """
 
@@ -47,19 +47,21 @@ class Scaler(Protocol):
 
 
 class EBGAN(WithWeight):
-    """The game of an Energy-Based GAN: its margin, norm and weight, said once to both networks.
+    """The game of an Energy-Based GAN: its margin, norm and weight, said once for both losses.
 
-    Margin and weight are 0-d buffers. They follow the device and never the dtype, so that `.half()` rounds none; they
-    stand in `state_dict`; a schedule changes them between steps, in place (`game.margin.fill_(5.0)`) or by assignment.
-    A Parameter that is given for one stays one, and is trained. In several processes its gradient is each process's
-    own: average it yourself.
+    `backward` is the step over one pass of the discriminator. `discriminator` and `generator` are the losses alone.
+
+    It is a Module, whose margin and weight are 0-d buffers. They follow the device and never the dtype, so that
+    `.half()` rounds none. They stand in `state_dict`. A schedule changes them between steps, in place
+    (`game.margin.fill_(5.0)`) or by assignment. A Parameter that is given for one stays one, and is trained. In several
+    processes its gradient is each process's own: average it yourself.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter (equation 1). The sign of a tensor
             is not checked. A number becomes float64, or float32 on a device that has no other.
-        norm: the kind of energy, one of `functional.Norm` (equation 13).
+        norm: "l2", "sse", "mse" or "l1", the kind of energy: see `reconstruction_energy` (equation 13).
         pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter (equation 14). None: the
-            paper's 0.1 with a code, and nothing without. One other than 0 asks for a code.
+            paper's 0.1 with a code, and nothing without. A given one other than 0 needs a code.
 
     Raises:
         ValueError: a negative margin or weight, or an unknown norm.
@@ -101,7 +103,7 @@ class EBGAN(WithWeight):
             real: [N, ...] real samples.
             recon_fake: [M, ...] reconstructions of the generated samples.
             fake: [M, ...] generated samples, detached.
-            upstream: the gradient that the loss will get in backward, where that is known now.
+            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
 
         Raises:
             ValueError, TypeError: as `functional.discriminator_loss` does.
@@ -118,13 +120,15 @@ class EBGAN(WithWeight):
         upstream: Coefficient | None = None,
         process_group: ProcessGroup | None = None,
     ) -> GeneratorResult:
-        """Return the generator's loss with its energies and term: `functional.generator_loss` (equations 2 and 14).
+        """Return the generator's loss with its energies and pulling-away term: `functional.generator_loss`.
+
+        Equations 2 and 14.
 
         Args:
             recon_fake: [N, ...] reconstructions of the generated samples.
             fake: [N, ...] generated samples, not detached.
             code: [N, ...] the encoder's output for them, or None for an EBGAN without the pulling-away term.
-            upstream: the gradient that the loss will get in backward, where that is known now.
+            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
             process_group: take the pulling-away term over all ranks of this group.
 
         Raises:
@@ -147,24 +151,24 @@ class EBGAN(WithWeight):
     ) -> GameResult:
         """Add both updates' gradients to `.grad`, over one pass of the discriminator on the generated batch.
 
-        The gradients are those of two separate backward passes with the same weights. The discriminator's get nothing
-        of the generator's loss. Both passes of the discriminator run under the caller's autocast, the losses and
-        backward passes outside it. No value of a tensor is asked for.
+        The gradients are those of two separate backward passes with the same weights. The discriminator gets none from
+        the generator's loss. Both passes of the discriminator run under the caller's autocast, the losses and backward
+        passes outside it. Nothing waits for the device.
 
         Args:
             discriminator: the auto-encoder, which returns reconstructions, or (reconstructions, codes) for the
-                pulling-away term. `lambda images: D(images)[0]` leaves codes out. A Module's gradients go to its own
-                parameters, those of another callable to every leaf that it uses.
+                pulling-away term. `lambda images: D(images)[0]` leaves codes out. A Module's own parameters get
+                gradients. Of another callable every leaf that it uses does.
             generated: [M, ...], the generator's output with its graph.
             real: [N, ...] real samples.
             scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimisers by it.
             process_group: take the pulling-away term over all ranks of this group.
-            scale: the share of the whole batch that these samples are, where it comes in parts. The gradients are
-                multiplied by it, and the returned losses are not. A number other than 0, or a 0-d tensor.
+            scale: a factor of the gradients, but not of the returned losses. Where a batch comes in parts, it is this
+                part's share of the batch. A number other than 0, or a 0-d tensor.
 
         Returns:
             Both losses, the energies and the term, without gradient. Under a process group the energies are of this
-            process's samples and the term is of all, so that losses averaged over processes are the whole batch's.
+            process's samples, and the term is of all. Losses averaged over processes are then the whole batch's.
 
         Raises:
             ValueError: a generated batch without a graph, a discriminator without a parameter to train, or what
@@ -214,9 +218,11 @@ class EBGAN(WithWeight):
         super().__setattr__(name, value)
 
     def forward(self, *arguments: object, **options: object) -> NoReturn:
-        """Refuse a call with any arguments and options.
+        """Refuse every call: call `discriminator`, `generator` or `backward`.
 
-        A game has two losses, `discriminator` and `generator`, and one step, `backward`.
+        Args:
+            arguments: any.
+            options: any.
 
         Raises:
             TypeError: always.
@@ -259,10 +265,10 @@ def one_pass_backward(
             a Module; of another callable, every leaf that it uses.
         trained: further leaves of the losses that get the gradients of both, such as a margin that is a Parameter.
         scaler: a GradScaler, by whose scale the gradients are multiplied.
-        scale: the gradients are multiplied by it, the results are not. A number other than 0, or a 0-d tensor.
+        scale: a factor of the gradients, but not of the results. A number other than 0, or a 0-d tensor.
 
     Returns:
-        (what `discriminator_loss` returned, what `generator_loss` returned), detached.
+        The results of `discriminator_loss` and of `generator_loss`, in this order, detached.
 
     Raises:
         ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, or a scale of 0.

@@ -1,11 +1,11 @@
 """The ops as Modules, for code that builds its losses once and calls them each step.
 
 Each calls the function of its name in `functional`, which has the equations, and the same dtypes: float64, float32,
-bfloat16 and float16 in, float32 out (float64 for float64). A margin, weight or norm that cannot be is refused when the
-Module is built, tensors that do not fit when it is called, by ValueError or TypeError.
+bfloat16 and float16 in, float32 out (float64 for float64). A wrong margin, weight or norm is refused when the Module is
+built, and tensors that do not fit when it is called, by ValueError or TypeError.
 
-Margins and weights are 0-d buffers. They follow the device and never the dtype, so that `.half()` rounds none; they
-stand in `state_dict`; a schedule changes them in place. A Parameter that is given for one stays one, and is trained.
+Margins and weights are 0-d buffers. They follow the device and never the dtype, so that `.half()` rounds none. They
+stand in `state_dict`. A schedule changes them in place. A Parameter that is given for one stays one, and is trained.
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ class _WithGroup(nn.Module):
 
 
 class ReconstructionEnergy(nn.Module):
-    """(recon [N, ...], target [N, ...]) -> energy [N]: `functional.reconstruction_energy`.
+    """The energy of each sample: `functional.reconstruction_energy` as a Module.
+
+    (recon [N, ...], target [N, ...]) -> energy [N].
 
     Args:
-        norm: the kind of energy, one of `functional.Norm`.
+        norm: "l2", "sse", "mse" or "l1", the kind of energy.
         reduction: "none" for the energies [N], or "mean" or "sum" for a scalar.
 
     Example:
@@ -81,8 +83,12 @@ class ReconstructionEnergy(nn.Module):
         self.reduction = reduction
 
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
-        """Return the energies [N] of [N, ...] and [N, ...], or their mean or sum, in squared or plain pixel units by
-        norm (equation 13)."""
+        """Return the energies [N], or their mean or sum, in squared or plain pixel units by norm (equation 13).
+
+        Args:
+            recon: [N, ...] reconstructions.
+            target: [N, ...] samples.
+        """
         return functional.reconstruction_energy(recon, target, norm=self.norm, reduction=self.reduction)
 
     def extra_repr(self) -> str:
@@ -90,7 +96,9 @@ class ReconstructionEnergy(nn.Module):
 
 
 class HingeMarginLoss(WithCoefficients):
-    """(energy_real [N] or None, energy_fake [M]) -> scalar loss: `functional.hinge_margin_loss`.
+    """The discriminator's loss over given energies: `functional.hinge_margin_loss` as a Module.
+
+    (energy_real [N] or None, energy_fake [M]) -> scalar loss.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter to be trained.
@@ -112,7 +120,12 @@ class HingeMarginLoss(WithCoefficients):
         self._register_coefficient("margin", margin)
 
     def forward(self, energy_real: Tensor | None, energy_fake: Tensor) -> Tensor:
-        """Return the scalar loss of [N] and [M], in units of the energy (equation 1)."""
+        """Return the scalar loss in units of the energy (equation 1).
+
+        Args:
+            energy_real: [N] energies of real samples, or None for the hinge alone.
+            energy_fake: [M] energies of generated samples.
+        """
         return functional.hinge_margin_loss(energy_real, energy_fake, self.margin)
 
     def extra_repr(self) -> str:
@@ -120,7 +133,9 @@ class HingeMarginLoss(WithCoefficients):
 
 
 class PullingAwayTerm(_WithGroup):
-    """code [N, ...] -> scalar in [0, 1]: `functional.pulling_away_term`.
+    """The likeness of a generated batch's codes: `functional.pulling_away_term` as a Module.
+
+    code [N, ...] -> scalar in [0, 1].
 
     Args:
         process_group: take the term over the batches of all ranks of this group. Copies of the Module share the group;
@@ -137,16 +152,22 @@ class PullingAwayTerm(_WithGroup):
         self.process_group = process_group
 
     def forward(self, code: Tensor) -> Tensor:
-        """Return the term of [N, ...], a scalar in [0, 1] (equation 14)."""
+        """Return the term, a scalar in [0, 1] (equation 14).
+
+        Args:
+            code: [N, ...] the encoder's output for generated samples.
+        """
         return functional.pulling_away_term(code, process_group=self.process_group)
 
 
 class DiscriminatorLoss(WithCoefficients):
-    """(recon_real, real, recon_fake, fake) -> `DiscriminatorResult`: `functional.discriminator_loss`.
+    """The discriminator's loss from both batches: `functional.discriminator_loss` as a Module.
+
+    (recon_real, real, recon_fake, fake) -> `DiscriminatorResult`.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter to be trained.
-        norm: the kind of energy, one of `functional.Norm`.
+        norm: "l2", "sse", "mse" or "l1", the kind of energy.
 
     Example:
         >>> import torch, ebgan_fast
@@ -173,8 +194,15 @@ class DiscriminatorLoss(WithCoefficients):
         *,
         upstream: Coefficient | None = None,
     ) -> DiscriminatorResult:
-        """Return the loss and the energies [N] and [M] of [N, ...] twice and [M, ...] twice, the energies without
-        gradient (equation 1)."""
+        """Return the loss, and the energies [N] and [M] without gradient (equation 1).
+
+        Args:
+            recon_real: [N, ...] reconstructions of the real samples.
+            real: [N, ...] real samples.
+            recon_fake: [M, ...] reconstructions of the generated samples.
+            fake: [M, ...] generated samples, detached.
+            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
+        """
         batches = recon_real, real, recon_fake, fake
         return functional.discriminator_loss(*batches, self.margin, norm=self.norm, upstream=upstream)
 
@@ -183,12 +211,14 @@ class DiscriminatorLoss(WithCoefficients):
 
 
 class GeneratorLoss(WithWeight, _WithGroup):
-    """(recon_fake, fake, code or None) -> `GeneratorResult`: `functional.generator_loss`.
+    """The generator's loss: `functional.generator_loss` as a Module.
+
+    (recon_fake, fake, code or None) -> `GeneratorResult`.
 
     Args:
         pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter to be trained. None: the
-            paper's 0.1 with a code, and nothing without.
-        norm: the kind of energy, one of `functional.Norm`.
+            paper's 0.1 with a code, and nothing without. A given one other than 0 needs a code.
+        norm: "l2", "sse", "mse" or "l1", the kind of energy.
         process_group: take the pulling-away term over all ranks of this group. Copies of the Module share the group; a
             Module with a group can't be pickled.
 
@@ -212,8 +242,14 @@ class GeneratorLoss(WithWeight, _WithGroup):
     def forward(
         self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None, *, upstream: Coefficient | None = None
     ) -> GeneratorResult:
-        """Return the loss, the energies [N] and the pulling-away term of [N, ...] twice and codes [N, ...], the last
-        two without gradient (equations 2 and 14)."""
+        """Return the loss, and without gradient the energies [N] and the pulling-away term (equations 2 and 14).
+
+        Args:
+            recon_fake: [N, ...] reconstructions of the generated samples.
+            fake: [N, ...] generated samples, not detached.
+            code: [N, ...] the encoder's output for them, or None for an EBGAN without the pulling-away term.
+            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
+        """
         return functional.generator_loss(
             recon_fake,
             fake,

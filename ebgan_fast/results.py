@@ -59,8 +59,8 @@ class GeneratorResult(NamedTuple):
 class GameResult(NamedTuple):
     """Both losses of one step, with what they were made of: all for logs, none with a gradient.
 
-    All are float32 (float64 for float64 inputs). With several processes the energies are of this process's N real and M
-    generated samples, and the pulling-away term is of all processes'.
+    All are float32 (float64 for float64 inputs). N real and M generated samples. Under a process group these are of
+    this process alone, and the pulling-away term is of all.
 
     Example:
         >>> import torch, ebgan_fast

@@ -50,9 +50,8 @@ def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: b
     D, G, optimizer_d, optimizer_g = accelerator.prepare(D, G, optimizer_d, optimizer_g)
     # The discriminator is not trained in the generator's step: unwrapped, it need not average gradients nobody uses.
     bare_d = accelerator.unwrap_model(D)
-    everyone = (
-        dist.new_group() if accelerator.num_processes > 1 else None
-    )  # of the codes' own: docs/one-pass.md says why
+    # A group of the codes' own: docs/one-pass.md says why, and how this loop does with one pass.
+    everyone = dist.new_group() if accelerator.num_processes > 1 else None
     loss_of_d = DiscriminatorLoss(margin=5.0)
     loss_of_g = GeneratorLoss(pt_weight=0.1, process_group=everyone)
 

@@ -517,6 +517,7 @@ def _step_of(rank: int, folder: str) -> None:
     game = EBGAN(MARGIN, "l2", PT_WEIGHT)
     game.backward(parallel[0], parallel[1](noise), real, process_group=codes)
     torch.save(gradients(D, G), f"{folder}/{rank}.pt")
+    del parallel  # docs/one-pass.md says why
     try:
         game.backward(DistributedDataParallel(D, static_graph=True), G(noise), real)
     except ValueError as error:

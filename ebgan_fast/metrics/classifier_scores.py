@@ -41,9 +41,10 @@ DigitScore = ClassifierScore
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> ClassifierScore:
-    """Score samples x by a classifier's p(y|x) = softmax(logits) and the marginal p(y) = mean_x p(y|x).
+    """Return the inception score and the EBGAN paper's swapped form, from a classifier's logits of samples.
 
-    Salimans et al. 2016 (Improved Techniques for Training GANs, section 4) define the inception score
+    The classifier says p(y|x) = softmax(logits) of a sample x, and the marginal is p(y) = mean_x p(y|x). Salimans et
+    al. 2016 (Improved Techniques for Training GANs, section 4) define the inception score
     exp(E_x KL(p(y|x) || p(y))). As in their code it is taken over consecutive splits, each with a marginal of
     its own. Zhao et al. 2016 compare their grid search by I' = E_x KL(p(y) || p(y|x)) (section 4.1, appendix
     C): the arguments swapped, and no exp. The 2 printed above it in section 4.1 marks a footnote and is often
@@ -152,8 +153,7 @@ class InceptionScore:
     """The inception score and the EBGAN paper's swapped form, of samples that arrive in batches.
 
     Of all samples given by `update`, `compute` returns what `inception_score` does. Splits are parts of all samples, so
-    all logits are kept, on the CPU. They are parts in the order of the updates: let that have nothing to do with the
-    class.
+    all logits are kept, on the CPU. The parts follow the order of the updates, which must not depend on the class.
 
     It is a plain object. In a Module it adds no parameters and nothing to its `state_dict`.
 

@@ -228,9 +228,9 @@ class GrowingGaussian:
 class FrechetDistance(OfTwoSets[GrowingGaussian]):
     """The Frechet distance of real and generated samples that arrive in batches: 0 is best.
 
-    Of all samples given by `update`, `compute` returns what `frechet_distance` does of their Gaussians: the same
-    number, whatever the batches. Memory doesn't grow with the samples: a set keeps a factor [d, d] and up to 8192 rows.
-    The distance is taken in float64, on the features' device if that is a CUDA device, else on the CPU.
+    Of all samples given by `update`, `compute` returns what `frechet_distance` does of their Gaussians. The number is
+    the same whatever the batches. Memory doesn't grow with the samples: a set keeps a factor [d, d] and up to 8192
+    rows. The distance is taken in float64, on the features' device if that is a CUDA device, else on the CPU.
 
     It is a plain object. In a Module it adds no parameters and nothing to its `state_dict`.
 

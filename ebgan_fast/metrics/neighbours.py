@@ -10,11 +10,11 @@ from .image_scorer import ImageScorer
 
 
 def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int = 4096) -> tuple[Tensor, Tensor]:
-    """Find the rows nearest to each sample, by the Euclidean distance of features.
+    """Find the real samples nearest to each generated one, by the Euclidean distance of features.
 
     Args:
-        features: [n, d].
-        real_features: [m, d], on any device.
+        features: [n, d] of the generated samples.
+        real_features: [m, d] of the real samples, on any device.
         count: how many of the m, 1 to m.
         at_once: real features to compare with at a time: 10,000 samples beside 50,000 of them would take 2 GB.
 

@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
     training program takes it for itself; `import ebgan_fast` never does.
 
     Returns:
-        Whether this system's allocator could be told so: glibc can, others are left as they are.
+        True if this system's allocator could be told so. glibc can, others are left as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

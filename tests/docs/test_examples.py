@@ -37,7 +37,7 @@ def _complaint(name: str, value: Any) -> str | None:
         return f"{name} has no example: expected a section 'Example:' of >>> lines in its docstring"
     report: list[str] = []
     with torch.random.fork_rng(devices=[]):
-        doctest.DocTestRunner().run(test, out=report.append)
+        doctest.DocTestRunner(verbose=False).run(test, out=report.append)
     return "".join(report) or None
 
 

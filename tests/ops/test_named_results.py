@@ -142,6 +142,7 @@ def _data_parallel(folder: str) -> None:
         result = parallel(*(batch.cpu() for batch in BATCHES[:2]))
         result.loss.backward()
         torch.save((type(result).__name__, *result), f"{folder}/{name}.pt")
+        del parallel, result  # docs/one-pass.md says why
     dist.destroy_process_group()
 
 
