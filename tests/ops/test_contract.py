@@ -150,7 +150,7 @@ def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: 
         _skip_what_the_interpreter_gets_wrong(dtype)
     recon, fake = data.draw(pairs(dtype))
     code = (data.draw(codes(dtype, n=recon.shape[0])),) if with_code else ()
-    weight = data.draw(st.sampled_from((0.0, 0.1, 3.0)))
+    weight = data.draw(st.sampled_from((0.0, 0.1, 3.0))) if with_code else 0.0
     upstream = torch.tensor(data.draw(st.sampled_from((1.0, -0.37, 4096.0))))
     with ebgan_fast.use_backend(backend):
         check(
