@@ -211,7 +211,7 @@ class EBGAN(WithWeight):
         return GameResult(of_d.loss, of_g.loss, of_d.energy_real, of_d.energy_fake, of_g.pulling_away)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("discriminator", "generator", "backward"):
+        if isinstance(value, nn.Module) and name in ("discriminator", "generator", "backward"):
             raise AttributeError(
                 f"{name}: got {type(value).__name__} for a method of EBGAN, expected another name for it"
             )

@@ -167,15 +167,18 @@ def test_two_loops_begin_alike_and_a_step_changes_every_weight_tensor(config: Tr
 
 
 def test_the_bound_is_the_ratio_of_the_products_by_arithmetic() -> None:
-    """Of each layer a product forwards, one to its inputs but where these are given, and one to its weights."""
+    """Of each layer a product forwards, one to its inputs but where these are given, and one to its weights. Beside
+    them the pulling-away term: the smaller Gram matrix of the codes, and one product more for its gradient."""
     pixels, size_g, size_d = SIDE * SIDE, 12, 14
     first_g, g = Z * size_g, Z * size_g + size_g * pixels
     first_d, d = pixels * size_d, 2 * pixels * size_d
     generator = 3 * g - first_g
     alone = 3 * d - first_d  # the discriminator on a batch that is given
     through = 3 * d  # and on to the generator: with a gradient to its weights, which nobody uses
-    usual = generator + 2 * alone + through
-    one = generator + alone + (d + d) + (d + d - first_d)  # forwards, to the generator; its own loss backwards
+    n = FULLY_CONNECTED.batch_size
+    term = 2 * min(n, size_d) ** 2 * max(n, size_d) / n  # a sample
+    usual = generator + 2 * alone + through + term
+    one = generator + alone + (d + d) + (d + d - first_d) + term  # forwards, to the generator; its own loss backwards
     assert one_pass.bound(FULLY_CONNECTED) == pytest.approx(usual / one, rel=1e-12)
 
 
