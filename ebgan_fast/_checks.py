@@ -118,12 +118,14 @@ def factor(name: str, value: Coefficient, meaning: str) -> Coefficient:
     return value
 
 
-def check_weighs_nothing(pt_weight: Coefficient) -> None:
-    """A weight that somebody gave beside no code would be passed over in silence, so it must be 0.
+def weighs(pt_weight: Coefficient) -> bool:
+    """Return True for a weight that asks for a code; the value of a tensor is not looked at."""
+    return isinstance(pt_weight, Tensor) or pt_weight != 0
 
-    The value of a tensor is not looked at.
-    """
-    if isinstance(pt_weight, Tensor) or pt_weight != 0:
+
+def check_weighs_nothing(pt_weight: Coefficient) -> None:
+    """A weight that somebody gave beside no code would be passed over in silence, so it must be 0."""
+    if weighs(pt_weight):
         got = "a tensor" if isinstance(pt_weight, Tensor) else pt_weight
         raise ValueError(
             f"pt_weight: got {got} without a code, expected a code too (code=, what the encoder makes of the generated "

@@ -85,12 +85,12 @@ class WithWeight(WithCoefficients):
     def _register_weight(self, pt_weight: Coefficient | None) -> None:
         """Take the weight; None: the paper's, with a code."""
         self._register_coefficient("pt_weight", functional.PT_WEIGHT if pt_weight is None else pt_weight)
-        self._is_weighed = pt_weight is not None and _weighs(pt_weight)
+        self._is_weighed = pt_weight is not None and _checks.weighs(pt_weight)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "pt_weight":
-            self._is_weighed = _weighs(value)
+            self._is_weighed = _checks.weighs(value)
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         before = self._is_weighed
@@ -100,8 +100,3 @@ class WithWeight(WithCoefficients):
     def _weight_for(self, code: Tensor | None) -> Tensor | None:
         """The weight as `functional.generator_loss` takes it. Without a code it refuses one that somebody gave."""
         return None if code is None and not self._is_weighed else self.pt_weight
-
-
-def _weighs(pt_weight: Coefficient) -> bool:
-    """Return True for a weight that asks for a code; the value of a tensor is not looked at."""
-    return isinstance(pt_weight, Tensor) or pt_weight != 0

@@ -135,16 +135,16 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
         _checks.check_norm(norm)
     if reduction != "none":
         _checks.check_reduction(reduction)
-        recon, target = _pair("recon", recon, "target", target)
-        if reduction == "mean":  # which is the generator's loss without a code
-            return generator_loss(recon, target, norm=norm).loss
-        return reconstruction_energy(recon, target, norm=norm).sum()
     recon, target = _pair("recon", recon, "target", target)
+    if reduction == "mean":  # which is the generator's loss without a code
+        return generator_loss(recon, target, norm=norm).loss
     backend = backend_of(recon)
+    energies: Tensor
     if backend == "reference":
-        return reference.reconstruction_energy(recon, target, norm)
-    result: Tensor = energy.RECONSTRUCTION_ENERGY.apply(backend, recon, target, norm)
-    return result
+        energies = reference.reconstruction_energy(recon, target, norm)
+    else:
+        energies = energy.RECONSTRUCTION_ENERGY.apply(backend, recon, target, norm)
+    return energies if reduction == "none" else energies.sum()
 
 
 def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: Coefficient) -> Tensor:

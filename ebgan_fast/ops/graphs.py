@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import energy, pulling_away  # noqa: F401  which make the ops
 from .devices import check
-from .op import LIBRARY, OPS, Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw
+from .op import LIBRARY, OPS, Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw, with_coefficients
 
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 # The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
@@ -102,8 +102,7 @@ def _function_of(op: Op) -> type[Function]:
             need = ctx.needs_input_grad[:n]
             saved = ctx.saved_tensors
             tensors, left = saved[:n], saved[n + ctx.coefficients :]
-            coefficients = iter(saved[n:])
-            options = [next(coefficients) if option is None else option for option in ctx.options]
+            options = with_coefficients(ctx.options, saved[n:])
             found: Sequence[Tensor | None]
             if torch.is_grad_enabled():
                 found = gradients_of_formula(op, tensors, options, upstream, need)

@@ -265,8 +265,7 @@ def _with_gradients(op: Op) -> type[Function]:
                 return (None,) * len(ctx.needs_input_grad)
             saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
             if len(saved) > 2 * n:
-                coefficients = iter(saved[2 * n :])
-                options = [next(coefficients) if option is None else option for option in options]
+                options = with_coefficients(options, saved[2 * n :])
             if torch.is_grad_enabled():
                 found = gradients_of_formula(op, saved[:n], options, upstream, need)
             else:
@@ -275,6 +274,12 @@ def _with_gradients(op: Op) -> type[Function]:
             return None, *found, *(None,) * len(options)
 
     return Recorded
+
+
+def with_coefficients(options: Sequence[Any], saved: Sequence[Tensor]) -> list[Any]:
+    """The options of an op, whose coefficients were saved as tensors are and left None in their places."""
+    coefficients = iter(saved)
+    return [next(coefficients) if option is None else option for option in options]
 
 
 def gradients_of_formula(
