@@ -75,7 +75,7 @@ class OnePassRow(provenance.Conditions):
     ratio: float
     """The usual loop's time over the other's: the median over rounds."""
     bound: float
-    """The same ratio of floating-point operations: those of all products and convolutions in a step."""
+    """The usual loop's floating-point operations over the other's: of all products and convolutions in a step."""
     rounds: int
 
 

@@ -3,91 +3,21 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch._functorch.config
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import softplus
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 import ebgan_fast
 from ebgan_fast import EBGAN, one_pass_backward
 from ebgan_fast.ops import reference
-from tests.rounding import assert_within_eager, at_wider
+from tests.two_passes import MARGIN, PIXELS, PT_WEIGHT, M, assert_equal_two_passes, batches, gradients, networks
 from tests.waits import Waits
-
-from .conftest import Fork
-
-PIXELS, NOISE, CODE, N, M = 24, 6, 5, 7, 9
-MARGIN, PT_WEIGHT = 4.5, 0.3  # the hinge divides the batch; the weight is none of float32's numbers
-
-
-class AutoEncoder(nn.Module):
-    def __init__(self, with_code: bool = True) -> None:
-        super().__init__()
-        self.encode = nn.Sequential(nn.Linear(PIXELS, CODE), nn.Tanh())
-        self.decode = nn.Linear(CODE, PIXELS)
-        self.with_code = with_code
-
-    def forward(self, images: Tensor) -> Any:
-        code = self.encode(images)
-        recon = self.decode(code)
-        return (recon, code) if self.with_code else recon
-
-
-def networks(dtype: torch.dtype = torch.float64, with_code: bool = True) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(0)
-    return AutoEncoder(with_code).to(dtype), nn.Linear(NOISE, PIXELS).to(dtype)
-
-
-def batches(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Noise for M generated samples, and N real ones."""
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(M, NOISE, generator=generator, dtype=torch.float64)
-    return noise.to(dtype), torch.randn(N, PIXELS, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def gradients(*nets: nn.Module) -> list[Tensor]:
-    return [parameter.grad for net in nets for parameter in net.parameters() if parameter.grad is not None]
-
-
-def over_two_passes(
-    D: nn.Module, G: nn.Module, noise: Tensor, real: Tensor, norm: str = "l2", factor: float = 1.0
-) -> list[Tensor]:
-    """The gradients of D and G as the usual loop has them, by the equations in plain torch, with both updates on the
-    same weights."""
-
-    def parts(outputs: Any) -> tuple[Tensor, Tensor | None]:
-        return outputs if isinstance(outputs, tuple) else (outputs, None)
-
-    fake = G(noise)
-    recon_fake, code = parts(D(fake))
-    loss_g, _, _ = reference.generator_loss(recon_fake, fake, code, PT_WEIGHT, norm)
-    of_g = torch.autograd.grad(factor * loss_g, list(G.parameters()))
-    fake = fake.detach()
-    loss_d, _, _ = reference.discriminator_loss(parts(D(real))[0], real, parts(D(fake))[0], fake, MARGIN, norm)
-    of_d = torch.autograd.grad(factor * loss_d, list(D.parameters()), allow_unused=True)
-    return [*(it for it in of_d if it is not None), *of_g]
-
-
-def assert_equal_two_passes(
-    found: list[Tensor], dtype: torch.dtype, norm: str = "l2", with_code: bool = True, factor: float = 1.0
-) -> None:
-    truth, eager = (
-        over_two_passes(*networks(at, with_code), *batches(at), norm, factor) for at in (torch.float64, torch.float32)
-    )
-    assert len(found) == len(truth)
-    for number, (got, exact, near) in enumerate(zip(found, truth, eager, strict=True)):
-        yardstick = near if dtype == torch.float32 else at_wider(exact, near, dtype)
-        assert_within_eager(got, exact, yardstick, dtype, f"gradient {number}")
 
 
 def test_the_hinge_divides_the_batch() -> None:
@@ -345,123 +275,7 @@ def test_a_discriminator_compiled_for_sizes_that_change(dynamic: bool | None, us
         assert_equal_two_passes(gradients(D, G), torch.float64)
 
 
-def _never(*_: object) -> Tensor:
-    raise AssertionError("a loss was asked for")
-
-
-class _Behind(nn.Module):
-    """A discriminator whose forward pass uses copies of its parameters, as a sharded one's does."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net, self.copies = net, [copy.deepcopy(net)]
-
-    def forward(self, images: Tensor) -> Any:
-        return self.copies[0](images)
-
-
-def _refused(
-    change: Callable[[dict[str, Any]], None], error: type[Exception], message: str
-) -> tuple[Callable[[dict[str, Any]], None], type[Exception], str]:
-    return change, error, message
-
-
-REFUSED = {
-    "a detached batch": _refused(
-        lambda it: it.update(generated=it["generated"].detach()), ValueError, "generated: got a tensor without a graph"
-    ),
-    "a frozen discriminator": _refused(
-        lambda it: it["discriminator"].requires_grad_(False),
-        ValueError,
-        "discriminator: got no parameter.*requires_grad_",
-    ),
-    "outputs without a graph": _refused(
-        lambda it: it.update(discriminator=lambda images: images.detach()), ValueError, "outputs without a graph"
-    ),
-    "outputs of another kind": _refused(
-        lambda it: it.update(discriminator=lambda images: {"recon": 2 * images}),
-        TypeError,
-        r"got dict, expected reconstructions, or \(reconstructions, codes\)",
-    ),
-    "three outputs": _refused(
-        lambda it: it.update(discriminator=lambda images: (2 * images, images, None)),
-        TypeError,
-        "got tuple of Tensor, Tensor, NoneType, expected",
-    ),
-    "the generator for its output": _refused(
-        lambda it: it.update(generated=networks()[1]),
-        TypeError,
-        r"generated: got Linear, expected the tensor.*G\(noise\)",
-    ),
-    "a batch for the discriminator": _refused(
-        lambda it: it.update(discriminator=it["real"]), TypeError, "discriminator: got Tensor, expected a Module or"
-    ),
-    "no real samples": _refused(
-        lambda it: it.update(real=None), TypeError, "real: got NoneType, expected a torch.Tensor"
-    ),
-    "names beside the parameters": _refused(
-        lambda it: it.update(parameters=it["discriminator"].named_parameters()),
-        TypeError,
-        r"parameters: got tuple, expected tensors, such as D.parameters\(\)",
-    ),
-    "leaves that are not its own": _refused(
-        lambda it: it.update(discriminator=_Behind(it["discriminator"])),
-        ValueError,
-        "its forward pass uses other leaves",
-    ),
-    "real and generated swapped": _refused(
-        lambda it: it.update(generated=it["real"], real=it["generated"]), ValueError, "real samples come behind it"
-    ),
-    "a scale of 0": _refused(lambda it: it.update(scale=0), ValueError, "scale: got 0, expected a finite number other"),
-    "a weight without a code": _refused(
-        lambda it: it.update(discriminator=networks(with_code=False)[0]),
-        ValueError,
-        "pt_weight: got a tensor without a code",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED.keys())
-def test_what_it_refuses(case: tuple[Callable[[dict[str, Any]], None], type[Exception], str]) -> None:
-    change, error, message = case
-    D, G = networks()
-    noise, real = batches()
-    arguments: dict[str, Any] = {"discriminator": D, "generated": G(noise), "real": real}
-    change(arguments)
-    step: Callable[..., object] = EBGAN(MARGIN, "l2", PT_WEIGHT).backward
-    if "parameters" in arguments:
-        step = functools.partial(one_pass_backward, discriminator_loss=_never, generator_loss=_never)
-    with pytest.raises(error, match=message):
-        step(**arguments)
-    assert gradients(D) == []
-
-
-@pytest.mark.parametrize("which", ["generator_loss", "discriminator_loss"])
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [(1.0, TypeError, "got float, expected the loss"), (torch.ones(()), ValueError, "got a loss without a graph")],
-    ids=["a number", "a detached loss"],
-)
-def test_a_loss_that_is_none(which: str, given: object, error: type[Exception], message: str) -> None:
-    D, G = networks(with_code=False)
-    noise, real = batches()
-    losses: dict[str, Any] = {
-        "generator_loss": lambda recon, fake, upstream: recon.sum(),
-        "discriminator_loss": lambda of_real, real, of_fake, fake, upstream: of_real.sum() + of_fake.sum(),
-    }
-    losses[which] = lambda *_: given
-    with pytest.raises(error, match=f"{which}: {message}"):
-        one_pass_backward(D, G(noise), real, **losses)
-
-
 # ---- The Module
-
-
-def test_a_game_is_not_called() -> None:
-    with pytest.raises(
-        TypeError, match=r"EBGAN: got a call, expected .discriminator\(...\), .generator\(...\) or .back"
-    ):
-        EBGAN(1.0)(torch.ones(2, 3))
 
 
 def test_norm_margin_and_weight_are_said_once() -> None:
@@ -491,71 +305,3 @@ def test_a_margin_that_is_no_parameter_is_trained_too() -> None:
     result = EBGAN(margin, "l2", PT_WEIGHT).backward(D, G(noise), real)
     _assert_share_of_open_hinges(margin, result.energy_fake)
     assert_equal_two_passes(gradients(D, G), torch.float64)
-
-
-def test_nothing_is_done_under_no_grad() -> None:
-    D, G = networks()
-    noise, real = batches()
-    generated = G(noise)
-    with torch.no_grad(), pytest.raises(ValueError, match="got a call under no_grad, expected gradients to be on"):
-        EBGAN(MARGIN).backward(D, generated, real)
-
-
-# ---- Two processes
-
-RANKS = 2
-
-
-def _step_of(rank: int, folder: str) -> None:
-    """One process's share of the step, under DistributedDataParallel, and the gradients that it ends with."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
-    D, G = networks()
-    noise, real = _shares(rank)
-    codes = dist.new_group()
-    parallel = DistributedDataParallel(D), DistributedDataParallel(G)
-    game = EBGAN(MARGIN, "l2", PT_WEIGHT)
-    game.backward(parallel[0], parallel[1](noise), real, process_group=codes)
-    torch.save(gradients(D, G), f"{folder}/{rank}.pt")
-    del parallel  # docs/one-pass.md says why
-    try:
-        game.backward(DistributedDataParallel(D, static_graph=True), G(noise), real)
-    except ValueError as error:
-        torch.save(str(error), f"{folder}/{rank}-static.pt")
-    D, G = networks()
-    for layer in (D.encode, D.decode, D):
-        fully_shard(layer)
-    for _ in range(2):
-        D.zero_grad()
-        G.zero_grad()
-        game.backward(D, G(noise), real, process_group=codes)
-    sharded = [it.full_tensor() for it in gradients(D)]  # type: ignore[attr-defined]
-    torch.save([*sharded, *gradients(G)], f"{folder}/{rank}-sharded.pt")
-    dist.destroy_process_group()
-
-
-def _shares(rank: int | None) -> tuple[Tensor, Tensor]:
-    """Eight samples of each batch, or one process's half."""
-    noise, real = batches()
-    both = noise[:8], torch.cat([real, real[:1] + 1])
-    return both if rank is None else tuple(it.chunk(RANKS)[rank] for it in both)  # type: ignore[return-value]
-
-
-@pytest.mark.xdist_group("forked")
-@pytest.mark.slow
-def test_two_processes_make_the_step_of_one(fork: Fork, tmp_path: Path) -> None:
-    children = [fork(_step_of, rank, str(tmp_path)) for rank in range(RANKS)]
-    for child in children:
-        assert child.status() == 0, child.said
-    noise, real = _shares(None)
-    truth = over_two_passes(*networks(), noise, real)
-    eager = over_two_passes(*networks(torch.float32), noise.float(), real.float())
-    for rank in range(RANKS):
-        found, sharded = (torch.load(tmp_path / f"{rank}{how}.pt") for how in ("", "-sharded"))
-        for number, (got, exact, near) in enumerate(zip(found, truth, eager, strict=True)):
-            assert_within_eager(got, exact, at_wider(exact, near, torch.float64), torch.float64, f"gradient {number}")
-        for number, (got, exact, near) in enumerate(zip(sharded[:4], truth, eager, strict=False)):
-            assert_within_eager(got, exact, at_wider(exact, near, torch.float64), torch.float64, f"sharded {number}")
-        assert "static_graph=True, expected it without" in torch.load(tmp_path / f"{rank}-static.pt")
-    with pytest.raises(AssertionError, match="half of the batch: off by"):
-        assert_within_eager(over_two_passes(*networks(), *_shares(0)), truth, eager, torch.float32, "half of the batch")

@@ -272,16 +272,13 @@ def test_copies_share_a_process_group_and_pickles_say_what_to_do(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_schedule_in_place_compiles_nothing_anew() -> None:
-    graphs: list[torch.fx.GraphModule] = []
+    from torch._dynamo.testing import EagerAndRecordGraphs
 
-    def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
-        graphs.append(graph)
-        return graph.forward
-
+    compiler = EagerAndRecordGraphs()
     game = ebgan_fast.EBGAN(2.0)
     compiled = torch.compile(game.discriminator, fullgraph=True, backend=compiler)
     batch = torch.rand(3, 4)
     for margin in (2.0, 0.5, 0.25):
         game.margin.fill_(margin)
         assert compiled(batch, batch, batch, batch).loss.item() == margin
-    assert len(graphs) == 1
+    assert len(compiler.graphs) == 1

@@ -167,8 +167,8 @@ def test_two_loops_begin_alike_and_a_step_changes_every_weight_tensor(config: Tr
 
 
 def test_the_bound_is_the_ratio_of_the_products_by_arithmetic() -> None:
-    """Of each layer a product forwards, one to its inputs but where these are given, and one to its weights. Beside
-    them the pulling-away term: the smaller Gram matrix of the codes, and one product more for its gradient."""
+    """A layer is a product forwards, one to its inputs but where these are given, and one to its weights. Beside the
+    layers stands the pulling-away term: the smaller Gram matrix of the codes, and one product for its gradient."""
     pixels, size_g, size_d = SIDE * SIDE, 12, 14
     first_g, g = Z * size_g, Z * size_g + size_g * pixels
     first_d, d = pixels * size_d, 2 * pixels * size_d

@@ -31,7 +31,7 @@ def _public() -> Iterator[tuple[str, Any]]:
 
 
 def _complaint(name: str, value: Any) -> str | None:
-    """What is wrong with the examples of a docstring, run with no names but their own; None if nothing is."""
+    """Run a docstring's examples with no names but their own, and return what is wrong; None if nothing is."""
     (test,) = doctest.DocTestFinder(recurse=False, exclude_empty=False).find(value, name, module=False, globs={})
     if not test.examples:
         return f"{name} has no example: expected a section 'Example:' of >>> lines in its docstring"

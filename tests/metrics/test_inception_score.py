@@ -284,6 +284,13 @@ def test_a_refused_batch_leaves_the_metric_as_it_was(batch: Tensor, error: type[
     assert metric.compute() == inception_score(random_logits(20, 6), splits=2)
 
 
+def test_a_batch_of_nothing_says_nothing_of_the_classes() -> None:
+    metric = InceptionScore(splits=1)
+    metric.update(torch.empty(0, 7))
+    metric.update(torch.zeros(3, 5))
+    assert metric.compute().class_share[0] == 1
+
+
 def test_metrics_that_cannot_compute() -> None:
     metric = InceptionScore()
     for count in (0, 9):

@@ -133,6 +133,11 @@ def test_sets_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         kernel_distance(features(9, 0), features(9, 1).to("meta"), 3)
 
 
+def test_subsets_are_whole_numbers_of_samples() -> None:
+    with pytest.raises(TypeError, match="subset_size: got float, expected a whole number of samples"):
+        KernelDistance(subset_size=5.0)  # type: ignore[arg-type]
+
+
 def test_subsets_have_pairs() -> None:
     with pytest.raises(ValueError, match="subset_size: got 1, expected at least 2, a pair of samples"):
         KernelDistance(subset_size=1)

@@ -38,7 +38,7 @@ def drawn(count: int, seed: int, shift: float = 0.0) -> Tensor:
 @MADE
 @pytest.mark.parametrize("batch", [37, 4096, 8192, 20000])
 def test_batches_give_the_number_of_the_whole_sets(made: Callable[..., Metric], batch: int) -> None:
-    """Of several of the parts that `gaussian` takes, filled by many batches or by a part of one."""
+    """The sets hold several of the parts that `gaussian` takes, which many batches fill, or a part of one."""
     real, generated = drawn(20000, 0), drawn(18000, 1, 0.5)
     metric = made()
     for start in range(0, 20000, batch):
@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_samples() -> None:
 
 @MADE
 def test_a_copy_goes_on_alone(made: Callable[..., Metric]) -> None:
-    """Of features with a graph, which isn't kept: torch copies no tensor that has one."""
+    """The graph of features isn't kept: torch copies no tensor that has one."""
     real, generated = drawn(50, 0), nn.Linear(3, 3)(drawn(40, 1))
     metric = made()
     metric.update(real, real=True)

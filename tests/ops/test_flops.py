@@ -26,8 +26,7 @@ def _counted(counter: FlopCounterMode) -> dict[str, int]:
 
 
 def _of_products(code: Tensor, backward: bool) -> int:
-    """What torch counts where the algorithm is written with its own products: of the smaller Gram matrix, and of that
-    with the codes."""
+    """torch's count of the algorithm in its own products: the smaller Gram matrix, and that with the codes."""
     rows = code.detach().reshape(code.shape[0], -1)
     n, d = rows.shape
     with FlopCounterMode(display=False) as counter:

@@ -38,6 +38,26 @@ def _in_thread(action: Callable[[], None]) -> BaseException | None:
     return raised[0] if raised else None
 
 
+@contextlib.contextmanager
+def _held(name: str) -> Iterator[None]:
+    """A block of another thread, open as long as this one."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ebgan_fast.use_backend(name):  # type: ignore[arg-type]
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
+
+
 def _ask_for(name: str) -> Callable[[], None]:
     def ask() -> None:
         with ebgan_fast.use_backend(name):  # type: ignore[arg-type]
@@ -89,22 +109,8 @@ def test_two_threads_may_ask_for_one_backend_and_not_for_two() -> None:
 
 def test_no_thread_changes_the_choice_under_an_open_block_of_another() -> None:
     """Also where its own first block had the same name."""
-    entered, leave = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with ebgan_fast.use_backend("reference"):
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    entered.wait()
-    try:
-        with ebgan_fast.use_backend("reference"), pytest.raises(RuntimeError, match="another thread"):
-            ebgan_fast.use_backend("auto").__enter__()
-    finally:
-        leave.set()
-        thread.join()
+    with _held("reference"), ebgan_fast.use_backend("reference"), pytest.raises(RuntimeError, match="another thread"):
+        ebgan_fast.use_backend("auto").__enter__()
 
 
 def test_a_block_that_is_refused_leaves_nothing_behind() -> None:
@@ -155,35 +161,22 @@ def test_backward_on_a_thread_of_its_own_sees_the_choice() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_fork_has_no_blocks_of_threads_that_it_lacks() -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with ebgan_fast.use_backend("reference"):
-            entered.set()
-            leave.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    entered.wait()
-    child = os.fork()
-    if child == 0:  # no assertion may go back into pytest here
-        try:
-            with ebgan_fast.use_backend("auto"):
-                os._exit(0 if backends.requested() == "auto" else 1)
-        finally:
-            os._exit(2)
-    leave.set()
-    thread.join()
+    with _held("reference"):
+        child = os.fork()
+        if child == 0:  # no assertion may go back into pytest here
+            try:
+                with ebgan_fast.use_backend("auto"):
+                    os._exit(0 if backends.requested() == "auto" else 1)
+            finally:
+                os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.slow
 def test_a_block_within_a_compiled_function_is_of_that_graph() -> None:
-    graphs: list[str] = []
+    from torch._dynamo.testing import EagerAndRecordGraphs
 
-    def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
-        graphs.append(graph.code)
-        return graph.forward
+    compiler = EagerAndRecordGraphs()
 
     @torch.compile(fullgraph=True, backend=compiler)
     def energies(recon: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,16 +186,14 @@ def test_a_block_within_a_compiled_function_is_of_that_graph() -> None:
 
     one, other = energies(torch.ones(2, 4))
     torch.testing.assert_close(one, other)
-    assert len(graphs) == 1
+    assert len(compiler.graphs) == 1
 
 
 @pytest.mark.slow
 def test_a_compiled_function_is_compiled_anew_for_another_choice() -> None:
-    graphs: list[str] = []
+    from torch._dynamo.testing import EagerAndRecordGraphs
 
-    def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
-        graphs.append(graph.code)
-        return graph.forward
+    compiler = EagerAndRecordGraphs()
 
     def energy(recon: Tensor) -> Tensor:
         return ebgan_fast.reconstruction_energy(recon, recon + 1.0)
@@ -211,6 +202,6 @@ def test_a_compiled_function_is_compiled_anew_for_another_choice() -> None:
     compiled(torch.ones(2, 4))
     with ebgan_fast.use_backend("reference"):
         compiled(torch.ones(2, 4))
-    assert len(graphs) == 2
+    assert len(compiler.graphs) == 2
     if ebgan_fast.backends()["cpu"].available:
-        assert graphs[0] != graphs[1]
+        assert compiler.graphs[0].code != compiler.graphs[1].code
