@@ -79,7 +79,7 @@ struct Code {
 // The pulling-away term. `lengths` and `residual` are for its gradient alone.
 struct PullingAway {
   Code code;
-  void* lengths;   // acc [n]
+  void* lengths;   // acc [2, n]: of the rows times their scales, and the scales (row_scale.h)
   void* residual;  // acc [m, m] with m = min(n, d); pulling_away.cpp and pulling_away.cu say what it holds
   void* value;     // acc scalar
   void* loss;      // acc scalar that weight * value is added to, or null

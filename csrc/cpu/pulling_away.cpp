@@ -8,6 +8,10 @@
 //   residual holds E. Taking the isotropic part out exactly leaves nothing to cancel: ||U^T U||^2 - N' loses all digits
 //   of an evenly spread batch.
 // A zero row has 1/n := 0: it contributes 0 and gets gradient 0.
+//
+// Where a squared length leaves the range of the accumulation type, all of it is done once more, for a copy whose rows were
+// multiplied by their scales: row_scale.h.
+#include "../row_scale.h"
 #include "gram.h"
 
 #include <type_traits>
@@ -31,14 +35,25 @@ template <class A> Buffer<A> inverses_of(const A* lengths, int64_t n) {
   return inverses;
 }
 
-// to[k] = factor * from[k]; C is the accumulation type or float64.
-template <bool kStream, class T, class C> void write_row(T* to, const C* from, int64_t count, double factor) {
+// What a row of a gradient is multiplied by: factor * scale, which alone may leave the accumulation type's range.
+struct Slope {
+  double factor;
+  double scale;
+};
+
+// to[k] = factor * scale * from[k]; C is the accumulation type or float64. kScaled: the scale may not be 1.
+template <bool kStream, bool kScaled, class T, class C>
+void write_row(T* to, const C* from, int64_t count, const Slope& slope) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
+  const double factor = slope.factor;
   for (int64_t k = 0; k < count; k += lanes) {
     const int64_t left = count - k;
     Vector<A> scaled{};
-    if constexpr (sizeof(C) == sizeof(A)) {
+    if constexpr (kScaled) {
+      for (int64_t l = 0; l < smaller(lanes, left); ++l)
+        scaled[l] = static_cast<A>(static_cast<double>(from[k + l]) * factor * slope.scale);
+    } else if constexpr (sizeof(C) == sizeof(A)) {
       scaled = load_up_to(from + k, left) * broadcast(static_cast<A>(factor));
     } else {
       for (int64_t l = 0; l < smaller(lanes, left); ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
@@ -47,10 +62,58 @@ template <bool kStream, class T, class C> void write_row(T* to, const C* from, i
   }
 }
 
-template <class T, class C> void write_row(bool stream, T* to, const C* from, int64_t count, double factor) {
-  if (stream && can_stream(to)) write_row<true>(to, from, count, factor);
-  else write_row<false>(to, from, count, factor);
+template <bool kScaled, class T, class C>
+void write_row(bool stream, T* to, const C* from, int64_t count, const Slope& slope) {
+  if (stream && can_stream(to)) write_row<true, kScaled>(to, from, count, slope);
+  else write_row<false, kScaled>(to, from, count, slope);
 }
+
+// ---- Rows out of range
+
+template <class T> bool is_zero(const T* row, int64_t count) {
+  constexpr int64_t lanes = kLanes<Accumulator<T>>;
+  for (int64_t k = 0; k < count; k += lanes) {
+    const Accumulators<T> v = load_up_to(row + k, count - k);
+    for (int64_t l = 0; l < lanes; ++l)
+      if (v[l] != 0) return false;
+  }
+  return true;
+}
+
+// Chooses the rows' scales, by their lengths; true if one of them is not 1. A length of 0 may be that of a row of zeros.
+template <class T> bool choose_scales(const Code& code, const Accumulator<T>* lengths, Accumulator<T>* scales) {
+  bool any = false;
+  for (int64_t i = 0; i < code.n; ++i) {
+    scales[i] = scale_of(lengths[i]);
+    if (lengths[i] == 0 && is_zero(static_cast<const T*>(code.data) + i * code.stride, code.d)) scales[i] = 1;
+    any = any || scales[i] != 1;
+  }
+  return any;
+}
+
+// A copy of a code, widened, its rows times their scales.
+template <class A> class ScaledCode {
+ public:
+  template <class T>
+  ScaledCode(const Code& code, const A* scales, T, int threads) : rows_(code.n * code.d), n_(code.n), d_(code.d) {
+    const int team = team_size(threads, code.n, code.n * code.d * static_cast<int64_t>(sizeof(A)));
+    parallel(code.n, team, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        const T* const from = static_cast<const T*>(code.data) + i * code.stride;
+        A* const to = rows_.data() + i * code.d;
+        for (int64_t k = 0; k < code.d; k += kLanes<A>)
+          store_up_to(to + k, load_up_to(from + k, code.d - k) * broadcast(scales[i]), code.d - k);
+      }
+    });
+  }
+
+  Code code() const { return {rows_.data(), d_, n_, d_}; }
+
+ private:
+  Buffer<A> rows_;
+  int64_t n_;
+  int64_t d_;
+};
 
 // product -= (product . u) u for u = row * inverse_length.
 template <class T> void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_length) {
@@ -147,14 +210,30 @@ template <class T> double forward_dual(const Code& code, Accumulator<T>* lengths
   return total / pairs_of(n);
 }
 
+template <class T> double forward(const Code& code, Accumulator<T>* lengths, Accumulator<T>* residual, int threads) {
+  return (code.n <= code.d ? forward_primal<T> : forward_dual<T>)(code, lengths, residual, threads);
+}
+
+// What the gradient is made of: the code, which is of S, and what the forward left.
+template <class S, class A> struct Saved {
+  Code code;
+  const A* lengths;
+  const A* scales;
+  const A* residual;
+  double factor;  // 4 upstream / (N(N-1))
+
+  Slope slope(int64_t i) const { return {factor * inverse(lengths[i]), static_cast<double>(scales[i])}; }
+};
+
 // grad = factor / n_i * (residual U). A block of it is one sum over n.
-template <class T>
-void backward_primal(const Code& code, const Accumulator<T>* lengths, const Accumulator<T>* residual, double factor, T* grad,
-                     int64_t grad_stride, int threads) {
+template <bool kScaled, class S, class T>
+void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
+  const Code& code = it.code;
+  const A* const residual = it.residual;
   const int64_t n = code.n, d = code.d, tasks = ceil_div(d, kBlock);
-  const Buffer<A> inverses = inverses_of(lengths, n);
-  const RowsAsDepth<T> units{static_cast<const T*>(code.data), code.stride, inverses.data()};
+  const Buffer<A> inverses = inverses_of(it.lengths, n);
+  const RowsAsDepth<S> units{static_cast<const S*>(code.data), code.stride, inverses.data()};
   const int team = team_size(threads, tasks, n * n * d / 4);
   const bool stream = streams_pieces(n * d * static_cast<int64_t>(sizeof(T)), team);
   const Buffer<A> panels(kBlock * kDepth * team);
@@ -173,7 +252,7 @@ void backward_primal(const Code& code, const Accumulator<T>* lengths, const Accu
                                      Block{c, kBlock, k > 0});
         }
         for (int64_t i = 0; i < rows; ++i)
-          write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, factor * inverse(lengths[i0 + i]));
+          write_row<kScaled>(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, it.slope(i0 + i));
       }
     }
   };
@@ -189,15 +268,15 @@ void backward_primal(const Code& code, const Accumulator<T>* lengths, const Accu
 int64_t rows_held(int64_t d) { return larger(3 * kRowStep, smaller(kBlock, (int64_t{64} << 10) / d)); }
 
 // grad_i = factor / n_i * (E u_i - (u_i^T E u_i) u_i).
-template <class T>
-void backward_dual(const Code& code, const Accumulator<T>* lengths, const Accumulator<T>* residual, double factor, T* grad,
-                   int64_t grad_stride, int threads) {
+template <bool kScaled, class S, class T>
+void backward_dual(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
+  const Code& code = it.code;
   const int64_t n = code.n, d = code.d, held = rows_held(d), tasks = ceil_div(n, held);
   const int64_t whole = ceil_div(d, kStrip<A>) * kStrip<A>;
-  const T* const data = static_cast<const T*>(code.data);
-  const Buffer<A> inverses = inverses_of(lengths, n);
-  const RowsAsDepth<A> matrix{residual, d, nullptr};
+  const S* const data = static_cast<const S*>(code.data);
+  const Buffer<A> inverses = inverses_of(it.lengths, n);
+  const RowsAsDepth<A> matrix{it.residual, d, nullptr};
   const int team = team_size(threads, tasks, n * d * d / 4);
   const bool stream = streams_pieces(n * d * static_cast<int64_t>(sizeof(T)), team);
   const Buffer<A> panels(2 * kBlock * kDepth * team), products(held * whole * team);
@@ -219,13 +298,17 @@ void backward_dual(const Code& code, const Accumulator<T>* lengths, const Accumu
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t sample = i0 + i;
-        const double inverse_length = inverse(lengths[sample]);
-        project_out(product + i * whole, data + sample * code.stride, d, inverse_length);
-        write_row(stream, grad + sample * grad_stride, product + i * whole, d, factor * inverse_length);
+        project_out(product + i * whole, data + sample * code.stride, d, inverse(it.lengths[sample]));
+        write_row<kScaled>(stream, grad + sample * grad_stride, product + i * whole, d, it.slope(sample));
       }
     }
     end_stream();
   });
+}
+
+template <bool kScaled, class S, class T>
+void backward(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
+  (it.code.n <= it.code.d ? backward_primal<kScaled, S, T> : backward_dual<kScaled, S, T>)(it, grad, grad_stride, threads);
 }
 
 }  // namespace
@@ -234,18 +317,19 @@ void pulling_away(DType dtype, const PullingAway& it, int threads) {
   dispatch(dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = Accumulator<T>;
-    A* const lengths = static_cast<A*>(it.lengths);
-    A* const residual = static_cast<A*>(it.residual);
     const Code& code = it.code;
+    A* const lengths = static_cast<A*>(it.lengths);
+    A* const scales = lengths + code.n;
+    A* const residual = static_cast<A*>(it.residual);
     double value = 0;
     if (code.n < 2 || code.d == 0) {
       const int64_t side = smaller(code.n, code.d);
-      for (int64_t i = 0; i < code.n; ++i) lengths[i] = 0;
+      for (int64_t i = 0; i < 2 * code.n; ++i) lengths[i] = 0;
       for (int64_t e = 0; e < side * side; ++e) residual[e] = 0;
-    } else if (code.n <= code.d) {
-      value = forward_primal<T>(code, lengths, residual, threads);
     } else {
-      value = forward_dual<T>(code, lengths, residual, threads);
+      value = forward<T>(code, lengths, residual, threads);
+      if (choose_scales<T>(code, lengths, scales))
+        value = forward<A>(ScaledCode<A>(code, scales, zero, threads).code(), lengths, residual, threads);
     }
     *static_cast<A*>(it.value) = static_cast<A>(value);
     if (it.loss) {
@@ -265,9 +349,17 @@ void pulling_away_gradient(DType dtype, const PullingAwayGradient& it, int threa
       __builtin_memset(to, 0, static_cast<size_t>(code.n * code.d) * sizeof(T));
       return;
     }
+    const A *const lengths = static_cast<const A*>(it.lengths), *const scales = lengths + code.n;
+    const A* const residual = static_cast<const A*>(it.residual);
     const double factor = 4 * it.upstream.value / pairs_of(code.n);
-    const auto run = code.n <= code.d ? backward_primal<T> : backward_dual<T>;
-    run(code, static_cast<const A*>(it.lengths), static_cast<const A*>(it.residual), factor, to, it.grad_stride, threads);
+    bool is_scaled = false;
+    for (int64_t i = 0; i < code.n; ++i) is_scaled = is_scaled || scales[i] != 1;
+    if (is_scaled) {
+      const ScaledCode<A> copy(code, scales, zero, threads);
+      backward<true>(Saved<A, A>{copy.code(), lengths, scales, residual, factor}, to, it.grad_stride, threads);
+    } else {
+      backward<false>(Saved<T, A>{code, lengths, scales, residual, factor}, to, it.grad_stride, threads);
+    }
   });
 }
 

@@ -35,7 +35,7 @@ class Term:
 
     code: CodeLayout
     lengths: Tensor
-    """[N], of the codes."""
+    """[2, N]: of the codes times their scales, and the scales, powers of two that keep their squares in range."""
     residual: Tensor
     """[m, m] with m = min(N, d)."""
     value: Tensor
@@ -66,7 +66,7 @@ def launch(kernels: Kernels, code: Tensor, loss: Tensor | None = None, weight: C
     layout = CodeLayout(code)
     n, wide, device = layout.n, accumulation_dtype(code.dtype), code.device
     side = min(n, layout.elements)
-    lengths = torch.empty_strided((n,), (1,), dtype=wide, device=device)
+    lengths = torch.empty_strided((2, n), (n, 1), dtype=wide, device=device)
     residual = torch.empty_strided((side, side), (max(side, 1), 1), dtype=wide, device=device)
     value = torch.empty_strided((), (), dtype=wide, device=device)
     term = Term(layout, lengths, residual, value, loss, weight)
@@ -108,7 +108,7 @@ def _shapes(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for size in code.shape[1:]:
         d = d * size
     side = torch.sym_min(n, d)
-    return scalar_like(code), code.new_empty((n,), dtype=wide), code.new_empty((side, side), dtype=wide)
+    return scalar_like(code), code.new_empty((2, n), dtype=wide), code.new_empty((side, side), dtype=wide)
 
 
 def products(code: Sequence[int], count: int) -> int:

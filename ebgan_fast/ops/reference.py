@@ -7,7 +7,8 @@ so it uses none of the closed-form algebra that makes the kernels fast. What the
 * an l2 energy of 0 has gradient 0, an l1 difference of 0 or NaN too (torch's), and so has a hinge at E = m;
 * a closed hinge passes nothing on: a fake of infinite energy is past every margin, adds 0 to the loss and gets
   gradient 0. NaN is past none: it leaves the hinge open, and loss and gradient are NaN;
-* a code of length 0 has cosine 0 with every other code, and gets gradient 0;
+* a code of length 0 has cosine 0 with every other code, and gets gradient 0. One of any other length, however small or
+  large its numbers, has the cosines of its direction. An infinite or NaN number in a code makes the term NaN;
 * a batch without samples contributes 0 to a mean, and the pulling-away term of fewer than two codes is 0.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tensors import Coefficient, accumulation_dtype, sample_rows, without_autocast
+from .tensors import Coefficient, accumulation_dtype, in_range, sample_rows, without_autocast
 
 __all__ = [
     "discriminator_loss",
@@ -85,7 +86,7 @@ def pulling_away_term(code: Tensor) -> Tensor:
         >>> reference.pulling_away_term(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))  # orthogonal ones
         tensor(0.)
     """
-    rows = sample_rows(code)
+    rows = in_range(sample_rows(code))
     n = rows.shape[0]
     lengths = _root(rows.square().sum(1, keepdim=True))
     is_zero = lengths == 0

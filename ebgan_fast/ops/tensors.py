@@ -38,6 +38,25 @@ def sample_rows(batch: Tensor) -> Tensor:
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
+# For each dtype of sums: the shortest and the longest row whose squares are summed as they are, and the powers of two by
+# which others are multiplied before. csrc/row_scale.h has the same numbers, and the reasons.
+_ROW_RANGES = {
+    torch.float32: (2.0**-40, 2.0**50, 2.0**100, 2.0**-80),
+    torch.float64: (2.0**-400, 2.0**450, 2.0**700, 2.0**-600),
+}
+
+
+def in_range(rows: Tensor) -> Tensor:
+    """Rows [N, K] times a power of two each: 1, or one that keeps their squares from overflowing or vanishing.
+
+    A cosine does not depend on the lengths of its vectors. So neither do its derivatives on these powers, which are
+    constants to autograd.
+    """
+    shortest, longest, up, down = _ROW_RANGES[rows.dtype]
+    largest = rows.detach().abs().amax(1, keepdim=True)
+    return rows * torch.ones_like(largest).masked_fill(largest < shortest, up).masked_fill(largest > longest, down)
+
+
 def number(coefficient: Coefficient) -> float:
     """The value of a coefficient; of a tensor on a GPU it waits for the device."""
     return coefficient.item() if isinstance(coefficient, Tensor) else coefficient

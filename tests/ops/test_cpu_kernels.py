@@ -125,7 +125,7 @@ def test_pulling_away_kernels_touch_nothing_beside_their_rows(dtype: torch.dtype
     code = Guarded(n, d, 5, dtype, 0, float("nan"))
     code.rows.copy_(torch.randn(n, d, generator=torch.Generator().manual_seed(n)))
     side = min(n, d)
-    lengths = Guarded(1, n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
+    lengths = Guarded(1, 2 * n, 0, sums_dtype(dtype), float("nan"), SENTINEL)
     residual = Guarded(1, side * side, 0, sums_dtype(dtype), float("nan"), SENTINEL)
     value = Guarded(1, 1, 0, sums_dtype(dtype), float("nan"), SENTINEL)
     grad = Guarded(n, d, 3, dtype, float("nan"), SENTINEL)

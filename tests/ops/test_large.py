@@ -142,7 +142,7 @@ def test_a_batch_of_energies_beyond_32_bits(huge: Make) -> None:
 
 def test_codes_beyond_32_bits(huge: Make) -> None:
     code, grad = _integers(huge(torch.float16, rows=2)), huge(torch.float16, float("nan"), rows=2)
-    value, lengths, residual = (torch.full(shape, float("nan")) for shape in ((), (2,), (2, 2)))
+    value, lengths, residual = (torch.full(shape, float("nan")) for shape in ((), (2, 2), (2, 2)))
     layout, state = (code.address, code.stride, 2, COUNT), (lengths.data_ptr(), residual.data_ptr())
     upstream = 2.0**12  # keeps the gradient out of float16's subnormals
 

@@ -218,7 +218,7 @@ class Cases:
             values[0] = 0
         acc, side, threads = accumulator(fmt), min(n, d), 1 + (turn + n) % 3
         code = Rows(self.memory, fmt, (n, d), values, *(layout or (2 * turn, turn)))
-        lengths = Rows(self.memory, acc, (1, n), None, shift=turn % 3)
+        lengths = Rows(self.memory, acc, (2, n), None, shift=turn % 3)
         residual = Rows(self.memory, acc, (1, side * side), None, shift=turn % 2)
         grad = Rows(self.memory, fmt, (n, d), None, *(layout or (turn, 5 * turn % 8)))
         value, loss = (Rows(self.memory, acc, (1, 1), None) for _ in range(2))
