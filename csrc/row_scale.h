@@ -1,5 +1,5 @@
 // The scale of a code's row: a power of two by which the row is multiplied before anything is squared. One source for g++,
-// nvcc and the simulator; ebgan_fast/ops/tensors.py has the same numbers.
+// nvcc and the simulator.
 //
 // A cosine does not depend on the lengths of its vectors, but a squared length may overflow, or vanish. A row that is no
 // longer than `longest` and no shorter than `shortest` has the scale 1, so that its bits stay as they are. The others come

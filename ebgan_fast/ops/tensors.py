@@ -38,12 +38,14 @@ def sample_rows(batch: Tensor) -> Tensor:
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
-# For each dtype of sums: the shortest and the longest row whose squares are summed as they are, and the powers of two by
-# which others are multiplied before. csrc/row_scale.h has the same numbers, and the reasons.
-_ROW_RANGES = {
-    torch.float32: (2.0**-40, 2.0**50, 2.0**100, 2.0**-80),
-    torch.float64: (2.0**-400, 2.0**450, 2.0**700, 2.0**-600),
+# For each dtype of sums, what rows are multiplied by whose largest number is below or above a bound. The derivative of a
+# squared length is one over that square. So float32, whose exponents reach from -126 to 127, has two steps upwards:
+# none brings a row further than 2^30. The kernels have csrc/row_scale.h.
+_STEPS_UP = {
+    torch.float32: ((2.0**-40, 2.0**70), (2.0**-100, 2.0**110)),
+    torch.float64: ((2.0**-400, 2.0**700),),
 }
+_STEP_DOWN = {torch.float32: (2.0**50, 2.0**-90), torch.float64: (2.0**450, 2.0**-700)}
 
 
 def in_range(rows: Tensor) -> Tensor:
@@ -52,9 +54,12 @@ def in_range(rows: Tensor) -> Tensor:
     A cosine does not depend on the lengths of its vectors. So neither do its derivatives on these powers, which are
     constants to autograd.
     """
-    shortest, longest, up, down = _ROW_RANGES[rows.dtype]
     largest = rows.detach().abs().amax(1, keepdim=True)
-    return rows * torch.ones_like(largest).masked_fill(largest < shortest, up).masked_fill(largest > longest, down)
+    scale = torch.ones_like(largest)
+    for bound, power in _STEPS_UP[rows.dtype]:
+        scale = scale.masked_fill(largest < bound, power)
+    bound, power = _STEP_DOWN[rows.dtype]
+    return rows * scale.masked_fill(largest > bound, power)
 
 
 def number(coefficient: Coefficient) -> float:

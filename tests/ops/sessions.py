@@ -34,6 +34,8 @@ VALUES = (
     "test_upstream.py",
     "test_scaling.py",
     "test_options.py",
+    "test_lazy_negation.py",
+    "test_row_scale.py",
 )
 FILES = {
     "interpreter": (*VALUES, "test_library.py"),

@@ -1,0 +1,93 @@
+"""Tensors that torch has negated by a bit alone (`torch.Tensor.is_neg`), memory unchanged: what takes a pointer would
+read the other sign.
+
+They come from the imaginary part of a conjugate, `torch.fft.fft(x).conj().imag`, and from backward through one.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+
+from .cases import every_backend, every_dtype, normal
+from .small_ops import OPS
+
+ONE = torch.tensor(1.0)
+# Those that read coefficients.
+WITH_COEFFICIENTS = {
+    "hinge_margin_loss": lambda a, b, c: ebgan_fast.hinge_margin_loss(a[:, 0], b[:, 0], c),
+    "discriminator_loss": lambda a, b, c: ebgan_fast.discriminator_loss(a, b, b, a, c, norm="mse").loss,
+    "discriminator_loss, upstream": lambda a, b, c: ebgan_fast.discriminator_loss(a, b, b, a, 2.0, upstream=c).loss,
+    "generator_loss": lambda a, b, c: ebgan_fast.generator_loss(a, b, a, pt_weight=c).loss,
+    "generator_loss, upstream": lambda a, b, c: ebgan_fast.generator_loss(a, b, a, upstream=c).loss,
+}
+
+
+def _negated_twice(tensor: Tensor) -> Tensor:
+    """The same numbers, their negatives in memory."""
+    result = torch._neg_view(-tensor.detach())
+    assert result.is_neg()
+    return result
+
+
+def _value_and_gradients(op, tensors, upstream_of) -> list[Tensor]:  # type: ignore[no-untyped-def]
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    value = op(*leaves)
+    upstream = upstream_of(torch.linspace(0.5, 1.5, max(value.numel(), 1), dtype=value.dtype).reshape(value.shape))
+    found = torch.autograd.grad(value, leaves, upstream, allow_unused=True, materialize_grads=True)
+    return [value.detach(), *found]
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@every_backend
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_inputs_and_upstream_gradients(backend: str, name: str, dtype: torch.dtype) -> None:
+    op, inputs = OPS[name]
+    inputs = tuple(tensor.to(dtype) for tensor in inputs)
+    with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+        expected = _value_and_gradients(op, inputs, _same)
+        for place in range(len(inputs) + 1):  # behind the inputs, the upstream gradient
+            some = [_negated_twice(it) if index == place else it for index, it in enumerate(inputs)]
+            got = _value_and_gradients(op, some, _negated_twice if place == len(inputs) else _same)
+            assert all(map(torch.equal, got, expected)), f"argument {place}"
+
+
+@every_backend
+@pytest.mark.parametrize("name", WITH_COEFFICIENTS)
+def test_coefficients(backend: str, name: str) -> None:
+    op, tensors = WITH_COEFFICIENTS[name], (normal(3, 4).float(), normal(3, 4, seed=1).float())
+    with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+        got, expected = (
+            _value_and_gradients(lambda a, b, it=it: op(a, b, it), tensors, lambda one: 3 * one)
+            for it in (_negated_twice(ONE), ONE)
+        )
+    assert all(map(torch.equal, got, expected))
+
+
+@every_backend
+@every_dtype
+def test_the_imaginary_part_of_a_conjugate(backend: str, dtype: torch.dtype) -> None:
+    """Both ways in which users come by the bit: a batch from an FFT, and a complex number made of an energy."""
+    spectrum = torch.fft.fft(normal(3, 8))
+    recon = spectrum.conj().imag
+    assert recon.is_neg()
+    with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+        got = ebgan_fast.reconstruction_energy(recon.to(dtype), torch.zeros(3, 8, dtype=dtype))
+        kept = ebgan_fast.reconstruction_energy(recon, torch.zeros(3, 8, dtype=torch.float64))
+        leaf = normal(3, 8).to(dtype).requires_grad_()
+        energy = ebgan_fast.reconstruction_energy(leaf, torch.zeros_like(leaf))
+        # The real part of conj(0 + i E) i is E.
+        (torch.complex(torch.zeros_like(energy), energy).conj() * 1j).real.sum().backward()
+        expected = torch.autograd.grad(ebgan_fast.reconstruction_energy(leaf, torch.zeros_like(leaf)).sum(), leaf)
+    rounded = -spectrum.imag.to(dtype).to(got.dtype)
+    bound = 16 * torch.finfo(got.dtype).eps
+    torch.testing.assert_close(got, rounded.norm(dim=1), rtol=bound, atol=0)
+    torch.testing.assert_close(kept, spectrum.imag.norm(dim=1), rtol=16 * torch.finfo(torch.float64).eps, atol=0)
+    assert torch.equal(leaf.grad, expected[0])  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+"""The pulling-away term of codes of any length: a cosine does not depend on the lengths of its vectors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+from ebgan_fast.ops import reference
+
+from . import eager
+from .budget import assert_within_budget, pulling_away_diagonal, pulling_away_sums, pulling_away_terms, sums_dtype
+from .cases import DEVICE, INTERPRETED, SIMULATED, every_backend, every_dtype, normal
+
+IS_SLOW = INTERPRETED or SIMULATED
+# Primal and dual, of one block or tile and of several.
+SHAPES = [(6, 40), (40, 6)] if IS_SLOW else [(6, 40), (40, 6), (150, 190), (190, 150)]
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+# The longest and the shortest row whose squares are summed as they are, for each dtype of sums: csrc/row_scale.h.
+SAFE = {torch.float32: (-40, 50), torch.float64: (-400, 450)}
+FORMS = {"primal": (3, 5), "dual": (5, 3), "one number": (3, 1)}
+
+
+def _code(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """Numbers from 1/8 to 8 or so, one row of zeros, and two rows that are nearly parallel."""
+    values = normal(*shape, seed=shape[0])
+    values = torch.where(values.abs() < 0.125, 0.125, values)
+    values[1] = 0.0
+    values[2] = values[0] + values[2] / 16
+    return values.to(dtype)
+
+
+def _exponents(code: Tensor) -> range:
+    """The powers of two by which the numbers stay normal, and finite."""
+    limits, sizes = torch.finfo(code.dtype), code[code != 0].double().abs()
+    lowest = math.ceil(math.log2(limits.smallest_normal) - math.log2(sizes.min().item()))
+    return range(lowest, math.floor(math.log2(limits.max) - math.log2(sizes.max().item())) + 1)
+
+
+def _some(exponents: range, code: Tensor) -> list[int]:
+    """Both ends, the edges of the safe range, and some between; all of them for a small code outside float64."""
+    edges = (edge + step for edge in SAFE[sums_dtype(code.dtype)] for step in (-3, 0, 3))
+    count = 6 if IS_SLOW or code.numel() > 1000 else 60 if code.dtype == torch.float64 else 256
+    between = exponents[:: max(1, len(exponents) // count)]
+    return sorted({exponents[0], exponents[-1], *between, *(edge for edge in edges if edge in exponents)})
+
+
+def _times(code: Tensor, exponents: Tensor | int) -> Tensor:
+    """Code times a power of two, for all or for each row; in two steps, as float64 has no 2^1100."""
+    exponents = torch.as_tensor(exponents, dtype=torch.float64, device=code.device)
+    half = (exponents / 2).floor()
+    return code.double() * torch.exp2(half) * torch.exp2(exponents - half)
+
+
+class _Expected:
+    """The term of a code, and what is expected of it when its rows are multiplied by powers of two."""
+
+    def __init__(self, code: Tensor) -> None:
+        self.code = code
+        self.truth, self.eager = (
+            _value_and_gradient(formula, code.to(dtype))
+            for formula, dtype in ((reference.pulling_away_term, torch.float64), (eager.pulling_away_term, code.dtype))
+        )
+        self._diagonal, self._sums = pulling_away_diagonal(code), pulling_away_sums(code)
+
+    def check(self, backend: str, exponents: Tensor | int) -> tuple[Tensor, Tensor]:
+        scaled = _times(self.code, exponents).to(self.code.dtype)
+        with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+            value, gradient = _value_and_gradient(ebgan_fast.pulling_away_term, scaled)
+        assert_within_budget(value, self.truth[0], self.eager[0], f"value, 2^{exponents}", self._diagonal, self._sums)
+        back = -torch.as_tensor(exponents, dtype=torch.float64)
+        truth, yardstick = (_times(it, back) for it in (self.truth[1], self.eager[1]))
+        terms = _times(pulling_away_terms(self.code)[:, None], back)[:, 0]
+        assert_within_budget(gradient, truth, yardstick, f"gradient, 2^{exponents}", terms, self._sums)
+        return value, gradient
+
+
+def _value_and_gradient(op, code: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    leaf = code.detach().clone().requires_grad_()
+    value = op(leaf)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+@every_backend
+@every_dtype
+@every_shape
+def test_of_codes_times_a_power_of_two(backend: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    expected = _Expected(_code(shape, dtype))
+    for exponent in _some(_exponents(expected.code), expected.code):
+        expected.check(backend, exponent)
+
+
+@every_backend
+@every_dtype
+@every_shape
+def test_of_rows_times_a_power_of_two_each(backend: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    expected = _Expected(_code(shape, dtype))
+    possible = torch.tensor(_exponents(expected.code), dtype=torch.float64, device=DEVICE)
+    for seed in range(2 if IS_SLOW else 4):
+        drawn = torch.randint(len(possible), (shape[0], 1), generator=torch.Generator().manual_seed(seed), device="cpu")
+        expected.check(backend, possible[drawn.to(DEVICE)])
+
+
+@every_backend
+@every_dtype
+@every_shape
+def test_lengths_within_the_range_change_no_bit(backend: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    """A power of two changes none of a code, so none of its term; the gradient's is the power's reciprocal."""
+    code = _code(shape, dtype)
+    lengths = code.double().norm(dim=1)
+    shortest, longest = SAFE[sums_dtype(dtype)]
+    lowest = shortest - math.floor(math.log2(lengths[lengths > 0].min().item()))
+    highest = longest - math.ceil(math.log2(lengths.max().item()))
+    # A gradient keeps its bits while it is a normal number, which is float16's first limit.
+    with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+        value, gradient = _value_and_gradient(ebgan_fast.pulling_away_term, code)
+        for exponent in {max(lowest, _exponents(code)[0]), min(highest, _exponents(code)[-1])}:
+            scaled = _times(code, exponent).to(dtype)
+            again, its_gradient = _value_and_gradient(ebgan_fast.pulling_away_term, scaled)
+            assert torch.equal(again, value), f"2^{exponent}"
+            if dtype != torch.float16:
+                assert torch.equal(_times(its_gradient, exponent), gradient.double()), f"2^{exponent}"
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=["primal", "dual"])
+def test_subnormal_codes(backend: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    """The least numbers that there are. Small integers, so that they are exact."""
+    limits = torch.finfo(dtype)
+    integers = torch.arange(shape[0] * shape[1], dtype=torch.float64).reshape(shape).remainder(7) - 3
+    expected = _Expected(integers.to(DEVICE, dtype))
+    expected.check(backend, round(math.log2(limits.smallest_normal) + math.log2(limits.eps)))
+
+
+@every_backend
+@every_dtype
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_of_an_infinite_number_or_nan(backend: str, dtype: torch.dtype, form: str, bad: float) -> None:
+    code = normal(*FORMS[form]).to(dtype)
+    code[1] = 0.0  # beside it there is nothing, in its own row and in the next one
+    code[0, 0] = bad
+    with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
+        assert ebgan_fast.pulling_away_term(code).isnan()
+        recon = torch.zeros(code.shape[0], 2, dtype=dtype)
+        assert ebgan_fast.generator_loss(recon, recon, code, upstream=1.0).loss.isnan()
