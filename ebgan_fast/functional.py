@@ -112,7 +112,8 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
             must reach the generated samples through it too.
         norm: "l2", the default, is the square root of the sum of squared differences, the paper's energy, to which its
             margins 10 to 80 belong. "sse" is that sum, "mse" the mean, and "l1" the sum of the absolute differences.
-            The gradient of l2 at energy 0 is 0, and so is that of l1 at a difference of 0.
+            The gradient of l2 at energy 0 is 0, and so is that of l1 at a difference of 0. Squares are float32's
+            (float64's for float64): they overflow for differences above 1.8e19, and vanish below 1e-19.
         reduction: over samples. "none" gives each energy, "mean" their mean, fused with its gradients, and "sum" their
             sum. Both are 0 for an empty batch.
 
@@ -194,7 +195,8 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
 
     Args:
         code: [N, ...], the encoder's output for generated samples, flattened to [N, d]. A row of zeros contributes 0
-            and gets gradient 0.
+            and gets gradient 0. Any other row counts by its direction alone, from the smallest normal number to the
+            largest. An infinite or NaN number makes the term NaN.
         process_group: take the term over the batches of all ranks of this group, each with the same N. Its gradient
             is that of the global term times the number of ranks, because data-parallel training averages gradients.
 

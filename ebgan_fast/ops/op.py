@@ -165,12 +165,7 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
 
     A coefficient (margin, weight, upstream) may be a number. A gradient that is not needed may come as None.
     """
-    if (
-        not is_compiling()
-        and modes() == 0
-        and _tracing() is None
-        and _show_memory(arguments)
-    ):
+    if not is_compiling() and modes() == 0 and _tracing() is None and _show_memory(arguments):
         return kernel(name, backend)(*arguments)
     like: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
     tensors = [

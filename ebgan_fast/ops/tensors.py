@@ -38,9 +38,9 @@ def sample_rows(batch: Tensor) -> Tensor:
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
-# For each dtype of sums, what rows are multiplied by whose largest number is below or above a bound. The derivative of a
-# squared length is one over that square. So float32, whose exponents reach from -126 to 127, has two steps upwards:
-# none brings a row further than 2^30. The kernels have csrc/row_scale.h.
+# Bounds for the largest number of a row, and what rows beyond them are multiplied by, for each dtype of sums. Autograd
+# divides by squared lengths. So float32, whose exponents end at -126 and 127, goes up in two steps, and no row gets
+# further than 2^30. The kernels, which don't, have csrc/row_scale.h.
 _STEPS_UP = {
     torch.float32: ((2.0**-40, 2.0**70), (2.0**-100, 2.0**110)),
     torch.float64: ((2.0**-400, 2.0**700),),

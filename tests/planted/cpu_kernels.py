@@ -80,4 +80,20 @@ PLANTS = (
         instead="static_cast<A>(mean_real + mean_hinge * -static_cast<double>(n_fake) * hinge.weight);\n",
         test="tests/ops/test_upstream.py::test_the_discriminator_loss",
     ),
+    Planted(
+        name="the gradient of a scaled row is that of the copy",
+        kind="cpu",
+        file=_PULLING_AWAY,
+        text="static_cast<A>(static_cast<double>(from[k + l]) * factor * slope.scale);\n",
+        instead="static_cast<A>(static_cast<double>(from[k + l]) * factor);\n",
+        test="tests/ops/test_row_scale.py::test_of_codes_times_a_power_of_two[(6, 40)-float32-cpu]",
+    ),
+    Planted(
+        name="a squared length that vanishes is taken for a row of zeros",
+        kind="cpu",
+        file=_PULLING_AWAY,
+        text="  for (int64_t k = 0; k < count; k += lanes) {\n    const Accumulators<T> v = load",
+        instead="  for (int64_t k = 0; k < 0; k += lanes) {\n    const Accumulators<T> v = load",
+        test="tests/ops/test_row_scale.py::test_of_codes_times_a_power_of_two[(40, 6)-bfloat16-cpu]",
+    ),
 )

@@ -133,4 +133,20 @@ PLANTS = (
         instead="    return per_sample.sum()\n",
         test=f"{_VALUES}::test_discriminator_loss_is_equation_1_written_out[reference]",
     ),
+    Planted(
+        name="codes are squared as they are",
+        kind="reference",
+        file=_REFERENCE,
+        text="    rows = in_range(sample_rows(code))\n",
+        instead="    rows = sample_rows(code)\n",
+        test="tests/ops/test_row_scale.py::test_of_rows_times_a_power_of_two_each[(6, 40)-float32-reference]",
+    ),
+    Planted(
+        name="a kernel reads memory that torch means to negate",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="            if _is_negated(argument):  # type: ignore[arg-type]\n",
+        instead="            if False:\n",
+        test="tests/ops/test_lazy_negation.py::test_the_imaginary_part_of_a_conjugate[float32-cpu]",
+    ),
 )
