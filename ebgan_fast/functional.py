@@ -26,6 +26,7 @@ from .ops import (
     energy,
     graphs,  # noqa: F401  gives raw ops their gradients
     pulling_away,
+    ranks,
     reference,
 )
 from .ops.energy import Norm as Norm
@@ -214,7 +215,7 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     """
     _checks.check_batch("code", code)
     if process_group is not None and process_group.size() > 1:
-        return pulling_away.over_ranks(code, process_group)
+        return ranks.pulling_away_term(code, process_group)
     backend = backend_of(code)
     if backend == "reference":
         return reference.pulling_away_term(code)
