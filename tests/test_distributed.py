@@ -245,6 +245,12 @@ def test_ranks_whose_codes_differ_raise_one_error(fork: Fork, tmp_path: Path) ->
     _assert_term([results["two of three"] for results in found[1:]], _parts(TAKEN["equal codes"])[1:])
 
 
+def test_many_ranks_are_named_by_the_first() -> None:
+    assert ranks._named([7]) == "rank 7"
+    assert ranks._named([0, 2, 3, 9]) == "ranks 0, 2, 3 and 9"
+    assert ranks._named(range(1, 1024)) == "ranks 1, 2, 3, 4 and 1019 more"
+
+
 def _assert_term(found: Sequence[tuple[Tensor, Tensor | None]], parts: Sequence[Tensor]) -> None:
     """Every rank's value is the term of all codes together; each gradient is its own part, times the ranks."""
     codes = torch.cat([part.double() for part in parts])
@@ -287,6 +293,8 @@ def _late(rank: int, folder: str) -> None:
         seen["differ again"] = calls(2 + rank, first)
         seen["agree"] = calls(4, first)
         seen["later"] = calls(5, first)
+        torch.ops.ebgan_fast.compared_over_ranks(_code(5, 3), 0, first.group_name)
+        seen["later, in a graph"] = exchanges
         seen["another group"] = calls(4, dist.new_group(timeout=PATIENCE))
         fresh = []
         for _ in range(5):  # each in the place of the last one
@@ -319,6 +327,7 @@ def test_where_sizes_come_late_a_group_compares_them_once(fork: Fork, tmp_path: 
         assert exchanges == 1
     assert seen["agree"] == ("", 1)
     assert seen["later"] == ("", 0)
+    assert seen["later, in a graph"] == 0
     assert seen["another group"] == ("", 1)
     assert seen["in one place"] == [("", 1)] * 5
     assert seen["known, in a capture"] == ("", 0)

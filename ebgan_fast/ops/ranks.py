@@ -38,7 +38,8 @@ _NAMED_RANKS = 4  # of those that have the same
 def _compare(n: int, d: int, dtype: torch.dtype, device: torch.device, group: ProcessGroup) -> None:
     """Raise the same ValueError on every rank, if the codes of the ranks don't go together.
 
-    It takes 0.2 ms between two processes of one machine. Where reading what came waits for a device, it is done once.
+    It takes 0.2 ms between two processes that have a core each. Where reading what came waits for a device, it is done
+    once.
 
     Args:
         n, d, dtype, device: of this rank's codes.
