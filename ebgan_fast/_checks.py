@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import numbers
 import sys
+from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from .ops.energy import NORMS
 from .ops.tensors import Coefficient
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 FLOATING = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 REDUCTIONS = ("none", "mean", "sum")
@@ -88,6 +93,21 @@ def check_energies(name: str, energies: Tensor) -> None:
 def check_reduction(reduction: str) -> None:
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: got {reduction!r}, expected one of {', '.join(map(repr, REDUCTIONS))}")
+
+
+def has_others(process_group: ProcessGroup) -> bool:
+    """Return True for a process group, checked, in which this process is not alone."""
+    if isinstance(process_group, dist.ProcessGroup) or hasattr(process_group, "allgather"):
+        return process_group.size() > 1
+    if isinstance(process_group, int) and process_group == dist.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError(
+            "process_group: got a group that this process is not in, expected one that it is in, or None for the term "
+            "of its own codes"
+        )
+    raise TypeError(
+        f"process_group: got {type(process_group).__name__}, expected a torch.distributed.ProcessGroup "
+        "(dist.new_group() makes one, and get_group() of a DeviceMesh gives one)"
+    )
 
 
 def coefficient(name: str, value: Coefficient) -> Coefficient:

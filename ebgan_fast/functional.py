@@ -2,8 +2,8 @@
 
 Shapes: N samples of K elements each, in any trailing shape and any layout. Dtypes: float64, float32, bfloat16 and
 float16; a pair of different dtypes is promoted. Sums run in float32 or wider, and energies and losses come out in
-float32 (float64 for float64 inputs), also under autocast. No function writes its inputs or waits for the device.
-Numbers may be Python's or NumPy's.
+float32 (float64 for float64 inputs), also under autocast. No function writes its inputs. None waits for the device,
+but for a process group's first call on a GPU. Numbers may be Python's or NumPy's.
 
 Only the energy has a `reduction`. The losses are sums of means, and the pulling-away term is a mean over pairs: "sum"
 and "none" mean nothing there. For parts of unequal size take the energies and reduce them yourself.
@@ -26,6 +26,7 @@ from .ops import (
     energy,
     graphs,  # noqa: F401  gives raw ops their gradients
     pulling_away,
+    ranks,
     reference,
 )
 from .ops.energy import Norm as Norm
@@ -197,16 +198,22 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
         code: [N, ...], the encoder's output for generated samples, flattened to [N, d]. A row of zeros contributes 0
             and gets gradient 0. Any other row counts by its direction alone, from the smallest normal number to the
             largest. An infinite or NaN number makes the term NaN.
-        process_group: take the term over the batches of all ranks of this group, each with the same N. Its gradient
-            is that of the global term times the number of ranks, because data-parallel training averages gradients.
+        process_group: take the term over the batches of all ranks of this group, each with the same N and d. Its
+            gradient is that of the global term times the number of ranks, because data-parallel training averages
+            gradients. On the CPU, and on gloo, the ranks compare N and d in each call. On NCCL they do so in the
+            group's first call, which waits for the device and can't be captured in a CUDA graph. Nothing sees a later
+            difference there: the term is wrong, or ranks wait for each other until the group's timeout. A
+            DataLoader(drop_last=True) gives no smaller last batch.
 
     Returns:
         Scalar in [0, 1], float32 (float64 for float64 codes). It is 1 for parallel or opposite codes, 0 for orthogonal
         ones, about 1/d for random ones, and 0 for N < 2.
 
     Raises:
-        ValueError: a code of no elements.
-        TypeError: not a dense floating-point tensor.
+        ValueError: a code of no elements; codes of different N or d, or of float64 on some ranks alone, on every rank
+            of the group; a group that this process is not in.
+        TypeError: not a dense floating-point tensor, or no process group.
+        RuntimeError: on NCCL, a group's first call within a CUDA graph's capture.
 
     Example:
         >>> import torch, ebgan_fast
@@ -215,8 +222,8 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
         tensor(0.3333)
     """
     _checks.check_batch("code", code)
-    if process_group is not None and process_group.size() > 1:
-        return pulling_away.over_ranks(code, process_group)
+    if process_group is not None and _checks.has_others(process_group):
+        return ranks.pulling_away_term(code, process_group)
     backend = backend_of(code)
     if backend == "reference":
         return reference.pulling_away_term(code)
@@ -314,7 +321,8 @@ def generator_loss(
             and nothing without. A weight that requires a gradient gets one.
         norm: the energy, as in `reconstruction_energy`.
         upstream: the gradient that the loss will get in backward, if known: see `discriminator_loss`.
-        process_group: take the pulling-away term over all ranks of this group: see `pulling_away_term`.
+        process_group: take the pulling-away term over all ranks of this group, each with the same N: see
+            `pulling_away_term`.
 
     Returns:
         The loss, energy [N] and pulling_away by these names, float32 (float64 for float64 inputs). The last two carry
@@ -322,8 +330,8 @@ def generator_loss(
 
     Raises:
         ValueError: shapes, batch sizes or devices differ, a negative weight, one other than 0 without a code, an
-            upstream of 0, or an unknown norm.
-        TypeError: not dense floating-point tensors.
+            upstream of 0, an unknown norm, or what `pulling_away_term` refuses of a process group.
+        TypeError: not dense floating-point tensors, or no process group.
 
     Example:
         >>> import torch, ebgan_fast
@@ -349,7 +357,7 @@ def generator_loss(
         if not (recon_fake.is_cpu and code.is_cpu):
             _checks.check_same_device("recon_fake", recon_fake, "code", code)
         _checks.check_same_batch_size("recon_fake", recon_fake, "code", code)
-    across_ranks = code is not None and process_group is not None and process_group.size() > 1
+    across_ranks = code is not None and process_group is not None and _checks.has_others(process_group)
     other_dtype = code is not None and code.dtype != recon_fake.dtype
     # float16: see discriminator_loss.
     if across_ranks or other_dtype or (recon_fake.dtype == torch.float16 and upstream is None):

@@ -129,7 +129,7 @@ class EBGAN(WithWeight):
             fake: [N, ...] generated samples, not detached.
             code: [N, ...] the encoder's output for them, or None for an EBGAN without the pulling-away term.
             upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
-            process_group: take the pulling-away term over all ranks of this group.
+            process_group: take the pulling-away term over all ranks of this group, each with the same N.
 
         Raises:
             ValueError, TypeError: as `functional.generator_loss` does.
@@ -153,7 +153,7 @@ class EBGAN(WithWeight):
 
         The gradients are those of two separate backward passes with the same weights. The discriminator gets none from
         the generator's loss. Both passes of the discriminator run under the caller's autocast, the losses and backward
-        passes outside it. Nothing waits for the device.
+        passes outside it. Nothing waits for the device, but for a process group's first step on a GPU.
 
         Args:
             discriminator: the auto-encoder, which returns reconstructions, or (reconstructions, codes) for the
@@ -162,7 +162,7 @@ class EBGAN(WithWeight):
             generated: [M, ...], the generator's output with its graph.
             real: [N, ...] real samples.
             scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimisers by it.
-            process_group: take the pulling-away term over all ranks of this group.
+            process_group: take the pulling-away term over all ranks of this group, each with the same M.
             scale: a factor of the gradients, but not of the returned losses. Where a batch comes in parts, it is this
                 part's share of the batch. A number other than 0, or a 0-d tensor.
 

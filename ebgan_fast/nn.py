@@ -138,8 +138,8 @@ class PullingAwayTerm(_WithGroup):
     code [N, ...] -> scalar in [0, 1].
 
     Args:
-        process_group: take the term over the batches of all ranks of this group. Copies of the Module share the group;
-            a Module with a group can't be pickled.
+        process_group: take the term over the batches of all ranks of this group, each with the same N. Copies of the
+            Module share the group; a Module with a group can't be pickled.
 
     Example:
         >>> import torch, ebgan_fast
@@ -219,8 +219,8 @@ class GeneratorLoss(WithWeight, _WithGroup):
         pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter to be trained. None: the
             paper's 0.1 with a code, and nothing without. A given one other than 0 needs a code.
         norm: "l2", "sse", "mse" or "l1", the kind of energy.
-        process_group: take the pulling-away term over all ranks of this group. Copies of the Module share the group; a
-            Module with a group can't be pickled.
+        process_group: take the pulling-away term over all ranks of this group, each with the same N. Copies of the
+            Module share the group; a Module with a group can't be pickled.
 
     Example:
         >>> import torch, ebgan_fast

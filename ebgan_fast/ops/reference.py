@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tensors import Coefficient, accumulation_dtype, in_range, sample_rows, without_autocast
+from .tensors import Coefficient, accumulation_dtype, row_scales, sample_rows, without_autocast
 
 __all__ = [
     "discriminator_loss",
@@ -86,7 +86,8 @@ def pulling_away_term(code: Tensor) -> Tensor:
         >>> reference.pulling_away_term(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))  # orthogonal ones
         tensor(0.)
     """
-    rows = in_range(sample_rows(code))
+    rows = sample_rows(code)
+    rows = rows * row_scales(rows)
     n = rows.shape[0]
     lengths = _root(rows.square().sum(1, keepdim=True))
     is_zero = lengths == 0

@@ -48,10 +48,11 @@ _STEPS_UP = {
 _STEP_DOWN = {torch.float32: (2.0**50, 2.0**-90), torch.float64: (2.0**450, 2.0**-700)}
 
 
-def in_range(rows: Tensor) -> Tensor:
-    """Rows [N, K] times a power of two each: 1, or one that keeps their squares from overflowing or vanishing.
+def row_scales(rows: Tensor) -> Tensor:
+    """[N, 1]: a power of two for each row [N, K]. It is 1, or one that keeps the row's squares from overflowing or
+    vanishing.
 
-    A cosine does not depend on the lengths of its vectors. So neither do its derivatives on these powers, which are
+    A cosine does not depend on the lengths of its vectors. So it may be taken of rows times these powers, which are
     constants to autograd.
     """
     largest = rows.detach().abs().amax(1, keepdim=True)
@@ -59,7 +60,7 @@ def in_range(rows: Tensor) -> Tensor:
     for bound, power in _STEPS_UP[rows.dtype]:
         scale = scale.masked_fill(largest < bound, power)
     bound, power = _STEP_DOWN[rows.dtype]
-    return rows * scale.masked_fill(largest > bound, power)
+    return scale.masked_fill(largest > bound, power)
 
 
 def number(coefficient: Coefficient) -> float:

@@ -157,6 +157,16 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "reduction: got 'max'",
     ),
+    "a number for a process group": (
+        lambda: ebgan_fast.pulling_away_term(GOOD, process_group=0.1),  # type: ignore[arg-type]
+        TypeError,
+        r"process_group: got float, expected a torch.distributed.ProcessGroup .*new_group\(\).*get_group\(\)",
+    ),
+    "a name for a loss's process group": (
+        lambda: ebgan_fast.generator_loss(GOOD, GOOD, GOOD, process_group="gloo"),  # type: ignore[arg-type]
+        TypeError,
+        "process_group: got str, expected a torch.distributed.ProcessGroup",
+    ),
     "energies of generated samples left out": (
         lambda: ebgan_fast.hinge_margin_loss(ENERGY, None, 1.0),  # type: ignore[arg-type]
         TypeError,

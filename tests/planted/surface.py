@@ -6,6 +6,7 @@ from .plant import Planted
 
 _GAME, _COEFFICIENTS = "ebgan_fast/game.py", "ebgan_fast/_coefficients.py"
 _FUNCTIONAL, _BACKENDS = "ebgan_fast/functional.py", "ebgan_fast/ops/backends/__init__.py"
+_RANKS = "ebgan_fast/ops/ranks.py"
 
 PLANTS = (
     Planted(
@@ -55,6 +56,22 @@ PLANTS = (
         text="        _checks.check_weighs_nothing(pt_weight)\n",
         instead="        pass\n",
         test="tests/ops/test_errors.py::test_refused[a weight without a code]",
+    ),
+    Planted(
+        name="ranks with different batches compute on",
+        kind="surface",
+        file=_RANKS,
+        text="        _check_alike(everyone, group)\n",
+        instead="        pass\n",
+        test="tests/test_distributed.py::test_ranks_whose_codes_differ_raise_one_error",
+    ),
+    Planted(
+        name="ranks of one group have compared for those of all",
+        kind="surface",
+        file=_RANKS,
+        text="        if group in _AGREED:\n",
+        instead="        if _AGREED:\n",
+        test="tests/test_distributed.py::test_where_sizes_come_late_a_group_compares_them_once",
     ),
     Planted(
         name="a weight in float64 widens the loss",

@@ -137,8 +137,8 @@ PLANTS = (
         name="codes are squared as they are",
         kind="reference",
         file=_REFERENCE,
-        text="    rows = in_range(sample_rows(code))\n",
-        instead="    rows = sample_rows(code)\n",
+        text="    rows = rows * row_scales(rows)\n",
+        instead="",
         test="tests/ops/test_row_scale.py::test_of_rows_times_a_power_of_two_each[(6, 40)-float32-reference]",
     ),
     Planted(
