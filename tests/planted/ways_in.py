@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .plant import OWN_WORDS, Planted
 
-_AUTOGRAD = "ebgan_fast/ops/op.py"
+_AUTOGRAD, _DETOURS = "ebgan_fast/ops/op.py", "ebgan_fast/ops/detours.py"
 _FUNCTIONAL = "ebgan_fast/functional.py"
 _REFERENCE = "ebgan_fast/ops/reference.py"
 _VALUES = "tests/ops/test_values.py"
@@ -39,17 +39,17 @@ PLANTS = (
     Planted(
         name="the graph of a gradient is dropped",
         kind="autograd",
-        file=_AUTOGRAD,
-        text="    create_graph = torch.is_grad_enabled()\n",
-        instead="    create_graph = False\n",
+        file=_DETOURS,
+        text="        create_graph = torch.is_grad_enabled()\n",
+        instead="        create_graph = False\n",
         test=f"{_TRANSFORMS}::test_the_graph_of_a_gradient_is_not_dropped[pulling_away_term-primal-cpu]",
     ),
     Planted(
         name="one tensor in two places gets its gradient twice",
         kind="autograd",
-        file=_AUTOGRAD,
-        text="        views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]\n",
-        instead="        views = list(tensors)\n",
+        file=_DETOURS,
+        text="            views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]\n",
+        instead="            views = list(tensors)\n",
         test=f"{_TRANSFORMS}::test_one_tensor_in_every_place[hinge_margin_loss-cpu]",
     ),
     Planted(
