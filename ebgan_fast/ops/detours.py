@@ -90,7 +90,7 @@ def multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Ten
         factor = upstream / expected
         # 1 where they are equal, infinite ones too. That has no derivative, so not where somebody may want one.
         if not (in_transform() or forward_ad._current_level >= 0):
-            factor = torch.where(upstream == expected, 1.0, factor)
+            factor = torch.where(upstream == expected, torch.ones_like(factor), factor)
     return (gradient.to(factor.dtype) * factor).to(gradient.dtype)
 
 

@@ -223,8 +223,9 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
             value, *left = results if isinstance(results, tuple) else (results, results)
             saved = *arguments[:n], *left
             ctx.save_for_backward(*saved)
-            ctx.backend, ctx.is_hooked, ctx.options = backend, _is_hooked(), arguments[n:]
-            if ctx.is_hooked is not False:
+            ctx.backend, ctx.options = backend, arguments[n:]
+            ctx.is_hooked = is_hooked = _is_hooked()
+            if is_hooked is not False:
                 ctx.kinds = detours.kinds(saved)
             return value
 
@@ -256,13 +257,14 @@ def _with_gradients(op: Op) -> type[Function]:
             need = (list(ctx.needs_input_grad[1 : 1 + n]),) if op.takes_need else ()
             results = call(op.name, backend, *arguments, *need)
             ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
-            ctx.backend, ctx.is_hooked, ctx.options = backend, _is_hooked(), arguments[n:]
+            ctx.backend, ctx.options = backend, arguments[n:]
+            ctx.is_hooked = is_hooked = _is_hooked()
             coefficients = [option for option in ctx.options if isinstance(option, Tensor)]
             if coefficients:  # they are saved as tensors are
                 ctx.options = [None if isinstance(option, Tensor) else option for option in ctx.options]
             saved = *arguments[:n], *results[shown:], *coefficients
             ctx.save_for_backward(*saved)
-            if ctx.is_hooked is not False:
+            if is_hooked is not False:
                 ctx.kinds = detours.kinds(saved)
             if backend != "cpu":
                 ctx.in_capture = in_capture(arguments[0].device)
