@@ -182,7 +182,8 @@ def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: C
         Scalar loss, float32 (float64 for float64 energies).
 
     Raises:
-        ValueError: energies that are not [N], devices that differ, or a negative margin.
+        ValueError: energies that are not [N], devices that differ, or a margin that is negative or without a value (on
+            meta).
         TypeError: not dense floating-point tensors.
 
     Example:
@@ -225,6 +226,7 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     Raises:
         ValueError: a code of no elements.
         TypeError: not a dense floating-point tensor.
+        RuntimeError: with a process group, a second derivative, a transform of torch.func or forward mode.
 
     Example:
         >>> import torch, ebgan_fast

@@ -172,8 +172,8 @@ class EBGAN(WithWeight):
             process's samples, and the term is of all. Losses averaged over processes are then the whole batch's.
 
         Raises:
-            ValueError: a generated batch without a graph, a discriminator without a parameter to train, or what
-                `discriminator` and `generator` refuse.
+            ValueError: a generated batch without a graph, a discriminator without a parameter to train, a call inside a
+                transform of torch.func, or what `discriminator` and `generator` refuse.
             TypeError: arguments in another order, or another kind of output of the discriminator.
 
         Example:
@@ -273,7 +273,8 @@ def one_pass_backward(
         The results of `discriminator_loss` and of `generator_loss`, in this order, detached.
 
     Raises:
-        ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, or a scale of 0.
+        ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, a scale of 0, or a call
+            inside a transform of torch.func.
         TypeError: a loss that is no tensor, or arguments in another order.
 
     Example:
