@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from .ops.energy import NORMS
 from .ops.tensors import Coefficient
@@ -29,32 +30,49 @@ def check_norm(norm: str) -> None:
 
 def check_batch(name: str, batch: Tensor) -> None:
     """A floating-point, dense, ordinary tensor of at least one dimension, samples of at least one element."""
-    # The usual case in one line: five checks of four tensors would cost as much as a small kernel.
+    # The usual case in one line: six checks of four tensors would cost as much as a small kernel.
     if (
         type(batch) is Tensor
         and batch.dtype in FLOATING
         and batch.layout is torch.strided
         and batch.numel()
         and batch.dim()
+        and not batch.is_nested
     ):
         return
     if not isinstance(batch, Tensor):
         raise TypeError(f"{name}: got {type(batch).__name__}, expected a torch.Tensor")
-    if hasattr(batch, "full_tensor"):
-        raise TypeError(
-            f"{name}: got a DTensor, expected a local tensor. Pass {name}.to_local() (and process_group= for a "
-            f"pulling-away term over all ranks) or {name}.full_tensor()"
-        )
+    _check_kind(name, batch)
     if batch.dtype not in FLOATING:
+        way_out = ".dequantize()" if batch.is_quantized else ".to()"
         raise TypeError(
-            f"{name}: got {batch.dtype}, expected float64, float32, bfloat16 or float16 (convert with .to())"
+            f"{name}: got {batch.dtype}, expected float64, float32, bfloat16 or float16 (convert with {way_out})"
         )
-    if batch.layout != torch.strided:
-        raise TypeError(f"{name}: got layout {batch.layout}, expected a dense tensor (convert with .to_dense())")
     if batch.dim() == 0:
         raise ValueError(f"{name}: got a 0-d tensor, expected [N, ...] with the samples along dimension 0")
     if batch.dim() > 1 and 0 in batch.shape[1:]:
         raise ValueError(f"{name}: got shape {tuple(batch.shape)}, expected samples of at least one element")
+
+
+def _check_kind(name: str, tensor: Tensor) -> None:
+    """A tensor whose numbers are all there, one beside another."""
+    if tensor.is_nested:
+        raise TypeError(
+            f"{name}: got a nested tensor, expected a dense one. Pad its parts (.to_padded_tensor(0.0)), or call the "
+            "op for each of them (.unbind())"
+        )
+    if hasattr(tensor, "full_tensor"):
+        raise TypeError(
+            f"{name}: got a DTensor, expected a local tensor. Pass {name}.to_local() (and process_group= for a "
+            f"pulling-away term over all ranks) or {name}.full_tensor()"
+        )
+    if hasattr(tensor, "get_mask"):
+        raise TypeError(
+            f"{name}: got a MaskedTensor, expected a plain tensor. Pass {name}.get_data(), or {name}.to_tensor(value), "
+            "which has the value where it is masked"
+        )
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {tensor.layout}, expected a dense tensor (convert with .to_dense())")
 
 
 def check_same(name: str, batch: Tensor, other_name: str, other: Tensor) -> None:
@@ -82,6 +100,14 @@ def check_same_batch_size(name: str, batch: Tensor, other_name: str, other: Tens
 
 
 def check_energies(name: str, energies: Tensor) -> None:
+    if (  # the usual case, and an empty batch
+        type(energies) is Tensor
+        and energies.dtype in FLOATING
+        and energies.layout is torch.strided
+        and energies.dim() == 1
+        and not energies.is_nested
+    ):
+        return
     check_batch(name, energies)
     if energies.dim() != 1:
         raise ValueError(
@@ -110,29 +136,39 @@ def has_others(process_group: ProcessGroup) -> bool:
     )
 
 
-def coefficient(name: str, value: Coefficient) -> Coefficient:
+def coefficient(name: str, value: Coefficient, beside: object = None) -> Coefficient:
     """Return a margin or weight as the ops take it, checked: a number >= 0, or a 0-d tensor, whose value is not looked
-    at (that would wait for the device)."""
+    at (that would wait for the device). `beside` is a batch that it goes with, unchecked."""
     if type(value) is float and 0 <= value < math.inf:  # the usual case, in 0.2 us
         return value
-    value = _scalar(name, value)
+    value = _scalar(name, value, beside)
     if not isinstance(value, Tensor) and not 0 <= value <= _LARGEST:
         raise ValueError(f"{name}: got {value}, expected a finite number >= 0")
     return value
 
 
-def upstream(value: Coefficient | None) -> Coefficient | None:
+def recordable(name: str, value: Coefficient) -> Coefficient:
+    """Return a checked margin or weight as torch's own ops take it, where kernels would read its value alone."""
+    if isinstance(value, Tensor):
+        _check_kind(name, value)
+        if torch.is_grad_enabled() and not is_compiling() and value.is_inference():
+            return value.clone()  # which torch saves for backward
+    return value
+
+
+def upstream(value: Coefficient | None, beside: object) -> Coefficient | None:
     """Return an upstream gradient as the ops take it, checked: None, a finite number other than 0, or a 0-d tensor,
-    whose value is not looked at."""
+    whose value is not looked at. `beside` is a batch that it goes with."""
     if value is None:
         return None
     meaning = "the gradient that the loss will get in backward (leave it out where that is not known)"
-    return factor("upstream", value, meaning)
+    return factor("upstream", value, meaning, beside)
 
 
-def factor(name: str, value: Coefficient, meaning: str) -> Coefficient:
-    """Return what gradients are multiplied by, checked: a finite number other than 0, or a 0-d tensor."""
-    value = _scalar(name, value)
+def factor(name: str, value: Coefficient, meaning: str, beside: object) -> Coefficient:
+    """Return what gradients are multiplied by, checked: a finite number other than 0, or a 0-d tensor. `beside` is a
+    tensor that it goes with."""
+    value = _scalar(name, value, beside)
     if not isinstance(value, Tensor) and not 0 < abs(value) <= _LARGEST:
         raise ValueError(f"{name}: got {value}, expected a finite number other than 0: {meaning}")
     return value
@@ -153,9 +189,19 @@ def check_weighs_nothing(pt_weight: Coefficient) -> None:
         )
 
 
-def _scalar(name: str, value: Coefficient) -> Coefficient:
+def _scalar(name: str, value: Coefficient, beside: object) -> Coefficient:
     """A number as torch and the kernels take it (NumPy's and fractions become a float), or a 0-d tensor."""
     if isinstance(value, Tensor):
+        if type(value) is Tensor and value.dim() == 0 and value.dtype in FLOATING and not value.is_meta:
+            return value
+        if value.is_nested:
+            raise TypeError(f"{name}: got a nested tensor, expected a number or a 0-d tensor")
+        _check_kind(name, value)
+        if value.is_meta and isinstance(beside, Tensor) and not beside.is_meta:
+            raise ValueError(
+                f"{name}: got a tensor on meta, which has no value, beside a batch on {beside.device}, expected a "
+                "number or a tensor there (a Module that was made on meta: .to_empty(device=...), and load its state)"
+            )
         if value.dim() != 0:
             raise ValueError(f"{name}: got a tensor of shape {tuple(value.shape)}, expected a number or a 0-d tensor")
         if not value.dtype.is_floating_point:
@@ -166,7 +212,7 @@ def _scalar(name: str, value: Coefficient) -> Coefficient:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         if getattr(value, "ndim", None) == 0 and hasattr(value, "__array__"):  # torch.compile sees NumPy's numbers so
             tensor = torch.as_tensor(value)
-            return _scalar(name, tensor if tensor.dtype == torch.bool else tensor.double())
+            return _scalar(name, tensor if tensor.dtype == torch.bool else tensor.double(), beside)
         raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a 0-d tensor")
     try:
         return float(value)

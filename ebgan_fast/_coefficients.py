@@ -7,11 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from . import _checks, functional
 from .ops.tensors import Coefficient
 
 _NAMES = frozenset(("margin", "pt_weight"))
+
+
+def _buffer(value: Coefficient, like: Tensor) -> Tensor:
+    """A tensor itself, but a copy of one that inference mode made; a number as a new tensor like another.
+
+    Made outside inference mode, it can be saved for backward and changed in place, whoever builds the Module.
+    """
+    if not isinstance(value, Tensor):
+        return torch.full_like(like, float(value))
+    return value.clone() if not is_compiling() and value.is_inference() else value
 
 
 class WithCoefficients(nn.Module):
@@ -28,10 +39,9 @@ class WithCoefficients(nn.Module):
         value = _checks.coefficient(name, value)
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
-        elif isinstance(value, Tensor):
-            self.register_buffer(name, value)
         else:
-            self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
+            with torch.inference_mode(False):
+                self.register_buffer(name, _buffer(value, torch.zeros((), dtype=torch.float64)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _NAMES and "_buffers" in self.__dict__ and (name in self._buffers or name in self._parameters):
@@ -44,8 +54,9 @@ class WithCoefficients(nn.Module):
                     )
             elif isinstance(value, nn.Parameter):
                 del self._buffers[name]
-            elif not isinstance(value, Tensor):
-                value = torch.full_like(getattr(self, name), float(value))
+            else:
+                with torch.inference_mode(False):
+                    value = _buffer(value, getattr(self, name))
         super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithCoefficients:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _checks
 from .ops import (
@@ -29,6 +30,7 @@ from .ops import (
     ranks,
     reference,
 )
+from .ops.detours import in_transform
 from .ops.energy import Norm as Norm
 from .ops.op import needs_reference
 from .ops.tensors import Coefficient
@@ -65,18 +67,21 @@ def backend_of(batch: Tensor) -> str:
 
 def _pair(name: str, batch: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:
     """The checked pair, in one dtype."""
-    if (  # the usual case in one expression: the checks below take 1.5 us a pair, this 0.9
-        type(batch) is Tensor
-        and type(other) is Tensor
-        and batch.dtype is other.dtype
-        and batch.shape == other.shape
-        and ((batch.is_cpu and other.is_cpu) or batch.device == other.device)
-        and batch.layout is other.layout is torch.strided
-        and batch.dtype in _checks.FLOATING
-        and batch.numel()
-        and batch.dim()
-    ):
-        return batch, other
+    try:
+        if (  # the usual case in one expression: the checks below take 1.5 us a pair, this 0.9
+            type(batch) is Tensor
+            and type(other) is Tensor
+            and batch.dtype is other.dtype
+            and batch.shape == other.shape
+            and ((batch.is_cpu and other.is_cpu) or batch.device == other.device)
+            and batch.layout is other.layout is torch.strided
+            and batch.dtype in _checks.FLOATING
+            and batch.numel()
+            and batch.dim()
+        ):
+            return batch, other
+    except RuntimeError:  # a nested tensor has no shape
+        pass
     _checks.check_batch(name, batch)
     _checks.check_batch(other_name, other)
     _checks.check_same(name, batch, other_name, other)
@@ -96,12 +101,26 @@ def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient
         return False
     if type(coefficient) is float:
         return 0 <= coefficient < math.inf
-    return type(coefficient) is Tensor and coefficient.dim() == 0 and coefficient.dtype in _checks.FLOATING
+    return (
+        type(coefficient) is Tensor
+        and coefficient.dim() == 0
+        and coefficient.dtype in _checks.FLOATING
+        and not coefficient.is_meta
+    )
 
 
 def _is_trained(coefficient: Coefficient) -> bool:
     """Return True if a margin or weight itself asks for a gradient: the reference gives it, the kernels don't."""
     return type(coefficient) is not float and isinstance(coefficient, Tensor) and coefficient.requires_grad
+
+
+def _check_no_transform(code: Tensor) -> None:
+    """Ranks exchange numbers, and not what a transform of torch.func or forward mode adds to them."""
+    if in_transform() or forward_ad.unpack_dual(code).tangent is not None:
+        raise RuntimeError(
+            "pulling_away_term with a process group: got a code inside a transform of torch.func or forward mode, "
+            "expected plain tensors; leave process_group out there, for the term of this rank's codes"
+        )
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", reduction: Reduction = "none") -> Tensor:
@@ -165,7 +184,8 @@ def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: C
         Scalar loss, float32 (float64 for float64 energies).
 
     Raises:
-        ValueError: energies that are not [N], devices that differ, or a negative margin.
+        ValueError: energies that are not [N], devices that differ, or a margin that is negative or without a value (on
+            meta).
         TypeError: not dense floating-point tensors.
 
     Example:
@@ -182,10 +202,11 @@ def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: C
     else:
         _checks.check_energies("energy_real", energy_real)
         _checks.check_same_device("energy_real", energy_real, "energy_fake", energy_fake)
-    margin = _checks.coefficient("margin", margin)
+    margin = _checks.coefficient("margin", margin, energy_fake)
     energy_real, energy_fake = _one_dtype(energy_real, energy_fake)
     backend = "reference" if _is_trained(margin) else backend_of(energy_real)
     if backend == "reference":
+        margin = _checks.recordable("margin", margin)
         return reference.hinge_margin_loss(energy_real, energy_fake, margin)
     loss: Tensor = energy.HINGE_MARGIN_LOSS.apply(backend, energy_real, energy_fake, margin)
     return loss
@@ -213,7 +234,8 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
         ValueError: a code of no elements; codes of different N or d, or of float64 on some ranks alone, on every rank
             of the group; a group that this process is not in.
         TypeError: not a dense floating-point tensor, or no process group.
-        RuntimeError: on NCCL, a group's first call within a CUDA graph's capture.
+        RuntimeError: with a process group, a second derivative, a transform of torch.func or forward mode; on NCCL, a
+            group's first call within a CUDA graph's capture.
 
     Example:
         >>> import torch, ebgan_fast
@@ -223,6 +245,7 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     """
     _checks.check_batch("code", code)
     if process_group is not None and _checks.has_others(process_group):
+        _check_no_transform(code)
         return ranks.pulling_away_term(code, process_group)
     backend = backend_of(code)
     if backend == "reference":
@@ -277,7 +300,8 @@ def discriminator_loss(
     """
     if not _is_usual(norm, margin, upstream):
         _checks.check_norm(norm)
-        margin, upstream = _checks.coefficient("margin", margin), _checks.upstream(upstream)
+        margin = _checks.coefficient("margin", margin, recon_real)
+        upstream = _checks.upstream(upstream, recon_real)
     recon_real, real = _pair("recon_real", recon_real, "real", real)
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
     if not (recon_real.is_cpu and recon_fake.is_cpu):
@@ -287,6 +311,7 @@ def discriminator_loss(
         real, fake = _one_dtype(real, fake)
     backend = "reference" if _is_trained(margin) else backend_of(recon_real)
     if backend == "reference":
+        margin = _checks.recordable("margin", margin)
         return DiscriminatorResult(*reference.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm))
     if upstream is None:
         if recon_real.dtype == torch.float16:
@@ -350,7 +375,8 @@ def generator_loss(
         _checks.check_weighs_nothing(pt_weight)
     if not _is_usual(norm, pt_weight, upstream):
         _checks.check_norm(norm)
-        pt_weight, upstream = _checks.coefficient("pt_weight", pt_weight), _checks.upstream(upstream)
+        pt_weight = _checks.coefficient("pt_weight", pt_weight, recon_fake)
+        upstream = _checks.upstream(upstream, recon_fake)
     recon_fake, fake = _pair("recon_fake", recon_fake, "fake", fake)
     if code is not None:
         _checks.check_batch("code", code)
@@ -366,10 +392,11 @@ def generator_loss(
         if code is None:
             return GeneratorResult(loss, energies.detach(), energies.new_zeros(()))
         term = pulling_away_term(code, process_group=process_group)
-        loss = loss + reference.weighed(pt_weight, term)
+        loss = loss + reference.weighed(_checks.recordable("pt_weight", pt_weight), term)
         return GeneratorResult(loss, energies.detach(), term.detach())
     backend = "reference" if _is_trained(pt_weight) else backend_of(recon_fake)
     if backend == "reference":
+        pt_weight = _checks.recordable("pt_weight", pt_weight)
         return GeneratorResult(*reference.generator_loss(recon_fake, fake, code, pt_weight, norm))
     if upstream is None:
         upstream = 1.0

@@ -18,6 +18,7 @@ from torch.utils import _pytree
 from . import _checks, functional
 from ._coefficients import WithWeight
 from .functional import Norm
+from .ops.detours import in_transform
 from .ops.tensors import Coefficient, without_autocast
 from .results import DiscriminatorResult, GameResult, GeneratorResult
 
@@ -171,8 +172,8 @@ class EBGAN(WithWeight):
             process's samples, and the term is of all. Losses averaged over processes are then the whole batch's.
 
         Raises:
-            ValueError: a generated batch without a graph, a discriminator without a parameter to train, or what
-                `discriminator` and `generator` refuse.
+            ValueError: a generated batch without a graph, a discriminator without a parameter to train, a call inside a
+                transform of torch.func, or what `discriminator` and `generator` refuse.
             TypeError: arguments in another order, or another kind of output of the discriminator.
 
         Example:
@@ -263,7 +264,8 @@ def one_pass_backward(
             nothing else that it uses: for a penalty on the generator's weights call `backward` on that by itself.
         parameters: where the gradient of the discriminator's loss goes. None: the parameters of a discriminator that is
             a Module; of another callable, every leaf that it uses.
-        trained: further leaves of the losses that get the gradients of both, such as a margin that is a Parameter.
+        trained: further tensors of the losses whose leaves get the gradients of both, such as a margin that is a
+            Parameter, or is computed from one.
         scaler: a GradScaler, by whose scale the gradients are multiplied.
         scale: a factor of the gradients, but not of the results. A number other than 0, or a 0-d tensor.
 
@@ -271,7 +273,8 @@ def one_pass_backward(
         The results of `discriminator_loss` and of `generator_loss`, in this order, detached.
 
     Raises:
-        ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, or a scale of 0.
+        ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, a scale of 0, or a call
+            inside a transform of torch.func.
         TypeError: a loss that is no tensor, or arguments in another order.
 
     Example:
@@ -289,12 +292,12 @@ def one_pass_backward(
         (torch.Size([1, 4]), False)
     """
     _check(discriminator, generated)
-    trained = [leaf for leaf in trained if leaf.requires_grad and leaf.is_leaf]
+    trained = _leaves(trained)
     inputs = _inputs(discriminator, parameters, trained)
     # Not a leaf: torch refuses a gradient to one that hooks wait for, such as those by which FLOPs are counted.
     fake = generated.detach().requires_grad_().view_as(generated)
     of_fake = discriminator(fake)
-    upstream = _upstream((of_fake, fake), generated.device, scaler, scale)
+    upstream = _upstream((of_fake, fake), generated, scaler, scale)
     with without_autocast(generated.device):
         result_g, gradient = _gradient_to(fake, of_fake, generator_loss, trained, upstream)
         # Before the discriminator's pass over real samples: this frees the generator's maps. After it, the peak of
@@ -317,6 +320,11 @@ def one_pass_backward(
 def _check(discriminator: object, generated: object) -> None:
     if not torch.is_grad_enabled():
         raise ValueError("backward: got a call under no_grad, expected gradients to be on")
+    if in_transform():
+        raise ValueError(
+            "backward: got a call inside a transform of torch.func (vmap, grad, jvp), expected one outside, as it adds "
+            "to .grad. Inside, take the gradients of the losses alone: EBGAN.discriminator and EBGAN.generator"
+        )
     if not callable(discriminator):
         raise TypeError(f"discriminator: got {type(discriminator).__name__}, expected a Module or a function of images")
     if getattr(discriminator, "static_graph", False):
@@ -334,6 +342,23 @@ def _check(discriminator: object, generated: object) -> None:
             "generated: got a tensor without a graph, expected the generator's output, not detached and not made under "
             "no_grad; real samples come behind it"
         )
+
+
+def _leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The leaves that tensors were computed from, each once; a leaf is its own."""
+    wanting = [tensor for tensor in tensors if tensor.requires_grad]
+    leaves = {id(tensor): tensor for tensor in wanting if tensor.is_leaf}
+    waiting, seen = [tensor.grad_fn for tensor in wanting], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # of a node that adds to .grad
+        if leaf is not None:
+            leaves[id(leaf)] = leaf
+        waiting.extend(following for following, _ in node.next_functions)
+    return list(leaves.values())
 
 
 def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained: list[Tensor]) -> list[Tensor] | None:
@@ -355,19 +380,18 @@ def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained:
             "discriminator: got no parameter that requires a gradient, expected some to train (requires_grad_(True) "
             "undoes a freeze, which one pass for both updates does not need)"
         )
-    return wanted + trained
+    return wanted + [leaf for leaf in trained if not any(leaf is parameter for parameter in wanted)]
 
 
-def _upstream(tensors: object, device: torch.device, scaler: Scaler | None, scale: Coefficient) -> Coefficient:
+def _upstream(tensors: object, beside: Tensor, scaler: Scaler | None, scale: Coefficient) -> Coefficient:
     """The gradient that both losses get, in the dtype that they will have as far as their tensors tell."""
-    scale = _checks.factor(
-        "scale", scale, "the share of the batch that these samples are, such as 1/k for one of k parts"
-    )
+    meaning = "the share of the batch that these samples are, such as 1/k for one of k parts"
+    scale = _checks.factor("scale", scale, meaning, beside)
     is_scaled = scaler is not None and getattr(scaler, "is_enabled", lambda: True)()
     if not is_scaled and not isinstance(scale, Tensor) and scale == 1:
         return 1.0
     is_double = any(isinstance(it, Tensor) and it.dtype == torch.float64 for it in _pytree.tree_leaves(tensors))
-    upstream = torch.ones((), dtype=torch.float64 if is_double else torch.float32, device=device)
+    upstream = torch.ones((), dtype=torch.float64 if is_double else torch.float32, device=beside.device)
     upstream = upstream * (scale.to(upstream) if isinstance(scale, Tensor) else scale)
     return scaler.scale(upstream) if is_scaled and scaler is not None else upstream
 

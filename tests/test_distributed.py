@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import ebgan_fast
 from ebgan_fast.ops import ranks, reference
@@ -61,6 +62,21 @@ def _codes(n: int, d: int) -> Tensor:
     return code
 
 
+def _dual(term: Callable[[Tensor], Tensor], code: Tensor) -> None:
+    with forward_ad.dual_level():
+        term(forward_ad.make_dual(code.detach(), code.detach()))
+
+
+REFUSED_WAYS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], object]] = {
+    "create_graph": lambda term, code: torch.autograd.grad(term(code), code, create_graph=True),
+    "hessian": lambda term, code: torch.autograd.functional.hessian(term, code, vectorize=True),
+    "forward mode": _dual,
+    "jvp": lambda term, code: torch.func.jvp(term, (code,), (code,)),
+    "grad": lambda term, code: torch.func.grad(term)(code),
+    "vmap": lambda term, code: torch.func.vmap(term)(torch.stack([code, code])),
+}
+
+
 def _rank(rank: int, folder: str, n: int, d: int) -> None:
     with _joined(rank, folder, RANKS):
         local = _codes(n, d)[rank * n : (rank + 1) * n].requires_grad_()
@@ -69,19 +85,22 @@ def _rank(rank: int, folder: str, n: int, d: int) -> None:
             recon, torch.zeros_like(recon), local, pt_weight=0.5, process_group=dist.group.WORLD, norm="mse"
         )
         loss.backward()
-        twice = ""
-        try:
-            value_again = ebgan_fast.pulling_away_term(local, process_group=dist.group.WORLD)
-            torch.autograd.grad(value_again, local, create_graph=True)
-        except RuntimeError as error:
-            twice = str(error)
+        said = {}
+        for way, differentiate in REFUSED_WAYS.items():
+            try:
+                differentiate(lambda code: ebgan_fast.pulling_away_term(code, process_group=dist.group.WORLD), local)
+            except RuntimeError as error:
+                said[way] = str(error)
+        term = ebgan_fast.pulling_away_term(local, process_group=dist.group.WORLD)
+        two = torch.tensor([0.5, -4.0], dtype=torch.float64)
+        many = torch.autograd.grad(term, local, two, is_grads_batched=True)[0]
         # Rows too long and too short to be squared: a power of two changes no bit of the term.
         power = 2.0 ** (-700 if rank else 700)
         far = (local.detach() * power).requires_grad_()
         its_value = ebgan_fast.pulling_away_term(far, process_group=dist.group.WORLD)
         its_value.backward(torch.tensor(0.5, dtype=torch.float64))
         far_apart = its_value.detach(), far.grad * power
-        torch.save((loss.detach(), value, local.grad, twice, far_apart), f"{folder}/{rank}.pt")
+        torch.save((loss.detach(), value, local.grad, said, many, far_apart), f"{folder}/{rank}.pt")
 
 
 @pytest.mark.xdist_group("forked")
@@ -94,12 +113,16 @@ def test_the_term_is_that_of_the_global_batch(fork: Fork, n_d: tuple[int, int], 
     expected.backward()
     results = _run(fork, tmp_path, RANKS, _rank, n, d)
     near = relative_bound_nearby(reference.pulling_away_term, _codes(n, d))
-    for loss, value, own_gradient, twice, far_apart in results:
+    for loss, value, gradient, said, many, far_apart in results:
         assert torch.equal(far_apart[0], value)
-        assert torch.equal(far_apart[1], own_gradient)
+        assert torch.equal(far_apart[1], gradient)
         torch.testing.assert_close(value, expected.detach(), rtol=near, atol=0)
         torch.testing.assert_close(loss, 1.0 + 0.5 * expected.detach(), rtol=near, atol=0)
-        assert "leave process_group out" in twice, "a second derivative must be refused, not dropped"
+        for way in REFUSED_WAYS:
+            message = said.get(way, "nothing")
+            assert message.startswith("pulling_away_term with a process group: got "), f"{way}: {message}"
+            assert "leave process_group out" in message, "a derivative must be refused, not dropped"
+        assert torch.equal(many, torch.stack([gradient, -8.0 * gradient])), "the weight of the term is 0.5"
     # What data-parallel training does: the mean over ranks must be the gradient of the global loss.
     gradient = torch.cat([gradient for _, _, gradient, *_ in results]) / RANKS
     assert everyone.grad is not None

@@ -11,6 +11,7 @@ import torch
 import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 import ebgan_fast
@@ -304,4 +305,30 @@ def test_a_margin_that_is_no_parameter_is_trained_too() -> None:
     margin = torch.tensor(MARGIN, dtype=torch.float64, requires_grad=True)
     result = EBGAN(margin, "l2", PT_WEIGHT).backward(D, G(noise), real)
     _assert_share_of_open_hinges(margin, result.energy_fake)
+    assert_equal_two_passes(gradients(D, G), torch.float64)
+
+
+class _Doubled(nn.Module):
+    def forward(self, half: Tensor) -> Tensor:
+        return 2 * half
+
+
+@pytest.mark.parametrize("is_parametrized", [False, True], ids=["computed", "parametrized"])
+def test_a_coefficient_that_is_computed_from_a_parameter_trains_it(is_parametrized: bool) -> None:
+    D, G = networks()
+    noise, real = batches()
+    halves = [nn.Parameter(torch.tensor(value / 2, dtype=torch.float64)) for value in (MARGIN, PT_WEIGHT)]
+    if is_parametrized:
+        game = EBGAN(halves[0], "l2", halves[1])
+        for name in ("margin", "pt_weight"):
+            parametrize.register_parametrization(game, name, _Doubled())
+        halves = [game.parametrizations[name].original for name in ("margin", "pt_weight")]
+    else:
+        game = EBGAN(2 * halves[0], "l2", 2 * halves[1])
+    result = game.backward(D, G(noise), real)
+    for half in halves:
+        assert half.grad is not None, "it has no gradient"
+        half.grad /= 2
+    _assert_share_of_open_hinges(halves[0], result.energy_fake)
+    assert torch.equal(halves[1].grad, result.pulling_away)
     assert_equal_two_passes(gradients(D, G), torch.float64)

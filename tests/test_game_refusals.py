@@ -137,3 +137,21 @@ def test_nothing_is_done_under_no_grad() -> None:
     generated = G(noise)
     with torch.no_grad(), pytest.raises(ValueError, match="got a call under no_grad, expected gradients to be on"):
         EBGAN(MARGIN).backward(D, generated, real)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda step, noise: torch.func.grad(step)(noise),
+        lambda step, noise: torch.func.vmap(step)(torch.stack([noise, noise])),
+        lambda step, noise: torch.func.jvp(step, (noise,), (noise,)),
+    ],
+    ids=["grad", "vmap", "jvp"],
+)
+def test_a_step_is_no_function_to_transform(transform: Callable[..., object]) -> None:
+    D, G = networks()
+    noise, real = batches()
+    message = r"backward: got a call inside a transform of torch.func .*expected one outside.*EBGAN.discriminator and"
+    with pytest.raises(ValueError, match=message):
+        transform(lambda it: EBGAN(MARGIN).backward(D, G(it), real).loss_g, noise)
+    assert all(parameter.grad is None for net in (D, G) for parameter in net.parameters())

@@ -205,6 +205,19 @@ def test_what_is_assigned_is_checked(make: Make, name: str) -> None:
         setattr(module, name, 0.25)
 
 
+@each_coefficient
+def test_inference_mode_leaves_a_coefficient_that_can_be_trained_beside(make: Make, name: str) -> None:
+    """A program may build or schedule its Modules there. What it makes there can't be saved for backward."""
+    assigned = make(1.0)
+    with torch.inference_mode():
+        built, given = make(0.5), make(torch.tensor(0.5))
+        setattr(assigned, name, 0.5)
+    for module in (built, given, assigned):
+        coefficient = getattr(module, name)
+        assert not coefficient.is_inference()
+        assert coefficient.fill_(0.25) == 0.25
+
+
 def test_an_assigned_margin_leaves_a_loss_that_waits_for_backward_alone() -> None:
     loss_of_d = nn.DiscriminatorLoss(2.0)
     recon = torch.rand(3, 4, requires_grad=True)

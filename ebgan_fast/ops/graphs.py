@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from . import energy, pulling_away  # noqa: F401  which make the ops
+from . import detours, energy, pulling_away  # noqa: F401  of which two make the ops
+from .detours import Gradients, gradients_of_formula, in_transform, multiplied, with_coefficients
 from .devices import check
-from .op import LIBRARY, OPS, Function, Gradients, Op, gradients_of_formula, modes, multiplied, raw, with_coefficients
+from .op import LIBRARY, OPS, Function, Op, is_transformed, modes, raw
 
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 # The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
@@ -36,14 +38,24 @@ def _differentiable(op: Op) -> Callable[..., Any]:
     def recorded(keys: torch._C.DispatchKeySet, *arguments: Any) -> Any:
         if modes() and torch.onnx.is_in_onnx_export():
             return _in_plain_ops(op, arguments[:-1])
-        if torch.is_grad_enabled():
-            # A margin or weight that was frozen when the graph was made: the reference alone has its gradient.
-            if any(isinstance(it, Tensor) and it.requires_grad for it in arguments[n:]):
-                check(op.name, arguments[-1], arguments)
-                return _in_plain_ops(op, arguments[:-1])
-            for tensor in arguments[:n]:
-                if tensor is not None and tensor.requires_grad:
-                    return function.apply(*arguments)
+        is_recorded = torch.is_grad_enabled()
+        # The reference alone goes through transforms and forward mode, and has the gradient of a margin or weight that
+        # was frozen when the graph was made.
+        if (
+            in_transform()
+            or forward_ad._current_level >= 0
+            or (is_recorded and any(isinstance(it, Tensor) and it.requires_grad for it in arguments[n:]))
+        ):
+            check(op.name, arguments[-1], arguments)
+            return _in_plain_ops(op, arguments[:-1])
+        if is_recorded and any(tensor is not None and tensor.requires_grad for tensor in arguments[:n]):
+            try:
+                return function.apply(*arguments)
+            except RuntimeError:
+                mended = detours.mended(op.name, arguments)
+                if mended is None:
+                    raise
+                return function.apply(*mended)
         below = keys & _BELOW
         return run(*arguments) if below.raw_repr() in _DENSE else redispatch(below, *arguments)
 
@@ -51,7 +63,7 @@ def _differentiable(op: Op) -> Callable[..., Any]:
 
 
 def _in_plain_ops(op: Op, arguments: Sequence[Any]) -> Any:
-    """The results of the raw op by the reference, for ONNX. Those for a backward pass, which it has not, are empty."""
+    """The results of the raw op by the reference. Those for a backward pass, which it has not, are empty."""
     assert op.formula is not None
     shown = op.formula(*arguments[: len(arguments) - op.takes_need - op.takes_upstream])
     shown = shown if isinstance(shown, tuple) else (shown,)
@@ -104,7 +116,7 @@ def _function_of(op: Op) -> type[Function]:
             tensors, left = saved[:n], saved[n + ctx.coefficients :]
             options = with_coefficients(ctx.options, saved[n:])
             found: Sequence[Tensor | None]
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() or (backward is not None and is_transformed(upstream)):
                 found = gradients_of_formula(op, tensors, options, upstream, need)
             elif backward is None:
                 expected = options[-1] if op.takes_upstream else 1.0

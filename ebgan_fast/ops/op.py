@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from . import flops
+from . import detours, flops
+from .detours import Gradients, gradients_of_formula, in_transform, is_wrapped, multiplied, with_coefficients
 from .devices import check
 from .tensors import Coefficient, accumulation_dtype, number
 
@@ -36,8 +37,6 @@ __all__ = ["Function", "Op", "call", "kernel", "needs_reference", "raw"]
 NAMESPACE = (__package__ or "").rpartition(".")[0].replace(".", "_")
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 OPS: dict[str, Op] = {}
-
-Gradients = tuple[Tensor | None, ...]
 
 
 @dataclass(eq=False)
@@ -101,22 +100,29 @@ class Op:
 
         An energy of 8 x 16 takes 15 us by way of a Function, 7 past it.
         """
-        if torch.is_grad_enabled():
-            tensors = arguments[: self.tensors]
-            for tensor in tensors:
-                if tensor is not None and tensor.requires_grad:
-                    is_traced = _tracing() is not None
-                    if (
-                        is_traced
-                        or is_compiling()
-                        or _in_transform()
-                        or any([_is_wrapped(it) for it in tensors if it is not None])
-                    ):
-                        if is_traced or _is_exporting():
-                            break  # such a graph holds the raw op, which has a gradient itself: graphs.py
-                        return self._function.apply(backend, *arguments)
-                    return self._record(backend, *arguments)
-        results = call(self.name, backend, *arguments, *self._no_need)
+        try:
+            if torch.is_grad_enabled():
+                tensors = arguments[: self.tensors]
+                for tensor in tensors:
+                    if tensor is not None and tensor.requires_grad:
+                        if (
+                            (is_traced := _tracing() is not None)
+                            or is_compiling()
+                            or in_transform()
+                            or any([is_wrapped(it) for it in tensors if it is not None])
+                        ):
+                            if is_traced or _is_exporting():
+                                break  # such a graph holds the raw op, which has a gradient itself: graphs.py
+                            if is_compiling():
+                                arguments = tuple(detours.told_apart(arguments))
+                            return self._function.apply(backend, *arguments)
+                        return self._record(backend, *arguments)
+            results = call(self.name, backend, *arguments, *self._no_need)
+        except RuntimeError:
+            mended = detours.mended(self.name, arguments)
+            if mended is None:
+                raise
+            return self.apply(backend, *mended)
         return results if self._is_alone else results[self._shown]
 
 
@@ -134,8 +140,6 @@ def kernel(name: str, backend: str) -> Callable[..., Any]:
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 # A lookup of each name on the way takes as long as the question.
 modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
-_in_transform = torch._C._are_functorch_transforms_active
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
 _is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
@@ -169,7 +173,7 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
         return kernel(name, backend)(*arguments)
     like: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
     tensors = [
-        torch.full((), a, dtype=accumulation_dtype(like.dtype), device=like.device)  # type: ignore[arg-type]
+        like.new_full((), a, dtype=accumulation_dtype(like.dtype))  # type: ignore[arg-type]
         if isinstance(a, _NUMBERS) and not isinstance(a, bool)
         else a
         for a in arguments
@@ -220,14 +224,20 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
             results = call(name, backend, *arguments)
             value: Tensor
             value, *left = results if isinstance(results, tuple) else (results, results)
-            ctx.save_for_backward(*arguments[:n], *left)
+            saved = *arguments[:n], *left
+            ctx.save_for_backward(*saved)
             ctx.backend, ctx.options = backend, arguments[n:]
+            ctx.is_hooked = is_hooked = _is_hooked()
+            if is_hooked is not False:
+                ctx.kinds = detours.kinds(saved)
             return value
 
         @staticmethod
         def backward(ctx: Any, upstream: Tensor) -> Gradients:
             saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
-            if torch.is_grad_enabled() or _is_batched(upstream):
+            if ctx.is_hooked is not False:
+                saved = detours.unpacked(name, saved, ctx.kinds)
+            if torch.is_grad_enabled() or is_transformed(upstream):
                 found = gradients_of_formula(op, saved[:n], options, upstream, need)
             elif takes_need:
                 # Autograd passes over what is not needed, which may be an empty tensor.
@@ -250,11 +260,15 @@ def _with_gradients(op: Op) -> type[Function]:
             need = (list(ctx.needs_input_grad[1 : 1 + n]),) if op.takes_need else ()
             results = call(op.name, backend, *arguments, *need)
             ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
-            ctx.backend, ctx.is_hooked, ctx.options = backend, _is_hooked(), arguments[n:]
+            ctx.backend, ctx.options = backend, arguments[n:]
+            ctx.is_hooked = is_hooked = _is_hooked()
             coefficients = [option for option in ctx.options if isinstance(option, Tensor)]
             if coefficients:  # they are saved as tensors are
                 ctx.options = [None if isinstance(option, Tensor) else option for option in ctx.options]
-            ctx.save_for_backward(*arguments[:n], *results[shown:], *coefficients)
+            saved = *arguments[:n], *results[shown:], *coefficients
+            ctx.save_for_backward(*saved)
+            if is_hooked is not False:
+                ctx.kinds = detours.kinds(saved)
             if backend != "cpu":
                 ctx.in_capture = in_capture(arguments[0].device)
             if shown == 1:
@@ -267,6 +281,8 @@ def _with_gradients(op: Op) -> type[Function]:
             if upstream is None:
                 return (None,) * len(ctx.needs_input_grad)
             saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
+            if ctx.is_hooked is not False:
+                saved = detours.unpacked(op.name, saved, ctx.kinds)
             if len(saved) > 2 * n:
                 options = with_coefficients(options, saved[2 * n :])
             if torch.is_grad_enabled():
@@ -279,48 +295,25 @@ def _with_gradients(op: Op) -> type[Function]:
     return Recorded
 
 
-def with_coefficients(options: Sequence[Any], saved: Sequence[Tensor]) -> list[Any]:
-    """The options of an op, whose coefficients were saved as tensors are and left None in their places."""
-    coefficients = iter(saved)
-    return [next(coefficients) if option is None else option for option in options]
-
-
-def gradients_of_formula(
-    op: Op, tensors: Sequence[Tensor | None], options: Sequence[Any], upstream: Tensor, needed: Sequence[bool]
-) -> Gradients:
-    """The gradients of the reference formula, part of the graph where one is wanted (create_graph)."""
-    assert op.formula is not None
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # Views, so that one tensor passed twice is told apart.
-        views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
-        if not create_graph:
-            views = [None if view is None else view.detach().requires_grad_() for view in views]
-        result = op.formula(*views, *(options[:-1] if op.takes_upstream else options))
-    value = result[0] if isinstance(result, tuple) else result
-    wanted = [view for view, it in zip(views, needed, strict=True) if it and view is not None]
-    found = iter(torch.autograd.grad(value, wanted, upstream, create_graph=create_graph))
-    return tuple(next(found) if it and view is not None else None for view, it in zip(views, needed, strict=True))
-
-
 def needs_reference() -> bool:
     """Return True if a function transform (vmap, grad, jvp), forward-mode differentiation or a trace for ONNX is
     active: kernels cannot be transformed, the reference formulas can."""
     return (
-        _in_transform()
+        in_transform()
         or forward_ad._current_level >= 0
         or (_tracing() is not None and torch.onnx.is_in_onnx_export())  # its older exporter; graphs.py has the other
     )
 
 
-def _is_batched(tensor: Tensor) -> bool:
-    """Return True for many upstream gradients at once, as `torch.autograd.grad(is_grads_batched=True)` sends them."""
-    return not is_compiling() and (_in_transform() or _is_legacy_batch(tensor))
+def is_transformed(upstream: Tensor) -> bool:
+    """Return True for an upstream gradient that says more than its memory: many at once, as
+    `torch.autograd.grad(is_grads_batched=True)` and vmap send them, or a dual number of forward mode."""
+    return not is_compiling() and (in_transform() or forward_ad._current_level >= 0 or _is_legacy_batch(upstream))
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Return True if a kernel may read the tensor's memory."""
-    return type(tensor) is Tensor and not (is_compiling() or _is_batched(tensor))
+    """Return True if a kernel may read the tensor's memory, and nobody watches who would want to know."""
+    return type(tensor) is Tensor and not (is_compiling() or modes() or is_transformed(tensor))
 
 
 def in_capture(device: torch.device) -> bool:
@@ -337,14 +330,6 @@ def _is_hooked() -> bool | None:
     if is_compiling():
         return True
     return None if top_hooks is None else top_hooks(True) is not None
-
-
-def multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Tensor:
-    """The product in the upstream's dtype, rounded once: on a GPU, torch rounds a 0-d factor to 16 bits first."""
-    factor = upstream
-    if isinstance(expected, Tensor) or expected != 1:
-        factor = torch.where(upstream == expected, 1.0, upstream / expected)
-    return (gradient.to(factor.dtype) * factor).to(gradient.dtype)
 
 
 def _scaled(

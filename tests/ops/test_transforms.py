@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import ebgan_fast
 
 from .budget import pulling_away_terms
-from .cases import every_backend, normal
+from .cases import every_backend, every_kernel, normal
 from .small_ops import OPS, assert_same, assert_same_gradients, leaves_of
 
 
@@ -104,6 +104,28 @@ def test_compile_fullgraph_dynamic(backend: str, name: str) -> None:
         upstream = torch.linspace(0.5, 1.5, max(got.numel(), 1), dtype=got.dtype).reshape(got.shape)
         found = torch.autograd.grad(got, again, upstream)
         assert_same_gradients(found, torch.autograd.grad(expected, leaves, upstream), leaves, upstream.max().item())
+
+
+@every_kernel
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("reconstruction_energy-mse", (0, 0)),
+        ("hinge_margin_loss", (0, 0)),
+        ("discriminator_loss-l2", (0, 1, 1, 0)),
+        ("generator_loss-l2", (0, 1, 0)),
+    ],
+)
+def test_one_tensor_in_two_places_compiles(backend: str, name: str, places: tuple[int, ...]) -> None:
+    op, inputs = OPS[name]
+    torch.compiler.reset()
+    repeated = lambda *few: op(*(few[place] for place in places))  # noqa: E731
+    compiled = torch.compile(repeated, fullgraph=True, dynamic=True, backend="aot_eager")
+    leaves = leaves_of(inputs[: len(set(places))])
+    expected, got = repeated(*leaves), compiled(*leaves)
+    assert_same(got, expected, leaves, "value")
+    found = (torch.autograd.grad(value.sum(), leaves) for value in (got, expected))
+    assert_same_gradients(*found, leaves)
 
 
 @every_backend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .plant import Planted
+from .plant import OWN_WORDS, Planted
 
 _GAME, _COEFFICIENTS = "ebgan_fast/game.py", "ebgan_fast/_coefficients.py"
 _FUNCTIONAL, _BACKENDS = "ebgan_fast/functional.py", "ebgan_fast/ops/backends/__init__.py"
@@ -48,6 +48,15 @@ PLANTS = (
         text="            value = _checks.coefficient(name, value)\n            if name in self._parameters:\n",
         instead="            if name in self._parameters:\n",
         test="tests/test_nn.py::test_what_is_assigned_is_checked",
+    ),
+    Planted(
+        name="a margin without a value goes beside real batches",
+        kind="surface",
+        file="ebgan_fast/_checks.py",
+        text="        if value.is_meta and isinstance(beside, Tensor) and not beside.is_meta:\n",
+        instead="        if False:\n",
+        test="tests/ops/test_odd_tensors.py::test_a_coefficient_is_refused[margin-hinge-meta-reference]",
+        errors=(*OWN_WORDS, "RuntimeError"),  # of torch, further in
     ),
     Planted(
         name="a weight without a code is passed over",

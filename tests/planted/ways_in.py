@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .plant import OWN_WORDS, Planted
 
-_AUTOGRAD = "ebgan_fast/ops/op.py"
+_AUTOGRAD, _DETOURS = "ebgan_fast/ops/op.py", "ebgan_fast/ops/detours.py"
 _FUNCTIONAL = "ebgan_fast/functional.py"
 _REFERENCE = "ebgan_fast/ops/reference.py"
 _VALUES = "tests/ops/test_values.py"
 _TRANSFORMS = "tests/ops/test_transforms.py"
+_WAYS = "tests/ops/test_ways_to_differentiate.py::test_it_gives_the_reference_s_numbers"
 
 PLANTS = (
     Planted(
@@ -39,17 +40,41 @@ PLANTS = (
     Planted(
         name="the graph of a gradient is dropped",
         kind="autograd",
-        file=_AUTOGRAD,
-        text="    create_graph = torch.is_grad_enabled()\n",
-        instead="    create_graph = False\n",
+        file=_DETOURS,
+        text="        create_graph = torch.is_grad_enabled()\n",
+        instead="        create_graph = False\n",
         test=f"{_TRANSFORMS}::test_the_graph_of_a_gradient_is_not_dropped[pulling_away_term-primal-cpu]",
+    ),
+    Planted(
+        name="a dual upstream gradient loses its tangent",
+        kind="autograd",
+        file=_AUTOGRAD,
+        text="in_transform() or forward_ad._current_level >= 0 or _is_legacy_batch(upstream))\n",
+        instead="in_transform() or _is_legacy_batch(upstream))\n",
+        test=f"{_WAYS}[a dual upstream-discriminator_loss-l2-cpu]",
+    ),
+    Planted(
+        name="an upstream gradient that is the one expected counts as constant",
+        kind="autograd",
+        file=_DETOURS,
+        text="        if not (in_transform() or forward_ad._current_level >= 0):\n",
+        instead="        if True:\n",
+        test=f"{_WAYS}[jvp over an upstream-discriminator_loss-told-cpu]",
+    ),
+    Planted(
+        name="what a hook gave back is read as what it was",
+        kind="autograd",
+        file=_DETOURS,
+        text="            tensor = tensor.to(device, dtype)\n",
+        instead="            pass\n",
+        test="tests/ops/test_ways_to_differentiate.py::test_a_hook_may_give_back_another_dtype",
     ),
     Planted(
         name="one tensor in two places gets its gradient twice",
         kind="autograd",
-        file=_AUTOGRAD,
-        text="        views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]\n",
-        instead="        views = list(tensors)\n",
+        file=_DETOURS,
+        text="            views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]\n",
+        instead="            views = list(tensors)\n",
         test=f"{_TRANSFORMS}::test_one_tensor_in_every_place[hinge_margin_loss-cpu]",
     ),
     Planted(

@@ -1,0 +1,159 @@
+"""Detours of an op, where torch asks for what no kernel has: derivatives of gradients, transforms, hooks, odd tensors.
+
+No usual call comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from .tensors import Coefficient
+
+if TYPE_CHECKING:
+    from .op import Op
+
+__all__ = [
+    "Gradients",
+    "Kind",
+    "gradients_of_formula",
+    "in_transform",
+    "is_wrapped",
+    "kinds",
+    "mended",
+    "multiplied",
+    "told_apart",
+    "unpacked",
+    "with_coefficients",
+]
+
+Gradients = tuple[Tensor | None, ...]
+Kind = tuple[torch.Size, torch.dtype, torch.device]
+
+in_transform = torch._C._are_functorch_transforms_active
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+
+
+def with_coefficients(options: Sequence[Any], saved: Sequence[Tensor]) -> list[Any]:
+    """The options of an op, whose coefficients were saved as tensors are and left None in their places."""
+    coefficients = iter(saved)
+    return [next(coefficients) if option is None else option for option in options]
+
+
+def gradients_of_formula(
+    op: Op, tensors: Sequence[Tensor | None], options: Sequence[Any], upstream: Tensor, needed: Sequence[bool]
+) -> Gradients:
+    """The gradients of the reference formula, part of the graph where one is wanted (create_graph)."""
+    assert op.formula is not None
+    formula, given = op.formula, options[:-1] if op.takes_upstream else options
+
+    def value(*some: Tensor | None) -> Tensor:
+        result = formula(*some, *given)
+        first: Tensor = result[0] if isinstance(result, tuple) else result
+        return first
+
+    places = [place for place, tensor in enumerate(tensors) if tensor is not None and needed[place]]
+    if in_transform():
+        # Inside, what was recorded outside counts as constant: the formula is recorded anew, at a level of its own.
+        def of_wanted(*wanted: Tensor) -> Tensor:
+            every = list(tensors)
+            for place, tensor in zip(places, wanted, strict=True):
+                every[place] = tensor
+            return value(*every)
+
+        found = torch.func.vjp(of_wanted, *(tensors[place] for place in places))[1](upstream)
+    else:
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # Views, so that one tensor passed twice is told apart.
+            views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+            if not create_graph:
+                views = [None if view is None else view.detach().requires_grad_() for view in views]
+            result = value(*views)
+        wanted = [view for view, it in zip(views, needed, strict=True) if it and view is not None]
+        found = torch.autograd.grad(result, wanted, upstream, create_graph=create_graph)
+    gradients: list[Tensor | None] = [None] * len(tensors)
+    for place, gradient in zip(places, found, strict=True):
+        gradients[place] = gradient
+    return tuple(gradients)
+
+
+def multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Tensor:
+    """The product in the upstream's dtype, rounded once: on a GPU, torch rounds a 0-d factor to 16 bits first."""
+    factor = upstream
+    if isinstance(expected, Tensor) or expected != 1:
+        factor = upstream / expected
+        # 1 where they are equal, infinite ones too. That has no derivative, so not where somebody may want one.
+        if not (in_transform() or forward_ad._current_level >= 0):
+            factor = torch.where(upstream == expected, torch.ones_like(factor), factor)
+    return (gradient.to(factor.dtype) * factor).to(gradient.dtype)
+
+
+# ---- What hooks on saved tensors give back
+
+
+def kinds(saved: Sequence[Tensor | None]) -> list[Kind | None] | None:
+    """The shape, dtype and device of each tensor that a hook is about to take; None in a graph, whose compiler saves as
+    it likes."""
+    if is_compiling():
+        return None
+    return [None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in saved]
+
+
+def unpacked(
+    name: str, saved: Sequence[Tensor | None], before: Sequence[Kind | None] | None
+) -> Sequence[Tensor | None]:
+    """The saved tensors in the dtypes and on the devices that they had, as a kernel reads them.
+
+    Raises:
+        RuntimeError: a hook gave back a tensor of another shape.
+    """
+    if before is None:
+        return saved
+    as_before: list[Tensor | None] = []
+    for tensor, kind in zip(saved, before, strict=True):
+        if tensor is not None and kind is not None:
+            shape, dtype, device = kind
+            if tensor.shape != shape:
+                raise RuntimeError(
+                    f"{name}: got a saved tensor of shape {tuple(tensor.shape)} from a hook's unpack, expected "
+                    f"{tuple(shape)}, the shape that its pack was given"
+                )
+            tensor = tensor.to(device, dtype)
+        as_before.append(tensor)
+    return as_before
+
+
+# ---- Tensors that torch cannot record, or kernels cannot read
+
+
+def told_apart(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments with a view wherever a tensor comes again: Dynamo takes each in one place."""
+    return [
+        it.view_as(it) if isinstance(it, Tensor) and any([it is other for other in arguments[:place]]) else it
+        for place, it in enumerate(arguments)
+    ]
+
+
+def mended(name: str, arguments: Sequence[Any]) -> list[Any] | None:
+    """The arguments of an op that failed as it can run on, or None if they are not the reason.
+
+    Tensors of inference mode, which torch does not save for backward, come as copies.
+
+    Raises:
+        ValueError: a tensor has left a function transform, and has no memory that a kernel could read.
+    """
+    tensors = [it for it in arguments if isinstance(it, Tensor)]
+    if not in_transform() and any(map(is_wrapped, tensors)):
+        raise ValueError(
+            f"{name}: got a tensor that has left a transform of torch.func (vmap, grad, jvp), expected one of outside. "
+            "Call the op inside the transformed function, or let that return the tensor"
+        )
+    if not torch.is_grad_enabled() or not any(it.is_inference() for it in tensors):
+        return None
+    return [it.clone() if isinstance(it, Tensor) and it.is_inference() else it for it in arguments]
