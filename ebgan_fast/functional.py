@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _checks
 from .ops import (
@@ -30,7 +29,6 @@ from .ops import (
     ranks,
     reference,
 )
-from .ops.detours import in_transform
 from .ops.energy import Norm as Norm
 from .ops.op import needs_reference
 from .ops.tensors import Coefficient
@@ -112,15 +110,6 @@ def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient
 def _is_trained(coefficient: Coefficient) -> bool:
     """Return True if a margin or weight itself asks for a gradient: the reference gives it, the kernels don't."""
     return type(coefficient) is not float and isinstance(coefficient, Tensor) and coefficient.requires_grad
-
-
-def _check_no_transform(code: Tensor) -> None:
-    """Ranks exchange numbers, and not what a transform of torch.func or forward mode adds to them."""
-    if in_transform() or forward_ad.unpack_dual(code).tangent is not None:
-        raise RuntimeError(
-            "pulling_away_term with a process group: got a code inside a transform of torch.func or forward mode, "
-            "expected plain tensors; leave process_group out there, for the term of this rank's codes"
-        )
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", reduction: Reduction = "none") -> Tensor:
@@ -245,7 +234,6 @@ def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None
     """
     _checks.check_batch("code", code)
     if process_group is not None and _checks.has_others(process_group):
-        _check_no_transform(code)
         return ranks.pulling_away_term(code, process_group)
     backend = backend_of(code)
     if backend == "reference":

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
 from torch.compiler import is_compiling
 
+from .detours import in_transform
 from .op import LIBRARY, NAMESPACE, Function, in_capture, raw
 from .tensors import DTYPES, accumulation_dtype, row_scales, sample_rows, without_autocast
 
@@ -227,5 +229,11 @@ def pulling_away_term(code: Tensor, process_group: ProcessGroup) -> Tensor:
         Scalar, equal on all ranks. The gradient is the global one times the number of ranks; it cannot be
         differentiated again (a second backward raises).
     """
+    # The ranks exchange numbers, and not what a transform or forward mode adds to them.
+    if in_transform() or forward_ad.unpack_dual(code).tangent is not None:
+        raise RuntimeError(
+            "pulling_away_term with a process group: got a code inside a transform of torch.func or forward mode, "
+            "expected plain tensors; leave process_group out there, for the term of this rank's codes"
+        )
     value: Tensor = _GlobalPullingAwayTerm.apply(code, process_group)
     return value
