@@ -23,6 +23,7 @@ __all__ = [
     "Kind",
     "gradients_of_formula",
     "in_transform",
+    "is_traced",
     "is_wrapped",
     "kinds",
     "mended",
@@ -37,6 +38,11 @@ Kind = tuple[torch.Size, torch.dtype, torch.device]
 
 in_transform = torch._C._are_functorch_transforms_active
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+
+
+def is_traced() -> bool:
+    """Return True while `make_fx` traces, in whose graph no value may be looked at."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def with_coefficients(options: Sequence[Any], saved: Sequence[Tensor]) -> list[Any]:

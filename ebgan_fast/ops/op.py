@@ -312,8 +312,8 @@ def is_transformed(upstream: Tensor) -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Return True if a kernel may read the tensor's memory, and nobody watches who would want to know."""
-    return type(tensor) is Tensor and not (is_compiling() or modes() or is_transformed(tensor))
+    """Return True if a kernel may read the tensor's memory."""
+    return type(tensor) is Tensor and not (is_compiling() or is_transformed(tensor))
 
 
 def in_capture(device: torch.device) -> bool:
@@ -346,7 +346,8 @@ def _scaled(
     wanted = [gradient if it else None for gradient, it in zip(gradients, needed, strict=True)]
     is_readable = not ctx.is_hooked and _is_plain(upstream)
     is_kept = is_readable and _is_graph_kept()
-    if is_readable and ctx.backend == "cpu" and not is_kept and upstream.item() == number(expected):
+    is_known = is_readable and ctx.backend == "cpu" and not (modes() and detours.is_traced())
+    if is_known and not is_kept and upstream.item() == number(expected):
         return tuple(wanted)
     if not is_readable or ctx.is_hooked is None:
         return tuple([None if gradient is None else multiplied(gradient, upstream, expected) for gradient in wanted])
