@@ -34,6 +34,7 @@ VALUES = (
     "test_upstream.py",
     "test_scaling.py",
     "test_options.py",
+    "test_fuzz.py",
 )
 FILES = {
     "interpreter": (*VALUES, "test_library.py"),
