@@ -79,7 +79,10 @@ def problems(case: Case, backend: str) -> list[str]:
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
-    return not torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0)) or not torch.equal(one.isnan(), other.isnan())
+    """Return True if a bit is another; every NaN counts as the same."""
+    a, b = (it.resolve_neg().double().numpy() for it in (one, other))
+    same = (a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b)
+    return not same.all()
 
 
 @dataclass
@@ -201,17 +204,17 @@ class _Judge:
         return float(torch.as_tensor(self.case.margin, dtype=torch.float64).to(acc))
 
     def _made_for(self) -> float:
-        """The upstream gradient that gradients are made for, when the loss is: the one that was told, or 1.
+        """The upstream gradient that a loss makes its gradients for: the one that was told, or 1.
 
-        In float16 it is the one that comes, and by autograd too.
+        It is the one that comes where ops run apart: by autograd, in float16 that was told none, and with a code of
+        another dtype.
         """
-        case = self.case
-        came = float(case.upstream)
-        if self.backend == "reference":
-            return came
-        if case.told is not None:
-            return float(case.told)
-        return came if promoted(*self._pair(next(iter(case.tensors)))) == torch.float16 else 1.0
+        case, code = self.case, self.case.tensors.get("code")
+        dtype = promoted(*self._pair(next(iter(case.tensors))))
+        is_apart = self.backend == "reference" or (code is not None and code.dtype != dtype)
+        if is_apart or (case.told is None and dtype == torch.float16):
+            return float(case.upstream)
+        return 1.0 if case.told is None else float(case.told)
 
     def _numbers(self, name: str) -> Array:
         return self.got[name].double().numpy()
@@ -252,9 +255,8 @@ class _Judge:
         if "code" not in case.wanted:
             return
         if truth.is_finite or (truth.pairs == 0 and self.backend != "reference"):
-            made_for = self._made_for() if fused and promoted(*self._pair("recon_fake")) == code.dtype else None
-            upstream = float(case.upstream) if made_for is None else made_for
-            gradient = truth.gradient(upstream * (float(case.weight) if fused else 1.0))
+            made_for = self._made_for() if fused else float(case.upstream)
+            gradient = truth.gradient(made_for * (float(case.weight) if fused else 1.0))
             yield from self._gradient("code", gradient, code.dtype, acc, made_for)
         elif truth.pairs and float(case.upstream) and self.got["gradient code"].isfinite().all():
             yield "gradient code: all finite, expected NaN of a code that is not finite"
@@ -274,7 +276,12 @@ class _Judge:
         yield from self._differs(f"gradient {name}", made)
 
     def _differs(self, name: str, right: Range) -> Iterator[str]:
-        got = self.got[name].double().numpy().reshape(right.low.shape)
+        got = self._numbers(name)
+        if name.startswith("gradient "):  # its shape is the tensor's, samples and their elements here
+            got = got.reshape(right.low.shape)
+        if got.shape != right.low.shape:
+            yield f"{name}: got shape {got.shape}, expected {right.low.shape}"
+            return
         wrong = right.lacks(got)
         if wrong.any():
             where = np.unravel_index(int(np.argmax(wrong)), wrong.shape)

@@ -60,5 +60,6 @@ def negative_view(values: Tensor) -> Tensor:
 
 
 def numbers(tensor: Tensor) -> Tensor:
-    """The values in float64, [N, K]."""
-    return tensor.detach().resolve_neg().double().reshape(tensor.shape[0], tensor.shape[1:].numel())
+    """The values in float64, [N, K], a sample after another: NumPy's sums over rows are pairwise there."""
+    values = tensor.detach().resolve_neg().double().contiguous()
+    return values.reshape(tensor.shape[0], tensor.shape[1:].numel())
