@@ -39,7 +39,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-64 docs studies bench tune gpu gpu-wheels dist format lint clean
-.PHONY: test check test-quick test-interpreter test-simt test-isas test-avx2 test-versions release-check planted sanitize
+.PHONY: test check test-quick test-interpreter test-simt test-isas test-avx2 test-versions release-check planted fuzz sanitize
 .PHONY: compile-sanitized compile-ptx
 
 help:  ## this list
@@ -185,6 +185,11 @@ test-isa-%: $(VENV)/test
 
 release-check: RELEASE := --release
 release-check: test  ## the same with what only a release needs: the compilers for every GPU (five minutes more)
+
+MINUTES ?= 10
+
+fuzz: $(VENV)/test  ## calls that nobody has seen, on every instruction set, against formulas of their own (MINUTES=10)
+	$(BIN)/python -m tests.ops.fuzz --minutes $(MINUTES)
 
 planted: $(VENV)/test  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted

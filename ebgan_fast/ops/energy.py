@@ -119,7 +119,9 @@ def _generator_loss(
     if code is None:
         return value, batch.energy, torch.zeros_like(value), *batch.gradients(), None
     term = pulling_away.launch(kernels, code, value, weight)
-    grad_code = pulling_away.launch_gradient(kernels, term, code, product(weight, upstream)) if need[2] else None
+    grad_code = None
+    if need[2]:
+        grad_code = pulling_away.launch_gradient(kernels, term, code, product(weight, upstream, value.dtype))
     return value, batch.energy, term.value, *batch.gradients(), grad_code
 
 

@@ -68,10 +68,14 @@ def number(coefficient: Coefficient) -> float:
     return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
 
 
-def product(a: Coefficient, b: Coefficient) -> Coefficient:
-    """The product of two coefficients, on the device where one of them is there."""
+def product(a: Coefficient, b: Coefficient, dtype: torch.dtype) -> Coefficient:
+    """The product of two coefficients in `dtype`, on the device where one of them is there.
+
+    torch would multiply a number and a bfloat16 tensor in bfloat16.
+    """
     if isinstance(b, (int, float)) and b == 1:
         return a
+    a, b = (it.to(dtype) if isinstance(it, Tensor) else it for it in (a, b))
     return a * b
 
 

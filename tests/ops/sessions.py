@@ -36,6 +36,7 @@ VALUES = (
     "test_options.py",
     "test_lazy_negation.py",
     "test_row_scale.py",
+    "test_fuzz.py",
 )
 FILES = {
     "interpreter": (*VALUES, "test_library.py"),

@@ -96,6 +96,26 @@ def test_the_generator_loss(
 
 
 @every_kernel
+@every_dtype
+@pytest.mark.parametrize("which", ["weight", "upstream", "both"])
+def test_coefficients_of_few_digits_are_multiplied_in_many(backend: str, dtype: torch.dtype, which: str) -> None:
+    """A product of a number and a 0-d tensor has the tensor's dtype in torch, which may be narrower than the code's."""
+    recon, fake = _batches(2, 5, torch.float64)
+    code = normal(3, 7, seed=2).requires_grad_()
+    few = {
+        name: torch.tensor(value, dtype=dtype, device=DEVICE) for name, value in (("weight", 0.3), ("upstream", 5.7))
+    }
+
+    def gradient(weight: object, upstream: object) -> Tensor:
+        with ebgan_fast.use_backend(backend):
+            loss = ebgan_fast.generator_loss(recon, fake, code, pt_weight=weight, upstream=upstream)[0]
+            return torch.autograd.grad(loss, code, torch.full_like(loss, float(upstream)))[0]
+
+    weight, upstream = (few[name] if which in (name, "both") else few[name].item() for name in few)
+    assert torch.equal(gradient(weight, upstream), gradient(few["weight"].item(), few["upstream"].item()))
+
+
+@every_kernel
 @pytest.mark.parametrize("keep", [False, True], ids=["freed", "kept"])
 def test_another_upstream_than_the_one_that_was_told(backend: str, keep: bool) -> None:
     """Backward multiplies by the quotient, here a power of two; a graph that is kept gives new tensors."""

@@ -1,0 +1,92 @@
+"""Draws calls of the ops, runs them on every instruction set, and holds the results against formulas of its own.
+
+    make fuzz MINUTES=10
+    python -m tests.ops.fuzz --minutes 10
+    python -m tests.ops.fuzz --case SEED [--isa NAME]
+
+Exit status 0 if every result was right, 1 if one was wrong. Each failing case is a line, with the command that runs it
+once more. Two runs draw different cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from .running import PLAIN, ROOT, SWITCH, Run, work
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.ops.fuzz", description="Do drawn calls give right results?")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long fresh cases run (%(default)s)")
+    parser.add_argument("--case", type=int, metavar="SEED", help="run this case alone, and show what was drawn")
+    parser.add_argument("--isa", metavar="NAME", help=f"an instruction set, or {PLAIN!r}; without one, each in turn")
+    parser.add_argument("--work", nargs=2, metavar=("SEED", "UNTIL"), help=argparse.SUPPRESS)
+    return parser
+
+
+def _sets() -> list[str]:
+    """The instruction sets of this processor, and the reference."""
+    try:
+        from ebgan_fast import _C
+    except ImportError as error:
+        print(f"fuzz: SKIPPED: the kernels of the CPU: {error}", file=sys.stderr)
+        return [PLAIN]
+    return [*_C.build_info()["isas_supported"], PLAIN]
+
+
+def _backend(isa: str) -> str:
+    return PLAIN if isa == PLAIN else "cpu"
+
+
+def _case(seed: int, isa: str) -> int:
+    """Run one case, in a process that runs on that set; returns the exit status."""
+    if isa not in (PLAIN, os.environ.get(SWITCH)):
+        command = [sys.executable, "-m", "tests.ops.fuzz", "--case", str(seed), "--isa", isa]
+        return subprocess.run(command, cwd=ROOT, env={**os.environ, SWITCH: isa}).returncode
+    from .checking import problems
+    from .drawing import draw
+
+    case = draw(seed)
+    print(f"case {seed} on {isa}: {case}", flush=True)
+    found = problems(case, _backend(isa))
+    for problem in found:
+        print(f"  {problem}")
+    print("  wrong" if found else "  right", flush=True)
+    return int(bool(found))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for; returns the exit status."""
+    asked = _parser().parse_args(arguments)
+    if asked.work:
+        first, until = asked.work
+        work(itertools.count(int(first)), _backend(asked.isa), float(until), lambda line: print(line, flush=True))
+        return 0
+    sets = _sets()
+    if asked.isa is not None and asked.isa not in sets:
+        print(f"fuzz: --isa: got {asked.isa!r}, expected one of {', '.join(sets)}", file=sys.stderr)
+        return 2
+    if not 0 < asked.minutes <= 60 * 24:
+        print(f"fuzz: --minutes: got {asked.minutes}, expected more than 0, and at most a day", file=sys.stderr)
+        return 2
+    sets = sets if asked.isa is None else [asked.isa]
+    if asked.case is not None:
+        return max(_case(asked.case, isa) for isa in sets)
+    run, status = Run(sets, lambda line: print(line, flush=True)), 0
+    try:
+        run(60 * asked.minutes, secrets.randbelow(2**40))
+    except KeyboardInterrupt:
+        print("fuzz: interrupted", file=sys.stderr)
+        status = 130
+    print(run.tally)
+    return status or int(bool(run.tally.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

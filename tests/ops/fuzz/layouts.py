@@ -1,0 +1,65 @@
+"""Tensors of given values in every layout that a user may have."""
+
+from __future__ import annotations
+
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+LAYOUTS = (
+    "contiguous",
+    "channels_last",
+    "sliced",
+    "transposed",
+    "expanded_sample",
+    "expanded_element",
+    "offset",
+    "batch_stride",
+    "windows",
+)
+NEGATIVE_VIEW = "negative_view"
+
+
+def laid_out(values: Tensor, layout: str, rng: Generator) -> Tensor:
+    """The same values at other addresses, with NaN between; the last three layouts but one repeat some of them."""
+    if values.numel() == 0:
+        return values
+    count, trailing = values.shape[0], values.shape[1:]
+    if layout == "channels_last" and values.dim() in (4, 5):
+        order = torch.channels_last if values.dim() == 4 else torch.channels_last_3d
+        return values.contiguous(memory_format=order)
+    if layout == "sliced" and trailing:
+        room = values.new_full((*values.shape[:-1], values.shape[-1] + 3), float("nan"))
+        room[..., 1:-2] = values
+        return room[..., 1:-2]
+    if layout == "transposed" and trailing:
+        order = list(range(values.dim()))[::-1]
+        return values.permute(order).contiguous().permute(order)
+    if layout == "expanded_sample":
+        return values[:1].expand(values.shape)
+    if layout == "expanded_element" and trailing:
+        return values[..., :1].expand(values.shape)
+    if layout == "offset":
+        room = values.new_full((values.numel() + 1,), float("nan"))
+        room[1:] = values.reshape(-1)
+        return room[1:].reshape(values.shape)
+    if layout == "batch_stride":
+        elements = values[:1].numel()
+        room = values.new_full((count, elements + int(rng.integers(1, 2 * elements + 2))), float("nan"))
+        room[:, :elements] = values.reshape(count, -1)
+        return room.as_strided(values.shape, (room.shape[1], *values[:1].contiguous().stride()[1:]))
+    if layout == "windows" and trailing:  # each sample begins one element behind the one before
+        contiguous = values.contiguous()
+        return contiguous.as_strided(values.shape, (1, *contiguous[:1].stride()[1:]))
+    return values
+
+
+def negative_view(values: Tensor) -> Tensor:
+    """The same values as the lazy negative of others in memory, as the imaginary part of a conjugate is."""
+    return torch._neg_view(-values)
+
+
+def numbers(tensor: Tensor) -> Tensor:
+    """The values in float64, [N, K], a sample after another: NumPy's sums over rows are pairwise there."""
+    values = tensor.detach().resolve_neg().double().contiguous()
+    return values.reshape(tensor.shape[0], tensor.shape[1:].numel())

@@ -1,0 +1,294 @@
+"""The differential test itself: it sees planted bugs, meets every kind of call, and rounds as IEEE 754 does."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import ebgan_fast
+
+from .fuzz import __main__ as command
+from .fuzz import energies, pulling_away, ranges
+from .fuzz.checking import problems
+from .fuzz.drawing import FORMATS, KINDS, NORMS, OPS, SCALES, Case, draw
+from .fuzz.layouts import LAYOUTS
+from .fuzz.pulling_away import PullingAway
+from .fuzz.ranges import FLOAT32, FLOAT64, Range
+from .fuzz.running import Run
+from .test_fuzz import CASES
+
+BACKEND = "cpu" if ebgan_fast.backends()["cpu"].available else "reference"
+Arguments = dict[str, Any]
+Bug = Callable[[Callable[..., Any], Arguments], Any]
+
+# ---- What it sees
+
+
+def _with_value(result: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return change(result) if isinstance(result, Tensor) else type(result)(change(result[0]), *result[1:])
+
+
+def _off(op: Callable[..., Any], given: Arguments) -> Any:
+    return _with_value(op(**given), lambda value: value * (1 + 16 * torch.finfo(value.dtype).eps))
+
+
+def _as_if(name: str, gradient: Callable[[Tensor], Tensor]) -> Bug:
+    """A bug in the gradient to that tensor."""
+
+    def bug(op: Callable[..., Any], given: Arguments) -> Any:
+        if name in given and given[name].requires_grad:
+            given[name] = given[name].view_as(given[name])
+            given[name].register_hook(gradient)
+        return op(**given)
+
+    return bug
+
+
+def _last_turned(gradient: Tensor) -> Tensor:
+    turned = gradient.clone(memory_format=torch.contiguous_format)
+    if turned.numel():
+        turned.reshape(-1)[-1].neg_()
+    return turned
+
+
+def _without_the_last(name: str) -> Bug:
+    """A bug that does not read the last element of each sample."""
+
+    def bug(op: Callable[..., Any], given: Arguments) -> Any:
+        tensor = given[name]
+        elements = tensor.shape[1:].numel()
+        is_last = (torch.arange(elements) == elements - 1).reshape(tensor.shape[1:])
+        other = given["target"].to(tensor.dtype) if name == "recon" else torch.zeros_like(tensor)
+        given[name] = torch.where(is_last, other, tensor)
+        return op(**given)
+
+    return bug
+
+
+def _by_threads(op: Callable[..., Any], given: Arguments) -> Any:
+    step = torch.get_num_threads() - 1
+    return _with_value(op(**given), lambda value: value * (1 + step * torch.finfo(value.dtype).eps))
+
+
+def _writes(op: Callable[..., Any], given: Arguments) -> Any:
+    recon = given["recon"].detach()
+    if recon.is_contiguous():
+        recon.mul_(2)
+    return op(**given)
+
+
+BUGS: dict[str, tuple[str, Bug]] = {
+    **{f"a value of {op} is off by 16 units": (op, _off) for op in OPS},
+    "the energy lacks the last element": ("reconstruction_energy", _without_the_last("recon")),
+    "the term lacks the last element": ("pulling_away_term", _without_the_last("code")),
+    "the mean is over one sample more": (
+        "discriminator_loss",
+        _as_if("recon_real", lambda it: it * (it.shape[0] / (it.shape[0] + 1))),
+    ),
+    "the mean of open samples": ("discriminator_loss", _as_if("recon_fake", lambda it: it * 2)),
+    "an element's sign is turned": ("generator_loss", _as_if("fake", _last_turned)),
+    "a code's gradient has the wrong sign": ("generator_loss", _as_if("code", torch.neg)),
+    "an upstream of the hinge is forgotten": ("hinge_margin_loss", _as_if("energy_fake", torch.sign)),
+    "the pairs are counted with each code's own": (
+        "pulling_away_term",
+        lambda op, given: op(**given) * (1 - 1 / max(given["code"].shape[0], 1)),
+    ),
+    "bits depend on the threads": ("reconstruction_energy", _by_threads),
+    "an input is written": ("reconstruction_energy", _writes),
+    "a gradient is NaN": ("pulling_away_term", _as_if("code", lambda it: it * float("nan"))),
+}
+
+
+@functools.cache
+def _seeds(op: str) -> tuple[int, ...]:
+    """Seeds of cases of an op, whose results are right."""
+    cases = (case for case in map(draw, itertools.count()) if case.op == op)
+    right = (case.seed for case in cases if not problems(case, BACKEND))
+    return tuple(itertools.islice(right, 24))
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, bug = BUGS[name]
+    if bug is _by_threads and BACKEND == "reference":
+        pytest.skip("torch's own sums may depend on the number of threads")
+    seeds, right = _seeds(op), getattr(ebgan_fast, op)
+    monkeypatch.setattr(ebgan_fast, op, lambda **given: bug(right, given))
+    with np.errstate(all="ignore"):
+        assert any(problems(draw(seed), BACKEND) for seed in seeds)
+
+
+# ---- What it meets
+
+
+def test_the_same_integer_gives_the_same_case() -> None:
+    for seed in range(40):
+        one, other = draw(seed), draw(seed)
+        assert str(one) == str(other)
+        for name, tensor in one.tensors.items():
+            assert tensor.stride() == other.tensors[name].stride()
+            assert torch.equal(tensor.nan_to_num(7.0), other.tensors[name].nan_to_num(7.0))
+
+
+def _traits(case: Case) -> Iterator[object]:
+    """What the case is an example of."""
+    yield from str(case).replace(",", " ").split()
+    yield case.op, case.dtype
+    yield "told" if case.told is not None else "not told"
+    yield f"{len(case.threads)} numbers of threads"
+    dtypes = {tensor.dtype for tensor in case.tensors.values()}
+    yield "different dtypes" if len(dtypes) > 1 else "one dtype"
+    for name, tensor in case.tensors.items():
+        count, elements = tensor.shape[0], tensor.shape[1:].numel()
+        yield f"{min(count, 2)} samples"
+        if name == "code" and count > 1:
+            yield case.scale, case.dtype, "primal" if count <= elements else "dual"
+    if isinstance(case.margin, Tensor) or isinstance(case.weight, Tensor):
+        yield "coefficients that are tensors"
+
+
+def test_the_cases_of_every_run_meet_everything() -> None:
+    found = {trait for seed in range(CASES) for trait in _traits(draw(seed))}
+    expected = {
+        *LAYOUTS,
+        *KINDS,
+        *NORMS,
+        *SCALES,
+        *itertools.product(OPS, FORMATS),
+        *itertools.product(("plain", "any", "rows"), FORMATS, ("primal", "dual")),
+        *("negative_view", "close", "mean", "sum", "told", "not told", "different dtypes"),
+        *("0 samples", "1 samples", "2 samples", "1 numbers of threads", "3 numbers of threads"),
+        "coefficients that are tensors",
+    }
+    assert sorted(map(str, expected - found)) == []
+
+
+# ---- The formulas
+
+
+def test_the_formulas_share_nothing_with_the_package() -> None:
+    for module in (energies, pulling_away, ranges):
+        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+        names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        names += [str(node.module) for node in froms if node.level == 0]
+        assert {name.split(".")[0] for name in names} <= {"numpy", *sys.stdlib_module_names}
+        assert {(node.level, node.module) for node in froms if node.level} <= {(1, "ranges")}
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+def test_a_format_is_the_types(dtype: torch.dtype) -> None:
+    own, limits = FORMATS[dtype], torch.finfo(dtype)
+    assert (2 * own.unit, own.smallest, own.largest) == (limits.eps, limits.smallest_normal, limits.max)
+    assert own.step == limits.smallest_normal * limits.eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_range_holds_what_torch_rounds_to_and_little_more(dtype: torch.dtype) -> None:
+    own, rng = FORMATS[dtype], np.random.default_rng(0)
+    exponents = rng.integers(own.bottom - own.digits, own.top, 20_000)
+    values = np.ldexp(rng.uniform(0.5, 1.0, exponents.size) * rng.choice((-1, 1), exponents.size), exponents)
+    rounded = torch.from_numpy(values).to(dtype).double().numpy()
+    right = Range.exactly(values).rounded(own)
+    assert not right.lacks(rounded).any()
+    spacing = np.maximum(np.ldexp(2 * own.unit, exponents - 1), own.step)
+    for numbers_further in (-3, 3):
+        assert right.lacks(rounded + numbers_further * spacing).all()
+
+
+def test_the_term_at_any_scale() -> None:
+    code = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, -1.0]])
+    for power in (-1000, 0, 1000):
+        for form in ("primal", "dual", "projected"):
+            truth = PullingAway(np.ldexp(code, power), FLOAT64, FLOAT64, form)
+            assert not truth.value().lacks(np.float64(1 / 3))
+            assert truth.value().lacks(np.float64(1 / 3 + 1e-12))
+            assert not truth.gradient(1.0).lacks(np.zeros((3, 2))).any()
+
+
+def test_the_gradient_at_any_scale() -> None:
+    """Of two codes the term is cos^2 of their angle, whose slope at 45 degrees is -1: over the length of each code."""
+    code = np.array([[1.0, 0.0], [1.0, 1.0]])
+    expected = np.array([[0.0, 1.0], [0.5, -0.5]])
+    for power in (-1000, 0, 1000):
+        found = PullingAway(np.ldexp(code, power), FLOAT64, FLOAT64, "primal").gradient(1.0)
+        assert not found.lacks(np.ldexp(expected, -power)).any()
+        assert found.lacks(np.ldexp(expected * (1 + 1e-12), -power))[expected != 0].all()
+
+
+def test_an_energy_that_may_be_out_of_range() -> None:
+    large, small = np.full((1, 2), 1e30), np.full((1, 2), 1e-30)
+    zeros = np.zeros((1, 2))
+    of_large, of_small = energies.energy(large, zeros, "l2", FLOAT32), energies.energy(small, zeros, "l2", FLOAT32)
+    assert not of_large.lacks(np.array([np.inf])).any()
+    assert not of_small.lacks(np.array([0.0])).any()
+    assert of_small.lacks(np.array([np.inf])).all()
+    for right, wrong in ((of_large, 1e29), (of_small, 1e-15)):
+        assert right.lacks(np.array([wrong])).all()
+
+
+# ---- The command
+
+
+def test_what_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--isa", "avx9"]) == 2
+    assert "--isa: got 'avx9', expected one of" in capsys.readouterr().err
+    assert command.main(["--minutes", "0"]) == 2
+    assert "--minutes: got 0.0, expected more than 0" in capsys.readouterr().err
+
+
+def test_a_case_is_shown_with_its_verdict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = next(seed for seed in itertools.count() if draw(seed).op == "hinge_margin_loss")
+    arguments = ["--case", str(seed), "--isa", "reference"]
+    assert command.main(arguments) == 0
+    assert f"case {seed} on reference: hinge_margin_loss" in capsys.readouterr().out
+    right = ebgan_fast.hinge_margin_loss
+    monkeypatch.setattr(ebgan_fast, "hinge_margin_loss", lambda **given: right(**given) * 2)
+    assert command.main(arguments) == 1
+    assert "value[]: got" in capsys.readouterr().out
+
+
+# A worker that is right once, wrong once, and dies; the next one is right, and stays for its turn.
+WORKER = """
+import json, os, sys, time
+first, until = int(sys.argv[2]), float(sys.argv[3])
+say = lambda **it: print(json.dumps(it), flush=True)
+done = lambda seed, found: say(seed=seed, op="an_op", dtype="float32", found=found)
+if first == 5:
+    done(5, [])
+    done(6, ["value: got 1, expected 2", "gradient: got 3, expected 4"])
+    say(seed=7)
+    os._exit(3)
+done(first, [])
+time.sleep(max(0, until - time.time()))
+"""
+
+
+def test_a_run_goes_on_behind_what_failed() -> None:
+    said: list[str] = []
+    run = Run(["one"], said.append, ("-c", WORKER))
+    run(1.5, 5)
+    wrong, died = run.tally.failed
+    assert "an_op float32 value: got 1, expected 2 (and 1 more) | python -m tests.ops.fuzz --case 6 --isa one" in wrong
+    assert "the process ended with status 3 | python -m tests.ops.fuzz --case 7 --isa one" in died
+    assert run.tally.cases == {("an_op", "float32", "one"): 3}
+    assert said[:2] == [wrong, died]
+    assert "3 cases, 2 failed" in said[2]
+    assert str(run.tally).endswith("fuzz: 3 cases, 2 failed")
+
+
+def test_a_worker_that_cannot_begin_ends_the_turn() -> None:
+    run = Run(["one"], lambda line: None, ("-c", "import os; os._exit(9)"))
+    run._turn("one", 5, 1e12)
+    (line,) = run.tally.failed
+    assert "the process ended with status 9" in line
