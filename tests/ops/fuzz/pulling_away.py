@@ -15,12 +15,16 @@ from typing import Literal
 
 import numpy as np
 
-from .ranges import CHAIN, FLOAT64, Array, Format, Range, additions
+from .ranges import CHAIN, FLOAT32, FLOAT64, Array, Format, Range, additions
 
 Form = Literal["primal", "dual", "projected"]
 """The forms in which backends compute. primal: products of samples, and the gradient as their combination. dual:
 products of elements, less those of an evenly spread batch, and the gradient across the row. projected: products of
 samples, and the gradient across the row, as autograd takes it."""
+
+
+LONGEST_SQUARE = {FLOAT32: 2.0**100, FLOAT64: 2.0**900}
+"""The largest squared length of a row that no backend multiplies by a power of two first, for each type of sums."""
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -205,7 +209,9 @@ class _Errors:
         rounded = of_unit + (additions(count, self.chain) + 1) * self.u * size
         error = self._of_cosines @ size + cosines @ rounded + count * self.acc.smallest
         if self.form == "projected":
-            return self._across(np.abs(_product(self.cosines, self.unit)), error)
+            # Autograd goes by the squared length: the derivative of that, below the smallest step, may vanish.
+            vanished = 2 * self.acc.step * LONGEST_SQUARE[self.acc] * size
+            return self._across(np.abs(_product(self.cosines, self.unit)), error) + vanished
         row_sums = np.square(self.cosines).sum(1, keepdims=True)
         return error + self._of_row_sums * size + (row_sums + self._of_row_sums) * rounded
 
