@@ -157,8 +157,8 @@ def mended(name: str, arguments: Sequence[Any]) -> list[Any] | None:
     tensors = [it for it in arguments if isinstance(it, Tensor)]
     if not in_transform() and any(map(is_wrapped, tensors)):
         raise ValueError(
-            f"{name}: got a tensor that has left a transform of torch.func (vmap, grad, jvp), expected one of outside. "
-            "Call the op inside the transformed function, or let that return the tensor"
+            f"{name}: got a tensor that has left a transform of torch.func (vmap, grad, jvp), expected one that was "
+            "made outside. Call the op inside the transformed function, or let that return the tensor"
         )
     if not torch.is_grad_enabled() or not any(it.is_inference() for it in tensors):
         return None

@@ -96,8 +96,8 @@ def test_a_batch_is_refused(backend: str, kind: str, place: tuple[str, str]) -> 
 def test_a_batch_that_has_left_a_transform_is_refused(backend: str, place: tuple[str, str]) -> None:
     """It lives on as a shell without memory. Plain torch refuses it in words of its own."""
     message = (
-        "got a tensor that has left a transform of torch.func .*expected one of outside. Call the op inside the "
-        "transformed function, or let that return the tensor"
+        "got a tensor that has left a transform of torch.func .*expected one that was made outside. Call the op inside "
+        "the transformed function, or let that return the tensor"
     )
     with ebgan_fast.use_backend(backend), pytest.raises(ValueError, match=message):
         BATCHES[place](_left_vmap(BATCH))
