@@ -104,6 +104,7 @@ class Range:
     def times(self, factor: Array | float) -> Range:
         """The products with an exact factor."""
         one, other = self.low * factor, self.high * factor
+        other = np.where((self.low < self.high) & np.isnan(one), 0.0, other)  # 0 times what may be infinite, or not
         return Range(np.where(one > other, other, one), np.where(one > other, one, other))
 
     def plus(self, other: Range) -> Range:
