@@ -42,11 +42,13 @@ template <class T> WorkspaceSize workspace_of(const Code& code) {
 }
 
 template <class T> Lines<T> lines_of(const Code& code, const void* lengths) {
+  const auto* const p_lengths = static_cast<const Acc<T>*>(lengths);
   return {static_cast<const T*>(code.data),
           code.stride,
           code.n,
           code.d,
-          static_cast<const Acc<T>*>(lengths),
+          p_lengths,
+          p_lengths ? p_lengths + code.n : nullptr,
           rows_are_wide<T>(code.data, code.stride, code.n, code.d)};
 }
 
@@ -62,15 +64,18 @@ cudaError_t run_forward(const Code& code, const Cut& cut, bool is_exact, const M
   error = gpu::launch(gram_matrix<T, kBlock, kDual>, dim3(blocks), dim3(Shares<Acc<T>, kBlock, kBlock>::kThreads), 0,
                       stream, lines_of<T>(code, kDual ? to.p_lengths : nullptr), to, cut, ending, is_exact);
   if (error != cudaSuccess || cut.is_alone()) return error;
-  return gpu::launch(finish_rows<Acc<T>, kDual>, dim3(static_cast<unsigned>(ceil_div(cut.side, kFinishedRows))),
-                     dim3(kFinishThreads), 0, stream, to, p_counter, ending);
+  using Rows = std::conditional_t<kDual, Acc<T>, T>;
+  Lines<Rows> rows{};
+  if constexpr (!kDual) rows = lines_of<T>(code, nullptr);
+  return gpu::launch(finish_rows<Rows, kDual>, dim3(static_cast<unsigned>(ceil_div(cut.side, kFinishedRows))),
+                     dim3(kFinishThreads), 0, stream, rows, to, p_counter, ending);
 }
 
 template <class T> cudaError_t run_gradient(const PullingAwayGradient& it, bool is_exact, cudaStream_t stream) {
   using A = Acc<T>;
   const Code& code = it.code;
   const int64_t side = is_dual(code) ? code.d : code.n;
-  const Lines<A> matrix{static_cast<const A*>(it.residual), side, side, side, nullptr,
+  const Lines<A> matrix{static_cast<const A*>(it.residual), side, side, side, nullptr, nullptr,
                         rows_are_wide<A>(it.residual, side, side, side)};
   const Output<T> output{static_cast<T*>(it.grad), it.grad_stride, code.n, code.d,
                          rows_are_wide<T>(it.grad, it.grad_stride, code.n, code.d), scalar_of<A>(it.upstream)};

@@ -1,7 +1,8 @@
 // Kernels for the pulling-away term's gradient, from what gram_matrix left: see pulling_away_kernels.cuh.
 //
 // Primal: grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i)
-// u_i). Times the upstream gradient; a row of zeros gets zeros.
+// u_i). Times the upstream gradient, and times the row's scale, as length_i is that of the row times its scale; a row of
+// zeros gets zeros.
 #pragma once
 
 #include "tiles.cuh"
@@ -58,8 +59,8 @@ __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* mem
   fetch(0);
   for (int64_t k = 0; k < depth; k += G::kDepth) {
     __syncthreads();  // the tile before has been read
-    next_left.put(left_tile.p_numbers);
-    next_right.put(right_tile.p_numbers);
+    next_left.put(left_tile.p_numbers, left, row);
+    next_right.put(right_tile.p_numbers, right, k);
     __syncthreads();
     if (k + G::kDepth < depth) fetch(k + G::kDepth);
     add_product(sums, left_tile.factor().from(G::Share::row()), right_tile.factor().from(G::Share::column()), G::kDepth,
@@ -116,14 +117,22 @@ __global__ void __launch_bounds__(GradientTile<T, kPrimalRows<T>>::Share::kThrea
   multiply_lines<G, false>(sums, memory, residual, i, code, c, is_exact);
   const Acc<T> scale = output.scale();
   store_result<G>(sums, memory, output, i, c, [&](int row, int, Acc<T> value) {
-    return i + row < output.n ? scale * inverse_of(code.p_lengths[i + row]) * value : Acc<T>{0};
+    const int64_t r = i + row;
+    return r < output.n ? scale * inverse_of(code.p_lengths[r]) * value * code.p_scales[r] : Acc<T>{0};
   });
 }
 
 constexpr int kDualRows = 64;
 
-// u_i^T E u_i for the rows of the block, into shared memory: the lanes of a row, then the two warps that share it.
-template <class G, class A> __device__ void sum_rows(const A* mine, A (*p_halves)[kDualRows], A* p_radial) {
+// What the rows of the block are multiplied by, in shared memory.
+template <class A> struct RowFactors {
+  A radial[kDualRows];  // u_i^T E u_i times the scale: it multiplies u_i over the scale
+  A scale[kDualRows];
+};
+
+// The factors, from the lanes' parts of u_i^T E u_i over the scale: the lanes of a row, then the two warps that share it.
+template <class G, class T, class A>
+__device__ void sum_rows(const A* mine, A (*p_halves)[kDualRows], const Lines<T>& code, int64_t i, RowFactors<A>& to) {
   const int lane = threadIdx.x % kWarp;
 #pragma unroll
   for (int part = 0; part < 4; ++part) {
@@ -134,7 +143,11 @@ template <class G, class A> __device__ void sum_rows(const A* mine, A (*p_halves
     if (lane % 4 == 0) p_halves[threadIdx.x / kWarp % 2][row] = sum;
   }
   __syncthreads();
-  for (int row = threadIdx.x; row < kDualRows; row += blockDim.x) p_radial[row] = p_halves[0][row] + p_halves[1][row];
+  for (int row = threadIdx.x; row < kDualRows; row += blockDim.x) {
+    const A scale = i + row < code.lines ? code.p_scales[i + row] : A{1};
+    to.scale[row] = scale;
+    to.radial[row] = (p_halves[0][row] + p_halves[1][row]) * scale * scale;
+  }
   __syncthreads();
 }
 
@@ -148,9 +161,10 @@ __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1
   using A = Acc<T>;
   using G = GradientTile<T, kDualRows>;
   __shared__ __align__(16) unsigned char memory[G::kMemory];
-  __shared__ A halves[2][kDualRows], radial[kDualRows];
+  __shared__ A halves[2][kDualRows];
+  __shared__ RowFactors<A> factors;
   const int64_t i = int64_t{blockIdx.x} * kDualRows;
-  const auto unit = [&](int row, int64_t column) -> A {
+  const auto unit = [&](int row, int64_t column) -> A {  // over the scale
     const int64_t r = i + row;
     if (r >= code.lines || column >= code.columns) return 0;
     return widen(code.p_first[r * code.step + column]) * inverse_of(code.p_lengths[r]);
@@ -169,13 +183,13 @@ __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1
         mine[part] += sums.values[part / 2][n / 2][part % 2 * 2 + n % 2] * unit(row, c + column);
       }
   }
-  sum_rows<G>(mine, halves, radial);
+  sum_rows<G>(mine, halves, code, i, factors);
   const A scale = output.scale();
   for (int64_t c = 0; c < code.columns; c += G::kColumns) {
     if (code.columns > G::kColumns) multiply_lines<G, true>(sums, memory, code, i, residual, c, is_exact);
     store_result<G>(sums, memory, output, i, c, [&](int row, int column, A value) {
       const A factor = i + row < code.lines ? scale * inverse_of(code.p_lengths[i + row]) : A{0};
-      return factor * (value - radial[row] * unit(row, c + column));
+      return factor * (value - factors.radial[row] * unit(row, c + column)) * factors.scale[row];
     });
   }
 }

@@ -5,9 +5,11 @@
 // Dual, d < n: E = U^T U - (n'/d) I with U = S / lengths, n' the number of nonzero rows, the trace of U^T U;
 //     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); residual is E.
 // A row of zeros has 1/length := 0. Counters are zeros, left as zeros.
+// Rows whose squares leave the range of acc are multiplied by a power of two before (../row_scale.h). Dual, row_lengths
+// chooses it; primal, see out_of_range.cuh.
 #pragma once
 
-#include "tiles.cuh"
+#include "out_of_range.cuh"
 
 namespace ebgan::cuda {
 
@@ -42,8 +44,8 @@ struct Cut {
 template <class A> struct Matrix {
   A* p_products;  // [splits, side, side]: each split's part of the Gram matrix; with one split, p_residual
   A* p_squares;   // [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
-  A* p_lengths;     // [n]: written (primal) or read (dual)
-  A* p_residual;      // [side, side]
+  A* p_lengths;   // [2, n], of the rows times their scales, and the scales: written (primal) or read (dual)
+  A* p_residual;  // [side, side]
   A* p_row_sums;  // [side], of the squares of residual
   int64_t side;
   int splits;
@@ -72,6 +74,12 @@ __device__ void fetch_factor(typename G::Fetch& fetched, const Lines<T>& code, i
   }
 }
 
+template <class G, class T>
+__device__ void put_factor(const typename G::Fetch& fetched, const typename G::Memory& to, const Lines<T>& code,
+                           int64_t row, int64_t k) {
+  fetched.put(to.p_numbers, code, G::kDual ? k : row);
+}
+
 // The product of rows i.. and j.. over one split's depth.
 template <class G, class T>
 __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& code, int64_t i, int64_t j, int64_t begin,
@@ -90,8 +98,8 @@ __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& co
   fetch(begin);
   for (int64_t k = begin; k < end; k += G::kDepth) {
     __syncthreads();  // the tile before has been read
-    next_left.put(left.p_numbers);
-    if (!is_diagonal) next_right.put(right.p_numbers);
+    put_factor<G>(next_left, left, code, i, k);
+    if (!is_diagonal) put_factor<G>(next_right, right, code, j, k);
     __syncthreads();
     if (k + G::kDepth < end) fetch(k + G::kDepth);
     add_product(sums, left.factor().from(G::Share::row()), right.factor().from(G::Share::column()), G::kDepth, is_exact);
@@ -117,13 +125,17 @@ __device__ void store_mirrored(typename Share::Part& sums, A* p_matrix, int64_t 
   });
 }
 
-// The squares of the lengths, from a tile on the diagonal.
+// The squares of the lengths, from a tile on the diagonal. True if one of a warp's is 0.
 template <class Share, class A>
-__device__ void store_squares(typename Share::Part& sums, A* p_squares, int64_t side, int64_t i) {
+__device__ bool store_squares(typename Share::Part& sums, A* p_squares, int64_t side, int64_t i) {
+  bool has_zero = false;
   sums.each([&](int row, int column, A& value) {
     const int r = Share::row() + row, c = Share::column() + column;
-    if (r == c && i + r < side) p_squares[i + r] = value;
+    if (r != c || i + r >= side) return;
+    p_squares[i + r] = value;
+    has_zero |= value == 0;
   });
+  return __any_sync(kEveryLane, has_zero);
 }
 
 // The row of the tile-th tile, counted row by row on and below the diagonal.
@@ -158,10 +170,23 @@ template <class A> __device__ A sum_of_splits(const A* p_first, int64_t step, in
   return sum_of_warp(sum);
 }
 
+// Of a row's products with the rows c.., those of rows that are apart become cosines, by a warp.
+template <class T>
+__device__ void put_cosines(Acc<T>* p_products, const Lines<T>& code, int64_t row, int64_t c, Acc<T> mine,
+                            const Acc<T>* p_inverses) {
+#pragma unroll 1
+  for (int k = 0; k < kChunk && c + k < code.lines; ++k) {
+    if (c + k == row || !are_apart(mine, p_inverses[k])) continue;
+    const double value = cosine(code, row, c + k);
+    if (threadIdx.x % kWarp == 0) p_products[k] = static_cast<Acc<T>>(value);
+  }
+  __syncwarp();  // all of them have been put
+}
+
 // Rows first, first + 1, ..., kRows of them, of residual, with their lengths and the sums of their squares. kWarps / kRows
-// warps share the splits of a row; the sums of all are added in a fixed order.
-template <class A, int kWarps, int kRows, bool kDual>
-__device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
+// warps share the splits of a row; the sums of all are added in a fixed order. Dual ones take nothing from the code.
+template <int kWarps, int kRows, bool kDual, class T, class A>
+__device__ void finish_rows_of_block(const Lines<T>& code, const Matrix<A>& to, int64_t first) {
   constexpr int kShares = kWarps / kRows;
   __shared__ A products[kWarps][kChunk], squares[kDual ? 1 : kWarps][kChunk], inverses[kDual ? 1 : kChunk];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, share = warp % kShares;
@@ -171,9 +196,17 @@ __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
   if constexpr (kDual) {
     isotropic = sum_of_splits(to.p_squares, 1, to.splits) / static_cast<A>(side);
   } else if (is_inside) {
-    const A length = sqrt(sum_of_splits(to.p_squares + row, side, to.splits));
-    mine = inverse_of(length);
-    if (share == 0 && lane == 0) to.p_lengths[row] = length;
+    A length = sqrt(sum_of_splits(to.p_squares + row, side, to.splits)), scale = 1;
+    mine = inverse_in_range(length);
+    if (mine < 0) {
+      const ScaledLength it = scaled_length(code, row);
+      length = static_cast<A>(it.length), scale = static_cast<A>(it.scale);
+      if (length != length) mine = length;
+    }
+    if (share == 0 && lane == 0) {
+      to.p_lengths[row] = length;
+      to.p_lengths[side + row] = scale;
+    }
   }
   A row_sum = 0;
   for (int64_t c = 0; c < side; c += kChunk) {
@@ -192,11 +225,18 @@ __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
       for (int k = threadIdx.x; k < kChunk; k += blockDim.x) {
         A sum = 0;
         for (int w = 0; w < kWarps; ++w) sum += squares[w][k];
-        inverses[k] = inverse_of(sqrt(sum));
+        const A length = sqrt(sum);  // A's range: in C++, this root is of float64
+        inverses[k] = inverse_in_range(length);
       }
       __syncthreads();
     }
     if (share > 0 || !is_inside) continue;
+    if constexpr (!kDual) {
+      bool is_apart = false;
+#pragma unroll
+      for (int e = 0; e < kPerLane; ++e) is_apart |= are_apart(mine, inverses[lane + e * kWarp]);
+      if (__any_sync(kEveryLane, is_apart)) put_cosines(products[warp], code, row, c, mine, inverses);
+    }
 #pragma unroll
     for (int e = 0; e < kPerLane; ++e) {
       const int k = lane + e * kWarp;
@@ -207,7 +247,8 @@ __device__ void finish_rows_of_block(const Matrix<A>& to, int64_t first) {
       if constexpr (kDual) {
         if (is_diagonal) value -= isotropic;
       } else {
-        value = is_diagonal ? A{0} : value * mine * inverses[k];
+        value = are_apart(mine, inverses[k]) ? products[warp][k] : value * mine * inverses[k];
+        if (is_diagonal) value = 0;
       }
       row_sum += value * value;
       if (kDual || !is_diagonal) to.p_residual[row * side + c + k] = value;
@@ -258,13 +299,17 @@ __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
       if (threadIdx.x == 0) to.p_squares[split] = nonzero;
     }
   } else if (i == j) {
-    store_squares<Share>(sums, to.p_squares + split * cut.side, cut.side, i);
+    A* const p_squares = to.p_squares + split * cut.side;
+    if (store_squares<Share>(sums, p_squares, cut.side, i)) {
+      const int64_t first = (end - 1) / cut.split_depth * cut.split_depth;  // `begin`, which would cost registers before
+      tell_vanished(code, i + Share::row(), Share::kWarpRows, first, end, p_squares);
+    }
   }
   if (!cut.is_alone()) return;
   constexpr int kWarps = Share::kThreads / kWarp;
   __syncthreads();  // all of the matrix, before it is read
   for (int64_t first = 0; first < cut.side; first += kWarps)
-    finish_rows_of_block<A, kWarps, kWarps, kDual>(to, first);
+    finish_rows_of_block<kWarps, kWarps, kDual>(code, to, first);
   __syncthreads();  // every row's sum, before it is read
   store_value<kDual>(to, ending);
 }
@@ -273,31 +318,44 @@ constexpr int kRowsOfBlock = 8;
 constexpr int kFinishThreads = kRowsOfBlock * kWarp;
 constexpr int kFinishedRows = 2;  // the fewer, the more blocks read all the lengths
 
-// residual and the lengths, kFinishedRows rows by a block; the last one has the value.
-template <class A, bool kDual>
+// residual and the lengths, kFinishedRows rows by a block; the last one has the value. kDual: the code is not read, and T
+// is acc.
+template <class T, bool kDual>
 __global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spilled to have 64 registers
-    finish_rows(Matrix<A> to,        //
+    finish_rows(Lines<T> code,       // [n, d]
+                Matrix<Acc<T>> to,   //
                 int32_t* p_counter,  // [1]
-                Ending<A> ending) {
-  finish_rows_of_block<A, kFinishThreads / kWarp, kFinishedRows, kDual>(to, int64_t{blockIdx.x} * kFinishedRows);
+                Ending<Acc<T>> ending) {
+  constexpr int kWarps = kFinishThreads / kWarp;
+  finish_rows_of_block<kWarps, kFinishedRows, kDual>(code, to, int64_t{blockIdx.x} * kFinishedRows);
   if (arrives_last(p_counter, gridDim.x)) store_value<kDual>(to, ending);
 }
 
-// The lengths of the codes, a warp for each.
+// The length of a row times `scale`, by a warp.
+template <class T> __device__ Acc<T> length_of_row(const T* p_row, int64_t columns, Acc<T> scale) {
+  Acc<T> squares = 0;
+  for (int64_t column = threadIdx.x % kWarp; column < columns; column += kWarp) {
+    const Acc<T> value = widen(p_row[column]) * scale;
+    squares += value * value;
+  }
+  return sqrt(sum_of_warp(squares));
+}
+
+// The lengths of the codes times their scales, and the scales, a warp for each. A row that is out of range, or zeros, is
+// read twice.
 template <class T>
 __global__ void __launch_bounds__(kFinishThreads)
     row_lengths(Lines<T> code,  // [n, d]
-              Acc<T>* p_lengths) {
+                Acc<T>* p_lengths) {  // [2, n]
   const int64_t row = int64_t{blockIdx.x} * kRowsOfBlock + threadIdx.x / kWarp;
   if (row >= code.lines) return;
   const T* const p_row = code.p_first + row * code.step;
-  Acc<T> squares = 0;
-  for (int64_t column = threadIdx.x % kWarp; column < code.columns; column += kWarp) {
-    const Acc<T> value = widen(p_row[column]);
-    squares += value * value;
-  }
-  squares = sum_of_warp(squares);
-  if (threadIdx.x % kWarp == 0) p_lengths[row] = sqrt(squares);
+  Acc<T> length = length_of_row(p_row, code.columns, Acc<T>{1});
+  const Acc<T> scale = scale_of(length);
+  if (scale != 1) length = length_of_row(p_row, code.columns, scale);
+  if (threadIdx.x % kWarp > 0) return;
+  p_lengths[row] = length;
+  p_lengths[code.lines + row] = length == 0 ? Acc<T>{1} : scale;  // of zeros: spares Fetched the second look
 }
 
 }  // namespace ebgan::cuda

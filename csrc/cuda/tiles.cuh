@@ -12,10 +12,17 @@ template <class T> struct Lines {
   int64_t lines;
   int64_t columns;
   const Acc<T>* p_lengths;  // [lines], where they are divided by them (a line of zeros stays one)
-  bool is_wide;           // packets of 16 bytes lie within a line and are aligned
+  const Acc<T>* p_scales;   // [lines], by which they are multiplied before: ../row_scale.h
+  bool is_wide;             // packets of 16 bytes lie within a line and are aligned
 };
 
 template <class A> __device__ A inverse_of(A norm) { return norm == 0 ? A{0} : A{1} / norm; }
+
+// What the numbers of a line are multiplied by; -1 if they are multiplied by its scale before.
+template <class T> __device__ Acc<T> factor_of(const Lines<T>& from, int64_t line) {
+  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // at once, not one by the other
+  return scale == 1 ? factor : Acc<T>{-1};
+}
 
 // kLines x kColumns numbers of type S in shared memory, lines kStep apart so that a warp's fragments meet no bank
 // twice: 4 banks further a line where fragments run along it, 8 where they run across.
@@ -57,17 +64,24 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
         for (int j = 0; j < kWidth; ++j)
           if (c + j < end) packets[i].values[j] = p[j];
       }
-      if constexpr (kScaled) factors[i] = inverse_of(from.p_lengths[l]);
+      if constexpr (kScaled) factors[i] = factor_of(from, l);
     }
   }
 
-  template <class S> __device__ void put(S* p_numbers) const {
+  // What was fetched from line `line` on.
+  template <class S> __device__ void put(S* p_numbers, const Lines<T>& from, int64_t line) const {
 #pragma unroll
     for (int i = 0; i < kPackets; ++i) {
       const int number = i * kThreads + threadIdx.x;
       S* const p = p_numbers + number / kPerLine * Into::kStep + number % kPerLine * kWidth;
       if constexpr (!kScaled) {
         *reinterpret_cast<Packet<T, kWidth>*>(p) = packets[i];
+      } else if (factors[i] < 0) {
+        // Not by their product: of a length near the largest number it is subnormal.
+        const int64_t l = line + number / kPerLine;
+        const Acc<T> scale = from.p_scales[l], factor = inverse_of(from.p_lengths[l]);
+#pragma unroll
+        for (int j = 0; j < kWidth; ++j) p[j] = widen(packets[i].values[j]) * scale * factor;
       } else {
 #pragma unroll
         for (int j = 0; j < kWidth; ++j) p[j] = widen(packets[i].values[j]) * factors[i];
@@ -77,7 +91,8 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
 };
 
 // How a block's warps share its result: 2 warps across, as many down as it takes.
-template <class A, int kRows, int kColumns, int kWarpRows = 32> struct Shares {
+template <class A, int kRows, int kColumns, int kWarpRows_ = 32> struct Shares {
+  static constexpr int kWarpRows = kWarpRows_;
   static constexpr int kWarps = kRows / kWarpRows * 2;
   static constexpr int kThreads = kWarps * kWarp;
   using Part = Sums<A, kWarpRows / 16, kColumns / 2 / 8>;

@@ -6,6 +6,7 @@ from .plant import Planted
 
 _ENERGIES = "tests/ops/cuda/test_energies.py"
 _PULLING_AWAY = "tests/ops/cuda/test_pulling_away.py"
+_OUT_OF_RANGE = "tests/ops/cuda/test_out_of_range.py"
 
 PLANTS = (
     Planted(
@@ -74,5 +75,21 @@ PLANTS = (
         text="      const Split second = split(right.at(j * 8 + group, k + member + 4));\n",
         instead="      const Split second = split(right.at(j * 8 + group, k + member + 2));\n",
         test=f"{_PULLING_AWAY}::test_value_and_gradient[(33, 97)-torch.float32]",
+    ),
+    Planted(
+        name="a code whose squares vanished is taken for one of zeros",
+        kind="cuda",
+        file="csrc/cuda/out_of_range.cuh",
+        text="    if (vanished && threadIdx.x % kWarp == 0) p_squares[row] = kSmallest;\n",
+        instead="    if (vanished && threadIdx.x % kWarp == 0) p_squares[row] = 0 * kSmallest;\n",
+        test=f"{_OUT_OF_RANGE}::test_rows_of_every_length[float32-(5, 40)]",
+    ),
+    Planted(
+        name="a gradient is that of the code times its scale",
+        kind="cuda",
+        file="csrc/cuda/pulling_away_gradient_kernels.cuh",
+        text="scale * inverse_of(code.p_lengths[r]) * value * code.p_scales[r] : Acc<T>{0};\n",
+        instead="scale * inverse_of(code.p_lengths[r]) * value : Acc<T>{0};\n",
+        test=f"{_OUT_OF_RANGE}::test_rows_of_every_length[bfloat16-(5, 580)]",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from ebgan_fast.ops.backends import cuda
 from ebgan_fast.ops.tensors import Coefficient
 
 from .. import eager
-from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_sums, pulling_away_terms
+from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_sums, pulling_away_terms, sums_dtype
 from .energy_cases import Simulator, laid_out, leaves_of, random
 
 
@@ -20,6 +21,37 @@ def code_of(n: int, d: int, dtype: torch.dtype, layout: str = "plain") -> Tensor
     values = random(n, d, n + d, dtype)
     values[1] = 0
     return laid_out(values, layout)
+
+
+# Exponents on both sides of the ends of the range in which squares are summed as they are (csrc/row_scale.h).
+_AT_THE_ENDS = {
+    torch.float32: (-47, 53, -39, 37, -70, 80),
+    torch.float64: (-410, 453, -399, 437, -600, 700),
+}
+
+
+def scales_of(n: int, dtype: torch.dtype) -> Tensor:
+    """[N], in float64: powers of two. The first and the last rows have the dtype's least, its largest and some at the
+    ends of the range, the others 1."""
+    limits = torch.finfo(dtype)
+    least, largest = (math.frexp(it)[1] - 1 for it in (limits.tiny, limits.max))
+    inside = [it for it in _AT_THE_ENDS[sums_dtype(dtype)] if least < it < largest]
+    exponents = [*[least, 0, largest, *inside, *[0] * n][: n - 2], largest, least]
+    return torch.tensor([2.0**it for it in exponents], dtype=torch.float64)
+
+
+def code_to_scale(n: int, d: int, dtype: torch.dtype) -> Tensor:
+    """Numbers from 1 to 2, of either sign. The first code has one that is not zero, the second none."""
+    random = torch.rand((n, d), generator=torch.Generator().manual_seed(n + d), dtype=torch.float64) * 2 - 1
+    values = (random + random.sign()).to(dtype)
+    values = values.where(values.abs() < 2, values / 2)  # rounding made a 2
+    values[0, :-1] = 0
+    values[1] = 0
+    return values
+
+
+def scaled(code: Tensor, scales: Tensor, layout: str = "plain") -> Tensor:
+    return laid_out((code.double() * scales[:, None]).to(code.dtype), layout)
 
 
 def run(simulator: Simulator, code: Tensor, upstream: Coefficient = 1.0, seed: int = 0) -> list[Tensor]:
@@ -31,7 +63,9 @@ def run(simulator: Simulator, code: Tensor, upstream: Coefficient = 1.0, seed: i
     return [term.value, gradient]
 
 
-def check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0) -> None:
+def check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0, scales: Tensor | None = None) -> None:
+    """`got` is of the code, or of it times `scales` [N], powers of two, by which the gradients are then divided."""
+    scale = torch.ones(code.shape[0], dtype=torch.float64) if scales is None else scales
     (leaf,), plain = leaves_of([code]), code.detach().clone().requires_grad_()
     truth = reference.pulling_away_term(leaf)
     yardstick = eager.pulling_away_term(plain)
@@ -39,5 +73,6 @@ def check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0) -> None:
     assert_within_budget(got[0], truth, yardstick, "value", pulling_away_diagonal(code), sums)
     exact = torch.autograd.grad(truth, leaf, torch.tensor(upstream, dtype=torch.float64))[0]
     plainly = torch.autograd.grad(yardstick, plain, torch.tensor(upstream, dtype=yardstick.dtype))[0]
-    assert_within_budget(got[1], exact, plainly, "gradient", abs(upstream) * pulling_away_terms(code), sums)
+    truth, yardstick = (gradient.double() / scale[:, None] for gradient in (exact, plainly))
+    assert_within_budget(got[1], truth, yardstick, "gradient", abs(upstream) * pulling_away_terms(code) / scale, sums)
     assert not got[1][1].any(), "a code of zeros has a gradient"

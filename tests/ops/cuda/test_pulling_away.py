@@ -19,7 +19,7 @@ from gpuless.ptx import OutOfBounds, Race
 from ..budget import ULPS, pulling_away_sums
 from ..cases import DTYPES, every_dtype
 from . import building
-from .energy_cases import Simulator, leaves_of
+from .energy_cases import Simulator, laid_out, leaves_of, random
 from .pulling_away_cases import check, code_of, run
 from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
@@ -154,8 +154,8 @@ def _bytes(tensor: Tensor) -> int:
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has tiles of 64 alone, for gradcheck and not for speed
 @pytest.mark.parametrize("n", [64, 128])
 def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
-    """In one launch each; the rest is the residual."""
-    code = code_of(n, 128, dtype)
+    """In one launch each; the rest is the residual. No code is zeros: of these, test_out_of_range.py."""
+    code = laid_out(random(n, 128, n, dtype), "plain")
     with in_ptx([code]) as simulation:
         value, *left = on_cuda.pulling_away_term(code)
         gradient = on_cuda.pulling_away_term_backward(torch.ones_like(value), code, *left)
@@ -171,7 +171,7 @@ def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
 def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
     """Two rows of the matrix by each, beside the lengths of all: no block adds up the whole."""
     n, splits = 64, 4
-    code = code_of(n, splits * 4 * 64, torch.bfloat16)  # four steps of 128 bytes each
+    code = laid_out(random(n, splits * 4 * 64, n, torch.bfloat16), "plain")  # four steps of 128 bytes each
     with in_ptx([code]) as simulation:
         _, _, residual = on_cuda.pulling_away_term(code)
     first, second = simulation.reports
@@ -221,7 +221,8 @@ def test_multiprocessors_are_busy_where_the_depth_allows_it(
 
 BARRIER = "    __syncthreads();  // the tile before has been read\n"
 READY = (
-    "    next_left.put(left.p_numbers);\n    if (!is_diagonal) next_right.put(right.p_numbers);\n    __syncthreads();\n"
+    "    put_factor<G>(next_left, left, code, i, k);\n"
+    "    if (!is_diagonal) put_factor<G>(next_right, right, code, j, k);\n    __syncthreads();\n"
 )
 NO_BARRIER = {"pulling_away_kernels.cuh": (BARRIER, "")}
 NOT_READY = {"pulling_away_kernels.cuh": (READY, READY.replace("    __syncthreads();\n", ""))}
