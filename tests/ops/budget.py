@@ -4,8 +4,8 @@ The truth is the reference in float64 on the same rounded inputs. The budget of 
 same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
 Units are those of the type that sums run in (float32, or float64 for float64). A result in a narrower type has one of
 its own beside them. It is rounded to that type at the end, by half a unit, and once more where a loss's gradient is
-multiplied by its upstream. On a GPU two factors of its products may be rounded to tf32, whose unit is float16's: then
-its unit is that of the terms.
+multiplied by its upstream. On a GPU, a simulated one too, two factors of its products may be rounded to tf32, whose
+unit is float16's: then its unit is that of the terms.
 A result in float64 has no wider truth. There the units count twice, as the reference is off by as many.
 Where the formula takes the difference of larger terms (the hinge's margin and energy; the pulling-away term's gradient,
 which is 0 for parallel codes), the units are those of the terms.
@@ -18,6 +18,8 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+
+from .simulated_cuda import SIMULATED
 
 ULPS = 4
 """Eight roundings, of half a unit each: no result meets more outside of sums.
@@ -78,7 +80,7 @@ def assert_within_budget(
         size = torch.maximum(size, torch.as_tensor(terms, dtype=size.dtype))
     if got.dtype == torch.float64:
         sides = 2
-    if got.is_cuda:
+    if got.is_cuda or SIMULATED:
         own_size = size
     own = limits.eps * own_size if limits.eps > wide.eps else 0.0
     budget = 2 * eager_error + sides * ((ULPS + sums) * wide.eps * size + own + ULPS * floor)
