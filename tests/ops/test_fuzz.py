@@ -26,6 +26,9 @@ def _is_left_out(case: Case) -> bool:
     return sum(tensor.numel() for tensor in tensors) > MOST_ELEMENTS
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.* encountered in:RuntimeWarning"
+)  # of NumPy, in which Triton's interpreter computes
 @every_backend
 @pytest.mark.parametrize("first", range(0, CASES, AT_ONCE))
 def test_drawn_calls(backend: str, first: int) -> None:

@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import ebgan_fast
+from ebgan_fast import functional
 
 from .fuzz import __main__ as command
 from .fuzz import energies, pulling_away, ranges
@@ -138,6 +139,11 @@ def test_the_same_integer_gives_the_same_case() -> None:
         for name, tensor in one.tensors.items():
             assert tensor.stride() == other.tensors[name].stride()
             assert torch.equal(tensor.nan_to_num(7.0), other.tensors[name].nan_to_num(7.0))
+
+
+def test_every_op_and_norm_is_drawn() -> None:
+    assert set(OPS) == {name for name in functional.__all__ if name.islower()}
+    assert set(NORMS) == set(get_args(functional.Norm))
 
 
 def _traits(case: Case) -> Iterator[object]:

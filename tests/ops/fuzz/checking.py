@@ -120,7 +120,7 @@ class _Judge:
         if case.reduction == "none":
             yield from self._differs("energy", self._true_energy("recon"))
             energy = Range.exactly(self._numbers("energy"))
-            yield from self._pair_gradients("recon", energy, case.upstream.double().numpy(), None)
+            yield from self._pair_gradients("recon", energy, case.upstream.resolve_neg().double().numpy(), None)
             return
         energy = self._true_energy("recon")
         count = max(len(energy.low), 1)
@@ -217,7 +217,7 @@ class _Judge:
         return 1.0 if case.told is None else float(case.told)
 
     def _numbers(self, name: str) -> Array:
-        return self.got[name].double().numpy()
+        return self.got[name].resolve_neg().double().numpy()
 
     def _true_energy(self, recon: str) -> Range:
         return energies.energy(*self._values(recon), self.case.norm, self._acc(recon))

@@ -251,22 +251,20 @@ class _Drawing:
         return value if which < 0.6 else torch.tensor(value, dtype=other if which < 0.8 else dtype)
 
     def upstream(self, dtype: torch.dtype, count: int | None = None) -> Tensor:
+        """A scalar, or one for each sample, in steps of any length."""
         rng = self.rng
         if count is None:
-            value = float(
-                rng.choice((1.0, 1.0, -0.37, 4096.0, 0.0, rng.standard_normal() * 2.0 ** rng.integers(-20, 21)))
-            )
-            return torch.tensor(value, dtype=dtype)
-        values = torch.from_numpy(rng.standard_normal(count) * 2.0 ** rng.integers(-8, 9) * (rng.random(count) < 0.85))
-        which = rng.random()
-        if which < 0.3:
-            return torch.tensor(float(rng.choice((1.0, 0.5, -3.0, 0.0))), dtype=dtype).expand(count)
-        if which < 0.6:
-            step = int(rng.integers(2, 4))
+            drawn = rng.standard_normal() * 2.0 ** rng.integers(-20, 21)
+            found = torch.tensor(float(rng.choice((1.0, 1.0, -0.37, 4096.0, 0.0, drawn))), dtype=dtype)
+        elif rng.random() < 0.3:  # as .sum() sends it
+            found = torch.tensor(float(rng.choice((1.0, 0.5, -3.0, 0.0))), dtype=dtype).expand(count)
+        else:
+            drawn = rng.standard_normal(count) * 2.0 ** rng.integers(-8, 9) * (rng.random(count) < 0.85)
+            step = int(rng.integers(1, 4))
             room = torch.full((count * step,), float("nan"), dtype=dtype)
-            room[::step] = values.to(dtype)
-            return room[::step]
-        return values.to(dtype)
+            found = room[::step]
+            found.copy_(torch.from_numpy(drawn))
+        return negative_view(found) if rng.random() < 0.05 else found
 
     def margin(self, levels: Array) -> Coefficient:
         """Between two energies, exactly at one, at 0, or beyond them."""
