@@ -147,7 +147,7 @@ def test_every_op_and_norm_is_drawn() -> None:
 
 
 def _traits(case: Case) -> Iterator[object]:
-    """What the case is an example of."""
+    """The traits of a case."""
     yield from str(case).replace(",", " ").split()
     yield case.op, case.dtype
     yield "told" if case.told is not None else "not told"
@@ -223,7 +223,7 @@ def test_the_term_at_any_scale() -> None:
 
 
 def test_the_gradient_at_any_scale() -> None:
-    """Of two codes the term is cos^2 of their angle, whose slope at 45 degrees is -1: over the length of each code."""
+    """The term of two codes is cos^2 of their angle: at 45 degrees its slope is -1, over the length of each code."""
     code = np.array([[1.0, 0.0], [1.0, 1.0]])
     expected = np.array([[0.0, 1.0], [0.5, -0.5]])
     for power in (-1000, 0, 1000):

@@ -18,7 +18,7 @@ from .pulling_away import Form, PullingAway
 from .ranges import CHAIN, TF32, Array, Format, Range
 
 Results = dict[str, Tensor]
-"""What the op returned, by name; a gradient is named after its tensor, behind "gradient "."""
+"""The results of the op by name; a gradient is named after its tensor, behind "gradient "."""
 _PAIRS = {"recon": "target", "recon_real": "real", "recon_fake": "fake"}
 
 

@@ -53,7 +53,7 @@ class Case:
     threads: tuple[int, ...] = (1,)
     """Their numbers, which must not change a bit."""
     words: list[str] = field(default_factory=list)
-    """What was drawn, for the reader."""
+    """The words that tell a reader what was drawn."""
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -112,7 +112,7 @@ def _trailing(rng: Generator, elements: int) -> tuple[int, ...]:
 
 
 def _shape(rng: Generator) -> tuple[int, ...]:
-    """Of a pair."""
+    """Draw the shape of a pair."""
     if rng.random() < 0.02:  # rows of several tasks
         return (int(rng.integers(1, 6)), int(rng.integers(4000, 40_000)))
     count = int(rng.integers(0, 4)) if rng.random() < 0.25 else _size(rng, 150)

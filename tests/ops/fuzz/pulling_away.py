@@ -115,7 +115,7 @@ class PullingAway:
 
 @dataclass(frozen=True)
 class _Errors:
-    """What the results of one form are off by."""
+    """The errors of one form."""
 
     unit: Array
     below: Array
@@ -185,7 +185,7 @@ class _Errors:
 
     @property
     def value(self) -> float:
-        """Of the sum over pairs."""
+        """The error of the sum over pairs."""
         count, elements = self.unit.shape
         if self.form != "dual":
             total = (np.square(self.cosines).sum() + self._of_row_sums.sum()) * (additions(count) + 2) * self.u

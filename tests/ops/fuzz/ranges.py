@@ -59,7 +59,7 @@ class Format:
 
 FLOAT64, FLOAT32, BFLOAT16, FLOAT16 = Format(53, 1023, sides=2), Format(24, 127), Format(8, 127), Format(11, 15)
 TF32 = Format(11, 127)
-"""What tensor cores make of a float32 factor."""
+"""The format to which tensor cores round a float32 factor."""
 
 CHAIN = 64
 """Numbers that a sum adds one after another, at most, before it joins such sums in pairs."""

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Tally:
-    """What was found."""
+    """Counts of cases, and those that failed."""
 
     cases: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By op, dtype and instruction set."""
