@@ -84,6 +84,12 @@ template <class T> bool is_zero(const T* row, int64_t count) {
 template <class T> bool choose_scales(const Code& code, const Accumulator<T>* lengths, Accumulator<T>* scales) {
   bool any = false;
   for (int64_t i = 0; i < code.n; ++i) {
+    scales[i] = 1;
+    any |= scale_of(lengths[i]) != 1;
+  }
+  if (!any) return false;
+  any = false;
+  for (int64_t i = 0; i < code.n; ++i) {
     scales[i] = scale_of(lengths[i]);
     if (lengths[i] == 0 && is_zero(static_cast<const T*>(code.data) + i * code.stride, code.d)) scales[i] = 1;
     any = any || scales[i] != 1;
@@ -222,7 +228,7 @@ template <class S, class A> struct Saved {
   const A* residual;
   double factor;  // 4 upstream / (N(N-1))
 
-  Slope slope(int64_t i) const { return {factor * inverse(lengths[i]), static_cast<double>(scales[i])}; }
+  Slope slope(int64_t i, double inverse_length) const { return {factor * inverse_length, static_cast<double>(scales[i])}; }
 };
 
 // grad = factor / n_i * (residual U). A block of it is one sum over n.
@@ -251,8 +257,10 @@ void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_s
           panel_product<Widened<A>>(PlainRows<A>{residual + i0 * n + k, n}, rows, right, cols, depth,
                                      Block{c, kBlock, k > 0});
         }
-        for (int64_t i = 0; i < rows; ++i)
-          write_row<kScaled>(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, it.slope(i0 + i));
+        for (int64_t i = 0; i < rows; ++i) {
+          const Slope slope = it.slope(i0 + i, inverse(it.lengths[i0 + i]));
+          write_row<kScaled>(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, slope);
+        }
       }
     }
   };
@@ -298,8 +306,9 @@ void backward_dual(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_str
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t sample = i0 + i;
-        project_out(product + i * whole, data + sample * code.stride, d, inverse(it.lengths[sample]));
-        write_row<kScaled>(stream, grad + sample * grad_stride, product + i * whole, d, it.slope(sample));
+        const double inverse_length = inverse(it.lengths[sample]);
+        project_out(product + i * whole, data + sample * code.stride, d, inverse_length);
+        write_row<kScaled>(stream, grad + sample * grad_stride, product + i * whole, d, it.slope(sample, inverse_length));
       }
     }
     end_stream();
@@ -353,7 +362,7 @@ void pulling_away_gradient(DType dtype, const PullingAwayGradient& it, int threa
     const A* const residual = static_cast<const A*>(it.residual);
     const double factor = 4 * it.upstream.value / pairs_of(code.n);
     bool is_scaled = false;
-    for (int64_t i = 0; i < code.n; ++i) is_scaled = is_scaled || scales[i] != 1;
+    for (int64_t i = 0; i < code.n; ++i) is_scaled |= scales[i] != 1;
     if (is_scaled) {
       const ScaledCode<A> copy(code, scales, zero, threads);
       backward<true>(Saved<A, A>{copy.code(), lengths, scales, residual, factor}, to, it.grad_stride, threads);

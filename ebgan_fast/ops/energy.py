@@ -62,7 +62,7 @@ def _reconstruction_energy_backward(
     A sample with upstream gradient 0 gets exact zeros and is not read.
     """
     batch = Batch(recon, target, need[0], need[1], energy.contiguous())
-    kernels.gradient(batch, upstream, norm)
+    kernels.gradient(batch, upstream.resolve_neg(), norm)
     return batch.gradients()
 
 
@@ -74,7 +74,7 @@ def _hinge_margin_loss(
     if not (energy_real.dtype is wide and energy_fake.dtype is wide):  # four .to() that change nothing take 2 us
         loss, grad_real, grad_fake = _hinge_margin_loss(kernels, energy_real.to(wide), energy_fake.to(wide), margin)
         return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
-    real, fake = energy_real.contiguous(), energy_fake.contiguous()
+    real, fake = energy_real.resolve_neg().contiguous(), energy_fake.resolve_neg().contiguous()
     loss = torch.empty_strided((), (), dtype=wide, device=real.device)
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
     kernels.hinge(real, fake, margin, loss, grad_real, grad_fake)

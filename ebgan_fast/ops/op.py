@@ -144,32 +144,29 @@ _is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
 _is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
-_OTHERS = frozenset((float, int, bool, str, list, tuple, type(None)))
+_USUAL = _PLAIN | {float, int, bool, str, list, tuple, type(None)}
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat)
-_is_negated = Tensor.is_neg
 
 
-def _show_memory(arguments: Sequence[object]) -> bool:
-    """Return True if each tensor's memory holds its numbers: no subclass, and no negation that torch has put off."""
-    for argument in arguments:
-        kind = type(argument)
-        if kind in _PLAIN:
-            if _is_negated(argument):  # type: ignore[arg-type]
-                return False
-        elif kind not in _OTHERS:
-            return False
-    return True
+def _is_subclassed(argument: object) -> bool:
+    return isinstance(argument, Tensor) and type(argument) not in _PLAIN
 
 
 def call(name: str, backend: str, *arguments: Any) -> Any:
     """The raw op of that name, or its kernels themselves where no tracer, mode or tensor subclass watches the
-    dispatcher. The dispatcher also makes copies of lazily negated tensors (`torch.Tensor.is_neg`).
+    dispatcher.
 
     The way through `torch.ops` costs 22 of 53 us (discriminator loss of tiny batches, torch 2.13).
 
     A coefficient (margin, weight, upstream) may be a number. A gradient that is not needed may come as None.
     """
-    if not is_compiling() and modes() == 0 and _tracing() is None and _show_memory(arguments):
+    if (
+        not is_compiling()
+        and modes() == 0
+        and _tracing() is None
+        # The first question takes 0.5 us, the second 1.5.
+        and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
+    ):
         return kernel(name, backend)(*arguments)
     like: Tensor = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
     tensors = [
@@ -362,13 +359,13 @@ def _scaled(
 def _scale_gradients(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> list[Tensor]:
     """New gradients: upstream / expected times those, rounded once. Each fills one run of memory."""
     to = [torch.empty_like(gradient) for gradient in gradients]
-    kernels.scale(gradients, to, upstream, expected)
+    kernels.scale(gradients, to, upstream.resolve_neg(), expected)
     return to
 
 
 def _scale_gradients_(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
     """Multiply gradients by upstream / expected where they lie; for an upstream that was expected nothing is moved."""
-    kernels.scale(gradients, gradients, upstream, expected)
+    kernels.scale(gradients, gradients, upstream.resolve_neg(), expected)
 
 
 SCALE_GRADIENTS = Op(

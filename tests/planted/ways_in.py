@@ -169,9 +169,9 @@ PLANTS = (
     Planted(
         name="a kernel reads memory that torch means to negate",
         kind="autograd",
-        file=_AUTOGRAD,
-        text="            if _is_negated(argument):  # type: ignore[arg-type]\n",
-        instead="            if False:\n",
+        file="ebgan_fast/ops/tensors.py",
+        text="    if recon.is_neg() or target.is_neg():\n        return False\n",
+        instead="",
         test="tests/ops/test_lazy_negation.py::test_the_imaginary_part_of_a_conjugate[float32-cpu]",
     ),
 )

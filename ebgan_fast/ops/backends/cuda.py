@@ -27,7 +27,7 @@ class _Coefficient:
             value = value.item()  # there to be read without waiting
         self.packed: tuple[int, float]
         if isinstance(value, Tensor):
-            self._tensor = value.to(like)
+            self._tensor = value.to(like).resolve_neg()
             self.packed = self._tensor.data_ptr(), 0.0
         else:
             self.packed = 0, value

@@ -34,7 +34,7 @@ def coefficient(value: Coefficient, wide: torch.dtype, device: torch.device) -> 
     if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":
         value = value.item()
     if isinstance(value, Tensor):
-        return value.to(device), True
+        return value.to(device).resolve_neg(), True
     if wide == torch.float64 and ctypes.c_float(value).value != value:
         return torch.full((), value, dtype=wide, device=device), True
     return float(value), False
