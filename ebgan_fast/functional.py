@@ -53,6 +53,9 @@ PT_WEIGHT = 0.1
 """The paper's weight of the pulling-away term."""
 
 
+_STRIDED, _FLOATING = torch.strided, _checks.FLOATING  # lookups of a module's names take a tenth of a microsecond
+
+
 def backend_of(batch: Tensor) -> str:
     """The name of the backend that runs an op on this tensor."""
     if needs_reference():
@@ -69,11 +72,11 @@ def _pair(name: str, batch: Tensor, other_name: str, other: Tensor) -> tuple[Ten
         if (  # the usual case in one expression: the checks below take 1.5 us a pair, this 0.9
             type(batch) is Tensor
             and type(other) is Tensor
-            and batch.dtype is other.dtype
+            and (dtype := batch.dtype) is other.dtype
             and batch.shape == other.shape
             and ((batch.is_cpu and other.is_cpu) or batch.device == other.device)
-            and batch.layout is other.layout is torch.strided
-            and batch.dtype in _checks.FLOATING
+            and batch.layout is other.layout is _STRIDED
+            and dtype in _FLOATING
             and batch.numel()
             and batch.dim()
         ):

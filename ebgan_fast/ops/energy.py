@@ -62,7 +62,7 @@ def _reconstruction_energy_backward(
     A sample with upstream gradient 0 gets exact zeros and is not read.
     """
     batch = Batch(recon, target, need[0], need[1], energy.contiguous())
-    kernels.gradient(batch, upstream.resolve_neg(), norm)
+    kernels.gradient(batch, upstream.resolve_neg() if upstream.is_neg() else upstream, norm)
     return batch.gradients()
 
 
