@@ -126,19 +126,24 @@ def term(term: Term) -> None:
     kernel = pulling_away_kernels.gram_matrix
     launch.run(Launch(kernel, (parts.tiles * parts.splits,), arguments, tile.num_warps, tile.num_stages))
     if squares is not None:
-        _finish_rows(products, squares, lengths, residual, ending)
+        _finish_rows(layout, products, squares, lengths, residual, ending)
 
 
-def _finish_rows(products: Tensor, squares: Tensor, lengths: Tensor, residual: Tensor, ending: dict[str, Any]) -> None:
-    side = residual.shape[0]
+def _finish_rows(
+    layout: CodeLayout, products: Tensor, squares: Tensor, lengths: Tensor, residual: Tensor, ending: dict[str, Any]
+) -> None:
+    side, code = residual.shape[0], layout.code
+    is_ranged = not ending["DUAL"] and code.dtype != torch.float16
     at_a_time = min(tables.power_of_two(squares.shape[0]), _SPLITS)
     arguments = {
         "p_products": products,
         "p_squares": squares,
+        "p_code": code if is_ranged else None,
         "p_lengths": lengths,
         "p_residual": residual,
-        "p_row_sums": torch.empty_like(lengths[:side]),
+        "p_row_sums": lengths.new_empty(side),
         "p_counter": counters(lengths.device, 1),
+        "code_stride": layout.stride,
         **ending,
         "ROWS": _ROWS,
         "BLOCK": min(max(16, tables.power_of_two(side)), _COLUMNS, _FINISHED // (_ROWS * at_a_time)),

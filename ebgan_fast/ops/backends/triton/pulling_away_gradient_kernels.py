@@ -7,6 +7,7 @@ import triton.language as tl
 
 from .arithmetic_kernels import quotient, scalar
 from .pulling_away_kernels import _inverse, _pairs
+from .pulling_away_range_kernels import scales_at
 
 
 @triton.jit
@@ -15,9 +16,20 @@ def _factor(upstream, n, ACC: tl.constexpr):
 
 
 @triton.jit
+def _scales_and_inverses(p_code, p_lengths, first, n, ROWS: tl.constexpr):
+    """The scales of rows, and 1 over the lengths that they have by them."""
+    row = tl.arange(0, ROWS)
+    wide_first = tl.zeros((), dtype=tl.int64) + first
+    p_length = p_lengths + wide_first
+    length = tl.load(p_length + row, mask=row < n - first, other=0.0)
+    return scales_at(p_code, p_length + n, row, row < n - first), _inverse(length)
+
+
+@triton.jit
 def _units(
     p_code,
-    p_lengths,
+    scale,  # ACC [ROWS]
+    inverse,  # ACC [ROWS]
     code_stride,
     first,  # sample
     n,
@@ -34,7 +46,7 @@ def _units(
     inside = (row < n - first)[:, None] & (column < d - start)[None, :]
     offset = (row.to(tl.int64) * code_stride)[:, None] + column[None, :]
     code = tl.load(p_code + (wide_first * code_stride + start) + offset, mask=inside, other=0.0).to(ACC)
-    return code * _inverse(tl.load(p_lengths + wide_first + row, mask=row < n - first, other=0.0))[:, None]
+    return code * scale[:, None] * inverse[:, None]
 
 
 @triton.jit
@@ -51,7 +63,7 @@ def _store_gradient(p_grad, grad_stride, gradient, first, n, start, d, ROWS: tl.
 @triton.jit(do_not_specialize=["column_tiles", "upstream"])
 def primal_gradient(
     p_code,  # [n, d]
-    p_lengths,  # ACC [n]
+    p_lengths,  # ACC [2, n]: of rows times their scales, and the scales
     p_residual,  # ACC [n, n]: G - diag r
     p_grad,  # [n, d]
     code_stride,
@@ -77,17 +89,20 @@ def primal_gradient(
     for k in range(0, n, BLOCK_K):
         inside = (row < n)[:, None] & (inner < n - k)[None, :]
         residual = tl.load(p_residual + (row * n)[:, None] + (k + inner)[None, :], mask=inside, other=0.0)
-        units = _units(p_code, p_lengths, code_stride, k, n, start, d, ACC, BLOCK_K, BLOCK_COLUMNS)
+        scale, inverse = _scales_and_inverses(p_code, p_lengths, k, n, BLOCK_K)
+        units = _units(p_code, scale, inverse, code_stride, k, n, start, d, ACC, BLOCK_K, BLOCK_COLUMNS)
         total = tl.dot(residual, units, total, input_precision=PRECISION, out_dtype=ACC)
     factor = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC)
-    slope = factor * _inverse(tl.load(p_lengths + row, mask=row < n, other=0.0))
-    _store_gradient(p_grad, grad_stride, total * slope[:, None], i, n, start, d, BLOCK_ROWS, BLOCK_COLUMNS)
+    scale, inverse = _scales_and_inverses(p_code, p_lengths, i, n, BLOCK_ROWS)
+    gradient = total * (factor * inverse)[:, None] * scale[:, None]  # the scale last: factor times it may be too large
+    _store_gradient(p_grad, grad_stride, gradient, i, n, start, d, BLOCK_ROWS, BLOCK_COLUMNS)
 
 
 @triton.jit
 def _units_and_product(
     p_code,
-    p_lengths,
+    scale,
+    inverse,
     p_residual,
     code_stride,
     i,
@@ -100,13 +115,13 @@ def _units_and_product(
     BLOCK_K: tl.constexpr,
 ):
     """A tile of U, and one of U E."""
-    ACC: tl.constexpr = p_lengths.dtype.element_ty
-    units = _units(p_code, p_lengths, code_stride, i, n, start, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
+    ACC: tl.constexpr = scale.dtype
+    units = _units(p_code, scale, inverse, code_stride, i, n, start, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
     column = start + tl.arange(0, BLOCK_COLUMNS)
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), dtype=ACC)
     for k in range(0, d, BLOCK_K):
         inner = k + tl.arange(0, BLOCK_K)
-        left = _units(p_code, p_lengths, code_stride, i, n, k, d, ACC, BLOCK_ROWS, BLOCK_K)
+        left = _units(p_code, scale, inverse, code_stride, i, n, k, d, ACC, BLOCK_ROWS, BLOCK_K)
         inside = (inner < d)[:, None] & (column < d)[None, :]
         residual = tl.load(p_residual + (inner.to(tl.int64) * d)[:, None] + column[None, :], mask=inside, other=0.0)
         total = tl.dot(left, residual, total, input_precision=PRECISION, out_dtype=ACC)
@@ -116,7 +131,7 @@ def _units_and_product(
 @triton.jit(do_not_specialize=["upstream"])
 def dual_gradient(
     p_code,  # [n, d]
-    p_lengths,  # ACC [n]
+    p_lengths,  # ACC [2, n]: of rows times their scales, and the scales
     p_residual,  # ACC [d, d]: E
     p_grad,  # [n, d]
     code_stride,
@@ -138,25 +153,49 @@ def dual_gradient(
     keeping it in memory.
     """
     i = tl.program_id(0) * BLOCK_ROWS
-    row = tl.arange(0, BLOCK_ROWS)
-    length = tl.load(p_lengths + i + row, mask=row < n - i, other=0.0)
-    slope = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC) * _inverse(length)[:, None]
+    scale, inverse = _scales_and_inverses(p_code, p_lengths, i, n, BLOCK_ROWS)
+    slope = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC) * inverse[:, None]
     if SINGLE:
         units, product = _units_and_product(
-            p_code, p_lengths, p_residual, code_stride, i, n, 0, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
+            p_code, scale, inverse, p_residual, code_stride, i, n, 0, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
         )
         along = tl.sum(product * units, axis=1)[:, None]
-        _store_gradient(p_grad, grad_stride, slope * (product - along * units), i, n, 0, d, BLOCK_ROWS, BLOCK_COLUMNS)
+        gradient = slope * (product - along * units) * scale[:, None]
+        _store_gradient(p_grad, grad_stride, gradient, i, n, 0, d, BLOCK_ROWS, BLOCK_COLUMNS)
     else:
         along = tl.zeros((BLOCK_ROWS,), dtype=ACC)
         for j in range(0, d, BLOCK_COLUMNS):
             units, product = _units_and_product(
-                p_code, p_lengths, p_residual, code_stride, i, n, j, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
+                p_code,
+                scale,
+                inverse,
+                p_residual,
+                code_stride,
+                i,
+                n,
+                j,
+                d,
+                PRECISION,
+                BLOCK_ROWS,
+                BLOCK_COLUMNS,
+                BLOCK_K,
             )
             along += tl.sum(product * units, axis=1)
         for j in range(0, d, BLOCK_COLUMNS):
             units, product = _units_and_product(
-                p_code, p_lengths, p_residual, code_stride, i, n, j, d, PRECISION, BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_K
+                p_code,
+                scale,
+                inverse,
+                p_residual,
+                code_stride,
+                i,
+                n,
+                j,
+                d,
+                PRECISION,
+                BLOCK_ROWS,
+                BLOCK_COLUMNS,
+                BLOCK_K,
             )
-            gradient = slope * (product - along[:, None] * units)
+            gradient = slope * (product - along[:, None] * units) * scale[:, None]
             _store_gradient(p_grad, grad_stride, gradient, i, n, j, d, BLOCK_ROWS, BLOCK_COLUMNS)

@@ -9,6 +9,9 @@ Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i
 Dual, d < n: E = U^T U - (n'/d) I with n' the number of nonzero rows, the trace of U^T U;
     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i); residual: E.
 A row of zeros has 1/length := 0: it contributes 0 and gets gradient 0.
+
+S stands for rows times their scales, which are 1 but for rows too short or too long to be squared:
+pulling_away_range_kernels.py. lengths are those of S; the gradient to the code is grad_i times the scale.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic_kernels import quotient, root, scalar
+from .pulling_away_range_kernels import is_in_doubt, lengths_of_scaled, redone, scale_of, scales_at
 
 
 @triton.jit
@@ -40,6 +44,7 @@ def _operand(
     rows,  # of the operand
     k,  # depth: an element of the code, or dual a sample
     end,  # of the depth
+    n,
     DUAL: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -54,11 +59,20 @@ def _operand(
     if DUAL:
         offset = (inner.to(tl.int64) * code_stride)[None, :] + row[:, None]
         value = tl.load(p_code + (wide_k * code_stride + wide_first) + offset, mask=inside, other=0.0).to(ACC)
-        length = tl.load(p_lengths + wide_k + inner, mask=inner < end - k, other=0.0)
-        return value * _inverse(length)[None, :]
+        p_length = p_lengths + wide_k
+        length = tl.load(p_length + inner, mask=inner < end - k, other=0.0)
+        scale = scales_at(p_code, p_length + n, inner, inner < end - k)
+        return value * scale[None, :] * _inverse(length)[None, :]
     else:
         offset = (row.to(tl.int64) * code_stride)[:, None] + inner[None, :]
         return tl.load(p_code + (wide_first * code_stride + wide_k) + offset, mask=inside, other=0.0)
+
+
+@triton.jit
+def _store_lengths(p_lengths, length, scale, row, n, end):
+    """Lengths, and the scales n numbers behind them, of rows below end."""
+    tl.store(p_lengths + row, length, mask=row < end)
+    tl.store(p_lengths + n + row, scale, mask=row < end)
 
 
 @triton.jit
@@ -150,7 +164,7 @@ def _row_of_triangle(tile):
 @triton.jit(do_not_specialize=["splits", "weight"])
 def gram_matrix(
     p_code,  # [n, d]
-    p_lengths,  # ACC [n]: read (dual), or written (primal, ALONE)
+    p_lengths,  # ACC [2, n], lengths and scales: read (dual), or written (primal, ALONE)
     p_products,  # ACC [splits, side, side], side = min(n, d); ALONE: residual
     p_squares,  # ACC [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
     p_value,  # ACC []; this and the next for ALONE
@@ -188,11 +202,11 @@ def gram_matrix(
     end = tl.minimum(depth, begin + split_depth)
     total = tl.zeros((BLOCK, BLOCK), dtype=ACC)
     for k in range(begin, end, BLOCK_K):
-        left = _operand(p_code, p_lengths, code_stride, i, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
+        left = _operand(p_code, p_lengths, code_stride, i, side, k, end, n, DUAL, ACC, BLOCK, BLOCK_K)
         if SINGLE:
             right = left
         else:
-            right = _operand(p_code, p_lengths, code_stride, j, side, k, end, DUAL, ACC, BLOCK, BLOCK_K)
+            right = _operand(p_code, p_lengths, code_stride, j, side, k, end, n, DUAL, ACC, BLOCK, BLOCK_K)
         total = tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
 
     local = tl.arange(0, BLOCK)
@@ -209,13 +223,18 @@ def gram_matrix(
         else:
             trace = 0.0
             length = root(tl.sum(diagonal, axis=1))
-            tl.store(p_lengths + row, length, mask=row < n)
+            _store_lengths(p_lengths, length, tl.full((BLOCK,), 1.0, ACC), row, n, n)
             other = _inverse(root(tl.sum(diagonal, axis=0)))
             cosine = _finished(total, _inverse(length), other, None, row, column, side, DUAL)
             sums = tl.sum(cosine * cosine, axis=1)
             values = tl.where(row[:, None] == column[None, :], -sums[:, None], cosine)
         tl.store(p_products + offset, values, mask=inside)
-        value = _value_of(tl.sum(sums, axis=0), trace, n, d, DUAL, ACC)
+        squares = tl.sum(sums, axis=0)
+        if not DUAL and p_code.dtype.element_ty != tl.float16:
+            if tl.max((is_in_doubt(length) & (row < n)).to(tl.int32), axis=0) > 0:
+                tl.debug_barrier()  # what was stored, before it is read
+                squares = redone(p_code, p_lengths, p_products, code_stride, n, d)
+        value = _value_of(squares, trace, n, d, DUAL, ACC)
         _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
     else:
         wide_split = split.to(tl.int64)
@@ -234,16 +253,18 @@ def gram_matrix(
                 tl.store(p_squares + split, _nonzero(p_lengths, begin, end, ACC))
 
 
-@triton.jit(do_not_specialize=["splits", "weight"])
+@triton.jit(do_not_specialize=["code_stride", "splits", "weight"])
 def finish_rows(
     p_products,  # ACC [splits, side, side] from gram_matrix; may be p_residual
     p_squares,  # ACC [splits, n], or dual [splits]
-    p_lengths,  # ACC [n], written; primal only
+    p_code,  # [n, d] of primal whose rows may be out of range, or None
+    p_lengths,  # ACC [2, n], written; primal only
     p_residual,  # ACC [side, side]
     p_row_sums,  # ACC [side]
     p_counter,  # int32 [1]
     p_value,  # ACC []
     p_loss,  # ACC [], to which weight * value is added, or None
+    code_stride,
     n,
     d,
     splits,
@@ -273,7 +294,9 @@ def finish_rows(
         share = quotient(trace, d)
     else:
         length = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
-        tl.store(p_lengths + row, length, mask=row < n)
+        which = tl.arange(0, 2)  # lengths and scales, in one store: two took a register more than there are
+        both = tl.where(which[:, None] == 0, length[None, :], 1.0)
+        tl.store(p_lengths + which[:, None] * n + row[None, :], both, mask=(row < n)[None, :])
         mine = _inverse(length)
     row_sum = tl.zeros((ROWS,), dtype=ACC)
     for start in range(0, side, BLOCK):
@@ -291,16 +314,22 @@ def finish_rows(
     if not DUAL:
         tl.debug_barrier()  # the zeros on the diagonal, before what belongs there
         tl.store(p_residual + start_of_rows + local * side + row, -row_sum, mask=row < side)
+        if p_code is not None:  # no sum of squares is infinite: a sign to the last program
+            row_sum = tl.where(is_in_doubt(length), float("inf"), row_sum)
     tl.store(p_row_sums + row, row_sum, mask=row < side)
     if _arrives_last(p_counter, tl.num_programs(0)):
-        value = _value_of(_sum_of(p_row_sums, side, ACC, 1024), trace, n, d, DUAL, ACC)
+        squares = _sum_of(p_row_sums, side, ACC, 1024)
+        if p_code is not None:
+            if squares - squares != 0:
+                squares = redone(p_code, p_lengths, p_residual, code_stride, n, d)
+        value = _value_of(squares, trace, n, d, DUAL, ACC)
         _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
 
 
 @triton.jit(do_not_specialize=["n"])
 def row_lengths(
     p_code,  # [n, d]
-    p_lengths,  # ACC [n]
+    p_lengths,  # ACC [2, n]
     code_stride,
     n,
     d,
@@ -308,14 +337,13 @@ def row_lengths(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The lengths of the codes."""
+    """The lengths of the codes times their scales, and the scales."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     row = tl.arange(0, ROWS)
-    squares = tl.zeros((ROWS, BLOCK), dtype=ACC)
-    for start in range(0, d, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        inside = (first + row < n)[:, None] & (column < d)[None, :]
-        offset = (row.to(tl.int64) * code_stride)[:, None] + column[None, :]
-        value = tl.load(p_code + first * code_stride + offset, mask=inside, other=0.0).to(ACC)
-        squares += value * value
-    tl.store(p_lengths + first + row, root(tl.sum(squares, axis=1)), mask=first + row < n)
+    scale = tl.full((ROWS,), 1.0, ACC)
+    length = lengths_of_scaled(p_code, code_stride, first, scale, n, d, BLOCK, UNROLLED=True)
+    if p_code.dtype.element_ty != tl.float16:
+        scale = scale_of(length, ACC)
+        if tl.max((scale != 1).to(tl.int32), axis=0) > 0:
+            length = lengths_of_scaled(p_code, code_stride, first, scale, n, d, BLOCK)
+    _store_lengths(p_lengths + first, length, scale, row, n, n - first)
