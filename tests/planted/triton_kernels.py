@@ -101,4 +101,12 @@ PLANTS = (
         instead="        self._used = first\n",
         test="tests/ops/test_workspace.py::test_a_graph_costs_no_allocation_and_shares_with_nobody",
     ),
+    Planted(
+        name="the gradient of a row out of range is that of the row times its scale",
+        kind="triton",
+        file="ebgan_fast/ops/backends/triton/pulling_away_gradient_kernels.py",
+        text="    gradient = total * (factor * inverse)[:, None] * scale[:, None]",
+        instead="    gradient = total * (factor * inverse)[:, None]",
+        test="tests/ops/triton/test_out_of_range.py::test_value_and_gradient[(3, 7)-torch.float32]",
+    ),
 )

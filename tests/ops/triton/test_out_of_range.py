@@ -1,0 +1,56 @@
+"""Rows too long or too short for their squares, by the kernels as compiled: every path of a launch that meets them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ebgan_fast.ops import pulling_away, reference
+from ebgan_fast.ops.backends import triton
+
+from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_sums, pulling_away_terms
+from .stand_ins import recorded, simulated
+
+DTYPES = (torch.float32, torch.bfloat16)
+# The kernels that a shape meets: one program alone, many splits, dual.
+SHAPES = {(3, 7): "gram_matrix", (9, 1100): "finish_rows", (7, 3): "row_lengths"}
+
+
+def _code(n: int, d: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """A code with a row of zeros, and powers of two that bring every other row out of range."""
+    code = torch.randn(n, d, generator=torch.Generator().manual_seed(n)).to(dtype)
+    code[1] = 0
+    powers = 2.0 ** (60.0 * (-1) ** torch.arange(n, dtype=torch.float64))
+    powers[::3] = 1.0
+    return code, powers[:, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_gradient(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    code, powers = _code(*shape, dtype)
+    scaled = (code.double() * powers).to(dtype)
+    with simulated(seed=1):
+        value, *state = pulling_away.PULLING_AWAY_TERM.launch(triton, scaled)
+        gradient = pulling_away._pulling_away_term_backward(triton, torch.tensor(1.0), scaled, *state)
+    truth, eager = (_expected(code.to(to)) for to in (torch.float64, dtype))
+    sums = pulling_away_sums(code)
+    assert_within_budget(value, truth[0], eager[0], "value", pulling_away_diagonal(code), sums)
+    terms = pulling_away_terms(code) / powers[:, 0]
+    assert_within_budget(gradient, truth[1] / powers, eager[1].double() / powers, "gradient", terms, sums)
+
+
+def _expected(code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    leaf = code.requires_grad_()
+    value = reference.pulling_away_term(leaf)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize(("shape", "kernel"), SHAPES.items(), ids=str)
+def test_each_shape_meets_its_kernel(shape: tuple[int, int], kernel: str) -> None:
+    with recorded("sm_90") as launches:
+        pulling_away.PULLING_AWAY_TERM.launch(triton, torch.empty(shape))
+    names = [launch.kernel.__name__ for launch in launches]
+    assert kernel in names
+    assert (names == [kernel]) == (kernel == "gram_matrix")
