@@ -23,8 +23,9 @@ products of elements, less those of an evenly spread batch, and the gradient acr
 samples, and the gradient across the row, as autograd takes it."""
 
 
-LONGEST_SQUARE = {FLOAT32: 2.0**100, FLOAT64: 2.0**900}
-"""The largest squared length of a row that no backend multiplies by a power of two first, for each type of sums."""
+SHORTEST_SQUARE, LONGEST_SQUARE = {FLOAT32: 2.0**-80, FLOAT64: 2.0**-800}, {FLOAT32: 2.0**100, FLOAT64: 2.0**900}
+"""The least and the largest squared length of a row that no backend multiplies by a power of two first, by the type of
+sums."""
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -132,6 +133,11 @@ class _Errors:
     def u(self) -> float:
         return self.acc.unit
 
+    @property
+    def _lost(self) -> float:
+        """Of a product of two codes, in units of both lengths: it may fall below the smallest normal number."""
+        return self.acc.smallest / SHORTEST_SQUARE[self.acc]
+
     @cached_property
     def _size(self) -> Array:
         return np.abs(self.unit)
@@ -140,7 +146,7 @@ class _Errors:
     def length(self) -> float:
         """The relative error of a length: half of its square's, and that of the root."""
         elements = self.unit.shape[1]
-        return ((additions(elements) + 1) / 2 + 1) * self.u + elements * self.acc.smallest
+        return ((additions(elements) + 1) / 2 + 1) * self.u + elements * self._lost
 
     @cached_property
     def _of_unit(self) -> Array:
@@ -154,7 +160,7 @@ class _Errors:
         of_factors, of_cosine = (4, 0) if self.form == "projected" else (0, 5)
         products = (additions(elements, self.chain) + 1 + of_factors) * self.u * (self._size @ self._size.T)
         lengths = (2 * self.length + of_cosine * self.u) * np.abs(self.cosines)
-        lost = elements * self.acc.smallest + 4 * self.below.sum(1).max(initial=0.0)
+        lost = elements * self._lost + 4 * self.below.sum(1).max(initial=0.0)
         return (products + lengths + lost) * (1 - np.eye(len(self.unit)))
 
     @cached_property
@@ -181,7 +187,7 @@ class _Errors:
         products = (additions(count, self.chain) + 1) * self.u * (self._size.T @ self._size)
         factors = self._of_unit.T @ self._size
         share = np.eye(elements) * (self._nonzero / elements)
-        return products + factors + factors.T + self.u * (np.abs(self._excess) + 2 * share) + count * self.acc.smallest
+        return products + factors + factors.T + self.u * (np.abs(self._excess) + 2 * share) + count * self._lost
 
     @property
     def value(self) -> float:
@@ -205,9 +211,9 @@ class _Errors:
             excess = np.abs(self._excess) + self._of_excess
             pull = np.abs(_product(self.unit, self._excess))
             rounded = of_unit + (additions(elements, self.chain) + 1) * self.u * size
-            return self._across(pull, size @ self._of_excess + rounded @ excess + elements * self.acc.smallest)
+            return self._across(pull, size @ self._of_excess + rounded @ excess + elements * self._lost)
         rounded = of_unit + (additions(count, self.chain) + 1) * self.u * size
-        error = self._of_cosines @ size + cosines @ rounded + count * self.acc.smallest
+        error = self._of_cosines @ size + cosines @ rounded + count * self._lost
         if self.form == "projected":
             # Autograd goes by the squared length: the derivative of that, below the smallest step, may vanish.
             vanished = 2 * self.acc.step * LONGEST_SQUARE[self.acc] * size
