@@ -69,8 +69,8 @@ def test_within_the_budget(name: str, target: str, measured: dict[str, Resources
     assert not broken, "\n".join(broken)
 
 
-# The path for rows out of range takes a few registers more there than the compiler gives, and up to 25 are spilled. What
-# that costs has not been timed.
+# The path for rows out of range takes more registers there than the compiler gives: up to 25 are spilled. Its cost
+# has not been timed.
 SPILLING = {
     ("finish_rows", "sm_100"),
     ("finish_rows", "sm_120"),
