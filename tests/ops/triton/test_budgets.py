@@ -69,14 +69,9 @@ def test_within_the_budget(name: str, target: str, measured: dict[str, Resources
     assert not broken, "\n".join(broken)
 
 
-# The path for rows out of range takes more registers there than the compiler gives: up to 25 are spilled. Its cost
-# has not been timed.
-SPILLING = {
-    ("finish_rows", "sm_100"),
-    ("finish_rows", "sm_120"),
-    ("row_lengths", "sm_100"),
-    ("primal_gradient", "gfx942"),
-}
+# There a thread has 32 rows of a tile, and of each a length and a scale: 167 registers and two spilled, for bfloat16.
+# It has not been timed.
+SPILLING = {("primal_gradient", "gfx942")}
 
 
 def test_no_budget_allows_what_is_never_right() -> None:

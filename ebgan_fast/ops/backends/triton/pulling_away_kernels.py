@@ -313,9 +313,10 @@ def finish_rows(
         tl.store(p_residual + start_of_rows + offset, values, mask=inside)
     if not DUAL:
         tl.debug_barrier()  # the zeros on the diagonal, before what belongs there
-        tl.store(p_residual + start_of_rows + local * side + row, -row_sum, mask=row < side)
+        tl.store(p_residual + (start_of_rows + first) + local * (side + 1), -row_sum, mask=row < side)
         if p_code is not None:  # no sum of squares is infinite: a sign to the last program
-            row_sum = tl.where(is_in_doubt(length), float("inf"), row_sum)
+            # By the inverse of mine: the length itself, kept through the loop, would be spilled.
+            row_sum = tl.where(is_in_doubt(_inverse(mine)), float("inf"), row_sum)
     tl.store(p_row_sums + row, row_sum, mask=row < side)
     if _arrives_last(p_counter, tl.num_programs(0)):
         squares = _sum_of(p_row_sums, side, ACC, 1024)
@@ -345,5 +346,5 @@ def row_lengths(
     if p_code.dtype.element_ty != tl.float16:
         scale = scale_of(length, ACC)
         if tl.max((scale != 1).to(tl.int32), axis=0) > 0:
-            length = lengths_of_scaled(p_code, code_stride, first, scale, n, d, BLOCK)
+            length = lengths_of_scaled(p_code, code_stride, first, scale, n, d, max(1, 128 // ROWS))
     _store_lengths(p_lengths + first, length, scale, row, n, n - first)

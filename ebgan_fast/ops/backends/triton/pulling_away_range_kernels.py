@@ -80,89 +80,98 @@ def is_in_doubt(length):
 
 
 @triton.jit
-def out_of_range(p_code, code_stride, first, length, n, d, BLOCK: tl.constexpr):
-    """The rows out of range among those in doubt: which, and the lengths and scales of all.
-
-    Rows of zeros are not among them, nor are those with an infinite or NaN number. They have the cosines that came of
-    their squares: 0, or NaN.
-    """
-    in_doubt = is_in_doubt(length)
-    longest = tl.full(length.shape, float("inf"), length.dtype)
-    scale = scale_of(tl.where(length == length, length, longest), length.dtype)
-    scaled = lengths_of_scaled(p_code, code_stride, first, scale, n, d, BLOCK)
-    is_out = in_doubt & (scaled > 0) & (scaled < float("inf"))
-    return is_out, tl.where(is_out, scaled, length), tl.where(is_out, scale, tl.full(length.shape, 1.0, length.dtype))
+def _product(p_code, code_stride, i, scale, j, other_scale, d, BLOCK: tl.constexpr):
+    """The product of rows i and j, each times its scale: an element of each by a thread, for want of registers."""
+    ACC: tl.constexpr = scale.dtype
+    inner = tl.arange(0, BLOCK)
+    p_mine = p_code + (tl.zeros((), dtype=tl.int64) + i) * code_stride
+    p_other = p_code + (tl.zeros((), dtype=tl.int64) + j) * code_stride
+    products = tl.zeros((BLOCK,), dtype=ACC)
+    for k in tl.range(0, d, BLOCK, num_stages=1):
+        mine = tl.load(p_mine + k + inner, mask=inner < d - k, other=0.0).to(ACC) * scale
+        other = tl.load(p_other + k + inner, mask=inner < d - k, other=0.0).to(ACC) * other_scale
+        products += mine * other
+        tl.debug_barrier()  # a loop that is not unrolled
+    return tl.sum(products, axis=0)
 
 
 @triton.jit
-def rows_of_cosines(
+def _next_in_doubt(p_lengths, last, n, BLOCK: tl.constexpr):
+    """The first row in doubt behind the last one, or n."""
+    index = tl.arange(0, BLOCK)
+    found = tl.zeros((), dtype=tl.int32) + n
+    for first in tl.range(0, n, BLOCK, num_stages=1):
+        row = first + index
+        length = tl.load(p_lengths + row, mask=(row > last) & (row < n), other=1.0, cache_modifier=".cg")
+        found = tl.minimum(found, tl.min(tl.where(is_in_doubt(length), row, n), axis=0))
+        tl.debug_barrier()
+    return found
+
+
+@triton.jit
+def _measure(p_code, p_lengths, code_stride, i, n, d, BLOCK: tl.constexpr):
+    """Store the length and the scale of row i if it is out of range; returns 1 if it is, else 0.
+
+    A row of zeros is not, nor is one with an infinite or NaN number. They keep the cosines that came of their squares:
+    0, or NaN.
+    """
+    length = tl.load(p_lengths + i, cache_modifier=".cg")
+    scale = scale_of(tl.where(length == length, length, float("inf")), length.dtype)  # NaN is a sum of infinities
+    scaled = root(_product(p_code, code_stride, i, scale, i, scale, d, BLOCK))
+    is_out = (scaled > 0) & (scaled < float("inf"))
+    tl.store(p_lengths + i, tl.where(is_out, scaled, length))
+    tl.store(p_lengths + n + i, tl.where(is_out, scale, 1.0))
+    return is_out.to(tl.int32)
+
+
+@triton.jit
+def _row_of_cosines(
     p_code,  # [n, d]
-    p_residual,  # ACC [n, n]: primal's; rows of it are written, but for the diagonal
+    p_lengths,  # ACC [2, n], of rows times their scales, and the scales
+    p_residual,  # ACC [n, n]: its row i is written, but for the diagonal
     code_stride,
-    first,  # row
-    length,  # ACC [rows], of the rows times their scales
-    scale,  # ACC [rows]
+    i,
     n,
     d,
-    BLOCK: tl.constexpr,  # rows beside them at a time
-    BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    """The cosines of some rows with every row, whatever the lengths; returns the sums of their squares.
-
-    It is slow. Small tiles ask for few registers of a kernel that hardly ever comes here.
-    """
-    ACC: tl.constexpr = length.dtype
-    row = tl.arange(0, length.shape[0])
-    column = tl.arange(0, BLOCK)
-    p_first = p_residual + (tl.zeros((), dtype=tl.int64) + first) * n
-    row_sum = tl.zeros(row.shape, dtype=ACC)
-    for start in tl.range(0, n, BLOCK, num_stages=1):
-        other_scale = tl.full((BLOCK,), 1.0, ACC)
-        other_scale = scale_of(lengths_of_scaled(p_code, code_stride, start, other_scale, n, d, BLOCK_K), ACC)
-        other_length = lengths_of_scaled(p_code, code_stride, start, other_scale, n, d, BLOCK_K)
-        products = tl.zeros((row.shape[0], BLOCK, BLOCK_K), dtype=ACC)
-        for k in tl.range(0, d, BLOCK_K, num_stages=1):
-            mine = _scaled(p_code, code_stride, first, scale, n, k, d, BLOCK_K)
-            other = _scaled(p_code, code_stride, start, other_scale, n, k, d, BLOCK_K)
-            products += mine[:, None, :] * other[None, :, :]
-            tl.debug_barrier()  # a loop that is not unrolled, for want of registers
-        both = length[:, None] * other_length[None, :]  # NaN for a row of zeros beside an infinite one
-        apart = (first + row)[:, None] != (start + column)[None, :]
-        cosine = tl.where(apart & (both != 0), quotient(tl.sum(products, axis=2), both), 0.0)
-        row_sum += tl.sum(cosine * cosine, axis=1)
-        inside = (row < n - first)[:, None] & (column < n - start)[None, :] & apart
-        tl.store(p_first + start + (row.to(tl.int64) * n)[:, None] + column[None, :], cosine, mask=inside)
-    return row_sum
+    """The cosines of row i with every other, whatever the lengths; returns the sum of their squares."""
+    ACC: tl.constexpr = p_lengths.dtype.element_ty
+    p_row = p_residual + (tl.zeros((), dtype=tl.int64) + i) * n
+    squares = tl.zeros((), dtype=ACC)
+    for j in tl.range(0, n, num_stages=1):
+        both = tl.load(p_lengths + i, cache_modifier=".cg") * tl.load(p_lengths + j, cache_modifier=".cg")
+        scale = tl.load(p_lengths + n + i, cache_modifier=".cg")  # in each step: kept, it takes a register
+        other_scale = tl.load(p_lengths + n + j, cache_modifier=".cg")
+        product = _product(p_code, code_stride, i, scale, j, other_scale, d, BLOCK)
+        is_cosine = (i != j) & (both != 0)  # both are NaN for a row of zeros beside an infinite one
+        cosine = tl.where(is_cosine, quotient(product, both), 0.0)
+        tl.store(p_row + j, cosine, mask=i != j)
+        squares += cosine * cosine
+    return squares
 
 
 @triton.jit
-def redone(p_code, p_lengths, p_residual, code_stride, n, d):
+def redone(p_code, p_lengths, p_residual, code_stride, n, d, BLOCK: tl.constexpr = 512):
     """All of primal anew if a row is out of range, else what stands; returns the sum of the cosines' squares.
 
-    For a program that sees what all the others stored. Rows of zeros are read once more, and change nothing.
+    For a program that sees what all the others stored. It is slow, and hardly ever needed.
     """
-    ACC: tl.constexpr = p_lengths.dtype.element_ty
-    some = tl.arange(0, 8)
-    squares = tl.zeros((), dtype=ACC)
     are_out = tl.zeros((), dtype=tl.int32)
-    for first in tl.range(0, n, 8, num_stages=1):
-        row = first + some.to(tl.int64)
-        length = tl.load(p_lengths + row, mask=row < n, other=1.0, cache_modifier=".cg")
-        squares -= tl.sum(tl.load(p_residual + row * (n + 1), mask=row < n, other=0.0, cache_modifier=".cg"), axis=0)
-        if tl.max(is_in_doubt(length).to(tl.int32), axis=0) > 0:
-            is_out, length, scale = out_of_range(p_code, code_stride, first, length, n, d, 32)
-            tl.store(p_lengths + row, length, mask=row < n)
-            tl.store(p_lengths + n + row, scale, mask=row < n)
-            are_out = tl.maximum(are_out, tl.max(is_out.to(tl.int32), axis=0))
+    i = _next_in_doubt(p_lengths, -1, n, BLOCK)
+    while i < n:
+        are_out = tl.maximum(are_out, _measure(p_code, p_lengths, code_stride, i, n, d, BLOCK))
+        i = _next_in_doubt(p_lengths, i, n, BLOCK)
     if are_out > 0:
         tl.debug_barrier()  # the lengths, before they are read
-        two = tl.arange(0, 2)
-        squares = tl.zeros((), dtype=ACC)
-        for first in tl.range(0, n, 2, num_stages=1):
-            row = first + two.to(tl.int64)
-            length = tl.load(p_lengths + row, mask=row < n, other=0.0, cache_modifier=".cg")
-            scale = tl.load(p_lengths + n + row, mask=row < n, other=1.0, cache_modifier=".cg")
-            sums = rows_of_cosines(p_code, p_residual, code_stride, first, length, scale, n, d, 4, 64)
-            tl.store(p_residual + row * (n + 1), -sums, mask=row < n)
-            squares += tl.sum(sums, axis=0)
+        for row in tl.range(0, n, num_stages=1):
+            row_sum = _row_of_cosines(p_code, p_lengths, p_residual, code_stride, row, n, d, BLOCK)
+            tl.store(p_residual + (tl.zeros((), dtype=tl.int64) + row) * (n + 1), -row_sum)
+        tl.debug_barrier()
+    squares = tl.zeros((), dtype=p_lengths.dtype.element_ty)
+    index = tl.arange(0, BLOCK)
+    for first in tl.range(0, n, BLOCK, num_stages=1):
+        row = first + index.to(tl.int64)
+        squares -= tl.sum(tl.load(p_residual + row * (n + 1), mask=row < n, other=0.0, cache_modifier=".cg"), axis=0)
+        tl.debug_barrier()
     return squares
