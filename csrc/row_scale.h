@@ -24,6 +24,11 @@ template <> struct RowRange<double> {
   static constexpr double shortest = 0x1p-400, longest = 0x1p450, up = 0x1p700, down = 0x1p-600;
 };
 
+// True if the scale of a row of this length is not 1. Without a branch: a loop over lengths runs in vectors.
+template <class A> EBGAN_ANYWHERE bool leaves_range(A length) {
+  return (length < RowRange<A>::shortest) | (length > RowRange<A>::longest);
+}
+
 // The scale of a row of this length, which may have overflowed or vanished. 1 for NaN.
 template <class A> EBGAN_ANYWHERE A scale_of(A length) {
   if (length < RowRange<A>::shortest) return RowRange<A>::up;

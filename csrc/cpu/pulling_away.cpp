@@ -23,7 +23,11 @@ using namespace ebgan;
 
 double pairs_of(int64_t n) { return static_cast<double>(n) * static_cast<double>(n - 1); }
 
-template <class A> double inverse(A length) { return length == 0 ? 0 : 1 / static_cast<double>(length); }
+// 0 for a length of 0. The division comes first: a loop of these then runs in vectors.
+template <class A> double inverse(A length) {
+  const double quotient = 1 / static_cast<double>(length);
+  return length == 0 ? 0 : quotient;
+}
 
 template <class T> double square_norm(const T* row, int64_t count) {
   return sum_of_terms<Accumulator<T>>(count, [=](int64_t k, int64_t left) { return load_up_to(row + k, left); });
@@ -41,19 +45,14 @@ struct Slope {
   double scale;
 };
 
-// to[k] = factor * scale * from[k]; C is the accumulation type or float64. kScaled: the scale may not be 1.
-template <bool kStream, bool kScaled, class T, class C>
-void write_row(T* to, const C* from, int64_t count, const Slope& slope) {
+// to[k] = factor * from[k]; C is the accumulation type or float64.
+template <bool kStream, class T, class C> void write_row(T* to, const C* from, int64_t count, double factor) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
-  const double factor = slope.factor;
   for (int64_t k = 0; k < count; k += lanes) {
     const int64_t left = count - k;
     Vector<A> scaled{};
-    if constexpr (kScaled) {
-      for (int64_t l = 0; l < smaller(lanes, left); ++l)
-        scaled[l] = static_cast<A>(static_cast<double>(from[k + l]) * factor * slope.scale);
-    } else if constexpr (sizeof(C) == sizeof(A)) {
+    if constexpr (sizeof(C) == sizeof(A)) {
       scaled = load_up_to(from + k, left) * broadcast(static_cast<A>(factor));
     } else {
       for (int64_t l = 0; l < smaller(lanes, left); ++l) scaled[l] = static_cast<A>(from[k + l] * factor);
@@ -62,10 +61,23 @@ void write_row(T* to, const C* from, int64_t count, const Slope& slope) {
   }
 }
 
-template <bool kScaled, class T, class C>
-void write_row(bool stream, T* to, const C* from, int64_t count, const Slope& slope) {
-  if (stream && can_stream(to)) write_row<true, kScaled>(to, from, count, slope);
-  else write_row<false, kScaled>(to, from, count, slope);
+// to[k] = factor * scale * from[k].
+template <class T, class C> void write_scaled_row(T* to, const C* from, int64_t count, Slope slope) {
+  using A = Accumulator<T>;
+  constexpr int64_t lanes = kLanes<A>;
+  for (int64_t k = 0; k < count; k += lanes) {
+    const int64_t left = count - k;
+    Vector<A> scaled{};
+    for (int64_t l = 0; l < smaller(lanes, left); ++l)
+      scaled[l] = static_cast<A>(static_cast<double>(from[k + l]) * slope.factor * slope.scale);
+    put<false>(to + k, scaled, left);
+  }
+}
+
+template <class T, class C> void write_row(bool stream, T* to, const C* from, int64_t count, Slope slope) {
+  if (slope.scale != 1) write_scaled_row(to, from, count, slope);
+  else if (stream && can_stream(to)) write_row<true>(to, from, count, slope.factor);
+  else write_row<false>(to, from, count, slope.factor);
 }
 
 // ---- Rows out of range
@@ -82,13 +94,13 @@ template <class T> bool is_zero(const T* row, int64_t count) {
 
 // Chooses the rows' scales, by their lengths; true if one of them is not 1. A length of 0 may be that of a row of zeros.
 template <class T> bool choose_scales(const Code& code, const Accumulator<T>* lengths, Accumulator<T>* scales) {
-  bool any = false;
+  int some = 0;  // with a bool the loop runs one by one
   for (int64_t i = 0; i < code.n; ++i) {
     scales[i] = 1;
-    any |= scale_of(lengths[i]) != 1;
+    some |= leaves_range(lengths[i]);
   }
-  if (!any) return false;
-  any = false;
+  if (!some) return false;
+  bool any = false;
   for (int64_t i = 0; i < code.n; ++i) {
     scales[i] = scale_of(lengths[i]);
     if (lengths[i] == 0 && is_zero(static_cast<const T*>(code.data) + i * code.stride, code.d)) scales[i] = 1;
@@ -122,7 +134,7 @@ template <class A> class ScaledCode {
 };
 
 // product -= (product . u) u for u = row * inverse_length.
-template <class T> void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_length) {
+template <class T> inline void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_length) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
   double dot = 0;
@@ -232,7 +244,7 @@ template <class S, class A> struct Saved {
 };
 
 // grad = factor / n_i * (residual U). A block of it is one sum over n.
-template <bool kScaled, class S, class T>
+template <class S, class T>
 void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
   const Code& code = it.code;
@@ -259,7 +271,7 @@ void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_s
         }
         for (int64_t i = 0; i < rows; ++i) {
           const Slope slope = it.slope(i0 + i, inverse(it.lengths[i0 + i]));
-          write_row<kScaled>(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, slope);
+          write_row(stream, grad + (i0 + i) * grad_stride + j0, c + i * kBlock, cols, slope);
         }
       }
     }
@@ -276,7 +288,7 @@ void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_s
 int64_t rows_held(int64_t d) { return larger(3 * kRowStep, smaller(kBlock, (int64_t{64} << 10) / d)); }
 
 // grad_i = factor / n_i * (E u_i - (u_i^T E u_i) u_i).
-template <bool kScaled, class S, class T>
+template <class S, class T>
 void backward_dual(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
   const Code& code = it.code;
@@ -308,16 +320,16 @@ void backward_dual(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_str
         const int64_t sample = i0 + i;
         const double inverse_length = inverse(it.lengths[sample]);
         project_out(product + i * whole, data + sample * code.stride, d, inverse_length);
-        write_row<kScaled>(stream, grad + sample * grad_stride, product + i * whole, d, it.slope(sample, inverse_length));
+        write_row(stream, grad + sample * grad_stride, product + i * whole, d, it.slope(sample, inverse_length));
       }
     }
     end_stream();
   });
 }
 
-template <bool kScaled, class S, class T>
+template <class S, class T>
 void backward(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
-  (it.code.n <= it.code.d ? backward_primal<kScaled, S, T> : backward_dual<kScaled, S, T>)(it, grad, grad_stride, threads);
+  (it.code.n <= it.code.d ? backward_primal<S, T> : backward_dual<S, T>)(it, grad, grad_stride, threads);
 }
 
 }  // namespace
@@ -361,13 +373,13 @@ void pulling_away_gradient(DType dtype, const PullingAwayGradient& it, int threa
     const A *const lengths = static_cast<const A*>(it.lengths), *const scales = lengths + code.n;
     const A* const residual = static_cast<const A*>(it.residual);
     const double factor = 4 * it.upstream.value / pairs_of(code.n);
-    bool is_scaled = false;
-    for (int64_t i = 0; i < code.n; ++i) is_scaled |= scales[i] != 1;
-    if (is_scaled) {
+    int are_scaled = 0;
+    for (int64_t i = 0; i < code.n; ++i) are_scaled |= scales[i] != 1;
+    if (are_scaled) {
       const ScaledCode<A> copy(code, scales, zero, threads);
-      backward<true>(Saved<A, A>{copy.code(), lengths, scales, residual, factor}, to, it.grad_stride, threads);
+      backward(Saved<A, A>{copy.code(), lengths, scales, residual, factor}, to, it.grad_stride, threads);
     } else {
-      backward<false>(Saved<T, A>{code, lengths, scales, residual, factor}, to, it.grad_stride, threads);
+      backward(Saved<T, A>{code, lengths, scales, residual, factor}, to, it.grad_stride, threads);
     }
   });
 }

@@ -55,7 +55,7 @@ def loss(it: Loss) -> None:
 
 def gradient(batch: Batch, upstream: Tensor, norm: str) -> None:
     upstream, device = upstream.to(batch.energy.dtype), batch.energy.device
-    arguments = NORMS[norm], batch.packed(), upstream.data_ptr(), upstream.stride(0)
+    arguments = NORMS[norm], batch.packed(), upstream.data_ptr(), upstream.stride()[0]
     with here(device):
         _C.cuda.energy_gradient(DTYPES[batch.recon.dtype], arguments, stream(device))
 

@@ -169,7 +169,7 @@ def gradient(batch: Batch, upstream: Tensor, norm: str) -> None:
     arguments = {
         "batch": _on_device(batch),
         "p_upstream": upstream,
-        "upstream_stride": upstream.stride(0),
+        "upstream_stride": upstream.stride()[0],
         "chunks": chunks,
         "NORM": NORMS[norm],
         "ACC": acc_of(batch.energy.dtype),
