@@ -84,8 +84,8 @@ PLANTS = (
         name="the gradient of a scaled row is that of the copy",
         kind="cpu",
         file=_PULLING_AWAY,
-        text="static_cast<A>(static_cast<double>(from[k + l]) * factor * slope.scale);\n",
-        instead="static_cast<A>(static_cast<double>(from[k + l]) * factor);\n",
+        text="static_cast<A>(static_cast<double>(from[k + l]) * slope.factor * slope.scale);\n",
+        instead="static_cast<A>(static_cast<double>(from[k + l]) * slope.factor);\n",
         test="tests/ops/test_row_scale.py::test_of_codes_times_a_power_of_two[(6, 40)-float32-cpu]",
     ),
     Planted(

@@ -109,4 +109,12 @@ PLANTS = (
         instead="    gradient = total * (factor * inverse)[:, None]",
         test="tests/ops/triton/test_out_of_range.py::test_value_and_gradient[(3, 7)-torch.float32]",
     ),
+    Planted(
+        name="a row beside one out of range is not multiplied by its own scale",
+        kind="triton",
+        file="ebgan_fast/ops/backends/triton/pulling_away_range_kernels.py",
+        text="mask=inner < d - k, other=0.0).to(ACC) * other_scale\n",
+        instead="mask=inner < d - k, other=0.0).to(ACC)\n",
+        test="tests/ops/triton/test_out_of_range.py::test_value_and_gradient[(9, 1100)-torch.float32]",
+    ),
 )
