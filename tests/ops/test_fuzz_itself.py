@@ -216,7 +216,7 @@ def test_the_term_at_any_scale() -> None:
     code = np.array([[1.0, 0.0], [0.0, 2.0], [0.0, -1.0]])
     for power in (-1000, 0, 1000):
         for form in ("primal", "dual", "projected"):
-            truth = PullingAway(np.ldexp(code, power), FLOAT64, FLOAT64, form)
+            truth = PullingAway(np.ldexp(code, power), FLOAT64, form)
             assert not truth.value().lacks(np.float64(1 / 3))
             assert truth.value().lacks(np.float64(1 / 3 + 1e-12))
             assert not truth.gradient(1.0).lacks(np.zeros((3, 2))).any()
@@ -227,7 +227,7 @@ def test_the_gradient_at_any_scale() -> None:
     code = np.array([[1.0, 0.0], [1.0, 1.0]])
     expected = np.array([[0.0, 1.0], [0.5, -0.5]])
     for power in (-1000, 0, 1000):
-        found = PullingAway(np.ldexp(code, power), FLOAT64, FLOAT64, "primal").gradient(1.0)
+        found = PullingAway(np.ldexp(code, power), FLOAT64, "primal").gradient(1.0)
         assert not found.lacks(np.ldexp(expected, -power)).any()
         assert found.lacks(np.ldexp(expected * (1 + 1e-12), -power))[expected != 0].all()
 

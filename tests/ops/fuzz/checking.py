@@ -250,7 +250,7 @@ class _Judge:
             form, chain = "projected", None  # of torch's matrix products
         own = format_of(code.dtype)
         factors = TF32 if self.backend in ("triton", "cuda") and own.digits <= TF32.digits else None
-        truth = PullingAway(values, own, acc, form, chain, factors)
+        truth = PullingAway(values, acc, form, chain, factors)
         yield from self._differs("pulling_away", truth.value())
         if "code" not in case.wanted:
             return

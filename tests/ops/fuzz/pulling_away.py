@@ -41,7 +41,6 @@ class PullingAway:
 
     Args:
         code: finite or not, in float64.
-        own: the format that the code has.
         acc: the format that sums run in.
         form: in which the backend computes.
         chain: of its matrix products; None: they add in any order.
@@ -51,7 +50,6 @@ class PullingAway:
     def __init__(
         self,
         code: Array,
-        own: Format,
         acc: Format,
         form: Form,
         chain: int | None = CHAIN,
@@ -67,32 +65,24 @@ class PullingAway:
         lengths = np.sqrt(np.square(scaled).sum(1, keepdims=True))
         self._inverses = np.where(lengths == 0, 0.0, 1 / np.where(lengths == 0, 1.0, lengths))
         unit = scaled * self._inverses
-        below = np.where(np.abs(code) < own.smallest, np.abs(unit), 0.0)
-        self._counts_subnormals = bool(np.square(below).sum() > 2.0**-60)
         cosines = _product(unit, unit.T)
         np.fill_diagonal(cosines, 0.0)
         row_sums = np.square(cosines).sum(1, keepdims=True)
         self._total = row_sums.sum()
         self._direction = _product(cosines, unit) - row_sums * unit
-        errors = _Errors(unit, below, cosines, acc, form, chain, 0.0 if factors is None else 2 * factors.unit)
+        errors = _Errors(unit, cosines, acc, form, chain, 0.0 if factors is None else 2 * factors.unit)
         # The formulas' own roundings count where they are of the same size.
-        own_errors = _Errors(unit, below, cosines, acc, "primal", CHAIN) if acc is FLOAT64 else None
+        own_errors = _Errors(unit, cosines, acc, "primal", CHAIN) if acc is FLOAT64 else None
         self._errors = [each for each in (errors, own_errors) if each]
 
     def value(self) -> Range:
-        """The term; NaN for a code that is not finite, and 0 for fewer than two.
-
-        Where entries below the smallest normal number decide it, it is that of some code: between 0 and 1.
-        """
+        """The term; NaN for a code that is not finite, and 0 for fewer than two."""
         if self.pairs == 0:
             return Range.exactly(0.0)
         if not self.is_finite:
             return Range.exactly(np.nan)
         error = np.float64(sum(each.value for each in self._errors) / self.pairs)
-        term = Range.exactly(self._total / self.pairs)
-        if self._counts_subnormals:
-            term = Range(np.float64(0.0), np.float64(1.0))
-        return term.wider(0.0, error).rounded(self._acc)
+        return Range.exactly(self._total / self.pairs).wider(0.0, error).rounded(self._acc)
 
     def gradient(self, factor: float) -> Range:
         """[N, d]: the gradient for an upstream gradient of `factor`. A row of zeros has gradient 0.
@@ -102,8 +92,6 @@ class PullingAway:
         """
         if self.pairs == 0 or factor == 0:
             return Range.exactly(np.zeros_like(self._direction))
-        if self._counts_subnormals:  # that of some code, but no NaN
-            return Range(np.full_like(self._direction, -np.inf), np.full_like(self._direction, np.inf))
         error = sum(each.direction() for each in self._errors)
         size = np.abs(self._direction) + error
         error = error + sum(each.length + 6 * each.u for each in self._errors) * size
@@ -119,8 +107,6 @@ class _Errors:
     """The errors of one form."""
 
     unit: Array
-    below: Array
-    """[N, d], of unit: the sizes of those entries that are below the smallest normal number, and may count as 0."""
     cosines: Array
     """[N, N], with zeros on the diagonal."""
     acc: Format
@@ -151,7 +137,7 @@ class _Errors:
     @cached_property
     def _of_unit(self) -> Array:
         """[N, d], of the unit codes: beside the length's, one of 1 / length and one of the product."""
-        return (self.length + 2 * self.u) * self._size + self.below
+        return (self.length + 2 * self.u) * self._size
 
     @cached_property
     def _of_cosines(self) -> Array:
@@ -160,8 +146,7 @@ class _Errors:
         of_factors, of_cosine = (4, 0) if self.form == "projected" else (0, 5)
         products = (additions(elements, self.chain) + 1 + of_factors) * self.u * (self._size @ self._size.T)
         lengths = (2 * self.length + of_cosine * self.u) * np.abs(self.cosines)
-        lost = elements * self._lost + 4 * self.below.sum(1).max(initial=0.0)
-        return (products + lengths + lost) * (1 - np.eye(len(self.unit)))
+        return (products + lengths + elements * self._lost) * (1 - np.eye(len(self.unit)))
 
     @cached_property
     def _of_row_sums(self) -> Array:
