@@ -2,8 +2,9 @@
 // nvcc and the simulator.
 //
 // A cosine does not depend on the lengths of its vectors, but a squared length may overflow, or vanish. A row that is no
-// longer than `longest` and no shorter than `shortest` has the scale 1, so that its bits stay as they are. The others come
-// into the range by one step, and so does a row of subnormal numbers.
+// longer than `longest` and no shorter than `shortest` has the scale 1, so that its bits stay as they are. The others take
+// one step, which brings all of them far enough inside: rows of float32, subnormal numbers among them, get lengths from
+// 2^-49 to 2^62, whose squares neither vanish nor overflow.
 //   float32: squares from 2^-80 to 2^100. The sums of 2^22 squares that vanish, each below 2^-126, are less than an
 //   epsilon of the first; 2^28 squares of the largest number's scale add up to less than the largest number.
 #pragma once

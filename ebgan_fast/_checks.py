@@ -123,6 +123,7 @@ def check_reduction(reduction: str) -> None:
 
 def has_others(process_group: ProcessGroup) -> bool:
     """Return True for a process group, checked, in which this process is not alone."""
+    # A wrapper around a group, as tests and launchers make them, is none by its type.
     if isinstance(process_group, dist.ProcessGroup) or hasattr(process_group, "allgather"):
         return process_group.size() > 1
     if isinstance(process_group, int) and process_group == dist.GroupMember.NON_GROUP_MEMBER:
@@ -192,7 +193,8 @@ def check_weighs_nothing(pt_weight: Coefficient) -> None:
 def _scalar(name: str, value: Coefficient, beside: object) -> Coefficient:
     """A number as torch and the kernels take it (NumPy's and fractions become a float), or a 0-d tensor."""
     if isinstance(value, Tensor):
-        if type(value) is Tensor and value.dim() == 0 and value.dtype in FLOATING and not value.is_meta:
+        is_usual = type(value) is Tensor and value.layout is torch.strided and not value.is_meta
+        if is_usual and value.dim() == 0 and value.dtype in FLOATING:
             return value
         if value.is_nested:
             raise TypeError(f"{name}: got a nested tensor, expected a number or a 0-d tensor")

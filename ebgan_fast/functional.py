@@ -105,7 +105,8 @@ def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient
     return (
         type(coefficient) is Tensor
         and coefficient.dim() == 0
-        and coefficient.dtype in _checks.FLOATING
+        and coefficient.dtype in _FLOATING
+        and coefficient.layout is _STRIDED
         and not coefficient.is_meta
     )
 

@@ -354,8 +354,10 @@ def _leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)  # of a node that adds to .grad
-        if leaf is not None:
+        if (
+            type(node).__name__ == "AccumulateGrad"
+        ):  # torch shows no such class; a user's node may have a `variable` too
+            leaf: Tensor = node.variable  # type: ignore[attr-defined]
             leaves[id(leaf)] = leaf
         waiting.extend(following for following, _ in node.next_functions)
     return list(leaves.values())

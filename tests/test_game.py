@@ -332,3 +332,24 @@ def test_a_coefficient_that_is_computed_from_a_parameter_trains_it(is_parametriz
     _assert_share_of_open_hinges(halves[0], result.energy_fake)
     assert torch.equal(halves[1].grad, result.pulling_away)
     assert_equal_two_passes(gradients(D, G), torch.float64)
+
+
+class _Remembering(torch.autograd.Function):
+    """The identity. Its node keeps a tensor under the name that torch's nodes of leaves give to theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, half: Tensor) -> Tensor:
+        ctx.variable = half.detach().clone()
+        return half.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return upstream
+
+
+def test_a_margin_behind_a_function_of_ones_own() -> None:
+    D, G = networks()
+    noise, real = batches()
+    margin = torch.tensor(MARGIN, dtype=torch.float64, requires_grad=True)
+    result = EBGAN(_Remembering.apply(margin), "l2", PT_WEIGHT).backward(D, G(noise), real)
+    _assert_share_of_open_hinges(margin, result.energy_fake)

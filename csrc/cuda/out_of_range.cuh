@@ -85,8 +85,9 @@ template <class T, int kWidth> __device__ bool has_number(const T* p_row, int64_
   return __any_sync(kEveryLane, found);
 }
 
-// Of `count` rows' squares over the columns begin.. up to `end`, those of 0 that only vanished become the smallest number:
-// squares of 0 are then a row's of zeros, which costs finish_rows nothing.
+// Tells rows of zeros from those whose squares have vanished, among `count` rows over the columns from begin up to end.
+// The squares of the latter become the smallest normal number. So a sum of 0 stands for a row of zeros alone, and
+// finish_rows has nothing to look up.
 template <class T>
 __device__ void tell_vanished(const Lines<T>& code, int64_t first, int count, int64_t begin, int64_t end,
                               Acc<T>* p_squares) {

@@ -18,9 +18,9 @@ template <class T> struct Lines {
 
 template <class A> __device__ A inverse_of(A norm) { return norm == 0 ? A{0} : A{1} / norm; }
 
-// What the numbers of a line are multiplied by; -1 if they are multiplied by its scale before.
+// The factor of a line's numbers, or -1 if they are multiplied by its scale before.
 template <class T> __device__ Acc<T> factor_of(const Lines<T>& from, int64_t line) {
-  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // at once, not one by the other
+  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // neither load waits for the other
   return scale == 1 ? factor : Acc<T>{-1};
 }
 

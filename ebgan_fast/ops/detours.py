@@ -1,7 +1,4 @@
-"""Detours of an op, where torch asks for what no kernel has: derivatives of gradients, transforms, hooks, odd tensors.
-
-No usual call comes here.
-"""
+"""Detours of an op where torch asks for what kernels lack: derivatives of gradients, transforms, hooks, odd tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from .tensors import Coefficient
+from .tensors import Coefficient, order_of, readable
 
 if TYPE_CHECKING:
     from .op import Op
@@ -34,7 +31,7 @@ __all__ = [
 ]
 
 Gradients = tuple[Tensor | None, ...]
-Kind = tuple[torch.Size, torch.dtype, torch.device]
+Kind = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]
 
 in_transform = torch._C._are_functorch_transforms_active
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
@@ -104,17 +101,19 @@ def multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Ten
 
 
 def kinds(saved: Sequence[Tensor | None]) -> list[Kind | None] | None:
-    """The shape, dtype and device of each tensor that a hook is about to take; None in a graph, whose compiler saves as
-    it likes."""
+    """The shape, strides, dtype and device of each tensor that a hook is about to take; None in a graph, whose compiler
+    saves as it likes."""
     if is_compiling():
         return None
-    return [None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in saved]
+    return [None if it is None else (it.shape, it.stride(), it.dtype, it.device) for it in saved]
 
 
 def unpacked(
     name: str, saved: Sequence[Tensor | None], before: Sequence[Kind | None] | None
 ) -> Sequence[Tensor | None]:
-    """The saved tensors in the dtypes and on the devices that they had, as a kernel reads them.
+    """The saved tensors in the layouts and dtypes and on the devices that they had, as a kernel reads them.
+
+    The layout of a code decides what its residual means.
 
     Raises:
         RuntimeError: a hook gave back a tensor of another shape.
@@ -124,15 +123,24 @@ def unpacked(
     as_before: list[Tensor | None] = []
     for tensor, kind in zip(saved, before, strict=True):
         if tensor is not None and kind is not None:
-            shape, dtype, device = kind
+            shape, strides, dtype, device = kind
             if tensor.shape != shape:
                 raise RuntimeError(
                     f"{name}: got a saved tensor of shape {tuple(tensor.shape)} from a hook's unpack, expected "
-                    f"{tuple(shape)}, the shape that its pack was given"
+                    f"{tuple(shape)}, the shape that its pack was given. Let unpack give back what pack took"
                 )
-            tensor = tensor.to(device, dtype)
+            tensor = _laid_out(readable(tensor.to(device, dtype)), strides)
         as_before.append(tensor)
     return as_before
+
+
+def _laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The tensor with these strides, or contiguous where kernels read a contiguous copy of such a one."""
+    if tensor.stride() == strides:
+        return tensor
+    if order_of(torch.empty_strided(tensor.shape, strides, device="meta")) is None:
+        return tensor.contiguous()
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 # ---- Tensors that torch cannot record, or kernels cannot read
@@ -160,6 +168,8 @@ def mended(name: str, arguments: Sequence[Any]) -> list[Any] | None:
             f"{name}: got a tensor that has left a transform of torch.func (vmap, grad, jvp), expected one that was "
             "made outside. Call the op inside the transformed function, or let that return the tensor"
         )
-    if not torch.is_grad_enabled() or not any(it.is_inference() for it in tensors):
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():  # which makes every copy such a tensor again
+        return None
+    if not any(it.is_inference() for it in tensors):
         return None
     return [it.clone() if isinstance(it, Tensor) and it.is_inference() else it for it in arguments]

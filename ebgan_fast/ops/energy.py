@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import pulling_away, reference
 from .op import Op, energy_like, gradient_like, scalar_like
-from .tensors import Batch, Coefficient, accumulation_dtype, product
+from .tensors import Batch, Coefficient, accumulation_dtype, product, readable
 
 if TYPE_CHECKING:
     from .backends.protocol import Kernels
@@ -62,7 +62,7 @@ def _reconstruction_energy_backward(
     A sample with upstream gradient 0 gets exact zeros and is not read.
     """
     batch = Batch(recon, target, need[0], need[1], energy.contiguous())
-    kernels.gradient(batch, upstream.resolve_neg() if upstream.is_neg() else upstream, norm)
+    kernels.gradient(batch, upstream if upstream.data_ptr() and not upstream.is_neg() else readable(upstream), norm)
     return batch.gradients()
 
 
@@ -74,7 +74,7 @@ def _hinge_margin_loss(
     if not (energy_real.dtype is wide and energy_fake.dtype is wide):  # four .to() that change nothing take 2 us
         loss, grad_real, grad_fake = _hinge_margin_loss(kernels, energy_real.to(wide), energy_fake.to(wide), margin)
         return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
-    real, fake = energy_real.resolve_neg().contiguous(), energy_fake.resolve_neg().contiguous()
+    real, fake = readable(energy_real).contiguous(), readable(energy_fake).contiguous()
     loss = torch.empty_strided((), (), dtype=wide, device=real.device)
     grad_real, grad_fake = torch.empty_like(real), torch.empty_like(fake)
     kernels.hinge(real, fake, margin, loss, grad_real, grad_fake)

@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from . import detours, energy, pulling_away  # noqa: F401  of which two make the ops
 from .detours import Gradients, gradients_of_formula, in_transform, multiplied, with_coefficients
 from .devices import check
-from .op import LIBRARY, OPS, Function, Op, is_transformed, modes, raw
+from .op import LIBRARY, OPS, Function, Op, is_hooked, is_transformed, modes, raw
 
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 # The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
@@ -97,7 +97,9 @@ def _function_of(op: Op) -> type[Function]:
             coefficients = [option for option in options if isinstance(option, Tensor)]
             ctx.options = [None if isinstance(option, Tensor) else option for option in options]
             ctx.coefficients = len(coefficients)
-            ctx.save_for_backward(*arguments[:n], *coefficients, *left)
+            saved = *arguments[:n], *coefficients, *left
+            ctx.save_for_backward(*saved)
+            ctx.kinds = None if is_hooked() is False else detours.kinds(saved)
             if not isinstance(results, tuple):
                 return results
             if op.takes_need:
@@ -113,6 +115,8 @@ def _function_of(op: Op) -> type[Function]:
                 return *(None,) * n, *nothing
             need = ctx.needs_input_grad[:n]
             saved = ctx.saved_tensors
+            if ctx.kinds is not None:
+                saved = detours.unpacked(op.name, saved, ctx.kinds)
             tensors, left = saved[:n], saved[n + ctx.coefficients :]
             options = with_coefficients(ctx.options, saved[n:])
             found: Sequence[Tensor | None]

@@ -9,8 +9,8 @@ tensor. `need` is of ints because `torch.jit.trace` takes no list of bools.
 
 The one autograd Function is ctx-style: it costs 38 us forward and backward at tiny sizes where `custom_op` +
 `register_autograd` costs 68 (torch 2.13, two cores). Its backward uses a kernel, or the gradients that a kernel made
-with the value, except when a graph of the gradient itself is wanted (create_graph): then it differentiates the
-reference formula, so second derivatives are right and never dropped.
+with the value. Where a graph of the gradient itself is wanted (create_graph), or the upstream is a batch of many or a
+dual number, it differentiates the reference formula instead: derivatives of derivatives are right and never dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.compiler import is_compiling
 from . import detours, flops
 from .detours import Gradients, gradients_of_formula, in_transform, is_wrapped, multiplied, with_coefficients
 from .devices import check
-from .tensors import Coefficient, accumulation_dtype, number
+from .tensors import Coefficient, accumulation_dtype, number, readable
 
 __all__ = ["Function", "Op", "call", "kernel", "needs_reference", "raw"]
 
@@ -98,7 +98,8 @@ class Op:
     def apply(self, backend: str, *arguments: Any) -> Any:
         """The value, or (value, *logs), recorded if autograd wants to know of it.
 
-        An energy of 8 x 16 takes 15 us by way of a Function, 7 past it.
+        An energy of 8 x 16 takes 15 us by way of a Function, 7 past it. Arguments that torch refuses to record come a
+        second time, as `detours.mended` gives them.
         """
         try:
             if torch.is_grad_enabled():
@@ -231,7 +232,7 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
             saved = *arguments[:n], *left
             ctx.save_for_backward(*saved)
             ctx.backend, ctx.options = backend, arguments[n:]
-            ctx.kinds = None if _is_hooked() is False else detours.kinds(saved)
+            ctx.kinds = None if is_hooked() is False else detours.kinds(saved)
             return value
 
         @staticmethod
@@ -264,13 +265,13 @@ def _with_gradients(op: Op) -> type[Function]:
             results = call(op.name, backend, *arguments, *need)
             ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
             ctx.backend, ctx.options = backend, arguments[n:]
-            ctx.is_hooked = is_hooked = _is_hooked()
+            ctx.is_hooked = hooked = is_hooked()
             coefficients = [option for option in ctx.options if isinstance(option, Tensor)]
             if coefficients:  # they are saved as tensors are
                 ctx.options = [None if isinstance(option, Tensor) else option for option in ctx.options]
             saved = *arguments[:n], *results[shown:], *coefficients
             ctx.save_for_backward(*saved)
-            if is_hooked is not False:
+            if hooked is not False:
                 ctx.kinds = detours.kinds(saved)
             if backend != "cpu":
                 ctx.in_capture = in_capture(arguments[0].device)
@@ -328,7 +329,7 @@ def in_capture(device: torch.device) -> bool:
 top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
-def _is_hooked() -> bool | None:
+def is_hooked() -> bool | None:
     """Return True if a hook takes what is saved for backward, and may own what comes back; None if torch can't say."""
     if is_compiling():
         return True
@@ -365,13 +366,13 @@ def _scaled(
 def _scale_gradients(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> list[Tensor]:
     """New gradients: upstream / expected times those, rounded once. Each fills one run of memory."""
     to = [torch.empty_like(gradient) for gradient in gradients]
-    kernels.scale(gradients, to, upstream.resolve_neg(), expected)
+    kernels.scale(gradients, to, readable(upstream), expected)
     return to
 
 
 def _scale_gradients_(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
     """Multiply gradients by upstream / expected where they lie; for an upstream that was expected nothing is moved."""
-    kernels.scale(gradients, gradients, upstream.resolve_neg(), expected)
+    kernels.scale(gradients, gradients, readable(upstream), expected)
 
 
 SCALE_GRADIENTS = Op(

@@ -226,8 +226,11 @@ def pulling_away_term(code: Tensor, process_group: ProcessGroup) -> Tensor:
         process_group: the group; NCCL for codes on a GPU, gloo on the CPU.
 
     Returns:
-        Scalar, equal on all ranks. The gradient is the global one times the number of ranks; it cannot be
-        differentiated again (a second backward raises).
+        Scalar, equal on all ranks. The gradient is the global one times the number of ranks.
+
+    Raises:
+        ValueError: the ranks have codes of different batch sizes, widths or dtypes of sums; the same error on all.
+        RuntimeError: a transform, forward mode or a CUDA graph's capture is active, or in backward create_graph.
     """
     # The ranks exchange numbers, and not what a transform or forward mode adds to them.
     if in_transform() or forward_ad.unpack_dual(code).tangent is not None:

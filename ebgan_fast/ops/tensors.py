@@ -1,9 +1,8 @@
 """The ops' view of tensors: the dtype that sums run in, the samples of a batch as runs of memory, their gradients.
 
 Elements of a sample may lie in any order, as long as every tensor of a pair and its gradients share it. Contiguous,
-channels_last and batch-sliced tensors are read as they are; anything else goes through one copy. So does a tensor that
-torch has negated by a bit alone (`is_neg`), as its memory holds the other sign. Gradients come out with the strides of
-`torch.empty_like(input)`, as autograd expects them.
+channels_last and batch-sliced tensors are read as they are; anything else goes through one copy. So does what is not
+`readable` as it is. Gradients come out with the strides of `torch.empty_like(input)`, as autograd expects them.
 """
 
 from __future__ import annotations
@@ -39,14 +38,18 @@ def sample_rows(batch: Tensor) -> Tensor:
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
-# Bounds for the largest number of a row, and what rows beyond them are multiplied by, for each dtype of sums. Autograd
-# divides by squared lengths. So float32, whose exponents end at -126 and 127, goes up in two steps, and no row gets
-# further than 2^30. The kernels, which don't, have csrc/row_scale.h.
+# For each dtype of sums: bounds for the largest number of a row, and what rows below (up) or above them (down) are
+# multiplied by. A second derivative divides by fourth powers of lengths, and float32 ends at 2^-126 and 2^127. So the
+# largest number of a row comes between 2^-25 and 2^24, in float64 between 2^-200 and 2^224. The kernels have a first
+# derivative alone, and a wider range: csrc/row_scale.h.
 _STEPS_UP = {
-    torch.float32: ((2.0**-40, 2.0**70), (2.0**-100, 2.0**110)),
-    torch.float64: ((2.0**-400, 2.0**700),),
+    torch.float32: ((2.0**-24, 2.0**44), (2.0**-64, 2.0**84), (2.0**-104, 2.0**124)),
+    torch.float64: ((2.0**-200, 2.0**400), (2.0**-600, 2.0**800), (2.0**-1000, 2.0**1000)),
 }
-_STEP_DOWN = {torch.float32: (2.0**50, 2.0**-90), torch.float64: (2.0**450, 2.0**-700)}
+_STEPS_DOWN = {
+    torch.float32: ((2.0**24, 2.0**-44), (2.0**64, 2.0**-84), (2.0**104, 2.0**-124)),
+    torch.float64: ((2.0**200, 2.0**-400), (2.0**600, 2.0**-800)),
+}
 
 
 def row_scales(rows: Tensor) -> Tensor:
@@ -60,8 +63,18 @@ def row_scales(rows: Tensor) -> Tensor:
     scale = torch.ones_like(largest)
     for bound, power in _STEPS_UP[rows.dtype]:
         scale = scale.masked_fill(largest < bound, power)
-    bound, power = _STEP_DOWN[rows.dtype]
-    return scale.masked_fill(largest > bound, power)
+    for bound, power in _STEPS_DOWN[rows.dtype]:
+        scale = scale.masked_fill(largest > bound, power)
+    return scale
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The tensor with its numbers in memory.
+
+    torch may have negated it by a bit alone (`is_neg`), so that memory holds the other sign. Zeros that a derivative
+    gives may have no memory at all (`_is_zerotensor`).
+    """
+    return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_neg()
 
 
 def number(coefficient: Coefficient) -> float:
@@ -101,7 +114,7 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def are_alike(recon: Tensor, target: Tensor) -> bool:
-    """Return True for the usual pairs: both contiguous, or both channels_last, samples side by side, memory as it is.
+    """Return True for the usual pairs: both contiguous, or both channels_last, samples side by side, not negated.
 
     The general way to the same answer takes 20 us a pair, this one 1.
     """
@@ -149,6 +162,8 @@ class Batch:
     """
 
     __slots__ = (
+        "_recon_at",
+        "_target_at",
         "_unfinished",
         "elements",
         "energy",
@@ -180,16 +195,18 @@ class Batch:
         self.energy = energy
         self.recon_stride = self.target_stride = self.grad_recon_stride = self.grad_target_stride = elements
         self.recon, self.target, self._unfinished = recon, target, None
-        if are_alike(recon, target):  # without the objects of the general case
+        self._recon_at, self._target_at = recon.data_ptr(), target.data_ptr()
+        if self._recon_at and self._target_at and are_alike(recon, target):  # without the objects of the general case
             self.grad_recon = torch.empty_like(recon) if need_recon else None
             self.grad_target = torch.empty_like(target) if need_target else None
             return
-        self.recon, self.target = recon, target = recon.resolve_neg(), target.resolve_neg()
+        self.recon, self.target = recon, target = readable(recon), readable(target)
         order = order_of(recon)
         if order is None or order != order_of(target):
             order, self.recon, self.target = None, recon.contiguous(), target.contiguous()
         elif n > 1:
             self.recon_stride, self.target_stride = recon.stride(0), target.stride(0)
+        self._recon_at, self._target_at = self.recon.data_ptr(), self.target.data_ptr()
         of_recon = Gradient(recon, order, elements) if need_recon else None
         of_target = Gradient(target, order, elements) if need_target else None
         self.grad_recon = self.grad_target = None
@@ -203,8 +220,8 @@ class Batch:
         """The batch as `ebgan_fast._C` takes it: the members of Batch in csrc/kernels.h."""
         grad_recon, grad_target = self.grad_recon, self.grad_target
         return (
-            self.recon.data_ptr(),
-            self.target.data_ptr(),
+            self._recon_at,
+            self._target_at,
             0 if grad_recon is None else grad_recon.data_ptr(),
             0 if grad_target is None else grad_target.data_ptr(),
             self.energy.data_ptr(),
@@ -239,11 +256,13 @@ class CodeLayout:
     function of the code's own layout.
     """
 
-    __slots__ = ("code", "elements", "n", "order", "stride")
+    __slots__ = ("_at", "code", "elements", "n", "order", "stride")
 
     def __init__(self, code: Tensor) -> None:
-        if code.is_neg():
-            code = code.resolve_neg()
+        self._at = code.data_ptr()
+        if not self._at or code.is_neg():
+            code = readable(code)
+            self._at = code.data_ptr()
         n = self.n = code.shape[0]
         self.elements = self.stride = code.numel() // n if n else code.shape[1:].numel()
         self.order: Order = None
@@ -251,13 +270,14 @@ class CodeLayout:
             self.order = order_of(code)
             if self.order is None:
                 code = code.contiguous()
+                self._at = code.data_ptr()
             elif n > 1:
                 self.stride = code.stride(0)
         self.code = code
 
     def packed(self) -> tuple[int, ...]:
         """The code as `ebgan_fast._C` takes it: the members of Code in csrc/kernels.h."""
-        return self.code.data_ptr(), self.stride, self.n, self.elements
+        return self._at, self.stride, self.n, self.elements
 
     def gradient(self, like: Tensor) -> Gradient:
         """Memory for the gradient to `like`, the tensor that this code reads."""

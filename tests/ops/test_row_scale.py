@@ -113,6 +113,24 @@ def test_of_rows_times_a_power_of_two_each(backend: str, dtype: torch.dtype, sha
         expected.check(backend, possible[drawn.to(DEVICE)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3)], ids=["primal", "dual"])
+def test_second_derivatives(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    """By the reference, whose graph divides by fourth powers of lengths. The power of two changes none of their bits,
+    while they are normal numbers. test_ways_to_differentiate.py knows the numbers."""
+    code, along = normal(*shape).to(dtype), normal(*shape, seed=1).to(dtype)
+
+    def second(exponent: int) -> Tensor:
+        leaf = _times(code, exponent).to(dtype).requires_grad_()
+        (first,) = torch.autograd.grad(reference.pulling_away_term(leaf), leaf, create_graph=True)
+        found = torch.autograd.grad((first * _times(along, exponent).to(dtype)).sum(), leaf)[0]
+        return _times(found, exponent)
+
+    expected, most = second(0), round(math.log2(torch.finfo(dtype).max)) - 8
+    for exponent in range(-most, most, 1 if dtype == torch.float32 else 8):
+        assert torch.equal(second(exponent), expected), f"2^{exponent}"
+
+
 @every_backend
 @every_dtype
 @every_shape

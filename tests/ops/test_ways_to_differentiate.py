@@ -1,10 +1,11 @@
-"""Every way in which torch differentiates, over every op: the numbers of the reference's formula, which is plain torch
-and is asked in the same way."""
+"""Every way in which torch differentiates, over every op: the numbers of the formula in eager torch, which is asked in
+the same way."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from torch.autograd import forward_ad, graph
 from torch.utils import _pytree as pytree
 
 import ebgan_fast
-from ebgan_fast.ops import reference
+from ebgan_fast import functional
 
+from . import eager
 from .cases import every_kernel, normal
 from .small_ops import MARGIN, OPS, Op, assert_same, leaves_of
 from .ways import TOLD, WAYS, Function, tangents
@@ -45,6 +47,41 @@ EVERY_OP: dict[str, Op] = {
 }
 
 
+def _energy(recon: Tensor, target: Tensor, *, norm: str = "l2", reduction: str = "none") -> Tensor:
+    energy = eager.reconstruction_energy(recon, target, norm)
+    return energy if reduction == "none" else eager.mean(energy)
+
+
+def _weight(pt_weight: Any) -> Any:
+    """The weight as torch saves it: no tensor of inference mode."""
+    if isinstance(pt_weight, Tensor) and pt_weight.is_inference():
+        return pt_weight.clone()
+    return functional.PT_WEIGHT if pt_weight is None else pt_weight
+
+
+# What the functions of these names are in eager torch. One that is told its upstream gives the same.
+IN_EAGER: dict[str, Callable[..., Any]] = {
+    "reconstruction_energy": _energy,
+    "hinge_margin_loss": eager.hinge_margin_loss,
+    "pulling_away_term": eager.pulling_away_term,
+    "discriminator_loss": lambda a, b, c, d, margin, *, norm="l2", upstream=None: (
+        eager.discriminator_loss(a, b, c, d, margin, norm),
+    ),
+    "generator_loss": lambda r, x, code=None, *, pt_weight=None, norm="l2", upstream=None: (
+        eager.generator_loss(r, x, code, _weight(pt_weight), norm),
+    ),
+}
+
+
+@contextmanager
+def in_eager_torch() -> Iterator[None]:
+    """Calls of the package's functions are those of the formulas."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, formula in IN_EAGER.items():
+            patch.setattr(ebgan_fast, name, formula)
+        yield
+
+
 def _assert_same_results(got: Any, expected: Any, inputs: Sequence[Tensor]) -> None:
     some, others = ([it for it in pytree.tree_leaves(found) if it is not None] for found in (got, expected))
     assert len(some) == len(others), "a derivative is missing"
@@ -58,23 +95,23 @@ def _assert_same_results(got: Any, expected: Any, inputs: Sequence[Tensor]) -> N
 @every_kernel
 @pytest.mark.parametrize("name", EVERY_OP)
 @pytest.mark.parametrize("way", WAYS)
-def test_it_gives_the_reference_s_numbers(backend: str, name: str, way: str) -> None:
+def test_it_gives_the_formula_s_numbers(backend: str, name: str, way: str) -> None:
     op, inputs = EVERY_OP[name]
-    found = []
-    for each in (backend, "reference"):
-        with ebgan_fast.use_backend(each):
-            found.append(WAYS[way](op, inputs))
-    _assert_same_results(*found, inputs)
+    with ebgan_fast.use_backend(backend):
+        got = WAYS[way](op, inputs)
+    with in_eager_torch():
+        expected = WAYS[way](op, inputs)
+    _assert_same_results(got, expected, inputs)
 
 
 @every_kernel
 def test_linearize(backend: str) -> None:
-    """It traces, which takes longer than all other ways."""
+    """Of one op: tracing takes longer than all other ways."""
     op, inputs = EVERY_OP["generator_loss-l2"]
     with ebgan_fast.use_backend(backend):
         _, slope = torch.func.linearize(op, *inputs)
         got = slope(*tangents(inputs))
-    with ebgan_fast.use_backend("reference"):
+    with in_eager_torch():
         _, expected = torch.func.jvp(op, inputs, tangents(inputs))
     _assert_same_results(got, expected, inputs)
 
@@ -119,11 +156,11 @@ def _of_a_graph(op: Function, leaves: tuple[Tensor, ...]) -> Any:
 @pytest.mark.parametrize("way", [_of_many, _of_a_dual, _of_inference_mode, _of_a_graph])
 def test_coefficients(backend: str, name: str, way: Callable[..., Any]) -> None:
     inputs = tuple(normal(3, 5, seed=seed) for seed in range(4))
-    found = []
-    for each in (backend, "reference"):
-        with ebgan_fast.use_backend(each):
-            found.append(way(WITH_A_COEFFICIENT[name], leaves_of(inputs)))
-    _assert_same_results(*found, inputs)
+    with ebgan_fast.use_backend(backend):
+        got = way(WITH_A_COEFFICIENT[name], leaves_of(inputs))
+    with in_eager_torch():
+        expected = way(WITH_A_COEFFICIENT[name], leaves_of(inputs))
+    _assert_same_results(got, expected, inputs)
 
 
 # ---- Raw ops, of which exported and traced graphs are made
@@ -133,27 +170,27 @@ _MARGIN, _ONE = torch.tensor(MARGIN, dtype=torch.float64), torch.ones((), dtype=
 RAW: dict[str, tuple[Callable[..., Any], Function, tuple[Tensor, ...]]] = {
     "reconstruction_energy": (
         lambda via, *it: raw.reconstruction_energy(*it, "l2", via),
-        lambda *it: reference.reconstruction_energy(*it, "l2"),
+        lambda *it: eager.reconstruction_energy(*it, "l2"),
         OPS["reconstruction_energy-l2"][1],
     ),
     "hinge_margin_loss": (
         lambda via, *it: raw.hinge_margin_loss(*it, _MARGIN, via)[0],
-        lambda *it: reference.hinge_margin_loss(*it, MARGIN),
+        lambda *it: eager.hinge_margin_loss(*it, MARGIN),
         OPS["hinge_margin_loss"][1],
     ),
     "pulling_away_term": (
         lambda via, *it: raw.pulling_away_term(*it, via)[0],
-        reference.pulling_away_term,
+        eager.pulling_away_term,
         OPS["pulling_away_term-dual"][1],
     ),
     "discriminator_loss": (
         lambda via, *it: raw.discriminator_loss(*it, _MARGIN, "l2", _ONE, [0] * 4, via)[0],
-        lambda *it: reference.discriminator_loss(*it, MARGIN, "l2")[0],
+        lambda *it: eager.discriminator_loss(*it, MARGIN, "l2"),
         OPS["discriminator_loss-l2"][1],
     ),
     "generator_loss": (
         lambda via, *it: raw.generator_loss(*it, _MARGIN, "l2", _ONE, [0] * 3, via)[0],
-        lambda *it: reference.generator_loss(*it, MARGIN, "l2")[0],
+        lambda *it: eager.generator_loss(*it, MARGIN, "l2"),
         OPS["generator_loss-l2"][1],
     ),
 }
@@ -175,7 +212,7 @@ OF_GRAPHS = (
 @every_kernel
 @pytest.mark.parametrize("name", RAW)
 @pytest.mark.parametrize("way", OF_GRAPHS)
-def test_a_raw_op_gives_the_reference_s_numbers(backend: str, name: str, way: str) -> None:
+def test_a_raw_op_gives_the_formula_s_numbers(backend: str, name: str, way: str) -> None:
     op, formula, inputs = RAW[name]
     got = WAYS[way](functools.partial(op, backend), inputs)
     _assert_same_results(got, WAYS[way](formula, inputs), inputs)
@@ -184,21 +221,50 @@ def test_a_raw_op_gives_the_reference_s_numbers(backend: str, name: str, way: st
 # ---- Hooks that give back another tensor than they took
 
 HOOKED = [name for name in EVERY_OP if not name.endswith(("-mean", "-trained"))]
+# What pack makes of a tensor, with the same numbers. Kernels read memory as what it was.
+PACKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a wider dtype": lambda it: it.double(),
+    "another layout": lambda it: it.mT.contiguous().mT if it.dim() > 1 else torch.stack([it, it], -1)[..., 0],
+    "the lazy negative of other numbers": lambda it: torch._neg_view(-it),
+}
+
+
+def _gradients(op: Function, inputs: Sequence[Tensor], pack: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    leaves = leaves_of(tuple(tensor.float() for tensor in inputs))
+    with graph.saved_tensors_hooks(pack, lambda it: it):
+        value = op(*leaves).sum()
+    return torch.autograd.grad(value, leaves)
 
 
 @every_kernel
 @pytest.mark.parametrize("name", HOOKED)
-def test_a_hook_may_give_back_another_dtype(backend: str, name: str) -> None:
-    """Kernels read memory as what it was."""
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_hook_may_give_back_the_same_numbers_as_other_memory(backend: str, name: str, pack: str) -> None:
     op, inputs = EVERY_OP[name]
-    found = []
     with ebgan_fast.use_backend(backend):
-        for pack in (lambda it: it, lambda it: it.double()):
-            leaves = leaves_of(tuple(tensor.float() for tensor in inputs))
-            with graph.saved_tensors_hooks(pack, lambda it: it):
-                value = op(*leaves).sum()
-            found.append(torch.autograd.grad(value, leaves))
+        found = [_gradients(op, inputs, each) for each in (PACKS[pack], lambda it: it)]
     assert all(map(torch.equal, *found))
+
+
+@every_kernel
+@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("pack", PACKS)
+def test_so_it_may_for_a_raw_op(backend: str, name: str, pack: str) -> None:
+    op, _, inputs = RAW[name]
+    found = [_gradients(functools.partial(op, backend), inputs, each) for each in (PACKS[pack], lambda it: it)]
+    assert all(map(torch.equal, *found))
+
+
+@every_kernel
+@pytest.mark.parametrize("shape", [(5, 2, 2, 3), (20, 2, 2, 3)], ids=["primal", "dual"])
+def test_a_code_keeps_the_order_of_its_elements(backend: str, shape: tuple[int, ...]) -> None:
+    """As `save_on_cpu(pin_memory=True)` gives it back: contiguous."""
+    code = normal(*shape).to(memory_format=torch.channels_last)
+    with ebgan_fast.use_backend(backend):
+        for op in (ebgan_fast.pulling_away_term, functools.partial(RAW["pulling_away_term"][0], backend)):
+            packs = (lambda it: it.clone(memory_format=torch.contiguous_format), lambda it: it)
+            got, expected = (_gradients(op, [code], pack)[0] for pack in packs)
+            assert torch.equal(got, expected)
 
 
 @every_kernel
@@ -213,3 +279,15 @@ def test_a_hook_that_gives_back_another_shape_is_told(backend: str, name: str) -
         value = op(*leaves).sum()
     with pytest.raises(RuntimeError, match=r": got a saved tensor of shape \(1.*from a hook's unpack, expected \("):
         torch.autograd.grad(value, leaves)
+
+
+# ---- Inference mode
+
+
+@every_kernel
+def test_what_inference_mode_made_is_refused_within_it(backend: str) -> None:
+    """By torch's own sentence, at once: every copy made there is such a tensor again."""
+    with torch.inference_mode(), torch.enable_grad(), ebgan_fast.use_backend(backend):
+        recon, target = normal(3, 5).requires_grad_(), normal(3, 5, seed=1)
+        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+            ebgan_fast.reconstruction_energy(recon, target)

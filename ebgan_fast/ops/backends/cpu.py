@@ -6,6 +6,8 @@ that E == margin can hold. Every result is bitwise the same at any thread count.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, get_num_threads
 
@@ -48,6 +50,8 @@ def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected:
     came, awaited = number(upstream), number(expected)
     if to is gradients and came == awaited:
         return
-    factor = came / awaited if came != awaited else 1.0
+    factor = 1.0
+    if came != awaited:
+        factor = came / awaited if awaited else math.copysign(math.inf, came)  # as on a GPU: 0 times it is NaN
     for gradient, scaled in zip(gradients, to, strict=True):
         torch.mul(gradient, factor, out=scaled)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ... import _C
 from ..energy import NORMS, Loss
 from ..pulling_away import Term
-from ..tensors import DTYPES, Batch, Coefficient, Gradient
+from ..tensors import DTYPES, Batch, Coefficient, Gradient, readable
 from .gpu import allows_tf32, counters, here
 
 
@@ -27,7 +27,7 @@ class _Coefficient:
             value = value.item()  # there to be read without waiting
         self.packed: tuple[int, float]
         if isinstance(value, Tensor):
-            self._tensor = value.to(like).resolve_neg()
+            self._tensor = readable(value.to(like))
             self.packed = self._tensor.data_ptr(), 0.0
         else:
             self.packed = 0, value

@@ -69,19 +69,16 @@ def test_within_the_budget(name: str, target: str, measured: dict[str, Resources
     assert not broken, "\n".join(broken)
 
 
-# There a thread has 32 rows of a tile, and of each a length and a scale: 167 registers and two spilled, for bfloat16.
-# It has not been timed.
-SPILLING = {("primal_gradient", "gfx942")}
+# There a thread has 32 rows of a tile, and of each a length and a scale, which take 167 registers. It has not been timed.
+SPILLED = {f"pulling-away {shape} bfloat16 | primal_gradient | gfx942": 2 for shape in ("128x16384", "512x1024")}
 
 
 def test_no_budget_allows_what_is_never_right() -> None:
     """Recorded budgets are what was; these hold whatever was."""
     assert BUDGETS
     for key, budget in BUDGETS.items():
-        _, kernel, target = key.split(" | ")
-        if (kernel, target) not in SPILLING:
-            assert budget["spills"] == 0, key
-            assert budget["stack"] == 0, key
+        assert budget["spills"] <= SPILLED.get(key, 0), key
+        assert budget["stack"] == 0, key
         assert budget["float_atomics"] == 0, key
         assert budget["occupancy"] > 0, key
         if "gram_matrix" in key or "primal_gradient" in key or "dual_gradient" in key:

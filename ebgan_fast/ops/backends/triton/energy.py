@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...energy import NORMS, Loss
-from ...tensors import Batch, Coefficient
+from ...tensors import Batch, Coefficient, readable
 from ..gpu import counters
 from . import energy_kernels, launch, tables
 from .energy_kernels import Batch as KernelBatch
@@ -34,7 +34,7 @@ def coefficient(value: Coefficient, wide: torch.dtype, device: torch.device) -> 
     if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":
         value = value.item()
     if isinstance(value, Tensor):
-        return value.to(device).resolve_neg(), True
+        return readable(value.to(device)), True
     if wide == torch.float64 and ctypes.c_float(value).value != value:
         return torch.full((), value, dtype=wide, device=device), True
     return float(value), False

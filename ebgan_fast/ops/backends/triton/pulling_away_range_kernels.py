@@ -5,8 +5,7 @@ its scale, a power of two, before anything is squared. The scale of all others i
 numbers, and the reasons. Rows of float16 never leave the range.
 
 Dual's rows are measured first, those out of range twice. Primal's squares come from the Gram matrix, so there a row is
-known only when the matrix is done: the last program then computes all cosines anew, from the code. It takes long, and
-costs the others no register.
+known only when the matrix is done: the last program then computes its cosines anew, from the code, one after another.
 """
 
 from __future__ import annotations
@@ -97,13 +96,26 @@ def _product(p_code, code_stride, i, scale, j, other_scale, d, BLOCK: tl.constex
 
 @triton.jit
 def _next_in_doubt(p_lengths, last, n, BLOCK: tl.constexpr):
-    """The first row in doubt behind the last one, or n."""
+    """The first row behind the last one whose length is in doubt, or n."""
     index = tl.arange(0, BLOCK)
     found = tl.zeros((), dtype=tl.int32) + n
     for first in tl.range(0, n, BLOCK, num_stages=1):
         row = first + index
         length = tl.load(p_lengths + row, mask=(row > last) & (row < n), other=1.0, cache_modifier=".cg")
         found = tl.minimum(found, tl.min(tl.where(is_in_doubt(length), row, n), axis=0))
+        tl.debug_barrier()
+    return found
+
+
+@triton.jit
+def _next_out(p_scales, last, n, BLOCK: tl.constexpr):
+    """The first row behind the last one whose scale is not 1, or n."""
+    index = tl.arange(0, BLOCK)
+    found = tl.zeros((), dtype=tl.int32) + n
+    for first in tl.range(0, n, BLOCK, num_stages=1):
+        row = first + index
+        scale = tl.load(p_scales + row, mask=(row > last) & (row < n), other=1.0, cache_modifier=".cg")
+        found = tl.minimum(found, tl.min(tl.where(scale != 1, row, n), axis=0))
         tl.debug_barrier()
     return found
 
@@ -135,25 +147,37 @@ def _row_of_cosines(
     d,
     BLOCK: tl.constexpr,
 ):
-    """The cosines of row i with every other, whatever the lengths; returns the sum of their squares."""
-    ACC: tl.constexpr = p_lengths.dtype.element_ty
+    """The cosines of row i with rows out of range, or with all if it is; returns the sum of all squared cosines."""
     p_row = p_residual + (tl.zeros((), dtype=tl.int64) + i) * n
-    squares = tl.zeros((), dtype=ACC)
-    for j in tl.range(0, n, num_stages=1):
+    scale = tl.load(p_lengths + n + i, cache_modifier=".cg")
+    j = tl.zeros((), dtype=tl.int32)
+    if scale == 1:
+        j = _next_out(p_lengths + n, -1, n, BLOCK)
+    while j < n:
         both = tl.load(p_lengths + i, cache_modifier=".cg") * tl.load(p_lengths + j, cache_modifier=".cg")
-        scale = tl.load(p_lengths + n + i, cache_modifier=".cg")  # in each step: kept, it takes a register
         other_scale = tl.load(p_lengths + n + j, cache_modifier=".cg")
         product = _product(p_code, code_stride, i, scale, j, other_scale, d, BLOCK)
-        is_cosine = (i != j) & (both != 0)  # both are NaN for a row of zeros beside an infinite one
-        cosine = tl.where(is_cosine, quotient(product, both), 0.0)
+        # both is NaN for a row of zeros beside an infinite one.
+        cosine = tl.where(both != 0, quotient(product, both), 0.0)
         tl.store(p_row + j, cosine, mask=i != j)
-        squares += cosine * cosine
-    return squares
+        if scale == 1:
+            j = _next_out(p_lengths + n, j, n, BLOCK)
+        else:
+            j += 1
+    tl.debug_barrier()  # the cosines, before they are read
+    index = tl.arange(0, BLOCK)
+    squares = tl.zeros((BLOCK,), dtype=p_lengths.dtype.element_ty)
+    for first in tl.range(0, n, BLOCK, num_stages=1):
+        column = first + index
+        cosines = tl.load(p_row + column, mask=(column < n) & (column != i), other=0.0, cache_modifier=".cg")
+        squares += cosines * cosines
+        tl.debug_barrier()
+    return tl.sum(squares, axis=0)
 
 
 @triton.jit
 def redone(p_code, p_lengths, p_residual, code_stride, n, d, BLOCK: tl.constexpr = 512):
-    """All of primal anew if a row is out of range, else what stands; returns the sum of the cosines' squares.
+    """The cosines of rows out of range anew, if there are any; returns the sum of all squared cosines.
 
     For a program that sees what all the others stored. It is slow, and hardly ever needed.
     """
