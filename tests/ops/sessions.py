@@ -34,7 +34,7 @@ VALUES = (
     "test_upstream.py",
     "test_scaling.py",
     "test_options.py",
-    "test_lazy_negation.py",
+    "test_lazy_tensors.py",
     "test_row_scale.py",
     "test_fuzz.py",
 )

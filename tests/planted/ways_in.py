@@ -9,7 +9,7 @@ _FUNCTIONAL = "ebgan_fast/functional.py"
 _REFERENCE = "ebgan_fast/ops/reference.py"
 _VALUES = "tests/ops/test_values.py"
 _TRANSFORMS = "tests/ops/test_transforms.py"
-_WAYS = "tests/ops/test_ways_to_differentiate.py::test_it_gives_the_reference_s_numbers"
+_WAYS = "tests/ops/test_ways_to_differentiate.py::test_it_gives_the_formula_s_numbers"
 
 PLANTS = (
     Planted(
@@ -65,9 +65,17 @@ PLANTS = (
         name="what a hook gave back is read as what it was",
         kind="autograd",
         file=_DETOURS,
-        text="            tensor = tensor.to(device, dtype)\n",
-        instead="            pass\n",
-        test="tests/ops/test_ways_to_differentiate.py::test_a_hook_may_give_back_another_dtype",
+        text="_laid_out(readable(tensor.to(device, dtype)), strides)\n",
+        instead="_laid_out(readable(tensor.to(device)), strides)\n",
+        test="tests/ops/test_ways_to_differentiate.py::test_a_hook_may_give_back_the_same_numbers_as_other_memory",
+    ),
+    Planted(
+        name="a code that a hook gave back is read in another order",
+        kind="autograd",
+        file=_DETOURS,
+        text="    if tensor.stride() == strides:\n        return tensor\n",
+        instead="    return tensor\n",
+        test="tests/ops/test_ways_to_differentiate.py::test_a_code_keeps_the_order_of_its_elements",
     ),
     Planted(
         name="one tensor in two places gets its gradient twice",
@@ -172,6 +180,14 @@ PLANTS = (
         file="ebgan_fast/ops/tensors.py",
         text="    if recon.is_neg() or target.is_neg():\n        return False\n",
         instead="",
-        test="tests/ops/test_lazy_negation.py::test_the_imaginary_part_of_a_conjugate[float32-cpu]",
+        test="tests/ops/test_lazy_tensors.py::test_inputs_and_upstream_gradients",
+    ),
+    Planted(
+        name="a second derivative divides by fourth powers that overflow",
+        kind="reference",
+        file="ebgan_fast/ops/tensors.py",
+        text="torch.float32: ((2.0**24, 2.0**-44), ",
+        instead="torch.float32: ((2.0**50, 2.0**-44), ",
+        test="tests/ops/test_row_scale.py::test_second_derivatives[primal-torch.float32]",
     ),
 )

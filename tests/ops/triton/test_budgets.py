@@ -69,7 +69,7 @@ def test_within_the_budget(name: str, target: str, measured: dict[str, Resources
     assert not broken, "\n".join(broken)
 
 
-# There a thread has 32 rows of a tile, and of each a length and a scale, which take 167 registers. It has not been timed.
+# There a thread has 32 rows of a tile, and a length and a scale of each, which take 167 registers. It was never timed.
 SPILLED = {f"pulling-away {shape} bfloat16 | primal_gradient | gfx942": 2 for shape in ("128x16384", "512x1024")}
 
 
