@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 import ebgan_fast
 from ebgan_fast import functional
+from ebgan_fast.ops.op import OPS as REGISTERED
 
 from . import eager
 from .cases import every_kernel, normal
@@ -207,6 +208,11 @@ OF_GRAPHS = (
     "vmap of grad",
     "beside inference tensors",
 )
+
+
+def test_every_raw_op_is_here() -> None:
+    assert set(RAW) == {name for name, it in REGISTERED.items() if it.formula is not None}
+    assert {name.split("-")[0] for name in EVERY_OP} == set(RAW) == set(IN_EAGER)
 
 
 @every_kernel
