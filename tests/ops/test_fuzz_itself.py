@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -264,10 +266,37 @@ def test_a_case_is_shown_with_its_verdict(capsys: pytest.CaptureFixture[str], mo
     assert "value[]: got" in capsys.readouterr().out
 
 
-# A worker that is right once, wrong once, and dies; the next one is right, and stays for its turn.
+def test_a_process_that_dies_is_no_success(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def die(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[-1])
+        return subprocess.CompletedProcess(command, -11 if command[-1] == "first" else 0)
+
+    monkeypatch.setattr(command, "_sets", lambda: ["first", "second"])
+    monkeypatch.setattr(command.subprocess, "run", die)
+    assert command.main(["--case", "5"]) == 1
+    assert asked == ["first", "second"]
+    assert "case 5 on first: the process ended with status -11" in capsys.readouterr().out
+
+
+def test_a_set_without_a_case_is_no_success(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_case(run: Run, seconds: float, first: int) -> None:
+        run.tally.cases["an_op", "float32", "first"] += 1
+
+    monkeypatch.setattr(command, "_sets", lambda: ["first", "second"])
+    monkeypatch.setattr(Run, "__call__", one_case)
+    assert command.main(["--minutes", "0.05"]) == 1
+    assert capsys.readouterr().err == "fuzz: no case ran on second in 0.05 minutes\n"
+    assert command.main(["--minutes", "0.05", "--isa", "first"]) == 0
+
+
+# A worker that is right once, wrong once, and dies; one that hangs; others are right. All but the first stay no longer.
 WORKER = """
 import json, os, sys, time
-first, until = int(sys.argv[2]), float(sys.argv[3])
+first = int(sys.argv[2])
 say = lambda **it: print(json.dumps(it), flush=True)
 done = lambda seed, found: say(seed=seed, op="an_op", dtype="float32", found=found)
 if first == 5:
@@ -275,15 +304,18 @@ if first == 5:
     done(6, ["value: got 1, expected 2", "gradient: got 3, expected 4"])
     say(seed=7)
     os._exit(3)
+if first == 20:
+    say(seed=20)
+    time.sleep(600)
 done(first, [])
-time.sleep(max(0, until - time.time()))
 """
+COMMAND = ("-I", "-S", "-c", WORKER)  # without site-packages it begins at once
 
 
-def test_a_run_goes_on_behind_what_failed() -> None:
+def test_a_turn_goes_on_behind_what_failed() -> None:
     said: list[str] = []
-    run = Run(["one"], said.append, ("-c", WORKER))
-    run(1.5, 5)
+    run = Run(["one"], said.append, COMMAND)
+    assert run._turn("one", 5, 1e12) == 9
     wrong, died = run.tally.failed
     assert "an_op float32 value: got 1, expected 2 (and 1 more) | python -m tests.ops.fuzz --case 6 --isa one" in wrong
     assert "the process ended with status 3 | python -m tests.ops.fuzz --case 7 --isa one" in died
@@ -291,6 +323,28 @@ def test_a_run_goes_on_behind_what_failed() -> None:
     assert said[:2] == [wrong, died]
     assert "3 cases, 2 failed" in said[2]
     assert str(run.tally).endswith("fuzz: 3 cases, 2 failed")
+
+
+def test_a_turn_goes_on_behind_what_hangs() -> None:
+    run = Run(["one"], lambda line: None, COMMAND, silence=1.0)
+    assert run._turn("one", 20, 1e12) == 22
+    (hung,) = run.tally.failed
+    assert "the process said nothing for 1 s | python -m tests.ops.fuzz --case 20 --isa one" in hung
+    assert run.tally.of("one") == 1
+
+
+def test_a_run_gives_every_set_its_turn() -> None:
+    turns: list[str] = []
+
+    class Turns(Run):
+        def _turn(self, isa: str, first: int, until: float) -> int:
+            turns.append(isa)
+            assert first == 4 + len(turns)
+            time.sleep(max(0.0, until - time.time()))
+            return first + 1
+
+    Turns(["one", "other"], turns.append)(0.02, 5)
+    assert turns[:2] == ["one", "other"]
 
 
 def test_a_worker_that_cannot_begin_ends_the_turn() -> None:
