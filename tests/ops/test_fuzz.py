@@ -5,38 +5,53 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
 from .cases import INTERPRETED, every_backend
 from .fuzz.checking import problems
-from .fuzz.drawing import Case, draw
+from .fuzz.drawing import Case
+from .fuzz.traits import EXPECTED, chosen, traits
 from .simulated_cuda import SIMULATED
 
-AT_ONCE = 25
 # A simulator takes a second for what a kernel does in a millisecond.
-CASES, MOST_ELEMENTS = (150, 1500) if INTERPRETED else (300, 3000) if SIMULATED else (500, 10**9)
+CASES, MOST_ELEMENTS = (60, 1500) if INTERPRETED else (200, 3000) if SIMULATED else (500, None)
+CHUNKS = -(-CASES // 25)
 
 
-def _is_left_out(case: Case) -> bool:
-    """Return True for what a simulator takes long for, and for bfloat16 where Triton's interpreter cuts it off."""
+def _fits(case: Case) -> bool:
+    """Return False for what a simulator takes long for, and for bfloat16 where Triton's interpreter cuts it off."""
     tensors = case.tensors.values()
     if INTERPRETED and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
-        return True
-    return sum(tensor.numel() for tensor in tensors) > MOST_ELEMENTS
+        return False
+    return MOST_ELEMENTS is None or sum(tensor.numel() for tensor in tensors) <= MOST_ELEMENTS
+
+
+def _expected() -> frozenset[object]:
+    """Return the traits that the cases of this session should have."""
+    of_bfloat16 = {trait for trait in EXPECTED if isinstance(trait, tuple) and torch.bfloat16 in trait}
+    return EXPECTED - of_bfloat16 if INTERPRETED else EXPECTED
+
+
+@functools.cache
+def session_cases() -> tuple[Case, ...]:
+    return chosen(CASES, _fits, _expected())
 
 
 @pytest.mark.filterwarnings(
     "ignore:.* encountered in:RuntimeWarning"
 )  # of NumPy, in which Triton's interpreter computes
 @every_backend
-@pytest.mark.parametrize("first", range(0, CASES, AT_ONCE))
-def test_drawn_calls(backend: str, first: int) -> None:
-    cases = [draw(seed) for seed in range(first, first + AT_ONCE)]
-    wrong = [
-        f"{case.seed}: {problem} | {case}"
-        for case in cases
-        if not _is_left_out(case)
-        for problem in problems(case, backend)
-    ]
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_drawn_calls(backend: str, chunk: int) -> None:
+    cases = session_cases()[chunk::CHUNKS]
+    assert cases
+    wrong = [f"{case.seed}: {problem} | {case}" for case in cases for problem in problems(case, backend)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_cases_of_every_run_meet_everything() -> None:
+    found = {trait for case in session_cases() for trait in traits(case)}
+    assert sorted(map(str, _expected() - found)) == []

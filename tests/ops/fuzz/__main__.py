@@ -4,8 +4,8 @@
     python -m tests.ops.fuzz --minutes 10
     python -m tests.ops.fuzz --case SEED [--isa NAME]
 
-Exit status 0 if every result was right, 1 if one was wrong. Each failing case is a line, with the command that runs it
-once more. Two runs draw different cases.
+Exit status 0 if every result was right; 1 if one was wrong, if a process died or hung, or if no case ran on an
+instruction set. Each failing case is a line, with the command that runs it once more. Two runs draw different cases.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def _case(seed: int, isa: str) -> int:
     """Run one case, in a process that runs on that set; returns the exit status."""
     if isa not in (PLAIN, os.environ.get(SWITCH)):
         command = [sys.executable, "-m", "tests.ops.fuzz", "--case", str(seed), "--isa", isa]
-        return subprocess.run(command, cwd=ROOT, env={**os.environ, SWITCH: isa}).returncode
+        status = subprocess.run(command, cwd=ROOT, env={**os.environ, SWITCH: isa}).returncode
+        if status not in (0, 1):  # of a verdict, which it says itself
+            print(f"case {seed} on {isa}: the process ended with status {status}", flush=True)
+        return status
     from .checking import problems
     from .drawing import draw
 
@@ -77,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sets = sets if asked.isa is None else [asked.isa]
     if asked.case is not None:
-        return max(_case(asked.case, isa) for isa in sets)
+        statuses = [_case(asked.case, isa) for isa in sets]
+        return int(any(statuses))  # that of a process which a signal killed is below 0
     run, status = Run(sets, lambda line: print(line, flush=True)), 0
     try:
         run(60 * asked.minutes, secrets.randbelow(2**40))
@@ -85,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fuzz: interrupted", file=sys.stderr)
         status = 130
     print(run.tally)
-    return status or int(bool(run.tally.failed))
+    idle = [] if status else [isa for isa in sets if not run.tally.of(isa)]
+    if idle:
+        print(f"fuzz: no case ran on {', '.join(idle)} in {asked.minutes:g} minutes", file=sys.stderr)
+    return status or int(bool(run.tally.failed or idle))
 
 
 if __name__ == "__main__":

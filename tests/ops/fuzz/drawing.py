@@ -26,7 +26,15 @@ _SHARES = (0.24, 0.1, 0.3, 0.18, 0.18)
 NORMS = ("l2", "mse", "sse", "l1")
 KINDS = ("normal", "sparse", "half", "parallel", "alike", "orthogonal", "zero_rows", "constant", "wide")
 SCALES = ("plain", "any", "smallest", "largest", "rows", "subnormal", "not_finite")
-_SCALE_SHARES = (0.38, 0.22, 0.07, 0.07, 0.18, 0.04, 0.04)
+_OF_CODES = (0.3, 0.14, 0.14, 0.12, 0.03, 0.03, 0.1, 0.03, 0.11)
+"""Shares of the kinds among codes. Alike, orthogonal and constant ones have gradient 0: a wrong formula may give it."""
+_REPEATING = ("expanded_sample", "expanded_element")
+"""Layouts in which codes have gradient 0: all are one, or all elements of a row are."""
+_SCALE_SHARES = (0.3, 0.24, 0.06, 0.06, 0.26, 0.04, 0.04)
+_UPSTREAMS = (0.38, 0.2, 0.2, 0.2, 0.02)
+"""Shares of 1, two others, any, and 0, whose gradients tell nothing but that."""
+_WEIGHTS = (0.06, 0.5, 0.44)
+"""Shares of a term's weights: of 0, which leaves its gradient out, and of two others."""
 
 Coefficient: TypeAlias = Tensor | float
 
@@ -39,7 +47,6 @@ class Case:
     op: str
     tensors: dict[str, Tensor]
     """By the names of the op's arguments."""
-    scale: str
     norm: str = "l2"
     reduction: str = "none"
     margin: Coefficient = 0.0
@@ -85,7 +92,7 @@ def _one_of(rng: Generator, names: tuple[str, ...], shares: tuple[float, ...] | 
 
 
 def _size(rng: Generator, most: int) -> int:
-    """Small, around the widths of vectors and blocks, or anything."""
+    """Draw a size: a small one, one around the widths of vectors and blocks, or any."""
     which = rng.random()
     if which < 0.4:
         size = int(rng.integers(1, 20))
@@ -126,10 +133,10 @@ def _elements(rng: Generator, count: int) -> int:
 
 def _shape_of_code(rng: Generator) -> tuple[int, ...]:
     which = rng.random()
-    if which < 0.15:
+    if which < 0.08:
         count = int(rng.integers(0, 4))
     else:
-        count = int(rng.integers(150, 700)) if which < 0.18 else _size(rng, 150)
+        count = int(rng.integers(150, 700)) if which < 0.11 else _size(rng, 150)
     narrow = rng.random() < 0.3 or count >= 150  # the dual form's
     return (count, *_trailing(rng, int(rng.integers(1, min(count, 60) + 2)) if narrow else _elements(rng, count)))
 
@@ -211,7 +218,6 @@ class _Drawing:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.scale = _one_of(self.rng, SCALES, _SCALE_SHARES)
         self.words: list[str] = []
-        self.layouts: list[str] = []
 
     def dtype(self) -> torch.dtype:
         return tuple(FORMATS)[int(self.rng.integers(4))]
@@ -219,7 +225,7 @@ class _Drawing:
     def batch(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, beside: Tensor | None = None) -> Tensor:
         """A tensor; `beside` another one it may be close to, or equal."""
         rng, own, elements = self.rng, format_of(dtype), int(np.prod(shape[1:], dtype=int))
-        kind = _one_of(rng, KINDS)
+        kind = _one_of(rng, KINDS, _OF_CODES if name == "code" else None)
         if beside is not None and rng.random() < 0.4:
             kind = "close"
             near = numbers(beside).numpy()
@@ -232,7 +238,9 @@ class _Drawing:
         if name.startswith("energy"):
             values = values.abs()
         layout = _one_of(rng, LAYOUTS) if rng.random() < 0.6 else "contiguous"
-        tensor = laid_out(values, layout, rng)
+        if name == "code" and layout in _REPEATING and rng.random() < 0.7:
+            layout = "contiguous"
+        tensor, layout = laid_out(values, layout, rng)
         if rng.random() < 0.05:
             tensor, layout = negative_view(tensor), f"{layout} negative_view"
         self.words.append(f"{name}={str(dtype).removeprefix('torch.')}{list(shape)} {kind} {layout}")
@@ -253,21 +261,22 @@ class _Drawing:
     def upstream(self, dtype: torch.dtype, count: int | None = None) -> Tensor:
         """A scalar, or one for each sample, in steps of any length."""
         rng = self.rng
+        drawn = rng.standard_normal() * 2.0 ** rng.integers(-20, 21)
         if count is None:
-            drawn = rng.standard_normal() * 2.0 ** rng.integers(-20, 21)
-            found = torch.tensor(float(rng.choice((1.0, 1.0, -0.37, 4096.0, 0.0, drawn))), dtype=dtype)
+            found = torch.tensor(float(rng.choice((1.0, -0.37, 4096.0, drawn, 0.0), p=_UPSTREAMS)), dtype=dtype)
         elif rng.random() < 0.3:  # as .sum() sends it
-            found = torch.tensor(float(rng.choice((1.0, 0.5, -3.0, 0.0))), dtype=dtype).expand(count)
+            found = torch.tensor(float(rng.choice((1.0, 0.5, -3.0, drawn, 0.0), p=_UPSTREAMS)), dtype=dtype)
+            found = found.expand(count)
         else:
-            drawn = rng.standard_normal(count) * 2.0 ** rng.integers(-8, 9) * (rng.random(count) < 0.85)
+            several = rng.standard_normal(count) * 2.0 ** rng.integers(-8, 9) * (rng.random(count) < 0.85)
             step = int(rng.integers(1, 4))
             room = torch.full((count * step,), float("nan"), dtype=dtype)
             found = room[::step]
-            found.copy_(torch.from_numpy(drawn))
+            found.copy_(torch.from_numpy(several))
         return negative_view(found) if rng.random() < 0.05 else found
 
     def margin(self, levels: Array) -> Coefficient:
-        """Between two energies, exactly at one, at 0, or beyond them."""
+        """Draw a margin between two energies, exactly at one, at 0, or beyond them."""
         levels = np.sort(levels[levels < 1e30])
         which = self.rng.random()
         if which < 0.1 or not levels.size:
@@ -306,7 +315,7 @@ def draw(seed: int) -> Case:
             code_dtype = drawing.dtype() if rng.random() < 0.1 else dtype
             elements = int(rng.integers(1, shape[0] + 2)) if rng.random() < 0.3 else _size(rng, 400)
             tensors["code"] = drawing.batch("code", (shape[0], *_trailing(rng, elements)), code_dtype)
-    case = Case(seed, op, tensors, drawing.scale, norm=_one_of(rng, NORMS), words=[f"{op} {drawing.scale}"])
+    case = Case(seed, op, tensors, norm=_one_of(rng, NORMS), words=[f"{op} {drawing.scale}"])
     case.wanted = tuple(tensors)
     if rng.random() < 0.25:
         case.wanted = tuple(name for name in tensors if rng.random() < 0.5) or case.wanted[:1]
@@ -346,6 +355,6 @@ def _complete(case: Case, drawing: _Drawing) -> None:
             )
         case.margin = drawing.margin(found.high)
     if case.op == "generator_loss" and "code" in tensors:
-        case.weight = drawing.coefficient(float(rng.choice((0.0, 0.1, 3.0))))
+        case.weight = drawing.coefficient(float(rng.choice((0.0, 0.1, 3.0), p=_WEIGHTS)))
     case.words += [f"margin {case.margin}" if case.op != "generator_loss" else f"weight {case.weight}"]
     case.words += [f"upstream {case.upstream.tolist()}", "wanted " + ",".join(case.wanted)]

@@ -17,13 +17,21 @@ LAYOUTS = (
     "batch_stride",
     "windows",
 )
-NEGATIVE_VIEW = "negative_view"
 
 
-def laid_out(values: Tensor, layout: str, rng: Generator) -> Tensor:
-    """The same values at other addresses, with NaN between; the last three layouts but one repeat some of them."""
+def laid_out(values: Tensor, layout: str, rng: Generator) -> tuple[Tensor, str]:
+    """Return the values at other addresses, with NaN between, and the name of the layout that they got.
+
+    It is "contiguous" where the layout is no other one for that shape. The expanded layouts and the windows repeat
+    some of the values in place of others.
+    """
     if values.numel() == 0:
-        return values
+        return values, "contiguous"
+    tensor = _placed(values, layout, rng)
+    return tensor, layout if tensor.storage_offset() or not tensor.is_contiguous() else "contiguous"
+
+
+def _placed(values: Tensor, layout: str, rng: Generator) -> Tensor:
     count, trailing = values.shape[0], values.shape[1:]
     if layout == "channels_last" and values.dim() in (4, 5):
         order = torch.channels_last if values.dim() == 4 else torch.channels_last_3d
@@ -54,9 +62,23 @@ def laid_out(values: Tensor, layout: str, rng: Generator) -> Tensor:
     return values
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All that a tensor's memory holds, in one row, whatever the tensor shows of it."""
+    return tensor.new_empty(0).set_(tensor.untyped_storage())
+
+
+def memory(tensor: Tensor) -> Tensor:
+    """All bytes of a tensor's memory: those between its elements too, and -0 is not 0."""
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
 def negative_view(values: Tensor) -> Tensor:
-    """The same values as the lazy negative of others in memory, as the imaginary part of a conjugate is."""
-    return torch._neg_view(-values)
+    """The same values as the lazy negative of others in memory, as the imaginary part of a conjugate is.
+
+    Strides and offset stay, and so does what lies between.
+    """
+    negated = -whole(values)
+    return torch._neg_view(negated.as_strided(values.shape, values.stride(), values.storage_offset()))
 
 
 def numbers(tensor: Tensor) -> Tensor:

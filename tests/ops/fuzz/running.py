@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import IO, Any
 
 ROOT = Path(__file__).parents[3]
 SWITCH = "EBGAN_FAST_CPU_ISA"
@@ -19,6 +21,9 @@ PLAIN = "reference"
 """The name of the turn without kernels, which any machine has."""
 TURN = 60.0
 """Seconds that a process runs before the next set has its turn."""
+SILENCE = 120.0
+"""Seconds without a line after which a process counts as hung. The slowest case, and the imports before the first, take
+less than 10; a loaded machine may need several times as long."""
 
 Say = Callable[[str], None]
 
@@ -31,6 +36,10 @@ class Tally:
     """By op, dtype and instruction set."""
     failed: list[str] = field(default_factory=list)
     """A line for each failing case."""
+
+    def of(self, isa: str) -> int:
+        """Return the number of cases that ran on that set."""
+        return sum(count for (_, _, each), count in self.cases.items() if each == isa)
 
     def __str__(self) -> str:
         sets = sorted({isa for _, _, isa in self.cases})
@@ -65,6 +74,26 @@ def again(seed: int, isa: str) -> str:
     return f"python -m tests.ops.fuzz --case {seed} --isa {isa}"
 
 
+def _lines(output: IO[str], silence: float) -> Iterator[str]:
+    """Yield the lines of a process as they come; raises TimeoutError where none comes for so many seconds."""
+    came: SimpleQueue[str | None] = SimpleQueue()
+
+    def read() -> None:
+        for line in output:
+            came.put(line)
+        came.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = came.get(timeout=silence)
+        except Empty:
+            raise TimeoutError from None
+        if line is None:
+            return
+        yield line
+
+
 class Run:
     """Turns of processes.
 
@@ -72,11 +101,18 @@ class Run:
         sets: names of instruction sets, or PLAIN.
         say: takes lines of progress, and a line for each failing case.
         command: starts a process that prints what `work` says: the arguments of this Python, which `turn` completes.
+        silence: seconds after which a process that says nothing is killed.
     """
 
-    def __init__(self, sets: Sequence[str], say: Say, command: Sequence[str] = ("-m", "tests.ops.fuzz")) -> None:
+    def __init__(
+        self,
+        sets: Sequence[str],
+        say: Say,
+        command: Sequence[str] = ("-m", "tests.ops.fuzz"),
+        silence: float = SILENCE,
+    ) -> None:
         self.tally = Tally()
-        self._sets, self._say, self._command = sets, say, command
+        self._sets, self._say, self._command, self._silence = sets, say, command, silence
 
     def __call__(self, seconds: float, first: int) -> None:
         """Run cases from the seed `first` on."""
@@ -89,24 +125,24 @@ class Run:
     def _turn(self, isa: str, first: int, until: float) -> int:
         """Run one set until that time; returns the next seed.
 
-        A process that dies is followed by another, which begins behind the case that killed it.
+        A process that dies or hangs is followed by another, which begins behind the case at which it did.
         """
         began, failed, count = time.time(), len(self.tally.failed), 0
         while time.time() < until:
             before = first
-            first, done, status = self._process(isa, before, until)
+            first, done, fault = self._process(isa, before, until)
             count += done
-            if status == 0:
+            if fault is None:
                 break
-            self._fail(isa, max(before, first - 1), f"the process ended with status {status}")
+            self._fail(isa, max(before, first - 1), f"the process {fault}")
             if first == before:  # without a case: so would the next one
                 break
         new = len(self.tally.failed) - failed
         self._say(f"{isa:12} {time.time() - began:4.0f} s {count:6} cases, {new} failed")
         return first
 
-    def _process(self, isa: str, first: int, until: float) -> tuple[int, int, int]:
-        """Run one process; returns the seed behind its last, how many cases were done, and the exit status."""
+    def _process(self, isa: str, first: int, until: float) -> tuple[int, int, str | None]:
+        """Run one process; returns the seed behind its last, how many cases were done, and what it failed by."""
         # Threads that wait asleep: NumPy's would take the turns of torch's.
         variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         if isa != PLAIN:
@@ -118,16 +154,20 @@ class Run:
         ) as it:
             assert it.stdout is not None
             try:
-                for line in it.stdout:
+                for line in _lines(it.stdout, self._silence):
                     said = json.loads(line)
                     following = said["seed"] + 1
                     if "op" in said:
                         done += 1
                         self._note(isa, said)
+                status = it.wait(self._silence)
+            except (TimeoutError, subprocess.TimeoutExpired):
+                it.kill()
+                return following, done, f"said nothing for {self._silence:g} s"
             except BaseException:
                 it.kill()
                 raise
-        return following, done, it.returncode
+        return following, done, f"ended with status {status}" if status else None
 
     def _note(self, isa: str, said: dict[str, Any]) -> None:
         self.tally.cases[said["op"], said["dtype"], isa] += 1
