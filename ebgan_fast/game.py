@@ -354,9 +354,8 @@ def _leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if (
-            type(node).__name__ == "AccumulateGrad"
-        ):  # torch shows no such class; a user's node may have a `variable` too
+        # By its name: torch shows no such class. A node of a user's own Function may have a `variable` too.
+        if type(node).__name__ == "AccumulateGrad":
             leaf: Tensor = node.variable  # type: ignore[attr-defined]
             leaves[id(leaf)] = leaf
         waiting.extend(following for following, _ in node.next_functions)
