@@ -37,8 +37,13 @@ BACKEND = "cpu" if ebgan_fast.backends()["cpu"].available else "reference"
 
 
 def _outcome(case: Case) -> list[Tensor]:
-    """The results of a call, and what then lies in the memory of the tensors given."""
-    results = [tensor.resolve_neg().double() for tensor in run(case, BACKEND).values()]
+    """The results of a call by two threads, and what then lies in the memory of the tensors given."""
+    was = torch.get_num_threads()  # a worker of several has one
+    torch.set_num_threads(2)
+    try:
+        results = [tensor.resolve_neg().double() for tensor in run(case, BACKEND).values()]
+    finally:
+        torch.set_num_threads(was)
     return [*results, *(memory(tensor) for tensor in given(case).values())]
 
 
