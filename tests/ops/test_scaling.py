@@ -138,14 +138,15 @@ def test_many_upstreams_at_once(backend: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("upstream", [1.0, 0.5])
+@pytest.mark.parametrize("spreads", [False, True])
 @every_kernel
-def test_what_a_hook_gives_back_is_the_hooks(backend: str, upstream: float) -> None:
+def test_what_a_hook_gives_back_is_the_hooks(backend: str, spreads: bool, upstream: float) -> None:
     """A hook on saved tensors may keep one copy of equal ones, or lay them out as no kernel can take them."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     kept: list[Tensor] = []
 
     def once(tensor: Tensor) -> Tensor:
-        spread = tensor if tensor.dim() < 2 else tensor.repeat_interleave(2, dim=1)[:, ::2]
+        spread = tensor.repeat_interleave(2, dim=1)[:, ::2] if spreads and tensor.dim() > 1 else tensor
         for other in kept:
             if other.shape == spread.shape and torch.equal(other, spread):
                 return other

@@ -82,7 +82,7 @@ PLANTS = (
         file="csrc/cuda/out_of_range.cuh",
         text="    if (vanished && threadIdx.x % kWarp == 0) p_squares[row] = kSmallest;\n",
         instead="    if (vanished && threadIdx.x % kWarp == 0) p_squares[row] = 0 * kSmallest;\n",
-        test=f"{_OUT_OF_RANGE}::test_rows_of_every_length[float32-(5, 40)]",
+        test=f"{_OUT_OF_RANGE}::test_rows_of_every_length[torch.float32-(5, 40)]",
     ),
     Planted(
         name="a gradient is that of the code times its scale",
@@ -90,6 +90,6 @@ PLANTS = (
         file="csrc/cuda/pulling_away_gradient_kernels.cuh",
         text="scale * inverse_of(code.p_lengths[r]) * value * code.p_scales[r] : Acc<T>{0};\n",
         instead="scale * inverse_of(code.p_lengths[r]) * value : Acc<T>{0};\n",
-        test=f"{_OUT_OF_RANGE}::test_rows_of_every_length[bfloat16-(5, 580)]",
+        test=f"{_OUT_OF_RANGE}::test_rows_of_every_length[torch.bfloat16-(5, 580)]",
     ),
 )
