@@ -40,6 +40,7 @@ def session_cases() -> tuple[Case, ...]:
     return chosen(CASES, _fits, _expected())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.* encountered in:RuntimeWarning"
 )  # of NumPy, in which Triton's interpreter computes

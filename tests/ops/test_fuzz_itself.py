@@ -31,6 +31,8 @@ from .fuzz.ranges import FLOAT32, FLOAT64, Range
 from .fuzz.running import Run
 from .fuzz.traits import EXPECTED, chosen, layouts_of, scale_of, traits
 
+pytestmark = pytest.mark.slow
+
 BACKEND = "cpu" if ebgan_fast.backends()["cpu"].available else "reference"
 
 # ---- What it sees
