@@ -108,9 +108,7 @@ def kinds(saved: Sequence[Tensor | None]) -> list[Kind | None] | None:
     return [None if it is None else (it.shape, it.stride(), it.dtype, it.device) for it in saved]
 
 
-def unpacked(
-    name: str, saved: Sequence[Tensor | None], before: Sequence[Kind | None] | None
-) -> Sequence[Tensor | None]:
+def unpacked(name: str, saved: Sequence[Tensor | None], before: Sequence[Kind | None]) -> Sequence[Tensor | None]:
     """The saved tensors in the layouts and dtypes and on the devices that they had, as a kernel reads them.
 
     The layout of a code decides what its residual means.
@@ -118,8 +116,6 @@ def unpacked(
     Raises:
         RuntimeError: a hook gave back a tensor of another shape.
     """
-    if before is None:
-        return saved
     as_before: list[Tensor | None] = []
     for tensor, kind in zip(saved, before, strict=True):
         if tensor is not None and kind is not None:

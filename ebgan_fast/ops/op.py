@@ -271,8 +271,7 @@ def _with_gradients(op: Op) -> type[Function]:
                 ctx.options = [None if isinstance(option, Tensor) else option for option in ctx.options]
             saved = *arguments[:n], *results[shown:], *coefficients
             ctx.save_for_backward(*saved)
-            if hooked is not False:
-                ctx.kinds = detours.kinds(saved)
+            ctx.kinds = None if hooked is False else detours.kinds(saved)
             if backend != "cpu":
                 ctx.in_capture = in_capture(arguments[0].device)
             if shown == 1:
@@ -285,7 +284,7 @@ def _with_gradients(op: Op) -> type[Function]:
             if upstream is None:
                 return (None,) * len(ctx.needs_input_grad)
             saved, need, options = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + n], ctx.options
-            if ctx.is_hooked is not False:
+            if ctx.kinds is not None:
                 saved = detours.unpacked(op.name, saved, ctx.kinds)
             if len(saved) > 2 * n:
                 options = with_coefficients(options, saved[2 * n :])

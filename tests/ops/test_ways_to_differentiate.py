@@ -107,7 +107,7 @@ def test_it_gives_the_formula_s_numbers(backend: str, name: str, way: str) -> No
 
 @every_kernel
 def test_linearize(backend: str) -> None:
-    """Of one op: tracing takes longer than all other ways."""
+    """Take the slope of one op by `torch.func.linearize`, whose tracing takes longer than all other ways."""
     op, inputs = EVERY_OP["generator_loss-l2"]
     with ebgan_fast.use_backend(backend):
         _, slope = torch.func.linearize(op, *inputs)

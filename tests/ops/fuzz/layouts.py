@@ -73,7 +73,7 @@ def memory(tensor: Tensor) -> Tensor:
 
 
 def negative_view(values: Tensor) -> Tensor:
-    """The same values as the lazy negative of others in memory, as the imaginary part of a conjugate is.
+    """Return the same values, negated both in memory and by torch's lazy bit, which a conjugate's imaginary part has.
 
     Strides and offset stay, and so does what lies between.
     """

@@ -121,7 +121,7 @@ class _Errors:
 
     @property
     def _lost(self) -> float:
-        """Of a product of two codes, in units of both lengths: it may fall below the smallest normal number."""
+        """The error of a product of two codes that falls below the smallest normal number, in units of both lengths."""
         return self.acc.smallest / SHORTEST_SQUARE[self.acc]
 
     @cached_property

@@ -19,7 +19,7 @@ ROW_SCALES = ("plain", "any", "rows")
 """Scales of a code's rows, as `scale_of` tells them."""
 _EDGES = ("smallest", "largest", "subnormal", "not_finite")
 _LAST_SEED = 20_000
-"""Where the search for rare traits ends. The rarest that is drawn comes once in some hundreds."""
+"""The seed at which the search for rare traits ends. The rarest that is drawn comes once in some hundreds."""
 
 EXPECTED = frozenset(
     {
@@ -32,7 +32,7 @@ EXPECTED = frozenset(
         *("coefficients that are tensors", "upstream of 0", "graph kept", "not all wanted"),
     }
 )
-"""What the cases of a run should meet."""
+"""The traits that the cases of a run are to meet."""
 
 
 def layouts_of(tensor: Tensor) -> Iterator[str]:

@@ -95,27 +95,18 @@ def _product(p_code, code_stride, i, scale, j, other_scale, d, BLOCK: tl.constex
 
 
 @triton.jit
-def _next_in_doubt(p_lengths, last, n, BLOCK: tl.constexpr):
-    """The first row behind the last one whose length is in doubt, or n."""
+def _next_row(p_numbers, last, n, ARE_SCALES: tl.constexpr, BLOCK: tl.constexpr):
+    """The first row behind the last one whose length is in doubt, or of scales, whose scale is not 1; or n."""
     index = tl.arange(0, BLOCK)
     found = tl.zeros((), dtype=tl.int32) + n
     for first in tl.range(0, n, BLOCK, num_stages=1):
         row = first + index
-        length = tl.load(p_lengths + row, mask=(row > last) & (row < n), other=1.0, cache_modifier=".cg")
-        found = tl.minimum(found, tl.min(tl.where(is_in_doubt(length), row, n), axis=0))
-        tl.debug_barrier()
-    return found
-
-
-@triton.jit
-def _next_out(p_scales, last, n, BLOCK: tl.constexpr):
-    """The first row behind the last one whose scale is not 1, or n."""
-    index = tl.arange(0, BLOCK)
-    found = tl.zeros((), dtype=tl.int32) + n
-    for first in tl.range(0, n, BLOCK, num_stages=1):
-        row = first + index
-        scale = tl.load(p_scales + row, mask=(row > last) & (row < n), other=1.0, cache_modifier=".cg")
-        found = tl.minimum(found, tl.min(tl.where(scale != 1, row, n), axis=0))
+        number = tl.load(p_numbers + row, mask=(row > last) & (row < n), other=1.0, cache_modifier=".cg")
+        if ARE_SCALES:
+            is_found = number != 1
+        else:
+            is_found = is_in_doubt(number)
+        found = tl.minimum(found, tl.min(tl.where(is_found, row, n), axis=0))
         tl.debug_barrier()
     return found
 
@@ -152,7 +143,7 @@ def _row_of_cosines(
     scale = tl.load(p_lengths + n + i, cache_modifier=".cg")
     j = tl.zeros((), dtype=tl.int32)
     if scale == 1:
-        j = _next_out(p_lengths + n, -1, n, BLOCK)
+        j = _next_row(p_lengths + n, -1, n, True, BLOCK)
     while j < n:
         both = tl.load(p_lengths + i, cache_modifier=".cg") * tl.load(p_lengths + j, cache_modifier=".cg")
         other_scale = tl.load(p_lengths + n + j, cache_modifier=".cg")
@@ -161,7 +152,7 @@ def _row_of_cosines(
         cosine = tl.where(both != 0, quotient(product, both), 0.0)
         tl.store(p_row + j, cosine, mask=i != j)
         if scale == 1:
-            j = _next_out(p_lengths + n, j, n, BLOCK)
+            j = _next_row(p_lengths + n, j, n, True, BLOCK)
         else:
             j += 1
     tl.debug_barrier()  # the cosines, before they are read
@@ -182,10 +173,10 @@ def redone(p_code, p_lengths, p_residual, code_stride, n, d, BLOCK: tl.constexpr
     For a program that sees what all the others stored. It is slow, and hardly ever needed.
     """
     are_out = tl.zeros((), dtype=tl.int32)
-    i = _next_in_doubt(p_lengths, -1, n, BLOCK)
+    i = _next_row(p_lengths, -1, n, False, BLOCK)
     while i < n:
         are_out = tl.maximum(are_out, _measure(p_code, p_lengths, code_stride, i, n, d, BLOCK))
-        i = _next_in_doubt(p_lengths, i, n, BLOCK)
+        i = _next_row(p_lengths, i, n, False, BLOCK)
     if are_out > 0:
         tl.debug_barrier()  # the lengths, before they are read
         for row in tl.range(0, n, num_stages=1):
