@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ebgan_fast.training.trainer import Trainer
-
 from . import public_loop, tf32
 from .rounding import allowance
+from .trainer import Trainer
 
 if TYPE_CHECKING:  # names alone: another commit's package may lack them
     from ebgan_fast.data import ImageSet

@@ -23,7 +23,7 @@ from ebgan_fast import EBGAN
 from ebgan_fast.data import TensorImages
 from ebgan_fast.models import Mlp
 from ebgan_fast.training import TrainConfig, preset
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.step import Trainer
 
 from . import devices, files, provenance, public_loop
 from .rounding import allowance

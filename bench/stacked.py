@@ -20,7 +20,7 @@ from ebgan_fast.data import TensorImages
 from ebgan_fast.data.pixels import to_signed_unit
 from ebgan_fast.models import AutoEncoder, Generator, Mlp
 from ebgan_fast.training import TrainConfig
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.step import Trainer
 
 from . import devices, files, provenance, public_loop
 from .rounding import allowance

@@ -13,21 +13,14 @@ import ebgan_fast
 
 from . import first_step, peak
 from .steps import complaint
+from .trainer import keep_freed_memory
 from .training_step import Timed, Wanted, contestant, warm
-
-
-def _keep_freed_memory() -> None:
-    """Keep freed memory mapped, as the training program of the commit does, if it has such a function."""
-    with contextlib.suppress(ImportError):
-        from ebgan_fast.training.memory import keep_freed_memory
-
-        keep_freed_memory()
 
 
 def _begin(question: dict[str, Any]) -> None:
     torch.set_num_threads(question["threads"])
     torch.backends.cudnn.benchmark = question["cudnn_benchmark"]
-    _keep_freed_memory()
+    keep_freed_memory()  # as the training program of the commit does
     warm(torch.device(question["device"]))
 
 

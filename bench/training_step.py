@@ -18,12 +18,12 @@ import torch
 
 from ebgan_fast.data import PackedImages, TensorImages
 from ebgan_fast.training import preset
-from ebgan_fast.training.trainer import Trainer
 
 from . import peak
 from .cuda_timing import Synchronised, wait
 from .first_step import Begin
 from .timing import Clock, Step, WallClock, Watch
+from .trainer import Trainer
 
 if TYPE_CHECKING:
     from ebgan_fast.data import ImageSet

@@ -8,6 +8,7 @@ import functools
 import io
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -32,6 +33,8 @@ class Program:
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command. `arguments` default to the process's own; returns the exit status."""
+        _show_every_character()
+        warnings.formatwarning = lambda message, *_, **__: f"{self.name}: {message}\n"
         command = self.parse(sys.argv[1:] if arguments is None else arguments)
         try:
             return command()
@@ -68,6 +71,13 @@ class Program:
                 raise
             raise SystemExit(fail(self.name, _one_line(captured.getvalue()) + " (see --help)", 2)) from None
         return chosen[0]
+
+
+def _show_every_character() -> None:
+    """Let a console that lacks a character, such as ±, show a question mark in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 _Choice = TypeVar("_Choice", bound=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -57,3 +58,25 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def linking(source: Path, target: Path) -> None:
+    """Let `target` name the content that `source` has now: by a hard link, or a copy where there is none.
+
+    The content of `target` is the old one or the new one, whole, whatever happens. `source` may be replaced later, but
+    not written to.
+
+    Raises:
+        OSError: it can't be written; names the file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = temporary_name(target)
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:  # FAT, or some network's file systems
+        with source.open("rb") as content, replacing(target) as file:
+            shutil.copyfileobj(content, file, 1 << 24)
+        return
+    os.replace(partial, target)
+    partial.unlink(missing_ok=True)  # replacing a link by one to the same file leaves both

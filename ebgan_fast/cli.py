@@ -10,37 +10,39 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 try:
     import tyro
 except ImportError:
     sys.exit("ebgan-fast: the program needs more than the library: pip install 'ebgan_fast[train]'")
 
-import torch
+from torch import Tensor
 
 from . import doctor as diagnosis
 from ._command_line import Program, chosen, describe, fail
+from ._console import say
+from ._files import replacing
+from ._memory import keep_freed_memory
+from .data.errors import DataError
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images
+from .data.training_set import kind_of, open_images
 from .metrics.classifier import load_classifier
-from .metrics.classifier_scores import DigitScore, score_images
-from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
 from .report import write_report
 from .training.config import PresetName, TrainConfig
-from .training.evaluation import Evaluator
-from .training.images import load_images
-from .training.logs import paced
+from .training.display import paced
 from .training.loop import train as run_training
-from .training.memory import keep_freed_memory
-from .training.pictures import draw_interpolation, draw_neighbours
+from .training.parallel import usable_device
+from .training.pictures import draw_interpolation, draw_neighbours, save_folder, save_grid
 from .training.presets import preset
-from .training.samples import load_generator, sample_images, save_folder, save_grid
-from .training.trainer import NonFiniteError
-from .training.validation import usable_device
+from .training.run.folder import RunFolder
+from .training.sampling import batches_of_images, load_generator, noise_of
+from .training.scoring import Evaluator, digits_text, images_text, score_digits
+from .training.statistics import NonFiniteError
 
 _NAME = "ebgan-fast"
 
@@ -100,7 +102,7 @@ def prepare(
             progress=lambda done, total: progress(done / total, f"{done} of {total}"),
         )
     left_out = f", {len(prepared.skipped)} that couldn't be read left out" if prepared.skipped else ""
-    print(f"{prepared.images} images of {size} x {size}{left_out}: {out}")
+    say(f"{prepared.images} images of {size} x {size}{left_out}: {out}")
     return 0
 
 
@@ -126,19 +128,20 @@ def sample(
     """
     _check_positive("count", count)
     _check_positive("columns", columns)
-    generator = load_generator(_checkpoint_file(checkpoint), usable_device(device)).generator
+    generator = load_generator(RunFolder.checkpoint_of(checkpoint), usable_device(device)).generator
     if interpolate:
         if out.suffix.lower() != ".png":
             raise ValueError(f"out: got {out}, expected a name ending in .png with --interpolate")
         draw_interpolation(generator, out, rows=-(-count // columns), columns=columns, seed=seed)
-        print(f"interpolations: {out}")
+        say(f"interpolations: {out}")
         return 0
-    images = sample_images(generator, count, seed)
-    if out.suffix.lower() == ".png":
-        save_grid(images, out, columns)
-    else:
-        save_folder(images, out)
-    print(f"{count} images: {out}")
+    with _progress("images") as progress:
+        batches = _counted(batches_of_images(generator, noise_of(generator, count, seed)), count, progress)
+        if out.suffix.lower() == ".png":
+            save_grid(batches, out, columns)
+        else:
+            save_folder(batches, out)
+    say(f"{count} images: {out}")
     return 0
 
 
@@ -152,98 +155,99 @@ def evaluate(
 ) -> int:
     """Score a trained generator: digits by a classifier, other images by Frechet distance and KID.
 
-    Writes score.json beside the checkpoint. The classifier is trained once (about a minute of one core, whatever the
-    device, so that it is always the same one) and cached, as the training images' features are.
+    Prints the scores, and writes score.json beside the checkpoint. The classifier is trained once (about a minute of
+    one core, whatever the device, so that it is always the same one) and cached, as the training images' features are.
 
     Args:
         checkpoint: A checkpoint, or the run folder that holds one.
         samples: Generated images to score.
         seed: Seed of the noise.
         data: Where the training images are now. None: where they were.
-        features: Net whose features are compared, efficientnet-lite0 or a TorchScript file. None: the run's.
+        features: Net whose features are compared, efficientnet-lite0 or a TorchScript file; digits too, if it is given.
+            None: the run's.
         device: Torch device that draws and scores, such as cpu or cuda:0. auto: the GPU if there is one.
     """
-    path, place = _checkpoint_file(checkpoint), usable_device(device)
+    path, place = RunFolder.checkpoint_of(checkpoint), usable_device(device)
     generator, run, steps = load_generator(path, place)
-    run = dataclasses.replace(run, data=data or run.data, features=features or run.features)
+    run = dataclasses.replace(run, data=data or run.data)
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
-    scored, text = (_digit_score if run.preset == "mnist" else _image_score)(run, generator, samples, seed, place)
+    with _moved_data(run, data):
+        is_digits = kind_of(run.data, run.image_size) == "digits" and features is None
+        if is_digits:
+            digits = load_mnist(run.data)
+        else:
+            images = open_images(run.data, run.image_size, run.networks.channels)
+    if is_digits:
+        with _progress("digit classifier") as progress:
+            classifier = load_classifier(digits, progress=progress, device=place)
+        scored = score_digits(classifier, generator, samples, seed, place)
+        text = digits_text(scored, samples)
+    else:
+        with _progress("scores") as progress:
+            evaluator = Evaluator(features or run.features, images, place)
+            scored = evaluator.score(generator, samples, seed, progress)
+        text = images_text(scored, evaluator.features)
+    say(text)
     written = path.with_name("score.json")
     report = {"checkpoint": path.name, "steps": steps, "samples": samples, "seed": seed, **scored}
-    written.write_text(json.dumps(report, indent=2) + "\n")
-    print(text)
-    print(f"written to {written}")
+    with replacing(written) as file:
+        file.write((json.dumps(report, indent=2) + "\n").encode())
+    say(f"written to {written}")
     return 0
 
 
-def report(run: tyro.conf.Positional[Path], neighbours: bool = True, device: str = "auto") -> int:
+def report(
+    run: tyro.conf.Positional[Path], neighbours: bool = True, data: Path | None = None, device: str = "auto"
+) -> int:
     """Write report.html into a run's folder: curves, grids, scores, interpolations and nearest training images.
 
     Args:
-        run: The run folder.
-        neighbours: Look for the training images nearest to samples, which needs the images and the feature net.
+        run: The run folder, or one of its checkpoints, whose generator then draws the interpolations.
+        neighbours: Look for the training images nearest to samples, which needs the images and the feature net. Digits
+            have none.
+        data: Where the training images are now. None: where they were.
         device: Torch device that draws and compares, such as cpu or cuda:0. auto: the GPU if there is one.
     """
-    place = usable_device(device)
-    loaded = load_generator(_checkpoint_file(run), place)
-    generator, config = loaded.generator, loaded.config
-    draw_interpolation(generator, run / "interpolation.png", rows=8, columns=10, seed=config.seed)
-    if neighbours and config.preset != "mnist":
-        with _progress("nearest images") as progress:
-            evaluator = Evaluator(config.features, load_images(config), place)
-            draw_neighbours(evaluator, generator, run / "neighbours.png", seed=config.seed, progress=progress)
-    print(f"report: {write_report(run)}")
+    place, folder = usable_device(device), RunFolder.of(run)
+    loaded = load_generator(RunFolder.checkpoint_of(run), place)
+    generator, config = loaded.generator, dataclasses.replace(loaded.config, data=data or loaded.config.data)
+    draw_interpolation(generator, folder.interpolation, rows=8, columns=10, seed=config.seed)
+    if neighbours:
+        with _moved_data(config, data):
+            if kind_of(config.data, config.image_size) == "images":
+                images = open_images(config.data, config.image_size, config.networks.channels)
+                with _progress("nearest images") as progress:
+                    scorer = Evaluator(config.features, images, place).scorer
+                    draw_neighbours(scorer, generator, folder.neighbours, seed=config.seed, progress=progress)
+    say(f"report: {write_report(folder.path)}")
     return 0
 
 
 def doctor() -> int:
     """Say what this machine can run: versions, processor, threads, each backend and why it can or cannot."""
-    print(diagnosis.report())
+    say(diagnosis.report())
     return 0
 
 
-def _digit_score(
-    run: TrainConfig, generator: AnyGenerator, samples: int, seed: int, device: torch.device
-) -> tuple[dict[str, Any], str]:
-    with _progress("digit classifier") as progress:
-        classifier = load_classifier(load_mnist(run.data), progress=progress, device=device)
-    result = score_images(classifier, sample_images(generator, samples, seed, device=device)[:, 0])
-    return (
-        {"classifier_test_accuracy": classifier.test_accuracy, **dataclasses.asdict(result)},
-        _score_text(result, classifier.test_accuracy, samples),
-    )
+@contextlib.contextmanager
+def _moved_data(run: TrainConfig, given: Path | None) -> Iterator[None]:
+    """Let an error of the run's own data folder say how to name another."""
+    try:
+        yield
+    except DataError as error:
+        if given is None and run.data is not None:
+            raise DataError(f"{error}; --data names where the run's images are now") from error
+        raise
 
 
-def _image_score(
-    run: TrainConfig, generator: AnyGenerator, samples: int, seed: int, device: torch.device
-) -> tuple[dict[str, Any], str]:
-    with _progress("scores") as progress:
-        scored = Evaluator(run.features, load_images(run), device).score(generator, samples, seed, progress)
-    return scored, "\n".join(
-        (
-            f"{samples} generated images against {scored['real_images']} training images",
-            f"  {scored['features']}   {scored['fd']:.4g}",
-            f"  KID   {scored['kid']:.4g} ± {scored['kid_std']:.2g}   (subsets of {scored['kid_subset_size']})",
-        )
-    )
-
-
-def _score_text(result: DigitScore, accuracy: float, samples: int) -> str:
-    shares = "  ".join(f"{digit}: {share:.1%}" for digit, share in enumerate(result.class_share))
-    return "\n".join(
-        (
-            f"{samples} generated digits, judged by a classifier of {accuracy:.2%} test accuracy",
-            f"  exp E KL(p(y|x) || p(y))   {result.exp_score:.2f} ± {result.exp_score_std:.2f}   (1 worst, 10 best)",
-            f"  E KL(p(y|x) || p(y))       {result.kl_conditional_marginal:.3f} nats",
-            f"  E KL(p(y) || p(y|x))       {result.kl_marginal_conditional:.3f} nats   (the paper's I')",
-            f"  classes   {shares}",
-        )
-    )
-
-
-def _checkpoint_file(path: Path) -> Path:
-    return path / "checkpoint.pt" if path.is_dir() else path
+def _counted(batches: Iterable[Tensor], count: int, progress: Callable[[float, str], None]) -> Iterator[Tensor]:
+    """The batches, with words of how many images of `count` are done."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        progress(done / count, f"{done} of {count}")
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._settings import COUNT, POSITIVE, SWITCH, integer, needed, setting, text
 from .conv import ConvAutoEncoder, ConvGenerator
 from .mlp import AutoEncoder, Generator
 from .notation import parse_layers, parse_noise, widened
 
 AnyGenerator = Generator | ConvGenerator
 AnyDiscriminator = AutoEncoder | ConvAutoEncoder
+
+_NOTATION = text("a string in the paper's notation")  # what it says is checked where the networks are built
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,23 @@ class Mlp:
         (torch.Size([4, 1, 28, 28]), torch.Size([4, 32]))
     """
 
-    z_dim: int = 100
+    z_dim: int = setting(100, COUNT)
     """Length of the noise vector, drawn from N(0, 1)."""
-    n_layer_g: int = 5
+    n_layer_g: int = setting(5, COUNT)
     """nLayerG, weight layers of the generator."""
-    n_layer_d: int = 2
+    n_layer_d: int = setting(2, integer(2, expected="an integer of at least 2, one encoder and one decoder layer"))
     """nLayerD, encoder and decoder layers of the discriminator together; the decoder always is one."""
-    size_g: int = 800
+    size_g: int = setting(800, COUNT)
     """sizeG, features of each hidden layer of the generator."""
-    size_d: int = 1024
+    size_d: int = setting(1024, COUNT)
     """sizeD, features of each encoder layer of the discriminator."""
-    dropout_d: bool = False
+    dropout_d: bool = setting(False, SWITCH)
     """dropoutD, dropout of rate 0.5 after each encoder layer."""
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the images that the networks make; None: as many as the data have."""
+        return None
 
     def generator(self, image_shape: tuple[int, int, int]) -> Generator:
         """A new generator of images (C, H, W)."""
@@ -70,16 +78,24 @@ class Conv:
         ValueError: generator_layers: got layers that give images of shape [3, 16, 16], expected [3, 64, 64] ...
     """
 
-    generator_layers: str
+    generator_layers: str = needed(_NOTATION)
     """Generator in the paper's notation, such as (512)4c-(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s."""
-    noise_planes: str
+    noise_planes: str = needed(_NOTATION)
     """Length of the noise vector, then the noise planes into each further generator layer that has some: 100-64-32."""
-    encoder_layers: str
+    encoder_layers: str = needed(_NOTATION)
     """Encoder of the discriminator in the paper's notation."""
-    decoder_layers: str
+    decoder_layers: str = needed(_NOTATION)
     """Decoder of the discriminator in the paper's notation."""
-    width: float = 1.0
+    width: float = setting(1.0, POSITIVE)
     """Factor on the maps of every layer but those that give an image: 0.5 halves the networks' width."""
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the images that the networks make; None: as many as the data have."""
+        try:
+            return parse_layers(self.decoder_layers)[-1].maps
+        except ValueError:  # told where the networks are built
+            return None
 
     def generator(self, image_shape: tuple[int, int, int]) -> ConvGenerator:
         """A new generator of images (C, H, W).
@@ -119,3 +135,6 @@ class Conv:
 
 
 Networks = Mlp | Conv
+
+FAMILIES: dict[str, type[Mlp] | type[Conv]] = {"mlp": Mlp, "conv": Conv}
+"""The families by the names that a run's config.json calls them by."""

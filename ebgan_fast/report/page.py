@@ -10,22 +10,22 @@ import statistics
 import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from .. import __version__
 from .._files import replacing
-from .charts import score_curves, training_curves
-from .run_files import Line, RunFiles, read_run
+from ..training.pictures import score_curves, training_curves
+from ..training.run.folder import RunContents, RunFolder, compares
+from ..training.run.lines import Line
 
 _EARLIER_GRIDS = 4
 _FEW_SAMPLES = 10_000
-# File, heading, caption.
+# Attribute of the run's folder, heading, caption.
 _EXTRAS = (
-    ("interpolation.png", "Interpolations", "Each row goes from one point of the noise to another."),
+    ("interpolation", "Interpolations", "Each row goes from one point of the noise to another."),
     (
-        "neighbours.png",
+        "neighbours",
         "Nearest training images",
         "Samples in the first column; beside each, the training images whose features are nearest to it.",
     ),
@@ -59,26 +59,26 @@ def write_report(folder: Path) -> Path:
         >>> write_report(result.folder).name
         'report.html'
     """
-    run = read_run(folder)
+    place = RunFolder(folder)
+    run = place.contents()
     title = f"EBGAN run {folder.resolve().name}"
     sections = [
         f"<p>{html.escape(_summary(run))}</p>",
         _samples(run.grids),
         _scores(run),
         _section("Training", _curves(training_curves(run.metrics), _caption(run))),
-        *(_extra(folder / name, heading, caption) for name, heading, caption in _EXTRAS),
-        _settings(run),
+        *(_extra(getattr(place, name), heading, caption) for name, heading, caption in _EXTRAS),
+        _settings(run, place),
     ]
     template = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title=html.escape(title), body="\n".join(filter(None, sections)))
-    path = folder / "report.html"
-    with replacing(path) as file:
+    with replacing(place.report) as file:
         # A folder's name may hold bytes that are no text.
         file.write(page.encode("utf-8", "replace"))
-    return path
+    return place.report
 
 
-def _caption(run: RunFiles) -> str:
+def _caption(run: RunContents) -> str:
     text = "Each point is the mean over a log interval"
     single = ["margin"]
     if any("grad_norm_g" in line for line in run.metrics):
@@ -88,7 +88,7 @@ def _caption(run: RunFiles) -> str:
     return f"{text}; {', '.join(single)}: of its last step."
 
 
-def _summary(run: RunFiles) -> str:
+def _summary(run: RunContents) -> str:
     last = run.metrics[-1]
     wanted = f" of {run.settings['steps']:,}" if isinstance(run.settings.get("steps"), int) else ""
     parts = [f"{last['step']:,}{wanted} steps in {_duration(last['elapsed_s'])}"]
@@ -100,7 +100,8 @@ def _summary(run: RunFiles) -> str:
     if not run.scores:
         return text
     latest = run.scores[-1]
-    comparable = [line for line in run.scores if _measured_by(line) == _measured_by(latest)]
+    # A run that goes on may go on with another net.
+    comparable = [line for line in run.scores if compares(line, latest)]
     first = comparable[0]
     if len(comparable) == 1:
         return f"{text} {latest['features']} is {latest['fd']:.4g} at step {latest['step']:,}, KID {latest['kid']:.3g}."
@@ -109,11 +110,6 @@ def _summary(run: RunFiles) -> str:
         f"{text} {latest['features']} went from {first['fd']:.4g} at step {first['step']:,} to {latest['fd']:.4g} at "
         f"step {latest['step']:,}{ratio}; KID from {first['kid']:.3g} to {latest['kid']:.3g}."
     )
-
-
-def _measured_by(score: Line) -> tuple[Any, ...]:
-    """Only where this agrees do distances compare: a run that goes on may go on with another net."""
-    return score["features"], score["samples"], score["real_images"]
 
 
 def _samples(grids: Sequence[tuple[int, Path]]) -> str:
@@ -126,7 +122,7 @@ def _samples(grids: Sequence[tuple[int, Path]]) -> str:
     return _section("Samples", body + (f'<div class="strip">{strip}</div>' if strip else ""))
 
 
-def _scores(run: RunFiles) -> str:
+def _scores(run: RunContents) -> str:
     nets = dict.fromkeys(line["features"] for line in run.scores)
     parts = [_net_scores([line for line in run.scores if line["features"] == net]) for net in nets]
     if parts:
@@ -169,9 +165,9 @@ def _extra(path: Path, heading: str, caption: str) -> str:
     return _section(heading, _figure(path.read_bytes(), caption)) if path.is_file() else ""
 
 
-def _settings(run: RunFiles) -> str:
+def _settings(run: RunContents, place: RunFolder) -> str:
     versions = f"ebgan_fast {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    missing = [name for name, _, _ in _EXTRAS if not (run.folder / name).is_file()]
+    missing = [path.name for path in (getattr(place, name) for name, _, _ in _EXTRAS) if not path.is_file()]
     left_out = f" Left out, as the run folder lacks them: {', '.join(missing)}." if missing else ""
     closing = html.escape(f"Report made with {versions}.{left_out}")
     return _section("Settings", f"{_named_values(run.settings)}<p>{closing}</p>")

@@ -14,7 +14,7 @@ from ..data.mnist import Mnist, load_mnist
 from ..metrics.classifier import DigitClassifier, load_classifier
 from ..metrics.classifier_scores import score
 from ..models.families import AnyGenerator
-from ..training.samples import sample_images
+from ..training.sampling import sample_images
 from .running import Tick
 
 IMAGE_SIZE = 32  # the paper's grid search pads MNIST's 28

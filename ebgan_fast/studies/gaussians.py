@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.image_set import TensorImages
 from ..models.families import AnyGenerator
-from ..training.samples import sample_images
+from ..training.sampling import sample_images
 
 Mixture = Literal["ring", "grid"]
 

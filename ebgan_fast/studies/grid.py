@@ -14,8 +14,9 @@ from optuna.distributions import CategoricalDistribution
 
 from ..models.families import Mlp
 from ..training.config import TrainConfig
-from ..training.samples import sample_images, save_grid
-from ..training.trainer import Trainer
+from ..training.pictures import save_grid
+from ..training.sampling import sample_images
+from ..training.step import Trainer
 from . import digits
 from .options import Budget, Options, check_counts
 from .plain_gan import GanConfig, GanTrainer, Optimizer

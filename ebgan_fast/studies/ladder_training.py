@@ -14,9 +14,9 @@ from ..game import one_pass_backward
 from ..models.ladder import LadderNetwork
 from ..models.mlp import Generator
 from ..ops.tensors import Coefficient
-from ..training.average import for_sampling
-from ..training.schedule import learning_rate_factor, margin_at
-from ..training.trainer import NonFiniteError
+from ..training.optim import learning_rate_factor, margin_at
+from ..training.sampling import for_sampling
+from ..training.statistics import NonFiniteError
 
 CLASSES = 10
 _MEASURED = 20_000  # training images that the clean statistics are taken of

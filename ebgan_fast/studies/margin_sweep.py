@@ -13,8 +13,9 @@ from optuna.distributions import FloatDistribution
 from .._plotting import new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
-from ..training.samples import sample_images, save_grid
-from ..training.trainer import Trainer
+from ..training.pictures import save_grid
+from ..training.sampling import sample_images
+from ..training.step import Trainer
 from . import digits
 from .options import Budget, Options, check_counts
 from .queue import SEEDS, Params

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from ..training.validation import usable_device
+from ..training.parallel import usable_device
 
 Budget = Literal["minutes", "hour", "full"]
 

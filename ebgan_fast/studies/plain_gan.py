@@ -14,8 +14,8 @@ from ..data.image_set import ImageSet
 from ..data.stream import ImageStream
 from ..game import one_pass_backward
 from ..models.mlp import Generator, LogisticDiscriminator
-from ..training.average import for_sampling
-from ..training.trainer import NonFiniteError
+from ..training.sampling import for_sampling
+from ..training.statistics import NonFiniteError
 
 Optimizer = Literal["adam", "sgd"]
 

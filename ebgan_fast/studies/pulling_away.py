@@ -14,7 +14,8 @@ from optuna.distributions import CategoricalDistribution
 from .._plotting import BLUE, GREY, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
-from ..training.samples import sample_images, save_grid
+from ..training.pictures import save_grid
+from ..training.sampling import sample_images
 from . import digits, gaussians
 from .options import Budget, Options, check_counts, check_positive
 from .queue import SEEDS, Done, Params

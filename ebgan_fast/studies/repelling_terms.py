@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ..data.image_set import ImageSet
 from ..ops.tensors import Coefficient
 from ..training.config import TrainConfig
-from ..training.trainer import Trainer
+from ..training.step import Trainer
 
 Term = Literal["none", "paper", "no square", "batch axis"]
 

@@ -16,7 +16,7 @@ import torch
 from optuna.distributions import BaseDistribution
 
 from ..ops.backends import BackendUnavailableError
-from ..training.trainer import NonFiniteError
+from ..training.statistics import NonFiniteError
 from .queue import Claim, Done, Params, TrialQueue, key
 
 if TYPE_CHECKING:  # Windows lacks one of them

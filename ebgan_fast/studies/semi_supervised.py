@@ -12,7 +12,8 @@ from typing import Any, Literal
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from .._plotting import BLUE, GREY, ORANGE, dress, new_figure
-from ..training.samples import sample_images, save_grid
+from ..training.pictures import save_grid
+from ..training.sampling import sample_images
 from . import digits
 from .ladder_training import CLASSES, LadderConfig, LadderTrainer
 from .options import Budget, Options, check_counts

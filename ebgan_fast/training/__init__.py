@@ -1,11 +1,13 @@
 """The training program: `train` runs a `TrainConfig`, `load_generator` takes up what it leaves."""
 
-from .checkpoint import CheckpointError
 from .config import TrainConfig
-from .loop import TrainResult, train
+from .loop import train
+from .pictures import save_folder, save_grid
 from .presets import preset
-from .samples import LoadedGenerator, load_generator, sample_images, save_folder, save_grid
-from .trainer import NonFiniteError
+from .run.checkpoint import CheckpointError
+from .sampling import LoadedGenerator, load_generator, sample_images
+from .session import TrainResult
+from .statistics import NonFiniteError
 
 __all__ = [
     "CheckpointError",

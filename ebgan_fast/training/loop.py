@@ -1,79 +1,41 @@
-"""Training from start or checkpoint to the end: what is logged, drawn, scored and saved, when, and how it stops."""
+"""Training from start or checkpoint: what is checked and opened before the first step, and in which order."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from signal import Signals
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from .._progress import Progress
 from ..data.image_set import ImageSet
 from ..data.packed import PackedImages
+from ..data.training_set import open_images, settled
 from ..ops.backends import choose, use_backend
-from . import checkpoint, config_file
-from .checkpoint import CheckpointError
-from .config import TrainConfig
-from .curves import save_curves
-from .evaluation import Evaluator
-from .folder import RunFolder
-from .images import load_images, settled
-from .logs import Display, MetricsFile, PlainDisplay, SilentDisplay, make_display
-from .margin import mean_real_energy
-from .memory import peak_memory
-from .samples import sample_images, save_grid
-from .signals import StoppedError, StopSignals
-from .tensorboard import TensorBoard
-from .trainer import NonFiniteError, Trainer
-from .validation import validate
-from .world import StopVote, joined, own_device
+from .config import TrainConfig, absolute, validate
+from .display import PlainDisplay, SilentDisplay
+from .parallel import StoppedError, StopSignals, World, joined, own_device
+from .run.folder import RunFolder
+from .run.lock import RunLock
+from .run.tensorboard import check_installed
+from .scoring import Evaluator
+from .session import Session, TrainResult
+from .step import Trainer
 
-_GRID_COLUMNS = 10
-_GRID_IMAGES = 100
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The outcome of a run.
-
-    Attributes:
-        folder: the run folder.
-        step: steps done in all.
-        stats: the latest line of metrics.jsonl, or None if there is none yet.
-        stopped_by: number of the signal that stopped it before its last step, or None.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from ebgan_fast.models import Mlp
-        >>> from ebgan_fast.training import TrainConfig, train
-        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=Mlp(size_g=32, size_d=32), device="cpu")
-        >>> result = train(config)  # doctest: +ELLIPSIS
-        step 2 of 2  loss D ...
-        done: 2 steps in ...
-        >>> result.step, result.stopped_by
-        (2, None)
-        >>> result.stats["step"], result.stats["margin"], result.stats["loss_d"] > 0
-        (2, 10.0, True)
-    """
-
-    folder: Path
-    step: int
-    stats: dict[str, Any] | None
-    stopped_by: int | None
+_Found = TypeVar("_Found")
 
 
 def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Train as the config says, and fill the run folder.
 
-    SIGINT and SIGTERM let the step end, save and return; a second one stops at once (SystemExit). A score under way is
-    given up, and made up for when the run goes on from that step, which is saved before it is scored. On the CPU a
-    resumed run ends bit for bit where an uninterrupted one does, given the same number of threads and backend. The
-    global random numbers of torch are seeded.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 let the step end, save and return; a second SIGINT or SIGTERM stops at once
+    (SystemExit). A score under way is given up, and made up for when the run goes on from that step, which is saved
+    before it is scored. On the CPU a resumed run ends bit for bit where an uninterrupted one does, given the same
+    number of threads and backend. The global random numbers of torch are seeded. One process at a time trains in a
+    folder: a lock that dies with its process sees to that.
 
     Under torchrun every process calls this with the same config; the first one writes the folder, which all can read.
     A run may be resumed by another number of processes.
@@ -84,8 +46,8 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
 
     Raises:
         ValueError: a config that can't be used, or differs from the checkpoint's where it matters; a folder
-            that isn't empty and isn't to be resumed; unusable data (DataError) or checkpoint
-            (CheckpointError). Nothing is overwritten then.
+            that isn't empty and isn't to be resumed, or that another process is writing; unusable data (DataError) or
+            checkpoint (CheckpointError). Nothing is overwritten then.
         BackendUnavailableError: the backend can't run here.
         NonFiniteError: a loss or weight became infinite or NaN; the last good checkpoint stays.
         OSError: the folder can't be read or written.
@@ -102,224 +64,138 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
         ['checkpoint.pt', 'config.json', 'curves.png', 'metrics.jsonl', 'samples']
     """
     validate(run)
-    device = own_device(run.device)
-    run = dataclasses.replace(run, device=str(device) if ":" in run.device else device.type)
     folder = RunFolder(run.out)
+    device = own_device(run.device)
+    run = absolute(dataclasses.replace(run, device=str(device) if ":" in run.device else device.type))
     # "auto" leaves the choice to the environment variable.
     backend = contextlib.nullcontext() if run.backend == "auto" else use_backend(run.backend)
-    with joined(device) as world, backend, _threads(run.threads), _cudnn_benchmark(run.cudnn_benchmark):
+    with (
+        joined(device) as world,
+        backend,
+        _threads(run.threads),
+        _cudnn_benchmark(run.cudnn_benchmark),
+        StopSignals() as stop,
+        contextlib.closing(_Lock(folder, world)) as lock,
+    ):
+        return _Beginning(run, folder, world, stop, lock).run(resume)
+
+
+class _Lock:
+    """The lock of the run's folder, which the first process holds."""
+
+    def __init__(self, folder: RunFolder, world: World) -> None:
+        self._folder = folder
+        self._world = world
+        self._lock = RunLock(folder.lock)
+        self._made_folder = False
+
+    def take(self, say: Callable[[str], None]) -> None:
+        """Take it, in every process or none."""
+        _in_first(self._world, lambda: self._taken(say))
+
+    def _taken(self, say: Callable[[str], None]) -> None:
+        self._made_folder = not self._folder.path.exists()
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        if why := self._lock.acquire():
+            say(f"{self._folder.path}: this file system has no locks ({why}): see to it that one run alone writes here")
+
+    def close(self) -> None:
+        """Let the next process in."""
+        self._lock.release()
+        if self._made_folder:
+            self._folder.remove_if_unused()
+
+
+class _Beginning:
+    """Everything before the first step. A mistake shows before anything is written, and before what takes minutes."""
+
+    def __init__(self, run: TrainConfig, folder: RunFolder, world: World, stop: StopSignals, lock: _Lock) -> None:
+        self.config = run
+        self.folder = folder
+        self.world = world
+        self.stop = stop
+        self.lock = lock
+        self.device = own_device(run.device)
+        self.display = (PlainDisplay if world.is_first else SilentDisplay)(run.steps)
+
+    def run(self, resume: bool) -> TrainResult:
+        """Prepare, then train to the end."""
         saved = None
-        if resume and folder.checkpoint.exists():
-            saved = folder.saved_state(run)
+        if resume and self.folder.checkpoint.exists():
+            self.lock.take(self.display.say)
+            saved = self.folder.saved_state(self.config, self.display.say)
         else:
-            folder.check_unused()
-        world.barrier()  # nobody writes before everyone has looked
-        choose(device.type)  # a mistake shows before anything is written
-        images = load_images(run)
-        if saved is None and world.is_first and isinstance(images, PackedImages):
+            self.folder.check_unused()
+        self.world.any(False)  # nobody writes before everyone has looked
+        choose(self.device.type)
+        if self.config.tensorboard:
+            check_installed()
+        try:
+            images, evaluator = self._images(verified=saved is not None)
+        except StoppedError as stopped:
+            return self._stopped_before(stopped.number, saved)
+        with contextlib.closing(Trainer(self.config, images, self.world)) as trainer:
+            if saved is None:
+                self.lock.take(self.display.say)
+                # Again, as another run may have begun here, and ended, while this one read its images.
+                _in_first(self.world, self.folder.check_unused)
+            return Session(self.folder, trainer, images, evaluator, self.stop).run(saved)
+
+    def _images(self, verified: bool) -> tuple[ImageSet, Evaluator | None]:
+        """The training images where the steps read them, and what scores the run in the first process."""
+        run, first = self.config, self.world.is_first
+        images = open_images(run.data, run.image_size, run.networks.channels)
+        if not verified and first and isinstance(images, PackedImages):
             # 0.5 to 0.7 GB/s, and the pages are warm afterwards: seconds for CelebA, two minutes for ImageNet at 128.
-            images.verify()
-        # Before the images are settled, which may take minutes: a mistake shows at once.
-        evaluator = Evaluator(run.features, images, device) if run.evaluate_every and world.is_first else None
-        say = (PlainDisplay if world.is_first else SilentDisplay)(run.steps).say
-        images = settled(images, device, say)
+            packed = images
+            self._heeding(lambda: packed.verify(self._told("verifying")))
+        self._agree_to_go_on()
+        # Before the images are settled, which may take minutes too.
+        evaluator = Evaluator(run.features, images, self.device) if run.evaluate_every and first else None
+        images = self._heeding(lambda: settled(images, self.device, self.display.say, self.stop.check)) or images
+        self._agree_to_go_on()
         if evaluator is not None:
             evaluator.scorer.images = images  # the same ones, in memory if they fit
-        with contextlib.closing(Trainer(run, images, world)) as trainer:
-            return _Session(folder, trainer, images, evaluator).run(saved)
+        return images, evaluator
 
-
-class _Session:
-    """One call of `train`: a trainer, and the folder that it fills."""
-
-    def __init__(self, folder: RunFolder, trainer: Trainer, images: ImageSet, evaluator: Evaluator | None) -> None:
-        self.config = trainer.config
-        self.folder = folder
-        self.trainer = trainer
-        self.images = images
-        self.evaluator = evaluator
-        self.writes = trainer.world.is_first
-        self.metrics = MetricsFile(folder.metrics)
-        self.scores = MetricsFile(folder.scores)
-        self.gave_up_score = False
-        self.saved_step = 0
-        self.elapsed_before = 0.0
-        self.started = self.interval_started = time.perf_counter()
-        self.interval_first = 0
-
-    def run(self, saved: dict[str, Any] | None) -> TrainResult:
-        if saved is not None:
-            self._restore(saved)
-        trainer, steps = self.trainer, self.config.steps
-        with (
-            make_display(trainer.step_count, steps, quiet=not self.writes) as display,
-            StopSignals() as stop,
-            contextlib.closing(StopVote(trainer.world)) as vote,
-            TensorBoard.of_run(self.config, self.folder, trainer.step_count, self.writes) as board,
-        ):
-            if saved is None:
-                self._begin(display)
-            elif trainer.step_count:
-                display.say(f"resumed at step {trainer.step_count}: {self.folder.path}")
-            stopped_by = None
-            try:
-                if self._lacks_score():
-                    self._score(display, board, stop)
-                while trainer.step_count < steps and (stopped_by := vote(stop.received)) is None:
-                    self._step(display, board, stop)
-                if trainer.step_count > self.saved_step:
-                    self._save()
-            except NonFiniteError as error:
-                self._draw_curves()
-                raise NonFiniteError(
-                    f"{error}; the last good checkpoint is of step {self.saved_step}: {self.folder.checkpoint}"
-                ) from error
-            if self.gave_up_score and stopped_by is None:  # that of the last step
-                stopped_by = stop.received
-            if stopped_by is not None:
-                self._draw_curves()
-            display.say(self._closing_words(stopped_by))
-        lines = self.metrics.lines()
-        return TrainResult(self.folder.path, trainer.step_count, lines[-1] if lines else None, stopped_by)
-
-    def _begin(self, display: Display) -> None:
-        if self.config.margin == "auto":
-            self._find_margin(display)
-        if self.writes:
-            self.folder.path.mkdir(parents=True, exist_ok=True)
-        # The first checkpoint at once: from here on the folder can be resumed.
-        self._save()
-        if self.writes:
-            config_file.write_json(self.config, self.folder.config)
-
-    def _find_margin(self, display: Display) -> None:
-        steps = self.config.margin_auto_steps
-        display.say(f"margin auto: training an auto-encoder on real images alone, {steps} steps")
-        with contextlib.closing(Trainer(self.config, self.images, self.trainer.world)) as apart:
-            every = max(1, steps // 10)
-            self.trainer.start_margin = mean_real_energy(
-                apart, steps, lambda step: display.say(f"margin auto: step {step}") if step % every == 0 else None
-            )
-        display.say(f"margin auto: {self.trainer.start_margin:.4g}, the mean energy of real images")
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        if saved.get("data") != self.images.fingerprint:
-            raise ValueError(f"{self.folder.checkpoint}: got other images, expected those that the run was made with")
-        try:
-            self.trainer.load_state_dict(saved["trainer"])
-            self.elapsed_before = saved["elapsed_s"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.folder.checkpoint}: got a state that doesn't fit ({error})") from error
-        self.saved_step = self.interval_first = self.trainer.step_count
-        if self.writes and self.trainer.step_count < self.config.steps:
-            self.metrics.rewind(self.trainer.step_count, self.config.log_every)
-            self.scores.rewind(self.trainer.step_count, 1)
-            # The checkpoint was written before its step's score, which took time too.
-            spent = (line.get("elapsed_s", 0.0) for line in self.scores.lines())
-            self.elapsed_before = max(self.elapsed_before, *spent, 0.0)
-            config_file.write_json(self.config, self.folder.config)
-
-    def _step(self, display: Display, board: TensorBoard, stop: StopSignals) -> None:
-        trainer, run = self.trainer, self.config
-        margin, (lr_g, lr_d) = trainer.margin, trainer.learning_rates
-        trainer.step()
-        step = trainer.step_count
-        last = step == run.steps
-        display.advance(step)
-        if step % run.log_every == 0 or last:
-            line = {"step": step, **trainer.statistics(), "margin": margin, "lr_g": lr_g, "lr_d": lr_d}
-            line |= self._timing() | {"memory_gb": peak_memory(trainer.device)}
-            if self.writes:
-                self.metrics.append(line)
-            board.scalars(line)
-            display.metrics(line)
-        if self.writes and (step % run.sample_every == 0 or last):
-            images = sample_images(trainer.sampler(), _GRID_IMAGES, run.seed)
-            save_grid(images, self.folder.grid(step), _GRID_COLUMNS)
-            board.grid(self.folder.grid(step), step)
-            self._draw_curves()
-        scored = self._is_scored(step)
-        if scored or step % run.checkpoint_every == 0:
-            self._save()
-        if scored and self.evaluator is not None:
-            self._score(display, board, stop)
-
-    def _is_scored(self, step: int) -> bool:
-        """Return True if the first process scores the generator of this step; the same in every process."""
-        run = self.config
-        return run.evaluate_every > 0 and step > 0 and (step % run.evaluate_every == 0 or step == run.steps)
-
-    def _lacks_score(self) -> bool:
-        """Return True if this process has to make up for a score that was given up."""
-        step = self.trainer.step_count
-        return (
-            self.evaluator is not None
-            and self._is_scored(step)
-            and all(line["step"] != step for line in self.scores.lines())
-        )
-
-    def _score(self, display: Display, board: TensorBoard, stop: StopSignals) -> None:
-        """Score the generator; as that may take minutes, a signal ends it."""
-        assert self.evaluator is not None
-        show = display.progress()
+    def _told(self, what: str) -> Progress:
+        show = self.display.progress()
 
         def progress(share: float, text: str) -> None:
-            stop.check()
-            show(share, text)
+            self.stop.check()
+            show(share, f"{what} {text}: {share:.0%}")
 
-        began = time.perf_counter()
-        step, run = self.trainer.step_count, self.config
+        return progress
+
+    def _heeding(self, work: Callable[[], _Found]) -> _Found | None:
+        """Do long work, which a signal ends. All processes then leave together (`_agree_to_go_on`)."""
+        with contextlib.suppress(StoppedError):
+            return work()
+        return None
+
+    def _agree_to_go_on(self) -> None:
+        (number,) = self.world.largest(self.stop.received or 0)
+        if number:
+            raise StoppedError(number)
+
+    def _stopped_before(self, number: int, saved: dict[str, Any] | None) -> TrainResult:
+        state = "nothing is written yet" if saved is None else "the run is as it was"
+        self.display.say(f"stopped by {Signals(number).name} before its first step; {state}: {self.folder.path}")
+        lines = self.folder.metrics.lines()
+        step = 0 if saved is None else int(saved["trainer"]["step"])
+        return TrainResult(self.folder.path, step, lines[-1] if lines else None, number)
+
+
+def _in_first(world: World, work: Callable[[], None]) -> None:
+    """Do the first process's work; what it raises ends the others too, which would wait for it in vain."""
+    problem: Exception | None = None
+    if world.is_first:
         try:
-            scores = self.evaluator.score(self.trainer.sampler(), run.evaluate_samples, run.seed, progress)
-        except StoppedError:
-            self.gave_up_score = True
-            return
-        except Exception:
-            display.say(f"step {step} couldn't be scored; it is saved, and --resume goes on: {self.folder.path}")
-            raise
-        line = {"step": step, "elapsed_s": self._elapsed(time.perf_counter()), **scores}
-        self.scores.append(line)
-        board.scalars({name: line[name] for name in ("step", "fd", "kid")})
-        display.say(f"step {step}  {line['features']} {line['fd']:.4g}  KID {line['kid']:.4g} ± {line['kid_std']:.2g}")
-        self.interval_started += time.perf_counter() - began  # steps_per_s is of training alone
-
-    def _timing(self) -> dict[str, float]:
-        now = time.perf_counter()
-        rate = (self.trainer.step_count - self.interval_first) / (now - self.interval_started)
-        self.interval_first, self.interval_started = self.trainer.step_count, now
-        return {
-            "steps_per_s": rate,
-            "images_per_s": rate * self.config.batch_size,
-            "elapsed_s": self._elapsed(now),
-        }
-
-    def _elapsed(self, now: float) -> float:
-        return self.elapsed_before + now - self.started
-
-    def _save(self) -> None:
-        self.trainer.check_finite()
-        self.saved_step = self.trainer.step_count
-        if not self.writes:
-            return
-        state = {
-            "config": config_file.to_dict(self.config),
-            "image_shape": list(self.images.shape),
-            "data": self.images.fingerprint,
-            "elapsed_s": self._elapsed(time.perf_counter()),
-            "trainer": self.trainer.state_dict(),
-        }
-        checkpoint.write(self.folder.checkpoint, state)
-
-    def _draw_curves(self) -> None:
-        if self.writes and (lines := self.metrics.lines()):
-            save_curves(lines, self.folder.curves, self.folder.path.resolve().name)
-
-    def _closing_words(self, stopped_by: int | None) -> str:
-        step, steps, folder = self.trainer.step_count, self.config.steps, self.folder.path
-        if stopped_by is None:
-            return f"done: {step} steps in {self._elapsed(time.perf_counter()):.0f} s: {folder}"
-        name = Signals(stopped_by).name
-        return f"stopped by {name} and saved at step {step} of {steps}; --resume goes on: {folder}"
+            work()
+        except (ValueError, OSError) as error:
+            problem = error
+    if world.any(problem is not None):
+        raise problem or ValueError("got a run that the first process couldn't begin; its message says why")
 
 
 @contextlib.contextmanager

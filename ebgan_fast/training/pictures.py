@@ -1,21 +1,118 @@
-"""Pictures that tell more of a generator than a grid: ways between samples, and samples beside what they resemble."""
+"""Pictures: grids and folders of images, ways between samples, nearest training images, and curves of a run."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
 
+from .._files import naming, replacing
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, new_figure
 from .._progress import Progress
 from ..data.pixels import to_pixels, to_signed_unit
+from ..metrics.image_scorer import ImageScorer
 from ..metrics.neighbours import neighbour_rows
 from ..models.families import AnyGenerator
 from ..models.interpolation import spherical_interpolation
-from .evaluation import Evaluator
-from .samples import images_of, sample_images, save_grid
+from .sampling import images_of, sample_images
+
+_GAP = 2
+_GAP_BRIGHTNESS = 64
 
 _SAMPLES = 8
 _NEIGHBOURS = 5
+
+_Line = dict[str, Any]
+
+
+def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int = 10) -> None:
+    """Write one PNG with the images in rows of `columns`, thin gray lines between them.
+
+    Args:
+        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB); or batches of such, which are written as they come.
+        path: a file; its folder is made.
+        columns: images in a row, at least 1. The last row may be short.
+
+    Raises:
+        ValueError: no images, another shape, or columns below 1.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from ebgan_fast.training import save_grid
+        >>> save_grid(torch.zeros(6, 1, 28, 28), "grid.png", columns=3)
+        >>> Image.open("grid.png").size  # 3 x 28 + 4 x 2 pixels, 2 x 28 + 3 x 2 pixels
+        (92, 62)
+    """
+    if columns < 1:
+        raise ValueError(f"columns: got {columns}, expected at least 1")
+    pixels = torch.cat(list(_to_bytes(images)))
+    n, height, width, channels = pixels.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels)
+    canvas = torch.full(size, _GAP_BRIGHTNESS, dtype=torch.uint8)
+    for index, image in enumerate(pixels):
+        top = _GAP + index // columns * (height + _GAP)
+        left = _GAP + index % columns * (width + _GAP)
+        canvas[top : top + height, left : left + width] = image
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        _picture(canvas).save(file, format="PNG")
+
+
+def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
+    """Write each image as its own PNG: 00000.png, 00001.png and so on.
+
+    Args:
+        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB); or batches of such, which are written as they come.
+        folder: made if need be.
+
+    Raises:
+        ValueError: no images, another shape, or a folder that isn't empty.
+
+    Example:
+        >>> import os
+        >>> import torch
+        >>> from ebgan_fast.training import save_folder
+        >>> save_folder(torch.zeros(3, 3, 64, 64), "samples")
+        >>> sorted(os.listdir("samples"))
+        ['00000.png', '00001.png', '00002.png']
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: got a folder that isn't empty, expected an empty or new one")
+    index = 0
+    for pixels in _to_bytes(images):
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in pixels:
+            path = folder / f"{index:05d}.png"
+            with naming(path):
+                _picture(image).save(path, format="PNG")
+            index += 1
+
+
+def _to_bytes(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
+    """uint8 [n, H, W, C] of each batch."""
+    for batch in [images] if isinstance(images, Tensor) else images:
+        if batch.dim() != 4 or batch.shape[1] not in (1, 3) or batch.numel() == 0:
+            raise ValueError(
+                f"images: got shape {list(batch.shape)}, expected [n, C, H, W] with n at least 1 and C of 1 or 3"
+            )
+        yield to_pixels(batch.detach().cpu()).permute(0, 2, 3, 1)
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """Of uint8 [H, W, C]."""
+    return Image.fromarray((pixels[..., 0] if pixels.shape[-1] == 1 else pixels).numpy())
 
 
 def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, columns: int, seed: int) -> None:
@@ -34,17 +131,109 @@ def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, column
 
 
 def draw_neighbours(
-    evaluator: Evaluator, generator: AnyGenerator, path: Path, *, seed: int, progress: Progress | None = None
+    scorer: ImageScorer, generator: AnyGenerator, path: Path, *, seed: int, progress: Progress | None = None
 ) -> None:
     """A PNG with eight samples in the first column, each before the five training images whose features are nearest.
 
     Args:
-        evaluator: of the training images.
+        scorer: of the training images.
         generator: in eval mode.
         path: the file.
         seed: of the noise.
         progress: told how far the training images' features are, as (share done, text).
     """
     samples = to_pixels(sample_images(generator, _SAMPLES, seed))
-    rows = neighbour_rows(evaluator.scorer, samples, _NEIGHBOURS, progress)
+    rows = neighbour_rows(scorer, samples, _NEIGHBOURS, progress)
     save_grid(to_signed_unit(rows), path, len(rows) // _SAMPLES)
+
+
+# Name in the lines, label, color.
+_Curve = tuple[str, str, str]
+
+_PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
+    ("loss", (("loss_d", "discriminator", BLUE), ("loss_g", "generator", ORANGE))),
+    (
+        "energy",
+        (("energy_real", "real", BLUE), ("energy_fake", "generated", ORANGE), ("margin", "margin", GREY)),
+    ),
+    ("share of active hinges", (("hinge_active", "", GREEN),)),
+    ("pulling-away term", (("pulling_away", "", GREEN),)),
+    ("length of the gradient", (("grad_norm_d", "discriminator", BLUE), ("grad_norm_g", "generator", ORANGE))),
+    ("images per second", (("images_per_s", "", GREEN),)),
+)
+
+
+def training_curves(lines: Sequence[_Line], title: str = "") -> bytes:
+    """PNG of losses, energies with the margin, active hinges, pulling-away term, gradients and speed over the steps.
+
+    Args:
+        lines: of metrics.jsonl, at least one. What none of them tells gets no panel.
+        title: above the panels.
+    """
+    told = {name for line in lines for name in line}
+    panels = [panel for panel in _PANELS if told.intersection(name for name, _, _ in panel[1])]
+    rows = -(-len(panels) // 2)
+    figure = new_figure(10, 2.8 * rows)
+    if title:
+        figure.suptitle(title)
+    for place, (quantity, curves) in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, 2, place)
+        for name, label, color in curves:
+            _draw(axes, lines, "step", name, label, color, "--" if name == "margin" else "-")
+        _finish(axes, quantity, legend=len(curves) > 1)
+        if place > len(panels) - 2:
+            axes.set_xlabel("step")
+    return _png(figure)
+
+
+def save_curves(lines: Sequence[_Line], path: Path, title: str) -> None:
+    """Write `training_curves` to a PNG file."""
+    with replacing(path) as file:
+        file.write(training_curves(lines, title))
+
+
+def score_curves(lines: Sequence[_Line]) -> bytes:
+    """PNG of the Frechet distance and KID over steps and over time.
+
+    Args:
+        lines: of scores.jsonl, at least one, all of one feature net.
+    """
+    figure = new_figure(10, 5.6)
+    minutes = [{**line, "minutes": line["elapsed_s"] / 60} for line in lines]
+    names = (("fd", lines[0]["features"], BLUE), ("kid", "KID", ORANGE))
+    for row, (name, quantity, color) in zip(figure.subplots(2, 2), names, strict=True):
+        for axes, over in zip(row, ("step", "minutes"), strict=True):
+            _draw(axes, minutes, over, name, "", color, "-", marker="o")
+            _finish(axes, quantity, legend=False)
+            axes.set_xlabel(over)
+    return _png(figure)
+
+
+def _draw(
+    axes: Axes,
+    lines: Sequence[_Line],
+    over: str,
+    name: str,
+    label: str,
+    color: str,
+    style: str,
+    marker: str | None = None,
+) -> None:
+    points = [(line[over], line[name]) for line in lines if name in line]
+    if points:
+        alone = "o" if len(points) == 1 else marker
+        axes.plot(*zip(*points, strict=True), color=color, linestyle=style, linewidth=1.5, label=label, marker=alone)
+
+
+def _finish(axes: Axes, quantity: str, *, legend: bool) -> None:
+    dress(axes, quantity)
+    if axes.dataLim.ymin >= 0:  # KID may be less: it is unbiased
+        axes.set_ylim(bottom=0)
+    if legend and axes.lines:
+        axes.legend()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()

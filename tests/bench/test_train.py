@@ -19,7 +19,7 @@ from bench.other_training import TrainingProcess
 from bench.provenance import ROOT
 from bench.timing import Clock
 from ebgan_fast.ops import reference
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.step import Trainer
 from tests.rounding import distance, relative_bound_nearby, size
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")

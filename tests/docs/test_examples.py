@@ -47,7 +47,7 @@ def test_its_example_prints_what_it_says(
 ) -> None:
     if _READS_MNIST.search(value.__doc__ or ""):
         digits = request.getfixturevalue("mnist")  # read once for all runs; skips where there is none
-        monkeypatch.setattr("ebgan_fast.training.images.load_mnist", lambda folder: digits)
+        monkeypatch.setattr("ebgan_fast.data.training_set.load_mnist", lambda folder: digits)
     monkeypatch.chdir(tmp_path)
     complaint = _complaint(name, value)
     assert complaint is None, complaint

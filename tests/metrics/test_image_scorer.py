@@ -15,7 +15,7 @@ from ebgan_fast.metrics.frechet import frechet_distance, gaussian
 from ebgan_fast.metrics.image_scorer import ImageScorer
 from ebgan_fast.metrics.kid import kernel_distance
 from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
-from ebgan_fast.training.signals import StoppedError
+from ebgan_fast.training.parallel import StoppedError
 from tests.ops.budget import ULPS
 
 from .test_frechet import rounding

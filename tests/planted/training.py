@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .plant import Planted
 
-_TRAINER = "ebgan_fast/training/trainer.py"
+_TRAINER = "ebgan_fast/training/step.py"
 _FILES = "ebgan_fast/_files.py"
 _STEP = "tests/training/test_trainer.py"
 _RESUMED = "tests/training/test_resume.py::test_resumed_equals_uninterrupted"
@@ -40,7 +40,7 @@ PLANTS = (
     Planted(
         name="the margin's schedule is a step ahead",
         kind="training",
-        file="ebgan_fast/training/schedule.py",
+        file="ebgan_fast/training/optim.py",
         text="    return end + (start - end) * _remaining(step / over, shape)\n",
         instead="    return end + (start - end) * _remaining((step + 1) / over, shape)\n",
         test="tests/training/test_schedule.py::test_a_linear_margin",
@@ -48,7 +48,7 @@ PLANTS = (
     Planted(
         name="the learning rate falls from the start",
         kind="training",
-        file="ebgan_fast/training/schedule.py",
+        file="ebgan_fast/training/optim.py",
         text="    return _remaining((step - begin) / (steps - begin), decay)\n",
         instead="    return _remaining(step / steps, decay)\n",
         test="tests/training/test_schedule.py::test_linear_decay",

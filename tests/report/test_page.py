@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ebgan_fast.report.charts import score_curves, training_curves
 from PIL import Image
 
 from ebgan_fast.report import page as report_page
 from ebgan_fast.report import write_report
-from ebgan_fast.report.charts import score_curves, training_curves
 
 _VOID = {"meta", "img"}
 Line = dict[str, Any]

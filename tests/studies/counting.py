@@ -12,7 +12,7 @@ from optuna.distributions import IntDistribution
 
 from ebgan_fast.studies.queue import Params
 from ebgan_fast.studies.running import Study, Tick, run
-from ebgan_fast.training.trainer import NonFiniteError
+from ebgan_fast.training.statistics import NonFiniteError
 
 SEEN = "seen.txt"
 

@@ -11,7 +11,7 @@ from ebgan_fast.metrics import DigitClassifier
 from ebgan_fast.studies import digits, margin_sweep
 from ebgan_fast.studies.queue import Done
 from ebgan_fast.studies.results import Results
-from ebgan_fast.training.trainer import NonFiniteError
+from ebgan_fast.training.statistics import NonFiniteError
 
 
 class Fixed(nn.Module):

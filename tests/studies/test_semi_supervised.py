@@ -16,7 +16,7 @@ from ebgan_fast.studies import semi_supervised
 from ebgan_fast.studies.ladder_training import LadderConfig, LadderTrainer, labelled_subset
 from ebgan_fast.studies.queue import Done
 from ebgan_fast.studies.results import Results
-from ebgan_fast.training.trainer import NonFiniteError
+from ebgan_fast.training.statistics import NonFiniteError
 from tests.rounding import assert_within_eager, at_wider
 
 CONFIG = LadderConfig(

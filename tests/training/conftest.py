@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ebgan_fast.models import Mlp
-from ebgan_fast.training import loop, train
+from ebgan_fast.training import session, train
 from ebgan_fast.training.config import TrainConfig
 
 from ..data.layouts import pack
@@ -67,7 +67,7 @@ def configuring(out: Path, digits_folder: Path) -> Configure:
 
 
 def leave_out_curves(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(loop, "save_curves", lambda lines, path, title: None)
+    patch.setattr(session, "save_curves", lambda lines, path, title: None)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.training import checkpoint
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.step import Trainer
 
 
 def bars(count: int, seed: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.models import Mlp
-from ebgan_fast.training import TrainConfig, evaluation
+from ebgan_fast.training import TrainConfig, scoring
 
 from .test_conv_runs import small
 
@@ -45,7 +45,7 @@ class PixelNet:
 def take_pixels(patch: pytest.MonkeyPatch, net: PixelNet, cache: Path) -> None:
     """Let runs score by this net, and keep its features there."""
     patch.setenv("EBGAN_FAST_CACHE", str(cache))
-    patch.setattr(evaluation, "load_feature_net", lambda spec: FeatureNet(net, f"FD ({spec})", f"pixels {spec}", 8))
+    patch.setattr(scoring, "load_feature_net", lambda spec: FeatureNet(net, f"FD ({spec})", f"pixels {spec}", 8))
 
 
 def scored(out: Path, packed: Path, **fields: Any) -> TrainConfig:

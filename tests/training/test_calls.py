@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench import public_loop
 from ebgan_fast import functional
 from ebgan_fast.training import train
-from ebgan_fast.training.trainer import STATISTICS, NonFiniteError, Trainer
+from ebgan_fast.training.statistics import STATISTICS, NonFiniteError
+from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager
 
 from .conftest import Configure

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebgan_fast.training import CheckpointError, checkpoint
+from ebgan_fast.training import CheckpointError
+from ebgan_fast.training.run import checkpoint
 
 STATE = {"step": 3, "weights": {"a": torch.arange(5000.0), "none": None}, "list": [1, 2.5, "x"]}
 

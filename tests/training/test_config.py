@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from ebgan_fast.models import Conv, Mlp
-from ebgan_fast.training import config_file
-from ebgan_fast.training.config import TrainConfig
-from ebgan_fast.training.validation import validate
+from ebgan_fast.training.config import TrainConfig, check_resumable, from_dict, read_json, to_dict, validate, write_json
 
 DEFAULT = TrainConfig(out=Path("run"))
 
@@ -136,13 +134,13 @@ def test_json_and_back(tmp_path: Path) -> None:
     )
     other = dataclasses.replace(full, networks=CONV, margin="auto")
     for one in (DEFAULT, full, other):
-        config_file.write_json(one, tmp_path / "config.json")
-        assert config_file.read_json(tmp_path / "config.json") == one
+        write_json(one, tmp_path / "config.json")
+        assert read_json(tmp_path / "config.json") == one
 
 
 def test_json_that_is_no_config(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    good = config_file.to_dict(DEFAULT)
+    good = to_dict(DEFAULT)
     missing = {name: value for name, value in good.items() if name != "beta1"}
     for text, message in [
         ("{", "Expecting"),
@@ -157,21 +155,21 @@ def test_json_that_is_no_config(tmp_path: Path) -> None:
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"config\.json: ") as error:
-            config_file.read_json(path)
+            read_json(path)
         assert re.search(message.replace("[", r"\["), str(error.value))
 
 
 def test_a_config_from_before_a_field_can_be_read() -> None:
     """That of earlier releases, whose runs did without; what it lacks is no default that may change."""
-    fields = config_file.to_dict(DEFAULT)
+    fields = to_dict(DEFAULT)
     assert fields.pop("cudnn_benchmark") is False
-    assert config_file.from_dict(fields) == DEFAULT
+    assert from_dict(fields) == DEFAULT
     assert "cudnn_benchmark" not in fields  # the caller's own
 
 
 def test_a_config_of_a_device_that_is_not_here_can_be_read() -> None:
     there = dataclasses.replace(DEFAULT, device="cuda:99")
-    assert config_file.from_dict(config_file.to_dict(there)) == there
+    assert from_dict(to_dict(there)) == there
 
 
 def _other(value: Any) -> Any:
@@ -188,10 +186,10 @@ def test_which_fields_a_resumed_run_may_change(name: str) -> None:
         changed = dataclasses.replace(DEFAULT, **{name: _other(getattr(DEFAULT, name))})
     free = {"out", "data", "steps", "sample_every", "checkpoint_every", "backend", "threads", "compile", "tensorboard"}
     if name in free | {"evaluate_every", "evaluate_samples", "features", "cudnn_benchmark"}:
-        config_file.check_resumable(changed, DEFAULT)
+        check_resumable(changed, DEFAULT)
     else:
         with pytest.raises(ValueError, match=rf"another config: {name} \(got .*, expected .*\)$"):
-            config_file.check_resumable(changed, DEFAULT)
+            check_resumable(changed, DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +205,6 @@ def test_a_schedule_over_the_whole_run_fixes_its_length(fields: dict[str, Any], 
     longer = dataclasses.replace(before, steps=before.steps + 1)
     if stretched:
         with pytest.raises(ValueError, match=r"steps \(got 4001, expected 4000\)"):
-            config_file.check_resumable(longer, before)
+            check_resumable(longer, before)
     else:
-        config_file.check_resumable(longer, before)
+        check_resumable(longer, before)

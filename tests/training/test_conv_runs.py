@@ -16,9 +16,9 @@ from bench import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Conv
 from ebgan_fast.training import TrainConfig, preset
-from ebgan_fast.training.config import Precision
-from ebgan_fast.training.margin import mean_real_energy
-from ebgan_fast.training.trainer import STATISTICS, Trainer
+from ebgan_fast.training.optim import Precision
+from ebgan_fast.training.statistics import STATISTICS
+from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager, distance
 from tests.waits import Waits
 
@@ -182,7 +182,7 @@ def test_the_margin_that_the_data_suggest() -> None:
     shown: list[int] = []
 
     def margin(steps: int) -> float:
-        return mean_real_energy(Trainer(small(lr_d=0.002), blobs()), steps, shown.append)
+        return Trainer(small(lr_d=0.002), blobs()).mean_real_energy(steps, shown.append)
 
     early, late = margin(5), margin(60)
     assert 0 < late < 0.7 * early
@@ -190,7 +190,7 @@ def test_the_margin_that_the_data_suggest() -> None:
     assert margin(5) == early
     generator = Trainer(small(), blobs())
     before = copy.deepcopy(generator.generator.state_dict())
-    mean_real_energy(generator, 2, shown.append)
+    generator.mean_real_energy(2, shown.append)
     assert all(torch.equal(value, before[name]) for name, value in generator.generator.state_dict().items())
 
 
@@ -198,7 +198,7 @@ def test_the_margin_is_the_mean_over_the_last_tenth(monkeypatch: pytest.MonkeyPa
     trainer = Trainer(small(), blobs())
     energies = iter(torch.arange(20.0))
     monkeypatch.setattr(trainer, "autoencoder_step", lambda: next(energies))
-    assert mean_real_energy(trainer, 20, lambda step: None) == 18.5
+    assert trainer.mean_real_energy(20, lambda step: None) == 18.5
 
 
 def learn(config: TrainConfig, steps: int) -> list[float]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebgan_fast.training import checkpoint, save_folder, save_grid
-from ebgan_fast.training.logs import MetricsFile
+from ebgan_fast.training import save_folder, save_grid
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.run.lines import LinesFile
 
 from ..full_disk import room_for
 
@@ -25,7 +26,7 @@ def test_a_checkpoint(tmp_path: Path, size: int) -> None:
 
 
 def test_metrics(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics = LinesFile(tmp_path / "metrics.jsonl")
     metrics.append({"step": 1})
     with room_for(20), pytest.raises(OSError, match="too large") as error:
         metrics.append({"step": 2, "loss": 0.123456789})

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ebgan_fast.training import train
-from ebgan_fast.training.logs import MetricsFile, TerminalDisplay, paced
+from ebgan_fast.training.display import TerminalDisplay, paced
+from ebgan_fast.training.run.lines import LinesFile
 
 from .conftest import Configure
 
@@ -109,7 +110,7 @@ def test_long_work_shows_under_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_metrics_file_rewinds(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics = LinesFile(tmp_path / "metrics.jsonl")
     assert metrics.lines() == []
     steps = [10, 20, 25, 30, 40]
     for step in steps:
@@ -125,7 +126,7 @@ def test_a_metrics_file_that_is_none(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(bad + '{"step": 1}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl: got .*, expected one JSON object"):
-        MetricsFile(path).lines()
+        LinesFile(path).lines()
 
 
 @pytest.mark.parametrize("steps", [4, 12])

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from bench import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.training import preset
-from ebgan_fast.training.config import PresetName
-from ebgan_fast.training.trainer import Trainer
-from ebgan_fast.training.validation import validate
+from ebgan_fast.training.config import PresetName, validate
+from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager
 
 PAPERS = [name for name in get_args(PresetName) if name != "mnist"]

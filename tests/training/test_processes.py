@@ -18,11 +18,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ebgan_fast.data.training_set import open_images
 from ebgan_fast.metrics.features import FeatureNet
-from ebgan_fast.training import checkpoint, config_file, evaluation, loop, train
-from ebgan_fast.training.images import load_images
-from ebgan_fast.training.trainer import STATISTICS, Trainer
-from ebgan_fast.training.world import StopVote, World, joined, own_device
+from ebgan_fast.training import scoring, session, train
+from ebgan_fast.training.config import read_json, write_json
+from ebgan_fast.training.parallel import StopVote, World, joined, own_device
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.statistics import STATISTICS
+from ebgan_fast.training.step import Trainer
 
 from ..conftest import Fork
 from ..forked import Child
@@ -50,9 +53,9 @@ def two_steps(folder: Path, fields: dict[str, Any]) -> None:
 def train_as(config: Path) -> None:
     """One process of a run."""
     torch.set_num_threads(1)
-    loop.save_curves = lambda lines, path, title: None
+    session.save_curves = lambda lines, path, title: None
     print("started")
-    result = train(config_file.read_json(config), resume=True)
+    result = train(read_json(config), resume=True)
     print(result.step, result.stopped_by)
 
 
@@ -65,7 +68,7 @@ def train_scored(config: Path, signalled: Path) -> None:
             signal.raise_signal(signal.SIGTERM)
         return images.flatten(1)[:, :600:100].float()
 
-    evaluation.load_feature_net = lambda spec: FeatureNet(net, "FD", "key", 6)
+    scoring.load_feature_net = lambda spec: FeatureNet(net, "FD", "key", 6)
     train_as(config)
 
 
@@ -76,8 +79,8 @@ import torch
 from ebgan_fast.data import TensorImages
 from ebgan_fast.models import Mlp
 from ebgan_fast.training import TrainConfig
-from ebgan_fast.training.trainer import Trainer
-from ebgan_fast.training.world import joined
+from ebgan_fast.training.step import Trainer
+from ebgan_fast.training.parallel import joined
 torch.set_num_threads(1)
 config = TrainConfig(out=Path("run"), networks=Mlp(size_g=8, size_d=8), batch_size=8, device="cpu")
 def count():
@@ -170,7 +173,7 @@ def test_a_run_of_two_processes_goes_on_in_one(fork: Fork, configure: Configure,
     among them."""
     plain = {"n_layer_g": 1, "n_layer_d": 2, "dropout_d": False, "lr_decay": "none"}
     run = configure(out=tmp_path / "pair", steps=12, margin_steps=20, **plain)
-    config_file.write_json(run, tmp_path / "pair.json")
+    write_json(run, tmp_path / "pair.json")
     said = finish(start(fork, train_as, tmp_path / "pair.json"))
     assert [text.splitlines()[-1] for text in said] == ["12 None"] * 2, said
     assert "step 12 of 12" in said[0]
@@ -179,9 +182,9 @@ def test_a_run_of_two_processes_goes_on_in_one(fork: Fork, configure: Configure,
     assert train(longer, resume=True).step == 20
     lines = lines_of(run.out)
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
-    budget = Budget(lambda: Trainer(longer, load_images(longer)), steps=20)
+    budget = Budget(lambda: Trainer(longer, open_images(longer.data, longer.image_size)), steps=20)
     budget.assert_curves({name: [line[name] for line in lines] for name in STATISTICS}, longer.log_every)
-    config_file.write_json(dataclasses.replace(longer, steps=24), tmp_path / "pair.json")
+    write_json(dataclasses.replace(longer, steps=24), tmp_path / "pair.json")
     said = finish(start(fork, train_as, tmp_path / "pair.json"))
     assert [text.splitlines()[-1] for text in said] == ["24 None"] * 2, said
 
@@ -189,7 +192,7 @@ def test_a_run_of_two_processes_goes_on_in_one(fork: Fork, configure: Configure,
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_one_step(fork: Fork, configure: Configure, tmp_path: Path) -> None:
     run = configure(out=tmp_path / "run", steps=1_000_000, margin_steps=5, lr_decay="none", log_every=5)
-    config_file.write_json(run, tmp_path / "run.json")
+    write_json(run, tmp_path / "run.json")
     children = start(fork, train_as, tmp_path / "run.json")
     metrics = run.out / "metrics.jsonl"
     until = time.monotonic() + 60
@@ -211,13 +214,13 @@ def test_a_signal_in_a_score_stops_both_a_step_later(fork: Fork, configure: Conf
     for steps, stopped in ((1000, 5), (4, 4)):
         run = configure(out=tmp_path / f"run{steps}", steps=steps, evaluate_every=4, **plain)
         file, flag = tmp_path / "run.json", tmp_path / f"signalled{steps}"
-        config_file.write_json(run, file)
+        write_json(run, file)
         said = finish(start(fork, train_scored, file, flag, EBGAN_FAST_CACHE=cache))
         assert said[0].splitlines()[-1] == f"{stopped} {int(signal.SIGTERM)}", said
         assert said[1].splitlines()[-1] == (f"5 {int(signal.SIGTERM)}" if stopped == 5 else "4 None"), said
         assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == stopped
         assert not (run.out / "scores.jsonl").exists()
-        config_file.write_json(dataclasses.replace(run, steps=stopped), file)
+        write_json(dataclasses.replace(run, steps=stopped), file)
         said = finish(start(fork, train_scored, file, flag, EBGAN_FAST_CACHE=cache))
         assert [text.splitlines()[-1] for text in said] == [f"{stopped} None"] * 2
         assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [stopped]

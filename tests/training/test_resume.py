@@ -12,8 +12,10 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from ebgan_fast.training import checkpoint, config_file, loop, train
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training import session, train
+from ebgan_fast.training.config import read_json, write_json
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.step import Trainer
 
 from ..conftest import Fork
 from .conftest import Configure
@@ -42,7 +44,7 @@ def test_resumed_equals_uninterrupted(
 
 def train_and_die(config: Path, where: str) -> None:
     """A process that is killed in step 16, or half-way through writing the checkpoint of step 18."""
-    loop.save_curves = lambda lines, path, title: None
+    session.save_curves = lambda lines, path, title: None
     step, save = Trainer.step, torch.save
 
     def die() -> None:
@@ -64,7 +66,7 @@ def train_and_die(config: Path, where: str) -> None:
         Trainer.step = fatal_step  # type: ignore[method-assign]
     else:
         torch.save = fatal_save
-    train(config_file.read_json(config))
+    train(read_json(config))
 
 
 @pytest.mark.xdist_group("forked")
@@ -73,7 +75,7 @@ def train_and_die(config: Path, where: str) -> None:
 def test_killed_without_warning(fork: Fork, configure: Configure, whole: Path, tmp_path: Path, where: str) -> None:
     """kill -9 in a step, and half-way through writing a checkpoint."""
     run = configure()
-    config_file.write_json(run, tmp_path / "given.json")
+    write_json(run, tmp_path / "given.json")
     child = fork(train_and_die, tmp_path / "given.json", where)
     assert child.status() == -signal.SIGKILL, child.said
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 12
@@ -95,7 +97,7 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter(configure: Configure, tm
     (run.out / "samples" / "step_000010.png").unlink()  # of the last step, which the whole run passes by
     train(dataclasses.replace(run, steps=16), resume=True)
     assert_same_run(run.out, tmp_path / "whole")
-    assert config_file.read_json(run.out / "config.json").steps == 16
+    assert read_json(run.out / "config.json").steps == 16
 
 
 def test_resuming_a_finished_run_changes_nothing(configure: Configure, whole: Path) -> None:

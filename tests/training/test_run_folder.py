@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebgan_fast.training import CheckpointError, checkpoint, config_file, load_generator, train
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training import CheckpointError, load_generator, train
+from ebgan_fast.training.config import read_json
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.step import Trainer
 
 from .conftest import Configure
 from .helpers import TIMING, CutOff, assert_same_run, bars, cut_off_after, files, write_idx
@@ -156,7 +158,7 @@ def test_a_checkpoint_from_before_a_setting_goes_on(
 def test_the_run_folder(configure: Configure) -> None:
     run = configure(sample_every=8)
     result = train(run)
-    assert config_file.read_json(run.out / "config.json") == run
+    assert read_json(run.out / "config.json") == run
     lines = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12, 16, 20]
     assert result.stats == lines[-1]

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from ebgan_fast.data import DataError
+from ebgan_fast.data.training_set import open_images
 from ebgan_fast.training import train
-from ebgan_fast.training.evaluation import Evaluator
-from ebgan_fast.training.images import load_images
 from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
-from ebgan_fast.training.samples import load_generator, sample_images
+from ebgan_fast.training.sampling import load_generator, sample_images
+from ebgan_fast.training.scoring import Evaluator
 
 from ..data.test_packed import write_packed
 from .scoring import lines_of, scored
@@ -37,7 +37,7 @@ def test_pictures_of_a_run(packed_blobs: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = ((generator(ends[0, :1])[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert np.abs(first.astype(int) - expected.astype(int)).max() <= 1  # another batch, another rounding
-    evaluator = Evaluator("pixels", load_images(run), torch.device("cpu"))
+    evaluator = Evaluator("pixels", open_images(run.data, run.image_size), torch.device("cpu"))
     draw_neighbours(evaluator, generator, tmp_path / "near.png", seed=0)
     with Image.open(tmp_path / "near.png") as near:
         assert near.size == (6 * 18 + 2, 8 * 18 + 2)
@@ -77,7 +77,9 @@ def test_the_margin_is_found_once_and_kept(
     margins = {line["margin"] for line in lines_of(tmp_path / "run" / "metrics.jsonl")}
     assert len(margins) == 1
     assert 0 < margins.pop() < 50
-    monkeypatch.setattr("ebgan_fast.training.loop.mean_real_energy", lambda *_: pytest.fail("looked for it again"))
+    monkeypatch.setattr(
+        "ebgan_fast.training.step.Trainer.mean_real_energy", lambda *_: pytest.fail("looked for it again")
+    )
     longer = scored(tmp_path / "run", packed_blobs, margin="auto", margin_auto_steps=10, evaluate_every=0, steps=6)
     train(longer, resume=True)
     assert len({line["margin"] for line in lines_of(tmp_path / "run" / "metrics.jsonl")}) == 1

@@ -14,14 +14,14 @@ from ebgan_fast.models import Generator
 from ebgan_fast.training import (
     CheckpointError,
     checkpoint,
-    config_file,
     load_generator,
     sample_images,
     save_folder,
     save_grid,
 )
-from ebgan_fast.training.samples import drawn_at_once
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training.config import to_dict
+from ebgan_fast.training.sampling import drawn_at_once
+from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager
 
 from .conftest import Configure
@@ -35,7 +35,7 @@ def test_a_loaded_generator_draws_what_the_run_draws(configure: Configure, tmp_p
     for _ in range(5):
         trainer.step()
     path = tmp_path / "checkpoint.pt"
-    state = {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
+    state = {"config": to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
     checkpoint.write(path, state)
     generator, loaded, step = load_generator(path)
     assert (loaded, step) == (run, 5)
@@ -50,7 +50,7 @@ def test_what_is_loaded_has_names_and_unpacks(configure: Configure, tmp_path: Pa
     path = tmp_path / "checkpoint.pt"
     run = configure()
     trained = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
-    checkpoint.write(path, {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trained})
+    checkpoint.write(path, {"config": to_dict(run), "image_shape": [1, 32, 32], "trainer": trained})
     loaded = load_generator(path)
     generator, config, step = loaded
     assert loaded.generator is generator
@@ -69,7 +69,7 @@ def test_a_checkpoint_without_a_generator(configure: Configure, tmp_path: Path) 
     path = tmp_path / "checkpoint.pt"
     fitting = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
     other = {"generator": Generator(4, 3, 17).state_dict(), "average": None, "step": 5}
-    fields = config_file.to_dict(configure())
+    fields = to_dict(configure())
     whole = {"config": fields, "image_shape": [1, 32, 32], "trainer": fitting}
     checkpoint.write(path, whole)
     load_generator(path)
@@ -92,14 +92,14 @@ def test_a_devices_errors_are_not_the_checkpoints(
 ) -> None:
     path = tmp_path / "checkpoint.pt"
     whole = {"generator": Generator(4, 3, 16).state_dict(), "average": None, "step": 5}
-    fields = config_file.to_dict(configure())
+    fields = to_dict(configure())
     checkpoint.write(path, {"config": fields, "image_shape": [1, 32, 32], "trainer": whole})
 
     def fail(error: Exception) -> None:
         def raising(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("ebgan_fast.training.samples.for_sampling", raising)
+        monkeypatch.setattr("ebgan_fast.training.sampling.for_sampling", raising)
 
     fail(RuntimeError("of the device"))
     with pytest.raises(RuntimeError, match=r"^of the device$"):
@@ -128,7 +128,7 @@ def test_images_stay_where_they_are_wanted(configure: Configure, tmp_path: Path)
     run = configure(ema=0.9, n_layer_g=1)  # no batch norm, whose statistics would be measured
     trainer = Trainer(run, TensorImages(pad_to_square(bars(50, seed=0), run.image_size)))
     path = tmp_path / "checkpoint.pt"
-    state = {"config": config_file.to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
+    state = {"config": to_dict(run), "image_shape": [1, 32, 32], "trainer": trainer.state_dict()}
     checkpoint.write(path, state)
     generator = load_generator(path, "meta").generator
     images = sample_images(generator, 6, seed=1, device="meta")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ebgan_fast.training.schedule import learning_rate_factor, margin_at
+from ebgan_fast.training.optim import learning_rate_factor, margin_at
 
 
 @pytest.mark.parametrize("step", [0, 5, 10**9])

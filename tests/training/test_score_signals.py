@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ebgan_fast.metrics import ImageScorer, image_scorer, kid
 from ebgan_fast.metrics.frechet import gaussian
-from ebgan_fast.training import checkpoint, evaluation, logs, train
+from ebgan_fast.training import display, scoring, train
+from ebgan_fast.training.run import checkpoint
 
 from .helpers import assert_same_run, files
 from .scoring import PixelNet, lines_of, scored
@@ -59,7 +60,7 @@ def test_a_signal_is_heard_while_distances_are_taken(
 ) -> None:
     """After the first part of a set's Gaussian, or after the first of a hundred subsets."""
     monkeypatch.setattr(image_scorer, "gaussian", functools.partial(gaussian, rows=10))
-    monkeypatch.setattr(evaluation, "ImageScorer", functools.partial(ImageScorer, kid_subset_size=5))
+    monkeypatch.setattr(scoring, "ImageScorer", functools.partial(ImageScorer, kid_subset_size=5))
     module, name = (torch.linalg, "qr") if distance == "Frechet" else (kid, "discrepancies")
     original, calls = getattr(module, name), 0
 
@@ -93,7 +94,7 @@ def test_a_second_signal_ends_a_score_at_once(packed_blobs: Path, tmp_path: Path
 def test_a_long_score_is_told_of_without_a_terminal(
     packed_blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(logs, "paced", lambda say: lambda share, text: say(text))
+    monkeypatch.setattr(display, "paced", lambda say: lambda share, text: say(text))
     train(scored(tmp_path / "run", packed_blobs, steps=3))
     said = [line for line in capsys.readouterr().out.splitlines() if re.search(r": \d+ of \d+ ?", line)]
     assert said == [

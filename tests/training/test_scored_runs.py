@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ebgan_fast.data import TensorImages
+from ebgan_fast.data.training_set import open_images
 from ebgan_fast.metrics.features import FeatureNet, load_feature_net
-from ebgan_fast.training import checkpoint, evaluation, loop, samples, train
-from ebgan_fast.training.evaluation import Evaluator
-from ebgan_fast.training.images import load_images
-from ebgan_fast.training.samples import load_generator
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training import sampling, scoring, session, train
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.sampling import load_generator
+from ebgan_fast.training.scoring import Evaluator
+from ebgan_fast.training.step import Trainer
 
 from ..full_disk import room_for
 from .helpers import CutOff, assert_same_run, cut_off_after
@@ -65,7 +66,7 @@ def test_a_net_that_is_not_there_ends_a_run_before_it_begins(
     def missing(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(evaluation, "load_feature_net", load_feature_net)
+    monkeypatch.setattr(scoring, "load_feature_net", load_feature_net)
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
     with pytest.raises(ValueError, match=r"features: .*(expected .* a TorchScript file|needs its weights: pip)"):
         train(scored(tmp_path / "run", packed_blobs, features=features))
@@ -103,7 +104,7 @@ def test_a_net_that_cannot_take_the_images_ends_a_run_before_it_begins(
         (lambda images: images[:1].flatten(1).float(), r"got features \[1, 768\]"),
         (lambda images: images.flatten(1).float() / 0, "got features .* that aren't finite"),
     ):
-        monkeypatch.setattr(evaluation, "load_feature_net", lambda spec, bad=bad: FeatureNet(bad, "FD", "bad", 8))
+        monkeypatch.setattr(scoring, "load_feature_net", lambda spec, bad=bad: FeatureNet(bad, "FD", "bad", 8))
         with pytest.raises(ValueError, match=f"FD: {words}.*expected finite features \\[2, d\\]"):
             train(scored(tmp_path / "run", packed_blobs))
     assert not (tmp_path / "run").exists()
@@ -144,7 +145,7 @@ def test_time_of_scores_is_kept_when_a_run_goes_on(
     original = Evaluator.score
 
     def slow(*args: Any) -> dict[str, Any]:
-        loop.time.sleep(0.3)
+        session.time.sleep(0.3)
         return original(*args)
 
     with monkeypatch.context() as patch:
@@ -178,7 +179,7 @@ def test_the_noise_of_a_score_does_not_depend_on_the_batch(
             seen.append(noise)
             return noise.new_zeros(len(noise), 1, 2, 2)
 
-    for module in (evaluation, samples):
+    for module in (scoring, sampling):
         monkeypatch.setattr(module, "drawn_at_once", lambda *_: at_once)
     told: list[float] = []
 
@@ -202,5 +203,7 @@ def test_a_score_is_of_the_averaged_generator(packed_blobs: Path, tmp_path: Path
     generator, loaded, steps = load_generator(tmp_path / "run" / "checkpoint.pt")
     assert (loaded, steps) == (run, 6)
     line = lines_of(tmp_path / "run" / "scores.jsonl")[-1]
-    again = Evaluator("pixels", load_images(run), torch.device("cpu")).score(generator, 50, run.seed)
+    again = Evaluator("pixels", open_images(run.data, run.image_size), torch.device("cpu")).score(
+        generator, 50, run.seed
+    )
     assert {name: line[name] for name in again} == again  # the same arithmetic, as after a resume

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ebgan_fast.data import PackedImages, residence
 from ebgan_fast.models import Conv, Mlp
-from ebgan_fast.training import TrainConfig, images, train
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training import TrainConfig, train
+from ebgan_fast.training.step import Trainer
 
 from ..data.layouts import pack
 from .helpers import CutOff, assert_same_run, cut_off_after

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ebgan_fast import cli
-from ebgan_fast.training import NonFiniteError, checkpoint, train
-from ebgan_fast.training.trainer import Trainer
+from ebgan_fast.training import NonFiniteError, train
+from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.step import Trainer
 
 from ..conftest import Fork
 from .conftest import Configure

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench import public_loop
 from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from ebgan_fast.training.config import TrainConfig
-from ebgan_fast.training.trainer import STATISTICS, NonFiniteError, Trainer
+from ebgan_fast.training.statistics import STATISTICS, NonFiniteError
+from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager, size
 
 from .conftest import Configure
@@ -248,7 +249,7 @@ def test_a_non_finite_weight_is_found_and_named(configure: Configure, value: flo
         (lambda trainer: trainer.discriminator.encoder[4].running_var, "discriminator"),
         (
             lambda trainer: next(iter(trainer.optimizer_d.state.values()))["exp_avg"],
-            "discriminator's optimiser",
+            "discriminator's optimizer",
         ),
         (lambda trainer: trainer.average.values[0], "average of the generator"),
     ]:

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .config import TrainConfig
-from .folder import RunFolder
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _INSTALL = "pip install tensorboard, or 'ebgan_fast[tensorboard]'"
+
+
+def check_installed() -> None:
+    """Raise a ValueError if tensorboard isn't installed."""
+    _writer_class()
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(f"tensorboard: got True without the package, expected {_INSTALL}") from error
+    return SummaryWriter
 
 
 class TensorBoard:
@@ -24,7 +34,7 @@ class TensorBoard:
 
     Args:
         folder: of the event files; None writes nothing.
-        step: from which on earlier events of the folder are dropped: a resumed run does those steps again.
+        step: events of the folder after this step are dropped: a resumed run does those steps again.
 
     Raises:
         ValueError: tensorboard isn't installed.
@@ -34,16 +44,7 @@ class TensorBoard:
         self._writer: Any = None
         if folder is None:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(f"tensorboard: got True without the package, expected {_INSTALL}") from error
-        self._writer = SummaryWriter(folder, purge_step=step + 1)
-
-    @classmethod
-    def of_run(cls, run: TrainConfig, folder: RunFolder, step: int, writes: bool) -> TensorBoard:
-        """The writer that a run's config asks for, in one of its processes."""
-        return cls(folder.tensorboard if run.tensorboard and writes else None, step)
+        self._writer = _writer_class()(folder, purge_step=step + 1)
 
     def __enter__(self) -> Self:
         return self

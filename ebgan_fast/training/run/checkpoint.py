@@ -9,9 +9,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from .._files import replacing, sync_folder
+from ..._files import replacing, sync_folder
 
 _FORMAT = "ebgan_fast training checkpoint"
+# Of the state's structure. New settings of a run, or new parts of the state with a meaning where they are missing, are
+# no new version: every checkpoint of this one opens.
 _VERSION = 1
 
 
@@ -52,7 +54,7 @@ def _save(state: dict[str, Any], file: BinaryIO) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `write` wrote, with every tensor on the CPU. Runs no code from the file.
+    """Return what `write` wrote, with every tensor on the CPU. Runs no code from the file.
 
     Raises:
         CheckpointError: truncated, damaged, of another program or another version.
@@ -79,5 +81,8 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: got a file of another program, expected a checkpoint of ebgan_fast")
     if state.get("version") != _VERSION:
-        raise CheckpointError(f"{path}: got a checkpoint of version {state.get('version')}, expected {_VERSION}")
+        raise CheckpointError(
+            f"{path}: got a checkpoint of version {state.get('version')}, expected {_VERSION}; the ebgan_fast that "
+            "wrote it opens it"
+        )
     return state

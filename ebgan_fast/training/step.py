@@ -1,11 +1,10 @@
-"""The state of a run and its step."""
+"""The state of a run and its step: what the host draws, what the device computes, and what follows."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -21,37 +20,20 @@ from ..models.conv import ConvAutoEncoder, ConvGenerator
 from ..models.families import AnyGenerator
 from ..ops.tensors import Coefficient
 from ..results import DiscriminatorResult
-from .average import WeightAverage, for_sampling
 from .config import TrainConfig
-from .precision import MixedPrecision
-from .schedule import learning_rate_factor, margin_at
-from .world import World, own_device
+from .graph import CudaRecorder, Recorder, StepGraph
+from .optim import Adam, MixedPrecision, WeightAverage, learning_rate_factor, margin_at
+from .parallel import World, own_device
+from .sampling import for_sampling
+from .statistics import STATISTICS, NonFiniteError, Statistics
 
-# Columns of the statistics, one row a step.
-STATISTICS = ("loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", "pulling_away")
+_CONVERGED_SHARE = 0.1  # of the steps that look for a margin, the last ones: what the mean is taken over
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
 
-class NonFiniteError(RuntimeError):
-    """The error of a run that can't go on, as a loss or weight became infinite or NaN.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from ebgan_fast.models import Mlp
-        >>> from ebgan_fast.training import NonFiniteError, TrainConfig, train
-        >>> networks = Mlp(size_g=32, size_d=32)
-        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=networks, lr_d=1e30, device="cpu")
-        >>> try:
-        ...     train(config)
-        ... except NonFiniteError as error:
-        ...     print(error)  # doctest: +ELLIPSIS
-        step 2: got loss_d ..., expected a finite number; the last good checkpoint is of step 0: ...
-    """
-
-
 class Trainer:
-    """Both networks, their optimisers and everything else that a resumed run must continue with.
+    """Both networks, their optimizers and everything else that a resumed run must continue with.
 
     A run is the same on any number of processes, up to rounding and to batch norm, whose statistics are those of a
     process's own part of the batch: every process draws the whole batch's order and noise, and uses its share.
@@ -60,6 +42,7 @@ class Trainer:
         config: a valid config; `batch_size` is that of all processes together.
         images: what to learn, on any device.
         world: the processes of the run.
+        recorder: of a config's `cuda_graph`. None: CUDA's.
 
     Attributes:
         step_count: steps done.
@@ -68,10 +51,13 @@ class Trainer:
         generator, discriminator: the networks, in train mode.
 
     Raises:
-        ValueError: fewer images than a batch holds, or networks that don't fit the images or can't be built.
+        ValueError: fewer images than a batch holds, networks that don't fit the images or can't be built, or a
+            `cuda_graph` without CUDA or for several processes.
     """
 
-    def __init__(self, config: TrainConfig, images: ImageSet, world: World | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, images: ImageSet, world: World | None = None, *, recorder: Recorder | None = None
+    ) -> None:
         self.config = config
         self.world = world or World()
         self.device = own_device(config.device)
@@ -82,8 +68,8 @@ class Trainer:
         self.discriminator = _placed(config.networks.discriminator(images.shape), self.device)
         if self.world.rank:
             torch.manual_seed(_seed_of(config.seed, self.world.rank))  # dropout
-        self.optimizer_g = _adam(self.generator, config.lr_g, config.beta1)
-        self.optimizer_d = _adam(self.discriminator, config.lr_d, config.beta1)
+        self.optimizer_g = Adam(self.generator, config.lr_g, config.beta1)
+        self.optimizer_d = Adam(self.discriminator, config.lr_d, config.beta1)
         self.average = WeightAverage(list(self.generator.parameters()), config.ema) if config.ema > 0 else None
         self.precision = MixedPrecision(config.precision, self.device)
         self.batches = ImageStream(
@@ -102,10 +88,14 @@ class Trainer:
             self.discriminator.compile()
         self._run_g = self.world.data_parallel(self.generator)
         self._run_d = self.world.data_parallel(self.discriminator)
-        # One row per step of the open log interval. They stay on the device until a line is due: no step
-        # waits for it.
-        self._rows = torch.zeros(config.log_every, len(STATISTICS), device=self.device)
-        self._gradient_norms = torch.zeros(2, device=self.device)
+        self._statistics = Statistics(config, self.device, self.world)
+        # What `_compute` reads and writes besides networks and optimizers. Each keeps its place in memory, but for the
+        # real images of a run without a graph.
+        self._real: Tensor | None = None
+        self._noise = torch.empty(config.batch_size, self.generator.noise_size, device=self.device)
+        self._margin = torch.empty((), device=self.device)
+        self._row = torch.zeros(len(STATISTICS), device=self.device)
+        self._graph = StepGraph(recorder or self._cuda_recorder()) if config.cuda_graph else None
 
     @property
     def margin(self) -> float:
@@ -128,29 +118,65 @@ class Trainer:
         step, and the discriminator's the images from before it. So the discriminator's graph on the generated batch
         serves both (`one_pass_backward`).
         """
-        config, world = self.config, self.world
-        optimizers = self.optimizer_g, self.optimizer_d
-        for optimizer, rate in zip(optimizers, self.learning_rates, strict=True):
-            _set_learning_rate(optimizer, rate)
-            optimizer.zero_grad()
-        margin = torch.full((), self.margin, device=self.device)
-        parts = config.accumulate
+        self._draw()
+        if self._graph is None or self._is_apart():
+            self._compute()
+        else:
+            self._graph.run(self._compute)
+        self._after()
+
+    def _draw(self) -> None:
+        """Bring the step's images, noise, margin and learning rates to where `_compute` reads them."""
+        for optimizer, rate in zip((self.optimizer_g, self.optimizer_d), self.learning_rates, strict=True):
+            optimizer.set_rate(rate)
+        self._margin.fill_(self.margin)
+        # The whole batch's in every process, so that the noise doesn't depend on how many they are.
+        torch.randn(self._noise.shape, generator=self.noise_rng, out=self._noise)
         real = self.batches.next()
-        # Drawn for all processes by each, so that the noise doesn't depend on how many they are.
-        noise = torch.randn(
-            config.batch_size, self.generator.noise_size, generator=self.noise_rng, device=self.device
-        ).chunk(world.size)[world.rank]
-        row = torch.zeros(len(STATISTICS), device=self.device)
-        for part, (images, draws) in enumerate(zip(real.chunk(parts), noise.chunk(parts), strict=True)):
+        if self._graph is None:
+            self._real = real
+        elif self._real is None:
+            self._real = real.clone()
+        else:
+            self._real.copy_(real)
+
+    def _compute(self) -> None:
+        """Update both networks and fill the step's row of statistics. All is on the device: nothing waits for it.
+
+        It depends on no number of the host's but for a step that `_is_apart`, or in float16.
+        """
+        assert self._real is not None
+        parts, world = self.config.accumulate, self.world
+        self.optimizer_g.zero_grad()
+        self.optimizer_d.zero_grad()
+        self._row.zero_()
+        noise = self._noise.chunk(world.size)[world.rank]
+        for part, (images, draws) in enumerate(zip(self._real.chunk(parts), noise.chunk(parts), strict=True)):
             with self._gradients_exchanged(part == parts - 1):
-                row += self._backward(images, draws, margin) / parts
-        if self._is_logged(self.step_count + 1):
+                self._row += self._backward(images, draws, self._margin) / parts
+        if self.precision.is_scaled and self._statistics.is_logged(self.step_count + 1):
+            self._measure_gradients()  # which the optimizers change
+        self.precision.step(self.optimizer_g, self.optimizer_d)
+
+    def _after(self) -> None:
+        """Let the average follow the generator, and note the statistics."""
+        if not self.precision.is_scaled and self._statistics.is_logged(self.step_count + 1):
             self._measure_gradients()
-        self.precision.step(*optimizers)
         if self.average is not None:
             self.average.update(self.step_count)
-        self._rows[self.step_count % config.log_every] = row
         self.step_count += 1
+        self._statistics.note(self.step_count, self._row)
+
+    def _is_apart(self) -> bool:
+        """Return True if the next step computes what most steps don't, so that no recording serves it."""
+        return self.config.pt_weight == 0 and self._statistics.is_logged(self.step_count + 1)
+
+    def _cuda_recorder(self) -> CudaRecorder:
+        if self.device.type != "cuda":
+            raise ValueError(f"cuda_graph: got True on {self.device}, expected a CUDA device, or False")
+        if self.world.size > 1:
+            raise ValueError(f"cuda_graph: got True for {self.world.size} processes, expected one, or False")
+        return CudaRecorder(self.device)
 
     def autoencoder_step(self) -> Tensor:
         """Update the discriminator on the next real images alone, as an auto-encoder; returns their mean energy."""
@@ -166,6 +192,27 @@ class Trainer:
             energy += mean.detach() / parts
         self.precision.step(self.optimizer_d)
         return energy
+
+    def mean_real_energy(self, steps: int, on_step: Callable[[int], None]) -> float:
+        """The mean energy of real images under an auto-encoder trained on them alone, the margin that the data suggest.
+
+        The paper's appendix E starts its search for the margin there: the hinge's term of the loss lies in [0, m], and
+        this makes it as large as the real images' term. The discriminator is trained for it, and the images go on: use
+        another trainer for the run.
+
+        Args:
+            steps: of training, at least 1. The mean is over the last tenth of them.
+            on_step: told the steps done. What it raises ends the search.
+
+        Returns:
+            In the units of the config's norm; the same on all processes.
+        """
+        energies: list[Tensor] = []
+        for step in range(steps):
+            energies.append(self.autoencoder_step())
+            on_step(step + 1)
+        last = torch.stack(energies[-max(1, round(steps * _CONVERGED_SHARE)) :])
+        return float(self.world.mean(last.mean().to("cpu", torch.float64)))
 
     def _backward(self, real: Tensor, noise: Tensor, margin: Tensor) -> Tensor:
         """Add one part's gradients to both networks'; returns its row of statistics."""
@@ -208,7 +255,7 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log.
 
-        A term of weight 0 is for the log alone: it is 0 in a step that `takes_term` leaves out.
+        A term of weight 0 is for the log alone: it is 0 in a step that `Statistics.takes_term` leaves out.
         """
         config, group = self.config, self.world.group
         loss, _, pulling_away = functional.generator_loss(
@@ -220,20 +267,9 @@ class Trainer:
             upstream=upstream,
             process_group=group,
         )
-        if config.pt_weight == 0 and self.takes_term(self.step_count + 1):
+        if config.pt_weight == 0 and self._statistics.takes_term(self.step_count + 1):
             pulling_away = functional.pulling_away_term(code.detach(), process_group=group)
         return loss, pulling_away
-
-    def takes_term(self, step: int) -> bool:
-        """Return True if the pulling-away term is taken in this step, counted from 1; the same in every process.
-
-        A term of weight 0 is taken in the steps that a line of the log is written after.
-        """
-        return self.config.pt_weight > 0 or self._is_logged(step)
-
-    def _is_logged(self, step: int) -> bool:
-        """Return True if a log interval ends with this step, counted from 1; the same in every process."""
-        return step % self.config.log_every == 0 or step == self.config.steps
 
     def _scaled(self, loss: Tensor) -> Tensor:
         parts = self.config.accumulate
@@ -250,43 +286,22 @@ class Trainer:
 
     def _measure_gradients(self) -> None:
         """Note the length of each network's gradient, once a log interval: each step would read it once more."""
-        for index, (net, optimizer) in enumerate(
-            ((self.generator, self.optimizer_g), (self.discriminator, self.optimizer_d))
-        ):
+        optimizers = (self.generator, self.optimizer_g), (self.discriminator, self.optimizer_d)
+        for index, (net, optimizer) in enumerate(optimizers):
             self.precision.unscale(optimizer)
             gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-            self._gradient_norms[index] = get_total_norm(gradients)
+            self._statistics.gradient_norms[index] = get_total_norm(gradients)
 
     def statistics(self) -> dict[str, float]:
-        """Means over processes and over the steps of the log interval that the last step belongs to, and the lengths
-        of the gradients in its last step. Waits for the device.
-
-        The pulling-away term's is over the steps that `takes_term` names, and missing where there is none yet.
+        """Return the means over the log interval that the last step belongs to; see `Statistics.means`.
 
         Raises:
             NonFiniteError: a loss in the interval was infinite or NaN.
         """
-        filled = (self.step_count - 1) % self.config.log_every + 1
-        rows = self.world.mean(self._rows[:filled].to("cpu", torch.float64))
-        first = self.step_count - filled + 1
-        for row, values in enumerate(rows.isfinite().tolist()):
-            bad = [name for name, finite in zip(STATISTICS, values, strict=True) if not finite]
-            if bad:
-                step = first + row
-                value = float(rows[row, STATISTICS.index(bad[0])])
-                raise NonFiniteError(f"step {step}: got {bad[0]} {value}, expected a finite number")
-        means = dict(zip(STATISTICS, rows.mean(0).tolist(), strict=True))
-        taken = [row for row in range(filled) if self.takes_term(first + row)]
-        if len(taken) < filled:
-            del means["pulling_away"]
-            if taken:
-                means["pulling_away"] = float(rows[taken, STATISTICS.index("pulling_away")].mean())
-        norms = dict(zip(("grad_norm_g", "grad_norm_d"), self._gradient_norms.tolist(), strict=True))
-        # float16 gradients may overflow: that step is left out and the scale halved.
-        return means | {name: norm for name, norm in norms.items() if math.isfinite(norm)}
+        return self._statistics.means(self.step_count)
 
     def check_finite(self) -> None:
-        """Raise a NonFiniteError if the open log interval, a weight or an optimiser's state isn't finite."""
+        """Raise a NonFiniteError if the open log interval, a weight or an optimizer's state isn't finite."""
         if self.step_count > 0:
             self.statistics()
         broken = self._broken_part()
@@ -295,12 +310,12 @@ class Trainer:
             raise NonFiniteError(f"step {self.step_count}: got an infinite or NaN value in the {where}, expected none")
 
     def _broken_part(self) -> str | None:
-        """The name of a network or optimiser with a tensor that isn't finite, or None."""
+        """The name of a network or optimizer with a tensor that isn't finite, or None."""
         for name, tensors in (
             ("generator", self.generator.state_dict().values()),
             ("discriminator", self.discriminator.state_dict().values()),
-            ("generator's optimiser", _state_tensors(self.optimizer_g)),
-            ("discriminator's optimiser", _state_tensors(self.optimizer_d)),
+            ("generator's optimizer", self.optimizer_g.tensors()),
+            ("discriminator's optimizer", self.optimizer_d.tensors()),
             ("average of the generator", self.average.values if self.average else ()),
         ):
             largest = [tensor.abs().amax().float() for tensor in tensors]
@@ -327,8 +342,8 @@ class Trainer:
             "noise_rng": self.noise_rng.get_state(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            "statistics": self._rows,
-            "gradient_norms": self._gradient_norms,
+            "statistics": self._statistics.rows,
+            "gradient_norms": self._statistics.gradient_norms,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -340,6 +355,8 @@ class Trainer:
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer_g.load_state_dict(state["optimizer_g"])
         self.optimizer_d.load_state_dict(state["optimizer_d"])
+        if self._graph is not None:
+            self._graph.forget()
         if self.average is not None:
             for mine, saved in zip(self.average.values, state["average"], strict=True):
                 mine.copy_(saved)
@@ -347,8 +364,8 @@ class Trainer:
         self.precision.load_state_dict(state["precision"])
         self.start_margin = state["margin"]
         self.noise_rng.set_state(state["noise_rng"])
-        self._rows.copy_(state["statistics"])
-        self._gradient_norms.copy_(state["gradient_norms"])
+        self._statistics.rows.copy_(state["statistics"])
+        self._statistics.gradient_norms.copy_(state["gradient_norms"])
         self.step_count = state["step"]
         if self.world.rank:
             torch.manual_seed(_seed_of(self.config.seed, self.world.rank, self.step_count))
@@ -374,21 +391,3 @@ def _seed_of(*numbers: int) -> int:
     """63 bits that differ between tuples of numbers."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _adam(net: nn.Module, learning_rate: float, beta1: float) -> torch.optim.Adam:
-    betas = (beta1, 0.999)
-    try:
-        return torch.optim.Adam(net.parameters(), learning_rate, betas, fused=True)
-    except RuntimeError:  # a device without the fused kernel
-        return torch.optim.Adam(net.parameters(), learning_rate, betas)
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-
-
-def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
-    for state in optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, Tensor))

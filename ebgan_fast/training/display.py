@@ -1,16 +1,14 @@
-"""The lines and the bar that a run shows while it trains, and the metrics file."""
+"""What a run shows while it trains: a bar on a terminal, lines elsewhere, and hints."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
-from .._files import naming, replacing
+from .._console import Tolerant, say
 from .._progress import Progress
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def make_display(start: int, steps: int, quiet: bool = False) -> Display:
     """
     if quiet:
         return SilentDisplay(steps)
-    return TerminalDisplay(start, steps) if sys.stdout.isatty() else PlainDisplay(steps)
+    return TerminalDisplay(start, steps) if Tolerant().isatty() else PlainDisplay(steps)
 
 
 def _describe(line: Line) -> str:
@@ -88,11 +86,44 @@ def _describe(line: Line) -> str:
     )
 
 
+class Hints:
+    """What a person should know of a run that may not learn: each hint once in a run, whatever interrupts it.
+
+    Args:
+        before: lines of metrics that the run wrote earlier.
+    """
+
+    def __init__(self, before: Iterable[Line] = ()) -> None:
+        self._told: set[str] = set()
+        for line in before:
+            self.of(line)
+
+    def of(self, line: Line) -> list[str]:
+        """The hints that a line of metrics gives rise to, less those that were given."""
+        found = {}
+        if line.get("margin") == 0:
+            found["margin"] = "the margin is 0: no hinge is active, and the discriminator learns from real images alone"
+        elif line.get("hinge_active") == 0:
+            found["none"] = (
+                "no hinge was active in this interval: every generated image cost more than the margin, and the "
+                "discriminator learned from real images alone. If it stays so, try a larger --margin"
+            )
+        elif line.get("hinge_active") == 1:
+            found["all"] = (
+                "every hinge was active in this interval: no generated image cost as much as the margin. That is usual "
+                "at the start; if it stays so, try a smaller --margin"
+            )
+        new = [f"hint: {text}" for name, text in found.items() if name not in self._told]
+        self._told.update(found)
+        return new
+
+
 class PlainDisplay:
     """One line of text per log interval."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
+        self._stream = Tolerant()
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +141,7 @@ class PlainDisplay:
         self.say(f"step {line['step']} of {self._steps}  {_describe(line)}  {rate}")
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        say(text, self._stream)
 
     def progress(self) -> Progress:
         return paced(self.say)
@@ -127,7 +158,7 @@ class TerminalDisplay:
     """A progress bar with rate and remaining time, and the latest metrics under it."""
 
     def __init__(self, start: int, steps: int) -> None:
-        from rich.console import RenderableType
+        from rich.console import Console, RenderableType
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.text import Text
 
@@ -145,6 +176,8 @@ class TerminalDisplay:
             BarColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
+            # The stream as it is now: rich puts one of its own in its place, which writes here.
+            console=Console(file=cast(TextIO, Tolerant(sys.stdout))),
         )
         self._task = self._progress.add_task("", total=steps, completed=start, rate="")
 
@@ -172,38 +205,3 @@ class TerminalDisplay:
             self._latest.plain = "" if share == 1 else text
 
         return show
-
-
-class MetricsFile:
-    """metrics.jsonl: one JSON object per log interval, and one for the last step."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def append(self, line: Line) -> None:
-        with naming(self.path), self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def lines(self) -> list[dict[str, Any]]:
-        """All whole lines; a crash can leave the last one cut short.
-
-        Raises:
-            ValueError: another line isn't a metrics line; the message names the file.
-        """
-        if not self.path.exists():
-            return []
-        text = self.path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        try:
-            lines = [json.loads(line) for line in whole.splitlines()]
-            if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in lines):
-                raise ValueError("a line without a step")
-        except ValueError as error:
-            raise ValueError(f"{self.path}: got {error}, expected one JSON object with a step per line") from error
-        return lines
-
-    def rewind(self, step: int, log_every: int) -> None:
-        """Drop what was written after `step`, and the line of a last step that cut a log interval short."""
-        kept = [line for line in self.lines() if line["step"] <= step and line["step"] % log_every == 0]
-        with replacing(self.path) as file:
-            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())

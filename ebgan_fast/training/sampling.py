@@ -1,27 +1,28 @@
-"""Drawing images from a trained generator, and writing them as pictures."""
+"""Drawing images from a trained generator: loaded from a run, with statistics measured for its weights, in batches."""
 
 from __future__ import annotations
 
+import copy
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._files import naming
-from ..data.pixels import to_pixels
 from ..metrics.batches import most_at_once
 from ..models.families import AnyGenerator
-from . import checkpoint, config_file
-from .average import for_sampling
-from .config import TrainConfig
+from .config import TrainConfig, from_dict
+from .run import checkpoint
 
 _MOST_ON_GPU, _MOST = 500, 250  # images at a time
 _PIXEL_BYTES = 1024  # of memory for each pixel drawn: the last layers' 64 to 128 maps, some three at a time
 
-_GAP = 2
-_GAP_BRIGHTNESS = 64
+_MEASURING_BATCHES = 20
+_MEASURING_BATCH_SIZE = 250
+_MEASURING_PIXELS = 1 << 22  # at most so many in a batch, for memory: 64 images of 256 x 256
 
 
 class LoadedGenerator(NamedTuple):
@@ -52,6 +53,8 @@ class LoadedGenerator(NamedTuple):
 def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cpu") -> LoadedGenerator:
     """Load the generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
 
+    Settings of the run that this version doesn't know, or can't use, are warned of and left out.
+
     Args:
         checkpoint_path: the run's checkpoint.pt.
         device: where the generator is wanted, whatever device trained it.
@@ -80,8 +83,9 @@ def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cp
     """
     path = Path(checkpoint_path)
     state = checkpoint.read(path)
+    notes: list[str] = []
     try:
-        run = config_file.from_dict(state["config"])
+        run = from_dict(state["config"], notes.append)
         generator = run.networks.generator(tuple(state["image_shape"]))
         generator.load_state_dict(state["trainer"]["generator"])
         average, step = state["trainer"]["average"], int(state["trainer"]["step"])
@@ -92,6 +96,8 @@ def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cp
                     mine.copy_(given)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     try:
         return LoadedGenerator(for_sampling(generator.to(device)), run, step)
     except torch.OutOfMemoryError as error:
@@ -102,7 +108,6 @@ def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cp
         ) from error
 
 
-@torch.no_grad()
 def sample_images(
     generator: AnyGenerator,
     n: int,
@@ -140,18 +145,30 @@ def sample_images(
     for name, value in (("n", n), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
-    noise = torch.randn(n, generator.noise_size, generator=torch.Generator().manual_seed(seed))
-    return images_of(generator, noise, batch_size, device)
+    return images_of(generator, noise_of(generator, n, seed), batch_size, device)
 
 
-@torch.no_grad()
+def batches_of_images(
+    generator: AnyGenerator, noise: Tensor, batch_size: int | None = None, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """The images that noise [n, noise_size] gives, float32 [B, C, H, W] in [-1, 1] batch by batch."""
+    like = next(generator.parameters())
+    for part in noise.split(batch_size or drawn_at_once(generator)):
+        with torch.no_grad():
+            images: Tensor = generator(part.to(like)).to(device, torch.float32)
+        yield images
+
+
 def images_of(
     generator: AnyGenerator, noise: Tensor, batch_size: int | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
     """The images that noise [n, noise_size] gives: float32 [n, C, H, W] in [-1, 1], see `sample_images`."""
-    like = next(generator.parameters())
-    parts = noise.split(batch_size or drawn_at_once(generator))
-    return torch.cat([generator(part.to(like)).to(device, torch.float32) for part in parts])
+    return torch.cat(list(batches_of_images(generator, noise, batch_size, device)))
+
+
+def noise_of(generator: AnyGenerator, n: int, seed: int) -> Tensor:
+    """The noise of `sample_images`, [n, noise_size] on the CPU."""
+    return torch.randn(n, generator.noise_size, generator=torch.Generator().manual_seed(seed))
 
 
 def drawn_at_once(generator: AnyGenerator, most: int = _MOST) -> int:
@@ -161,81 +178,32 @@ def drawn_at_once(generator: AnyGenerator, most: int = _MOST) -> int:
     return most_at_once(device, _PIXEL_BYTES * height * width, _MOST_ON_GPU if device.type == "cuda" else most)
 
 
-def save_grid(images: Tensor, path: str | Path, columns: int = 10) -> None:
-    """Write one PNG with the images in rows of `columns`, thin grey lines between them.
+@torch.no_grad()
+def for_sampling(generator: AnyGenerator, parameters: list[Tensor] | None = None) -> AnyGenerator:
+    """A copy of the generator in eval mode, with other parameters if given.
 
-    Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB).
-        path: a file; its folder is made.
-        columns: images in a row, at least 1. The last row may be short.
-
-    Raises:
-        ValueError: no images, another shape, or columns below 1.
-
-    Example:
-        >>> import torch
-        >>> from PIL import Image
-        >>> from ebgan_fast.training import save_grid
-        >>> save_grid(torch.zeros(6, 1, 28, 28), "grid.png", columns=3)
-        >>> Image.open("grid.png").size  # 3 x 28 + 4 x 2 pixels, 2 x 28 + 3 x 2 pixels
-        (92, 62)
+    The running statistics of its batch norm are those of other weights, older ones or not averaged, which
+    shows in the samples. So they are measured afresh over 5,000 draws of fixed noise (fewer above 128 pixels). Global
+    random numbers are left alone.
     """
-    pixels = _to_bytes(images)
-    if columns < 1:
-        raise ValueError(f"columns: got {columns}, expected at least 1")
-    n, height, width, channels = pixels.shape
-    columns = min(columns, n)
-    rows = -(-n // columns)
-    size = (rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels)
-    canvas = torch.full(size, _GAP_BRIGHTNESS, dtype=torch.uint8)
-    for index, image in enumerate(pixels):
-        top = _GAP + index // columns * (height + _GAP)
-        left = _GAP + index % columns * (width + _GAP)
-        canvas[top : top + height, left : left + width] = image
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path):
-        _picture(canvas).save(path, format="PNG")
-
-
-def save_folder(images: Tensor, folder: str | Path) -> None:
-    """Write each image as its own PNG: 00000.png, 00001.png and so on.
-
-    Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB).
-        folder: made if need be.
-
-    Raises:
-        ValueError: no images, another shape, or a folder that isn't empty.
-
-    Example:
-        >>> import os
-        >>> import torch
-        >>> from ebgan_fast.training import save_folder
-        >>> save_folder(torch.zeros(3, 3, 64, 64), "samples")
-        >>> sorted(os.listdir("samples"))
-        ['00000.png', '00001.png', '00002.png']
-    """
-    pixels = _to_bytes(images)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise ValueError(f"{folder}: got a folder that isn't empty, expected an empty or new one")
-    for index, image in enumerate(pixels):
-        path = folder / f"{index:05d}.png"
-        with naming(path):
-            _picture(image).save(path, format="PNG")
-
-
-def _to_bytes(images: Tensor) -> Tensor:
-    """[n, H, W, C]."""
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
-        raise ValueError(
-            f"images: got shape {list(images.shape)}, expected [n, C, H, W] with n at least 1 and C of 1 or 3"
-        )
-    return to_pixels(images.detach().cpu()).permute(0, 2, 3, 1)
-
-
-def _picture(pixels: Tensor) -> Image.Image:
-    """Of uint8 [H, W, C]."""
-    return Image.fromarray((pixels[..., 0] if pixels.shape[-1] == 1 else pixels).numpy())
+    sampler = copy.deepcopy(generator).requires_grad_(False)
+    if parameters is not None:
+        for mine, given in zip(sampler.parameters(), parameters, strict=True):
+            mine.copy_(given)
+    norms = [module for module in sampler.modules() if isinstance(module, _BatchNorm)]
+    if norms:
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+        sampler.train()
+        first = next(sampler.parameters())
+        noise_rng = torch.Generator().manual_seed(0)
+        _, height, width = sampler.image_shape
+        batch = min(_MEASURING_BATCH_SIZE, max(1, _MEASURING_PIXELS // (height * width)))
+        for _ in range(_MEASURING_BATCHES):
+            noise = torch.randn(batch, sampler.noise_size, generator=noise_rng)
+            sampler(noise.to(first))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return sampler.eval()

@@ -1,0 +1,82 @@
+"""Words for a person, to a console that may lack a character or be gone: neither ends the work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TextIO
+
+
+class Tolerant:
+    """A text stream whose every write succeeds.
+
+    A character that the console lacks becomes a question mark. Once a write fails, as to a closed pipe or terminal, the
+    stream falls silent, and standard error is told so.
+
+    Args:
+        stream: where the words go. None: standard output, as it is at each write.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._silent = False
+
+    @property
+    def _target(self) -> TextIO:
+        return sys.stdout if self._stream is None else self._stream
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of what lies below."""
+        return getattr(self._target, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Return True on a terminal that is still there."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return not self._silent and self._target.isatty()
+        return False
+
+    def fileno(self) -> int:
+        """The number of the file below."""
+        return self._target.fileno()
+
+    def write(self, text: str) -> int:
+        """Write as much as can be written."""
+        if not self._silent:
+            try:
+                self._written(text)
+            except (OSError, ValueError, AttributeError) as error:  # closed, or no stream at all
+                self._fall_silent(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring what was written to its place."""
+        if not self._silent:
+            try:
+                self._target.flush()
+            except (OSError, ValueError, AttributeError) as error:
+                self._fall_silent(error)
+
+    def _written(self, text: str) -> None:
+        try:
+            self._target.write(text)
+        except UnicodeEncodeError:
+            self._target.write(text.encode(self.encoding, "replace").decode(self.encoding))
+
+    def _fall_silent(self, error: Exception) -> None:
+        self._silent = True
+        # What is left in the stream's buffer would fail again as the interpreter ends, with another exit status.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._target.fileno())
+            os.close(nowhere)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(f"standard output is gone ({error}); the work goes on without it", file=sys.stderr, flush=True)
+
+
+def say(text: str, stream: Tolerant | None = None) -> None:
+    """Print a line to standard output, or to a tolerant stream."""
+    stream = stream or Tolerant()
+    stream.write(f"{text}\n")
+    stream.flush()

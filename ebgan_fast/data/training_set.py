@@ -1,0 +1,120 @@
+"""The images that a run learns: opened by what lies in the folder, and settled where its steps read them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from . import residence
+from .errors import DataError
+from .image_set import ImageSet, TensorImages, pad_to_square
+from .mnist import load_mnist
+from .packed import PackedImages, is_packed
+
+Kind = Literal["digits", "images"]
+"""Digits: grey, in ten classes, so that a classifier judges them. Images: anything that `ebgan-fast prepare` made."""
+
+_QUIET = 5.0  # seconds between two lines of a long load
+
+
+def kind_of(data: Path | None, size: int) -> Kind:
+    """Return the kind of the data that a folder holds; None stands for the digits of an installed package.
+
+    Args:
+        data: a folder that `ebgan-fast prepare` made, one of MNIST's IDX files, or None.
+        size: side of the images, for the command that an error names.
+
+    Raises:
+        DataError: a folder of something else, or none.
+    """
+    if data is None:
+        return "digits"
+    if is_packed(data):
+        return "images"
+    if any(data.glob("*-ubyte*")):
+        return "digits"
+    if not data.exists():
+        raise DataError(f"{data}: no such folder")
+    raise DataError(
+        f"{data}: got something else than prepared images, expected a folder that ebgan-fast prepare made: "
+        f"ebgan-fast prepare {data} FOLDER --size {size}"
+    )
+
+
+def open_images(data: Path | None, size: int, channels: int | None = None) -> ImageSet:
+    """Open the training images, digits padded to squares.
+
+    Args:
+        data: see `kind_of`.
+        size: side that the images must have.
+        channels: those of the networks' images. None: networks that take any.
+
+    Raises:
+        DataError: missing, damaged, of another size, or a folder of something else.
+    """
+    if kind_of(data, size) == "digits":
+        if channels not in (None, 1):
+            got = "data: got nothing" if data is None else f"{data}: got gray digits"
+            raise DataError(
+                f"{got}, expected images of {channels} channels, as the networks make, in a folder that ebgan-fast "
+                f"prepare made: ebgan-fast prepare IMAGES FOLDER --size {size}. For digits, let generator and decoder "
+                "end in a layer of (1) map"
+            )
+        digits = load_mnist(data).train_images
+        if size < digits.shape[-1]:
+            raise DataError(f"image_size: got {size}, expected at least {digits.shape[-1]}, MNIST's side")
+        return TensorImages(pad_to_square(digits, size))
+    assert data is not None
+    packed = PackedImages(data)
+    if packed.shape[1:] != (size, size):
+        _, height, width = packed.shape
+        raise DataError(
+            f"{data}: got images of {height} x {width}, expected {size} x {size}: prepare them with --size {size}, or "
+            "train with --image-size"
+        )
+    return packed
+
+
+def settled(
+    images: ImageSet,
+    device: torch.device,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> ImageSet:
+    """The images in the device's memory if they fit there, else as they are; for a run's log, in a line where.
+
+    Nothing is said where the device has no memory of its own, as the CPU.
+
+    Args:
+        images: the training images.
+        device: of the networks.
+        say: told the line, and how far a load of more than five seconds is.
+        check: called between two pieces of the load. What it raises ends the load.
+    """
+    free = residence.free_memory(device)
+    if free is None:
+        return images
+    spoke = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal spoke
+        check()
+        if done < total and time.monotonic() - spoke >= _QUIET:
+            spoke = time.monotonic()
+            say(f"images: {amount_text(done)} of {amount_text(total)} on {device}")
+
+    held, size = residence.on_device(images, device, progress), amount_text(residence.size_in_bytes(images))
+    if held is None:
+        say(f"images: {size} read in the background, more than a quarter of the {amount_text(free)} free on {device}")
+        return images
+    say(f"images: {size} on {device}")
+    return held
+
+
+def amount_text(count: int) -> str:
+    """A number of bytes as a log has it, such as "2.4 MB" or "2.5 GB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"

@@ -1,0 +1,194 @@
+"""How weights follow their gradients: schedules, Adam, mixed precision, and the generator's average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+Precision = Literal["float32", "bfloat16", "float16"]
+MarginSchedule = Literal["constant", "linear", "cosine"]
+LearningRateDecay = Literal["none", "linear", "cosine"]
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def margin_at(step: int, start: float, end: float, over: int, shape: MarginSchedule) -> float:
+    """The margin of one step: `start` at step 0, `end` from step `over` on.
+
+    After the paper's appendix E, a large margin that decays is a good start for hard data.
+
+    Args:
+        step: steps done before this one.
+        start: margin of the first step, in units of the energy.
+        end: margin at the end; unused when the shape is "constant".
+        over: how many steps the way from start to end takes, at least 1.
+        shape: "constant", "linear", or "cosine" (half a period: slow, fast, slow).
+    """
+    if shape == "constant":
+        return start
+    if step >= over:
+        return end
+    return end + (start - end) * _remaining(step / over, shape)
+
+
+def learning_rate_factor(step: int, steps: int, decay: LearningRateDecay, decay_start: float) -> float:
+    """What the learning rate of one step is multiplied by: 1, falling towards 0 at step `steps`.
+
+    Args:
+        step: steps done before this one, below `steps`; so the factor never is 0.
+        steps: length of the run.
+        decay: "none" is 1 throughout, "linear" a straight fall, "cosine" half a period of a cosine.
+        decay_start: share of the run, in [0, 1), at full rate before the fall.
+    """
+    begin = decay_start * steps
+    if decay == "none" or step <= begin:
+        return 1.0
+    return _remaining((step - begin) / (steps - begin), decay)
+
+
+def _remaining(progress: float, shape: Literal["linear", "cosine"]) -> float:
+    """From 1 at progress 0 to 0 at progress 1."""
+    return 1 - progress if shape == "linear" else (1 + math.cos(math.pi * progress)) / 2
+
+
+class MixedPrecision:
+    """Autocast and gradient scale of a run.
+
+    Args:
+        precision: of the networks' products and maps.
+        device: of the networks.
+
+    Attributes:
+        dtype: what images are fed in. In bfloat16 a pixel is off by at most half of one of its 256 steps, as the
+            first convolution would round it anyway; energies are summed in float32.
+    """
+
+    def __init__(self, precision: Precision, device: torch.device) -> None:
+        self.dtype = _DTYPES[precision]
+        self._device_type = device.type
+        # Loss scale: float16 gradients below 6e-8 vanish otherwise.
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+    def autocast(self) -> torch.autocast:
+        """The context of the networks' forward passes. Those in one block share the weights' copies in 16 bits."""
+        return torch.autocast(self._device_type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Return True if the gradients are scaled, which float16's are."""
+        return self._scaler.is_enabled()
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler:
+        """The loss scaler, which does nothing unless the run is in float16."""
+        return self._scaler
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """The loss as backward takes it."""
+        scaled: Tensor = self._scaler.scale(loss)
+        return scaled
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Bring the optimizer's gradients to their true size, for a look at them before its step."""
+        self._scaler.unscale_(optimizer)
+
+    def step(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Update weights; with float16, an optimizer whose gradients overflowed leaves them and the scale halves."""
+        for optimizer in optimizers:
+            self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:  # empty where nothing is scaled
+            self._scaler.load_state_dict(state)
+
+
+class Adam(torch.optim.Adam):
+    """Adam over a network's parameters, with betas (beta1, 0.999) and torch's fused kernel where the device has it.
+
+    Its rate is a number on the CPU. On CUDA it is a 0-d tensor, so that a recorded step reads the rate of its day. What
+    `state_dict` gives is the same on both.
+
+    Args:
+        net: the network, on its device.
+        rate: the learning rate.
+        beta1: the decay of the first moment.
+    """
+
+    def __init__(self, net: nn.Module, rate: float, beta1: float) -> None:
+        parameters, betas = list(net.parameters()), (beta1, 0.999)
+        self._rate: Tensor | None = None
+        device = parameters[0].device
+        if device.type == "cuda":
+            self._rate = torch.tensor(rate, device=device)
+            super().__init__(parameters, self._rate, betas, fused=True, capturable=True)
+            return
+        try:
+            super().__init__(parameters, rate, betas, fused=True)
+        except RuntimeError:  # a device without the fused kernel
+            super().__init__(parameters, rate, betas)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
+        if self._rate is not None:
+            self._rate.fill_(rate)
+            return
+        for group in self.param_groups:
+            group["lr"] = rate
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Both moments and the count of steps of every parameter."""
+        for state in self.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with the rate as a number."""
+        state: dict[str, Any] = super().state_dict()
+        if self._rate is not None:
+            for group in state["param_groups"]:
+                group["lr"], group["capturable"] = float(self._rate), False
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where the state was taken, on any device."""
+        super().load_state_dict(state_dict)
+        if self._rate is not None:
+            for group in self.param_groups:
+                self._rate.fill_(group["lr"])
+                group["lr"], group["capturable"] = self._rate, True
+
+
+class WeightAverage:
+    """Exponential moving average of a network's parameters.
+
+    At update t, counted from 0: average <- d * average + (1 - d) * weights,
+    with d = min(decay, (1 + t) / (10 + t)), a ramp that lets the initial weights fade at once.
+
+    Args:
+        parameters: what is averaged; the average starts as a copy of them.
+        decay: in (0, 1).
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self.values: list[Tensor] = [parameter.detach().clone() for parameter in parameters]
+        self._parameters = parameters
+
+    @torch.no_grad()
+    def update(self, t: int) -> None:
+        """Follow the weights after update `t`."""
+        decay = min(self.decay, (1 + t) / (10 + t))
+        get_ema_multi_avg_fn(decay)(self.values, self._parameters, None)

@@ -1,0 +1,192 @@
+"""The folder of a run: what lies where, who may write there, and what a reader finds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..._files import linking, temporary_name
+from ..config import TrainConfig, check_resumable, from_dict
+from . import checkpoint
+from .checkpoint import CheckpointError
+from .lines import Line, LinesFile
+
+_STEP = re.compile(r"step_(\d+)\.(?:png|pt)")
+_KEPT = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run as its folder tells it."""
+
+    settings: Line
+    """config.json, with what its objects hold beside the rest."""
+    metrics: list[Line]
+    """Lines of metrics.jsonl, at least one, each with a step, time and both losses."""
+    scores: list[Line]
+    """Lines of scores.jsonl, each whole; none if there is no file."""
+    evaluation: Line
+    """score.json, as `ebgan-fast evaluate` writes it; empty if there is no file."""
+    grids: list[tuple[int, Path]]
+    """(step, file) of each grid of samples, the earliest first."""
+
+
+class RunFolder:
+    """Every path in the folder of a run, which needn't exist yet, and every reader of it.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        metrics: one line a log interval.
+        scores: one line a score.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.pt"
+        self.best = path / "best.pt"
+        self.config = path / "config.json"
+        self.curves = path / "curves.png"
+        self.evaluation = path / "score.json"
+        self.interpolation = path / "interpolation.png"
+        self.lock = path / ".lock"
+        self.neighbours = path / "neighbours.png"
+        self.report = path / "report.html"
+        self.tensorboard = path / "tensorboard"
+        self.metrics = LinesFile(path / "metrics.jsonl", ("elapsed_s", "loss_d", "loss_g"))
+        numbers = ("elapsed_s", "fd", "kid", "kid_std", "samples", "real_images", "kid_subset_size")
+        self.scores = LinesFile(path / "scores.jsonl", numbers, ("features",))
+
+    @classmethod
+    def of(cls, path: Path) -> RunFolder:
+        """The folder that a path names: itself, or that of one of its checkpoints."""
+        if path.is_dir():
+            return cls(path)
+        return cls(path.parent.parent if path.parent.name == _KEPT else path.parent)
+
+    @staticmethod
+    def checkpoint_of(path: Path) -> Path:
+        """The checkpoint that a path names: itself, or the last one of a run's folder."""
+        return RunFolder(path).checkpoint if path.is_dir() else path
+
+    def grid(self, step: int) -> Path:
+        """The grid of samples drawn after a step."""
+        return self.path / "samples" / f"step_{step:06d}.png"
+
+    def kept(self, step: int) -> Path:
+        """The checkpoint of a step, where it is kept beside the last."""
+        return self.path / _KEPT / f"step_{step:06d}.pt"
+
+    def keep(self, step: int, count: int) -> None:
+        """Keep the checkpoint of this step, the last one, and of those before it so many that it is `count` in all.
+
+        Those of later steps, as a run has that was set back, stay.
+        """
+        if count == 0:
+            return
+        linking(self.checkpoint, self.kept(step))
+        earlier = [path for number, path in _numbered(self.path / _KEPT) if number <= step]
+        for path in earlier[:-count]:
+            path.unlink(missing_ok=True)
+
+    def keep_best(self, step: int) -> None:
+        """Keep the checkpoint of this step, the last one, as the best, if no comparable score is lower than its own."""
+        lines = self.scores.lines()
+        own = next((line for line in reversed(lines) if line["step"] == step), None)
+        if own is not None and all(own["fd"] <= line["fd"] for line in lines if compares(line, own)):
+            linking(self.checkpoint, self.best)
+
+    def saved_state(self, run: TrainConfig, tell: Callable[[str], None]) -> dict[str, Any]:
+        """The checkpoint, where `run` may go on from it.
+
+        Args:
+            run: the config to go on under.
+            tell: told of each setting of the checkpoint that is ignored.
+
+        Raises:
+            ValueError: a file that isn't a whole checkpoint, or one made with another config; the message names it.
+        """
+        saved = checkpoint.read(self.checkpoint)
+        try:
+            before = from_dict(saved["config"], lambda note: tell(f"{self.checkpoint}: {note}"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.checkpoint}: {error}") from error
+        try:
+            check_resumable(run, before)
+        except ValueError as error:
+            raise ValueError(f"{self.checkpoint}: {error}") from error
+        return saved
+
+    def check_unused(self) -> None:
+        """Raise a ValueError unless a new run may begin here: the folder is new or empty."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: got a file, expected a new folder for the run")
+        if not self.path.exists():
+            return
+        # What a run leaves that was killed in its first write.
+        leftover = temporary_name(self.checkpoint), self.lock
+        if any(entry not in leftover for entry in self.path.iterdir()):
+            has_run = self.checkpoint.exists()
+            way_out = "--resume to go on with the run in it" if has_run else "another folder (it holds no checkpoint)"
+            raise ValueError(f"{self.path}: got a folder that isn't empty, expected a new one, or {way_out}")
+
+    def remove_if_unused(self) -> None:
+        """Remove the folder if nothing is in it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def contents(self) -> RunContents:
+        """Read the folder of a run that has logged.
+
+        Raises:
+            ValueError: not a run folder, one whose run has logged nothing yet, or a file in it that a run wouldn't
+                write; the message names it. A last line that was cut short is no error.
+            OSError: a file can't be read.
+        """
+        if not self.config.is_file():
+            raise ValueError(f"{self.path}: got a folder without config.json, expected the folder of a run")
+        settings = _object(self.config)
+        metrics = self.metrics.lines()
+        if not metrics:
+            raise ValueError(f"{self.path}: got a run without metrics, expected one that has logged at least once")
+        return RunContents(
+            settings=_flat(settings),
+            metrics=metrics,
+            scores=self.scores.lines(),
+            evaluation=_object(self.evaluation) if self.evaluation.is_file() else {},
+            grids=_numbered(self.path / "samples"),
+        )
+
+
+def compares(one: Line, other: Line) -> bool:
+    """Return True if two scores compare: by the same net, of as many samples and training images."""
+    return all(one[name] == other[name] for name in ("features", "samples", "real_images"))
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """(step, file) of each file that is named by a step, the earliest first."""
+    matches = ((_STEP.fullmatch(path.name), path) for path in folder.glob("step_*"))
+    return sorted((int(match[1]), path) for match, path in matches if match)
+
+
+def _object(path: Path) -> Line:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: got a file that isn't JSON ({error}), expected an object") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: got a JSON {type(found).__name__}, expected an object")
+    return found
+
+
+def _flat(settings: Line) -> Line:
+    flat: Line = {}
+    for name, value in settings.items():
+        flat.update(_flat(value) if isinstance(value, dict) else {name: value})
+    return flat

@@ -1,0 +1,88 @@
+"""The lock of a run's folder: one process at a time trains there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class RunLock:
+    """A lock that dies with its process, and whose file names the process meanwhile.
+
+    It is the system's own (flock, or Windows' byte ranges), in place of the package filelock's: that one empties the
+    file as another process asks, in versions before 4, or leaves a file that outlives a killed process, from 4 on,
+    where the file system has no locks.
+
+    Args:
+        path: the file, which is there as long as the lock is held. Its folder must be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle: int | None = None
+
+    def acquire(self) -> str | None:
+        """Take the lock, without waiting.
+
+        Returns:
+            None, or why this file system has none, in which case the run goes on without.
+
+        Raises:
+            ValueError: another process has it; the message names process and host.
+            OSError: the folder can't be written.
+        """
+        while True:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                _take(handle)
+            except BlockingIOError:
+                owner = os.pread(handle, 1000, 0).decode(errors="replace").strip() if fcntl else ""
+                os.close(handle)
+                raise ValueError(
+                    f"{self.path.parent}: got a folder in use by {owner or 'another process'}, expected one that no "
+                    "run is writing: wait for its end, or train in another folder"
+                ) from None
+            except OSError as error:
+                os.close(handle)
+                self.path.unlink(missing_ok=True)
+                return error.strerror or str(error)
+            if self._is_in_its_place(handle):
+                break
+            os.close(handle)  # of a run that ended between the two calls, which took the file away
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        self._handle = handle
+        return None
+
+    def release(self) -> None:
+        """Let the next process in. Nothing happens where the lock isn't held."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            self.path.unlink(missing_ok=True)
+        os.close(handle)
+
+    def _is_in_its_place(self, handle: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(handle), self.path.stat())
+        return False
+
+
+def _take(handle: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    import msvcrt
+
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        raise BlockingIOError(*error.args) from error

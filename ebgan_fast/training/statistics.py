@@ -1,0 +1,95 @@
+"""The numbers of every step: kept on the device, and averaged where a line of the log is due."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .config import TrainConfig
+from .parallel import World
+
+# Columns of the statistics, one row a step.
+STATISTICS = ("loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", "pulling_away")
+
+
+class NonFiniteError(RuntimeError):
+    """The error of a run that can't go on, as a loss or weight became infinite or NaN.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ebgan_fast.models import Mlp
+        >>> from ebgan_fast.training import NonFiniteError, TrainConfig, train
+        >>> networks = Mlp(size_g=32, size_d=32)
+        >>> config = TrainConfig(out=Path("runs/first"), steps=2, networks=networks, lr_d=1e30, device="cpu")
+        >>> try:
+        ...     train(config)
+        ... except NonFiniteError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        step 2: got loss_d ..., expected a finite number; the last good checkpoint is of step 0: ...
+    """
+
+
+class Statistics:
+    """The rows of the open log interval, and the lengths of the gradients in its last step.
+
+    They stay on the device until a line is due: no step waits for it.
+
+    Args:
+        config: the run's.
+        device: of the steps.
+        world: the processes of the run.
+
+    Attributes:
+        rows: [log_every, len(STATISTICS)], one a step.
+        gradient_norms: [2], the generator's and the discriminator's.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device, world: World) -> None:
+        self._config = config
+        self._world = world
+        self.rows = torch.zeros(config.log_every, len(STATISTICS), device=device)
+        self.gradient_norms = torch.zeros(2, device=device)
+
+    def is_logged(self, step: int) -> bool:
+        """Return True if a log interval ends with this step, counted from 1; the same in every process."""
+        return step % self._config.log_every == 0 or step == self._config.steps
+
+    def takes_term(self, step: int) -> bool:
+        """Return True if the pulling-away term is taken in this step, counted from 1; the same in every process.
+
+        A term of weight 0 is taken in the steps that a line of the log is written after.
+        """
+        return self._config.pt_weight > 0 or self.is_logged(step)
+
+    def note(self, step: int, row: Tensor) -> None:
+        """Keep the row of this step, counted from 1."""
+        self.rows[(step - 1) % self._config.log_every] = row
+
+    def means(self, step: int) -> dict[str, float]:
+        """Return means over processes and over the steps up to `step` of its log interval. Waits for the device.
+
+        The lengths of the gradients are those of its last step. The pulling-away term's mean is over the steps that
+        `takes_term` names; it is missing where there is none yet.
+
+        Raises:
+            NonFiniteError: a loss in the interval was infinite or NaN.
+        """
+        filled = (step - 1) % self._config.log_every + 1
+        rows = self._world.mean(self.rows[:filled].to("cpu", torch.float64))
+        first = step - filled + 1
+        for row, values in enumerate(rows.isfinite().tolist()):
+            bad = [name for name, finite in zip(STATISTICS, values, strict=True) if not finite]
+            if bad:
+                value = float(rows[row, STATISTICS.index(bad[0])])
+                raise NonFiniteError(f"step {first + row}: got {bad[0]} {value}, expected a finite number")
+        means = dict(zip(STATISTICS, rows.mean(0).tolist(), strict=True))
+        taken = [row for row in range(filled) if self.takes_term(first + row)]
+        if len(taken) < filled:
+            del means["pulling_away"]
+            if taken:
+                means["pulling_away"] = float(rows[taken, STATISTICS.index("pulling_away")].mean())
+        norms = dict(zip(("grad_norm_g", "grad_norm_d"), self.gradient_norms.tolist(), strict=True))
+        # float16 gradients may overflow: that step is left out and the scale halved.
+        return means | {name: norm for name, norm in norms.items() if math.isfinite(norm)}
