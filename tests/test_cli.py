@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -189,7 +188,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "images that aren't packed": (
         ("train", "--preset", "lsun64", "--out", "{new}", "--data", "{digits}"),
         1,
-        "prepare {digits} FOLDER --size 64",
+        "{digits}: got gray digits, expected images of 3 channels",
+    ),
+    "a folder of pictures": (
+        ("train", "--preset", "lsun64", "--out", "{new}", "--data", "{run}"),
+        1,
+        "prepare {run} FOLDER --size 64",
     ),
     "an unknown layer": (
         ("train", "--preset", "lsun64", "--out", "{new}", "--encoder-layers", "64x4", "--data", "{digits}"),
@@ -237,56 +241,57 @@ def test_a_mistake_is_one_line_and_a_status(
 
 
 def test_commands_run_on_the_device_named(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Generator, samples, classifier and feature net; a device that holds no values stands for it."""
     meta = torch.device("meta")
     used: list[object] = []
-    load_generator, sample_images = cli.load_generator, cli.sample_images
-    colour = False
+    load_generator = cli.load_generator
 
     def load(path: Path, device: torch.device) -> object:
         used.append(device)
-        loaded = load_generator(path)
-        return loaded._replace(config=dataclasses.replace(loaded.config, preset="celeba64" if colour else "mnist"))
+        return load_generator(path)
 
     class Evaluator:
         def __init__(self, features: str, images: object, device: torch.device) -> None:
             used.append(device)
+            self.features, self.scorer = 8, None
 
         def score(self, *_: object) -> dict[str, object]:
-            return {"real_images": 5, "features": "FD", "fd": 1.0, "kid": 1.0, "kid_std": 0.0, "kid_subset_size": 5}
+            names = {"fd": 1.0, "kid": 1.0, "kid_std": 0.0, "kid_subset_size": 5, "samples": 20}
+            return {"real_images": 5, "features": "FD", **names}
 
     def classifier(*_: object, device: torch.device, **__: object) -> DigitClassifier:
         used.append(device)
         return DigitClassifier((2, 2, 2)).eval()
 
-    def draw(*given: Any, device: object = None) -> torch.Tensor:
+    def scored(classifier: object, generator: object, samples: int, seed: int, device: object) -> dict[str, object]:
         used.append(device)
-        return sample_images(*given)
+        shares = [0.1] * 10
+        names = dict.fromkeys(("exp_score", "exp_score_std", "kl_conditional_marginal", "kl_marginal_conditional"), 1.0)
+        return {"classifier_test_accuracy": 1.0, **names, "class_share": shares}
 
     monkeypatch.setattr(cli, "usable_device", {"a GPU": meta}.__getitem__)
     monkeypatch.setattr(cli, "load_generator", load)
-    monkeypatch.setattr(cli, "load_images", lambda run: None)
     monkeypatch.setattr(cli, "load_classifier", classifier)
-    monkeypatch.setattr(cli, "sample_images", draw)
+    monkeypatch.setattr(cli, "score_digits", scored)
     monkeypatch.setattr(cli, "Evaluator", Evaluator)
     monkeypatch.setattr(cli, "draw_neighbours", lambda *_, **__: None)
     monkeypatch.setattr(cli, "write_report", lambda run: run)
-    copied = tmp_path / "run"
+    copied, packed = tmp_path / "run", tmp_path / "packed"
     shutil.copytree(run_folder, copied)
+    assert cli.main(["prepare", str(photos), str(packed), "--size", "32", "--workers", "1"]) == 0
+    colors = ("--data", str(packed))
     for arguments, devices in (
-        (("sample", str(copied), str(tmp_path / "grid.png")), [meta, None]),
+        (("sample", str(copied), str(tmp_path / "grid.png")), [meta]),
         (("evaluate", str(copied), "--samples", "20"), [meta, meta, meta]),
+        (("evaluate", str(copied), "--samples", "20", "--features", "net"), [meta, meta]),
         (("report", str(copied)), [meta]),
+        (("evaluate", str(copied), *colors), [meta, meta]),
+        (("report", str(copied), *colors), [meta, meta]),
     ):
         assert cli.main([*arguments, "--device", "a GPU"]) == 0
         assert used == devices
-        used.clear()
-    colour = True
-    for arguments in (("evaluate", str(copied)), ("report", str(copied))):
-        assert cli.main([*arguments, "--device", "a GPU"]) == 0
-        assert used == [meta, meta]
         used.clear()
     capsys.readouterr()
 

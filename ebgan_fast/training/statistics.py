@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -40,28 +41,25 @@ class Statistics:
         config: the run's.
         device: of the steps.
         world: the processes of the run.
+        takes_term: True for a step, counted from 1, in which the pulling-away term is taken.
 
     Attributes:
         rows: [log_every, len(STATISTICS)], one a step.
         gradient_norms: [2], the generator's and the discriminator's.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, world: World) -> None:
+    def __init__(
+        self, config: TrainConfig, device: torch.device, world: World, takes_term: Callable[[int], bool]
+    ) -> None:
         self._config = config
         self._world = world
+        self._takes_term = takes_term
         self.rows = torch.zeros(config.log_every, len(STATISTICS), device=device)
         self.gradient_norms = torch.zeros(2, device=device)
 
     def is_logged(self, step: int) -> bool:
         """Return True if a log interval ends with this step, counted from 1; the same in every process."""
         return step % self._config.log_every == 0 or step == self._config.steps
-
-    def takes_term(self, step: int) -> bool:
-        """Return True if the pulling-away term is taken in this step, counted from 1; the same in every process.
-
-        A term of weight 0 is taken in the steps that a line of the log is written after.
-        """
-        return self._config.pt_weight > 0 or self.is_logged(step)
 
     def note(self, step: int, row: Tensor) -> None:
         """Keep the row of this step, counted from 1."""
@@ -85,7 +83,7 @@ class Statistics:
                 value = float(rows[row, STATISTICS.index(bad[0])])
                 raise NonFiniteError(f"step {first + row}: got {bad[0]} {value}, expected a finite number")
         means = dict(zip(STATISTICS, rows.mean(0).tolist(), strict=True))
-        taken = [row for row in range(filled) if self.takes_term(first + row)]
+        taken = [row for row in range(filled) if self._takes_term(first + row)]
         if len(taken) < filled:
             del means["pulling_away"]
             if taken:

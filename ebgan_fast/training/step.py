@@ -88,7 +88,7 @@ class Trainer:
             self.discriminator.compile()
         self._run_g = self.world.data_parallel(self.generator)
         self._run_d = self.world.data_parallel(self.discriminator)
-        self._statistics = Statistics(config, self.device, self.world)
+        self._statistics = Statistics(config, self.device, self.world, self.takes_term)
         # What `_compute` reads and writes besides networks and optimizers. Each keeps its place in memory, but for the
         # real images of a run without a graph.
         self._real: Tensor | None = None
@@ -169,7 +169,14 @@ class Trainer:
 
     def _is_apart(self) -> bool:
         """Return True if the next step computes what most steps don't, so that no recording serves it."""
-        return self.config.pt_weight == 0 and self._statistics.is_logged(self.step_count + 1)
+        return self.config.pt_weight == 0 and self.takes_term(self.step_count + 1)
+
+    def takes_term(self, step: int) -> bool:
+        """Return True if the pulling-away term is taken in this step, counted from 1; the same in every process.
+
+        A term of weight 0 is taken in the steps that a line of the log is written after.
+        """
+        return self.config.pt_weight > 0 or self._statistics.is_logged(step)
 
     def _cuda_recorder(self) -> CudaRecorder:
         if self.device.type != "cuda":
@@ -255,7 +262,7 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log.
 
-        A term of weight 0 is for the log alone: it is 0 in a step that `Statistics.takes_term` leaves out.
+        A term of weight 0 is for the log alone: it is 0 in a step that `takes_term` leaves out.
         """
         config, group = self.config, self.world.group
         loss, _, pulling_away = functional.generator_loss(
@@ -267,7 +274,7 @@ class Trainer:
             upstream=upstream,
             process_group=group,
         )
-        if config.pt_weight == 0 and self._statistics.takes_term(self.step_count + 1):
+        if config.pt_weight == 0 and self.takes_term(self.step_count + 1):
             pulling_away = functional.pulling_away_term(code.detach(), process_group=group)
         return loss, pulling_away
 

@@ -165,10 +165,8 @@ def test_what_an_interrupted_computation_has_done_is_kept(tmp_path: Path, stop_a
     assert [path.suffix for path in tmp_path.iterdir() if path.suffix != ".lock"] == [".pt"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
-def test_a_full_disk_hides_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoppedError(15)])
+def test_a_full_disk_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def stop(share: float, text: str) -> None:
         if share == 0.4:
             raise error
@@ -177,7 +175,7 @@ def test_a_full_disk_hides_no_error(
         raise OSError("no space")
 
     monkeypatch.setattr("ebgan_fast.metrics.cache.write", full)
-    with pytest.warns(UserWarning, match="features half done can't be kept .no space"), pytest.raises(error):
+    with pytest.warns(UserWarning, match="features half done can't be kept .no space"), pytest.raises(type(error)):
         scorer(tmp_path, noise(125, 0)).real_features(stop)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ebgan_fast.report.charts import score_curves, training_curves
 from PIL import Image
 
 from ebgan_fast.report import page as report_page
 from ebgan_fast.report import write_report
+from ebgan_fast.training.pictures import score_curves, training_curves
 
 _VOID = {"meta", "img"}
 Line = dict[str, Any]
@@ -230,7 +230,7 @@ def test_folders_that_are_no_runs(run: Path, tmp_path: Path) -> None:
         ("config.json", b'{"steps": 5', r"config\.json: got a file that isn't JSON"),
         ("config.json", b"[1]", r"config\.json: got a JSON list, expected an object"),
         ("score.json", b"\xff", r"score\.json: got a file that isn't JSON"),
-        ("metrics.jsonl", b"3\n", r"metrics\.jsonl: got a JSON int in line 1, expected an object"),
+        ("metrics.jsonl", b"3\n", r"metrics\.jsonl: got a JSON int in line 1, expected one JSON object a line"),
         ("metrics.jsonl", b"\xff\n{}\n", r"metrics\.jsonl: got a bad line 1"),
         (
             "metrics.jsonl",

@@ -18,9 +18,10 @@ from .conftest import Configure
 def test_plain_lines_where_there_is_no_terminal(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     run = configure(steps=8)
     train(run)
-    first, second, last = capsys.readouterr().out.splitlines()
+    first, hint, second, last = capsys.readouterr().out.splitlines()
     line = json.loads((run.out / "metrics.jsonl").read_text().splitlines()[1])
     assert first.startswith("step 4 of 8  ")
+    assert hint.startswith("hint: every hinge was active")
     assert f"loss D {line['loss_d']:.3f} G {line['loss_g']:.3f}  " in second
     assert f"energy real {line['energy_real']:.3f} generated {line['energy_fake']:.3f}" in second
     assert f"active hinges {line['hinge_active']:.0%}  PT {line['pulling_away']:.3f}" in second
@@ -116,7 +117,7 @@ def test_the_metrics_file_rewinds(tmp_path: Path) -> None:
     for step in steps:
         metrics.append({"step": step, "loss": 1 / step})
     assert [line["step"] for line in metrics.lines()] == steps
-    metrics.rewind(35, log_every=10)
+    metrics.rewind(35, every=10)
     assert metrics.lines() == [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -125,7 +126,7 @@ def test_the_metrics_file_rewinds(tmp_path: Path) -> None:
 def test_a_metrics_file_that_is_none(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(bad + '{"step": 1}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl: got .*, expected one JSON object"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: got .* line 1.*, expected (one JSON object|a whole number)"):
         LinesFile(path).lines()
 
 

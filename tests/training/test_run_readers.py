@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ebgan_fast.data import DataError
+from ebgan_fast.data import DataError, ImageSet
 from ebgan_fast.data.training_set import open_images
-from ebgan_fast.training import train
+from ebgan_fast.training import TrainConfig, train
 from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
 from ebgan_fast.training.sampling import load_generator, sample_images
 from ebgan_fast.training.scoring import Evaluator
@@ -38,7 +38,7 @@ def test_pictures_of_a_run(packed_blobs: Path, tmp_path: Path) -> None:
         expected = ((generator(ends[0, :1])[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert np.abs(first.astype(int) - expected.astype(int)).max() <= 1  # another batch, another rounding
     evaluator = Evaluator("pixels", open_images(run.data, run.image_size), torch.device("cpu"))
-    draw_neighbours(evaluator, generator, tmp_path / "near.png", seed=0)
+    draw_neighbours(evaluator.scorer, generator, tmp_path / "near.png", seed=0)
     with Image.open(tmp_path / "near.png") as near:
         assert near.size == (6 * 18 + 2, 8 * 18 + 2)
         pixels = np.asarray(near)
@@ -85,19 +85,25 @@ def test_the_margin_is_found_once_and_kept(
     assert len({line["margin"] for line in lines_of(tmp_path / "run" / "metrics.jsonl")}) == 1
 
 
+def opened(run: TrainConfig) -> ImageSet:
+    return open_images(run.data, run.image_size, run.networks.channels)
+
+
 def test_images_that_do_not_fit_the_config(packed_blobs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="got images of 16 x 16, expected 32 x 32: prepare them with --size 32"):
-        load_images(small(data=packed_blobs, image_size=32))
-    with pytest.raises(DataError, match="data: got nothing, expected a folder that ebgan-fast prepare made"):
-        load_images(small(data=None))
+        opened(small(data=packed_blobs, image_size=32))
+    with pytest.raises(
+        DataError, match=r"data: got nothing, expected images of 3 channels, .* folder that ebgan-fast prepare made"
+    ):
+        opened(small(data=None))
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match=r"photos: got something else .*: ebgan-fast prepare .*photos FOLDER --size 16"):
-        load_images(small(data=tmp_path / "photos"))
+        opened(small(data=tmp_path / "photos"))
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        load_images(small(data=tmp_path / "nowhere"))
+        opened(small(data=tmp_path / "nowhere"))
     write_packed(tmp_path / "odd")
     with pytest.raises(DataError, match="got images of 5 x 4"):
-        load_images(small(data=tmp_path / "odd"))
+        opened(small(data=tmp_path / "odd"))
 
 
 def test_a_flipped_bit_is_found_before_a_run_begins(packed_blobs: Path, tmp_path: Path) -> None:

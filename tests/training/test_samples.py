@@ -13,13 +13,13 @@ from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from ebgan_fast.models import Generator
 from ebgan_fast.training import (
     CheckpointError,
-    checkpoint,
     load_generator,
     sample_images,
     save_folder,
     save_grid,
 )
 from ebgan_fast.training.config import to_dict
+from ebgan_fast.training.run import checkpoint
 from ebgan_fast.training.sampling import drawn_at_once
 from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager

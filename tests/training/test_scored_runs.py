@@ -110,31 +110,38 @@ def test_a_net_that_cannot_take_the_images_ends_a_run_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_score_that_fails_costs_no_step(
+def test_a_score_that_fails_is_a_line_and_costs_no_step(
     packed_blobs: Path,
     tmp_path: Path,
     pixel_net: PixelNet,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The step is saved and its grid drawn before."""
+    """The step is saved and its grid drawn before; the run goes on, and makes up for the score of its last step."""
     with pytest.MonkeyPatch.context() as apart:
         apart.setenv("EBGAN_FAST_CACHE", str(tmp_path / "other"))
         train(scored(tmp_path / "whole", packed_blobs, steps=8, sample_every=3))
+    saved: list[int] = []
 
     def fail(images: Tensor) -> None:
         if len(images) > 2:
+            saved.append(checkpoint.read(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"])
             raise KeyError("of the net")
 
     run = scored(tmp_path / "run", packed_blobs, steps=8, sample_every=3)
     pixel_net.before = fail
-    with pytest.raises(KeyError, match="of the net"):
-        train(run)
-    assert "step 3 couldn't be scored; it is saved, and --resume goes on" in capsys.readouterr().out
-    assert checkpoint.read(tmp_path / "run" / "checkpoint.pt")["trainer"]["step"] == 3
+    capsys.readouterr()
+    result = train(run)
+    assert (result.step, result.stopped_by) == (8, None)
+    said = [line for line in capsys.readouterr().out.splitlines() if "couldn't be scored" in line]
+    assert said == [
+        f"step {step} couldn't be scored (KeyError: 'of the net'); it is saved, and the run goes on"
+        for step in (3, 6, 8)
+    ]
+    assert saved == [3, 6, 8]
     pixel_net.before = lambda images: None
     train(run, resume=True)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
-    assert [line["step"] for line in lines_of(tmp_path / "run" / "scores.jsonl")] == [3, 6, 8]
+    assert [line["step"] for line in lines_of(tmp_path / "run" / "scores.jsonl")] == [8]
 
 
 def test_time_of_scores_is_kept_when_a_run_goes_on(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebgan_fast.data import PackedImages, residence
+from ebgan_fast.data import PackedImages, residence, training_set
 from ebgan_fast.models import Conv, Mlp
 from ebgan_fast.training import TrainConfig, train
 from ebgan_fast.training.step import Trainer
@@ -123,10 +123,10 @@ def test_a_long_load_says_how_far_it_is(packed: Path, monkeypatch: pytest.Monkey
     give(monkeypatch, 4 * SIZE)
     monkeypatch.setattr(residence, "on_device", functools.partial(residence.on_device, piece=10 * 768))
     clock = iter([0.0, 4.0, 6.0, 6.0, 10.0])
-    monkeypatch.setattr(images.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(images, "amount_text", str)
+    monkeypatch.setattr(training_set.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(training_set, "amount_text", str)
     said: list[str] = []
-    images.settled(PackedImages(packed), torch.device("cpu"), said.append)
+    training_set.settled(PackedImages(packed), torch.device("cpu"), said.append)
     assert said == [f"images: {20 * 768} of {SIZE} on cpu", f"images: {SIZE} on cpu"]
 
 
@@ -135,4 +135,4 @@ def test_a_long_load_says_how_far_it_is(packed: Path, monkeypatch: pytest.Monkey
     [(2_400_000, "2.4 MB"), (193_491_456, "193 MB"), (999_400_000, "999 MB"), (2_489_413_632, "2.5 GB")],
 )
 def test_amounts(count: int, text: str) -> None:
-    assert images.amount_text(count) == text
+    assert training_set.amount_text(count) == text
