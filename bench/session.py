@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ebgan_fast._memory import keep_freed_memory
+from ebgan_fast.memory import keep_freed_memory
 
 from . import devices, files, provenance, rows, table
 from .devices import Device

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ebgan_fast._memory import keep_freed_memory
+from ebgan_fast.memory import keep_freed_memory
 from ebgan_fast.data import ImageSet, TensorImages
 from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
 from ebgan_fast.training.optim import Precision

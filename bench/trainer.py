@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ebgan_fast._memory import keep_freed_memory
+    from ebgan_fast.memory import keep_freed_memory
     from ebgan_fast.training.step import Trainer
 else:
     try:
@@ -19,6 +19,6 @@ else:
     with contextlib.suppress(ModuleNotFoundError):
         from ebgan_fast.training.memory import keep_freed_memory
     with contextlib.suppress(ModuleNotFoundError):
-        from ebgan_fast._memory import keep_freed_memory
+        from ebgan_fast.memory import keep_freed_memory
 
 __all__ = ["Trainer", "keep_freed_memory"]

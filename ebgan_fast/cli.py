@@ -25,7 +25,7 @@ from . import doctor as diagnosis
 from ._command_line import Program, chosen, describe, fail
 from ._console import say
 from ._files import replacing
-from ._memory import keep_freed_memory
+from .memory import keep_freed_memory
 from .data.errors import DataError
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images

@@ -10,7 +10,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from .._memory import peak_memory
+from ..memory import peak_memory
 from ..data.image_set import ImageSet
 from .config import to_dict, write_json
 from .display import Display, Hints, make_display
@@ -114,7 +114,10 @@ class Session:
                     self._find_margin(vote)
                 self._hint(margin=trainer.margin)
                 self._make_up()
-                while trainer.step_count < steps and (stopped_by := vote(self.stop.received)) is None:
+                while trainer.step_count < steps:
+                    stopped_by = self.score_given_up_by or vote(self.stop.received)
+                    if stopped_by is not None:
+                        break
                     self._step()
                 if trainer.step_count > self.saved_step:
                     self._save()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ebgan_fast
-from ebgan_fast._memory import keep_freed_memory
+from ebgan_fast.memory import keep_freed_memory
 
 from ..conftest import Fork
 
