@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .mapped import mapped
 
 INDEX = "index.json"
 _FORMAT, _VERSION = "ebgan_fast packed images", 1
@@ -127,7 +128,7 @@ class PackedImages:
                 f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; prepare the images again, "
                 "or copy the whole folder"
             )
-        return torch.from_file(str(path), size=expected, dtype=torch.uint8).view(shard.images, -1)
+        return mapped(path, expected).view(shard.images, -1)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import gc
 import json
+import os
+import resource
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from ebgan_fast.data import DataError, PackedImages
-from ebgan_fast.data.packed import INDEX, is_packed
+from ebgan_fast.data.packed import INDEX, Shard, index_text, is_packed
 
+from ..conftest import Fork
 from .layouts import pack
 
 COUNTS = (4, 1, 6)
@@ -100,3 +105,90 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
         index.write_text(text)
         with pytest.raises(DataError, match=message):
             PackedImages(tmp_path / "set")
+
+
+@pytest.mark.parametrize("counts", [(11,), COUNTS], ids=["one shard", "three shards"])
+def test_a_batch_is_a_copy(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    images = write_packed(tmp_path / "set", counts)
+    packed = PackedImages(tmp_path / "set")
+    packed.gather(torch.arange(11)).zero_()
+    assert torch.equal(packed.gather(torch.arange(11)), images)
+    packed.verify()
+
+
+def test_a_set_may_be_removed_while_it_is_read(tmp_path: Path) -> None:
+    images = write_packed(tmp_path / "set")
+    packed = PackedImages(tmp_path / "set")
+    shutil.rmtree(tmp_path / "set")
+    assert torch.equal(packed.gather(torch.arange(11)), images)
+
+
+def rights(folder: Path) -> list[str]:
+    """What this process may do with each mapping of a file in the folder, as Linux writes it."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line.split()[1] for line in lines if f"{folder}/" in line]
+
+
+needs_linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc and the limits of Linux")
+
+
+@needs_linux
+def test_a_shard_is_mapped_to_be_read_alone_until_the_set_is_gone(tmp_path: Path) -> None:
+    write_packed(tmp_path / "set")
+    packed = PackedImages(tmp_path / "set")
+    assert rights(tmp_path / "set") == ["r--p"] * len(COUNTS)
+    assert len(packed.gather(torch.arange(11))) == 11
+    del packed
+    gc.collect()
+    assert rights(tmp_path / "set") == []
+
+
+def read_last_image(folder: Path, limited: int, limit: int) -> None:
+    """A process that opens a set under a limit, and prints the first pixel of the last image."""
+    resource.setrlimit(limited, (limit, resource.getrlimit(limited)[1]))
+    packed = PackedImages(folder)
+    print(packed.gather(torch.tensor([0, len(packed) - 1]))[:, :, 0, 0].tolist())
+
+
+@needs_linux
+@pytest.mark.xdist_group("forked")
+def test_a_set_may_be_larger_than_the_memory_that_is_allowed(fork: Fork, tmp_path: Path) -> None:
+    """8 GiB, of which the file system keeps one image, where the process may have 4."""
+    count, each = 2048, 4 << 20
+    with (tmp_path / "shard.bin").open("wb") as file:
+        file.seek((count - 1) * each)
+        file.write(bytes([3, 1, 2, 4]) * (each // 4))
+    (tmp_path / INDEX).write_text(index_text((4, 1024, 1024), [Shard("shard.bin", count, "")], []))
+    child = fork(read_last_image, tmp_path, resource.RLIMIT_DATA, 4 << 30)
+    assert child.status() == 0, child.said
+    assert child.said == "[[0, 0, 0, 0], [3, 1, 2, 4]]\n"
+
+
+@needs_linux
+@pytest.mark.xdist_group("forked")
+def test_shards_are_not_kept_open(fork: Fork, tmp_path: Path) -> None:
+    images = write_packed(tmp_path / "set", (1,) * 100)
+    child = fork(read_last_image, tmp_path / "set", resource.RLIMIT_NOFILE, 64)
+    assert child.status() == 0, child.said
+    assert child.said == f"{images[[0, 99], :, 0, 0].tolist()}\n"
+
+
+def read_in_a_fork(folder: Path) -> None:
+    """A process that prints the sum of all pixels, after one forked from it has printed it and ended."""
+    packed = PackedImages(folder)
+    forked = os.fork()
+    if forked:
+        assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 0
+    print(int(packed.gather(torch.arange(len(packed))).sum()))
+    del packed
+    gc.collect()
+    assert rights(folder) == []
+
+
+@needs_linux
+@pytest.mark.xdist_group("forked")
+def test_a_fork_reads_the_same_set(fork: Fork, tmp_path: Path) -> None:
+    total = int(write_packed(tmp_path / "set").sum())
+    child = fork(read_in_a_fork, tmp_path / "set")
+    assert child.status() == 0, child.said
+    assert child.said == f"{total}\n" * 2

@@ -26,6 +26,14 @@ PLANTS = (
         test="tests/data/test_packed.py::test_a_flipped_bit_is_named",
     ),
     Planted(
+        name="a packed set counts as memory that may be written",
+        kind="data",
+        file="ebgan_fast/data/mapped.py",
+        text="mmap.PROT_READ, mmap.MAP_PRIVATE",
+        instead="mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE",
+        test="tests/data/test_packed.py::test_a_set_may_be_larger_than_the_memory_that_is_allowed",
+    ),
+    Planted(
         name="every epoch has the first one's order",
         kind="data",
         file=_STREAM,
