@@ -25,11 +25,11 @@ from . import doctor as diagnosis
 from ._command_line import Program, chosen, describe, fail
 from ._console import say
 from ._files import replacing
-from .memory import keep_freed_memory
 from .data.errors import DataError
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images
 from .data.training_set import kind_of, open_images
+from .memory import keep_freed_memory
 from .metrics.classifier import load_classifier
 from .ops.backends import BackendUnavailableError
 from .report import write_report

@@ -55,9 +55,14 @@ class Child:
         """The output so far."""
         return self._output.read_text() if self._output.exists() else ""
 
-    def send_signal(self, number: int) -> None:
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def wait_for_line(self) -> str:
         """The first line of output; fails if the process ends without one."""

@@ -221,9 +221,10 @@ def _train(digits: Mnist, recipe: Recipe, report: Progress) -> DigitClassifier:
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size
     optimizer = torch.optim.Adam(classifier.parameters(), lr=recipe.peak_lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.peak_lr, total_steps=recipe.epochs * steps, pct_start=0.25
-    )
+    total = recipe.epochs * steps
+    # A quarter of four steps, as a set of fewer than two batches has, would be a rise of no length.
+    rise = 0.25 if total > 4 else 0.5
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak_lr, total_steps=total, pct_start=rise)
     for epoch in range(recipe.epochs):
         order = torch.randperm(len(images), generator=generator)[: steps * batch_size]
         for step, chosen in enumerate(order.view(steps, batch_size)):

@@ -10,8 +10,8 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from ..memory import peak_memory
 from ..data.image_set import ImageSet
+from ..memory import peak_memory
 from .config import to_dict, write_json
 from .display import Display, Hints, make_display
 from .parallel import Absence, StoppedError, StopSignals, StopVote

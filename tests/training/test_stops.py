@@ -7,22 +7,29 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from ebgan_fast import cli
-from ebgan_fast.training import NonFiniteError, train
+from ebgan_fast.data import PackedImages, residence
+from ebgan_fast.training import NonFiniteError, TrainConfig, loop, train
 from ebgan_fast.training.run import checkpoint
 from ebgan_fast.training.step import Trainer
 
 from ..conftest import Fork
 from .conftest import Configure
-from .helpers import assert_same_run
+from .helpers import assert_same_run, files
+from .scoring import scored
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)],
+)
 def test_a_signal_ends_the_step_and_saves(
     configure: Configure,
     whole: Path,
@@ -70,6 +77,123 @@ def test_a_second_signal_ends_at_once(
     assert stop.value.code == status
     assert signal.getsignal(number) is before
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 0
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGHUP, signal.SIGHUP), (signal.SIGUSR1, signal.SIGUSR1), (signal.SIGINT, signal.SIGTERM)],
+    ids=["a closed terminal", "a batch system", "torchrun"],
+)
+def test_signals_that_come_twice_by_themselves_end_no_run_unsaved(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, numbers: tuple[signal.Signals, ...]
+) -> None:
+    run = configure()
+    original = Trainer.step
+
+    def signalled(trainer: Trainer) -> None:
+        if trainer.step_count == 9:
+            for number in numbers:
+                signal.raise_signal(number)
+        original(trainer)
+
+    monkeypatch.setattr(Trainer, "step", signalled)
+    result = train(run)
+    assert (result.step, result.stopped_by) == (10, numbers[0])
+    assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 10
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        original = Trainer.step
+        monkeypatch.setattr(Trainer, "step", lambda trainer: (signal.raise_signal(signal.SIGHUP), original(trainer))[1])
+        assert train(configure(steps=3)).step == 3
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def auto(packed: Path, out: Path) -> TrainConfig:
+    return scored(out, packed, margin="auto", margin_auto_steps=12, evaluate_every=0, steps=4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_search_for_a_margin(
+    packed_blobs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    """The folder is there already, and the run that goes on searches anew."""
+    train(auto(packed_blobs, tmp_path / "whole"))
+    run = auto(packed_blobs, tmp_path / "run")
+    original, steps = Trainer.autoencoder_step, 0
+
+    def signalled(trainer: Trainer) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            signal.raise_signal(number)
+        return original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "autoencoder_step", signalled)
+        capsys.readouterr()
+        result = train(run)
+    assert (result.step, result.stopped_by, steps) == (0, number, 5)
+    assert f"stopped by {number.name} and saved at step 0 of 4; --resume goes on" in capsys.readouterr().out
+    train(run, resume=True)
+    assert_same_run(run.out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("part", ["verification", "load onto the device"])
+def test_a_signal_ends_what_comes_before_the_first_step(
+    packed_blobs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+) -> None:
+    run = scored(tmp_path / "run", packed_blobs, evaluate_every=0, steps=4)
+    heard: list[str] = []
+
+    def long_work(*given: Any) -> None:
+        *_, progress = given
+        signal.raise_signal(signal.SIGTERM)
+        heard.append(part)
+        progress(1, 5) if part == "load onto the device" else progress(0.2, "shard")
+        pytest.fail("the signal was ignored")
+
+    if part == "verification":
+        monkeypatch.setattr(PackedImages, "verify", long_work)
+    else:
+        monkeypatch.setattr(residence, "free_memory", lambda device: 1 << 30)
+        monkeypatch.setattr(residence, "on_device", long_work)
+    result = train(run)
+    assert heard == [part]
+    assert (result.step, result.stopped_by, result.stats) == (0, signal.SIGTERM, None)
+    assert "stopped by SIGTERM before its first step; nothing is written yet: " in capsys.readouterr().out
+    assert not run.out.exists()
+
+
+def test_a_signal_before_the_first_step_of_a_run_that_goes_on_leaves_it_as_it_was(
+    configure: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(whole)
+    original = loop.settled
+
+    def signalled(*given: Any) -> Any:
+        signal.raise_signal(signal.SIGHUP)
+        return original(*given)
+
+    monkeypatch.setattr(loop, "settled", signalled)
+    result = train(configure(out=whole), resume=True)
+    assert (result.step, result.stopped_by) == (20, signal.SIGHUP)
+    assert result.stats is not None
+    assert "the run is as it was" in capsys.readouterr().out
+    assert files(whole) == before
 
 
 def program(*arguments: str) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from ebgan_fast import cli
 from ebgan_fast.data.prepare import prepare_images
 from ebgan_fast.models import Conv, Mlp
-from ebgan_fast.training import loop, preset, sample_images, train
+from ebgan_fast.training import preset, sample_images, session, train
 from ebgan_fast.training.step import Trainer
 from tests.training.scoring import PixelNet, take_pixels
 
@@ -78,7 +78,7 @@ def _stop_runs(patch: pytest.MonkeyPatch) -> None:
     run = preset("mnist", Path("run"), networks=mlp, data=Path("digits"), **common, **own)
     with patch.context() as stopping:
         stopping.setattr(Trainer, "step", stopped)
-        stopping.setattr(loop, "sample_images", lambda generator, count, seed: sample_images(generator, 20, seed))
+        stopping.setattr(session, "sample_images", lambda generator, count, seed: sample_images(generator, 20, seed))
         assert train(run).step == STOPPED_AFTER
 
     net = PixelNet()

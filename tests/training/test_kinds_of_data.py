@@ -1,0 +1,146 @@
+"""The kind of data is a property of the data: any networks learn it, and scores and reports fit the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from ebgan_fast import cli
+from ebgan_fast.data import DataError
+from ebgan_fast.data.training_set import kind_of, open_images
+from ebgan_fast.metrics import classifier
+from ebgan_fast.models import Conv, Mlp
+from ebgan_fast.training import TrainConfig, load_generator, preset, sample_images, train
+
+from .helpers import bars, write_idx
+from .test_conv_runs import NETWORKS
+
+pytestmark = pytest.mark.usefixtures("no_curves", "pixel_net")
+
+GRAY = Conv("(8)4c-(8)4c2s-(6)4c2s-(4)4c2s-(1)3c", "6-2", "(6)4c2s-(8)4c2s", "(6)4c2s-(1)4c2s")
+SHORT: dict[str, Any] = {"steps": 2, "batch_size": 8, "log_every": 1, "device": "cpu", "features": "pixels"}
+DIGITS: dict[str, Any] = {"image_size": 32, "margin": 5.0}
+
+
+def digits_by_layers(out: Path, data: Path) -> TrainConfig:
+    """A preset of photographs, on digits."""
+    return preset("celeba64", out, data=data, networks=GRAY, **DIGITS, **SHORT)
+
+
+def digits_by_default(out: Path, data: Path) -> TrainConfig:
+    return preset("mnist", out, data=data, networks=Mlp(z_dim=4, size_g=8, size_d=8), **DIGITS, **SHORT)
+
+
+def colors_by_default(out: Path, data: Path) -> TrainConfig:
+    """The preset of digits, on packed photographs."""
+    return preset("mnist", out, data=data, image_size=16, networks=Mlp(z_dim=4, size_g=8, size_d=8), **SHORT)
+
+
+def colors_by_layers(out: Path, data: Path) -> TrainConfig:
+    return preset("celeba64", out, data=data, image_size=16, networks=NETWORKS, **SHORT)
+
+
+@pytest.fixture
+def quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the real one, which takes 35 s; of chance."""
+    made = classifier.DigitClassifier((2, 3, 4)).eval()
+    made.test_accuracy = 0.1
+    monkeypatch.setattr(cli, "load_classifier", lambda *_, **__: made)
+
+
+@pytest.mark.usefixtures("quick_classifier")
+@pytest.mark.parametrize("config", [digits_by_default, digits_by_layers])
+def test_digits_train_are_judged_by_a_classifier_and_reported(
+    digits_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    config: Callable[[Path, Path], TrainConfig],
+) -> None:
+    run = config(tmp_path / "run", digits_folder)
+    assert train(run).step == 2
+    assert sample_images(load_generator(run.out / "checkpoint.pt").generator, 3, seed=0).shape == (3, 1, 32, 32)
+    assert cli.main(["evaluate", str(run.out), "--samples", "50"]) == 0
+    said = capsys.readouterr().out
+    assert "50 generated digits, judged by a classifier of 10.00% test accuracy" in said
+    assert "Of fewer than 1,000 samples" in said
+    assert cli.main(["evaluate", str(run.out), "--samples", "1000"]) == 0
+    assert "Of fewer than" not in capsys.readouterr().out
+    assert cli.main(["report", str(run.out)]) == 0
+    assert not (run.out / "neighbours.png").exists()
+    assert "exp_score" in (run.out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("config", [colors_by_default, colors_by_layers])
+def test_images_train_are_judged_by_a_net_and_reported(
+    packed_blobs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    config: Callable[[Path, Path], TrainConfig],
+) -> None:
+    run = config(tmp_path / "run", packed_blobs)
+    assert train(run).step == 2
+    assert cli.main(["evaluate", str(run.out), "--samples", "50"]) == 0
+    said = capsys.readouterr().out
+    assert "50 generated images against 40 training images" in said
+    assert "FD (pixels)" in said
+    assert "compares only with" not in said  # the net has eight features
+    assert cli.main(["report", str(run.out)]) == 0
+    with Image.open(run.out / "neighbours.png") as picture:
+        assert picture.size == (6 * 18 + 2, 8 * 18 + 2)
+
+
+def test_a_run_scores_digits_too_where_a_net_is_named(
+    digits_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = dataclasses.replace(digits_by_default(tmp_path / "run", digits_folder), evaluate_every=2, evaluate_samples=20)
+    train(run)
+    assert cli.main(["evaluate", str(run.out), "--samples", "20", "--features", "pixels"]) == 0
+    assert "20 generated images against 50 training images" in capsys.readouterr().out
+
+
+def test_a_distance_of_few_samples_says_what_it_is_worth(
+    packed_blobs: Path, tmp_path: Path, pixel_net: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the first score of a run, and where one is asked for; FD of 10 samples by 8 features has enough."""
+    run = dataclasses.replace(
+        colors_by_default(tmp_path / "run", packed_blobs), evaluate_every=1, evaluate_samples=8, steps=3
+    )
+    train(run)
+    hints = [line for line in capsys.readouterr().out.splitlines() if "of 8 samples and 8 features" in line]
+    assert len(hints) == 1
+    assert hints[0].startswith("hint: FD (pixels) of 8 samples")
+    cli.main(["evaluate", str(run.out), "--samples", "10"])
+    assert "features is larger" not in capsys.readouterr().out
+
+
+def test_kinds(packed_blobs: Path, digits_folder: Path, tmp_path: Path) -> None:
+    assert kind_of(None, 32) == "digits"
+    assert kind_of(digits_folder, 32) == "digits"
+    assert kind_of(packed_blobs, 32) == "images"
+    with pytest.raises(
+        DataError, match=r"got something else than prepared images, .*: ebgan-fast prepare .* --size 32"
+    ):
+        kind_of(tmp_path, 32)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        kind_of(tmp_path / "nowhere", 32)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"")
+    with pytest.raises(DataError, match="train-images"):  # digits that are not whole
+        open_images(tmp_path, 32)
+
+
+def test_digits_for_networks_of_colors_are_refused_with_the_way_out(digits_folder: Path, tmp_path: Path) -> None:
+    run = preset("celeba64", tmp_path / "run", data=digits_folder, networks=NETWORKS, **SHORT)
+    with pytest.raises(DataError, match=r"digits: got gray digits, expected images of 3 channels.*\(1\) map"):
+        train(run)
+    assert not run.out.exists()
+
+
+def test_a_folder_of_digits_may_be_of_other_digits(tmp_path: Path) -> None:
+    write_idx(tmp_path / "idx", bars(30, seed=4))
+    assert torch.equal(open_images(tmp_path / "idx", 28).gather(torch.arange(30))[:, 0], bars(30, seed=4))

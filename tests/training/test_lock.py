@@ -1,0 +1,168 @@
+"""One run, one folder: the lock dies with its process and names it, and a file system without locks is told of."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from ebgan_fast.training import session, train
+from ebgan_fast.training.config import read_json, write_json
+from ebgan_fast.training.run import lock as run_lock
+from ebgan_fast.training.run.lock import RunLock
+
+from ..conftest import Fork
+from .conftest import Configure
+from .helpers import assert_same_run, files
+
+pytestmark = pytest.mark.usefixtures("no_curves")
+
+OWN = rf"process {os.getpid()} on {socket.gethostname()}"
+
+
+def hold(path: Path) -> None:
+    """A process that takes a lock and waits to be killed."""
+    assert RunLock(path).acquire() is None
+    print("held", flush=True)
+    time.sleep(100)
+
+
+def train_as(config: Path) -> None:
+    session.save_curves = lambda lines, path, title: None
+    train(read_json(config))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_that_another_run_writes_is_refused(configure: Configure, whole: Path, resume: bool) -> None:
+    held = RunLock(whole / ".lock")
+    assert held.acquire() is None
+    before = files(whole)
+    with pytest.raises(
+        ValueError, match=rf"whole: got a folder in use by {OWN}, expected" if resume else "isn't empty"
+    ):
+        train(configure(out=whole, steps=20), resume=resume)
+    assert files(whole) == before
+    held.release()
+    assert train(configure(out=whole), resume=True).step == 20
+
+
+def test_a_new_folder_that_another_run_has_begun_is_refused(configure: Configure) -> None:
+    """It holds a lock alone yet."""
+    run = configure()
+    run.out.mkdir()
+    held = RunLock(run.out / ".lock")
+    assert held.acquire() is None
+    with pytest.raises(ValueError, match=f"in use by {OWN}"):
+        train(run)
+    assert [path.name for path in run.out.iterdir()] == [".lock"]
+    held.release()
+    assert train(run).step == 20
+
+
+def test_the_lock_is_gone_after_the_run(configure: Configure) -> None:
+    train(configure(steps=2))
+    assert not list(configure().out.glob(".*"))
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+def test_the_lock_dies_with_its_process(fork: Fork, configure: Configure, whole: Path) -> None:
+    child = fork(hold, whole / ".lock")
+    child.wait_for_line()
+    assert child.pid != os.getpid()
+    with pytest.raises(ValueError, match=rf"in use by process {child.pid} on {socket.gethostname()}"):
+        train(configure(out=whole), resume=True)
+    child.send_signal(signal.SIGKILL)
+    child.status()
+    assert (whole / ".lock").exists()
+    assert train(configure(out=whole), resume=True).step == 20
+    assert not (whole / ".lock").exists()
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+def test_of_three_runs_that_start_at_once_one_trains(fork: Fork, configure: Configure, whole: Path) -> None:
+    run = configure()
+    write_json(run, whole.parent / "config.json")
+    children = [fork(train_as, whole.parent / "config.json") for _ in range(3)]
+    assert sorted(child.status() for child in children) == [0, 1, 1], [child.said for child in children]
+    for child in children:
+        if child.status() == 1:
+            reason = child.said.strip().splitlines()[-1]
+            assert "in use by process" in reason or "isn't empty" in reason
+            assert "step " not in child.said.replace("step=", "")
+    assert_same_run(run.out, whole)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_a_line(
+    configure: Configure,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:
+    def none(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    run = configure()
+    train(run)
+    told = [line for line in capsys.readouterr().out.splitlines() if "has no locks" in line]
+    assert told == [
+        f"{run.out}: this file system has no locks ({os.strerror(number)}): see to it that one run alone writes here"
+    ]
+    assert not list(run.out.glob(".*"))
+    assert_same_run(run.out, whole)
+
+
+def test_a_lock_file_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run ends between the opening and the locking of its file: the lock would be of no file."""
+    path = tmp_path / ".lock"
+    take, times = run_lock._take, 0
+
+    def late(handle: int) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            path.unlink()
+        take(handle)
+
+    monkeypatch.setattr(run_lock, "_take", late)
+    first, second = RunLock(path), RunLock(path)
+    assert first.acquire() is None
+    assert times == 2
+    with pytest.raises(ValueError, match=f"in use by {OWN}"):
+        second.acquire()
+    second.release()  # which holds none
+    with pytest.raises(ValueError, match="in use"):
+        second.acquire()
+    first.release()
+    assert second.acquire() is None
+    second.release()
+
+
+def test_a_start_that_fails_leaves_no_folder(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = configure()
+
+    def fail(*_: object) -> None:
+        raise KeyError("before its first write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "run", fail)
+        with pytest.raises(KeyError):
+            train(run)
+    assert not run.out.exists()
+    run.out.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "run", fail)
+        with pytest.raises(KeyError):
+            train(run)
+    assert run.out.exists()  # which was there before
+    assert not list(run.out.iterdir())
