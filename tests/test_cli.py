@@ -23,6 +23,7 @@ from PIL import Image
 
 from ebgan_fast import cli
 from ebgan_fast.metrics import DigitClassifier
+from ebgan_fast.training.run import checkpoint
 
 from .conftest import Fork
 
@@ -294,6 +295,77 @@ def test_commands_run_on_the_device_named(
         assert used == devices
         used.clear()
     capsys.readouterr()
+
+
+def colors(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
+    """A run on packed pictures, and the pictures, both since moved."""
+    packed, run = tmp_path / "packed", tmp_path / "run"
+    assert cli.main(["prepare", str(photos), str(packed), "--size", "32", "--workers", "1"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "keep_freed_memory", lambda: True)
+        assert cli.main(["train", "--out", str(run), "--data", str(packed), "--keep", "1", *SMALL]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    return run.rename(tmp_path / "elsewhere" / "run"), packed.rename(tmp_path / "elsewhere" / "packed")
+
+
+def test_a_run_whose_images_were_moved(
+    command: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ebgan_fast.metrics.features import FeatureNet
+
+    def net(images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((2, 3))
+
+    monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ebgan_fast.training.scoring.load_feature_net", lambda spec: FeatureNet(net, "FD", "mean", 3))
+    run, packed = colors(tmp_path, photos)
+    old = tmp_path / "packed"
+    for arguments in (("evaluate", run, "--samples", "20"), ("report", run)):
+        done = command(*arguments)
+        assert done.status == 1
+        assert f"{old}: no such folder; --data names where the run's images are now" in done.err
+    assert not (run / "report.html").exists()
+    assert command("report", run, "--no-neighbours").status == 0
+    done = command("evaluate", run, "--samples", "20", "--data", packed)
+    assert done.status == 0
+    assert "20 generated images against 20 training images" in done.out
+    for path in (run, run / "checkpoint.pt", run / "checkpoints" / "step_000006.pt"):
+        for name in ("report.html", "neighbours.png"):
+            (run / name).unlink(missing_ok=True)
+        done = command("report", path, "--data", packed)
+        assert (done.status, done.out.splitlines()[-1]) == (0, f"report: {run / 'report.html'}")
+        assert (run / "neighbours.png").exists()
+    assert command("train", "--out", run, "--data", packed, *SMALL, "--steps", "7", "--resume").status == 0
+
+
+def test_scores_are_printed_before_they_are_written(
+    command: Command, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = shutil.copytree(run_folder, tmp_path / "run")
+    (copied / "score.json").mkdir()  # in the way
+    judge = DigitClassifier((2, 2, 2)).eval()
+    judge.test_accuracy = 0.5
+    monkeypatch.setattr(cli, "load_classifier", lambda *_, **__: judge)
+    done = command("evaluate", copied, "--samples", "20")
+    assert done.status == 1
+    assert "20 generated digits" in done.out
+    assert "score.json" in done.err
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+def test_settings_of_a_later_version_are_a_line(fork: Fork, run_folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run_folder, tmp_path / "run")
+    path = copied / "checkpoint.pt"
+    state = checkpoint.read(path)
+    state["config"] |= {"depth": 3, "norm": "l7"}
+    checkpoint.write(path, state)
+    for arguments in (("sample", copied, tmp_path / "grid.png"), ("report", copied, "--no-neighbours")):
+        child = fork(as_a_process, *map(str, arguments))
+        assert child.status() == 0, child.said
+        first, second, _ = child.said.splitlines()
+        assert first == f"ebgan-fast: {path}: depth: got a field that this version doesn't know, and ignores"
+        assert second.startswith(f"ebgan-fast: {path}: norm: got 'l7', expected one of ")
 
 
 def test_long_work_is_told_of_without_a_terminal(

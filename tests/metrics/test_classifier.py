@@ -105,6 +105,15 @@ def test_training_learns(digits: Mnist, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings(UNDER)
+@pytest.mark.parametrize("count", [2, 20, 300])
+def test_a_small_set_trains_too(digits: Mnist, tmp_path: Path, count: int) -> None:
+    """Of one batch an epoch, whose schedule has four steps in all."""
+    few = Mnist(digits.train_images[:count], digits.train_labels[:count], digits.test_images, digits.test_labels)
+    recipe = Recipe(channels=(2, 3, 4))
+    assert 0 <= load_classifier(few, cache_dir=tmp_path, recipe=recipe).test_accuracy <= 1
+
+
+@pytest.mark.filterwarnings(UNDER)
 def test_cached_load_is_identical_and_trains_nothing(digits: Mnist, tmp_path: Path) -> None:
     lines: list[tuple[float, str]] = []
     first = load_classifier(digits, cache_dir=tmp_path, recipe=TINY, progress=lambda *line: lines.append(line))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ebgan_fast.training import train
-from ebgan_fast.training.display import TerminalDisplay, paced
+from ebgan_fast.training.display import Hints, TerminalDisplay, paced
 from ebgan_fast.training.run.lines import LinesFile
 
 from .conftest import Configure
@@ -108,6 +108,41 @@ def test_long_work_shows_under_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     with TerminalDisplay(0, 5) as display:
         display.progress()(0.4, "training images: 40 of 100")
     assert "training images: 40 of 100" in screen.getvalue()
+
+
+def line_of(hinge_active: float, margin: float = 10.0) -> dict[str, float]:
+    return {"step": 1, "hinge_active": hinge_active, "margin": margin}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (line_of(0.0), "hint: no hinge was active"),
+        (line_of(1.0), "hint: every hinge was active"),
+        (line_of(0.0, 0.0), "hint: the margin is 0"),
+        (line_of(0.01), None),
+        (line_of(0.99), None),
+    ],
+)
+def test_a_hint_is_given_once(line: dict[str, float], words: str | None) -> None:
+    hints = Hints()
+    assert hints.of(line_of(0.5)) == []
+    first = hints.of(line)
+    assert [hint.startswith(words) for hint in first] == [True] if words else not first
+    assert hints.of(line) == []
+    assert Hints([line_of(0.5), line]).of(line) == []  # of a run that goes on
+
+
+def test_a_margin_of_zero_is_told_before_the_first_step(
+    configure: Configure, no_curves: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = configure(margin=0.0, margin_schedule="constant", margin_end=None, steps=8)
+    train(run)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("hint: the margin is 0")
+    assert sum(line.startswith("hint") for line in said) == 1
+    train(configure(margin=0.0, margin_schedule="constant", margin_end=None, steps=8), resume=True)
+    assert "hint" not in capsys.readouterr().out
 
 
 def test_the_metrics_file_rewinds(tmp_path: Path) -> None:

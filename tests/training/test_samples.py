@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from ebgan_fast.training import (
 )
 from ebgan_fast.training.config import to_dict
 from ebgan_fast.training.run import checkpoint
-from ebgan_fast.training.sampling import drawn_at_once
+from ebgan_fast.training.sampling import batches_of_images, drawn_at_once, noise_of
 from ebgan_fast.training.step import Trainer
 from tests.rounding import assert_within_eager
 
@@ -206,6 +207,44 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     assert (read(tmp_path / "a" / "b" / "00001.png") == np.full((2, 3), 255)).all()
     with pytest.raises(ValueError, match="b: got a folder that isn't empty"):
         save_folder(images, tmp_path / "a" / "b")
+
+
+def test_batches_are_written_as_they_come(tmp_path: Path) -> None:
+    """So that memory holds no more than one; the pictures are those of one tensor."""
+    generator = Generator(4, 3, 16, (3, 5, 7)).eval()
+    seen = []
+
+    def by_three() -> Iterator[torch.Tensor]:
+        for batch in batches_of_images(generator, noise_of(generator, 8, seed=0), 3):
+            seen.append(len(list(folder.iterdir())) if folder.exists() else 0)
+            yield batch
+
+    folder = tmp_path / "parts"
+    save_folder(by_three(), folder)
+    assert seen == [0, 3, 6]
+    images = sample_images(generator, 8, seed=0, batch_size=3)
+    save_folder(images, tmp_path / "whole")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
+    }
+    save_grid(images, tmp_path / "whole.png", columns=3)
+    save_grid(images.split(3), tmp_path / "parts.png", columns=3)
+    assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "parts.png").read_bytes()
+
+
+def test_a_grid_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "grid.png"
+    save_grid(torch.zeros(2, 1, 3, 3), path)
+    before = path.read_bytes()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_grid(torch.ones(2, 1, 3, 3), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["grid.png"]
 
 
 def test_pictures_that_cannot_be_made(tmp_path: Path) -> None:
