@@ -22,8 +22,9 @@ from ebgan_fast.data.training_set import open_images
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.training import scoring, session, train
 from ebgan_fast.training.config import read_json, write_json
-from ebgan_fast.training.parallel import StopVote, World, joined, own_device
+from ebgan_fast.training.parallel import Absence, StopVote, World, joined, own_device
 from ebgan_fast.training.run import checkpoint
+from ebgan_fast.training.run.lock import RunLock
 from ebgan_fast.training.statistics import STATISTICS
 from ebgan_fast.training.step import Trainer
 
@@ -70,6 +71,40 @@ def train_scored(config: Path, signalled: Path) -> None:
 
     scoring.load_feature_net = lambda spec: FeatureNet(net, "FD", "key", 6)
     train_as(config)
+
+
+def train_signalled_elsewhere(config: Path) -> None:
+    """One process of a scored run; the second has a SIGTERM as it begins to wait for the first one's score."""
+    over, at_work = Absence.over, Absence.at_work
+    rank = int(os.environ["RANK"])
+
+    def signalled(absence: Absence, received: int | None) -> int | None:
+        if rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+            received = int(signal.SIGTERM)
+        return over(absence, received)
+
+    def at_each_call(absence: Absence, received: int | None) -> int | None:
+        return at_work(absence, received, every=0.0)
+
+    Absence.over, Absence.at_work = signalled, at_each_call  # type: ignore[assignment, method-assign]
+    scoring.load_feature_net = lambda spec: FeatureNet(lambda x: x.flatten(1)[:, :600:100].float(), "FD", "key", 6)
+    train_as(config)
+
+
+def train_patiently(config: Path) -> None:
+    """One process of a run whose score tells of itself at each part, as one that lasts hours does each minute."""
+    at_work = Absence.at_work
+    met: list[int | None] = []
+
+    def at_each_call(absence: Absence, received: int | None) -> int | None:
+        met.append(at_work(absence, received, every=0.0))
+        return met[-1]
+
+    Absence.at_work = at_each_call  # type: ignore[assignment, method-assign]
+    scoring.load_feature_net = lambda spec: FeatureNet(lambda x: x.flatten(1)[:, :600:100].float(), "FD", "key", 6)
+    train_as(config)
+    print(len(met) > 100 if os.environ["RANK"] == "0" else not met)
 
 
 # Threads of gloo in a run and after it, with the trainer still there. In an interpreter of its own, whose end counts.
@@ -223,6 +258,40 @@ def test_a_signal_in_a_score_stops_both(fork: Fork, configure: Configure, tmp_pa
         said = finish(start(fork, train_scored, file, flag, EBGAN_FAST_CACHE=cache))
         assert [text.splitlines()[-1] for text in said] == ["4 None"] * 2
         assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [4]
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_other_process_ends_a_score(fork: Fork, configure: Configure, tmp_path: Path) -> None:
+    run = configure(steps=8, evaluate_every=4, evaluate_samples=20, dropout_d=False)
+    write_json(run, tmp_path / "run.json")
+    children = start(fork, train_signalled_elsewhere, tmp_path / "run.json", EBGAN_FAST_CACHE=str(tmp_path / "cache"))
+    said = finish(children)
+    assert [text.splitlines()[-1] for text in said] == [f"4 {int(signal.SIGTERM)}"] * 2, said
+    assert not (run.out / "scores.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_the_others_wait_as_long_as_a_score_takes(fork: Fork, configure: Configure, tmp_path: Path) -> None:
+    """The first process meets them again and again, so that no collective gives up."""
+    run = configure(steps=8, evaluate_every=4, evaluate_samples=20, dropout_d=False)
+    write_json(run, tmp_path / "run.json")
+    children = start(fork, train_patiently, tmp_path / "run.json", EBGAN_FAST_CACHE=str(tmp_path / "cache"))
+    said = finish(children)
+    assert [text.splitlines()[-2:] for text in said] == [["8 None", "True"]] * 2, said
+    assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [4, 8]
+
+
+@pytest.mark.slow
+def test_a_folder_in_use_ends_every_process(fork: Fork, configure: Configure, whole: Path, tmp_path: Path) -> None:
+    held = RunLock(whole / ".lock")
+    assert held.acquire() is None
+    write_json(configure(out=whole), tmp_path / "run.json")
+    children = start(fork, train_as, tmp_path / "run.json")
+    assert [child.status() for child in children] == [1, 1]
+    first, second = (child.said for child in children)
+    assert f"in use by process {os.getpid()}" in first
+    assert "a run that the first process couldn't begin" in second
+    held.release()
 
 
 def test_alone_a_vote_is_ones_own() -> None:
