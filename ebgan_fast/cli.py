@@ -155,7 +155,7 @@ def evaluate(
 ) -> int:
     """Score a trained generator: digits by a classifier, other images by Frechet distance and KID.
 
-    Prints the scores, and writes score.json beside the checkpoint. The classifier is trained once (about a minute of
+    Prints the scores, and writes score.json into the run's folder. The classifier is trained once (about a minute of
     one core, whatever the device, so that it is always the same one) and cached, as the training images' features are.
 
     Args:
@@ -189,7 +189,7 @@ def evaluate(
             scored = evaluator.score(generator, samples, seed, progress)
         text = images_text(scored, evaluator.features)
     say(text)
-    written = path.with_name("score.json")
+    written = RunFolder.of(path).evaluation
     report = {"checkpoint": path.name, "steps": steps, "samples": samples, "seed": seed, **scored}
     with replacing(written) as file:
         file.write((json.dumps(report, indent=2) + "\n").encode())

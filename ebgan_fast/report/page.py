@@ -18,6 +18,7 @@ from .._files import replacing
 from ..training.pictures import score_curves, training_curves
 from ..training.run.folder import RunContents, RunFolder, compares
 from ..training.run.lines import Line
+from ..training.scoring import worth_of_digits
 
 _EARLIER_GRIDS = 4
 _FEW_SAMPLES = 10_000
@@ -138,6 +139,9 @@ def _scores(run: RunContents) -> str:
         parts.append("<p>This run was not scored while it trained.</p>")
     if run.evaluation:
         parts.append(f"<h3>Evaluation of the checkpoint</h3>{_named_values(run.evaluation)}")
+        samples = run.evaluation.get("samples")
+        if "exp_score" in run.evaluation and isinstance(samples, int) and (worth := worth_of_digits(samples)):
+            parts.append(f"<p>{html.escape(worth)}</p>")
     return _section("Scores", "\n".join(parts))
 
 

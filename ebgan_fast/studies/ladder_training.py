@@ -11,11 +11,11 @@ from torch.nn import functional as torch_functional
 from .. import functional
 from ..data.mnist import Mnist
 from ..game import one_pass_backward
+from ..models.averaged import for_sampling
 from ..models.ladder import LadderNetwork
 from ..models.mlp import Generator
 from ..ops.tensors import Coefficient
 from ..training.optim import learning_rate_factor, margin_at
-from ..training.sampling import for_sampling
 from ..training.statistics import NonFiniteError
 
 CLASSES = 10

@@ -1,8 +1,7 @@
-"""Drawing images from a trained generator: loaded from a run, with statistics measured for its weights, in batches."""
+"""Drawing images from a trained generator: loaded from a run, batch by batch."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,19 +9,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..metrics.batches import most_at_once
+from ..models.averaged import for_sampling
 from ..models.families import AnyGenerator
 from .config import TrainConfig, from_dict
 from .run import checkpoint
 
 _MOST_ON_GPU, _MOST = 500, 250  # images at a time
 _PIXEL_BYTES = 1024  # of memory for each pixel drawn: the last layers' 64 to 128 maps, some three at a time
-
-_MEASURING_BATCHES = 20
-_MEASURING_BATCH_SIZE = 250
-_MEASURING_PIXELS = 1 << 22  # at most so many in a batch, for memory: 64 images of 256 x 256
 
 
 class LoadedGenerator(NamedTuple):
@@ -176,34 +171,3 @@ def drawn_at_once(generator: AnyGenerator, most: int = _MOST) -> int:
     _, height, width = generator.image_shape
     device = next(generator.parameters()).device
     return most_at_once(device, _PIXEL_BYTES * height * width, _MOST_ON_GPU if device.type == "cuda" else most)
-
-
-@torch.no_grad()
-def for_sampling(generator: AnyGenerator, parameters: list[Tensor] | None = None) -> AnyGenerator:
-    """A copy of the generator in eval mode, with other parameters if given.
-
-    The running statistics of its batch norm are those of other weights, older ones or not averaged, which
-    shows in the samples. So they are measured afresh over 5,000 draws of fixed noise (fewer above 128 pixels). Global
-    random numbers are left alone.
-    """
-    sampler = copy.deepcopy(generator).requires_grad_(False)
-    if parameters is not None:
-        for mine, given in zip(sampler.parameters(), parameters, strict=True):
-            mine.copy_(given)
-    norms = [module for module in sampler.modules() if isinstance(module, _BatchNorm)]
-    if norms:
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
-        sampler.train()
-        first = next(sampler.parameters())
-        noise_rng = torch.Generator().manual_seed(0)
-        _, height, width = sampler.image_shape
-        batch = min(_MEASURING_BATCH_SIZE, max(1, _MEASURING_PIXELS // (height * width)))
-        for _ in range(_MEASURING_BATCHES):
-            noise = torch.randn(batch, sampler.noise_size, generator=noise_rng)
-            sampler(noise.to(first))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-    return sampler.eval()

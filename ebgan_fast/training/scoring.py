@@ -85,11 +85,8 @@ def digits_text(scored: dict[str, Any], samples: int) -> str:
         f"  E KL(p(y) || p(y|x))       {result.kl_marginal_conditional:.3f} nats   (the paper's I')",
         f"  classes   {shares}",
     ]
-    if samples < _FEW_DIGITS:
-        lines.append(
-            f"  Of fewer than {_FEW_DIGITS:,} samples the first two come out too low, as each tenth has too few of a "
-            "class; the shares are rough. Compare them only with figures of as many samples."
-        )
+    if worth := worth_of_digits(samples):
+        lines.append(f"  {worth}")
     return "\n".join(lines)
 
 
@@ -103,6 +100,16 @@ def images_text(scored: dict[str, Any], features: int) -> str:
     if worth := worth_of(scored, features):
         lines.append(f"  {worth}")
     return "\n".join(lines)
+
+
+def worth_of_digits(samples: int) -> str | None:
+    """Say what a classifier's scores of few samples are worth, in a sentence; None where there are enough."""
+    if samples >= _FEW_DIGITS:
+        return None
+    return (
+        f"Of fewer than {_FEW_DIGITS:,} samples the divergences come out too low, as a part has too few of each class, "
+        "and the shares are rough. They compare only with figures of as many samples."
+    )
 
 
 def worth_of(scored: dict[str, Any], features: int) -> str | None:

@@ -16,6 +16,7 @@ from .. import functional
 from ..data.image_set import ImageSet
 from ..data.stream import ImageStream
 from ..game import one_pass_backward
+from ..models.averaged import for_sampling
 from ..models.conv import ConvAutoEncoder, ConvGenerator
 from ..models.families import AnyGenerator
 from ..ops.tensors import Coefficient
@@ -24,7 +25,6 @@ from .config import TrainConfig
 from .graph import CudaRecorder, Recorder, StepGraph
 from .optim import Adam, MixedPrecision, WeightAverage, learning_rate_factor, margin_at
 from .parallel import World, own_device
-from .sampling import for_sampling
 from .statistics import STATISTICS, NonFiniteError, Statistics
 
 _CONVERGED_SHARE = 0.1  # of the steps that look for a margin, the last ones: what the mean is taken over
@@ -331,7 +331,7 @@ class Trainer:
         return None
 
     def sampler(self) -> AnyGenerator:
-        """The generator that draws samples now, apart from the one in training (`average.for_sampling`)."""
+        """The generator that draws samples now, apart from the one in training (`models.averaged.for_sampling`)."""
         return for_sampling(self.generator, self.average.values if self.average else None)
 
     def state_dict(self) -> dict[str, Any]:

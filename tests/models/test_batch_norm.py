@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ebgan_fast.models import AutoEncoder, Conv, Generator, Mlp
+from ebgan_fast.models.averaged import for_sampling
 from ebgan_fast.models.batch_norm import BatchNorm1d, BatchNorm2d
-from ebgan_fast.training.sampling import for_sampling
 
 PAIRS = [(BatchNorm1d, nn.BatchNorm1d, (6, 4)), (BatchNorm2d, nn.BatchNorm2d, (6, 4, 3, 5))]
 STATISTICS = ("running_mean", "running_var")

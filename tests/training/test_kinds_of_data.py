@@ -69,9 +69,12 @@ def test_digits_train_are_judged_by_a_classifier_and_reported(
     said = capsys.readouterr().out
     assert "50 generated digits, judged by a classifier of 10.00% test accuracy" in said
     assert "Of fewer than 1,000 samples" in said
+    assert cli.main(["report", str(run.out)]) == 0
+    assert "Of fewer than 1,000 samples" in (run.out / "report.html").read_text()
     assert cli.main(["evaluate", str(run.out), "--samples", "1000"]) == 0
     assert "Of fewer than" not in capsys.readouterr().out
     assert cli.main(["report", str(run.out)]) == 0
+    assert "Of fewer than" not in (run.out / "report.html").read_text()
     assert not (run.out / "neighbours.png").exists()
     assert "exp_score" in (run.out / "report.html").read_text()
 
