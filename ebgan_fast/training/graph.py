@@ -48,7 +48,6 @@ class CudaRecorder:
     def record(self, compute: Compute) -> Compute:
         """Record it. What is allocated meanwhile is the graph's own, beside the memory of the steps before."""
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.empty_cache()
         recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
         with torch.cuda.device(self._device), recording:
             compute()

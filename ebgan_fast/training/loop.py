@@ -120,6 +120,7 @@ class _Beginning:
 
     def run(self, resume: bool) -> TrainResult:
         """Prepare, then train to the end."""
+        recorder = Trainer.cuda_recorder(self.device, self.world) if self.config.cuda_graph else None
         saved = None
         if resume and self.folder.checkpoint.exists():
             self.lock.take(self.display.say)
@@ -134,7 +135,7 @@ class _Beginning:
             images, evaluator = self._images(verified=saved is not None)
         except StoppedError as stopped:
             return self._stopped_before(stopped.number, saved)
-        with contextlib.closing(Trainer(self.config, images, self.world)) as trainer:
+        with contextlib.closing(Trainer(self.config, images, self.world, recorder=recorder)) as trainer:
             if saved is None:
                 self.lock.take(self.display.say)
                 # Again, as another run may have begun here, and ended, while this one read its images.

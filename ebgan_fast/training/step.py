@@ -61,6 +61,8 @@ class Trainer:
         self.config = config
         self.world = world or World()
         self.device = own_device(config.device)
+        if config.cuda_graph and recorder is None:
+            recorder = self.cuda_recorder(self.device, self.world)
         self.step_count = 0
         self.start_margin = float("nan") if config.margin == "auto" else config.margin
         torch.manual_seed(config.seed)  # the initial weights
@@ -68,8 +70,8 @@ class Trainer:
         self.discriminator = _placed(config.networks.discriminator(images.shape), self.device)
         if self.world.rank:
             torch.manual_seed(_seed_of(config.seed, self.world.rank))  # dropout
-        self.optimizer_g = Adam(self.generator, config.lr_g, config.beta1)
-        self.optimizer_d = Adam(self.discriminator, config.lr_d, config.beta1)
+        self.optimizer_g = Adam(self.generator, config.lr_g, config.beta1, recorded=config.cuda_graph)
+        self.optimizer_d = Adam(self.discriminator, config.lr_d, config.beta1, recorded=config.cuda_graph)
         self.average = WeightAverage(list(self.generator.parameters()), config.ema) if config.ema > 0 else None
         self.precision = MixedPrecision(config.precision, self.device)
         self.batches = ImageStream(
@@ -95,7 +97,7 @@ class Trainer:
         self._noise = torch.empty(config.batch_size, self.generator.noise_size, device=self.device)
         self._margin = torch.empty((), device=self.device)
         self._row = torch.zeros(len(STATISTICS), device=self.device)
-        self._graph = StepGraph(recorder or self._cuda_recorder()) if config.cuda_graph else None
+        self._graph = StepGraph(recorder) if config.cuda_graph and recorder is not None else None
 
     @property
     def margin(self) -> float:
@@ -171,12 +173,18 @@ class Trainer:
         """Return True if the next step computes what most steps don't, so that no recording serves it."""
         return self.config.pt_weight == 0 and self._statistics.is_logged(self.step_count + 1)
 
-    def _cuda_recorder(self) -> CudaRecorder:
-        if self.device.type != "cuda":
-            raise ValueError(f"cuda_graph: got True on {self.device}, expected a CUDA device, or False")
-        if self.world.size > 1:
-            raise ValueError(f"cuda_graph: got True for {self.world.size} processes, expected one, or False")
-        return CudaRecorder(self.device)
+    @staticmethod
+    def cuda_recorder(device: torch.device, world: World) -> Recorder:
+        """The recorder of a run with `cuda_graph`.
+
+        Raises:
+            ValueError: no CUDA device, or several processes.
+        """
+        if device.type != "cuda":
+            raise ValueError(f"cuda_graph: got True on {device}, expected a CUDA device, or False")
+        if world.size > 1:
+            raise ValueError(f"cuda_graph: got True for {world.size} processes, expected one, or False")
+        return CudaRecorder(device)
 
     def autoencoder_step(self) -> Tensor:
         """Update the discriminator on the next real images alone, as an auto-encoder; returns their mean energy."""
