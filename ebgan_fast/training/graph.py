@@ -48,12 +48,24 @@ class CudaRecorder:
     def record(self, compute: Compute) -> Compute:
         """Record it. What is allocated meanwhile is the graph's own, beside the memory of the steps before."""
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.empty_cache()
         recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
         with torch.cuda.device(self._device), recording:
             compute()
         replay: Compute = graph.replay
         return replay
+
+
+def recorder_of(device: torch.device, processes: int) -> Recorder:
+    """The recorder of a run with `cuda_graph`.
+
+    Raises:
+        ValueError: no CUDA device, or several processes.
+    """
+    if device.type != "cuda":
+        raise ValueError(f"cuda_graph: got True on {device}, expected a CUDA device, or False")
+    if processes > 1:
+        raise ValueError(f"cuda_graph: got True for {processes} processes, expected one, or False")
+    return CudaRecorder(device)
 
 
 class StepGraph:

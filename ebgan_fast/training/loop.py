@@ -15,6 +15,7 @@ from ..data.image_set import ImageSet
 from ..data.packed import PackedImages
 from ..data.training_set import open_images, settled
 from ..ops.backends import choose, use_backend
+from . import graph
 from .config import TrainConfig, absolute, validate
 from .display import PlainDisplay, SilentDisplay
 from .parallel import StoppedError, StopSignals, World, joined, own_device
@@ -120,6 +121,7 @@ class _Beginning:
 
     def run(self, resume: bool) -> TrainResult:
         """Prepare, then train to the end."""
+        recorder = graph.recorder_of(self.device, self.world.size) if self.config.cuda_graph else None
         saved = None
         if resume and self.folder.checkpoint.exists():
             self.lock.take(self.display.say)
@@ -134,7 +136,7 @@ class _Beginning:
             images, evaluator = self._images(verified=saved is not None)
         except StoppedError as stopped:
             return self._stopped_before(stopped.number, saved)
-        with contextlib.closing(Trainer(self.config, images, self.world)) as trainer:
+        with contextlib.closing(Trainer(self.config, images, self.world, recorder=recorder)) as trainer:
             if saved is None:
                 self.lock.take(self.display.say)
                 # Again, as another run may have begun here, and ended, while this one read its images.

@@ -119,30 +119,38 @@ class MixedPrecision:
 class Adam(torch.optim.Adam):
     """Adam over a network's parameters, with betas (beta1, 0.999) and torch's fused kernel where the device has it.
 
-    Its rate is a number on the CPU. On CUDA it is a 0-d tensor, so that a recorded step reads the rate of its day. What
-    `state_dict` gives is the same on both.
+    Its rate is a number on the CPU. On CUDA, and where its steps are recorded, it is a 0-d tensor, so that a recorded
+    step reads the rate of its day. The CPU's kernel takes it as float64, CUDA's as float32. What `state_dict` gives is
+    the same for all.
 
     Args:
         net: the network, on its device.
         rate: the learning rate.
         beta1: the decay of the first moment.
+        recorded: True if a graph records its steps.
     """
 
-    def __init__(self, net: nn.Module, rate: float, beta1: float) -> None:
+    def __init__(self, net: nn.Module, rate: float, beta1: float, *, recorded: bool = False) -> None:
         parameters, betas = list(net.parameters()), (beta1, 0.999)
-        self._rate: Tensor | None = None
         device = parameters[0].device
-        if device.type == "cuda":
-            self._rate = torch.tensor(rate, device=device)
-            super().__init__(parameters, self._rate, betas, fused=True, capturable=True)
-            return
-        try:
-            super().__init__(parameters, rate, betas, fused=True)
-        except RuntimeError:  # a device without the fused kernel
-            super().__init__(parameters, rate, betas)
+        on_cuda = device.type == "cuda"
+        self._number = rate
+        self._rate: Tensor | None = None
+        if on_cuda or recorded:
+            self._rate = torch.tensor(rate, dtype=torch.float32 if on_cuda else torch.float64, device=device)
+        super().__init__(
+            parameters,
+            rate if self._rate is None else self._rate,
+            betas,
+            fused=_is_fused_on(device) or None,
+            capturable=recorded and on_cuda,
+        )
+        # torch would warn of the steps before the recording.
+        self._warned_capturable_if_run_uncaptured = True
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next step."""
+        self._number = rate
         if self._rate is not None:
             self._rate.fill_(rate)
             return
@@ -157,18 +165,29 @@ class Adam(torch.optim.Adam):
     def state_dict(self) -> dict[str, Any]:
         """The state, with the rate as a number."""
         state: dict[str, Any] = super().state_dict()
-        if self._rate is not None:
-            for group in state["param_groups"]:
-                group["lr"], group["capturable"] = float(self._rate), False
+        for group in state["param_groups"]:
+            group["lr"], group["capturable"] = self._number, False
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from where the state was taken, on any device."""
         super().load_state_dict(state_dict)
-        if self._rate is not None:
-            for group in self.param_groups:
-                self._rate.fill_(group["lr"])
-                group["lr"], group["capturable"] = self._rate, True
+        for group in self.param_groups:
+            self.set_rate(group["lr"])
+            group["capturable"] = self.defaults["capturable"]
+            if self._rate is not None:
+                group["lr"] = self._rate
+
+
+def _is_fused_on(device: torch.device) -> bool:
+    """Return True if torch's fused Adam runs there, which torch tells in the first step."""
+    probe = nn.Parameter(torch.zeros(1, device=device))
+    probe.grad = torch.zeros_like(probe)
+    try:
+        torch.optim.Adam([probe], fused=True).step()
+    except RuntimeError:  # NotImplementedError too
+        return False
+    return True
 
 
 class WeightAverage:

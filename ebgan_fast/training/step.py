@@ -21,8 +21,9 @@ from ..models.conv import ConvAutoEncoder, ConvGenerator
 from ..models.families import AnyGenerator
 from ..ops.tensors import Coefficient
 from ..results import DiscriminatorResult
+from . import graph
 from .config import TrainConfig
-from .graph import CudaRecorder, Recorder, StepGraph
+from .graph import Recorder, StepGraph
 from .optim import Adam, MixedPrecision, WeightAverage, learning_rate_factor, margin_at
 from .parallel import World, own_device
 from .statistics import STATISTICS, NonFiniteError, Statistics
@@ -61,6 +62,8 @@ class Trainer:
         self.config = config
         self.world = world or World()
         self.device = own_device(config.device)
+        if config.cuda_graph and recorder is None:
+            recorder = graph.recorder_of(self.device, self.world.size)
         self.step_count = 0
         self.start_margin = float("nan") if config.margin == "auto" else config.margin
         torch.manual_seed(config.seed)  # the initial weights
@@ -68,8 +71,8 @@ class Trainer:
         self.discriminator = _placed(config.networks.discriminator(images.shape), self.device)
         if self.world.rank:
             torch.manual_seed(_seed_of(config.seed, self.world.rank))  # dropout
-        self.optimizer_g = Adam(self.generator, config.lr_g, config.beta1)
-        self.optimizer_d = Adam(self.discriminator, config.lr_d, config.beta1)
+        self.optimizer_g = Adam(self.generator, config.lr_g, config.beta1, recorded=config.cuda_graph)
+        self.optimizer_d = Adam(self.discriminator, config.lr_d, config.beta1, recorded=config.cuda_graph)
         self.average = WeightAverage(list(self.generator.parameters()), config.ema) if config.ema > 0 else None
         self.precision = MixedPrecision(config.precision, self.device)
         self.batches = ImageStream(
@@ -95,7 +98,7 @@ class Trainer:
         self._noise = torch.empty(config.batch_size, self.generator.noise_size, device=self.device)
         self._margin = torch.empty((), device=self.device)
         self._row = torch.zeros(len(STATISTICS), device=self.device)
-        self._graph = StepGraph(recorder or self._cuda_recorder()) if config.cuda_graph else None
+        self._graph = StepGraph(recorder) if config.cuda_graph and recorder is not None else None
 
     @property
     def margin(self) -> float:
@@ -177,13 +180,6 @@ class Trainer:
         A term of weight 0 is taken in the steps that a line of the log is written after.
         """
         return self.config.pt_weight > 0 or self._statistics.is_logged(step)
-
-    def _cuda_recorder(self) -> CudaRecorder:
-        if self.device.type != "cuda":
-            raise ValueError(f"cuda_graph: got True on {self.device}, expected a CUDA device, or False")
-        if self.world.size > 1:
-            raise ValueError(f"cuda_graph: got True for {self.world.size} processes, expected one, or False")
-        return CudaRecorder(self.device)
 
     def autoencoder_step(self) -> Tensor:
         """Update the discriminator on the next real images alone, as an auto-encoder; returns their mean energy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,13 @@ def assert_same_state(one: Any, other: Any, at: str = "state") -> None:
         assert one == other, at
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Checkpoint, metrics and samples, in all but times and the folder's name."""
+def assert_same_run(one: Path, other: Path, but: Collection[str] = ()) -> None:
+    """Checkpoint, metrics and samples, in all but times, the folder's name and `but` those fields of the config."""
     states = [checkpoint.read(folder / "checkpoint.pt") for folder in (one, other)]
     for state in states:
-        del state["elapsed_s"], state["config"]["out"]
+        del state["elapsed_s"]
+        for name in ("out", *but):
+            del state["config"][name]
     assert_same_state(*states)
     metrics = []
     for folder in (one, other):

@@ -1,0 +1,154 @@
+"""A made-up CUDA graph on the CPU: notes the operations of a step, and runs them again on the very same tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ebgan_fast.training.graph import Compute
+
+_aten = torch.ops.aten
+_ASKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_PICKS = (_aten.index, _aten.index_put, _aten.index_put_)  # which ask where they are given a mask
+_MASKS = (torch.bool, torch.uint8)
+
+
+class CannotBeRecordedError(Exception):
+    """The error of an operation that a CUDA graph has no place for."""
+
+
+class Recordable(TorchDispatchMode):
+    """Raises a CannotBeRecordedError for what is not the device's own work.
+
+    That is: a value, or a shape that depends on values, which the host would wait for; a tensor that the host makes of
+    its own numbers; a tensor of another device.
+
+    Args:
+        device: the type of the device.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in _PICKS:
+            asks = any(it.dtype in _MASKS for it in _tensors(args[1]))
+        else:
+            asks = bool(_ASKS & set(func.tags))
+        if asks:
+            raise CannotBeRecordedError(f"{func}: the host would wait for a value")
+        if func is _aten.lift_fresh.default:
+            raise CannotBeRecordedError(f"{func}: the host makes a tensor of its own numbers")
+        results = func(*args, **(kwargs or {}))
+        others = {it.device.type for it in _tensors((args, kwargs, results))} - {self._device}
+        if others:
+            raise CannotBeRecordedError(f"{func}: got a tensor on {', '.join(others)}, expected all on {self._device}")
+        return results
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dicts."""
+    return (it for it in _pytree.tree_leaves(values) if isinstance(it, Tensor))
+
+
+@dataclass
+class _Call:
+    func: Any
+    args: Any
+    kwargs: Any
+    made: list[tuple[int, Tensor]]
+    """The results in memory of their own, each with its place among all results."""
+
+
+class Tape(TorchDispatchMode):
+    """Notes operations, with the tensors that they read, write and make.
+
+    As in a capture nothing has happened when the block ends: what was written is as it was, the random numbers too, and
+    what was made holds no values yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self._made: dict[int, torch.UntypedStorage] = {}
+
+    def __enter__(self) -> Tape:
+        self._rng = torch.get_rng_state()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.set_rng_state(self._rng)
+        for storage, as_it_was in self._before.values():
+            storage.copy_(as_it_was)
+        for storage in self._made.values():
+            storage.fill_(255)  # type: ignore[attr-defined]  # NaN, or -1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for it in _tensors((args, kwargs)):
+            storage = it.untyped_storage()
+            if storage._cdata not in self._made and storage._cdata not in self._before:
+                self._before[storage._cdata] = storage, storage.clone()
+        results = func(*args, **kwargs)
+        made: list[tuple[int, Tensor]] = []
+        for place, it in enumerate(_pytree.tree_leaves(results)):
+            if isinstance(it, Tensor) and it.untyped_storage()._cdata not in self._before | self._made:
+                made.append((place, it.detach()))
+        self._made |= {it.untyped_storage()._cdata: it.untyped_storage() for _, it in made}
+        # Without autograd's graph, which nobody would free.
+        args, kwargs = _pytree.tree_map_only(Tensor, Tensor.detach, (args, kwargs))
+        self.calls.append(_Call(func, args, kwargs, made))
+        return results
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Do again what was noted, in its order."""
+        for call in self.calls:
+            results = _pytree.tree_leaves(call.func(*call.args, **call.kwargs))
+            for place, kept in call.made:
+                kept.copy_(results[place])
+
+
+@dataclass
+class TapeRecorder:
+    """Records steps on tapes.
+
+    Attributes:
+        strict: whether a step that a CUDA graph couldn't hold raises a CannotBeRecordedError.
+        events: "warm up", "record" and "replay", in order.
+        tapes: the recordings.
+    """
+
+    strict: bool = True
+    events: list[str] = field(default_factory=list)
+    tapes: list[Tape] = field(default_factory=list)
+
+    def warm_up(self, compute: Compute) -> None:
+        """Run it as it is."""
+        self.events.append("warm up")
+        compute()
+
+    def record(self, compute: Compute) -> Compute:
+        """Note what it does, and undo it."""
+        self.events.append("record")
+        tape = Tape()
+        self.tapes.append(tape)
+        with Recordable() if self.strict else contextlib.nullcontext(), tape:
+            compute()
+
+        def replay() -> None:
+            self.events.append("replay")
+            tape.replay()
+
+        return replay
