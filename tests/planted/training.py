@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Planted
 
 _TRAINER = "ebgan_fast/training/step.py"
+_SESSION = "ebgan_fast/training/session.py"
 _FILES = "ebgan_fast/_files.py"
 _STEP = "tests/training/test_trainer.py"
 _RESUMED = "tests/training/test_resume.py::test_resumed_equals_uninterrupted"
@@ -57,16 +58,17 @@ PLANTS = (
         name="the average takes the weights from before the update",
         kind="training",
         file=_TRAINER,
-        text="        self.precision.step(*optimizers)\n        if self.average is not None:\n"
+        text="        if not self.precision.is_scaled and self._statistics.is_logged(self.step_count + 1):\n"
+        "            self._measure_gradients()\n        if self.average is not None:\n"
         "            self.average.update(self.step_count)\n",
-        instead="        if self.average is not None:\n            self.average.update(self.step_count)\n"
-        "        self.precision.step(*optimizers)\n",
+        instead="        if self.average is not None and self.step_count:\n"
+        "            self.average.update(self.step_count - 1)\n",
         test=f"{_STEP}::test_the_average_follows_its_formula",
     ),
     Planted(
         name="the average's ramp is left out",
         kind="training",
-        file="ebgan_fast/training/average.py",
+        file="ebgan_fast/training/optim.py",
         text="        decay = min(self.decay, (1 + t) / (10 + t))\n",
         instead="        decay = self.decay\n",
         test=f"{_STEP}::test_the_average_follows_its_formula",
@@ -94,6 +96,67 @@ PLANTS = (
         text="                mine.copy_(saved)\n",
         instead="                mine.clone().copy_(saved)\n",
         test=f"{_RESUMED}[9]",
+    ),
+    Planted(
+        name="a step is told and drawn before it is saved",
+        kind="training",
+        file=_SESSION,
+        text="        if saves:\n            self._save()\n        self.display.advance(step)\n"
+        "        if line is not None:\n            self.display.metrics(line)\n            self.board.scalars(line)\n"
+        "            self._hint(**line)\n        if self.writes and self._is_drawn(step):\n            self._draw()\n",
+        instead="        self.display.advance(step)\n        if line is not None:\n"
+        "            self.display.metrics(line)\n            self.board.scalars(line)\n"
+        "            self._hint(**line)\n        if self.writes and self._is_drawn(step):\n            self._draw()\n"
+        "        if saves:\n            self._save()\n",
+        test="tests/training/test_saves_first.py::test_the_order_of_a_steps_duties",
+    ),
+    Planted(
+        name="a run that goes on leaves out the picture that its last step lacks",
+        kind="training",
+        file=_SESSION,
+        text="not self.folder.grid(step).exists():\n                self._draw()\n",
+        instead="not self.folder.grid(step).exists():\n                pass\n",
+        test="tests/training/test_saves_first.py::test_a_picture_that_fails_costs_no_step",
+    ),
+    Planted(
+        name="the search for a margin hears no signal",
+        kind="training",
+        file=_SESSION,
+        text="            if (number := vote(self.stop.received)) is not None:\n                raise StoppedError(number)\n",
+        instead="",
+        test="tests/training/test_stops.py::test_a_signal_ends_the_search_for_a_margin",
+    ),
+    Planted(
+        name="a hangup ends what nohup started",
+        kind="training",
+        file="ebgan_fast/training/parallel.py",
+        text="                if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:\n",
+        instead="                if number:\n",
+        test="tests/training/test_stops.py::test_a_hangup_that_is_ignored_stays_ignored",
+    ),
+    Planted(
+        name="two runs write one folder",
+        kind="training",
+        file="ebgan_fast/training/run/lock.py",
+        text="        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        return\n",
+        instead="        return\n",
+        test="tests/training/test_lock.py::test_a_folder_that_another_run_writes_is_refused",
+    ),
+    Planted(
+        name="the worst score's checkpoint is kept as the best",
+        kind="training",
+        file="ebgan_fast/training/run/folder.py",
+        text='all(own["fd"] <= line["fd"] for line in lines if compares(line, own))',
+        instead='all(own["fd"] >= line["fd"] for line in lines if compares(line, own))',
+        test="tests/training/test_kept_checkpoints.py::test_the_best_has_the_lowest_distance",
+    ),
+    Planted(
+        name="a checkpoint too many is dropped",
+        kind="training",
+        file="ebgan_fast/training/run/folder.py",
+        text="        for path in earlier[:-count]:\n",
+        instead="        for path in earlier[: 1 - count or None]:\n",
+        test="tests/training/test_kept_checkpoints.py::test_the_latest_are_kept",
     ),
     Planted(
         name="the old checkpoint goes before the new one is in its place",
