@@ -122,8 +122,8 @@ PLANTS = (
         name="the search for a margin hears no signal",
         kind="training",
         file=_SESSION,
-        text="            if (number := vote(self.stop.received)) is not None:\n                raise StoppedError(number)\n",
-        instead="",
+        text="            if (number := vote(self.stop.received)) is not None:\n",
+        instead="            if (number := None) is not None:\n",
         test="tests/training/test_stops.py::test_a_signal_ends_the_search_for_a_margin",
     ),
     Planted(
