@@ -18,6 +18,7 @@ except ImportError:
 from ebgan_fast._command_line import Program
 
 from . import figures
+from .graph import graph
 from .latency import latency
 from .memory import memory
 from .one_pass import one_pass
@@ -77,6 +78,7 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "scaling": scaling,
     "memory": memory,
     "train": train,
+    "graph": graph,
     "one-pass": one_pass,
     "stacked": stacked,
     "tune": tune,

@@ -1,4 +1,7 @@
-"""The committed results of GPUs: bench/results/{ops,latency,train}-<gpu>.jsonl, the latest row of each case."""
+"""The committed results of GPUs: bench/results/{ops,latency,train}-<gpu>.jsonl, the latest row of each case.
+
+Those of `train` hold the rows of `graph` too.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .graph import GraphRow
 from .rows import KERNELS, PACKAGE, LatencyRow, Row, read
 
 FOLDER = "bench/results"
 
 Line = dict[str, Any]
-"""A row of `train`."""
+"""A row of `train` or of `graph`."""
 
 _R = TypeVar("_R")
 
@@ -27,19 +31,23 @@ class Gpu:
     ops: list[Row]
     latency: list[LatencyRow]
     train: list[Line]
+    graph: list[Line]
 
 
 def gpus(root: Path) -> list[Gpu]:
     """Every GPU that has results, by name. Raises ValueError for a file that holds something else than rows."""
     timed = [row for command in ("ops", "latency") for path in _files(root, command) for row in _timed(path)]
-    trained = [line for path in _files(root, "train") for line in _lines(path)]
-    names = {row.processor for row in timed} | {line["processor"] for line in trained}
+    lines = [line for path in _files(root, "train") for line in _lines(path)]
+    trained = [line for line in lines if "kind" not in line]
+    compared = [line for line in lines if line.get("kind") == GraphRow.kind]
+    names = {row.processor for row in timed} | {line["processor"] for line in lines}
     return [
         Gpu(
             name,
             _latest([row for row in timed if row.processor == name and type(row) is Row], _case),
             _latest([row for row in timed if row.processor == name and isinstance(row, LatencyRow)], _case),
             _latest([line for line in trained if line["processor"] == name], _size),
+            _latest([line for line in compared if line["processor"] == name], _compared_case),
         )
         for name in sorted(names)
     ]
@@ -57,7 +65,7 @@ def _lines(path: Path) -> list[Line]:
     """Those of a GPU, but for comparisons with another commit."""
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [line for line in found if line.get("device", "cpu") == "cuda" and not line["compared"]]
+        return [line for line in found if line.get("device", "cpu") == "cuda" and not line.get("compared")]
     except (AttributeError, KeyError, ValueError):
         raise ValueError(f"{path}: got something else than rows that this version of bench train wrote") from None
 
@@ -68,6 +76,10 @@ def _case(row: Row) -> tuple[str, ...]:
 
 def _size(line: Line) -> tuple[Any, ...]:
     return line["preset"], line["width"], line["batch_size"]
+
+
+def _compared_case(line: Line) -> tuple[Any, ...]:
+    return line["case"], line["width"], line["batch_size"]
 
 
 def _latest(rows: Iterable[_R], key: Callable[[_R], Any]) -> list[_R]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from . import cells, gpu_results
+from . import cells, gpu_results, graph
 from .cells import NONE, Cells, digits, times
 from .first_choice import Choices
 from .gpu_results import Gpu, Line
@@ -30,15 +30,15 @@ def _section(gpu: Gpu, choices: Choices) -> str:
         blocks += ["### Every op", *_every_op(gpu.ops), "### First calls", *_first_calls(gpu.ops)]
     if gpu.latency:
         blocks += ["### Calls", "Microseconds on 8 samples of 16 numbers.", markdown(cells.of(gpu.latency))]
-    if gpu.train:
-        blocks += ["### The training step", *_train(gpu.train)]
+    if gpu.train or gpu.graph:
+        blocks += ["### The training step", *_train(gpu.train), *_graph(gpu.graph)]
     return "\n\n".join(blocks)
 
 
 def _conditions(gpu: Gpu) -> str:
     """Versions and dates, a line for each set of them."""
     told: dict[str, None] = {}
-    for line in [*map(vars, (*gpu.ops, *gpu.latency)), *gpu.train]:
+    for line in [*map(vars, (*gpu.ops, *gpu.latency)), *gpu.train, *gpu.graph]:
         versions = line["versions"]
         told[
             f"* {line['isa'].partition(',')[0]}, driver {versions.get('driver', 'unknown')}, "
@@ -120,14 +120,25 @@ def _networks(line: Line) -> str:
 
 
 def _train(lines: Sequence[Line]) -> Iterable[str]:
+    if not lines:
+        return
     yield (
         "Beside a plain loop of the same networks, as public EBGAN code has it, in float32 (rounded to tf32 or not, as "
         "said above). cudnn.benchmark: cuDNN chose among its algorithms by trial, for the plain loop of the comparison "
-        "too. The peak is that of torch's memory in a step, weights and optimisers included."
+        "too. cuda_graph: the step was recorded once, and is replayed. The peak is that of torch's memory in a step, "
+        "weights and optimisers included; of a recorded step, while it was recorded."
     )
     titles = ["networks", "step", "ms", "images/s", "over the plain loop", "first step, s", "peak, GiB"]
     found = [_step(line, name) for line in lines if not line["wrong"] for name in line["seconds"]]
     yield markdown(Cells(titles, found, (0, 1)))
+
+
+def _graph(lines: Sequence[Line]) -> Iterable[str]:
+    """Whether a graph changes what is trained."""
+    if lines:
+        said = (f"* {line['case']}, batches of {line['batch_size']}: {graph.words(line)}" for line in lines)
+        yield "With schedules of the learning rates and of the margin, and cuDNN's algorithms that repeat:"
+        yield "\n".join(said)
 
 
 def _step(line: Line, name: str) -> list[str]:

@@ -8,7 +8,7 @@ import functools
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -37,6 +37,8 @@ from .training_step import OWN, PUBLIC, Timed, Wanted, contestant, timed, warm
 CONSTANT = f"{OWN} float32, one batch again and again"
 BENCHMARK = ", cudnn.benchmark"
 """Behind the name of a contestant whose convolutions cuDNN chose by trial."""
+GRAPH = ", cuda_graph"
+"""Behind the name of a contestant that replays a recording of its step."""
 IMAGES = 1024  # on disk: many batches, so that each is read anew
 _TARGETS: dict[str, float] = {"float32": 1.5, "bfloat16": 2.5}
 _MOST_OF_DATA = 1.03  # step with data over step without
@@ -52,6 +54,14 @@ class _Asked(NamedTuple):
     steps: int
     threads: int
     cudnn_benchmark: bool
+    cuda_graph: tuple[Precision, ...]
+
+    def steps_of_the_package(self, wanted: Wanted) -> dict[str, Wanted]:
+        """By precision, and how they run: 'bfloat16, cuda_graph'."""
+        kinds = {kind: dataclasses.replace(wanted, precision=kind) for kind in self.precision}
+        return kinds | {
+            f"{kind}{GRAPH}": dataclasses.replace(wanted, precision=kind, cuda_graph=True) for kind in self.cuda_graph
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +92,8 @@ class TrainRow(provenance.Conditions):
     steps: int = 1
     """In a reading of the clock."""
     first_call: dict[str, float] | None = None
-    """Seconds of each contestant's first step: it compiles, and cuDNN chooses. None: not told (older rows)."""
+    """Seconds of each contestant's first step: it compiles, and cuDNN chooses. Of one that is recorded, its steps
+    before that. None: not told (older rows)."""
     peak: dict[str, int] | None = None
     """Bytes of the GPU's memory during a later step, weights and optimisers included. None: not told (older rows), or
     on the CPU, where the processes hold more than one contestant."""
@@ -108,6 +119,7 @@ def train(
     threads: int | None = None,
     precision: tuple[Precision, ...] = ("float32", "bfloat16"),
     cudnn_benchmark: bool = False,
+    cuda_graph: tuple[Precision, ...] = (),
     compare: str | None = None,
     out: Path | None = None,
 ) -> int:
@@ -126,6 +138,7 @@ def train(
         threads: Processor threads. None: 2 (1 with --compare).
         precision: Of ebgan_fast's steps; the plain loop is in float32.
         cudnn_benchmark: Time each step once more, in another process, where cuDNN tries its algorithms.
+        cuda_graph: Precisions of ebgan_fast's steps that are timed as recordings too, which a CUDA graph replays.
         compare: A commit of this repository, whose package is built. Its steps and this one's are timed by turns, each
             in a process of its own, in the place of the plain loop.
         out: File of JSON lines to append to. None: bench/results/train-cpu.jsonl, or train-NAME.jsonl of the GPU's
@@ -141,6 +154,10 @@ def train(
         raise ValueError("precision: got none, expected at least one")
     if cudnn_benchmark and device == "cpu":
         raise ValueError("cudnn_benchmark: got a run on the CPU, which has no cuDNN; expected --device cuda")
+    if cuda_graph and device == "cpu":
+        raise ValueError("cuda_graph: got a run on the CPU, expected --device cuda")
+    if "float16" in cuda_graph:
+        raise ValueError("cuda_graph: got float16, whose steps can't be recorded, expected float32 or bfloat16")
     if compare and device == "cpu":
         other_commit.check_threads([threads])
     if out is not None:
@@ -149,7 +166,7 @@ def train(
     torch.set_num_threads(threads)
     keep_freed_memory()  # as the training program does for itself
     wanted = Wanted(preset=name, width=width, batch_size=batch_size, device=str(place.torch))
-    asked = _Asked(wanted, place, precision, steps, threads, cudnn_benchmark)
+    asked = _Asked(wanted, place, precision, steps, threads, cudnn_benchmark, cuda_graph)
     with contextlib.ExitStack() as stack, progress(rounds) as (describe, advance):
         describe(f"{name}, width {width:g}, batches of {batch_size}")
         field = _of_two_commits(compare, asked, stack) if compare else _beside_the_plain_loop(asked, stack)
@@ -193,7 +210,7 @@ def _beside_the_plain_loop(asked: _Asked, stack: contextlib.ExitStack) -> Field:
     wanted = dataclasses.replace(asked.wanted, folder=str(stack.enter_context(_packed_noise(side))))
     images, where, on_the_cpu = wanted.images(), asked.place.torch, asked.place.name == "cpu"
     kinds = {PUBLIC: dataclasses.replace(wanted, loop=PUBLIC)}
-    kinds |= {f"{OWN} {kind}": dataclasses.replace(wanted, precision=kind) for kind in asked.precision}
+    kinds |= {f"{OWN} {name}": kind for name, kind in asked.steps_of_the_package(wanted).items()}
     field = Field(spares=not on_the_cpu)
     tried = {f"{who}{BENCHMARK}": kind for who, kind in kinds.items()} if asked.cudnn_benchmark else {}
     if tried:
@@ -268,8 +285,7 @@ def _of_two_commits(ref: str, asked: _Asked, stack: contextlib.ExitStack) -> Fie
         process = TrainingProcess(name, asked.place.torch, asked.threads, asked.cudnn_benchmark, paths)
         stack.enter_context(contextlib.closing(process))
         process.check(asked.wanted)
-        for kind in asked.precision:
-            wanted = dataclasses.replace(asked.wanted, precision=kind)
+        for kind, wanted in asked.steps_of_the_package(asked.wanted).items():
             field.add(f"{name} {kind}", functools.partial(process.contestant, kind, wanted))
     return field
 
@@ -287,7 +303,7 @@ def _row(asked: _Asked, field: Field, seconds: Mapping[str, list[float]]) -> Tra
         seconds=best,
         median={name: statistics.median(values) for name, values in seconds.items()},
         images_per_s={name: wanted.batch_size / value for name, value in best.items()},
-        speedup=_speedup(best, precision),
+        speedup=_speedup(best, asked.steps_of_the_package(wanted)),
         targets={kind: _TARGETS[kind] for kind in precision if kind in _TARGETS} if not compared else {},
         data_cost=data_cost_of(seconds),
         native_bfloat16=bool(torch.backends.mkldnn.is_available() and _multiplies_bfloat16()) or not on_the_cpu,
@@ -296,7 +312,7 @@ def _row(asked: _Asked, field: Field, seconds: Mapping[str, list[float]]) -> Tra
         first_call={name: one.first_call for name, one in contestants.items()},
         peak={name: one.peak for name, one in contestants.items() if one.peak is not None} or None,
         cudnn_benchmark={name: one.cudnn_benchmark for name, one in contestants.items()},
-        ratio=_ratios(seconds, precision, compared) if compared else None,
+        ratio=_ratios(seconds, asked.steps_of_the_package(wanted), compared) if compared else None,
         compared=compared,
         date=provenance.now(),
         wrong=field.wrong,
@@ -308,18 +324,18 @@ def _row(asked: _Asked, field: Field, seconds: Mapping[str, list[float]]) -> Tra
     )
 
 
-def _speedup(best: Mapping[str, float], precision: tuple[Precision, ...]) -> dict[str, float]:
+def _speedup(best: Mapping[str, float], kinds: Iterable[str]) -> dict[str, float]:
     """'float32', or 'float32, cudnn.benchmark' over a plain loop that has it too."""
     return {
         f"{kind}{how}": best[f"{PUBLIC}{how}"] / best[f"{OWN} {kind}{how}"]
         for how in ("", BENCHMARK)
-        for kind in precision
+        for kind in kinds
         if {f"{PUBLIC}{how}", f"{OWN} {kind}{how}"} <= best.keys()
     }
 
 
-def _ratios(seconds: Mapping[str, list[float]], precision: tuple[Precision, ...], compared: str) -> dict[str, Spread]:
-    pairs = {kind: zip(seconds[f"{compared} {kind}"], seconds[f"{OWN} {kind}"], strict=True) for kind in precision}
+def _ratios(seconds: Mapping[str, list[float]], kinds: Iterable[str], compared: str) -> dict[str, Spread]:
+    pairs = {kind: zip(seconds[f"{compared} {kind}"], seconds[f"{OWN} {kind}"], strict=True) for kind in kinds}
     return {kind: spread([theirs / mine for theirs, mine in both]) for kind, both in pairs.items()}
 
 

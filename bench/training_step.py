@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ebgan_fast.training import TrainConfig
 
 PUBLIC, OWN = "public loop", "ebgan_fast"
+WARM_UP = 3
+"""Steps that a run with a CUDA graph takes before it records one."""
 _HELD = 4  # batches in memory, where no folder is named
 
 
@@ -42,6 +44,8 @@ class Wanted:
     batch_size: int
     device: str
     precision: str = "float32"
+    cuda_graph: bool = False
+    """Record the step, and replay it."""
     loop: str = OWN
     """Or `PUBLIC`, which is in float32."""
     folder: str | None = None
@@ -50,6 +54,8 @@ class Wanted:
     def config(self) -> TrainConfig:
         """The preset's config, without what a step can do without."""
         fields: dict[str, Any] = {"batch_size": self.batch_size, "device": self.device, "precision": self.precision}
+        if self.cuda_graph:  # an old commit has no such field
+            fields["cuda_graph"] = True
         chosen = preset(self.preset, Path(), flip=False, ema=0.0, log_every=10**6, **fields)  # type: ignore[arg-type]
         networks: Any = chosen.networks  # of convolutions, which have a width
         return dataclasses.replace(chosen, networks=dataclasses.replace(networks, width=self.width))
@@ -82,9 +88,10 @@ class Timed:
 
     clock: Clock
     first_call: float
-    """Seconds of the first step: it compiles, and cuDNN chooses."""
+    """Seconds of the first step: it compiles, and cuDNN chooses. Of a step that is recorded, those before that."""
     peak: int | None
-    """Bytes of the GPU's memory during a later step, weights and optimisers included. None on the CPU."""
+    """Bytes of the GPU's memory during a later step, weights and optimisers included: of a step that is recorded,
+    during that. None on the CPU."""
     cudnn_benchmark: bool = False
 
 
@@ -93,13 +100,14 @@ def watch_of(device: torch.device) -> Watch:
     return Synchronised() if device.type == "cuda" else WallClock()
 
 
-def timed(build: Callable[[], Step], device: torch.device) -> Timed:
-    """Build a step, make its first call, and see what memory a second one takes."""
+def timed(build: Callable[[], Step], device: torch.device, first: int = 1) -> Timed:
+    """Build a step, make its first call, of so many steps, and see what memory the next one takes."""
     before = peak.held(device)
     step = build()
     wait(device)
     start = time.perf_counter()
-    step()
+    for _ in range(first):
+        step()
     wait(device)
     first_call = time.perf_counter() - start
     watch = watch_of(device)
@@ -110,7 +118,8 @@ def timed(build: Callable[[], Step], device: torch.device) -> Timed:
 def contestant(wanted: Wanted, stack: contextlib.ExitStack, images: ImageSet | None = None) -> Timed:
     """Build a step of this process and time it; one that can't run leaves nothing on the stack."""
     with contextlib.ExitStack() as own:
-        one = timed(lambda: wanted.step(own, images), torch.device(wanted.device))
+        first = WARM_UP if wanted.cuda_graph else 1
+        one = timed(lambda: wanted.step(own, images), torch.device(wanted.device), first)
         stack.enter_context(own.pop_all())
     return one
 

@@ -23,6 +23,7 @@ BUILD = "build"
 TESTS = ("test_gpu", "test_scaling", "test_values", "test_repeatability", "test_contract", "test_transforms")
 _WORKERS = 12  # of an H100's 16 cores: the build runs beside them
 _COMPILED = "small step of triton"
+_RECORDED = "steps of a graph"
 _TEST_GRACE = 13.0  # xdist gives its workers 10 s, and prints its summary after
 _COMPILERS = 8  # whose contexts share the GPU with what is timed
 # The paper's runs whose networks fit one GPU, with the batch of each and the steps in a reading: 50 to 250 ms.
@@ -141,26 +142,41 @@ def _bench(*arguments: str | Path) -> Callable[[float], Job]:
     return lambda seconds: python("-m", "bench", *arguments)
 
 
+def _recorded(situation: Situation) -> Job:
+    """A job that compares training with and without a CUDA graph, beside the tests: nothing of it is timed."""
+    return python("-m", "bench", "graph", "--out", situation.out / folder.STEPS)
+
+
 def _steps(situation: Situation) -> Sequence[Part]:
+    """The verdict on recorded steps, which are timed where that is a pass, and the times of all steps."""
+    out = situation.out / folder.STEPS
+    is_right = False
+
+    def judge_recorded(ended: Ended) -> tuple[str, str]:
+        nonlocal is_right
+        outcome, why = situation.judge(ended)
+        is_right = outcome == verdicts.PASSED
+        said = re.findall(r"^(\w.*: losses of .*)$", ended.output, re.MULTILINE)
+        return outcome, "; ".join(said) if is_right else why
+
     def judge(ended: Ended) -> tuple[str, str]:
         outcome, why = situation.judge(ended)
-        ratios = re.findall(r"^ *(\w+: [\d.]+ times the public loop)", ended.output, re.MULTILINE)
+        ratios = re.findall(r"^ *(\w+(?:, cuda_graph)?: [\d.]+ times the public loop)", ended.output, re.MULTILINE)
         return outcome, "; ".join(ratios) if outcome == verdicts.PASSED else why
 
-    common = ("--precision", "float32", "bfloat16", "--cudnn-benchmark", "--rounds", "5")
-    out = situation.out / folder.STEPS
-    return [
-        Part(
-            name,
-            _bench(
-                *("train", "--device", "cuda", "--name", name, "--batch-size", str(size), "--steps", str(steps)),
-                *common,
-                *("--out", out),
-            ),
-            judge,
-        )
-        for name, size, steps in PRESETS
-    ]
+    def job(name: str, size: int, steps: int) -> Callable[[float], Job]:
+        networks = ("--name", name, "--batch-size", str(size), "--steps", str(steps))
+        kinds = ("--precision", "float32", "bfloat16", "--cudnn-benchmark", "--rounds", "5", "--out", out)
+
+        def made(seconds: float) -> Job:
+            recorded = ("--cuda-graph", "bfloat16") if is_right else ()
+            return python("-m", "bench", "train", "--device", "cuda", *networks, *recorded, *kinds)
+
+        return made
+
+    # Where no tests came before, it has only begun.
+    compared = Part("graph", awaits=_RECORDED, judge=judge_recorded, takes=0.4)
+    return [compared, *(Part(name, job(name, size, steps), judge) for name, size, steps in PRESETS)]
 
 
 def _ops(situation: Situation) -> Sequence[Part]:
@@ -270,7 +286,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(BUILD, 135, 1, _built, background={BUILD: _build}),
     Stage("triton", 125, 30, _tests("triton")),
     Stage("cuda", 60, 20, _tests("cuda"), needs_build=True),
-    Stage("step", 100, 30, _steps),
+    Stage("step", 100, 30, _steps, background={_RECORDED: _recorded}),
     Stage("ops", 140, 40, _ops, needs_build=True),
     Stage("sanitizer", 90, 30, _sanitizer, needs_build=True, background={_COMPILED: _compiled}),
     Stage("run", 0, 40, _run, share=0.6, background={"prepare": _prepare}),

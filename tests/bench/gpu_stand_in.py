@@ -80,6 +80,7 @@ class _Running:
 
 
 TESTS_PASSED = "\n== 42 passed, 3 deselected in 61.20s (0:01:01) ==\n"
+RECORDED = "celeba64, bfloat16: losses of 200 steps and the weights after them are the same\nappended to a file\n"
 BUILT = "built: CPU kernels for baseline; CUDA kernels for sm_90 (nvcc 13.0)\n"
 
 
@@ -120,6 +121,7 @@ class Workplace:
         return {
             "bench.gpu.building": Program(25, BUILT),
             "-m pytest": Program(60, TESTS_PASSED),
+            "bench graph": Program(30, RECORDED, does=write(folder.STEPS, '{"kind": "graph"}\n')),
             "bench train": Program(20, "  float32: 1.60 times the public loop\n", does=write(folder.STEPS, "{}\n")),
             "bench ops": Program(100, does=write(folder.OPS, "{}\n{}\n")),
             "small_step": Program(5, "small step on cuda: finite\n"),

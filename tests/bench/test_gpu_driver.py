@@ -54,7 +54,8 @@ def test_each_verdict_is_a_line_of_json(workplace: Workplace) -> None:
         "tree": "0123456789abcdef",
     }
     assert [line["part"] for line in lines if line["stage"] == "step" and "part" in line] == [
-        name for name, *_ in stages.PRESETS
+        "graph",
+        *(name for name, *_ in stages.PRESETS),
     ]
 
 
@@ -70,6 +71,36 @@ def test_one_part_that_fails_is_named_and_the_others_run(workplace: Workplace) -
     assert workplace.run("step") == 1
     assert workplace.verdicts["step"].why == "imagenet128: status 1: RuntimeError: out of memory"
     assert len(workplace.machine.commands("bench train")) == 3
+
+
+def test_a_recorded_step_is_timed_where_it_gives_the_losses_of_others(workplace: Workplace) -> None:
+    assert workplace.run() == 0
+    said = "graph: celeba64, bfloat16: losses of 200 steps and the weights after them are the same; celeba64: "
+    assert workplace.verdicts["step"].why.startswith(f"{said}float32: 1.60 times")
+    commands = workplace.machine.commands("bench train")
+    assert len(commands) == 3
+    assert all("--cuda-graph bfloat16" in command for command in commands)
+    started = [" ".join(job.command) for job in workplace.machine.started]
+    graph, tests = (next(i for i, words in enumerate(started) if it in words) for it in ("bench graph", "-k triton"))
+    assert graph < tests  # nothing of it is timed, so it runs beside them
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (Program(9, "bench: celeba64, bfloat16: losses of 200 steps differ\n", status=1), "differ"),
+        (Program(FOREVER, "at work\n", stopped=-9), "at work"),
+    ],
+)
+def test_a_recorded_step_that_is_not_known_to_be_right_is_not_timed(
+    workplace: Workplace, program: Program, why: str
+) -> None:
+    workplace.programs["bench graph"] = program
+    assert workplace.run() == 1
+    assert workplace.verdicts["step"].why.endswith(why)
+    commands = workplace.machine.commands("bench train")
+    assert len(commands) == 3
+    assert not any("--cuda-graph" in command for command in commands)
 
 
 def test_where_every_program_hangs_all_ends_in_time(workplace: Workplace) -> None:
@@ -275,7 +306,8 @@ def test_after_half_a_line_the_next_call_goes_on(workplace: Workplace) -> None:
 def test_without_a_gpu_each_stage_says_so_and_none_passes(workplace: Workplace) -> None:
     workplace.gpu = False
     said = "bench: torch 2.11 sees no GPU, and this needs one\n"
-    for name in ("-m pytest", "bench train", "bench ops", "small_step", "ebgan_fast train", "bench tune"):
+    needing = ("-m pytest", "bench graph", "bench train", "bench ops", "small_step", "ebgan_fast train", "bench tune")
+    for name in needing:
         workplace.programs[name] = Program(5, said, status=1)
     assert workplace.run() == 3
     outcomes = workplace.outcomes()

@@ -66,14 +66,16 @@ def _flags(command: str) -> set[str]:
 
 
 def test_the_flags_of_the_stages_are_those_of_the_commands(situation: Situation) -> None:
-    from bench import ops, train, tune
+    from bench.__main__ import _COMMANDS
     from ebgan_fast.training import TrainConfig
 
     commands = _commands(situation)
-    functions = {"step": train.train, "ops": ops.ops, "tune": tune.tune}
-    for name, function in functions.items():
-        for asked in commands[name]:
-            assert _flags(asked) <= set(inspect.signature(function).parameters), asked
+    asked_of = {"train": 3, "graph": 1, "ops": 1, "tune": 1}
+    for asked in (*commands["step"], *commands["ops"], *commands["tune"]):
+        name = asked.split()[3]  # python -m bench NAME
+        asked_of[name] -= 1
+        assert _flags(asked) <= set(inspect.signature(_COMMANDS[name]).parameters), asked
+    assert set(asked_of.values()) == {0}
     (trains,) = [asked for asked in commands["run"] if " train " in asked]
     assert _flags(trains) - {"resume"} <= set(TrainConfig.__dataclass_fields__)
 
@@ -111,8 +113,20 @@ def test_a_reading_of_a_large_step_is_of_fewer_steps(situation: Situation) -> No
     steps = {}
     for asked in _commands(situation)["step"]:
         words = asked.split()
+        if "train" not in words:
+            continue
         steps[words[words.index("--name") + 1]] = int(words[words.index("--steps") + 1])
     assert steps == {"celeba64": 20, "imagenet128": 6, "imagenet256": 3}
+
+
+def test_the_flags_of_recorded_steps_are_added_once_these_are_right(situation: Situation) -> None:
+    compared, *timed = next(stage for stage in STAGES if stage.name == "step").parts(situation)
+    assert compared.judge is not None
+    for ended, flags in ((Ended(1, "bench: they differ\n"), False), (Ended(0, "x, float32: losses of 8\n"), True)):
+        assert compared.judge(ended) == ((verdicts.PASSED if flags else verdicts.FAILED), compared.judge(ended)[1])
+        for part in timed:
+            assert part.job is not None
+            assert ("cuda_graph" in _flags(" ".join(part.job(30.0).command))) is flags
 
 
 def test_the_limits_leave_room_before_the_eighth_minute() -> None:

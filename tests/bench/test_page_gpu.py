@@ -14,6 +14,7 @@ import pytest
 from bench import first_choice, page, page_gpu
 from bench.__main__ import main
 from bench.gpu_results import gpus
+from bench.graph import GraphRow
 from bench.provenance import ROOT, Conditions
 from bench.rows import LatencyRow, Row, append, append_all, spread
 from bench.train import TrainRow
@@ -121,6 +122,43 @@ def test_the_training_step_has_its_table(root: Path) -> None:
         [networks, "ebgan_fast float32", "4.00", "32000", "1.60x", "7.2", "1.50"],
         [networks, "ebgan_fast bfloat16", "2.50", "51200", "2.56x", "3.0", "1.50"],
     ]
+
+
+def _graph_row(**fields: Any) -> GraphRow:
+    told = {name: value for name, value in vars(_trained()).items() if name in GraphRow.__dataclass_fields__}
+    own = {"case": "celeba64, bfloat16", "batch_size": 64, "steps": 200, "equal": True}
+    return GraphRow(**{**told, **own, **fields})
+
+
+def test_a_recorded_step_has_its_line_and_its_losses_are_told(root: Path) -> None:
+    name = "ebgan_fast bfloat16, cuda_graph"
+    seconds = {"public loop": 0.0064, name: 0.002}
+    row = _trained(
+        seconds=seconds,
+        images_per_s={who: 128 / value for who, value in seconds.items()},
+        speedup={"bfloat16, cuda_graph": 3.2},
+        first_call=dict.fromkeys(seconds, 1.0),
+        peak=None,
+    )
+    _write(root, row, _graph_row(equal=False), _graph_row(), name="train-nvidia-h100")
+    text = _text(root)
+    assert [celeba for celeba in _tables(text) if celeba[1] == name] == [
+        ["celeba64, width 1, batches of 128", name, "2.00", "64000", "3.20x", "1.0", "-"]
+    ]
+    (said,) = (line for line in text.splitlines() if line.startswith("* celeba64, bfloat16"))
+    assert said == (
+        "* celeba64, bfloat16, batches of 64: losses of 200 steps and the weights after them are the same with a CUDA "
+        "graph, bit for bit"
+    )
+
+
+def test_a_graph_alone_has_its_section(root: Path) -> None:
+    _write(root, _graph_row(equal=False, largest=0.001, first=5, repeats=True), name="train-nvidia-h100")
+    text = _text(root)
+    assert "differ with a CUDA graph, by up to 1.0e-03 of their value, from step 5 on; without one they repeat" in text
+    assert "### The training step" in text
+    assert "driver 580.65.06" in text
+    assert not _tables(text)
 
 
 def test_a_step_with_wrong_losses_has_no_figure(root: Path) -> None:

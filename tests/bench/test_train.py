@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import signal
@@ -21,6 +22,7 @@ from bench.timing import Clock
 from ebgan_fast.ops import reference
 from ebgan_fast.training.step import Trainer
 from tests.rounding import distance, relative_bound_nearby, size
+from tests.training.tape import TapeRecorder
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 
@@ -104,6 +106,8 @@ def test_the_cost_of_data_is_the_median_of_the_rounds_ratios() -> None:
         (("--steps", "0"), "steps: got 0, expected at least 1"),
         (("--precision",), "precision: got none"),
         (("--cudnn-benchmark",), "cudnn_benchmark: got a run on the CPU"),
+        (("--cuda-graph", "bfloat16"), "cuda_graph: got a run on the CPU"),
+        (("--device", "cuda", "--cuda-graph", "float16"), "cuda_graph: got float16"),
         (("--compare", "no-such-commit"), "compare: got 'no-such-commit', expected a commit"),
         (("--compare", "HEAD", "--threads", "2"), "expected OMP_WAIT_POLICY=passive"),
         (("--out", "/nowhere/at/all.jsonl"), "out: got /nowhere/at/all.jsonl"),
@@ -178,6 +182,52 @@ def test_on_a_gpu_each_step_is_timed_with_cudnn_s_choice_too(
     assert (row["steps"], row["backend"], row["wrong"]) == (2, made_up_gpu.backend, None)
 
 
+def test_on_a_gpu_a_recorded_step_is_timed_too(
+    made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its recording comes before the first round."""
+    recorder = TapeRecorder(strict=False)
+    monkeypatch.setattr(Trainer, "cuda_recorder", staticmethod(lambda device, world: recorder))
+    out = tmp_path / "train.jsonl"
+    assert main([*GPU, "--cuda-graph", "float32", "--out", str(out)]) == 0
+    row = json.loads(out.read_text())
+    own = "ebgan_fast float32, cuda_graph"
+    assert list(row["seconds"]) == [train.PUBLIC, "ebgan_fast float32", own, train.CONSTANT]
+    assert row["speedup"].keys() == {"float32", "float32, cuda_graph"}
+    assert row["speedup"]["float32, cuda_graph"] == row["seconds"][train.PUBLIC] / row["seconds"][own]
+    before, rounds = 1, 2  # one step before the rounds, and two rounds of two steps
+    assert recorder.events == ["warm up"] * 3 + ["record"] + ["replay"] * (before + 2 * rounds)
+    assert "float32, cuda_graph: " in capsys.readouterr().out
+
+
+def test_on_a_gpu_a_step_that_cannot_be_recorded_costs_the_others_nothing(
+    made_up_gpu: devices.Device, tmp_path: Path
+) -> None:
+    """As here, where there is no CUDA."""
+    out = tmp_path / "train.jsonl"
+    assert main([*GPU, "--cuda-graph", "float32", "--out", str(out)]) == 1
+    row = json.loads(out.read_text())
+    name = "ebgan_fast float32, cuda_graph"
+    assert row["failed"] == {name: "cuda_graph: got True on cpu, expected a CUDA device, or False"}
+    assert row["seconds"].keys() == {train.PUBLIC, "ebgan_fast float32", train.CONSTANT}
+
+
+def test_a_package_without_a_setting_is_asked_for_it_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier commit's has no `cuda_graph`. Its other steps can be timed all the same."""
+    current = training_step.preset
+
+    def earlier(name: str, out: Path, **fields: object) -> object:
+        if "cuda_graph" in fields:
+            raise TypeError("TrainConfig.__init__() got an unexpected keyword argument 'cuda_graph'")
+        return current(name, out, **fields)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training_step, "preset", earlier)
+    wanted = train.Wanted(preset="celeba64", width=0.05, batch_size=4, device="cpu")
+    assert wanted.config().batch_size == 4
+    with pytest.raises(TypeError, match="cuda_graph"):
+        dataclasses.replace(wanted, cuda_graph=True).config()
+
+
 @pytest.mark.slow
 def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
     made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -237,7 +287,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _append(site: Path, *lines: str) -> None:
-    with (site / "ebgan_fast" / "training" / "trainer.py").open("a") as file:
+    with (site / "ebgan_fast" / "training" / "step.py").open("a") as file:
         file.write("\n\n" + "\n".join(lines) + "\n")
 
 
