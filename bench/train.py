@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ebgan_fast.memory import keep_freed_memory
 from ebgan_fast.data import ImageSet, TensorImages
 from ebgan_fast.data.packed import INDEX, Shard, digest_of, index_text
+from ebgan_fast.memory import keep_freed_memory
 from ebgan_fast.training.optim import Precision
 
 from . import devices, files, first_step, other_commit, provenance
