@@ -17,7 +17,6 @@ from bench.__main__ import main
 from bench.graph import Case, GraphRow
 from ebgan_fast.training import graph as recording
 from ebgan_fast.training.graph import Compute
-from ebgan_fast.training.parallel import World
 from ebgan_fast.training.step import Trainer
 from tests.training.tape import TapeRecorder
 from tests.training.test_conv_runs import NETWORKS
@@ -48,11 +47,11 @@ def reference(monkeypatch: pytest.MonkeyPatch, same_threads: None) -> Iterator[N
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
     made: list[TapeRecorder] = []
 
-    def tape(device: torch.device, world: World) -> TapeRecorder:
+    def tape(device: torch.device, processes: int) -> TapeRecorder:
         made.append(TapeRecorder())
         return made[-1]
 
-    monkeypatch.setattr(Trainer, "cuda_recorder", staticmethod(tape))
+    monkeypatch.setattr(recording, "recorder_of", tape)
     return made
 
 

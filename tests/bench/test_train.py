@@ -20,6 +20,7 @@ from bench.other_training import TrainingProcess
 from bench.provenance import ROOT
 from bench.timing import Clock
 from ebgan_fast.ops import reference
+from ebgan_fast.training import graph
 from ebgan_fast.training.step import Trainer
 from tests.rounding import distance, relative_bound_nearby, size
 from tests.training.tape import TapeRecorder
@@ -187,7 +188,7 @@ def test_on_a_gpu_a_recorded_step_is_timed_too(
 ) -> None:
     """Its recording comes before the first round."""
     recorder = TapeRecorder(strict=False)
-    monkeypatch.setattr(Trainer, "cuda_recorder", staticmethod(lambda device, world: recorder))
+    monkeypatch.setattr(graph, "recorder_of", lambda device, processes: recorder)
     out = tmp_path / "train.jsonl"
     assert main([*GPU, "--cuda-graph", "float32", "--out", str(out)]) == 0
     row = json.loads(out.read_text())
