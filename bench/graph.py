@@ -1,4 +1,4 @@
-"""The command `graph`: whether steps that a CUDA graph replays give the losses of steps that are run one by one."""
+"""The command `graph`: it compares the losses of steps that a CUDA graph replays with those of steps run one by one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CASES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How near a run with a graph comes to one without."""
+    """The comparison of a run with a graph and one without."""
 
     equal: bool
     """True if the statistics of every step, and the weights after the last, are the same bit for bit."""
@@ -215,7 +215,7 @@ def is_wrong(row: Mapping[str, Any]) -> bool:
 
 
 def words(row: Mapping[str, Any]) -> str:
-    """What a row says, as JSON gives it."""
+    """Say in a sentence what a row found, as JSON gives it."""
     if row["equal"]:
         return f"losses of {row['steps']} steps and the weights after them are the same with a CUDA graph, bit for bit"
     since = f"from step {row['first']} on" if row["first"] else "and in the last weights alone"

@@ -134,7 +134,7 @@ def _train(lines: Sequence[Line]) -> Iterable[str]:
 
 
 def _graph(lines: Sequence[Line]) -> Iterable[str]:
-    """Whether a graph changes what is trained."""
+    """A table of the comparisons of training with a graph and without."""
     if lines:
         said = (f"* {line['case']}, batches of {line['batch_size']}: {graph.words(line)}" for line in lines)
         yield "With schedules of the learning rates and of the margin, and cuDNN's algorithms that repeat:"

@@ -84,7 +84,7 @@ _Choice = TypeVar("_Choice", bound=str)
 
 
 def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], default: _Choice) -> _Choice:
-    """What a flag says that decides other flags' defaults, as far as it can be read.
+    """Return what a flag says that decides other flags' defaults, as far as it can be read.
 
     The whole command line is read, and refused, later.
     """
@@ -104,7 +104,7 @@ def fail(program: str, message: str, status: int) -> int:
 
 
 def describe(error: OSError) -> str:
-    """What the system says, and of which file."""
+    """The system's words for an error, after the file that it is about."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 

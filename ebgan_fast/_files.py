@@ -26,7 +26,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where `replacing` builds the file before it takes the place of `path`."""
+    """The place in which `replacing` builds the file before it takes that of `path`."""
     return path.with_name(f".{path.name}.partial")
 
 

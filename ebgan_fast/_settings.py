@@ -82,7 +82,7 @@ def instance(kind: type[Any], expected: str) -> Rule:
 
 
 def or_none(rule: Rule) -> Rule:
-    """What the rule lets pass, or None."""
+    """Any value that the rule lets pass, or None."""
     comma = "," if rule.expected.startswith(("an integer", "a finite")) else ""
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.expected}{comma} or None")
 

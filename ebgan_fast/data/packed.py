@@ -45,7 +45,7 @@ def digest_of(path: Path, on_bytes: Callable[[int], None] = lambda count: None) 
 
 
 def index_text(shape: tuple[int, int, int], shards: list[Shard], skipped: list[str]) -> str:
-    """What index.json says of images of shape (C, H, W); `skipped` names the sources that couldn't be read."""
+    """The text of index.json for images of shape (C, H, W); `skipped` names the sources that couldn't be read."""
     channels, height, width = shape
     fields = {
         "format": _FORMAT,
@@ -61,7 +61,7 @@ def index_text(shape: tuple[int, int, int], shards: list[Shard], skipped: list[s
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a folder holds a finished set."""
+    """Return True if a folder holds a finished set."""
     return (folder / INDEX).is_file()
 
 

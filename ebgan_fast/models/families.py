@@ -1,4 +1,4 @@
-"""What a run's networks are built from: the settings of each family, and the networks that they make."""
+"""The settings that a run's networks are built from, family by family, and the networks that they make."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class TrainConfig:
     margin_auto_steps: int = setting(1000, COUNT)
     """Steps of that auto-encoder's training, with margin auto."""
     margin_schedule: MarginSchedule = setting("constant", one_of(MarginSchedule))
-    """How the margin goes from `margin` to `margin_end`."""
+    """Way of the margin from `margin` to `margin_end`."""
     margin_end: float | None = setting(None, or_none(NOT_NEGATIVE))
     """Last margin of a schedule that isn't constant."""
     margin_steps: int | None = setting(None, or_none(COUNT))
@@ -118,15 +118,15 @@ class TrainConfig:
     beta1: float = setting(0.5, SHARE)
     """Adam's decay of the first moment, for both networks."""
     lr_decay: LearningRateDecay = setting("none", one_of(LearningRateDecay))
-    """How both learning rates fall towards 0 at the last step."""
+    """Fall of both learning rates towards 0 at the last step."""
     lr_decay_start: float = setting(0.0, SHARE)
     """Share of the run at full learning rate before the fall."""
     ema: float = setting(0.999, SHARE)
     """Decay per step of the generator's average, which draws the samples. 0: its latest weights do."""
     precision: Precision = setting("float32", one_of(Precision))
-    """Of the networks' products and maps (autocast); weights, sums and losses stay in float32. float16 scales its
-    gradients. bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX. On NVIDIA
-    GPUs since 2020, float32's convolutions round their factors to TF32, torch's default
+    """Precision of the networks' products and maps (autocast); weights, sums and losses stay in float32. float16 scales
+    its gradients. bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX. On
+    NVIDIA GPUs since 2020, float32's convolutions round their factors to TF32, torch's default
     (torch.backends.cudnn.allow_tf32), and its matrix products don't."""
     compile: bool = setting(False, SWITCH, free=True)
     """Compile generator and discriminator, each by itself, with torch.compile: a minute at the start."""
@@ -158,8 +158,8 @@ class TrainConfig:
     tensorboard: bool = setting(False, SWITCH, free=True)
     """Write metrics, scores and grids for TensorBoard too, into the run folder."""
     backend: BackendName = setting("auto", one_of(BackendName), free=True)
-    """What runs the losses; `ebgan-fast doctor` lists what can run here. auto: as EBGAN_FAST_BACKEND says, else the
-    fastest."""
+    """Kernels that run the losses; `ebgan-fast doctor` lists what can run here. auto: as EBGAN_FAST_BACKEND says, else
+    the fastest."""
     threads: int | None = setting(None, or_none(COUNT), free=True)
     """Processor threads. None: torch's choice."""
     device: str = setting("auto", instance(str, "a string"))
@@ -181,7 +181,7 @@ def validate(config: TrainConfig) -> None:
 
 
 def _contradictions(config: TrainConfig) -> Iterable[str]:
-    """What is wrong between fields, and with the device on this machine."""
+    """The contradictions between fields, and the problem of a device that isn't on this machine."""
     scheduled = config.margin_schedule != "constant"
     if scheduled != (config.margin_end is not None):
         expected = "a number" if scheduled else "None"

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a bar on a terminal, lines elsewhere, and hints."""
+"""The words of a run while it trains: a bar on a terminal, lines elsewhere, and hints."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _describe(line: Line) -> str:
 
 
 class Hints:
-    """What a person should know of a run that may not learn: each hint once in a run, whatever interrupts it.
+    """Hints for a run that may not learn, each given once in a run, whatever interrupts it.
 
     Args:
         before: lines of metrics that the run wrote earlier.

@@ -1,4 +1,4 @@
-"""How weights follow their gradients: schedules, Adam, mixed precision, and the generator's average."""
+"""The way of the weights along their gradients: schedules, Adam, mixed precision, and the generator's average."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def margin_at(step: int, start: float, end: float, over: int, shape: MarginSched
 
 
 def learning_rate_factor(step: int, steps: int, decay: LearningRateDecay, decay_start: float) -> float:
-    """What the learning rate of one step is multiplied by: 1, falling towards 0 at step `steps`.
+    """The factor on the learning rate of one step: 1, falling towards 0 at step `steps`.
 
     Args:
         step: steps done before this one, below `steps`; so the factor never is 0.

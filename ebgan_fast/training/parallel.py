@@ -273,7 +273,7 @@ def usable_device(name: str) -> torch.device:
 
 
 def device_problem(name: str) -> str | None:
-    """What is wrong with a config's device, or None."""
+    """Return what is wrong with a config's device, in a sentence, or None."""
     if name == "auto":
         return None
     try:
