@@ -22,7 +22,15 @@ _ROOT = Path(__file__).parents[1]
 _PATIENCE = 120.0  # seconds
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.forked_imports"])
+_preloaded = ["tests.forked_imports"]
+_context.set_forkserver_preload(_preloaded)
+
+
+def preload(module: str) -> None:
+    """Let the server, if it hasn't begun, import this module too, which many processes need."""
+    if module not in _preloaded:
+        _preloaded.insert(0, module)  # before the last, which closes the imports
+        _context.set_forkserver_preload(_preloaded)
 
 
 class Child:
@@ -54,6 +62,11 @@ class Child:
     def said(self) -> str:
         """The output so far."""
         return self._output.read_text() if self._output.exists() else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether it hasn't ended."""
+        return self._process.is_alive()
 
     def send_signal(self, number: int) -> None:
         assert self._process.pid is not None
