@@ -39,7 +39,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-64 docs studies bench tune gpu gpu-wheels dist format lint clean
-.PHONY: test check test-quick test-interpreter test-simt test-isas test-avx2 test-versions release-check planted fuzz sanitize
+.PHONY: test check test-quick test-interpreter test-simt test-isas test-avx2 test-versions release-check planted fuzz kills sanitize
 .PHONY: compile-sanitized compile-ptx
 
 help:  ## this list
@@ -193,6 +193,9 @@ fuzz: $(VENV)/test  ## calls that nobody has seen, on every instruction set, aga
 
 planted: $(VENV)/test  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted
+
+kills: $(VENV)/test  ## kill a run at its every write, rename and lock, and at random moments, and see it go on bit for bit
+	$(BIN)/python -m tests.training.kills
 
 # Needs no package of the environment that pip unpacks meanwhile, and its objects are kept.
 compile-sanitized: $(VENV)/extension

@@ -22,7 +22,15 @@ _ROOT = Path(__file__).parents[1]
 _PATIENCE = 120.0  # seconds
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.forked_imports"])
+_preloaded = ["tests.forked_imports"]
+_context.set_forkserver_preload(_preloaded)
+
+
+def preload(module: str) -> None:
+    """Let the server, if it hasn't begun, import this module too, which many processes need."""
+    if module not in _preloaded:
+        _preloaded.insert(0, module)  # before the last, which closes the imports
+        _context.set_forkserver_preload(_preloaded)
 
 
 class Child:
@@ -60,6 +68,11 @@ class Child:
         """The number of the process."""
         assert self._process.pid is not None
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """True until it has ended."""
+        return self._process.is_alive()
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -162,9 +162,9 @@ class Session:
         step = self.saved_step = self.interval_first = self.trainer.step_count
         if not self.writes:
             return
+        self.folder.scores.rewind(step)  # of the last step too: its score may have been cut short
         if step < self.config.steps:
             self.folder.metrics.rewind(step, self.config.log_every)
-            self.folder.scores.rewind(step)
             # The checkpoint was written before its step's score, which took time too.
             spent = (line["elapsed_s"] for line in self.folder.scores.lines())
             self.elapsed_before = max(self.elapsed_before, *spent, 0.0)
@@ -179,10 +179,13 @@ class Session:
             lines = self.folder.metrics.lines()
             if self.config.tensorboard and lines and lines[-1]["step"] == step:
                 self.board.scalars(lines[-1])
-            if self._is_drawn(step) and not self.folder.grid(step).exists():
-                self._draw()
-            elif self._is_drawn(step):
-                self.board.grid(self.folder.grid(step), step)
+            if self._is_drawn(step):
+                if not self.folder.grid(step).exists():
+                    self._draw()
+                else:
+                    self.board.grid(self.folder.grid(step), step)
+                    if _is_older(self.folder.curves, self.folder.grid(step)):
+                        self._draw_curves()
             if self._is_saved(step):
                 self.folder.keep(step, self.config.keep)
             if score := [line for line in self.folder.scores.lines() if line["step"] == step]:
@@ -327,3 +330,8 @@ class Session:
             return f"done: {step} steps in {self._elapsed(time.perf_counter()):.0f} s: {folder}"
         name = Signals(stopped_by).name
         return f"stopped by {name} and saved at step {step} of {steps}; --resume goes on: {folder}"
+
+
+def _is_older(file: Path, other: Path) -> bool:
+    """Return True if a file is missing, or was written before another, which is there."""
+    return not file.exists() or file.stat().st_mtime_ns < other.stat().st_mtime_ns

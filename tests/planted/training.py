@@ -114,8 +114,8 @@ PLANTS = (
         name="a run that goes on leaves out the picture that its last step lacks",
         kind="training",
         file=_SESSION,
-        text="not self.folder.grid(step).exists():\n                self._draw()\n",
-        instead="not self.folder.grid(step).exists():\n                pass\n",
+        text="not self.folder.grid(step).exists():\n                    self._draw()\n",
+        instead="not self.folder.grid(step).exists():\n                    pass\n",
         test="tests/training/test_saves_first.py::test_a_picture_that_fails_costs_no_step",
     ),
     Planted(

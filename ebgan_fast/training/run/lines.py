@@ -77,5 +77,7 @@ class LinesFile:
         if not self.path.exists():
             return
         kept = [line for line in self.lines() if line["step"] <= step and line["step"] % every == 0]
-        with replacing(self.path) as file:
-            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+        content = "".join(json.dumps(line) + "\n" for line in kept).encode()
+        if content != self.path.read_bytes():
+            with replacing(self.path) as file:
+                file.write(content)
