@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -34,7 +34,7 @@ class Program:
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command. `arguments` default to the process's own; returns the exit status."""
         _show_every_character()
-        warnings.formatwarning = lambda message, *_, **__: f"{self.name}: {message}\n"
+        _show_warnings_as_lines(self.name)
         command = self.parse(sys.argv[1:] if arguments is None else arguments)
         try:
             return command()
@@ -71,6 +71,16 @@ class Program:
                 raise
             raise SystemExit(fail(self.name, _one_line(captured.getvalue()) + " (see --help)", 2)) from None
         return chosen[0]
+
+
+def _show_warnings_as_lines(program: str) -> None:
+    """Let this project's warnings, as those of other packages that are for users, be a line without a place in code."""
+    original = warnings.formatwarning
+
+    def formatted(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> str:
+        return f"{program}: {message}\n" if category is UserWarning else original(message, category, *place, **named)
+
+    warnings.formatwarning = formatted
 
 
 def _show_every_character() -> None:

@@ -68,9 +68,10 @@ class Tolerant:
         self._silent = True
         # What is left in the stream's buffer would fail again as the interpreter ends, with another exit status.
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._target.fileno())
-            os.close(nowhere)
+            if self._target.fileno() in (1, 2):  # the process's own, not a file of the program's
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._target.fileno())
+                os.close(nowhere)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             print(f"standard output is gone ({error}); the work goes on without it", file=sys.stderr, flush=True)
 

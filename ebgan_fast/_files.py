@@ -46,8 +46,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(partial):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user knows
         raise
 
 
@@ -60,23 +63,32 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def linking(source: Path, target: Path) -> None:
-    """Let `target` name the content that `source` has now: by a hard link, or a copy where there is none.
-
-    The content of `target` is the old one or the new one, whole, whatever happens. `source` may be replaced later, but
-    not written to.
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all; the folder of `target` is made.
 
     Raises:
-        OSError: it can't be written; names the file.
+        OSError: it can't be read or written; names the file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as content, replacing(target) as file:
+        shutil.copyfileobj(content, file, 1 << 24)
+
+
+def rename_or_copy(source: Path, target: Path) -> None:
+    """Give the content of `source`, which is about to be replaced, another name; `source` keeps it until then.
+
+    By a hard link, or a copy on file systems without, such as FAT. The folder of `target` is made.
+
+    Raises:
+        OSError: it can't be read or written; names the file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(target)
     partial.unlink(missing_ok=True)
     try:
         os.link(source, partial)
-    except OSError:  # FAT, or some network's file systems
-        with source.open("rb") as content, replacing(target) as file:
-            shutil.copyfileobj(content, file, 1 << 24)
+    except OSError:
+        copy(source, target)
         return
     os.replace(partial, target)
     partial.unlink(missing_ok=True)  # replacing a link by one to the same file leaves both

@@ -26,11 +26,13 @@ from ._command_line import Program, chosen, describe, fail
 from ._console import say
 from ._files import replacing
 from .data.errors import DataError
+from .data.image_set import ImageSet
 from .data.mnist import load_mnist
 from .data.prepare import prepare_images
 from .data.training_set import kind_of, open_images
 from .memory import keep_freed_memory
 from .metrics.classifier import load_classifier
+from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
 from .report import write_report
 from .training.config import PresetName, TrainConfig
@@ -40,7 +42,7 @@ from .training.parallel import usable_device
 from .training.pictures import draw_interpolation, draw_neighbours, save_folder, save_grid
 from .training.presets import preset
 from .training.run.folder import RunFolder
-from .training.sampling import batches_of_images, load_generator, noise_of
+from .training.sampling import batches_of_images, load_generator, load_run, noise_of
 from .training.scoring import Evaluator, digits_text, images_text, score_digits
 from .training.statistics import NonFiniteError
 
@@ -168,17 +170,16 @@ def evaluate(
         device: Torch device that draws and scores, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     path, place = RunFolder.checkpoint_of(checkpoint), usable_device(device)
-    generator, run, steps = load_generator(path, place)
+    (generator, run, steps), fingerprint = load_run(path, place)
     run = dataclasses.replace(run, data=data or run.data)
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
     with _moved_data(run, data):
-        is_digits = kind_of(run.data, run.image_size) == "digits" and features is None
-        if is_digits:
-            digits = load_mnist(run.data)
-        else:
-            images = open_images(run.data, run.image_size, run.networks.channels)
-    if is_digits:
+        images = open_images(run.data, run.image_size, generator.image_shape[0])
+    if images.fingerprint != fingerprint:
+        print(f"{_NAME}: {run.data}: other images than those that the run was trained on", file=sys.stderr)
+    if features is None and kind_of(run.data, run.image_size) == "digits":
+        digits = load_mnist(run.data)
         with _progress("digit classifier") as progress:
             classifier = load_classifier(digits, progress=progress, device=place)
         scored = score_digits(classifier, generator, samples, seed, place)
@@ -210,16 +211,15 @@ def report(
         device: Torch device that draws and compares, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     place, folder = usable_device(device), RunFolder.of(run)
-    loaded = load_generator(RunFolder.checkpoint_of(run), place)
-    generator, config = loaded.generator, dataclasses.replace(loaded.config, data=data or loaded.config.data)
+    (generator, config, _), fingerprint = load_run(RunFolder.checkpoint_of(run), place)
+    config = dataclasses.replace(config, data=data or config.data)
+    folder.contents()  # a folder that no page can be made of ends the command before the pictures are drawn
     draw_interpolation(generator, folder.interpolation, rows=8, columns=10, seed=config.seed)
-    if neighbours:
-        with _moved_data(config, data):
-            if kind_of(config.data, config.image_size) == "images":
-                images = open_images(config.data, config.image_size, config.networks.channels)
-                with _progress("nearest images") as progress:
-                    scorer = Evaluator(config.features, images, place).scorer
-                    draw_neighbours(scorer, generator, folder.neighbours, seed=config.seed, progress=progress)
+    folder.neighbours.unlink(missing_ok=True)  # of another generator
+    if neighbours and (images := _images_to_look_at(config, generator, fingerprint, data)):
+        with _progress("nearest images") as progress:
+            scorer = Evaluator(config.features, images, place).scorer
+            draw_neighbours(scorer, generator, folder.neighbours, seed=config.seed, progress=progress)
     say(f"report: {write_report(folder.path)}")
     return 0
 
@@ -228,6 +228,27 @@ def doctor() -> int:
     """Say what this machine can run: versions, processor, threads, each backend and why it can or cannot."""
     say(diagnosis.report())
     return 0
+
+
+def _images_to_look_at(
+    run: TrainConfig, generator: AnyGenerator, fingerprint: str | None, given: Path | None
+) -> ImageSet | None:
+    """The training images for neighbours of samples. None for digits, and where they aren't where they were."""
+    try:
+        if kind_of(run.data, run.image_size) == "digits":
+            return None
+        images = open_images(run.data, run.image_size, generator.image_shape[0])
+    except DataError as error:
+        if given is not None:
+            raise
+        print(
+            f"{_NAME}: nearest training images are left out ({error}); --data names where they are now",
+            file=sys.stderr,
+        )
+        return None
+    if images.fingerprint != fingerprint:
+        raise DataError(f"{run.data}: got other images, expected those that the run was trained on")
+    return images
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from ebgan_fast import cli
+from ebgan_fast.data import PackedImages
 from ebgan_fast.metrics import DigitClassifier
 from ebgan_fast.training.run import checkpoint
 
@@ -88,8 +89,7 @@ def run_folder(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_its_folder(run_folder: Path) -> None:
-    names = {path.name for path in run_folder.iterdir()}
-    assert {"config.json", "metrics.jsonl", "curves.png", "samples", "checkpoint.pt"} <= names
+    assert {"config.json", "curves.png", "samples", "checkpoint.pt"} <= {path.name for path in run_folder.iterdir()}
     steps = [json.loads(line)["step"] for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [3, 6]
 
@@ -247,11 +247,15 @@ def test_commands_run_on_the_device_named(
     """Generator, samples, classifier and feature net; a device that holds no values stands for it."""
     meta = torch.device("meta")
     used: list[object] = []
-    load_generator = cli.load_generator
+    load_run, colored = cli.load_run, False
 
     def load(path: Path, device: torch.device) -> object:
         used.append(device)
-        return load_generator(path)
+        loaded, fingerprint = load_run(path)
+        if colored:
+            loaded.generator.image_shape = (3, 32, 32)
+            fingerprint = PackedImages(packed).fingerprint
+        return loaded, fingerprint
 
     class Evaluator:
         def __init__(self, features: str, images: object, device: torch.device) -> None:
@@ -259,8 +263,8 @@ def test_commands_run_on_the_device_named(
             self.features, self.scorer = 8, None
 
         def score(self, *_: object) -> dict[str, object]:
-            names = {"fd": 1.0, "kid": 1.0, "kid_std": 0.0, "kid_subset_size": 5, "samples": 20}
-            return {"real_images": 5, "features": "FD", **names}
+            names = ("fd", "kid", "kid_std", "kid_subset_size", "samples", "real_images")
+            return {"features": "FD", **dict.fromkeys(names, 5)}
 
     def classifier(*_: object, device: torch.device, **__: object) -> DigitClassifier:
         used.append(device)
@@ -268,29 +272,30 @@ def test_commands_run_on_the_device_named(
 
     def scored(classifier: object, generator: object, samples: int, seed: int, device: object) -> dict[str, object]:
         used.append(device)
-        shares = [0.1] * 10
         names = dict.fromkeys(("exp_score", "exp_score_std", "kl_conditional_marginal", "kl_marginal_conditional"), 1.0)
-        return {"classifier_test_accuracy": 1.0, **names, "class_share": shares}
+        return {"classifier_test_accuracy": 1.0, **names, "class_share": [0.1] * 10}
 
     monkeypatch.setattr(cli, "usable_device", {"a GPU": meta}.__getitem__)
-    monkeypatch.setattr(cli, "load_generator", load)
+    monkeypatch.setattr(cli, "load_run", load)
+    monkeypatch.setattr(cli, "load_generator", lambda *given: load(*given)[0])  # type: ignore[index]
     monkeypatch.setattr(cli, "load_classifier", classifier)
     monkeypatch.setattr(cli, "score_digits", scored)
     monkeypatch.setattr(cli, "Evaluator", Evaluator)
-    monkeypatch.setattr(cli, "draw_neighbours", lambda *_, **__: None)
-    monkeypatch.setattr(cli, "write_report", lambda run: run)
+    for name in ("draw_interpolation", "draw_neighbours", "write_report"):
+        monkeypatch.setattr(cli, name, lambda *_, **__: None)
     copied, packed = tmp_path / "run", tmp_path / "packed"
     shutil.copytree(run_folder, copied)
     assert cli.main(["prepare", str(photos), str(packed), "--size", "32", "--workers", "1"]) == 0
-    colors = ("--data", str(packed))
+    of_colors = ("--data", str(packed))
     for arguments, devices in (
         (("sample", str(copied), str(tmp_path / "grid.png")), [meta]),
         (("evaluate", str(copied), "--samples", "20"), [meta, meta, meta]),
         (("evaluate", str(copied), "--samples", "20", "--features", "net"), [meta, meta]),
         (("report", str(copied)), [meta]),
-        (("evaluate", str(copied), *colors), [meta, meta]),
-        (("report", str(copied), *colors), [meta, meta]),
+        (("evaluate", str(copied), *of_colors), [meta, meta]),
+        (("report", str(copied), *of_colors), [meta, meta]),
     ):
+        colored = of_colors[0] in arguments
         assert cli.main([*arguments, "--device", "a GPU"]) == 0
         assert used == devices
         used.clear()
@@ -303,9 +308,13 @@ def colors(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
     assert cli.main(["prepare", str(photos), str(packed), "--size", "32", "--workers", "1"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "keep_freed_memory", lambda: True)
-        assert cli.main(["train", "--out", str(run), "--data", str(packed), "--keep", "1", *SMALL]) == 0
-    (tmp_path / "elsewhere").mkdir()
-    return run.rename(tmp_path / "elsewhere" / "run"), packed.rename(tmp_path / "elsewhere" / "packed")
+        assert (
+            cli.main(
+                ["train", "--out", str(run), "--data", str(packed), "--keep", "1", *SMALL, "--checkpoint-every", "3"]
+            )
+            == 0
+        )
+    return run.rename(tmp_path / "moved run"), packed.rename(tmp_path / "moved pictures")
 
 
 def test_a_run_whose_images_were_moved(
@@ -320,16 +329,16 @@ def test_a_run_whose_images_were_moved(
     monkeypatch.setattr("ebgan_fast.training.scoring.load_feature_net", lambda spec: FeatureNet(net, "FD", "mean", 3))
     run, packed = colors(tmp_path, photos)
     old = tmp_path / "packed"
-    for arguments in (("evaluate", run, "--samples", "20"), ("report", run)):
-        done = command(*arguments)
-        assert done.status == 1
-        assert f"{old}: no such folder; --data names where the run's images are now" in done.err
-    assert not (run / "report.html").exists()
-    assert command("report", run, "--no-neighbours").status == 0
+    done = command("evaluate", run, "--samples", "20")
+    assert done.status == 1
+    assert f"{old}: no such folder; --data names where the run's images are now" in done.err
+    done = command("report", run)
+    assert done.status == 0
+    assert f"nearest training images are left out ({old}: no such folder); --data names where they are now" in done.err
     done = command("evaluate", run, "--samples", "20", "--data", packed)
     assert done.status == 0
     assert "20 generated images against 20 training images" in done.out
-    for path in (run, run / "checkpoint.pt", run / "checkpoints" / "step_000006.pt"):
+    for path in (run, run / "checkpoint.pt", run / "checkpoints" / "step_000003.pt"):
         for name in ("report.html", "neighbours.png"):
             (run / name).unlink(missing_ok=True)
         done = command("report", path, "--data", packed)

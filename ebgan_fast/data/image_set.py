@@ -150,3 +150,17 @@ def pad_to_square(images: Tensor, size: int) -> Tensor:
     top, left = (size - height) // 2, (size - width) // 2
     margins = (left, size - width - left, top, size - height - top)
     return functional.pad(images, margins).unsqueeze(1)
+
+
+def without_margin(images: Tensor, side: int = 28) -> Tensor:
+    """Cut the margin of `pad_to_square` off again.
+
+    Args:
+        images: [M, H, W].
+        side: of what stood in the squares, at most H and W.
+
+    Returns:
+        [M, side, side], a view.
+    """
+    top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+    return images[:, top : top + side, left : left + side]

@@ -18,6 +18,7 @@ from .packed import PackedImages, is_packed
 Kind = Literal["digits", "images"]
 """Digits: grey, in ten classes, so that a classifier judges them. Images: anything that `ebgan-fast prepare` made."""
 
+_IDX = "*-ubyte*"
 _QUIET = 5.0  # seconds between two lines of a long load
 
 
@@ -35,10 +36,16 @@ def kind_of(data: Path | None, size: int) -> Kind:
         return "digits"
     if is_packed(data):
         return "images"
-    if any(data.glob("*-ubyte*")):
+    if any(data.glob(_IDX)):
         return "digits"
     if not data.exists():
         raise DataError(f"{data}: no such folder")
+    if not data.is_dir():
+        raise DataError(
+            f"{data}: got a file, expected a folder that ebgan-fast prepare made, or one of MNIST's four IDX files"
+        )
+    if any((data / "raw").glob(_IDX)):  # as torchvision leaves them
+        raise DataError(f"{data}: got a folder around MNIST's files, expected the one that holds them: {data / 'raw'}")
     raise DataError(
         f"{data}: got something else than prepared images, expected a folder that ebgan-fast prepare made: "
         f"ebgan-fast prepare {data} FOLDER --size {size}"
@@ -70,6 +77,8 @@ def open_images(data: Path | None, size: int, channels: int | None = None) -> Im
         return TensorImages(pad_to_square(digits, size))
     assert data is not None
     packed = PackedImages(data)
+    if channels not in (None, packed.shape[0]):
+        raise DataError(f"{data}: got images of {packed.shape[0]} channels, expected {channels} as the networks make")
     if packed.shape[1:] != (size, size):
         _, height, width = packed.shape
         raise DataError(

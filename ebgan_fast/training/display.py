@@ -30,16 +30,16 @@ class Display(Protocol):
     ) -> None: ...
 
     def advance(self, step: int) -> None:
-        """A step is done; called after each, so it must be quick."""
+        """Show that a step is done; called after each, so it must be quick."""
 
     def metrics(self, line: Line) -> None:
-        """A log interval is done."""
+        """Show the line of a log interval."""
 
     def say(self, text: str) -> None:
-        """An event in one line."""
+        """Tell of an event in one line."""
 
     def progress(self) -> Progress:
-        """The progress of one piece of work that takes longer than a step."""
+        """Return a progress for one piece of work that takes longer than a step."""
 
 
 def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
@@ -108,7 +108,7 @@ class Hints:
                 "no hinge was active in this interval: every generated image cost more than the margin, and the "
                 "discriminator learned from real images alone. If it stays so, try a larger --margin"
             )
-        elif line.get("hinge_active") == 1:
+        elif line.get("hinge_active", 0) >= 1 - 1e-6:  # a sum of parts may be off by rounding
             found["all"] = (
                 "every hinge was active in this interval: no generated image cost as much as the margin. That is usual "
                 "at the start; if it stays so, try a smaller --margin"
@@ -148,7 +148,7 @@ class PlainDisplay:
 
 
 class SilentDisplay(PlainDisplay):
-    """Nothing."""
+    """A display that shows nothing."""
 
     def say(self, text: str) -> None:
         pass

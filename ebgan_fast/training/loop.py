@@ -98,7 +98,7 @@ class _Lock:
         self._made_folder = not self._folder.path.exists()
         self._folder.path.mkdir(parents=True, exist_ok=True)
         if why := self._lock.acquire():
-            say(f"{self._folder.path}: this file system has no locks ({why}): see to it that one run alone writes here")
+            say(f"{self._folder.path}: no lock can be had here ({why}): see to it that one run alone writes here")
 
     def close(self) -> None:
         """Let the next process in."""

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType, TracebackType
@@ -207,12 +207,19 @@ class Absence:
             self._met = time.monotonic()
         return received
 
-    def over(self, received: int | None) -> int | None:
-        """End the absence in the first process; wait for that in the others. Returns the largest of the signals."""
+    def over(self, received: Callable[[], int | None]) -> int | None:
+        """End the absence in the first process; wait for that in the others.
+
+        Args:
+            received: asked at each meeting for the signal that this process has had.
+
+        Returns:
+            The largest of the processes' signals.
+        """
         while True:
-            at_work, received = self._meet(False, received)
+            at_work, largest = self._meet(False, received())
             if not at_work:
-                return received
+                return largest
 
     def _meet(self, at_work: bool, received: int | None) -> tuple[bool, int | None]:
         some, number = self._world.largest(at_work, received or 0)

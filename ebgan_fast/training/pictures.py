@@ -29,6 +29,8 @@ _GAP_BRIGHTNESS = 64
 _SAMPLES = 8
 _NEIGHBOURS = 5
 
+_NO_IMAGES = "images: got none, expected at least one"
+
 _Line = dict[str, Any]
 
 
@@ -36,7 +38,7 @@ def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int 
     """Write one PNG with the images in rows of `columns`, thin gray lines between them.
 
     Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB); or batches of such, which are written as they come.
+        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB); or batches of such.
         path: a file; its folder is made.
         columns: images in a row, at least 1. The last row may be short.
 
@@ -53,7 +55,10 @@ def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int 
     """
     if columns < 1:
         raise ValueError(f"columns: got {columns}, expected at least 1")
-    pixels = torch.cat(list(_to_bytes(images)))
+    batches = list(_to_bytes(images))
+    if not batches:
+        raise ValueError(_NO_IMAGES)
+    pixels = torch.cat(batches)
     n, height, width, channels = pixels.shape
     columns = min(columns, n)
     rows = -(-n // columns)
@@ -98,6 +103,8 @@ def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
             with naming(path):
                 _picture(image).save(path, format="PNG")
             index += 1
+    if index == 0:
+        raise ValueError(_NO_IMAGES)
 
 
 def _to_bytes(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
@@ -111,12 +118,12 @@ def _to_bytes(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _picture(pixels: Tensor) -> Image.Image:
-    """Of uint8 [H, W, C]."""
+    """A picture of pixels uint8 [H, W, C]."""
     return Image.fromarray((pixels[..., 0] if pixels.shape[-1] == 1 else pixels).numpy())
 
 
 def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, columns: int, seed: int) -> None:
-    """A PNG whose every row goes from one point of the noise to another.
+    """Draw a PNG whose every row goes from one point of the noise to another.
 
     Args:
         generator: in eval mode.
@@ -133,7 +140,7 @@ def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, column
 def draw_neighbours(
     scorer: ImageScorer, generator: AnyGenerator, path: Path, *, seed: int, progress: Progress | None = None
 ) -> None:
-    """A PNG with eight samples in the first column, each before the five training images whose features are nearest.
+    """Draw a PNG with eight samples in the first column, each before the five training images of nearest features.
 
     Args:
         scorer: of the training images.
@@ -164,7 +171,7 @@ _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 
 
 def training_curves(lines: Sequence[_Line], title: str = "") -> bytes:
-    """PNG of losses, energies with the margin, active hinges, pulling-away term, gradients and speed over the steps.
+    """Return a PNG of losses, energies with the margin, active hinges, term, gradients and speed over the steps.
 
     Args:
         lines: of metrics.jsonl, at least one. What none of them tells gets no panel.
@@ -175,7 +182,7 @@ def training_curves(lines: Sequence[_Line], title: str = "") -> bytes:
     rows = -(-len(panels) // 2)
     figure = new_figure(10, 2.8 * rows)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title.replace("$", r"\$"))  # else it begins a formula
     for place, (quantity, curves) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, 2, place)
         for name, label, color in curves:
@@ -193,7 +200,7 @@ def save_curves(lines: Sequence[_Line], path: Path, title: str) -> None:
 
 
 def score_curves(lines: Sequence[_Line]) -> bytes:
-    """PNG of the Frechet distance and KID over steps and over time.
+    """Return a PNG of the Frechet distance and KID over steps and over time.
 
     Args:
         lines: of scores.jsonl, at least one, all of one feature net.

@@ -76,7 +76,11 @@ def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cp
         >>> sample_images(loaded.generator, n=16, seed=0).shape
         torch.Size([16, 1, 32, 32])
     """
-    path = Path(checkpoint_path)
+    return load_run(Path(checkpoint_path), device)[0]
+
+
+def load_run(path: Path, device: torch.device | str = "cpu") -> tuple[LoadedGenerator, str | None]:
+    """Load the generator of a run, as `load_generator` does, with the fingerprint of the images that it learned."""
     state = checkpoint.read(path)
     notes: list[str] = []
     try:
@@ -92,9 +96,9 @@ def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cp
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
     for note in notes:
-        warnings.warn(f"{path}: {note}", stacklevel=2)
+        warnings.warn(f"{path}: {note}", stacklevel=3)
     try:
-        return LoadedGenerator(for_sampling(generator.to(device)), run, step)
+        return LoadedGenerator(for_sampling(generator.to(device)), run, step), state.get("data")
     except torch.OutOfMemoryError as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._progress import Progress
-from ..data.image_set import ImageSet
+from ..data.image_set import ImageSet, without_margin
 from ..data.pixels import to_pixels
 from ..metrics.classifier import DigitClassifier
 from ..metrics.classifier_scores import DigitScore, score_images
@@ -68,13 +68,14 @@ class Evaluator:
 def score_digits(
     classifier: DigitClassifier, generator: AnyGenerator, samples: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    """Score generated digits by a classifier on a device: what score.json says of them."""
-    result = score_images(classifier, sample_images(generator, samples, seed, device=device)[:, 0])
+    """Score generated digits by a classifier on a device, without the margin that was laid around them for training."""
+    images = without_margin(sample_images(generator, samples, seed, device=device)[:, 0])
+    result = score_images(classifier, images)
     return {"classifier_test_accuracy": classifier.test_accuracy, **dataclasses.asdict(result)}
 
 
 def digits_text(scored: dict[str, Any], samples: int) -> str:
-    """What `score_digits` found, for a person."""
+    """Say in lines what `score_digits` found."""
     accuracy = scored["classifier_test_accuracy"]
     result = DigitScore(**{name: value for name, value in scored.items() if name != "classifier_test_accuracy"})
     shares = "  ".join(f"{digit}: {share:.1%}" for digit, share in enumerate(result.class_share))
@@ -91,7 +92,7 @@ def digits_text(scored: dict[str, Any], samples: int) -> str:
 
 
 def images_text(scored: dict[str, Any], features: int) -> str:
-    """What `Evaluator.score` found by so many features, for a person."""
+    """Say in lines what `Evaluator.score` found by so many features."""
     lines = [
         f"{scored['samples']} generated images against {scored['real_images']} training images",
         f"  {scored['features']}   {scored['fd']:.4g}",
@@ -120,7 +121,7 @@ def worth_of(scored: dict[str, Any], features: int) -> str | None:
     fewest = min(scored["samples"], scored["real_images"])
     if fewest > features:
         return None
-    which = "samples" if scored["samples"] <= features else "training images"
+    which = "samples" if scored["samples"] == fewest else "training images"
     return (
         f"{scored['features']} of {fewest:,} {which} and {features:,} features is larger than of many, and compares "
         "only with figures of as many; KID has no such error."

@@ -124,13 +124,13 @@ class Session:
             except StoppedError as stopped:
                 stopped_by = stopped.number
             except NonFiniteError as error:
-                self._draw_curves()
+                self._draw_last_curves()
                 raise NonFiniteError(
                     f"{error}; the last good checkpoint is of step {self.saved_step}: {self.folder.checkpoint}"
                 ) from error
             stopped_by = stopped_by or self.score_given_up_by  # that of the last step
             if stopped_by is not None:
-                self._draw_curves()
+                self._draw_last_curves()
             self.display.say(self._closing_words(stopped_by))
         lines = self.folder.metrics.lines()
         return TrainResult(self.folder.path, trainer.step_count, lines[-1] if lines else None, stopped_by)
@@ -179,15 +179,13 @@ class Session:
             lines = self.folder.metrics.lines()
             if self.config.tensorboard and lines and lines[-1]["step"] == step:
                 self.board.scalars(lines[-1])
-            if self._is_drawn(step):
-                if not self.folder.grid(step).exists():
-                    self._draw()
-                else:
-                    self.board.grid(self.folder.grid(step), step)
-                    if _is_older(self.folder.curves, self.folder.grid(step)):
-                        self._draw_curves()
-            if self._is_saved(step):
-                self.folder.keep(step, self.config.keep)
+            if self._is_drawn(step) and not self.folder.grid(step).exists():
+                self._draw()
+            elif self.folder.grid(step).exists():
+                self.board.grid(self.folder.grid(step), step)
+                if _is_older(self.folder.curves, self.folder.grid(step)):
+                    self._draw_curves()
+            self.folder.keep_once(step)
             if score := [line for line in self.folder.scores.lines() if line["step"] == step]:
                 self._tell_board(score[-1])
                 self.folder.keep_best(step)
@@ -248,6 +246,13 @@ class Session:
         if self.writes and (lines := self.folder.metrics.lines()):
             save_curves(lines, self.folder.curves, self.folder.path.resolve().name)
 
+    def _draw_last_curves(self) -> None:
+        """Draw the curves of a run that ends before its last step; a failure hides nothing of the end's cause."""
+        try:
+            self._draw_curves()
+        except Exception as error:
+            self.display.say(f"{self.folder.curves} couldn't be drawn ({type(error).__name__}: {error})")
+
     def _score(self) -> None:
         """Score the generator in the first process, while the others wait. It may take minutes: a signal ends it."""
         absence = Absence(self.world)
@@ -264,7 +269,7 @@ class Session:
                     f"step {self.trainer.step_count} couldn't be scored ({type(error).__name__}: {reason}); it is "
                     "saved, and the run goes on"
                 )
-        received = absence.over(self.stop.received)
+        received = absence.over(lambda: self.stop.received)
         if self.world.any(given_up):
             self.score_given_up_by = received
         self.interval_started += time.perf_counter() - began  # steps_per_s is of training alone
@@ -308,7 +313,7 @@ class Session:
 
     def _save(self) -> None:
         self.trainer.check_finite()
-        self.saved_step = self.trainer.step_count
+        before, self.saved_step = self.saved_step, self.trainer.step_count
         if not self.writes:
             return
         state = {
@@ -318,11 +323,11 @@ class Session:
             "elapsed_s": self._elapsed(time.perf_counter()),
             "trainer": self.trainer.state_dict(),
         }
+        if before not in (0, self.saved_step) and self._is_saved(before):
+            self.folder.keep(before, self.config.keep)
         checkpoint.write(self.folder.checkpoint, state)
         if self.saved_step == 0:
             write_json(self.config, self.folder.config)
-        elif self._is_saved(self.saved_step):
-            self.folder.keep(self.saved_step, self.config.keep)
 
     def _closing_words(self, stopped_by: int | None) -> str:
         step, steps, folder = self.trainer.step_count, self.config.steps, self.folder.path

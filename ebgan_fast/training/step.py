@@ -383,7 +383,7 @@ class Trainer:
 
 
 def _placed(net: _Net, device: torch.device) -> _Net:
-    """On the device; convolutions in the layout that they are fastest in, images' own in memory."""
+    """Place a network on the device, convolutions in the layout that they are fastest in, images' own in memory."""
     if isinstance(net, (ConvGenerator, ConvAutoEncoder)):
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net

@@ -114,8 +114,8 @@ PLANTS = (
         name="a run that goes on leaves out the picture that its last step lacks",
         kind="training",
         file=_SESSION,
-        text="not self.folder.grid(step).exists():\n                    self._draw()\n",
-        instead="not self.folder.grid(step).exists():\n                    pass\n",
+        text="not self.folder.grid(step).exists():\n                self._draw()\n",
+        instead="not self.folder.grid(step).exists():\n                pass\n",
         test="tests/training/test_saves_first.py::test_a_picture_that_fails_costs_no_step",
     ),
     Planted(
@@ -156,7 +156,7 @@ PLANTS = (
         file="ebgan_fast/training/run/folder.py",
         text="        for path in earlier[:-count]:\n",
         instead="        for path in earlier[: 1 - count or None]:\n",
-        test="tests/training/test_kept_checkpoints.py::test_the_latest_are_kept",
+        test="tests/training/test_kept_checkpoints.py::test_the_latest_before_the_last_are_kept",
     ),
     Planted(
         name="the old checkpoint goes before the new one is in its place",

@@ -208,6 +208,14 @@ def test_a_value_of_a_later_version_is_told_and_replaced(name: str, value: Any) 
     assert note.endswith("is taken in its place")
 
 
+def test_networks_of_no_family_are_refused() -> None:
+    with pytest.raises(ValueError, match="networks: got 'mlp', expected the settings of a family"):
+        validate(dataclasses.replace(DEFAULT, networks="mlp"))  # type: ignore[arg-type]
+    for family in ("vit", ["mlp"], None):
+        with pytest.raises(ValueError, match=r"networks: got .*, expected an object with a family"):
+            from_dict({**to_dict(DEFAULT), "networks": {"family": family}})
+
+
 def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.pt").write_bytes(b"")

@@ -13,13 +13,15 @@ from PIL import Image
 
 from ebgan_fast import cli
 from ebgan_fast.data import DataError
+from ebgan_fast.data.image_set import pad_to_square, without_margin
 from ebgan_fast.data.training_set import kind_of, open_images
 from ebgan_fast.metrics import classifier
 from ebgan_fast.models import Conv, Mlp
 from ebgan_fast.training import TrainConfig, load_generator, preset, sample_images, train
 
+from ..data.layouts import pack
 from .helpers import bars, write_idx
-from .test_conv_runs import NETWORKS
+from .test_conv_runs import NETWORKS, blobs
 
 pytestmark = pytest.mark.usefixtures("no_curves", "pixel_net")
 
@@ -29,8 +31,9 @@ DIGITS: dict[str, Any] = {"image_size": 32, "margin": 5.0}
 
 
 def digits_by_layers(out: Path, data: Path) -> TrainConfig:
-    """A preset of photographs, on digits."""
-    return preset("celeba64", out, data=data, networks=GRAY, **DIGITS, **SHORT)
+    """A preset of photographs, of their size, on digits."""
+    layers = GRAY.generator_layers.replace("-(1)3c", "-(4)4c2s-(1)3c")
+    return preset("celeba64", out, data=data, networks=dataclasses.replace(GRAY, generator_layers=layers), **SHORT)
 
 
 def digits_by_default(out: Path, data: Path) -> TrainConfig:
@@ -64,7 +67,8 @@ def test_digits_train_are_judged_by_a_classifier_and_reported(
 ) -> None:
     run = config(tmp_path / "run", digits_folder)
     assert train(run).step == 2
-    assert sample_images(load_generator(run.out / "checkpoint.pt").generator, 3, seed=0).shape == (3, 1, 32, 32)
+    side = run.image_size
+    assert sample_images(load_generator(run.out / "checkpoint.pt").generator, 3, seed=0).shape == (3, 1, side, side)
     assert cli.main(["evaluate", str(run.out), "--samples", "50"]) == 0
     said = capsys.readouterr().out
     assert "50 generated digits, judged by a classifier of 10.00% test accuracy" in said
@@ -140,6 +144,52 @@ def test_digits_for_networks_of_colors_are_refused_with_the_way_out(digits_folde
     with pytest.raises(DataError, match=r"digits: got gray digits, expected images of 3 channels.*\(1\) map"):
         train(run)
     assert not run.out.exists()
+
+
+def test_a_classifier_sees_digits_without_their_margin() -> None:
+    digits = bars(3, seed=0)
+    for side in (28, 29, 32, 64):
+        assert torch.equal(without_margin(pad_to_square(digits, side)[:, 0]), digits)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_images_of_another_kind_than_the_generators_are_refused(
+    packed_blobs: Path, digits_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    colors = colors_by_default(tmp_path / "colors", packed_blobs)
+    train(colors)
+    assert cli.main([command, str(colors.out), "--data", str(digits_folder)]) == (0 if command == "report" else 1)
+    gray = dataclasses.replace(digits_by_default(tmp_path / "gray", digits_folder))
+    train(gray)
+    capsys.readouterr()
+    assert cli.main([command, str(gray.out), "--data", str(packed_blobs)]) == 1
+    assert "got images of 3 channels, expected 1" in capsys.readouterr().err
+
+
+def test_other_images_than_the_runs_are_told(
+    packed_blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scored against a set apart, with a word; never shown as the run's training images."""
+    run = colors_by_default(tmp_path / "run", packed_blobs)
+    train(run)
+    others = tmp_path / "others"
+    pack(others, blobs(50).gather(torch.arange(50)), [50])
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run.out), "--samples", "20", "--data", str(others)]) == 0
+    assert f"{others}: other images than those that the run was trained on" in capsys.readouterr().err
+    assert cli.main(["report", str(run.out), "--data", str(others)]) == 1
+    assert "got other images, expected those that the run was trained on" in capsys.readouterr().err
+    assert not (run.out / "neighbours.png").exists()
+
+
+def test_folders_that_hold_digits_otherwise(digits_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"-ubyte: got a file, expected a folder .*four IDX files"):
+        kind_of(digits_folder / "train-images-idx3-ubyte", 32)
+    (tmp_path / "MNIST").mkdir()
+    digits_folder_copy = tmp_path / "MNIST" / "raw"
+    write_idx(digits_folder_copy, bars(5, seed=0))
+    with pytest.raises(DataError, match=r"expected the one that holds them: .*raw$"):
+        kind_of(tmp_path / "MNIST", 32)
 
 
 def test_a_folder_of_digits_may_be_of_other_digits(tmp_path: Path) -> None:

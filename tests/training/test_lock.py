@@ -95,7 +95,7 @@ def test_of_three_runs_that_start_at_once_one_trains(fork: Fork, configure: Conf
     for child in children:
         if child.status() == 1:
             reason = child.said.strip().splitlines()[-1]
-            assert "in use by process" in reason or "isn't empty" in reason
+            assert "in use by" in reason or "isn't empty" in reason
             assert "step " not in child.said.replace("step=", "")
     assert_same_run(run.out, whole)
 
@@ -114,9 +114,9 @@ def test_a_file_system_without_locks_is_a_line(
     monkeypatch.setattr(fcntl, "flock", none)
     run = configure()
     train(run)
-    told = [line for line in capsys.readouterr().out.splitlines() if "has no locks" in line]
+    told = [line for line in capsys.readouterr().out.splitlines() if "no lock" in line]
     assert told == [
-        f"{run.out}: this file system has no locks ({os.strerror(number)}): see to it that one run alone writes here"
+        f"{run.out}: no lock can be had here ({os.strerror(number)}): see to it that one run alone writes here"
     ]
     assert not list(run.out.glob(".*"))
     assert_same_run(run.out, whole)
@@ -145,6 +145,49 @@ def test_a_lock_file_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypa
         second.acquire()
     first.release()
     assert second.acquire() is None
+    second.release()
+
+
+def test_a_lock_on_a_full_disk_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = RunLock(tmp_path / ".lock"), RunLock(tmp_path / ".lock")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert first.acquire() is None
+    with pytest.raises(ValueError, match="in use by another process"):
+        second.acquire()
+    first.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_on_a_disk_to_be_read_alone(
+    configure: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refused(path: object, flags: int, *mode: int, **named: object) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, flags, *mode, **named)  # type: ignore[arg-type]
+
+    before = files(whole)
+    monkeypatch.setattr(os, "open", refused)
+    assert train(configure(out=whole), resume=True).step == 20
+    assert files(whole) == before
+
+
+def test_a_run_whose_folder_was_begun_anew_leaves_the_others_lock(tmp_path: Path) -> None:
+    path = tmp_path / "run" / ".lock"
+    path.parent.mkdir()
+    first, second, third = RunLock(path), RunLock(path), RunLock(path)
+    assert first.acquire() is None
+    path.unlink()  # the folder is deleted
+    assert second.acquire() is None
+    first.release()
+    with pytest.raises(ValueError, match=f"in use by {OWN}"):
+        third.acquire()
     second.release()
 
 

@@ -119,6 +119,7 @@ def line_of(hinge_active: float, margin: float = 10.0) -> dict[str, float]:
     [
         (line_of(0.0), "hint: no hinge was active"),
         (line_of(1.0), "hint: every hinge was active"),
+        (line_of(1.0000001192092896), "hint: every hinge was active"),  # of ten parts
         (line_of(0.0, 0.0), "hint: the margin is 0"),
         (line_of(0.01), None),
         (line_of(0.99), None),
@@ -155,6 +156,18 @@ def test_the_metrics_file_rewinds(tmp_path: Path) -> None:
     metrics.rewind(35, every=10)
     assert metrics.lines() == [{"step": step, "loss": 1 / step} for step in (10, 20, 30)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("stump", [b'{"step": 30, "lo', b"x" * 200_000])
+def test_a_line_that_was_cut_short_is_dropped_by_the_next(tmp_path: Path, stump: bytes) -> None:
+    lines = LinesFile(tmp_path / "scores.jsonl")
+    lines.path.write_bytes(stump)
+    assert lines.lines() == []
+    lines.append({"step": 10})
+    with lines.path.open("ab") as file:
+        file.write(stump)
+    lines.append({"step": 20}, lasting=True)
+    assert lines.lines() == [{"step": 10}, {"step": 20}]
 
 
 @pytest.mark.parametrize("bad", ["nonsense\n", "[1]\n", '{"loss": 1}\n', '{"step": "3"}\n'])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -74,15 +75,19 @@ def train_scored(config: Path, signalled: Path) -> None:
 
 
 def train_signalled_elsewhere(config: Path) -> None:
-    """One process of a scored run; the second has a SIGTERM as it begins to wait for the first one's score."""
+    """One process of a scored run; the second has a SIGTERM while it waits for the first one's score."""
     over, at_work = Absence.over, Absence.at_work
     rank = int(os.environ["RANK"])
 
-    def signalled(absence: Absence, received: int | None) -> int | None:
-        if rank == 1:
-            signal.raise_signal(signal.SIGTERM)
-            received = int(signal.SIGTERM)
-        return over(absence, received)
+    def signalled(absence: Absence, received: Callable[[], int | None]) -> int | None:
+        asked = itertools.count()
+
+        def while_waiting() -> int | None:
+            if rank == 1 and next(asked) == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return received()
+
+        return over(absence, while_waiting)
 
     def at_each_call(absence: Absence, received: int | None) -> int | None:
         return at_work(absence, received, every=0.0)

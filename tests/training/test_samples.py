@@ -255,4 +255,7 @@ def test_pictures_that_cannot_be_made(tmp_path: Path) -> None:
             save_grid(images, tmp_path / "grid.png")
         with pytest.raises(ValueError, match="images: got shape"):
             save_folder(images, tmp_path / "folder")
+    for write, path in ((save_grid, tmp_path / "grid.png"), (save_folder, tmp_path / "folder")):
+        with pytest.raises(ValueError, match="images: got none"):
+            write(iter(()), path)
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..._files import linking, temporary_name
+from ..._files import copy, rename_or_copy, temporary_name
 from ..config import TrainConfig, check_resumable, from_dict
 from . import checkpoint
 from .checkpoint import CheckpointError
@@ -68,7 +68,11 @@ class RunFolder:
         """The folder that a path names: itself, or that of one of its checkpoints."""
         if path.is_dir():
             return cls(path)
-        return cls(path.parent.parent if path.parent.name == _KEPT else path.parent)
+        folder = path.absolute().parent
+        is_kept = folder.name == _KEPT and _STEP.fullmatch(path.name) and (folder.parent / "config.json").is_file()
+        if is_kept:
+            return cls(path.parent.parent if path.parent.name == _KEPT else folder.parent)
+        return cls(path.parent)
 
     @staticmethod
     def checkpoint_of(path: Path) -> Path:
@@ -84,23 +88,29 @@ class RunFolder:
         return self.path / _KEPT / f"step_{step:06d}.pt"
 
     def keep(self, step: int, count: int) -> None:
-        """Keep the checkpoint of this step, the last one, and of those before it so many that it is `count` in all.
+        """Keep the checkpoint, which is of this step and about to be replaced, and of those before it `count` in all.
 
         Those of later steps, as a run has that was set back, stay.
         """
         if count == 0:
             return
-        linking(self.checkpoint, self.kept(step))
+        rename_or_copy(self.checkpoint, self.kept(step))
         earlier = [path for number, path in _numbered(self.path / _KEPT) if number <= step]
         for path in earlier[:-count]:
             path.unlink(missing_ok=True)
+
+    def keep_once(self, step: int) -> None:
+        """Drop the second name of the checkpoint, which is of this step, as a kill may leave it."""
+        kept = self.kept(step)
+        if kept.exists() and self.checkpoint.samefile(kept):
+            kept.unlink()
 
     def keep_best(self, step: int) -> None:
         """Keep the checkpoint of this step, the last one, as the best, if no comparable score is lower than its own."""
         lines = self.scores.lines()
         own = next((line for line in reversed(lines) if line["step"] == step), None)
         if own is not None and all(own["fd"] <= line["fd"] for line in lines if compares(line, own)):
-            linking(self.checkpoint, self.best)
+            copy(self.checkpoint, self.best)
 
     def saved_state(self, run: TrainConfig, tell: Callable[[str], None]) -> dict[str, Any]:
         """The checkpoint, where `run` may go on from it.

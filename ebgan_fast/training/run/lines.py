@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..._files import naming, replacing
 
 Line = dict[str, Any]
+
+
+_BLOCK = 1 << 16
+
+
+def _end_of_lines(file: BinaryIO | FileIO) -> int:
+    """Return the place after the last end of a line, 0 where there is none."""
+    place = file.seek(0, os.SEEK_END)
+    while place > 0:
+        start = max(0, place - _BLOCK)
+        file.seek(start)
+        found = (file.read(place - start) or b"").rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        place = start
+    return 0
 
 
 class LinesFile:
@@ -31,11 +49,24 @@ class LinesFile:
         }
 
     def append(self, line: Mapping[str, Any], *, lasting: bool = False) -> None:
-        """Add a line; `lasting` waits until it is on the disk."""
-        with naming(self.path), self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add a line; `lasting` waits until it is on the disk.
+
+        The end of a line that was cut short, by a kill or a full disk, is dropped.
+
+        Raises:
+            OSError: it can't be written; names the file, whose lines are those of before.
+        """
+        with naming(self.path), self.path.open("ab+", buffering=0) as file:
+            end = _end_of_lines(file)
+            file.truncate(end)
+            try:
+                text = (json.dumps(line) + "\n").encode()
+                if file.write(text) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                file.truncate(end)
+                raise
             if lasting:
-                file.flush()
                 os.fsync(file.fileno())
 
     def lines(self) -> list[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from pathlib import Path
 
 try:
@@ -32,18 +33,23 @@ class RunLock:
         """Take the lock, without waiting.
 
         Returns:
-            None, or why this file system has none, in which case the run goes on without.
+            None, or why there is none here, in which case the run goes on without.
 
         Raises:
             ValueError: another process has it; the message names process and host.
-            OSError: the folder can't be written.
+            FileNotFoundError: there is no such folder.
         """
         while True:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:
+                raise
+            except OSError as error:  # a disk that is full or only to be read: what is to be written says so
+                return error.strerror or str(error)
             try:
                 _take(handle)
             except BlockingIOError:
-                owner = os.pread(handle, 1000, 0).decode(errors="replace").strip() if fcntl else ""
+                owner = _owner(handle)
                 os.close(handle)
                 raise ValueError(
                     f"{self.path.parent}: got a folder in use by {owner or 'another process'}, expected one that no "
@@ -51,14 +57,16 @@ class RunLock:
                 ) from None
             except OSError as error:
                 os.close(handle)
-                self.path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self.path.unlink(missing_ok=True)
                 return error.strerror or str(error)
             if self._is_in_its_place(handle):
                 break
             os.close(handle)  # of a run that ended between the two calls, which took the file away
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._handle = handle
+        with contextlib.suppress(OSError):  # on a full disk the lock names nobody
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         return None
 
     def release(self) -> None:
@@ -66,14 +74,28 @@ class RunLock:
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
-        with contextlib.suppress(OSError):  # Windows removes no open file
-            self.path.unlink(missing_ok=True)
-        os.close(handle)
+        is_own = self._is_in_its_place(handle)  # not in a folder that was deleted and begun anew
+        if fcntl is None:  # Windows removes no open file
+            os.close(handle)
+        with contextlib.suppress(OSError):
+            if is_own:
+                self.path.unlink(missing_ok=True)
+        if fcntl is not None:
+            os.close(handle)
 
     def _is_in_its_place(self, handle: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             return os.path.samestat(os.fstat(handle), self.path.stat())
         return False
+
+
+def _owner(handle: int) -> str:
+    """Return what the holder wrote, which it does right after it has the lock; nothing on Windows, which locks that."""
+    for _ in range(10 if fcntl is not None else 0):
+        if text := os.pread(handle, 1000, 0).decode(errors="replace").strip():
+            return text
+        time.sleep(0.02)
+    return ""
 
 
 def _take(handle: int) -> None:
