@@ -9,6 +9,7 @@ from PIL import Image
 
 from ebgan_fast.training import train
 from ebgan_fast.training.display import Hints, TerminalDisplay, paced
+from ebgan_fast.training.pictures import save_curves
 from ebgan_fast.training.run.lines import LinesFile
 
 from .conftest import Configure
@@ -176,6 +177,14 @@ def test_a_metrics_file_that_is_none(tmp_path: Path, bad: str) -> None:
     path.write_text(bad + '{"step": 1}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl: got .* line 1.*, expected (one JSON object|a whole number)"):
         LinesFile(path).lines()
+
+
+def test_a_title_may_hold_any_sign(tmp_path: Path) -> None:
+    """As a run folder's name does; matplotlib reads formulas between dollars."""
+    line = {"step": 1, "loss_d": 1.0, "loss_g": 1.0}
+    save_curves([line], tmp_path / "curves.png", r"a$\b_$ \frac{")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert min(picture.size) > 200
 
 
 @pytest.mark.parametrize("steps", [4, 12])
