@@ -81,6 +81,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if not item.get_closest_marker("release")]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks of a few neurons only lose by a second thread, by a factor of ten where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def mnist() -> Mnist:
     try:

@@ -29,6 +29,8 @@ from ebgan_fast.training.run import checkpoint
 from .conftest import Fork
 
 Command = Callable[..., "Ended"]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ("--steps", "6", "--size-g", "16", "--size-d", "16", "--batch-size", "8", "--log-every", "3")
 
 

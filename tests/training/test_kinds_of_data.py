@@ -75,10 +75,11 @@ def test_digits_train_are_judged_by_a_classifier_and_reported(
     assert "Of fewer than 1,000 samples" in said
     assert cli.main(["report", str(run.out)]) == 0
     assert "Of fewer than 1,000 samples" in (run.out / "report.html").read_text()
-    assert cli.main(["evaluate", str(run.out), "--samples", "1000"]) == 0
-    assert "Of fewer than" not in capsys.readouterr().out
-    assert cli.main(["report", str(run.out)]) == 0
-    assert "Of fewer than" not in (run.out / "report.html").read_text()
+    if side == 32:  # a thousand of 64 x 64 take twenty seconds
+        assert cli.main(["evaluate", str(run.out), "--samples", "1000"]) == 0
+        assert "Of fewer than" not in capsys.readouterr().out
+        assert cli.main(["report", str(run.out)]) == 0
+        assert "Of fewer than" not in (run.out / "report.html").read_text()
     assert not (run.out / "neighbours.png").exists()
     assert "exp_score" in (run.out / "report.html").read_text()
 

@@ -36,14 +36,13 @@ def of_events(suite: Suite) -> tuple[list[Case], int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_killed_run_goes_on(suite: Suite, of_events: tuple[list[Case], int], number: Signals) -> None:
-    """SIGKILL at one event of each kind, the others at a part of them each; and two moments of each signal."""
+    """At an event of some kinds, others for each signal, and at two moments. `make kills` has them all."""
     kinds: dict[str, list[Case]] = {}
     for case in of_events[0]:
         if case.kills[-1].signal == number and "../cache" not in str(case):
             kinds.setdefault(re.sub(r"\d+", "", str(case.kills[-1])), []).append(case)
     some = [cases[len(cases) // 2] for cases in kinds.values()]
-    if number in POLITE:
-        some = some[2 * POLITE.index(number) + 1 :: 6]
+    some = some[2 * POLITE.index(number) + 1 :: 6] if number in POLITE else some[::3]
     some += [case for case in at_moments(8, seed=0) if case.kills[0].signal == number]
     assert len(some) > 4
     assert [f"{case} | {'; '.join(found)}" for case in some if (found := suite.run(case))] == []
