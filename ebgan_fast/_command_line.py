@@ -75,10 +75,9 @@ class Program:
 
 def _show_warnings_as_lines(program: str) -> None:
     """Let this project's warnings, as those of other packages that are for users, be a line without a place in code."""
-    original = warnings.formatwarning
 
     def formatted(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> str:
-        return f"{program}: {message}\n" if category is UserWarning else original(message, category, *place, **named)
+        return f"{program}: {message}\n" if category is UserWarning else _FORMAT(message, category, *place, **named)
 
     warnings.formatwarning = formatted
 
@@ -89,6 +88,8 @@ def _show_every_character() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
+
+_FORMAT = warnings.formatwarning  # as it is before any program runs
 
 _Choice = TypeVar("_Choice", bound=str)
 

@@ -27,9 +27,9 @@ from ._console import say
 from ._files import replacing
 from .data.errors import DataError
 from .data.image_set import ImageSet
-from .data.mnist import load_mnist
+from .data.mnist import Mnist
 from .data.prepare import prepare_images
-from .data.training_set import kind_of, open_images
+from .data.training_set import kind_of, open_digits, open_images
 from .memory import keep_freed_memory
 from .metrics.classifier import load_classifier
 from .models.families import AnyGenerator
@@ -174,12 +174,17 @@ def evaluate(
     run = dataclasses.replace(run, data=data or run.data)
     if samples < 10:
         raise ValueError(f"samples: got {samples}, expected at least 10, one for each of 10 splits")
+    opened = run.data, run.image_size, generator.image_shape[0]
+    digits: Mnist | None = None
+    images: ImageSet
     with _moved_data(run, data):
-        images = open_images(run.data, run.image_size, generator.image_shape[0])
+        if kind_of(run.data, run.image_size) == "digits":
+            digits, images = open_digits(*opened)
+        else:
+            images = open_images(*opened)
     if images.fingerprint != fingerprint:
         print(f"{_NAME}: {run.data}: other images than those that the run was trained on", file=sys.stderr)
-    if features is None and kind_of(run.data, run.image_size) == "digits":
-        digits = load_mnist(run.data)
+    if features is None and digits is not None:
         with _progress("digit classifier") as progress:
             classifier = load_classifier(digits, progress=progress, device=place)
         scored = score_digits(classifier, generator, samples, seed, place)

@@ -12,7 +12,7 @@ import torch
 from . import residence
 from .errors import DataError
 from .image_set import ImageSet, TensorImages, pad_to_square
-from .mnist import load_mnist
+from .mnist import Mnist, load_mnist
 from .packed import PackedImages, is_packed
 
 Kind = Literal["digits", "images"]
@@ -64,17 +64,7 @@ def open_images(data: Path | None, size: int, channels: int | None = None) -> Im
         DataError: missing, damaged, of another size, or a folder of something else.
     """
     if kind_of(data, size) == "digits":
-        if channels not in (None, 1):
-            got = "data: got nothing" if data is None else f"{data}: got gray digits"
-            raise DataError(
-                f"{got}, expected images of {channels} channels, as the networks make, in a folder that ebgan-fast "
-                f"prepare made: ebgan-fast prepare IMAGES FOLDER --size {size}. For digits, let generator and decoder "
-                "end in a layer of (1) map"
-            )
-        digits = load_mnist(data).train_images
-        if size < digits.shape[-1]:
-            raise DataError(f"image_size: got {size}, expected at least {digits.shape[-1]}, MNIST's side")
-        return TensorImages(pad_to_square(digits, size))
+        return open_digits(data, size, channels)[1]
     assert data is not None
     packed = PackedImages(data)
     if channels not in (None, packed.shape[0]):
@@ -86,6 +76,26 @@ def open_images(data: Path | None, size: int, channels: int | None = None) -> Im
             "train with --image-size"
         )
     return packed
+
+
+def open_digits(data: Path | None, size: int, channels: int | None = None) -> tuple[Mnist, TensorImages]:
+    """Open digits with their labels, and the training images among them padded to squares; see `open_images`.
+
+    Raises:
+        DataError: missing or damaged, of a larger size, or networks that make images of colors.
+    """
+    if channels not in (None, 1):
+        got = "data: got nothing" if data is None else f"{data}: got gray digits"
+        raise DataError(
+            f"{got}, expected images of {channels} channels, as the networks make, in a folder that ebgan-fast "
+            f"prepare made: ebgan-fast prepare IMAGES FOLDER --size {size}. For digits, let generator and decoder "
+            "end in a layer of (1) map"
+        )
+    digits = load_mnist(data)
+    side = digits.train_images.shape[-1]
+    if size < side:
+        raise DataError(f"image_size: got {size}, expected at least {side}, MNIST's side")
+    return digits, TensorImages(pad_to_square(digits.train_images, size))
 
 
 def settled(

@@ -128,11 +128,11 @@ class _Beginning:
             saved = self.folder.saved_state(self.config, self.display.say)
         else:
             self.folder.check_unused()
-        self.world.any(False)  # nobody writes before everyone has looked
         choose(self.device.type)
         if self.config.tensorboard:
             check_installed()
         try:
+            # All processes agree in there to go on: nobody writes before everyone has looked.
             images, evaluator = self._images(verified=saved is not None)
         except StoppedError as stopped:
             return self._stopped_before(stopped.number, saved)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ from ..metrics.image_scorer import ImageScorer
 from ..metrics.neighbours import neighbour_rows
 from ..models.families import AnyGenerator
 from ..models.interpolation import spherical_interpolation
+from .run.lines import Line
 from .sampling import images_of, sample_images
 
 _GAP = 2
@@ -30,8 +30,6 @@ _SAMPLES = 8
 _NEIGHBOURS = 5
 
 _NO_IMAGES = "images: got none, expected at least one"
-
-_Line = dict[str, Any]
 
 
 def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int = 10) -> None:
@@ -170,7 +168,7 @@ _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 )
 
 
-def training_curves(lines: Sequence[_Line], title: str = "") -> bytes:
+def training_curves(lines: Sequence[Line], title: str = "") -> bytes:
     """Return a PNG of losses, energies with the margin, active hinges, term, gradients and speed over the steps.
 
     Args:
@@ -193,13 +191,13 @@ def training_curves(lines: Sequence[_Line], title: str = "") -> bytes:
     return _png(figure)
 
 
-def save_curves(lines: Sequence[_Line], path: Path, title: str) -> None:
+def save_curves(lines: Sequence[Line], path: Path, title: str) -> None:
     """Write `training_curves` to a PNG file."""
     with replacing(path) as file:
         file.write(training_curves(lines, title))
 
 
-def score_curves(lines: Sequence[_Line]) -> bytes:
+def score_curves(lines: Sequence[Line]) -> bytes:
     """Return a PNG of the Frechet distance and KID over steps and over time.
 
     Args:
@@ -218,7 +216,7 @@ def score_curves(lines: Sequence[_Line]) -> bytes:
 
 def _draw(
     axes: Axes,
-    lines: Sequence[_Line],
+    lines: Sequence[Line],
     over: str,
     name: str,
     label: str,

@@ -18,7 +18,7 @@ from bench.graph import Case, GraphRow
 from ebgan_fast.training import graph as recording
 from ebgan_fast.training.graph import Compute
 from ebgan_fast.training.step import Trainer
-from tests.training.tape import TapeRecorder
+from tests.training.tape import TapeRecorder, in_place_of_cuda
 from tests.training.test_conv_runs import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("made_up_gpu", "reference", "tapes")
@@ -45,14 +45,7 @@ def reference(monkeypatch: pytest.MonkeyPatch, same_threads: None) -> Iterator[N
 
 @pytest.fixture
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    made: list[TapeRecorder] = []
-
-    def tape(device: torch.device, processes: int) -> TapeRecorder:
-        made.append(TapeRecorder())
-        return made[-1]
-
-    monkeypatch.setattr(recording, "recorder_of", tape)
-    return made
+    return in_place_of_cuda(monkeypatch)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

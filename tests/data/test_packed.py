@@ -124,7 +124,7 @@ def test_a_set_may_be_removed_while_it_is_read(tmp_path: Path) -> None:
 
 
 def rights(folder: Path) -> list[str]:
-    """What this process may do with each mapping of a file in the folder, as Linux writes it."""
+    """The permissions of each mapping of a file in the folder, as Linux writes them."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [line.split()[1] for line in lines if f"{folder}/" in line]
 

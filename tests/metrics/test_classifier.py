@@ -107,7 +107,7 @@ def test_training_learns(digits: Mnist, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings(UNDER)
 @pytest.mark.parametrize("count", [2, 20, 300])
 def test_a_small_set_trains_too(digits: Mnist, tmp_path: Path, count: int) -> None:
-    """Of one batch an epoch, whose schedule has four steps in all."""
+    """One batch an epoch gives a schedule of four steps in all."""
     few = Mnist(digits.train_images[:count], digits.train_labels[:count], digits.test_images, digits.test_labels)
     recipe = Recipe(channels=(2, 3, 4))
     assert 0 <= load_classifier(few, cache_dir=tmp_path, recipe=recipe).test_accuracy <= 1

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ebgan_fast.training import graph
 from ebgan_fast.training.graph import Compute
 
 _aten = torch.ops.aten
@@ -120,12 +122,24 @@ class Tape(TorchDispatchMode):
                 kept.copy_(results[place])
 
 
+def in_place_of_cuda(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
+    """Let runs record on tapes; returns their recorders as they are made."""
+    made: list[TapeRecorder] = []
+
+    def tape(device: torch.device, processes: int) -> TapeRecorder:
+        made.append(TapeRecorder())
+        return made[-1]
+
+    monkeypatch.setattr(graph, "recorder_of", tape)
+    return made
+
+
 @dataclass
 class TapeRecorder:
     """Records steps on tapes.
 
     Attributes:
-        strict: whether a step that a CUDA graph couldn't hold raises a CannotBeRecordedError.
+        strict: True if a step that a CUDA graph couldn't hold raises a CannotBeRecordedError.
         events: "warm up", "record" and "replay", in order.
         tapes: the recordings.
     """

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ebgan_fast.data.training_set import open_images
 from ebgan_fast.metrics.features import FeatureNet
-from ebgan_fast.training import scoring, session, train
+from ebgan_fast.training import TrainConfig, scoring, session, train
 from ebgan_fast.training.config import read_json, write_json
 from ebgan_fast.training.parallel import Absence, StopVote, World, joined, own_device
 from ebgan_fast.training.run import checkpoint
@@ -265,12 +265,19 @@ def test_a_signal_in_a_score_stops_both(fork: Fork, configure: Configure, tmp_pa
         assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [4]
 
 
+SCORED = {"evaluate_every": 4, "evaluate_samples": 20, "dropout_d": False}
+
+
+def trained(fork: Fork, target: Callable[..., object], run: TrainConfig, place: Path) -> list[str]:
+    """The output of both processes of a run, with a cache of its own."""
+    write_json(run, place / "run.json")
+    return finish(start(fork, target, place / "run.json", EBGAN_FAST_CACHE=str(place / "cache")))
+
+
 @pytest.mark.slow
 def test_a_signal_to_the_other_process_ends_a_score(fork: Fork, configure: Configure, tmp_path: Path) -> None:
-    run = configure(steps=8, evaluate_every=4, evaluate_samples=20, dropout_d=False)
-    write_json(run, tmp_path / "run.json")
-    children = start(fork, train_signalled_elsewhere, tmp_path / "run.json", EBGAN_FAST_CACHE=str(tmp_path / "cache"))
-    said = finish(children)
+    run = configure(steps=8, **SCORED)
+    said = trained(fork, train_signalled_elsewhere, run, tmp_path)
     assert [text.splitlines()[-1] for text in said] == [f"4 {int(signal.SIGTERM)}"] * 2, said
     assert not (run.out / "scores.jsonl").exists()
 
@@ -278,10 +285,8 @@ def test_a_signal_to_the_other_process_ends_a_score(fork: Fork, configure: Confi
 @pytest.mark.slow
 def test_the_others_wait_as_long_as_a_score_takes(fork: Fork, configure: Configure, tmp_path: Path) -> None:
     """The first process meets them again and again, so that no collective gives up."""
-    run = configure(steps=8, evaluate_every=4, evaluate_samples=20, dropout_d=False)
-    write_json(run, tmp_path / "run.json")
-    children = start(fork, train_patiently, tmp_path / "run.json", EBGAN_FAST_CACHE=str(tmp_path / "cache"))
-    said = finish(children)
+    run = configure(steps=8, **SCORED)
+    said = trained(fork, train_patiently, run, tmp_path)
     assert [text.splitlines()[-2:] for text in said] == [["8 None", "True"]] * 2, said
     assert [json.loads(line)["step"] for line in (run.out / "scores.jsonl").read_text().splitlines()] == [4, 8]
 

@@ -16,13 +16,13 @@ import ebgan_fast
 from ebgan_fast import functional
 from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from ebgan_fast.models import Mlp
-from ebgan_fast.training import TrainConfig, graph, train
+from ebgan_fast.training import TrainConfig, train
 from ebgan_fast.training.graph import Recorder, StepGraph
 from ebgan_fast.training.step import Trainer
 
 from .conftest import Configure
 from .helpers import assert_same_run, assert_same_state, bars
-from .tape import CannotBeRecordedError, Recordable, TapeRecorder
+from .tape import CannotBeRecordedError, Recordable, TapeRecorder, in_place_of_cuda
 from .test_conv_runs import blobs, small
 
 SCHEDULES = {
@@ -359,14 +359,7 @@ def test_an_old_recording_of_another_state_shows(configure: Configure, monkeypat
 @pytest.fixture
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
     """The recorders of the runs, in place of CUDA's."""
-    made: list[TapeRecorder] = []
-
-    def tape(device: torch.device, processes: int) -> TapeRecorder:
-        made.append(TapeRecorder())
-        return made[-1]
-
-    monkeypatch.setattr(graph, "recorder_of", tape)
-    return made
+    return in_place_of_cuda(monkeypatch)
 
 
 @pytest.mark.usefixtures("no_curves")

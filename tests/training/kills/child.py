@@ -25,7 +25,7 @@ from .watching import Watch
 
 @dataclass
 class Trace:
-    """What a process did until it ended.
+    """The trace of a process until it ended.
 
     Attributes:
         began: the time when it called `train`, or None.

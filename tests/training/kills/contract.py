@@ -1,4 +1,4 @@
-"""What a run promises: nothing that it told of is lost, and it goes on as if it had never been stopped."""
+"""The promise of a run: nothing that it told of is lost, and it goes on as if it had never been stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .cases import AT, Kill
 from .child import Trace
 
 Contents = dict[str, Any]
-"""Of a run's folder: each file's name, and what is the same in every run of the same config."""
+"""The files of a run's folder by name, each with what is the same in every run of the same config."""
 
 _LOGGED = re.compile(r"^step (\d+) of \d+ ", re.MULTILINE)
 _SCORED = re.compile(r"^step (\d+)  FD \(", re.MULTILINE)
@@ -131,7 +131,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Left:
-    """What is in the folder of a run whose process has ended.
+    """The folder of a run whose process has ended, as it was left.
 
     Attributes:
         saved: the step of checkpoint.pt; None if there is no such file, or none that can be read.
