@@ -81,3 +81,13 @@ def say(text: str, stream: Tolerant | None = None) -> None:
     stream = stream or Tolerant()
     stream.write(f"{text}\n")
     stream.flush()
+
+
+def printable(text: str) -> str:
+    r"""Return a text with every sign that isn't to be seen, such as those that move a cursor, as its escape: "\x1b".
+
+    Names of files and of members of archives may hold any sign, and bytes that are no text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -1,0 +1,111 @@
+"""Rules about names: which file is a picture, a set of pictures, or hidden, and which split of a set it belongs to."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from typing import Literal, get_args
+
+from PIL import Image
+
+Kind = Literal["pictures", "parquet", "tar", "zip", "lmdb", "arrays"]
+"""Pictures: files of one picture each. The others are files of many; arrays are .npy, .npz, HDF5 and CIFAR's batches."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+SUFFIX_KINDS: dict[str, Kind] = {
+    ".parquet": "parquet",
+    ".tar": "tar",
+    ".zip": "zip",
+    ".npy": "arrays",
+    ".npz": "arrays",
+    ".h5": "arrays",
+    ".hdf5": "arrays",
+}
+COMPRESSED = frozenset({".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar"})
+"""Archives that can't be read picture by picture."""
+
+# Formats that Pillow names and that are no pictures here: it hands PostScript to another program, and of the others it
+# knows the name alone, or writes them only.
+_NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+
+_HEADS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|....ftyp(avif|avis)|\0\0\0\x0cjP  "
+    rb"|\xff\x4f\xff\x51",
+    re.DOTALL,
+)
+HEAD_BYTES = 16  # of which one tells a picture
+
+_BATCH = re.compile(r"((train_)?data_batch(_\d+)?|test_batch|train|test|val_data)")  # CIFAR's, and of ImageNet reduced
+
+# A word of a path as Hugging Face's datasets finds it, and the same word's other forms.
+_SPLIT = re.compile(
+    r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)", re.IGNORECASE
+)
+_SHARD_OF = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")  # train-00000-of-00005.parquet
+_WORDS = {"training": "train", "testing": "test", "val": "validation", "valid": "validation", "dev": "validation"}
+_WORDS |= {"eval": "test", "evaluation": "test"}
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """The suffixes of the files that Pillow, as it is installed here, can decode; in small letters, with the dot."""
+    Image.init()
+    return frozenset(
+        suffix
+        for suffix, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in _NO_PICTURES
+    )
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name in small letters, ".tar.gz" as one; "" if it has none."""
+    stem, suffix = os.path.splitext(name.rpartition("/")[2].lower())
+    if stem.endswith(".tar") and suffix not in SUFFIX_KINDS:
+        return f".tar{suffix}"
+    return suffix
+
+
+def is_picture(name: str) -> bool:
+    """Return True if a name's suffix is one of a file that Pillow can decode."""
+    return suffix_of(name) in picture_suffixes()
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Return True if the first `HEAD_BYTES` of a file are those of a picture: for files without a suffix."""
+    return _HEADS.match(head) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Return True if any part of a path within a set begins with a dot, or is what a Mac adds to a zip."""
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
+
+
+def is_batch(name: str) -> bool:
+    """Return True if a file is named as CIFAR's batches are."""
+    return _BATCH.fullmatch(name.rpartition("/")[2]) is not None
+
+
+def split_of(name: str, kind: Kind) -> str | None:
+    """Return the split that a file belongs to, by its path within the set: "train", "test", "validation", any other.
+
+    Pictures are told by their folders alone: a train is also something that a picture shows.
+    """
+    parts = name.split("/")
+    if kind == "pictures":
+        words = [part for part in parts[:-1] if _SPLIT.fullmatch(part)]
+        return _word(words[0]) if words else None
+    base = parts[-1]
+    if kind == "arrays" and is_batch(base) and "test" not in base and "val" not in base:
+        return "train"
+    if found := _SHARD_OF.match(base):
+        return _word(found[1])
+    for part in (base, *parts[:-1]):
+        if found := _SPLIT.search(part):
+            return _word(found[1])
+    return None
+
+
+def _word(found: str) -> str:
+    return _WORDS.get(found.lower(), found.lower() if found.lower() in ("train", "test", "validation") else found)

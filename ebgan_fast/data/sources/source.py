@@ -1,0 +1,146 @@
+"""A source of pictures as the rest sees it, several as one, and what is counted beside the pictures."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._console import printable
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
+
+_NAMED = 3  # names that a count shows
+
+
+class Tally:
+    """Counts by kind, with the first three names of each kind.
+
+    Example:
+        >>> from ebgan_fast.data.sources import Tally
+        >>> tally = Tally()
+        >>> for name in ("a.txt", "b.txt", "c.json"):
+        ...     tally.add(name[-4:], name)
+        >>> print(tally)
+        2 .txt (a.txt, b.txt), 1 json (c.json)
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, kind: str, name: str, count: int = 1) -> None:
+        """Count one thing of a kind, or `count` of them under one name."""
+        self._counts[kind] = self._counts.get(kind, 0) + count
+        names = self._names.setdefault(kind, [])
+        if len(names) < _NAMED:
+            names.append(name)
+
+    def update(self, other: Tally) -> None:
+        """Add another tally's counts."""
+        for kind, count in other._counts.items():
+            for place, name in enumerate(other._names[kind]):
+                self.add(kind, name, 1 if place else count - len(other._names[kind]) + 1)
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self._counts
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def texts(self) -> list[str]:
+        """Return each kind with its count and names, the largest count first; no sign in them moves a cursor."""
+        found = []
+        for kind, count in sorted(self._counts.items(), key=lambda item: (-item[1], item[0])):
+            names = self._names[kind]
+            more = ", ..." if count > len(names) else ""
+            found.append(printable(f"{count} {kind} ({', '.join(names)}{more})"))
+        return found
+
+    def __str__(self) -> str:
+        return ", ".join(self.texts())
+
+
+class Source(Protocol):
+    """Pictures in a fixed order. It can be pickled; what it has open stays in its process."""
+
+    aside: Tally
+    """What lies there and isn't taken."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Return what a user would look for: the path, with the place in the archive."""
+
+    def read(self, index: int) -> bytes | Pixels:
+        """Return the picture as it is stored: the bytes of a JPEG and the like, or pixels."""
+
+    def files(self) -> Iterator[str]:
+        """Give the path of every file that pictures are read from."""
+
+    def close(self) -> None:
+        """Close what reading has opened. It is opened again when it is needed."""
+
+
+def stamp(source: Source) -> str:
+    """Return 32 hex digits that change with the name, size or time of any file of a source, or with their number.
+
+    Names, sizes and times are asked for now, not remembered. A file that is gone has neither size nor time.
+    """
+    total = 0
+    for path in source.files():
+        try:
+            found = os.stat(path)
+            text = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
+        except OSError:
+            text = f"{path}\0gone"
+        digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest()
+        total += int.from_bytes(digest, "big")  # a sum, so that a million names needn't be held or sorted
+    return f"{total % (1 << 128):032x}"
+
+
+class Joined:
+    """Several sources one after the other. Only the one that was read last is open."""
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self._parts = list(parts)
+        self._ends = list(itertools.accumulate(len(part) for part in self._parts))
+        self._open: int | None = None
+        self.aside = Tally()
+        for part in self._parts:
+            self.aside.update(part.aside)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The number of the part, and the index in it."""
+        number = bisect.bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)
+
+    def name(self, index: int) -> str:
+        number, inside = self._place(index)
+        return self._parts[number].name(inside)
+
+    def read(self, index: int) -> bytes | Pixels:
+        number, inside = self._place(index)
+        if self._open not in (None, number):
+            self.close()
+        self._open = number
+        return self._parts[number].read(inside)
+
+    def files(self) -> Iterator[str]:
+        for part in self._parts:
+            yield from part.files()
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._parts[self._open].close()
+            self._open = None
