@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from ._console import printable
 from .ops.backends import BackendUnavailableError
 
 
@@ -110,7 +111,7 @@ def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], defa
 
 def fail(program: str, message: str, status: int) -> int:
     """Say in one line why a program ends; returns its exit status."""
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{program}: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+# What file systems without an fsync answer: CIFS, some of FUSE, and of network drives.
+_NO_SYNC = frozenset(
+    getattr(errno, name) for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EPERM", "ENOTTY")
+)
 
 
 @contextlib.contextmanager
@@ -44,7 +50,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with naming(path), partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -55,12 +61,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk. Raises OSError where the system can't: Windows can't open a folder."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Bring a folder's names to the disk, where the system can: Windows opens no folder, and CIFS syncs none."""
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows
+        return
+    try:
+        _sync(handle)
     finally:
         os.close(handle)
+
+
+def _sync(handle: int) -> None:
+    """Bring an open file or folder to the disk; a file system that knows no such thing is left to itself.
+
+    Raises:
+        OSError: the disk is full or failing.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def copy(source: Path, target: Path) -> None:

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from . import doctor as diagnosis
 from ._command_line import Program, chosen, describe, fail
-from ._console import say
+from ._console import printable, say
 from ._files import replacing
 from .data.errors import DataError
 from .data.image_set import ImageSet
 from .data.mnist import Mnist
 from .data.prepare import prepare_images
+from .data.sources import Kind
 from .data.training_set import kind_of, open_digits, open_images
 from .memory import keep_freed_memory
 from .metrics.classifier import load_classifier
@@ -82,29 +83,43 @@ def prepare(
     source: tyro.conf.Positional[Path],
     out: tyro.conf.Positional[Path],
     size: int,
+    kind: Kind | None = None,
+    split: str | None = None,
+    column: str | None = None,
     workers: int | None = None,
     strict: bool = False,
 ) -> int:
     """Resize images once, so that training reads them without decoding. Interrupted, it goes on where it stood.
 
     Args:
-        source: A folder of images at any depth, a zip, Hugging Face parquet, webdataset tars or an LSUN LMDB.
+        source: A folder of images at any depth, or a file or folder of many: zip, Hugging Face parquet, tar, LSUN's
+            LMDB, arrays (.npy, .npz, HDF5, CIFAR's batches).
         out: Folder to write: packed pixels, an index and checksums.
         size: Side of the images in pixels. The shorter side is scaled to it and the middle kept (the ADM crop).
-        workers: Processes. None: one for each processor.
-        strict: End at an image that can't be read. Otherwise it is named, counted and left out.
+        kind: What to take of a folder that holds several kinds. None: the kind of the most images.
+        split: What to take of a set that has several, such as train; all for all as one set.
+        column: What to take of a parquet file's columns, an .npz's or HDF5 file's arrays, or the parts of webdataset's
+            samples.
+        workers: Processes. None: as many as this process may use the processors and the memory for.
+        strict: End at an image that can't be decoded. Otherwise it is named, counted and left out.
     """
     with _progress("images") as progress:
         prepared = prepare_images(
             source,
             out,
             size,
+            kind=kind,
+            split=split,
+            column=column,
             workers=workers,
             strict=strict,
             progress=lambda done, total: progress(done / total, f"{done} of {total}"),
         )
-    left_out = f", {len(prepared.skipped)} that couldn't be read left out" if prepared.skipped else ""
-    say(f"{prepared.images} images of {size} x {size}{left_out}: {out}")
+    for what, tally in (("left aside", prepared.left_aside), ("left out", prepared.left_out)):
+        for text in tally.texts():
+            say(f"{what}: {text}")
+    left_out = f", {len(prepared.skipped)} that can't be decoded left out" if prepared.skipped else ""
+    say(printable(f"{prepared.images} images of {size} x {size}{left_out}: {out}"))
     return 0
 
 

@@ -19,6 +19,26 @@ class DataError(ValueError):
     """
 
 
+class NoImagesError(DataError):
+    """The error of a file or folder that is whole and holds no images.
+
+    Args:
+        path: of it.
+        got: what it is, such as "a zip".
+        beside: what it holds instead, or "".
+        expected: what would do.
+    """
+
+    def __init__(
+        self, path: object, got: str, beside: str = "", expected: str = "images that Pillow can decode"
+    ) -> None:
+        # One argument, as that of any error: it can be pickled.
+        super().__init__(f"{path}: got {got} without images{beside and f', of {beside}'}; expected {expected}")
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[object, ...]]:
+        return DataError, self.args
+
+
 def needed(module: str, extra: str, what: str) -> Any:
     """A module that only some data need.
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -44,8 +44,17 @@ def digest_of(path: Path, on_bytes: Callable[[int], None] = lambda count: None) 
     return digest.hexdigest()
 
 
-def index_text(shape: tuple[int, int, int], shards: list[Shard], skipped: list[str]) -> str:
-    """The text of index.json for images of shape (C, H, W); `skipped` names the sources that couldn't be read."""
+def index_text(
+    shape: tuple[int, int, int], shards: list[Shard], skipped: list[str], reasons: list[str] | None = None
+) -> str:
+    """Return the text of index.json.
+
+    Args:
+        shape: (C, H, W) of an image.
+        shards: the shards, in order.
+        skipped: names of the images that couldn't be decoded.
+        reasons: why, for each.
+    """
     channels, height, width = shape
     fields = {
         "format": _FORMAT,
@@ -56,6 +65,7 @@ def index_text(shape: tuple[int, int, int], shards: list[Shard], skipped: list[s
         "images": sum(shard.images for shard in shards),
         "shards": [asdict(shard) for shard in shards],
         "skipped": skipped,
+        "reasons": reasons or [],
     }
     return json.dumps(fields, indent=1) + "\n"
 
@@ -74,14 +84,15 @@ class PackedImages:
         folder: what `ebgan-fast prepare` wrote.
 
     Attributes:
-        skipped: names of the images that couldn't be read and were left out.
+        skipped: names of the images that couldn't be decoded and were left out.
+        reasons: why, for each.
 
     Raises:
         DataError: no index, one of something else or another version, no images, or a shard that is missing or of
             another length; the message names the file.
 
     Example:
-        >>> from pathlib import Path
+        >>> from pathlib import Path, PurePosixPath, PureWindowsPath
         >>> import torch
         >>> from PIL import Image
         >>> from ebgan_fast.data import PackedImages
@@ -104,13 +115,16 @@ class PackedImages:
         try:
             channels, height, width = (_count_of(fields[name]) for name in ("channels", "height", "width"))
             self._shape = channels, height, width
-            self.shards = [Shard(**shard) for shard in fields["shards"]]
-            self._count = sum(_count_of(shard.images) for shard in self.shards)
-            self.skipped: list[str] = fields["skipped"]
+            self.shards = [_shard_of(shard) for shard in fields["shards"]]
+            self._count = sum(shard.images for shard in self.shards)
+            self.skipped = [_text_of(name) for name in fields["skipped"]]
+            self.reasons = [_text_of(reason) for reason in fields.get("reasons", [])]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{folder / INDEX}: got a damaged index ({error!r}), expected that of packed images"
             ) from error
+        # An earlier version told them, and kept none.
+        self.reasons = (self.reasons + ["for a reason that wasn't kept"] * len(self.skipped))[: len(self.skipped)]
         if self._count == 0:
             raise DataError(f"{folder}: got a set of no images, expected at least one")
         self._rows = [self._map(shard) for shard in self.shards]
@@ -203,7 +217,7 @@ def _read_index(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected a folder that ebgan-fast prepare has finished") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: got a file that can't be read ({error}), expected an index of packed images"
         ) from error
@@ -215,6 +229,23 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _count_of(value: object) -> int:
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"got {value!r}, expected a number of at least 1")
     return value
+
+
+def _text_of(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"got {value!r}, expected a text")
+    return value
+
+
+def _shard_of(fields: dict[str, Any]) -> Shard:
+    """A shard of an index that may be a stranger's: of a file in the folder, whatever the name says."""
+    shard = Shard(**fields)
+    name = _text_of(shard.file)
+    if not name or name != PurePosixPath(name).name or name != PureWindowsPath(name).name or "\0" in name:
+        raise ValueError(f"got the file {name!r}, expected a name in the folder, without a path")
+    _count_of(shard.images)
+    _text_of(shard.digest)
+    return shard

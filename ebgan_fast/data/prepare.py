@@ -2,7 +2,7 @@
 
 A folder in the making holds prepare.json (what it is made of) and, for every shard that is done, shard_00000.bin and
 shard_00000.json. The .json is written after the .bin has reached the disk, and index.json after all of them: what a
-killed process leaves is either whole or made again.
+killed process leaves is either whole or made again. A lock keeps a second process out.
 """
 
 from __future__ import annotations
@@ -10,44 +10,44 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .._console import printable
 from .._files import replacing, sync_folder
-from .crop import centre_crop, decode
+from .._lock import FolderLock
+from .decoding import class_of
 from .errors import DataError
 from .packed import INDEX, PackedImages, Shard, index_text, is_packed
-from .sources import Source, open_source
+from .reader import Reader, allowed_workers
+from .sources import CLOSED, DANGLING, Kind, Source, Tally, open_source, stamp
+from .worker import Failure
 
-_PLAN = "prepare.json"
+_PLAN, _LOCK = "prepare.json", ".lock"
 _SHARD_BYTES = 1 << 28  # 256 MiB
-_PER_TASK = 16  # images that a process takes at a time
+_LOST = (CLOSED, DANGLING)  # in which there may be images
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Failure:
-    """An image that couldn't be read."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """What a packed folder came from: images packed, and the names of those that couldn't be read."""
+    """What a packed folder came from.
+
+    Attributes:
+        images: how many were packed.
+        skipped: names of those that couldn't be decoded.
+        left_out: these and what else is lost, counted by reason.
+        left_aside: what lay beside the images, counted by kind, such as ".txt".
+    """
 
     images: int
     skipped: list[str]
+    left_out: Tally
+    left_aside: Tally
 
 
 def prepare_images(
@@ -55,6 +55,9 @@ def prepare_images(
     out: Path,
     size: int,
     *,
+    kind: Kind | None = None,
+    split: str | None = None,
+    column: str | None = None,
     workers: int | None = None,
     strict: bool = False,
     progress: Progress = lambda done, total: None,
@@ -67,42 +70,124 @@ def prepare_images(
 
     Args:
         source: what `open_source` understands.
-        out: folder to make, or one that an earlier call with the same source and size began.
+        out: folder to make, or one that an earlier call with the same images and size began.
         size: side of the square images, in pixels.
-        workers: processes. None: one for each processor; 1: this one.
-        strict: raise at the first image that can't be read; otherwise it is told on standard error and left out.
+        kind, split, column: which images of the source, see `open_source`.
+        workers: processes. None: as many as the processors and the memory are enough for that this process may use;
+            1: this one.
+        strict: raise at the first image that can't be decoded; otherwise it is told on standard error and left out.
         progress: told the images done, those of earlier calls included, and their number.
         shard_bytes: largest size of a shard.
 
     Returns:
-        How many images were packed, and which weren't.
+        How many images were packed, which weren't, and what else was there.
 
     Raises:
-        ValueError: an impossible size or number of workers.
-        DataError: no source, a folder made of something else or whose bytes have changed, no image that can be read, or
-            with `strict` one that can't.
+        ValueError: an impossible size or number of workers, or an unknown kind.
+        DataError: no source; a folder made of something else, that another process is making, or whose bytes have
+            changed; images that have changed since it was begun; no image that can be decoded, or with `strict` one
+            that can't.
         OSError: the disk is full or can't be written; what is done stays.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from ebgan_fast.data.prepare import prepare_images
+        >>> Path("faces").mkdir()
+        >>> Image.new("RGB", (40, 30), "red").save("faces/a.png")
+        >>> _ = Path("faces/names.txt").write_text("a")
+        >>> prepared = prepare_images(Path("faces"), Path("small"), size=16, workers=1)
+        >>> prepared.images, str(prepared.left_out), str(prepared.left_aside)
+        (1, '', '1 .txt (names.txt)')
     """
     for name, value in (("size", size), ("workers", 1 if workers is None else workers)):
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
-    opened = open_source(source)
-    total = len(opened)
+    opened = open_source(source, kind=kind, split=split, column=column)
+    lost = opened.aside.of(_LOST)
+    if strict and lost:
+        raise DataError(f"{source}: got {lost}, expected none (without --strict they are left out)")
     per_shard = max(1, shard_bytes // (3 * size * size))
-    _begin(out, {"source": str(source.resolve()), "images": total, "size": size, "per_shard": per_shard})
-    finished = is_packed(out)
-    if not finished:
-        reader = _Reader(source, opened, size, workers or os.cpu_count() or 1)
-        with contextlib.closing(reader):
-            records = []
-            for number, first in enumerate(range(0, total, per_shard)):
-                wanted = range(first, min(first + per_shard, total))
-                records.append(_shard(out, number, wanted, reader, strict, lambda done: progress(done, total)))
-        _finish(out, size, records)
-    packed = PackedImages(out)
-    if finished:
-        packed.verify(lambda share, _: progress(round(share * total), total))
-    return Prepared(len(packed), packed.skipped)
+    before = stamp(opened)
+    plan = {
+        "source": str(source.resolve()),
+        "images": len(opened),
+        "size": size,
+        "per_shard": per_shard,
+        "stamp": before,
+    }
+    with _begun(out, plan):
+        if finished := is_packed(out):
+            packed = PackedImages(out)
+            packed.verify(lambda share, _: progress(round(share * len(opened)), len(opened)))
+        else:
+            for text in opened.aside.texts():
+                if "--" in text:  # an option takes it: who wants that knows before the work
+                    _tell(f"left aside: {text}")
+            records = _shards(out, opened, size, per_shard, workers or allowed_workers(), strict, progress)
+            if stamp(opened) != before:
+                raise DataError(_changed(out, source, "while they were packed"))
+            _finish(out, size, records)
+            packed = PackedImages(out)
+        for record in out.glob("shard_*.json"):  # also those that a killed process left
+            record.unlink(missing_ok=True)
+    left_out = Tally()
+    for name, reason in zip(packed.skipped, packed.reasons, strict=True):
+        left_out.add(class_of(reason), name)
+    left_out.update(lost)
+    return Prepared(len(packed), packed.skipped, left_out, opened.aside.without(_LOST))
+
+
+@contextlib.contextmanager
+def _begun(out: Path, plan: dict[str, Any]) -> Iterator[None]:
+    """Make the folder, or check that it was begun with the same plan; hold its lock meanwhile."""
+    _check(out, plan)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(out / _LOCK, "prepare the images into another folder")
+    try:
+        if (reason := lock.acquire()) is not None:
+            _tell(f"{out}: without a lock ({reason}): no other process may prepare the same folder meanwhile")
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    try:
+        if not _check(out, plan):
+            _write(out / _PLAN, json.dumps(plan, indent=1).encode() + b"\n")
+        yield
+    finally:
+        lock.release()
+
+
+def _check(out: Path, plan: dict[str, Any]) -> bool:
+    """Return True if a folder was begun with this plan, False if it is new."""
+    path = out / _PLAN
+    if path.is_file():
+        begun = _read(path)
+        if begun is None:
+            raise DataError(f"{path}: got a damaged file, expected the plan of a packed set; give a new folder")
+        if begun == plan:
+            return True
+        if "stamp" not in begun:  # of a version that didn't look
+            if is_packed(out) and begun == {name: value for name, value in plan.items() if name != "stamp"}:
+                return True
+            raise DataError(
+                f"{out}: got a folder that an earlier version began, which didn't note of which files; expected one of "
+                "this version, or a new folder"
+            )
+        differing = {name: (begun.get(name), value) for name, value in plan.items() if begun.get(name) != value}
+        if list(differing) == ["stamp"]:
+            raise DataError(_changed(out, Path(plan["source"]), "since they were packed" if is_packed(out) else None))
+        listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
+        raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same, or a new folder")
+    if out.exists() and (not out.is_dir() or any(name.name != _LOCK for name in out.iterdir())):
+        raise DataError(f"{out}: got a file, or a folder of something else, expected a new folder")
+    return False
+
+
+def _changed(out: Path, source: Path, when: str | None) -> str:
+    return (
+        f"{out}: got images that have changed {when or 'since the folder was begun'} (names, sizes or times of files in "
+        f"{source}); expected the same, or a new folder: give another, or remove this one"
+    )
 
 
 @dataclass(frozen=True)
@@ -110,46 +195,49 @@ class _Record:
     """A shard that is done, as its .json has it."""
 
     shard: Shard
-    skipped: list[str]
+    skipped: list[Failure]
 
 
-def _begin(out: Path, plan: dict[str, Any]) -> None:
-    """Make the folder, or check that it was begun with the same plan."""
-    path = out / _PLAN
-    if path.is_file():
-        begun = json.loads(path.read_text())
-        if begun != plan:
-            differing = ", ".join(
-                f"{name} {begun.get(name)!r}, now {value!r}" for name, value in plan.items() if begun.get(name) != value
-            )
-            raise DataError(f"{out}: got a folder that was begun with {differing}; expected the same, or a new folder")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: got a file, or a folder of something else, expected a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(plan, indent=1).encode() + b"\n")
+def _shards(
+    out: Path, source: Source, size: int, per_shard: int, workers: int, strict: bool, progress: Progress
+) -> list[_Record]:
+    """Write every shard that an earlier call didn't."""
+    total, records = len(source), []
+    with contextlib.closing(Reader(source, size, workers)) as reader:
+        for number, first in enumerate(range(0, total, per_shard)):
+            wanted = range(first, min(first + per_shard, total))
+            path = out / f"shard_{number:05d}.bin"
+            record = _record_of(path, 3 * size * size)
+            if record is None:
+                record = _shard(path, wanted, reader, strict, lambda done: progress(done, total))
+            else:
+                progress(wanted.stop, total)
+            records.append(record)
+    return records
 
 
-def _shard(
-    out: Path, number: int, wanted: range, reader: _Reader, strict: bool, progress: Callable[[int], None]
-) -> _Record:
-    """Write one shard of the source's images `wanted`, unless an earlier call did."""
-    path = out / f"shard_{number:05d}.bin"
-    record_path = path.with_suffix(".json")
-    if record_path.is_file():
-        fields = json.loads(record_path.read_text())
-        progress(wanted.stop)
-        return _Record(Shard(**fields["shard"]), fields["skipped"])
-    skipped: list[str] = []
+def _record_of(path: Path, image_bytes: int) -> _Record | None:
+    """The record of a shard that is whole."""
+    fields = _read(path.with_suffix(".json")) or {}
+    with contextlib.suppress(KeyError, TypeError, OSError):
+        record = _Record(Shard(**fields["shard"]), [Failure(**failure) for failure in fields["skipped"]])
+        if path.stat().st_size == record.shard.images * image_bytes:
+            return record
+    return None
+
+
+def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Callable[[int], None]) -> _Record:
+    """Write one shard of the source's images `wanted`."""
+    skipped: list[Failure] = []
     digest = hashlib.blake2b(digest_size=16)
     images = 0
 
     def pixels() -> Iterator[bytes]:
         nonlocal images
         for done, result in enumerate(reader.read(wanted), wanted.start + 1):
-            if isinstance(result, _Failure):
+            if isinstance(result, Failure):
                 _report(result, strict)
-                skipped.append(result.name)
+                skipped.append(result)
             else:
                 digest.update(result)
                 images += 1
@@ -158,29 +246,42 @@ def _shard(
 
     _write(path, pixels())
     record = _Record(Shard(path.name, images, digest.hexdigest()), skipped)
-    _write(record_path, json.dumps(asdict(record)).encode())
+    _write(path.with_suffix(".json"), json.dumps(asdict(record)).encode())
     return record
 
 
-def _report(failure: _Failure, strict: bool) -> None:
+def _report(failure: Failure, strict: bool) -> None:
     text = f"{failure.name}: {failure.reason}"
     if strict:
         raise DataError(f"{text}; expected an image that can be read (without --strict it is left out)")
-    print(f"left out: {text}", file=sys.stderr)
+    _tell(f"left out: {text}")
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr)
 
 
 def _finish(out: Path, size: int, records: list[_Record]) -> None:
     shards = [record.shard for record in records if record.shard.images]
-    skipped = [name for record in records for name in record.skipped]
+    skipped = [failure for record in records for failure in record.skipped]
     if not shards:
         raise DataError(f"{out}: none of the {len(skipped)} images could be read, expected at least one")
-    _write(out / INDEX, index_text((3, size, size), shards, skipped).encode())
-    for record in records:
-        (out / record.shard.file).with_suffix(".json").unlink(missing_ok=True)
+    reasons = [failure.reason for failure in skipped]
+    text = index_text((3, size, size), shards, [failure.name for failure in skipped], reasons)
+    _write(out / INDEX, text.encode())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The fields of a JSON file; None if it isn't there or is none."""
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def _write(path: Path, content: bytes | Iterator[bytes]) -> None:
-    """A file that is there whole or not at all, also after a power cut.
+    """Write a file that is there whole or not at all, also after a power cut.
 
     Raises:
         OSError: it can't be written, such as on a full disk; names the file.
@@ -188,59 +289,3 @@ def _write(path: Path, content: bytes | Iterator[bytes]) -> None:
     with replacing(path) as file:
         file.writelines((content,) if isinstance(content, bytes) else content)
     sync_folder(path.parent)  # a record must not outlive the shard that it is of
-
-
-class _Reader:
-    """Reads and crops images in order, in this process or in several others."""
-
-    def __init__(self, path: Path, source: Source, size: int, workers: int) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-        if workers == 1:
-            _keep(source, size)
-        else:
-            # Spawned: a fork of a process with torch's threads may hang.
-            self._pool = ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), _open_in_worker, (path, size)
-            )
-
-    def read(self, wanted: range) -> Iterator[bytes | _Failure]:
-        """Pixels, size x size x 3 bytes, or why there are none, of each image wanted."""
-        tasks = [wanted[first : first + _PER_TASK] for first in range(0, len(wanted), _PER_TASK)]
-        try:  # asking raises too, once the pool has noticed
-            for results in map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks):
-                yield from results
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a process that reads images was killed, perhaps for want of memory; the same command with fewer "
-                "workers goes on after the last whole shard"
-            ) from error
-
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-
-# What this process reads from: set once, so that a task is a few numbers.
-_worker: tuple[Source, int] | None = None
-
-
-def _open_in_worker(path: Path, size: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
-    _keep(open_source(path), size)
-
-
-def _keep(source: Source, size: int) -> None:
-    global _worker
-    _worker = source, size
-
-
-def _read_task(wanted: range) -> list[bytes | _Failure]:
-    assert _worker is not None
-    source, size = _worker
-    results: list[bytes | _Failure] = []
-    for index in wanted:
-        try:
-            results.append(centre_crop(decode(source.read(index)), size).tobytes())
-        except Exception as error:  # whatever a damaged file makes Pillow or an archive raise
-            results.append(_Failure(source.name(index), f"{type(error).__name__}: {error}"))
-    return results

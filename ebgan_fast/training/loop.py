@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .._lock import FolderLock
 from .._progress import Progress
 from ..data.image_set import ImageSet
 from ..data.packed import PackedImages
@@ -20,7 +21,6 @@ from .config import TrainConfig, absolute, validate
 from .display import PlainDisplay, SilentDisplay
 from .parallel import StoppedError, StopSignals, World, joined, own_device
 from .run.folder import RunFolder
-from .run.lock import RunLock
 from .run.tensorboard import check_installed
 from .scoring import Evaluator
 from .session import Session, TrainResult
@@ -87,7 +87,7 @@ class _Lock:
     def __init__(self, folder: RunFolder, world: World) -> None:
         self._folder = folder
         self._world = world
-        self._lock = RunLock(folder.lock)
+        self._lock = FolderLock(folder.lock, "train in another folder")
         self._made_folder = False
 
     def take(self, say: Callable[[str], None]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebgan_fast.data.crop import centre_crop, decode
+from ebgan_fast.data.crop import centre_crop
+from ebgan_fast.data.decoding import decode
 
 from .layouts import encoded, picture
 

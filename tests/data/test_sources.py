@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ebgan_fast.data import DataError
-from ebgan_fast.data.crop import decode
+from ebgan_fast.data.decoding import decode
 from ebgan_fast.data.sources import open_source
 
 from . import layouts

@@ -137,7 +137,7 @@ PLANTS = (
     Planted(
         name="two runs write one folder",
         kind="training",
-        file="ebgan_fast/training/run/lock.py",
+        file="ebgan_fast/_lock.py",
         text="        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)\n        return\n",
         instead="        return\n",
         test="tests/training/test_lock.py::test_a_folder_that_another_run_writes_is_refused",

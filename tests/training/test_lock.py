@@ -14,8 +14,8 @@ import pytest
 
 from ebgan_fast.training import session, train
 from ebgan_fast.training.config import read_json, write_json
-from ebgan_fast.training.run import lock as run_lock
-from ebgan_fast.training.run.lock import RunLock
+from ebgan_fast import _lock as run_lock
+from ebgan_fast._lock import FolderLock
 
 from ..conftest import Fork
 from .conftest import Configure
@@ -28,7 +28,7 @@ OWN = rf"process {os.getpid()} on {socket.gethostname()}"
 
 def hold(path: Path) -> None:
     """A process that takes a lock and waits to be killed."""
-    assert RunLock(path).acquire() is None
+    assert FolderLock(path, "go away").acquire() is None
     print("held", flush=True)
     time.sleep(100)
 
@@ -40,7 +40,7 @@ def train_as(config: Path) -> None:
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_that_another_run_writes_is_refused(configure: Configure, whole: Path, resume: bool) -> None:
-    held = RunLock(whole / ".lock")
+    held = FolderLock(whole / ".lock", "go away")
     assert held.acquire() is None
     before = files(whole)
     with pytest.raises(
@@ -56,7 +56,7 @@ def test_a_new_folder_that_another_run_has_begun_is_refused(configure: Configure
     """It holds a lock alone yet."""
     run = configure()
     run.out.mkdir()
-    held = RunLock(run.out / ".lock")
+    held = FolderLock(run.out / ".lock", "go away")
     assert held.acquire() is None
     with pytest.raises(ValueError, match=f"in use by {OWN}"):
         train(run)
@@ -135,7 +135,7 @@ def test_a_lock_file_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypa
         take(handle)
 
     monkeypatch.setattr(run_lock, "_take", late)
-    first, second = RunLock(path), RunLock(path)
+    first, second = FolderLock(path, "go away"), FolderLock(path, "go away")
     assert first.acquire() is None
     assert times == 2
     with pytest.raises(ValueError, match=f"in use by {OWN}"):
@@ -152,7 +152,7 @@ def test_a_lock_on_a_full_disk_names_nobody(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    first, second = RunLock(tmp_path / ".lock"), RunLock(tmp_path / ".lock")
+    first, second = FolderLock(tmp_path / ".lock", "go away"), FolderLock(tmp_path / ".lock", "go away")
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         assert first.acquire() is None
@@ -181,7 +181,7 @@ def test_a_finished_run_on_a_disk_to_be_read_alone(
 def test_a_run_whose_folder_was_begun_anew_leaves_the_others_lock(tmp_path: Path) -> None:
     path = tmp_path / "run" / ".lock"
     path.parent.mkdir()
-    first, second, third = RunLock(path), RunLock(path), RunLock(path)
+    first, second, third = FolderLock(path, "go away"), FolderLock(path, "go away"), FolderLock(path, "go away")
     assert first.acquire() is None
     path.unlink()  # the folder is deleted
     assert second.acquire() is None

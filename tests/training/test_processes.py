@@ -25,7 +25,7 @@ from ebgan_fast.training import TrainConfig, scoring, session, train
 from ebgan_fast.training.config import read_json, write_json
 from ebgan_fast.training.parallel import Absence, StopVote, World, joined, own_device
 from ebgan_fast.training.run import checkpoint
-from ebgan_fast.training.run.lock import RunLock
+from ebgan_fast._lock import FolderLock
 from ebgan_fast.training.statistics import STATISTICS
 from ebgan_fast.training.step import Trainer
 
@@ -293,7 +293,7 @@ def test_the_others_wait_as_long_as_a_score_takes(fork: Fork, configure: Configu
 
 @pytest.mark.slow
 def test_a_folder_in_use_ends_every_process(fork: Fork, configure: Configure, whole: Path, tmp_path: Path) -> None:
-    held = RunLock(whole / ".lock")
+    held = FolderLock(whole / ".lock", "go away")
     assert held.acquire() is None
     write_json(configure(out=whole), tmp_path / "run.json")
     children = start(fork, train_as, tmp_path / "run.json")

@@ -1,5 +1,7 @@
-"""Where images come from: folders and archives on the local disk, each read image by image as it was stored."""
+"""Where images come from: folders, archives and arrays on the local disk, each read image by image as it was stored."""
 
-from .opening import Source, open_source
+from .names import KINDS, Kind
+from .opening import open_source
+from .source import CLOSED, DANGLING, Joined, Source, Tally, stamp
 
-__all__ = ["Source", "open_source"]
+__all__ = ["CLOSED", "DANGLING", "KINDS", "Joined", "Kind", "Source", "Tally", "open_source", "stamp"]

@@ -1,36 +1,173 @@
-"""A tree of image files: any folder of pictures, ImageNet's, CelebA's aligned ones."""
+"""A tree of files: every folder once, also through links; and the images in it, such as ImageNet's or CelebA's."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+from .names import (
+    COMPRESSED,
+    HEAD_BYTES,
+    SUFFIX_KINDS,
+    Kind,
+    image_suffixes,
+    is_batch,
+    is_hidden,
+    looks_like_image,
+    suffix_of,
+)
+from .reading import whole_file
+from .source import CLOSED, DANGLING, HIDDEN, NO_SUFFIX, Tally
+
+_AGAIN = "links to folders that are read already"
+_AROUND = "links to a folder around them"
+_SPECIAL = "neither files nor folders"
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name is an image's, and not a hidden one's."""
-    base = name.rpartition("/")[2]
-    return not base.startswith(".") and os.path.splitext(base)[1].lower() in SUFFIXES
+@dataclass
+class Listing:
+    """What lies in a folder at any depth; paths are within it, parts joined by "/", in order.
+
+    Attributes:
+        images: files of one image.
+        sets: files of many, or folders in the case of an LMDB, by kind.
+        aside: anything else.
+    """
+
+    images: list[str] = field(default_factory=list)
+    sets: dict[Kind, list[str]] = field(default_factory=dict)
+    aside: Tally = field(default_factory=Tally)
+
+
+def list_folder(path: Path) -> Listing:
+    """List a folder. A link to a folder is followed, unless that one is read otherwise or lies around the link.
+
+    Real folders come first, so that a image has its real name where it has one inside.
+
+    Raises:
+        OSError: the folder itself can't be read.
+    """
+    listing, seen = Listing(), set()
+    links: list[str] = []
+    with os.scandir(path):  # an error of this one ends it
+        pass
+
+    def visit(folder: str) -> None:
+        waiting = [folder]
+        while waiting:
+            inside = waiting.pop()
+            place = os.path.join(path, inside)
+            try:
+                if (number := _number(place)) in seen:
+                    continue
+                seen.add(number)
+                with os.scandir(place) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError:
+                listing.aside.add(CLOSED, inside)
+                continue
+            for entry in found:
+                name = f"{inside}/{entry.name}" if inside else entry.name
+                if is_hidden(entry.name):
+                    listing.aside.add(HIDDEN, name)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                elif entry.is_dir():
+                    links.append(name)
+                else:
+                    _classify(listing, name, entry)
+
+    visit("")
+    while links:
+        link = links.pop(0)
+        place = os.path.join(path, link)
+        if _is_around(os.path.realpath(place), os.path.realpath(os.path.dirname(place))):
+            listing.aside.add(_AROUND, link)
+        elif _number(place) in seen:
+            listing.aside.add(_AGAIN, link)
+        else:
+            visit(link)
+    listing.images.sort()
+    for files in listing.sets.values():
+        files.sort()
+    return listing
+
+
+def _number(path: str) -> tuple[int, int]:
+    """The numbers of a real folder, the same through every link."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _is_around(outer: str, inner: str) -> bool:
+    try:
+        return os.path.commonpath([outer, inner]) == outer
+    except ValueError:  # on two drives
+        return False
+
+
+def _classify(listing: Listing, name: str, entry: os.DirEntry[str]) -> None:
+    """Put a file where it belongs."""
+    if not entry.is_file():
+        listing.aside.add(DANGLING if entry.is_symlink() and not os.path.exists(entry.path) else _SPECIAL, name)
+        return
+    suffix = suffix_of(entry.name)
+    if suffix in image_suffixes():
+        listing.images.append(name)
+    elif suffix in SUFFIX_KINDS:
+        listing.sets.setdefault(SUFFIX_KINDS[suffix], []).append(name)
+    elif entry.name == "data.mdb":
+        listing.sets.setdefault("lmdb", []).append(name.rpartition("/")[0])
+    elif suffix in COMPRESSED:
+        listing.aside.add(f"{suffix}, to be unpacked first", name)
+    elif not suffix:
+        head = _head(entry.path)
+        if head[:1] == b"\x80" and is_batch(name):
+            listing.sets.setdefault("arrays", []).append(name)
+        elif looks_like_image(head):
+            listing.images.append(name)
+        else:
+            listing.aside.add(NO_SUFFIX, name)
+    elif entry.name != "lock.mdb":
+        listing.aside.add(suffix, name)
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
 
 
 class FolderSource:
-    """The images under a folder, at any depth, in the order of their paths; hidden files and folders are left out."""
+    """Files of one image each, in the order of their paths.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        found = []
-        for folder, folders, files in os.walk(path):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            inside = os.path.relpath(folder, path)
-            found += [os.path.normpath(os.path.join(inside, name)) for name in files if is_image(name)]
-        self._names = sorted(found)
+    Args:
+        path: the folder.
+        names: paths within it.
+        aside: what else lies there.
+    """
+
+    def __init__(self, path: Path, names: list[str], aside: Tally) -> None:
+        self._path = str(path)
+        self._names = names
+        self.aside = aside
 
     def __len__(self) -> int:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        return str(self._path / self._names[index])
+        return os.path.join(self._path, self._names[index])
 
     def read(self, index: int) -> bytes:
-        return (self._path / self._names[index]).read_bytes()
+        return whole_file(self.name(index))
+
+    def files(self) -> Iterator[str]:
+        for index in range(len(self)):
+            yield self.name(index)
+
+    def close(self) -> None:
+        pass  # nothing stays open

@@ -1,4 +1,4 @@
-"""Rules about names: which file is a picture, a set of pictures, or hidden, and which split of a set it belongs to."""
+"""Rules about names: which file is a image, a set of images, or hidden, and which split of a set it belongs to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 from PIL import Image
 
-Kind = Literal["pictures", "parquet", "tar", "zip", "lmdb", "arrays"]
-"""Pictures: files of one picture each. The others are files of many; arrays are .npy, .npz, HDF5 and CIFAR's batches."""
+Kind = Literal["images", "parquet", "tar", "zip", "lmdb", "arrays"]
+"""Images: files of one image each. The others are files of many; arrays are .npy, .npz, HDF5 and CIFAR's batches."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -24,9 +24,9 @@ SUFFIX_KINDS: dict[str, Kind] = {
     ".hdf5": "arrays",
 }
 COMPRESSED = frozenset({".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar"})
-"""Archives that can't be read picture by picture."""
+"""Archives that can't be read image by image."""
 
-# Formats that Pillow names and that are no pictures here: it hands PostScript to another program, and of the others it
+# Formats that Pillow names and that are no images here: it hands PostScript to another program, and of the others it
 # knows the name alone, or writes them only.
 _NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
 
@@ -35,13 +35,14 @@ _HEADS = re.compile(
     rb"|\xff\x4f\xff\x51",
     re.DOTALL,
 )
-HEAD_BYTES = 16  # of which one tells a picture
+HEAD_BYTES = 16  # of which one tells a image
 
 _BATCH = re.compile(r"((train_)?data_batch(_\d+)?|test_batch|train|test|val_data)")  # CIFAR's, and of ImageNet reduced
 
 # A word of a path as Hugging Face's datasets finds it, and the same word's other forms.
 _SPLIT = re.compile(
-    r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)", re.IGNORECASE
+    r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)",
+    re.IGNORECASE,
 )
 _SHARD_OF = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")  # train-00000-of-00005.parquet
 _WORDS = {"training": "train", "testing": "test", "val": "validation", "valid": "validation", "dev": "validation"}
@@ -49,7 +50,7 @@ _WORDS |= {"eval": "test", "evaluation": "test"}
 
 
 @functools.cache
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """The suffixes of the files that Pillow, as it is installed here, can decode; in small letters, with the dot."""
     Image.init()
     return frozenset(
@@ -67,13 +68,13 @@ def suffix_of(name: str) -> str:
     return suffix
 
 
-def is_picture(name: str) -> bool:
+def is_image(name: str) -> bool:
     """Return True if a name's suffix is one of a file that Pillow can decode."""
-    return suffix_of(name) in picture_suffixes()
+    return suffix_of(name) in image_suffixes()
 
 
-def looks_like_picture(head: bytes) -> bool:
-    """Return True if the first `HEAD_BYTES` of a file are those of a picture: for files without a suffix."""
+def looks_like_image(head: bytes) -> bool:
+    """Return True if the first `HEAD_BYTES` of a file are those of a image: for files without a suffix."""
     return _HEADS.match(head) is not None
 
 
@@ -90,10 +91,10 @@ def is_batch(name: str) -> bool:
 def split_of(name: str, kind: Kind) -> str | None:
     """Return the split that a file belongs to, by its path within the set: "train", "test", "validation", any other.
 
-    Pictures are told by their folders alone: a train is also something that a picture shows.
+    Images are told by their folders alone: a train is also something that a image shows.
     """
     parts = name.split("/")
-    if kind == "pictures":
+    if kind == "images":
         words = [part for part in parts[:-1] if _SPLIT.fullmatch(part)]
         return _word(words[0]) if words else None
     base = parts[-1]

@@ -1,74 +1,146 @@
-"""Parquet as Hugging Face's datasets store images: a column of structs with the bytes and the path of each."""
+"""Parquet as Hugging Face's datasets store images: a column of structs with the bytes and the path, or of bytes."""
 
 from __future__ import annotations
 
 import bisect
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, needed
+from ..errors import DataError, NoImagesError, needed
+from .names import HEAD_BYTES, looks_like_image
+from .reading import check_size
+from .source import Tally
 
-_KEPT_GROUPS = 2  # images are read in order: the row group in use, and the one before at a seam
+_ROWS = 16  # at a time: of photographs, 80 MB
+# Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
+_BUFFER = 1 << 20
+_USUAL = "image"
 
 
 class ParquetSource:
-    """The images of parquet files, row by row, in the order of the files."""
+    """The images of a parquet file, row by row.
 
-    def __init__(self, files: list[Path]) -> None:
-        parquet = needed("pyarrow.parquet", "data", f"{files[0]}: a parquet file")
-        self._files = files
-        self._readers = []
-        self._groups: list[tuple[int, int, int]] = []  # file, row group, its first image
-        self._count = 0
-        for number, path in enumerate(files):
-            try:
-                reader = parquet.ParquetFile(path)
-            except Exception as error:  # pyarrow's own kinds, and OSError
-                raise DataError(f"{path}: got a file that can't be read as parquet ({error})") from error
-            self._readers.append(reader)
-            for group in range(reader.num_row_groups):
-                self._groups.append((number, group, self._count))
-                self._count += reader.metadata.row_group(group).num_rows
-        self._column = _image_column(self._readers[0].schema_arrow, files[0])
-        self._kept: dict[int, Any] = {}
+    Args:
+        path: the file.
+        column: the one that holds the images. None: "image", or the only one that holds any.
+
+    Raises:
+        DataError: no parquet, no such column, none or several that hold images.
+    """
+
+    def __init__(self, path: Path, column: str | None = None) -> None:
+        self._path = path
+        self.aside = Tally()
+        self._reader: Any = None
+        self._batches: Iterator[Any] = iter(())
+        self._at_hand: Any = ()  # rows, and the number of the first
+        self._first = 0
+        try:
+            reader = self._opened()
+            groups = [reader.metadata.row_group(group).num_rows for group in range(reader.num_row_groups)]
+            self._ends = list(itertools.accumulate(groups))
+            self._column = self._chosen(column, reader)
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow's own kinds, and OSError
+            raise DataError(f"{path}: got a file that can't be read as parquet ({error})") from error
+        finally:
+            self.close()
+
+    def _opened(self) -> Any:
+        """The reader. It is closed between files: of a thousand, a process may open 64."""
+        if self._reader is None:
+            parquet = needed("pyarrow.parquet", "data", f"{self._path}: a parquet file")
+            self._reader = parquet.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
+        return self._reader
+
+    def _chosen(self, column: str | None, reader: Any) -> str:
+        fitting = _image_columns(reader)
+        if column is not None:
+            if column not in fitting:
+                raise DataError(
+                    f"{self._path}: got columns {reader.schema_arrow.names}, of which {column!r} holds no images; "
+                    f"expected one of {fitting}"
+                )
+            return column
+        if not fitting:
+            raise NoImagesError(
+                self._path,
+                f"columns {reader.schema_arrow.names}",
+                "",
+                "one named image, of encoded images or of structs with their bytes",
+            )
+        if len(fitting) > 1 and _USUAL not in fitting:
+            raise DataError(
+                f"{self._path}: got several columns that hold images, {fitting}; expected to be told which: --column "
+                f"{fitting[0]}"
+            )
+        chosen = _USUAL if _USUAL in fitting else fitting[0]
+        for other in fitting:
+            if other != chosen:
+                self.aside.add("columns that hold images (--column NAME takes one)", other)
+        return chosen
 
     def __len__(self) -> int:
-        return self._count
-
-    def _place(self, index: int) -> tuple[int, int]:
-        """(number of the row group among all, row in it)."""
-        place = bisect.bisect_right(self._groups, index, key=lambda group: group[2]) - 1
-        return place, index - self._groups[place][2]
+        return self._ends[-1] if self._ends else 0
 
     def name(self, index: int) -> str:
-        place, row = self._place(index)
-        number, _, first = self._groups[place]
-        start = next(first for file, _, first in self._groups if file == number)
-        return f"{self._files[number]}, row {first - start + row}"
+        return f"{self._path}, row {index}"
 
     def read(self, index: int) -> bytes:
-        place, row = self._place(index)
-        if place not in self._kept:
-            if len(self._kept) >= _KEPT_GROUPS:
-                del self._kept[next(iter(self._kept))]
-            number, group, _ = self._groups[place]
-            table = self._readers[number].read_row_group(group, columns=[self._column])
-            self._kept[place] = table.column(self._column).combine_chunks()
-        content = self._kept[place][row]["bytes"].as_py()
+        if not self._first <= index < self._first + len(self._at_hand):
+            self._read_up_to(index)
+        value = self._at_hand[index - self._first].as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
         if content is None:
             raise DataError("no bytes in the column, only a path; expected the image itself")
+        check_size(len(content))
         read: bytes = content
         return read
 
+    def _read_up_to(self, index: int) -> None:
+        """Have the row at hand: from the rows before it in its group if these are at hand, or from the group's start."""
+        group = bisect.bisect_right(self._ends, index)
+        start = self._ends[group - 1] if group else 0
+        following = self._first + len(self._at_hand)
+        if not (start < following <= index) or self._reader is None:
+            self._batches = self._opened().iter_batches(_ROWS, row_groups=[group], columns=[self._column])
+            following = start
+        while following <= index:
+            self._at_hand = ()
+            batch = next(self._batches).column(0)
+            self._first, self._at_hand = following, batch
+            following += len(batch)
 
-def _image_column(schema: Any, path: Path) -> str:
-    """The column "image", or the only one of structs with bytes."""
-    fitting = [
-        field.name for field in schema if any(inner.name == "bytes" for inner in getattr(field.type, "fields", []))
-    ]
-    if "image" in fitting:
-        return "image"
-    if len(fitting) == 1:
-        name: str = fitting[0]
-        return name
-    raise DataError(f"{path}: got columns {schema.names}, expected one named image of structs with bytes and path")
+    def files(self) -> Iterator[str]:
+        yield str(self._path)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._batches, self._at_hand, self._first = None, iter(()), (), 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None, "_batches": iter(()), "_at_hand": (), "_first": 0}
+
+
+def _image_columns(reader: Any) -> list[str]:
+    """The columns of structs with bytes, and those of bytes whose first is a image's."""
+    found = []
+    for field in reader.schema_arrow:
+        # By number: pyarrow before 18 has no list of a struct's fields.
+        inner = [field.type.field(number) for number in range(field.type.num_fields)]
+        of_bytes = str(field.type) in ("binary", "large_binary", "binary_view")
+        if any(part.name == "bytes" for part in inner) or (of_bytes and _begins_with_image(reader, field.name)):
+            found.append(field.name)
+    return found
+
+
+def _begins_with_image(reader: Any, column: str) -> bool:
+    for batch in reader.iter_batches(1, columns=[column]):
+        value = batch.column(0)[0].as_py()
+        if value is not None:
+            return looks_like_image(value[:HEAD_BYTES])
+    return False

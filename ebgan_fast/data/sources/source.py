@@ -1,4 +1,4 @@
-"""A source of pictures as the rest sees it, several as one, and what is counted beside the pictures."""
+"""A source of images as the rest sees it, several as one, and what is counted beside the images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import bisect
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -18,6 +18,12 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
 
 _NAMED = 3  # names that a count shows
+
+# Kinds of a tally. Of the first two, images may be lost.
+CLOSED = "folders that can't be opened"
+DANGLING = "links to nothing"
+HIDDEN = "hidden"
+NO_SUFFIX = "without a suffix"
 
 
 class Tally:
@@ -49,11 +55,23 @@ class Tally:
             for place, name in enumerate(other._names[kind]):
                 self.add(kind, name, 1 if place else count - len(other._names[kind]) + 1)
 
-    def __contains__(self, kind: str) -> bool:
-        return kind in self._counts
+    def of(self, kinds: Iterable[str]) -> Tally:
+        """Return the counts of these kinds alone."""
+        found = Tally()
+        for kind in kinds:
+            if kind in self._counts:
+                found._counts[kind], found._names[kind] = self._counts[kind], self._names[kind]
+        return found
+
+    def without(self, kinds: Collection[str]) -> Tally:
+        """Return the counts of all kinds but these."""
+        return self.of(kind for kind in self._counts if kind not in kinds)
 
     def __bool__(self) -> bool:
         return bool(self._counts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tally) and (self._counts, self._names) == (other._counts, other._names)
 
     def texts(self) -> list[str]:
         """Return each kind with its count and names, the largest count first; no sign in them moves a cursor."""
@@ -69,7 +87,7 @@ class Tally:
 
 
 class Source(Protocol):
-    """Pictures in a fixed order. It can be pickled; what it has open stays in its process."""
+    """Images in a fixed order. It can be pickled; what it has open stays in its process."""
 
     aside: Tally
     """What lies there and isn't taken."""
@@ -80,21 +98,24 @@ class Source(Protocol):
         """Return what a user would look for: the path, with the place in the archive."""
 
     def read(self, index: int) -> bytes | Pixels:
-        """Return the picture as it is stored: the bytes of a JPEG and the like, or pixels."""
+        """Return the image as it is stored: the bytes of a JPEG and the like, or pixels."""
 
     def files(self) -> Iterator[str]:
-        """Give the path of every file that pictures are read from."""
+        """Give the path of every file that images are read from."""
 
     def close(self) -> None:
         """Close what reading has opened. It is opened again when it is needed."""
 
 
 def stamp(source: Source) -> str:
-    """Return 32 hex digits that change with the name, size or time of any file of a source, or with their number.
+    """Return 32 hex digits that change with any image's name, or the size or time of any file that one is read from.
 
-    Names, sizes and times are asked for now, not remembered. A file that is gone has neither size nor time.
+    Sizes and times are asked for now, not remembered. A file that is gone has neither.
     """
-    total = 0
+    names = hashlib.blake2b(digest_size=16)
+    for index in range(len(source)):
+        names.update(f"{source.name(index)}\0".encode(errors="surrogateescape"))
+    total = int.from_bytes(names.digest(), "big")
     for path in source.files():
         try:
             found = os.stat(path)
@@ -102,7 +123,7 @@ def stamp(source: Source) -> str:
         except OSError:
             text = f"{path}\0gone"
         digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest()
-        total += int.from_bytes(digest, "big")  # a sum, so that a million names needn't be held or sorted
+        total += int.from_bytes(digest, "big")
     return f"{total % (1 << 128):032x}"
 
 

@@ -2,25 +2,71 @@
 
 from __future__ import annotations
 
+import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from ..errors import DataError
-from .folder import is_image
+from ..errors import DataError, NoImagesError
+from .members import from_root, images_among
+from .names import HEAD_BYTES
+from .reading import check_size
+from .source import Tally
+from .splits import chosen_split
+
+_LONGEST_PATH = 4096  # bytes, that a link can name
+_ENCRYPTED = 1  # of a member's flags
 
 
 class ZipSource:
-    """The images of a zip, in the order of their names; labels in dataset.json are left aside."""
+    """The images of a zip, in the order of their names; labels in dataset.json are left aside.
 
-    def __init__(self, path: Path) -> None:
+    Of two members with one name the last is taken, as unpacking leaves it.
+
+    Args:
+        path: the zip.
+        split: the split to take, of those that folders in it name.
+
+    Raises:
+        DataError: no zip, or one without images or of several splits.
+    """
+
+    def __init__(self, path: Path, split: str | None = None) -> None:
         self._path = path
+        self._zip: zipfile.ZipFile | None = None
+        self.aside = Tally()
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+            with zipfile.ZipFile(path) as archive:
+                found = self._list(archive)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
             raise DataError(f"{path}: got a file that can't be read ({error}), expected a whole zip") from error
-        self._names = sorted(name for name in self._zip.namelist() if is_image(name))
-        if not self._names:
-            raise DataError(f"{path}: got a zip without images, expected at least one")
+        if not found:
+            raise NoImagesError(path, "a zip", str(self.aside))
+        names = sorted(found)
+        taken = chosen_split(names, "images", split, path)
+        self._names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
+        self._members = [found[name] for name in self._names]
+
+    def _list(self, archive: zipfile.ZipFile) -> dict[str, str]:
+        """The member that holds each image."""
+        files, links = {}, {}
+        for info in archive.infolist():
+            if info.is_dir():
+                continue
+            if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= _LONGEST_PATH:
+                target = archive.read(info).decode(errors="replace")
+                links[info.filename] = from_root(info.filename, target)
+            else:
+                files[info.filename] = info
+
+        def head(name: str) -> bytes:
+            if files[name].flag_bits & _ENCRYPTED:
+                return b""
+            with archive.open(files[name]) as file:
+                return file.read(HEAD_BYTES)
+
+        return images_among(files, links, [*files, *links], head, self.aside)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -29,4 +75,19 @@ class ZipSource:
         return f"{self._path}/{self._names[index]}"
 
     def read(self, index: int) -> bytes:
-        return self._zip.read(self._names[index])
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self._path)
+        info = self._zip.getinfo(self._members[index])
+        check_size(info.file_size)
+        return self._zip.read(info)
+
+    def files(self) -> Iterator[str]:
+        yield str(self._path)
+
+    def close(self) -> None:
+        if self._zip is not None:
+            self._zip.close()
+            self._zip = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_zip": None}

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process at a time trains there."""
+"""The lock of a folder: one process at a time writes there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-class RunLock:
+class FolderLock:
     """A lock that dies with its process, and whose file names the process meanwhile.
 
     It is the system's own (flock, or Windows' byte ranges), in place of the package filelock's: that one empties the
@@ -23,17 +23,19 @@ class RunLock:
 
     Args:
         path: the file, which is there as long as the lock is held. Its folder must be there.
+        otherwise: what to do in place of waiting for another process, such as "train in another folder".
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, otherwise: str) -> None:
         self.path = path
+        self._otherwise = otherwise
         self._handle: int | None = None
 
     def acquire(self) -> str | None:
         """Take the lock, without waiting.
 
         Returns:
-            None, or why there is none here, in which case the run goes on without.
+            None, or why there is none here, in which case the work goes on without.
 
         Raises:
             ValueError: another process has it; the message names process and host.
@@ -53,7 +55,7 @@ class RunLock:
                 os.close(handle)
                 raise ValueError(
                     f"{self.path.parent}: got a folder in use by {owner or 'another process'}, expected one that no "
-                    "run is writing: wait for its end, or train in another folder"
+                    f"other is writing: wait for its end, or {self._otherwise}"
                 ) from None
             except OSError as error:
                 os.close(handle)
@@ -62,7 +64,7 @@ class RunLock:
                 return error.strerror or str(error)
             if self._is_in_its_place(handle):
                 break
-            os.close(handle)  # of a run that ended between the two calls, which took the file away
+            os.close(handle)  # of a process that ended between the two calls, which took the file away
         self._handle = handle
         with contextlib.suppress(OSError):  # on a full disk the lock names nobody
             os.ftruncate(handle, 0)
