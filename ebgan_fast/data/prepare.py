@@ -117,7 +117,7 @@ def prepare_images(
         "stamp": before,
     }
     with _begun(out, plan):
-        if finished := is_packed(out):
+        if is_packed(out):
             packed = PackedImages(out)
             packed.verify(lambda share, _: progress(round(share * len(opened)), len(opened)))
         else:
@@ -175,7 +175,7 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
             )
         differing = {name: (begun.get(name), value) for name, value in plan.items() if begun.get(name) != value}
         if list(differing) == ["stamp"]:
-            raise DataError(_changed(out, Path(plan["source"]), "since they were packed" if is_packed(out) else None))
+            raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
         listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
         raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same, or a new folder")
     if out.exists() and (not out.is_dir() or any(name.name != _LOCK for name in out.iterdir())):
@@ -183,10 +183,10 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
     return False
 
 
-def _changed(out: Path, source: Path, when: str | None) -> str:
+def _changed(out: Path, source: Path, when: str) -> str:
     return (
-        f"{out}: got images that have changed {when or 'since the folder was begun'} (names, sizes or times of files in "
-        f"{source}); expected the same, or a new folder: give another, or remove this one"
+        f"{out}: got images that have changed {when} (names, sizes or times of files in {source}); expected the same, "
+        "or a new folder: give another, or remove this one"
     )
 
 

@@ -101,7 +101,7 @@ class ParquetSource:
         return read
 
     def _read_up_to(self, index: int) -> None:
-        """Have the row at hand: from the rows before it in its group if these are at hand, or from the group's start."""
+        """Have the row at hand. Rows come from the start of their group, or after those that are at hand."""
         group = bisect.bisect_right(self._ends, index)
         start = self._ends[group - 1] if group else 0
         following = self._first + len(self._at_hand)
