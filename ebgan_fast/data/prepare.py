@@ -108,7 +108,7 @@ def prepare_images(
     if strict and lost:
         raise DataError(f"{source}: got {lost}, expected none (without --strict they are left out)")
     per_shard = max(1, shard_bytes // (3 * size * size))
-    before = stamp(opened)
+    before = stamp(opened, source)
     plan = {
         "source": str(source.resolve()),
         "images": len(opened),
@@ -125,7 +125,7 @@ def prepare_images(
                 if "--" in text:  # an option takes it: who wants that knows before the work
                     _tell(f"left aside: {text}")
             records = _shards(out, opened, size, per_shard, workers or allowed_workers(), strict, progress)
-            if stamp(opened) != before:
+            if stamp(opened, source) != before:
                 raise DataError(_changed(out, source, "while they were packed"))
             _finish(out, size, records)
             packed = PackedImages(out)

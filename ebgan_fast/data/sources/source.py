@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -107,24 +108,33 @@ class Source(Protocol):
         """Close what reading has opened. It is opened again when it is needed."""
 
 
-def stamp(source: Source) -> str:
+def stamp(source: Source, root: Path) -> str:
     """Return 32 hex digits that change with any image's name, or the size or time of any file that one is read from.
 
     Sizes and times are asked for now, not remembered. A file that is gone has neither.
+
+    Args:
+        source: the images.
+        root: what was opened: names within it count, so that it may be given by another path.
     """
+    prefix = str(root)
     names = hashlib.blake2b(digest_size=16)
     for index in range(len(source)):
-        names.update(f"{source.name(index)}\0".encode(errors="surrogateescape"))
+        names.update(_within(source.name(index), prefix))
     total = int.from_bytes(names.digest(), "big")
     for path in source.files():
         try:
             found = os.stat(path)
-            text = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
+            facts = b"%d %d" % (found.st_size, found.st_mtime_ns)
         except OSError:
-            text = f"{path}\0gone"
-        digest = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest()
+            facts = b"gone"
+        digest = hashlib.blake2b(_within(path, prefix) + facts, digest_size=16).digest()
         total += int.from_bytes(digest, "big")
     return f"{total % (1 << 128):032x}"
+
+
+def _within(name: str, prefix: str) -> bytes:
+    return name.removeprefix(prefix).lstrip("/\\").encode(errors="surrogateescape") + b"\0"
 
 
 class Joined:
