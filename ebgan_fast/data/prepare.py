@@ -27,6 +27,7 @@ from .sources import CLOSED, DANGLING, Kind, Source, Tally, open_source, stamp
 from .worker import Failure
 
 _PLAN, _LOCK = "prepare.json", ".lock"
+_PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that didn't look at the files
 _SHARD_BYTES = 1 << 28  # 256 MiB
 _LOST = (CLOSED, DANGLING)  # in which there may be images
 
@@ -114,6 +115,8 @@ def prepare_images(
         "images": len(opened),
         "size": size,
         "per_shard": per_shard,
+        "split": split,
+        "column": column,
         "stamp": before,
     }
     with _begun(out, plan):
@@ -166,8 +169,8 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
             raise DataError(f"{path}: got a damaged file, expected the plan of a packed set; give a new folder")
         if begun == plan:
             return True
-        if "stamp" not in begun:  # of a version that didn't look
-            if is_packed(out) and begun == {name: value for name, value in plan.items() if name != "stamp"}:
+        if "stamp" not in begun:
+            if is_packed(out) and begun == {name: plan[name] for name in _PLAN_BEFORE}:
                 return True
             raise DataError(
                 f"{out}: got a folder that an earlier version began, which didn't note of which files; expected one of "

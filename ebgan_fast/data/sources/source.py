@@ -109,7 +109,7 @@ class Source(Protocol):
 
 
 def stamp(source: Source, root: Path) -> str:
-    """Return 32 hex digits that change with any image's name, or the size or time of any file that one is read from.
+    """Return 32 hex digits that change with the name, size or time of any file that an image is read from.
 
     Sizes and times are asked for now, not remembered. A file that is gone has neither.
 
@@ -118,23 +118,16 @@ def stamp(source: Source, root: Path) -> str:
         root: what was opened: names within it count, so that it may be given by another path.
     """
     prefix = str(root)
-    names = hashlib.blake2b(digest_size=16)
-    for index in range(len(source)):
-        names.update(_within(source.name(index), prefix))
-    total = int.from_bytes(names.digest(), "big")
+    digest = hashlib.blake2b(digest_size=16)
     for path in source.files():
         try:
             found = os.stat(path)
-            facts = b"%d %d" % (found.st_size, found.st_mtime_ns)
+            facts = f"{found.st_size} {found.st_mtime_ns}"
         except OSError:
-            facts = b"gone"
-        digest = hashlib.blake2b(_within(path, prefix) + facts, digest_size=16).digest()
-        total += int.from_bytes(digest, "big")
-    return f"{total % (1 << 128):032x}"
-
-
-def _within(name: str, prefix: str) -> bytes:
-    return name.removeprefix(prefix).lstrip("/\\").encode(errors="surrogateescape") + b"\0"
+            facts = "gone"
+        name = path.removeprefix(prefix).lstrip("/\\")
+        digest.update(f"{name}\0{facts}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 class Joined:
