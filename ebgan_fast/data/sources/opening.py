@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError, NoImagesError
-from .arrays import open_array, open_batch
+from .arrays import open_array
+from .cifar import open_batch
 from .folder import FolderSource, list_folder
 from .lsun import LmdbSource
 from .names import COMPRESSED, KINDS, SUFFIX_KINDS, Kind, is_batch, split_of, suffix_of

@@ -1,0 +1,228 @@
+"""HDF5, block by block: one dataset of a file that may be a stranger's, so that nothing outside of it is read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, needed
+from .array_layout import (
+    DType,
+    Found,
+    Layout,
+    Shape,
+    choose,
+    layout_of_column,
+    no_such_column,
+    shortened,
+    unreadable,
+)
+from .source import Tally
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_BLOCK_ROWS = 16  # at least
+_BLOCK_BYTES = 64 << 20  # at most
+_CHUNK_BYTES = 1 << 30  # a chunk is unpacked whole, and a small file may hold one of 4 GiB
+_MOST_LINKS = 16  # soft links on the way to one dataset, as they may form a loop
+
+
+def is_hdf5(file: IO[bytes]) -> bool:
+    """Return True if a file is HDF5. Its signature is at 0 or, behind a user's block, at 512, 1024, 2048 and so on."""
+    size = file.seek(0, 2)
+    place = 0
+    while place < size:
+        file.seek(place)
+        if file.read(len(_SIGNATURE)) == _SIGNATURE:
+            return True
+        place = max(512, 2 * place)
+    return False
+
+
+def open_hdf5(path: Path, column: str | None) -> Found:
+    """Open one dataset of an HDF5 file: the one at the path `column` within, or the only one of pictures.
+
+    Raises:
+        DataError: it can't be read, has no such dataset, or not exactly one of pictures.
+    """
+    h5py = needed("h5py", "data", f"{path}: an HDF5 file")
+    aside = Tally()
+    try:
+        with h5py.File(path, "r") as file:
+            if column is None:
+                arrays = {}
+                for name, dataset in _walk(h5py, file, aside):
+                    if away := _kept_elsewhere(dataset):
+                        aside.add(away, name)
+                    elif (array := _array_of(dataset)) is not None:
+                        arrays[name] = array
+                column, layout = choose(path, arrays)
+                beside = [name for name in arrays if name != column]
+                dataset = _dataset_at(h5py, file, path, column)
+            else:
+                column = column.strip("/")
+                dataset = _dataset_at(h5py, file, path, column)
+                array = _array_of(dataset)
+                if array is None:
+                    raise DataError(f"{path}: got {shortened(column)} without a shape, expected an array of pictures")
+                layout = layout_of_column(path, column, *array)
+                beside = [name for name, other in _walk(h5py, file, Tally()) if other != dataset]
+            _check_storage(h5py, path, column, dataset)
+            rows = DatasetRows(path, column, layout, dataset.chunks[0] if dataset.chunks else 1)
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError, TypeError and others on damaged files
+        raise unreadable(path, error, "expected a whole HDF5 file") from error
+    for name in beside:
+        aside.add("arrays", name)
+    return Found(column, layout, rows, aside)
+
+
+def _walk(h5py: Any, file: Any, aside: Tally) -> Iterator[tuple[str, Any]]:
+    """Give each dataset of a file once, with its path.
+
+    Only hard links are followed. The target of a soft link has a hard one elsewhere.
+    """
+    seen = {_address(h5py, file)}
+    left = [("", file)]
+    while left:
+        place, group = left.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            path = f"{place}{name}"
+            if isinstance(link, h5py.ExternalLink):
+                aside.add("links to other files", path)
+            if not isinstance(link, h5py.HardLink):
+                continue
+            found = group[name]
+            address = _address(h5py, found)
+            if address in seen:
+                continue  # a second name, or a loop
+            seen.add(address)
+            if isinstance(found, h5py.Group):
+                left.append((f"{path}/", found))
+            elif isinstance(found, h5py.Dataset):
+                yield path, found
+
+
+def _address(h5py: Any, found: Any) -> int:
+    address: int = h5py.h5o.get_info(found.id).addr
+    return address
+
+
+def _dataset_at(h5py: Any, file: Any, path: Path, column: str) -> Any:
+    """The dataset at a path within the file, through its groups and soft links. h5py would follow links out of it."""
+    here = file["/"]
+    left = [part for part in column.split("/") if part not in ("", ".")][::-1]
+    links = 0
+    while left:
+        part = left.pop()
+        link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(
+                f"{path}: got {shortened(column)} in another file ({shortened(link.filename)}), expected an array in "
+                "this one; way out: name the other file"
+            )
+        if isinstance(link, h5py.SoftLink) and links < _MOST_LINKS:
+            links += 1
+            if link.path.startswith("/"):
+                here = file["/"]
+            left += [part for part in link.path.split("/") if part not in ("", ".")][::-1]
+        elif isinstance(link, h5py.HardLink):
+            here = here[part]
+        else:
+            here = None
+            break
+    if not isinstance(here, h5py.Dataset):
+        raise no_such_column(path, column, [name for name, _ in _walk(h5py, file, Tally())])
+    return here
+
+
+def _kept_elsewhere(dataset: Any) -> str | None:
+    """The kind of a dataset whose values lie in other files."""
+    return "datasets of other files" if dataset.is_virtual or dataset.external else None
+
+
+def _array_of(dataset: Any) -> tuple[Shape, DType] | None:
+    """The shape and dtype of a dataset; None for one without, or whose type numpy lacks."""
+    try:
+        shape, dtype = dataset.shape, dataset.dtype
+    except TypeError:
+        return None
+    return None if shape is None else (shape, dtype)
+
+
+def _check_storage(h5py: Any, path: Path, column: str, dataset: Any) -> None:
+    """Refuse a dataset that can't be read here, or not within bounds."""
+    if _kept_elsewhere(dataset):
+        raise DataError(
+            f"{path}: got {shortened(column)} with values in other files, expected them in this one; way out: copy "
+            "them in, as by h5repack"
+        )
+    if dataset.chunks and (size := int(np.prod(dataset.chunks, dtype=object))) > _CHUNK_BYTES:
+        raise DataError(
+            f"{path}: got {shortened(column)} in chunks of {size} bytes, expected at most {_CHUNK_BYTES}; way out: "
+            "h5repack with smaller ones"
+        )
+    filters = dataset.id.get_create_plist()
+    for number in range(filters.get_nfilters()):
+        code, _, _, name = filters.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            shown = shortened(name.decode(errors="replace") or code)
+            raise DataError(
+                f"{path}: got {shortened(column)} packed by the filter {shown}, which HDF5 lacks here, expected one "
+                "that it has; way out: h5repack with GZIP"
+            )
+
+
+class DatasetRows:
+    """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much."""
+
+    def __init__(self, path: Path, column: str, layout: Layout, chunk: int) -> None:
+        self._path = path
+        self._column = column
+        self._layout = layout
+        most = max(1, _BLOCK_BYTES // layout.row_bytes)
+        wanted = -(-_BLOCK_ROWS // chunk) * chunk
+        self._rows = wanted if wanted <= most else most // chunk * chunk or most
+        self._file: Any = None
+        self._dataset: Any = None
+        self._number: int | None = None
+        self._block: NDArray[np.uint8] | None = None
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        number, row = divmod(index, self._rows)
+        if number != self._number or self._block is None:
+            self._block = self._number = None  # before the next one is read: two would be twice the memory
+            if self._dataset is None:
+                self._open()
+            self._block = self._dataset[number * self._rows : (number + 1) * self._rows]
+            self._number = number
+        found: NDArray[np.uint8] = self._block[row]
+        return found
+
+    def _open(self) -> None:
+        h5py = needed("h5py", "data", f"{self._path}: an HDF5 file")
+        self._file = h5py.File(self._path, "r")
+        try:
+            dataset = _dataset_at(h5py, self._file, self._path, self._column)
+            _check_storage(h5py, self._path, self._column, dataset)
+            if dataset.shape != self._layout.shape or dataset.dtype != np.uint8:
+                raise DataError(f"{self._path}: got {self._column} changed since it was opened, expected it unchanged")
+        except BaseException:
+            self.close()
+            raise
+        self._dataset = dataset
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._file.close()
+        self._file = self._dataset = self._block = self._number = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_dataset": None, "_block": None, "_number": None}
