@@ -1,4 +1,4 @@
-"""Files of arrays of pictures, in every way that they are kept, and what is refused of them."""
+"""Files of arrays of images, in every way that they are kept, and what is refused of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ebgan_fast.data.sources.arrays import open_array
 Array = NDArray[Any]
 
 
-def pictures(*shape: int) -> Array:
+def images(*shape: int) -> Array:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 

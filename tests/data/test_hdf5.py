@@ -13,11 +13,11 @@ from ebgan_fast.data import DataError
 from ebgan_fast.data.sources import hdf5
 from ebgan_fast.data.sources.arrays import open_array
 
-from .array_files import chunked, contiguous, pictures, refused
+from .array_files import chunked, contiguous, images, refused
 
 
 def test_hdf5_is_read_in_blocks_of_whole_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    array = pictures(100, 8, 8)
+    array = images(100, 8, 8)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("images", data=array, chunks=(5, 8, 4), compression="gzip")
     asked: list[tuple[int, int]] = []
@@ -38,7 +38,7 @@ def test_hdf5_is_read_in_blocks_of_whole_chunks(tmp_path: Path, monkeypatch: pyt
 
 def test_hdf5_is_not_left_by_its_links(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "private.h5", "w") as file:
-        file["images"] = pictures(2, 8, 8)
+        file["images"] = images(2, 8, 8)
     (tmp_path / "raw").write_bytes(bytes(1000))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["link"] = h5py.ExternalLink("private.h5", "/images")
@@ -56,7 +56,7 @@ def test_hdf5_is_not_left_by_its_links(tmp_path: Path) -> None:
     for name in ("raw", "virtual"):
         refused("with values in other files", tmp_path / "a.h5", name)
     with h5py.File(tmp_path / "a.h5", "a") as file:
-        file["own"] = pictures(2, 8, 8)
+        file["own"] = images(2, 8, 8)
     assert set(open_array(tmp_path / "a.h5").aside.texts()) == {
         "2 datasets of other files (raw, virtual)",
         "2 links to other files (group, link)",
@@ -64,7 +64,7 @@ def test_hdf5_is_not_left_by_its_links(tmp_path: Path) -> None:
 
 
 def test_hdf5_links_that_form_a_loop(tmp_path: Path) -> None:
-    array = pictures(2, 8, 8)
+    array = images(2, 8, 8)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["one/two/images"] = array
         file["one/two/up"] = file["one"]
@@ -84,12 +84,12 @@ def test_hdf5_links_that_form_a_loop(tmp_path: Path) -> None:
 
 
 def test_hdf5_that_cannot_be_read_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = chunked(tmp_path, pictures(9, 8, 8))
+    path = chunked(tmp_path, images(9, 8, 8))
     with monkeypatch.context() as patch:
         patch.setattr(h5py.h5z, "filter_avail", lambda code: False)
         refused("packed by the filter shuffle, which HDF5 lacks", path)
     source = open_array(path)
-    contiguous(tmp_path, pictures(9, 8, 9))
+    contiguous(tmp_path, images(9, 8, 9))
     with pytest.raises(DataError, match="changed since it was opened"):
         source.read(0)
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -101,5 +101,5 @@ def test_sizes_that_a_file_only_claims(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("images", (2, 10**6, 10**6, 3), np.uint8, chunks=(1, 512, 512, 3))
         file.create_dataset("chunk", (1000, 2048, 2048, 1), np.uint8, chunks=(1000, 2048, 2048, 1))
-    refused("pictures of 1000000000000 pixels", tmp_path / "a.h5", "images")
+    refused("images of 1000000000000 pixels", tmp_path / "a.h5", "images")
     refused("in chunks of 4194304000 bytes, expected at most.*h5repack", tmp_path / "a.h5", "chunk")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ebgan_fast.training import session, train
-from ebgan_fast.training.config import read_json, write_json
 from ebgan_fast import _lock as run_lock
 from ebgan_fast._lock import FolderLock
+from ebgan_fast.training import session, train
+from ebgan_fast.training.config import read_json, write_json
 
 from ..conftest import Fork
 from .conftest import Configure

@@ -19,13 +19,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ebgan_fast._lock import FolderLock
 from ebgan_fast.data.training_set import open_images
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.training import TrainConfig, scoring, session, train
 from ebgan_fast.training.config import read_json, write_json
 from ebgan_fast.training.parallel import Absence, StopVote, World, joined, own_device
 from ebgan_fast.training.run import checkpoint
-from ebgan_fast._lock import FolderLock
 from ebgan_fast.training.statistics import STATISTICS
 from ebgan_fast.training.step import Trainer
 

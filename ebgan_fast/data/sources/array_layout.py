@@ -1,4 +1,4 @@
-"""How pictures lie in an array: the shapes that are taken, why others aren't, and the choice among several arrays."""
+"""How images lie in an array: the shapes that are taken, why others aren't, and the choice among several arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Shape: TypeAlias = tuple[int, ...]
 DType: TypeAlias = "np.dtype[Any]"
 
 _CHANNELS = (1, 3, 4)
-_MOST_PIXELS = 178_956_970  # where Pillow refuses a picture, too: a small file may claim any size
+_MOST_PIXELS = 178_956_970  # where Pillow refuses a image, too: a small file may claim any size
 _MOST_LISTED = 12
 _MOST_SIGNS = 300  # of a text that a file or a library has a say in
 
@@ -38,7 +38,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """Of an array of pictures: their number, the shape of a row, and if the row's channels come first."""
+    """Of an array of images: their number, the shape of a row, and if the row's channels come first."""
 
     count: int
     row: Shape
@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one picture."""
+        """The bytes of one image."""
         return math.prod(self.row)
 
     def pixels(self, row: NDArray[np.uint8]) -> Pixels:
@@ -94,10 +94,10 @@ def described(shape: Shape, dtype: DType) -> str:
 
 
 def layout_of(shape: Shape, dtype: DType) -> Layout | str:
-    """Return the layout of an array of pictures, or why it isn't one, as the words that follow "got"."""
+    """Return the layout of an array of images, or why it isn't one, as the words that follow "got"."""
     got = described(shape, dtype)
     if min(shape, default=1) < 1:
-        return f"{got}, expected at least one picture of at least one pixel"
+        return f"{got}, expected at least one image of at least one pixel"
     if len(shape) not in (3, 4):
         flat = "; way out: give rows their sides back, as by a.reshape(-1, H, W)" if len(shape) == 2 else ""
         return f"{got}, expected {EXPECTED}{flat}"
@@ -106,7 +106,7 @@ def layout_of(shape: Shape, dtype: DType) -> Layout | str:
     if len(shape) == 3:
         if shape[2] in _CHANNELS:
             way = "way out: save a[None], or np.stack of several"
-            return f"{got}, which is one picture [H, W, C], expected {EXPECTED}; {way}"
+            return f"{got}, which is one image [H, W, C], expected {EXPECTED}; {way}"
         layout, pixels = Layout(shape[0], shape[1:]), shape[1] * shape[2]
     else:
         first, last = shape[1] in _CHANNELS, shape[3] in _CHANNELS
@@ -117,14 +117,14 @@ def layout_of(shape: Shape, dtype: DType) -> Layout | str:
         layout = Layout(shape[0], shape[1:], first)
         pixels = layout.row_bytes // (shape[1] if first else shape[3])
     if pixels > _MOST_PIXELS:
-        return f"{got}, pictures of {pixels} pixels, expected at most {_MOST_PIXELS}; way out: save smaller ones"
+        return f"{got}, images of {pixels} pixels, expected at most {_MOST_PIXELS}; way out: save smaller ones"
     return layout
 
 
 def _way_to_one(shape: Shape) -> str:
     """The way out for an array with two axes that could be the channels."""
     if shape[2] in _CHANNELS:  # then either transpose has two such axes as well
-        return "way out: pad the pictures to more than 4 pixels a side"
+        return "way out: pad the images to more than 4 pixels a side"
     return "way out: save a.transpose(0, 2, 3, 1) if axis 1 are the channels, else a.transpose(0, 3, 1, 2)"
 
 
@@ -138,14 +138,14 @@ def _way_to_uint8(dtype: DType) -> str:
         wide = ', (a // 257).astype("uint8") if they are 0 to 65535' if dtype == np.uint16 else ""
         way = f'save a.astype("uint8") if its values are 0 to 255{wide}'
     elif dtype.kind == "O":
-        way = "save np.stack(list(a)) if it holds pictures of one size"
+        way = "save np.stack(list(a)) if it holds images of one size"
     else:
         return ""
     return f"; way out: {way}"
 
 
 def choose(path: Path, arrays: Mapping[str, tuple[Shape, DType]]) -> tuple[str, Layout]:
-    """Return the only array of pictures among those of a file, by name and layout.
+    """Return the only array of images among those of a file, by name and layout.
 
     Raises:
         DataError: there is none, or more than one.
@@ -157,12 +157,12 @@ def choose(path: Path, arrays: Mapping[str, tuple[Shape, DType]]) -> tuple[str, 
     if fitting:
         several = listed(f"{name}: {described(*arrays[name])}" for name, _ in fitting)
         raise DataError(
-            f"{path}: got {len(fitting)} arrays of pictures ({several}), expected one; way out: --column NAME"
+            f"{path}: got {len(fitting)} arrays of images ({several}), expected one; way out: --column NAME"
         )
     if not arrays:
         raise DataError(f"{path}: got a file without arrays, expected {EXPECTED}")
     largest = max(arrays, key=lambda name: math.prod(arrays[name][0]))
-    among = f"{len(arrays)} arrays of which none holds pictures, the largest " if len(arrays) > 1 else ""
+    among = f"{len(arrays)} arrays of which none holds images, the largest " if len(arrays) > 1 else ""
     raise DataError(f"{path}: got {among}{shortened(largest)} of {layouts[largest]}")
 
 
@@ -170,7 +170,7 @@ def layout_of_column(path: Path, column: str, shape: Shape, dtype: DType) -> Lay
     """Return the layout of the array that was asked for by name.
 
     Raises:
-        DataError: it isn't one of pictures.
+        DataError: it isn't one of images.
     """
     layout = layout_of(shape, dtype)
     if isinstance(layout, str):

@@ -1,4 +1,4 @@
-"""Pictures in arrays of bytes: a .npy, one array of an .npz, or one dataset of an HDF5 file."""
+"""Images in arrays of bytes: a .npy, one array of an .npz, or one dataset of an HDF5 file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ZIP = (b"PK\3\4", b"PK\5\6")  # of a zip with members, and of an empty one
 
 
 class ArraySource:
-    """The pictures of one array in a file, in its order."""
+    """The images of one array in a file, in its order."""
 
     def __init__(self, path: Path, found: Found) -> None:
         self._path = path
@@ -43,15 +43,15 @@ class ArraySource:
 
 
 def open_array(path: Path, column: str | None = None) -> Source:
-    """Open the pictures of an array, by what the file begins with.
+    """Open the images of an array, by what the file begins with.
 
     Args:
         path: a .npy, an .npz or an HDF5 file.
         column: name of the array in an .npz, or path of the dataset within an HDF5 file. None: the only one of
-            pictures.
+            images.
 
     Raises:
-        DataError: the file can't be read, or it isn't clear which pictures it holds; the message says the way out.
+        DataError: the file can't be read, or it isn't clear which images it holds; the message says the way out.
     """
     expected = "expected a .npy, an .npz or an HDF5 file"
     try:

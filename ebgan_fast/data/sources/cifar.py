@@ -138,7 +138,7 @@ class _Reader(pickle._Unpickler):
 
 
 class CifarSource:
-    """The pictures of a pickled batch, in its order: uint8 [side, side, 3] of the planes R, G and B."""
+    """The images of a pickled batch, in its order: uint8 [side, side, 3] of the planes R, G and B."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -176,7 +176,7 @@ class CifarSource:
 
 
 def open_batch(path: Path) -> Source:
-    """Open the pictures of a pickled batch, such as CIFAR-10's data_batch_1, without running the pickle.
+    """Open the images of a pickled batch, such as CIFAR-10's data_batch_1, without running the pickle.
 
     Args:
         path: the file, as it lies in the archive that it is distributed in.

@@ -44,10 +44,10 @@ def is_hdf5(file: IO[bytes]) -> bool:
 
 
 def open_hdf5(path: Path, column: str | None) -> Found:
-    """Open one dataset of an HDF5 file: the one at the path `column` within, or the only one of pictures.
+    """Open one dataset of an HDF5 file: the one at the path `column` within, or the only one of images.
 
     Raises:
-        DataError: it can't be read, has no such dataset, or not exactly one of pictures.
+        DataError: it can't be read, has no such dataset, or not exactly one of images.
     """
     h5py = needed("h5py", "data", f"{path}: an HDF5 file")
     aside = Tally()
@@ -68,7 +68,7 @@ def open_hdf5(path: Path, column: str | None) -> Found:
                 dataset = _dataset_at(h5py, file, path, column)
                 array = _array_of(dataset)
                 if array is None:
-                    raise DataError(f"{path}: got {shortened(column)} without a shape, expected an array of pictures")
+                    raise DataError(f"{path}: got {shortened(column)} without a shape, expected an array of images")
                 layout = layout_of_column(path, column, *array)
                 beside = [name for name, other in _walk(h5py, file, Tally()) if other != dataset]
             _check_storage(h5py, path, column, dataset)

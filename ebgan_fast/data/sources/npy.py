@@ -84,7 +84,7 @@ def open_npy(path: Path) -> Found:
     """Open the array of a .npy.
 
     Raises:
-        DataError: it can't be read, or holds no pictures.
+        DataError: it can't be read, or holds no images.
     """
     try:
         with path.open("rb") as file:
@@ -128,10 +128,10 @@ class MappedRows:
 
 
 def open_npz(path: Path, column: str | None) -> Found:
-    """Open one array of an .npz: the one named, or the only one of pictures.
+    """Open one array of an .npz: the one named, or the only one of images.
 
     Raises:
-        DataError: it can't be read, has no such array, or not exactly one of pictures.
+        DataError: it can't be read, has no such array, or not exactly one of images.
     """
     aside = Tally()
     headers: dict[str, Header] = {}
@@ -157,7 +157,7 @@ def open_npz(path: Path, column: str | None) -> Found:
     header = headers[column]
     if header.fortran:
         raise DataError(
-            f"{path}: got {shortened(column)} in Fortran order, whose pictures lie scattered, expected C order; "
+            f"{path}: got {shortened(column)} in Fortran order, whose images lie scattered, expected C order; "
             "way out: save np.ascontiguousarray(a)"
         )
     if (size := members[column].file_size) != header.whole:
