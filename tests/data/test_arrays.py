@@ -19,7 +19,7 @@ import pytest
 from ebgan_fast.data.sources import hdf5
 from ebgan_fast.data.sources.arrays import open_array
 
-from .array_files import WAYS, Array, Way, chunked, compressed, contiguous, header, npy, npz, images, refused
+from .array_files import WAYS, Array, Way, chunked, compressed, contiguous, header, images, npy, npz, refused
 
 
 @pytest.mark.parametrize("way", WAYS)
