@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ebgan_fast.data.crop import centre_crop
-from ebgan_fast.data.decoding import decode
 
-from .layouts import encoded, picture
+from .layouts import picture
 
 
 def test_the_middle_of_an_image_of_the_right_height_is_cut_out() -> None:
@@ -40,48 +39,47 @@ def test_small_images_grow() -> None:
     assert centre_crop(picture(0, 1, 1), 4).shape == (4, 4, 3)
 
 
-def test_transparency_lies_on_white() -> None:
-    pixels = np.zeros((1, 3, 4), dtype=np.uint8)
-    pixels[0] = [(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 102)]
-    shown = np.asarray(decode(encoded(Image.fromarray(pixels))))
-    assert shown.tolist() == [[[255, 0, 0], [255, 255, 255], [153, 153, 153]]]
-    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), mode="P")
-    palette.putpalette([9, 8, 7, 1, 2, 3])
-    palette.info["transparency"] = 1
-    assert np.asarray(decode(encoded(palette))).tolist() == [[[9, 8, 7], [255, 255, 255]]]
+def scaled_whole(image: Image.Image, size: int) -> np.ndarray:
+    """The crop by its definition: halved, scaled as a whole, then cut."""
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image)
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]
 
 
-def test_images_are_turned_upright() -> None:
-    image = picture(3, 4, 2)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", exif=exif)
-    assert (np.asarray(decode(buffer.getvalue())) == np.rot90(np.asarray(image), -1)).all()
-
-
+@pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (Image.new("L", (1, 1), 77), (77, 77, 77)),
-        (Image.fromarray(np.full((1, 1), 77 * 257, dtype=np.uint16)), (77, 77, 77)),
-        (Image.fromarray(np.full((1, 1), 77 * 257 + 200, dtype=np.uint16)), (78, 78, 78)),
-        (Image.new("1", (1, 1), 1), (255, 255, 255)),
-        (Image.new("LA", (1, 1), (77, 255)), (77, 77, 77)),
-    ],
-    ids=["grey", "16 bit", "16 bit, to the nearest", "1 bit", "grey with alpha"],
+    ("short", "long", "size"),
+    [(1, 9, 8), (1, 300, 16), (2, 333, 16), (3, 100, 7), (5, 41, 6), (5, 400, 48), (7, 57, 8), (7, 200, 14)],
 )
-def test_other_modes_become_colours(image: Image.Image, expected: tuple[int, int, int]) -> None:
-    assert decode(encoded(image)).getpixel((0, 0)) == expected
+def test_a_long_image_gives_the_same_pixels(short: int, long: int, size: int, upright: bool) -> None:
+    """Also one of extremes, whose scaled values go beyond a byte."""
+    width, height = (short, long) if upright else (long, short)
+    noise = picture(4, width, height)
+    black_or_white = noise.point(lambda value: 255 * (value > 127))
+    for image in (noise, black_or_white):
+        assert (centre_crop(image, size) == scaled_whole(image, size)).all()
 
 
-def test_grey_of_more_than_16_bits_does_not_wrap_around() -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.array([[-5, 70_000, 65_535]], dtype=np.int32)).save(buffer, "TIFF")
-    assert np.asarray(decode(buffer.getvalue()))[0, :, 0].tolist() == [0, 255, 255]
+def test_a_line_of_pixels_takes_the_memory_of_its_square() -> None:
+    """Scaled as a whole it would be 256 x 1,024,000: 786 MB, and as much again on the way."""
+    line = picture(5, 1, 4000)
+    shares = []
+    resize = Image.Image.resize
 
+    def watched(image: Image.Image, size: tuple[int, int], *args: object, **named: object) -> Image.Image:
+        shares.append(size[0] * size[1])
+        return resize(image, size, *args, **named)  # type: ignore[arg-type]
 
-def test_print_colours_become_screens() -> None:
-    red, green, blue = decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).getpixel((4, 4))
-    assert red > 200
-    assert max(green, blue) < 60
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", watched)
+        tracemalloc.start()
+        assert centre_crop(line, 256).shape == (256, 256, 3)
+        assert centre_crop(line.transpose(Image.Transpose.TRANSPOSE), 256).shape == (256, 256, 3)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert max(shares) <= 256 * 4000
+    assert peak < 64 << 20

@@ -101,10 +101,46 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
         (json.dumps({**good, "shards": []}), "a set of no images"),
         (json.dumps({**good, "shards": [{**good["shards"][0], "images": "4"}]}), "a damaged index"),
         (json.dumps({**good, "height": -5}), "a damaged index"),
+        (json.dumps({**good, "height": True}), "a damaged index"),
+        (json.dumps({**good, "skipped": 5}), "a damaged index"),
+        (json.dumps({**good, "skipped": [5]}), "a damaged index"),
+        (json.dumps({**good, "reasons": {"a": 1}, "skipped": [None]}), "a damaged index"),
+        ("[" * 100_000, "can't be read"),
+        ('{"images": ' + "9" * 5000 + "}", "can't be read"),
+        (json.dumps({**good, "shards": [{**good["shards"][0], "images": 10**30}]}), "got a shard of"),
+        (json.dumps({**good, "shards": [{**good["shards"][0], "digest": 5}]}), "a damaged index"),
     ]:
         index.write_text(text)
         with pytest.raises(DataError, match=message):
             PackedImages(tmp_path / "set")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "a/b", "..", ".", "", "a\\b", "C:b", "shard\0", 5, None, ["a"]]
+)
+def test_a_strangers_shard_is_a_file_of_the_folder(tmp_path: Path, name: object, inside: bool) -> None:
+    """Whether or not there is such a file, of the right length."""
+    write_packed(tmp_path / "set", (1,))
+    (tmp_path / "secret").write_bytes(bytes(60))
+    if inside and isinstance(name, str) and name and "\0" not in name and not name.startswith((".", "/", "a/")):
+        (tmp_path / "set" / name).write_bytes(bytes(60))
+    index = tmp_path / "set" / INDEX
+    fields = json.loads(index.read_text())
+    fields["shards"][0]["file"] = name
+    index.write_text(json.dumps(fields))
+    with pytest.raises(DataError, match="got a damaged index") as error:
+        PackedImages(tmp_path / "set")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_an_earlier_versions_index_has_no_reasons(tmp_path: Path) -> None:
+    write_packed(tmp_path / "set")
+    index = tmp_path / "set" / INDEX
+    fields = json.loads(index.read_text())
+    del fields["reasons"]
+    index.write_text(json.dumps({**fields, "skipped": ["a", "b"]}))
+    assert PackedImages(tmp_path / "set").reasons == ["for a reason that wasn't kept"] * 2
 
 
 @pytest.mark.parametrize("counts", [(11,), COUNTS], ids=["one shard", "three shards"])
