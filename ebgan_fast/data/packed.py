@@ -244,7 +244,8 @@ def _shard_of(fields: dict[str, Any]) -> Shard:
     """A shard of an index that may be a stranger's: of a file in the folder, whatever the name says."""
     shard = Shard(**fields)
     name = _text_of(shard.file)
-    if not name or name != PurePosixPath(name).name or name != PureWindowsPath(name).name or "\0" in name:
+    parts = {PurePosixPath(name).name, PureWindowsPath(name).name}
+    if parts != {name} or name in ("", "..") or "\0" in name:
         raise ValueError(f"got the file {name!r}, expected a name in the folder, without a path")
     _count_of(shard.images)
     _text_of(shard.digest)
