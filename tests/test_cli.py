@@ -143,9 +143,9 @@ def test_a_folder_of_pictures_from_end_to_end(fork: Fork, photos: Path, tmp_path
         assert child.status() == 0, child.said
         return child.said
 
-    left_out, told = said("prepare", photos, packed, "--size", "64", "--workers", "1").splitlines()
-    assert left_out.startswith(f"left out: {photos / 'damaged.jpg'}: ")
-    assert told == f"20 images of 64 x 64, 1 that couldn't be read left out: {packed}"
+    lines = said("prepare", photos, packed, "--size", "64", "--workers", "1").splitlines()
+    assert lines[0].startswith(f"left out: {photos / 'damaged.jpg'}: ")
+    assert lines[-1] == f"20 images of 64 x 64, 1 that can't be decoded left out: {packed}"
     small = ("--width", "0.04", "--batch-size", "4", "--steps", "4", "--log-every", "2", "--threads", "1")
     training = ("train", "--preset", "celeba64", "--out", run, "--data", packed, *small)
     said(*training)
@@ -205,6 +205,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     ),
     "no pictures": (("prepare", "{nowhere}", "{new}", "--size", "64"), 1, "{nowhere}: no such file or folder"),
     "an impossible size": (("prepare", "{digits}", "{new}", "--size", "0"), 1, "size: got 0"),
+    "an unknown kind": (("prepare", "{digits}", "{new}", "--size", "8", "--kind", "films"), 2, "--kind"),
+    "no such split": (("prepare", "{run}", "{new}", "--size", "8", "--split", "test"), 1, "{run}: got no split 'test'"),
+    "a column of a picture": (("prepare", "{run}", "{new}", "--size", "8", "--column", "a"), 1, "{run}: got "),
     "no size": (("prepare", "{digits}", "{new}"), 2, "--size"),
     "a report of no run": (("report", "{digits}"), 1, "{digits}"),
     "interpolations into a folder": (("sample", "{run}", "{new}", "--interpolate"), 1, "ending in .png"),

@@ -32,7 +32,6 @@ _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8"
 _JPEG_ASIDE = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})  # applications' but Adobe's, which names the colors; comments
 
-_ADDRESS = re.compile(r" ?<[^>]* at 0x[0-9a-f]+>")
 _NUMBER = re.compile(r"\d+")
 _LONGEST = 200  # signs of a reason
 
@@ -74,7 +73,9 @@ def decode(stored: bytes | Pixels) -> Image.Image:
 
 def reason_of(error: Exception) -> str:
     """Return why an image can't be decoded, in one line."""
-    text = _ADDRESS.sub("", " ".join(str(error).split()))[:_LONGEST]
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image that Pillow knows"
+    text = " ".join(str(error).split())[:_LONGEST]
     if isinstance(error, DataError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,100 @@
+"""The words of `ebgan-fast prepare`: its last lines say what became of everything, and no name moves the cursor."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ebgan_fast import cli
+
+from . import layouts
+
+SIZE = ("--size", "8", "--workers", "1")
+
+
+def prepared(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, list[str], list[str]]:
+    """The status, and the lines of both outputs."""
+    status = cli.main(["prepare", *map(str, arguments), *SIZE])
+    out, err = capsys.readouterr()
+    return status, out.splitlines(), [line for line in err.splitlines() if not line.startswith("images: ")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Seven images, a truncated one, two files of text, a hidden one, five of no image, and a tar of one."""
+    folder = layouts.folder(tmp_path / "photos")
+    whole = layouts.encoded(layouts.picture(0))
+    (folder / "003.png").write_bytes(whole[:200])
+    for number in range(5):
+        (folder / f"z{number}.png").write_bytes(b"no image")
+    for name in ("a.txt", "b.txt", ".hidden.png", "README"):
+        (folder / name).write_text("text")
+    with tarfile.open(folder / "backup.tar", "w") as tar:
+        tar.add(folder / "000.png", "000.png")
+    return folder
+
+
+def test_the_last_lines_say_what_became_of_everything(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    status, said, told = prepared(capsys, photos, out)
+    assert status == 0
+    bad = ", ".join(str(photos / f"z{number}.png") for number in range(3))
+    assert said == [
+        "left aside: 2 .txt (a.txt, b.txt)",
+        "left aside: 1 hidden (.hidden.png)",
+        "left aside: 1 tar files (--kind tar takes them) (backup.tar)",
+        "left aside: 1 without a suffix (README)",
+        f"left out: 5 no image that Pillow knows ({bad}, ...)",
+        f"left out: 1 OSError: image file is truncated ({photos / '003.png'})",
+        f"6 images of 8 x 8, 6 that can't be decoded left out: {out}",
+    ]
+    assert told[0] == "left aside: 1 tar files (--kind tar takes them) (backup.tar)"
+    assert len(told) == 7
+    assert prepared(capsys, photos, out) == (0, said, [])  # a finished set says the same
+
+
+def test_the_other_kind_is_taken_when_it_is_asked_for(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said, _ = prepared(capsys, photos, tmp_path / "out", "--kind", "tar")
+    assert status == 0
+    assert "left aside: 12 images (--kind images takes them) (000.png, 001.png, 002.png, ...)" in said
+    assert said[-1] == f"1 images of 8 x 8: {tmp_path / 'out'}"
+
+
+def test_no_name_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape sequences, a line's end, text from right to left, bytes that are no text, wherever a name is shown."""
+    folder = layouts.folder(tmp_path / "photos\x1b[2J")
+    for place, name in enumerate(["\x1b]0;title\x07", "line\nbreak", "\u202egnp.exe", os.fsdecode(b"\xff\xfe")]):
+        (folder / f"{name}.png").write_bytes(layouts.encoded(layouts.picture(place)) if place % 2 else b"no image")
+        (folder / f"{name}.txt").write_text("text")
+    out = tmp_path / "out\x1b[1m"
+    status, said, told = prepared(capsys, folder, out)
+    assert status == 0
+    assert said[-1].startswith("9 images of 8 x 8, 2 that can't be decoded left out: ")
+    status, _, refused = prepared(capsys, folder, out, "--split", "\x1b[31mtest")
+    assert status == 1
+    for line in (*said, *told, *refused):
+        assert line.isprintable(), line
+    assert len(refused) == 1
+
+
+def test_what_is_lost_ends_a_strict_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = layouts.folder(tmp_path / "photos")
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    status, said, _ = prepared(capsys, folder, tmp_path / "out")
+    assert status == 0
+    assert "left out: 2 links to nothing (gone, gone.png)" in said
+    status, _, told = prepared(capsys, folder, tmp_path / "strict", "--strict")
+    assert status == 1
+    assert told == [
+        f"ebgan-fast: {folder}: got 2 links to nothing (gone, gone.png), expected none (without --strict they are left "
+        "out)"
+    ]
+    assert not (tmp_path / "strict").exists()
