@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 from dataclasses import dataclass
 
@@ -37,7 +36,6 @@ def squares(source: Source, size: int, wanted: range) -> list[bytes | Failure]:
 
 def serve() -> None:
     """Answer until nobody asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     tasks = sys.stdin.buffer
