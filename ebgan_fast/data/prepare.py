@@ -73,7 +73,9 @@ def prepare_images(
         source: what `open_source` understands.
         out: folder to make, or one that an earlier call with the same images and size began.
         size: side of the square images, in pixels.
-        kind, split, column: which images of the source, see `open_source`.
+        kind: what to take of a folder that holds several kinds, see `open_source`.
+        split: what to take of a set that has several.
+        column: what to take of a parquet file's columns, or of an array file's arrays.
         workers: processes. None: as many as the processors and the memory are enough for that this process may use;
             1: this one.
         strict: raise at the first image that can't be decoded; otherwise it is told on standard error and left out.
