@@ -117,7 +117,8 @@ def prepare_images(
         "stamp": before,
     }
     with _begun(out, plan):
-        if finished := is_packed(out):
+        finished = is_packed(out)
+        if finished:
             packed = PackedImages(out)
             packed.verify(lambda share, _: progress(round(share * len(opened)), len(opened)))
         else:
@@ -188,8 +189,8 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
 
 def _changed(out: Path, source: Path, when: str | None) -> str:
     return (
-        f"{out}: got images that have changed {when or 'since the folder was begun'} (names, sizes or times of files in "
-        f"{source}); expected the same, or a new folder: give another, or remove this one"
+        f"{out}: got images that have changed {when or 'since the folder was begun'} (names, sizes or times of files "
+        f"in {source}); expected the same, or a new folder: give another, or remove this one"
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ebgan_fast.data import DataError, PackedImages
 from ebgan_fast.data.crop import centre_crop

@@ -309,7 +309,7 @@ def test_a_disk_that_fails_is_named(
     assert error.value.filename == str(out / "prepare.json" if is_refused is stat.S_ISREG else out)
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """The end of a call after some images."""
 
 
@@ -318,9 +318,9 @@ def begin(source: Path, out: Path, images: int) -> None:
 
     def stop(done: int, total: int) -> None:
         if done == images:
-            raise Interrupted
+            raise InterruptionError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES, progress=stop)
 
 
@@ -398,7 +398,7 @@ def test_an_earlier_versions_beginning_is_refused(tmp_path: Path) -> None:
     del plan["stamp"]
     (out / "prepare.json").write_text(json.dumps(plan))
     before = contents(out)
-    with pytest.raises(DataError, match="an earlier version began, .* expected one of this version, or a new folder"):
+    with pytest.raises(DataError, match=r"an earlier version began, .* expected one of this version, or a new folder"):
         prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     assert contents(out) == before
 
