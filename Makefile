@@ -194,8 +194,9 @@ fuzz: $(VENV)/test  ## calls that nobody has seen, on every instruction set, aga
 planted: $(VENV)/test  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted
 
-kills: $(VENV)/test  ## kill a run at its every write, rename and lock, and at random moments, and see it go on bit for bit
+kills: $(VENV)/test  ## kill a run, and prepare, at every write, rename and lock and at random moments, and see it go on bit for bit
 	$(BIN)/python -m tests.training.kills
+	$(BIN)/python -m tests.data.kills
 
 # Needs no package of the environment that pip unpacks meanwhile, and its objects are kept.
 compile-sanitized: $(VENV)/extension

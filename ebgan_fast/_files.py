@@ -67,7 +67,8 @@ def sync_folder(folder: Path) -> None:
     except PermissionError:  # Windows
         return
     try:
-        _sync(handle)
+        with naming(folder):
+            _sync(handle)
     finally:
         os.close(handle)
 

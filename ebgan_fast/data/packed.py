@@ -136,10 +136,12 @@ class PackedImages:
         channels, height, width = self._shape
         expected = shard.images * channels * height * width
         if not path.is_file():
-            raise DataError(f"{path}: a shard is missing; prepare the images again, or copy the whole folder")
+            raise DataError(
+                f"{path}: a shard is missing; prepare the images into a new folder, or copy the whole folder"
+            )
         if path.stat().st_size != expected:
             raise DataError(
-                f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; prepare the images again, "
+                f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; prepare the images into a new folder, "
                 "or copy the whole folder"
             )
         return mapped(path, expected).view(shard.images, -1)
@@ -208,7 +210,7 @@ class PackedImages:
             if digest_of(path, report) != shard.digest:
                 raise DataError(
                     f"{path}: got bytes that have changed since they were written (another digest than the index's); "
-                    "prepare the images again, or copy the file anew"
+                    "prepare the images into a new folder, or copy the file anew"
                 )
 
 
@@ -224,7 +226,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
         raise DataError(f"{path}: got a file of another program, expected an index of packed images")
     if fields.get("version") != _VERSION:
-        raise DataError(f"{path}: got version {fields.get('version')}, expected {_VERSION}; prepare the images again")
+        raise DataError(
+            f"{path}: got version {fields.get('version')}, expected {_VERSION}; prepare the images into a new folder"
+        )
     return fields
 
 

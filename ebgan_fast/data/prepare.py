@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .._console import printable
-from .._files import replacing, sync_folder
+from .._files import replacing, sync_folder, temporary_name
 from .._lock import FolderLock
 from .decoding import class_of
 from .errors import DataError
@@ -165,6 +165,9 @@ def _begun(out: Path, plan: dict[str, Any]) -> Iterator[None]:
 def _check(out: Path, plan: dict[str, Any]) -> bool:
     """Return True if a folder was begun with this plan, False if it is new."""
     path = out / _PLAN
+    beginnings = _LOCK, temporary_name(path).name  # what a process leaves that was killed before it had the plan
+    # Listed before the plan is looked for, which another process may write meanwhile.
+    is_foreign = out.exists() and (not out.is_dir() or any(file.name not in beginnings for file in out.iterdir()))
     if path.is_file():
         begun = _read(path)
         if begun is None:
@@ -182,8 +185,11 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         if list(differing) == ["stamp"]:
             raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
         listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
-        raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same, or a new folder")
-    if out.exists() and (not out.is_dir() or any(name.name != _LOCK for name in out.iterdir())):
+        raise DataError(
+            f"{out}: got a folder that was begun with {listed or 'what this version does not know'}; expected the same, "
+            "or a new folder"
+        )
+    if is_foreign:
         raise DataError(f"{out}: got a file, or a folder of something else, expected a new folder")
     return False
 
@@ -212,7 +218,7 @@ def _shards(
         for number, first in enumerate(range(0, total, per_shard)):
             wanted = range(first, min(first + per_shard, total))
             path = out / f"shard_{number:05d}.bin"
-            record = _record_of(path, 3 * size * size)
+            record = _record_of(path, len(wanted), 3 * size * size)
             if record is None:
                 record = _shard(path, wanted, reader, strict, lambda done: progress(done, total))
             else:
@@ -221,12 +227,20 @@ def _shards(
     return records
 
 
-def _record_of(path: Path, image_bytes: int) -> _Record | None:
-    """The record of a shard that is whole."""
+def _record_of(path: Path, wanted: int, image_bytes: int) -> _Record | None:
+    """The record of a shard that is whole: of so many images, those included that can't be decoded."""
     fields = _read(path.with_suffix(".json")) or {}
     with contextlib.suppress(KeyError, TypeError, OSError):
         record = _Record(Shard(**fields["shard"]), [Failure(**failure) for failure in fields["skipped"]])
-        if path.stat().st_size == record.shard.images * image_bytes:
+        images, skipped = record.shard.images, record.skipped
+        texts = [record.shard.file, record.shard.digest, *(text for one in skipped for text in (one.name, one.reason))]
+        if (
+            type(images) is int
+            and all(isinstance(text, str) for text in texts)
+            and record.shard.file == path.name
+            and images + len(skipped) == wanted
+            and path.stat().st_size == images * image_bytes
+        ):
             return record
     return None
 

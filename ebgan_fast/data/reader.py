@@ -42,6 +42,12 @@ def allowed_workers() -> int:
     return max(1, min(_allowed.processors(), _allowed.processors() if memory is None else memory // _BYTES))
 
 
+def _without_interrupts() -> None:
+    """Keep Ctrl-C from what this thread starts: a worker would tell of it, until it has loaded what ignores it."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 class Reader:
     """Decodes and crops the images of a source.
 
@@ -54,7 +60,8 @@ class Reader:
     def __init__(self, source: Source, size: int, workers: int) -> None:
         self._source, self._size = source, size
         several = workers > 1 and bool(sys.executable)
-        self._threads = ThreadPoolExecutor(workers) if several else None  # each asks a process of its own
+        # Each thread asks a process of its own.
+        self._threads = ThreadPoolExecutor(workers, initializer=_without_interrupts) if several else None
         self._own = threading.local()  # the process of each
         self._told: set[subprocess.Popen[bytes]] = set()
         self._processes: list[subprocess.Popen[bytes]] = []

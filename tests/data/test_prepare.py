@@ -1,22 +1,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from ebgan_fast.data import DataError, PackedImages, prepare
+from ebgan_fast.data import DataError, PackedImages
 from ebgan_fast.data.crop import centre_crop
 from ebgan_fast.data.prepare import prepare_images
 
-from ..conftest import Fork
 from ..full_disk import room_for
 from . import layouts
 
@@ -121,58 +116,6 @@ def test_impossible_numbers(fields: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(fields))}: got 0, expected at least 1"):
         prepare_images(tmp_path, tmp_path / "out", **{"size": 8, **fields})
     assert not (tmp_path / "out").exists()
-
-
-def prepare_and_die(source: Path, out: Path) -> None:
-    """A process that is killed when it reads its sixth image, in the third shard of two."""
-    decode, calls = prepare.decode, []
-
-    def fatal(content: bytes) -> Image.Image:
-        calls.append(content)
-        if len(calls) == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return decode(content)
-
-    prepare.decode = fatal
-    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
-
-
-@pytest.mark.xdist_group("forked")
-@pytest.mark.slow
-def test_killed_without_warning_it_goes_on_after_the_last_whole_shard(fork: Fork, tmp_path: Path) -> None:
-    source = layouts.folder(tmp_path / "images")
-    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
-    out = tmp_path / "out"
-    child = fork(prepare_and_die, source, out)
-    assert child.status() == -signal.SIGKILL, child.said
-    done = {name: (out / name).stat().st_mtime_ns for name in ("shard_00000.bin", "shard_00001.bin")}
-    assert not (out / "shard_00002.bin").exists()
-    with pytest.raises(DataError, match="no such file; expected a folder that ebgan-fast prepare has finished"):
-        PackedImages(out)
-    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
-    assert contents(out) == contents(tmp_path / "whole")
-    assert {name: (out / name).stat().st_mtime_ns for name in done} == done
-
-
-@pytest.mark.parametrize("noticed", [False, True], ids=["while reading", "between two shards"])
-@pytest.mark.slow
-def test_a_worker_that_is_killed_is_told(tmp_path: Path, noticed: bool) -> None:
-    """After the first shard. The same call with one process goes on from there."""
-    source = layouts.folder(tmp_path / "images")
-    out = tmp_path / "out"
-    threads_before = set(threading.enumerate())
-
-    def kill(done: int, total: int) -> None:
-        for worker in multiprocessing.active_children():
-            worker.kill()
-        for thread in set(threading.enumerate()) - threads_before if noticed else ():
-            thread.join(60)  # the pool's: they end once it knows
-
-    with pytest.raises(DataError, match=r"a process that reads images was killed, .* fewer workers goes on after"):
-        prepare_images(source, out, SIZE, workers=2, shard_bytes=TWO_IMAGES, progress=kill)
-    assert sorted(contents(out)) == ["prepare.json", "shard_00000.bin", "shard_00000.json"]
-    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
-    assert [shard.images for shard in PackedImages(out).shards] == [2, 2, 2, 1]
 
 
 def test_every_file_and_its_name_reach_the_disk_before_the_record(

@@ -6,6 +6,8 @@ from .plant import Planted
 
 _STREAM = "ebgan_fast/data/stream.py"
 _STREAMED = "tests/data/test_stream.py"
+_PREPARE = "ebgan_fast/data/prepare.py"
+_PROCESSES = "tests/data/test_prepare_processes.py"
 
 PLANTS = (
     Planted(
@@ -82,13 +84,60 @@ PLANTS = (
         test="tests/data/test_crop.py::test_the_middle_of_an_image_of_the_right_height_is_cut_out",
     ),
     Planted(
-        name="a reader that was killed between two shards is a traceback",
+        name="a reader that was killed between two shards is an error of a pipe",
         kind="data",
-        file="ebgan_fast/data/prepare.py",
-        text="        try:  # asking raises too, once the pool has noticed\n            for results in map(",
-        instead="        mapped = map(_read_task, tasks) if self._pool is None else self._pool.map(_read_task, tasks)\n"
-        "        try:\n            for results in mapped or map(",
-        test="tests/data/test_prepare.py::test_a_worker_that_is_killed_is_told",
-        errors=("BrokenProcessPool",),
+        file="ebgan_fast/data/reader.py",
+        text="        except (EOFError, OSError, pickle.UnpicklingError) as error:\n",
+        instead="        except (EOFError, pickle.UnpicklingError) as error:\n",
+        test=f"{_PROCESSES}::test_workers_that_are_killed_between_two_shards_are_told",
+        errors=("BrokenPipeError",),
+    ),
+    Planted(
+        name="a reader waits on when nobody asks any more",
+        kind="data",
+        file="ebgan_fast/data/worker.py",
+        text="        os._exit(0)\n",
+        instead="        signal.pause()\n",
+        test=f"{_PROCESSES}::test_workers_end_with_their_parent",
+    ),
+    Planted(
+        name="Ctrl-C reaches readers that have hardly begun",
+        kind="data",
+        file="ebgan_fast/data/reader.py",
+        text="signal.SIG_BLOCK, {signal.SIGINT}",
+        instead="signal.SIG_BLOCK, ()",
+        test=f"{_PROCESSES}::test_ctrl_c_at_the_start_of_the_workers_is_told_once",
+    ),
+    Planted(
+        name="two processes prepare one folder",
+        kind="data",
+        file=_PREPARE,
+        text="        if (reason := lock.acquire()) is not None:\n",
+        instead="        if (reason := None) is not None:\n",
+        test=f"{_PROCESSES}::test_a_second_process_is_refused_and_the_first_unharmed",
+    ),
+    Planted(
+        name="records of a finished set stay",
+        kind="data",
+        file=_PREPARE,
+        text="        for record in out.glob(",
+        instead="        for record in () if finished else out.glob(",
+        test=f"{_PROCESSES}::test_records_of_a_finished_set_go",
+    ),
+    Planted(
+        name="a folder with half a plan is a stranger's",
+        kind="data",
+        file=_PREPARE,
+        text="    beginnings = _LOCK, temporary_name(path).name ",
+        instead="    beginnings = (_LOCK,) ",
+        test="tests/data/kills/test_kills.py::test_a_killed_prepare_goes_on",
+    ),
+    Planted(
+        name="images that change while they are packed go unnoticed",
+        kind="data",
+        file=_PREPARE,
+        text="            if stamp(opened) != before:\n",
+        instead="            if stamp(opened) != stamp(opened):\n",
+        test=f"{_PROCESSES}::test_an_image_that_changes_while_they_are_packed_ends_it",
     ),
 )

@@ -55,15 +55,17 @@ class Case:
         return f"{self.variant}: {', then '.join(map(str, self.kills))}"
 
     @classmethod
-    def parse(cls, text: str) -> Case:
-        """Return the case that gives this text. Raises a ValueError if none does."""
+    def parse(cls, text: str, variants: Sequence[str] = VARIANTS) -> Case:
+        """Return the case, of one of these variants, that gives this text. Raises a ValueError if none does."""
         variant, _, kills = text.partition(": ")
-        if variant not in VARIANTS:
-            raise ValueError(f"got {text!r}, expected a case that begins with {' or '.join(VARIANTS)}")
+        if variant not in variants:
+            raise ValueError(f"got {text!r}, expected a case that begins with {' or '.join(variants)}")
         return cls(variant, tuple(Kill.parse(kill) for kill in kills.split(", then ")))
 
 
-def at_events(variant: str, events: Sequence[str], earlier: tuple[Kill, ...] = ()) -> list[Case]:
+def at_events(
+    variant: str, events: Sequence[str], earlier: tuple[Kill, ...] = (), polite: Sequence[Signals] = POLITE
+) -> list[Case]:
     """Each signal at each event: SIGKILL before it, where it is a write also half-way through; the others before.
 
     The end of an event is the beginning of the next, as far as a disk can tell. So only the last has a kill after it.
@@ -72,14 +74,15 @@ def at_events(variant: str, events: Sequence[str], earlier: tuple[Kill, ...] = (
         variant: of the run.
         events: of the process to kill.
         earlier: kills of the processes before that one.
+        polite: the signals other than SIGKILL.
     """
     kills = []
     for event in events:
         kills.append(Kill(Signals.SIGKILL, BEFORE, event))
         if event.startswith("write "):
             kills.append(Kill(Signals.SIGKILL, HALF, event))
-        kills += [Kill(number, BEFORE, event) for number in POLITE]
-    kills += [Kill(number, AFTER, event) for event in events[-1:] for number in SIGNALS]
+        kills += [Kill(number, BEFORE, event) for number in polite]
+    kills += [Kill(number, AFTER, event) for event in events[-1:] for number in (Signals.SIGKILL, *polite)]
     return [Case(variant, (*earlier, kill)) for kill in kills]
 
 

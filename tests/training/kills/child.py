@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from ebgan_fast.training.step import Trainer
 from ..scoring import PixelNet
 from . import runs
 from .cases import POLITE, Kill
-from .watching import Watch
+from .watching import Watch, noting
 
 
 @dataclass
@@ -93,12 +92,7 @@ def process(variant: str, place: Path, images: Path, notes: Path, resume: bool, 
         resume: go on with what is there.
         kill: a kill at an event.
     """
-    handle = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    write = os.write
-
-    def note(kind: str, text: str) -> None:
-        write(handle, f"{time.monotonic():.6f} {kind} {text}\n".encode())
-
+    note = noting(notes)
     step = Trainer.step
 
     def noted(trainer: Trainer) -> None:

@@ -1,0 +1,523 @@
+"""Packing beside other processes, by several, after some that ended, and with images or notes that have changed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ebgan_fast.data import DataError, PackedImages
+from ebgan_fast.data.prepare import prepare_images
+
+from ..conftest import Fork
+from . import layouts, workers
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for processes and files")
+
+ROOT = Path(__file__).parents[2]
+SIZE = 8
+IMAGE_BYTES = 3 * SIZE * SIZE
+TWO_IMAGES = 2 * IMAGE_BYTES
+PER_SHARD = 33  # three tasks, so that two processes have some of each shard
+LIFE = 10.0  # seconds that a worker may live on
+GOES_ON = "expected the same, or a new folder"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def many(path: Path) -> Path:
+    """50 images, in two shards."""
+    path.mkdir()
+    pictures = list(layouts.contents().values())
+    for number in range(50):
+        (path / f"{number:03d}.png").write_bytes(pictures[number % len(pictures)])
+    return path
+
+
+def pack_many(
+    source: Path, out: Path, count: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    prepare_images(source, out, SIZE, workers=count, shard_bytes=PER_SHARD * IMAGE_BYTES, progress=progress)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[str]:
+    """The mark of this test's processes; those that it leaves are ended."""
+    yield str(tmp_path)
+    workers.left_after(str(tmp_path), 0)
+
+
+@pytest.fixture
+def own_mark(mark: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, of what this process starts."""
+    monkeypatch.setenv(workers.MARK, mark)
+    return mark
+
+
+def pack_and_wait(source: Path, out: Path, count: int, go: Path) -> None:
+    """A process that tells of its first image, and goes on once there is the file `go`."""
+
+    def wait(done: int, total: int) -> None:
+        if done == 1:
+            print("begun", flush=True)
+            while not go.exists():
+                time.sleep(0.005)
+
+    pack_many(source, out, count, wait)
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+def test_a_second_process_is_refused_and_the_first_unharmed(fork: Fork, tmp_path: Path) -> None:
+    source, out, go = many(tmp_path / "images"), tmp_path / "out", tmp_path / "go"
+    pack_many(source, tmp_path / "whole", 1)
+    child = fork(pack_and_wait, source, out, 1, go)
+    child.wait_for_line()
+    before = contents(out)
+    assert ".lock" in before
+    with pytest.raises(DataError) as error:
+        pack_many(source, out, 1)
+    text = str(error.value)
+    assert text.startswith(f"{out}: got a folder in use by process {child.pid} on ")
+    assert text.endswith(": wait for its end, or prepare the images into another folder")
+    assert "\n" not in text
+    assert contents(out) == before
+    go.touch()
+    assert child.status() == 0, child.said
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+def test_after_a_kill_the_next_process_takes_the_folder_over(fork: Fork, tmp_path: Path) -> None:
+    source, out = many(tmp_path / "images"), tmp_path / "out"
+    pack_many(source, tmp_path / "whole", 1)
+    child = fork(pack_and_wait, source, out, 1, tmp_path / "go")
+    child.wait_for_line()
+    child.send_signal(signal.SIGKILL)
+    assert child.status() == -signal.SIGKILL
+    assert ".lock" in contents(out)
+    pack_many(source, out, 1)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_workers_end_with_their_parent(number: signal.Signals, mark: str, fork: Fork, tmp_path: Path) -> None:
+    source, out = many(tmp_path / "images"), tmp_path / "out"
+    child = fork(pack_and_wait, source, out, 2, tmp_path / "go", environment={workers.MARK: mark})
+    child.wait_for_line()
+    assert len(workers.some(mark, 2)) == 2
+    child.send_signal(number)
+    assert child.status() == -number, child.said
+    assert workers.left_after(mark, LIFE) == []
+
+
+def pack_alone(source: Path, out: Path) -> None:
+    """A process of its own session, as a shell starts one, which tells that it was interrupted."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("begun", flush=True)
+    try:
+        pack_many(source, out, 2)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        raise SystemExit(130) from None
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.02, 0.03, 0.05])
+def test_ctrl_c_at_the_start_of_the_workers_is_told_once(delay: float, mark: str, fork: Fork, tmp_path: Path) -> None:
+    """It reaches every process of the terminal, workers that have hardly begun too."""
+    child = fork(pack_alone, many(tmp_path / "images"), tmp_path / "out", environment={workers.MARK: mark})
+    workers.some(mark, 1)
+    time.sleep(delay)
+    os.killpg(child.pid, signal.SIGINT)
+    assert child.status() == 130, child.said
+    assert workers.left_after(mark, LIFE) == []
+    assert child.said == "begun\ninterrupted\n"
+
+
+def test_an_interrupt_ends_the_workers_first(own_mark: str, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def interrupt(done: int, total: int) -> None:
+        seen.extend(workers.some(own_mark, 2))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_many(many(tmp_path / "images"), tmp_path / "out", 2, interrupt)
+    assert len(seen) == 2
+    assert workers.marked(own_mark) == []
+    assert sorted(contents(tmp_path / "out")) == ["prepare.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["script", "stdin", "text"])
+def test_a_program_without_a_main_guard_has_workers(way: str, tmp_path: Path) -> None:
+    source, out = many(tmp_path / "images"), tmp_path / "out"
+    program = (
+        "from pathlib import Path\n"
+        "from ebgan_fast.data.prepare import prepare_images\n"
+        f"print(prepare_images(Path({str(source)!r}), Path({str(out)!r}), {SIZE}, workers=2).images)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    arguments = {"script": [str(script)], "stdin": ["-"], "text": ["-c", program]}[way]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=program if way == "stdin" else "",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "50\n", "")
+    assert len(PackedImages(out)) == 50
+
+
+def wait_for_end(pids: list[int]) -> None:
+    until = time.monotonic() + 60
+    while not all(map(workers.has_ended, pids)):
+        assert time.monotonic() < until, "a killed process still runs"
+        time.sleep(0.005)
+
+
+def goes_on_after_the_first_shard(source: Path, out: Path, whole: Path) -> None:
+    assert sorted(contents(out)) == ["prepare.json", "shard_00000.bin", "shard_00000.json"]
+    time_of_first = (out / "shard_00000.bin").stat().st_mtime_ns
+    pack_many(source, out, 1)
+    pack_many(source, whole, 1)
+    assert contents(out) == contents(whole)
+    assert (out / "shard_00000.bin").stat().st_mtime_ns == time_of_first
+
+
+def killed_at(source: Path, first: int, last: int) -> str:
+    return (
+        "a process that reads images was killed by signal 9 (Killed), perhaps for want of memory, at "
+        f"{source}/{first:03d}.png to {source}/{last:03d}.png; the same command goes on after the last whole shard, "
+        "and takes less memory with fewer workers"
+    )
+
+
+def test_workers_that_are_killed_between_two_shards_are_told(own_mark: str, tmp_path: Path) -> None:
+    source, out = many(tmp_path / "images"), tmp_path / "out"
+
+    def kill(done: int, total: int) -> None:
+        if done == PER_SHARD:
+            found = workers.some(own_mark, 2)
+            for pid in found:
+                os.kill(pid, signal.SIGKILL)
+            wait_for_end(found)
+
+    with pytest.raises(DataError) as error:
+        pack_many(source, out, 2, kill)
+    assert str(error.value) == killed_at(source, PER_SHARD, 48)
+    goes_on_after_the_first_shard(source, out, tmp_path / "whole")
+
+
+def test_a_worker_that_is_killed_while_it_reads_is_told(own_mark: str, tmp_path: Path) -> None:
+    """While it opens an image in whose place is a pipe, which nobody writes to."""
+    source, out = many(tmp_path / "images"), tmp_path / "out"
+    image, kept = source / "049.png", tmp_path / "kept.png"  # the last task's only one
+
+    def kill() -> None:
+        os.close(os.open(image, os.O_WRONLY))  # waits for the one who reads
+        for pid in workers.marked(own_mark):
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+
+    def exchange(done: int, total: int) -> None:
+        if done == 1:
+            image.rename(kept)
+            os.mkfifo(image)
+            killer.start()
+
+    with pytest.raises(DataError) as error:
+        pack_many(source, out, 2, exchange)
+    killer.join(60)
+    assert not killer.is_alive()
+    assert str(error.value) in (killed_at(source, PER_SHARD, 48), killed_at(source, 49, 49))
+    kept.replace(image)
+    goes_on_after_the_first_shard(source, out, tmp_path / "whole")
+
+
+def test_workers_that_cannot_begin_are_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = many(tmp_path / "images")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(DataError) as error:
+        pack_many(source, tmp_path / "out", 2)
+    assert str(error.value).startswith(f"a process that reads images ended with status 1, at {source}/000.png to ")
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(FileNotFoundError, match="/no/such/python"):
+        pack_many(source, tmp_path / "out", 2)
+
+
+def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, code: int, is_refused: Callable[[int], bool]) -> None:
+    fsync = os.fsync
+
+    def refusing(handle: int) -> None:
+        if is_refused(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+
+
+@pytest.mark.parametrize("is_refused", [stat.S_ISREG, stat.S_ISDIR], ids=["files", "folders"])
+@pytest.mark.parametrize("name", ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EBADF", "EACCES", "EPERM", "ENOTTY"])
+def test_a_file_system_without_fsync_will_do(
+    name: str, is_refused: Callable[[int], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = layouts.folder(tmp_path / "images")
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    refuse_to_sync(monkeypatch, getattr(errno, name), is_refused)
+    prepare_images(source, tmp_path / "out", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("is_refused", [stat.S_ISREG, stat.S_ISDIR], ids=["files", "folders"])
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC"])
+def test_a_disk_that_fails_is_named(
+    name: str, is_refused: Callable[[int], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    refuse_to_sync(monkeypatch, getattr(errno, name), is_refused)
+    with pytest.raises(OSError, match=os.strerror(getattr(errno, name))) as error:
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert error.value.errno == getattr(errno, name)
+    assert error.value.filename == str(out / "prepare.json" if is_refused is stat.S_ISREG else out)
+
+
+class InterruptionError(Exception):
+    """The end of a call after some images."""
+
+
+def begin(source: Path, out: Path, images: int) -> None:
+    """Pack so many images of a source, in shards of two."""
+
+    def stop(done: int, total: int) -> None:
+        if done == images:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES, progress=stop)
+
+
+def replace(source: Path, name: str = "005.png") -> None:
+    """Put other bytes of the same number in a file's place, a second later."""
+    path = source / name
+    before = path.stat()
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    assert path.stat().st_size == before.st_size
+
+
+def replace_done(source: Path) -> None:
+    replace(source, "000.png")
+
+
+def add(source: Path) -> None:
+    shutil.copy(source / "005.png", source / "0055.png")
+
+
+def remove(source: Path) -> None:
+    (source / "006.png").unlink()
+
+
+def rename(source: Path) -> None:
+    (source / "006.png").rename(source / "007.png")
+
+
+@pytest.mark.parametrize("images", [5, 7], ids=["begun", "finished"])
+@pytest.mark.parametrize("change", [replace, replace_done, add, remove, rename])
+def test_images_that_have_changed_are_refused(change: Callable[[Path], None], images: int, tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    if images == 7:
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    else:
+        begin(source, out, images)
+    before = contents(out)
+    change(source)
+    with pytest.raises(DataError, match=GOES_ON):
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == before
+
+
+def test_images_that_have_not_changed_are_gone_on_with(tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    begin(source, out, 5)
+    done = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert len(done) == 5
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {path: path.stat().st_mtime_ns for path in done if path.exists()}.items() <= done.items()
+
+
+@pytest.mark.parametrize("name", ["000.png", "006.png"], ids=["packed already", "packed later"])
+def test_an_image_that_changes_while_they_are_packed_ends_it(name: str, tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+
+    def change(done: int, total: int) -> None:
+        if done == 3:
+            replace(source, name)
+
+    with pytest.raises(DataError, match=f"have changed while they were packed .*{GOES_ON}"):
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES, progress=change)
+    assert not (out / "index.json").exists()
+    with pytest.raises(DataError, match=f"have changed since the folder was begun .*{GOES_ON}"):
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert not (out / "index.json").exists()
+
+
+def test_an_earlier_versions_beginning_is_refused(tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    begin(source, out, 5)
+    plan = json.loads((out / "prepare.json").read_text())
+    del plan["stamp"]
+    (out / "prepare.json").write_text(json.dumps(plan))
+    before = contents(out)
+    with pytest.raises(DataError, match=r"an earlier version began, .* expected one of this version, or a new folder"):
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == before
+
+
+def test_an_earlier_versions_set_is_verified_and_accepted(tmp_path: Path) -> None:
+    """The pictures that it was made of are gone; as many stand for them."""
+    source, out = tmp_path / "images", shutil.copytree(ROOT / "tests/written_before/e23d039/packed", tmp_path / "out")
+    source.mkdir()
+    for number in range(13):
+        (source / f"{number:02d}.png").write_bytes(layouts.encoded(layouts.picture(number)))
+    plan = json.loads((out / "prepare.json").read_text())
+    (out / "prepare.json").write_text(json.dumps({**plan, "source": str(source.resolve())}))
+    before = contents(out)
+    told: list[tuple[int, int]] = []
+
+    def again() -> int:
+        return prepare_images(
+            source, out, SIZE, workers=1, shard_bytes=8 * IMAGE_BYTES, progress=lambda *done: told.append(done)
+        ).images
+
+    assert again() == 12
+    assert told[-1] == (13, 13)
+    assert contents(out) == before
+    shard = out / "shard_00001.bin"
+    shard.write_bytes(shard.read_bytes()[:-1] + bytes([shard.read_bytes()[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"shard_00001\.bin: got bytes that have changed"):
+        again()
+
+
+NO_FIELDS = [b"", b"{", b"[" * 100_000, b'{"shard": ' * 100_000, b"null", b"[]", b"5", b'"text"', b"\xff\xfe", b"{}"]
+NO_PLANS = [b'{"source": 5}', b'{"size": {"a": [1]}, "images": null}', b'{"stamp": []}', b'{"size": "\\ud800\\n"}']
+
+
+@pytest.mark.parametrize("images", [5, 7], ids=["begun", "finished"])
+@pytest.mark.parametrize("content", NO_FIELDS + NO_PLANS, ids=lambda content: repr(content[:20]))
+def test_a_damaged_plan_is_one_sentence(content: bytes, images: int, tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    if images == 7:
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    else:
+        begin(source, out, images)
+    (out / "prepare.json").write_bytes(content)
+    before = contents(out)
+    with pytest.raises(DataError, match="new folder") as error:
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert "\n" not in str(error.value)
+    assert contents(out) == before
+
+
+def edited(**values: object) -> Callable[[bytes], bytes]:
+    """Other values in the fields of the shard of a record."""
+
+    def edit(content: bytes) -> bytes:
+        fields = json.loads(content)
+        return json.dumps({**fields, "shard": {**fields["shard"], **values}}).encode()
+
+    return edit
+
+
+def with_skipped(skipped: object) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps({**json.loads(content), "skipped": skipped}).encode()
+
+
+def replaced_by(content: bytes) -> Callable[[bytes], bytes]:
+    return lambda record: content
+
+
+NO_RECORDS: dict[str, Callable[[bytes], bytes]] = {
+    **{repr(content[:20]): replaced_by(content) for content in NO_FIELDS},
+    "cut off": lambda record: record[:-1],
+    "a fraction": edited(images=2.0),
+    "no number": edited(images=None),
+    "fewer": edited(images=1),
+    "a name of another": edited(file="../shard_00000.bin"),
+    "no name": edited(file=None),
+    "no digest": edited(digest=5),
+    "a field more": edited(more=5),
+    "no list": with_skipped(5),
+    "texts": with_skipped(["a.png"]),
+    "one too many": with_skipped([{"name": "a.png", "reason": "damaged"}]),
+    "numbers": with_skipped([{"name": 5, "reason": 5}]),
+}
+
+
+@pytest.mark.parametrize("damage", NO_RECORDS.values(), ids=NO_RECORDS)
+def test_a_shard_of_a_damaged_record_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    begin(source, out, 5)
+    record = out / "shard_00001.json"
+    record.write_bytes(damage(record.read_bytes()))
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_record_without_its_shard_is_made_again(tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    begin(source, out, 5)
+    (out / "shard_00000.bin").unlink()
+    (out / "shard_00001.bin").write_bytes(b"short")
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_finished_set_without_a_shard_is_one_sentence(tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    (out / "shard_00001.bin").unlink()
+    with pytest.raises(DataError, match=r"shard_00001\.bin: a shard is missing; prepare the images again"):
+        prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+
+
+def test_records_of_a_finished_set_go(tmp_path: Path) -> None:
+    """As a process leaves them that was killed right after it wrote the index."""
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    whole = contents(out)
+    for number in (1, 3):
+        (out / f"shard_{number:05d}.json").write_text("{}")
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == whole
