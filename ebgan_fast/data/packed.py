@@ -22,6 +22,7 @@ from .mapped import mapped
 
 INDEX = "index.json"
 _FORMAT, _VERSION = "ebgan_fast packed images", 1
+_WAY_OUT = "prepare the images into a new folder, or copy the whole folder anew"
 _CHUNK = 1 << 24
 
 
@@ -140,10 +141,7 @@ class PackedImages:
                 f"{path}: a shard is missing; prepare the images into a new folder, or copy the whole folder"
             )
         if path.stat().st_size != expected:
-            raise DataError(
-                f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; prepare the images into a new folder, "
-                "or copy the whole folder"
-            )
+            raise DataError(f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; {_WAY_OUT}")
         return mapped(path, expected).view(shard.images, -1)
 
     @property
@@ -210,7 +208,7 @@ class PackedImages:
             if digest_of(path, report) != shard.digest:
                 raise DataError(
                     f"{path}: got bytes that have changed since they were written (another digest than the index's); "
-                    "prepare the images into a new folder, or copy the file anew"
+                    f"{_WAY_OUT}"
                 )
 
 

@@ -185,10 +185,8 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         if list(differing) == ["stamp"]:
             raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
         listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
-        raise DataError(
-            f"{out}: got a folder that was begun with {listed or 'what this version does not know'}; expected the same, "
-            "or a new folder"
-        )
+        listed = listed or "settings that this version doesn't know"
+        raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same, or a new folder")
     if is_foreign:
         raise DataError(f"{out}: got a file, or a folder of something else, expected a new folder")
     return False
