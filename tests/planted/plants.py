@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import cpu_kernels, cuda_kernels, data, scores, surface, training, triton_kernels, ways_in
+from . import cpu_kernels, cuda_kernels, data, packing, scores, surface, training, triton_kernels, ways_in
 from .plant import Planted
 
 PLANTS: tuple[Planted, ...] = (
@@ -15,6 +15,7 @@ PLANTS: tuple[Planted, ...] = (
     *surface.PLANTS,
     *training.PLANTS,
     *data.PLANTS,
+    *packing.PLANTS,
     *scores.PLANTS,
 )
 

@@ -57,8 +57,8 @@ PLANTS = (
         name="a mistake of several lines is printed as it is",
         kind="command line",
         file="ebgan_fast/_command_line.py",
-        text="    print(f\"{program}: {' '.join(message.split())}\", file=sys.stderr)\n",
-        instead='    print(f"{program}: {message}", file=sys.stderr)\n',
+        text="{printable(' '.join(message.split()))}",
+        instead="{message}",
         test="tests/test_command_line.py::test_a_message_of_several_lines_becomes_one",
     ),
     Planted(

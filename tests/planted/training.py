@@ -171,8 +171,8 @@ PLANTS = (
         name="a checkpoint gets its name before its bytes are on the disk",
         kind="training",
         file=_FILES,
-        text="            os.fsync(file.fileno())\n        os.replace(partial, path)\n",
-        instead="            os.replace(partial, path)\n            os.fsync(file.fileno())\n",
+        text="            _sync(file.fileno())\n        os.replace(partial, path)\n",
+        instead="            os.replace(partial, path)\n            _sync(file.fileno())\n",
         test=f"{_CHECKPOINT}::test_the_data_is_on_disk_before_the_name_changes",
     ),
 )

@@ -1,0 +1,86 @@
+"""Bugs in what becomes of an image until it is packed: its source, its decoding, its name."""
+
+from __future__ import annotations
+
+from .plant import Planted
+
+_DECODING = "tests/data/test_decoding.py"
+
+PLANTS = (
+    Planted(
+        name="a long image that grows is cut a row off its middle",
+        kind="data",
+        file="ebgan_fast/data/crop.py",
+        text="_rows(np.asarray(grown), height, top, size)",
+        instead="_rows(np.asarray(grown), height, top + 1, size)",
+        test="tests/data/test_crop.py::test_a_long_image_gives_the_same_pixels",
+    ),
+    Planted(
+        name="gray of 12 bits is taken for 16",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text="_WHITE_OF_12 if tags.get(_TIFF_BITS) == (12,) else _WHITE",
+        instead="_WHITE",
+        test=f"{_DECODING}::test_a_tiff_says_what_is_white",
+    ),
+    Planted(
+        name="the text of a PNG costs the image",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text='b"tRNS", b"IDAT", b"IEND"}',
+        instead='b"tRNS", b"IDAT", b"IEND", b"zTXt"}',
+        test=f"{_DECODING}::test_what_lies_beside_a_png_costs_no_image",
+        errors=("ValueError",),
+    ),
+    Planted(
+        name="a transparent color is lost with the text beside it",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text='b"PLTE", b"tRNS", ',
+        instead='b"PLTE", ',
+        test=f"{_DECODING}::test_a_transparent_color_outlives_what_is_taken_away",
+    ),
+    Planted(
+        name="floats are shown as if white were 255",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text='    if image.mode in ("F", "I"):\n',
+        instead='    if image.mode == "I":\n',
+        test=f"{_DECODING}::test_pixels_without_a_white_are_refused_with_their_mode",
+    ),
+    Planted(
+        name="a stranger's index names a file outside of its folder",
+        kind="data",
+        file="ebgan_fast/data/packed.py",
+        text='    if parts != {name} or name in ("", "..") or "\\0" in name:\n',
+        instead="    if not parts:\n",
+        test="tests/data/test_packed.py::test_a_strangers_shard_is_a_file_of_the_folder",
+        errors=("AssertionError", "Failed", "ValueError", "OSError", "FileNotFoundError", "IsADirectoryError"),
+    ),
+    Planted(
+        name="a name moves the cursor of the terminal",
+        kind="data",
+        file="ebgan_fast/_console.py",
+        text="    if text.isprintable():\n        return text\n",
+        instead="    return text\n",
+        test="tests/data/test_prepare_command.py::test_no_name_moves_the_cursor",
+        errors=("AssertionError", "UnicodeEncodeError"),
+    ),
+    Planted(
+        name="a container's share of the processors is overlooked",
+        kind="data",
+        file="ebgan_fast/_allowed.py",
+        text="            count = min(count, math.ceil(share))\n",
+        instead="            count = max(count, math.ceil(share))\n",
+        test="tests/test_allowed.py::test_a_container_of_the_second_version",
+    ),
+    Planted(
+        name="a pickle of CIFAR's is run",
+        kind="data",
+        file="ebgan_fast/data/sources/cifar.py",
+        text="        if (module, name) not in _NUMPY:\n"
+        '            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which isn\'t given to it")\n',
+        instead="        if (module, name) not in _NUMPY:\n            return super().find_class(module, name)\n",
+        test="tests/data/test_cifar.py::test_what_a_pickle_calls_is_not_run",
+    ),
+)
