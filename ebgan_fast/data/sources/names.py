@@ -44,6 +44,7 @@ _SPLIT = re.compile(
     r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)",
     re.IGNORECASE,
 )
+_DIGITS = "0123456789"  # of a year: train2017
 _SHARD_OF = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")  # train-00000-of-00005.parquet
 _WORDS = {"training": "train", "testing": "test", "val": "validation", "valid": "validation", "dev": "validation"}
 _WORDS |= {"eval": "test", "evaluation": "test"}
@@ -56,7 +57,8 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(
         suffix
         for suffix, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in _NO_PICTURES
+        if (kind in Image.OPEN or kind == "MPO")
+        and kind not in _NO_PICTURES  # MPO: opened as the JPEG that it begins with
     )
 
 
@@ -95,8 +97,8 @@ def split_of(name: str, kind: Kind) -> str | None:
     """
     parts = name.split("/")
     if kind == "images":
-        words = [part for part in parts[:-1] if _SPLIT.fullmatch(part)]
-        return _word(words[0]) if words else None
+        words = [word for part in parts[:-1] if (word := _SPLIT.fullmatch(part.rstrip(_DIGITS)))]
+        return _word(words[0][1]) if words else None
     base = parts[-1]
     if kind == "arrays" and is_batch(base) and "test" not in base and "val" not in base:
         return "train"
