@@ -93,11 +93,16 @@ def test_every_kind_can_be_asked_for(tmp_path: Path) -> None:
         assert told.count("--kind") == 4
 
 
+def test_a_database_in_the_folder_itself_has_a_name(tmp_path: Path) -> None:
+    root = lmdb_of(pictures(tmp_path / "set", 2), PNGS[:1])
+    assert str(open_source(root).aside) == "1 lmdb files (--kind lmdb takes them) (.)"
+
+
 def test_a_kind_that_is_not_there(tmp_path: Path) -> None:
     root = pictures(tmp_path / "set", 2)
     for kind in ("tar", "lmdb"):
         with pytest.raises(DataError, match=f"got no {kind} .*, expected --kind images$") as error:
-            open_source(root, kind=kind)  # type: ignore[arg-type]
+            open_source(root, kind=kind)
         assert str(error.value).startswith(f"{root}: got ")
     with pytest.raises(ValueError, match="kind: got 'pictures', expected one of images, parquet, tar, zip"):
         open_source(root, kind="pictures")  # type: ignore[arg-type]

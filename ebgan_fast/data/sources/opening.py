@@ -148,7 +148,7 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
             unfit = each in found and not found[each]
             text = f"{each} files without images that fit" if unfit else f"{each} files (--kind {each} takes them)"
             for name in names[each]:
-                source.aside.add("images (--kind images takes them)" if each == "images" else text, name)
+                source.aside.add("images (--kind images takes them)" if each == "images" else text, name or ".")
     return source
 
 
