@@ -1,5 +1,8 @@
+"""Every layout gives the same images, in any order and in any process; and what is wrong is one sentence."""
+
 from __future__ import annotations
 
+import pickle
 import sys
 import tarfile
 import zipfile
@@ -13,6 +16,7 @@ from ebgan_fast.data.decoding import decode
 from ebgan_fast.data.sources import open_source
 
 from . import layouts
+from .archives import PNGS, POINTER, held, lmdb_of, parquet_of, symbolic, tar_of, zip_of
 
 
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
@@ -25,6 +29,49 @@ def test_every_layout_gives_the_same_images(layout: str, tmp_path: Path) -> None
         assert (np.asarray(decode(source.read(number))) == np.asarray(layouts.picture(number))).all()
     # In any order, too.
     assert source.read(6) == source.read(6) != source.read(0)
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_a_source_is_pickled_closed_and_read_again(layout: str, tmp_path: Path) -> None:
+    source = open_source(layouts.LAYOUTS[layout](tmp_path / "images"))
+    files = list(source.files())
+    wanted = [source.read(number) for number in range(7)]
+    for _ in range(2):
+        open_and_pickled = pickle.dumps(source)
+        source.close()
+        source.close()
+        copied = pickle.loads(open_and_pickled)
+        order = [3, 6, 0, 5, 5, 1, 4, 2]
+        assert [copied.read(number) for number in order] == [wanted[number] for number in order]
+        assert [copied.name(number) for number in order] == [source.name(number) for number in order]
+        assert list(copied.files()) == files
+        copied.close()
+        assert [source.read(number) for number in reversed(range(7))] == wanted[::-1]
+    assert all(Path(file).is_file() for file in files)
+
+
+@pytest.mark.parametrize("layout", [layout for layout in layouts.LAYOUTS if layout != "lsun"])
+def test_two_sources_of_one_path(layout: str, tmp_path: Path) -> None:
+    """Both are open at once, which LMDB refuses."""
+    path = layouts.LAYOUTS[layout](tmp_path / "images")
+    one, two = open_source(path), open_source(path)
+    assert [one.read(number) for number in range(7)] == [two.read(number) for number in range(7)]
+
+
+def test_databases_of_every_kind(tmp_path: Path) -> None:
+    """A folder, one of several, a file in the folder, and a database of one file."""
+    set_of_two = lmdb_of(tmp_path / "set" / "a_lmdb", PNGS[:2]).parent
+    lmdb_of(set_of_two / "b_lmdb", PNGS[2:3])
+    assert held(open_source(set_of_two)) == [0, 1, 2]
+    assert held(open_source(set_of_two / "a_lmdb")) == [0, 1]
+    assert held(open_source(set_of_two / "a_lmdb" / "data.mdb")) == [0, 1]
+    for name in ("images.lmdb", "images.mdb", "images"):
+        path = lmdb_of(tmp_path / name, PNGS[3:5], subdir=False)
+        source = open_source(path)
+        assert (held(source), list(source.files())) == ([3, 4], [str(path)])
+        assert source.name(1) == f"{path}, key 001"
+    with pytest.raises(DataError, match="got an empty database without images; expected"):
+        open_source(lmdb_of(tmp_path / "empty", []))
 
 
 def test_a_single_file_of_a_layout_of_several(tmp_path: Path) -> None:
@@ -62,18 +109,45 @@ def test_what_is_not_understood_is_told(tmp_path: Path) -> None:
         pass
     for name, words in [
         ("nowhere", "no such file or folder, expected a folder with images"),
-        ("empty", "a folder without images, expected"),
+        ("empty", "got a folder without images; expected"),
         ("a.txt", "a file of an unknown kind, expected"),
         ("a.zip", "can't be read"),
         ("a.tar", "can't be read"),
         ("a.parquet", "can't be read"),
         ("db", "can't be read"),
         ("none.zip", "a zip without images"),
-        ("none.tar", "tars without images"),
+        ("none.tar", "got a tar without images"),
     ]:
         with pytest.raises(DataError, match=words) as error:
             open_source(tmp_path / name)
         assert str(error.value).startswith(f"{tmp_path / name}: ")
+
+
+def test_every_error_is_one_sentence(tmp_path: Path) -> None:
+    """It begins with the path, and says what was expected."""
+    for name in ("a.zip", "a.tar", "a.parquet", "db/data.mdb"):
+        for content in (b"", b"damaged " * 400, POINTER, b"PK\x05\x06", b"PAR1PAR1", bytes(10_240)):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            for place in (path, path.parent):
+                with pytest.raises(DataError) as error:
+                    open_source(place)
+                text = str(error.value)
+                assert text.startswith(f"{place}")
+                assert ": got " in text
+                assert "expected" in text
+                assert "\n" not in text
+            path.unlink()
+    for path in (
+        zip_of(tmp_path / "only_texts.zip", ("a.txt", b"a")),
+        tar_of(tmp_path / "only_links.tar", symbolic("a.png", "b.png")),
+        parquet_of(tmp_path / "no_rows.parquet", []),
+        tmp_path / "nowhere" / "at all",
+    ):
+        with pytest.raises(DataError, match="expected") as error:
+            open_source(path)
+        assert str(error.value).startswith(f"{path}: ")
 
 
 def test_parquet_without_images(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ PLANTS = (
         kind="data",
         file=_PREPARE,
         text="            if stamp(opened, source) != before:\n",
-        instead="            if stamp(opened) != stamp(opened):\n",
+        instead="            if stamp(opened, source) != stamp(opened, source):\n",
         test=f"{_PROCESSES}::test_an_image_that_changes_while_they_are_packed_ends_it",
     ),
 )

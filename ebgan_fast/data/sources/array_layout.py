@@ -21,7 +21,7 @@ Shape: TypeAlias = tuple[int, ...]
 DType: TypeAlias = "np.dtype[Any]"
 
 _CHANNELS = (1, 3, 4)
-_MOST_PIXELS = 178_956_970  # where Pillow refuses a image, too: a small file may claim any size
+_MOST_PIXELS = 178_956_970  # where Pillow refuses an image, too: a small file may claim any size
 _MOST_LISTED = 12
 _MOST_SIGNS = 300  # of a text that a file or a library has a say in
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Listing:
 def list_folder(path: Path) -> Listing:
     """List a folder. A link to a folder is followed, unless that one is read otherwise or lies around the link.
 
-    Real folders come first, so that a image has its real name where it has one inside.
+    Real folders come first, so that an image has its real name where it has one inside.
 
     Raises:
         OSError: the folder itself can't be read.
@@ -74,7 +74,7 @@ def list_folder(path: Path) -> Listing:
                     listing.aside.add(HIDDEN, name)
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(name)
-                elif entry.is_dir():
+                elif _leads(entry.is_dir):
                     links.append(name)
                 else:
                     _classify(listing, name, entry)
@@ -108,9 +108,17 @@ def _is_around(outer: str, inner: str) -> bool:
         return False
 
 
+def _leads(there: Callable[[], bool]) -> bool:
+    """The answer of an entry's method; False for a link that leads in a circle."""
+    try:
+        return there()
+    except OSError:
+        return False
+
+
 def _classify(listing: Listing, name: str, entry: os.DirEntry[str]) -> None:
     """Put a file where it belongs."""
-    if not entry.is_file():
+    if not _leads(entry.is_file):
         listing.aside.add(DANGLING if entry.is_symlink() and not os.path.exists(entry.path) else _SPECIAL, name)
         return
     suffix = suffix_of(entry.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Container
 
-from .names import SUFFIX_KINDS, is_hidden, is_image, looks_like_image, suffix_of
+from .names import COMPRESSED, SUFFIX_KINDS, is_hidden, is_image, looks_like_image, suffix_of
 from .source import DANGLING, HIDDEN, NO_SUFFIX, Tally
 
 _STEPS = 16  # of a link that leads to a link
@@ -30,7 +30,8 @@ def images_among(
             continue
         suffix = suffix_of(name)
         if suffix and not is_image(name):
-            aside.add(f"{suffix} inside, to be unpacked first" if suffix in SUFFIX_KINDS else suffix, name)
+            packed = suffix in SUFFIX_KINDS or suffix in COMPRESSED
+            aside.add(f"{suffix} inside, to be unpacked first" if packed else suffix, name)
         elif (target := _followed(name, links, files)) is None:
             aside.add(DANGLING, name)
         elif suffix or looks_like_image(head(target)):

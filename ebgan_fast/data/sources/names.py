@@ -1,4 +1,4 @@
-"""Rules about names: which file is a image, a set of images, or hidden, and which split of a set it belongs to."""
+"""Rules about names: which file is an image, a set of images, or hidden, and which split of a set it belongs to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HEADS = re.compile(
     rb"|\xff\x4f\xff\x51",
     re.DOTALL,
 )
-HEAD_BYTES = 16  # of which one tells a image
+HEAD_BYTES = 16  # of which one tells an image
 
 _BATCH = re.compile(r"((train_)?data_batch(_\d+)?|test_batch|train|test|val_data)")  # CIFAR's, and of ImageNet reduced
 
@@ -44,6 +44,7 @@ _SPLIT = re.compile(
     r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)",
     re.IGNORECASE,
 )
+_DIGITS = "0123456789"  # of a year: train2017
 _SHARD_OF = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")  # train-00000-of-00005.parquet
 _WORDS = {"training": "train", "testing": "test", "val": "validation", "valid": "validation", "dev": "validation"}
 _WORDS |= {"eval": "test", "evaluation": "test"}
@@ -57,7 +58,8 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(
         suffix
         for suffix, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in _NO_PICTURES
+        if (kind in Image.OPEN or kind == "MPO")
+        and kind not in _NO_PICTURES  # MPO: opened as the JPEG that it begins with
     )
 
 
@@ -75,7 +77,7 @@ def is_image(name: str) -> bool:
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Return True if the first `HEAD_BYTES` of a file are those of a image: for files without a suffix."""
+    """Return True if the first `HEAD_BYTES` of a file are those of an image: for files without a suffix."""
     return _HEADS.match(head) is not None
 
 
@@ -92,12 +94,12 @@ def is_batch(name: str) -> bool:
 def split_of(name: str, kind: Kind) -> str | None:
     """Return the split that a file belongs to, by its path within the set: "train", "test", "validation", any other.
 
-    Images are told by their folders alone: a train is also something that a image shows.
+    Images are told by their folders alone: a train is also something that an image shows.
     """
     parts = name.split("/")
     if kind == "images":
-        words = [part for part in parts[:-1] if _SPLIT.fullmatch(part)]
-        return _word(words[0]) if words else None
+        words = [word for part in parts[:-1] if (word := _SPLIT.fullmatch(part.rstrip(_DIGITS)))]
+        return _word(words[0][1]) if words else None
     base = parts[-1]
     if kind == "arrays" and is_batch(base) and "test" not in base and "val" not in base:
         return "train"

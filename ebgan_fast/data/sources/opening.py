@@ -51,13 +51,15 @@ def open_source(path: Path, *, kind: Kind | None = None, split: str | None = Non
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     if path.is_dir():
         source = _in_folder(path, kind, split, column)
+    elif path.exists() and not path.is_file():  # to open a FIFO would wait
+        raise DataError(f"{path}: got neither a file nor a folder, expected {_UNDERSTOOD}")
     elif path.exists():
         found = _kind_of(path)
         if kind not in (None, found):
             raise DataError(f"{path}: got a file of the kind {found}, expected one of {kind}")
         _check_column(path, found, column)
         source = _open(path, found, split, column)
-        if split is not None and found in ("parquet", "lmdb", "arrays"):
+        if split not in (None, ALL) and found in ("parquet", "lmdb", "arrays"):
             raise DataError(f"{path}: got --split {split} and a file of no splits, expected none")
     else:
         raise DataError(f"{path}: no such file or folder, expected {_UNDERSTOOD}")
@@ -104,6 +106,7 @@ def _kind_of(path: Path) -> Kind:
 
 
 def _check_whole(path: Path) -> None:
+    path = path / "data.mdb" if path.is_dir() else path
     if path.is_file() and is_lfs_pointer(_head(path, _HEAD)):
         raise DataError(
             f"{path}: got a pointer of Git LFS in place of the file, expected the file itself: git lfs pull fetches it"
@@ -127,14 +130,17 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
     listing = list_folder(path)
     names = {"images": listing.images, **listing.sets}
     there = [each for each in KINDS if names.get(each)]
+    if there and kind not in (None, *there):
+        raise DataError(f"{path}: got no {kind} in the folder, expected --kind {' or '.join(there)}")
     wanted = [each for each in there if kind in (None, each) and (column is None or each in _OF_COLUMNS)]
+    if there and not wanted:
+        _check_column(path, kind or there[0], column)
     if kind is None and listing.images and len(names.get("arrays", [])) > _ARRAYS_BESIDE:
         wanted = [each for each in wanted if each != "arrays"]
     found = {each: _Candidate(path, each, names[each], split, column, alone=len(wanted) == 1) for each in wanted}
     if not any(found.values()):
         errors = [error for candidate in found.values() for error in candidate.errors]
-        asked = "" if kind is None else f" of --kind {kind}"
-        raise errors[0] if errors else NoImagesError(path, f"a folder{asked}", str(listing.aside), _UNDERSTOOD)
+        raise errors[0] if errors else NoImagesError(path, "a folder", str(listing.aside), _UNDERSTOOD)
     best = max(found, key=lambda each: len(found[each]))  # the first of those that have as many
     source = found[best].opened()
     source.aside.update(listing.aside)
@@ -143,7 +149,7 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
             unfit = each in found and not found[each]
             text = f"{each} files without images that fit" if unfit else f"{each} files (--kind {each} takes them)"
             for name in names[each]:
-                source.aside.add("images (--kind images takes them)" if each == "images" else text, name)
+                source.aside.add("images (--kind images takes them)" if each == "images" else text, name or ".")
     return source
 
 
@@ -178,6 +184,9 @@ class _Candidate:
                         self._aside.add(f"{kind} of other splits", name)
                 names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
         except DataError as error:
+            if split is not None and not alone:  # another kind may have it
+                self.errors.append(error)
+                return
             self._fail(error, alone)
             inside = ALL
         if kind == "images":

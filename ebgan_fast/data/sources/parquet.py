@@ -39,15 +39,20 @@ class ParquetSource:
         self._first = 0
         try:
             reader = self._opened()
+            names = reader.schema_arrow.names
             groups = [reader.metadata.row_group(group).num_rows for group in range(reader.num_row_groups)]
             self._ends = list(itertools.accumulate(groups))
             self._column = self._chosen(column, reader)
         except DataError:
             raise
         except Exception as error:  # pyarrow's own kinds, and OSError
-            raise DataError(f"{path}: got a file that can't be read as parquet ({error})") from error
+            raise DataError(
+                f"{path}: got a file that can't be read ({error}), expected a whole parquet file"
+            ) from error
         finally:
             self.close()
+        if not len(self):
+            raise NoImagesError(path, f"columns {names} of no rows")
 
     def _opened(self) -> Any:
         """The reader. It is closed between files: of a thousand, a process may open 64."""
@@ -58,7 +63,7 @@ class ParquetSource:
 
     def _chosen(self, column: str | None, reader: Any) -> str:
         fitting = _image_columns(reader)
-        if column is not None:
+        if column is not None and fitting:
             if column not in fitting:
                 raise DataError(
                     f"{self._path}: got columns {reader.schema_arrow.names}, of which {column!r} holds no images; "
@@ -127,7 +132,7 @@ class ParquetSource:
 
 
 def _image_columns(reader: Any) -> list[str]:
-    """The columns of structs with bytes, and those of bytes whose first is a image's."""
+    """The columns of structs with bytes, and those of bytes whose first is an image's."""
     found = []
     for field in reader.schema_arrow:
         # By number: pyarrow before 18 has no list of a struct's fields.

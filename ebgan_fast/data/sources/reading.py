@@ -1,4 +1,4 @@
-"""Reading what is stored, and no more than a image can be."""
+"""Reading what is stored, and no more than an image can be."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class TarSource:
     Of two members with one name the last is taken, as unpacking leaves it.
 
     Args:
-        path: a tar, uncompressed, so that a image is read where it lies.
+        path: a tar, uncompressed, so that an image is read where it lies.
         column: what follows the first dot of the names to take, such as "mask.png". None: see above.
         split: the split to take, of those that folders in it name.
 
@@ -58,18 +58,25 @@ class TarSource:
             with tarfile.open(self._path, "r:") as tar, self._path.open("rb") as file:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it keeps them all: 1 kB each
-                    name = member.name.removeprefix("./")
+                    name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
                     if member.issparse():
                         self.aside.add("sparse members, to be unpacked first", name)
-                    elif member.isfile():
+                        continue
+                    if member.isfile():
                         files[name] = member.offset_data, member.size
-                    elif member.islnk():
-                        links[name] = member.linkname.removeprefix("./")
-                    elif member.issym():
-                        links[name] = from_root(name, member.linkname)
+                    elif member.islnk() and target in files:  # a file as it is so far: a later one may have its name
+                        files[name] = files[target]
+                    elif member.islnk() or member.issym():
+                        links[name] = target if member.islnk() else from_root(name, member.linkname)
+                        files.pop(name, None)
                     else:
                         continue
+                    if name in files:
+                        links.pop(name, None)
                     names[name] = None
+                file.seek(tar.offset)
+                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
+                    raise tarfile.ReadError(f"damaged or cut short at byte {tar.offset}")
 
                 def head(name: str) -> bytes:
                     file.seek(files[name][0])

@@ -16,7 +16,15 @@ from .source import Tally
 from .splits import chosen_split
 
 _LONGEST_PATH = 4096  # bytes, that a link can name
-_ENCRYPTED = 1  # of a member's flags
+
+
+def _beginning(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
+    """The first bytes of a member; none if it can't be read, of which `read` says more."""
+    try:
+        with archive.open(info) as file:
+            return file.read(count)
+    except Exception:  # whatever damage or a password makes zipfile raise
+        return b""
 
 
 class ZipSource:
@@ -50,21 +58,23 @@ class ZipSource:
 
     def _list(self, archive: zipfile.ZipFile) -> dict[str, str]:
         """The member that holds each image."""
-        files, links = {}, {}
+        files: dict[str, zipfile.ZipInfo] = {}
+        links: dict[str, str] = {}
         for info in archive.infolist():
+            name, target = info.filename, b""
             if info.is_dir():
                 continue
             if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= _LONGEST_PATH:
-                target = archive.read(info).decode(errors="replace")
-                links[info.filename] = from_root(info.filename, target)
+                target = _beginning(archive, info, _LONGEST_PATH)
+            for earlier in (files, links):
+                earlier.pop(name, None)
+            if target:
+                links[name] = from_root(name, target.decode(errors="replace"))
             else:
-                files[info.filename] = info
+                files[name] = info
 
         def head(name: str) -> bytes:
-            if files[name].flag_bits & _ENCRYPTED:
-                return b""
-            with archive.open(files[name]) as file:
-                return file.read(HEAD_BYTES)
+            return _beginning(archive, files[name], HEAD_BYTES)
 
         return images_among(files, links, [*files, *links], head, self.aside)
 

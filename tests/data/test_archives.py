@@ -1,0 +1,299 @@
+"""Tars and zips: which members are images, what links lead to, and what is told of the rest."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ebgan_fast.data import DataError
+from ebgan_fast.data.prepare import prepare_images
+from ebgan_fast.data.sources import DANGLING, open_source
+
+from .archives import PNGS, hard, held, linked, member, symbolic, tar_of, zip_of
+
+TEN = [(f"{number:03d}", PNGS[number]) for number in range(10)]
+
+
+def names_of(path: Path, column: str | None = None) -> list[str]:
+    """The names within an archive of the images that are taken."""
+    source = open_source(path, column=column)
+    return [source.name(index).removeprefix(f"{path}/") for index in range(len(source))]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"IMG.{number:03d}.jpg" for number in range(1, 6)],
+        ["john.smith.jpg", "john.doe.jpg"],
+        ["v1.0-a.jpg", "v1.0-b.jpg"],
+        ["a/1.0.jpg", "a/1.1.jpg", "b/1.0.jpg", "b/1.1.jpg"],
+        ["1.1.png", "1.2.png", "2.1.png", "2.2.png"],
+        ["2024.01.png", "2024.02.png"],
+    ],
+)
+def test_dots_in_names_make_no_sample(names: list[str], tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", *zip(names, PNGS, strict=False))
+    assert names_of(path) == names
+    assert not open_source(path).aside
+
+
+def test_a_sample_gives_one_image(tmp_path: Path) -> None:
+    """The first of a sample; a part is what recurs, or stands beside one without a further dot."""
+    path = tar_of(
+        tmp_path / "a.tar",
+        ("000.jpg", PNGS[0]),
+        ("000.mask.png", PNGS[1]),
+        ("000.cls", b"3"),
+        ("001.img.png", PNGS[2]),
+        ("001.seg.png", PNGS[3]),
+        ("002.img.png", PNGS[4]),
+        ("002.seg.png", PNGS[5]),
+        ("002.json", b"{}"),
+    )
+    source = open_source(path)
+    assert held(source) == [0, 2, 4]
+    told = str(source.aside)
+    assert "3 further images of webdataset samples (--column NAME takes" in told
+    for part in ("000.mask.png, 001.seg.png, 002.seg.png", "1 .cls (000.cls)", "1 .json (002.json)"):
+        assert part in told
+    assert held(open_source(path, column="seg.png")) == [3, 5]
+    assert held(open_source(path, column="mask.png")) == [1]
+    assert held(open_source(path, column="jpg")) == [0]
+    with pytest.raises(DataError, match=r"a\.tar: got no images named \*\.cls, expected one of .*mask\.png"):
+        open_source(path, column="cls")
+
+
+def test_a_sample_has_its_folder(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", ("a/0.png", PNGS[0]), ("b/0.png", PNGS[1]), ("a/0.m.png", PNGS[2]))
+    assert names_of(path) == ["a/0.png", "b/0.png"]
+
+
+def test_links_of_a_tar(tmp_path: Path) -> None:
+    path = tar_of(
+        tmp_path / "a.tar",
+        ("data/a.png", PNGS[0]),
+        hard("hard.png", "data/a.png"),
+        hard("./again.png", "./hard.png"),
+        symbolic("links/up.png", "../data/a.png"),
+        symbolic("links/chain.png", "up.png"),
+        symbolic("links/no_suffix", "up.png"),
+        symbolic("links/missing.png", "a.png"),
+        symbolic("links/outside.png", "/data/a.png"),
+        symbolic("loop.png", "pool.png"),
+        symbolic("pool.png", "loop.png"),
+        symbolic("self.png", "self.png"),
+        hard("gone.png", "gone/gone.png"),
+        member("folder.png", tarfile.DIRTYPE),
+        symbolic("to_folder.png", "data"),
+        member("fifo.png", tarfile.FIFOTYPE),
+    )
+    assert names_of(path) == ["data/a.png", "hard.png", "again.png"] + [
+        f"links/{name}" for name in ("up.png", "chain.png", "no_suffix")
+    ]
+    source = open_source(path)
+    assert held(source) == [0] * 6
+    assert str(source.aside) == "7 links to nothing (links/missing.png, links/outside.png, loop.png, ...)"
+    with pytest.raises(DataError, match=r"a\.tar: got 7 links to nothing .*without --strict they are left out"):
+        prepare_images(path, tmp_path / "out", 8, workers=1, strict=True)
+
+
+def test_links_of_a_zip(tmp_path: Path) -> None:
+    path = zip_of(
+        tmp_path / "a.zip",
+        ("data/a.png", PNGS[0]),
+        (linked("links/up.png"), b"../data/a.png"),
+        (linked("links/chain.png"), b"up.png"),
+        (linked("links/no_suffix"), b"up.png"),
+        (linked("missing.png"), b"gone.png"),
+        (linked("loop.png"), b"pool.png"),
+        (linked("pool.png"), b"loop.png"),
+        (linked("to_folder.png"), b"data"),
+    )
+    assert names_of(path) == ["data/a.png", "links/chain.png", "links/no_suffix", "links/up.png"]
+    source = open_source(path)
+    assert held(source) == [0] * 4
+    assert str(source.aside) == "4 links to nothing (missing.png, loop.png, pool.png, ...)"
+
+
+def test_the_last_of_members_of_one_name(tmp_path: Path) -> None:
+    tar = tar_of(
+        tmp_path / "a.tar",
+        ("a.png", PNGS[0]),
+        ("b.png", PNGS[1]),
+        hard("early.png", "b.png"),
+        ("link.png", PNGS[2]),
+        symbolic("file.png", "b.png"),
+        ("./a.png", PNGS[3]),
+        symbolic("link.png", "a.png"),
+        ("file.png", PNGS[4]),
+        ("b.png", PNGS[5]),
+        hard("b.png", "b.png"),  # as tar has it that is given a file twice
+    )
+    assert dict(zip(names_of(tar), held(open_source(tar)), strict=True)) == {
+        "a.png": 3,
+        "b.png": 5,
+        "early.png": 1,
+        "link.png": 3,
+        "file.png": 4,
+    }
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = zip_of(
+            tmp_path / "a.zip",
+            ("a.png", PNGS[0]),
+            ("link.png", PNGS[2]),
+            (linked("file.png"), b"a.png"),
+            ("a.png", PNGS[3]),
+            (linked("link.png"), b"a.png"),
+            ("file.png", PNGS[4]),
+        )
+    assert dict(zip(names_of(path), held(open_source(path)), strict=True)) == {"a.png": 3, "file.png": 4, "link.png": 3}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_what_else_an_archive_holds_is_told(kind: str, tmp_path: Path) -> None:
+    write = {"tar": tar_of, "zip": zip_of}[kind]
+    path = write(
+        tmp_path / f"a.{kind}",
+        ("./a.PNG", PNGS[0]),
+        ("b/plain", PNGS[1]),
+        ("b/other", b"no image"),
+        ("b/empty", b""),
+        (".c.png", PNGS[2]),
+        (".git/d.png", PNGS[2]),
+        ("__MACOSX/b/._e.png", PNGS[2]),
+        ("more.zip", b"PK"),
+        ("more.tar.gz", b"\x1f\x8b"),
+        ("labels.txt", b"a"),
+    )
+    source = open_source(path)
+    assert sorted(held(source)) == [0, 1]
+    assert source.aside.texts() == [
+        "3 hidden (.c.png, .git/d.png, __MACOSX/b/._e.png)",
+        "2 without a suffix (b/other, b/empty)",
+        "1 .tar.gz inside, to be unpacked first (more.tar.gz)",
+        "1 .txt (labels.txt)",
+        "1 .zip inside, to be unpacked first (more.zip)",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_of_archives(kind: str, tmp_path: Path) -> None:
+    write = {"tar": tar_of, "zip": zip_of}[kind]
+    path = write(tmp_path / f"a.{kind}", ("n01.tar", b"tar"), ("n02.tar", b"tar"))
+    with pytest.raises(DataError, match=r"without images, of 2 \.tar inside, to be unpacked first") as error:
+        open_source(path)
+    assert str(error.value).startswith(f"{path}: got a {kind} without images")
+
+
+def sparse(path: Path) -> Path:
+    """A tar of two pictures, the second stored as GNU tar stores a file with holes."""
+    info = tarfile.TarInfo("hole.png")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 512
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = b"%011o\0%011o\0" % (0, 512)
+    block[483:495] = b"%011o\0" % 4096
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    tar_of(path, ("a.png", PNGS[0]))
+    with path.open("r+b") as file:
+        file.seek(512 + -(-len(PNGS[0]) // 512) * 512)
+        file.write(block + bytes(512) + bytes(1024))
+    return path
+
+
+def test_sparse_members_are_told(tmp_path: Path) -> None:
+    source = open_source(sparse(tmp_path / "a.tar"))
+    assert held(source) == [0]
+    assert str(source.aside) == "1 sparse members, to be unpacked first (hole.png)"
+
+
+@pytest.mark.parametrize("lost", ["in the content", "in a header", "in the padding"])
+def test_a_tar_that_is_cut_short(lost: str, tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", *((f"{name}.png", content) for name, content in TEN))
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    end = {
+        "in the content": last.offset_data + 100,
+        "in a header": last.offset + 300,
+        "in the padding": last.offset_data + last.size + 3,
+    }[lost]
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(DataError, match=r"can't be read \(.*\), expected an uncompressed tar") as error:
+        open_source(path)
+    assert str(error.value).startswith(f"{path}: got ")
+
+
+def test_a_damaged_header_does_not_end_a_tar(tmp_path: Path) -> None:
+    """It would hide the images behind it."""
+    path = tar_of(tmp_path / "a.tar", *((f"{name}.png", content) for name, content in TEN))
+    with tarfile.open(path) as tar:
+        fifth = tar.getmembers()[4]
+    content = bytearray(path.read_bytes())
+    content[fifth.offset + 20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="can't be read"):
+        open_source(path)
+
+
+def test_a_compressed_tar(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.addfile(member("a.png"), io.BytesIO())
+    with pytest.raises(DataError, match=r"a\.tar\.gz: got a compressed archive, expected .* unpack it first"):
+        open_source(tmp_path / "a.tar.gz")
+    renamed = (tmp_path / "a.tar.gz").rename(tmp_path / "a.tar")
+    with pytest.raises(DataError, match=r"a\.tar: got a file that can't be read .* expected an uncompressed tar"):
+        open_source(renamed)
+
+
+def encrypt(path: Path, name: str) -> None:
+    """Mark a member of a zip as encrypted, in both of its headers."""
+    content = bytearray(path.read_bytes())
+    for magic, flags, named in ((b"PK\x03\x04", 6, 30), (b"PK\x01\x02", 8, 46)):
+        place = content.find(magic)
+        while content[place + named : place + named + len(name)] != name.encode():
+            place = content.find(magic, place + 1)
+        content[place + flags] |= 1
+    path.write_bytes(content)
+
+
+def test_encrypted_members_are_named(tmp_path: Path) -> None:
+    path = zip_of(
+        tmp_path / "a.zip",
+        ("a.png", PNGS[0]),
+        ("secret.png", PNGS[1]),
+        ("plain", PNGS[2]),
+        (linked("link.png"), b"a.png"),
+    )
+    for name in ("secret.png", "plain", "link.png"):
+        encrypt(path, name)
+    source = open_source(path)
+    assert source.read(0) == PNGS[0]
+    prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
+    assert (prepared.images, prepared.skipped) == (1, [f"{path}/link.png", f"{path}/secret.png"])
+    assert "encrypted" in str(prepared.left_out)
+
+
+@pytest.mark.parametrize("name", ["a", "a.png"])
+def test_a_damaged_member_does_not_end_a_zip(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, PNGS[0])
+        archive.writestr("b.png", PNGS[1])
+    content = bytearray(path.read_bytes())
+    begin = 30 + len(name)
+    content[begin : begin + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
+    assert prepared.images == 1
+    assert name in str(prepared.left_out) + str(prepared.left_aside)
+
+
+def test_a_dangling_link_is_lost_and_not_aside(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", ("a.png", PNGS[0]), symbolic("b.png", "c.png"))
+    prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
+    assert str(prepared.left_out) == f"1 {DANGLING} (b.png)"
+    assert not prepared.left_aside

@@ -1,0 +1,227 @@
+"""Parquet: rows in any order and of any amount, and which column holds the images."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from ebgan_fast.data import DataError
+from ebgan_fast.data.sources import open_source
+from ebgan_fast.data.sources.parquet import _image_columns
+
+from ..conftest import Fork
+from .archives import PNGS, held, parquet_of
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+
+LARGE = 3_000_000  # bytes of a row
+ROWS = 2**31 // LARGE + 20
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
+    return path
+
+
+def structs(*contents: bytes | None) -> list[dict[str, object]]:
+    return [{"bytes": content, "path": "a"} for content in contents]
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "wanted"),
+    [
+        ({"image": structs(PNGS[0]), "photo": structs(PNGS[1])}, None, 0),
+        ({"photo": structs(PNGS[1]), "image": structs(PNGS[0])}, None, 0),
+        ({"photo": structs(PNGS[1]), "image": structs(PNGS[0])}, "photo", 1),
+        ({"text": ["a"], "photo": structs(PNGS[1]), "label": [3]}, None, 1),
+        ({"text": ["a"], "jpg": [PNGS[2]], "sound": [b"RIFF"]}, None, 2),
+        ({"image": ["a path"], "jpg": [PNGS[2]]}, None, 2),
+        ({"image": [PNGS[2]]}, None, 2),
+        ({"image": pyarrow.array([PNGS[2]], pyarrow.large_binary())}, None, 2),
+        ({"image.mask": structs(PNGS[1]), "image": structs(PNGS[0])}, None, 0),
+        ({"image.mask": structs(PNGS[1]), "image": structs(PNGS[0])}, "image.mask", 1),
+        ({"image": [{"path": "a", "bytes": PNGS[3], "size": 4}]}, None, 3),
+    ],
+)
+def test_the_column_of_the_images(columns: dict[str, Any], column: str | None, wanted: int, tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a.parquet", columns), column=column)
+    assert held(source) == [wanted]
+
+
+def test_a_column_that_is_not_taken_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"mask": structs(PNGS[1]), "image": structs(PNGS[0])})
+    assert str(open_source(path).aside) == "1 columns that hold images (--column NAME takes one) (mask)"
+    assert not open_source(path, column="mask").aside
+
+
+def test_several_columns_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"before": structs(PNGS[0]), "after": structs(PNGS[1]), "label": [3]})
+    with pytest.raises(DataError, match=r"\['before', 'after'\]; expected to be told which: --column before") as error:
+        open_source(path)
+    assert str(error.value).startswith(f"{path}: got ")
+    assert [held(open_source(path, column=column)) for column in ("before", "after")] == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "words"),
+    [
+        ({"text": ["a"], "number": [3]}, None, r"got columns \['text', 'number'\] without images; expected one named"),
+        ({"sound": [b"RIFF....WAVE"]}, None, r"got columns \['sound'\] without images; expected"),
+        ({"text": ["a"]}, "text", r"got columns \['text'\] without images; expected one named"),
+        ({"image": structs(PNGS[0]), "text": ["a"]}, "text", r"expected one of \['image'\]"),
+        ({"image": structs(PNGS[0])}, "photo", r"'photo' holds no images; expected one of \['image'\]"),
+        ({"image": structs(PNGS[0]), "sound": [{"bytes": b"", "path": ""}]}, "image.bytes", "expected one of"),
+        ({"image": pyarrow.array([], pyarrow.binary())}, None, "without images; expected"),
+        ({"image": pyarrow.array(structs(PNGS[0])).slice(1)}, None, "without images; expected"),
+        ({"image": pyarrow.array([None], pyarrow.binary())}, None, "without images; expected"),
+    ],
+)
+def test_columns_without_images(columns: dict[str, Any], column: str | None, words: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", columns)
+    with pytest.raises(DataError, match=words) as error:
+        open_source(path, column=column)
+    assert str(error.value).startswith(f"{path}: got columns ")
+    assert "[]" not in str(error.value)
+
+
+def test_columns_of_every_type_are_looked_at(tmp_path: Path) -> None:
+    number = pyarrow.int32()
+    pairs = [[("a", 1)]]
+    path = write(
+        tmp_path / "a.parquet",
+        {
+            "list": pyarrow.array([[1]], pyarrow.list_(number)),
+            "large_list": pyarrow.array([[1]], pyarrow.large_list(number)),
+            "fixed_list": pyarrow.array([[1, 2]], pyarrow.list_(number, 2)),
+            "map": pyarrow.array(pairs, pyarrow.map_(pyarrow.string(), number)),
+            "dictionary": pyarrow.array(["a"]).dictionary_encode(),
+            "fixed": pyarrow.array([b"abc"], pyarrow.binary(3)),
+            "null": pyarrow.nulls(1),
+            "deep": [{"inside": {"bytes": b"a"}}],
+            "photos": [[{"bytes": PNGS[1], "path": "a"}]],
+            "time": pyarrow.array([0], pyarrow.timestamp("us")),
+            "photo": structs(PNGS[0]),
+        },
+    )
+    assert held(open_source(path)) == [0]
+
+
+def test_types_of_an_older_pyarrow() -> None:
+    """Its types give their fields by number alone."""
+
+    class Struct:
+        num_fields = 2
+
+        def field(self, number: int) -> object:
+            return SimpleNamespace(name=("bytes", "path")[number])
+
+    class Text:
+        num_fields = 0
+
+    fields = [SimpleNamespace(name="image", type=Struct()), SimpleNamespace(name="text", type=Text())]
+    assert _image_columns(SimpleNamespace(schema_arrow=fields)) == ["image"]
+
+
+def test_rows_without_bytes_are_named(tmp_path: Path) -> None:
+    source = open_source(parquet_of(tmp_path / "a.parquet", [None, PNGS[0]]))
+    assert source.read(1) == PNGS[0]
+    with pytest.raises(DataError, match="only a path; expected the image itself"):
+        source.read(0)
+    source = open_source(write(tmp_path / "b.parquet", {"image": structs(None, PNGS[1])}))
+    assert source.read(1) == PNGS[1]
+    source = open_source(write(tmp_path / "c.parquet", {"image": [None, PNGS[2], None]}))
+    assert (len(source), source.read(1)) == (3, PNGS[2])
+    with pytest.raises(DataError, match="no bytes"):
+        source.read(2)
+
+
+@pytest.mark.parametrize("rows_of_a_group", [1, 3, 50, 100])
+def test_rows_in_any_order(rows_of_a_group: int, tmp_path: Path) -> None:
+    contents = [number.to_bytes(2, "big") for number in range(100)]
+    path = write(tmp_path / "a.parquet", {"image": structs(*contents)}, row_group_size=rows_of_a_group)
+    source = open_source(path)
+    assert source.name(99) == f"{path}, row 99"
+    order = np.random.default_rng(1).permutation(100).tolist()
+    for wanted in ([*range(100)], [*range(99, -1, -1)], order, [0, 99, 99, 0, 16, 15]):
+        assert [source.read(row) for row in wanted] == [contents[row] for row in wanted]
+    copied = pickle.loads(pickle.dumps(source))
+    source.close()
+    assert (copied.read(40), source.read(70), copied.read(41)) == (contents[40], contents[70], contents[41])
+
+
+def test_files_with_different_columns(tmp_path: Path) -> None:
+    parquet_of(tmp_path / "a.parquet", PNGS[:2])
+    parquet_of(tmp_path / "b.parquet", PNGS[2:4], column="photo")
+    write(tmp_path / "c.parquet", {"text": ["a"]})
+    source = open_source(tmp_path)
+    assert held(source) == [0, 1, 2, 3]
+    assert str(source.aside) == "1 parquet files without images (c.parquet)"
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "a.parquet", PNGS)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"can't be read \(.*\), expected a whole parquet file") as error:
+        open_source(path)
+    assert str(error.value).startswith(f"{path}: got ")
+
+
+def read_under_a_limit(folder: Path, limited: int, limit: int, rows: list[int]) -> None:
+    """A process that reads rows under a limit, and prints the numbers that they begin with."""
+    resource.setrlimit(limited, (limit, resource.getrlimit(limited)[1]))
+    source = open_source(folder)
+    for row in rows:
+        content = source.read(row)
+        assert isinstance(content, bytes)
+        print(int.from_bytes(content[:4], "little"), end=" ")
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.xdist_group("forked")
+def test_a_row_group_of_more_than_2_gb(fork: Fork, tmp_path: Path) -> None:
+    """Neither is it read whole, nor do 31 bits of an offset end it. Row i begins with i: all are of one buffer."""
+    data = pyarrow.py_buffer(np.concatenate([np.arange(ROWS, dtype="<u4"), np.zeros(LARGE // 4, "<u4")]))
+    chunks = [
+        pyarrow.StructArray.from_arrays(
+            [
+                pyarrow.Array.from_buffers(
+                    pyarrow.binary(),
+                    1,
+                    [None, pyarrow.py_buffer(np.array([4 * row, 4 * row + LARGE], dtype="<i4")), data],
+                )
+            ],
+            ["bytes"],
+        )
+        for row in range(ROWS)
+    ]
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"image": pyarrow.chunked_array(chunks)})
+    pyarrow.parquet.write_table(table, path, row_group_size=ROWS, compression="none", use_dictionary=False)
+    group = pyarrow.parquet.ParquetFile(path).metadata.row_group(0)
+    assert (group.num_rows, group.total_byte_size > 2**31) == (ROWS, True)
+    rows = [0, ROWS - 1, ROWS - 2, 40, 39, 41]
+    child = fork(read_under_a_limit, path, resource.RLIMIT_DATA, 2 << 30, rows)
+    status = child.status()
+    path.unlink()  # pytest keeps the folders of its last runs
+    assert status == 0, child.said
+    assert child.said.split() == [str(row) for row in rows]
+
+
+@needs_linux
+@pytest.mark.xdist_group("forked")
+def test_a_hundred_files_under_a_limit_of_64(fork: Fork, tmp_path: Path) -> None:
+    for number in range(100):
+        parquet_of(tmp_path / "set" / f"{number:03d}.parquet", [number.to_bytes(4, "little")])
+    child = fork(read_under_a_limit, tmp_path / "set", resource.RLIMIT_NOFILE, 64, [*range(99, -1, -1)])
+    assert child.status() == 0, child.said
+    assert child.said.split() == [str(row) for row in range(99, -1, -1)]
