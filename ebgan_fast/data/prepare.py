@@ -23,13 +23,12 @@ from .decoding import class_of
 from .errors import DataError
 from .packed import INDEX, PackedImages, Shard, index_text, is_packed
 from .reader import Reader, allowed_workers
-from .sources import CLOSED, DANGLING, Kind, Source, Tally, open_source, stamp
+from .sources import LOST, Kind, Source, Tally, open_source, stamp
 from .worker import Failure
 
 _PLAN, _LOCK = "prepare.json", ".lock"
 _PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that didn't look at the files
 _SHARD_BYTES = 1 << 28  # 256 MiB
-_LOST = (CLOSED, DANGLING)  # in which there may be images
 
 Progress = Callable[[int, int], None]
 
@@ -107,7 +106,7 @@ def prepare_images(
         if value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
     opened = open_source(source, kind=kind, split=split, column=column)
-    lost = opened.aside.of(_LOST)
+    lost = opened.aside.of(LOST)
     if strict and lost:
         raise DataError(f"{source}: got {lost}, expected none (without --strict they are left out)")
     per_shard = max(1, shard_bytes // (3 * size * size))
@@ -140,7 +139,7 @@ def prepare_images(
     for name, reason in zip(packed.skipped, packed.reasons, strict=True):
         left_out.add(class_of(reason), name)
     left_out.update(lost)
-    return Prepared(len(packed), packed.skipped, left_out, opened.aside.without(_LOST))
+    return Prepared(len(packed), packed.skipped, left_out, opened.aside.without(LOST))
 
 
 @contextlib.contextmanager

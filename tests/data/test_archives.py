@@ -11,7 +11,8 @@ import pytest
 
 from ebgan_fast.data import DataError
 from ebgan_fast.data.prepare import prepare_images
-from ebgan_fast.data.sources import DANGLING, open_source
+from ebgan_fast.data.sources import open_source
+from ebgan_fast.data.sources.source import DANGLING, ENDLESS, JOINED
 
 from .archives import PNGS, hard, held, linked, member, symbolic, tar_of, zip_of
 
@@ -297,3 +298,25 @@ def test_a_dangling_link_is_lost_and_not_aside(tmp_path: Path) -> None:
     prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
     assert str(prepared.left_out) == f"1 {DANGLING} (b.png)"
     assert not prepared.left_aside
+
+
+def test_a_tar_that_goes_on_after_its_end(tmp_path: Path) -> None:
+    """As `cat a.tar b.tar` makes: what follows the first is lost, and told; more zeros are no more than an end."""
+    both = [tar_of(tmp_path / f"{number}.tar", (f"{number}.png", PNGS[number])).read_bytes() for number in range(2)]
+    (tmp_path / "joined.tar").write_bytes(b"".join(both))
+    (tmp_path / "padded.tar").write_bytes(both[0] + bytes(1 << 21))
+    joined = open_source(tmp_path / "joined.tar")
+    assert len(joined) == 1
+    assert str(joined.aside) == f"1 {JOINED} ({tmp_path / 'joined.tar'})"
+    assert not open_source(tmp_path / "padded.tar").aside
+    with pytest.raises(DataError, match=JOINED):
+        prepare_images(tmp_path / "joined.tar", tmp_path / "out", 8, workers=1, strict=True)
+
+
+def test_a_tar_without_an_end_is_told(tmp_path: Path) -> None:
+    path = tar_of(tmp_path / "a.tar", ("0.png", PNGS[0]))
+    blocks = -(-len(PNGS[0]) // 512)
+    path.write_bytes(path.read_bytes()[: 512 * (1 + blocks)])
+    source = open_source(path)
+    assert len(source) == 1
+    assert str(source.aside) == f"1 {ENDLESS} ({path})"

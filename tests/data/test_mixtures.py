@@ -227,6 +227,18 @@ def test_validation_has_many_names(tmp_path: Path) -> None:
     assert held(open_source(tmp_path, split="validation")) == [2]
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("seg_train", "seg_test"), ("training_set", "test_set"), ("train2017", "Val2017"), ("train images", "test.data")],
+)
+def test_a_folder_of_a_split_may_have_other_words(train: str, test: str, tmp_path: Path) -> None:
+    for number, name in enumerate((train, test)):
+        pictures(tmp_path / "set" / name / "cat", 1, first=number)
+    with pytest.raises(DataError, match=r"got the splits .*train \(1\).*--split train, or --split all"):
+        open_source(tmp_path / "set")
+    assert held(open_source(tmp_path / "set", split="train")) == [0]
+
+
 def test_pictures_of_trains(tmp_path: Path) -> None:
     """A class of that name among others is no split, nor is one split alone refused."""
     for number, name in enumerate(("cat", "train", "test_tube")):

@@ -2,6 +2,6 @@
 
 from .names import KINDS, Kind
 from .opening import open_source
-from .source import CLOSED, DANGLING, Joined, Source, Tally, stamp
+from .source import LOST, Joined, Source, Tally, stamp
 
-__all__ = ["CLOSED", "DANGLING", "KINDS", "Joined", "Kind", "Source", "Tally", "open_source", "stamp"]
+__all__ = ["KINDS", "LOST", "Joined", "Kind", "Source", "Tally", "open_source", "stamp"]

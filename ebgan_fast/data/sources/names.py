@@ -21,14 +21,16 @@ SUFFIX_KINDS: dict[str, Kind] = {
     ".npy": "arrays",
     ".npz": "arrays",
     ".h5": "arrays",
+    ".hdf": "arrays",
     ".hdf5": "arrays",
+    ".lmdb": "lmdb",
 }
 COMPRESSED = frozenset({".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar"})
 """Archives that can't be read image by image."""
 
 # Formats that Pillow names and that are no images here: it hands PostScript to another program, and of the others it
 # knows the name alone, or writes them only.
-_NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+_NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
 
 _HEADS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|....ftyp(avif|avis)|\0\0\0\x0cjP  "
@@ -44,7 +46,7 @@ _SPLIT = re.compile(
     r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)",
     re.IGNORECASE,
 )
-_DIGITS = "0123456789"  # of a year: train2017
+_OF_A_SET = frozenset({"", "data", "dataset", "images", "image", "imgs", "img", "photos", "pictures", "set", "split"})
 _SHARD_OF = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")  # train-00000-of-00005.parquet
 _WORDS = {"training": "train", "testing": "test", "val": "validation", "valid": "validation", "dev": "validation"}
 _WORDS |= {"eval": "test", "evaluation": "test"}
@@ -58,8 +60,7 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(
         suffix
         for suffix, kind in Image.registered_extensions().items()
-        if (kind in Image.OPEN or kind == "MPO")
-        and kind not in _NO_PICTURES  # MPO: opened as the JPEG that it begins with
+        if kind in (*Image.OPEN, "MPO") and kind not in _NO_IMAGES  # MPO: opened as the JPEG that it begins with
     )
 
 
@@ -96,19 +97,26 @@ def split_of(name: str, kind: Kind) -> str | None:
 
     Images are told by their folders alone: a train is also something that an image shows.
     """
-    parts = name.split("/")
+    *folders, base = name.split("/")
     if kind == "images":
-        words = [word for part in parts[:-1] if (word := _SPLIT.fullmatch(part.rstrip(_DIGITS)))]
-        return _word(words[0][1]) if words else None
-    base = parts[-1]
+        return next((word for folder in folders if (word := _split_of_folder(folder))), None)
     if kind == "arrays" and is_batch(base) and "test" not in base and "val" not in base:
         return "train"
     if found := _SHARD_OF.match(base):
         return _word(found[1])
-    for part in (base, *parts[:-1]):
+    for part in (base, *folders):
         if found := _SPLIT.search(part):
             return _word(found[1])
     return None
+
+
+def _split_of_folder(name: str) -> str | None:
+    """The split of a folder such as seg_train, val2017 or test_images; None of test_tube, which is a class."""
+    *others, last = (word.rstrip("0123456789") for word in re.split("[-._ ]+", name))
+    if _SPLIT.fullmatch(last):
+        return _word(last)
+    first, *others = *others, last
+    return _word(first) if _SPLIT.fullmatch(first) and _OF_A_SET.issuperset(map(str.lower, others)) else None
 
 
 def _word(found: str) -> str:

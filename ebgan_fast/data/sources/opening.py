@@ -10,7 +10,17 @@ from .arrays import open_array
 from .cifar import open_batch
 from .folder import FolderSource, list_folder
 from .lsun import LmdbSource
-from .names import COMPRESSED, KINDS, SUFFIX_KINDS, Kind, is_batch, split_of, suffix_of
+from .names import (
+    COMPRESSED,
+    KINDS,
+    SUFFIX_KINDS,
+    Kind,
+    image_suffixes,
+    is_batch,
+    looks_like_image,
+    split_of,
+    suffix_of,
+)
 from .parquet import ParquetSource
 from .reading import is_lfs_pointer
 from .source import Joined, Source, Tally
@@ -102,6 +112,8 @@ def _kind_of(path: Path) -> Kind:
         return "lmdb"
     if head.startswith((b"\x93NUMPY", b"\x89HDF")) or (head[:1] == b"\x80" and is_batch(path.name)):
         return "arrays"
+    if suffix in image_suffixes() or looks_like_image(head):
+        raise DataError(f"{path}: got a single image, expected the folder that holds it")
     raise DataError(f"{path}: got a file of an unknown kind, expected {_UNDERSTOOD}")
 
 

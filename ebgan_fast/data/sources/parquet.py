@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ _ROWS = 16  # at a time: of photographs, 80 MB
 # Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
 _BUFFER = 1 << 20
 _USUAL = "image"
+_OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")  # types by pyarrow's names
 
 
 class ParquetSource:
@@ -137,7 +139,7 @@ def _image_columns(reader: Any) -> list[str]:
     for field in reader.schema_arrow:
         # By number: pyarrow before 18 has no list of a struct's fields.
         inner = [field.type.field(number) for number in range(field.type.num_fields)]
-        of_bytes = str(field.type) in ("binary", "large_binary", "binary_view")
+        of_bytes = _OF_BYTES.match(str(field.type)) is not None
         if any(part.name == "bytes" for part in inner) or (of_bytes and _begins_with_image(reader, field.name)):
             found.append(field.name)
     return found

@@ -19,10 +19,15 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
 
 _NAMED = 3  # names that a count shows
+_SHOWN = 20  # kinds that are shown; the rest is one
 
-# Kinds of a tally. Of the first two, images may be lost.
+# Kinds of a tally.
 CLOSED = "folders that can't be opened"
 DANGLING = "links to nothing"
+JOINED = "tars that go on after their end, of which the rest isn't read"
+ENDLESS = "tars without an end, perhaps cut short"
+LOST = (CLOSED, DANGLING, JOINED, ENDLESS)
+"""The kinds in which images may be lost."""
 HIDDEN = "hidden"
 NO_SUFFIX = "without a suffix"
 
@@ -75,12 +80,15 @@ class Tally:
         return isinstance(other, Tally) and (self._counts, self._names) == (other._counts, other._names)
 
     def texts(self) -> list[str]:
-        """Return each kind with its count and names, the largest count first; no sign in them moves a cursor."""
+        """Return the kinds, each with its count and names, the largest count first; no sign in them moves a cursor."""
         found = []
-        for kind, count in sorted(self._counts.items(), key=lambda item: (-item[1], item[0])):
+        ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+        for kind, count in ordered[:_SHOWN]:
             names = self._names[kind]
             more = ", ..." if count > len(names) else ""
             found.append(printable(f"{count} {kind} ({', '.join(names)}{more})"))
+        if rest := ordered[_SHOWN:]:
+            found.append(f"{sum(count for _, count in rest)} of {len(rest)} other kinds")
         return found
 
     def __str__(self) -> str:

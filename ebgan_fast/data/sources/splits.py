@@ -35,9 +35,10 @@ def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path
             raise DataError(f"{path}: got no split {split!r}, expected {_listed(found) or 'no --split: there is none'}")
         return [one == split for one in splits]
     if len(found) > 1:
+        usual = printable("train" if "train" in found else min(found))
         raise DataError(
-            f"{path}: got the splits {_listed(found)}, expected to be told which: --split {min(found)}, or --split all "
-            "for all as one set"
+            f"{path}: got the splits {_listed(found)}, expected to be told which: --split {usual}, or --split all for "
+            "all as one set"
         )
     return [True] * len(names)
 

@@ -13,10 +13,12 @@ from ..errors import DataError, NoImagesError
 from .members import from_root, images_among
 from .names import HEAD_BYTES
 from .reading import check_size
-from .source import Tally
+from .source import ENDLESS, JOINED, Tally
 from .splits import chosen_split
 
 _FURTHER = "further images of webdataset samples (--column NAME takes those of one name, such as mask.png)"
+
+_STEP = 1 << 20
 
 # The name of a sample's part is a word, "mask.png". The rest of IMG.001.jpg or v1.0-a.jpg is no word.
 _WORDS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -74,9 +76,7 @@ class TarSource:
                     if name in files:
                         links.pop(name, None)
                     names[name] = None
-                file.seek(tar.offset)
-                if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes it for the end
-                    raise tarfile.ReadError(f"damaged or cut short at byte {tar.offset}")
+                self._check_end(file, tar.offset)
 
                 def head(name: str) -> bytes:
                     file.seek(files[name][0])
@@ -88,6 +88,22 @@ class TarSource:
                 f"{self._path}: got a file that can't be read ({error}), expected an uncompressed tar"
             ) from error
         return {name: files[target] for name, target in found.items()}
+
+    def _check_end(self, file: BinaryIO, end: int) -> None:
+        """Look at what follows the last member: two blocks of zeros, of which more may follow.
+
+        Raises:
+            tarfile.ReadError: a damaged header, which tarfile takes for the end.
+        """
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"damaged or cut short at byte {end}")
+        if file.tell() == end:
+            self.aside.add(ENDLESS, str(self._path))
+        while rest := file.read(_STEP):
+            if rest.strip(b"\0"):
+                self.aside.add(JOINED, str(self._path))
+                break
 
     def __len__(self) -> int:
         return len(self._names)
