@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import DataError
+from .sources.names import image_formats
 from .sources.reading import is_lfs_pointer
 from .sources.source import Pixels
 
@@ -23,6 +24,7 @@ _TO_BE_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_USUAL = ("JPEG", "PNG", "BMP", "GIF", "PPM")  # which Pillow loads by itself; all others take it 0.1 s once
 _ORIENTATION = 0x0112  # of EXIF
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _WHITE, _WHITE_OF_12 = 65_535, 4_095  # of gray with 16 bits and with 12
@@ -87,7 +89,11 @@ def class_of(reason: str) -> str:
 
 
 def _loaded(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content))
+    # Not all that Pillow opens: it would let another program run what is PostScript under the name of an image.
+    try:
+        image = Image.open(io.BytesIO(content), formats=_USUAL)
+    except Image.UnidentifiedImageError:
+        image = Image.open(io.BytesIO(content), formats=image_formats())
     image.load()
     return image
 

@@ -260,3 +260,25 @@ def test_the_limits_of_pillow_stay_as_they_are() -> None:
     before = PngImagePlugin.MAX_TEXT_CHUNK
     decode(large_text(encoded(picture(0))))
     assert before == PngImagePlugin.MAX_TEXT_CHUNK
+
+
+def test_postscript_under_the_name_of_an_image_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow would start Ghostscript."""
+    from PIL import EpsImagePlugin
+
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **named: started.append(args))
+    monkeypatch.setattr(EpsImagePlugin, "has_ghostscript", lambda: True)
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    assert Image.open(io.BytesIO(script)).format == "EPS"
+    with pytest.raises(Image.UnidentifiedImageError):
+        decode(script)
+    assert not started
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP", "TGA", "ICO", "PCX", "SGI", "JPEG2000"])
+def test_formats_that_pillow_loads_later(kind: str) -> None:
+    image = picture(0, 16, 16)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **{"WEBP": {"lossless": True}, "JPEG2000": {"irreversible": False}}.get(kind, {}))
+    assert (np.asarray(decode(buffer.getvalue())) == np.asarray(image)).all()
