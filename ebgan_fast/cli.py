@@ -100,7 +100,7 @@ def prepare(
         split: What to take of a set that has several, such as train; all for all as one set.
         column: What to take of a parquet file's columns, an .npz's or HDF5 file's arrays, or the parts of webdataset's
             samples.
-        workers: Processes. None: as many as this process may use the processors and the memory for.
+        workers: Processes. None: as many as this process's share of processors and memory allows.
         strict: End at an image that can't be decoded. Otherwise it is named, counted and left out.
     """
     with _progress("images") as progress:
@@ -119,7 +119,8 @@ def prepare(
         for text in tally.texts():
             say(f"{what}: {text}")
     left_out = f", {len(prepared.skipped)} that can't be decoded left out" if prepared.skipped else ""
-    say(printable(f"{prepared.images} images of {size} x {size}{left_out}: {out}"))
+    images = "1 image" if prepared.images == 1 else f"{prepared.images} images"
+    say(printable(f"{images} of {size} x {size}{left_out}: {out}"))
     return 0
 
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from .errors import DataError
+from .errors import DataError, ImageError
 from .sources.names import image_formats
 from .sources.reading import is_lfs_pointer
 from .sources.source import Pixels
@@ -34,7 +34,7 @@ _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8"
 _JPEG_ASIDE = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})  # applications' but Adobe's, which names the colors; comments
 
-_NUMBER = re.compile(r"\d+")
+_OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")  # names and numbers, which differ between images with the same trouble
 _LONGEST = 200  # signs of a reason
 
 
@@ -73,19 +73,18 @@ def decode(stored: bytes | Pixels) -> Image.Image:
         return _on_white(image if turn is None else image.transpose(turn))
 
 
-def reason_of(error: Exception) -> str:
-    """Return why an image can't be decoded, in one line."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "no image that Pillow knows"
+def trouble_of(error: Exception) -> tuple[str, str]:
+    """Return why an image can't be taken: the reason, which images share, and all that there is to say, in one line."""
     text = " ".join(str(error).split())[:_LONGEST]
-    if isinstance(error, DataError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def class_of(reason: str) -> str:
-    """Return a reason less its numbers, so that images with the same trouble are counted together."""
-    return _NUMBER.sub("N", reason)
+    if isinstance(error, ImageError):
+        return error.reason, text
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image that Pillow knows", "no image that Pillow knows"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or text, error.strerror or text
+    if not isinstance(error, DataError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return _OWN.sub("...", text), text
 
 
 def _loaded(content: bytes) -> Image.Image:

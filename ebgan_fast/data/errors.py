@@ -19,8 +19,27 @@ class DataError(ValueError):
     """
 
 
+class ImageError(DataError):
+    """The error of an image that can't be taken.
+
+    Args:
+        reason: the same for all images with the same trouble, so that they are counted together.
+        detail: what is this image's own.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}{detail and f' ({detail})'}")
+        self.reason = reason
+
+
 class NoImagesError(DataError):
-    """The error of a file or folder that is whole and holds no images.
+    """The error of a file or folder that is whole and holds no images."""
+
+
+def no_images(
+    path: object, got: str, beside: str = "", expected: str = "images that Pillow can decode"
+) -> NoImagesError:
+    """Return the error of something without images.
 
     Args:
         path: of it.
@@ -28,15 +47,7 @@ class NoImagesError(DataError):
         beside: what it holds instead, or "".
         expected: what would do.
     """
-
-    def __init__(
-        self, path: object, got: str, beside: str = "", expected: str = "images that Pillow can decode"
-    ) -> None:
-        # One argument, as that of any error: it can be pickled.
-        super().__init__(f"{path}: got {got} without images{beside and f', of {beside}'}; expected {expected}")
-
-    def __reduce__(self) -> tuple[type[DataError], tuple[object, ...]]:
-        return DataError, self.args
+    return NoImagesError(f"{path}: got {got} without images{beside and f', of {beside}'}; expected {expected}")
 
 
 def needed(module: str, extra: str, what: str) -> Any:

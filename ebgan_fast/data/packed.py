@@ -117,12 +117,14 @@ class PackedImages:
             channels, height, width = (_count_of(fields[name]) for name in ("channels", "height", "width"))
             self._shape = channels, height, width
             self.shards = [_shard_of(shard) for shard in fields["shards"]]
+            if len({shard.file for shard in self.shards}) < len(self.shards):
+                raise ValueError("a shard that occurs twice")
             self._count = sum(shard.images for shard in self.shards)
             self.skipped = [_text_of(name) for name in fields["skipped"]]
             self.reasons = [_text_of(reason) for reason in fields.get("reasons", [])]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{folder / INDEX}: got a damaged index ({error!r}), expected that of packed images"
+                f"{folder / INDEX}: got a damaged index ({repr(error)[:200]}), expected that of packed images"
             ) from error
         # An earlier version told them, and kept none.
         self.reasons = (self.reasons + ["for a reason that wasn't kept"] * len(self.skipped))[: len(self.skipped)]
@@ -231,14 +233,14 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _count_of(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"got {value!r}, expected a number of at least 1")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 48:  # 256 T
+        raise ValueError("a count that is none")
     return value
 
 
 def _text_of(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"got {value!r}, expected a text")
+        raise ValueError("a text that is none")
     return value
 
 
@@ -247,8 +249,8 @@ def _shard_of(fields: dict[str, Any]) -> Shard:
     shard = Shard(**fields)
     name = _text_of(shard.file)
     parts = {PurePosixPath(name).name, PureWindowsPath(name).name}
-    if parts != {name} or name in ("", "..") or "\0" in name:
-        raise ValueError(f"got the file {name!r}, expected a name in the folder, without a path")
+    if parts != {name} or name in ("", "..") or "\0" in name or ":" in name:
+        raise ValueError(f"the shard {name[:100]!r}, which is no name in the folder")
     _count_of(shard.images)
     _text_of(shard.digest)
     return shard

@@ -14,17 +14,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from .._console import printable
+from .._console import Tolerant, printable, say
 from .._files import replacing, sync_folder, temporary_name
 from .._lock import FolderLock
-from .decoding import class_of
 from .errors import DataError
 from .packed import INDEX, PackedImages, Shard, index_text, is_packed
 from .reader import Reader, allowed_workers
 from .sources import LOST, Kind, Source, Tally, open_source, stamp
-from .worker import Failure
+from .worker import Breakdown, Failure
 
 _PLAN, _LOCK = "prepare.json", ".lock"
 _PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that didn't look at the files
@@ -35,13 +34,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a packed folder came from.
+    """The outcome of packing a source.
 
     Attributes:
         images: how many were packed.
         skipped: names of those that couldn't be decoded.
         left_out: these and what else is lost, counted by reason.
-        left_aside: what lay beside the images, counted by kind, such as ".txt".
+        left_aside: anything else that lay there, counted by kind, such as ".txt".
     """
 
     images: int
@@ -75,8 +74,7 @@ def prepare_images(
         kind: what to take of a folder that holds several kinds, see `open_source`.
         split: what to take of a set that has several.
         column: what to take of a parquet file's columns, or of an array file's arrays.
-        workers: processes. None: as many as the processors and the memory are enough for that this process may use;
-            1: this one.
+        workers: processes. None: as many as this process's share of processors and memory allows; 1: this one.
         strict: raise at the first image that can't be decoded; otherwise it is told on standard error and left out.
         progress: told the images done, those of earlier calls included, and their number.
         shard_bytes: largest size of a shard.
@@ -123,11 +121,13 @@ def prepare_images(
     with _begun(out, plan):
         if is_packed(out):
             packed = PackedImages(out)
+            if strict and packed.skipped:
+                _refuse(Failure(packed.skipped[0], packed.reasons[0], packed.reasons[0]))
             packed.verify(lambda share, _: progress(round(share * len(opened)), len(opened)))
         else:
-            for text in opened.aside.texts():
-                if "--" in text:  # an option takes it: who wants that knows before the work
-                    _tell(f"left aside: {text}")
+            # What an option would take: who wants that knows before the work.
+            for text in opened.aside.of(kind for kind in opened.aside.kinds if "(--" in kind).texts():
+                _tell(f"left aside: {text}")
             records = _shards(out, opened, size, per_shard, workers or allowed_workers(), strict, progress)
             if stamp(opened, source) != before:
                 raise DataError(_changed(out, source, "while they were packed"))
@@ -137,7 +137,7 @@ def prepare_images(
             record.unlink(missing_ok=True)
     left_out = Tally()
     for name, reason in zip(packed.skipped, packed.reasons, strict=True):
-        left_out.add(class_of(reason), name)
+        left_out.add(reason, name)
     left_out.update(lost)
     return Prepared(len(packed), packed.skipped, left_out, opened.aside.without(LOST))
 
@@ -164,7 +164,8 @@ def _begun(out: Path, plan: dict[str, Any]) -> Iterator[None]:
 def _check(out: Path, plan: dict[str, Any]) -> bool:
     """Return True if a folder was begun with this plan, False if it is new."""
     path = out / _PLAN
-    beginnings = _LOCK, temporary_name(path).name  # what a process leaves that was killed before it had the plan
+    # What a process leaves that was killed before it had the plan, and what a Mac adds to any folder.
+    beginnings = _LOCK, temporary_name(path).name, ".DS_Store"
     # Listed before the plan is looked for, which another process may write meanwhile.
     is_foreign = out.exists() and (not out.is_dir() or any(file.name not in beginnings for file in out.iterdir()))
     if path.is_file():
@@ -174,7 +175,9 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         if begun == plan:
             return True
         if "stamp" not in begun:
-            if is_packed(out) and begun == {name: plan[name] for name in _PLAN_BEFORE}:
+            of_then = {name: plan[name] for name in _PLAN_BEFORE}
+            if is_packed(out) and begun == of_then and plan["split"] is None and plan["column"] is None:
+                _tell(f"{out}: an earlier version made it, which didn't note of which files: changes since aren't seen")
                 return True
             raise DataError(
                 f"{out}: got a folder that an earlier version began, which didn't note of which files; expected one of "
@@ -193,8 +196,8 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
 
 def _changed(out: Path, source: Path, when: str) -> str:
     return (
-        f"{out}: got images that have changed {when} (names, sizes or times of files in {source}); expected the same, "
-        "or a new folder: give another, or remove this one"
+        f"{out}: got images that have changed {when} (names, sizes or times of files in {source}); expected the same "
+        "images: give another output folder, or delete this one"
     )
 
 
@@ -216,6 +219,8 @@ def _shards(
             wanted = range(first, min(first + per_shard, total))
             path = out / f"shard_{number:05d}.bin"
             record = _record_of(path, len(wanted), 3 * size * size)
+            if strict and record is not None and record.skipped:
+                _refuse(record.skipped[0])
             if record is None:
                 record = _shard(path, wanted, reader, strict, lambda done: progress(done, total))
             else:
@@ -230,7 +235,7 @@ def _record_of(path: Path, wanted: int, image_bytes: int) -> _Record | None:
     with contextlib.suppress(KeyError, TypeError, OSError):
         record = _Record(Shard(**fields["shard"]), [Failure(**failure) for failure in fields["skipped"]])
         images, skipped = record.shard.images, record.skipped
-        texts = [record.shard.file, record.shard.digest, *(text for one in skipped for text in (one.name, one.reason))]
+        texts = [record.shard.file, record.shard.digest, *(text for one in skipped for text in asdict(one).values())]
         if (
             type(images) is int
             and all(isinstance(text, str) for text in texts)
@@ -251,8 +256,15 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
     def pixels() -> Iterator[bytes]:
         nonlocal images
         for done, result in enumerate(reader.read(wanted), wanted.start + 1):
+            if isinstance(result, Breakdown):
+                raise DataError(
+                    f"{result.name}: {result.text}; once that is mended, the same command goes on after the last whole "
+                    "shard"
+                )
             if isinstance(result, Failure):
-                _report(result, strict)
+                if strict:
+                    _refuse(result)
+                _tell(f"left out: {result.name}: {result.text}")
                 skipped.append(result)
             else:
                 digest.update(result)
@@ -266,15 +278,14 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
     return record
 
 
-def _report(failure: Failure, strict: bool) -> None:
-    text = f"{failure.name}: {failure.reason}"
-    if strict:
-        raise DataError(f"{text}; expected an image that can be read (without --strict it is left out)")
-    _tell(f"left out: {text}")
+def _refuse(failure: Failure) -> NoReturn:
+    raise DataError(
+        f"{failure.name}: {failure.text}; expected an image that can be read (without --strict it is left out)"
+    )
 
 
 def _tell(text: str) -> None:
-    print(printable(text), file=sys.stderr)
+    say(printable(text), Tolerant(sys.stderr))
 
 
 def _finish(out: Path, size: int, records: list[_Record]) -> None:

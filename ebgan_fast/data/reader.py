@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from PIL import Image, ImageFile
+
 from .. import _allowed
 from .errors import DataError
 from .sources import Source
-from .worker import Failure, squares
+from .sources.names import image_formats
+from .worker import Square, decoded_squares
 
 _PER_TASK = 16  # images that a process takes at a time
 _PATIENCE = 10.0  # seconds for a process that has closed its output to end
-_BYTES = 400 << 20  # of a worker that decodes photographs: 40 MB of its own, and 300 for 50 megapixels
+_BYTES = 400 << 20  # of a worker that decodes photographs: 40 MB of its own, and 300 for 60 megapixels
 
 _PACKAGE = Path(__file__).parents[1]
 # A worker is no copy of this process, so that a script needs no main guard, and no fork of threads. It loads what it
@@ -48,18 +53,25 @@ def _without_interrupts() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
+def _has_own_formats() -> bool:
+    """Return True if Pillow was taught formats by another package, such as pillow_heif."""
+    image_formats()  # all of Pillow's are loaded then
+    return any(not opened[0].__module__.startswith("PIL.") for opened in Image.OPEN.values())
+
+
 class Reader:
     """Decodes and crops the images of a source.
 
     Args:
         source: the images.
         size: side of the squares.
-        workers: processes. 1: this one, as where Python is part of another program.
+        workers: processes. 1: this one. So it is where Python is part of another program, or where this one has taught
+            Pillow formats of its own, which other processes don't know.
     """
 
     def __init__(self, source: Source, size: int, workers: int) -> None:
-        self._source, self._size = source, size
-        several = workers > 1 and bool(sys.executable)
+        self._source, self._size, self._workers = source, size, workers
+        several = workers > 1 and bool(sys.executable) and not _has_own_formats()
         # Each thread asks a process of its own.
         self._threads = ThreadPoolExecutor(workers, initializer=_without_interrupts) if several else None
         self._own = threading.local()  # the process of each
@@ -68,18 +80,22 @@ class Reader:
         self._starting = threading.Lock()
         self._closed = False
 
-    def read(self, wanted: range) -> Iterator[bytes | Failure]:
-        """Give the pixels, size x size x 3 bytes, of each image wanted, or why there are none.
+    def read(self, wanted: range) -> Iterator[Square]:
+        """Give the square of each image wanted, in order.
 
         Raises:
             DataError: a process ended, such as for want of memory; the message names its images.
         """
-        tasks = [wanted[first : first + _PER_TASK] for first in range(0, len(wanted), _PER_TASK)]
+        tasks = iter([wanted[first : first + _PER_TASK] for first in range(0, len(wanted), _PER_TASK)])
         if self._threads is None:
             for task in tasks:
-                yield from squares(self._source, self._size, task)
+                yield from decoded_squares(self._source, self._size, task)
             return
-        for results in self._threads.map(self._ask, tasks):
+        # No more ahead than keeps all busy: a whole shard of answers would wait in memory otherwise.
+        ahead = deque(self._threads.submit(self._ask, task) for task in itertools.islice(tasks, 3 * self._workers))
+        while ahead:
+            results = ahead.popleft().result()
+            ahead.extend(self._threads.submit(self._ask, task) for task in itertools.islice(tasks, 1))
             yield from results
 
     def close(self) -> None:
@@ -98,7 +114,7 @@ class Reader:
                     pipe.close()
         self._source.close()
 
-    def _ask(self, task: range) -> list[bytes | Failure]:
+    def _ask(self, task: range) -> list[Square]:
         """Let this thread's process do a task."""
         if not hasattr(self._own, "process"):
             self._own.process = self._started()
@@ -107,11 +123,12 @@ class Reader:
         assert process.stdout is not None
         try:
             if process not in self._told:
-                pickle.dump((self._source, self._size), process.stdin, pickle.HIGHEST_PROTOCOL)
+                settings = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+                pickle.dump((self._source, self._size, settings), process.stdin, pickle.HIGHEST_PROTOCOL)
                 self._told.add(process)
             pickle.dump(task, process.stdin)
             process.stdin.flush()
-            results: list[bytes | Failure] = pickle.load(process.stdout)
+            results: list[Square] = pickle.load(process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise DataError(self._why(process, task)) from error
         return results
@@ -121,7 +138,10 @@ class Reader:
             if self._closed:
                 raise DataError("the reading of images has ended")
             process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, str(_PACKAGE), *sys.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-c", _WORKER, str(_PACKAGE), *sys.path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # Windows' way to keep Ctrl-C off
             )
             self._processes.append(process)
             return process

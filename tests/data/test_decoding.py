@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from ebgan_fast.data import DataError
-from ebgan_fast.data.decoding import class_of, decode, reason_of
+from ebgan_fast.data.decoding import decode, trouble_of
+from ebgan_fast.data.errors import ImageError
 
 from .layouts import encoded, picture
 
@@ -232,18 +234,36 @@ def test_16_bits_are_turned_too() -> None:
 def test_reasons(content: bytes, reason: str) -> None:
     with pytest.raises(Exception, match=r".") as error:
         decode(content)
-    assert reason_of(error.value) == reason
+    assert trouble_of(error.value) == (reason, reason)
 
 
-def test_reasons_that_differ_by_numbers_are_one_class() -> None:
+def test_troubles_that_differ_by_numbers_have_one_reason() -> None:
     whole = encoded(picture(0, 60, 60), "JPEG")
-    reasons = []
+    troubles = []
     for count in (1, 2):
         with pytest.raises(OSError, match="truncated") as error:
             decode(whole[: len(whole) * count // 3])
-        reasons.append(reason_of(error.value))
-    assert reasons[0] != reasons[1]
-    assert class_of(reasons[0]) == class_of(reasons[1])
+        troubles.append(trouble_of(error.value))
+    (reason, text), (other_reason, other_text) = troubles
+    assert text != other_text
+    assert reason == other_reason == "OSError: image file is truncated (... bytes not processed)"
+
+
+@pytest.mark.parametrize(
+    ("error", "other", "reason"),
+    [
+        (zipfile.BadZipFile("Bad CRC-32 for file 'a.png'"), zipfile.BadZipFile("Bad CRC-32 for file 'b.png'"), None),
+        (RuntimeError("File 'a' is encrypted"), RuntimeError("File 'b2' is encrypted"), None),
+        (PermissionError(13, "Permission denied", "/a"), PermissionError(13, "Permission denied", "/b"), None),
+        (ImageError("too much", "3 bytes"), ImageError("too much", "4"), "too much"),
+        (ValueError(), ValueError(""), "ValueError"),
+    ],
+    ids=str,
+)
+def test_troubles_that_differ_by_names_have_one_reason(error: Exception, other: Exception, reason: str | None) -> None:
+    one, two = trouble_of(error)[0], trouble_of(other)[0]
+    assert one == two
+    assert reason in (None, one)
 
 
 def test_no_warning_reaches_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

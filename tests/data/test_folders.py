@@ -37,7 +37,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert names_of(root) == ["first/00.png", "first/01.png", "real/02.png"]
     source = open_source(root)
     assert held(source) == [0, 1, 2]
-    assert str(source.aside) == "1 links to folders that are read already (again)"
+    assert str(source.aside) == "2 folders that are read already, under another name (again, second/deep)"
 
 
 def test_links_around_and_loops_end(tmp_path: Path) -> None:

@@ -107,7 +107,10 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
         (json.dumps({**good, "reasons": {"a": 1}, "skipped": [None]}), "a damaged index"),
         ("[" * 100_000, "can't be read"),
         ('{"images": ' + "9" * 5000 + "}", "can't be read"),
-        (json.dumps({**good, "shards": [{**good["shards"][0], "images": 10**30}]}), "got a shard of"),
+        (json.dumps({**good, "shards": [{**good["shards"][0], "images": 10**30}]}), "a damaged index"),
+        (json.dumps({**good, "height": 10**4000}), "a damaged index"),
+        (json.dumps({**good, "shards": good["shards"][:1] * 2}), "a damaged index .*twice"),
+        (json.dumps({**good, "version": 10**4000}), "got version 1000"),
         (json.dumps({**good, "shards": [{**good["shards"][0], "digest": 5}]}), "a damaged index"),
     ]:
         index.write_text(text)
@@ -117,7 +120,8 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize(
-    "name", ["../secret", "/etc/hostname", "a/b", "..", ".", "", "a\\b", "C:b", "shard\0", 5, None, ["a"]]
+    "name",
+    ["../secret", "/etc/hostname", "a/b", "..", ".", "", "a\\b", "C:b", "index.json:x", "shard\0", 5, None, ["a"]],
 )
 def test_a_strangers_shard_is_a_file_of_the_folder(tmp_path: Path, name: object, inside: bool) -> None:
     """Whether or not there is such a file, of the right length."""

@@ -31,7 +31,7 @@ IMAGE_BYTES = 3 * SIZE * SIZE
 TWO_IMAGES = 2 * IMAGE_BYTES
 PER_SHARD = 33  # three tasks, so that two processes have some of each shard
 LIFE = 10.0  # seconds that a worker may live on
-GOES_ON = "expected the same, or a new folder"
+GOES_ON = "expected the same images: give another output folder"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

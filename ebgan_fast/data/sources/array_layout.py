@@ -1,4 +1,4 @@
-"""How images lie in an array: the shapes that are taken, why others aren't, and the choice among several arrays."""
+"""The layouts of images in an array: which shapes are taken, why others aren't, and the choice among several arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._console import printable
-from ..errors import DataError
+from ..errors import DataError, NoImagesError
 from .source import Pixels, Tally
 
 EXPECTED = "uint8 [N, H, W, C] or [N, C, H, W] with C = 1, 3 or 4, or [N, H, W] of gray"
@@ -20,6 +20,7 @@ EXPECTED = "uint8 [N, H, W, C] or [N, C, H, W] with C = 1, 3 or 4, or [N, H, W] 
 Shape: TypeAlias = tuple[int, ...]
 DType: TypeAlias = "np.dtype[Any]"
 
+_USUAL = "image"
 _CHANNELS = (1, 3, 4)
 _MOST_PIXELS = 178_956_970  # where Pillow refuses an image, too: a small file may claim any size
 _MOST_LISTED = 12
@@ -38,7 +39,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """Of an array of images: their number, the shape of a row, and if the row's channels come first."""
+    """The number of images in an array, the shape of one, and if its channels come first."""
 
     count: int
     row: Shape
@@ -145,25 +146,26 @@ def _way_to_uint8(dtype: DType) -> str:
 
 
 def choose(path: Path, arrays: Mapping[str, tuple[Shape, DType]]) -> tuple[str, Layout]:
-    """Return the only array of images among those of a file, by name and layout.
+    """Return the array of images among those of a file, by name and layout: "image", or the only one.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: there is none, or more than one and none is called "image".
     """
     layouts = {name: layout_of(*array) for name, array in arrays.items()}
     fitting = [(name, layout) for name, layout in layouts.items() if isinstance(layout, Layout)]
-    if len(fitting) == 1:
-        return fitting[0]
+    usual = [array for array in fitting if array[0] == _USUAL]
+    if len(fitting) == 1 or usual:
+        return (usual or fitting)[0]
     if fitting:
         several = listed(f"{name}: {described(*arrays[name])}" for name, _ in fitting)
         raise DataError(
             f"{path}: got {len(fitting)} arrays of images ({several}), expected one; way out: --column NAME"
         )
     if not arrays:
-        raise DataError(f"{path}: got a file without arrays, expected {EXPECTED}")
+        raise NoImagesError(f"{path}: got a file without arrays, expected {EXPECTED}")
     largest = max(arrays, key=lambda name: math.prod(arrays[name][0]))
     among = f"{len(arrays)} arrays of which none holds images, the largest " if len(arrays) > 1 else ""
-    raise DataError(f"{path}: got {among}{shortened(largest)} of {layouts[largest]}")
+    raise NoImagesError(f"{path}: got {among}{shortened(largest)} of {layouts[largest]}")
 
 
 def layout_of_column(path: Path, column: str, shape: Shape, dtype: DType) -> Layout:

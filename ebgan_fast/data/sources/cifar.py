@@ -15,7 +15,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, NoImagesError
 from .array_layout import described, shortened, unreadable
 from .source import Pixels, Source, Tally
 
@@ -53,7 +53,7 @@ _TAKEN_CODES = (
 
 
 class _Record:
-    """What a call would have made: the name, the arguments and the state that it was given. Nothing else happens."""
+    """The record of a call that isn't made: its function's name, the arguments, and the state that came after."""
 
     __slots__ = ("arguments", "made_by", "state")
 
@@ -195,11 +195,11 @@ def _load(path: Path) -> NDArray[np.uint8]:
     except Exception as error:  # a pickle can be damaged, or made, to raise anything; also RecursionError, MemoryError
         raise unreadable(path, error, _EXPECTED) from error
     if not isinstance(loaded, _Entries):
-        raise DataError(f"{path}: got a pickled {_kind(loaded)}, {_EXPECTED}")
+        raise NoImagesError(f"{path}: got a pickled {_kind(loaded)}, {_EXPECTED}")
     data = loaded.get(b"data", loaded.get("data"))
     if data is None:
         keys = ", ".join(shortened(key.decode("latin-1") if isinstance(key, bytes) else key) for key in [*loaded][:12])
-        raise DataError(f"{path}: got a pickled dict of {shortened(keys) or 'nothing'}, {_EXPECTED}")
+        raise NoImagesError(f"{path}: got a pickled dict of {shortened(keys) or 'nothing'}, {_EXPECTED}")
     rows = _rows_of(data)
     if isinstance(rows, str):
         raise DataError(f'{path}: got "data" of {rows}, {_EXPECTED}')

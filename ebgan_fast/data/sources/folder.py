@@ -18,17 +18,17 @@ from .names import (
     looks_like_image,
     suffix_of,
 )
-from .reading import whole_file
+from .reading import head_of, is_lfs_pointer, whole_file
 from .source import CLOSED, DANGLING, HIDDEN, NO_SUFFIX, Tally
 
-_AGAIN = "links to folders that are read already"
+_AGAIN = "folders that are read already, under another name"
 _AROUND = "links to a folder around them"
 _SPECIAL = "neither files nor folders"
 
 
 @dataclass
 class Listing:
-    """What lies in a folder at any depth; paths are within it, parts joined by "/", in order.
+    """The content of a folder at any depth. Paths are within it, parts joined by "/", in order.
 
     Attributes:
         images: files of one image.
@@ -60,7 +60,8 @@ def list_folder(path: Path) -> Listing:
             inside = waiting.pop()
             place = os.path.join(path, inside)
             try:
-                if (number := _number(place)) in seen:
+                if (number := _number(place)) in seen:  # a folder that is mounted twice, or a link of this moment
+                    listing.aside.add(_AGAIN, inside)
                     continue
                 seen.add(number)
                 with os.scandir(place) as entries:
@@ -85,8 +86,6 @@ def list_folder(path: Path) -> Listing:
         place = os.path.join(path, link)
         if _is_around(os.path.realpath(place), os.path.realpath(os.path.dirname(place))):
             listing.aside.add(_AROUND, link)
-        elif _number(place) in seen:
-            listing.aside.add(_AGAIN, link)
         else:
             visit(link)
     listing.images.sort()
@@ -118,11 +117,13 @@ def _leads(there: Callable[[], bool]) -> bool:
 
 def _classify(listing: Listing, name: str, entry: os.DirEntry[str]) -> None:
     """Put a file where it belongs."""
-    if not _leads(entry.is_file):
-        listing.aside.add(DANGLING if entry.is_symlink() and not os.path.exists(entry.path) else _SPECIAL, name)
-        return
     suffix = suffix_of(entry.name)
-    if suffix in image_suffixes():
+    if not _leads(entry.is_file):
+        # A link without a suffix may have led to a folder of images.
+        of_images = not suffix or suffix in image_suffixes() or suffix in SUFFIX_KINDS
+        is_dangling = entry.is_symlink() and not os.path.exists(entry.path)
+        listing.aside.add(DANGLING if is_dangling and of_images else suffix if is_dangling else _SPECIAL, name)
+    elif suffix in image_suffixes():
         listing.images.append(name)
     elif suffix in SUFFIX_KINDS:
         listing.sets.setdefault(SUFFIX_KINDS[suffix], []).append(name)
@@ -130,22 +131,25 @@ def _classify(listing: Listing, name: str, entry: os.DirEntry[str]) -> None:
         listing.sets.setdefault("lmdb", []).append(name.rpartition("/")[0])
     elif suffix in COMPRESSED:
         listing.aside.add(f"{suffix}, to be unpacked first", name)
-    elif not suffix:
-        head = _head(entry.path)
-        if head[:1] == b"\x80" and is_batch(name):
-            listing.sets.setdefault("arrays", []).append(name)
-        elif looks_like_image(head):
-            listing.images.append(name)
-        else:
-            listing.aside.add(NO_SUFFIX, name)
-    elif entry.name != "lock.mdb":
-        listing.aside.add(suffix, name)
+    elif suffix:
+        if entry.name != "lock.mdb":
+            listing.aside.add(suffix, name)
+    elif is_batch(name) and _is_batch_file(_head(entry.path)):
+        listing.sets.setdefault("arrays", []).append(name)
+    elif looks_like_image(_head(entry.path)):
+        listing.images.append(name)
+    else:
+        listing.aside.add(NO_SUFFIX, name)
+
+
+def _is_batch_file(head: bytes) -> bool:
+    """Return True for the first bytes of a pickle, or of what stands for one that wasn't fetched."""
+    return head[:1] == b"\x80" or is_lfs_pointer(head)
 
 
 def _head(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
+        return head_of(path, HEAD_BYTES)
     except OSError:
         return b""
 
@@ -156,13 +160,12 @@ class FolderSource:
     Args:
         path: the folder.
         names: paths within it.
-        aside: what else lies there.
     """
 
-    def __init__(self, path: Path, names: list[str], aside: Tally) -> None:
+    def __init__(self, path: Path, names: list[str]) -> None:
         self._path = str(path)
         self._names = names
-        self.aside = aside
+        self.aside = Tally()
 
     def __len__(self) -> int:
         return len(self._names)

@@ -14,6 +14,16 @@ Kind = Literal["images", "parquet", "tar", "zip", "lmdb", "arrays"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+NOUNS: dict[Kind, str] = {
+    "images": "images",
+    "parquet": "parquet files",
+    "tar": "tars",
+    "zip": "zips",
+    "lmdb": "LMDBs",
+    "arrays": "arrays",
+}
+"""The kinds in a sentence."""
+
 SUFFIX_KINDS: dict[str, Kind] = {
     ".parquet": "parquet",
     ".tar": "tar",
@@ -37,7 +47,7 @@ _HEADS = re.compile(
     rb"|\xff\x4f\xff\x51",
     re.DOTALL,
 )
-HEAD_BYTES = 16  # of which one tells an image
+HEAD_BYTES = 64  # of which one tells what a file is
 
 _BATCH = re.compile(r"((train_)?data_batch(_\d+)?|test_batch|train|test|val_data)")  # CIFAR's, and of ImageNet reduced
 
@@ -68,8 +78,10 @@ def image_suffixes() -> frozenset[str]:
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix of a file's name in small letters, ".tar.gz" as one; "" if it has none."""
+    """Return the suffix of a file's name in small letters, ".tar.gz" as one; "" if it has none, or a number."""
     stem, suffix = os.path.splitext(name.rpartition("/")[2].lower())
+    if suffix[1:].isdecimal():  # frame.0001
+        return ""
     if stem.endswith(".tar") and suffix not in SUFFIX_KINDS:
         return f".tar{suffix}"
     return suffix

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, NoImagesError
 from .array_layout import (
     DType,
     Found,
@@ -94,7 +94,7 @@ def open_npy(path: Path) -> Found:
         raise unreadable(path, error, "expected a whole .npy") from error
     layout = layout_of(header.shape, header.dtype)
     if isinstance(layout, str):
-        raise DataError(f"{path}: got {layout}")
+        raise NoImagesError(f"{path}: got {layout}")
     if size != header.whole:
         raise DataError(
             f"{path}: got {size} bytes, expected {header.whole} by its header; way out: get the file again, or save "

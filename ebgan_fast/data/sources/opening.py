@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError, NoImagesError
+from ..errors import DataError, NoImagesError, no_images
 from .arrays import open_array
 from .cifar import open_batch
 from .folder import FolderSource, list_folder
 from .lsun import LmdbSource
 from .names import (
     COMPRESSED,
+    HEAD_BYTES,
     KINDS,
+    NOUNS,
     SUFFIX_KINDS,
     Kind,
     image_suffixes,
@@ -22,7 +24,7 @@ from .names import (
     suffix_of,
 )
 from .parquet import ParquetSource
-from .reading import is_lfs_pointer
+from .reading import head_of, is_lfs_pointer
 from .source import Joined, Source, Tally
 from .splits import ALL, chosen_split
 from .tars import TarSource
@@ -35,22 +37,21 @@ _UNDERSTOOD = (
 _OF_COLUMNS: tuple[Kind, ...] = ("parquet", "tar", "arrays")
 # Arrays beside images are features of these if they are many, and each is opened to be counted.
 _ARRAYS_BESIDE = 100
-_HEAD = 64  # bytes, of which the first tell a file's kind
 _LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 
 
 def open_source(path: Path, *, kind: Kind | None = None, split: str | None = None, column: str | None = None) -> Source:
     """Open images by what the path is and holds; nothing is downloaded.
 
-    A folder may hold several kinds: the one of the most images is taken, of two with as many the first of `KINDS`. What
-    is left is counted in the source's `aside`.
+    A folder may hold several kinds. The kind with the most images is taken; on a tie, the one that `KINDS` names first.
+    The rest is counted in the source's `aside`.
 
     Args:
         path: a file or folder.
         kind: the kind to take in a folder of several.
         split: the split to take of a set that has several, or "all". None: there must be one.
-        column: of a parquet file, a webdataset, an .npz or an HDF5 file, the part to take. None: the part that is
-            named "image", or the only one of images.
+        column: the part to take of a parquet file, a webdataset, an .npz or an HDF5 file. None: the part that is
+            named "image", or the only one of images; of a webdataset the first.
 
     Raises:
         DataError: nothing there, nothing that is understood, several splits, or a file that is damaged; the message
@@ -68,8 +69,9 @@ def open_source(path: Path, *, kind: Kind | None = None, split: str | None = Non
         if kind not in (None, found):
             raise DataError(f"{path}: got a file of the kind {found}, expected one of {kind}")
         _check_column(path, found, column)
-        source = _open(path, found, split, column)
-        if split not in (None, ALL) and found in ("parquet", "lmdb", "arrays"):
+        inside = None if split == split_of(path.name, found) else split
+        source = _open(path, found, inside, column)
+        if inside not in (None, ALL) and found in ("parquet", "lmdb", "arrays"):
             raise DataError(f"{path}: got --split {split} and a file of no splits, expected none")
     else:
         raise DataError(f"{path}: no such file or folder, expected {_UNDERSTOOD}")
@@ -78,7 +80,7 @@ def open_source(path: Path, *, kind: Kind | None = None, split: str | None = Non
 
 def _open(path: Path, kind: Kind, split: str | None, column: str | None) -> Source:
     """Open one file of many images."""
-    _check_whole(path)
+    _check_fetched(path)
     if kind == "parquet":
         return ParquetSource(path, column)
     if kind == "tar":
@@ -87,7 +89,11 @@ def _open(path: Path, kind: Kind, split: str | None, column: str | None) -> Sour
         return ZipSource(path, split)
     if kind == "lmdb":
         return LmdbSource(path)
-    return open_batch(path) if is_batch(path.name) else open_array(path, column)
+    if not _is_batch_file(path):
+        return open_array(path, column)
+    if column is not None:
+        raise DataError(f"{path}: got --column {column} and a batch of CIFAR's, expected none: it has no columns")
+    return open_batch(path)
 
 
 def _kind_of(path: Path) -> Kind:
@@ -95,8 +101,8 @@ def _kind_of(path: Path) -> Kind:
     suffix = suffix_of(path.name)
     if suffix in SUFFIX_KINDS:
         return SUFFIX_KINDS[suffix]
-    _check_whole(path)
-    head = _head(path, 1 << 9)
+    _check_fetched(path)
+    head = head_of(path, 1 << 9)
     if suffix in COMPRESSED:
         raise DataError(
             f"{path}: got a compressed archive, expected one whose images can be read one by one: unpack it first, and "
@@ -110,28 +116,27 @@ def _kind_of(path: Path) -> Kind:
         return "tar"
     if head[16:20] == _LMDB_MAGIC:
         return "lmdb"
-    if head.startswith((b"\x93NUMPY", b"\x89HDF")) or (head[:1] == b"\x80" and is_batch(path.name)):
+    if head.startswith((b"\x93NUMPY", b"\x89HDF")) or _is_batch_file(path):
         return "arrays"
     if suffix in image_suffixes() or looks_like_image(head):
         raise DataError(f"{path}: got a single image, expected the folder that holds it")
     raise DataError(f"{path}: got a file of an unknown kind, expected {_UNDERSTOOD}")
 
 
-def _check_whole(path: Path) -> None:
+def _is_batch_file(path: Path) -> bool:
+    return is_batch(path.name) and head_of(path, 1) == b"\x80"
+
+
+def _check_fetched(path: Path) -> None:
     path = path / "data.mdb" if path.is_dir() else path
-    if path.is_file() and is_lfs_pointer(_head(path, _HEAD)):
+    if path.is_file() and is_lfs_pointer(head_of(path, HEAD_BYTES)):
         raise DataError(
             f"{path}: got a pointer of Git LFS in place of the file, expected the file itself: git lfs pull fetches it"
         )
 
 
-def _head(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(count)
-
-
 def _check_column(path: Path, kind: Kind, column: str | None) -> None:
-    if column is not None and kind in ("images", "zip", "lmdb"):
+    if column is not None and kind not in _OF_COLUMNS:
         raise DataError(
             f"{path}: got --column {column} and {kind}, expected none: only parquet, tars, .npz and HDF5 have columns"
         )
@@ -143,97 +148,86 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
     names = {"images": listing.images, **listing.sets}
     there = [each for each in KINDS if names.get(each)]
     if there and kind not in (None, *there):
-        raise DataError(f"{path}: got no {kind} in the folder, expected --kind {' or '.join(there)}")
+        raise DataError(f"{path}: got a folder without {NOUNS[kind]}, expected --kind {' or '.join(there)}")
     wanted = [each for each in there if kind in (None, each) and (column is None or each in _OF_COLUMNS)]
     if there and not wanted:
         _check_column(path, kind or there[0], column)
     if kind is None and listing.images and len(names.get("arrays", [])) > _ARRAYS_BESIDE:
         wanted = [each for each in wanted if each != "arrays"]
-    found = {each: _Candidate(path, each, names[each], split, column, alone=len(wanted) == 1) for each in wanted}
+    found = {each: _opened(path, each, names[each], split, column) for each in wanted}
     if not any(found.values()):
-        errors = [error for candidate in found.values() for error in candidate.errors]
-        raise errors[0] if errors else NoImagesError(path, "a folder", str(listing.aside), _UNDERSTOOD)
+        errors = [error for opened in found.values() for error in (opened.error, opened.empty) if error is not None]
+        raise errors[0] if errors else no_images(path, "a folder", str(listing.aside), _UNDERSTOOD)
     best = max(found, key=lambda each: len(found[each]))  # the first of those that have as many
-    source = found[best].opened()
+    if (error := found[best].error) is not None:
+        raise error
+    sources = found[best].sources
+    source = sources[0] if len(sources) == 1 else Joined(sources)
+    source.aside.update(found[best].aside)
     source.aside.update(listing.aside)
     for each in there:
         if each != best:
-            unfit = each in found and not found[each]
-            text = f"{each} files without images that fit" if unfit else f"{each} files (--kind {each} takes them)"
+            text = f"{NOUNS[each]} {_hint(each, found.get(each))}"
             for name in names[each]:
-                source.aside.add("images (--kind images takes them)" if each == "images" else text, name or ".")
+                source.aside.add(text, name or ".")
     return source
 
 
-class _Candidate:
-    """The files of one kind in a folder, opened to be counted.
-
-    Args:
-        path: the folder.
-        kind: their kind.
-        names: their paths within it.
-        split, column: see `open_source`.
-        alone: no other kind is there, so that an error needn't wait for the choice.
+@dataclass
+class _Opened:
+    """The files of one kind in a folder, opened.
 
     Attributes:
-        errors: those of files that can't be taken, the ones that end it first.
+        sources: those that hold images.
+        aside: those that don't, and those of other splits.
+        error: a reason why not all can be taken, such as a damaged file.
+        empty: the error of one that holds none.
     """
 
-    def __init__(
-        self, path: Path, kind: Kind, names: list[str], split: str | None, column: str | None, alone: bool
-    ) -> None:
-        self.errors: list[DataError] = []
-        self._fatal: DataError | None = None
-        self._parts: list[Source] = []
-        self._aside = Tally()
-        inside = split
-        try:
-            if kind in ("images", "parquet", "lmdb", "arrays") or _have_splits(names, kind):
-                taken = chosen_split(names, kind, split, path)
-                inside = split if split == ALL else None
-                for name, wanted in zip(names, taken, strict=True):
-                    if not wanted:
-                        self._aside.add(f"{kind} of other splits", name)
-                names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
-        except DataError as error:
-            if split is not None and not alone:  # another kind may have it
-                self.errors.append(error)
-                return
-            self._fail(error, alone)
-            inside = ALL
-        if kind == "images":
-            self._parts.append(FolderSource(path, names, Tally()))
-            return
-        for name in names:
-            try:
-                self._parts.append(_open(path / name, kind, inside, column))
-            except NoImagesError as error:
-                self.errors.append(error)
-                self._aside.add(f"{kind} files without images", name)
-            except DataError as error:
-                if kind == "arrays":  # labels, features
-                    self.errors.append(error)
-                    self._aside.add("arrays of something else", name)
-                else:
-                    self._fail(error, alone)
-
-    def _fail(self, error: DataError, alone: bool) -> None:
-        if alone:
-            raise error
-        self.errors.insert(0, error)
-        self._fatal = self._fatal or error
+    sources: list[Source] = field(default_factory=list)
+    aside: Tally = field(default_factory=Tally)
+    error: DataError | None = None
+    empty: DataError | None = None
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
-
-    def opened(self) -> Source:
-        """Return the images. Raises the DataError that ends it: a damaged file, or several splits."""
-        if self._fatal is not None:
-            raise self._fatal
-        source = self._parts[0] if len(self._parts) == 1 else Joined(self._parts)
-        source.aside.update(self._aside)
-        return source
+        return sum(len(source) for source in self.sources)
 
 
-def _have_splits(names: Sequence[str], kind: Kind) -> bool:
-    return any(split_of(name, kind) is not None for name in names)
+def _opened(path: Path, kind: Kind, names: list[str], split: str | None, column: str | None) -> _Opened:
+    """Open the files of one kind, those of the chosen split.
+
+    Raises:
+        DataError: they are of several splits, and none was chosen.
+    """
+    opened = _Opened()
+    if kind not in ("tar", "zip") or any(split_of(name, kind) is not None for name in names):
+        try:
+            taken = chosen_split(names, kind, split, path)
+        except DataError as error:
+            if split is None:
+                raise
+            return _Opened(error=error)  # another kind may have it
+        for name, wanted in zip(names, taken, strict=True):
+            if not wanted:
+                opened.aside.add(f"{NOUNS[kind]} of other splits", name)
+        names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
+        split = ALL if split == ALL else None  # of what is in each
+    if kind == "images":
+        opened.sources.append(FolderSource(path, names))
+        return opened
+    for name in names:
+        try:
+            opened.sources.append(_open(path / name, kind, split, column))
+        except NoImagesError as error:
+            opened.empty = opened.empty or error
+            opened.aside.add(f"{NOUNS[kind]} without images", name)
+        except DataError as error:
+            opened.error = opened.error or error
+    return opened
+
+
+def _hint(kind: Kind, opened: _Opened | None) -> str:
+    """The words about a kind that isn't taken."""
+    if opened is None or len(opened):
+        return f"(--kind {kind} takes them)"
+    return f"that can't be taken (--kind {kind} says why)" if opened.error is not None else "without images"

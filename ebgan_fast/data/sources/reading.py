@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import DataError
+from ..errors import ImageError
 
 LARGEST = 1 << 30
 """Bytes of the largest encoded image: a file of more is something else, or is meant to fill the memory."""
@@ -13,16 +13,22 @@ _LFS = b"version https://git-lfs"
 
 
 def check_size(size: int) -> None:
-    """Raise a DataError for more bytes than an encoded image has."""
+    """Raise an ImageError for more bytes than an encoded image has."""
     if size > LARGEST:
-        raise DataError(f"got {size} bytes, expected an encoded image of at most {LARGEST}")
+        raise ImageError("more bytes than an encoded image has", f"{size}, expected at most {LARGEST}")
 
 
 def whole_file(path: str) -> bytes:
-    """Return the bytes of a file. Raises a DataError if they are too many, an OSError if they can't be read."""
+    """Return the bytes of a file. Raises an ImageError if they are too many, an OSError if they can't be read."""
     with open(path, "rb", buffering=0) as file:
         check_size(os.fstat(file.fileno()).st_size)
         return file.readall()
+
+
+def head_of(path: str | os.PathLike[str], count: int) -> bytes:
+    """Return the first bytes of a file. Raises an OSError if it can't be read."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read(count)
 
 
 def is_lfs_pointer(head: bytes) -> bool:

@@ -38,19 +38,19 @@ class Tally:
     Example:
         >>> from ebgan_fast.data.sources import Tally
         >>> tally = Tally()
-        >>> for name in ("a.txt", "b.txt", "c.json"):
-        ...     tally.add(name[-4:], name)
+        >>> for kind, name in ((".txt", "a.txt"), (".txt", "b.txt"), (".json", "c.json")):
+        ...     tally.add(kind, name)
         >>> print(tally)
-        2 .txt (a.txt, b.txt), 1 json (c.json)
+        2 .txt (a.txt, b.txt), 1 .json (c.json)
     """
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._names: dict[str, list[str]] = {}
 
-    def add(self, kind: str, name: str, count: int = 1) -> None:
-        """Count one thing of a kind, or `count` of them under one name."""
-        self._counts[kind] = self._counts.get(kind, 0) + count
+    def add(self, kind: str, name: str) -> None:
+        """Count one thing of a kind."""
+        self._counts[kind] = self._counts.get(kind, 0) + 1
         names = self._names.setdefault(kind, [])
         if len(names) < _NAMED:
             names.append(name)
@@ -58,8 +58,13 @@ class Tally:
     def update(self, other: Tally) -> None:
         """Add another tally's counts."""
         for kind, count in other._counts.items():
-            for place, name in enumerate(other._names[kind]):
-                self.add(kind, name, 1 if place else count - len(other._names[kind]) + 1)
+            self._counts[kind] = self._counts.get(kind, 0) + count
+            self._names[kind] = (self._names.get(kind, []) + other._names[kind])[:_NAMED]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds, in the order in which they came."""
+        return list(self._counts)
 
     def of(self, kinds: Iterable[str]) -> Tally:
         """Return the counts of these kinds alone."""
@@ -99,12 +104,12 @@ class Source(Protocol):
     """Images in a fixed order. It can be pickled; what it has open stays in its process."""
 
     aside: Tally
-    """What lies there and isn't taken."""
+    """The count of all that lies there and isn't taken."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Return what a user would look for: the path, with the place in the archive."""
+        """Return the path, with the place in the archive, as a user would look for it."""
 
     def read(self, index: int) -> bytes | Pixels:
         """Return the image as it is stored: the bytes of a JPEG and the like, or pixels."""
@@ -134,7 +139,7 @@ def stamp(source: Source, root: Path) -> str:
         except OSError:
             facts = "gone"
         name = path.removeprefix(prefix).lstrip("/\\")
-        digest.update(f"{name}\0{facts}\0".encode(errors="surrogateescape"))
+        digest.update(f"{name}\0{facts}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..._console import printable
 from ..errors import DataError
-from .names import Kind, split_of
+from .names import NOUNS, Kind, split_of
 
 ALL = "all"
 _SHOWN = 10
@@ -37,8 +37,8 @@ def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path
     if len(found) > 1:
         usual = printable("train" if "train" in found else min(found))
         raise DataError(
-            f"{path}: got the splits {_listed(found)}, expected to be told which: --split {usual}, or --split all for "
-            "all as one set"
+            f"{path}: got {NOUNS[kind]} of the splits {_listed(found)}, expected to be told which: --split {usual}, or "
+            "--split all for all as one set"
         )
     return [True] * len(names)
 
