@@ -27,6 +27,7 @@ from .worker import Breakdown, Failure
 
 _PLAN, _LOCK = "prepare.json", ".lock"
 _PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that didn't look at the files
+_WAY_OUT = "give another output folder, or delete this one"
 _SHARD_BYTES = 1 << 28  # 256 MiB
 
 Progress = Callable[[int, int], None]
@@ -171,7 +172,7 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
     if path.is_file():
         begun = _read(path)
         if begun is None:
-            raise DataError(f"{path}: got a damaged file, expected the plan of a packed set; give a new folder")
+            raise DataError(f"{path}: got a damaged file, expected the plan of a packed set: {_WAY_OUT}")
         if begun == plan:
             return True
         if "stamp" not in begun:
@@ -181,14 +182,14 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
                 return True
             raise DataError(
                 f"{out}: got a folder that an earlier version began, which didn't note of which files; expected one of "
-                "this version, or a new folder"
+                f"this version: {_WAY_OUT}"
             )
         differing = {name: (begun.get(name), value) for name, value in plan.items() if begun.get(name) != value}
         if list(differing) == ["stamp"]:
             raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
         listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
         listed = listed or "settings that this version doesn't know"
-        raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same, or a new folder")
+        raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same: {_WAY_OUT}")
     if is_foreign:
         raise DataError(f"{out}: got a file, or a folder of something else, expected a new folder")
     return False
@@ -196,8 +197,8 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
 
 def _changed(out: Path, source: Path, when: str) -> str:
     return (
-        f"{out}: got images that have changed {when} (names, sizes or times of files in {source}); expected the same "
-        "images: give another output folder, or delete this one"
+        f"{out}: got images that have changed {when} (names, sizes or times of files in {source}); expected the same: "
+        f"{_WAY_OUT}"
     )
 
 

@@ -100,8 +100,8 @@ def test_a_database_in_the_folder_itself_has_a_name(tmp_path: Path) -> None:
 
 def test_a_kind_that_is_not_there(tmp_path: Path) -> None:
     root = pictures(tmp_path / "set", 2)
-    for kind in ("tar", "lmdb"):
-        with pytest.raises(DataError, match=f"got no {kind} .*, expected --kind images$") as error:
+    for kind, noun in (("tar", "tars"), ("lmdb", "LMDBs")):
+        with pytest.raises(DataError, match=f"got a folder without {noun}, expected --kind images$") as error:
             open_source(root, kind=kind)
         assert str(error.value).startswith(f"{root}: got ")
     with pytest.raises(ValueError, match="kind: got 'pictures', expected one of images, parquet, tar, zip"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -9,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from ebgan_fast import cli
+from ebgan_fast.data import worker
+from ebgan_fast.data.prepare import prepare_images
+from ebgan_fast.data.sources.folder import FolderSource
 
 from . import layouts
 
@@ -64,7 +70,7 @@ def test_the_other_kind_is_taken_when_it_is_asked_for(
     status, said, _ = prepared(capsys, photos, tmp_path / "out", "--kind", "tar")
     assert status == 0
     assert "left aside: 12 images (--kind images takes them) (000.png, 001.png, 002.png, ...)" in said
-    assert said[-1] == f"1 images of 8 x 8: {tmp_path / 'out'}"
+    assert said[-1] == f"1 image of 8 x 8: {tmp_path / 'out'}"
 
 
 def test_no_name_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,3 +104,92 @@ def test_what_is_lost_ends_a_strict_command(tmp_path: Path, capsys: pytest.Captu
         "out)"
     ]
     assert not (tmp_path / "strict").exists()
+
+
+def test_a_set_that_was_begun_without_it_is_strict_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = layouts.folder(tmp_path / "photos"), tmp_path / "out"
+    (folder / "bad.png").write_bytes(b"no image")
+    assert prepared(capsys, folder, out)[0] == 0
+    status, _, told = prepared(capsys, folder, out, "--strict")
+    assert status == 1
+    assert told == [
+        f"ebgan-fast: {folder / 'bad.png'}: no image that Pillow knows; expected an image that can be read (without "
+        "--strict it is left out)"
+    ]
+    (out / "index.json").unlink()  # a shard that an earlier call has packed
+    record = {"shard": {"file": "shard_00000.bin", "images": 7, "digest": "0"}}
+    record["skipped"] = [{"name": "bad.png", "reason": "bad", "text": "worse"}]  # type: ignore[assignment]
+    (out / "shard_00000.json").write_text(json.dumps(record))
+    status, _, told = prepared(capsys, folder, out, "--strict")
+    assert status == 1
+    assert told[0].startswith("ebgan-fast: bad.png: worse; expected")
+
+
+def test_a_failing_disk_ends_the_command_and_leaves_nothing_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that may not be read is left out: the disk has answered."""
+    folder, out = layouts.folder(tmp_path / "photos"), tmp_path / "out"
+    read = FolderSource.read
+
+    def failing(number: int) -> None:
+        def fail(source: FolderSource, index: int) -> bytes:
+            if index == 3:
+                raise OSError(number, os.strerror(number), source.name(index))
+            return read(source, index)
+
+        monkeypatch.setattr(FolderSource, "read", fail)
+
+    for number in (errno.EIO, errno.EMFILE, errno.ESTALE):
+        failing(number)
+        status, _, told = prepared(capsys, folder, out)
+        assert status == 1
+        assert told == [
+            f"ebgan-fast: {folder / '003.png'}: {os.strerror(number)}; once that is mended, the same command goes on "
+            "after the last whole shard"
+        ]
+    failing(errno.EACCES)
+    status, said, _ = prepared(capsys, folder, out)
+    assert status == 0
+    assert said[0] == f"left out: 1 Permission denied ({folder / '003.png'})"
+
+
+def test_memory_that_runs_out_is_not_the_images_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(image: object, size: int) -> None:
+        raise MemoryError
+
+    folder = layouts.folder(tmp_path / "photos")
+    monkeypatch.setattr(worker, "centre_crop", full)
+    status, _, told = prepared(capsys, folder, tmp_path / "out")
+    assert status == 1
+    assert f"{folder / '000.png'}: no memory is left; fewer workers or a smaller size take less; once" in told[0]
+
+
+def test_a_console_that_is_gone_ends_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = layouts.folder(tmp_path / "photos")
+    (folder / "bad.png").write_bytes(b"no image")
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert prepare_images(folder, tmp_path / "out", 8, workers=1).images == 7
+
+
+def test_an_earlier_versions_set_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = layouts.folder(tmp_path / "photos"), tmp_path / "out"
+    prepared(capsys, folder, out)
+    plan = json.loads((out / "prepare.json").read_text())
+    (out / "prepare.json").write_text(
+        json.dumps({name: plan[name] for name in ("source", "images", "size", "per_shard")})
+    )
+    status, _, told = prepared(capsys, folder, out)
+    assert status == 0
+    assert all("changes since aren't seen" in line for line in told)
+    assert told
+    status, _, told = prepared(capsys, folder, out, "--split", "all")
+    assert status == 1
+    assert "an earlier version began" in told[0]

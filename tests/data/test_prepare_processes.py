@@ -31,7 +31,7 @@ IMAGE_BYTES = 3 * SIZE * SIZE
 TWO_IMAGES = 2 * IMAGE_BYTES
 PER_SHARD = 33  # three tasks, so that two processes have some of each shard
 LIFE = 10.0  # seconds that a worker may live on
-GOES_ON = "expected the same images: give another output folder"
+GOES_ON = "expected the same: give another output folder"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -398,7 +398,9 @@ def test_an_earlier_versions_beginning_is_refused(tmp_path: Path) -> None:
     del plan["stamp"]
     (out / "prepare.json").write_text(json.dumps(plan))
     before = contents(out)
-    with pytest.raises(DataError, match=r"an earlier version began, .* expected one of this version, or a new folder"):
+    with pytest.raises(
+        DataError, match=r"an earlier version began, .* expected one of this version: give another output folder"
+    ):
         prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     assert contents(out) == before
 
@@ -442,7 +444,7 @@ def test_a_damaged_plan_is_one_sentence(content: bytes, images: int, tmp_path: P
         begin(source, out, images)
     (out / "prepare.json").write_bytes(content)
     before = contents(out)
-    with pytest.raises(DataError, match="new folder") as error:
+    with pytest.raises(DataError, match="another output folder") as error:
         prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     assert "\n" not in str(error.value)
     assert contents(out) == before
