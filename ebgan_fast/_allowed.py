@@ -1,4 +1,4 @@
-"""What this process may use of the machine: a container or a batch system often gives less than there is."""
+"""This process's share of the machine: a container or a batch system often gives less than there is."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def memory() -> int | None:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups, those around them too, of the first and the second version."""
+    """The folders of this process's control groups and of their parents, of versions 1 and 2."""
     for line in [*_lines(_OWN_CGROUP), "0::/"]:
         _, _, rest = line.partition(":")
         controllers, _, inside = rest.partition(":")

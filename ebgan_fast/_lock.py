@@ -17,9 +17,9 @@ except ImportError:  # Windows
 class FolderLock:
     """A lock that dies with its process, and whose file names the process meanwhile.
 
-    It is the system's own (flock, or Windows' byte ranges), in place of the package filelock's: that one empties the
-    file as another process asks, in versions before 4, or leaves a file that outlives a killed process, from 4 on,
-    where the file system has no locks.
+    It is the system's own (flock, or Windows' byte ranges), in place of the package filelock's. Before version 4,
+    filelock empties the file when a second process asks. From 4 on, it leaves the file of a killed process on file
+    systems without locks.
 
     Args:
         path: the file, which is there as long as the lock is held. Its folder must be there.

@@ -1,4 +1,4 @@
-"""What a process may use: control groups of both versions, as containers and batch systems set them, by files."""
+"""A process's share of the machine, by control groups of both versions, as containers and batch systems set them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with data."""
+"""The errors of data."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ serve()
 
 
 def allowed_workers() -> int:
-    """Return how many workers the processors and the memory that this process may use are enough for."""
+    """Return how many workers this process's share of processors and memory allows."""
     memory = _allowed.memory()
     return max(1, min(_allowed.processors(), _allowed.processors() if memory is None else memory // _BYTES))
 

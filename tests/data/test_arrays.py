@@ -161,7 +161,7 @@ def test_damage_within_is_told_when_it_is_read(tmp_path: Path) -> None:
 
 
 def test_after_an_error_a_member_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was being unpacked may have lost a part, and would give what lies behind it as if nothing were missing."""
+    """A stream that failed may have lost a part. It would give the rest as if nothing were missing."""
     array = images(50, 20, 20, 3)
     source = open_array(compressed(tmp_path, array))
     source.read(3)

@@ -124,7 +124,7 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
     ["../secret", "/etc/hostname", "a/b", "..", ".", "", "a\\b", "C:b", "index.json:x", "shard\0", 5, None, ["a"]],
 )
 def test_a_strangers_shard_is_a_file_of_the_folder(tmp_path: Path, name: object, inside: bool) -> None:
-    """Whether or not there is such a file, of the right length."""
+    """It is refused with and without such a file, of the right length."""
     write_packed(tmp_path / "set", (1,))
     (tmp_path / "secret").write_bytes(bytes(60))
     if inside and isinstance(name, str) and name and "\0" not in name and not name.startswith((".", "/", "a/")):

@@ -121,7 +121,7 @@ def test_impossible_numbers(fields: dict[str, int], tmp_path: Path) -> None:
 def test_every_file_and_its_name_reach_the_disk_before_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a power cut would leave: names are safe once the folder is synced, bytes once their file is."""
+    """After a power cut, a name is safe once its folder was synced, and bytes once their file was."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 

@@ -1,4 +1,4 @@
-"""The processes that decode: what they are told, what they can't know, and how far they run ahead."""
+"""The processes that decode: their settings, formats that they can't know, and the number of tasks ahead."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_formats_that_a_program_has_taught_pillow_are_decoded_by_it(
 
 
 def test_no_more_answers_wait_than_keep_the_workers_busy(tmp_path: Path) -> None:
-    """Of a shard of 480 tasks, a dozen: all of its pixels would wait in memory otherwise."""
+    """A dozen tasks of 480 are asked for: all pixels of a shard would wait in memory otherwise."""
     asked = 0
 
     class Source:

@@ -39,7 +39,7 @@ _SUFFIX = ".npy"
 
 
 class Header(NamedTuple):
-    """What a .npy says of its array, and the bytes that it takes to say it."""
+    """The header of a .npy: its array's shape, order and dtype, and the header's own size."""
 
     shape: Shape
     fortran: bool
