@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,52 +16,83 @@ _BITS = 22  # of a weight, after the point: Pillow's, for 8 bits
 def centre_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return the middle square of an RGB image, scaled to `size` pixels a side: uint8 [size, size, 3].
 
-    The crop of Dhariwal and Nichol (ADM, 2021), by which published ImageNet figures are made: the image is halved by
-    averaging while its shorter side is at least twice the size, then scaled by a bicubic filter until the shorter side
-    is the size, and cropped. Of a long image that grows, only what the square shows is made; its pixels are the same.
+    This is the crop of Dhariwal and Nichol (ADM, 2021), by which published ImageNet figures are made. The image is
+    halved by averaging while its shorter side is at least twice the size. A bicubic filter then scales it until the
+    shorter side is the size, and the middle is cut out. Of a long image that grows, only what the square shows is
+    made; its pixels are the same.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
     width, height = round(image.width * scale), round(image.height * scale)
-    left, top = (width - size) // 2, (height - size) // 2
     if scale > 1 and max(width, height) > _LONG * size:
-        # Pillow makes a grown image wider, then higher.
-        if width > height:
-            middle = _rows(np.asarray(image).transpose(1, 0, 2), width, left, size).transpose(1, 0, 2)
-            grown = Image.fromarray(np.ascontiguousarray(middle))
-            return np.asarray(grown.resize((size, size), Image.Resampling.BICUBIC))
-        grown = image.resize((size, image.height), Image.Resampling.BICUBIC)
-        return _rows(np.asarray(grown), height, top, size)
+        return _middle_of_wide(image, width, size) if width > height else _middle_of_tall(image, height, size)
+    left, top = (width - size) // 2, (height - size) // 2
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     return pixels[top : top + size, left : left + size]
 
 
-def _rows(pixels: NDArray[np.uint8], height: int, top: int, count: int) -> NDArray[np.uint8]:
-    """Return rows of an image scaled by a bicubic filter to another height, to the bit as Pillow's would be.
+# Pillow scales the width first and rounds, then the height. Both functions below keep to that order.
 
-    Args:
-        pixels: uint8 [H, W, C].
-        height: of the whole image, scaled.
-        top: number of the first row.
-        count: of rows.
 
-    Returns:
-        uint8 [count, W, C].
-    """
-    scale = len(pixels) / height
-    stretch = max(scale, 1.0)
-    rows = []
-    for row in range(top, top + count):
-        center = (row + 0.5) * scale
-        first = max(int(center - 2 * stretch + 0.5), 0)
-        last = min(int(center + 2 * stretch + 0.5), len(pixels))
-        weights = [_bicubic((place + first - center + 0.5) * (1.0 / stretch)) for place in range(last - first)]
+def _middle_of_wide(image: Image.Image, width: int, size: int) -> NDArray[np.uint8]:
+    lines = _middle_lines(image.width, width, size)
+    part = image.crop((lines[0].first, 0, lines[-1].end, image.height))
+    columns = _blended(np.asarray(part).transpose(1, 0, 2), lines).transpose(1, 0, 2)
+    narrow = Image.fromarray(np.ascontiguousarray(columns))
+    return np.asarray(narrow.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _middle_of_tall(image: Image.Image, height: int, size: int) -> NDArray[np.uint8]:
+    lines = _middle_lines(image.height, height, size)
+    part = image.crop((0, lines[0].first, image.width, lines[-1].end))
+    wide = part.resize((size, part.height), Image.Resampling.BICUBIC)
+    return _blended(np.asarray(wide), lines)
+
+
+class _Line(NamedTuple):
+    """What a row or column of a grown image is made of."""
+
+    first: int  # of the image's own lines
+    weights: list[int]  # of that line and of those after it, in units of 2**-_BITS
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.weights)
+
+
+def _middle_lines(length: int, grown: int, size: int) -> list[_Line]:
+    """Return the middle `size` of the `grown` lines that Pillow's bicubic filter makes of an image's `length`."""
+    start = (grown - size) // 2
+    scale = length / grown
+    lines = []
+    for number in range(start, start + size):
+        center = (number + 0.5) * scale
+        first, end = max(int(center - 2 + 0.5), 0), min(int(center + 2 + 0.5), length)  # rounded as in Pillow
+        weights = [_bicubic(place - center + 0.5) for place in range(first, end)]
         total = sum(weights)
         whole = [math.trunc(weight / total * (1 << _BITS) + math.copysign(0.5, weight)) for weight in weights]
-        values = np.tensordot(np.array(whole), pixels[first:last].astype(np.int64), 1)
-        rows.append(((values + (1 << (_BITS - 1))) >> _BITS).clip(0, 255))
-    return np.stack(rows).astype(np.uint8)
+        lines.append(_Line(first, whole))
+    return lines
+
+
+def _blended(pixels: NDArray[np.uint8], lines: list[_Line]) -> NDArray[np.uint8]:
+    """Return lines made of an image's, to the bit as Pillow makes them.
+
+    Args:
+        pixels: uint8 [n, W, C], from the first line that they need to the last.
+        lines: what to make.
+
+    Returns:
+        uint8 [number of lines, W, C].
+    """
+    before = lines[0].first
+    made = np.empty((len(lines), *pixels.shape[1:]), dtype=np.uint8)
+    for number, (first, weights) in enumerate(lines):
+        needed = pixels[first - before : first - before + len(weights)].astype(np.int64)
+        values = np.tensordot(np.array(weights), needed, 1)
+        made[number] = ((values + (1 << (_BITS - 1))) >> _BITS).clip(0, 255)
+    return made
 
 
 def _bicubic(x: float) -> float:

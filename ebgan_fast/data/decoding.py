@@ -1,11 +1,14 @@
-"""From a stored image to RGB, whatever lies beside its pixels; and why there is none."""
+"""From a stored image to RGB, whatever lies beside its pixels, or to the reason why there is none."""
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
 import warnings
+import zlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -30,30 +33,35 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _WHITE, _WHITE_OF_12 = 65_535, 4_095  # of gray with 16 bits and with 12
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BITS = 24  # the place of the number of bits of a sample
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8"
-_JPEG_ASIDE = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})  # applications' but Adobe's, which names the colors; comments
+# Comments, and what applications write, but for Adobe's segment, which names the colors.
+_JPEG_ASIDE = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})
+_EXIF = b"Exif\0\0"  # the start of a JPEG's segment of EXIF
 
 _OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")  # names and numbers, which differ between images with the same trouble
 _LONGEST = 200  # signs of a reason
 
 
 def decode(stored: bytes | Pixels) -> Image.Image:
-    """Return a stored image as RGB: upright, what is transparent on white, the first of many frames.
+    """Return a stored image as RGB: upright, the first of its frames, on white where it is transparent.
 
-    Gray of 16 bits is scaled to 8. What lies beside the pixels, such as text, profiles and EXIF, may be damaged or
-    large: without it, an image isn't turned.
+    Gray of 16 bits is scaled to 8. Text, profiles and EXIF beside the pixels may be damaged or large: they cost no
+    image. An image whose EXIF is damaged isn't turned.
 
     Args:
         stored: the bytes of a file, or uint8 pixels [H, W], or [H, W, C] with C = 1, 3 or 4.
 
     Raises:
-        DataError: pixels of a kind that has no black and white, such as floats; or a pointer of Git LFS.
+        DataError: the file is empty or a pointer of Git LFS, or its pixels are of a kind without a white, such as
+            floats.
         Exception: whatever Pillow raises for a file that it can't decode.
     """
     if isinstance(stored, np.ndarray):
         pixels = stored[:, :, 0] if stored.ndim == 3 and stored.shape[2] == 1 else stored
         return _on_white(Image.fromarray(np.ascontiguousarray(pixels)))
+    exifs: list[bytes] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged EXIF, and of images of 90 million pixels
         try:
@@ -64,11 +72,13 @@ def decode(stored: bytes | Pixels) -> Image.Image:
             if is_lfs_pointer(stored):
                 raise DataError("a pointer of Git LFS in place of the file; git lfs pull fetches it") from error
             # Pillow refuses a file for what lies beside its pixels too: text of more than a megabyte, damaged EXIF.
-            pixels_alone = _png_pixels(stored) or _jpeg_pixels(stored)
+            pixels_alone, exifs = _png_parts(stored) or _jpeg_parts(stored) or (b"", [])
             if not pixels_alone:
                 raise
             image = _loaded(pixels_alone)
-        turn = _turn(image)
+        turn = _turn(image, exifs)
+        if image.format == "PNG" and "transparency" in image.info:
+            _scale_clear_color(image, stored[_PNG_BITS])
         image = _of_8_bits(image)
         return _on_white(image if turn is None else image.transpose(turn))
 
@@ -97,67 +107,108 @@ def _loaded(content: bytes) -> Image.Image:
     return image
 
 
-def _png_pixels(content: bytes) -> bytes:
-    """A PNG less the chunks that say nothing of its pixels; nothing if it is no PNG."""
+def _png_parts(content: bytes) -> tuple[bytes, list[bytes]] | None:
+    """Return a PNG less the chunks that say nothing of its pixels, and its EXIF; None if it is no PNG."""
     if not content.startswith(_PNG):
-        return b""
-    kept, place = [_PNG], len(_PNG)
+        return None
+    kept, exifs, place = [_PNG], [], len(_PNG)
     while place + 12 <= len(content):  # length, name and checksum
         length, name = struct.unpack_from(">I4s", content, place)
+        chunk = content[place : place + 12 + length]
         if name in _PNG_PIXELS:
-            kept.append(content[place : place + 12 + length])
+            kept.append(chunk)
+        elif name == b"eXIf" and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]:
+            exifs.append(chunk[8:-4])
         place += 12 + length
-    return b"".join(kept)
+    return b"".join(kept), exifs
 
 
-def _jpeg_pixels(content: bytes) -> bytes:
-    """A JPEG less the segments before its pixels that say nothing of them; nothing if it is no JPEG."""
+def _jpeg_parts(content: bytes) -> tuple[bytes, list[bytes]] | None:
+    """Return a JPEG less the segments that say nothing of its pixels, and its EXIF; None if it is no JPEG."""
     if not content.startswith(_JPEG):
-        return b""
-    kept, place = [_JPEG], len(_JPEG)
+        return None
+    kept, exifs, place = [_JPEG], [], len(_JPEG)
     while place + 4 <= len(content) and content[place] == 0xFF:
         marker, length = struct.unpack_from(">xBH", content, place)
         if marker == 0xDA:  # the pixels
             break
+        segment = content[place : place + 2 + length]
         if marker not in _JPEG_ASIDE:
-            kept.append(content[place : place + 2 + length])
+            kept.append(segment)
+        elif marker == 0xE1 and segment.startswith(_EXIF, 4):
+            exifs.append(segment[4 + len(_EXIF) :])
         place += 2 + length
-    return b"".join([*kept, content[place:]])
+    return b"".join([*kept, content[place:]]), exifs
+
+
+def _turn(image: Image.Image, exifs: Sequence[bytes]) -> Image.Transpose | None:
+    """Return the turn that makes an image upright.
+
+    Args:
+        image: whose own EXIF is asked first.
+        exifs: what was taken from its file. These are the parts of one block that was too long for a segment, or
+            blocks of which some are damaged.
+    """
+    reads: list[Callable[[], Image.Exif]] = [image.getexif]
+    if exifs:
+        reads += [functools.partial(_parsed, block) for block in (b"".join(exifs), *exifs)]
+    for read in reads:
+        try:
+            orientation = read().get(_ORIENTATION)
+        except Exception:  # whatever damaged EXIF makes Pillow raise
+            continue
+        if isinstance(orientation, int) and 1 <= orientation <= 8:
+            return _TO_BE_UPRIGHT.get(orientation)
+    return None
+
+
+def _parsed(block: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif
+
+
+def _scale_clear_color(image: Image.Image, bits: int) -> None:
+    """Give the color that a PNG names as transparent the 8 bits that its pixels have: Pillow scales these alone."""
+    color = image.info["transparency"]
+    if image.mode == "RGB" and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+    elif image.mode in ("1", "L") and color < 1 << bits < 256:  # some versions of Pillow have scaled that of one bit
+        image.info["transparency"] = color * 255 // ((1 << bits) - 1)
 
 
 def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits, scaled: Pillow's conversion would cut it off."""
+    """Return gray of 16 bits scaled, where Pillow's conversion would cut it off; any other image as it is."""
     if image.mode in ("F", "I"):
         values = np.asarray(image)
         low, high = values.min(), values.max()
         # Integers of 32 bits are also what Pillow makes of 16 in some formats and versions.
         if image.mode == "F" or image.format not in ("PNG", "PPM") or low < 0 or high > _WHITE:
             kind = "floats" if image.mode == "F" else "integers of 32 bits"
-            raise DataError(
-                f"pixels that are {kind} (mode {image.mode}, {low:g} to {high:g}), which don't say what is white; "
-                "expected 8 or 16 bits"
+            raise ImageError(
+                f"{kind} (mode {image.mode}), of which no value is said to be white; expected 8 or 16 bits",
+                f"{low:g} to {high:g}",
             )
     elif not image.mode.startswith("I;16"):
         return image
     tags = getattr(image, "tag_v2", {})
     white = _WHITE_OF_12 if tags.get(_TIFF_BITS) == (12,) else _WHITE
-    values = np.asarray(image).astype(np.int64).clip(0, white)
+    stored = np.asarray(image)
+    values = stored.astype(np.int64).clip(0, white)
     if tags.get(_TIFF_PHOTOMETRIC) == 0:  # zero is white
         values = white - values
-    return Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """The turn that makes an image upright, as its EXIF says."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # whatever damaged EXIF makes Pillow raise
-        return None
-    return _TO_BE_UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    gray = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))
+    if "transparency" in image.info:  # one of the 65,536 grays, of which others become the same one of 256
+        gray.putalpha(Image.fromarray(np.where(stored == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return gray
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+    bands = image.getbands()
+    # A palette's own mode doesn't tell of its alpha in all versions of Pillow.
+    palette = image.getpalette("RGBA") if image.mode == "P" else None
+    seen_through = palette is not None and min(palette[3::4], default=255) < 255
+    if "A" in bands or "a" in bands or seen_through or "transparency" in image.info:
         colors = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors).convert("RGB")
     return image.convert("RGB")

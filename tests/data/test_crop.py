@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import tracemalloc
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,22 +66,51 @@ def test_a_long_image_gives_the_same_pixels(short: int, long: int, size: int, up
         assert (centre_crop(image, size) == scaled_whole(image, size)).all()
 
 
-def test_a_line_of_pixels_takes_the_memory_of_its_square() -> None:
-    """Scaled as a whole it would be 256 x 1,024,000: 786 MB, and as much again on the way."""
-    line = picture(5, 1, 4000)
-    shares = []
+LINES = [(3, 50_000, 256), (1, 400_000, 64), (255, 4000, 256)]
+either_way = pytest.mark.parametrize("upright", [False, True])
+
+
+@either_way
+@pytest.mark.parametrize(("short", "long", "size"), LINES)
+def test_no_more_of_a_long_image_is_scaled_than_the_square_shows(
+    short: int, long: int, size: int, upright: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither are more rows made wide, nor more columns high."""
+    sizes = []
     resize = Image.Image.resize
 
     def watched(image: Image.Image, size: tuple[int, int], *args: object, **named: object) -> Image.Image:
-        shares.append(size[0] * size[1])
+        sizes.extend([image.size, size])
         return resize(image, size, *args, **named)  # type: ignore[arg-type]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Image.Image, "resize", watched)
-        tracemalloc.start()
-        assert centre_crop(line, 256).shape == (256, 256, 3)
-        assert centre_crop(line.transpose(Image.Transpose.TRANSPOSE), 256).shape == (256, 256, 3)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert max(shares) <= 256 * 4000
-    assert peak < 64 << 20
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    line = Image.new("RGB", (short, long) if upright else (long, short))
+    assert centre_crop(line, size).shape == (size, size, 3)
+    assert sizes
+    assert max(max(size) for size in sizes) <= size + 4  # the filter looks two lines beyond
+
+
+@contextlib.contextmanager
+def no_more_memory_than(amount: int) -> Iterator[None]:
+    """Besides what the process has; Pillow's is counted too, which tracemalloc doesn't see."""
+    resource = pytest.importorskip("resource")
+    held = Path("/proc/self/statm")
+    if not held.exists():
+        pytest.skip("a limit of memory that holds needs Linux")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(held.read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + amount, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@either_way
+@pytest.mark.parametrize(("short", "long", "size"), [(3, 500_000, 256), (1, 4_000_000, 64)])
+def test_a_long_image_takes_the_memory_of_its_square(short: int, long: int, size: int, upright: bool) -> None:
+    """Made wide as a whole it would be 512 MB or 1 GB, and high too, 43 or 66 GB."""
+    line = Image.new("RGB", (short, long) if upright else (long, short))
+    with no_more_memory_than(64 << 20):
+        square = centre_crop(line, size)
+    assert square.shape == (size, size, 3)

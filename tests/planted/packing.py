@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .plant import Planted
 
+_CROP = "tests/data/test_crop.py"
 _DECODING = "tests/data/test_decoding.py"
 
 PLANTS = (
@@ -11,9 +12,51 @@ PLANTS = (
         name="a long image that grows is cut a row off its middle",
         kind="data",
         file="ebgan_fast/data/crop.py",
-        text="_rows(np.asarray(grown), height, top, size)",
-        instead="_rows(np.asarray(grown), height, top + 1, size)",
-        test="tests/data/test_crop.py::test_a_long_image_gives_the_same_pixels",
+        text="    start = (grown - size) // 2\n",
+        instead="    start = (grown - size) // 2 + 1\n",
+        test=f"{_CROP}::test_a_long_image_gives_the_same_pixels",
+    ),
+    Planted(
+        name="all of an upright long image is made wide",
+        kind="data",
+        file="ebgan_fast/data/crop.py",
+        text="    part = image.crop((0, lines[0].first, image.width, lines[-1].end))\n"
+        "    wide = part.resize((size, part.height), Image.Resampling.BICUBIC)\n",
+        instead="    whole = image.resize((size, image.height), Image.Resampling.BICUBIC)\n"
+        "    wide = whole.crop((0, lines[0].first, size, lines[-1].end))\n",
+        test=f"{_CROP}::test_no_more_of_a_long_image_is_scaled_than_the_square_shows",
+    ),
+    Planted(
+        name="a JPEG with a damaged profile is packed as it lies",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text="            exifs.append(segment[4 + len(_EXIF) :])\n",
+        instead="            exifs.append(segment[4 : len(_EXIF)])\n",
+        test=f"{_DECODING}::test_what_lies_beside_a_jpeg_costs_no_turn",
+    ),
+    Planted(
+        name="EXIF of a wrong checksum turns a PNG",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text='        elif name == b"eXIf" and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]:\n',
+        instead='        elif name == b"eXIf":\n',
+        test=f"{_DECODING}::test_a_png_whose_exif_is_damaged_too_is_not_turned",
+    ),
+    Planted(
+        name="a transparent gray takes its neighbors with it",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text='stored == image.info["transparency"]',
+        instead='stored >> 8 == image.info["transparency"] >> 8',
+        test=f"{_DECODING}::test_a_transparent_gray_of_16_bits_lies_on_white",
+    ),
+    Planted(
+        name="a palette's alpha is overlooked",
+        kind="data",
+        file="ebgan_fast/data/decoding.py",
+        text=" or seen_through or ",
+        instead=" or ",
+        test=f"{_DECODING}::test_the_alpha_of_a_palette_or_beside_it_lies_on_white",
     ),
     Planted(
         name="gray of 12 bits is taken for 16",
