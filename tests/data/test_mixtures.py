@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -298,3 +300,85 @@ def test_a_picture_that_is_a_pointer_is_left_out(tmp_path: Path) -> None:
     prepared = prepare_images(root, tmp_path / "out", 8, workers=1)
     assert (prepared.images, prepared.skipped) == (2, [str(root / "pointer.jpg")])
     assert "a pointer of Git LFS in place of the file" in str(prepared.left_out)
+
+
+def arrays(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        np.save(folder / name, np.full((2, 5, 5), number, dtype=np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("harm", ["cut", "pointer"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_damaged_array_among_arrays_is_no_array_of_something_else(harm: str, strict: bool, tmp_path: Path) -> None:
+    root = arrays(tmp_path / "set", "0.npy", "1.npy", "2.npy")
+    whole = (root / "1.npy").read_bytes()
+    (root / "1.npy").write_bytes(whole[:-3] if harm == "cut" else POINTER)
+    with pytest.raises(DataError, match=r"1\.npy: got "):
+        prepare_images(root, tmp_path / "out", 8, workers=1, strict=strict)
+
+
+def test_a_batch_that_is_a_pointer_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "data_batch_1").write_bytes(POINTER)
+    with pytest.raises(DataError, match=r"data_batch_1: got a pointer of Git LFS"):
+        open_source(tmp_path / "set")
+
+
+def test_labels_beside_arrays_of_images_are_told(tmp_path: Path) -> None:
+    root = arrays(tmp_path / "set", "a.npy")
+    np.save(root / "labels.npy", np.arange(2))
+    source = open_source(root)
+    assert len(source) == 2
+    assert str(source.aside) == "1 arrays without images (labels.npy)"
+
+
+def test_a_kind_that_cannot_be_taken_beside_another_says_how_to_learn_why(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set", 3)
+    np.savez(root / "two.npz", a=np.zeros((4, 5, 5), np.uint8), b=np.zeros((4, 5, 5), np.uint8))
+    (root / "half.zip").write_bytes(b"PK\3\4 half a zip")
+    source = open_source(root)
+    assert held(source) == [0, 1, 2]
+    assert str(source.aside) == (
+        "1 arrays that can't be taken (--kind arrays says why) (two.npz), "
+        "1 zips that can't be taken (--kind zip says why) (half.zip)"
+    )
+    with pytest.raises(DataError, match=r"two\.npz: got 2 arrays of images .*--column NAME"):
+        open_source(root, kind="arrays")
+    with pytest.raises(DataError, match=r"half\.zip: got a file that can't be read"):
+        open_source(root, kind="zip")
+
+
+def test_an_array_called_image_is_taken_before_others(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", mask=np.zeros((4, 5, 5), np.uint8), image=np.ones((4, 5, 5), np.uint8))
+    source = open_source(tmp_path / "a.npz")
+    assert isinstance(found := source.read(0), np.ndarray)
+    assert found.min() == 1
+    assert "mask" in str(source.aside)
+
+
+def test_options_of_a_single_file(tmp_path: Path) -> None:
+    """Its own split may be named; a batch has no columns; an array's name makes no batch of it."""
+    root = arrays(tmp_path / "set", "train-00000-of-00002.npy")
+    assert len(open_source(root / "train-00000-of-00002.npy", split="train")) == 2
+    with pytest.raises(DataError, match="a file of no splits"):
+        open_source(root / "train-00000-of-00002.npy", split="test")
+    (root / "train-00000-of-00002.npy").rename(root / "train")
+    assert len(open_source(root / "train")) == 2
+    (root / "data_batch_1").write_bytes(pickle.dumps({"data": np.zeros((2, 12), np.uint8)}, protocol=2))
+    assert len(open_source(root / "data_batch_1")) == 2
+    with pytest.raises(DataError, match="data_batch_1: got --column nonsense and a batch of CIFAR's, expected none"):
+        open_source(root / "data_batch_1", column="nonsense")
+    with pytest.raises(DataError, match=r"single image, expected the folder that holds it"):
+        open_source(pictures(tmp_path / "pictures", 1) / "00.png")
+
+
+def test_frames_by_number_are_told_by_their_first_bytes(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set", 3)
+    for number in range(3):
+        (root / f"{number:02d}.png").rename(root / f"frame.{number:04d}")
+    (root / "frame.0003").write_bytes(b"no image")
+    source = open_source(root)
+    assert held(source) == [0, 1, 2]
+    assert str(source.aside) == "1 without a suffix (frame.0003)"

@@ -128,8 +128,8 @@ PLANTS = (
         name="a folder with half a plan is a stranger's",
         kind="data",
         file=_PREPARE,
-        text="    beginnings = _LOCK, temporary_name(path).name ",
-        instead="    beginnings = (_LOCK,) ",
+        text="    beginnings = _LOCK, temporary_name(path).name, ",
+        instead="    beginnings = _LOCK, ",
         test="tests/data/kills/test_kills.py::test_a_killed_prepare_goes_on",
     ),
     Planted(
