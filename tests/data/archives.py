@@ -44,7 +44,7 @@ def symbolic(name: str, target: str) -> tarfile.TarInfo:
     return member(name, tarfile.SYMTYPE, target)
 
 
-def tar_of(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
+def tar_of(path: Path, *members: tuple[str | tarfile.TarInfo, bytes] | tarfile.TarInfo) -> Path:
     """Write a tar of files, given as name and content, and of members without content, in this order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
@@ -52,7 +52,7 @@ def tar_of(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
             if isinstance(each, tarfile.TarInfo):
                 tar.addfile(each)
             else:
-                info = member(each[0])
+                info = each[0] if isinstance(each[0], tarfile.TarInfo) else member(each[0])
                 info.size = len(each[1])
                 tar.addfile(info, io.BytesIO(each[1]))
     return path

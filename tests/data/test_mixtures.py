@@ -77,7 +77,7 @@ def test_archives_inside_an_archive_beside_a_picture(tmp_path: Path) -> None:
     source = open_source(root)
     assert held(source) == [0]
     for suffix in (".zip", ".tar"):
-        assert f"1 {suffix} inside, to be unpacked first (rest{suffix})" in source.aside.texts()
+        assert f"1 {suffix} inside, to be unpacked first (a.zip/rest{suffix})" in source.aside.texts()
 
 
 def test_every_kind_can_be_asked_for(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from ebgan_fast.data import DataError
 from ebgan_fast.data.sources import open_source
-from ebgan_fast.data.sources.parquet import _image_columns
+from ebgan_fast.data.sources.parquet import _holds_bytes, _may_hold_images
 
 from ..conftest import Fork
 from .archives import PNGS, held, parquet_of
@@ -50,6 +50,8 @@ def structs(*contents: bytes | None) -> list[dict[str, object]]:
         ({"image.mask": structs(PNGS[1]), "image": structs(PNGS[0])}, None, 0),
         ({"image.mask": structs(PNGS[1]), "image": structs(PNGS[0])}, "image.mask", 1),
         ({"image": [{"path": "a", "bytes": PNGS[3], "size": 4}]}, None, 3),
+        ({"sound": structs(b"RIFF....WAVE"), "photo": structs(PNGS[1])}, None, 1),
+        ({"image": [b"no image"], "photo": structs(PNGS[1])}, "photo", 1),
     ],
 )
 def test_the_column_of_the_images(columns: dict[str, Any], column: str | None, wanted: int, tmp_path: Path) -> None:
@@ -82,7 +84,15 @@ def test_several_columns_are_refused(tmp_path: Path) -> None:
         ({"image": structs(PNGS[0]), "sound": [{"bytes": b"", "path": ""}]}, "image.bytes", "expected one of"),
         ({"image": pyarrow.array([], pyarrow.binary())}, None, "without images; expected"),
         ({"image": pyarrow.array(structs(PNGS[0])).slice(1)}, None, "without images; expected"),
-        ({"image": pyarrow.array([None], pyarrow.binary())}, None, "without images; expected"),
+        ({"jpg": pyarrow.array([None], pyarrow.binary())}, None, "without images; expected"),
+        (
+            {"sound": structs(b"RIFF....WAVE")},
+            None,
+            r"without images; expected .*, or --column with one of \['sound'\]",
+        ),
+        ({"sound": structs(b"RIFF....WAVE")}, "text", r"'text' holds no images; expected one of \['sound'\]"),
+        ({"photo": [{"bytes": "a text"}]}, None, r"got columns \['photo'\] without images; expected"),
+        ({"photo": [{"bytes": "a text"}]}, "photo", r"got columns \['photo'\] without images; expected"),
     ],
 )
 def test_columns_without_images(columns: dict[str, Any], column: str | None, words: str, tmp_path: Path) -> None:
@@ -91,6 +101,72 @@ def test_columns_without_images(columns: dict[str, Any], column: str | None, wor
         open_source(path, column=column)
     assert str(error.value).startswith(f"{path}: got columns ")
     assert "[]" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [bytes, structs])
+def test_a_first_value_that_is_no_image(kind: Any, tmp_path: Path) -> None:
+    """A column named image is one of images; of another the first 16 values are looked at; --column takes any."""
+
+    def column(*contents: bytes | None) -> list[Any]:
+        return structs(*contents) if kind is structs else list(contents)
+
+    tga, late = b"\0\0\2 a TGA", [None] * 40 + [b"broken"] * 15
+    rows: list[bytes | None] = [tga, *[b"broken"] * 20, PNGS[0]]
+    source = open_source(write(tmp_path / "a.parquet", {"image": column(*rows), "other": column(*rows)}))
+    assert (len(source), source.read(0), source.read(21)) == (22, tga, PNGS[0])
+    assert not source.aside
+    path = write(tmp_path / "b.parquet", {"photo": column(*late, PNGS[0])}, row_group_size=7)
+    assert open_source(path).read(55) == PNGS[0]
+    path = write(tmp_path / "c.parquet", {"photo": column(*late, b"broken", PNGS[0])})
+    with pytest.raises(DataError, match=r"without images; expected .*, or --column with one of \['photo'\]"):
+        open_source(path)
+    assert open_source(path, column="photo").read(56) == PNGS[0]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.list_(pyarrow.binary()),
+        pyarrow.large_list(pyarrow.large_binary()),
+        pyarrow.list_(pyarrow.binary(), 2),
+        pyarrow.list_(pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])),
+    ],
+    ids=str,
+)
+def test_lists_of_images_are_told(kind: pyarrow.DataType, tmp_path: Path) -> None:
+    contents = [None, PNGS[1]]
+    items = structs(*contents) if "struct" in str(kind) else contents
+    photos = pyarrow.array([None, items], kind)
+    told = "1 columns of lists of images, which can't be taken (photos)"
+    alone = write(tmp_path / "alone.parquet", {"photos": photos, "label": [3, 4]})
+    with pytest.raises(
+        DataError, match=r"got columns \['photos', 'label'\] without images, of 1 columns of lists"
+    ) as error:
+        open_source(alone)
+    assert told in str(error.value)
+    path = write(tmp_path / "a.parquet", {"photos": photos, "photo": structs(PNGS[0], PNGS[2])})
+    source = open_source(path)
+    assert held(source) == [0, 2]
+    assert str(source.aside) == told
+    for each in (alone, path):
+        with pytest.raises(
+            DataError, match="got the column 'photos' of lists of images, which can't be taken; expected"
+        ):
+            open_source(each, column="photos")
+
+
+def test_lists_of_sounds_are_not_told_as_images(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", {"sounds": [[b"RIFF....WAVE"]], "photo": structs(PNGS[0])})
+    assert not open_source(path).aside
+
+
+def test_a_list_that_cannot_be_read_ends_nothing() -> None:
+    """As a null among lists of a fixed size, to pyarrow 17: the other columns may be whole."""
+
+    def iter_batches(rows: int, columns: list[str]) -> Any:
+        raise pyarrow.ArrowInvalid(f"{rows} of {columns}")
+
+    assert _may_hold_images(SimpleNamespace(iter_batches=iter_batches), "photos")
 
 
 def test_columns_of_every_type_are_looked_at(tmp_path: Path) -> None:
@@ -121,14 +197,13 @@ def test_types_of_an_older_pyarrow() -> None:
     class Struct:
         num_fields = 2
 
+        def __str__(self) -> str:
+            return "struct<path: string, bytes: binary>"
+
         def field(self, number: int) -> object:
-            return SimpleNamespace(name=("bytes", "path")[number])
+            return SimpleNamespace(name=("path", "bytes")[number], type=("string", "binary")[number])
 
-    class Text:
-        num_fields = 0
-
-    fields = [SimpleNamespace(name="image", type=Struct()), SimpleNamespace(name="text", type=Text())]
-    assert _image_columns(SimpleNamespace(schema_arrow=fields)) == ["image"]
+    assert _holds_bytes(Struct())
 
 
 def test_rows_without_bytes_are_named(tmp_path: Path) -> None:

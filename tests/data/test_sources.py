@@ -15,6 +15,7 @@ from ebgan_fast.data import DataError
 from ebgan_fast.data.decoding import decode
 from ebgan_fast.data.sources import open_source
 
+from ..conftest import Fork
 from . import layouts
 from .archives import PNGS, POINTER, held, lmdb_of, parquet_of, symbolic, tar_of, zip_of
 
@@ -72,6 +73,34 @@ def test_databases_of_every_kind(tmp_path: Path) -> None:
         assert source.name(1) == f"{path}, key 001"
     with pytest.raises(DataError, match="got an empty database without images; expected"):
         open_source(lmdb_of(tmp_path / "empty", []))
+
+
+def open_cut_short(path: Path, sizes: list[int]) -> None:
+    """A process that opens a database which is cut ever shorter, and prints what is said of it."""
+    for size in sizes:
+        with path.open("r+b") as file:
+            file.truncate(size)
+        try:
+            print(len(open_source(path)))
+        except DataError as error:
+            print(error)
+
+
+@pytest.mark.xdist_group("forked")
+def test_a_database_that_is_cut_short(fork: Fork, tmp_path: Path) -> None:
+    """To read a page that is gone would kill the process."""
+    path = lmdb_of(tmp_path / "db", PNGS) / "data.mdb"
+    whole = path.stat().st_size
+    sizes = [whole, whole - 1, whole // 2, 8192, 8191, 4500, 4096]
+    child = fork(open_cut_short, path, sizes)
+    assert child.status() == 0, child.said
+    first, *others = child.said.splitlines()
+    assert first == str(len(PNGS))
+    for size, line in zip(sizes[1:], others, strict=True):
+        assert line.startswith(f"{path}: got a database that can't be read (")
+        assert line.endswith("), expected a whole LMDB")
+        if size >= 8192:
+            assert f"(cut short: {size} of {whole} bytes)" in line
 
 
 def test_a_single_file_of_a_layout_of_several(tmp_path: Path) -> None:
@@ -160,7 +189,7 @@ def test_parquet_without_images(tmp_path: Path) -> None:
             open_source(tmp_path / "a.parquet")
     only_paths = pyarrow.Table.from_pylist([{"photo": {"bytes": b"x", "path": "a"}}, {"photo": {"bytes": None}}])
     pyarrow.parquet.write_table(only_paths, tmp_path / "a.parquet")
-    source = open_source(tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet", column="photo")
     assert source.read(0) == b"x"
     with pytest.raises(DataError, match="only a path"):
         source.read(1)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, NoImagesError, needed
+from ..errors import DataError, needed, no_images
+from .members import quoted
 from .reading import check_size
 from .source import Tally
 
@@ -24,14 +25,27 @@ class LmdbSource:
         self.aside = Tally()
         lmdb = needed("lmdb", "data", f"{path}: an LMDB")
         try:
+            self._check_length(self._opened())
             with self._opened().begin() as reading:
                 self._keys = [bytes(key) for key in reading.cursor().iternext(keys=True, values=False)]
         except lmdb.Error as error:
-            raise DataError(f"{path}: got a database that can't be read ({error}), expected a whole LMDB") from error
+            raise DataError(
+                f"{path}: got a database that can't be read ({quoted(error)}), expected a whole LMDB"
+            ) from error
         finally:
             self.close()
         if not self._keys:
-            raise NoImagesError(path, "an empty database")
+            raise no_images(path, "an empty database")
+
+    def _check_length(self, database: Any) -> None:
+        """Raise a DataError for a file that is cut short: to read a page that is gone would kill the process."""
+        size = Path(next(self.files())).stat().st_size
+        wanted = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+        if size < wanted:
+            raise DataError(
+                f"{self._path}: got a database that can't be read (cut short: {size} of {wanted} bytes), expected a "
+                "whole LMDB"
+            )
 
     def _opened(self) -> Any:
         if self._database is None:

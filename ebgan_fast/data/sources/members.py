@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 
+from ..._console import printable
 from .names import COMPRESSED, SUFFIX_KINDS, is_hidden, is_image, looks_like_image, suffix_of
-from .source import DANGLING, HIDDEN, NO_SUFFIX, Tally
+from .source import DANGLING, HIDDEN, NO_SUFFIX
 
+_TO_FOLDERS = "links to folders inside an archive"  # whose images are taken under their own names
 _STEPS = 16  # of a link that leads to a link
+_LONGEST_REASON = 200  # signs
+
+
+def quoted(error: Exception) -> str:
+    """Return the reason that a library gives: one line of at most 200 signs, as a file has a say in it."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    line = printable(reason or type(error).__name__)
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
 
 
 def images_among(
-    files: Container[str], links: dict[str, str], names: list[str], head: Callable[[str], bytes], aside: Tally
+    files: Container[str],
+    links: dict[str, str],
+    names: list[str],
+    head: Callable[[str], bytes],
+    tell: Callable[[str, str], None],
 ) -> dict[str, str]:
-    """Return the member that holds each image; what is none is counted.
+    """Return the member that holds each image; what is none is told.
 
     Args:
         files: members with content of their own.
         links: the path, from the archive's root, that each other member names.
         names: all members, files and links.
         head: gives the first bytes of a file.
-        aside: where to count.
+        tell: is given the kind and the name of each member that is no image.
     """
     found = {}
+    folders = _folders_of(names) if links else set()
     for name in names:
         if is_hidden(name):
-            aside.add(HIDDEN, name)
+            tell(HIDDEN, name)
             continue
-        suffix = suffix_of(name)
-        if suffix and not is_image(name):
-            packed = suffix in SUFFIX_KINDS or suffix in COMPRESSED
-            aside.add(f"{suffix} inside, to be unpacked first" if packed else suffix, name)
-        elif (target := _followed(name, links, files)) is None:
-            aside.add(DANGLING, name)
-        elif suffix or looks_like_image(head(target)):
+        suffix, target = suffix_of(name), _followed(name, links, files)
+        if is_image(name):
+            if target in files:
+                found[name] = target
+            else:
+                tell(DANGLING, name)
+        elif name in links and target in folders:
+            tell(_TO_FOLDERS, name)
+        elif suffix in SUFFIX_KINDS or suffix in COMPRESSED:
+            tell(f"{suffix} inside, to be unpacked first", name)
+        elif suffix:
+            tell(suffix, name)
+        elif target in files and looks_like_image(head(target)):
             found[name] = target
         else:
-            aside.add(NO_SUFFIX, name)
+            tell(NO_SUFFIX, name)
     return found
 
 
@@ -46,12 +67,21 @@ def from_root(link: str, target: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(link), target))
 
 
-def _followed(name: str, links: dict[str, str], files: Container[str]) -> str | None:
-    """The member that a path leads to, over links; None if the archive doesn't hold it."""
+def _folders_of(names: Iterable[str]) -> set[str]:
+    """All folders that members lie in, as `from_root` writes them."""
+    folders = {"."}
+    for name in names:
+        folder = posixpath.dirname(name)
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = posixpath.dirname(folder)
+    return folders
+
+
+def _followed(name: str, links: dict[str, str], files: Container[str]) -> str:
+    """The path that a member leads to over links, as far as the archive holds it."""
     for _ in range(_STEPS):
-        if name in files:
-            return name
-        if name not in links:
-            return None
+        if name in files or name not in links:
+            break
         name = links[name]
-    return None
+    return name

@@ -147,7 +147,7 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
     listing = list_folder(path)
     names = {"images": listing.images, **listing.sets}
     there = [each for each in KINDS if names.get(each)]
-    if there and kind not in (None, *there):
+    if there and kind is not None and kind not in there:
         raise DataError(f"{path}: got a folder without {NOUNS[kind]}, expected --kind {' or '.join(there)}")
     wanted = [each for each in there if kind in (None, each) and (column is None or each in _OF_COLUMNS)]
     if there and not wanted:

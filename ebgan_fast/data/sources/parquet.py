@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, NoImagesError, needed
+from ..errors import DataError, needed, no_images
+from .members import quoted
 from .names import HEAD_BYTES, looks_like_image
 from .reading import check_size
 from .source import Tally
@@ -18,7 +19,11 @@ _ROWS = 16  # at a time: of photographs, 80 MB
 # Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
 _BUFFER = 1 << 20
 _USUAL = "image"
-_OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")  # types by pyarrow's names
+_LOOKED_AT = 16  # values of a column, of which one should begin as an image
+# Types by pyarrow's names.
+_OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")
+_OF_LISTS = re.compile(r"((large_)?list(_view)?|fixed_size_list)<")
+_LISTS = "columns of lists of images, which can't be taken"
 
 
 class ParquetSource:
@@ -26,7 +31,8 @@ class ParquetSource:
 
     Args:
         path: the file.
-        column: the one that holds the images. None: "image", or the only one that holds any.
+        column: the one to take, of bytes or of structs with bytes, whatever they are. None: "image", or the only one
+            that holds images.
 
     Raises:
         DataError: no parquet, no such column, none or several that hold images.
@@ -49,12 +55,12 @@ class ParquetSource:
             raise
         except Exception as error:  # pyarrow's own kinds, and OSError
             raise DataError(
-                f"{path}: got a file that can't be read ({error}), expected a whole parquet file"
+                f"{path}: got a file that can't be read ({quoted(error)}), expected a whole parquet file"
             ) from error
         finally:
             self.close()
         if not len(self):
-            raise NoImagesError(path, f"columns {names} of no rows")
+            raise no_images(path, f"columns {names} of no rows")
 
     def _opened(self) -> Any:
         """The reader. It is closed between files: of a thousand, a process may open 64."""
@@ -64,20 +70,32 @@ class ParquetSource:
         return self._reader
 
     def _chosen(self, column: str | None, reader: Any) -> str:
-        fitting = _image_columns(reader)
-        if column is not None and fitting:
-            if column not in fitting:
-                raise DataError(
-                    f"{self._path}: got columns {reader.schema_arrow.names}, of which {column!r} holds no images; "
-                    f"expected one of {fitting}"
-                )
+        names = reader.schema_arrow.names
+        able = [field.name for field in reader.schema_arrow if _holds_bytes(field.type)]
+        lists = [field.name for field in reader.schema_arrow if _holds_lists(field.type)]
+        if column is not None and column in able:
             return column
+        if column in lists:
+            raise DataError(
+                f"{self._path}: got the column {column!r} of lists of images, which can't be taken; expected one of "
+                "encoded images or of structs with their bytes"
+            )
+        fitting = [name for name in able if name == _USUAL or _begins_as_image(reader, name)]
+        if column is not None and able:
+            raise DataError(
+                f"{self._path}: got columns {names}, of which {column!r} holds no images; expected one of "
+                f"{fitting or able}"
+            )
+        for name in lists:
+            if name == _USUAL or _may_hold_images(reader, name):
+                self.aside.add(_LISTS, name)
         if not fitting:
-            raise NoImagesError(
+            raise no_images(
                 self._path,
-                f"columns {reader.schema_arrow.names}",
-                "",
-                "one named image, of encoded images or of structs with their bytes",
+                f"columns {names}",
+                str(self.aside),
+                "one named image, of encoded images or of structs with their bytes"
+                + (f", or --column with one of {able}" if able else ""),
             )
         if len(fitting) > 1 and _USUAL not in fitting:
             raise DataError(
@@ -99,8 +117,7 @@ class ParquetSource:
     def read(self, index: int) -> bytes:
         if not self._first <= index < self._first + len(self._at_hand):
             self._read_up_to(index)
-        value = self._at_hand[index - self._first].as_py()
-        content = value.get("bytes") if isinstance(value, dict) else value
+        content = _content(self._at_hand[index - self._first].as_py())
         if content is None:
             raise DataError("no bytes in the column, only a path; expected the image itself")
         check_size(len(content))
@@ -133,21 +150,36 @@ class ParquetSource:
         return {**self.__dict__, "_reader": None, "_batches": iter(()), "_at_hand": (), "_first": 0}
 
 
-def _image_columns(reader: Any) -> list[str]:
-    """The columns of structs with bytes, and those of bytes whose first is an image's."""
-    found = []
-    for field in reader.schema_arrow:
-        # By number: pyarrow before 18 has no list of a struct's fields.
-        inner = [field.type.field(number) for number in range(field.type.num_fields)]
-        of_bytes = _OF_BYTES.match(str(field.type)) is not None
-        if any(part.name == "bytes" for part in inner) or (of_bytes and _begins_with_image(reader, field.name)):
-            found.append(field.name)
-    return found
+def _holds_bytes(kind: Any) -> bool:
+    """Return True for a type of bytes, or of structs with a field of bytes that is named so."""
+    # By number: pyarrow before 18 has no list of a struct's fields.
+    inner = [kind.field(number) for number in range(kind.num_fields)] if str(kind).startswith("struct<") else []
+    bytes_inside = [part for part in inner if part.name == "bytes"]
+    return any(_OF_BYTES.match(str(each)) for each in (kind, *(part.type for part in bytes_inside)))
 
 
-def _begins_with_image(reader: Any, column: str) -> bool:
-    for batch in reader.iter_batches(1, columns=[column]):
-        value = batch.column(0)[0].as_py()
-        if value is not None:
-            return looks_like_image(value[:HEAD_BYTES])
-    return False
+def _holds_lists(kind: Any) -> bool:
+    return _OF_LISTS.match(str(kind)) is not None and _holds_bytes(kind.value_type)
+
+
+def _may_hold_images(reader: Any, column: str) -> bool:
+    """Return True if a column of lists holds images, or can't be read: it isn't taken, so that this ends nothing."""
+    try:
+        return _begins_as_image(reader, column)
+    except Exception:  # such as of pyarrow 17 at a null among lists of a fixed size
+        return True
+
+
+def _content(value: Any) -> Any:
+    """The bytes of a value; of a list the first that are there; None for one without."""
+    if isinstance(value, list):
+        return next((content for each in value if (content := _content(each)) is not None), None)
+    return value.get("bytes") if isinstance(value, dict) else value
+
+
+def _begins_as_image(reader: Any, column: str) -> bool:
+    """Return True if one of the first values that aren't null begins as an image."""
+    batches = reader.iter_batches(_ROWS, columns=[column])
+    contents = (_content(value.as_py()) for batch in batches for value in batch.column(0))
+    there = (content for content in contents if content is not None)
+    return any(looks_like_image(content[:HEAD_BYTES]) for content in itertools.islice(there, _LOOKED_AT))

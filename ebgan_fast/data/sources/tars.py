@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import DataError, NoImagesError
-from .members import from_root, images_among
+from ..errors import DataError, no_images
+from .members import from_root, images_among, quoted
 from .names import HEAD_BYTES
 from .reading import check_size
 from .source import ENDLESS, JOINED, Tally
 from .splits import chosen_split
 
-_FURTHER = "further images of webdataset samples (--column NAME takes those of one name, such as mask.png)"
+_FURTHER = (
+    "further images of webdataset samples (--column NAME takes those of one name, --column all takes each as an image)"
+)
+_ALL = "all"  # a column, as it is a split
 
 _STEP = 1 << 20
+_LONGEST_HEADER = 1 << 20  # bytes: of a long name, or of attributes
+_DUMPED_FOLDER = b"D"  # GNU's incremental dumps list a folder in a member of this type
 
 # The name of a sample's part is a word, "mask.png". The rest of IMG.001.jpg or v1.0-a.jpg is no word.
 _WORDS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
+class _Headers(io.BufferedReader):
+    """A tar's file, of which tarfile reads no more at once than a header has.
+
+    A damaged header claims any length. tarfile would reserve that much memory.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"damaged: a header of {size} bytes")
+        return super().read(size)
+
+
 class TarSource:
-    """The images of a tar, in its order: of a webdataset sample the first, or the one that is asked for.
+    """The images of a tar, in its order: one of each webdataset sample, or those that are asked for.
 
     Of two members with one name the last is taken, as unpacking leaves it.
 
     Args:
         path: a tar, uncompressed, so that an image is read where it lies.
-        column: what follows the first dot of the names to take, such as "mask.png". None: see above.
+        column: what follows the first dot of the names to take, such as "mask.png", or "all". None: one of each
+            sample, see `_of_samples`.
         split: the split to take, of those that folders in it name.
 
     Raises:
@@ -42,51 +61,66 @@ class TarSource:
         self._path = path
         self._file: BinaryIO | None = None
         self.aside = Tally()
-        found = self._list()
+        try:
+            with _Headers(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+                found = self._list(tar, file)
+        except Exception as error:  # tarfile's own kinds, and whatever else a damaged tar makes it raise
+            raise DataError(
+                f"{path}: got a file that can't be read ({quoted(error)}), expected an uncompressed tar"
+            ) from error
         if not found:
-            raise NoImagesError(path, "a tar", str(self.aside))
+            raise no_images(path, "a tar", str(self.aside))
         names = list(found)
         taken = chosen_split(names, "images", split, path)
         names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
-        self._names = _of_samples(names, self.aside) if column is None else _named(names, column, path)
+        if column is None:
+            names = _of_samples(names, self._tell)
+        elif column != _ALL:
+            names = _named(names, column, path)
+        self._names = names
         self._places = [found[name] for name in self._names]
 
-    def _list(self) -> dict[str, tuple[int, int]]:
+    def _tell(self, kind: str, name: str) -> None:
+        self.aside.add(kind, f"{self._path.name}/{name}")
+
+    def _list(self, tar: tarfile.TarFile, file: BinaryIO) -> dict[str, tuple[int, int]]:
         """Offset and size of each image."""
         files: dict[str, tuple[int, int]] = {}
         links: dict[str, str] = {}
         names: dict[str, None] = {}
-        try:
-            with tarfile.open(self._path, "r:") as tar, self._path.open("rb") as file:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # it keeps them all: 1 kB each
-                    name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
-                    if member.issparse():
-                        self.aside.add("sparse members, to be unpacked first", name)
-                        continue
-                    if member.isfile():
-                        files[name] = member.offset_data, member.size
-                    elif member.islnk() and target in files:  # a file as it is so far: a later one may have its name
-                        files[name] = files[target]
-                    elif member.islnk() or member.issym():
-                        links[name] = target if member.islnk() else from_root(name, member.linkname)
-                        files.pop(name, None)
-                    else:
-                        continue
-                    if name in files:
-                        links.pop(name, None)
-                    names[name] = None
-                self._check_end(file, tar.offset)
+        end = 0
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # it keeps them all: 1 kB each
+            if member.size < 0 or tar.offset <= end:  # which would lead back, and around
+                raise tarfile.ReadError(f"damaged: a member of {member.size} bytes at byte {member.offset}")
+            end = tar.offset
+            name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
+            is_unknown = member.type not in tarfile.SUPPORTED_TYPES
+            if member.isdir() or member.type == _DUMPED_FOLDER:
+                continue
+            if member.issparse():
+                self._tell("sparse members, to be unpacked first", name)
+                continue
+            if member.isfile() or (is_unknown and member.size):  # an unknown type is a file's, says POSIX
+                files[name] = member.offset_data, member.size
+            elif member.islnk() and target in files:  # a file as it is so far: a later one may have its name
+                files[name] = files[target]
+            elif member.islnk() or member.issym():
+                links[name] = target if member.islnk() else from_root(name, member.linkname)
+                files.pop(name, None)
+            else:
+                self._tell("members of unknown types, without data" if is_unknown else "devices and FIFOs", name)
+                continue
+            if name in files:
+                links.pop(name, None)
+            names[name] = None
+        self._check_end(file, tar.offset)
 
-                def head(name: str) -> bytes:
-                    file.seek(files[name][0])
-                    return file.read(min(HEAD_BYTES, files[name][1]))
+        def head(name: str) -> bytes:
+            file.seek(files[name][0])
+            return file.read(min(HEAD_BYTES, files[name][1]))
 
-                found = images_among(files, links, list(names), head, self.aside)
-        except (tarfile.TarError, OSError) as error:
-            raise DataError(
-                f"{self._path}: got a file that can't be read ({error}), expected an uncompressed tar"
-            ) from error
+        found = images_among(files, links, list(names), head, self._tell)
         return {name: files[target] for name, target in found.items()}
 
     def _check_end(self, file: BinaryIO, end: int) -> None:
@@ -143,29 +177,48 @@ def _named(names: list[str], column: str, path: Path) -> list[str]:
     found = [name for name in names if _parted(name)[1] == column]
     if not found:
         parts = ", ".join(part for part, _ in Counter(_parted(name)[1] for name in names).most_common(10))
-        raise DataError(f"{path}: got no images named *.{column}, expected one of {parts}")
+        raise DataError(f"{path}: got no images named *.{column}, expected one of {parts}, or {_ALL}")
     return found
 
 
-def _of_samples(names: list[str], aside: Tally) -> list[str]:
-    """The first image of each sample, and all images that are no samples' parts.
+def _of_samples(names: list[str], tell: Callable[[str, str], None]) -> list[str]:
+    """One image of each sample, and all images that are no samples' parts.
 
-    Images with one name up to the first dot are a sample if one of them has no further dot, or if the rest of each
-    name occurs again in another sample. IMG.001.jpg and IMG.002.jpg, or john.smith.jpg and john.doe.jpg alone, are two.
+    Images with one name up to the first dot are a sample if one of them has no further dot, or if two have a rest that
+    occurs again. IMG.001.jpg and IMG.002.jpg, or john.smith.jpg and john.doe.jpg alone, are two images.
+
+    The order of a tar's members is no sample's own, so parts are ranked once for the tar: those without a further dot
+    first, such as jpg, then those that occur more often, then those that come earlier. A sample gives the part of the
+    highest rank. If all of its parts have a further dot, one may be an image and another its mask: then it gives the
+    same part as all samples of this kind, or none. No part that stands beside a jpg is given by a sample without.
     """
-    samples: dict[str, list[tuple[str, str]]] = {}
-    for name in names:
-        sample, part = _parted(name)
-        samples.setdefault(sample, []).append((name, part))
-    if len(samples) == len(names):
+    parts = {name: part for name in names if _WORDS.fullmatch(part := _parted(name)[1])}
+    samples: dict[str, dict[str, str]] = {}
+    for name, part in parts.items():
+        samples.setdefault(_parted(name)[0], {})[part] = name
+    if len(samples) == len(parts):
         return names
-    occurring = Counter(part for members in samples.values() for _, part in members)
+    occurring = Counter(parts.values())
+    ranked = sorted(occurring, key=lambda part: ("." in part, -occurring[part]))
+    ranks = {part: rank for rank, part in enumerate(ranked)}
+    beside: set[str] = set()  # one without a further dot
+    equals: set[str] = set()
+    for sample in samples.values():
+        dotted = {part for part in sample if "." in part}
+        recurring = {part for part in dotted if occurring[part] > 1}
+        if len(dotted) < len(sample):
+            beside |= dotted
+        elif len(recurring) > 1:
+            equals |= recurring
+    chosen = min(equals - beside, key=ranks.__getitem__, default=None)
     dropped: set[str] = set()
-    for members in samples.values():
-        parts = [(name, part) for name, part in members if _WORDS.fullmatch(part)]
-        if any("." not in part for _, part in parts) or all(occurring[part] > 1 for _, part in parts):
-            dropped.update(name for name, _ in parts[1:])
+    for sample in samples.values():
+        best = min(sample, key=ranks.__getitem__)
+        if "." in best and beside.isdisjoint(sample) and equals.isdisjoint(sample):
+            continue
+        taken = chosen if "." in best else best
+        dropped.update(name for part, name in sample.items() if part != taken)
     for name in names:
         if name in dropped:
-            aside.add(_FURTHER, name)
+            tell(_FURTHER, name)
     return [name for name in names if name not in dropped]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, NoImagesError
-from .members import from_root, images_among
+from ..errors import DataError, no_images
+from .members import from_root, images_among, quoted
 from .names import HEAD_BYTES
 from .reading import check_size
 from .source import Tally
@@ -47,14 +48,17 @@ class ZipSource:
         try:
             with zipfile.ZipFile(path) as archive:
                 found = self._list(archive)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
-            raise DataError(f"{path}: got a file that can't be read ({error}), expected a whole zip") from error
+        except Exception as error:  # zipfile's own kinds, and whatever else a damaged zip makes it raise
+            raise DataError(f"{path}: got a file that can't be read ({quoted(error)}), expected a whole zip") from error
         if not found:
-            raise NoImagesError(path, "a zip", str(self.aside))
+            raise no_images(path, "a zip", str(self.aside))
         names = sorted(found)
         taken = chosen_split(names, "images", split, path)
         self._names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
         self._members = [found[name] for name in self._names]
+
+    def _tell(self, kind: str, name: str) -> None:
+        self.aside.add(kind, f"{self._path.name}/{name}")
 
     def _list(self, archive: zipfile.ZipFile) -> dict[str, str]:
         """The member that holds each image."""
@@ -62,6 +66,8 @@ class ZipSource:
         links: dict[str, str] = {}
         for info in archive.infolist():
             name, target = info.filename, b""
+            if not name:  # which is_dir of Python 3.11 can't bear
+                raise zipfile.BadZipFile("a member without a name")
             if info.is_dir():
                 continue
             if stat.S_ISLNK(info.external_attr >> 16) and info.file_size <= _LONGEST_PATH:
@@ -76,7 +82,7 @@ class ZipSource:
         def head(name: str) -> bytes:
             return _beginning(archive, files[name], HEAD_BYTES)
 
-        return images_among(files, links, [*files, *links], head, self.aside)
+        return images_among(files, links, [*files, *links], head, self._tell)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -89,7 +95,12 @@ class ZipSource:
             self._zip = zipfile.ZipFile(self._path)
         info = self._zip.getinfo(self._members[index])
         check_size(info.file_size)
-        return self._zip.read(info)
+        try:
+            return self._zip.read(info)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # the archive's trouble and not the disk's
+                raise DataError("got a member that lies outside of its zip, expected a whole zip") from error
+            raise
 
     def files(self) -> Iterator[str]:
         yield str(self._path)
