@@ -293,7 +293,7 @@ def _finish(out: Path, size: int, records: list[_Record]) -> None:
     shards = [record.shard for record in records if record.shard.images]
     skipped = [failure for record in records for failure in record.skipped]
     if not shards:
-        raise DataError(f"{out}: none of the {len(skipped)} images could be read, expected at least one")
+        raise DataError(f"{out}: got images of which none could be read ({len(skipped)} tried), expected at least one")
     reasons = [failure.reason for failure in skipped]
     text = index_text((3, size, size), shards, [failure.name for failure in skipped], reasons)
     _write(out / INDEX, text.encode())

@@ -205,11 +205,11 @@ def test_one_of_several_arrays_is_named(tmp_path: Path) -> None:
 
 
 def test_what_lies_beside_the_images_is_counted(tmp_path: Path) -> None:
-    assert str(open_array(npz(tmp_path, images(3, 8, 8))).aside) == "1 arrays (labels)"
+    assert str(open_array(npz(tmp_path, images(3, 8, 8))).aside) == "1 array (labels)"
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.writestr("readme.txt", "text")
         archive.mkdir("more") if hasattr(archive, "mkdir") else None
-    assert "1 files in it that are no .npy (readme.txt)" in open_array(tmp_path / "a.npz").aside.texts()
+    assert "1 file in it that are no .npy (readme.txt)" in open_array(tmp_path / "a.npz").aside.texts()
 
 
 class Called:

@@ -37,7 +37,7 @@ def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     assert names_of(root) == ["first/00.png", "first/01.png", "real/02.png"]
     source = open_source(root)
     assert held(source) == [0, 1, 2]
-    assert str(source.aside) == "2 folders that are read already, under another name (again, second/deep)"
+    assert str(source.aside) == "2 folders read already, under another name (again, second/deep)"
 
 
 def test_links_around_and_loops_end(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_a_folder_that_cannot_be_opened(through_a_link: bool, tmp_path: Path, mo
 
     monkeypatch.setattr(os, "scandir", refusing)
     prepared = prepare_images(root, tmp_path / "out", 8, workers=1)
-    assert (prepared.images, str(prepared.left_out)) == (2, "1 folders that can't be opened (closed)")
-    with pytest.raises(DataError, match=r"set: got 1 folders that can't be opened \(closed\), expected none"):
+    assert (prepared.images, str(prepared.left_out)) == (2, "1 folder that can't be opened (closed)")
+    with pytest.raises(DataError, match=r"set: got 1 folder that can't be opened \(closed\), expected none"):
         prepare_images(root, tmp_path / "strict", 8, workers=1, strict=True)
 
 

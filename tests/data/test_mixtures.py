@@ -31,7 +31,7 @@ def test_pictures_are_taken_before_a_tar_of_no_more(
     tar_of(root / "backup.tar", *members(count))
     source = open_source(root)
     assert held(source) == [*range(10)]
-    assert str(source.aside) == "1 tars (--kind tar takes them) (backup.tar)"
+    assert str(source.aside) == "1 tar (--kind tar takes it) (backup.tar)"
     assert held(open_source(root, kind="tar")) == [*range(count)]
     prepare_images(root, tmp_path / "out", 8, workers=1)
     assert capsys.readouterr().err == f"left aside: {source.aside}\n"
@@ -44,7 +44,7 @@ def test_tars_are_taken_before_fewer_pictures(tmp_path: Path) -> None:
     tar_of(root / "b.tar", *members(2, first=2))
     source = open_source(root)
     assert held(source) == [0, 1, 2, 3]
-    assert str(source.aside) == "1 images (--kind images takes them) (preview.png)"
+    assert str(source.aside) == "1 image (--kind images takes it) (preview.png)"
     assert held(open_source(root, kind="images")) == [11]
 
 
@@ -54,7 +54,7 @@ def test_a_table_of_texts_beside_pictures(tmp_path: Path) -> None:
     (root / "metadata.jsonl").write_text("{}")
     source = open_source(root)
     assert held(source) == [0]
-    assert "1 parquet files without images (metadata.parquet)" in str(source.aside)
+    assert "1 parquet file without images (metadata.parquet)" in str(source.aside)
     with pytest.raises(DataError, match=r"metadata\.parquet: got columns \['text'\] without images; expected"):
         open_source(root, kind="parquet")
 
@@ -97,7 +97,7 @@ def test_every_kind_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_a_database_in_the_folder_itself_has_a_name(tmp_path: Path) -> None:
     root = lmdb_of(pictures(tmp_path / "set", 2), PNGS[:1])
-    assert str(open_source(root).aside) == "1 LMDBs (--kind lmdb takes them) (.)"
+    assert str(open_source(root).aside) == "1 LMDB (--kind lmdb takes it) (.)"
 
 
 def test_a_kind_that_is_not_there(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_folder_inside_a_clone(tmp_path: Path) -> None:
     hub_converted(tmp_path)
     assert held(open_source(tmp_path / "default" / "train")) == [0, 1, 2, 3]
     told = open_source(tmp_path / "data", split="train").aside
-    assert str(told) == "1 parquet files of other splits (test-00000-of-00001.parquet)"
+    assert str(told) == "1 parquet file of other splits (test-00000-of-00001.parquet)"
 
 
 def test_validation_has_many_names(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_labels_beside_arrays_of_images_are_told(tmp_path: Path) -> None:
     np.save(root / "labels.npy", np.arange(2))
     source = open_source(root)
     assert len(source) == 2
-    assert str(source.aside) == "1 arrays without images (labels.npy)"
+    assert str(source.aside) == "1 array without images (labels.npy)"
 
 
 def test_a_kind_that_cannot_be_taken_beside_another_says_how_to_learn_why(tmp_path: Path) -> None:
@@ -341,8 +341,8 @@ def test_a_kind_that_cannot_be_taken_beside_another_says_how_to_learn_why(tmp_pa
     source = open_source(root)
     assert held(source) == [0, 1, 2]
     assert str(source.aside) == (
-        "1 arrays that can't be taken (--kind arrays says why) (two.npz), "
-        "1 zips that can't be taken (--kind zip says why) (half.zip)"
+        "1 array that can't be taken (--kind arrays says why) (two.npz), "
+        "1 zip that can't be taken (--kind zip says why) (half.zip)"
     )
     with pytest.raises(DataError, match=r"two\.npz: got 2 arrays of images .*--column NAME"):
         open_source(root, kind="arrays")

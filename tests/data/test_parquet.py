@@ -61,7 +61,7 @@ def test_the_column_of_the_images(columns: dict[str, Any], column: str | None, w
 
 def test_a_column_that_is_not_taken_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"mask": structs(PNGS[1]), "image": structs(PNGS[0])})
-    assert str(open_source(path).aside) == "1 columns that hold images (--column NAME takes one) (mask)"
+    assert str(open_source(path).aside) == "1 column of images (--column NAME takes one) (mask)"
     assert not open_source(path, column="mask").aside
 
 
@@ -137,10 +137,10 @@ def test_lists_of_images_are_told(kind: pyarrow.DataType, tmp_path: Path) -> Non
     contents = [None, PNGS[1]]
     items = structs(*contents) if "struct" in str(kind) else contents
     photos = pyarrow.array([None, items], kind)
-    told = "1 columns of lists of images, which can't be taken (photos)"
+    told = "1 column of lists of images, which can't be taken (photos)"
     alone = write(tmp_path / "alone.parquet", {"photos": photos, "label": [3, 4]})
     with pytest.raises(
-        DataError, match=r"got columns \['photos', 'label'\] without images, of 1 columns of lists"
+        DataError, match=r"got columns \['photos', 'label'\] without images, of 1 column of lists"
     ) as error:
         open_source(alone)
     assert told in str(error.value)
@@ -239,7 +239,7 @@ def test_files_with_different_columns(tmp_path: Path) -> None:
     write(tmp_path / "c.parquet", {"text": ["a"]})
     source = open_source(tmp_path)
     assert held(source) == [0, 1, 2, 3]
-    assert str(source.aside) == "1 parquet files without images (c.parquet)"
+    assert str(source.aside) == "1 parquet file without images (c.parquet)"
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

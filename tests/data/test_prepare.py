@@ -81,7 +81,7 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, capsys: pytest
 def test_nothing_to_pack(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="out: none of the 1 images could be read"):
+    with pytest.raises(DataError, match=r"out: got images of which none could be read \(1 tried\)"):
         prepare_images(tmp_path / "images", tmp_path / "out", SIZE, workers=1)
 
 

@@ -53,13 +53,13 @@ def test_the_last_lines_say_what_became_of_everything(
     assert said == [
         "left aside: 2 .txt (a.txt, b.txt)",
         "left aside: 1 hidden (.hidden.png)",
-        "left aside: 1 tars (--kind tar takes them) (backup.tar)",
+        "left aside: 1 tar (--kind tar takes it) (backup.tar)",
         "left aside: 1 without a suffix (README)",
         f"left out: 5 no image that Pillow knows ({bad}, ...)",
         f"left out: 1 OSError: image file is truncated ({photos / '003.png'})",
         f"6 images of 8 x 8, 6 that can't be decoded left out: {out}",
     ]
-    assert told[0] == "left aside: 1 tars (--kind tar takes them) (backup.tar)"
+    assert told[0] == "left aside: 1 tar (--kind tar takes it) (backup.tar)"
     assert len(told) == 7
     assert prepared(capsys, photos, out) == (0, said, [])  # a finished set says the same
 

@@ -21,7 +21,7 @@ from .names import (
 from .reading import head_of, is_lfs_pointer, whole_file
 from .source import CLOSED, DANGLING, HIDDEN, NO_SUFFIX, Tally
 
-_AGAIN = "folders that are read already, under another name"
+_AGAIN = "folders read already, under another name"
 _AROUND = "links to a folder around them"
 _SPECIAL = "neither files nor folders"
 

@@ -105,7 +105,7 @@ class ParquetSource:
         chosen = _USUAL if _USUAL in fitting else fitting[0]
         for other in fitting:
             if other != chosen:
-                self.aside.add("columns that hold images (--column NAME takes one)", other)
+                self.aside.add("columns of images (--column NAME takes one)", other)
         return chosen
 
     def __len__(self) -> int:

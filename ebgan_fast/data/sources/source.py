@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -18,13 +19,14 @@ from ..._console import printable
 Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
 
+_PLURAL = re.compile(r"\b(array|column|file|folder|image|link|LMDB|member|tar|zip)s\b")
 _NAMED = 3  # names that a count shows
 _SHOWN = 20  # kinds that are shown; the rest is one
 
 # Kinds of a tally.
 CLOSED = "folders that can't be opened"
 DANGLING = "links to nothing"
-JOINED = "tars that go on after their end, of which the rest isn't read"
+JOINED = "tars with more after the end, which isn't read"
 ENDLESS = "tars without an end, perhaps cut short"
 LOST = (CLOSED, DANGLING, JOINED, ENDLESS)
 """The kinds in which images may be lost."""
@@ -91,13 +93,19 @@ class Tally:
         for kind, count in ordered[:_SHOWN]:
             names = self._names[kind]
             more = ", ..." if count > len(names) else ""
-            found.append(printable(f"{count} {kind} ({', '.join(names)}{more})"))
+            words = kind if count > 1 else _of_one(kind)
+            found.append(printable(f"{count} {words} ({', '.join(names)}{more})"))
         if rest := ordered[_SHOWN:]:
             found.append(f"{sum(count for _, count in rest)} of {len(rest)} other kinds")
         return found
 
     def __str__(self) -> str:
         return ", ".join(self.texts())
+
+
+def _of_one(kind: str) -> str:
+    """A kind's words for one thing: "links to a folder around them" is a link, and around it."""
+    return _PLURAL.sub(r"\1", kind, count=1).replace(" them", " it", 1)
 
 
 class Source(Protocol):
