@@ -97,7 +97,7 @@ PLANTS = (
         kind="data",
         file="ebgan_fast/data/worker.py",
         text="        os._exit(0)\n",
-        instead="        signal.pause()\n",
+        instead='        __import__("time").sleep(99)\n',
         test=f"{_PROCESSES}::test_workers_end_with_their_parent",
     ),
     Planted(
@@ -121,7 +121,7 @@ PLANTS = (
         kind="data",
         file=_PREPARE,
         text="        for record in out.glob(",
-        instead="        for record in () if finished else out.glob(",
+        instead="        for record in () if packed else out.glob(",
         test=f"{_PROCESSES}::test_records_of_a_finished_set_go",
     ),
     Planted(
