@@ -56,7 +56,7 @@ def _without_interrupts() -> None:
 def _has_own_formats() -> bool:
     """Return True if Pillow was taught formats by another package, such as pillow_heif."""
     image_formats()  # all of Pillow's are loaded then
-    return any(not opened[0].__module__.startswith("PIL.") for opened in Image.OPEN.values())
+    return any(not getattr(opened[0], "__module__", "").startswith("PIL.") for opened in Image.OPEN.values())
 
 
 class Reader:
