@@ -125,7 +125,7 @@ def test_latency_is_compared_with_another_commit(
     found = [row for row in rows.read(out) if isinstance(row, rows.LatencyRow)]
     assert [row.mode for row in found] == [FORWARD, BOTH]
     for row in found:
-        # What it sleeps is sure. The difference isn't: where the machine is busy, this one's calls take longer than then.
+        # The sleep is sure. The difference isn't: on a busy machine, calls of this one may take longer than of that.
         assert row.seconds["ebgan_fast at v0 (0123456789ab)"].median >= 0.001
         assert row.ratio["ebgan_fast at v0 (0123456789ab)"].low > 1
     assert "ebgan_fast at v0 (0123456789ab)" in capsys.readouterr().out
