@@ -51,7 +51,7 @@ def _middle_of_tall(image: Image.Image, height: int, size: int) -> NDArray[np.ui
 
 
 class _Line(NamedTuple):
-    """What a row or column of a grown image is made of."""
+    """A row or column of a grown image, as a sum of the image's own lines."""
 
     first: int  # of the image's own lines
     weights: list[int]  # of that line and of those after it, in units of 2**-_BITS

@@ -17,7 +17,7 @@ from ebgan_fast.data.sources import Source
 from . import layouts
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 123\n"
-"""What Git LFS leaves in place of a file."""
+"""The pointer that Git LFS leaves in place of a file."""
 
 PNGS = [layouts.encoded(layouts.picture(number)) for number in range(12)]
 

@@ -14,7 +14,7 @@ import pytest
 from ebgan_fast.data import DataError
 from ebgan_fast.data.prepare import prepare_images
 from ebgan_fast.data.sources import open_source
-from ebgan_fast.data.sources.members import quoted
+from ebgan_fast.data.sources.reading import quoted
 
 from .archives import PNGS, hard, held, linked, member, symbolic, tar_of, zip_of
 

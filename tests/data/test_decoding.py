@@ -343,7 +343,7 @@ def test_a_jpeg_whose_exif_is_damaged_too_is_not_turned(marker: int, content: by
 
 
 def test_of_two_blocks_of_exif_a_damaged_one_hides_no_turn() -> None:
-    """Where Pillow refuses the file. What it can read it reads as one block."""
+    """The file is one that Pillow refuses. Of one that it takes, it reads the blocks as one."""
     for blocks in ((DAMAGED_EXIF, oriented(6)), (oriented(6), DAMAGED_EXIF)):
         jpeg = with_segment(encoded(picture(0, 16, 8), "JPEG"), *BESIDE_JPEG["profile"])
         for block in blocks:
@@ -352,7 +352,7 @@ def test_of_two_blocks_of_exif_a_damaged_one_hides_no_turn() -> None:
 
 
 def test_exif_of_two_segments_is_one_block() -> None:
-    """Where it starts with a text that is longer than a segment, after which the orientation is read."""
+    """The EXIF starts with a text longer than a segment, and the orientation comes after it."""
     entries = struct.pack("<HHHII", 2, 0x010E, 2, 70_000, 38) + struct.pack("<HHII", 0x0112, 3, 1, 6) + bytes(4)
     block = b"II*\0\x08\0\0\0" + entries + b"a" * 70_000
     jpeg = with_segment(encoded(picture(0, 16, 8), "JPEG"), *BESIDE_JPEG["profile"])
@@ -464,7 +464,7 @@ def test_no_warning_reaches_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_limits_of_pillow_stay_as_they_are() -> None:
-    """They are the process's: what lies beside the pixels is left out of the file instead."""
+    """The limits are the whole process's. What lies beside the pixels is taken out of the file instead."""
     before = PngImagePlugin.MAX_TEXT_CHUNK
     decode(large_text(encoded(picture(0))))
     assert before == PngImagePlugin.MAX_TEXT_CHUNK

@@ -140,7 +140,7 @@ ODD = {"text that is none": b"\xff\xfe", "an escape": b"\x1b[31m\x1b]0;title\x07
 
 @pytest.mark.parametrize("name", ODD.values(), ids=ODD)
 def test_names_of_any_bytes(name: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are packed, and shown so that they do nothing to a terminal."""
+    """Files with such names are packed, and their names do nothing to a terminal."""
     odd = os.fsdecode(name)
     root = pictures(tmp_path / f"set{odd}", 1)
     pictures(root / odd, 1, first=1)

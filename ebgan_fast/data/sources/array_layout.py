@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..._console import printable
 from ..errors import DataError, NoImagesError
+from .reading import quoted
 from .source import Pixels, Tally
 
 EXPECTED = "uint8 [N, H, W, C] or [N, C, H, W] with C = 1, 3 or 4, or [N, H, W] of gray"
@@ -78,8 +79,7 @@ def shortened(text: object) -> str:
 
 def unreadable(path: Path, error: Exception, expected: str) -> DataError:
     """Return the error of a file that is no such file at all, or damaged, by what its reader raised."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return DataError(f"{path}: got a file that can't be read ({shortened(reason or type(error).__name__)}), {expected}")
+    return DataError(f"{path}: got a file that can't be read ({quoted(error, _MOST_SIGNS)}), {expected}")
 
 
 def listed(names: Iterable[str]) -> str:

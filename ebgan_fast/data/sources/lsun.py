@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, needed, no_images
-from .members import quoted
-from .reading import check_size
+from .reading import check_size, quoted
 from .source import Tally
 
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Container, Iterable
 
-from ..._console import printable
 from .names import COMPRESSED, SUFFIX_KINDS, is_hidden, is_image, looks_like_image, suffix_of
 from .source import DANGLING, HIDDEN, NO_SUFFIX
 
 _TO_FOLDERS = "links to folders inside an archive"  # whose images are taken under their own names
 _STEPS = 16  # of a link that leads to a link
-_LONGEST_REASON = 200  # signs
-
-
-def quoted(error: Exception) -> str:
-    """Return the reason that a library gives: one line of at most 200 signs, as a file has a say in it."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = printable(reason or type(error).__name__)
-    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
 
 
 def images_among(

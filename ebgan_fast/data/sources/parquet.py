@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, needed, no_images
-from .members import quoted
 from .names import HEAD_BYTES, looks_like_image
-from .reading import check_size
+from .reading import check_size, quoted
 from .source import Tally
 
 _ROWS = 16  # at a time: of photographs, 80 MB

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import DataError, no_images
-from .members import from_root, images_among, quoted
+from .members import from_root, images_among
 from .names import HEAD_BYTES
-from .reading import check_size
+from .reading import check_size, quoted
 from .source import ENDLESS, JOINED, Tally
 from .splits import chosen_split
 

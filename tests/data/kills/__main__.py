@@ -12,17 +12,17 @@ build/kills-of-prepare.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...training.kills.cases import Case
+from ...training.kills.telling import run_and_tell
 from .suite import VARIANTS, Suite, at_moments
 
 ROOT = Path(__file__).parents[3]
-_SECONDS = 20.0  # between two lines of progress
-_MOST = 4  # broken promises that a line names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; returns the exit status."""
     asked = _parser().parse_args(arguments)
-    started = told = time.monotonic()
+    started = time.monotonic()
     try:
         if asked.moments < 0:
             raise ValueError(f"--moments: got {asked.moments}, expected at least 0")
@@ -55,31 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     at_events, events = ([], 0) if asked.only == "moments" else suite.at_events()
     moments = [] if asked.only == "events" else at_moments(asked.moments, asked.seed)
     chosen = [*at_events, *moments]
-    failed: list[Case] = []
-    done = 0
-
-    def tell(case: Case, found: list[str]) -> None:
-        nonlocal done, told
-        done += 1
-        if found:
-            failed.append(case)
-            print(f'FAILED {"; ".join(found[:_MOST])} | python -m tests.data.kills --repeat "{case}"', flush=True)
-        if time.monotonic() - told >= _SECONDS:
-            told = time.monotonic()
-            print(f"{done} of {len(chosen)} cases, {len(failed)} failed, {told - started:.0f} s", flush=True)
-
-    try:
-        suite.run_all(chosen, tell)
-    except KeyboardInterrupt:
-        print("kills: interrupted", file=sys.stderr)
-        return 130
-    kills = sum(len(case.kills) for case in chosen)
-    verdict = f"{len(failed)} of {len(chosen)} cases failed" if failed else "all finished bit for bit"
-    print(
-        f"prepare: {kills} kills at {events} events and {len(moments)} moments: {verdict}; "
-        f"{time.monotonic() - started:.0f} s"
-    )
-    return int(bool(failed))
+    places = f"{events} events and {len(moments)} moments"
+    run = functools.partial(suite.run_all, chosen)
+    return run_and_tell(chosen, run, "tests.data.kills", places, "all finished bit for bit", started, "prepare: ")
 
 
 if __name__ == "__main__":

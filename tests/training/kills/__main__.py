@@ -11,6 +11,7 @@ Each case that failed is a line, with the command that runs it once more; its fo
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -20,10 +21,9 @@ from pathlib import Path
 from . import cases
 from .cases import Case
 from .suite import Suite
+from .telling import run_and_tell
 
 ROOT = Path(__file__).parents[3]
-_SECONDS = 20.0  # between two lines of progress
-_MOST = 4  # broken promises that a line names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def _repeat(suite: Suite, case: Case) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; returns the exit status."""
     asked = _parser().parse_args(arguments)
-    started = told = time.monotonic()
+    started = time.monotonic()
     try:
         if asked.jobs < 1 or asked.moments < 0:
             raise ValueError("--jobs, --moments: got less than 1 or 0")
@@ -61,28 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moments = 0 if asked.only == "events" else asked.moments
     at_events, events = ([], 0) if asked.only == "moments" else suite.at_events()
     chosen = [*at_events, *cases.at_moments(moments, asked.seed)]
-    failed: list[Case] = []
-    done = 0
-
-    def tell(case: Case, found: list[str]) -> None:
-        nonlocal done, told
-        done += 1
-        if found:
-            failed.append(case)
-            print(f'FAILED {"; ".join(found[:_MOST])} | python -m tests.training.kills --repeat "{case}"', flush=True)
-        if time.monotonic() - told >= _SECONDS:
-            told = time.monotonic()
-            print(f"{done} of {len(chosen)} cases, {len(failed)} failed, {told - started:.0f} s", flush=True)
-
-    try:
-        suite.run_all(chosen, asked.jobs, tell)
-    except KeyboardInterrupt:
-        print("kills: interrupted", file=sys.stderr)
-        return 130
-    kills = sum(len(case.kills) for case in chosen)
-    verdict = f"{len(failed)} of {len(chosen)} cases failed" if failed else "all resumed bit for bit"
-    print(f"{kills} kills at {events} events and {moments} moments: {verdict}; {time.monotonic() - started:.0f} s")
-    return int(bool(failed))
+    places = f"{events} events and {moments} moments"
+    run = functools.partial(suite.run_all, chosen, asked.jobs)
+    return run_and_tell(chosen, run, "tests.training.kills", places, "all resumed bit for bit", started)
 
 
 if __name__ == "__main__":
