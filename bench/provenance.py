@@ -15,7 +15,8 @@ import torch
 
 import ebgan_fast
 from ebgan_fast.doctor import processor
-from ebgan_fast.ops.backends import backends, triton_version
+from ebgan_fast.ops.backends import backends
+from ebgan_fast.ops.backends.availability import triton_version
 from ebgan_fast.ops.backends.gpu import architecture
 
 from . import tf32

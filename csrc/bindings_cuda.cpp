@@ -98,6 +98,7 @@ void bind_cuda(py::module_& m) {
   py::module_ cuda = m.def_submodule("cuda", "Kernels for NVIDIA GPUs; nothing waits for the device.");
   cuda.attr("compiler") = EBGAN_CUDA_COMPILER;
   cuda.attr("architectures") = EBGAN_CUDA_ARCHITECTURES;
+  cuda.attr("has_ptx") = EBGAN_CUDA_HAS_PTX != 0;
   cuda.def("device_error", device_error);
   cuda.def("loss_workspace", loss_workspace);
   cuda.def("loss", loss);

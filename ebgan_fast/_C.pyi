@@ -26,6 +26,7 @@ def pulling_away_gradient(dtype: int, it: _Arguments, threads: int, /) -> None: 
 class cuda:  # noqa: N801  a submodule; absent where it was not built
     compiler: str
     architectures: str  # "75 80 90"
+    has_ptx: bool  # of the last of them, for later GPUs
     @staticmethod
     def device_error() -> str: ...  # "" where there is a GPU
     @staticmethod

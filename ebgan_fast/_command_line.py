@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 import tyro
 
-from ._console import printable
+from ._console import printable, silence_standard_output
 from .ops.backends import BackendUnavailableError
 
 
@@ -36,15 +37,21 @@ class Program:
         """Run one command. `arguments` default to the process's own; returns the exit status."""
         _show_every_character()
         _show_warnings_as_lines(self.name)
-        command = self.parse(sys.argv[1:] if arguments is None else arguments)
         try:
-            return command()
+            return self.parse(sys.argv[1:] if arguments is None else arguments)()
+        except BrokenPipeError:  # as of a pager that was closed: nobody reads a word about it
+            silence_standard_output()
+            return 128 + 13  # as a process that SIGPIPE ends
         except OSError as error:
             return fail(self.name, describe(error), 1)
         except self.mistakes as error:
             return fail(self.name, str(error), 1)
         except KeyboardInterrupt:
             return fail(self.name, "interrupted", 130)
+        except (MemoryError, RuntimeError) as error:
+            if (why := out_of_something(error)) is None:
+                raise
+            return fail(self.name, why, 1)
 
     def parse(self, arguments: Sequence[str]) -> Callable[[], int]:
         """The command with its arguments bound; SystemExit for --help and for what cannot be read."""
@@ -86,7 +93,8 @@ def _show_warnings_as_lines(program: str) -> None:
 def _show_every_character() -> None:
     """Let a console that lacks a character, such as ±, show a question mark in its place."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        # The second is what Python takes in the locales C and POSIX.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
 
 
@@ -107,6 +115,20 @@ def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], defa
         if name in choices:
             return choices[choices.index(name)]
     return default
+
+
+def out_of_something(error: BaseException) -> str | None:
+    """Return a sentence about an error of which a limit is the cause, with the way out; None for any other error."""
+    reason = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in reason:
+        told = f" ({reason})" if reason else ""
+        return (
+            f"out of memory{told}: less is taken by a smaller --batch-size, --samples or --workers; ulimit -v shows a "
+            "limit of the shell"
+        )
+    if "can't start new thread" in reason:
+        return "the system starts no more threads for this user: --threads 1 takes fewer; ulimit -u shows the limit"
+    return None
 
 
 def fail(program: str, message: str, status: int) -> int:

@@ -66,14 +66,28 @@ class Tolerant:
 
     def _fall_silent(self, error: Exception) -> None:
         self._silent = True
-        # What is left in the stream's buffer would fail again as the interpreter ends, with another exit status.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             if self._target.fileno() in (1, 2):  # the process's own, not a file of the program's
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._target.fileno())
-                os.close(nowhere)
+                _lead_nowhere(self._target)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             print(f"standard output is gone ({error}); the work goes on without it", file=sys.stderr, flush=True)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    """Let what is left in a stream's buffer go: it would fail again as the interpreter ends, with another status.
+
+    Raises:
+        OSError, ValueError, AttributeError: it is no stream with a number.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def silence_standard_output() -> None:
+    """Let nothing of standard output fail any more, once its reader is gone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        _lead_nowhere(sys.stdout)
 
 
 def say(text: str, stream: Tolerant | None = None) -> None:

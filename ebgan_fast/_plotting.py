@@ -1,20 +1,67 @@
-"""How all of the program's figures look."""
+"""The look of all of the program's figures, whatever the user's own settings of matplotlib are."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
+
+def _load_matplotlib() -> None:
+    """Import matplotlib, and let it have the environment's MPLBACKEND only where it takes it.
+
+    Notebooks set it, for every process that they start, to a backend of their own. Where that isn't installed,
+    matplotlib can't be imported.
+
+    Raises:
+        ImportError: there is no matplotlib, or it finds no folder that it can write.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        loaded = importlib.import_module("matplotlib")
+        if named:
+            with contextlib.suppress(ValueError):
+                loaded.rcParams["backend"] = named  # as matplotlib does itself, when it is imported
+    except OSError as error:
+        raise ImportError(f"matplotlib can't be imported ({error}); MPLCONFIGDIR names its folder") from error
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+
+
+_load_matplotlib()
+
+import matplotlib  # noqa: E402  as above
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
+
+__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "Axes", "Figure", "dress", "in_house_style", "new_figure", "show_picture"]
 
 # Colours told apart by colour-blind readers (Okabe and Ito).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
+_Drawing = TypeVar("_Drawing", bound=Callable[..., object])
+
+
+def in_house_style(draw: _Drawing) -> _Drawing:
+    """Let a function draw by matplotlib's own defaults, not by the user's matplotlibrc.
+
+    A setting there such as `text.usetex: True` ends a run on a machine without LaTeX.
+    """
+    style = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    return matplotlib.rc_context(style)(draw)  # type: ignore[return-value]
+
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that needs no screen."""
+    """An empty figure, in inches, that needs no screen. Its functions are `in_house_style`."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -15,9 +15,14 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 try:
+    import filelock  # noqa: F401  what the modules below need beside the library
+    import rich  # noqa: F401
     import tyro
-except ImportError:
-    sys.exit("ebgan-fast: the program needs more than the library: pip install 'ebgan_fast[train]'")
+
+    from . import _plotting  # noqa: F401
+except ImportError as error:
+    _missing = "; the program needs more than the library: pip install 'ebgan_fast[train]'"
+    sys.exit(f"ebgan-fast: {error}{_missing if isinstance(error, ModuleNotFoundError) else ''}")
 
 from torch import Tensor
 

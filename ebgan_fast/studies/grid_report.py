@@ -8,10 +8,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from .._plotting import BLUE, ORANGE, dress, new_figure, show_picture
+from .._plotting import BLUE, ORANGE, Axes, Figure, dress, in_house_style, new_figure, show_picture
 from .grid import CHOICES, describe, picture_of
 from .queue import Done
 from .results import Results, markdown_table
@@ -85,6 +82,7 @@ def table(results: Results) -> str:
     )
 
 
+@in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write histograms.png (figure 2), by-optimiser.png (figure 3) and best.png (figure 4) into a folder; returns
     those that could be drawn: other machines' samples may be elsewhere."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution
 
-from .._plotting import new_figure, show_picture
+from .._plotting import in_house_style, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
@@ -137,6 +137,7 @@ def table(results: Results) -> str:
     )
 
 
+@in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write margins.png, samples of each margin's first run as in figure 9, into a folder."""
     margins = _margins(results)

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from matplotlib.axes import Axes
 from optuna.distributions import CategoricalDistribution
 
-from .._plotting import BLUE, GREY, new_figure, show_picture
+from .._plotting import BLUE, GREY, Axes, in_house_style, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
@@ -170,6 +169,7 @@ def table(results: Results) -> str:
     )
 
 
+@in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write terms.png, samples of each term's first run, into a folder."""
     sets = _sets(results)

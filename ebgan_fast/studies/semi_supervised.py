@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from .._plotting import BLUE, GREY, ORANGE, dress, new_figure
+from .._plotting import BLUE, GREY, ORANGE, dress, in_house_style, new_figure
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from . import digits
@@ -166,6 +166,7 @@ def table(results: Results) -> str:
     return markdown_table(["test error, %", *(f"{labels} labels" for labels in amounts), "seeds"], rows)
 
 
+@in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write errors.png, the test error over the steps, into a folder."""
     amounts = _amounts(results)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, new_figure
+from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, in_house_style, new_figure
 from .options import Budget, check_positive
 from .queue import Done
 from .results import Results, markdown_table, results_of
@@ -151,6 +151,7 @@ def table(results: Results) -> str:
     return markdown_table(["", "rounds", "V", "U", "TV(q, p)", "E_p abs(D − γ)"], rows)
 
 
+@in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write theory.png into a folder: V and U, the distances from equilibrium, and the last strategies."""
     game, plays = _game_and_plays(results)

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,18 +237,30 @@ def joined(device: torch.device) -> Iterator[World]:
 
     Args:
         device: of the run; NCCL joins GPUs, gloo all else.
+
+    Raises:
+        ValueError: the variables make no sense, the processes don't come together, or two of them have one GPU.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _told("WORLD_SIZE", 1, least=1)
     if size == 1:
         yield World()
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    except (dist.DistError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"WORLD_SIZE: got {size} processes that don't come together ({reason}), expected those that torchrun "
+            "starts; without WORLD_SIZE this process runs alone"
+        ) from error
     world = World(dist.get_rank(), size)
     try:
         world.control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        if on_gpu:
+            _check_own_gpus(world, device)
         world.group = dist.group.WORLD if on_gpu else world.control
         yield world
     finally:
@@ -255,24 +268,68 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def _check_own_gpus(world: World, device: torch.device) -> None:
+    """Raise a ValueError, in every process, if two of them have one GPU, for which NCCL would wait or fail."""
+    here = socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)
+    every: list[tuple[str, str]] = [here] * world.size
+    dist.all_gather_object(every, here, group=world.control)
+    for rank, gpu in enumerate(every):
+        if (first := every.index(gpu)) != rank:
+            raise ValueError(
+                f"device: got one GPU of {gpu[0]} for the processes {first} and {rank}, expected one for each: let "
+                "torchrun start as many as there are GPUs"
+            )
+
+
+def _told(name: str, default: int, *, least: int) -> int:
+    """The number that torchrun or a batch system has put into an environment variable.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    text = os.environ.get(name, str(default))
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise ValueError(
+            f"{name}: got {text!r} in the environment, expected a whole number of at least {least}, as torchrun sets "
+            f"it; without {name} it is {default}"
+        )
+    return number
+
+
 def own_device(name: str) -> torch.device:
     """The device that a config's name means for this process.
 
-    "auto" is a GPU if there is one. On GPUs each process of torchrun takes the one of its local rank.
+    "auto" is a GPU if there is one. On GPUs each process of torchrun takes the one of its local rank, or the only one
+    that it sees: batch systems may show each task its own GPU alone.
+
+    Raises:
+        ValueError: there is no such GPU, or LOCAL_RANK is no number.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
+    if device.type != "cuda" or device.index is not None:
+        return device
+    rank, count = _told("LOCAL_RANK", 0, least=0), torch.cuda.device_count()
+    if count == 1:
+        return torch.device("cuda", 0)
+    if rank >= count > 0:
+        raise ValueError(
+            f"LOCAL_RANK: got {rank}, expected less than {count}, the GPUs that this process sees: let torchrun start "
+            f"at most {count} processes on this machine"
+        )
+    return torch.device("cuda", rank)
 
 
 def usable_device(name: str) -> torch.device:
     """The device of a command's --device: "auto" is a GPU if there is one.
 
     Raises:
-        ValueError: no device's name, or one that isn't here.
+        ValueError: no device's name, or one that isn't here, for this process of torchrun.
     """
     if problem := device_problem(name):
         raise ValueError(problem)

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from .._files import naming, replacing
-from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, new_figure
+from .._plotting import BLUE, GREEN, GREY, ORANGE, Axes, Figure, dress, in_house_style, new_figure
 from .._progress import Progress
 from ..data.pixels import to_pixels, to_signed_unit
 from ..metrics.image_scorer import ImageScorer
@@ -168,6 +166,7 @@ _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 )
 
 
+@in_house_style
 def training_curves(lines: Sequence[Line], title: str = "") -> bytes:
     """Return a PNG of losses, energies with the margin, active hinges, term, gradients and speed over the steps.
 
@@ -197,6 +196,7 @@ def save_curves(lines: Sequence[Line], path: Path, title: str) -> None:
         file.write(training_curves(lines, title))
 
 
+@in_house_style
 def score_curves(lines: Sequence[Line]) -> bytes:
     """Return a PNG of the Frechet distance and KID over steps and over time.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from ..models.averaged import for_sampling
 from ..models.families import AnyGenerator
 from .config import TrainConfig, from_dict
 from .run import checkpoint
+from .run.fitting import check_fits
 
 _MOST_ON_GPU, _MOST = 500, 250  # images at a time
+_MOST_PIXELS = 1 << 26  # of an image: 8192 x 8192
 _PIXEL_BYTES = 1024  # of memory for each pixel drawn: the last layers' 64 to 128 maps, some three at a time
 
 
@@ -85,16 +87,11 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> tuple[LoadedGene
     notes: list[str] = []
     try:
         run = from_dict(state["config"], notes.append)
-        generator = run.networks.generator(tuple(state["image_shape"]))
-        generator.load_state_dict(state["trainer"]["generator"])
-        average, step = state["trainer"]["average"], int(state["trainer"]["step"])
-        if average is not None:
-            # Into the parameters here, where a misfit is the checkpoint's fault and nothing else is.
-            with torch.no_grad():
-                for mine, given in zip(generator.parameters(), average, strict=True):
-                    mine.copy_(given)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({error})") from error
+        generator, step = _generator_of(run, state["image_shape"], state["trainer"]), state["trainer"]["step"]
+        check_fits(step, 0, "step")
+    except Exception as error:  # whatever odd values raise
+        reason = shortened(str(error) or type(error).__name__)
+        raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({reason})") from error
     for note in notes:
         warnings.warn(f"{path}: {note}", stacklevel=3)
     try:
@@ -105,6 +102,39 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> tuple[LoadedGene
             f"{path}: got too little memory on {device} for the generator ({reason}), expected more: "
             "--device cpu does without the GPU"
         ) from error
+
+
+def _generator_of(run: TrainConfig, image_shape: Any, trainer: dict[str, Any]) -> AnyGenerator:
+    """The generator of a trainer's state, with averaged weights if the run averages.
+
+    The sizes that the config asks for are held against the state's tensors before memory is taken for them.
+
+    Raises:
+        ValueError: they don't fit.
+    """
+    check_fits(image_shape, [0, 0, 0], "image_shape")
+    channels, height, width = image_shape
+    if min(channels, height, width) < 1 or height * width > _MOST_PIXELS:
+        raise ValueError(
+            f"image_shape: got {image_shape}, expected sizes of at least 1 and {_MOST_PIXELS} pixels at most"
+        )
+    weights, average = trainer["generator"], trainer["average"]
+    given = [name for name, tensor in weights.items() if tensor.dim() > 1]
+    if run.networks.depth_g != len(given):
+        raise ValueError(
+            f"networks: got {run.networks.depth_g} layers of the generator, expected {len(given)}, its tensors'"
+        )
+    with torch.device("meta"):  # without memory
+        generator = run.networks.generator((channels, height, width))
+    check_fits(dict(weights), generator.state_dict(), "generator")
+    generator.to_empty(device="cpu").load_state_dict(weights)
+    if average is not None:
+        parameters = list(generator.parameters())
+        check_fits(average, parameters, "average")
+        with torch.no_grad():
+            for mine, averaged in zip(parameters, average, strict=True):
+                mine.copy_(averaged)
+    return generator
 
 
 def sample_images(

@@ -75,7 +75,8 @@ class Statistics:
             NonFiniteError: a loss in the interval was infinite or NaN.
         """
         filled = (step - 1) % self._config.log_every + 1
-        rows = self._world.mean(self.rows[:filled].to("cpu", torch.float64))
+        # First to the CPU: Apple's GPUs have no float64, and torch 2.14 gives zeros for both steps in one.
+        rows = self._world.mean(self.rows[:filled].cpu().double())
         first = step - filled + 1
         for row, values in enumerate(rows.isfinite().tolist()):
             bad = [name for name, finite in zip(STATISTICS, values, strict=True) if not finite]

@@ -215,7 +215,7 @@ class Trainer:
             energies.append(self.autoencoder_step())
             on_step(step + 1)
         last = torch.stack(energies[-max(1, round(steps * _CONVERGED_SHARE)) :])
-        return float(self.world.mean(last.mean().to("cpu", torch.float64)))
+        return float(self.world.mean(last.mean().cpu().double()))
 
     def _backward(self, real: Tensor, noise: Tensor, margin: Tensor) -> Tensor:
         """Add one part's gradients to both networks'; returns its row of statistics."""

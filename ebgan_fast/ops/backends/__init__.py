@@ -1,11 +1,9 @@
-"""Which implementations of the ops exist on this machine, why the others don't, and which one runs."""
+"""The choice of the backend that runs an op: by name, by the environment, or the fastest that can."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.metadata
-import importlib.util
 import json
 import logging
 import os
@@ -13,14 +11,21 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
+from .availability import (
+    NO_TRITON,
+    BackendStatus,
+    cpu_status,
+    cuda_lacks,
+    cuda_status,
+    interprets,
+    triton_lacks,
+    triton_status,
+)
 from .gpu import architecture
-
-if TYPE_CHECKING:
-    from ..._C import BuildInfo
 
 __all__ = [
     "BackendName",
@@ -58,119 +63,32 @@ class BackendUnavailableError(RuntimeError):
     """
 
 
-class BackendStatus(NamedTuple):
-    """The status of a backend: whether it can run here, and the reason in one line.
-
-    Example:
-        >>> import ebgan_fast
-        >>> status = ebgan_fast.backends()["reference"]
-        >>> status.available
-        True
-        >>> status.reason
-        'plain torch on any device'
-    """
-
-    available: bool
-    """True if it can run on this machine."""
-    reason: str
-    """The kernels that run, or the thing that is missing."""
+_CPU_STATUS, _CPU_MISTAKE = cpu_status()
 
 
-def _cpu_status() -> tuple[BackendStatus, str | None]:
-    """The status, and what is wrong with the environment: a mistake to be told at the first op, where a missing
-    extension is a circumstance to be lived with."""
-    try:
-        extension = importlib.import_module("ebgan_fast._C")
-    except ImportError as error:
-        return BackendStatus(False, f"the extension ebgan_fast._C is missing or does not load ({error})"), None
-    try:
-        info = extension.build_info()
-    except ValueError as error:
-        return BackendStatus(False, str(error)), str(error)
-    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']} ({_why(info)})"), None
-
-
-def _why(info: BuildInfo) -> str:
-    """Why that instruction set is the one in use."""
-    if os.environ.get("EBGAN_FAST_CPU_ISA"):
-        return "EBGAN_FAST_CPU_ISA asks for it"
-    lacking = [isa for isa in info["isas_compiled"] if isa not in info["isas_supported"]]
-    best = "the fastest of those compiled in"
-    return f"{best} that this processor has: it lacks {', '.join(lacking)}" if lacking else best
-
-
-def _interprets() -> bool:
-    """Whether Triton runs its kernels in an interpreter, on CPU tensors (its own environment variable)."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
-
-
-@functools.cache
-def _triton_status() -> BackendStatus:
-    """Asked for at the first use only: importing the package must not look for devices."""
-    if importlib.util.find_spec("triton") is None:
-        return BackendStatus(False, "triton is not installed (pip install triton; Linux only)")
-    version = triton_version()
-    if _interprets():
-        return BackendStatus(True, f"triton {version} in its interpreter, on CPU tensors: slow, for tests")
-    if not torch.cuda.is_available():
-        return BackendStatus(False, f"triton {version} is installed, but torch sees no GPU")
-    return BackendStatus(True, f"triton {version}")
-
-
-def triton_version() -> str:
-    """The version of the Triton that is installed, under whichever name."""
-    try:
-        return importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:  # installed under another name, such as pytorch-triton
-        return str(getattr(importlib.import_module("triton"), "__version__", "of unknown version"))
-
-
-@functools.cache
-def _cuda_status() -> BackendStatus:
-    """Asked for at the first use only, as Triton's is."""
-    try:
-        from ... import _C
-    except ImportError:
-        return BackendStatus(False, "the extension ebgan_fast._C, which would hold its kernels, is missing")
-    cuda = getattr(_C, "cuda", None)
-    if cuda is None:
-        return BackendStatus(False, "the extension was built without it (EBGAN_FAST_CUDA=1 pip install . needs nvcc)")
-    built = f"built for {_span(cuda.architectures.split())} ({cuda.compiler})"
-    if error := cuda.device_error():
-        missing = "no driver" if error == "cudaErrorInsufficientDriver" else f"no GPU ({error})"
-        return BackendStatus(False, f"{built}, {missing}")
-    if not torch.cuda.is_available():
-        return BackendStatus(False, f"{built}, but torch {torch.__version__} sees no GPU")
-    return BackendStatus(True, built)
-
-
-def _span(architectures: list[str]) -> str:
-    """ "sm_90", or "sm_75…120"."""
-    first, last = architectures[0], architectures[-1]
-    return f"sm_{first}" if first == last else f"sm_{first}…{last}"
-
-
-_CPU_STATUS, _CPU_MISTAKE = _cpu_status()
+_log = logging.getLogger("ebgan_fast")
 
 
 class Backend(NamedTuple):
-    """The two questions that are asked of a backend."""
+    """The questions that are asked of a backend."""
 
     status: Callable[[], BackendStatus]
     takes: Callable[[], str]
     """The type of device whose tensors it takes, such as "cpu"; "" for any."""
+    lacks: Callable[[int], str | None] = lambda index: None
+    """Why it can't run on the GPU of that number, where it can run on another one; None if it can."""
 
 
 KNOWN: dict[str, Backend] = {
     "reference": Backend(lambda: BackendStatus(True, "plain torch on any device"), lambda: ""),
     "cpu": Backend(lambda: _CPU_STATUS, lambda: "cpu"),
-    "triton": Backend(_triton_status, lambda: "cpu" if _interprets() else "cuda"),
-    "cuda": Backend(_cuda_status, lambda: "cuda"),
+    "triton": Backend(triton_status, lambda: "cpu" if interprets() else "cuda", triton_lacks),
+    "cuda": Backend(cuda_status, lambda: "cuda", cuda_lacks),
 }
 """Every backend by its name. Kernels that run elsewhere, in a simulator for example, take the place of an entry."""
 
 if not _CPU_STATUS.available and _CPU_MISTAKE is None:
-    logging.getLogger("ebgan_fast").warning("ebgan_fast runs on plain torch: %s", _CPU_STATUS.reason)
+    _log.warning("ebgan_fast runs on plain torch: %s", _CPU_STATUS.reason)
 
 # What no block asks for.
 _ENVIRONMENT: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
@@ -238,8 +156,9 @@ def refresh() -> None:
         >>> backends.backends()["reference"].available
         True
     """
-    for found in (_triton_status, _cuda_status, _first_there):
+    for found in (triton_status, cuda_status, _first_there, _lack):
         found.cache_clear()
+    _warned.clear()
 
 
 def _is_available(name: str) -> bool:
@@ -335,6 +254,7 @@ def choose(device_type: str, index: int | None = None) -> str:
 
     Raises:
         ValueError: the requested backend cannot take tensors of this device, or the environment names no backend.
+        BackendUnavailableError: the requested backend cannot run here, or not on this GPU.
 
     Example:
         >>> import ebgan_fast
@@ -357,6 +277,8 @@ def choose(device_type: str, index: int | None = None) -> str:
         raise ValueError(
             f"backend {name!r}: got a tensor on {device_type!r}, expected one on {wanted!r} (or use_backend('auto'))"
         )
+    if device_type == "cuda" and (why := _lack(name, torch.cuda.current_device() if index is None else index)):
+        raise BackendUnavailableError(f"backend {name!r} cannot run on this GPU: {why}. Use 'auto'")
     return name
 
 
@@ -388,11 +310,34 @@ _on_the_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
+def _lack(name: str, index: int) -> str | None:
+    """Return why a backend can't run on that GPU, or None if it can."""
+    status = KNOWN[name].status()
+    return KNOWN[name].lacks(index) if status.available else status.reason
+
+
+@functools.cache
 def _first_there(index: int) -> str:
     """The kernels that run first on that GPU: the faster ones where that was measured on its architecture, else
     Triton's."""
-    can_run = [name for name in ("triton", "cuda") if _is_available(name) and _taken_by(name) == "cuda"]
+    of_gpus = [name for name in ("triton", "cuda") if _taken_by(name) == "cuda"]
+    lacks = {name: lack for name in of_gpus if (lack := _lack(name, index))}
+    can_run = [name for name in of_gpus if name not in lacks]
+    if not can_run or ("triton" in lacks and KNOWN["triton"].status() != NO_TRITON):
+        _warn_once(can_run[0] if can_run else "reference", lacks)
     if len(can_run) < 2:
         return can_run[0] if can_run else "reference"
     measured = json.loads(FIRST_CHOICE.read_text(encoding="utf-8")).get(architecture(torch.device("cuda", index)), {})
     return str(measured.get("backend", "triton"))
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(runs: str, lacks: dict[str, str]) -> None:
+    """Tell once what runs on a GPU in place of the kernels that can't."""
+    reasons = "; ".join(f"{name}: {why}" for name, why in lacks.items())
+    text = f"ebgan_fast runs tensors of a GPU on backend {runs!r} ({reasons})"
+    if text not in _warned:
+        _warned.add(text)
+        _log.warning("%s", text)

@@ -194,7 +194,8 @@ def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
 def _name(kernel: Any, special: Specialisation, target: str) -> str:
     """The key of an artefact in the cache. The source's path is in the code, for its messages."""
     tools = triton.knobs.nvidia
-    assemblers = [(tool.path, tool.version) for tool in (tools.ptxas, tools.ptxas_blackwell)]
+    found = (getattr(tools, name, None) for name in ("ptxas", "ptxas_blackwell"))  # the second from Triton 3.6 on
+    assemblers = [(tool.path, tool.version) for tool in found if tool is not None]
     variables = sorted(get_cache_invalidating_env_vars().items())
     parts = (kernel.cache_key, kernel.fn.__code__.co_filename, target, repr(special), repr((assemblers, variables)))
     return cache.key("triton", triton.__version__, *parts)

@@ -346,5 +346,5 @@ def row_lengths(
     if p_code.dtype.element_ty != tl.float16:
         scale = scale_of(length, ACC)
         if tl.max((scale != 1).to(tl.int32), axis=0) > 0:
-            length = lengths_of_scaled(p_code, code_stride, first, scale, n, d, max(1, 128 // ROWS))
+            length = lengths_of_scaled(p_code, code_stride, first, scale, n, d, 128 // ROWS if ROWS < 128 else 1)
     _store_lengths(p_lengths + first, length, scale, row, n, n - first)

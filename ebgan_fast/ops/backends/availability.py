@@ -1,0 +1,221 @@
+"""The backends that this machine can run, each with the reason why it can or can't."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from ..._C import BuildInfo
+
+OLDEST_TRITON = (3, 5)
+"""The oldest Triton that takes the kernels: 3.4 has no `constexpr_function`. `make test-versions` holds it."""
+
+_OLDEST_GPU = (7, 0)  # of NVIDIA's, by compute capability, that Triton compiles for
+
+
+class BackendStatus(NamedTuple):
+    """The status of a backend: whether it can run here, and the reason in one line.
+
+    Example:
+        >>> import ebgan_fast
+        >>> status = ebgan_fast.backends()["reference"]
+        >>> status.available
+        True
+        >>> status.reason
+        'plain torch on any device'
+    """
+
+    available: bool
+    """True if it can run on this machine."""
+    reason: str
+    """The kernels that run, or the thing that is missing."""
+
+
+NO_TRITON = BackendStatus(False, "triton is not installed (torch's wheels for GPUs bring it; else pip install triton)")
+
+
+def cpu_status() -> tuple[BackendStatus, str | None]:
+    """Return the status of the CPU's kernels, and what is wrong with the environment.
+
+    The latter is a mistake, to be told at the first op, where a missing extension is a circumstance to be lived with.
+    """
+    try:
+        extension = importlib.import_module("ebgan_fast._C")
+    except ImportError as error:
+        return BackendStatus(False, f"the extension ebgan_fast._C is missing or does not load ({error})"), None
+    try:
+        info = extension.build_info()
+    except ValueError as error:
+        return BackendStatus(False, str(error)), str(error)
+    return BackendStatus(True, f"compiled kernels, instruction set {info['isa']} ({_why(info)})"), None
+
+
+def _why(info: BuildInfo) -> str:
+    """The reason for the instruction set in use."""
+    if os.environ.get("EBGAN_FAST_CPU_ISA"):
+        return "EBGAN_FAST_CPU_ISA asks for it"
+    lacking = [isa for isa in info["isas_compiled"] if isa not in info["isas_supported"]]
+    best = "the fastest of those compiled in"
+    return f"{best} that this processor has: it lacks {', '.join(lacking)}" if lacking else best
+
+
+def interprets() -> bool:
+    """Return True if Triton runs its kernels in an interpreter, on CPU tensors (its own environment variable)."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+@functools.cache
+def triton_status() -> BackendStatus:
+    """Return Triton's status. Asked for at the first use: importing the package must not look for devices."""
+    version = triton_version()
+    if version is None:
+        return NO_TRITON
+    if _numbers(version) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return BackendStatus(
+            False, f"triton {version} is older than {oldest}, which the kernels need; torch 2.9 and later bring one"
+        )
+    if interprets():
+        return BackendStatus(True, f"triton {version} in its interpreter, on CPU tensors: slow, for tests")
+    if not torch.cuda.is_available():
+        return BackendStatus(False, f"triton {version} is installed, but torch sees no GPU")
+    lacking = [lack for index in range(torch.cuda.device_count()) if (lack := triton_lacks(index))]
+    if len(lacking) == torch.cuda.device_count():
+        return BackendStatus(False, f"triton {version}: {'; '.join(lacking)}")
+    if problem := _launch_problem():
+        return BackendStatus(False, f"triton {version} can't launch kernels: {problem}")
+    return BackendStatus(True, "; ".join([f"triton {version}", *lacking]))
+
+
+def triton_version() -> str | None:
+    """Return the version of the Triton that Python would import, whichever distribution brought it; None without one.
+
+    ROCm, XPU and Windows have distributions of other names: the module itself says what it is. Its source is read, as
+    an import takes half a second.
+    """
+    try:
+        spec = importlib.util.find_spec("triton")
+    except ValueError:  # a stand-in without a spec
+        return None
+    if spec is None or spec.origin is None:  # a folder of that name
+        return None
+    source = Path(spec.origin)
+    text = source.read_text(encoding="utf-8", errors="replace") if source.suffix == ".py" else ""
+    if found := re.search(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", text, re.MULTILINE):
+        return found[1]
+    try:
+        return str(getattr(importlib.import_module("triton"), "__version__", "of unknown version"))
+    except Exception as error:  # of a package that is broken, whatever it raises
+        return f"of unknown version ({_one_line(error)})"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with: 3.4.0+git0 is (3, 4, 0). One without any counts as new enough."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else OLDEST_TRITON
+
+
+def triton_lacks(index: int) -> str | None:
+    """Return why Triton can't run on the GPU of that number, or None if it can."""
+    if torch.version.hip or torch.cuda.get_device_capability(index) >= _OLDEST_GPU:
+        return None
+    oldest = "".join(map(str, _OLDEST_GPU))
+    return f"{_gpu(index)} is older than sm_{oldest}, the oldest that Triton compiles for"
+
+
+def _launch_problem() -> str | None:
+    """Return why Triton can't launch a kernel here, or None if it can.
+
+    Before its first kernel it builds the module that launches all of them, with the machine's C compiler and into its
+    cache: the same is done here.
+    """
+    try:
+        from triton import knobs
+        from triton.runtime import driver
+        from triton.runtime.cache import FileCacheManager
+
+        if knobs.cache.manager_class is FileCacheManager:  # others keep the code elsewhere
+            _try_to_write(Path(knobs.cache.dir))
+        _ = driver.active.utils
+    except OSError as error:
+        if error.filename is None:
+            return f"{_one_line(error)}"
+        return f"{error.filename}: {error.strerror}; TRITON_CACHE_DIR names a folder that can be written"
+    except Exception as error:  # whatever Triton, its backends and the compiler raise
+        return f"{_one_line(error)}; it needs a C compiler (CC names one) and Python's headers"
+    return None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Make the folder, and a file in it for a moment.
+
+    Raises:
+        OSError: it can't be done; names the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of an error, or its kind if it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _gpu(index: int) -> str:
+    major, minor = torch.cuda.get_device_capability(index)
+    return f"GPU {index} ({torch.cuda.get_device_name(index)}, sm_{major}{minor})"
+
+
+@functools.cache
+def cuda_status() -> BackendStatus:
+    """Return the status of the CUDA kernels. Asked for at the first use, as Triton's is."""
+    try:
+        from ... import _C
+    except ImportError:
+        return BackendStatus(False, "the extension ebgan_fast._C, which would hold its kernels, is missing")
+    cuda = getattr(_C, "cuda", None)
+    if cuda is None:
+        return BackendStatus(False, "the extension was built without it (EBGAN_FAST_CUDA=1 pip install . needs nvcc)")
+    built = f"built for {_span(cuda.architectures.split())} ({cuda.compiler})"
+    if error := cuda.device_error():
+        missing = "no driver" if error == "cudaErrorInsufficientDriver" else f"no GPU ({error})"
+        return BackendStatus(False, f"{built}, {missing}")
+    if not torch.cuda.is_available():
+        return BackendStatus(False, f"{built}, but torch {torch.__version__} sees no GPU")
+    lacking = [lack for index in range(torch.cuda.device_count()) if (lack := cuda_lacks(index))]
+    return BackendStatus(len(lacking) < torch.cuda.device_count(), "; ".join([built, *lacking]))
+
+
+def cuda_lacks(index: int) -> str | None:
+    """Return why the CUDA kernels can't run on the GPU of that number, or None if they can.
+
+    Machine code runs on GPUs of its own generation, from its own number on. PTX, where there is some, is compiled for
+    later generations.
+    """
+    from ... import _C
+
+    major, minor = torch.cuda.get_device_capability(index)
+    numbers = [int(number) for number in _C.cuda.architectures.split()]
+    has_code = any(number // 10 == major and number % 10 <= minor for number in numbers)
+    if has_code or (_C.cuda.has_ptx and 10 * major + minor >= numbers[-1]):
+        return None
+    return f"{_gpu(index)} is none of these (EBGAN_FAST_CUDA={major}{minor} pip install . builds for it)"
+
+
+def _span(architectures: list[str]) -> str:
+    """ "sm_90", or "sm_75…120"."""
+    first, last = architectures[0], architectures[-1]
+    return f"sm_{first}" if first == last else f"sm_{first}…{last}"

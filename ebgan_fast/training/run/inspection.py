@@ -1,0 +1,162 @@
+"""A look at a checkpoint's file before anything is allocated for it: it may come from a stranger.
+
+torch's reader with `weights_only` runs no code of the file, and believes its sizes. A few hundred bytes can ask it for
+terabytes, or for more of a tensor than the file holds.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from collections import OrderedDict
+from typing import Any, BinaryIO
+
+# Bytes a number takes, by torch's name of the storage. A checkpoint holds weights, moments, counts and random states.
+_BYTES = {
+    "BFloat16Storage": 2,
+    "BoolStorage": 1,
+    "ByteStorage": 1,
+    "CharStorage": 1,
+    "DoubleStorage": 8,
+    "FloatStorage": 4,
+    "HalfStorage": 2,
+    "IntStorage": 4,
+    "LongStorage": 8,
+    "ShortStorage": 2,
+}
+# What torch.save writes for tensors and plain values in containers. Others, such as BYTEARRAY8, allocate what they
+# claim before they read.
+_OPCODES = frozenset(
+    [
+        "PROTO",
+        "STOP",
+        "MARK",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINUNICODE",
+        "EMPTY_TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "TUPLE",
+        "EMPTY_LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_DICT",
+        "SETITEM",
+        "SETITEMS",
+        "BINGET",
+        "LONG_BINGET",
+        "BINPUT",
+        "LONG_BINPUT",
+        "GLOBAL",
+        "BINPERSID",
+        "REDUCE",
+        "BUILD",
+    ]
+)
+
+
+def check_archive(file: BinaryIO) -> None:
+    """Refuse a file whose parts aren't whole, or claim more than it holds. Its place moves.
+
+    Raises:
+        ValueError: not such an archive, with the reason.
+        OSError: it can't be read.
+    """
+    size = file.seek(0, io.SEEK_END)
+    try:
+        archive = zipfile.ZipFile(file)
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("got compressed parts, expected them as torch.save writes them")
+        if len({*names}) != len(names) or sum(member.file_size for member in members) > size:
+            raise ValueError("got parts that overlap, expected each at its own place")
+        # torch's own reader doesn't look at the checksums that its writer leaves.
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"got damaged data in {damaged!r}, expected a whole checkpoint")
+        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise ValueError(f"got {len(pickles)} parts called data.pkl, expected one")
+        (structure,) = pickles
+        text = archive.read(structure)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # whatever a foreign file makes zipfile raise
+        raise ValueError(f"got a truncated file or one of another program ({error}), expected a checkpoint") from error
+    storages = {member.filename: member.file_size for member in members}
+    _check_structure(text, structure.partition("/")[0], storages, size)
+
+
+def _check_structure(text: bytes, prefix: str, members: dict[str, int], size: int) -> None:
+    listing = _Listing(text, prefix, members)
+    try:
+        for opcode, _, _ in pickletools.genops(text):
+            if opcode.name not in _OPCODES:
+                raise ValueError(f"an instruction {opcode.name}")
+        listing.load()
+    except Exception as error:  # whatever a foreign pickle raises
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"got what torch.save doesn't write ({reason}), expected a checkpoint") from error
+    if listing.total > size:
+        raise ValueError(f"got tensors of {listing.total} bytes in a file of {size}, expected at most as many")
+
+
+class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes the numbers of its memory's places
+    """Reads the structure of a checkpoint with nothing in the place of its tensors.
+
+    Args:
+        text: of data.pkl.
+        prefix: the archive's folder.
+        members: the size of each of its parts in bytes.
+
+    Attributes:
+        total: bytes of all tensors.
+    """
+
+    def __init__(self, text: bytes, prefix: str, members: dict[str, int]) -> None:
+        super().__init__(io.BytesIO(text))
+        self._prefix = prefix
+        self._members = members
+        self.total = 0
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _BYTES:
+            return name
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise ValueError(f"{module}.{name}, not tensors and plain values alone")
+
+    def persistent_load(self, pid: Any) -> tuple[int, int]:
+        """Return a storage's (numbers, bytes a number)."""
+        kind, name, key, _, count = pid
+        held = self._members.get(f"{self._prefix}/data/{key}", -1)
+        if kind != "storage" or not _is_count(count) or count * _BYTES[name] != held:
+            raise ValueError(f"{count!r} numbers of {name} in a part of {held} bytes")
+        return count, _BYTES[name]
+
+    def _tensor(self, storage: tuple[int, int], offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
+        count, width = storage
+        if not _is_count(offset) or len(shape) != len(strides) or not all(map(_is_count, [*shape, *strides])):
+            raise ValueError(f"a tensor of shape {shape}, strides {strides} at {offset}")
+        numbers = math.prod(shape)
+        # Each number has a place of its own: a stride of 0 would make a large tensor of a small storage.
+        if offset + numbers > count:
+            raise ValueError(f"a tensor of shape {list(shape)} in a storage of {count} numbers")
+        self.total += numbers * width
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
