@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 import sys
 from typing import TextIO
 
@@ -105,3 +106,33 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def shortened(text: str, longest: int = 200) -> str:
+    """Return a text as `printable` does, in at most so many signs: a file that has a say in it may hold millions."""
+    line = printable(text[: longest + 1])
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value, short whatever it is.
+
+    Python's own raises an error for lists that are too deep, and for integers of too many digits.
+    """
+    return shortened(_BRIEF.repr(value), 100)
+
+
+class _Brief(reprlib.Repr):
+    """The `repr` of few parts of a value, two levels deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 2, 4, 6, 6
+        self.maxstring, self.maxother, self.maxlong = 60, 60, 40
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Its decimal digits take a time that grows with their square.
+        return f"<an integer of {x.bit_length()} bits>" if x.bit_length() > 1024 else super().repr_int(x, level)
+
+
+_BRIEF = _Brief()

@@ -1,4 +1,7 @@
-"""Writing files: each is there whole or not at all, and an error of the disk says which one it is about."""
+"""Writing files, each whole or not at all, and reading those that others may have made.
+
+An error of the disk says which file it is about.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +33,33 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None:
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def opened(path: Path, most: int) -> Iterator[BinaryIO]:
+    """A plain file of at most `most` bytes, to read from its beginning.
+
+    What lies in a folder that was passed on may be anything: a pipe would be waited for without end, and a file of
+    zeros that takes no place on the disk would fill the memory.
+
+    Raises:
+        ValueError: a folder, pipe or device, or a larger file; the message names it.
+        OSError: it can't be read; names the file.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or device"
+        raise ValueError(f"{path}: got {kind}, expected a file")
+    if found.st_size > most:
+        raise ValueError(f"{path}: got {found.st_size:,} bytes, expected at most {most:,}")
+    with naming(path), path.open("rb") as file:
+        yield file
+
+
+def content_of(path: Path, most: int) -> bytes:
+    """Return the bytes of a file as `opened` takes it."""
+    with opened(path, most) as file:
+        return file.read(most)
 
 
 def temporary_name(path: Path) -> Path:

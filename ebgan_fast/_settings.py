@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
+from ._console import shown
+
 _Value = TypeVar("_Value")
 
 
@@ -39,7 +41,7 @@ def broken_rules(settings: Any) -> Iterator[tuple[str, str]]:
         value = getattr(settings, item.name)
         rule: Rule | None = item.metadata.get("rule")
         if rule is not None and not rule.holds(value):
-            yield item.name, f"{item.name}: got {value!r}, expected {rule.expected}"
+            yield item.name, f"{item.name}: got {shown(value)}, expected {rule.expected}"
         elif dataclasses.is_dataclass(value):
             yield from broken_rules(value)
 
@@ -64,10 +66,17 @@ def number(holds: Callable[[float], bool], expected: str) -> Rule:
     """A finite number with a property."""
 
     def check(value: Any) -> bool:
-        real = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return real and math.isfinite(value) and holds(value)
+        return NUMBER.holds(value) and _is_finite(value) and holds(value)
 
     return Rule(check, expected)
+
+
+def _is_finite(value: float) -> bool:
+    """Return True if a number has a float that is finite, as not every integer has."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def one_of(choices: Any) -> Rule:
@@ -87,6 +96,8 @@ def or_none(rule: Rule) -> Rule:
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.expected}{comma} or None")
 
 
+NUMBER = Rule(lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number")
+FINITE = number(lambda value: True, "a finite number")
 COUNT = integer(1)
 POSITIVE = number(lambda value: value > 0, "a finite number > 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a finite number >= 0")

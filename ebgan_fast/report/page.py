@@ -14,13 +14,19 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from .._files import replacing
+from .._console import shortened
+from .._files import opened, replacing
+from .._settings import COUNT, FINITE
 from ..training.pictures import score_curves, training_curves
 from ..training.run.folder import RunContents, RunFolder, compares
 from ..training.run.lines import Line
 from ..training.scoring import worth_of_digits
 
 _EARLIER_GRIDS = 4
+_MOST_NETS = 8  # whose scores are drawn: a chart takes a second
+# A grid of a hundred images of 1024 pixels is 300 MB before it is packed. A browser unpacks what the page holds.
+_LARGEST_PICTURE, _MOST_PIXELS = 1 << 28, 1 << 28
+_LONGEST_TEXT = 1000  # of a file's words
 _FEW_SAMPLES = 10_000
 # Attribute of the run's folder, heading, caption.
 _EXTRAS = (
@@ -44,8 +50,8 @@ def write_report(folder: Path) -> Path:
         The file.
 
     Raises:
-        ValueError: not a run folder, one whose run has logged nothing yet, or a file in it that a run wouldn't write;
-            the message names it.
+        ValueError: not a run folder, one whose run has logged nothing yet, or a file or picture in it that a run
+            wouldn't write; the message names it.
         OSError: a file can't be read or written.
 
     Example:
@@ -64,7 +70,7 @@ def write_report(folder: Path) -> Path:
     run = place.contents()
     title = f"EBGAN run {folder.resolve().name}"
     sections = [
-        f"<p>{html.escape(_summary(run))}</p>",
+        f"<p>{_text(_summary(run))}</p>",
         _samples(run.grids),
         _scores(run),
         _section("Training", _curves(training_curves(run.metrics), _caption(run))),
@@ -91,11 +97,12 @@ def _caption(run: RunContents) -> str:
 
 def _summary(run: RunContents) -> str:
     last = run.metrics[-1]
-    wanted = f" of {run.settings['steps']:,}" if isinstance(run.settings.get("steps"), int) else ""
+    steps = run.settings.get("steps")
+    wanted = f" of {steps:,}" if COUNT.holds(steps) else ""
     parts = [f"{last['step']:,}{wanted} steps in {_duration(last['elapsed_s'])}"]
     if "batch_size" in run.settings:
-        parts.append(f"batches of {run.settings['batch_size']}")
-    if speeds := [line["images_per_s"] for line in run.metrics if "images_per_s" in line]:
+        parts.append(f"batches of {_value(run.settings['batch_size'])}")
+    if speeds := [line["images_per_s"] for line in run.metrics if FINITE.holds(line.get("images_per_s"))]:
         parts.append(f"{statistics.median(speeds):.0f} images per second")
     text = f"{', '.join(parts)}."
     if not run.scores:
@@ -118,13 +125,13 @@ def _samples(grids: Sequence[tuple[int, Path]]) -> str:
         return _section("Samples", "<p>No grid of samples was drawn yet.</p>")
     *earlier, (step, latest) = grids
     shown = [earlier[index * len(earlier) // _EARLIER_GRIDS] for index in range(_EARLIER_GRIDS)] if earlier else []
-    strip = "".join(_figure(path.read_bytes(), f"Step {step:,}") for step, path in dict.fromkeys(shown))
-    body = _figure(latest.read_bytes(), f"Step {step:,}, not chosen: the first of one seed's noise.")
+    strip = "".join(_figure(_picture(path), f"Step {step:,}") for step, path in dict.fromkeys(shown))
+    body = _figure(_picture(latest), f"Step {step:,}, not chosen: the first of one seed's noise.")
     return _section("Samples", body + (f'<div class="strip">{strip}</div>' if strip else ""))
 
 
 def _scores(run: RunContents) -> str:
-    nets = dict.fromkeys(line["features"] for line in run.scores)
+    nets = list(dict.fromkeys(line["features"] for line in reversed(run.scores)))[:_MOST_NETS][::-1]
     parts = [_net_scores([line for line in run.scores if line["features"] == net]) for net in nets]
     if parts:
         note = (
@@ -166,12 +173,12 @@ def _net_scores(scores: Sequence[Line]) -> str:
 
 
 def _extra(path: Path, heading: str, caption: str) -> str:
-    return _section(heading, _figure(path.read_bytes(), caption)) if path.is_file() else ""
+    return _section(heading, _figure(_picture(path), caption)) if path.exists() else ""
 
 
 def _settings(run: RunContents, place: RunFolder) -> str:
     versions = f"ebgan_fast {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    missing = [path.name for path in (getattr(place, name) for name, _, _ in _EXTRAS) if not path.is_file()]
+    missing = [path.name for path in (getattr(place, name) for name, _, _ in _EXTRAS) if not path.exists()]
     left_out = f" Left out, as the run folder lacks them: {', '.join(missing)}." if missing else ""
     closing = html.escape(f"Report made with {versions}.{left_out}")
     return _section("Settings", f"{_named_values(run.settings)}<p>{closing}</p>")
@@ -181,8 +188,25 @@ def _section(heading: str, body: str) -> str:
     return f"<h2>{html.escape(heading)}</h2>\n{body}"
 
 
+def _picture(path: Path) -> bytes:
+    """Return the bytes of a PNG file, by its first ones.
+
+    Raises:
+        ValueError: another file, or a picture that no run draws; the message names it.
+        OSError: it can't be read; names the file.
+    """
+    with opened(path, _LARGEST_PICTURE) as file:
+        head = file.read(24)
+        if len(head) < 24 or not head.startswith(b"\x89PNG\r\n\x1a\n") or head[12:16] != b"IHDR":
+            raise ValueError(f"{path}: got a file that isn't a PNG picture, expected one that a run drew")
+        width, height = (int.from_bytes(head[place : place + 4], "big") for place in (16, 20))
+        if width * height > _MOST_PIXELS:
+            raise ValueError(f"{path}: got {width:,} x {height:,} pixels, expected at most {_MOST_PIXELS:,} in all")
+        return head + file.read()
+
+
 def _figure(png: bytes, caption: str) -> str:
-    data, words = base64.b64encode(png).decode(), html.escape(caption)
+    data, words = base64.b64encode(png).decode(), _text(caption)
     return f'<figure><img alt="{words}" src="data:image/png;base64,{data}"><figcaption>{words}</figcaption></figure>'
 
 
@@ -198,13 +222,14 @@ def _named_values(values: Line) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_value, value))
+        more = ", ..." if len(value) > _LONGEST_TEXT else ""
+        return ", ".join(map(_value, value[:_LONGEST_TEXT])) + more
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(value)}</td>" for value in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{_text(name)}</th>" for name in columns)
+    body = "".join("<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -214,3 +239,8 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _text(words: str) -> str:
+    """Return words, in which files have a say, as text of the page."""
+    return html.escape(shortened(words, _LONGEST_TEXT))

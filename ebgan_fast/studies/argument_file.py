@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+
+from .._console import shortened, shown
+from .._files import content_of
+
+# The parser takes half a second for so many bytes, or a tenth for so many brackets that no other closes. A file of all
+# flags of a study has 1 kB.
+_LARGEST, _MOST_BRACKETS = 1 << 14, 1000
+_MOST_VALUES, _LONGEST_VALUE = 10_000, 1000  # an alias repeats a list in few signs
+_NAME = re.compile("[A-Za-z0-9_-]{1,40}")
+_RESOLVER = yaml.resolver.BaseResolver
+_EXAMPLE = "expected lines such as size_g: [400, 800]"
 
 
 def with_file(arguments: Sequence[str]) -> list[str]:
     """Arguments with those of a YAML file, which --file names, put before the ones that are given beside it.
 
     Raises:
-        ValueError: a file of something else than one value or list for each flag.
-        OSError: it can't be read.
+        ValueError: a file of something else than one value or list for each flag; the message names it.
+        OSError: it can't be read; names the file.
     """
     given = list(arguments)
     if "--file" not in given[:-1]:
@@ -21,16 +33,99 @@ def with_file(arguments: Sequence[str]) -> list[str]:
 
     place = given.index("--file")
     path = Path(given[place + 1])
+    content = content_of(path, _LARGEST)
     try:
-        content = yaml.safe_load(path.read_text())
+        flags = list(_flags(content))
+    except RecursionError as error:
+        raise ValueError(f"{path}: got too many levels, {_EXAMPLE}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: got {' '.join(str(error).split())}, expected YAML") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: got {type(content).__name__}, expected lines such as size_g: [400, 800]")
-    flags: list[str] = []
-    for name, value in content.items():
-        values = value if isinstance(value, list) else [value]
-        if any(isinstance(one, (dict, list)) for one in values):
-            raise ValueError(f"{path}: {name}: got {value}, expected one value or a list of them")
-        flags += [f"--{str(name).replace('_', '-')}", *map(str, values)]
+        reason = shortened(" ".join(str(error).split()))
+        raise ValueError(f"{path}: got {reason}, expected YAML") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return [*given[:1], *flags, *given[1:place], *given[place + 2 :]]
+
+
+def _flags(content: bytes) -> Iterator[str]:
+    """Each flag of a file, before its values.
+
+    The file's shape is checked before any value is made: lists of one another's aliases, and mappings merged with one
+    another, grow without end.
+
+    Raises:
+        ValueError: another shape, or a value that YAML can't make.
+        yaml.YAMLError: no YAML.
+    """
+    text = _decoded(content)
+    if text.count("[") + text.count("{") > _MOST_BRACKETS:
+        raise ValueError(f"got more than {_MOST_BRACKETS:,} brackets, {_EXAMPLE}")
+    loader = yaml.SafeLoader(text)
+    try:
+        document = loader.get_single_node()
+        if document is None:
+            raise ValueError(f"got an empty file, {_EXAMPLE}")
+        if not (isinstance(document, yaml.MappingNode) and _is_plain(document)):
+            raise ValueError(f"got {_kind(document)}, {_EXAMPLE}")
+        named: dict[str, list[yaml.ScalarNode]] = {}
+        for key, value in document.value:
+            name = _name(key)
+            if name in named:
+                raise ValueError(f"{name}: got it twice, expected each name once")
+            named[name] = _values(name, value)
+        if sum(map(len, named.values())) > _MOST_VALUES:
+            raise ValueError(f"got more than {_MOST_VALUES:,} values, {_EXAMPLE}")
+        for name, nodes in named.items():
+            yield f"--{name.replace('_', '-')}"
+            for node in nodes:
+                yield _made(loader, name, node)
+    finally:
+        loader.dispose()
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"got byte {error.start + 1} that isn't UTF-8, expected YAML in UTF-8") from error
+
+
+def _name(node: yaml.Node) -> str:
+    name = node.value if isinstance(node, yaml.ScalarNode) else _kind(node)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"got {shown(name)} for a name, {_EXAMPLE}")
+    return str(name)
+
+
+def _values(name: str, node: yaml.Node) -> list[yaml.ScalarNode]:
+    """The parts of a value: its own, or those of a list."""
+    is_list = isinstance(node, yaml.SequenceNode) and _is_plain(node)
+    nodes = node.value if is_list else [node]
+    for one in nodes:
+        if not isinstance(one, yaml.ScalarNode):
+            within = " in a list" if is_list else ""
+            raise ValueError(f"{name}: got {_kind(one)}{within}, expected one value or a list of them")
+    return list(nodes)
+
+
+def _kind(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return "a single value"
+    kind = "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
+    return kind if _is_plain(node) else f"{kind} of tag {shown(node.tag)}"
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    """Return True for a list or mapping that is one to YAML too, and not what another tag makes of it."""
+    return node.tag in (_RESOLVER.DEFAULT_SEQUENCE_TAG, _RESOLVER.DEFAULT_MAPPING_TAG)
+
+
+def _made(loader: yaml.SafeLoader, name: str, node: yaml.ScalarNode) -> str:
+    """The flag's word for a value."""
+    try:
+        text = str(loader.construct_object(node))
+    # A month 13 is a ValueError, !!bool of another word a KeyError, !!timestamp of one an AttributeError.
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name}: got {shortened(node.value, 60)}, expected a value that YAML can make") from error
+    if len(text) > _LONGEST_VALUE:
+        raise ValueError(f"{name}: got a value of {len(text):,} signs, expected at most {_LONGEST_VALUE:,}")
+    return text

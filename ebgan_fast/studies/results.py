@@ -14,11 +14,24 @@ from typing import Any
 import torch
 
 from .. import __version__
+from .._console import shown
 from .._files import replacing
+from .._json import read_object
+from .._settings import FINITE, Rule, instance, or_none
 from ..doctor import processor
 from .queue import Done
 
 FILE = "results.json"
+_LARGEST = 1 << 28  # bytes; the paper's whole grid of 6144 trials has three millions
+
+_OBJECT, _TEXT = instance(dict, "an object"), instance(str, "text")
+_OF_RESULTS = {
+    "study": _TEXT,
+    **dict.fromkeys(("settings", "versions", "machine"), _OBJECT),
+    "date": _TEXT,
+    "trials": instance(list, "a list"),
+}
+_OF_TRIAL = {"params": _OBJECT, "result": or_none(_OBJECT), "reason": or_none(_TEXT), "seconds": FINITE}
 
 
 @dataclass(frozen=True)
@@ -78,14 +91,29 @@ def read(path: Path) -> Results:
     """What `write` wrote.
 
     Raises:
-        ValueError: not such a file.
-        OSError: it can't be read.
+        ValueError: not such a file; the message names it.
+        OSError: it can't be read; names the file.
     """
+    content = read_object(path, _LARGEST)
     try:
-        content = json.loads(path.read_text())
-        return Results(**{**content, "trials": [Done(**trial) for trial in content["trials"]]})
-    except (KeyError, TypeError, ValueError) as error:
+        _check(content, _OF_RESULTS)
+        for number, trial in enumerate(content["trials"], start=1):
+            _check(trial, _OF_TRIAL, f" in trial {number}")
+    except ValueError as error:
         raise ValueError(f"{path}: got something else than a study's results ({error})") from error
+    return Results(**{**content, "trials": [Done(**trial) for trial in content["trials"]]})
+
+
+def _check(found: object, rules: Mapping[str, Rule], place: str = "") -> None:
+    """Raise a ValueError unless an object has the fields of these rules, and no other."""
+    if not isinstance(found, dict):
+        raise ValueError(f"got {shown(found)}{place}, expected an object")
+    if other := [name for name in found if name not in rules]:
+        raise ValueError(f"got {shown(other[0])}{place}, expected fields {', '.join(rules)} alone")
+    for name, rule in rules.items():
+        if name not in found or not rule.holds(found[name]):
+            got = shown(found[name]) if name in found else "nothing"
+            raise ValueError(f"{name}: got {got}{place}, expected {rule.expected}")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

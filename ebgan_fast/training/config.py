@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .._console import shortened, shown
 from .._files import replacing
+from .._json import read
 from .._settings import (
     A_PATH,
     COUNT,
@@ -33,6 +35,12 @@ from ..models.families import FAMILIES, Mlp, Networks
 from ..ops.backends import BackendName
 from .optim import LearningRateDecay, MarginSchedule, Precision
 from .parallel import device_problem
+
+LARGEST = 1 << 20
+"""Bytes of the largest file of settings; a run's has 2,000."""
+
+# Of what is said of a config: signs, and names of fields.
+_LONGEST_REASON, _MOST_LISTED = 300, 5
 
 PresetName = Literal["mnist", "lsun64", "celeba64", "imagenet128", "imagenet256"]
 
@@ -237,10 +245,11 @@ def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> T
 
     Args:
         fields: JSON values.
-        tell: told in one line of each field that is unknown, and ignored, or can't be used.
+        tell: told in one line of the fields that are unknown, and ignored, and of each that can't be used.
 
     Raises:
-        ValueError: no object, no run folder, or networks that can't be built without what is missing.
+        ValueError: no object, or networks that can't be built of what they are given. The message, as each line that is
+            told, is short and moves no cursor, whatever the values are.
     """
     if not isinstance(fields, dict):
         raise ValueError(f"got a config of type {type(fields).__name__}, expected an object")
@@ -248,13 +257,14 @@ def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> T
     given |= {name: Path(given[name]) for name in ("out", "data") if isinstance(given.get(name), str)}
     given.setdefault("out", Path())
     networks = given.pop("networks", None)
-    if not isinstance(networks, dict) or networks.get("family") not in list(FAMILIES):
-        raise ValueError(f"networks: got {networks!r}, expected an object with a family of {', '.join(FAMILIES)}")
+    family = networks.get("family") if isinstance(networks, dict) else None
+    if not isinstance(networks, dict) or not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"networks: got {shown(networks)}, expected an object with a family of {', '.join(FAMILIES)}")
     sizes = {name: value for name, value in networks.items() if name != "family"}
     # Networks of another size than the run's would not fit its weights: what they can't use is an error.
-    built = FAMILIES[networks["family"]](**_known(FAMILIES[networks["family"]], sizes, tell))
+    built = FAMILIES[family](**_known(FAMILIES[family], sizes, tell))
     if problems := [problem for _, problem in broken_rules(built)]:
-        raise ValueError("; ".join(problems))
+        raise ValueError(shortened("; ".join(problems), _LONGEST_REASON))
     config = TrainConfig(networks=built, **_known(TrainConfig, given, tell))
     unusable = dict(broken_rules(config))
     fields_by_name = {item.name: item for item in dataclasses.fields(config)}
@@ -271,8 +281,13 @@ def _known(kind: type[Any], given: dict[str, Any], tell: Callable[[str], None]) 
         ValueError: one that it can't do without is missing.
     """
     names = {item.name: item for item in dataclasses.fields(kind)}
-    for name in given.keys() - names.keys():
-        tell(f"{name}: got a field that this version doesn't know, and ignores")
+    if unknown := [name for name in given if name not in names]:
+        listed = ", ".join(shortened(str(name), 40) for name in unknown[:_MOST_LISTED])
+        if len(unknown) == 1:
+            tell(f"{listed}: got a field that this version doesn't know, and ignores")
+        else:
+            more = f" and {len(unknown) - _MOST_LISTED:,} more" if len(unknown) > _MOST_LISTED else ""
+            tell(f"{listed}{more}: got fields that this version doesn't know, and ignores")
     bare = (item for item in names.values() if item.default is item.default_factory is dataclasses.MISSING)
     if missing := [item.name for item in bare if item.name not in given]:
         raise ValueError(f"got a config without {', '.join(missing)}")
@@ -292,8 +307,9 @@ def read_json(path: Path, tell: Callable[[str], None] = lambda note: None) -> Tr
         ValueError: not a config; the message names the file.
         OSError: the file can't be read.
     """
+    fields = read(path, LARGEST)
     try:
-        return from_dict(json.loads(path.read_text()), tell)
+        return from_dict(fields, tell)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -308,8 +324,8 @@ def check_resumable(config: TrainConfig, saved: TrainConfig) -> None:
     now, before = _flat(config), _flat(saved)
     differing = [name for name in {**now, **before} if name not in free and now.get(name) != before.get(name)]
     if differing:
-        pairs = ", ".join(f"{name} (got {now.get(name)!r}, expected {before.get(name)!r})" for name in differing)
-        raise ValueError(f"the run to resume was made with another config: {pairs}")
+        pairs = (f"{name} (got {shown(now.get(name))}, expected {shown(before.get(name))})" for name in differing)
+        raise ValueError(f"the run to resume was made with another config: {', '.join(pairs)}")
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .._console import shortened
 from .._files import naming, replacing
 from .._plotting import BLUE, GREEN, GREY, ORANGE, Axes, Figure, dress, in_house_style, new_figure
 from .._progress import Progress
+from .._settings import FINITE
 from ..data.pixels import to_pixels, to_signed_unit
 from ..metrics.image_scorer import ImageScorer
 from ..metrics.neighbours import neighbour_rows
@@ -150,6 +153,10 @@ def draw_neighbours(
     save_grid(to_signed_unit(rows), path, len(rows) // _SAMPLES)
 
 
+# Beyond this, matplotlib's limits and ticks overflow.
+_LARGEST = 1e300
+_LONGEST_WORDS = 80  # what is drawn takes a millisecond a sign
+
 # Name in the lines, label, color.
 _Curve = tuple[str, str, str]
 
@@ -171,15 +178,16 @@ def training_curves(lines: Sequence[Line], title: str = "") -> bytes:
     """Return a PNG of losses, energies with the margin, active hinges, term, gradients and speed over the steps.
 
     Args:
-        lines: of metrics.jsonl, at least one. What none of them tells gets no panel.
-        title: above the panels.
+        lines: of metrics.jsonl, at least one. What none of them tells gets no panel; what isn't a finite number, no
+            point.
+        title: above the panels; any text.
     """
     told = {name for line in lines for name in line}
     panels = [panel for panel in _PANELS if told.intersection(name for name, _, _ in panel[1])]
     rows = -(-len(panels) // 2)
     figure = new_figure(10, 2.8 * rows)
     if title:
-        figure.suptitle(title.replace("$", r"\$"))  # else it begins a formula
+        figure.suptitle(_words(title))
     for place, (quantity, curves) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, 2, place)
         for name, label, color in curves:
@@ -201,11 +209,11 @@ def score_curves(lines: Sequence[Line]) -> bytes:
     """Return a PNG of the Frechet distance and KID over steps and over time.
 
     Args:
-        lines: of scores.jsonl, at least one, all of one feature net.
+        lines: of scores.jsonl, at least one, all of one feature net, whose name may be any text.
     """
     figure = new_figure(10, 5.6)
     minutes = [{**line, "minutes": line["elapsed_s"] / 60} for line in lines]
-    names = (("fd", lines[0]["features"], BLUE), ("kid", "KID", ORANGE))
+    names = (("fd", _words(lines[0]["features"]), BLUE), ("kid", "KID", ORANGE))
     for row, (name, quantity, color) in zip(figure.subplots(2, 2), names, strict=True):
         for axes, over in zip(row, ("step", "minutes"), strict=True):
             _draw(axes, minutes, over, name, "", color, "-", marker="o")
@@ -224,10 +232,21 @@ def _draw(
     style: str,
     marker: str | None = None,
 ) -> None:
-    points = [(line[over], line[name]) for line in lines if name in line]
+    points = [(_drawable(line[over]), _drawable(line[name])) for line in lines if name in line]
     if points:
-        alone = "o" if len(points) == 1 else marker
+        alone = "o" if sum(not math.isnan(height) for _, height in points) == 1 else marker
         axes.plot(*zip(*points, strict=True), color=color, linestyle=style, linewidth=1.5, label=label, marker=alone)
+
+
+def _drawable(value: object) -> float:
+    """Return a number as a float; NaN, which leaves a gap, for what can't be drawn."""
+    number = float(value) if isinstance(value, (int, float)) and FINITE.holds(value) else math.nan
+    return number if abs(number) <= _LARGEST else math.nan
+
+
+def _words(text: str) -> str:
+    """Return a text as matplotlib can draw it: short, without signs that no font has, and no formula."""
+    return shortened(text, _LONGEST_WORDS).replace("$", r"\$")
 
 
 def _finish(axes: Axes, quantity: str, *, legend: bool) -> None:

@@ -235,9 +235,9 @@ def test_folders_that_are_no_runs(run: Path, tmp_path: Path) -> None:
         (
             "metrics.jsonl",
             b'{"step": 3, "elapsed_s": "long"}\n',
-            r"metrics\.jsonl: got elapsed_s 'long' in line 1, expected a number",
+            r"metrics\.jsonl: got elapsed_s 'long' in line 1, expected a finite number",
         ),
-        ("scores.jsonl", b'{"step": 3, "elapsed_s": 2}\n', r"scores\.jsonl: got fd None in line 1, expected a number"),
+        ("scores.jsonl", b'{"step": 3, "elapsed_s": 2}\n', r"scores\.jsonl: got fd None in line 1, expected a finite"),
     ],
 )
 def test_files_that_no_run_writes_are_named(run: Path, name: str, content: bytes, message: str) -> None:
@@ -276,10 +276,11 @@ def test_an_evaluation_is_shown(run: Path) -> None:
 def test_grids_follow_in_order(run: Path) -> None:
     """By number: as text, a step of seven digits comes before one of six. Other pictures are none of the run's."""
     for name in ("step_1000000", "step_999999", "step_last"):
-        (run / "samples" / f"{name}.png").write_bytes(name.encode())
+        (run / "samples" / f"{name}.png").write_bytes(PIXEL + name.encode())
+    (run / "samples" / "step_2000000.pt").write_bytes(b"no picture")
     page = Page(write_report(run))
     assert "Step 1,000,000, not chosen" in page.text
-    assert base64.b64decode(page.pictures[0].partition(",")[2]) == b"step_1000000"
+    assert base64.b64decode(page.pictures[0].partition(",")[2]) == PIXEL + b"step_1000000"
     assert [words for words in page.words if re.fullmatch(r"Step [\d,]+", words)] == [
         f"Step {step}" for step in ("100", "200", "300", "999,999")
     ]

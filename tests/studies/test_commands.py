@@ -153,7 +153,11 @@ def test_a_file_gives_flags_that_the_command_line_overrides(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- 1\n", "got list, expected lines"), ("a: {b: 1}\n", "a: got {'b': 1}, expected one value"), ("a: [\n", "YAML")],
+    [
+        ("- 1\n", "got a list, expected lines"),
+        ("a: {b: 1}\n", "a: got a mapping, expected one value"),
+        ("a: [\n", "YAML"),
+    ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "grid.yaml"

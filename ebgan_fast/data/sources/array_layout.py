@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._console import printable
+from ... import _console
 from ..errors import DataError, NoImagesError
 from .reading import quoted
 from .source import Pixels, Tally
@@ -73,8 +73,7 @@ class Found:
 
 def shortened(text: object) -> str:
     """Return a text of one line that moves no cursor, and of a length to be read."""
-    line = printable(str(text))
-    return line if len(line) <= _MOST_SIGNS else f"{line[:_MOST_SIGNS]}..."
+    return _console.shortened(str(text), _MOST_SIGNS)
 
 
 def unreadable(path: Path, error: Exception, expected: str) -> DataError:

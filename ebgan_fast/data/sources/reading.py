@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..._console import printable
+from ..._console import shortened
 from ..errors import ImageError
 
 LARGEST = 1 << 30
@@ -35,8 +35,7 @@ def head_of(path: str | os.PathLike[str], count: int) -> bytes:
 def quoted(error: Exception, longest: int = 200) -> str:
     """Return the reason that a library gives: one line of at most so many signs, as a file has a say in it."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = printable(reason or type(error).__name__)
-    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+    return shortened(reason or type(error).__name__, longest)
 
 
 def is_lfs_pointer(head: bytes) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ..._files import copy, rename_or_copy, temporary_name
-from ..config import TrainConfig, check_resumable, from_dict
+from ..._json import read_object
+from ..config import LARGEST, TrainConfig, check_resumable, from_dict
 from . import checkpoint
 from .checkpoint import CheckpointError
 from .lines import Line, LinesFile
 
-_STEP = re.compile(r"step_(\d+)\.(?:png|pt)")
+_GRID = re.compile(r"step_([0-9]+)\.png")
+_CHECKPOINT = re.compile(r"step_([0-9]+)\.pt")
 _KEPT = "checkpoints"
+
+_OF_EVERY_LINE = ("elapsed_s", "loss_d", "loss_g")
+# Of today's lines of metrics. Earlier versions wrote fewer.
+_OF_SOME_LINES = (
+    *("energy_real", "energy_fake", "margin", "hinge_active", "pulling_away", "grad_norm_g", "grad_norm_d"),
+    *("lr_g", "lr_d", "steps_per_s", "images_per_s", "memory_gb"),
+)
+_OF_EVERY_SCORE = ("elapsed_s", "fd", "kid", "kid_std", "samples", "real_images", "kid_subset_size")
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,8 @@ class RunFolder:
         self.neighbours = path / "neighbours.png"
         self.report = path / "report.html"
         self.tensorboard = path / "tensorboard"
-        self.metrics = LinesFile(path / "metrics.jsonl", ("elapsed_s", "loss_d", "loss_g"))
-        numbers = ("elapsed_s", "fd", "kid", "kid_std", "samples", "real_images", "kid_subset_size")
-        self.scores = LinesFile(path / "scores.jsonl", numbers, ("features",))
+        self.metrics = LinesFile(path / "metrics.jsonl", _OF_EVERY_LINE, optional=_OF_SOME_LINES)
+        self.scores = LinesFile(path / "scores.jsonl", _OF_EVERY_SCORE, ("features",))
 
     @classmethod
     def of(cls, path: Path) -> RunFolder:
@@ -69,8 +77,8 @@ class RunFolder:
         if path.is_dir():
             return cls(path)
         folder = path.absolute().parent
-        is_kept = folder.name == _KEPT and _STEP.fullmatch(path.name) and (folder.parent / "config.json").is_file()
-        if is_kept:
+        is_named = folder.name == _KEPT and _CHECKPOINT.fullmatch(path.name)
+        if is_named and (folder.parent / "config.json").is_file():
             return cls(path.parent.parent if path.parent.name == _KEPT else folder.parent)
         return cls(path.parent)
 
@@ -95,7 +103,7 @@ class RunFolder:
         if count == 0:
             return
         rename_or_copy(self.checkpoint, self.kept(step))
-        earlier = [path for number, path in _numbered(self.path / _KEPT) if number <= step]
+        earlier = [path for number, path in _numbered(self.path / _KEPT, _CHECKPOINT) if number <= step]
         for path in earlier[:-count]:
             path.unlink(missing_ok=True)
 
@@ -159,9 +167,9 @@ class RunFolder:
                 write; the message names it. A last line that was cut short is no error.
             OSError: a file can't be read.
         """
-        if not self.config.is_file():
-            raise ValueError(f"{self.path}: got a folder without config.json, expected the folder of a run")
         settings = _object(self.config)
+        if settings is None:
+            raise ValueError(f"{self.path}: got a folder without config.json, expected the folder of a run")
         metrics = self.metrics.lines()
         if not metrics:
             raise ValueError(f"{self.path}: got a run without metrics, expected one that has logged at least once")
@@ -169,8 +177,8 @@ class RunFolder:
             settings=_flat(settings),
             metrics=metrics,
             scores=self.scores.lines(),
-            evaluation=_object(self.evaluation) if self.evaluation.is_file() else {},
-            grids=_numbered(self.path / "samples"),
+            evaluation=_object(self.evaluation) or {},
+            grids=_numbered(self.path / "samples", _GRID),
         )
 
 
@@ -179,20 +187,18 @@ def compares(one: Line, other: Line) -> bool:
     return all(one[name] == other[name] for name in ("features", "samples", "real_images"))
 
 
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """(step, file) of each file that is named by a step, the earliest first."""
-    matches = ((_STEP.fullmatch(path.name), path) for path in folder.glob("step_*"))
+def _numbered(folder: Path, name: re.Pattern[str]) -> list[tuple[int, Path]]:
+    """(step, file) of each file whose name has a step, the earliest first."""
+    matches = ((name.fullmatch(path.name), path) for path in folder.glob("step_*"))
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _object(path: Path) -> Line:
+def _object(path: Path) -> Line | None:
+    """The object of a JSON file. None if there is no file."""
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: got a file that isn't JSON ({error}), expected an object") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: got a JSON {type(found).__name__}, expected an object")
-    return found
+        return read_object(path, LARGEST)
+    except FileNotFoundError:
+        return None
 
 
 def _flat(settings: Line) -> Line:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..._settings import FINITE
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -56,10 +58,10 @@ class TensorBoard:
             self._writer.close()
 
     def scalars(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl or scores.jsonl: every number but the step becomes a curve."""
+        """A line of metrics.jsonl or scores.jsonl: every finite number but the step becomes a curve."""
         if self._writer is not None:
             for name, value in line.items():
-                if name != "step":
+                if name != "step" and FINITE.holds(value):
                     self._writer.add_scalar(name, value, line["step"])
 
     def grid(self, picture: Path, step: int) -> None:
