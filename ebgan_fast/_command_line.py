@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import tyro
 
-from ._console import printable, silence_standard_output
+from ._console import Tolerant, printable, say, silence_standard_output
 from .ops.backends import BackendUnavailableError
 
 
@@ -85,7 +85,9 @@ def _show_warnings_as_lines(program: str) -> None:
     """Let this project's warnings, as those of other packages that are for users, be a line without a place in code."""
 
     def formatted(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> str:
-        return f"{program}: {message}\n" if category is UserWarning else _FORMAT(message, category, *place, **named)
+        if category is not UserWarning:
+            return _FORMAT(message, category, *place, **named)
+        return f"{program}: {printable(str(message))}\n"
 
     warnings.formatwarning = formatted
 
@@ -131,9 +133,14 @@ def out_of_something(error: BaseException) -> str | None:
     return None
 
 
+def note(program: str, message: str) -> None:
+    """Say something in one line on standard error, whatever signs a file has put into it."""
+    say(f"{program}: {' '.join(message.split())}", Tolerant(sys.stderr))
+
+
 def fail(program: str, message: str, status: int) -> int:
     """Say in one line why a program ends; returns its exit status."""
-    print(f"{program}: {printable(' '.join(message.split()))}", file=sys.stderr)
+    note(program, message)
     return status
 
 

@@ -92,9 +92,9 @@ def silence_standard_output() -> None:
 
 
 def say(text: str, stream: Tolerant | None = None) -> None:
-    """Print a line to standard output, or to a tolerant stream."""
+    """Print lines to standard output, or to a tolerant stream, their signs as `printable` has them."""
     stream = stream or Tolerant()
-    stream.write(f"{text}\n")
+    stream.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
     stream.flush()
 
 

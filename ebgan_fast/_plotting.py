@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 
 def _load_matplotlib() -> None:
@@ -56,8 +56,8 @@ def in_house_style(draw: _Drawing) -> _Drawing:
 
     A setting there such as `text.usetex: True` ends a run on a machine without LaTeX.
     """
-    style = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
-    return matplotlib.rc_context(style)(draw)  # type: ignore[return-value]
+    style: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    return matplotlib.rc_context(style)(draw)
 
 
 def new_figure(width: float, height: float) -> Figure:

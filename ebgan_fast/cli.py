@@ -27,8 +27,8 @@ except ImportError as error:
 from torch import Tensor
 
 from . import doctor as diagnosis
-from ._command_line import Program, chosen, describe, fail
-from ._console import printable, say
+from ._command_line import Program, chosen, describe, fail, note
+from ._console import Tolerant, say
 from ._files import replacing
 from .data.errors import DataError
 from .data.image_set import ImageSet
@@ -38,6 +38,7 @@ from .data.sources import Kind
 from .data.training_set import kind_of, open_digits, open_images
 from .memory import keep_freed_memory
 from .metrics.classifier import load_classifier
+from .metrics.features import is_program
 from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
 from .report import write_report
@@ -125,7 +126,7 @@ def prepare(
             say(f"{what}: {text}")
     left_out = f", {len(prepared.skipped)} that can't be decoded left out" if prepared.skipped else ""
     images = "1 image" if prepared.images == 1 else f"{prepared.images} images"
-    say(printable(f"{images} of {size} x {size}{left_out}: {out}"))
+    say(f"{images} of {size} x {size}{left_out}: {out}")
     return 0
 
 
@@ -186,8 +187,8 @@ def evaluate(
         samples: Generated images to score.
         seed: Seed of the noise.
         data: Where the training images are now. None: where they were.
-        features: Net whose features are compared, efficientnet-lite0 or a TorchScript file; digits too, if it is given.
-            None: the run's.
+        features: Net whose features are compared, efficientnet-lite0 or a TorchScript file, which is a program that
+            runs here; digits too, if it is given. None: the run's, unless that is a file.
         device: Torch device that draws and scores, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     path, place = RunFolder.checkpoint_of(checkpoint), usable_device(device)
@@ -204,7 +205,7 @@ def evaluate(
         else:
             images = open_images(*opened)
     if images.fingerprint != fingerprint:
-        print(f"{_NAME}: {run.data}: other images than those that the run was trained on", file=sys.stderr)
+        note(_NAME, f"{run.data}: other images than those that the run was trained on")
     if features is None and digits is not None:
         with _progress("digit classifier") as progress:
             classifier = load_classifier(digits, progress=progress, device=place)
@@ -212,7 +213,7 @@ def evaluate(
         text = digits_text(scored, samples)
     else:
         with _progress("scores") as progress:
-            evaluator = Evaluator(features or run.features, images, place)
+            evaluator = Evaluator(_net_to_load(run, features), images, place)
             scored = evaluator.score(generator, samples, seed, progress)
         text = images_text(scored, evaluator.features)
     say(text)
@@ -225,7 +226,11 @@ def evaluate(
 
 
 def report(
-    run: tyro.conf.Positional[Path], neighbours: bool = True, data: Path | None = None, device: str = "auto"
+    run: tyro.conf.Positional[Path],
+    neighbours: bool = True,
+    data: Path | None = None,
+    features: str | None = None,
+    device: str = "auto",
 ) -> int:
     """Write report.html into a run's folder: curves, grids, scores, interpolations and nearest training images.
 
@@ -234,6 +239,8 @@ def report(
         neighbours: Look for the training images nearest to samples, which needs the images and the feature net. Digits
             have none.
         data: Where the training images are now. None: where they were.
+        features: Net whose features tell which images are near, efficientnet-lite0 or a TorchScript file, which is a
+            program that runs here. None: the run's, unless that is a file.
         device: Torch device that draws and compares, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     place, folder = usable_device(device), RunFolder.of(run)
@@ -242,9 +249,9 @@ def report(
     folder.contents()  # a folder that no page can be made of ends the command before the pictures are drawn
     draw_interpolation(generator, folder.interpolation, rows=8, columns=10, seed=config.seed)
     folder.neighbours.unlink(missing_ok=True)  # of another generator
-    if neighbours and (images := _images_to_look_at(config, generator, fingerprint, data)):
+    if neighbours and (images := _images_to_look_at(config, generator, fingerprint, data, features)):
         with _progress("nearest images") as progress:
-            scorer = Evaluator(config.features, images, place).scorer
+            scorer = Evaluator(_net_to_load(config, features), images, place).scorer
             draw_neighbours(scorer, generator, folder.neighbours, seed=config.seed, progress=progress)
     say(f"report: {write_report(folder.path)}")
     return 0
@@ -256,10 +263,29 @@ def doctor() -> int:
     return 0
 
 
+def _net_to_load(run: TrainConfig, given: str | None) -> str:
+    """The feature net that the command line names; else the run's, whose word doesn't do for a program.
+
+    Raises:
+        ValueError: the run's is a file.
+    """
+    if given is not None:
+        return given
+    if is_program(run.features):
+        raise ValueError(
+            f"features: got a run scored by the file {run.features}, which would run here as a program, expected the "
+            "net to be named: --features with that file if you trust it, or --features efficientnet-lite0"
+        )
+    return run.features
+
+
 def _images_to_look_at(
-    run: TrainConfig, generator: AnyGenerator, fingerprint: str | None, given: Path | None
+    run: TrainConfig, generator: AnyGenerator, fingerprint: str | None, given: Path | None, features: str | None
 ) -> ImageSet | None:
-    """The training images for neighbours of samples. None for digits, and where they aren't where they were."""
+    """The training images for neighbours of samples.
+
+    None for digits, and where neither the images are where they were nor the net can be loaded unasked.
+    """
     try:
         if kind_of(run.data, run.image_size) == "digits":
             return None
@@ -267,10 +293,12 @@ def _images_to_look_at(
     except DataError as error:
         if given is not None:
             raise
-        print(
-            f"{_NAME}: nearest training images are left out ({error}); --data names where they are now",
-            file=sys.stderr,
-        )
+        note(_NAME, f"nearest training images are left out ({error}); --data names where they are now")
+        return None
+    try:
+        _net_to_load(run, features)
+    except ValueError as error:
+        note(_NAME, f"nearest training images are left out ({error})")
         return None
     if images.fingerprint != fingerprint:
         raise DataError(f"{run.data}: got other images, expected those that the run was trained on")
@@ -310,7 +338,7 @@ def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield paced(lambda text: print(f"{what}: {text}", file=sys.stderr, flush=True))
+        yield paced(lambda text: say(f"{what}: {text}", Tolerant(sys.stderr)))
         return
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(what, total=1.0)

@@ -6,31 +6,53 @@ import contextlib
 import hashlib
 import io
 import os
+import stat
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
+_VARIABLE = "EBGAN_FAST_CACHE"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_folder(chosen: Path | None) -> Path:
     """Return `chosen`, else what the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast.
 
-    It is made if it isn't there.
+    It is made if it isn't there, for this user alone to write.
+
+    Raises:
+        ValueError: it can't be made, or this user has no home folder for it.
     """
     folder = _named(chosen)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from error
     return folder
 
 
 def _named(chosen: Path | None) -> Path:
-    return chosen or Path(os.environ.get("EBGAN_FAST_CACHE") or Path.home() / ".cache" / "ebgan_fast")
+    if chosen is not None:
+        return chosen
+    if named := os.environ.get(_VARIABLE):
+        return Path(named).expanduser() if named.startswith("~/") else Path(named)
+    home = Path(os.path.expanduser("~"))
+    if not home.is_absolute():  # no HOME, and a user that the system doesn't know; or HOME is empty
+        raise ValueError(f"got no home folder for the cache, expected one; {_VARIABLE} names a folder of its own")
+    return home / ".cache" / "ebgan_fast"
+
+
+def _unusable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"{folder}: got a cache folder that can't be written ({error.strerror}), expected one that can; {_VARIABLE} "
+        "names another"
+    )
 
 
 def check_folder(chosen: Path | None) -> None:
@@ -39,18 +61,16 @@ def check_folder(chosen: Path | None) -> None:
     Raises:
         ValueError: it can't be made or written.
     """
+    folder = cache_folder(chosen)
     try:
-        with tempfile.TemporaryFile(dir=cache_folder(chosen), buffering=0) as file:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(b"0")
     except OSError as error:
-        raise ValueError(
-            f"{_named(chosen)}: got a cache folder that can't be written ({error.strerror}), expected one that can; "
-            "EBGAN_FAST_CACHE names another"
-        ) from error
+        raise _unusable(folder, error) from error
 
 
 def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> AbstractContextManager[Any]:
-    """Hold the lock of `path`. A dead process has none.
+    """Hold the lock of `path`. A dead process has none, nor has anybody on a file system without locks.
 
     While another process has it, `on_wait` is called again after each `every` seconds; what it raises ends the waiting.
     """
@@ -58,23 +78,50 @@ def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> Ab
     seconds = 0.0
     while True:
         with contextlib.suppress(Timeout):
-            return lock.acquire(timeout=seconds)
+            try:
+                return lock.acquire(timeout=seconds)
+            except NotImplementedError:  # two processes may then compute the same, and the last one's file stays
+                return nullcontext()
         on_wait()
         seconds = every
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """Return what `write` put there; None if there is no file or, with a warning, if it has changed since."""
+def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dict[str, Any] | None:
+    """Return what `write` put there; None if there is no file or, with a warning, one that isn't to be used.
+
+    A file is used only if this user or root owns it and nobody else may write it, as whoever writes it decides the
+    scores, and if it is as it was written.
+
+    Args:
+        path: the file.
+        check: called with the content; raises a ValueError if it isn't what the caller wrote.
+    """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            foreign = _may_be_foreign(os.fstat(file.fileno()))
+            content = b"" if foreign else file.read()
     except FileNotFoundError:
         return None
+    if foreign:
+        warnings.warn(f"{path}: got a cache file that another user may have written, which is made anew", stacklevel=3)
+        return None
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(payload).digest() != digest:
+    try:
+        if hashlib.sha256(payload).digest() != digest:
+            raise ValueError("another digest")
+        loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        check(loaded)
+    except Exception:  # whatever torch raises, as of a file of another version
         warnings.warn(f"{path}: got a damaged cache file, which is made anew", stacklevel=3)
         return None
-    loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return loaded
+
+
+def _may_be_foreign(status: os.stat_result) -> bool:
+    """Return True for a file that another user than this one and root owns or may write; Windows doesn't tell."""
+    if os.name != "posix":
+        return False
+    return status.st_uid not in (os.geteuid(), 0) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

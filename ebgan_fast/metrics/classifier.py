@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._fitting import check_fits
 from .._progress import Progress
 from ..data.mnist import Mnist
 from ..data.pixels import to_signed_unit
@@ -140,10 +141,12 @@ def load_classifier(
         device: where it is wanted.
 
     Raises:
-        OSError: the cache folder can't be made or written.
+        ValueError: the cache folder can't be made.
+        OSError: it can't be written.
 
     Warns:
-        UserWarning: the test accuracy is under 99 %, or a damaged cache file was replaced.
+        UserWarning: the test accuracy is under 99 %, or a cache file was replaced that is damaged, or that another user
+            may have written.
 
     Example:
         Black and white stand for two digits here; `ebgan_fast.data.load_mnist` gives the real ones.
@@ -166,7 +169,8 @@ def load_classifier(
     recipe = replace(recipe or Recipe(), data=_fingerprint(digits))
     path = cache.cache_folder(cache_dir) / f"classifier-{recipe.key()}.pt"
     with cache.locked(path, lambda: report(0.0, "waiting for another process that trains the classifier")):
-        saved = cache.read(path)
+        expected = {"weights": _initial(recipe).state_dict(), "test_accuracy": 0.0}
+        saved = cache.read(path, lambda content: check_fits(content, expected, path.name))
         if saved is None:
             with _one_thread():
                 trained = _train(digits, recipe, report)

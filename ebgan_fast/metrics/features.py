@@ -62,8 +62,15 @@ class FeatureNet(nn.Module):
         return features.float()
 
 
+def is_program(spec: str) -> bool:
+    """Return True if a net's name means a file, which is a program that runs once it is loaded."""
+    return spec != _NAME
+
+
 def load_feature_net(spec: str) -> FeatureNet:
     """Load a feature net by its name or from a file.
+
+    A TorchScript file is a program: it may read and write files. Load one that you would run.
 
     Args:
         spec: "efficientnet-lite0", whose weights come from an installed package; or the path of a TorchScript file

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._fitting import check_fits
 from .._progress import Progress
 from . import cache
 from .batches import most_at_once
@@ -197,8 +198,8 @@ class ImageScorer:
             progress: told how far they are.
 
         Raises:
-            ValueError: features that aren't finite.
-            OSError: the cache folder can't be made or written.
+            ValueError: features that aren't finite, or a cache folder that can't be made.
+            OSError: the cache folder can't be written.
         """
         if self._real is None:
             self._real = self._cached(progress or (lambda share, text: None))
@@ -209,7 +210,7 @@ class ImageScorer:
         key = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
         path = cache.cache_folder(self._cache_folder) / f"features-{key}.pt"
         with cache.locked(path, lambda: report(0.0, "training images: waiting for another process")):
-            kept = cache.read(path)
+            kept = cache.read(path, lambda content: self._check_kept(content, whole=True))
             if kept is None:
                 begun = path.with_suffix(".part")
                 computed = self._computed(report, begun)
@@ -220,13 +221,19 @@ class ImageScorer:
         features: Tensor = kept["features"]
         return features
 
+    def _check_kept(self, content: dict[str, Tensor], *, whole: bool) -> None:
+        """Raise a ValueError if a cache file holds something else than features of the images, all or the first."""
+        total = len(self.chosen)
+        rows = total if whole else min(len(content["features"]), total)
+        check_fits(content, {"features": torch.empty(rows, self.net.num_features, device="meta")}, "features")
+
     def _computed(self, report: Progress, begun: Path) -> Tensor:
         """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one.
 
         A minute's work at most is lost in a process that is killed.
         """
         total = len(self.chosen)
-        before = cache.read(begun)
+        before = cache.read(begun, lambda content: self._check_kept(content, whole=False))
         found = [before["features"]] if before else []
         done = sum(map(len, found))
         kept_at = time.monotonic()

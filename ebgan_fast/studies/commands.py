@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from .._command_line import chosen
+from .._console import say
 from .._files import replacing
 from . import grid as grid_search
 from . import grid_report, margin_sweep, pulling_away, results, semi_supervised, theory
@@ -153,6 +154,6 @@ def _tell(
     with replacing(out / TABLE) as file:
         file.write(text.encode())
     pictures = draw(found, out)
-    print(text)
+    say(text)
     for path in (out / results.FILE, out / TABLE, *pictures):
-        print(path)
+        say(str(path))

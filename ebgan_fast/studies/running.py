@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from optuna.distributions import BaseDistribution
 
+from .._console import printable, say
 from ..ops.backends import BackendUnavailableError
 from ..training.statistics import NonFiniteError
 from .queue import Claim, Done, Params, TrialQueue, key
@@ -85,7 +86,7 @@ def run(study: Study, storage: str, workers: int) -> list[Done]:
             _watch(study, queue, storage, min(workers, left), tell)
     finished = [done for done in queue.done() if asked(done.params)]
     if len(finished) < len(study.configurations):
-        print(f"{len(study.configurations) - len(finished)} trials are still with other processes", flush=True)
+        say(f"{len(study.configurations) - len(finished)} trials are still with other processes")
     return finished
 
 
@@ -190,7 +191,7 @@ def _work_apart(study: Study, storage: str) -> None:
 
 def _line(study: Study, done: Done) -> str:
     words = study.describe(done.params, done.result)
-    return f"{words}{f': failed: {done.reason}' if done.reason else ''} ({done.seconds:.0f} s)"
+    return printable(f"{words}{f': failed: {done.reason}' if done.reason else ''} ({done.seconds:.0f} s)")
 
 
 @contextlib.contextmanager

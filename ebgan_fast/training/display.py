@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
-from .._console import Tolerant, say
+from .._console import Tolerant, printable, say
 from .._progress import Progress
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class TerminalDisplay:
         self._progress.update(self._task, rate=f"{line['steps_per_s']:.1f} steps/s")
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def progress(self) -> Progress:
         def show(share: float, text: str) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .._fitting import check_fits
+
 Precision = Literal["float32", "bfloat16", "float16"]
 MarginSchedule = Literal["constant", "linear", "cosine"]
 LearningRateDecay = Literal["none", "linear", "cosine"]
@@ -170,10 +172,25 @@ class Adam(torch.optim.Adam):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where the state was taken, on any device."""
-        super().load_state_dict(state_dict)
+        """Go on from where the state was taken, on any device.
+
+        Of its options the rate alone is taken: the others are those of this optimizer.
+
+        Raises:
+            ValueError: moments of other parameters; torch's fused kernel would read past the end of smaller ones.
+        """
+        rate = state_dict["param_groups"][0]["lr"]
+        check_fits(rate, 0.0, "lr")
+        moments = state_dict["state"]
+        if moments:  # none before the first step
+            expected = {
+                index: {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+                for index, parameter in enumerate(self.param_groups[0]["params"])
+            }
+            check_fits(moments, expected, "state")
+        super().load_state_dict({"state": moments, "param_groups": super().state_dict()["param_groups"]})
+        self.set_rate(rate)
         for group in self.param_groups:
-            self.set_rate(group["lr"])
             group["capturable"] = self.defaults["capturable"]
             if self._rate is not None:
                 group["lr"] = self._rate

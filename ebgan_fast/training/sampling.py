@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._console import shortened
+from .._fitting import check_fits
 from ..metrics.batches import most_at_once
 from ..models.averaged import for_sampling
 from ..models.families import AnyGenerator
 from .config import TrainConfig, from_dict
 from .run import checkpoint
-from .run.fitting import check_fits
 
 _MOST_ON_GPU, _MOST = 500, 250  # images at a time
 _MOST_PIXELS = 1 << 26  # of an image: 8192 x 8192
@@ -115,15 +116,11 @@ def _generator_of(run: TrainConfig, image_shape: Any, trainer: dict[str, Any]) -
     check_fits(image_shape, [0, 0, 0], "image_shape")
     channels, height, width = image_shape
     if min(channels, height, width) < 1 or height * width > _MOST_PIXELS:
-        raise ValueError(
-            f"image_shape: got {image_shape}, expected sizes of at least 1 and {_MOST_PIXELS} pixels at most"
-        )
+        raise ValueError(f"image_shape: got {image_shape}, expected 1 to {_MOST_PIXELS} pixels")
     weights, average = trainer["generator"], trainer["average"]
     given = [name for name, tensor in weights.items() if tensor.dim() > 1]
     if run.networks.depth_g != len(given):
-        raise ValueError(
-            f"networks: got {run.networks.depth_g} layers of the generator, expected {len(given)}, its tensors'"
-        )
+        raise ValueError(f"networks: got {run.networks.depth_g} layers in the generator, expected {len(given)}")
     with torch.device("meta"):  # without memory
         generator = run.networks.generator((channels, height, width))
     check_fits(dict(weights), generator.state_dict(), "generator")

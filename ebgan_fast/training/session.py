@@ -10,6 +10,8 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
+from .._console import shortened
+from .._fitting import check_fits
 from ..data.image_set import ImageSet
 from ..memory import peak_memory
 from .config import to_dict, write_json
@@ -156,9 +158,11 @@ class Session:
             raise ValueError(f"{self.folder.checkpoint}: got other images, expected those that the run was made with")
         try:
             self.trainer.load_state_dict(saved["trainer"])
+            check_fits(saved["elapsed_s"], 0.0, "elapsed_s")
             self.elapsed_before = saved["elapsed_s"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.folder.checkpoint}: got a state that doesn't fit ({error})") from error
+        except Exception as error:  # whatever odd values raise
+            reason = shortened(str(error) or type(error).__name__)
+            raise CheckpointError(f"{self.folder.checkpoint}: got a state that doesn't fit ({reason})") from error
         step = self.saved_step = self.interval_first = self.trainer.step_count
         if not self.writes:
             return

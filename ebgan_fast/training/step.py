@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from .. import functional
+from .._fitting import check_fits
 from ..data.image_set import ImageSet
 from ..data.stream import ImageStream
 from ..game import one_pass_backward
@@ -353,7 +354,16 @@ class Trainer:
         """Go on from where `state` was taken, under a config that `check_resumable` lets pass.
 
         The state is the first process's. The others' dropout goes on from (seed, rank, step).
+
+        Raises:
+            ValueError, TypeError, KeyError, RuntimeError: a state of another form, as a stranger's file may hold.
         """
+        # The optimizers and the batches look at their own parts.
+        own = self.state_dict()
+        names = ("step", "generator", "discriminator", "average", "precision", "noise_rng", "torch_rng", "cuda_rng")
+        for name in (*names, "statistics", "gradient_norms"):
+            check_fits(state[name], own[name], name)
+        check_fits(state["margin"], 0.0, "margin")
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer_g.load_state_dict(state["optimizer_g"])

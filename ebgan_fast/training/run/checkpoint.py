@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ..._console import shortened
 from ..._files import replacing, sync_folder
 from .inspection import check_archive
 
@@ -66,12 +67,12 @@ def read(path: Path) -> dict[str, Any]:
         try:
             check_archive(file)
         except ValueError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+            raise CheckpointError(f"{path}: {shortened(str(error), 400)}") from error
         file.seek(0)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a foreign zip file makes torch or pickle raise
-            reason = str(error).partition("\n")[0]
+            reason = shortened(str(error).partition("\n")[0])
             raise CheckpointError(
                 f"{path}: got a file that torch can't load ({reason}), expected a checkpoint"
             ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..._console import shortened
 from ..._files import copy, rename_or_copy, temporary_name
 from ..._json import read_object
 from ..config import LARGEST, TrainConfig, check_resumable, from_dict
@@ -134,7 +135,7 @@ class RunFolder:
         try:
             before = from_dict(saved["config"], lambda note: tell(f"{self.checkpoint}: {note}"))
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.checkpoint}: {error}") from error
+            raise CheckpointError(f"{self.checkpoint}: {shortened(str(error), 400)}") from error
         try:
             check_resumable(run, before)
         except ValueError as error:

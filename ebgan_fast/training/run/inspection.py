@@ -30,39 +30,12 @@ _BYTES = {
 # What torch.save writes for tensors and plain values in containers. Others, such as BYTEARRAY8, allocate what they
 # claim before they read.
 _OPCODES = frozenset(
-    [
-        "PROTO",
-        "STOP",
-        "MARK",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "BINFLOAT",
-        "BINUNICODE",
-        "EMPTY_TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "TUPLE",
-        "EMPTY_LIST",
-        "APPEND",
-        "APPENDS",
-        "EMPTY_DICT",
-        "SETITEM",
-        "SETITEMS",
-        "BINGET",
-        "LONG_BINGET",
-        "BINPUT",
-        "LONG_BINPUT",
-        "GLOBAL",
-        "BINPERSID",
-        "REDUCE",
-        "BUILD",
-    ]
+    (
+        *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+        *("BINUNICODE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE", "EMPTY_LIST", "APPEND", "APPENDS"),
+        *("EMPTY_DICT", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT"),
+        *("GLOBAL", "BINPERSID", "REDUCE", "BUILD"),
+    )
 )
 
 
@@ -87,7 +60,7 @@ def check_archive(file: BinaryIO) -> None:
             raise ValueError(f"got damaged data in {damaged!r}, expected a whole checkpoint")
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
-            raise ValueError(f"got {len(pickles)} parts called data.pkl, expected one")
+            raise ValueError(f"got {len(pickles)} parts called data.pkl, expected a checkpoint, which has one")
         (structure,) = pickles
         text = archive.read(structure)
     except (OSError, ValueError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..._console import shortened
 from ..._settings import FINITE
 
 if TYPE_CHECKING:
@@ -19,15 +20,21 @@ _INSTALL = "pip install tensorboard, or 'ebgan_fast[tensorboard]'"
 
 
 def check_installed() -> None:
-    """Raise a ValueError if tensorboard isn't installed."""
+    """Raise a ValueError if tensorboard isn't installed, or can't be imported."""
     _writer_class()
 
 
 def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(f"tensorboard: got True without the package, expected {_INSTALL}") from error
+    except Exception as error:  # whatever a broken one raises: its protobuf a TypeError, a numpy that is newer others
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorboard":
+            raise ValueError(f"tensorboard: got True without the package, expected {_INSTALL}") from error
+        reason = shortened(str(error).strip().partition("\n")[0] or type(error).__name__)
+        raise ValueError(
+            f"tensorboard: got a package that can't be imported ({reason}), expected one that can: pip install "
+            "--upgrade tensorboard, or train without it"
+        ) from error
     return SummaryWriter
 
 
