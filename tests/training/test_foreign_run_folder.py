@@ -109,7 +109,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["config.json", "score.json"])
 def test_settings_and_scores_that_are_none(run: Path, name: str, odd: str) -> None:
     path = put(run / name, NO_FILE.get(odd) or of(NO_OBJECT[odd]))
-    refusal(lambda: write_report(run), path)
+    said = refusal(lambda: write_report(run), path)
+    for kind, words in (("sparse", "expected at most 1,048,576"), ("long-integer", "an integer of 5000 digits")):
+        assert odd != kind or words in said
     if name == "config.json":
         refusal(lambda: read_json(path), path)
     assert not (run / "report.html").exists()
