@@ -27,7 +27,7 @@ def with_file(arguments: Sequence[str]) -> list[str]:
         ValueError: a file of something else than one value or list for each flag; the message names it.
         OSError: it can't be read; names the file.
     """
-    given = list(arguments)
+    given = [part for one in arguments for part in _apart(one)]
     if "--file" not in given[:-1]:
         return given
 
@@ -44,6 +44,12 @@ def with_file(arguments: Sequence[str]) -> list[str]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return [*given[:1], *flags, *given[1:place], *given[place + 2 :]]
+
+
+def _apart(argument: str) -> list[str]:
+    """The two arguments that --file=grid.yaml stands for; any other by itself."""
+    name, sign, value = argument.partition("=")
+    return [name, value] if sign and name == "--file" else [argument]
 
 
 def _flags(content: bytes) -> Iterator[str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from ..._console import shortened
+
 if TYPE_CHECKING:
     from ..._C import BuildInfo
 
@@ -141,37 +143,26 @@ def _launch_problem() -> str | None:
     try:
         from triton import knobs
         from triton.runtime import driver
-        from triton.runtime.cache import FileCacheManager
-
-        if knobs.cache.manager_class is FileCacheManager:  # others keep the code elsewhere
-            _try_to_write(Path(knobs.cache.dir))
+    except Exception as error:  # of a package that is broken, whatever it raises
+        return f"it can't be imported ({_one_line(error)})"
+    if not os.environ.get("TRITON_CACHE_MANAGER"):  # which keeps the code elsewhere
+        folder = Path(knobs.cache.dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            return f"{folder} can't be written ({error.strerror}); TRITON_CACHE_DIR names another folder"
+    try:
         _ = driver.active.utils
-    except OSError as error:
-        if error.filename is None:
-            return f"{_one_line(error)}"
-        return f"{error.filename}: {error.strerror}; TRITON_CACHE_DIR names a folder that can be written"
     except Exception as error:  # whatever Triton, its backends and the compiler raise
-        return f"{_one_line(error)}; it needs a C compiler (CC names one) and Python's headers"
+        return f"{_one_line(error)}; it needs a C compiler, which CC may name, and Python's headers"
     return None
 
 
-def _try_to_write(folder: Path) -> None:
-    """Make the folder, and a file in it for a moment.
-
-    Raises:
-        OSError: it can't be done; names the folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-
-
 def _one_line(error: Exception) -> str:
-    """The first line of an error, or its kind if it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The beginning of an error's first line, or its kind if it has none."""
+    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def _gpu(index: int) -> str:

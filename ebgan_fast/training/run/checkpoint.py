@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from ..._console import shortened
-from ..._files import replacing, sync_folder
+from ..._files import opened, replacing, sync_folder
 from .inspection import check_archive
 
 _FORMAT = "ebgan_fast training checkpoint"
@@ -54,6 +56,17 @@ def _save(state: dict[str, Any], file: BinaryIO) -> None:
         raise cause if isinstance(cause, OSError) else error from None
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A plain file of any size. Raises a CheckpointError for a folder, pipe or device, an OSError with its name."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(opened(path, sys.maxsize))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        yield file
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return what `write` wrote, with every tensor on the CPU.
 
@@ -63,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
         CheckpointError: truncated, damaged, of another program or another version.
         OSError: the file can't be opened.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         try:
             check_archive(file)
         except ValueError as error:

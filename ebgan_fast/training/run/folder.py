@@ -133,7 +133,7 @@ class RunFolder:
         """
         saved = checkpoint.read(self.checkpoint)
         try:
-            before = from_dict(saved["config"], lambda note: tell(f"{self.checkpoint}: {note}"))
+            before = from_dict(saved.get("config"), lambda note: tell(f"{self.checkpoint}: {note}"))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.checkpoint}: {shortened(str(error), 400)}") from error
         try:

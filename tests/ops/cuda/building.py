@@ -66,7 +66,7 @@ def module(folder: Path, csrc: Path = CSRC) -> Path:
         [HERE / "simulated_module.cpp", csrc / "bindings_cuda.cpp"],
         options=[
             *("-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
-            *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"', '-DEBGAN_CUDA_HAS_PTX=0'),
+            *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"', "-DEBGAN_CUDA_HAS_PTX=0"),
             "-Wl,-rpath,$ORIGIN",  # it may move with its library
         ],
         headers=[csrc],
