@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .features import check_features
+from .features import check_features, distances_on
 from .two_sets import OfTwoSets
 
 _ROWS = 8192  # at a time: 84 MB of 1280 numbers in float64
@@ -50,7 +50,7 @@ def gaussian(
     *,
     rows: int = _ROWS,
 ) -> Gaussian:
-    """Return the mean and unbiased covariance of features, computed in float64 on their device.
+    """Return the mean and unbiased covariance of features, computed in float64.
 
     The covariance is sum (x - mean)(x - mean)^T / (n - 1), as in the FID of Heusel et al. 2017. It is kept as a factor,
     so none of its digits are lost to squares. Rows are taken in parts, each joined to the factor of those before it, so
@@ -62,7 +62,7 @@ def gaussian(
         rows: in a part.
 
     Returns:
-        The Gaussian: float64, on the features' device, in the features' units.
+        The Gaussian: float64, in the features' units, on their device if that is a CUDA device, else on the CPU.
 
     Raises:
         TypeError: features that aren't a tensor of floating point.
@@ -84,9 +84,10 @@ def gaussian(
     if n < 2:
         raise ValueError(f"features: got {n} rows, expected at least 2, which have a covariance")
     scatter: _Scatter | None = None
+    device = distances_on(features.device)
     for number, part in enumerate(features.detach().split(rows)):
         progress(number * rows, n)
-        scatter = _joined(scatter, part)
+        scatter = _joined(scatter, part.to(device))
     progress(n, n)
     assert scatter is not None
     return scatter.gaussian()

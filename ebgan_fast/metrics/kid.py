@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import most_at_once
-from .features import check_features
+from .features import check_features, distances_on
 from .two_sets import OfTwoSets
 
 SUBSETS = 100
@@ -64,6 +64,8 @@ def kernel_distance(
         raise ValueError(
             f"got features on {real.device} and {generated.device}, expected one device; move either by .to()"
         )
+    device = distances_on(real.device)
+    real, generated = real.to(device), generated.to(device)
     least = min(len(real), len(generated))
     if not 2 <= size <= least:
         raise ValueError(

@@ -26,7 +26,8 @@ def spherical_interpolation(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """
     if steps < 2:
         raise ValueError(f"steps: got {steps}, expected at least 2")
-    # float64: the angle between nearly parallel vectors has half the digits of their cosine.
+    # float64: the angle between nearly parallel vectors has half the digits of their cosine. Apple's GPUs have none.
+    home, (start, end) = start, (start.cpu(), end.cpu())
     t = torch.linspace(0, 1, steps, dtype=torch.float64)[None, :, None]
     cosine = torch.cosine_similarity(start.double(), end.double(), dim=1).clamp(-1, 1)
     angle = cosine.acos()[:, None, None]
@@ -37,4 +38,4 @@ def spherical_interpolation(start: Tensor, end: Tensor, steps: int) -> Tensor:
     second = torch.where(straight, t, (t * angle).sin() / safe)
     points = (first * start[:, None] + second * end[:, None]).to(start.dtype)
     points[:, 0], points[:, -1] = start, end
-    return points
+    return points.to(home.device)
