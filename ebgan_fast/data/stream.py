@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._fitting import check_fits
 from .image_set import ImageSet, TensorImages
 from .pixels import to_signed_unit
 from .prefetch import Prefetcher
@@ -158,6 +159,7 @@ class ImageStream:
         for name, expected in self._identity().items():
             if state[name] != expected:
                 raise ValueError(f"got a state with {name} {state[name]}, expected {expected} as in this run")
+        check_fits(state, {"epoch": 0, "position": 0}, "state")
         epoch, position = state["epoch"], state["position"]
         if epoch < 0 or not 0 <= position <= self.batches_per_epoch:
             raise ValueError(

@@ -14,8 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
 
-# What wheels of torch require of Triton on Linux, and under which name that is installed. The last stands for builds for
-# CPUs, and for systems that package torch themselves, such as Alpine, for which Triton has no wheel.
+# What wheels of torch require of Triton on Linux, and under which name that is installed. The last stands for builds
+# for CPUs, and for systems that package torch themselves, such as Alpine, for which Triton has no wheel.
 TORCH: dict[str, tuple[str, str, str]] = {
     "2.6": ("2.6.0+cu124", "triton==3.2.0", "triton 3.2.0"),
     "2.8": ("2.8.0+cu128", "triton==3.4.0", "triton 3.4.0"),
