@@ -139,9 +139,7 @@ class PackedImages:
         channels, height, width = self._shape
         expected = shard.images * channels * height * width
         if not path.is_file():
-            raise DataError(
-                f"{path}: a shard is missing; prepare the images into a new folder, or copy the whole folder"
-            )
+            raise DataError(f"{path}: got no such file, expected one of {expected} bytes as the index says; {_WAY_OUT}")
         if path.stat().st_size != expected:
             raise DataError(f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; {_WAY_OUT}")
         return mapped(path, expected).view(shard.images, -1)
@@ -209,7 +207,7 @@ class PackedImages:
 
             if digest_of(path, report) != shard.digest:
                 raise DataError(
-                    f"{path}: got bytes that have changed since they were written (another digest than the index's); "
+                    f"{path}: got bytes that have changed since they were written, expected those of the index's digest; "
                     f"{_WAY_OUT}"
                 )
 
@@ -218,7 +216,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; expected a folder that ebgan-fast prepare has finished") from error
+        raise DataError(f"{path}: got no such file, expected a folder that ebgan-fast prepare has finished") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: got a file that can't be read ({error}), expected an index of packed images"

@@ -281,7 +281,8 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
 
 def _refuse(failure: Failure) -> NoReturn:
     raise DataError(
-        f"{failure.name}: {failure.text}; expected an image that can be read (without --strict it is left out)"
+        f"{failure.name}: got an image that can't be taken ({failure.text}), expected one that can (without --strict it "
+        "is left out)"
     )
 
 
