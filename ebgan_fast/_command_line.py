@@ -47,8 +47,8 @@ class Program:
             if not isinstance(error, MemoryError) and not _OF_MEMORY.search(str(error)):
                 raise
             reason = " ".join(str(error).split()) or "MemoryError"
-            message = f"memory: got less than the command needs ({reason}), expected more; smaller numbers and sizes take less"
-            return fail(self.name, message, 1)
+            got = f"memory: got less than the command needs ({reason})"
+            return fail(self.name, f"{got}, expected more; smaller numbers and sizes take less", 1)
         except KeyboardInterrupt:
             return fail(self.name, "interrupted", 130)
 

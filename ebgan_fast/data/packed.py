@@ -207,8 +207,8 @@ class PackedImages:
 
             if digest_of(path, report) != shard.digest:
                 raise DataError(
-                    f"{path}: got bytes that have changed since they were written, expected those of the index's digest; "
-                    f"{_WAY_OUT}"
+                    f"{path}: got bytes that have changed since they were written, expected those of the index's "
+                    f"digest; {_WAY_OUT}"
                 )
 
 

@@ -114,14 +114,14 @@ def _outcome(case: Case, folder: Path, patch: pytest.MonkeyPatch) -> Outcome:
     raised: set[Place] = set()
     _note_failures(patch, raised)
     err = io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-        with case.around(patch) or contextlib.nullcontext():
-            try:
-                status: object = cli.main(given)
-            except SystemExit as stop:
-                status = stop.code
-            except Exception:  # shown as the user would see it
-                status = traceback.format_exc()
+    around = case.around(patch) or contextlib.nullcontext()
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()), around:
+        try:
+            status: object = cli.main(given)
+        except SystemExit as stop:
+            status = stop.code
+        except Exception:  # shown as the user would see it
+            status = traceback.format_exc()
     said = _HERE.sub("", err.getvalue())
     return Outcome(status, said, before, _tree(folder), frozenset(raised))
 

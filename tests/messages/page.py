@@ -17,16 +17,16 @@ COMMANDS = tuple(dict.fromkeys(case.command for case in CASES))
 
 _HEAD = """# Messages
 
-Every mistake that the program tells of, command by command, with its words. A message is one line on standard error after
-`ebgan-fast: `; the exit status is 1 for a value or file that can't be used and 2 for a command line that can't be read.
-`python -m tests.messages` makes this page by causing each mistake, and `…` stands for words that a library or a machine chooses.
+These are the mistakes that the program tells of, command by command. A message is one line on standard error after
+`ebgan-fast: `, and the exit status is 1 for a value or file that can't be used, 2 for a command line that can't be
+read. `python -m tests.messages` makes this page by causing each mistake, where `…` stands for words of a library.
 """
 
 
 @functools.cache
-def outcomes() -> dict[str, Outcome]:
-    """Run every case once in this process."""
-    return {case.id: outcome_of(case) for case in CASES}
+def outcome(case: Case) -> Outcome:
+    """Run a case once in this process."""
+    return outcome_of(case)
 
 
 def page() -> str:
@@ -41,7 +41,7 @@ def page() -> str:
 
 def _shown(case: Case) -> str:
     """The message of a case, less the program's name and what differs between machines."""
-    return re.sub("a{50,}", "aaa…", shown(case, outcomes()[case.id].said).removeprefix("ebgan-fast: "))
+    return re.sub("a{50,}", "aaa…", shown(case, outcome(case).said).removeprefix("ebgan-fast: "))
 
 
 def _cell(text: str) -> str:

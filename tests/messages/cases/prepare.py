@@ -135,6 +135,22 @@ def _one_bad(content: bytes, name: str = "01.png") -> Callable[[Path], Arguments
     return make
 
 
+def _two_splits(folder: Path) -> Arguments:
+    archives.pictures(folder / "set" / "train", 2)
+    archives.pictures(folder / "set" / "test", 1)
+    return ["set", *_SIZE]
+
+
+def _beside(name: str) -> Callable[[Path], Arguments]:
+    """A folder of images beside a file."""
+
+    def make(folder: Path) -> Arguments:
+        places.text(folder, name)
+        return [places.photos(folder), *_SIZE]
+
+    return make
+
+
 def _floats() -> bytes:
     from PIL import Image
 
@@ -160,11 +176,7 @@ CASES = [
     Case(
         "prepare",
         "train and test images, and no word of which",
-        lambda folder: [
-            archives.pictures(folder / "set/train", 2).parent.name,
-            *_SIZE,
-            *([] if archives.pictures(folder / "set/test", 1) else []),
-        ],
+        _two_splits,
         "set",
     ),
     Case(
@@ -237,13 +249,13 @@ CASES = [
     Case(
         "prepare",
         "an output folder of something else",
-        lambda folder: [places.photos(folder), *_SIZE, *([] if places.text(folder, "out/a.txt") else [])],
+        _beside("out/a.txt"),
         "out",
     ),
     Case(
         "prepare",
         "an output folder that is a file",
-        lambda folder: [places.photos(folder), *_SIZE, *([] if places.text(folder, "out") else [])],
+        _beside("out"),
         "out",
     ),
     Case(

@@ -20,7 +20,6 @@ import pytest
 
 from tests.data import archives, array_files
 
-from .. import places
 from ..case import Arguments, Case
 
 _SIZE = ("out", "--size", "8", "--workers", "1")
@@ -153,14 +152,29 @@ def _member_without(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _second_header(path: Path) -> None:
+    """A tar whose second header is damaged, which tarfile takes for the end."""
+    archives.tar_of(path, ("a.png", _PNG), ("b.png", _PNG))
+    content = bytearray(path.read_bytes())
+    place = 512 + -(-len(_PNG) // 512) * 512
+    content[place : place + 512] = b"x" * 512
+    path.write_bytes(content)
+
+
+def _one_damaged(folder: Path) -> None:
+    """A folder of zips, of which one is damaged."""
+    archives.zip_of(folder / "a.zip", ("a.png", _PNG))
+    (folder / "b.zip").write_bytes(b"no zip")
+
+
 def _nameless(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.png", _PNG)
         archive.filelist[0].filename = ""  # in the directory, which is written last
 
 
-def _header(text: bytes, version: bytes = b"\1\0") -> bytes:
-    return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text
+def _header(text: bytes) -> bytes:
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
 
 
 def _long_header_tar(path: Path) -> None:
@@ -214,6 +228,8 @@ CASES = [
     ),
     Case("prepare", "a tar with a header of megabytes", _made("a.tar", _long_header_tar), "a.tar"),
     Case("prepare", "a tar with a member of less than nothing", _made("a.tar", _negative_tar), "a.tar"),
+    Case("prepare", "a tar with a damaged header", _made("a.tar", _second_header), "a.tar"),
+    Case("prepare", "zips of which one is damaged", _made("zips", _one_damaged), "zips/b.zip", machine=_QUOTED),
     Case("prepare", "a tar without images", _made("a.tar", _tar(("a.txt", b"notes"))), "a.tar"),
     Case(
         "prepare",
@@ -277,7 +293,12 @@ CASES = [
     Case("prepare", "a .npy without its header", _file("a.npy", b"\x93NUMPY"), "a.npy"),
     Case("prepare", "a .npy with a header of 60 kilobytes", _file("a.npy", _header(bytes(60_000))), "a.npy"),
     Case("prepare", "a .npy with a damaged header", _file("a.npy", _header(b"{'descr':")), "a.npy", machine=_QUOTED),
-    Case("prepare", "a .npy of a later version", _file("a.npy", _header(b"{}   ", b"\x09\0")), "a.npy"),
+    Case(
+        "prepare",
+        "a .npy of a later version",
+        _file("a.npy", b"\x93NUMPY\x09\0" + (2).to_bytes(4, "little") + b"{}"),
+        "a.npy",
+    ),
     Case("prepare", "a .npy that is cut short", _made("a.npy", _cut(_npy(9, 8, 8), 0.9)), "a.npy"),
     Case("prepare", "an array of no images", _made("a.npy", _npy(0, 8, 8)), "a.npy"),
     Case("prepare", "an array of rows", _made("a.npy", _npy(2, 64)), "a.npy"),
