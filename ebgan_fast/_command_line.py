@@ -157,9 +157,8 @@ def _in_our_words(told: str, given: Sequence[str], commands: Sequence[str]) -> s
     if found := re.match(r"Missing from \S+ (\S+): (.*)", told):
         command, missing = found.groups()
         flags = re.findall(r"(--[a-z0-9-]+ [A-Z]+) ", missing)
-        return (
-            f"got {command} without {'what it needs' if flags else 'its paths'}, expected {', '.join(flags) or 'them'}"
-        )
+        wanted = f"expected {', '.join(flags)}" if flags else "expected those that its help lists"
+        return f"got {command} without {'what it needs' if flags else 'all of its paths'}, {wanted}"
     if found := re.match(r"Error parsing (--\S+): .*; Argument helptext: \1 (\[?\S+)", told):
         flag, kind = found.groups()
         some = "some of " if kind.startswith("[") else ""

@@ -124,7 +124,7 @@ class PackedImages:
             self.reasons = [_text_of(reason) for reason in fields.get("reasons", [])]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{folder / INDEX}: got a damaged index ({repr(error)[:200]}), expected that of packed images"
+                f"{folder / INDEX}: got a damaged index ({_reason(error)}), expected that of packed images"
             ) from error
         # An earlier version told them, and kept none.
         self.reasons = (self.reasons + ["for a reason that wasn't kept"] * len(self.skipped))[: len(self.skipped)]
@@ -230,15 +230,22 @@ def _read_index(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong with an index, by what reading its fields raised."""
+    if isinstance(error, KeyError):
+        return f"without {str(error)[:200]}"
+    return str(error)[:200]
+
+
 def _count_of(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 48:  # 256 T
-        raise ValueError("a count that is none")
+        raise ValueError("a count that isn't a whole number of at least 1")
     return value
 
 
 def _text_of(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text that is none")
+        raise ValueError("a name that isn't text")
     return value
 
 

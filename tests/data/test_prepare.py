@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, capsys: pytest
     assert all(line.startswith("left out: ") for line in lines)
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert index["skipped"] == prepared.skipped
-    with pytest.raises(DataError, match=r"003\.png: .*expected an image that can be read"):
+    with pytest.raises(DataError, match=r"003\.png: got an image that can.t be taken .*, expected one that can"):
         prepare_images(source, tmp_path / "strict", SIZE, workers=1, strict=True)
 
 

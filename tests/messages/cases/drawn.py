@@ -187,6 +187,7 @@ CASES = [
         "settings that are no JSON",
         _changed(lambda run: (run / "config.json").write_text("{")),
         "run/config.json",
+        machine=(r"(?<=JSON \().*(?=\), expected)",),
     ),
     Case(
         "report",

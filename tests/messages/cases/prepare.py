@@ -269,7 +269,7 @@ CASES = [
         "a folder that another process is writing",
         _photos(),
         "out",
-        machine=(r"process \d+ on \S+",),
+        machine=(r"process \d+ on [^,]+",),
         around=_in_use,
         leaves="the other process's folder is made as the command begins",
     ),

@@ -236,6 +236,7 @@ CASES = [
         "a column that webdataset's samples lack",
         _made("a.tar", _tar(("0.jpg", _PNG), ("0.mask.png", _PNG)), "--column", "depth.png"),
         "a.tar",
+        machine=_QUOTED,
     ),
     # Parquet and LMDB.
     Case("prepare", "a damaged parquet file", _file("a.parquet", b"PAR1"), "a.parquet", machine=_QUOTED),

@@ -122,12 +122,14 @@ CASES = [
         "a storage of an unknown kind",
         _of("semi-supervised", "--storage", "tables://trials"),
         "tables://trials",
+        machine=(r"(?<=got ).*(?=, expected)",),
     ),
     Case(
         "semi-supervised",
         "a database in a folder that isn't there",
         _of("semi-supervised", "--storage", "sqlite:///nowhere/trials.db"),
         "sqlite:///nowhere/trials.db",
+        machine=(r"(?<=got ).*(?=, expected)",),
     ),
     Case(
         "semi-supervised",
