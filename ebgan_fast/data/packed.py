@@ -231,7 +231,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with an index, by what reading its fields raised."""
+    """Return what is wrong with an index, by what reading its fields raised."""
     if isinstance(error, KeyError):
         return f"without {str(error)[:200]}"
     return str(error)[:200]

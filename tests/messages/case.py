@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case.
+    """The outcome of a case.
 
     Attributes:
         status: the exit status.

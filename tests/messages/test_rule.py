@@ -15,7 +15,7 @@ _KEPT = {"images/00.png": "a digest"}
 
 
 def _told(said: str = _GOOD, status: object = 1, after: dict[str, str] | None = None, case: Case = _CASE) -> str:
-    """What the rule says of a message, a status and the files that are left."""
+    """Return what the rule says of a message, a status and the files that are left."""
     outcome = Outcome(status, said, _KEPT, _KEPT if after is None else after, frozenset())
     return "; ".join(rule.complaints(case, outcome))
 
