@@ -6,17 +6,18 @@ import argparse
 import contextlib
 import functools
 import io
+import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 import tyro
 
-from ._console import Tolerant, printable, say, silence_standard_output
+from ._console import Tolerant, printable, say, shortened, silence_standard_output
 from .ops.backends import BackendUnavailableError
 
 
@@ -66,6 +67,8 @@ class Program:
             return remember
 
         captured = io.StringIO()
+        if shutil.get_terminal_size().columns < _NARROWEST:
+            os.environ["COLUMNS"] = str(_NARROWEST)
         try:
             with contextlib.redirect_stderr(captured):
                 tyro.extras.subcommand_cli_from_dict(
@@ -77,7 +80,8 @@ class Program:
         except SystemExit as stop:
             if stop.code in (0, None):
                 raise
-            raise SystemExit(fail(self.name, _one_line(captured.getvalue()) + " (see --help)", 2)) from None
+            message = _in_our_words(_one_line(captured.getvalue()), list(arguments), list(self.commands))
+            raise SystemExit(fail(self.name, f"{message} (see --help)", 2)) from None
         return chosen[0]
 
 
@@ -100,6 +104,11 @@ def _show_every_character() -> None:
             stream.reconfigure(errors="replace")
 
 
+# torch's words where a device or the machine has too little; its class for it is of a GPU alone.
+_OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|Storage size calculation overflowed")
+
+_NARROWEST = 20  # columns of a terminal: in five, tyro lays out its help without end
+
 _FORMAT = warnings.formatwarning  # as it is before any program runs
 
 _Choice = TypeVar("_Choice", bound=str)
@@ -120,16 +129,13 @@ def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], defa
 
 
 def out_of_something(error: BaseException) -> str | None:
-    """Return a sentence about an error of which a limit is the cause, with the way out; None for any other error."""
-    reason = next(iter(str(error).strip().splitlines()), "")
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in reason:
-        told = f" ({reason})" if reason else ""
-        return (
-            f"out of memory{told}: less is taken by a smaller --batch-size, --samples or --workers; ulimit -v shows a "
-            "limit of the shell"
-        )
+    """Return a sentence about an error whose cause is a limit, with the way out; None for any other error."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or _OF_MEMORY.search(reason):
+        got = f"memory: got less than the command needs ({shortened(reason) or 'MemoryError'})"
+        return f"{got}, expected more; smaller numbers and sizes take less, and ulimit -v shows a limit of the shell"
     if "can't start new thread" in reason:
-        return "the system starts no more threads for this user: --threads 1 takes fewer; ulimit -u shows the limit"
+        return "threads: got no more of them from the system, expected some; ulimit -u shows the limit"
     return None
 
 
@@ -146,11 +152,51 @@ def fail(program: str, message: str, status: int) -> int:
 
 def describe(error: OSError) -> str:
     """The system's words for an error, after the file that it is about."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 
 def _one_line(box: str) -> str:
     """tyro's framed message as one line: its sections, less the frame and the closing pointer to --help."""
     inside = "\n".join(line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰")))
-    sections = (" ".join(section.split()) for section in re.split("─+", inside))
-    return "; ".join(section for section in sections if section and not section.startswith("For full"))
+    sections = (" ".join(section.split()) for section in re.split("─+|-{9,}", inside))
+    # Without a frame, as where a console lacks its signs, the title is a section of its own.
+    shown = [section for section in sections if section and not section.startswith("For full")]
+    if len(shown) > 1 and re.fullmatch("[A-Z][a-z ]+", shown[0]):
+        del shown[0]
+    return "; ".join(shown)
+
+
+def _in_our_words(told: str, given: Sequence[str], commands: Sequence[str]) -> str:
+    """tyro's words for a command line that can't be read, as what was got and expected; its own where it has others."""
+    if told.startswith("Expected one of {"):
+        return f"got no command, expected one of {', '.join(commands)}"
+    if found := re.match(r"Unrecognized options: ([^\s,;]+)", told):
+        unknown = found[1]
+        guess = re.search(r"; (?:Perhaps you meant|Arguments similar to [^:]*): (--[^\s,]+)", told)
+        similar = guess[1] if guess else None
+        if given and unknown == given[0]:
+            return f"got the command {unknown}, expected one of {', '.join(commands)}"
+        expected = f"perhaps {similar}" if similar else "a flag of this command" if unknown[0] == "-" else "none"
+        what = unknown if unknown[0] == "-" else f"{unknown!r}, a value too many"
+        return f"got {what}, expected {expected}"
+    if found := re.match(r"Missing from \S+ (\S+): (.*)", told):
+        command, missing = found.groups()
+        flags = re.findall(r"(--[a-z0-9-]+ [A-Z]+) ", missing)
+        wanted = f"expected {', '.join(flags)}" if flags else "expected those that its help lists"
+        return f"got {command} without {'what it needs' if flags else 'all of its paths'}, {wanted}"
+    if found := re.match(r"Error parsing (--\S+): .*; Argument helptext: \1 (\[?\S+)", told):
+        flag, kind = found.groups()
+        some = "some of " if kind.startswith("[") else ""
+        return f"{flag}: got {_value_after(flag, given)!r}, expected {some}{kind.lstrip('[')}"
+    if found := re.match(r"Missing value for argument '(--\S+)'", told):
+        return f"{found[1]}: got no value, expected one"
+    if found := re.match(r"invalid choice '(.*?)' for argument '(--\S+)'\. Expected one of \((.*)\)", told):
+        value, flag, choices = found.groups()
+        names = sorted(re.findall(r"'([^']*)'", choices))
+        return f"{flag}: got {value!r}, expected one of {', '.join(names)}"
+    return told.rstrip(".")
+
+
+def _value_after(flag: str, given: Sequence[str]) -> str:
+    """The value that follows a flag; "" where there is none."""
+    return given[given.index(flag) + 1] if flag in given[:-1] else ""

@@ -152,6 +152,7 @@ def sample(
     """
     _check_positive("count", count)
     _check_positive("columns", columns)
+    _check_seed(seed)
     generator = load_generator(RunFolder.checkpoint_of(checkpoint), usable_device(device)).generator
     if interpolate:
         if out.suffix.lower() != ".png":
@@ -191,6 +192,7 @@ def evaluate(
             runs here; digits too, if it is given. None: the run's, unless that is a file.
         device: Torch device that draws and scores, such as cpu or cuda:0. auto: the GPU if there is one.
     """
+    _check_seed(seed)
     path, place = RunFolder.checkpoint_of(checkpoint), usable_device(device)
     (generator, run, steps), fingerprint = load_run(path, place)
     run = dataclasses.replace(run, data=data or run.data)
@@ -328,6 +330,11 @@ def _counted(batches: Iterable[Tensor], count: int, progress: Callable[[float, s
 def _check_positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name}: got {value}, expected at least 1")
+
+
+def _check_seed(value: int) -> None:
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"seed: got {value}, expected an integer of 64 bits")
 
 
 @contextlib.contextmanager

@@ -203,7 +203,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
         1,
         "{digits}",
     ),
-    "no pictures": (("prepare", "{nowhere}", "{new}", "--size", "64"), 1, "{nowhere}: no such file or folder"),
+    "no pictures": (("prepare", "{nowhere}", "{new}", "--size", "64"), 1, "{nowhere}: got no such file or folder"),
     "an impossible size": (("prepare", "{digits}", "{new}", "--size", "0"), 1, "size: got 0"),
     "an unknown kind": (("prepare", "{digits}", "{new}", "--size", "8", "--kind", "films"), 2, "--kind"),
     "no such split": (("prepare", "{run}", "{new}", "--size", "8", "--split", "test"), 1, "{run}: got no split 'test'"),
@@ -336,10 +336,12 @@ def test_a_run_whose_images_were_moved(
     old = tmp_path / "packed"
     done = command("evaluate", run, "--samples", "20")
     assert done.status == 1
-    assert f"{old}: no such folder; --data names where the run's images are now" in done.err
+    missing = f"{old}: got no such folder, expected one that ebgan-fast prepare made, or one of MNIST's four IDX files"
+    assert f"{missing}; --data names where the run's images are now" in done.err
+
     done = command("report", run)
     assert done.status == 0
-    assert f"nearest training images are left out ({old}: no such folder); --data names where they are now" in done.err
+    assert f"nearest training images are left out ({missing}); --data names where they are now" in done.err
     done = command("evaluate", run, "--samples", "20", "--data", packed)
     assert done.status == 0
     assert "20 generated images against 20 training images" in done.out

@@ -126,7 +126,7 @@ def _load_package() -> Mnist:
 
 
 def _packaged_pickle() -> Path:
-    missing = f"got no MNIST, expected the package {_PACKAGE} ({_INSTALL}) or a folder with the four IDX files"
+    missing = f"data: got no MNIST, expected the package {_PACKAGE} ({_INSTALL}) or a folder with the four IDX files"
     try:
         distribution = importlib.metadata.distribution(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -135,7 +135,7 @@ def _packaged_pickle() -> Path:
         path = Path(str(file.locate()))
         if file.name == _PICKLE_NAME and path.is_file():
             return path
-    raise DataError(f"{missing}: {_PACKAGE} {distribution.version} is installed without {_PICKLE_NAME}")
+    raise DataError(f"{missing}; {_PACKAGE} {distribution.version} is installed without {_PICKLE_NAME}")
 
 
 # Taken from an array, as numpy 1.x and 2.x keep the function in modules of different names.

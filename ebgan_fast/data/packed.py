@@ -124,7 +124,7 @@ class PackedImages:
             self.reasons = [_text_of(reason) for reason in fields.get("reasons", [])]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{folder / INDEX}: got a damaged index ({repr(error)[:200]}), expected that of packed images"
+                f"{folder / INDEX}: got a damaged index ({_reason(error)}), expected that of packed images"
             ) from error
         # An earlier version told them, and kept none.
         self.reasons = (self.reasons + ["for a reason that wasn't kept"] * len(self.skipped))[: len(self.skipped)]
@@ -139,9 +139,7 @@ class PackedImages:
         channels, height, width = self._shape
         expected = shard.images * channels * height * width
         if not path.is_file():
-            raise DataError(
-                f"{path}: a shard is missing; prepare the images into a new folder, or copy the whole folder"
-            )
+            raise DataError(f"{path}: got no such file, expected one of {expected} bytes as the index says; {_WAY_OUT}")
         if path.stat().st_size != expected:
             raise DataError(f"{path}: got a shard of {path.stat().st_size} bytes, expected {expected}; {_WAY_OUT}")
         return mapped(path, expected).view(shard.images, -1)
@@ -209,8 +207,8 @@ class PackedImages:
 
             if digest_of(path, report) != shard.digest:
                 raise DataError(
-                    f"{path}: got bytes that have changed since they were written (another digest than the index's); "
-                    f"{_WAY_OUT}"
+                    f"{path}: got bytes that have changed since they were written, expected those of the index's "
+                    f"digest; {_WAY_OUT}"
                 )
 
 
@@ -218,7 +216,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; expected a folder that ebgan-fast prepare has finished") from error
+        raise DataError(f"{path}: got no such file, expected a folder that ebgan-fast prepare has finished") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: got a file that can't be read ({error}), expected an index of packed images"
@@ -232,15 +230,22 @@ def _read_index(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _reason(error: Exception) -> str:
+    """Return what is wrong with an index, by what reading its fields raised."""
+    if isinstance(error, KeyError):
+        return f"without {str(error)[:200]}"
+    return str(error)[:200]
+
+
 def _count_of(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 48:  # 256 T
-        raise ValueError("a count that is none")
+        raise ValueError("a count that isn't a whole number of at least 1")
     return value
 
 
 def _text_of(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text that is none")
+        raise ValueError("a name that isn't text")
     return value
 
 

@@ -187,6 +187,8 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         differing = {name: (begun.get(name), value) for name, value in plan.items() if begun.get(name) != value}
         if list(differing) == ["stamp"]:
             raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
+        if "size" in differing:
+            differing.pop("per_shard", None)  # which follows from it
         listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
         listed = listed or "settings that this version doesn't know"
         raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same: {_WAY_OUT}")
@@ -281,7 +283,8 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
 
 def _refuse(failure: Failure) -> NoReturn:
     raise DataError(
-        f"{failure.name}: {failure.text}; expected an image that can be read (without --strict it is left out)"
+        f"{failure.name}: got an image that can't be taken ({failure.text}), expected one that can (without --strict "
+        "it is left out)"
     )
 
 

@@ -161,10 +161,8 @@ class ImageStream:
                 raise ValueError(f"got a state with {name} {state[name]}, expected {expected} as in this run")
         check_fits(state, {"epoch": 0, "position": 0}, "state")
         epoch, position = state["epoch"], state["position"]
-        if epoch < 0 or not 0 <= position <= self.batches_per_epoch:
-            raise ValueError(
-                f"got epoch {epoch}, position {position}, expected epoch >= 0, position 0 to {self.batches_per_epoch}"
-            )
+        if position > self.batches_per_epoch:
+            raise ValueError(f"state.position: got {position}, expected 0 to {self.batches_per_epoch}")
         self.close()
         self._epoch, self._position = epoch, position
 

@@ -39,7 +39,9 @@ def kind_of(data: Path | None, size: int) -> Kind:
     if any(data.glob(_IDX)):
         return "digits"
     if not data.exists():
-        raise DataError(f"{data}: no such folder")
+        raise DataError(
+            f"{data}: got no such folder, expected one that ebgan-fast prepare made, or one of MNIST's four IDX files"
+        )
     if not data.is_dir():
         raise DataError(
             f"{data}: got a file, expected a folder that ebgan-fast prepare made, or one of MNIST's four IDX files"
@@ -88,7 +90,7 @@ def open_digits(data: Path | None, size: int, channels: int | None = None) -> tu
         got = "data: got nothing" if data is None else f"{data}: got gray digits"
         raise DataError(
             f"{got}, expected images of {channels} channels, as the networks make, in a folder that ebgan-fast "
-            f"prepare made: ebgan-fast prepare IMAGES FOLDER --size {size}. For digits, let generator and decoder "
+            f"prepare made: ebgan-fast prepare IMAGES FOLDER --size {size}; for digits, let generator and decoder "
             "end in a layer of (1) map"
         )
     digits = load_mnist(data)

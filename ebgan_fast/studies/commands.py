@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -132,10 +133,22 @@ def _conduct(
     draw: Callable[[results.Results, Path], list[Path]],
 ) -> int:
     """Run what is left of a study, and write what came out of all of it."""
+    is_new = not options.out.exists()
     options.out.mkdir(parents=True, exist_ok=True)
-    trials = run(study, options.trials, options.processes)
+    try:
+        trials = run(study, options.trials, options.processes)
+    except (ValueError, OSError):
+        if is_new:
+            with contextlib.suppress(OSError):  # what is in it stays
+                options.out.rmdir()
+        raise
     if not trials:
         return 0
+    if all(done.result is None for done in trials):
+        raise ValueError(
+            f"{options.trials}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
+            "another --out starts anew"
+        )
     described: Mapping[str, Any] = {"budget": options.budget, **study.settings, **study.conditions, **asdict(settings)}  # type: ignore[call-overload]
     found = results.results_of(study.name, described, options.torch_device, trials)
     _tell(found, options.out, table, draw)

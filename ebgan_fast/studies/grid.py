@@ -18,7 +18,7 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
 from . import digits
-from .options import Budget, Options, check_counts
+from .options import Budget, Options, check_batch, check_counts, check_given, check_seed
 from .plain_gan import GanConfig, GanTrainer, Optimizer
 from .queue import Params, key
 from .running import Study, Tick
@@ -86,6 +86,9 @@ class Grid:
         Raises:
             ValueError: a value that table 1 doesn't have, or nothing to try.
         """
+        check_given(self, "families", *(name for name in CHOICES if name != "family"))
+        if self.draw is not None:
+            check_counts(self, "draw")
         for name, allowed in CHOICES.items():
             values = self.families if name == "family" else getattr(self, name)
             for value in values:
@@ -96,8 +99,6 @@ class Grid:
         for family in dict.fromkeys(self.families):
             every = self._all_of(family)
             chosen += every if self.draw is None else chance.sample(every, min(self.draw, len(every)))
-        if not chosen:
-            raise ValueError("got a grid of no configuration, expected at least one value of each parameter")
         chance.shuffle(chosen)
         return chosen
 
@@ -119,6 +120,8 @@ BUDGETS: dict[Budget, Grid] = {
 def grid_study(grid: Grid, options: Options) -> Study:
     """The search as trials. Raises a ValueError for a grid that can't be searched."""
     check_counts(grid, "steps", "batch_size", "samples")
+    check_batch(grid.batch_size, "because of batch norm")
+    check_seed(grid.seed)
     configurations = grid.configurations()
     common = {name: getattr(grid, name) for name in ("steps", "batch_size", "samples", "seed")}
     device = options.torch_device  # refused, if at all, before a classifier is trained

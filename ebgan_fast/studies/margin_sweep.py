@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
 from . import digits
-from .options import Budget, Options, check_counts
+from .options import Budget, Options, check_batch, check_counts, check_given, check_positive, check_shares
 from .queue import SEEDS, Params
 from .results import Results, markdown_table
 from .running import Study, Tick
@@ -61,10 +62,14 @@ BUDGETS: dict[Budget, MarginSweep] = {
 
 def margin_study(sweep: MarginSweep, options: Options) -> Study:
     """The sweep as trials. Raises a ValueError for one that can't be run."""
+    check_given(sweep, "margins")
     for margin in sweep.margins:
-        if not margin > 0:
+        if not (margin > 0 and math.isfinite(margin)):
             raise ValueError(f"margins: got {margin}, expected positive numbers")
     check_counts(sweep, "seeds", "steps", "batch_size", "size_g", "size_d", "samples")
+    check_batch(sweep.batch_size, "because of batch norm")
+    check_positive(sweep, "lr")
+    check_shares(sweep, "ema")
     device = options.torch_device  # refused, if at all, before a classifier is trained
     data, judge = digits.prepare(options.data)
     common = {name: value for name, value in vars(sweep).items() if name not in ("margins", "seeds")}

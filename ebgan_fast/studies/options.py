@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,46 @@ def check_counts(settings: object, *names: str) -> None:
 
 
 def check_positive(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's settings that isn't above 0."""
+    """Raise a ValueError for one of a study's settings that isn't a finite number above 0."""
     for name in names:
         value = getattr(settings, name)
-        if not value > 0:
+        if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name}: got {value}, expected a positive number")
+
+
+def check_not_negative(settings: object, *names: str) -> None:
+    """Raise a ValueError for one of a study's settings that isn't a finite number of at least 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name}: got {value}, expected a finite number >= 0")
+
+
+def check_shares(settings: object, *names: str) -> None:
+    """Raise a ValueError for one of a study's settings that isn't in [0, 1)."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"{name}: got {value}, expected a number in [0, 1)")
+
+
+def check_given(settings: object, *names: str) -> None:
+    """Raise a ValueError for one of a study's lists that has no value."""
+    for name in names:
+        if not getattr(settings, name):
+            raise ValueError(f"{name}: got no value, expected at least one")
+
+
+def check_batch(batch_size: int, why: str) -> None:
+    """Raise a ValueError for a batch of fewer than two images, which has no spread."""
+    if batch_size < 2:
+        raise ValueError(f"batch_size: got {batch_size}, expected at least 2, {why}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise a ValueError for a seed that isn't an integer of 64 bits, at least 0."""
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed: got {seed}, expected an integer from 0 to {(1 << 63) - 1}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from . import digits, gaussians
-from .options import Budget, Options, check_counts, check_positive
+from .options import Budget, Options, check_batch, check_counts, check_given, check_positive, check_shares
 from .queue import SEEDS, Done, Params
 from .repelling_terms import TERMS, Term, trainer_with
 from .results import Results, markdown_table
@@ -78,10 +78,11 @@ BUDGETS: dict[Budget, PullingAway] = {
 
 def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
     """The comparison as trials. Raises a ValueError for one that can't be run."""
+    check_given(comparison, "terms", "sets")
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
     check_positive(comparison, "weight", "margin", "lr", "point_margin", "point_lr")
-    if comparison.batch_size < 2:
-        raise ValueError(f"batch_size: got {comparison.batch_size}, expected at least 2, a pair to repel")
+    check_shares(comparison, "ema")
+    check_batch(comparison.batch_size, "a pair to repel")
     device = options.torch_device  # refused, if at all, before a classifier is trained
     data, judge = digits.prepare(options.data) if "mnist" in comparison.sets else ({}, {})
     common = {name: value for name, value in vars(comparison).items() if name not in ("terms", "sets", "seeds")}

@@ -7,6 +7,7 @@ hands out one by one, and a trial of a dead process is queued again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -26,6 +27,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import make_url
+
+from .._files import naming
 
 Params = dict[str, Any]
 
@@ -108,12 +111,13 @@ class TrialQueue:
     def __init__(self, storage: str, name: str, settings: dict[str, Any]) -> None:
         self.storage = _open(storage)
         self._lock = _lock(storage)
-        with self._lock:
+        with self._lock, naming(Path(storage)):
             self._study = _study(self.storage, name)
         settings = json.loads(json.dumps(settings))
         found = self._study.user_attrs.get(_SETTINGS)
         if found is None:
-            self._study.set_user_attr(_SETTINGS, settings)
+            with naming(Path(storage)):
+                self._study.set_user_attr(_SETTINGS, settings)
         elif found != settings:
             first = min(name for name in {*found, *settings} if found.get(name) != settings.get(name))
             raise ValueError(
@@ -219,12 +223,27 @@ class TrialQueue:
 
 def _open(storage: str) -> BaseStorage:
     if "://" not in storage:
+        _check_journal(Path(storage))
         Path(storage).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(storage))
     try:
         return RDBStorage(storage)
     except Exception as error:  # of the database's driver, whatever it is
         raise ValueError(f"{storage}: got {str(error).splitlines()[0]}, expected a database or a file") from error
+
+
+def _check_journal(path: Path) -> None:
+    """Raise a ValueError for a file of something else, to which trials would be added."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        line = file.readline(1 << 20)
+    with contextlib.suppress(ValueError):
+        first = json.loads(line)
+        if isinstance(first, dict) and "op_code" in first:
+            return
+    if line.endswith(b"\n"):  # a first line that was cut short is one that a kill has left
+        raise ValueError(f"{path}: got a file of something else, expected a journal of trials or a new name")
 
 
 def _lock(storage: str) -> AbstractContextManager[Any]:

@@ -16,7 +16,16 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from . import digits
 from .ladder_training import CLASSES, LadderConfig, LadderTrainer
-from .options import Budget, Options, check_counts
+from .options import (
+    Budget,
+    Options,
+    check_batch,
+    check_counts,
+    check_given,
+    check_not_negative,
+    check_positive,
+    check_shares,
+)
 from .queue import SEEDS, Params
 from .results import Results, markdown_table
 from .running import Study, Tick
@@ -83,7 +92,12 @@ BUDGETS: dict[Budget, SemiSupervised] = {
 
 def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
     """The comparison as trials. Raises a ValueError for settings that can't be run."""
+    check_given(settings, "labels", "models")
     check_counts(settings, "seeds", "steps", "ebgan_steps", "batch_size")
+    check_batch(settings.batch_size, "because of batch norm")
+    check_positive(settings, "lr", "ebgan_lr", "lr_g")
+    check_not_negative(settings, "margin", "recon_weight")
+    check_shares(settings, "beta1")
     if not 1 <= settings.margin_steps <= settings.ebgan_steps:
         raise ValueError(
             f"margin_steps: got {settings.margin_steps}, expected 1 to the {settings.ebgan_steps} of ebgan_steps"
@@ -91,11 +105,14 @@ def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
     for labels in settings.labels:
         if labels < CLASSES or labels % CLASSES:
             raise ValueError(f"labels: got {labels}, expected a multiple of {CLASSES}, as many of each digit")
-    data = digits.training_images(options.data, 28).fingerprint
+    device = options.torch_device  # refused, if at all, before the digits are read
+    images = digits.training_images(options.data, 28)
+    if settings.batch_size > len(images):
+        raise ValueError(f"batch_size: got {settings.batch_size}, expected at most {len(images)}, the number of images")
     common = {name: value for name, value in vars(settings).items() if name not in ("labels", "models", "seeds")}
     return Study(
         name="semi-supervised",
-        settings={**common, "data": data},
+        settings={**common, "data": images.fingerprint},
         configurations=[
             {"labels": labels, "model": model, "seed": seed}
             for seed in range(settings.seeds)
@@ -107,7 +124,7 @@ def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
             "model": CategoricalDistribution(MODELS),
             "seed": SEEDS,
         },
-        trial=partial(_trial, settings=settings, data=options.data, device=options.torch_device, out=options.out),
+        trial=partial(_trial, settings=settings, data=options.data, device=device, out=options.out),
         describe=describe,
     )
 

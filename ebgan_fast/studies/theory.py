@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, in_house_style, new_figure
-from .options import Budget, check_positive
+from .options import Budget, check_positive, check_seed
 from .queue import Done
 from .results import Results, markdown_table, results_of
 
@@ -124,6 +124,7 @@ def play(game: Game) -> list[Play]:
         if got < least:
             raise ValueError(f"{name}: got {got}, expected at least {least}")
     check_positive(game, "margin", "step")
+    check_seed(game.seed)
     return [best_responses(game), gradient_play(game)]
 
 

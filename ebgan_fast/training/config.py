@@ -290,7 +290,7 @@ def _known(kind: type[Any], given: dict[str, Any], tell: Callable[[str], None]) 
             tell(f"{listed}{more}: got fields that this version doesn't know, and ignores")
     bare = (item for item in names.values() if item.default is item.default_factory is dataclasses.MISSING)
     if missing := [item.name for item in bare if item.name not in given]:
-        raise ValueError(f"got a config without {', '.join(missing)}")
+        raise ValueError(f"got a config without {', '.join(missing)}, expected a value of each")
     return {name: value for name, value in given.items() if name in names}
 
 

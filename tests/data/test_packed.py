@@ -81,13 +81,13 @@ def test_a_missing_or_short_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"shard_00001\.bin: got a shard of 59 bytes, expected 60"):
         PackedImages(tmp_path / "set")
     shard.unlink()
-    with pytest.raises(DataError, match=r"shard_00001\.bin: a shard is missing"):
+    with pytest.raises(DataError, match=r"shard_00001\.bin: got no such file, expected one of"):
         PackedImages(tmp_path / "set")
 
 
 def test_an_index_that_is_none(tmp_path: Path) -> None:
     assert not is_packed(tmp_path)
-    with pytest.raises(DataError, match=r"index\.json: no such file; expected .*prepare"):
+    with pytest.raises(DataError, match=r"index\.json: got no such file, expected .*prepare"):
         PackedImages(tmp_path)
     write_packed(tmp_path / "set")
     index = tmp_path / "set" / INDEX

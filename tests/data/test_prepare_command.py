@@ -113,8 +113,8 @@ def test_a_set_that_was_begun_without_it_is_strict_later(tmp_path: Path, capsys:
     status, _, told = prepared(capsys, folder, out, "--strict")
     assert status == 1
     assert told == [
-        f"ebgan-fast: {folder / 'bad.png'}: no image that Pillow knows; expected an image that can be read (without "
-        "--strict it is left out)"
+        f"ebgan-fast: {folder / 'bad.png'}: got an image that can't be taken (no image that Pillow knows), "
+        "expected one that can (without --strict it is left out)"
     ]
     (out / "index.json").unlink()  # a shard that an earlier call has packed
     record = {"shard": {"file": "shard_00000.bin", "images": 7, "digest": "0"}}
@@ -122,7 +122,7 @@ def test_a_set_that_was_begun_without_it_is_strict_later(tmp_path: Path, capsys:
     (out / "shard_00000.json").write_text(json.dumps(record))
     status, _, told = prepared(capsys, folder, out, "--strict")
     assert status == 1
-    assert told[0].startswith("ebgan-fast: bad.png: worse; expected")
+    assert told[0].startswith("ebgan-fast: bad.png: got an image that can't be taken (worse), expected")
 
 
 def test_a_failing_disk_ends_the_command_and_leaves_nothing_out(

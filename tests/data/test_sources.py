@@ -137,7 +137,7 @@ def test_what_is_not_understood_is_told(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "none.tar", "w"):
         pass
     for name, words in [
-        ("nowhere", "no such file or folder, expected a folder with images"),
+        ("nowhere", "got no such file or folder, expected a folder with images"),
         ("empty", "got a folder without images; expected"),
         ("a.txt", "a file of an unknown kind, expected"),
         ("a.zip", "can't be read"),

@@ -157,8 +157,8 @@ def test_changing_a_batch_leaves_the_set_alone(numbered: Any) -> None:
         ({"batch_size": 6}, "got a state with batch_size 6, expected 5"),
         ({"images": 24}, "got a state with images 24, expected 23"),
         ({"flip": 1}, "got a state with flip 1, expected 0"),
-        ({"position": 5}, "got epoch 0, position 5, expected epoch >= 0, position 0 to 4"),
-        ({"epoch": -1}, "got epoch -1"),
+        ({"position": 5}, "position: got 5, expected 0 to 4"),
+        ({"epoch": -1}, "epoch: got -1, expected a whole number of at least 0"),
         ({"surplus": 1}, "got state keys .*'surplus'"),
     ],
 )

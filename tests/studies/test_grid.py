@@ -62,7 +62,7 @@ def test_a_part_is_drawn_at_random_and_the_same_each_time() -> None:
         ({"size_g": (400, 500)}, "size_g: got 500, expected some of 400, 800, 1600, 3200"),
         ({"lr": (0.5,)}, "lr: got 0.5, expected some of 0.01"),
         ({"families": ("WGAN",)}, "family: got WGAN"),
-        ({"n_layer_d": ()}, "grid of no configuration"),
+        ({"n_layer_d": ()}, "n_layer_d: got no value, expected at least one"),
     ],
 )
 def test_values_that_the_table_lacks_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -133,7 +133,7 @@ def test_kinds(packed_blobs: Path, digits_folder: Path, tmp_path: Path) -> None:
     assert kind_of(packed_blobs, 32) == "images"
     with pytest.raises(DataError, match=r"got something else than prepared images, .* prepare .* --size 32"):
         kind_of(tmp_path, 32)
-    with pytest.raises(DataError, match="nowhere: no such folder"):
+    with pytest.raises(DataError, match="nowhere: got no such folder, expected one that ebgan-fast prepare made"):
         kind_of(tmp_path / "nowhere", 32)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"")
     with pytest.raises(DataError, match="got none of train-labels"):  # digits that are not whole

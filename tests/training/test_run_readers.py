@@ -99,7 +99,7 @@ def test_images_that_do_not_fit_the_config(packed_blobs: Path, tmp_path: Path) -
     (tmp_path / "photos").mkdir()
     with pytest.raises(DataError, match=r"photos: got something else .*: ebgan-fast prepare .*photos FOLDER --size 16"):
         opened(small(data=tmp_path / "photos"))
-    with pytest.raises(DataError, match="nowhere: no such folder"):
+    with pytest.raises(DataError, match="nowhere: got no such folder, expected one that ebgan-fast prepare made"):
         opened(small(data=tmp_path / "nowhere"))
     write_packed(tmp_path / "odd")
     with pytest.raises(DataError, match="got images of 5 x 4"):

@@ -74,7 +74,7 @@ def open_source(path: Path, *, kind: Kind | None = None, split: str | None = Non
         if inside not in (None, ALL) and found in ("parquet", "lmdb", "arrays"):
             raise DataError(f"{path}: got --split {split} and a file of no splits, expected none")
     else:
-        raise DataError(f"{path}: no such file or folder, expected {_UNDERSTOOD}")
+        raise DataError(f"{path}: got no such file or folder, expected {_UNDERSTOOD}")
     return source
 
 

@@ -1,0 +1,399 @@
+"""Files that `ebgan-fast prepare` can't take images from, kind by kind."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from tests.data import archives, array_files
+
+from ..case import Arguments, Case
+
+_SIZE = ("out", "--size", "8", "--workers", "1")
+_PNG = archives.PNGS[0]
+_ROWS = np.zeros((2, 48), np.uint8)
+_QUOTED = (r"(?<=can't be read \().*(?=\), expected)",)  # words of the library that reads such files
+_STRICT_LEAVES = "the folder of the images that are done is left, so that the same command goes on"
+
+
+def _file(name: str, content: bytes, *flags: str) -> Callable[[Path], Arguments]:
+    def make(folder: Path) -> Arguments:
+        (folder / name).write_bytes(content)
+        return [name, *_SIZE, *flags]
+
+    return make
+
+
+def _made(name: str, write: Callable[[Path], object], *flags: str) -> Callable[[Path], Arguments]:
+    def make(folder: Path) -> Arguments:
+        write(folder / name)
+        return [name, *_SIZE, *flags]
+
+    return make
+
+
+def _tar(*members: Any) -> Callable[[Path], object]:
+    return lambda path: archives.tar_of(path, *members)
+
+
+def _zip(*members: Any) -> Callable[[Path], object]:
+    return lambda path: archives.zip_of(path, *members)
+
+
+def _npy(*shape: int, dtype: str = "uint8") -> Callable[[Path], object]:
+    return lambda path: np.save(path, np.zeros(shape, dtype))
+
+
+def _npz(**arrays: Any) -> Callable[[Path], object]:
+    return lambda path: np.savez(path, **arrays)
+
+
+def _h5(**arrays: Any) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            for name, value in arrays.items():
+                file[name] = value
+
+    return write
+
+
+def _table(**columns: Any) -> Callable[[Path], object]:
+    return lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def _batch(content: object) -> bytes:
+    return pickle.dumps(content, 4)
+
+
+def _cut(write: Callable[[Path], object], kept: float) -> Callable[[Path], object]:
+    """Write a file, of which a share is kept."""
+
+    def make(path: Path) -> None:
+        write(path)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content))])
+
+    return make
+
+
+def _without(module: str) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setitem(sys.modules, module, None)
+
+
+def _without_filter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(h5py.h5z, "filter_avail", lambda code: False)
+
+
+def _virtual(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((2, 8, 8), np.uint8)
+        layout[:] = h5py.VirtualSource("others.h5", "images", (2, 8, 8))
+        file.create_virtual_dataset("images", layout)
+
+
+def _large_chunks(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", (1000, 2048, 2048, 1), np.uint8, chunks=(1000, 2048, 2048, 1))
+
+
+def _packed_by_filter(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=array_files.images(4, 8, 8), compression="gzip")
+
+
+def _empty_lmdb(path: Path) -> None:
+    archives.lmdb_of(path, [], subdir=False)
+    path.with_name(f"{path.name}-lock").unlink()
+
+
+def _lmdb(path: Path) -> None:
+    archives.lmdb_of(path, archives.PNGS, subdir=False)
+    path.with_name(f"{path.name}-lock").unlink()
+
+
+def _fortran(path: Path) -> None:
+    np.savez(path, images=np.asfortranarray(array_files.images(2, 8, 8, 3)))
+
+
+def _longer(path: Path) -> None:
+    """A member of more bytes than its header says."""
+    content = io.BytesIO()
+    np.save(content, array_files.images(2, 8, 8, 3))
+    archives.zip_of(path, ("images.npy", content.getvalue() + b"more"))
+
+
+def _damaged_member(path: Path) -> None:
+    np.savez_compressed(path, images=array_files.images(2, 8, 8, 3))
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+
+
+def _member_without(path: Path) -> None:
+    """A zip whose end says that all members lie 1000 bytes before it."""
+    archives.zip_of(path, ("a.png", _PNG))
+    content = bytearray(path.read_bytes())
+    end = content.rindex(b"PK\5\6")
+    begin = int.from_bytes(content[end + 16 : end + 20], "little")
+    content[end + 16 : end + 20] = (begin + 1000).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+def _second_header(path: Path) -> None:
+    """A tar whose second header is damaged, which tarfile takes for the end."""
+    archives.tar_of(path, ("a.png", _PNG), ("b.png", _PNG))
+    content = bytearray(path.read_bytes())
+    place = 512 + -(-len(_PNG) // 512) * 512
+    content[place : place + 512] = b"x" * 512
+    path.write_bytes(content)
+
+
+def _one_damaged(folder: Path) -> None:
+    """A folder of zips, of which one is damaged."""
+    archives.zip_of(folder / "a.zip", ("a.png", _PNG))
+    (folder / "b.zip").write_bytes(b"no zip")
+
+
+def _nameless(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", _PNG)
+        archive.filelist[0].filename = ""  # in the directory, which is written last
+
+
+def _header(text: bytes) -> bytes:
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+
+
+def _long_header_tar(path: Path) -> None:
+    info = archives.member("a.png", tarfile.GNUTYPE_LONGNAME)
+    info.size = 2 << 20
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(4 << 20))
+
+
+def _negative_tar(path: Path) -> None:
+    info = archives.member("a.png")
+    info.size = -512
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+_LISTS = pyarrow.array([[_PNG]], pyarrow.list_(pyarrow.binary()))
+
+CASES = [
+    Case("prepare", "a single image", _file("a.png", _PNG), "a.png"),
+    Case("prepare", "a file of an unknown kind", _file("notes.txt", b"notes"), "notes.txt"),
+    Case("prepare", "a compressed archive", _file("a.tar.gz", b"\x1f\x8b"), "a.tar.gz"),
+    Case("prepare", "a named pipe", _made("pipe", _fifo), "pipe"),
+    Case("prepare", "a file that Git LFS has not fetched", _file("a.parquet", archives.POINTER), "a.parquet"),
+    Case("prepare", "a file of another kind", _made("a.zip", _zip(("a.png", _PNG)), "--kind", "tar"), "a.zip"),
+    Case("prepare", "a split of arrays", _made("a.npy", _npy(2, 8, 8), "--split", "test"), "a.npy"),
+    Case("prepare", "a column of a zip", _made("a.zip", _zip(("a.png", _PNG)), "--column", "a"), "a.zip"),
+    Case("prepare", "a column of a .npy", _made("a.npy", _npy(2, 8, 8), "--column", "a"), "a.npy"),
+    Case(
+        "prepare",
+        "a column of CIFAR's batch",
+        _file("data_batch_1", _batch({"data": _ROWS}), "--column", "a"),
+        "data_batch_1",
+    ),
+    # Zips and tars.
+    Case("prepare", "a damaged zip", _file("a.zip", b"PK\3\4"), "a.zip", machine=_QUOTED),
+    Case("prepare", "a zip without images", _made("a.zip", _zip(("a.txt", b"notes"))), "a.zip"),
+    Case("prepare", "a zip with a member without a name", _made("a.zip", _nameless), "a.zip", machine=_QUOTED),
+    Case(
+        "prepare",
+        "a zip with a member outside of it, with --strict",
+        _made("a.zip", _member_without, "--strict"),
+        "a.zip/a.png",
+        leaves=_STRICT_LEAVES,
+    ),
+    Case("prepare", "a damaged tar", _file("a.tar", b"no tar" * 500), "a.tar", machine=_QUOTED),
+    Case(
+        "prepare", "a tar that is cut short", _made("a.tar", _cut(_tar(("a.png", _PNG), ("b.png", _PNG)), 0.1)), "a.tar"
+    ),
+    Case("prepare", "a tar with a header of megabytes", _made("a.tar", _long_header_tar), "a.tar"),
+    Case("prepare", "a tar with a member of less than nothing", _made("a.tar", _negative_tar), "a.tar"),
+    Case("prepare", "a tar with a damaged header", _made("a.tar", _second_header), "a.tar"),
+    Case("prepare", "zips of which one is damaged", _made("zips", _one_damaged), "zips/b.zip", machine=_QUOTED),
+    Case("prepare", "a tar without images", _made("a.tar", _tar(("a.txt", b"notes"))), "a.tar"),
+    Case(
+        "prepare",
+        "a column that webdataset's samples lack",
+        _made("a.tar", _tar(("0.jpg", _PNG), ("0.mask.png", _PNG)), "--column", "depth.png"),
+        "a.tar",
+        machine=_QUOTED,
+    ),
+    # Parquet and LMDB.
+    Case("prepare", "a damaged parquet file", _file("a.parquet", b"PAR1"), "a.parquet", machine=_QUOTED),
+    Case(
+        "prepare",
+        "a parquet file without pyarrow",
+        _file("a.parquet", b"PAR1"),
+        "a.parquet",
+        around=_without("pyarrow.parquet"),
+    ),
+    Case(
+        "prepare",
+        "a parquet file of no rows",
+        _made("a.parquet", lambda path: archives.parquet_of(path, [])),
+        "a.parquet",
+    ),
+    Case("prepare", "a parquet file without images", _made("a.parquet", _table(label=[1, 2])), "a.parquet"),
+    Case(
+        "prepare",
+        "a parquet file of two columns of images",
+        _made("a.parquet", _table(left=[_PNG], right=[_PNG])),
+        "a.parquet",
+    ),
+    Case(
+        "prepare",
+        "a column that a parquet file lacks",
+        _made("a.parquet", _table(left=[_PNG]), "--column", "right"),
+        "a.parquet",
+    ),
+    Case(
+        "prepare",
+        "a column of lists of images",
+        _made("a.parquet", _table(frames=_LISTS), "--column", "frames"),
+        "a.parquet",
+    ),
+    Case(
+        "prepare",
+        "a row of a parquet file without bytes, with --strict",
+        _made("a.parquet", lambda path: archives.parquet_of(path, [_PNG, None]), "--strict"),
+        "a.parquet, row 1",
+        leaves=_STRICT_LEAVES,
+    ),
+    Case("prepare", "a damaged LMDB", _file("a.lmdb", b"no database" * 1000), "a.lmdb", machine=_QUOTED),
+    Case("prepare", "an LMDB without lmdb", _made("a.lmdb", _lmdb), "a.lmdb", around=_without("lmdb")),
+    Case(
+        "prepare",
+        "an LMDB that is cut short",
+        _made("a.lmdb", _cut(_lmdb, 0.7)),
+        "a.lmdb",
+        machine=(r"\d+ of \d+ bytes",),
+    ),
+    Case("prepare", "an LMDB without values", _made("a.lmdb", _empty_lmdb), "a.lmdb"),
+    # NumPy's files.
+    Case("prepare", "an array file of something else", _file("a.npy", b"notes"), "a.npy"),
+    Case("prepare", "a .npy without its header", _file("a.npy", b"\x93NUMPY"), "a.npy"),
+    Case("prepare", "a .npy with a header of 60 kilobytes", _file("a.npy", _header(bytes(60_000))), "a.npy"),
+    Case("prepare", "a .npy with a damaged header", _file("a.npy", _header(b"{'descr':")), "a.npy", machine=_QUOTED),
+    Case(
+        "prepare",
+        "a .npy of a later version",
+        _file("a.npy", b"\x93NUMPY\x09\0" + (2).to_bytes(4, "little") + b"{}"),
+        "a.npy",
+    ),
+    Case("prepare", "a .npy that is cut short", _made("a.npy", _cut(_npy(9, 8, 8), 0.9)), "a.npy"),
+    Case("prepare", "an array of no images", _made("a.npy", _npy(0, 8, 8)), "a.npy"),
+    Case("prepare", "an array of rows", _made("a.npy", _npy(2, 64)), "a.npy"),
+    Case("prepare", "an array of floats", _made("a.npy", _npy(2, 8, 8, dtype="float32")), "a.npy"),
+    Case("prepare", "an array of one image", _made("a.npy", _npy(8, 8, 3)), "a.npy"),
+    Case("prepare", "an array whose channels could be two axes", _made("a.npy", _npy(2, 3, 8, 3)), "a.npy"),
+    Case("prepare", "an array without channels", _made("a.npy", _npy(2, 8, 8, 7)), "a.npy"),
+    Case(
+        "prepare",
+        "an array of images that are too large",
+        _file("a.npy", array_files.header((1, 20_000, 20_000))),
+        "a.npy",
+    ),
+    Case("prepare", "a damaged .npz", _file("a.npz", b"PK\3\4"), "a.npz", machine=_QUOTED),
+    Case("prepare", "an .npz without arrays", _made("a.npz", _zip(("a.txt", b"notes"))), "a.npz"),
+    Case("prepare", "an .npz without images", _made("a.npz", _npz(labels=np.zeros(3))), "a.npz"),
+    Case(
+        "prepare",
+        "an .npz of two arrays of images",
+        _made("a.npz", _npz(left=array_files.images(2, 8, 8), right=array_files.images(2, 8, 8))),
+        "a.npz",
+    ),
+    Case(
+        "prepare",
+        "an array that an .npz lacks",
+        _made("a.npz", _npz(left=array_files.images(2, 8, 8)), "--column", "right"),
+        "a.npz",
+    ),
+    Case(
+        "prepare",
+        "an array of an .npz that holds no images",
+        _made("a.npz", _npz(labels=np.zeros(3)), "--column", "labels"),
+        "a.npz",
+    ),
+    Case("prepare", "an .npz in Fortran order", _made("a.npz", _fortran), "a.npz"),
+    Case("prepare", "an .npz with an array of other bytes", _made("a.npz", _longer), "a.npz"),
+    Case(
+        "prepare",
+        "an .npz with a damaged array",
+        _made("a.npz", _damaged_member),
+        "a.npz",
+        machine=(r"(?<=unreadable \().*(?=\), expected)",),
+    ),
+    # HDF5.
+    Case(
+        "prepare",
+        "an HDF5 file without h5py",
+        _made("a.h5", _h5(images=array_files.images(2, 8, 8))),
+        "a.h5",
+        around=_without("h5py"),
+    ),
+    Case("prepare", "a damaged HDF5 file", _file("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(100)), "a.h5", machine=_QUOTED),
+    Case("prepare", "a dataset without a shape", _made("a.h5", _h5(a=h5py.Empty("u1")), "--column", "a"), "a.h5"),
+    Case(
+        "prepare",
+        "a dataset that is in another file",
+        _made("a.h5", _h5(a=h5py.ExternalLink("others.h5", "/a")), "--column", "a"),
+        "a.h5",
+    ),
+    Case("prepare", "a dataset of other files' values", _made("a.h5", _virtual, "--column", "images"), "a.h5"),
+    Case("prepare", "a dataset in chunks of gigabytes", _made("a.h5", _large_chunks), "a.h5"),
+    Case(
+        "prepare",
+        "a dataset packed by an unknown filter",
+        _made("a.h5", _packed_by_filter),
+        "a.h5",
+        around=_without_filter,
+    ),
+    Case(
+        "prepare",
+        "a dataset that an HDF5 file lacks",
+        _made("a.h5", _h5(images=array_files.images(2, 8, 8)), "--column", "labels"),
+        "a.h5",
+    ),
+    # CIFAR's batches.
+    Case("prepare", "a pickle of a list", _file("data_batch_1", _batch([1])), "data_batch_1"),
+    Case("prepare", "a pickle without data", _file("data_batch_1", _batch({"labels": [1]})), "data_batch_1"),
+    Case("prepare", "a batch of floats", _file("data_batch_1", _batch({"data": _ROWS.astype("f4")})), "data_batch_1"),
+    Case("prepare", "a batch of other rows", _file("data_batch_1", _batch({"data": _ROWS[:, :47]})), "data_batch_1"),
+    Case("prepare", "a batch of a list", _file("data_batch_1", _batch({"data": [1]})), "data_batch_1"),
+    Case(
+        "prepare",
+        "a pickle that would run something",
+        _file("data_batch_1", _batch({"data": Path("a")})),
+        "data_batch_1",
+        machine=_QUOTED,
+    ),
+    Case("prepare", "a pickle of a set", _file("data_batch_1", _batch({"data": {1}})), "data_batch_1"),
+    Case("prepare", "a pickle with a tuple as a key", _file("data_batch_1", _batch({(1, 2): 3})), "data_batch_1"),
+    Case(
+        "prepare",
+        "a batch that is cut short",
+        _file("data_batch_1", _batch({"data": _ROWS})[:60]),
+        "data_batch_1",
+        machine=_QUOTED,
+    ),
+]

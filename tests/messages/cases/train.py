@@ -1,0 +1,366 @@
+"""Mistakes of `ebgan-fast train`: settings, data, run folders, nets that score."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ebgan_fast._files import naming
+from ebgan_fast.metrics import features as feature_nets
+from ebgan_fast.training.run import lines
+from tests.full_disk import room_for
+
+from .. import nets, places
+from ..case import Arguments, Case
+
+_DEVICE = (r"(?<=use here \().*(?=\))",)  # torch's words
+
+
+def with_flags(*flags: str) -> Callable[[Path], Arguments]:
+    """A run on digits with flags."""
+    return lambda folder: ["--out", "run", "--data", places.digits(folder), *places.SMALL, *flags]
+
+
+def _resumed(change: Callable[[Path], object], *flags: str) -> Callable[[Path], Arguments]:
+    """A run that is to go on after a change in its folder."""
+
+    def make(folder: Path) -> Arguments:
+        places.run_of_digits(folder)
+        change(folder / "run")
+        return ["--out", "run", "--data", "digits", *places.SMALL, "--resume", *flags]
+
+    return make
+
+
+def on_packed(change: Callable[[Path], object] = lambda folder: None, *flags: str) -> Callable[[Path], Arguments]:
+    """A run on packed images after a change in their folder."""
+
+    def make(folder: Path) -> Arguments:
+        places.packed(folder)
+        change(folder / "packed")
+        return ["--out", "run", "--data", "packed", *places.SMALL, *flags]
+
+    return make
+
+
+def _saved(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """Change what the checkpoint holds."""
+
+    def changed(run: Path) -> None:
+        state = torch.load(run / "checkpoint.pt", weights_only=True)
+        change(state)
+        torch.save(state, run / "checkpoint.pt")
+
+    return changed
+
+
+def _without_tensorboard(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+
+def without_package(patch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    patch.setattr(importlib.metadata, "distribution", missing)
+
+
+class _Files:
+    """A package that is installed with files of these contents."""
+
+    version = "0.1.4"
+
+    def __init__(self, *paths: Path) -> None:
+        self.files = [_File(path) for path in paths]
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = path.name, path
+
+    def locate(self) -> Path:
+        return self._path
+
+
+def package(*names: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Let the package that holds digits or weights have files that were made in the folder."""
+    return lambda patch: patch.setattr(
+        importlib.metadata, "distribution", lambda name: _Files(*(Path(name).absolute() for name in names))
+    )
+
+
+def _scored(spec: str, make: Callable[[Path], object] = lambda folder: None) -> Callable[[Path], Arguments]:
+    """A run that is to be scored by a net."""
+
+    def made(folder: Path) -> Arguments:
+        make(folder)
+        return [*on_packed()(folder), "--evaluate-every", "2", "--evaluate-samples", "4", "--features", spec]
+
+    return made
+
+
+def _full_later(patch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the first line of metrics is written."""
+
+    def full(self: object, line: object, *, lasting: bool = False) -> None:
+        with room_for(1), naming(Path("run/metrics.jsonl")), Path("run/metrics.jsonl").open("wb", buffering=0) as file:
+            file.write(b"{")
+            file.write(b"}")
+
+    patch.setattr(lines.LinesFile, "append", full)
+
+
+_RULES = {
+    "--steps": "0",
+    "--batch-size": "1",
+    "--accumulate": "3",
+    "--image-size": "0",
+    "--seed": "99999999999999999999",
+    "--margin": "-1",
+    "--margin-auto-steps": "0",
+    "--margin-end": "1",
+    "--margin-steps": "5",
+    "--pt-weight": "nan",
+    "--lr-g": "0",
+    "--lr-d": "inf",
+    "--beta1": "1",
+    "--lr-decay-start": "0.5",
+    "--ema": "1",
+    "--log-every": "0",
+    "--sample-every": "0",
+    "--checkpoint-every": "0",
+    "--keep": "-1",
+    "--evaluate-every": "-1",
+    "--evaluate-samples": "0",
+    "--features": "",
+    "--threads": "0",
+    "--z-dim": "0",
+    "--n-layer-g": "0",
+    "--n-layer-d": "1",
+    "--size-g": "0",
+    "--size-d": "0",
+}
+
+CASES = [
+    *(
+        Case("train", f"{flag} {value or chr(39) * 2}", with_flags(flag, value), flag[2:].replace("-", "_"))
+        for flag, value in _RULES.items()
+    ),
+    Case("train", "a schedule of the margin without its end", with_flags("--margin-schedule", "linear"), "margin_end"),
+    Case("train", "parts of less than two images", with_flags("--accumulate", "4"), "accumulate"),
+    Case("train", "a recorded step on a CPU", with_flags("--cuda-graph"), "cuda_graph"),
+    Case("train", "a recorded step in float16", with_flags("--cuda-graph", "--precision", "float16"), "cuda_graph"),
+    Case("train", "a device that torch doesn't know", with_flags("--device", "gpu"), "device", machine=_DEVICE),
+    Case("train", "a device that isn't here", with_flags("--device", "cuda:99"), "device", machine=_DEVICE),
+    Case("train", "a device that holds no values", with_flags("--device", "meta"), "device"),
+    Case("train", "several mistakes at once", with_flags("--steps", "0", "--ema", "2"), "steps"),
+    # Run folders.
+    Case(
+        "train",
+        "a run folder that is a file",
+        lambda folder: [*with_flags()(folder), *nothing(places.text(folder, "run"))],
+        "run",
+    ),
+    Case(
+        "train",
+        "a run folder inside a file",
+        lambda folder: [*with_flags()(folder), "--out", places.text(folder, "notes.txt") / "run"],
+        "notes.txt",
+    ),
+    Case(
+        "train", "a run folder with a run", lambda folder: [*with_flags()(folder), *nothing(_only_run(folder))], "run"
+    ),
+    Case(
+        "train",
+        "a run folder of something else",
+        lambda folder: [*with_flags()(folder), *nothing(places.text(folder, "run/a.txt"))],
+        "run",
+    ),
+    Case(
+        "train",
+        "a full disk",
+        with_flags(),
+        "run/checkpoint.pt",
+        around=lambda patch: room_for(100),
+    ),
+    Case(
+        "train", "a resumed run with another margin", _resumed(lambda run: None, "--margin", "3"), "run/checkpoint.pt"
+    ),
+    Case(
+        "train",
+        "a resumed run with other images",
+        lambda folder: [
+            *_resumed(lambda run: None)(folder)[:2],
+            "--data",
+            of_size(folder, 32),
+            *places.SMALL,
+            "--resume",
+        ],
+        "run/checkpoint.pt",
+    ),
+    Case(
+        "train",
+        "a resumed run with a damaged checkpoint",
+        _resumed(lambda run: os.truncate(run / "checkpoint.pt", 50)),
+        "run/checkpoint.pt",
+        machine=(r"(?<=program \().*(?=\), expected)",),
+    ),
+    Case(
+        "train",
+        "a resumed run with a config of a number",
+        _resumed(_saved(lambda state: state.update(config=3))),
+        "run/checkpoint.pt",
+    ),
+    Case(
+        "train",
+        "a resumed run with networks of an unknown family",
+        _resumed(_saved(lambda state: state["config"].update(networks={"family": "vit"}))),
+        "run/checkpoint.pt",
+    ),
+    Case(
+        "train",
+        "a resumed run with networks of no size",
+        _resumed(_saved(lambda state: state["config"]["networks"].update(size_g=0))),
+        "run/checkpoint.pt",
+    ),
+    Case(
+        "train",
+        "a resumed run with networks without their layers",
+        _resumed(_saved(lambda state: state["config"].update(networks={"family": "conv"}))),
+        "run/checkpoint.pt",
+    ),
+    Case(
+        "train",
+        "a resumed run with a state of other weights",
+        _resumed(_saved(lambda state: state["trainer"].update(generator={}))),
+        "run/checkpoint.pt",
+        machine=(r"(?<=doesn't fit \().*(?=\)$)",),
+        plain="the reason is torch's own, and no flag mends a checkpoint",
+    ),
+    Case(
+        "train",
+        "a resumed run with a bad line of metrics",
+        _resumed(lambda run: (run / "metrics.jsonl").write_text("{\n{}\n")),
+        "run/metrics.jsonl",
+        machine=(r"(?<=line 1 \().*(?=\), expected)",),
+    ),
+    # What scores, shows and runs.
+    Case(
+        "train",
+        "TensorBoard that isn't installed",
+        with_flags("--tensorboard"),
+        "tensorboard",
+        around=_without_tensorboard,
+    ),
+    Case(
+        "train",
+        "a backend that can't run here",
+        with_flags("--backend", "cuda"),
+        "'cuda'",
+        machine=(r"(?<=run here: ).*(?=\. Use 'auto')",),
+        plain="the library says the same of its own calls",
+    ),
+    Case("train", "a net that isn't there", _scored("net.pt"), "net.pt"),
+    Case(
+        "train",
+        "a net that is no TorchScript",
+        _scored("net.pt", lambda folder: places.text(folder, "net.pt")),
+        "net.pt",
+        machine=(r"(?<=TorchScript \().*(?=\), expected)",),
+    ),
+    Case(
+        "train",
+        "a net that takes no images",
+        _scored("net.pt", nets.scripted(nets.Square())),
+        "net.pt",
+        machine=(r"(?<=W\] \().*(?=\)$)",),
+        plain="the net is the user's own, and torch says what is wrong with it",
+    ),
+    Case("train", "a net that gives no features", _scored("net.pt", nets.scripted(nets.Same())), "net.pt"),
+    Case(
+        "train",
+        "a net that takes no images of this size",
+        _scored("net.pt", nets.scripted(nets.OfOneSize())),
+        "net.pt",
+        machine=(r"(?<=32 \().*(?=\), expected)",),
+    ),
+    Case(
+        "train",
+        "a net that gives fewer rows of features than images",
+        _scored("net.pt", nets.scripted(nets.OneRow())),
+        "net.pt",
+    ),
+    Case(
+        "train",
+        "a net that gives features that aren't finite",
+        _scored("net.pt", nets.scripted(nets.Infinite())),
+        "net.pt",
+    ),
+    Case(
+        "train",
+        "the feature net's weights not installed",
+        _scored("efficientnet-lite0"),
+        "features",
+        around=without_package,
+    ),
+    Case(
+        "train",
+        "the feature net's package without its file",
+        _scored("efficientnet-lite0"),
+        "features",
+        around=package("notes.txt"),
+    ),
+    Case(
+        "train",
+        "the feature net's package with another file",
+        _scored("efficientnet-lite0", lambda folder: places.text(folder, feature_nets._WEIGHTS)),
+        feature_nets._WEIGHTS,
+        around=package(feature_nets._WEIGHTS),
+    ),
+    Case(
+        "train",
+        "a cache folder that is a file",
+        _scored("net.pt", lambda folder: (nets.scripted(torch.nn.Flatten())(folder), places.text(folder, "cache"))),
+        "cache",
+        around=lambda patch: patch.setenv("EBGAN_FAST_CACHE", str(Path("cache").absolute())),
+    ),
+    Case("train", "a folder in place of a net", _scored("nets", lambda folder: (folder / "nets").mkdir()), "nets"),
+    Case(
+        "train",
+        "a disk that is full later",
+        with_flags(),
+        "run/metrics.jsonl",
+        around=_full_later,
+        leaves="the run has begun, and keeps what was written",
+    ),
+    Case(
+        "train",
+        "a learning rate that makes weights infinite",
+        with_flags("--lr-d", "1e30"),
+        "run/checkpoint.pt",
+        leaves="the run goes on until it fails, and keeps its last good checkpoint",
+    ),
+]
+
+
+def nothing(made: object) -> list[str]:
+    """Return no flags; what is made beside them was made."""
+    return []
+
+
+def _only_run(folder: Path) -> None:
+    (folder / "run").mkdir()
+    (folder / "run" / "checkpoint.pt").write_bytes(b"")
+
+
+def of_size(folder: Path, size: int) -> Path:
+    if (folder / "packed").exists():
+        (folder / "packed").rename(folder / "other")
+    return places.packed(folder, size=size)

@@ -1,0 +1,90 @@
+"""Files that the cases are about: images in small sets, digits, packed images, and runs, each trained once."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import io
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebgan_fast import cli
+from tests.data import archives, layouts
+
+SMALL = ("--steps", "4", "--size-g", "8", "--size-d", "8", "--batch-size", "4", "--log-every", "2", "--device", "cpu")
+
+
+def photos(folder: Path, count: int = 3) -> Path:
+    """Make images/ with a few pictures; returns its name."""
+    archives.pictures(folder / "images", count)
+    return Path("images")
+
+
+def idx(values: torch.Tensor) -> bytes:
+    """Return an IDX file of bytes."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    return bytes([0, 0, 8, values.dim()]) + sizes + values.to(torch.uint8).numpy().tobytes()
+
+
+def digits(folder: Path, count: int = 20) -> Path:
+    """Make digits/ with IDX files of noise; returns its name."""
+    place = folder / "digits"
+    place.mkdir()
+    chance = torch.Generator().manual_seed(0)
+    for part in ("train", "t10k"):
+        images = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=chance)
+        (place / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (place / f"{part}-labels-idx1-ubyte").write_bytes(idx(torch.arange(count) % 10))
+    return Path("digits")
+
+
+def packed(folder: Path, size: int = 32, count: int = 8, channels: int = 3) -> Path:
+    """Make packed/ as `prepare` would; returns its name."""
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=chance)
+    layouts.pack(folder / "packed", images, [count - count // 2, count // 2])
+    return Path("packed")
+
+
+def run_of_digits(folder: Path) -> Path:
+    """Make digits/ and run/, trained on them; returns the run's name."""
+    return _copied("digits", folder)
+
+
+def run_of_images(folder: Path) -> Path:
+    """Make packed/ and run/, trained on them; returns the run's name."""
+    return _copied("packed", folder)
+
+
+def _copied(kind: str, folder: Path) -> Path:
+    made = _trained(kind)
+    shutil.copytree(made / "run", folder / "run")
+    shutil.copytree(made / kind, folder / kind)
+    return Path("run")
+
+
+@functools.cache
+def _trained(kind: str) -> Path:
+    """A folder with a run that was trained on data of a kind, told of the data by a name that the cases have too."""
+    kept = Path(tempfile.mkdtemp(prefix="messages")).resolve()
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    place = kept / "here"
+    place.mkdir()
+    {"digits": digits, "packed": packed}[kind](place)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.chdir(place)
+        patch.setattr(cli, "keep_freed_memory", lambda: True)
+        assert cli.main(["train", "--out", "run", "--data", kind, *SMALL]) == 0
+    return place.rename(kept / "moved")  # so that a run finds its data where a case says so, and nowhere else
+
+
+def text(folder: Path, name: str, content: str = "no such thing\n") -> Path:
+    """Make a file of text; returns its name."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(content)
+    return Path(name)
