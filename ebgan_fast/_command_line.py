@@ -97,7 +97,9 @@ def _show_warnings_as_lines(program: str) -> None:
 
 
 def _show_every_character() -> None:
-    """Let a console that lacks a character, such as ±, show a question mark in its place."""
+    """Let a console that lacks a character, such as ±, show a question mark in its place, and none show nothing."""
+    if sys.stdout is None:  # closed before the program began
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  as long as the program
     for stream in (sys.stdout, sys.stderr):
         # The second is what Python takes in the locales C and POSIX.
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):

@@ -405,6 +405,6 @@ def test_a_mistake_from_outside(digits: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("ebgan-fast: EBGAN_FAST_BACKEND: backend 'cuda' cannot run here")
+    assert done.stderr.startswith("ebgan-fast: EBGAN_FAST_BACKEND: got backend 'cuda', which cannot run here")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "new").exists()

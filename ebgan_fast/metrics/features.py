@@ -192,7 +192,9 @@ def _own_net(path: Path) -> FeatureNet:
             features = net(probe)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"{path}: got a net that takes no uint8 images [N, 3, H, W] ({reason})") from error
+            raise ValueError(
+                f"{path}: got a net that takes no uint8 images [N, 3, H, W] ({reason}), expected one that does"
+            ) from error
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
         raise ValueError(f"{path}: got a net that gives {_described(features)}, expected features [N, d]")
     count = features.shape[1]

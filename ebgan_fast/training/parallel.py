@@ -250,7 +250,7 @@ def joined(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    except (dist.DistError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:  # of variables that are missing, or of the network
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"WORLD_SIZE: got {size} processes that don't come together ({reason}), expected those that torchrun "

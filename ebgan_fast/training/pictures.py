@@ -81,7 +81,7 @@ def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
         folder: made if need be.
 
     Raises:
-        ValueError: no images, another shape, or a folder that isn't empty.
+        ValueError: no images, another shape, a file in the folder's place, or a folder that isn't empty.
 
     Example:
         >>> import os
@@ -92,6 +92,10 @@ def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
         ['00000.png', '00001.png', '00002.png']
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(
+            f"{folder}: got a file that is there, expected a new folder, or a name ending in .png for a grid"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder}: got a folder that isn't empty, expected an empty or new one")
     index = 0

@@ -15,6 +15,7 @@ from .._fitting import check_fits
 from ..metrics.batches import most_at_once
 from ..models.averaged import for_sampling
 from ..models.families import AnyGenerator
+from ..models.shapes_only import shapes_only
 from .config import TrainConfig, from_dict
 from .run import checkpoint
 
@@ -90,9 +91,13 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> tuple[LoadedGene
         run = from_dict(state["config"], notes.append)
         generator, step = _generator_of(run, state["image_shape"], state["trainer"]), state["trainer"]["step"]
         check_fits(step, 0, "step")
+    except OSError:  # of the machine, not of the checkpoint
+        raise
     except Exception as error:  # whatever odd values raise
         reason = shortened(str(error) or type(error).__name__)
-        raise checkpoint.CheckpointError(f"{path}: got a checkpoint without a fitting generator ({reason})") from error
+        raise checkpoint.CheckpointError(
+            f"{path}: got a checkpoint without a fitting generator ({reason}), expected one that a run wrote"
+        ) from error
     for note in notes:
         warnings.warn(f"{path}: {note}", stacklevel=3)
     try:
@@ -121,10 +126,11 @@ def _generator_of(run: TrainConfig, image_shape: Any, trainer: dict[str, Any]) -
     given = [name for name, tensor in weights.items() if tensor.dim() > 1]
     if run.networks.depth_g != len(given):
         raise ValueError(f"networks: got {run.networks.depth_g} layers in the generator, expected {len(given)}")
-    with torch.device("meta"):  # without memory
-        generator = run.networks.generator((channels, height, width))
-    check_fits(dict(weights), generator.state_dict(), "generator")
-    generator.to_empty(device="cpu").load_state_dict(weights)
+    with shapes_only():
+        expected = run.networks.generator((channels, height, width)).state_dict()
+    check_fits(dict(weights), expected, "generator")
+    generator = run.networks.generator((channels, height, width))
+    generator.load_state_dict(weights)
     if average is not None:
         parameters = list(generator.parameters())
         check_fits(average, parameters, "average")

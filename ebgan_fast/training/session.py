@@ -162,7 +162,9 @@ class Session:
             self.elapsed_before = saved["elapsed_s"]
         except Exception as error:  # whatever odd values raise
             reason = shortened(str(error) or type(error).__name__)
-            raise CheckpointError(f"{self.folder.checkpoint}: got a state that doesn't fit ({reason})") from error
+            raise CheckpointError(
+                f"{self.folder.checkpoint}: got a state that doesn't fit ({reason}), expected one of this run"
+            ) from error
         step = self.saved_step = self.interval_first = self.trainer.step_count
         if not self.writes:
             return

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 from .case import Case, Outcome, outcome_of, shown
-from .cases import drawn, line, prepare, sources, studies, train, train_data
+from .cases import drawn, foreign, line, prepare, sources, studies, train, train_data
 
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 CASES = [
-    case for module in (line, prepare, sources, train, train_data, drawn, studies) for case in module.CASES
+    case for module in (line, prepare, sources, train, train_data, drawn, studies, foreign) for case in module.CASES
 ]  # in the order of the page within a command
 COMMANDS = tuple(dict.fromkeys(case.command for case in CASES))
 

@@ -59,6 +59,9 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("training/sampling.py", "sample_images", "{}: got {}, expected at least 1"),
     ),
     "several processes or a GPU are needed: tests/training/test_processes.py and the tests on a device look at it": (
+        ("ops/backends/__init__.py", "choose", "{}: got backend {}, which cannot run on this GPU: "),
+        ("training/parallel.py", "_check_own_gpus", "device: got one GPU of {} for the processes {} and"),
+        ("training/parallel.py", "own_device", "LOCAL_RANK: got {}, expected less than {}, the GPU"),
         ("training/graph.py", "recorder_of", "cuda_graph: got True for {} processes, expected on"),
         ("training/sampling.py", "load_run", "{}: got too little memory on {} for the generator "),
     ),
@@ -78,7 +81,27 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
     "a checkpoint is made by hand: the state of its images has no name that a flag could mend": (
         ("data/stream.py", "ImageStream.load_state_dict", "got state keys {}, expected {}"),
         ("data/stream.py", "ImageStream.load_state_dict", "got a state with {} {}, expected {} as in this run"),
-        ("data/stream.py", "ImageStream.load_state_dict", "got epoch {}, position {}, expected epoch >= 0, po"),
+        ("data/stream.py", "ImageStream.load_state_dict", "state.position: got {}, expected 0 to {}"),
+    ),
+    "a checkpoint is made to harm in yet another way: tests/training/test_foreign_checkpoints.py causes it": (
+        ("training/run/checkpoint.py", "read", "{}: got a file that torch can't load ({}), expecte"),
+        ("training/run/inspection.py", "check_archive", "got parts that overlap, expected each at its own p"),
+        ("training/run/inspection.py", "_check_structure", "an instruction {}"),
+        ("training/run/inspection.py", "_check_structure", "got tensors of {} bytes in a file of {}, expected "),
+        ("training/run/inspection.py", "_Listing._tensor", "a tensor of shape {}, strides {} at {}"),
+        ("training/run/inspection.py", "_Listing._tensor", "a tensor of shape {} in a storage of {} numbers"),
+    ),
+    "a study's results are read by the library alone: tests/studies/test_foreign_files.py causes it": (
+        ("studies/results.py", "_check", "got {}{}, expected an object"),
+        ("studies/results.py", "_check", "got {}{}, expected fields {} alone"),
+        ("studies/results.py", "_check", "{}: got {}{}, expected {}"),
+    ),
+    "a package or the machine is broken before a command begins: tests/test_environment.py causes it": (
+        ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MPLCONFIGDIR na"),
+    ),
+    "it makes a cache file be made anew, of which a warning tells": (
+        ("metrics/cache.py", "read", "another digest"),
+        ("metrics/cache.py", "check_folder", "_unusable(folder, error)"),
     ),
     "a package is damaged in a way that its checksum tells before": (
         ("data/mnist.py", "_load_package", "{}: got {} class counts {}, expected {}"),

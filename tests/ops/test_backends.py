@@ -60,7 +60,7 @@ def test_an_unavailable_backend_says_why() -> None:
     assert missing
     for name in missing:
         with (
-            pytest.raises(ebgan_fast.BackendUnavailableError, match=rf"backend '{name}' cannot run here: "),
+            pytest.raises(ebgan_fast.BackendUnavailableError, match=rf"got backend '{name}', which cannot run here: "),
             ebgan_fast.use_backend(name),
         ):
             pass

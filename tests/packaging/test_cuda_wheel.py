@@ -168,7 +168,7 @@ def test_without_a_driver_it_imports_and_says_so(unpacked: Path) -> None:
     said = rf"built for sm_75…120 \(nvcc {NVCC}[.\d]*\), no driver"
     assert re.search(rf"cuda +no +{said}", report)
     assert errors[0] == "RuntimeError: no NVIDIA GPU or driver: cudaErrorInsufficientDriver"
-    assert re.match(rf"BackendUnavailableError: .*backend 'cuda' cannot run here: {said}", errors[1])
+    assert re.match(rf"BackendUnavailableError: .*got backend 'cuda', which cannot run here: {said}", errors[1])
 
 
 @of_the_wheel

@@ -25,6 +25,7 @@ from ebgan_fast.training import CheckpointError, TrainConfig, load_generator, tr
 from ebgan_fast.training.config import to_dict
 from ebgan_fast.training.run import checkpoint
 
+from ..programs import printed
 from .conftest import configuring
 
 if sys.platform != "linux":
@@ -341,6 +342,16 @@ def test_a_checkpoint_as_it_was_written_still_loads(trained: tuple[Path, TrainCo
     again = load_generator(run / "checkpoint.pt")
     noise = torch.randn(3, 4)
     assert torch.equal(again.generator(noise), loaded.generator(noise))
+
+
+@pytest.mark.slow
+def test_no_compiler_is_imported_for_it(run: Path) -> None:
+    """As torch does where it draws weights on the meta device: two seconds for every sample."""
+    program = (
+        "import sys; from ebgan_fast.training import load_generator; load_generator(sys.argv[1]); "
+        "print([name for name in ('torch._inductor', 'torch._dynamo') if name in sys.modules])"
+    )
+    assert printed(program, str(run / "checkpoint.pt")) == "[]\n"
 
 
 def test_memory_is_limited_meanwhile() -> None:

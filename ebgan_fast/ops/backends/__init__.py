@@ -178,7 +178,8 @@ def _checked(name: str, source: str) -> str:
     status = KNOWN[name].status()
     if not status.available:
         raise BackendUnavailableError(
-            f"{source}: backend {name!r} cannot run here: {status.reason}. Use 'auto' or see ebgan_fast.backends()"
+            f"{source}: got backend {name!r}, which cannot run here: {status.reason}; expected 'auto', or one of those "
+            "that ebgan-fast doctor lists with yes"
         )
     return name
 
@@ -278,7 +279,9 @@ def choose(device_type: str, index: int | None = None) -> str:
             f"backend {name!r}: got a tensor on {device_type!r}, expected one on {wanted!r} (or use_backend('auto'))"
         )
     if device_type == "cuda" and (why := _lack(name, torch.cuda.current_device() if index is None else index)):
-        raise BackendUnavailableError(f"backend {name!r} cannot run on this GPU: {why}. Use 'auto'")
+        raise BackendUnavailableError(
+            f"{ENVIRONMENT_VARIABLE}: got backend {name!r}, which cannot run on this GPU: {why}; expected 'auto'"
+        )
     return name
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,10 +58,6 @@ def _saved(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], objec
         torch.save(state, run / "checkpoint.pt")
 
     return changed
-
-
-def _without_tensorboard(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
 
 def without_package(patch: pytest.MonkeyPatch) -> None:
@@ -252,13 +247,6 @@ CASES = [
         machine=(r"(?<=line 1 \().*(?=\), expected)",),
     ),
     # What scores, shows and runs.
-    Case(
-        "train",
-        "TensorBoard that isn't installed",
-        with_flags("--tensorboard"),
-        "tensorboard",
-        around=_without_tensorboard,
-    ),
     Case(
         "train",
         "a backend that can't run here",
