@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import stat
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from ebgan_fast._fitting import check_fits
 from ebgan_fast.metrics import cache
 
 
@@ -78,3 +81,68 @@ def test_a_wait_ends_when_the_lock_is_given_back_or_at_will(tmp_path: Path) -> N
 
     with cache.locked(path, give_back, every=0.01):
         assert len(waits) == 5
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system doesn't tell who may write a file")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_made_anew(tmp_path: Path, mode: int) -> None:
+    """Who can write it decides the scores."""
+    path = tmp_path / "file"
+    cache.write(path, {"number": 1})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(mode)
+    with pytest.warns(
+        UserWarning, match="file: got a cache file that another user may have written"
+    ):
+        assert cache.read(path) is None
+    cache.write(path, {"number": 2})
+    assert cache.read(path) == {"number": 2}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system doesn't tell who owns a file")
+def test_a_file_of_another_user_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    cache.write(path, {"number": 1})
+    fstat = os.fstat
+    for owner, read in ((os.geteuid(), True), (0, True), (os.geteuid() + 1, False)):
+        found = fstat(os.open(path, os.O_RDONLY))
+        values = list(found)
+        values[stat.ST_UID] = owner
+        monkeypatch.setattr(os, "fstat", lambda handle, values=values: os.stat_result(values))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert (cache.read(path) is not None) is read
+        assert len(caught) == (not read)
+
+
+def test_a_content_that_the_caller_did_not_write_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    cache.write(path, {"weights": {"a": torch.zeros(2)}, "number": 1.0})
+    expected = {"weights": {"a": torch.zeros(2)}, "number": 0.0}
+    assert cache.read(path, lambda content: check_fits(content, expected, "file")) is not None
+    for other in ({"weights": {"a": torch.zeros(3)}, "number": 1.0}, {"weights": {}}, [1], None, {"number": 1.0}):
+        cache.write(path, other)  # type: ignore[arg-type]
+        with pytest.warns(UserWarning, match="file: got a damaged cache file"):
+            assert cache.read(path, lambda content: check_fits(content, expected, "file")) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the mask of new files is of POSIX")
+def test_the_folder_is_this_users_alone_to_write(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        folder = cache.cache_folder(tmp_path / "cache")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o022 == 0
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """filelock raises it on some network drives; two processes then compute the same."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock; use SoftFileLock instead")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", fail)
+    with cache.locked(tmp_path / "file", lambda: pytest.fail("nobody waits")):
+        cache.write(tmp_path / "file", {"number": 1})
+    assert cache.read(tmp_path / "file") == {"number": 1}
