@@ -28,7 +28,8 @@ Fork = Callable[..., Child]
 
 # Inductor finds its cached code without regard to the instruction set. What it had written for AVX-512 gave a wrong
 # loss, 40.4 for 47.2, once it was compiled for AVX2.
-torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
+if hasattr(torch.compiler, "config"):  # torch 2.6 has none
+    torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
