@@ -18,6 +18,7 @@ Kind = Literal[
     "metrics",
     "studies",
     "command line",
+    "strangers",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

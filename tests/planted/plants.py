@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import cpu_kernels, cuda_kernels, data, packing, scores, surface, training, triton_kernels, ways_in
+from . import cpu_kernels, cuda_kernels, data, packing, scores, strangers, surface, training, triton_kernels, ways_in
 from .plant import Planted
 
 PLANTS: tuple[Planted, ...] = (
@@ -17,6 +17,7 @@ PLANTS: tuple[Planted, ...] = (
     *data.PLANTS,
     *packing.PLANTS,
     *scores.PLANTS,
+    *strangers.PLANTS,
 )
 
 

@@ -234,8 +234,9 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "100 GB of zeros by a call": (pickled(pickle.dumps(Called(bytearray, 10**11), 2)), "bytearray, not tensors"),
     "100 GB of zeros by an instruction": (
         pickled(b"\x80\x05\x96" + struct.pack("<Q", 10**11) + b"."),
-        "got what torch.save",
+        "only 1 remain",
     ),
+    "a list in itself": (pickled(b"\x80\x02]2a."), "an instruction DUP"),
     "a place in memory that is far": (pickled(b"\x80\x02Nr" + struct.pack("<I", 2**31 - 1) + b"."), "got "),
     "a number of a million digits": (
         pickled(b"\x80\x02\x8b" + struct.pack("<I", 2**20) + b"\x7f" * 2**20 + b"."),
