@@ -91,9 +91,7 @@ def test_a_file_that_others_may_write_is_made_anew(tmp_path: Path, mode: int) ->
     cache.write(path, {"number": 1})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.chmod(mode)
-    with pytest.warns(
-        UserWarning, match="file: got a cache file that another user may have written"
-    ):
+    with pytest.warns(UserWarning, match="file: got a cache file that another user may have written"):
         assert cache.read(path) is None
     cache.write(path, {"number": 2})
     assert cache.read(path) == {"number": 2}
