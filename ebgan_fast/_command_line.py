@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import shutil
@@ -200,5 +201,7 @@ def _in_our_words(told: str, given: Sequence[str], commands: Sequence[str]) -> s
 
 
 def _value_after(flag: str, given: Sequence[str]) -> str:
-    """The value that follows a flag; "" where there is none."""
-    return given[given.index(flag) + 1] if flag in given[:-1] else ""
+    """The value of a flag where it stands last; "" where there is none."""
+    values = [after for one, after in itertools.pairwise(given) if one == flag]
+    values += [one.partition("=")[2] for one in given if one.startswith(f"{flag}=")]
+    return values[-1] if values else ""

@@ -78,7 +78,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     partial = temporary_name(path)
     try:
-        with naming(path), partial.open("wb") as file:
+        # A folder may come from others: what a link of that name leads to isn't to be overwritten.
+        partial.unlink(missing_ok=True)
+        with naming(path), partial.open("xb") as file:
             yield file
             file.flush()
             _sync(file.fileno())

@@ -66,8 +66,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs as a dictionary. Of a name that is there twice, each reader would take its own value."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"{shown(twice)} twice in one object")
     return found
 

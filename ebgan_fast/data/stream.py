@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._console import shown
 from .._fitting import check_fits
 from .image_set import ImageSet, TensorImages
 from .pixels import to_signed_unit
@@ -156,10 +157,10 @@ class ImageStream:
         """
         if set(state) != set(self.state_dict()):
             raise ValueError(f"got state keys {sorted(state)}, expected {sorted(self.state_dict())}")
+        check_fits(state, {"epoch": 0, "position": 0}, "state")
         for name, expected in self._identity().items():
             if state[name] != expected:
-                raise ValueError(f"got a state with {name} {state[name]}, expected {expected} as in this run")
-        check_fits(state, {"epoch": 0, "position": 0}, "state")
+                raise ValueError(f"got a state with {name} {shown(state[name])}, expected {expected} as in this run")
         epoch, position = state["epoch"], state["position"]
         if position > self.batches_per_epoch:
             raise ValueError(f"state.position: got {position}, expected 0 to {self.batches_per_epoch}")

@@ -188,6 +188,8 @@ class Adam(torch.optim.Adam):
                 for index, parameter in enumerate(self.param_groups[0]["params"])
             }
             check_fits(moments, expected, "state")
+            # Nothing else of them: torch looks into every part that it is given.
+            moments = {index: {name: moments[index][name] for name in parts} for index, parts in expected.items()}
         super().load_state_dict({"state": moments, "param_groups": super().state_dict()["param_groups"]})
         self.set_rate(rate)
         for group in self.param_groups:

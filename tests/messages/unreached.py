@@ -59,7 +59,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("training/sampling.py", "sample_images", "{}: got {}, expected at least 1"),
     ),
     "several processes or a GPU are needed: tests/training/test_processes.py and the tests on a device look at it": (
-        ("ops/backends/__init__.py", "choose", "{}: got backend {}, which cannot run on this GPU: "),
+        ("ops/backends/__init__.py", "choose", "got backend {}, which cannot run on this GPU: {}; "),
         ("training/parallel.py", "_check_own_gpus", "device: got one GPU of {} for the processes {} and"),
         ("training/parallel.py", "own_device", "LOCAL_RANK: got {}, expected less than {}, the GPU"),
         ("training/graph.py", "recorder_of", "cuda_graph: got True for {} processes, expected on"),

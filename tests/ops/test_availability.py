@@ -268,4 +268,6 @@ def test_a_gpu_that_torch_cannot_use(gpus: Gpus, monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nCompile with TORCH_USE...")
 
     monkeypatch.setattr(torch.cuda, "get_device_name", fail)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", fail)
+    assert "GPU 0 can't be used (CUDA error: all CUDA-capable devices are busy" in _triton().reason
     assert "torch counts 1, and can't use them (CUDA error: all CUDA-capable devices are busy" in doctor.report()

@@ -43,7 +43,8 @@ def test_the_package_imports_itself_relatively() -> None:
 @pytest.mark.parametrize("file", CORE, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_the_core_needs_torch_alone(file: Path) -> None:
     allowed = {"torch", *sys.stdlib_module_names}
-    if "triton" in file.relative_to(PACKAGE).parts:
+    # The latter asks Triton, where it is found, whether it can launch.
+    if "triton" in file.relative_to(PACKAGE).parts or file.name == "availability.py":
         allowed.add("triton")
     assert set(_imports(file)) <= allowed
 

@@ -57,7 +57,7 @@ PLANTS = (
         name="a mistake of several lines is printed as it is",
         kind="command line",
         file="ebgan_fast/_command_line.py",
-        text="{printable(' '.join(message.split()))}",
+        text="{' '.join(message.split())}",
         instead="{message}",
         test="tests/test_command_line.py::test_a_message_of_several_lines_becomes_one",
     ),

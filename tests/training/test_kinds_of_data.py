@@ -93,7 +93,7 @@ def test_images_train_are_judged_by_a_net_and_reported(
 ) -> None:
     run = config(tmp_path / "run", packed_blobs)
     assert train(run).step == 2
-    assert cli.main(["evaluate", str(run.out), "--samples", "50"]) == 0
+    assert cli.main(["evaluate", str(run.out), "--samples", "50", "--features", "pixels"]) == 0
     said = capsys.readouterr().out
     assert "50 generated images against 40 training images" in said
     assert "FD (pixels)" in said
@@ -176,9 +176,9 @@ def test_other_images_than_the_runs_are_told(
     others = tmp_path / "others"
     pack(others, blobs(50).gather(torch.arange(50)), [50])
     capsys.readouterr()
-    assert cli.main(["evaluate", str(run.out), "--samples", "20", "--data", str(others)]) == 0
+    assert cli.main(["evaluate", str(run.out), "--samples", "20", "--data", str(others), "--features", "pixels"]) == 0
     assert f"{others}: other images than those that the run was trained on" in capsys.readouterr().err
-    assert cli.main(["report", str(run.out), "--data", str(others)]) == 1
+    assert cli.main(["report", str(run.out), "--data", str(others), "--features", "pixels"]) == 1
     assert "got other images, expected those that the run was trained on" in capsys.readouterr().err
     assert not (run.out / "neighbours.png").exists()
 

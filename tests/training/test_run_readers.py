@@ -62,7 +62,8 @@ def test_tensorboard_has_curves_and_grids(packed_blobs: Path, tmp_path: Path) ->
 
 
 def test_without_tensorboard(packed_blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ValueError, match="tensorboard: got True without the package, expected pip install"):
         train(scored(tmp_path / "run", packed_blobs, tensorboard=True))
 

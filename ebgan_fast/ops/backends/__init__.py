@@ -278,10 +278,8 @@ def choose(device_type: str, index: int | None = None) -> str:
         raise ValueError(
             f"backend {name!r}: got a tensor on {device_type!r}, expected one on {wanted!r} (or use_backend('auto'))"
         )
-    if device_type == "cuda" and (why := _lack(name, torch.cuda.current_device() if index is None else index)):
-        raise BackendUnavailableError(
-            f"{ENVIRONMENT_VARIABLE}: got backend {name!r}, which cannot run on this GPU: {why}; expected 'auto'"
-        )
+    if device_type == "cuda" and (why := _lack_on(name, torch.cuda.current_device() if index is None else index)):
+        raise BackendUnavailableError(f"got backend {name!r}, which cannot run on this GPU: {why}; expected 'auto'")
     return name
 
 
@@ -317,6 +315,14 @@ def _lack(name: str, index: int) -> str | None:
     """Return why a backend can't run on that GPU, or None if it can."""
     status = KNOWN[name].status()
     return KNOWN[name].lacks(index) if status.available else status.reason
+
+
+def _lack_on(name: str, index: int) -> str | None:
+    return _lack(name, index)
+
+
+# As above, and torch.compile would trace into a cached function too.
+_lack_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

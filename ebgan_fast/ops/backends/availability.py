@@ -128,8 +128,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def triton_lacks(index: int) -> str | None:
     """Return why Triton can't run on the GPU of that number, or None if it can."""
-    if torch.version.hip or torch.cuda.get_device_capability(index) >= _OLDEST_GPU:
-        return None
+    try:
+        if torch.version.hip or torch.cuda.get_device_capability(index) >= _OLDEST_GPU:
+            return None
+    except RuntimeError as error:
+        return _unusable(index, error)
     oldest = "".join(map(str, _OLDEST_GPU))
     return f"{_gpu(index)} is older than sm_{oldest}, the oldest that Triton compiles for"
 
@@ -165,6 +168,11 @@ def _one_line(error: Exception) -> str:
     return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
+def _unusable(index: int, error: RuntimeError) -> str:
+    """The words for a GPU that torch can't ask, as where another process holds it alone."""
+    return f"GPU {index} can't be used ({_one_line(error)})"
+
+
 def _gpu(index: int) -> str:
     major, minor = torch.cuda.get_device_capability(index)
     return f"GPU {index} ({torch.cuda.get_device_name(index)}, sm_{major}{minor})"
@@ -198,12 +206,16 @@ def cuda_lacks(index: int) -> str | None:
     """
     from ... import _C
 
-    major, minor = torch.cuda.get_device_capability(index)
+    try:
+        major, minor = torch.cuda.get_device_capability(index)
+    except RuntimeError as error:
+        return _unusable(index, error)
     numbers = [int(number) for number in _C.cuda.architectures.split()]
     has_code = any(number // 10 == major and number % 10 <= minor for number in numbers)
     if has_code or (_C.cuda.has_ptx and 10 * major + minor >= numbers[-1]):
         return None
-    return f"{_gpu(index)} is none of these (EBGAN_FAST_CUDA={major}{minor} pip install . builds for it)"
+    way_out = f" (EBGAN_FAST_CUDA={major}{minor} pip install . builds for it)" if major >= 8 or minor >= 5 else ""
+    return f"{_gpu(index)} is none of these{way_out}"
 
 
 def _span(architectures: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ..._console import shortened
+from ..._console import shortened, shown
 from ..._files import opened, replacing, sync_folder
 from .inspection import check_archive
 
@@ -93,7 +93,7 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: got a file of another program, expected a checkpoint of ebgan_fast")
     if state.get("version") != _VERSION:
         raise CheckpointError(
-            f"{path}: got a checkpoint of version {state.get('version')}, expected {_VERSION}; the ebgan_fast that "
-            "wrote it opens it"
+            f"{path}: got a checkpoint of version {shown(state.get('version'))}, expected {_VERSION}; the ebgan_fast "
+            "that wrote it opens it"
         )
     return state

@@ -14,6 +14,8 @@ import zipfile
 from collections import OrderedDict
 from typing import Any, BinaryIO
 
+from ..._console import shown
+
 # Bytes a number takes, by torch's name of the storage. A checkpoint holds weights, moments, counts and random states.
 _BYTES = {
     "BFloat16Storage": 2,
@@ -39,6 +41,9 @@ _OPCODES = frozenset(
 )
 
 
+_MOST_DIMENSIONS = 8
+
+
 def check_archive(file: BinaryIO) -> None:
     """Refuse a file whose parts aren't whole, or claim more than it holds. Its place moves.
 
@@ -51,9 +56,14 @@ def check_archive(file: BinaryIO) -> None:
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
         names = [member.filename for member in members]
+        file.seek(0)
+        # What stands before an archive, Python's reader skips, and torch's takes for a file of its older kind.
+        if file.read(4) != b"PK\x03\x04" or min((member.header_offset for member in members), default=1) != 0:
+            raise ValueError("got something before its parts, expected a checkpoint")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("got compressed parts, expected them as torch.save writes them")
-        if len({*names}) != len(names) or sum(member.file_size for member in members) > size:
+        # torch finds a part by its name in letters of either case.
+        if len({name.casefold() for name in names}) != len(names) or sum(member.file_size for member in members) > size:
             raise ValueError("got parts that overlap, expected each at its own place")
         # torch's own reader doesn't look at the checksums that its writer leaves.
         if (damaged := archive.testzip()) is not None:
@@ -115,13 +125,17 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
     def persistent_load(self, pid: Any) -> tuple[int, int]:
         """Return a storage's (numbers, bytes a number)."""
         kind, name, key, _, count = pid
+        if not isinstance(key, str) or not _is_count(count):
+            raise ValueError(f"a storage of {shown(count)} numbers in {shown(key)}")
         held = self._members.get(f"{self._prefix}/data/{key}", -1)
         if kind != "storage" or not _is_count(count) or count * _BYTES[name] != held:
-            raise ValueError(f"{count!r} numbers of {name} in a part of {held} bytes")
+            raise ValueError(f"{count} numbers of {name} in a part of {held} bytes")
         return count, _BYTES[name]
 
     def _tensor(self, storage: tuple[int, int], offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
         count, width = storage
+        if max(len(shape), len(strides)) > _MOST_DIMENSIONS:
+            raise ValueError(f"a tensor of {len(shape)} dimensions")
         if not _is_count(offset) or len(shape) != len(strides) or not all(map(_is_count, [*shape, *strides])):
             raise ValueError(f"a tensor of shape {shape}, strides {strides} at {offset}")
         numbers = math.prod(shape)
@@ -132,4 +146,4 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63
