@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import pickle
 import resource
@@ -204,6 +205,19 @@ def locked(run: Path) -> None:
         archive.infolist()[0].flag_bits |= 1
 
 
+def before_an_archive(run: Path) -> None:
+    """A file of torch's older kind, which torch takes, before an archive, which is what Python's reader takes."""
+    honest = (run / "checkpoint.pt").read_bytes()
+    older = io.BytesIO()
+    torch.save({"weights": torch.zeros(3)}, older, _use_new_zipfile_serialization=False)
+    (run / "checkpoint.pt").write_bytes(older.getvalue() + honest)
+
+
+def in_either_case(run: Path) -> None:
+    parts = members(run)
+    packed(run, {**parts, "archive/DATA/0": parts["archive/data/0"]})
+
+
 def two_structures(run: Path) -> None:
     parts = members(run)
     packed(run, {**parts, "other/data.pkl": parts[structure_of(run)]})
@@ -229,6 +243,8 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a tensor without its part": (missing_storage, "in a part of -1 bytes"),
     "a part under many names": (twice, "got "),
     "a part with a password": (locked, "expected a checkpoint"),
+    "a file before the archive": (before_an_archive, "got something before its parts"),
+    "names that differ by case": (in_either_case, "got parts that overlap"),
     "two structures": (two_structures, "got 2 parts called data.pkl"),
     "a call": (pickled(pickle.dumps(Called(os.system, "true"), 2)), "posix.system, not tensors"),
     "100 GB of zeros by a call": (pickled(pickle.dumps(Called(bytearray, 10**11), 2)), "bytearray, not tensors"),

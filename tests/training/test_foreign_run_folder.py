@@ -421,3 +421,15 @@ def test_a_hint_of_an_odd_line(whole: Path, configure: Configure, value: Any) ->
         assert train(configure(out=whole), resume=True).step == 20
     else:
         refusal(lambda: train(configure(out=whole), resume=True), path)
+
+
+def test_a_link_in_a_run_folder_leads_no_file_astray(tmp_path: Path) -> None:
+    """A report that is half written has a name of its own, which a stranger's folder may have made a link."""
+    folder = make_run(tmp_path / "run")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (folder / ".report.html.partial").symlink_to(victim)
+    (folder / "report.html").symlink_to(victim)
+    write_report(folder)
+    assert victim.read_text() == "mine"
+    assert not (folder / "report.html").is_symlink()

@@ -98,7 +98,7 @@ def test_images_train_are_judged_by_a_net_and_reported(
     assert "50 generated images against 40 training images" in said
     assert "FD (pixels)" in said
     assert "compares only with" not in said  # the net has eight features
-    assert cli.main(["report", str(run.out)]) == 0
+    assert cli.main(["report", str(run.out), "--features", "pixels"]) == 0
     with Image.open(run.out / "neighbours.png") as picture:
         assert picture.size == (6 * 18 + 2, 8 * 18 + 2)
 
