@@ -114,6 +114,11 @@ def shortened(text: str, longest: int = 200) -> str:
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, `shortened`; its kind where it has no words."""
+    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
 def shown(value: object) -> str:
     """Return the `repr` of a value, short whatever it is.
 

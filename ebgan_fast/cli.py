@@ -30,6 +30,7 @@ from . import doctor as diagnosis
 from ._command_line import Program, chosen, describe, fail, note
 from ._console import Tolerant, say
 from ._files import replacing
+from ._settings import SEED
 from .data.errors import DataError
 from .data.image_set import ImageSet
 from .data.mnist import Mnist
@@ -333,8 +334,8 @@ def _check_positive(name: str, value: int) -> None:
 
 
 def _check_seed(value: int) -> None:
-    if not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"seed: got {value}, expected an integer of 64 bits")
+    if not SEED.holds(value):
+        raise ValueError(f"seed: got {value}, expected {SEED.expected}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from . import __version__
+from ._console import first_line
 from .ops.backends import ENVIRONMENT_VARIABLE, backends, choose
 from .ops.backends.availability import triton_version
 from .ops.backends.gpu import architecture
@@ -63,7 +64,7 @@ def _device() -> str:
     try:
         return ", ".join(_gpu(index) for index in range(torch.cuda.device_count()))
     except RuntimeError as error:  # of a driver that doesn't fit, or of a GPU that another process holds alone
-        return f"torch counts {torch.cuda.device_count()}, and can't use them ({str(error).partition(chr(10))[0]})"
+        return f"torch counts {torch.cuda.device_count()}, and can't use them ({first_line(error)})"
 
 
 def _gpu(index: int) -> str:

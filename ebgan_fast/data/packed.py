@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._console import shortened
 from .errors import DataError
 from .mapped import mapped
 
@@ -232,9 +233,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """Return what is wrong with an index, by what reading its fields raised."""
-    if isinstance(error, KeyError):
-        return f"without {str(error)[:200]}"
-    return str(error)[:200]
+    return f"without {shortened(str(error))}" if isinstance(error, KeyError) else shortened(str(error))
 
 
 def _count_of(value: object) -> int:

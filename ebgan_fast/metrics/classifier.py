@@ -168,15 +168,15 @@ def load_classifier(
     report = progress or (lambda share, text: None)
     recipe = replace(recipe or Recipe(), data=_fingerprint(digits))
     path = cache.cache_folder(cache_dir) / f"classifier-{recipe.key()}.pt"
+    classifier = _initial(recipe)
     with cache.locked(path, lambda: report(0.0, "waiting for another process that trains the classifier")):
-        expected = {"weights": _initial(recipe).state_dict(), "test_accuracy": 0.0}
+        expected = {"weights": classifier.state_dict(), "test_accuracy": 0.0}
         saved = cache.read(path, lambda content: check_fits(content, expected, path.name))
         if saved is None:
             with _one_thread():
                 trained = _train(digits, recipe, report)
                 saved = {"weights": trained.state_dict(), "test_accuracy": _accuracy(trained, digits)}
             cache.write(path, saved)
-    classifier = _initial(recipe)
     classifier.load_state_dict(saved["weights"])
     classifier.test_accuracy = saved["test_accuracy"]
     report(1.0, f"classifier: {classifier.test_accuracy:.2%} of the test digits right")

@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from .._settings import NOT_NEGATIVE, POSITIVE, SHARE, Rule
 from ..training.parallel import usable_device
 
 Budget = Literal["minutes", "hour", "full"]
 
 
-def check_counts(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's settings that isn't at least 1."""
+def _check(rule: Rule, settings: object, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(settings, name)
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+        if not rule.holds(value):
+            raise ValueError(f"{name}: got {value}, expected {rule.expected}")
+
+
+def check_counts(settings: object, *names: str) -> None:
+    """Raise a ValueError for one of a study's settings that isn't at least 1."""
+    _check(Rule(lambda value: value >= 1, "at least 1"), settings, names)
 
 
 def check_positive(settings: object, *names: str) -> None:
     """Raise a ValueError for one of a study's settings that isn't a finite number above 0."""
-    for name in names:
-        value = getattr(settings, name)
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}: got {value}, expected a positive number")
+    _check(POSITIVE._replace(expected="a positive number"), settings, names)
 
 
 def check_not_negative(settings: object, *names: str) -> None:
     """Raise a ValueError for one of a study's settings that isn't a finite number of at least 0."""
-    for name in names:
-        value = getattr(settings, name)
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name}: got {value}, expected a finite number >= 0")
+    _check(NOT_NEGATIVE, settings, names)
 
 
 def check_shares(settings: object, *names: str) -> None:
     """Raise a ValueError for one of a study's settings that isn't in [0, 1)."""
-    for name in names:
-        value = getattr(settings, name)
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}: got {value}, expected a number in [0, 1)")
+    _check(SHARE, settings, names)
 
 
 def check_given(settings: object, *names: str) -> None:

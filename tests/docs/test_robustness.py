@@ -1,4 +1,4 @@
-"""What docs/robustness.md promises is tested where it says."""
+"""The tests that docs/robustness.md names are there."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def assert_one_sentence(said: str, path: Path) -> None:
 
 
 def refusal(read: Callable[[], object], path: Path) -> str:
-    """What a reader says of a file that it refuses, within a second."""
+    """Return the words of a reader that refuses a file, within a second."""
     began = time.process_time()
     with pytest.raises((ValueError, OSError)) as error:
         read()

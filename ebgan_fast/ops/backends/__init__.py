@@ -76,7 +76,7 @@ class Backend(NamedTuple):
     takes: Callable[[], str]
     """The type of device whose tensors it takes, such as "cpu"; "" for any."""
     lacks: Callable[[int], str | None] = lambda index: None
-    """Why it can't run on the GPU of that number, where it can run on another one; None if it can."""
+    """The reason why it can't run on the GPU of that number, where it can run on another; None if it can."""
 
 
 KNOWN: dict[str, Backend] = {

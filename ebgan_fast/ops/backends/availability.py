@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..._console import shortened
+from ..._console import first_line
 
 if TYPE_CHECKING:
     from ..._C import BuildInfo
@@ -117,7 +117,7 @@ def triton_version() -> str | None:
     try:
         return str(getattr(importlib.import_module("triton"), "__version__", "of unknown version"))
     except Exception as error:  # of a package that is broken, whatever it raises
-        return f"of unknown version ({_one_line(error)})"
+        return f"of unknown version ({first_line(error)})"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ def _launch_problem() -> str | None:
         from triton import knobs
         from triton.runtime import driver
     except Exception as error:  # of a package that is broken, whatever it raises
-        return f"it can't be imported ({_one_line(error)})"
+        return f"it can't be imported ({first_line(error)})"
     if not os.environ.get("TRITON_CACHE_MANAGER"):  # which keeps the code elsewhere
         folder = Path(knobs.cache.dir)
         try:
@@ -159,18 +159,13 @@ def _launch_problem() -> str | None:
     try:
         _ = driver.active.utils
     except Exception as error:  # whatever Triton, its backends and the compiler raise
-        return f"{_one_line(error)}; it needs a C compiler, which CC may name, and Python's headers"
+        return f"{first_line(error)}; it needs a C compiler, which CC may name, and Python's headers"
     return None
-
-
-def _one_line(error: Exception) -> str:
-    """The beginning of an error's first line, or its kind if it has none."""
-    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def _unusable(index: int, error: RuntimeError) -> str:
     """The words for a GPU that torch can't ask, as where another process holds it alone."""
-    return f"GPU {index} can't be used ({_one_line(error)})"
+    return f"GPU {index} can't be used ({first_line(error)})"
 
 
 def _gpu(index: int) -> str:

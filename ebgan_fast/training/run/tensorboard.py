@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..._console import shortened
+from ..._console import first_line
 from ..._settings import FINITE
 
 if TYPE_CHECKING:
@@ -30,10 +30,9 @@ def _writer_class() -> Any:
     except Exception as error:  # whatever a broken one raises: its protobuf a TypeError, a numpy that is newer others
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorboard":
             raise ValueError(f"tensorboard: got True without the package, expected {_INSTALL}") from error
-        reason = shortened(str(error).strip().partition("\n")[0] or type(error).__name__)
         raise ValueError(
-            f"tensorboard: got a package that can't be imported ({reason}), expected one that can: pip install "
-            "--upgrade tensorboard, or train without it"
+            f"tensorboard: got a package that can't be imported ({first_line(error)}), expected one that can: pip "
+            "install --upgrade tensorboard, or train without it"
         ) from error
     return SummaryWriter
 
