@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
+    """Limit every file that this process and its children write to `size` bytes.
+
+    Under the limit nobody keeps bytecode: Python 3.11 takes a short write for a whole one, and every later process
+    would die of that file of torch's ("EOFError: marshal data too short").
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        mock.patch.object(sys, "dont_write_bytecode", True),
+        mock.patch.dict(os.environ, {"PYTHONDONTWRITEBYTECODE": "1"}),
+    ):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
