@@ -12,7 +12,7 @@ def check_fits(given: object, like: object, name: str) -> None:
     """Refuse a value of another form: torch would broadcast some, and read past the end of others.
 
     Tensors fit by shape and dtype, numbers and texts by type, lists by length and parts, dicts by the keys of `like`
-    and their values. Whole numbers are at least 0.
+    and their values. Whole numbers are at least 0. Keys that `like` lacks are let pass: a later version may write more.
 
     Args:
         given: tensors and plain values, as a checkpoint holds them.

@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,30 @@ def pickled(content: bytes) -> Callable[[Path], None]:
     return lambda run: packed(run, {**members(run), structure_of(run): content})
 
 
+def shared(container: Callable[[list[Any]], Any]) -> Any:
+    """Twenty containers, each of which holds the one before it ten times: 10^20 parts to walk through in few bytes."""
+    part = container([])
+    for _ in range(20):
+        part = container([part] * 10)
+    return part
+
+
+def with_attributes(attributes: State) -> OrderedDict[str, Any]:
+    named: OrderedDict[str, Any] = OrderedDict()
+    named.__dict__.update(attributes)
+    return named
+
+
+def as_keys(count: int) -> bytes:
+    """A dict with keys whose hashes nobody lives to see: Python couldn't make it, so the bytes are joined."""
+    key = pickle.dumps(shared(tuple), 2)[2:-1]
+    return (
+        b"\x80\x02}(" + (b"K\x01K\x01" * (count - 1)) + key + b"K\x01u."
+        if count > 1
+        else b"\x80\x02}" + key + b"K\x01s."
+    )
+
+
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "zeros in few bytes": (compressed_zeros, "got compressed parts"),
     "a tensor larger than its part": (short_storage, "in a part of 8 bytes"),
@@ -260,9 +285,24 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "no structure": (pickled(b""), "got what torch.save doesn't write"),
     "a structure cut short": (lambda run: pickled(members(run)[structure_of(run)][:-10])(run), "got what torch.save"),
-    "lists in lists": (
-        pickled(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."),
-        "got a file of another program",
+    "lists in lists": (pickled(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."), "more than 32 levels"),
+    "lists that share parts": (pickled(pickle.dumps(shared(list), 2)), "hold one another more than"),
+    "tuples that share parts": (pickled(pickle.dumps(shared(tuple), 2)), "hold one another more than"),
+    "dicts that share parts": (
+        pickled(pickle.dumps(shared(lambda parts: dict(enumerate(parts))), 2)),
+        "hold one another more than",
+    ),
+    "attributes that share parts": (
+        pickled(pickle.dumps(with_attributes({"one": shared(list)}), 2)),
+        "hold one another more than",
+    ),
+    "a list in itself by memory": (pickled(b"\x80\x02]q\x00h\x00a."), "hold one another more than"),
+    "a dict in itself by memory": (pickled(b"\x80\x02}q\x00K\x01h\x00s."), "hold one another more than"),
+    "a key that shares parts": (pickled(as_keys(1)), "a key of type tuple"),
+    "keys that share parts": (pickled(as_keys(3)), "a key of type tuple"),
+    "a dict of such pairs": (
+        pickled(pickle.dumps(Called(OrderedDict, [(shared(tuple), 1)]), 2)),
+        "got what torch.save doesn't write",
     ),
 }
 

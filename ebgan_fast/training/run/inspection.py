@@ -12,7 +12,7 @@ import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from ..._console import shown
 
@@ -40,8 +40,8 @@ _OPCODES = frozenset(
     )
 )
 
-
 _MOST_DIMENSIONS = 8
+_MOST_LEVELS = 32  # of containers in containers; a run's state has 6
 
 
 def check_archive(file: BinaryIO) -> None:
@@ -87,12 +87,42 @@ def _check_structure(text: bytes, prefix: str, members: dict[str, int], size: in
         for opcode, _, _ in pickletools.genops(text):
             if opcode.name not in _OPCODES:
                 raise ValueError(f"an instruction {opcode.name}")
-        listing.load()
+        _check_size(listing.load(), len(text))
     except Exception as error:  # whatever a foreign pickle raises
         reason = str(error) or type(error).__name__
         raise ValueError(f"got what torch.save doesn't write ({reason}), expected a checkpoint") from error
     if listing.total > size:
         raise ValueError(f"got tensors of {listing.total} bytes in a file of {size}, expected at most as many")
+
+
+def _check_size(structure: object, most: int) -> None:
+    """Refuse containers that hold themselves, or share parts so that whoever walks through them never comes to an end.
+
+    Thirty lists, each of which holds the one before it twice, take 150 bytes and a billion steps.
+
+    Args:
+        structure: what was read.
+        most: parts it may have, each counted as often as it is met. A part that nothing shares takes a byte or more.
+    """
+    count, level = 0, [structure]
+    for _ in range(_MOST_LEVELS):
+        inner: list[object] = []
+        for container in level:
+            parts = _parts(container)
+            count += len(parts)
+            if count > most:
+                raise ValueError(f"parts that hold one another more than {most} times")
+            inner.extend(part for part in parts if isinstance(part, (dict, list, tuple)))
+        level = inner
+        if not level:
+            return
+    raise ValueError(f"more than {_MOST_LEVELS} levels")
+
+
+def _parts(container: object) -> list[object]:
+    if isinstance(container, dict):
+        return [*container.values(), *getattr(container, "__dict__", {}).values()]
+    return list(container) if isinstance(container, (list, tuple)) else []
 
 
 class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes the numbers of its memory's places
@@ -107,6 +137,8 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         total: bytes of all tensors.
     """
 
+    stack: list[Any]
+
     def __init__(self, text: bytes, prefix: str, members: dict[str, int]) -> None:
         super().__init__(io.BytesIO(text))
         self._prefix = prefix
@@ -119,7 +151,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return self._tensor
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _empty_dict
         raise ValueError(f"{module}.{name}, not tensors and plain values alone")
 
     def persistent_load(self, pid: Any) -> tuple[int, int]:
@@ -132,17 +164,43 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
             raise ValueError(f"{count} numbers of {name} in a part of {held} bytes")
         return count, _BYTES[name]
 
+    def _set_item(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        pickle._Unpickler.dispatch[pickle.SETITEM[0]](self)
+
+    def _set_items(self) -> None:
+        _check_keys(self.stack[::2])
+        pickle._Unpickler.dispatch[pickle.SETITEMS[0]](self)
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEMS[0]: _set_items,
+    }
+
     def _tensor(self, storage: tuple[int, int], offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
         count, width = storage
         if max(len(shape), len(strides)) > _MOST_DIMENSIONS:
             raise ValueError(f"a tensor of {len(shape)} dimensions")
         if not _is_count(offset) or len(shape) != len(strides) or not all(map(_is_count, [*shape, *strides])):
-            raise ValueError(f"a tensor of shape {shape}, strides {strides} at {offset}")
+            raise ValueError(f"a tensor of shape {shown(shape)}, strides {shown(strides)} at {shown(offset)}")
         numbers = math.prod(shape)
         # Each number has a place of its own: a stride of 0 would make a large tensor of a small storage.
         if offset + numbers > count:
             raise ValueError(f"a tensor of shape {list(shape)} in a storage of {count} numbers")
         self.total += numbers * width
+
+
+def _empty_dict() -> OrderedDict[Any, Any]:
+    """Return what torch.save calls for a state of a module: the call has no arguments."""
+    return OrderedDict()
+
+
+def _check_keys(keys: list[Any]) -> None:
+    """Refuse keys that are containers: each is hashed as it's set, which takes as long as a walk through it."""
+    for key in keys:
+        if type(key) not in (str, int):
+            raise ValueError(f"a key of type {type(key).__name__}")
 
 
 def _is_count(value: object) -> bool:
