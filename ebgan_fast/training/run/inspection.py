@@ -42,6 +42,8 @@ _OPCODES = frozenset(
 
 _MOST_DIMENSIONS = 8
 _MOST_LEVELS = 32  # of containers in containers; a run's state has 6
+# What pickle's reader does at an instruction.
+_RULES: dict[int, Any] = {**pickle._Unpickler.dispatch}
 
 
 def check_archive(file: BinaryIO) -> None:
@@ -166,14 +168,14 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
 
     def _set_item(self) -> None:
         _check_keys(self.stack[-2:-1])
-        pickle._Unpickler.dispatch[pickle.SETITEM[0]](self)
+        _RULES[pickle.SETITEM[0]](self)
 
     def _set_items(self) -> None:
         _check_keys(self.stack[::2])
-        pickle._Unpickler.dispatch[pickle.SETITEMS[0]](self)
+        _RULES[pickle.SETITEMS[0]](self)
 
     dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,
+        **_RULES,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
     }
