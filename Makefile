@@ -208,7 +208,7 @@ sanitize: compile-sanitized $(VENV)/test  ## the kernels under AddressSanitizer 
 test-avx2: $(VENV)/test  ## the tests of networks and ops as they run on a processor without AVX-512 (ten minutes)
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) tests/training tests/models tests/metrics tests/ops
 
-test-versions: $(VENV)/test  ## one wheel under the op tests with torch 2.14.1 and with triton 3.6.0 (downloads gigabytes; twenty minutes)
+test-versions: $(VENV)/test  ## one wheel under the op tests with the oldest and newest torch and the oldest Triton (gigabytes; half an hour)
 	$(BIN)/python -m tests.versions
 
 dist: $(VENV)/test  ## source archive and wheel of this machine, into dist/

@@ -212,7 +212,10 @@ def _scalar(name: str, value: Coefficient, beside: object) -> Coefficient:
     if type(value) in (float, int) or isinstance(value, (torch.SymFloat, torch.SymInt)):
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        if getattr(value, "ndim", None) == 0 and hasattr(value, "__array__"):  # torch.compile sees NumPy's numbers so
+        # torch.compile sees NumPy's numbers so, up to torch 2.9 without their `__array__`. torch before 2.9 refuses
+        # NumPy's bool in words of its own.
+        is_array = getattr(value, "ndim", None) == 0 and (is_compiling() or hasattr(value, "__array__"))
+        if is_array and type(value).__name__ not in ("bool", "bool_"):
             tensor = torch.as_tensor(value)
             return _scalar(name, tensor if tensor.dtype == torch.bool else tensor.double(), beside)
         raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a 0-d tensor")

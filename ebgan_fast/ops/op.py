@@ -347,12 +347,13 @@ def _scaled(
     """
     # What is not needed may be an empty tensor.
     wanted = [gradient if it else None for gradient, it in zip(gradients, needed, strict=True)]
-    is_readable = not ctx.is_hooked and _is_plain(upstream)
+    # torch that can't say whether a hook shares the gradients with others has them multiplied elsewhere.
+    is_readable = ctx.is_hooked is False and _is_plain(upstream)
     is_kept = is_readable and _is_graph_kept()
     is_known = is_readable and ctx.backend == "cpu" and not (modes() and detours.is_traced())
     if is_known and not is_kept and upstream.item() == number(expected):
         return tuple(wanted)
-    if not is_readable or ctx.is_hooked is None:
+    if not is_readable:
         return tuple([None if gradient is None else multiplied(gradient, upstream, expected) for gradient in wanted])
     present = [gradient for gradient in wanted if gradient is not None]
     if not is_kept and (ctx.backend == "cpu" or ctx.in_capture == in_capture(upstream.device)):

@@ -25,9 +25,13 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+_WITH_AUTOCAST = frozenset(("cpu", "cuda"))
+
+
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Switch autocast off, which would run matrix products in 16 bits; some devices (meta) have none to switch off."""
-    if torch.amp.is_autocast_available(device.type):
+    # torch.compile of torch 2.9 and before knows the switch, and not the question.
+    if device.type in _WITH_AUTOCAST or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
 

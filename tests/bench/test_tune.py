@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
 
 import ebgan_fast
 from bench import compiling, devices, formulas, knobs, search, timing

@@ -18,9 +18,7 @@ from ebgan_fast import doctor
 from ebgan_fast.ops import backends
 from ebgan_fast.ops.backends import availability
 from tests import stand_in
-
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("triton is not installed (Linux only)", allow_module_level=True)
+from tests.older_versions import NO_TRITON, needs_triton
 
 Gpus = Callable[..., None]
 _MODULE = """
@@ -55,7 +53,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gpus]:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr("triton.runtime.driver", _Driver())
+    if NO_TRITON is None:
+        monkeypatch.setattr("triton.runtime.driver", _Driver())
     _forget_compiler()
     backends.refresh()
     with ebgan_fast.use_backend("auto"):
@@ -71,6 +70,8 @@ def _number(device: object) -> int:
 
 def _forget_compiler() -> None:
     """Let Triton look for a compiler anew."""
+    if NO_TRITON is not None:
+        return
     import triton.runtime.build
 
     if find := getattr(triton.runtime.build, "_find_compiler", None):
@@ -86,6 +87,7 @@ def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "ebgan_fast"]
 
 
+@needs_triton
 def test_triton_of_another_distribution_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     import triton
 
@@ -132,6 +134,7 @@ def test_a_triton_older_than_the_kernels_need(version: str, gpus: Gpus, monkeypa
     assert backends.choose("cuda", 0) == "reference"
 
 
+@needs_triton
 @pytest.mark.parametrize("version", ["3.5.0", "3.5.1+rocm6.4", "3.10.0", "4.0", "of unknown version"])
 def test_a_triton_that_is_new_enough(version: str, gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus((9, 0))
@@ -139,6 +142,7 @@ def test_a_triton_that_is_new_enough(version: str, gpus: Gpus, monkeypatch: pyte
     assert _triton() == backends.BackendStatus(True, f"triton {version}")
 
 
+@needs_triton
 def test_an_old_gpu_runs_on_plain_torch(gpus: Gpus, caplog: pytest.LogCaptureFixture) -> None:
     gpus((6, 1))
     reason = "GPU 0 (NVIDIA 0, sm_61) is older than sm_70, the oldest that Triton compiles for"
@@ -154,6 +158,7 @@ def test_an_old_gpu_runs_on_plain_torch(gpus: Gpus, caplog: pytest.LogCaptureFix
         pass
 
 
+@needs_triton
 def test_an_old_gpu_beside_a_new_one(gpus: Gpus) -> None:
     gpus((9, 0), (6, 1))
     assert _triton().available
@@ -165,6 +170,7 @@ def test_an_old_gpu_beside_a_new_one(gpus: Gpus) -> None:
             backends.choose("cuda", 1)
 
 
+@needs_triton
 def test_a_gpu_of_amd_has_other_numbers(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus((6, 1))
     monkeypatch.setattr(torch.version, "hip", "6.4")
@@ -195,6 +201,7 @@ def _no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return "TRITON_CACHE_DIR names another folder"
 
 
+@needs_triton
 @pytest.mark.parametrize("lack", [_no_compiler, _no_such_compiler, _no_headers, _no_cache])
 def test_a_machine_on_which_triton_cannot_build(
     lack: Callable[[pytest.MonkeyPatch, Path], str],
@@ -261,6 +268,7 @@ def test_kernels_of_cuda_on_a_gpu_that_they_were_not_built_for(
     assert (backends.choose("cuda", 0) == "cuda") is (runs and not ebgan_fast.backends()["triton"].available)
 
 
+@needs_triton
 def test_a_gpu_that_torch_cannot_use(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus((9, 0))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ import ebgan_fast
 from ebgan_fast import functional
 from ebgan_fast.ops import backends, op
 from tests import stand_in
+from tests.older_versions import needs_triton
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -99,7 +99,7 @@ def test_import_is_light() -> None:
     assert _python(code).stdout.strip() == "[]"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed (Linux only)")
+@needs_triton
 @pytest.mark.slow
 def test_the_backend_says_that_it_is_interpreted() -> None:
     status = _python("import ebgan_fast; print(ebgan_fast.backends()['triton'])", TRITON_INTERPRET="1").stdout

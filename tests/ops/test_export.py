@@ -18,6 +18,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import ebgan_fast
 from ebgan_fast.ops import backends, op
 from tests import stand_in
+from tests.older_versions import needs_whole_graphs
 
 from .budget import assert_within_budget, energy_sums, pulling_away_sums
 from .cases import DEVICE, every_kernel
@@ -126,6 +127,7 @@ strict_or_not = pytest.mark.parametrize(
 )
 
 
+@needs_whole_graphs
 @every_kernel
 @every_loss
 @strict_or_not
@@ -145,6 +147,7 @@ def test_an_exported_model_is_the_model_at_any_batch_size(
                 _assert_trained_alike(graph, model, _batches(n))
 
 
+@needs_whole_graphs
 @every_kernel
 @every_loss
 @strict_or_not
@@ -156,6 +159,7 @@ def test_a_model_that_was_exported_frozen_can_be_trained(backend: str, name: str
         _assert_trained_alike(graph.requires_grad_(True), model.requires_grad_(True), _batches(4))
 
 
+@needs_whole_graphs
 @every_kernel
 @every_loss
 @strict_or_not
@@ -172,6 +176,7 @@ def test_a_model_exported_without_gradients_gives_none(backend: str, name: str, 
     assert not any(value.requires_grad for value in found)
 
 
+@needs_whole_graphs
 @every_loss
 def test_on_the_reference_a_graph_has_plain_ops_alone(name: str) -> None:
     model = _Model(name)
@@ -198,6 +203,7 @@ def test_a_traced_model_gives_the_same_bits_and_gradients(backend: str, name: st
                 _assert_trained_alike(graph, model, _batches(n))
 
 
+@needs_whole_graphs
 @every_kernel
 @pytest.mark.slow
 def test_a_packaged_model_gives_the_same_bits(backend: str, tmp_path: Path) -> None:
@@ -218,6 +224,7 @@ def test_a_packaged_model_gives_the_same_bits(backend: str, tmp_path: Path) -> N
         _assert_equal(tuple(torch._inductor.aoti_load_package(path)(*_batches(7))), model(*_batches(7)))
 
 
+@needs_whole_graphs
 @every_kernel
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["reconstruction_energy", "pulling_away_term", "generator_loss"])
@@ -245,6 +252,7 @@ class _Op(nn.Module):
         return self.op(*tensors)
 
 
+@needs_whole_graphs
 @every_kernel
 @pytest.mark.parametrize("name", OPS)
 def test_gradients_of_every_order_in_an_exported_graph(backend: str, name: str) -> None:
@@ -323,7 +331,8 @@ def _moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
     def moved(argument: Any) -> Any:
         if isinstance(argument, list):
             return [moved(each) for each in argument]
-        return argument.to(device) if isinstance(argument, Tensor) else argument
+        # Not `to`, which older versions of torch run on a constant for its value.
+        return torch.empty_like(argument, device=device) if isinstance(argument, Tensor) else argument
 
     return tuple(map(moved, arguments))
 
@@ -371,6 +380,7 @@ def test_kernels_of_the_cpu_read_a_margin_from_anywhere(launched: list[str], pre
         op.OPS["hinge_margin_loss"].run(energies, energies.to("cuda:0"), margin, "cpu")
 
 
+@needs_whole_graphs
 @every_kernel
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_graph_made_elsewhere_is_refused(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,6 +436,7 @@ def test_a_margin_that_was_frozen_when_the_graph_was_made_can_be_trained() -> No
 # ---- ONNX
 
 
+@needs_whole_graphs
 @every_kernel
 @every_loss
 @strict_or_not

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import ebgan_fast
+from tests.older_versions import needs_whole_graphs, reads_sources
 
 from .cases import every_kernel
 
@@ -78,6 +79,7 @@ def test_nothing_is_counted_without_a_code_or_a_pair_of_codes(backend: str) -> N
     assert _counted(counter) == {}
 
 
+@needs_whole_graphs
 @every_kernel
 def test_an_exported_model_counts_as_the_model_does(backend: str) -> None:
     class Model(torch.nn.Module):
@@ -122,6 +124,7 @@ print("counted")
 """
 
 
+@reads_sources
 @pytest.mark.slow
 @pytest.mark.skipif(not ebgan_fast.backends()["cpu"].available, reason="a copy without kernels counts torch's products")
 @pytest.mark.parametrize("order", ["0123", "1023", "1230"])

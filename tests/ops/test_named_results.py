@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import ebgan_fast
 from ebgan_fast import DiscriminatorResult, GeneratorResult
 from tests.conftest import Fork
+from tests.older_versions import needs_whole_graphs
 
 from .cases import every_backend, normal
 
@@ -76,6 +77,7 @@ def test_a_trained_coefficient_names_its_results_too() -> None:
     _check("generator", ebgan_fast.generator_loss(*BATCHES[:2], CODE, pt_weight=weight))
 
 
+@needs_whole_graphs
 @each_loss
 @pytest.mark.slow
 def test_compiled(loss: str) -> None:
@@ -105,6 +107,7 @@ class _Model(nn.Module):
         return result
 
 
+@needs_whole_graphs
 @pytest.mark.slow
 def test_exported_saved_and_loaded(tmp_path: Path) -> None:
     model = _Model()

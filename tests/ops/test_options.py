@@ -12,6 +12,7 @@ from torch import Tensor
 
 import ebgan_fast
 from ebgan_fast.ops import reference
+from tests.older_versions import needs_whole_graphs
 
 from . import eager
 from .against_reference import check
@@ -127,6 +128,7 @@ def test_numbers_of_every_kind_are_the_number(backend: str, dtype: torch.dtype, 
             assert torch.equal(found, expected)
 
 
+@needs_whole_graphs
 @pytest.mark.slow
 def test_numbers_in_a_compiled_loss() -> None:
     @torch.compile(fullgraph=True, backend="aot_eager")

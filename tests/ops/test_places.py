@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 import ebgan_fast
+from tests.older_versions import reads_sources
 
 from . import places
 
 
+@reads_sources
 @pytest.mark.skipif(
     not ebgan_fast.backends()["cpu"].available, reason=f"backend cpu: {ebgan_fast.backends()['cpu'].reason}"
 )
@@ -19,6 +21,7 @@ def test_one_call_is_understood_from_twelve_files() -> None:
     assert max(files.values()) <= 400, files
 
 
+@reads_sources
 def test_the_arguments_of_the_discriminator_loss_are_spelled_eight_times_at_most() -> None:
     found = places.spellings()
     assert any(place.startswith("ebgan_fast/functional.py") for place in found)

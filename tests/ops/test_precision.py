@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ebgan_fast.ops.backends import gpu
+from tests.older_versions import reads_sources
 from tests.programs import printed
 
 LEGACY = "torch.set_float32_matmul_precision({!r})"
@@ -93,6 +94,7 @@ def test_an_older_torch_has_the_function_alone(word: str, allowed: bool) -> None
         assert gpu.allows_tf32() is allowed
 
 
+@reads_sources
 def test_nobody_else_asks_the_function_that_may_raise() -> None:
     root = Path(gpu.__file__).parents[3]
     asking = [

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import ebgan_fast
+from tests.older_versions import needs_whole_graphs
 
 from .budget import pulling_away_terms
 from .cases import every_backend, every_kernel, normal
@@ -89,6 +90,7 @@ def test_vmap(backend: str, name: str) -> None:
     assert_same(torch.func.vmap(op)(*stacked), expected, inputs, "value")
 
 
+@needs_whole_graphs
 @pytest.mark.slow
 @every_backend
 @pytest.mark.parametrize("name", [name for name in OPS if not name.endswith("-sse")])  # a factor beside mse
@@ -106,6 +108,7 @@ def test_compile_fullgraph_dynamic(backend: str, name: str) -> None:
         assert_same_gradients(found, torch.autograd.grad(expected, leaves, upstream), leaves, upstream.max().item())
 
 
+@needs_whole_graphs
 @every_kernel
 @pytest.mark.parametrize(
     ("name", "places"),
@@ -128,6 +131,7 @@ def test_one_tensor_in_two_places_compiles(backend: str, name: str, places: tupl
     assert_same_gradients(*found, leaves)
 
 
+@needs_whole_graphs
 @every_backend
 def test_a_margin_schedule_does_not_recompile(backend: str) -> None:
     torch.compiler.reset()
@@ -144,6 +148,7 @@ def test_a_margin_schedule_does_not_recompile(backend: str) -> None:
             assert got.item() == ebgan_fast.discriminator_loss(*batches, margin, norm="mse")[0].item()
 
 
+@needs_whole_graphs
 @pytest.mark.slow
 @every_backend
 def test_compile_with_inductor(backend: str) -> None:
@@ -161,4 +166,17 @@ def test_compile_with_inductor(backend: str) -> None:
     leaves, again = leaves_of(inputs), leaves_of(inputs)
     expected, got = step(*leaves), compiled(*again)
     assert_same(got, expected, leaves, "value")
+    assert_same_gradients(torch.autograd.grad(got, again), torch.autograd.grad(expected, leaves), leaves)
+
+
+@pytest.mark.slow
+@every_backend
+@every_op
+def test_compile_with_breaks(backend: str, name: str) -> None:
+    """As older versions of torch compile what they can't see as one graph."""
+    op, inputs = OPS[name]
+    torch.compiler.reset()
+    leaves, again = leaves_of(inputs), leaves_of(inputs)
+    expected, got = op(*leaves).sum(), torch.compile(lambda *few: op(*few).sum(), backend="aot_eager")(*again)
+    assert_same(got, expected, leaves, "value", op(*leaves).abs().sum().item())
     assert_same_gradients(torch.autograd.grad(got, again), torch.autograd.grad(expected, leaves), leaves)

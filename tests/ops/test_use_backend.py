@@ -13,6 +13,7 @@ from torch import Tensor
 
 import ebgan_fast
 from ebgan_fast.ops import backends
+from tests.older_versions import needs_whole_graphs
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +173,7 @@ def test_a_fork_has_no_blocks_of_threads_that_it_lacks() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@needs_whole_graphs
 @pytest.mark.slow
 def test_a_block_within_a_compiled_function_is_of_that_graph() -> None:
     from torch._dynamo.testing import EagerAndRecordGraphs

@@ -2,7 +2,7 @@
 
     make test-versions
 
-Takes gigabytes of packages and twenty minutes on two cores, so it's no part of `make test`. The tests run from a copy
+Takes gigabytes of packages and half an hour on two cores, so it's no part of `make test`. The tests run from a copy
 of the repository without the package in it, so that what they import is the installed wheel.
 """
 
@@ -25,9 +25,10 @@ WORK = ROOT / "build" / "versions"
 TREE = WORK / "tests"
 
 ENVIRONMENTS = (
+    Environment("torch 2.6.0", ("torch==2.6.0",)),  # the oldest that pyproject.toml allows; its Triton is too old
     Environment("torch 2.14.1", ("torch==2.14.1",)),
-    # Its interpreter turns arrays of one element into numbers, which numpy 2.4 refuses.
-    Environment("triton 3.6.0", ("torch==2.13.0", "triton==3.6.0", "numpy<2.4")),
+    # The oldest that the kernels allow. Its interpreter makes numbers of arrays of one element, which numpy 2.4 refuses.
+    Environment("triton 3.5.1", ("torch==2.13.0", "triton==3.5.1", "numpy<2.4")),
 )
 TOOLS = ("pytest<9.2", "pytest-xdist", "hypothesis")
 # Of the installed package, as the tests of one environment see it.

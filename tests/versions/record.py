@@ -15,7 +15,7 @@ _TITLE = "# One wheel, several versions\n"
 _INTRODUCTION = """\
 The compiled kernels link nothing of torch, and those of Triton are source: one wheel serves every version of both.
 `make test-versions` shows it: it builds the wheel once and runs the op tests on it, without rebuilding, in a fresh
-environment for each row. It takes gigabytes and twenty minutes, so it is no part of `make test`; the tests"""
+environment for each row. It takes gigabytes and half an hour, so it is no part of `make test`; the tests"""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
 
 from ebgan_fast.ops import backends
 from ebgan_fast.ops.backends.triton import launch as launching

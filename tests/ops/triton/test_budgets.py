@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
 
 import triton
 

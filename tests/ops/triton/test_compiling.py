@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+triton = pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
 
 import triton.language as tl  # noqa: E402
 

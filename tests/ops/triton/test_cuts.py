@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
 
 from ebgan_fast.ops.backends.triton import pulling_away, tables
 

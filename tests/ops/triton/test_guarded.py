@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("starts processes under the interpreter itself", allow_module_level=True)
 

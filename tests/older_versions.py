@@ -1,0 +1,37 @@
+"""Reasons not to run a test beside an older torch or Triton, or beside none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ebgan_fast.ops.backends import availability
+
+
+def _lack_of_triton() -> str | None:
+    version = availability.triton_version()
+    if version is None:
+        return "triton is not installed (Linux only)"
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    oldest = ".".join(map(str, availability.OLDEST_TRITON))
+    return f"triton {version} is older than {oldest}" if numbers < availability.OLDEST_TRITON else None
+
+
+NO_TRITON = _lack_of_triton()
+"""The reason for which the Triton kernels can't be imported; None where they can."""
+
+needs_triton = pytest.mark.skipif(NO_TRITON is not None, reason=NO_TRITON or "")
+
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+# Its export has no way to tell an op that it is one, and its Dynamo can't look into our Functions.
+needs_whole_graphs = pytest.mark.skipif(
+    _TORCH < (2, 8), reason=f"fullgraph=True and torch.export need torch 2.8, got {torch.__version__}"
+)
+
+
+reads_sources = pytest.mark.skipif(
+    not (Path(__file__).parents[1] / "ebgan_fast").is_dir(), reason="reads the sources, of which a wheel has a part"
+)
