@@ -27,7 +27,7 @@ TREE = WORK / "tests"
 ENVIRONMENTS = (
     Environment("torch 2.6.0", ("torch==2.6.0",)),  # the oldest that pyproject.toml allows; its Triton is too old
     Environment("torch 2.14.1", ("torch==2.14.1",)),
-    # The oldest that the kernels allow. Its interpreter makes numbers of arrays of one element, which numpy 2.4 refuses.
+    # The oldest for the kernels. Its interpreter makes numbers of arrays of one element, which numpy 2.4 refuses.
     Environment("triton 3.5.1", ("torch==2.13.0", "triton==3.5.1", "numpy<2.4")),
 )
 TOOLS = ("pytest<9.2", "pytest-xdist", "hypothesis")
