@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import functools
 import io
-import itertools
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import tyro
 
 from ._console import Tolerant, printable, say, shortened, silence_standard_output
+from ._refused_arguments import in_our_words, one_line
 from .ops.backends import BackendUnavailableError
 
 
@@ -34,6 +34,8 @@ class Program:
     description: str
     commands: Mapping[str, Callable[..., int]]
     mistakes: tuple[type[Exception], ...] = (ValueError, BackendUnavailableError)
+    place_of: Callable[[str], str | None] = lambda flag: None
+    """Says where a flag belongs that the command lacks, such as "a flag of --preset celeba64"; None if nowhere."""
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command. `arguments` default to the process's own; returns the exit status."""
@@ -81,7 +83,7 @@ class Program:
         except SystemExit as stop:
             if stop.code in (0, None):
                 raise
-            message = _in_our_words(_one_line(captured.getvalue()), list(arguments), list(self.commands))
+            message = in_our_words(one_line(captured.getvalue()), list(arguments), list(self.commands), self.place_of)
             raise SystemExit(fail(self.name, f"{message} (see --help)", 2)) from None
         return chosen[0]
 
@@ -156,52 +158,3 @@ def fail(program: str, message: str, status: int) -> int:
 def describe(error: OSError) -> str:
     """The system's words for an error, after the file that it is about."""
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-
-
-def _one_line(box: str) -> str:
-    """tyro's framed message as one line: its sections, less the frame and the closing pointer to --help."""
-    inside = "\n".join(line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰")))
-    sections = (" ".join(section.split()) for section in re.split("─+|-{9,}", inside))
-    # Without a frame, as where a console lacks its signs, the title is a section of its own.
-    shown = [section for section in sections if section and not section.startswith("For full")]
-    if len(shown) > 1 and re.fullmatch("[A-Z][a-z ]+", shown[0]):
-        del shown[0]
-    return "; ".join(shown)
-
-
-def _in_our_words(told: str, given: Sequence[str], commands: Sequence[str]) -> str:
-    """tyro's words for a command line that can't be read, as what was got and expected; its own where it has others."""
-    if told.startswith("Expected one of {"):
-        return f"got no command, expected one of {', '.join(commands)}"
-    if found := re.match(r"Unrecognized options: ([^\s,;]+)", told):
-        unknown = found[1]
-        guess = re.search(r"; (?:Perhaps you meant|Arguments similar to [^:]*): (--[^\s,]+)", told)
-        similar = guess[1] if guess else None
-        if given and unknown == given[0]:
-            return f"got the command {unknown}, expected one of {', '.join(commands)}"
-        expected = f"perhaps {similar}" if similar else "a flag of this command" if unknown[0] == "-" else "none"
-        what = unknown if unknown[0] == "-" else f"{unknown!r}, a value too many"
-        return f"got {what}, expected {expected}"
-    if found := re.match(r"Missing from \S+ (\S+): (.*)", told):
-        command, missing = found.groups()
-        flags = re.findall(r"(--[a-z0-9-]+ [A-Z]+) ", missing)
-        wanted = f"expected {', '.join(flags)}" if flags else "expected those that its help lists"
-        return f"got {command} without {'what it needs' if flags else 'all of its paths'}, {wanted}"
-    if found := re.match(r"Error parsing (--\S+): .*; Argument helptext: \1 (\[?\S+)", told):
-        flag, kind = found.groups()
-        some = "some of " if kind.startswith("[") else ""
-        return f"{flag}: got {_value_after(flag, given)!r}, expected {some}{kind.lstrip('[')}"
-    if found := re.match(r"Missing value for argument '(--\S+)'", told):
-        return f"{found[1]}: got no value, expected one"
-    if found := re.match(r"invalid choice '(.*?)' for argument '(--\S+)'\. Expected one of \((.*)\)", told):
-        value, flag, choices = found.groups()
-        names = sorted(re.findall(r"'([^']*)'", choices))
-        return f"{flag}: got {value!r}, expected one of {', '.join(names)}"
-    return told.rstrip(".")
-
-
-def _value_after(flag: str, given: Sequence[str]) -> str:
-    """The value of a flag where it stands last; "" where there is none."""
-    values = [after for one, after in itertools.pairwise(given) if one == flag]
-    values += [one.partition("=")[2] for one in given if one.startswith(f"{flag}=")]
-    return values[-1] if values else ""

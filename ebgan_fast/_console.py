@@ -98,6 +98,21 @@ def say(text: str, stream: Tolerant | None = None) -> None:
     stream.flush()
 
 
+def answer(text: str) -> None:
+    """Print what a command was asked for, as `say` does, to standard output.
+
+    Raises:
+        OSError: it can't be written, as to a full disk or a pipe that is closed.
+    """
+    try:
+        for line in text.split("\n"):
+            print(printable(line))
+        sys.stdout.flush()
+    except OSError as error:
+        silence_standard_output()
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
 def printable(text: str) -> str:
     r"""Return a text with every sign that isn't to be seen, such as those that move a cursor, as its escape: "\x1b".
 

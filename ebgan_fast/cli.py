@@ -28,7 +28,7 @@ from torch import Tensor
 
 from . import doctor as diagnosis
 from ._command_line import Program, chosen, describe, fail, note
-from ._console import Tolerant, say
+from ._console import Tolerant, answer, say
 from ._files import replacing
 from ._settings import SEED
 from .data.errors import DataError
@@ -262,7 +262,7 @@ def report(
 
 def doctor() -> int:
     """Say what this machine can run: versions, processor, threads, each backend and why it can or cannot."""
-    say(diagnosis.report())
+    answer(diagnosis.report())
     return 0
 
 
@@ -402,8 +402,16 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
         "Energy-Based GANs: prepare images, train, draw, score, report, and the paper's studies.",
         commands,
         (ValueError, BackendUnavailableError, NonFiniteError),
+        _place_of if given[:1] == ["train"] else lambda flag: None,
     )
     return found, given
+
+
+def _place_of(flag: str) -> str | None:
+    """Say which presets have a flag of train."""
+    name = flag.removeprefix("--").replace("-", "_")
+    having = [each for each in get_args(PresetName) if hasattr(preset(each, Path()).networks, name)]
+    return f"a flag of --preset {' or '.join(having)}" if having else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

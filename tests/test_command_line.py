@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ebgan_fast._command_line import Program, _in_our_words
+from ebgan_fast._command_line import Program
+from ebgan_fast._refused_arguments import in_our_words
 
 
 def test_a_message_of_several_lines_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,7 +20,7 @@ def test_a_message_of_several_lines_becomes_one(capsys: pytest.CaptureFixture[st
 
 def test_words_that_are_not_known_are_shown_as_they_are() -> None:
     """Another version of the reader may have others."""
-    assert _in_our_words("Something else; about --steps.", ["train"], ["train"]) == "Something else; about --steps"
+    assert in_our_words("Something else; about --steps.", ["train"], ["train"]) == "Something else; about --steps"
 
 
 def test_a_lack_of_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

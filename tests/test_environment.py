@@ -139,6 +139,19 @@ def test_a_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch, capsys
     assert "usage: test" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("command", "named"), [("doctor", "standard output: "), ("--help", "")])
+def test_an_answer_that_nobody_gets(command: str, named: str) -> None:
+    """A progress line may be lost; what was asked for may not."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ebgan_fast", command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"ebgan-fast: {named}No space left on device\n"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["doctor"]])
 @pytest.mark.skipif(not hasattr(os, "pipe2"), reason="this system has no pipes of Linux's kind")
 def test_a_reader_that_is_gone(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:

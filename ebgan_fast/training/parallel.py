@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.nn.parallel import DistributedDataParallel
 
-from .._console import first_line
+from .._console import first_line, shown
 
 # The first process draws while the others wait in their next collective. For longer work there is `Absence`.
 _PATIENCE = timedelta(hours=1)
@@ -247,6 +247,10 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
+    # torch waits half an hour for a process whose rank is beyond the others'.
+    for name, least, most in (("RANK", 0, size - 1), ("MASTER_PORT", 0, 65535)):
+        if name in os.environ:
+            _told(name, None, least=least, most=most)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
@@ -282,8 +286,14 @@ def _check_own_gpus(world: World, device: torch.device) -> None:
             )
 
 
-def _told(name: str, default: int, *, least: int) -> int:
+def _told(name: str, default: int | None, *, least: int, most: int | None = None) -> int:
     """The number that torchrun or a batch system has put into an environment variable.
+
+    Args:
+        name: the variable.
+        default: the number where it isn't set. None: it is set.
+        least: the smallest that makes sense.
+        most: the largest; None if there is none.
 
     Raises:
         ValueError: something else is there.
@@ -291,12 +301,14 @@ def _told(name: str, default: int, *, least: int) -> int:
     text = os.environ.get(name, str(default))
     try:
         number = int(text)
-    except ValueError:
+    except ValueError:  # no number, or one of thousands of digits
         number = least - 1
-    if number < least:
+    if number < least or (most is not None and number > most):
+        wanted = f"of at least {least}" if most is None else f"of {least} to {most}"
+        without = "" if default is None else f"; without {name} it is {default}"
         raise ValueError(
-            f"{name}: got {text!r} in the environment, expected a whole number of at least {least}, as torchrun sets "
-            f"it; without {name} it is {default}"
+            f"{name}: got {shown(text)} in the environment, expected a whole number {wanted}, as torchrun sets it"
+            f"{without}"
         )
     return number
 

@@ -87,6 +87,9 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("training/run/checkpoint.py", "read", "{}: got a file that torch can't load ({}), expecte"),
         ("training/run/inspection.py", "check_archive", "got parts that overlap, expected each at its own p"),
         ("training/run/inspection.py", "_check_structure", "an instruction {}"),
+        ("training/run/inspection.py", "_check_size", "parts that hold one another more than {} times"),
+        ("training/run/inspection.py", "_check_size", "more than {} levels"),
+        ("training/run/inspection.py", "_check_keys", "a key of type {}"),
         ("training/run/inspection.py", "check_archive", "got something before its parts, expected a checkpo"),
         ("training/run/inspection.py", "_Listing.persistent_load", "a storage of {} numbers in {}"),
         ("training/run/inspection.py", "_Listing._tensor", "a tensor of {} dimensions"),
@@ -100,6 +103,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("studies/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
     "a package or the machine is broken before a command begins: tests/test_environment.py causes it": (
+        ("_console.py", "answer", 'OSError(error.errno, error.strerror, "standard outpu'),
         ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MPLCONFIGDIR na"),
     ),
     "it makes a cache file be made anew, of which a warning tells": (

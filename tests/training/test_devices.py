@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,35 @@ def test_a_number_of_processes_that_is_none(
     monkeypatch.setenv("WORLD_SIZE", value)
     with pytest.raises(ValueError, match=rf"WORLD_SIZE: got '{value}' in the environment"), joined(CPU):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("RANK", "two", "0 to 1"),
+        ("RANK", "-1", "0 to 1"),
+        ("RANK", "2", "0 to 1"),
+        ("MASTER_PORT", "http", "0 to 65535"),
+        ("MASTER_PORT", "65536", "0 to 65535"),
+    ],
+)
+def test_a_place_among_the_processes_that_is_none(
+    name: str, value: str, expected: str, gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other, usual in (("WORLD_SIZE", "2"), ("RANK", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(other, usual)
+    monkeypatch.setenv(name, value)
+    said = f"{name}: got '{value}' in the environment, expected a whole number of {expected}, as torchrun sets it"
+    with pytest.raises(ValueError, match=re.escape(said)), joined(CPU):
+        pass
+
+
+def test_a_number_of_thousands_of_digits(gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python makes no integer of them."""
+    monkeypatch.setenv("WORLD_SIZE", "9" * 5000)
+    with pytest.raises(ValueError, match=r"WORLD_SIZE: got '99.*, expected a whole number") as caught, joined(CPU):
+        pass
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(

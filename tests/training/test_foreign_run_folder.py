@@ -433,3 +433,19 @@ def test_a_link_in_a_run_folder_leads_no_file_astray(tmp_path: Path) -> None:
     write_report(folder)
     assert victim.read_text() == "mine"
     assert not (folder / "report.html").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.jsonl", "samples", "checkpoints", "tensorboard"])
+def test_a_run_goes_on_through_no_link(name: str, whole: Path, configure: Configure) -> None:
+    """It would cut a file of the user's own, or remove the checkpoints of another run."""
+    inside, outside = whole / name, whole.parent / "outside"
+    if inside.exists():
+        inside.rename(outside)
+    inside.symlink_to(outside)
+    assert refusal(lambda: train(configure(out=whole), resume=True), inside).startswith(f"{inside}: got a link")
+
+
+def test_a_run_goes_on_in_a_folder_that_is_a_link(whole: Path, configure: Configure) -> None:
+    """As users have it whose disk is full."""
+    (whole.parent / "link").symlink_to(whole)
+    assert train(configure(out=whole.parent / "link"), resume=True).step == 20

@@ -129,8 +129,10 @@ class RunFolder:
             tell: told of each setting of the checkpoint that is ignored.
 
         Raises:
-            ValueError: a file that isn't a whole checkpoint, or one made with another config; the message names it.
+            ValueError: a file that isn't a whole checkpoint, one made with another config, or a link where the run
+                would write; the message names it.
         """
+        self._check_no_links()
         saved = checkpoint.read(self.checkpoint)
         try:
             before = from_dict(saved.get("config"), lambda note: tell(f"{self.checkpoint}: {note}"))
@@ -141,6 +143,15 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{self.checkpoint}: {error}") from error
         return saved
+
+    def _check_no_links(self) -> None:
+        """Refuse links that lead what a run writes, and what it removes, out of its folder: it may be a stranger's."""
+        for path in (self.metrics.path, self.scores.path, self.path / "samples", self.path / _KEPT, self.tensorboard):
+            if path.is_symlink():
+                raise ValueError(
+                    f"{path}: got a link, expected a file or folder of the run itself: put what it leads to in its "
+                    "place (the whole folder of a run may be a link)"
+                )
 
     def check_unused(self) -> None:
         """Raise a ValueError unless a new run may begin here: the folder is new or empty."""

@@ -230,6 +230,13 @@ CASES = [
         machine=_LIBRARY,
         around=_variables(WORLD_SIZE="2"),
     ),
+    Case(
+        "train",
+        "RANK beyond the other processes",
+        _train(),
+        "RANK",
+        around=_variables(WORLD_SIZE="2", RANK="2"),
+    ),
     Case("train", "no tensorboard", _train("--tensorboard"), "tensorboard", around=_tensorboard(None)),
     Case(
         "train",

@@ -27,6 +27,16 @@ def with_flags(*flags: str) -> Callable[[Path], Arguments]:
     return lambda folder: ["--out", "run", "--data", places.digits(folder), *places.SMALL, *flags]
 
 
+def _linked(name: str) -> Callable[[Path], object]:
+    """Put a link in the place of a file or folder of a run."""
+
+    def change(run: Path) -> None:
+        (run / name).rename(run.parent / "elsewhere")
+        (run / name).symlink_to(run.parent / "elsewhere")
+
+    return change
+
+
 def _resumed(change: Callable[[Path], object], *flags: str) -> Callable[[Path], Arguments]:
     """A run that is to go on after a change in its folder."""
 
@@ -199,6 +209,12 @@ CASES = [
             "--resume",
         ],
         "run/checkpoint.pt",
+    ),
+    Case(
+        "train",
+        "a resumed run whose samples are a link",
+        _resumed(_linked("samples")),
+        "run/samples",
     ),
     Case(
         "train",

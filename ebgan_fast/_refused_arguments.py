@@ -1,0 +1,82 @@
+"""What is wrong with a command line, as what was got and expected: from the words of tyro, which reads it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+
+from ._console import shortened
+
+
+def one_line(box: str) -> str:
+    """Return tyro's framed message as one line: its sections, less the frame and the closing pointer to --help."""
+    inside = "\n".join(line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰")))
+    sections = (" ".join(section.split()) for section in re.split("─+|-{9,}", inside))
+    # Without a frame, as where a console lacks its signs, the title is a section of its own.
+    shown = [section for section in sections if section and not section.startswith("For full")]
+    if len(shown) > 1 and re.fullmatch("[A-Z][a-z ]+", shown[0]):
+        del shown[0]
+    return "; ".join(shown)
+
+
+def in_our_words(
+    told: str, given: Sequence[str], commands: Sequence[str], place_of: Callable[[str], str | None] = lambda flag: None
+) -> str:
+    """Return a sentence about a command line that can't be read.
+
+    Args:
+        told: tyro's words in one line. Words that aren't known, as another version may have, are returned.
+        given: the command line.
+        commands: names of the program's commands.
+        place_of: says where a flag belongs that the command lacks.
+    """
+    if told.startswith("Expected one of {"):
+        return f"got no command, expected one of {', '.join(commands)}"
+    if found := re.search(r"(?:^|; )Unrecognized options: ([^\s,;]+)", told):
+        return _unknown(found[1], told, given, commands, place_of)
+    if found := re.match(r"Missing from \S+ (\S+): (.*)", told):
+        command, missing = found.groups()
+        parts = [part.strip() for part in missing.split("(required)") if part.strip()]
+        return f"got {command} without what it needs, expected {', '.join(map(_described, parts))}"
+    if found := re.match(r"Error parsing (--\S+): .*; Argument helptext: \1 (\[?\S+)", told):
+        flag, kind = found.groups()
+        some = "some of " if kind.startswith("[") else ""
+        return f"{flag}: got {_value_after(flag, given)!r}, expected {some}{kind.lstrip('[')}"
+    if found := re.match(r"Missing value for argument '(--\S+)'", told):
+        return f"{found[1]}: got no value, expected one"
+    if found := re.match(r"invalid choice '(.*?)' for argument '(--\S+)'\. Expected one of \((.*)\)", told):
+        value, flag, choices = found.groups()
+        names = sorted(re.findall(r"'([^']*)'", choices))
+        return f"{flag}: got {value!r}, expected one of {', '.join(names)}"
+    return told.rstrip(".")
+
+
+def _unknown(
+    unknown: str, told: str, given: Sequence[str], commands: Sequence[str], place_of: Callable[[str], str | None]
+) -> str:
+    """Say it of the first word that belongs to nothing."""
+    if given and unknown == given[0]:
+        return f"got the command {unknown}, expected one of {', '.join(commands)}"
+    if not unknown.startswith("-"):
+        return f"got {unknown!r}, a value too many, expected none"
+    if place := place_of(unknown.partition("=")[0]):
+        return f"got {unknown}, {place}, expected a flag of this command"
+    similar = re.search(r"; (?:Perhaps you meant|Arguments similar to [^:]*): (--[^\s,]+)", told)
+    return f"got {unknown}, expected {f'perhaps {similar[1]}' if similar else 'a flag of this command'}"
+
+
+def _described(part: str) -> str:
+    """Return "--size INT" for a flag, and for a path, which has no name, the beginning of its help beside it."""
+    if part.startswith("--"):
+        return " ".join(part.split(" ")[:2])
+    kind, _, text = part.partition(" ")
+    beginning = re.split(r"[.:](?: |$)", text)[0]
+    return f"{kind} ({shortened(beginning[:1].lower() + beginning[1:], 100)})"
+
+
+def _value_after(flag: str, given: Sequence[str]) -> str:
+    """The value of a flag where it stands last; "" where there is none."""
+    values = [after for one, after in itertools.pairwise(given) if one == flag]
+    values += [one.partition("=")[2] for one in given if one.startswith(f"{flag}=")]
+    return values[-1] if values else ""
