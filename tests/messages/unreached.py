@@ -103,7 +103,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("studies/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
     "a package or the machine is broken before a command begins: tests/test_environment.py causes it": (
-        ("_console.py", "answer", 'OSError(error.errno, error.strerror, "standard outpu'),
+        ("_console.py", "answer", "standard output"),
         ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MPLCONFIGDIR na"),
     ),
     "it makes a cache file be made anew, of which a warning tells": (
