@@ -28,11 +28,14 @@ def test_every_line_names_its_tests() -> None:
 
 
 def test_the_tests_are_there() -> None:
+    """A folder of tests, a target of make, or one function: `tests/test_apple.py::test_the_means_of_a_log_interval`."""
     for row in _rows():
         for name in _tests(row):
             if name.startswith("make "):
                 assert name.removeprefix("make ") in TARGETS, name
                 continue
-            found = ROOT / name
-            files = [found] if found.is_file() else sorted(found.rglob("test_*.py"))
-            assert any("def test_" in file.read_text(encoding="utf-8") for file in files), name
+            path, _, function = name.partition("::")
+            if function:
+                assert f"\ndef {function}(" in (ROOT / path).read_text(encoding="utf-8"), name
+            else:
+                assert any((ROOT / path).rglob("test_*.py")), name
