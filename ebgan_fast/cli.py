@@ -252,9 +252,10 @@ def report(
     folder.contents()  # a folder that no page can be made of ends the command before the pictures are drawn
     draw_interpolation(generator, folder.interpolation, rows=8, columns=10, seed=config.seed)
     folder.neighbours.unlink(missing_ok=True)  # of another generator
-    if neighbours and (images := _images_to_look_at(config, generator, fingerprint, data, features)):
+    if neighbours and (found := _images_and_net(config, generator, fingerprint, data, features)):
+        images, net = found
         with _progress("nearest images") as progress:
-            scorer = Evaluator(_net_to_load(config, features), images, place).scorer
+            scorer = Evaluator(net, images, place).scorer
             draw_neighbours(scorer, generator, folder.neighbours, seed=config.seed, progress=progress)
     say(f"report: {write_report(folder.path)}")
     return 0
@@ -282,10 +283,10 @@ def _net_to_load(run: TrainConfig, given: str | None) -> str:
     return run.features
 
 
-def _images_to_look_at(
+def _images_and_net(
     run: TrainConfig, generator: AnyGenerator, fingerprint: str | None, given: Path | None, features: str | None
-) -> ImageSet | None:
-    """The training images for neighbours of samples.
+) -> tuple[ImageSet, str] | None:
+    """The training images for neighbours of samples, and the net whose features tell what is near.
 
     None for digits, and where neither the images are where they were nor the net can be loaded unasked.
     """
@@ -299,13 +300,13 @@ def _images_to_look_at(
         note(_NAME, f"nearest training images are left out ({error}); --data names where they are now")
         return None
     try:
-        _net_to_load(run, features)
+        net = _net_to_load(run, features)
     except ValueError as error:
         note(_NAME, f"nearest training images are left out ({error})")
         return None
     if images.fingerprint != fingerprint:
         raise DataError(f"{run.data}: got other images, expected those that the run was trained on")
-    return images
+    return images, net
 
 
 @contextlib.contextmanager

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._console import shortened
+from .._console import shortened, shown
+from .._json import read_object
 from .errors import DataError
 from .mapped import mapped
 
 INDEX = "index.json"
 _FORMAT, _VERSION = "ebgan_fast packed images", 1
+_LARGEST_INDEX = 1 << 30  # bytes; 120 a shard, and the name of each image that was left out
 _WAY_OUT = "prepare the images into a new folder, or copy the whole folder anew"
 _CHUNK = 1 << 24
 
@@ -215,18 +217,21 @@ class PackedImages:
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(path.read_text())
+        fields = read_object(path, _LARGEST_INDEX)
     except FileNotFoundError as error:
         raise DataError(f"{path}: got no such file, expected a folder that ebgan-fast prepare has finished") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
         raise DataError(
-            f"{path}: got a file that can't be read ({error}), expected an index of packed images"
+            f"{path}: got a file that can't be read ({error.strerror}), expected an index of packed images"
         ) from error
-    if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
+    if fields.get("format") != _FORMAT:
         raise DataError(f"{path}: got a file of another program, expected an index of packed images")
     if fields.get("version") != _VERSION:
         raise DataError(
-            f"{path}: got version {fields.get('version')}, expected {_VERSION}; prepare the images into a new folder"
+            f"{path}: got version {shown(fields.get('version'))}, expected {_VERSION}; prepare the images into a new "
+            "folder"
         )
     return fields
 

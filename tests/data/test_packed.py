@@ -93,8 +93,8 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
     index = tmp_path / "set" / INDEX
     good = json.loads(index.read_text())
     for text, message in [
-        ("{", "can't be read"),
-        ("[]", "of another program"),
+        ("{", "got a file that isn't JSON"),
+        ("[]", "got a JSON list"),
         (json.dumps({**good, "format": "x"}), "of another program"),
         (json.dumps({**good, "version": 2}), "got version 2, expected 1"),
         (json.dumps({**good, "shards": [{"file": "a"}]}), "a damaged index"),
@@ -105,17 +105,24 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
         (json.dumps({**good, "skipped": 5}), "a damaged index"),
         (json.dumps({**good, "skipped": [5]}), "a damaged index"),
         (json.dumps({**good, "reasons": {"a": 1}, "skipped": [None]}), "a damaged index"),
-        ("[" * 100_000, "can't be read"),
-        ('{"images": ' + "9" * 5000 + "}", "can't be read"),
+        ("[" * 100_000, "more than 50 levels"),
+        ('{"images": ' + "9" * 5000 + "}", "an integer of 5000 digits"),
+        ("\x1b[2J" * 1000, "got a file that isn't JSON"),
+        (json.dumps({**good, "version": "\x1b" * 1000}), "got version '"),
         (json.dumps({**good, "shards": [{**good["shards"][0], "images": 10**30}]}), "a damaged index"),
         (json.dumps({**good, "height": 10**4000}), "a damaged index"),
         (json.dumps({**good, "shards": good["shards"][:1] * 2}), "a damaged index .*twice"),
-        (json.dumps({**good, "version": 10**4000}), "got version 1000"),
+        (json.dumps({**good, "version": 10**4000}), "got version <an integer of 13288 bits>"),
         (json.dumps({**good, "shards": [{**good["shards"][0], "digest": 5}]}), "a damaged index"),
     ]:
         index.write_text(text)
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=message) as caught:
             PackedImages(tmp_path / "set")
+        assert len(str(caught.value)) < 500
+    index.unlink()
+    os.mkfifo(index)
+    with pytest.raises(DataError, match="got a pipe or device, expected a file"):
+        PackedImages(tmp_path / "set")
 
 
 @pytest.mark.parametrize("inside", [True, False])

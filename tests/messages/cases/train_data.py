@@ -187,7 +187,7 @@ CASES = [
         "packed images with a damaged index",
         on_packed(lambda folder: (folder / "index.json").write_text("{")),
         "index.json",
-        machine=(r"(?<=can't be read \().*(?=\), expected)",),
+        machine=(r"(?<=isn't JSON \().*(?=\), expected)",),
     ),
     Case("train", "packed images with an index of something else", on_packed(_index(format="notes")), "index.json"),
     Case("train", "packed images of a later version", on_packed(_index(version=2)), "index.json"),
