@@ -26,6 +26,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/image_set.py", "TensorImages.__init__", "got images of shape {}, expected [M, C, H, W]"),
         ("data/image_set.py", "pad_to_square", "got images of shape {}, expected [M, H, W]"),
         ("data/image_set.py", "pad_to_square", "got image_size {}, expected at least {}"),
+        ("data/packed.py", "_read_index", "{}: got a file that can't be read ({}), expected a"),
         ("data/packed.py", "_read_index", "{}: got no such file, expected a folder that ebgan"),
         ("data/sources/opening.py", "open_source", "kind: got {}, expected one of {}"),
         ("data/stream.py", "ImageStream.__init__", "got batch_size {}, expected a multiple of the numb"),

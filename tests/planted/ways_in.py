@@ -33,7 +33,7 @@ PLANTS = (
         name="what a hook gave back is multiplied in place",
         kind="autograd",
         file=_AUTOGRAD,
-        text="    is_readable = not ctx.is_hooked and _is_plain(upstream)\n",
+        text="    is_readable = ctx.is_hooked is False and _is_plain(upstream)\n",
         instead="    is_readable = _is_plain(upstream)\n",
         test="tests/ops/test_scaling.py::test_what_a_hook_gives_back_is_the_hooks",
     ),
