@@ -45,8 +45,8 @@ PLANTS = (
         name="attributes of a structure may share parts",
         kind="strangers",
         file="ebgan_fast/training/run/inspection.py",
-        text='[*container.values(), *getattr(container, "__dict__", {}).values()]',
-        instead="[*container.values()]",
+        text='[*dict.values(container), *getattr(container, "__dict__", {}).values()]',
+        instead="[*dict.values(container)]",
         test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(

@@ -211,6 +211,59 @@ def before_an_archive(run: Path) -> None:
     (run / "checkpoint.pt").write_bytes(older.getvalue() + honest)
 
 
+def behind_a_file(run: Path) -> None:
+    """The same with an archive that tells its places right."""
+    honest = members(run)
+    torch.save({"weights": torch.zeros(3)}, run / "checkpoint.pt", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(run / "checkpoint.pt", "a") as archive:
+        for name, content in honest.items():
+            archive.writestr(name, content)
+
+
+def end_of(name: str, run: Path) -> tuple[bytes, int]:
+    """The archive's bytes, and the place of its last record of that name."""
+    whole = (run / "checkpoint.pt").read_bytes()
+    return whole, whole.rindex(name.encode())
+
+
+def a_comment(run: Path) -> None:
+    """In it may stand a table that only one of two readers finds."""
+    with zipfile.ZipFile(run / "checkpoint.pt", "a") as archive:
+        archive.comment = b"PK\x01\x02"
+
+
+def a_table_elsewhere(run: Path) -> None:
+    """The end tells of a table before the one that stands there, which the other reader takes."""
+    packed(run, members(run))
+    whole, place = end_of("PK\x05\x06", run)
+    size, begin = struct.unpack("<2L", whole[place + 12 : place + 20])
+    table = whole[begin : begin + size]
+    end = whole[place : place + 16] + struct.pack("<LH", begin, 0)
+    (run / "checkpoint.pt").write_bytes(whole[:begin] + table + table + end)
+
+
+def a_record_elsewhere(run: Path) -> None:
+    """The locator names a record of 64 bits that isn't the one beside it."""
+    packed(run, members(run))
+    whole, place = end_of("PK\x05\x06", run)
+    size, begin = struct.unpack("<2L", whole[place + 12 : place + 20])
+    count = int.from_bytes(whole[place + 10 : place + 12], "little")
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, begin)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, begin + size, 1)
+    (run / "checkpoint.pt").write_bytes(whole[:place] + record + record + locator + whole[place:])
+
+
+def two_tables(run: Path) -> None:
+    """The record of 64 bits tells of one table, the end of another."""
+    a_record_elsewhere(run)
+    whole, place = end_of("PK\x06\x07", run)
+    begin = place - 56
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, begin, 1)
+    (size,) = struct.unpack("<Q", whole[begin + 40 : begin + 48])
+    record = whole[begin : begin + 48] + struct.pack("<Q", begin - size)
+    (run / "checkpoint.pt").write_bytes(whole[:begin] + record + locator + whole[place + 20 :])
+
+
 def in_either_case(run: Path) -> None:
     parts = members(run)
     packed(run, {**parts, "archive/DATA/0": parts["archive/data/0"]})
@@ -232,7 +285,8 @@ class Called:
 
 
 def pickled(content: bytes) -> Callable[[Path], None]:
-    return lambda run: packed(run, {**members(run), structure_of(run): content})
+    """A structure beside one storage of no bytes."""
+    return lambda run: packed(run, {"archive/data/0": b"", structure_of(run): content})
 
 
 def shared(container: Callable[[list[Any]], Any]) -> Any:
@@ -259,13 +313,29 @@ def as_keys(count: int) -> bytes:
     )
 
 
+def a_tensor(
+    requires_grad: bytes = b"\x89", hooks: bytes = b"ccollections\nOrderedDict\n)R", more: bytes = b""
+) -> bytes:
+    """The call that makes a tensor of the archive's first storage, of as many numbers as the test's model has there."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x00tQ"
+    return (
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00))" + requires_grad + hooks + more + b"tR."
+    )
+
+
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "zeros in few bytes": (compressed_zeros, "got compressed parts"),
     "a tensor larger than its part": (short_storage, "in a part of 8 bytes"),
     "a tensor without its part": (missing_storage, "in a part of -1 bytes"),
     "a part under many names": (twice, "got "),
     "a part with a password": (locked, "expected a checkpoint"),
-    "a file before the archive": (before_an_archive, "got something before its parts"),
+    "a file before the archive": (before_an_archive, "expected a table of parts that ends the file"),
+    "an archive behind a file": (behind_a_file, "got something before its parts"),
+    "a comment": (a_comment, "got something behind its parts"),
+    "a table elsewhere": (a_table_elsewhere, "got something behind its parts"),
+    "a record elsewhere": (a_record_elsewhere, "got a record elsewhere"),
+    "two tables": (two_tables, "got two tables"),
+    "nothing": (lambda run: (run / "checkpoint.pt").write_bytes(b""), "got 0 bytes"),
     "names that differ by case": (in_either_case, "got parts that overlap"),
     "two structures": (two_structures, "got 2 parts called data.pkl"),
     "a call": (pickled(pickle.dumps(Called(os.system, "true"), 2)), "posix.system, not tensors"),
@@ -290,8 +360,27 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         "hold one another more than",
     ),
     "attributes that share parts": (
-        pickled(pickle.dumps(with_attributes({"one": shared(list)}), 2)),
+        pickled(pickle.dumps(with_attributes({"_metadata": shared(list)}), 2)),
         "hold one another more than",
+    ),
+    "attributes that hide parts": (
+        pickled(pickle.dumps(with_attributes({"values": OrderedDict}), 2)),
+        "attributes of something else",
+    ),
+    "attributes of a function": (
+        pickled(b"\x80\x02ccollections\nOrderedDict\n}(X\x09\x00\x00\x00_metadataK\x01ub."),
+        "attributes of something else",
+    ),
+    "a type in a key's place": (
+        pickled(b"\x80\x02}(X\x0c\x00\x00\x00FloatStorageK\x01ctorch\nFloatStorage\nNu."),
+        "a key of type list",
+    ),
+    "keys of one hash": (pickled(pickle.dumps(dict.fromkeys(range(0, 99 << 61, (1 << 61) - 1)), 2)), "a key 2305"),
+    "a tensor with hooks": (pickled(a_tensor(hooks=pickle.dumps({0: 1}, 2)[2:-1])), "a gradient, hooks or properties"),
+    "a tensor with a gradient": (pickled(a_tensor(requires_grad=b"\x88")), "a gradient, hooks or properties"),
+    "a tensor with properties": (
+        pickled(a_tensor(more=pickle.dumps({"neg": True}, 2)[2:-1])),
+        "a gradient, hooks or properties",
     ),
     "a list in itself by memory": (pickled(b"\x80\x02]q\x00h\x00a."), "hold one another more than"),
     "a dict in itself by memory": (pickled(b"\x80\x02}q\x00K\x01h\x00s."), "hold one another more than"),

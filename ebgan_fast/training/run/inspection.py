@@ -10,6 +10,7 @@ import io
 import math
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections import OrderedDict
 from typing import Any, BinaryIO, ClassVar
@@ -42,6 +43,12 @@ _OPCODES = frozenset(
 
 _MOST_DIMENSIONS = 8
 _MOST_LEVELS = 32  # of containers in containers; a run's state has 6
+# The records at the end of a zip: signature, ..., bytes of the table and its place, and bytes of a comment.
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")  # signature, disk, place of the record below, disks
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_SEE_64 = 0xFFFFFFFF  # in place of a number that stands in the record of 64 bits
+
 # What pickle's reader does at an instruction.
 _RULES: dict[int, Any] = {**pickle._Unpickler.dispatch}
 
@@ -55,6 +62,7 @@ def check_archive(file: BinaryIO) -> None:
     """
     size = file.seek(0, io.SEEK_END)
     try:
+        _check_directory(file, size)
         archive = zipfile.ZipFile(file)
         members = archive.infolist()
         names = [member.filename for member in members]
@@ -83,6 +91,31 @@ def check_archive(file: BinaryIO) -> None:
     _check_structure(text, structure.partition("/")[0], storages, size)
 
 
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Refuse an archive whose table of parts two readers could take from two places, as Python's and torch's would.
+
+    The table ends where the records behind it begin, and those end the file. APPNOTE.TXT 4.3.14 to 4.3.16, of zip.
+    """
+    expected = "expected a table of parts that ends the file, as torch.save writes it"
+    file.seek(max(0, size - _END.size - _LOCATOR.size - _END64.size))
+    tail = file.read()
+    if len(tail) < _END.size:
+        raise ValueError(f"got {size} bytes, {expected}")
+    end = _END.unpack(tail[-_END.size :])
+    length, begin, place = end[5], end[6], size - _END.size
+    locator = tail[-_END.size - _LOCATOR.size : -_END.size]
+    if locator[:4] == b"PK\x06\x07":
+        place -= _LOCATOR.size + _END64.size
+        end64 = _END64.unpack(tail[-_END.size - _LOCATOR.size - _END64.size :][: _END64.size])
+        if end64[0] != b"PK\x06\x06" or _LOCATOR.unpack(locator)[2] != place:
+            raise ValueError(f"got a record elsewhere, {expected}")
+        length, begin = end64[8], end64[9]
+        if (end[5], end[6]) not in {(length, begin), (_SEE_64, _SEE_64), (length, _SEE_64), (_SEE_64, begin)}:
+            raise ValueError(f"got two tables, {expected}")
+    if end[0] != b"PK\x05\x06" or end[-1] != 0 or begin + length != place:
+        raise ValueError(f"got something behind its parts, {expected}")
+
+
 def _check_structure(text: bytes, prefix: str, members: dict[str, int], size: int) -> None:
     listing = _Listing(text, prefix, members)
     try:
@@ -98,7 +131,7 @@ def _check_structure(text: bytes, prefix: str, members: dict[str, int], size: in
 
 
 def _check_size(structure: object, most: int) -> None:
-    """Refuse containers that hold themselves, or share parts so that whoever walks through them never comes to an end.
+    """Refuse containers that hold themselves, or share parts so often that a walk through them never ends.
 
     Thirty lists, each of which holds the one before it twice, take 150 bytes and a billion steps.
 
@@ -123,7 +156,7 @@ def _check_size(structure: object, most: int) -> None:
 
 def _parts(container: object) -> list[object]:
     if isinstance(container, dict):
-        return [*container.values(), *getattr(container, "__dict__", {}).values()]
+        return [*dict.values(container), *getattr(container, "__dict__", {}).values()]
     return list(container) if isinstance(container, (list, tuple)) else []
 
 
@@ -149,7 +182,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _BYTES:
-            return name
+            return [name]  # a list: no key of a dict, which torch would tell from a text of that name
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return self._tensor
         if (module, name) == ("collections", "OrderedDict"):
@@ -158,7 +191,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
 
     def persistent_load(self, pid: Any) -> tuple[int, int]:
         """Return a storage's (numbers, bytes a number)."""
-        kind, name, key, _, count = pid
+        kind, (name,), key, _, count = pid
         if not isinstance(key, str) or not _is_count(count):
             raise ValueError(f"a storage of {shown(count)} numbers in {shown(key)}")
         held = self._members.get(f"{self._prefix}/data/{key}", -1)
@@ -174,14 +207,24 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         _check_keys(self.stack[::2])
         _RULES[pickle.SETITEMS[0]](self)
 
+    def _build(self) -> None:
+        """Give a module's state its versions, the one attribute that torch.save writes."""
+        state, holder = self.stack[-1], self.stack[-2]
+        if type(holder) is not OrderedDict or type(state) is not dict or list(state) != ["_metadata"]:
+            raise ValueError("attributes of something else than a module's state")
+        _RULES[pickle.BUILD[0]](self)
+
     dispatch: ClassVar[dict[int, Any]] = {
         **_RULES,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
+        pickle.BUILD[0]: _build,
     }
 
     def _tensor(self, storage: tuple[int, int], offset: Any, shape: Any, strides: Any, *rest: Any) -> None:
         count, width = storage
+        if len(rest) != 2 or rest[0] is not False or rest[1] != OrderedDict():
+            raise ValueError("a tensor with a gradient, hooks or properties")
         if max(len(shape), len(strides)) > _MOST_DIMENSIONS:
             raise ValueError(f"a tensor of {len(shape)} dimensions")
         if not _is_count(offset) or len(shape) != len(strides) or not all(map(_is_count, [*shape, *strides])):
@@ -194,15 +237,18 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
 
 
 def _empty_dict() -> OrderedDict[Any, Any]:
-    """Return what torch.save calls for a state of a module: the call has no arguments."""
+    """Stand in for OrderedDict, which torch.save calls without arguments: with some it would hash unchecked keys."""
     return OrderedDict()
 
 
 def _check_keys(keys: list[Any]) -> None:
-    """Refuse keys that are containers: each is hashed as it's set, which takes as long as a walk through it."""
+    """Refuse keys that aren't texts or small numbers: each is hashed as it's set.
+
+    The hash of a tuple takes as long as a walk through it, and all multiples of 2^61 - 1 have one hash.
+    """
     for key in keys:
-        if type(key) not in (str, int):
-            raise ValueError(f"a key of type {type(key).__name__}")
+        if type(key) is not str and not (type(key) is int and 0 <= key < 1 << 32):
+            raise ValueError(f"a key {shown(key)}" if type(key) is int else f"a key of type {type(key).__name__}")
 
 
 def _is_count(value: object) -> bool:
