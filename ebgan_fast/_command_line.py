@@ -35,7 +35,7 @@ class Program:
     commands: Mapping[str, Callable[..., int]]
     mistakes: tuple[type[Exception], ...] = (ValueError, BackendUnavailableError)
     place_of: Callable[[str], str | None] = lambda flag: None
-    """Says where a flag belongs that the command lacks, such as "a flag of --preset celeba64"; None if nowhere."""
+    """Says where a flag belongs that the command lacks, such as "expected with --preset celeba64"; None if nowhere."""
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command. `arguments` default to the process's own; returns the exit status."""

@@ -150,6 +150,10 @@ class _Brief(reprlib.Repr):
         self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 2, 4, 6, 6
         self.maxstring, self.maxother, self.maxlong = 60, 60, 40
 
+    def repr_OrderedDict(self, x: dict[object, object], level: int) -> str:
+        """Take it as any dict: reprlib would leave it to its own `repr`, which has no bounds."""
+        return self.repr_dict(x, level)
+
     def repr_int(self, x: int, level: int) -> str:
         # Its decimal digits take a time that grows with their square.
         return f"<an integer of {x.bit_length()} bits>" if x.bit_length() > 1024 else super().repr_int(x, level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, and lets few users make links
 
 
 class FolderLock:
@@ -38,16 +41,22 @@ class FolderLock:
             None, or why there is none here, in which case the work goes on without.
 
         Raises:
-            ValueError: another process has it; the message names process and host.
+            ValueError: another process has it, with the process and host; or a link is in its place.
             FileNotFoundError: there is no such folder.
         """
         while True:
             try:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                handle = os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o644)
             except FileNotFoundError:
                 raise
             except OSError as error:  # a disk that is full or only to be read: what is to be written says so
+                if self.path.is_symlink():
+                    raise self._astray() from error
                 return error.strerror or str(error)
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.close(handle)
+                raise self._astray()
             try:
                 _take(handle)
             except BlockingIOError:
@@ -84,6 +93,10 @@ class FolderLock:
                 self.path.unlink(missing_ok=True)
         if fcntl is not None:
             os.close(handle)
+
+    def _astray(self) -> ValueError:
+        """The error of a folder that came with a link in the lock's place: the file behind it would be overwritten."""
+        return ValueError(f"{self.path}: got a link or device, expected a file of the folder itself: remove it")
 
     def _is_in_its_place(self, handle: int) -> bool:
         with contextlib.suppress(OSError):

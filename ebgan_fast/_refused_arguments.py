@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -29,11 +28,11 @@ def in_our_words(
         told: tyro's words in one line. Words that aren't known, as another version may have, are returned.
         given: the command line.
         commands: names of the program's commands.
-        place_of: says where a flag belongs that the command lacks.
+        place_of: says where a flag belongs that the command lacks, as `Program.place_of` does.
     """
     if told.startswith("Expected one of {"):
         return f"got no command, expected one of {', '.join(commands)}"
-    if found := re.search(r"(?:^|; )Unrecognized options: ([^\s,;]+)", told):
+    if found := re.search(r"(?:^|; )Unrecognized (?:or misplaced )?options: ([^\s,;]+)", told):
         return _unknown(found[1], told, given, commands, place_of)
     if found := re.match(r"Missing from \S+ (\S+): (.*)", told):
         command, missing = found.groups()
@@ -61,7 +60,7 @@ def _unknown(
     if not unknown.startswith("-"):
         return f"got {unknown!r}, a value too many, expected none"
     if place := place_of(unknown.partition("=")[0]):
-        return f"got {unknown}, {place}, expected a flag of this command"
+        return f"got {unknown}, {place}"
     similar = re.search(r"; (?:Perhaps you meant|Arguments similar to [^:]*): (--[^\s,]+)", told)
     return f"got {unknown}, expected {f'perhaps {similar[1]}' if similar else 'a flag of this command'}"
 
@@ -77,6 +76,7 @@ def _described(part: str) -> str:
 
 def _value_after(flag: str, given: Sequence[str]) -> str:
     """The value of a flag where it stands last; "" where there is none."""
-    values = [after for one, after in itertools.pairwise(given) if one == flag]
-    values += [one.partition("=")[2] for one in given if one.startswith(f"{flag}=")]
+    names = [one.partition("=")[0].replace("_", "-") for one in given]  # tyro takes either
+    values = [after for name, after in zip(names, given[1:], strict=False) if name == flag]
+    values += [one.partition("=")[2] for name, one in zip(names, given, strict=True) if name == flag and "=" in one]
     return values[-1] if values else ""

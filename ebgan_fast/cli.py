@@ -409,10 +409,11 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
 
 
 def _place_of(flag: str) -> str | None:
-    """Say which presets have a flag of train."""
-    name = flag.removeprefix("--").replace("-", "_")
-    having = [each for each in get_args(PresetName) if hasattr(preset(each, Path()).networks, name)]
-    return f"a flag of --preset {' or '.join(having)}" if having else None
+    """Say with which presets train has a flag; None if with none."""
+    name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    families = {each: dataclasses.fields(preset(each, Path()).networks) for each in get_args(PresetName)}
+    having = [each for each, fields in families.items() if any(field.name == name for field in fields)]
+    return f"expected with --preset {' or '.join(having)} alone" if having else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

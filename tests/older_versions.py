@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ def _lack_of_triton() -> str | None:
     version = availability.triton_version()
     if version is None:
         return "triton is not installed (Linux only)"
-    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     oldest = ".".join(map(str, availability.OLDEST_TRITON))
-    return f"triton {version} is older than {oldest}" if numbers < availability.OLDEST_TRITON else None
+    is_older = availability._numbers(version) < availability.OLDEST_TRITON
+    return f"triton {version} is older than {oldest}" if is_older else None
 
 
 NO_TRITON = _lack_of_triton()
@@ -26,7 +25,7 @@ NO_TRITON = _lack_of_triton()
 needs_triton = pytest.mark.skipif(NO_TRITON is not None, reason=NO_TRITON or "")
 
 _TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
-# Its export has no way to tell an op that it is one, and its Dynamo can't look into our Functions.
+# Before, an op can't ask whether it is being exported, and Dynamo can't look into our Functions.
 needs_whole_graphs = pytest.mark.skipif(
     _TORCH < (2, 8), reason=f"fullgraph=True and torch.export need torch 2.8, got {torch.__version__}"
 )

@@ -347,7 +347,7 @@ def _scaled(
     """
     # What is not needed may be an empty tensor.
     wanted = [gradient if it else None for gradient, it in zip(gradients, needed, strict=True)]
-    # torch that can't say whether a hook shares the gradients with others has them multiplied elsewhere.
+    # Where torch can't say whether a hook shares the gradients, they are multiplied into new memory.
     is_readable = ctx.is_hooked is False and _is_plain(upstream)
     is_kept = is_readable and _is_graph_kept()
     is_known = is_readable and ctx.backend == "cpu" and not (modes() and detours.is_traced())

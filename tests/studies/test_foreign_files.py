@@ -144,7 +144,10 @@ def test_values_that_no_study_writes(tmp_path: Path, change: Change) -> None:
 
 
 def test_a_file_of_many_results_takes_as_much_longer(tmp_path: Path) -> None:
-    """The paper's whole grid has 6144 trials: four times as many cost four times as many calls."""
+    """Four times as many trials cost four times as many calls, and the paper's whole grid has 6144.
+
+    Work inside one call, such as a search through a list, isn't seen.
+    """
     path = written(tmp_path)
     content = json.loads(path.read_text())
     trial = {**TRIAL, "result": {"score": 9.9, "shares": [0.1] * 10}}

@@ -447,3 +447,19 @@ def test_a_run_goes_on_in_a_folder_that_is_a_link(whole: Path, configure: Config
     """As users have it whose disk is full."""
     (whole.parent / "link").symlink_to(whole)
     assert train(configure(out=whole.parent / "link"), resume=True).step == 20
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_lock_that_is_a_link_is_left_alone(
+    link: Callable[[Path, Path], None], resume: bool, whole: Path, configure: Configure
+) -> None:
+    """A new run may begin beside it too, as one that was killed leaves it."""
+    victim = whole.parent / "victim"
+    victim.write_text("mine")
+    folder = whole if resume else whole.parent / "new"
+    folder.mkdir(exist_ok=True)
+    link(victim, folder / ".lock")
+    said = refusal(lambda: train(configure(out=folder), resume=resume), folder / ".lock")
+    assert "got a link or device" in said
+    assert victim.read_text() == "mine"

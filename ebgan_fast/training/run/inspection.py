@@ -99,8 +99,8 @@ def _check_directory(file: BinaryIO, size: int) -> None:
     expected = "expected a table of parts that ends the file, as torch.save writes it"
     file.seek(max(0, size - _END.size - _LOCATOR.size - _END64.size))
     tail = file.read()
-    if len(tail) < _END.size:
-        raise ValueError(f"got {size} bytes, {expected}")
+    if tail[-_END.size :][:4] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
+        raise ValueError("got a truncated file or one of another program (it ends as no zip), expected a checkpoint")
     end = _END.unpack(tail[-_END.size :])
     length, begin, place = end[5], end[6], size - _END.size
     locator = tail[-_END.size - _LOCATOR.size : -_END.size]
@@ -112,7 +112,7 @@ def _check_directory(file: BinaryIO, size: int) -> None:
         length, begin = end64[8], end64[9]
         if (end[5], end[6]) not in {(length, begin), (_SEE_64, _SEE_64), (length, _SEE_64), (_SEE_64, begin)}:
             raise ValueError(f"got two tables, {expected}")
-    if end[0] != b"PK\x05\x06" or end[-1] != 0 or begin + length != place:
+    if begin + length != place:
         raise ValueError(f"got something behind its parts, {expected}")
 
 
@@ -248,7 +248,7 @@ def _check_keys(keys: list[Any]) -> None:
     """
     for key in keys:
         if type(key) is not str and not (type(key) is int and 0 <= key < 1 << 32):
-            raise ValueError(f"a key {shown(key)}" if type(key) is int else f"a key of type {type(key).__name__}")
+            raise ValueError(f"a key of type {type(key).__name__}, {shown(key)}")
 
 
 def _is_count(value: object) -> bool:

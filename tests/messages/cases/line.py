@@ -15,12 +15,17 @@ def _line(*arguments: str) -> Callable[[Path], Arguments]:
 CASES = [
     Case("", "no command", _line(), "command", 2),
     Case("", "an unknown command", _line("trian"), "trian", 2),
+    Case("", "an unknown command with flags", _line("tran", "--out", "x"), "tran", 2),
     Case("prepare", "no size", _line("images", "out"), "--size", 2),
     Case("prepare", "no folder", _line("images", "--size", "8"), "prepare", 2),
     Case("prepare", "a path too many", _line("images", "out", "more", "--size", "8"), "more", 2),
     Case("prepare", "a kind that there is not", _line("images", "out", "--size", "8", "--kind", "films"), "--kind", 2),
     Case("prepare", "a size that is no number", _line("images", "out", "--size", "small"), "--size", 2),
     Case("prepare", "a flag that there is not", _line("images", "out", "--size", "8", "--sizes", "8"), "--sizes", 2),
+    Case(
+        "train", "a count of words, by a flag with another dash", _line("--batch_size", "x", "--out", "run"), "'x'", 2
+    ),
+    Case("train", "a flag that is a property", _line("--depth-g", "3", "--out", "run"), "--depth-g", 2),
     Case("train", "no folder", _line(), "--out", 2),
     Case("train", "a flag that there is not", _line("--out", "run", "--stepz", "3"), "--stepz", 2),
     Case("train", "steps that are no number", _line("--out", "run", "--steps", "many"), "--steps", 2),
