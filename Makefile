@@ -157,7 +157,7 @@ SIDE_BY_SIDE = $(MAKE) --no-print-directory $(if $(filter 0,$(MAKELEVEL)),$(JOBS
 ISAS = $(addprefix test-isa-,$(shell $(BIN)/python -m tests.ops.sessions))
 
 # The longest of one process first, the one of many last, so that no core waits for another.
-test:  ## lint, sanitizers, then every test (ten minutes on two cores; CONTRIBUTING says where they go)
+test:  ## lint, sanitizers, then every test (a quarter of an hour on two cores; CONTRIBUTING says where they go)
 	$(SIDE_BY_SIDE) lint test-interpreter test-simt compile-ptx test-isas sanitize
 	$(IN_WORKERS) $$(($(CORES) + 1)) $(RELEASE)
 

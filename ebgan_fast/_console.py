@@ -150,7 +150,7 @@ class _Brief(reprlib.Repr):
         self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 2, 4, 6, 6
         self.maxstring, self.maxother, self.maxlong = 60, 60, 40
 
-    def repr_OrderedDict(self, x: dict[object, object], level: int) -> str:
+    def repr_OrderedDict(self, x: dict[object, object], level: int) -> str:  # noqa: N802  reprlib's name for it
         """Take it as any dict: reprlib would leave it to its own `repr`, which has no bounds."""
         return self.repr_dict(x, level)
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from ebgan_fast import cli
+from ebgan_fast._console import shown
 from ebgan_fast.models import Conv
 from ebgan_fast.training import CheckpointError, TrainConfig, load_generator, train
 from ebgan_fast.training.config import to_dict
@@ -498,6 +499,13 @@ def test_no_compiler_is_imported_for_it(run: Path) -> None:
         "print([name for name in ('torch._inductor', 'torch._dynamo') if name in sys.modules])"
     )
     assert printed(program, str(run / "checkpoint.pt")) == "[]\n"
+
+
+def test_what_is_shown_of_a_value_is_short() -> None:
+    """Python's `repr` of them would have 10^20 parts, and reprlib asks it of what it doesn't know."""
+    for value in (shared(list), shared(tuple), shared(lambda parts: OrderedDict(enumerate(parts)))):
+        with ends():
+            assert len(shown(value)) <= 100
 
 
 def test_memory_is_limited_meanwhile() -> None:
