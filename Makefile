@@ -161,7 +161,7 @@ test:  ## lint, sanitizers, then every test (a quarter of an hour on two cores; 
 	$(SIDE_BY_SIDE) lint test-interpreter test-simt compile-ptx test-isas sanitize
 	$(IN_WORKERS) $$(($(CORES) + 1)) $(RELEASE)
 
-check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily work (90 seconds)
+check: $(VENV)/test  ## lint and the quick tests of all but gpuless, for daily work (two and a half minutes)
 	$(SIDE_BY_SIDE) lint test-quick
 
 test-quick: $(VENV)/test
