@@ -94,8 +94,12 @@ def silence_standard_output() -> None:
 def say(text: str, stream: Tolerant | None = None) -> None:
     """Print lines to standard output, or to a tolerant stream, their signs as `printable` has them."""
     stream = stream or Tolerant()
-    stream.write("".join(f"{printable(line)}\n" for line in text.split("\n")))
+    stream.write(_lines(text))
     stream.flush()
+
+
+def _lines(text: str) -> str:
+    return "".join(f"{printable(line)}\n" for line in text.split("\n"))
 
 
 def answer(text: str) -> None:
@@ -105,9 +109,7 @@ def answer(text: str) -> None:
         OSError: it can't be written, as to a full disk or a pipe that is closed.
     """
     try:
-        for line in text.split("\n"):
-            print(printable(line))
-        sys.stdout.flush()
+        print(_lines(text), end="", flush=True)
     except OSError as error:
         silence_standard_output()
         raise OSError(error.errno, error.strerror, "standard output") from error

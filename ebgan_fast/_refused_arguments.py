@@ -1,4 +1,4 @@
-"""What is wrong with a command line, as what was got and expected: from the words of tyro, which reads it."""
+"""Sentences about command lines that can't be read, made of the words of tyro, which reads them."""
 
 from __future__ import annotations
 

@@ -9,14 +9,16 @@ import torch
 
 from ebgan_fast.ops.backends import availability
 
+OLDEST_TRITON = ".".join(map(str, availability.OLDEST_TRITON))
+"""The oldest Triton that takes the kernels, as `pytest.importorskip` wants it."""
+
 
 def _lack_of_triton() -> str | None:
     version = availability.triton_version()
     if version is None:
         return "triton is not installed (Linux only)"
-    oldest = ".".join(map(str, availability.OLDEST_TRITON))
     is_older = availability._numbers(version) < availability.OLDEST_TRITON
-    return f"triton {version} is older than {oldest}" if is_older else None
+    return f"triton {version} is older than {OLDEST_TRITON}" if is_older else None
 
 
 NO_TRITON = _lack_of_triton()

@@ -14,7 +14,9 @@ from unittest import mock
 import pytest
 import torch
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 import ebgan_fast
 from bench import compiling, devices, formulas, knobs, search, timing

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 pytest.importorskip("ebgan_fast._C", reason="the compiled module is not installed")
 
 import ebgan_fast

@@ -213,7 +213,7 @@ def before_an_archive(run: Path) -> None:
 
 
 def behind_a_file(run: Path) -> None:
-    """The same with an archive that tells its places right."""
+    """Put a whole archive, which tells the places of its parts right, behind a file of torch's older kind."""
     honest = members(run)
     torch.save({"weights": torch.zeros(3)}, run / "checkpoint.pt", _use_new_zipfile_serialization=False)
     with zipfile.ZipFile(run / "checkpoint.pt", "a") as archive:

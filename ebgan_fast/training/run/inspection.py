@@ -195,7 +195,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         if not isinstance(key, str) or not _is_count(count):
             raise ValueError(f"a storage of {shown(count)} numbers in {shown(key)}")
         held = self._members.get(f"{self._prefix}/data/{key}", -1)
-        if kind != "storage" or not _is_count(count) or count * _BYTES[name] != held:
+        if kind != "storage" or count * _BYTES[name] != held:
             raise ValueError(f"{count} numbers of {name} in a part of {held} bytes")
         return count, _BYTES[name]
 

@@ -10,7 +10,9 @@ from unittest import mock
 import pytest
 import torch
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 from ebgan_fast.ops import backends
 from ebgan_fast.ops.backends.triton import launch as launching

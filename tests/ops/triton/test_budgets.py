@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 import triton
 

@@ -8,7 +8,9 @@ from unittest import mock
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+triton = pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 import triton.language as tl  # noqa: E402
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 from ebgan_fast.ops.backends.triton import pulling_away, tables
 

@@ -6,7 +6,9 @@ import os
 
 import pytest
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("starts processes under the interpreter itself", allow_module_level=True)
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-pytest.importorskip("triton", minversion="3.5", reason="triton is not installed (Linux only)")
+from tests.older_versions import OLDEST_TRITON
+
+pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 from ebgan_fast.ops import pulling_away, reference
 from ebgan_fast.ops.backends import triton
