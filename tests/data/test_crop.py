@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from ebgan_fast.data.crop import centre_crop
 
+from ..limited_memory import Fork, error_within, needs_linux
 from .layouts import picture
 
 
@@ -90,27 +87,16 @@ def test_no_more_of_a_long_image_is_scaled_than_the_square_shows(
     assert max(max(size) for size in sizes) <= size + 4  # the filter looks two lines beyond
 
 
-@contextlib.contextmanager
-def no_more_memory_than(amount: int) -> Iterator[None]:
-    """Besides what the process has; Pillow's is counted too, which tracemalloc doesn't see."""
-    resource = pytest.importorskip("resource")
-    held = Path("/proc/self/statm")
-    if not held.exists():
-        pytest.skip("a limit of memory that holds needs Linux")
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(held.read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + amount, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+def crop_a_line(width: int, height: int, size: int) -> None:
+    assert centre_crop(Image.new("RGB", (width, height)), size).shape == (size, size, 3)
 
 
+@needs_linux
 @either_way
 @pytest.mark.parametrize(("short", "long", "size"), [(3, 500_000, 256), (1, 4_000_000, 64)])
-def test_a_long_image_takes_the_memory_of_its_square(short: int, long: int, size: int, upright: bool) -> None:
-    """Made wide as a whole it would be 512 MB or 1 GB, and high too, 43 or 66 GB."""
-    line = Image.new("RGB", (short, long) if upright else (long, short))
-    with no_more_memory_than(64 << 20):
-        square = centre_crop(line, size)
-    assert square.shape == (size, size, 3)
+def test_a_long_image_takes_the_memory_of_its_square(
+    fork: Fork, short: int, long: int, size: int, upright: bool
+) -> None:
+    """Made wide as a whole it would be 512 MB or 1 GB, and high too, 43 or 66 GB; tracemalloc sees none of it."""
+    width, height = (short, long) if upright else (long, short)
+    assert error_within(fork, 64 << 20, crop_a_line, width, height, size) == ("", "")

@@ -84,7 +84,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/stream.py", "ImageStream.load_state_dict", "got a state with {} {}, expected {} as in this run"),
         ("data/stream.py", "ImageStream.load_state_dict", "state.position: got {}, expected 0 to {}"),
     ),
-    "a checkpoint is made to harm in yet another way: tests/training/test_foreign_checkpoints.py causes it": (
+    "a checkpoint is made to harm in yet another way: tests/training/foreign causes it": (
         ("training/run/checkpoint.py", "read", "{}: got a file that torch can't load ({}), expecte"),
         ("training/run/inspection.py", "check_archive", "got parts that overlap, expected each at its own p"),
         ("_lock.py", "FolderLock.acquire", "self._astray()"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .plant import Planted
 
-_CHECKPOINTS = "tests/training/test_foreign_checkpoints.py"
+_CHECKPOINTS = "tests/training/foreign/test_states.py"
+_ARCHIVES = "tests/training/foreign/test_archives.py"
 _MACHINES = "tests/ops/test_availability.py"
 _CACHE = "tests/metrics/test_cache.py"
 
@@ -15,7 +16,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="member.compress_type != zipfile.ZIP_STORED for member",
         instead="member.compress_type == zipfile.ZIP_LZMA for member",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="a tensor may be larger than its storage",
@@ -31,7 +32,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="or count * _BYTES[name] != held",
         instead="or held < 0",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="any instruction of a pickle is followed",
@@ -39,7 +40,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="if opcode.name not in _OPCODES:",
         instead="if opcode.name in ():",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="attributes of a structure may share parts",
@@ -47,7 +48,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text='[*dict.values(container), *getattr(container, "__dict__", {}).values()]',
         instead="[*dict.values(container)]",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="two readers may find two tables of parts",
@@ -55,7 +56,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="        _check_directory(file, size)\n",
         instead="",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="a tensor may bring hooks",
@@ -63,7 +64,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="if len(rest) != 2 or rest[0] is not False or rest[1] != OrderedDict():",
         instead="if len(rest) != 2 or rest[0] is not False:",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="attributes have any name",
@@ -71,7 +72,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="        pickle.BUILD[0]: _build,\n",
         instead="",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="keys are numbers of any size",
@@ -79,7 +80,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="not (type(key) is int and 0 <= key < 1 << 32)",
         instead="type(key) is not int",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="a lock follows a link",
@@ -95,7 +96,7 @@ PLANTS = (
         file="ebgan_fast/training/run/inspection.py",
         text="_MOST_LEVELS = 32 ",
         instead="_MOST_LEVELS = 1 << 20 ",
-        test=f"{_CHECKPOINTS}::test_a_file_that_torch_save_does_not_write",
+        test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
         name="a run goes on through links to folders",
