@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from .._console import Tolerant, printable, say
 from .._files import replacing, sync_folder, temporary_name
+from .._json import read_object
 from .._lock import FolderLock
 from .errors import DataError
 from .packed import INDEX, PackedImages, Shard, index_text, is_packed
@@ -29,6 +30,7 @@ _PLAN, _LOCK = "prepare.json", ".lock"
 _PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that didn't look at the files
 _WAY_OUT = "give another output folder, or delete this one"
 _SHARD_BYTES = 1 << 28  # 256 MiB
+_LARGEST_RECORD = 1 << 30  # bytes; it names each image that was left out
 
 Progress = Callable[[int, int], None]
 
@@ -305,10 +307,9 @@ def _finish(out: Path, size: int, records: list[_Record]) -> None:
 def _read(path: Path) -> dict[str, Any] | None:
     """The fields of a JSON file; None if it isn't there or is none."""
     try:
-        fields = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_object(path, _LARGEST_RECORD)
+    except (OSError, ValueError):
         return None
-    return fields if isinstance(fields, dict) else None
 
 
 def _write(path: Path, content: bytes | Iterator[bytes]) -> None:

@@ -471,6 +471,7 @@ def replaced_by(content: bytes) -> Callable[[bytes], bytes]:
 NO_RECORDS: dict[str, Callable[[bytes], bytes]] = {
     **{repr(content[:20]): replaced_by(content) for content in NO_FIELDS},
     "cut off": lambda record: record[:-1],
+    "two values of a name": lambda it: it[:-1] + b',"shard":{"file":"shard_00001.bin","images":2,"digest":"other"}}',
     "a fraction": edited(images=2.0),
     "no number": edited(images=None),
     "fewer": edited(images=1),
@@ -493,6 +494,24 @@ def test_a_shard_of_a_damaged_record_is_made_again(damage: Callable[[bytes], byt
     record = out / "shard_00001.json"
     record.write_bytes(damage(record.read_bytes()))
     prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def go_on(source: Path, out: Path) -> None:
+    prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+
+
+@pytest.mark.xdist_group("forked")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+@pytest.mark.parametrize("name", ["shard_00001.json", "shard_00001.bin"])
+def test_a_pipe_keeps_nobody_waiting(name: str, fork: Fork, tmp_path: Path) -> None:
+    source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
+    prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    begin(source, out, 5)
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    child = fork(go_on, source, out)
+    assert child.status() == 0, child.said
     assert contents(out) == contents(tmp_path / "whole")
 
 
