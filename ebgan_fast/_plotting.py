@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,21 +18,44 @@ def _load_matplotlib() -> None:
     matplotlib can't be imported.
 
     Raises:
-        ImportError: there is no matplotlib, or it finds no folder that it can write.
+        ImportError: there is no matplotlib, it finds no folder that it can write, or it can't read the user's settings.
     """
     if "matplotlib" in sys.modules:
         return
     named = os.environ.pop("MPLBACKEND", None)
     try:
-        loaded = importlib.import_module("matplotlib")
+        with _no_matplotlibrc_of_this_folder():
+            loaded = importlib.import_module("matplotlib")
         if named:
             with contextlib.suppress(ValueError):
                 loaded.rcParams["backend"] = named  # as matplotlib does itself, when it is imported
     except OSError as error:
         raise ImportError(f"matplotlib can't be imported ({error}); MPLCONFIGDIR names its folder") from error
+    except ValueError as error:
+        raise ImportError(f"matplotlib can't be imported ({error}); MATPLOTLIBRC names its settings") from error
     finally:
         if named is not None:
             os.environ["MPLBACKEND"] = named
+
+
+@contextlib.contextmanager
+def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
+    """Import as from another folder where this one has settings for matplotlib.
+
+    They may be anyone's, and matplotlib takes them before the user's own. A pipe there would keep every command
+    waiting, and signs that move a cursor would reach the terminal.
+    """
+    if not os.path.lexists("matplotlibrc"):
+        yield
+        return
+    here, paths = Path.cwd(), list(sys.path)
+    sys.path[:] = map(os.path.abspath, paths)
+    os.chdir(Path(__file__).parent)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        sys.path[:] = paths
 
 
 _load_matplotlib()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -145,8 +146,9 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
     finished = queue.done()
     told = {key(done.params) for done in finished}
     try:
-        for process in started:
-            process.start()
+        with _safe_path():
+            for process in started:
+                process.start()
         working = True
         while working:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -160,11 +162,13 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
                     tell(_line(study, done))
     except BaseException:
         for process in started:
-            process.terminate()
+            if process.pid is not None:
+                process.terminate()
         raise
     finally:
         for process in started:
-            process.join()
+            if process.pid is not None:
+                process.join()
     if any(process.exitcode for process in started):
         raise RuntimeError(f"{study.name}: a process ended with an error; what it said is above")
 
@@ -180,6 +184,23 @@ def processes() -> ForkServerContext | SpawnContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep what starts processes, by `python -c`, from importing files of the current folder, which may be anyone's.
+
+    Python 3.11 has the switch.
+    """
+    named = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if named is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = named
 
 
 def _work_apart(study: Study, storage: str) -> None:
