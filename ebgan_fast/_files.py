@@ -88,8 +88,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename == str(partial):
-            raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user knows
+        # Under the name that the user knows, unless what lies in the other's place is the trouble.
+        if isinstance(error, OSError) and error.filename == str(partial) and not os.path.lexists(partial):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -7,6 +7,7 @@ BLAKE2b digest.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -36,6 +37,9 @@ class Shard:
     file: str
     images: int
     digest: str
+
+
+_SHARD_FIELDS = sorted(field.name for field in dataclasses.fields(Shard))
 
 
 def digest_of(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
@@ -253,8 +257,10 @@ def _text_of(value: object) -> str:
     return value
 
 
-def _shard_of(fields: dict[str, Any]) -> Shard:
+def _shard_of(fields: object) -> Shard:
     """A shard of an index that may be a stranger's: of a file in the folder, whatever the name says."""
+    if not isinstance(fields, dict) or sorted(fields) != _SHARD_FIELDS:
+        raise ValueError(f"a shard that is {shown(fields)}, not {', '.join(_SHARD_FIELDS)}")
     shard = Shard(**fields)
     name = _text_of(shard.file)
     parts = {PurePosixPath(name).name, PureWindowsPath(name).name}

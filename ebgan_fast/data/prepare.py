@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .._console import Tolerant, printable, say
+from .._console import Tolerant, printable, say, shown
 from .._files import replacing, sync_folder, temporary_name
 from .._json import read_object
 from .._lock import FolderLock
@@ -31,6 +32,8 @@ _PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that di
 _WAY_OUT = "give another output folder, or delete this one"
 _SHARD_BYTES = 1 << 28  # 256 MiB
 _LARGEST_RECORD = 1 << 30  # bytes; it names each image that was left out
+
+_DIGEST = re.compile("[0-9a-f]{32}")
 
 Progress = Callable[[int, int], None]
 
@@ -137,7 +140,8 @@ def prepare_images(
             _finish(out, size, records)
             packed = PackedImages(out)
         for record in out.glob("shard_*.json"):  # also those that a killed process left
-            record.unlink(missing_ok=True)
+            if not record.is_dir():
+                record.unlink(missing_ok=True)
     left_out = Tally()
     for name, reason in zip(packed.skipped, packed.reasons, strict=True):
         left_out.add(reason, name)
@@ -191,7 +195,9 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
             raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
         if "size" in differing:
             differing.pop("per_shard", None)  # which follows from it
-        listed = ", ".join(f"{name} {was!r}, now {now!r}" for name, (was, now) in differing.items() if name != "stamp")
+        listed = ", ".join(
+            f"{name} {shown(was)}, now {shown(now)}" for name, (was, now) in differing.items() if name != "stamp"
+        )
         listed = listed or "settings that this version doesn't know"
         raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same: {_WAY_OUT}")
     if is_foreign:
@@ -245,6 +251,7 @@ def _record_of(path: Path, wanted: int, image_bytes: int) -> _Record | None:
             type(images) is int
             and all(isinstance(text, str) for text in texts)
             and record.shard.file == path.name
+            and _DIGEST.fullmatch(record.shard.digest)
             and images + len(skipped) == wanted
             and path.stat().st_size == images * image_bytes
         ):

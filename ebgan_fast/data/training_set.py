@@ -69,6 +69,8 @@ def open_images(data: Path | None, size: int, channels: int | None = None) -> Im
         return open_digits(data, size, channels)[1]
     assert data is not None
     packed = PackedImages(data)
+    if packed.shape[0] not in (1, 3):
+        raise DataError(f"{data}: got images of {packed.shape[0]} channels, expected 1 or 3, so that they can be shown")
     if channels not in (None, packed.shape[0]):
         raise DataError(f"{data}: got images of {packed.shape[0]} channels, expected {channels} as the networks make")
     if packed.shape[1:] != (size, size):

@@ -16,6 +16,7 @@ from .._files import content_of
 _LARGEST, _MOST_BRACKETS = 1 << 14, 1000
 _MOST_VALUES, _LONGEST_VALUE = 10_000, 1000  # an alias repeats a list in few signs
 _NAME = re.compile("[A-Za-z0-9_-]{1,40}")
+_NO_SETTINGS = "help", "file"  # flags, which would let a study end without a trial
 _RESOLVER = yaml.resolver.BaseResolver
 _EXAMPLE = "expected lines such as size_g: [400, 800]"
 
@@ -97,7 +98,7 @@ def _decoded(content: bytes) -> str:
 
 def _name(node: yaml.Node) -> str:
     name = node.value if isinstance(node, yaml.ScalarNode) else _kind(node)
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name in _NO_SETTINGS:
         raise ValueError(f"got {shown(name)} for a name, {_EXAMPLE}")
     return str(name)
 

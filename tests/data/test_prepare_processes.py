@@ -432,6 +432,7 @@ def test_an_earlier_versions_set_is_verified_and_accepted(tmp_path: Path) -> Non
 
 NO_FIELDS = [b"", b"{", b"[" * 100_000, b'{"shard": ' * 100_000, b"null", b"[]", b"5", b'"text"', b"\xff\xfe", b"{}"]
 NO_PLANS = [b'{"source": 5}', b'{"size": {"a": [1]}, "images": null}', b'{"stamp": []}', b'{"size": "\\ud800\\n"}']
+NO_PLANS += [b'{"stamp": "", "column": "%s"}' % (b"x" * 2**20), b'{"stamp": "", "images": %s}' % (b"9" * 4200)]
 
 
 @pytest.mark.parametrize("images", [5, 7], ids=["begun", "finished"])
@@ -447,6 +448,7 @@ def test_a_damaged_plan_is_one_sentence(content: bytes, images: int, tmp_path: P
     with pytest.raises(DataError, match="another output folder") as error:
         prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 2000
     assert contents(out) == before
 
 
@@ -478,6 +480,7 @@ NO_RECORDS: dict[str, Callable[[bytes], bytes]] = {
     "a name of another": edited(file="../shard_00000.bin"),
     "no name": edited(file=None),
     "no digest": edited(digest=5),
+    "a digest of another kind": edited(digest="0" * 31),
     "a field more": edited(more=5),
     "no list": with_skipped(5),
     "texts": with_skipped(["a.png"]),
@@ -543,5 +546,7 @@ def test_records_of_a_finished_set_go(tmp_path: Path) -> None:
     whole = contents(out)
     for number in (1, 3):
         (out / f"shard_{number:05d}.json").write_text("{}")
+    (out / "shard_00002.json").mkdir()  # which is nobody's record
     prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
+    (out / "shard_00002.json").rmdir()
     assert contents(out) == whole

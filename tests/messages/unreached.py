@@ -113,6 +113,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
     "a package or the machine is broken before a command begins: tests/test_environment.py causes it": (
         ("_console.py", "answer", "standard output"),
         ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MPLCONFIGDIR na"),
+        ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MATPLOTLIBRC na"),
     ),
     "it makes a cache file be made anew, of which a warning tells": (
         ("metrics/cache.py", "read", "another digest"),

@@ -26,6 +26,8 @@ _MERGES = "a0: &a0 {x: 1}\n" + "".join(
 
 NO_FLAGS: dict[str, bytes] = {
     "nothing": b"",
+    "help": b"help: 1\n",
+    "file": b"file: other.yaml\n",
     "comment": b"# size_g: 400\n",
     "zeros": bytes(100),
     "not-utf-8": b"size_g: \xff\xfe\n",

@@ -163,6 +163,8 @@ class RunFolder:
         leftover = temporary_name(self.checkpoint), self.lock
         if any(entry not in leftover for entry in self.path.iterdir()):
             has_run = self.checkpoint.exists()
+            if self.checkpoint.is_symlink() and not has_run:
+                raise ValueError(f"{self.checkpoint}: got a link to nothing, expected a checkpoint, or another folder")
             way_out = "--resume to go on with the run in it" if has_run else "another folder (it holds no checkpoint)"
             raise ValueError(f"{self.path}: got a folder that isn't empty, expected a new one, or {way_out}")
 

@@ -59,6 +59,12 @@ def on_packed(change: Callable[[Path], object] = lambda folder: None, *flags: st
     return make
 
 
+def _dangling(folder: Path) -> Arguments:
+    (folder / "run").mkdir()
+    (folder / "run" / "checkpoint.pt").symlink_to("elsewhere.pt")
+    return [*with_flags()(folder), "--resume"]
+
+
 def _saved(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     """Change what the checkpoint holds."""
 
@@ -188,6 +194,7 @@ CASES = [
         lambda folder: [*with_flags()(folder), *nothing(places.text(folder, "run/a.txt"))],
         "run",
     ),
+    Case("train", "a run folder whose checkpoint is a link to nothing", _dangling, "run/checkpoint.pt"),
     Case(
         "train",
         "a full disk",

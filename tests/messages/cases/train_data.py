@@ -166,6 +166,12 @@ CASES = [
     ),
     Case(
         "train",
+        "packed images of two channels",
+        lambda folder: ["--out", "run", "--data", places.packed(folder, channels=2), *places.SMALL],
+        "packed",
+    ),
+    Case(
+        "train",
         "packed images without a shard",
         on_packed(lambda folder: (folder / "shard_00001.bin").unlink()),
         "packed/shard_00001.bin",
@@ -192,6 +198,7 @@ CASES = [
     Case("train", "packed images with an index of something else", on_packed(_index(format="notes")), "index.json"),
     Case("train", "packed images of a later version", on_packed(_index(version=2)), "index.json"),
     Case("train", "packed images of no images", on_packed(_index(shards=[])), "packed"),
+    Case("train", "packed images with a text for shards", on_packed(_index(shards="abc")), "index.json"),
     Case("train", "packed images of no height", on_packed(_index(height=0)), "index.json"),
     Case("train", "packed images with names that are none", on_packed(_index(skipped=[3])), "index.json"),
     Case(
