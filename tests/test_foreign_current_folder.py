@@ -83,13 +83,13 @@ def _pipe(path: Path) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        _pipe,
         lambda path: path.write_bytes(b"font.family: \xff\xfe\n"),
         lambda path: path.write_bytes(b"lines.linewidth: \x1b[31mabc\x1b]0;title\x07\n"),
         lambda path: path.symlink_to(path),
         lambda path: path.mkdir(),
+        _pipe,
     ],
-    ids=["a pipe", "no text", "signs that move a cursor", "a link to itself", "a folder"],
+    ids=["no text", "signs that move a cursor", "a link to itself", "a folder", "a pipe"],
 )
 def test_settings_of_matplotlib_are_not_read_there(make: Callable[[Path], None], tmp_path: Path) -> None:
     """Matplotlib takes them before the user's own."""

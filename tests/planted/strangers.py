@@ -7,6 +7,7 @@ from .plant import Planted
 _CHECKPOINTS = "tests/training/foreign/test_states.py"
 _ARCHIVES = "tests/training/foreign/test_archives.py"
 _MACHINES = "tests/ops/test_availability.py"
+_FOLDER = "tests/test_foreign_current_folder.py"
 _CACHE = "tests/metrics/test_cache.py"
 
 PLANTS = (
@@ -237,5 +238,37 @@ PLANTS = (
         instead="    return matplotlib.rc_context()(draw)",
         test="tests/test_environment.py::test_figures_need_no_latex_and_look_alike",
         errors=("RuntimeError",),
+    ),
+    Planted(
+        name="workers import from the current folder",
+        kind="strangers",
+        file="ebgan_fast/data/reader.py",
+        text="import sys\npackage, *sys.path = sys.argv[1:]\nimport signal, types\n",
+        instead="import signal, sys, types\npackage, *sys.path = sys.argv[1:]\n",
+        test=f"{_FOLDER}::test_the_processes_that_read_images_import_nothing_there",
+    ),
+    Planted(
+        name="trials import from the current folder",
+        kind="strangers",
+        file="ebgan_fast/studies/running.py",
+        text="        with _safe_path():\n",
+        instead="        with contextlib.nullcontext():\n",
+        test=f"{_FOLDER}::test_the_processes_of_a_study_import_nothing_there",
+    ),
+    Planted(
+        name="figures take the current folder's settings",
+        kind="strangers",
+        file="ebgan_fast/_plotting.py",
+        text='    if not os.path.lexists("matplotlibrc"):\n',
+        instead='    if not os.path.isdir("matplotlibrc"):\n',
+        test=f"{_FOLDER}::test_settings_of_matplotlib_are_not_read_there",
+    ),
+    Planted(
+        name="any digest of a record counts",
+        kind="strangers",
+        file="ebgan_fast/data/prepare.py",
+        text="            and _DIGEST.fullmatch(record.shard.digest)\n",
+        instead="",
+        test="tests/data/test_prepare_processes.py::test_a_shard_of_a_damaged_record_is_made_again",
     ),
 )
