@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import functools
 import io
 import os
@@ -155,6 +156,15 @@ def fail(program: str, message: str, status: int) -> int:
     return status
 
 
+_WORDS = {
+    errno.EISDIR: "got a folder, expected a file",
+    errno.ENOTDIR: "got a path that goes through a file, expected one through folders",
+    errno.EEXIST: "got something that is no folder, expected one",
+}
+
+
 def describe(error: OSError) -> str:
-    """The system's words for an error, after the file that it is about."""
+    """The file that an error is about, and the system's words for it, or ours where those don't say what helps."""
+    if error.filename and error.errno in _WORDS:
+        return f"{error.filename}: {_WORDS[error.errno]}"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)

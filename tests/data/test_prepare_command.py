@@ -117,7 +117,7 @@ def test_a_set_that_was_begun_without_it_is_strict_later(tmp_path: Path, capsys:
         "expected one that can (without --strict it is left out)"
     ]
     (out / "index.json").unlink()  # a shard that an earlier call has packed
-    record = {"shard": {"file": "shard_00000.bin", "images": 7, "digest": "0"}}
+    record = {"shard": {"file": "shard_00000.bin", "images": 7, "digest": "0" * 32}}
     record["skipped"] = [{"name": "bad.png", "reason": "bad", "text": "worse"}]  # type: ignore[assignment]
     (out / "shard_00000.json").write_text(json.dumps(record))
     status, _, told = prepared(capsys, folder, out, "--strict")

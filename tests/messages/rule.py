@@ -19,8 +19,8 @@ WAYS_OUT = ("pip install", "the same command goes on", "(see --help)", "--resume
 
 # Words of the operating system, which every program says so, after the name of the file.
 SYSTEM = re.compile(
-    r"[^:]+: (No such file or directory|Is a directory|Not a directory|Permission denied|File too large|"
-    r"No space left on device|File exists|File name too long|Too many levels of symbolic links)"
+    r"[^:]+: (No such file or directory|Permission denied|File too large|No space left on device|File name too long|"
+    r"Too many levels of symbolic links)"
 )
 
 

@@ -22,7 +22,7 @@ def _told(said: str = _GOOD, status: object = 1, after: dict[str, str] | None = 
 
 def test_a_message_that_helps_is_left_alone() -> None:
     assert _told() == ""
-    assert _told("ebgan-fast: steps: Is a directory\n") == ""
+    assert _told("ebgan-fast: steps: No such file or directory\n") == ""
 
 
 @pytest.mark.parametrize(
