@@ -129,11 +129,8 @@ def _may_be_foreign(status: os.stat_result) -> bool:
     """
     if os.name != "posix":
         return False
-    return (
-        not stat.S_ISREG(status.st_mode)
-        or status.st_uid not in (os.geteuid(), 0)
-        or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-    )
+    others = status.st_uid not in (os.geteuid(), 0) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return others or not stat.S_ISREG(status.st_mode)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
