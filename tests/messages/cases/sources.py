@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ebgan_fast.data.sources import parquet
 from tests.data import archives, array_files
 
 from ..case import Arguments, Case
@@ -72,6 +73,21 @@ def _h5(**arrays: Any) -> Callable[[Path], object]:
 
 def _table(**columns: Any) -> Callable[[Path], object]:
     return lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def _zeros(**columns: Any) -> Callable[[Path], object]:
+    return lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+
+
+def _damaged_page(path: Path) -> None:
+    _table(photo=[_PNG])(path)
+    content = bytearray(path.read_bytes())
+    content[4:24] = bytes(20)
+    path.write_bytes(content)
+
+
+def _small_images(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(parquet, "LARGEST", 1000)
 
 
 def _batch(content: object) -> bytes:
@@ -278,6 +294,26 @@ CASES = [
         _made("a.parquet", lambda path: archives.parquet_of(path, [_PNG, None]), "--strict"),
         "a.parquet, row 1",
         leaves=_STRICT_LEAVES,
+    ),
+    Case(
+        "prepare", "a parquet file with a damaged page", _made("a.parquet", _damaged_page), "a.parquet", machine=_QUOTED
+    ),
+    Case(
+        "prepare",
+        "a parquet file that would fill the memory, with --strict",
+        _made("a.parquet", _zeros(image=[bytes(100_000)]), "--strict"),
+        "a.parquet, row 0",
+        around=_small_images,
+        machine=(r"(?<=at most )\d+",),
+        leaves=_STRICT_LEAVES,
+    ),
+    Case(
+        "prepare",
+        "a column of a parquet file that would fill the memory",
+        _made("a.parquet", _zeros(photo=[_PNG], large=[bytes(100_000)])),
+        "a.parquet",
+        around=_small_images,
+        machine=(r"(?<=at most )\d+",),
     ),
     Case("prepare", "a damaged LMDB", _file("a.lmdb", b"no database" * 1000), "a.lmdb", machine=_QUOTED),
     Case("prepare", "an LMDB without lmdb", _made("a.lmdb", _lmdb), "a.lmdb", around=_without("lmdb")),
