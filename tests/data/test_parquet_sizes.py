@@ -147,7 +147,8 @@ def test_no_value_is_longer_than_its_pages(options: dict[str, Any], compression:
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": contents}), path, compression=compression, **options)
     with path.open("rb") as file:
-        longest = longest_value(file, part_of(path))
+        longest, count = longest_value(file, part_of(path))
+    assert count == 102
     assert 50_000 <= longest <= part_of(path).total_uncompressed_size
     source = open_source(path, column="image")
     assert [source.read(index) for index in range(102)] == contents
@@ -161,7 +162,7 @@ def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
     table = pyarrow.table({"image": contents})
     pyarrow.parquet.write_table(table, path, data_page_size=1, compression="none", **options)
     with path.open("rb") as file:
-        assert longest_value(file, part_of(path)) >= 99_000
+        assert longest_value(file, part_of(path))[0] >= 99_000
 
 
 @pytest.mark.parametrize(
@@ -193,9 +194,9 @@ def test_headers_of_pages_hold_more_than_sizes() -> None:
         b"\x15\6"  # packed: 3 bytes
         b"\5\4\xd0\x0f"  # unpacked once more: 1000 bytes
         b"\x16\2\6\4\2"  # and as a number of 64 bits, which isn't it
-        b"\x2c\x15\2\x15\0\x18\3abc\0"  # the page's own
+        b"\x3c\x15\2\x15\0\x18\3abc\0"  # the page's own
         b"\x11\x12\x13a\x17" + bytes(8) + b"\x19\x25\2\4\x19\x11\1\x1a\x18\2ab\0"
         b"abc"
     )
     part = SimpleNamespace(data_page_offset=4, dictionary_page_offset=0, total_compressed_size=len(content) - 4)
-    assert longest_value(io.BytesIO(content), part) == 1000
+    assert longest_value(io.BytesIO(content), part) == (1000, 1)

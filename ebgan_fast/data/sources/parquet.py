@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._console import shortened, shown
 from ..errors import DataError, ImageError, needed, no_images
@@ -31,6 +31,13 @@ _TOO_LONG = (
 _LISTS = "columns of lists of images, which can't be taken"
 
 
+class _Column(NamedTuple):
+    """A column by its name, and the path of the part that is read: of structs their bytes."""
+
+    name: str
+    path: str
+
+
 class ParquetSource:
     """The images of a parquet file, row by row.
 
@@ -50,7 +57,10 @@ class ParquetSource:
         self._batches: Iterator[Any] = iter(())
         self._at_hand: Any = ()  # rows, and the number of the first
         self._first = 0
-        self._longest: dict[tuple[str, int], int] = {}  # of the open file
+        self._longest: dict[tuple[str, int], int] = {}  # row of a path in a group, of the open file
+        self._leaves: list[
+            tuple[str, int]
+        ] = []  # of the open file: its parts that hold values, by path, and their numbers
         try:
             reader = self._opened()
             names = shown(reader.schema_arrow.names)
@@ -75,25 +85,26 @@ class ParquetSource:
             self._reader = parquet.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
         return self._reader
 
-    def _chosen(self, column: str | None, reader: Any) -> str:
-        names = shown(reader.schema_arrow.names)
-        able = [field.name for field in reader.schema_arrow if _holds_bytes(field.type)]
-        lists = [field.name for field in reader.schema_arrow if _holds_lists(field.type)]
+    def _chosen(self, column: str | None, reader: Any) -> _Column:
+        schema = reader.schema_arrow
+        names = shown(schema.names)
+        able = {field.name: _column(field) for field in schema if _holds_bytes(field.type)}
+        lists = {field.name: _column(field) for field in schema if _holds_lists(field.type)}
         if column is not None and column in able:
-            return column
+            return able[column]
         if column in lists:
             raise DataError(
                 f"{self._path}: got the column {column!r} of lists of images, which can't be taken; expected one of "
                 "encoded images or of structs with their bytes"
             )
-        fitting = [name for name in able if name == _USUAL or self._begins_as_image(reader, name)]
+        fitting = [name for name in able if name == _USUAL or self._begins_as_image(reader, able[name])]
         if column is not None and able:
             raise DataError(
                 f"{self._path}: got columns {names}, of which {column!r} holds no images; expected one of "
-                f"{shown(fitting or able)}"
+                f"{shown(fitting or [*able])}"
             )
         for name in lists:
-            if name == _USUAL or self._may_hold_images(reader, name):
+            if name == _USUAL or self._may_hold_images(reader, lists[name]):
                 self.aside.add(_LISTS, name)
         if not fitting:
             raise no_images(
@@ -101,7 +112,7 @@ class ParquetSource:
                 f"columns {names}",
                 str(self.aside),
                 "one named image, of encoded images or of structs with their bytes"
-                + (f", or --column with one of {shown(able)}" if able else ""),
+                + (f", or --column with one of {shown([*able])}" if able else ""),
             )
         if len(fitting) > 1 and _USUAL not in fitting:
             raise DataError(
@@ -112,7 +123,7 @@ class ParquetSource:
         for other in fitting:
             if other != chosen:
                 self.aside.add("columns of images (--column NAME takes one)", other)
-        return chosen
+        return able[chosen]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -145,47 +156,50 @@ class ParquetSource:
             self._first, self._at_hand = following, batch
             following += len(batch)
 
-    def _batches_of(self, reader: Any, column: str, group: int) -> Iterator[Any]:
+    def _batches_of(self, reader: Any, column: _Column, group: int) -> Iterator[Any]:
         """Give the rows of a column in a row group, as many at a time as memory allows.
 
         Raises:
             ImageError: one row may be longer than an image can be, and than twice the file.
             ValueError: the group is damaged.
         """
-        kind = next(field.type for field in reader.schema_arrow if field.name == column)
-        # Of structs the bytes alone: what lies beside them may be of any length.
-        inside = f"{column}.bytes" if str(kind).startswith("struct<") else column
-        if (inside, group) not in self._longest:
-            self._longest[inside, group] = self._longest_row(reader, inside, group)
-        longest = self._longest[inside, group]
+        if (column.path, group) not in self._longest:
+            self._longest[column.path, group] = self._longest_row(reader, column.path, group)
+        longest = self._longest[column.path, group]
         most = max(LARGEST, 2 * self._path.stat().st_size)  # a page of many images packs by little
         if longest > most:
             raise ImageError(_TOO_LONG, f"{longest} bytes, expected at most {most}")
         rows = max(1, min(_ROWS, _ROOM // max(1, longest)))
-        for batch in reader.iter_batches(rows, row_groups=[group], columns=[inside]):
-            yield batch.column(batch.schema.names.index(column))  # beside another whose name is that of the part
+        batches = reader.iter_batches(rows, row_groups=[group], columns=[column.path])
+        # By name: another column may be called like the path. No batch is kept while the next one is read.
+        yield from map(lambda batch: batch.column(batch.schema.names.index(column.name)), batches)
 
-    def _longest_row(self, reader: Any, column: str, group: int) -> int:
-        """The bytes that no row of a column exceeds in a row group."""
-        longest, schema, parts = 0, reader.schema, reader.metadata.row_group(group)
+    def _longest_row(self, reader: Any, path: str, group: int) -> int:
+        """The bytes that no row exceeds in a row group."""
+        schema, parts = reader.schema, reader.metadata.row_group(group)
+        if not self._leaves:
+            self._leaves = sorted((schema.column(number).path, number) for number in range(len(schema)))
+        first, last = (
+            bisect.bisect_left(self._leaves, (end, 0)) for end in (f"{path}.", f"{path}/")
+        )  # "/" follows "."
+        same = bisect.bisect_left(self._leaves, (path, 0))
+        found = [*itertools.takewhile(lambda leaf: leaf[0] == path, self._leaves[same:]), *self._leaves[first:last]]
+        longest = 0
         with self._path.open("rb", buffering=1 << 9) as file:
-            for number in range(parts.num_columns):
-                leaf = schema.column(number)
-                if leaf.path == column or leaf.path.startswith(f"{column}."):
-                    part = parts.column(number)
-                    # All values of a list may lie in one row.
-                    values = part.num_values if leaf.max_repetition_level else 1
-                    longest += values * longest_value(file, part)
+            for _, number in found:
+                value, count = longest_value(file, parts.column(number))
+                # All values of lists may lie in one row.
+                longest += count * value if schema.column(number).max_repetition_level else value
         return longest
 
-    def _may_hold_images(self, reader: Any, column: str) -> bool:
+    def _may_hold_images(self, reader: Any, column: _Column) -> bool:
         """Return True if a column of lists holds images, or can't be read: that ends nothing, as it isn't taken."""
         try:
             return self._begins_as_image(reader, column)
         except Exception:  # such as of pyarrow 17 at a null among lists of a fixed size
             return True
 
-    def _begins_as_image(self, reader: Any, column: str) -> bool:
+    def _begins_as_image(self, reader: Any, column: _Column) -> bool:
         """Return True if one of the first values that aren't null begins as an image."""
         groups = range(reader.num_row_groups)
         batches = itertools.chain.from_iterable(self._batches_of(reader, column, group) for group in groups)
@@ -196,7 +210,7 @@ class ParquetSource:
             return any(looks_like_image(head) for head in heads)
         except ImageError as error:
             raise DataError(
-                f"{self._path}: got the column {shortened(column)} with {error}, or name another: --column NAME"
+                f"{self._path}: got the column {shortened(column.name)} with {error}, or name another: --column NAME"
             ) from error
 
     def files(self) -> Iterator[str]:
@@ -205,10 +219,23 @@ class ParquetSource:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._reader, self._batches, self._at_hand, self._first, self._longest = None, iter(()), (), 0, {}
+        self._reader, self._batches, self._at_hand, self._first = None, iter(()), (), 0
+        self._longest, self._leaves = {}, []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_batches": iter(()), "_at_hand": (), "_first": 0, "_longest": {}}
+        opened: dict[str, Any] = {
+            "_reader": None,
+            "_batches": iter(()),
+            "_at_hand": (),
+            "_first": 0,
+            "_longest": {},
+            "_leaves": [],
+        }
+        return {**self.__dict__, **opened}
+
+
+def _column(field: Any) -> _Column:
+    return _Column(field.name, f"{field.name}.bytes" if str(field.type).startswith("struct<") else field.name)
 
 
 def _holds_bytes(kind: Any) -> bool:

@@ -15,13 +15,14 @@ _LARGEST_FIELD = (1 << 15) - 1  # a larger one would wrap around, to another fie
 # Fields of a page's header, each of its kind: of another kind it would be passed over.
 _UNPACKED, _PACKED = (2, _I32), (3, _I32)
 _ENCODINGS = (((5, _STRUCT), (2, _I32)), ((8, _STRUCT), (4, _I32)))  # of both versions of pages, in their own headers
+_VALUES = (1, _I32)  # their number, in these
 _DELTA_BYTE_ARRAY = 7
 
 _Fields: TypeAlias = "dict[tuple[int, int], Any]"
 
 
-def longest_value(file: IO[bytes], column: Any) -> int:
-    """Return the bytes that no value of a column's part in a row group exceeds.
+def longest_value(file: IO[bytes], column: Any) -> tuple[int, int]:
+    """Return the bytes that no value of a column's part in a row group exceeds, and the number of its values.
 
     Args:
         file: the parquet file.
@@ -34,7 +35,7 @@ def longest_value(file: IO[bytes], column: Any) -> int:
     if dictionary is not None and 0 < dictionary < place:
         place = dictionary
     end, size = place + column.total_compressed_size, file.seek(0, 2)
-    largest = total = 0
+    largest = total = count = 0
     grows = False  # from page to page: a value may begin as the one before
     while place < end:
         if not 0 <= place < size:
@@ -44,10 +45,13 @@ def longest_value(file: IO[bytes], column: Any) -> int:
         unpacked, packed = header.get(_UNPACKED, -1), header.get(_PACKED, -1)
         if min(unpacked, packed) < 0:
             raise ValueError(f"a damaged page at byte {place}")
-        grows |= any(header.get(own, {}).get(encoding) == _DELTA_BYTE_ARRAY for own, encoding in _ENCODINGS)
+        for own, encoding in _ENCODINGS:
+            page = header.get(own, {})
+            grows |= page.get(encoding) == _DELTA_BYTE_ARRAY
+            count += max(0, page.get(_VALUES, 0))
         largest, total = max(largest, unpacked, packed), total + max(unpacked, packed)
         place = file.tell() + packed
-    return total if grows else largest
+    return total if grows else largest, count
 
 
 def _fields(file: IO[bytes]) -> _Fields:
