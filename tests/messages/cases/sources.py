@@ -54,6 +54,14 @@ def _zip(*members: Any) -> Callable[[Path], object]:
     return lambda path: archives.zip_of(path, *members)
 
 
+def _bzip2(name: str, content: bytes) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+            archive.writestr(name, content)
+
+    return write
+
+
 def _npy(*shape: int, dtype: str = "uint8") -> Callable[[Path], object]:
     return lambda path: np.save(path, np.zeros(shape, dtype))
 
@@ -238,6 +246,13 @@ CASES = [
         "a.zip/a.png",
         leaves=_STRICT_LEAVES,
     ),
+    Case(
+        "prepare",
+        "a zip packed by bzip2, with --strict",
+        _made("a.zip", _bzip2("a.png", _PNG), "--strict"),
+        "a.zip/a.png",
+        leaves=_STRICT_LEAVES,
+    ),
     Case("prepare", "a damaged tar", _file("a.tar", b"no tar" * 500), "a.tar", machine=_QUOTED),
     Case(
         "prepare", "a tar that is cut short", _made("a.tar", _cut(_tar(("a.png", _PNG), ("b.png", _PNG)), 0.1)), "a.tar"
@@ -379,6 +394,7 @@ CASES = [
         "a.npz",
         machine=(r"(?<=unreadable \().*(?=\), expected)",),
     ),
+    Case("prepare", "an .npz packed by bzip2", _made("a.npz", _bzip2("a.npy", b"")), "a.npz"),
     # HDF5.
     Case(
         "prepare",
