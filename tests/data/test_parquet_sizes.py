@@ -21,7 +21,7 @@ from ebgan_fast.data.sources.parquet_pages import longest_value
 from ..limited_memory import Fork, error_within, needs_linux
 from .archives import PNGS, held, parquet_of
 
-LARGE = 128 << 20
+LARGE = 112 << 20
 ROOM = 16 * LARGE  # what 16 rows hold, of which half is address space that pyarrow's allocator sets aside
 
 COLUMNS = ("image", "photo", "struct", "path")
@@ -33,7 +33,7 @@ def repeated(content: bytes, count: int) -> pyarrow.Array:
 
 
 def hostile(path: Path, column: str) -> Path:
-    """Write a file of kilobytes, of which 16 rows hold 2 GiB."""
+    """Write a file of kilobytes, of which 16 rows hold 1.8 GB."""
     large = PNGS[0] + bytes(LARGE)
     packed = repeated(large, 16)
     columns: dict[str, pyarrow.Array] = {
@@ -68,8 +68,8 @@ def test_a_small_file_does_not_fill_the_memory(column: str, fork: Fork, tmp_path
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images have at most a thousand bytes."""
-    monkeypatch.setattr(parquet, "LARGEST", 1000)
+    """There is room for a thousand bytes."""
+    monkeypatch.setattr(parquet, "_ROOM", 1000)
 
 
 def packed(path: Path, **columns: Any) -> Path:
@@ -77,7 +77,7 @@ def packed(path: Path, **columns: Any) -> Path:
     return path
 
 
-def test_a_row_group_of_more_than_an_image_is_named(small: None, tmp_path: Path) -> None:
+def test_a_row_group_of_far_more_than_the_file_is_named(small: None, tmp_path: Path) -> None:
     """Its rows alone are left out."""
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"image": [PNGS[0], PNGS[1], bytes(100_000)]})
@@ -85,17 +85,19 @@ def test_a_row_group_of_more_than_an_image_is_named(small: None, tmp_path: Path)
     prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
     assert (prepared.images, prepared.skipped) == (2, [f"{path}, row 2"])
     assert str(prepared.left_out) == (
-        "1 a row group of which a row may unpack to more than an image has; way out: write the file anew, with smaller "
-        f"pages ({path}, row 2)"
+        "1 a row group of which a row may unpack to far more than the file; way out: write the file anew, without "
+        f"compression ({path}, row 2)"
     )
     with pytest.raises(DataError, match=rf"\(100004 bytes, expected at most {2 * path.stat().st_size}\)"):
         open_source(path).read(2)
+    pyarrow.parquet.write_table(table, path, compression="none", row_group_size=2)
+    assert open_source(path).read(2) == bytes(100_000)
 
 
-def test_a_column_of_more_than_an_image_is_named(small: None, tmp_path: Path) -> None:
+def test_a_column_of_far_more_than_the_file_is_named(small: None, tmp_path: Path) -> None:
     """It is looked at to learn if it holds images, which the name of another ends."""
     path = packed(tmp_path / "a.parquet", photo=[PNGS[0]], large=[bytes(100_000)])
-    with pytest.raises(DataError, match=r"with smaller pages \(.*\), or name another: --column NAME") as error:
+    with pytest.raises(DataError, match=r"without compression \(.*\), or name another: --column NAME") as error:
         open_source(path)
     assert str(error.value).startswith(f"{path}: got the column large with a row group of which a row may unpack to ")
     assert held(open_source(path, column="photo")) == [0]

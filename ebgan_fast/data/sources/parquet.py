@@ -13,11 +13,13 @@ from ..._console import shortened, shown
 from ..errors import DataError, ImageError, needed, no_images
 from .names import HEAD_BYTES, looks_like_image
 from .parquet_pages import longest_value
-from .reading import LARGEST, check_size, quoted
+from .reading import check_size, quoted
 from .source import Tally
 
 _ROWS = 16  # at a time: of photographs, 80 MB
-_ROOM = 1 << 28  # bytes of the rows that are read at a time, if there are several: each may be as long as a page
+# Bytes of the rows that are read at a time, each of which may be as long as a page. pyarrow takes up to seven times as
+# many: a page, its dictionary, the rows and the room in which they grow.
+_ROOM = 1 << 27
 # Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
 _BUFFER = 1 << 20
 _USUAL = "image"
@@ -26,7 +28,7 @@ _LOOKED_AT = 16  # values of a column, of which one should begin as an image
 _OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")
 _OF_LISTS = re.compile(r"((large_)?list(_view)?|fixed_size_list)<")
 _TOO_LONG = (
-    "a row group of which a row may unpack to more than an image has; way out: write the file anew, with smaller pages"
+    "a row group of which a row may unpack to far more than the file; way out: write the file anew, without compression"
 )
 _LISTS = "columns of lists of images, which can't be taken"
 
@@ -160,13 +162,13 @@ class ParquetSource:
         """Give the rows of a column in a row group, as many at a time as memory allows.
 
         Raises:
-            ImageError: one row may be longer than an image can be, and than twice the file.
+            ImageError: one row may be longer than what there is room for, and than twice the file.
             ValueError: the group is damaged.
         """
         if (column.path, group) not in self._longest:
             self._longest[column.path, group] = self._longest_row(reader, column.path, group)
         longest = self._longest[column.path, group]
-        most = max(LARGEST, 2 * self._path.stat().st_size)  # a page of many images packs by little
+        most = max(_ROOM, 2 * self._path.stat().st_size)  # a page of many images packs by little
         if longest > most:
             raise ImageError(_TOO_LONG, f"{longest} bytes, expected at most {most}")
         rows = max(1, min(_ROWS, _ROOM // max(1, longest)))

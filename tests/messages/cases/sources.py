@@ -94,8 +94,8 @@ def _damaged_page(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _small_images(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(parquet, "LARGEST", 1000)
+def _little_room(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(parquet, "_ROOM", 1000)
 
 
 def _batch(content: object) -> bytes:
@@ -318,7 +318,7 @@ CASES = [
         "a parquet file that would fill the memory, with --strict",
         _made("a.parquet", _zeros(image=[bytes(100_000)]), "--strict"),
         "a.parquet, row 0",
-        around=_small_images,
+        around=_little_room,
         machine=(r"(?<=at most )\d+",),
         leaves=_STRICT_LEAVES,
     ),
@@ -327,7 +327,7 @@ CASES = [
         "a column of a parquet file that would fill the memory",
         _made("a.parquet", _zeros(photo=[_PNG], large=[bytes(100_000)])),
         "a.parquet",
-        around=_small_images,
+        around=_little_room,
         machine=(r"(?<=at most )\d+",),
     ),
     Case("prepare", "a damaged LMDB", _file("a.lmdb", b"no database" * 1000), "a.lmdb", machine=_QUOTED),
