@@ -18,7 +18,7 @@ from ..limited_memory import Fork, error_within, needs_linux
 from .archives import PNGS, linked
 from .array_files import header, images
 
-LARGE = 128 << 20
+LARGE = 96 << 20
 ROOM = 64 << 20
 PACKINGS = {"bzip2": zipfile.ZIP_BZIP2, "LZMA": zipfile.ZIP_LZMA}
 
