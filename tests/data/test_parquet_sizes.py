@@ -171,7 +171,7 @@ def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "no page at byte 0"),
-        (b"\x15", "cut short at byte 1"),
+        (b"\x15", "a damaged page at byte 1"),
         (b"\0", "a damaged page at byte 0"),
         (b"\x15\0\x15\2\x15\1\0", "a damaged page at byte 0"),  # packed into -1 bytes
         (b"\x15\0\x16\2\x15\2\0", "a damaged page at byte 0"),  # unpacked, a number of 64 bits, which isn't read
@@ -184,6 +184,17 @@ def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
 def test_damaged_headers_of_pages(content: bytes, words: str) -> None:
     part = SimpleNamespace(data_page_offset=0, dictionary_page_offset=None, total_compressed_size=1000)
     with pytest.raises(ValueError, match=words):
+        longest_value(io.BytesIO(content), part)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(b"\x1c" * 5000, 17), (b"\x19\xf1\xff\xff\xff\x7f" + bytes(1 << 25), (1 << 24) + 1)],
+    ids=["structs in structs", "a list that goes on"],
+)
+def test_headers_of_pages_come_to_an_end(content: bytes, place: int) -> None:
+    part = SimpleNamespace(data_page_offset=0, dictionary_page_offset=None, total_compressed_size=1 << 30)
+    with pytest.raises(ValueError, match=f"a damaged page at byte {place}"):
         longest_value(io.BytesIO(content), part)
 
 

@@ -60,9 +60,7 @@ class ParquetSource:
         self._at_hand: Any = ()  # rows, and the number of the first
         self._first = 0
         self._longest: dict[tuple[str, int], int] = {}  # row of a path in a group, of the open file
-        self._leaves: list[
-            tuple[str, int]
-        ] = []  # of the open file: its parts that hold values, by path, and their numbers
+        self._leaves: list[tuple[str, int]] = []  # of the open file: paths of what holds values, and their numbers
         try:
             reader = self._opened()
             names = shown(reader.schema_arrow.names)
@@ -181,11 +179,9 @@ class ParquetSource:
         schema, parts = reader.schema, reader.metadata.row_group(group)
         if not self._leaves:
             self._leaves = sorted((schema.column(number).path, number) for number in range(len(schema)))
-        first, last = (
-            bisect.bisect_left(self._leaves, (end, 0)) for end in (f"{path}.", f"{path}/")
-        )  # "/" follows "."
-        same = bisect.bisect_left(self._leaves, (path, 0))
-        found = [*itertools.takewhile(lambda leaf: leaf[0] == path, self._leaves[same:]), *self._leaves[first:last]]
+        same, first, last = (bisect.bisect_left(self._leaves, (end, 0)) for end in (path, f"{path}.", f"{path}/"))
+        itself = itertools.takewhile(lambda leaf: leaf[0] == path, self._leaves[same:])
+        found = [*itself, *self._leaves[first:last]]  # "/" follows "."
         longest = 0
         with self._path.open("rb", buffering=1 << 9) as file:
             for _, number in found:

@@ -11,6 +11,8 @@ from typing import IO, Any, TypeAlias
 # Thrift's compact protocol: kinds of a field.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (*range(1, 11), 12)
 _LARGEST_FIELD = (1 << 15) - 1  # a larger one would wrap around, to another field
+_LONGEST_HEADER = 1 << 24  # pyarrow's limit
+_MOST_LEVELS = 16  # a header has three
 
 # Fields of a page's header, each of its kind: of another kind it would be passed over.
 _UNPACKED, _PACKED = (2, _I32), (3, _I32)
@@ -41,7 +43,7 @@ def longest_value(file: IO[bytes], column: Any) -> tuple[int, int]:
         if not 0 <= place < size:
             raise ValueError(f"no page at byte {place}")
         file.seek(place)
-        header = _fields(file)
+        header = _Header(file).fields()
         unpacked, packed = header.get(_UNPACKED, -1), header.get(_PACKED, -1)
         if min(unpacked, packed) < 0:
             raise ValueError(f"a damaged page at byte {place}")
@@ -54,62 +56,75 @@ def longest_value(file: IO[bytes], column: Any) -> tuple[int, int]:
     return total if grows else largest, count
 
 
-def _fields(file: IO[bytes]) -> _Fields:
-    """The values of a struct by field and kind, the last of each, as Thrift has it; None for what is no number."""
-    found: _Fields = {}
-    number = 0
-    while head := _byte(file):
-        kind = head & 15
-        number = number + (head >> 4) if head >> 4 else _integer(file)
-        if not 0 <= number <= _LARGEST_FIELD:
-            raise ValueError(f"a damaged page at byte {file.tell()}")
-        found[number, kind] = _value(file, kind)
-    return found
+class _Header:
+    """The header that begins at a file's place, in Thrift's compact protocol; it ends no later than pyarrow lets it.
 
+    Raises:
+        ValueError: it is damaged.
+    """
 
-def _value(file: IO[bytes], kind: int) -> Any:
-    """Read a value, or pass over one that is no integer."""
-    if kind in (_I16, _I32, _I64):
-        return _integer(file)
-    if kind == _STRUCT:
-        return _fields(file)
-    if kind == _BINARY:
-        _pass(file, _varint(file))
-    elif kind in (_BYTE, _DOUBLE):
-        _pass(file, 1 if kind == _BYTE else 8)
-    elif kind in (_LIST, _SET):
-        head = _byte(file)
-        count = head >> 4 if head >> 4 < 15 else _varint(file)
-        for _ in range(count):
-            _byte(file) if head & 15 in (_TRUE, _FALSE) else _value(file, head & 15)
-    elif kind not in (_TRUE, _FALSE):  # whose value is the kind; and no header holds a map
-        raise ValueError(f"a damaged page at byte {file.tell()}")
-    return None
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._left = _LONGEST_HEADER
 
+    def fields(self, levels: int = _MOST_LEVELS) -> _Fields:
+        """The values of a struct by field and kind, the last of each, as Thrift has it; None for what is no number."""
+        found: _Fields = {}
+        number = 0
+        while head := self._byte():
+            kind = head & 15
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            if not 0 <= number <= _LARGEST_FIELD:
+                raise self._damaged()
+            found[number, kind] = self._value(kind, levels)
+        return found
 
-def _pass(file: IO[bytes], count: int) -> None:
-    if count >= 1 << 32:  # so many that the system may know no such place
-        raise ValueError(f"a damaged page at byte {file.tell()}")
-    file.seek(count, 1)
+    def _value(self, kind: int, levels: int) -> Any:
+        """Read a value, or pass over one that is no integer."""
+        if levels == 0:
+            raise self._damaged()
+        if kind in (_I16, _I32, _I64):
+            return self._integer()
+        if kind == _STRUCT:
+            return self.fields(levels - 1)
+        if kind == _BINARY:
+            self._pass(self._varint())
+        elif kind in (_BYTE, _DOUBLE):
+            self._pass(1 if kind == _BYTE else 8)
+        elif kind in (_LIST, _SET):
+            head = self._byte()
+            count = head >> 4 if head >> 4 < 15 else self._varint()
+            for _ in range(count):
+                self._byte() if head & 15 in (_TRUE, _FALSE) else self._value(head & 15, levels - 1)
+        elif kind not in (_TRUE, _FALSE):  # whose value is the kind; and no header holds a map
+            raise self._damaged()
+        return None
 
+    def _pass(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise self._damaged()
+        self._file.seek(count, 1)
 
-def _integer(file: IO[bytes]) -> int:
-    value = _varint(file)
-    return value >> 1 ^ -(value & 1)
+    def _integer(self) -> int:
+        value = self._varint()
+        return value >> 1 ^ -(value & 1)
 
+    def _varint(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                break
+        return value
 
-def _varint(file: IO[bytes]) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = _byte(file)
-        value |= (byte & 127) << shift
-        if byte < 128:
-            break
-    return value
+    def _byte(self) -> int:
+        self._left -= 1
+        byte = self._file.read(1)
+        if not byte or self._left < 0:
+            raise self._damaged()
+        return byte[0]
 
-
-def _byte(file: IO[bytes]) -> int:
-    byte = file.read(1)
-    if not byte:
-        raise ValueError(f"a page cut short at byte {file.tell()}")
-    return byte[0]
+    def _damaged(self) -> ValueError:
+        return ValueError(f"a damaged page at byte {self._file.tell()}")
