@@ -374,7 +374,7 @@ def test_encrypted_members_are_named(tmp_path: Path) -> None:
     assert source.read(0) == PNGS[0]
     prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
     assert (prepared.images, prepared.skipped) == (1, [f"{path}/link.png", f"{path}/secret.png"])
-    assert "encrypted" in str(prepared.left_out)
+    assert "encrypted, expected no password: unpack" in str(prepared.left_out)
 
 
 @pytest.mark.parametrize("name", ["a", "a.png"])

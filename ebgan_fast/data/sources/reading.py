@@ -16,6 +16,8 @@ LARGEST = 1 << 30
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OTHERS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
 
+_ENCRYPTED = 1  # in the flags of a member
+
 _LFS = b"version https://git-lfs"
 
 
@@ -46,10 +48,12 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     """Open a zip's member, to be read by as many bytes as are wanted: `ZipFile.read` unpacks more than its table says.
 
     Raises:
-        ImageError: it is packed by a method that isn't read.
+        ImageError: it is packed by a method that isn't read, or needs a password.
     """
     if (method := packed_otherwise(info)) is not None:
         raise ImageError(f"packed by {method}, expected deflate or no packing: pack the zip anew")
+    if info.flag_bits & _ENCRYPTED:
+        raise ImageError("encrypted, expected no password: unpack the zip by its password, and prepare the folder")
     return archive.open(info)
 
 
