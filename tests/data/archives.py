@@ -95,3 +95,14 @@ def held(source: Source) -> list[int]:
     numbers = {content: number for number, content in enumerate(PNGS)}
     stored = [source.read(index) for index in range(len(source))]
     return [numbers[content] for content in stored if isinstance(content, bytes)]
+
+
+def encrypt(path: Path, name: str) -> None:
+    """Mark a member of a zip as encrypted, in both of its headers."""
+    content = bytearray(path.read_bytes())
+    for magic, flags, named in ((b"PK\x03\x04", 6, 30), (b"PK\x01\x02", 8, 46)):
+        place = content.find(magic)
+        while content[place + named : place + named + len(name)] != name.encode():
+            place = content.find(magic, place + 1)
+        content[place + flags] |= 1
+    path.write_bytes(content)

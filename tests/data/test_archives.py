@@ -16,7 +16,7 @@ from ebgan_fast.data.prepare import prepare_images
 from ebgan_fast.data.sources import open_source
 from ebgan_fast.data.sources.reading import quoted
 
-from .archives import PNGS, hard, held, linked, member, symbolic, tar_of, zip_of
+from .archives import PNGS, encrypt, hard, held, linked, member, symbolic, tar_of, zip_of
 
 TEN = [(f"{number:03d}", PNGS[number]) for number in range(10)]
 
@@ -347,17 +347,6 @@ def test_a_compressed_tar(tmp_path: Path) -> None:
     renamed = (tmp_path / "a.tar.gz").rename(tmp_path / "a.tar")
     with pytest.raises(DataError, match=r"a\.tar: got a file that can't be read .* expected an uncompressed tar"):
         open_source(renamed)
-
-
-def encrypt(path: Path, name: str) -> None:
-    """Mark a member of a zip as encrypted, in both of its headers."""
-    content = bytearray(path.read_bytes())
-    for magic, flags, named in ((b"PK\x03\x04", 6, 30), (b"PK\x01\x02", 8, 46)):
-        place = content.find(magic)
-        while content[place + named : place + named + len(name)] != name.encode():
-            place = content.find(magic, place + 1)
-        content[place + flags] |= 1
-    path.write_bytes(content)
 
 
 def test_encrypted_members_are_named(tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "a file is made to harm: tests/data/test_parquet_sizes.py causes it, as of a parquet file with a damaged page": (
         ("data/sources/parquet_pages.py", "longest_value", "no page at byte {}"),
-        ("data/sources/parquet_pages.py", "_fields", "a damaged page at byte {}"),
-        ("data/sources/parquet_pages.py", "_value", "a damaged page at byte {}"),
-        ("data/sources/parquet_pages.py", "_pass", "a damaged page at byte {}"),
-        ("data/sources/parquet_pages.py", "_byte", "a page cut short at byte {}"),
+        ("data/sources/parquet_pages.py", "_Header.fields", "self._damaged()"),
+        ("data/sources/parquet_pages.py", "_Header._value", "self._damaged()"),
+        ("data/sources/parquet_pages.py", "_Header._pass", "self._damaged()"),
+        ("data/sources/parquet_pages.py", "_Header._byte", "self._damaged()"),
     ),
     "a checkpoint is made by hand: the state of its images has no name that a flag could mend": (
         ("data/stream.py", "ImageStream.load_state_dict", "got state keys {}, expected {}"),

@@ -62,6 +62,11 @@ def _bzip2(name: str, content: bytes) -> Callable[[Path], object]:
     return write
 
 
+def _locked(path: Path) -> None:
+    archives.zip_of(path, ("a.png", _PNG))
+    archives.encrypt(path, "a.png")
+
+
 def _npy(*shape: int, dtype: str = "uint8") -> Callable[[Path], object]:
     return lambda path: np.save(path, np.zeros(shape, dtype))
 
@@ -250,6 +255,13 @@ CASES = [
         "prepare",
         "a zip packed by bzip2, with --strict",
         _made("a.zip", _bzip2("a.png", _PNG), "--strict"),
+        "a.zip/a.png",
+        leaves=_STRICT_LEAVES,
+    ),
+    Case(
+        "prepare",
+        "a zip with a password, with --strict",
+        _made("a.zip", _locked, "--strict"),
         "a.zip/a.png",
         leaves=_STRICT_LEAVES,
     ),
