@@ -8,6 +8,7 @@ _CHECKPOINTS = "tests/training/foreign/test_states.py"
 _ARCHIVES = "tests/training/foreign/test_archives.py"
 _MACHINES = "tests/ops/test_availability.py"
 _FOLDER = "tests/test_foreign_current_folder.py"
+_DATABASES = "tests/data/test_lmdb.py"
 _CACHE = "tests/metrics/test_cache.py"
 
 PLANTS = (
@@ -82,6 +83,14 @@ PLANTS = (
         text="not (type(key) is int and 0 <= key < 1 << 32)",
         instead="type(key) is not int",
         test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
+    ),
+    Planted(
+        name="a database's nodes may overlap",
+        kind="strangers",
+        file="ebgan_fast/data/sources/lmdb_pages.py",
+        text="    if taken > page_size:",
+        instead="    if taken < 0:",
+        test=f"{_DATABASES}::test_nodes_that_overlap_take_no_gigabytes",
     ),
     Planted(
         name="a lock follows a link",
