@@ -214,8 +214,8 @@ def test_a_database_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
 @needs_linux
 @pytest.mark.xdist_group("forked")
 def test_nodes_that_overlap_take_no_gigabytes(fork: Fork, tmp_path: Path) -> None:
-    """32,000 pointers of one page to one key of 30,000 bytes."""
-    page, count, key = 1 << 16, 16_000, 30_000
+    """3,700 pointers of one page to one key of 30,000 bytes: 111 MB of a page of 64 kB."""
+    page, count, key = 1 << 16, 3_700, 30_000
     tree = struct.pack("<IHHQQQQQ", 0, 0, 1, 0, 1, 0, count, 2)
     meta = struct.pack("<II16xI44x", 0xBEEFC0DE, 1, page) + tree + struct.pack("<QQ", 2, 1)
     pages = [struct.pack("<QHHHH", number, 0, 8, 0, 0) + meta for number in range(2)]

@@ -180,7 +180,10 @@ def _check_storage(h5py: Any, path: Path, column: str, dataset: Any) -> None:
 
 
 class DatasetRows:
-    """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much."""
+    """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much.
+
+    Rows that are larger than a block may be are read one by one, and none is kept.
+    """
 
     def __init__(self, path: Path, column: str, layout: Layout, chunk: int) -> None:
         self._path = path
@@ -200,8 +203,11 @@ class DatasetRows:
             self._block = self._number = None  # before the next one is read: two would be twice the memory
             if self._dataset is None:
                 self._open()
-            self._block = self._dataset[number * self._rows : (number + 1) * self._rows]
-            self._number = number
+            block = self._dataset[number * self._rows : (number + 1) * self._rows]
+            if self._rows == 1:  # a large one, of which nobody asks again
+                alone: NDArray[np.uint8] = block[row]
+                return alone
+            self._block, self._number = block, number
         found: NDArray[np.uint8] = self._block[row]
         return found
 

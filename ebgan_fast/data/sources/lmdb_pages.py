@@ -176,10 +176,9 @@ def _add_leaf(found: Entries, page: bytes, number: int) -> None:
         else:
             place, end = before + value, value + size
         taken += end - pointer
-        if end > page_size or flags > _KNOWN or place >> 63:
+        # Nodes that overlap could hold a gigabyte of keys on one page.
+        if end > page_size or taken > page_size or flags > _KNOWN or place >> 63:
             raise _damaged(number)
         keys.append(page[pointer + size_of_head : value])
         places.append(place)
         sizes.append(size)
-    if taken > page_size:  # nodes that overlap, by which a page could hold a gigabyte of keys
-        raise _damaged(number)
