@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebgan_fast.data.decoding import _TILE
 from ebgan_fast.data.sources import open_source
 from ebgan_fast.data.worker import decoded_squares
 
@@ -18,6 +17,7 @@ from ..limited_memory import Fork, error_within, needs_linux
 
 WIDTH, HEIGHT = 4001, 3999
 PIXEL = 4  # bytes, of RGB as of RGBA
+TILE = 1 << 16  # pixels that may be converted at once
 COPIES = 6  # of a tile, at most: as it is stored, with alpha, white, both, RGB, and the next one
 
 
@@ -118,5 +118,5 @@ def test_an_image_takes_twice_its_pixels(kind: str, fork: Fork, tmp_path: Path) 
     assert child.status() == 0, child.said
     libraries = int(child.said.splitlines()[-1])
     files = sum(path.stat().st_size for path in (tmp_path / "large").iterdir())
-    room = libraries + files + PIXEL * (2 * WIDTH * HEIGHT + COPIES * _TILE)
+    room = libraries + files + PIXEL * (2 * WIDTH * HEIGHT + COPIES * TILE)
     assert error_within(fork, room, take_a_square, large) == ("", "")

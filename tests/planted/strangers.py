@@ -9,6 +9,7 @@ _ARCHIVES = "tests/training/foreign/test_archives.py"
 _MACHINES = "tests/ops/test_availability.py"
 _FOLDER = "tests/test_foreign_current_folder.py"
 _DATABASES = "tests/data/test_lmdb.py"
+_MEMORY = "tests/data/test_memory.py"
 _CACHE = "tests/metrics/test_cache.py"
 
 PLANTS = (
@@ -91,6 +92,14 @@ PLANTS = (
         text=" or taken > page_size",
         instead="",
         test=f"{_DATABASES}::test_nodes_that_overlap_take_no_gigabytes",
+    ),
+    Planted(
+        name="an image is laid on white as a whole",
+        kind="strangers",
+        file="ebgan_fast/data/decoding.py",
+        text="_TILE = 1 << 16 ",
+        instead="_TILE = 1 << 40 ",
+        test=f"{_MEMORY}::test_an_image_takes_twice_its_pixels[alpha]",
     ),
     Planted(
         name="a lock follows a link",
