@@ -144,6 +144,16 @@ def a_child_twice(content: bytearray) -> None:
     content[root + second : root + second + 6] = content[root + first : root + first + 6]
 
 
+def a_value_far_away(content: bytearray) -> None:
+    """Those that have pages of their own, at a place to which no file can be sought."""
+    for page in range(2 * PAGE, len(content), PAGE):
+        count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
+        for pointer in struct.unpack_from(f"<{count}H", content, page + 16):
+            flags, key = struct.unpack_from("<HH", content, page + pointer + 4)
+            if flags == 1:
+                struct.pack_into("<Q", content, page + pointer + 8 + key, 1 << 50)
+
+
 def more_keys_than_there_are(content: bytearray) -> None:
     for meta in (0, PAGE):
         struct.pack_into("<Q", content, meta + 16 + 104, 61)
@@ -163,6 +173,7 @@ DAMAGE: dict[str, tuple[Callable[[bytearray], None], str]] = {
     "a key out of its page": (a_key_out_of_its_page, "damaged at page"),
     "a child far away": (a_child_far_away, "damaged: it names page 281474976710655 of"),
     "a child twice": (a_child_twice, "damaged: page 2 in two places"),
+    "a value far away": (a_value_far_away, "damaged at page"),
     "more keys than there are": (more_keys_than_there_are, "damaged: 60 keys of 61"),
     "a later version": (metas(4, "<I", 2), "version 2 of the format, not 1"),
     "pages of three bytes": (metas(24, "<I", 3), "damaged at page 0"),

@@ -46,6 +46,7 @@ class Entries(NamedTuple):
     """The entries of a database in the order of its keys: these, and where the values lie."""
 
     page_size: int
+    end: int  # of the pages in use, in bytes
     keys: list[bytes]
     places: array[int]  # of the value in the file; a whole number of pages where it has pages of its own
     sizes: array[int]
@@ -59,7 +60,7 @@ def read_entries(file: IO[bytes]) -> Entries:
         OSError: it can't be read.
     """
     tree = _read_tree(file)
-    found = Entries(tree.page_size, [], array("Q"), array("Q"))
+    found = Entries(tree.page_size, tree.pages * tree.page_size, [], array("Q"), array("Q"))
     seen: set[int] = set()
     left = [(tree.root, 1)] if tree.root != _NOWHERE else []
     while left:
@@ -163,7 +164,7 @@ def _children(page: bytes, number: int) -> list[int]:
 
 def _add_leaf(found: Entries, page: bytes, number: int) -> None:
     """Add the entries of a leaf."""
-    page_size, keys, places, sizes = found
+    page_size, end_of_pages, keys, places, sizes = found
     before, unpack, size_of_head = number * page_size, _NODE.unpack_from, _NODE.size
     taken = 0
     for pointer in _pointers(page, number, _LEAF):
@@ -177,7 +178,7 @@ def _add_leaf(found: Entries, page: bytes, number: int) -> None:
             place, end = before + value, value + size
         taken += end - pointer
         # Nodes that overlap could hold a gigabyte of keys on one page.
-        if end > page_size or taken > page_size or flags > _KNOWN or place >> 63:
+        if end > page_size or taken > page_size or flags > _KNOWN or place > end_of_pages:
             raise _damaged(number)
         keys.append(page[pointer + size_of_head : value])
         places.append(place)
