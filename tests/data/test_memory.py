@@ -56,7 +56,7 @@ def unwritten(folder: Path, width: int, height: int) -> Path:
 
 
 def chunked(folder: Path, width: int, height: int) -> Path:
-    chunks = 16, 1, min(512, height), min(512, width)
+    chunks = 16, 1, 9, 9
     with h5py.File(folder / "a.h5", "w") as file:
         file.create_dataset("images", (16, 3, height, width), np.uint8, chunks=chunks, compression="gzip")
     return folder / "a.h5"
