@@ -131,6 +131,13 @@ def shortened(text: str, longest: int = 200) -> str:
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
+def abridged(name: str, longest: int = 500) -> str:
+    """Return a name as `printable` does, in at most so many signs: of a longer one both ends, where paths differ."""
+    line = printable(name if len(name) <= 2 * longest else name[:longest] + name[-longest:])
+    half = (longest - 3) // 2
+    return line if len(line) <= longest else f"{line[:half]}...{line[-half:]}"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error, `shortened`; its kind where it has no words."""
     return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .._console import Tolerant, printable, say, shown
+from .._console import Tolerant, abridged, printable, say, shown
 from .._files import replacing, sync_folder, temporary_name
 from .._json import read_object
 from .._lock import FolderLock
@@ -270,13 +270,13 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
         for done, result in enumerate(reader.read(wanted), wanted.start + 1):
             if isinstance(result, Breakdown):
                 raise DataError(
-                    f"{result.name}: {result.text}; once that is mended, the same command goes on after the last whole "
-                    "shard"
+                    f"{abridged(result.name)}: {result.text}; once that is mended, the same command goes on after "
+                    "the last whole shard"
                 )
             if isinstance(result, Failure):
                 if strict:
                     _refuse(result)
-                _tell(f"left out: {result.name}: {result.text}")
+                _tell(f"left out: {abridged(result.name)}: {result.text}")
                 skipped.append(result)
             else:
                 digest.update(result)
@@ -292,8 +292,8 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
 
 def _refuse(failure: Failure) -> NoReturn:
     raise DataError(
-        f"{failure.name}: got an image that can't be taken ({failure.text}), expected one that can (without --strict "
-        "it is left out)"
+        f"{abridged(failure.name)}: got an image that can't be taken ({failure.text}), expected one that can (without "
+        "--strict it is left out)"
     )
 
 

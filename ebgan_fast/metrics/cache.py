@@ -97,7 +97,7 @@ def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dic
         check: called with the content; raises a ValueError if it isn't what the caller wrote.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             foreign = _may_be_foreign(os.fstat(file.fileno()))
             content = b"" if foreign else file.read()
     except FileNotFoundError:
@@ -117,11 +117,20 @@ def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dic
     return loaded
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file as `open` does, and a pipe that nobody writes to at once."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _may_be_foreign(status: os.stat_result) -> bool:
-    """Return True for a file that another user than this one and root owns or may write; Windows doesn't tell."""
+    """Return True for a file that another user than this one and root owns or may write, and for a pipe or device.
+
+    Windows doesn't tell.
+    """
     if os.name != "posix":
         return False
-    return status.st_uid not in (os.geteuid(), 0) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    others = status.st_uid not in (os.geteuid(), 0) or bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return others or not stat.S_ISREG(status.st_mode)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

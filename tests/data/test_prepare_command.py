@@ -9,14 +9,19 @@ import os
 import tarfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from ebgan_fast import cli
+from ebgan_fast._console import abridged
 from ebgan_fast.data import worker
+from ebgan_fast.data.packed import PackedImages
 from ebgan_fast.data.prepare import prepare_images
 from ebgan_fast.data.sources.folder import FolderSource
 
 from . import layouts
+from .archives import PNGS, tar_of, zip_of
 
 SIZE = ("--size", "8", "--workers", "1")
 
@@ -88,6 +93,54 @@ def test_no_name_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[
     for line in (*said, *told, *refused):
         assert line.isprintable(), line
     assert len(refused) == 1
+
+
+LONG = 60_000  # signs of a name
+LONGEST = 2_200  # of a line: a kind and three names of 500 signs each, and what stands between them
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_no_name_fills_the_screen(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever a name is shown; the set's index has all of it."""
+    write = {"tar": tar_of, "zip": zip_of}[kind]
+    name = "b" * LONG
+    members = [(f"{name}.png", b"no image"), (f"{name}.txt", b"text"), (name, b"text"), ("a." + "c" * LONG, b"text")]
+    if kind == "tar":
+        members += [(f"z.{name}.png", PNGS[1]), (f"z.{name}d.png", PNGS[1]), ("z.png", PNGS[0])]
+    path = write(tmp_path / f"a.{kind}", ("a.png", PNGS[0]), *members)
+    status, said, told = prepared(capsys, path, tmp_path / "out")
+    assert status == 0
+    assert told[-1].startswith(f"left out: {path}/bbb")
+    assert told[-1].endswith("bbb.png: no image that Pillow knows")
+    assert PackedImages(tmp_path / "out").skipped == [f"{path}/{name}.png"]
+    for arguments in [("--strict",), *([("--column", "depth.png")] if kind == "tar" else [])]:
+        status, _, refused = prepared(capsys, path, tmp_path / "refused", *arguments)
+        assert status == 1
+        told += refused
+    assert max(map(len, said + told)) < LONGEST
+
+
+def test_a_name_is_whole_or_its_two_ends() -> None:
+    assert abridged("a" * 500) == "a" * 500
+    assert abridged("a" * 500 + "b") == "a" * 248 + "..." + "a" * 247 + "b"
+    assert abridged("a\n" + "b" * LONG + "\n") == "a\\n" + "b" * 245 + "..." + "b" * 246 + "\\n"
+    assert len(abridged("\x1b" * 499)) == 499  # whose escapes alone are too many
+
+
+def test_no_columns_fill_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor do their names, of which a file may have thousands."""
+    for kind, value in (("numbers", 1), ("sounds", b"no image"), ("images", PNGS[0])):
+        path = tmp_path / f"{kind}.parquet"
+        names = [*(f"column {number}" for number in range(2000)), "b" * LONG]
+        pyarrow.parquet.write_table(pyarrow.table({name: [value] for name in names}), path)
+        for arguments in ((), ("--column", "none")):
+            status, _, told = prepared(capsys, path, tmp_path / "out", *arguments)
+            assert (status, len(told)) == (1, 1)
+            assert len(told[0]) < LONGEST
+    pyarrow.parquet.write_table(pyarrow.table({"image": [PNGS[0]], **{name: [PNGS[0]] for name in names}}), path)
+    status, said, told = prepared(capsys, path, tmp_path / "out")
+    assert status == 0
+    assert max(map(len, said + told)) < LONGEST
 
 
 def test_what_is_lost_ends_a_strict_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

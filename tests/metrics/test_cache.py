@@ -11,6 +11,8 @@ import torch
 from ebgan_fast._fitting import check_fits
 from ebgan_fast.metrics import cache
 
+from ..conftest import Fork
+
 
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "file"
@@ -111,6 +113,32 @@ def test_a_file_of_another_user_is_made_anew(tmp_path: Path, monkeypatch: pytest
             warnings.simplefilter("always")
             assert (cache.read(path) is not None) is read
         assert len(caught) == (not read)
+
+
+def read_and_write(path: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        assert cache.read(path) is None
+        cache.write(path, {"number": 1})
+    assert cache.read(path) == {"number": 1}
+    print([str(warning.message) for warning in told])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with a name")
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path, fork: Fork) -> None:
+    os.mkfifo(tmp_path / "file")
+    child = fork(read_and_write, tmp_path / "file")
+    assert child.status() == 0, child.said
+    assert "which is made anew" in child.said
+
+
+def test_no_link_in_the_locks_place_is_followed(tmp_path: Path) -> None:
+    """As others may put there, where they may write the folder."""
+    victim, path = tmp_path / "victim", tmp_path / "file"
+    victim.write_text("kept")
+    Path(f"{path}.lock").symlink_to(victim)
+    with pytest.raises(OSError, match=r"file\.lock"), cache.locked(path, lambda: None):
+        pass
+    assert victim.read_text() == "kept"
 
 
 def test_a_content_that_the_caller_did_not_write_is_made_anew(tmp_path: Path) -> None:

@@ -191,6 +191,22 @@ PLANTS = (
         test=f"{_CACHE}::test_a_file_of_another_user_is_made_anew",
     ),
     Planted(
+        name="as many rows are unpacked as usual",
+        kind="strangers",
+        file="ebgan_fast/data/sources/parquet.py",
+        text="        rows = max(1, min(_ROWS, _ROOM // max(1, longest)))\n",
+        instead="        rows = _ROWS\n",
+        test="tests/data/test_parquet_sizes.py::test_a_small_file_does_not_fill_the_memory",
+    ),
+    Planted(
+        name="a zip's members may be packed by bzip2",
+        kind="strangers",
+        file="ebgan_fast/data/sources/reading.py",
+        text="_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)",
+        instead="_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)",
+        test="tests/data/test_zip_sizes.py::test_a_member_that_would_fill_the_memory_is_not_unpacked",
+    ),
+    Planted(
         name="words reach a terminal raw",
         kind="strangers",
         file="ebgan_fast/_console.py",

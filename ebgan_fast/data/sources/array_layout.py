@@ -90,7 +90,7 @@ def listed(names: Iterable[str]) -> str:
 
 def described(shape: Shape, dtype: DType) -> str:
     """Return the dtype and shape of an array for a message: "uint8 [10, 28, 28]"."""
-    return f"{shortened(dtype)} [{', '.join(map(str, shape))}]"
+    return f"{shortened(dtype)} [{shortened(', '.join(map(str, shape)))}]"
 
 
 def layout_of(shape: Shape, dtype: DType) -> Layout | str:

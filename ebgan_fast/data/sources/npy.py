@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from ..errors import DataError, NoImagesError
+from ..errors import DataError, ImageError, NoImagesError
 from .array_layout import (
     DType,
     Found,
@@ -29,6 +29,7 @@ from .array_layout import (
     shortened,
     unreadable,
 )
+from .reading import open_member
 from .source import Tally
 
 MAGIC = npy_format.MAGIC_PREFIX
@@ -170,8 +171,10 @@ def open_npz(path: Path, column: str | None) -> Found:
 
 def _read_member_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
     try:
-        with archive.open(info) as member:
+        with open_member(archive, info) as member:
             return read_header(member)
+    except ImageError as error:
+        raise DataError(f"{path}: got {shortened(info.filename)} in it {error}") from error
     except Exception as error:  # also zlib.error, RuntimeError for one that needs a password, NotImplementedError
         raise DataError(
             f"{path}: got {shortened(info.filename)} in it unreadable ({shortened(error)}), expected a whole .npz"
@@ -194,7 +197,7 @@ class MemberRows:
         try:
             if self._open is None:
                 self._archive = zipfile.ZipFile(self._path)
-                self._open = self._archive.open(self._member)
+                self._open = open_member(self._archive, self._archive.getinfo(self._member))
             place = self._offset + index * size
             if place < self._open.tell():
                 self._open.seek(0)  # what is packed can be unpacked from its start alone

@@ -7,14 +7,19 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..errors import DataError, needed, no_images
+from ..._console import shortened, shown
+from ..errors import DataError, ImageError, needed, no_images
 from .names import HEAD_BYTES, looks_like_image
+from .parquet_pages import longest_value
 from .reading import check_size, quoted
 from .source import Tally
 
 _ROWS = 16  # at a time: of photographs, 80 MB
+# Bytes of the rows that are read at a time, each of which may be as long as a page. pyarrow takes up to seven times as
+# many: a page, its dictionary, the rows and the room in which they grow.
+_ROOM = 1 << 27
 # Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
 _BUFFER = 1 << 20
 _USUAL = "image"
@@ -22,7 +27,17 @@ _LOOKED_AT = 16  # values of a column, of which one should begin as an image
 # Types by pyarrow's names.
 _OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")
 _OF_LISTS = re.compile(r"((large_)?list(_view)?|fixed_size_list)<")
+_TOO_LONG = (
+    "a row group of which a row may unpack to far more than the file; way out: write the file anew, without compression"
+)
 _LISTS = "columns of lists of images, which can't be taken"
+
+
+class _Column(NamedTuple):
+    """A column by its name, and the path of the part that is read: of structs their bytes."""
+
+    name: str
+    path: str
 
 
 class ParquetSource:
@@ -44,9 +59,11 @@ class ParquetSource:
         self._batches: Iterator[Any] = iter(())
         self._at_hand: Any = ()  # rows, and the number of the first
         self._first = 0
+        self._longest: dict[tuple[str, int], int] = {}  # row of a path in a group, of the open file
+        self._leaves: list[tuple[str, int]] = []  # of the open file: paths of what holds values, and their numbers
         try:
             reader = self._opened()
-            names = reader.schema_arrow.names
+            names = shown(reader.schema_arrow.names)
             groups = [reader.metadata.row_group(group).num_rows for group in range(reader.num_row_groups)]
             self._ends = list(itertools.accumulate(groups))
             self._column = self._chosen(column, reader)
@@ -68,25 +85,26 @@ class ParquetSource:
             self._reader = parquet.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
         return self._reader
 
-    def _chosen(self, column: str | None, reader: Any) -> str:
-        names = reader.schema_arrow.names
-        able = [field.name for field in reader.schema_arrow if _holds_bytes(field.type)]
-        lists = [field.name for field in reader.schema_arrow if _holds_lists(field.type)]
+    def _chosen(self, column: str | None, reader: Any) -> _Column:
+        schema = reader.schema_arrow
+        names = shown(schema.names)
+        able = {field.name: _column(field) for field in schema if _holds_bytes(field.type)}
+        lists = {field.name: _column(field) for field in schema if _holds_lists(field.type)}
         if column is not None and column in able:
-            return column
+            return able[column]
         if column in lists:
             raise DataError(
                 f"{self._path}: got the column {column!r} of lists of images, which can't be taken; expected one of "
                 "encoded images or of structs with their bytes"
             )
-        fitting = [name for name in able if name == _USUAL or _begins_as_image(reader, name)]
+        fitting = [name for name in able if name == _USUAL or self._begins_as_image(reader, able[name])]
         if column is not None and able:
             raise DataError(
                 f"{self._path}: got columns {names}, of which {column!r} holds no images; expected one of "
-                f"{fitting or able}"
+                f"{shown(fitting or [*able])}"
             )
         for name in lists:
-            if name == _USUAL or _may_hold_images(reader, name):
+            if name == _USUAL or self._may_hold_images(reader, lists[name]):
                 self.aside.add(_LISTS, name)
         if not fitting:
             raise no_images(
@@ -94,18 +112,18 @@ class ParquetSource:
                 f"columns {names}",
                 str(self.aside),
                 "one named image, of encoded images or of structs with their bytes"
-                + (f", or --column with one of {able}" if able else ""),
+                + (f", or --column with one of {shown([*able])}" if able else ""),
             )
         if len(fitting) > 1 and _USUAL not in fitting:
             raise DataError(
-                f"{self._path}: got several columns that hold images, {fitting}; expected to be told which: --column "
-                f"{fitting[0]}"
+                f"{self._path}: got several columns that hold images, {shown(fitting)}; expected to be told which: "
+                f"--column {shortened(fitting[0])}"
             )
         chosen = _USUAL if _USUAL in fitting else fitting[0]
         for other in fitting:
             if other != chosen:
                 self.aside.add("columns of images (--column NAME takes one)", other)
-        return chosen
+        return able[chosen]
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -116,11 +134,11 @@ class ParquetSource:
     def read(self, index: int) -> bytes:
         if not self._first <= index < self._first + len(self._at_hand):
             self._read_up_to(index)
-        content = _content(self._at_hand[index - self._first].as_py())
+        content = _content(self._at_hand[index - self._first])
         if content is None:
             raise DataError("no bytes in the column, only a path; expected the image itself")
-        check_size(len(content))
-        read: bytes = content
+        check_size(content.size)
+        read: bytes = content.to_pybytes()
         return read
 
     def _read_up_to(self, index: int) -> None:
@@ -129,13 +147,69 @@ class ParquetSource:
         start = self._ends[group - 1] if group else 0
         following = self._first + len(self._at_hand)
         if not (start < following <= index) or self._reader is None:
-            self._batches = self._opened().iter_batches(_ROWS, row_groups=[group], columns=[self._column])
+            self._at_hand, self._first = (), 0  # should the group be refused
+            self._batches = self._batches_of(self._opened(), self._column, group)
             following = start
         while following <= index:
             self._at_hand = ()
-            batch = next(self._batches).column(0)
+            batch = next(self._batches)
             self._first, self._at_hand = following, batch
             following += len(batch)
+
+    def _batches_of(self, reader: Any, column: _Column, group: int) -> Iterator[Any]:
+        """Give the rows of a column in a row group, as many at a time as memory allows.
+
+        Raises:
+            ImageError: one row may be longer than what there is room for, and than twice the file.
+            ValueError: the group is damaged.
+        """
+        if (column.path, group) not in self._longest:
+            self._longest[column.path, group] = self._longest_row(reader, column.path, group)
+        longest = self._longest[column.path, group]
+        most = max(_ROOM, 2 * self._path.stat().st_size)  # a page of many images packs by little
+        if longest > most:
+            raise ImageError(_TOO_LONG, f"{longest} bytes, expected at most {most}")
+        rows = max(1, min(_ROWS, _ROOM // max(1, longest)))
+        batches = reader.iter_batches(rows, row_groups=[group], columns=[column.path])
+        # By name: another column may be called like the path. No batch is kept while the next one is read.
+        yield from map(lambda batch: batch.column(batch.schema.names.index(column.name)), batches)
+
+    def _longest_row(self, reader: Any, path: str, group: int) -> int:
+        """The bytes that no row exceeds in a row group."""
+        schema, parts = reader.schema, reader.metadata.row_group(group)
+        if not self._leaves:
+            self._leaves = sorted((schema.column(number).path, number) for number in range(len(schema)))
+        same, first, last = (bisect.bisect_left(self._leaves, (end, 0)) for end in (path, f"{path}.", f"{path}/"))
+        itself = itertools.takewhile(lambda leaf: leaf[0] == path, self._leaves[same:])
+        found = [*itself, *self._leaves[first:last]]  # "/" follows "."
+        longest = 0
+        with self._path.open("rb", buffering=1 << 9) as file:
+            for _, number in found:
+                value, count = longest_value(file, parts.column(number))
+                # All values of lists may lie in one row.
+                longest += count * value if schema.column(number).max_repetition_level else value
+        return longest
+
+    def _may_hold_images(self, reader: Any, column: _Column) -> bool:
+        """Return True if a column of lists holds images, or can't be read: that ends nothing, as it isn't taken."""
+        try:
+            return self._begins_as_image(reader, column)
+        except Exception:  # such as of pyarrow 17 at a null among lists of a fixed size
+            return True
+
+    def _begins_as_image(self, reader: Any, column: _Column) -> bool:
+        """Return True if one of the first values that aren't null begins as an image."""
+        groups = range(reader.num_row_groups)
+        batches = itertools.chain.from_iterable(self._batches_of(reader, column, group) for group in groups)
+        contents = (_content(value) for batch in batches for value in batch)
+        there = (content for content in contents if content is not None)
+        heads = (content[:HEAD_BYTES].to_pybytes() for content in itertools.islice(there, _LOOKED_AT))
+        try:
+            return any(looks_like_image(head) for head in heads)
+        except ImageError as error:
+            raise DataError(
+                f"{self._path}: got the column {shortened(column.name)} with {error}, or name another: --column NAME"
+            ) from error
 
     def files(self) -> Iterator[str]:
         yield str(self._path)
@@ -144,9 +218,22 @@ class ParquetSource:
         if self._reader is not None:
             self._reader.close()
         self._reader, self._batches, self._at_hand, self._first = None, iter(()), (), 0
+        self._longest, self._leaves = {}, []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_batches": iter(()), "_at_hand": (), "_first": 0}
+        opened: dict[str, Any] = {
+            "_reader": None,
+            "_batches": iter(()),
+            "_at_hand": (),
+            "_first": 0,
+            "_longest": {},
+            "_leaves": [],
+        }
+        return {**self.__dict__, **opened}
+
+
+def _column(field: Any) -> _Column:
+    return _Column(field.name, f"{field.name}.bytes" if str(field.type).startswith("struct<") else field.name)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -161,24 +248,15 @@ def _holds_lists(kind: Any) -> bool:
     return _OF_LISTS.match(str(kind)) is not None and _holds_bytes(kind.value_type)
 
 
-def _may_hold_images(reader: Any, column: str) -> bool:
-    """Return True if a column of lists holds images, or can't be read: it isn't taken, so that this ends nothing."""
-    try:
-        return _begins_as_image(reader, column)
-    except Exception:  # such as of pyarrow 17 at a null among lists of a fixed size
-        return True
-
-
 def _content(value: Any) -> Any:
-    """The bytes of a value; of a list the first that are there; None for one without."""
-    if isinstance(value, list):
-        return next((content for each in value if (content := _content(each)) is not None), None)
-    return value.get("bytes") if isinstance(value, dict) else value
-
-
-def _begins_as_image(reader: Any, column: str) -> bool:
-    """Return True if one of the first values that aren't null begins as an image."""
-    batches = reader.iter_batches(_ROWS, columns=[column])
-    contents = (_content(value.as_py()) for batch in batches for value in batch.column(0))
-    there = (content for content in contents if content is not None)
-    return any(looks_like_image(content[:HEAD_BYTES]) for content in itertools.islice(there, _LOOKED_AT))
+    """The bytes of a value, where they lie; of a list the first that are there; None for one without."""
+    if not value.is_valid:
+        return None
+    kind = str(value.type)
+    if kind.startswith("struct<"):
+        return _content(value["bytes"])
+    if kind.startswith("dictionary<"):
+        return _content(value.value)
+    if _OF_LISTS.match(kind):
+        return next((content for each in value.values if (content := _content(each)) is not None), None)
+    return value.as_buffer()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import zipfile
+from typing import IO
 
 from ..._console import shortened
 from ..errors import ImageError
 
 LARGEST = 1 << 30
 """Bytes of the largest encoded image: a file of more is something else, or is meant to fill the memory."""
+
+# Methods by which a zip's members are packed: those that zipfile unpacks by as many bytes as are asked for, and others.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_OTHERS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
 
 _LFS = b"version https://git-lfs"
 
@@ -24,6 +30,27 @@ def whole_file(path: str) -> bytes:
     with open(path, "rb", buffering=0) as file:
         check_size(os.fstat(file.fileno()).st_size)
         return file.readall()
+
+
+def packed_otherwise(info: zipfile.ZipInfo) -> str | None:
+    """Return how a zip's member is packed, if it isn't read; None if it is.
+
+    Of bzip2, LZMA and Zstandard zipfile unpacks whatever a piece of the file holds, for a first byte too: 3 GB of a
+    piece of 2.6 kB. LZMA's dictionary alone may have 4 GiB.
+    """
+    method = info.compress_type
+    return None if method in _BOUNDED else _OTHERS.get(method, f"method {method}")
+
+
+def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """Open a zip's member, to be read by as many bytes as are wanted: `ZipFile.read` unpacks more than its table says.
+
+    Raises:
+        ImageError: it is packed by a method that isn't read.
+    """
+    if (method := packed_otherwise(info)) is not None:
+        raise ImageError(f"packed by {method}, expected deflate or no packing: pack the zip anew")
+    return archive.open(info)
 
 
 def head_of(path: str | os.PathLike[str], count: int) -> bytes:

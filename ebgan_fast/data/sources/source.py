@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._console import printable
+from ..._console import abridged
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
@@ -87,14 +87,17 @@ class Tally:
         return isinstance(other, Tally) and (self._counts, self._names) == (other._counts, other._names)
 
     def texts(self) -> list[str]:
-        """Return the kinds, each with its count and names, the largest count first; no sign in them moves a cursor."""
+        """Return the kinds, each with its count and names, the largest count first.
+
+        No sign in them moves a cursor, and none is long: a member of an archive may have a name of 64 kB.
+        """
         found = []
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
         for kind, count in ordered[:_SHOWN]:
             names = self._names[kind]
             more = ", ..." if count > len(names) else ""
-            words = kind if count > 1 else _of_one(kind)
-            found.append(printable(f"{count} {words} ({', '.join(names)}{more})"))
+            words = abridged(kind if count > 1 else _of_one(kind))
+            found.append(f"{count} {words} ({', '.join(map(abridged, names))}{more})")
         if rest := ordered[_SHOWN:]:
             found.append(f"{sum(count for _, count in rest)} of {len(rest)} other kinds")
         return found

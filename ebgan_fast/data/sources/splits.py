@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..._console import printable
+from ..._console import shortened
 from ..errors import DataError
 from .names import NOUNS, Kind, split_of
 
@@ -35,7 +35,7 @@ def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path
             raise DataError(f"{path}: got no split {split!r}, expected {_listed(found) or 'no --split: there is none'}")
         return [one == split for one in splits]
     if len(found) > 1:
-        usual = printable("train" if "train" in found else min(found))
+        usual = shortened("train" if "train" in found else min(found))
         raise DataError(
             f"{path}: got {NOUNS[kind]} of the splits {_listed(found)}, expected to be told which: --split {usual}, or "
             "--split all for all as one set"
@@ -45,5 +45,5 @@ def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path
 
 def _listed(found: Counter[str]) -> str:
     """The splits with their numbers of files, such as "test (1), train (2)"."""
-    listed = [f"{printable(split)} ({count})" for split, count in sorted(found.items())]
+    listed = [f"{shortened(split)} ({count})" for split, count in sorted(found.items())]
     return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..._console import shortened
 from ..errors import DataError, no_images
 from .members import from_root, images_among
 from .names import HEAD_BYTES
@@ -176,7 +177,8 @@ def _named(names: list[str], column: str, path: Path) -> list[str]:
     """The images whose part has this name."""
     found = [name for name in names if _parted(name)[1] == column]
     if not found:
-        parts = ", ".join(part for part, _ in Counter(_parted(name)[1] for name in names).most_common(10))
+        common = Counter(_parted(name)[1] for name in names).most_common(10)
+        parts = ", ".join(shortened(part) for part, _ in common)
         raise DataError(f"{path}: got no images named *.{column}, expected one of {parts}, or {_ALL}")
     return found
 

@@ -12,17 +12,18 @@ from typing import Any
 from ..errors import DataError, no_images
 from .members import from_root, images_among
 from .names import HEAD_BYTES
-from .reading import check_size, quoted
-from .source import Tally
+from .reading import check_size, open_member, packed_otherwise, quoted
+from .source import NO_SUFFIX, Tally
 from .splits import chosen_split
 
+_PACKED = "members without a suffix, packed by {}, which isn't read: pack the zip anew"
 _LONGEST_PATH = 4096  # bytes, that a link can name
 
 
 def _beginning(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
     """The first bytes of a member; none if it can't be read, of which `read` says more."""
     try:
-        with archive.open(info) as file:
+        with open_member(archive, info) as file:
             return file.read(count)
     except Exception:  # whatever damage or a password makes zipfile raise
         return b""
@@ -82,7 +83,11 @@ class ZipSource:
         def head(name: str) -> bytes:
             return _beginning(archive, files[name], HEAD_BYTES)
 
-        return images_among(files, links, [*files, *links], head, self._tell)
+        def tell(kind: str, name: str) -> None:
+            method = packed_otherwise(files[name]) if kind == NO_SUFFIX and name in files else None
+            self._tell(kind if method is None else _PACKED.format(method), name)
+
+        return images_among(files, links, [*files, *links], head, tell)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -96,7 +101,8 @@ class ZipSource:
         info = self._zip.getinfo(self._members[index])
         check_size(info.file_size)
         try:
-            return self._zip.read(info)
+            with open_member(self._zip, info) as file:
+                return file.read(info.file_size)
         except OSError as error:
             if error.errno == errno.EINVAL:  # the archive's trouble and not the disk's
                 raise DataError("got a member that lies outside of its zip, expected a whole zip") from error

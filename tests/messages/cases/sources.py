@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from ebgan_fast.data.sources import parquet
 from tests.data import archives, array_files
 
 from ..case import Arguments, Case
@@ -53,6 +54,14 @@ def _zip(*members: Any) -> Callable[[Path], object]:
     return lambda path: archives.zip_of(path, *members)
 
 
+def _bzip2(name: str, content: bytes) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+            archive.writestr(name, content)
+
+    return write
+
+
 def _npy(*shape: int, dtype: str = "uint8") -> Callable[[Path], object]:
     return lambda path: np.save(path, np.zeros(shape, dtype))
 
@@ -72,6 +81,21 @@ def _h5(**arrays: Any) -> Callable[[Path], object]:
 
 def _table(**columns: Any) -> Callable[[Path], object]:
     return lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def _zeros(**columns: Any) -> Callable[[Path], object]:
+    return lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+
+
+def _damaged_page(path: Path) -> None:
+    _table(photo=[_PNG])(path)
+    content = bytearray(path.read_bytes())
+    content[4:24] = bytes(20)
+    path.write_bytes(content)
+
+
+def _little_room(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(parquet, "_ROOM", 1000)
 
 
 def _batch(content: object) -> bytes:
@@ -243,6 +267,13 @@ CASES = [
         "a.zip/a.png",
         leaves=_STRICT_LEAVES,
     ),
+    Case(
+        "prepare",
+        "a zip packed by bzip2, with --strict",
+        _made("a.zip", _bzip2("a.png", _PNG), "--strict"),
+        "a.zip/a.png",
+        leaves=_STRICT_LEAVES,
+    ),
     Case("prepare", "a damaged tar", _file("a.tar", b"no tar" * 500), "a.tar", machine=_QUOTED),
     Case(
         "prepare", "a tar that is cut short", _made("a.tar", _cut(_tar(("a.png", _PNG), ("b.png", _PNG)), 0.1)), "a.tar"
@@ -299,6 +330,26 @@ CASES = [
         _made("a.parquet", lambda path: archives.parquet_of(path, [_PNG, None]), "--strict"),
         "a.parquet, row 1",
         leaves=_STRICT_LEAVES,
+    ),
+    Case(
+        "prepare", "a parquet file with a damaged page", _made("a.parquet", _damaged_page), "a.parquet", machine=_QUOTED
+    ),
+    Case(
+        "prepare",
+        "a parquet file that would fill the memory, with --strict",
+        _made("a.parquet", _zeros(image=[bytes(100_000)]), "--strict"),
+        "a.parquet, row 0",
+        around=_little_room,
+        machine=(r"(?<=at most )\d+",),
+        leaves=_STRICT_LEAVES,
+    ),
+    Case(
+        "prepare",
+        "a column of a parquet file that would fill the memory",
+        _made("a.parquet", _zeros(photo=[_PNG], large=[bytes(100_000)])),
+        "a.parquet",
+        around=_little_room,
+        machine=(r"(?<=at most )\d+",),
     ),
     Case("prepare", "a damaged LMDB", _file("a.lmdb", b"no database" * 1000), "a.lmdb", machine=_QUOTED),
     Case("prepare", "an LMDB with a damaged page", _made("a.lmdb", _damaged_lmdb(2)), "a.lmdb"),
@@ -372,6 +423,7 @@ CASES = [
         "a.npz",
         machine=(r"(?<=unreadable \().*(?=\), expected)",),
     ),
+    Case("prepare", "an .npz packed by bzip2", _made("a.npz", _bzip2("a.npy", b"")), "a.npz"),
     # HDF5.
     Case(
         "prepare",
