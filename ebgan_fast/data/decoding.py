@@ -9,8 +9,10 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import DataError, ImageError
@@ -31,6 +33,7 @@ _USUAL = ("JPEG", "PNG", "BMP", "GIF", "PPM")  # which Pillow loads by itself; a
 _ORIENTATION = 0x0112  # of EXIF
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _WHITE, _WHITE_OF_12 = 65_535, 4_095  # of gray with 16 bits and with 12
+_TILE = 1 << 16  # pixels that are converted at once: 256 kB of RGB, as Pillow holds it, stay in a cache
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BITS = 24  # the place of the number of bits of a sample
@@ -79,8 +82,8 @@ def decode(stored: bytes | Pixels) -> Image.Image:
         turn = _turn(image, exifs)
         if image.format == "PNG" and "transparency" in image.info:
             _scale_clear_color(image, stored[_PNG_BITS])
-        image = _of_8_bits(image)
-        return _on_white(image if turn is None else image.transpose(turn))
+        image = _on_white(image)  # and the stored one is gone before there is a turned one
+        return image if turn is None else image.transpose(turn)
 
 
 def trouble_of(error: Exception) -> tuple[str, str]:
@@ -177,11 +180,33 @@ def _scale_clear_color(image: Image.Image, bits: int) -> None:
         image.info["transparency"] = color * 255 // ((1 << bits) - 1)
 
 
-def _of_8_bits(image: Image.Image) -> Image.Image:
-    """Return gray of 16 bits scaled, where Pillow's conversion would cut it off; any other image as it is."""
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return an image as RGB: gray of 16 bits scaled to 8, and what is transparent on white.
+
+    Only these two take tiles, as they need several copies. Any other image is itself or its one converted copy.
+    """
+    is_deep = image.mode in ("F", "I") or image.mode.startswith("I;16")
+    if not is_deep and not _is_seen_through(image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    convert = functools.partial(_scaled, table=_grays_of(image)) if is_deep else _laid_on_white
+    made = Image.new("RGB", image.size)
+    columns = min(image.width, _TILE)
+    rows = _TILE // columns
+    for top in range(0, image.height, rows):
+        for left in range(0, image.width, columns):
+            box = left, top, min(left + columns, image.width), min(top + rows, image.height)
+            made.paste(convert(image.crop(box)), box)  # of RGBA, all of which is opaque, the colors
+    return made
+
+
+def _grays_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the 8 bits of each gray of 16, where Pillow's conversion would cut it off.
+
+    Raises:
+        ImageError: the image has other numbers than such grays.
+    """
     if image.mode in ("F", "I"):
-        values = np.asarray(image)
-        low, high = values.min(), values.max()
+        low, high = cast(tuple[float, float], image.getextrema())
         # Integers of 32 bits are also what Pillow makes of 16 in some formats and versions.
         if image.mode == "F" or image.format not in ("PNG", "PPM") or low < 0 or high > _WHITE:
             kind = "floats" if image.mode == "F" else "integers of 32 bits"
@@ -189,26 +214,35 @@ def _of_8_bits(image: Image.Image) -> Image.Image:
                 f"{kind} (mode {image.mode}), of which no value is said to be white; expected 8 or 16 bits",
                 f"{low:g} to {high:g}",
             )
-    elif not image.mode.startswith("I;16"):
-        return image
     tags = getattr(image, "tag_v2", {})
     white = _WHITE_OF_12 if tags.get(_TIFF_BITS) == (12,) else _WHITE
-    stored = np.asarray(image)
-    values = stored.astype(np.int64).clip(0, white)
-    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # zero is white
+    return _table(white, tags.get(_TIFF_PHOTOMETRIC) == 0)
+
+
+@functools.cache
+def _table(white: int, zero_is_white: bool) -> NDArray[np.uint8]:
+    values = np.arange(_WHITE + 1).clip(0, white)
+    if zero_is_white:
         values = white - values
-    gray = Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))
-    if "transparency" in image.info:  # one of the 65,536 grays, of which others become the same one of 256
-        gray.putalpha(Image.fromarray(np.where(stored == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return gray
+    return ((values * 510 + white) // (2 * white)).astype(np.uint8)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _scaled(tile: Image.Image, table: NDArray[np.uint8]) -> Image.Image:
+    stored = np.asarray(tile)
+    grays = table[stored]
+    if "transparency" in tile.info:  # one of the 65,536 grays, of which others become the same one of 256
+        grays[stored == tile.info["transparency"]] = 255
+    return Image.fromarray(grays)
+
+
+def _is_seen_through(image: Image.Image) -> bool:
     bands = image.getbands()
     # A palette's own mode doesn't tell of its alpha in all versions of Pillow.
     palette = image.getpalette("RGBA") if image.mode == "P" else None
     seen_through = palette is not None and min(palette[3::4], default=255) < 255
-    if "A" in bands or "a" in bands or seen_through or "transparency" in image.info:
-        colors = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors).convert("RGB")
-    return image.convert("RGB")
+    return "A" in bands or "a" in bands or seen_through or "transparency" in image.info
+
+
+def _laid_on_white(tile: Image.Image) -> Image.Image:
+    colors = tile if tile.mode == "RGBA" else tile.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", colors.size, "white"), colors)

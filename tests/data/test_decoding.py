@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from ebgan_fast.data import DataError
+from ebgan_fast.data import DataError, decoding
 from ebgan_fast.data.decoding import _on_white, decode, trouble_of
 from ebgan_fast.data.errors import ImageError
 
@@ -113,6 +113,49 @@ def test_a_palette_with_alphas_of_a_png_lies_on_white() -> None:
     colors = [chunk(b"PLTE", bytes([9, 8, 7, 1, 2, 3, 0, 0, 0])), chunk(b"tRNS", bytes([255, 0, 102]))]
     png = png_of(8, 3, bytes([0, 1, 2]), 3, *colors)
     assert np.asarray(decode(png))[0].tolist() == [[9, 8, 7], [255, 255, 255], [153, 153, 153]]
+
+
+SIZES = [(1, 1), (7, 9), (64, 2), (65, 3), (1, 200), (301, 1), (301, 7)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGB", "L", "1"])
+def test_tiles_hold_the_pixels_of_the_whole(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transparency of every kind, in images of less than a tile, of a few, and of lines that are longer than one."""
+    draw = np.random.default_rng(size)
+    image = Image.fromarray(draw.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8))
+    if mode in ("P", "PA"):
+        index = Image.fromarray(draw.integers(0, 4, size[::-1], dtype=np.uint8), mode="P")
+        index.putpalette(draw.integers(0, 256, 12).tolist())
+        alpha = image.getchannel("A")
+        image = index
+        if mode == "PA":
+            image = index.convert("PA")
+            image.putalpha(alpha)
+    else:
+        image = image.convert(mode)
+    if mode in ("P", "RGB", "L", "1"):
+        image.info["transparency"] = image.getpixel((0, 0))
+    whole = Image.alpha_composite(Image.new("RGBA", size, "white"), image.convert("RGBA")).convert("RGB")
+    monkeypatch.setattr(decoding, "_TILE", 64)
+    assert np.array_equal(np.asarray(_on_white(image)), np.asarray(whole))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("form", ["I;16", "I;16B", "I"])
+def test_tiles_hold_the_grays_of_the_whole(form: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = np.random.default_rng(size).integers(0, 65_536, size[::-1])
+    dtype = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[form]
+    image = Image.frombytes(form, size, stored.astype(dtype).tobytes())
+    image.format = "PNG"
+    seen = int(stored[0, 0])
+    gray = np.round(stored / 257)
+    monkeypatch.setattr(decoding, "_TILE", 64)
+    for transparency in (None, seen):
+        if transparency is not None:
+            image.info["transparency"] = transparency
+            gray[stored == seen] = 255
+        assert np.array_equal(np.asarray(_on_white(image)), np.repeat(gray[:, :, None], 3, 2))
 
 
 def oriented(orientation: int) -> bytes:

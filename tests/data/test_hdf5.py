@@ -36,6 +36,19 @@ def test_hdf5_is_read_in_blocks_of_whole_chunks(tmp_path: Path, monkeypatch: pyt
     assert asked == [(90, 100)]
 
 
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 1), (3, 4, 2, 1), (7, 11, 13, 3), (2, 11, 1, 3)])
+def test_a_block_of_many_chunks_is_read_by_parts(
+    chunks: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = images(7, 11, 13, 3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", data=array, chunks=chunks)
+    for most in (1, 2, 5, 100):
+        monkeypatch.setattr(hdf5, "_MOST_CHUNKS", most)
+        source = open_array(tmp_path / "a.h5")
+        assert all(np.array_equal(source.read(index), array[index]) for index in range(7))
+
+
 def test_hdf5_is_not_left_by_its_links(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "private.h5", "w") as file:
         file["images"] = images(2, 8, 8)

@@ -74,6 +74,17 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/sources/hdf5.py", "DatasetRows._open", "{}: got {} changed since it was opened, expected i"),
         ("data/sources/npy.py", "MemberRows.read", "{}: got {} bytes of image {}, expected {}"),
     ),
+    "a database is damaged in yet another way: tests/data/test_lmdb.py causes it": (
+        ("data/sources/lmdb_pages.py", "read_entries", "damaged: it names page {} of {}"),
+        ("data/sources/lmdb_pages.py", "read_entries", "damaged: page {} in two places"),
+        ("data/sources/lmdb_pages.py", "read_entries", "_damaged(number)"),
+        ("data/sources/lmdb_pages.py", "read_entries", "damaged: {} keys of {}"),
+        ("data/sources/lmdb_pages.py", "read_value", "_damaged(number)"),
+        ("data/sources/lmdb_pages.py", "_read_tree", "_damaged(number)"),
+        ("data/sources/lmdb_pages.py", "_read_tree", "several values for one key"),
+        ("data/sources/lmdb_pages.py", "_read_tree", "PageError('cut short' if number else 'no LMDB')"),
+        ("data/sources/lmdb_pages.py", "_add_leaf", "_damaged(number)"),
+    ),
     "a file is made to harm: tests/data/test_cifar.py causes it, as of a pickle that would run something": (
         ("data/sources/cifar.py", "_StandIn.__setstate__", "it changes {}"),
         ("data/sources/cifar.py", "_Encode.__call__", "it encodes other than Latin-1"),

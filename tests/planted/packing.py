@@ -46,8 +46,8 @@ PLANTS = (
         name="a transparent gray takes its neighbors with it",
         kind="data",
         file="ebgan_fast/data/decoding.py",
-        text='stored == image.info["transparency"]',
-        instead='stored >> 8 == image.info["transparency"] >> 8',
+        text='stored == tile.info["transparency"]',
+        instead='stored >> 8 == tile.info["transparency"] >> 8',
         test=f"{_DECODING}::test_a_transparent_gray_of_16_bits_lies_on_white",
     ),
     Planted(
@@ -87,8 +87,8 @@ PLANTS = (
         name="floats are shown as if white were 255",
         kind="data",
         file="ebgan_fast/data/decoding.py",
-        text='    if image.mode in ("F", "I"):\n',
-        instead='    if image.mode == "I":\n',
+        text='is_deep = image.mode in ("F", "I")',
+        instead='is_deep = image.mode in ("I",)',
         test=f"{_DECODING}::test_pixels_without_a_white_are_refused_with_their_mode",
     ),
     Planted(

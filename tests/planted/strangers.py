@@ -8,6 +8,8 @@ _CHECKPOINTS = "tests/training/foreign/test_states.py"
 _ARCHIVES = "tests/training/foreign/test_archives.py"
 _MACHINES = "tests/ops/test_availability.py"
 _FOLDER = "tests/test_foreign_current_folder.py"
+_DATABASES = "tests/data/test_lmdb.py"
+_MEMORY = "tests/data/test_memory.py"
 _CACHE = "tests/metrics/test_cache.py"
 
 PLANTS = (
@@ -82,6 +84,22 @@ PLANTS = (
         text="not (type(key) is int and 0 <= key < 1 << 32)",
         instead="type(key) is not int",
         test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
+    ),
+    Planted(
+        name="a database's nodes may overlap",
+        kind="strangers",
+        file="ebgan_fast/data/sources/lmdb_pages.py",
+        text=" or taken > page_size",
+        instead="",
+        test=f"{_DATABASES}::test_nodes_that_overlap_take_no_gigabytes",
+    ),
+    Planted(
+        name="an image is laid on white as a whole",
+        kind="strangers",
+        file="ebgan_fast/data/decoding.py",
+        text="_TILE = 1 << 16 ",
+        instead="_TILE = 1 << 40 ",
+        test=f"{_MEMORY}::test_an_image_takes_twice_its_pixels[alpha]",
     ),
     Planted(
         name="a lock follows a link",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _BLOCK_ROWS = 16  # at least
 _BLOCK_BYTES = 64 << 20  # at most
 _CHUNK_BYTES = 1 << 30  # a chunk is unpacked whole, and a small file may hold one of 4 GiB
+_MOST_CHUNKS = 1 << 11  # of one read: HDF5 takes 6.6 kB for each, and a small file may claim millions
 _MOST_LINKS = 16  # soft links on the way to one dataset, as they may form a loop
 
 
@@ -179,8 +181,46 @@ def _check_storage(h5py: Any, path: Path, column: str, dataset: Any) -> None:
             )
 
 
+def _read(dataset: Any, start: int, stop: int) -> NDArray[np.uint8]:
+    """Return rows of a dataset, of which HDF5 is asked for some chunks at a time."""
+    whole = (range(start, stop), *map(range, dataset.shape[1:]))
+    chunks = dataset.chunks or dataset.shape
+    if _number_of_chunks(whole, chunks) <= _MOST_CHUNKS:
+        rows: NDArray[np.uint8] = dataset[start:stop]
+        return rows
+    rows = np.empty([len(side) for side in whole], np.uint8)
+    left = [whole]
+    while left:
+        box = left.pop()
+        if _number_of_chunks(box, chunks) > _MOST_CHUNKS:
+            left += _halves(box, chunks)
+        else:
+            place = tuple(slice(side.start, side.stop) for side in box)
+            inside = slice(box[0].start - start, box[0].stop - start), *place[1:]
+            rows[inside] = dataset[place]
+    return rows
+
+
+def _number_of_chunks(box: Sequence[range], chunks: Shape) -> int:
+    return math.prod((side[-1] // long - side[0] // long) + 1 for side, long in zip(box, chunks, strict=True))
+
+
+def _halves(box: tuple[range, ...], chunks: Shape) -> Iterator[tuple[range, ...]]:
+    """Give both halves of a box, cut between chunks along the first side of more than one."""
+    for axis, (side, long) in enumerate(zip(box, chunks, strict=True)):
+        first, last = side[0] // long, side[-1] // long
+        if first < last:
+            cut = (first + last + 1) // 2 * long
+            for half in (range(side.start, cut), range(cut, side.stop)):
+                yield (*box[:axis], half, *box[axis + 1 :])
+            return
+
+
 class DatasetRows:
-    """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much."""
+    """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much.
+
+    Rows that are larger than a block may be are read one by one, and none is kept.
+    """
 
     def __init__(self, path: Path, column: str, layout: Layout, chunk: int) -> None:
         self._path = path
@@ -200,8 +240,11 @@ class DatasetRows:
             self._block = self._number = None  # before the next one is read: two would be twice the memory
             if self._dataset is None:
                 self._open()
-            self._block = self._dataset[number * self._rows : (number + 1) * self._rows]
-            self._number = number
+            block = _read(self._dataset, number * self._rows, min((number + 1) * self._rows, self._layout.count))
+            if self._rows == 1:  # a large one, of which nobody asks again
+                alone: NDArray[np.uint8] = block[row]
+                return alone
+            self._block, self._number = block, number
         found: NDArray[np.uint8] = self._block[row]
         return found
 

@@ -203,14 +203,18 @@ class MemberRows:
                 self._open.seek(0)  # what is packed can be unpacked from its start alone
             while self._open.tell() < place:  # one seek would unpack 16 MiB at once
                 self._open.seek(min(place, self._open.tell() + _STEP))
-            content = self._open.read(size)
+            row, done = np.empty(size, np.uint8), 0
+            # By steps: one read of a row that is packed well joins it anew for each kilobyte of the file.
+            while done < size and (part := self._open.read(min(_STEP, size - done))):
+                row[done : done + len(part)] = np.frombuffer(part, np.uint8)
+                done += len(part)
         except Exception:
             self.close()  # what was being unpacked is at no place that could be gone on from
             raise
-        if len(content) != size:
+        if done != size:
             self.close()
-            raise DataError(f"{self._path}: got {len(content)} bytes of image {index}, expected {size}")
-        return np.frombuffer(content, np.uint8).reshape(self._layout.row)
+            raise DataError(f"{self._path}: got {done} bytes of image {index}, expected {size}")
+        return row.reshape(self._layout.row)
 
     def close(self) -> None:
         for file in (self._open, self._archive):

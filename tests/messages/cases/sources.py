@@ -153,6 +153,27 @@ def _lmdb(path: Path) -> None:
     path.with_name(f"{path.name}-lock").unlink()
 
 
+def _damaged_lmdb(kind: int) -> Callable[[Path], object]:
+    """Write an LMDB and change the flags of its pages of a kind: 2 of leaves, 4 of values with pages of their own."""
+
+    def write(path: Path) -> None:
+        archives.lmdb_of(path, [*archives.PNGS, _PNG + bytes(5000)], subdir=False)
+        path.with_name(f"{path.name}-lock").unlink()
+        content = bytearray(path.read_bytes())
+        for page in range(8192, len(content), 4096):
+            if content[page + 10] == kind:
+                content[page + 10] = 8
+        path.write_bytes(content)
+
+    return write
+
+
+def _later_lmdb(path: Path) -> None:
+    _lmdb(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:20] + b"\x02" + content[21:])
+
+
 def _fortran(path: Path) -> None:
     np.savez(path, images=np.asfortranarray(array_files.images(2, 8, 8, 3)))
 
@@ -343,7 +364,15 @@ CASES = [
         machine=(r"(?<=at most )\d+",),
     ),
     Case("prepare", "a damaged LMDB", _file("a.lmdb", b"no database" * 1000), "a.lmdb", machine=_QUOTED),
-    Case("prepare", "an LMDB without lmdb", _made("a.lmdb", _lmdb), "a.lmdb", around=_without("lmdb")),
+    Case("prepare", "an LMDB with a damaged page", _made("a.lmdb", _damaged_lmdb(2)), "a.lmdb"),
+    Case(
+        "prepare",
+        "an LMDB with a damaged value, with --strict",
+        _made("a.lmdb", _damaged_lmdb(4), "--strict"),
+        "a.lmdb",
+        leaves=_STRICT_LEAVES,
+    ),
+    Case("prepare", "an LMDB of a later version", _made("a.lmdb", _later_lmdb), "a.lmdb"),
     Case(
         "prepare",
         "an LMDB that is cut short",

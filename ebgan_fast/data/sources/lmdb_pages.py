@@ -1,0 +1,185 @@
+"""The pages of an LMDB, read within bounds.
+
+liblmdb trusts the file that it maps: a damaged page ends the process by a signal, without a word. Here every number of
+the file is held against its page and the file's size, so that damage is an error like any other.
+
+The format is that of LMDB 0.9 where numbers have 64 bits and the lowest byte comes first: a B+ tree of pages, whose
+leaves hold keys and values; a value that is too long for its leaf lies on pages of its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from typing import IO, NamedTuple
+
+from .reading import check_size
+
+_MAGIC, _VERSION = 0xBEEFC0DE, 1
+_PAGE_SIZES = tuple(1 << bits for bits in range(8, 17))
+_MOST_LEVELS = 32  # liblmdb's
+_NOWHERE = (1 << 64) - 1  # the root of an empty tree
+
+_PAGE = struct.Struct("<QHHHH")  # its number, padding, its flags, the ends of its pointers and of its free space
+_LONG_PAGE = struct.Struct("<Q2xHI")  # its number, its flags, how many pages the value has
+_NODE = struct.Struct("<HHHH")  # two halves of a size or page, flags, the size of the key
+_META = struct.Struct("<II16xI48xHHQQQQQQQ")
+_BRANCH, _LEAF, _LONG, _IS_META = 1, 2, 4, 8  # flags of a page
+_KIND = 0x6F  # the flags that tell one kind of page from another; the others are of a process that writes
+_ELSEWHERE, _KNOWN = 1, 3  # flags of a node: its value has pages of its own; all that a tree of single values has
+_SEVERAL = 4  # a flag of a tree: a key has several values
+
+
+class PageError(Exception):
+    """The error of a file that is no LMDB, or a damaged one."""
+
+
+class _Tree(NamedTuple):
+    page_size: int
+    pages: int
+    levels: int
+    entries: int
+    root: int
+
+
+class Entries(NamedTuple):
+    """The entries of a database in the order of its keys: these, and where the values lie."""
+
+    page_size: int
+    end: int  # of the pages in use, in bytes
+    keys: list[bytes]
+    places: array[int]  # of the value in the file; a whole number of pages where it has pages of its own
+    sizes: array[int]
+
+
+def read_entries(file: IO[bytes]) -> Entries:
+    """Read all keys of a database. No value is read that has pages of its own.
+
+    Raises:
+        PageError: it is no LMDB, is cut short or damaged, or has several values for one key.
+        OSError: it can't be read.
+    """
+    tree = _read_tree(file)
+    found = Entries(tree.page_size, tree.pages * tree.page_size, [], array("Q"), array("Q"))
+    seen: set[int] = set()
+    left = [(tree.root, 1)] if tree.root != _NOWHERE else []
+    while left:
+        number, level = left.pop()
+        if number >= tree.pages:
+            raise PageError(f"damaged: it names page {number} of {tree.pages}")
+        if number in seen:
+            raise PageError(f"damaged: page {number} in two places")
+        seen.add(number)
+        file.seek(number * tree.page_size)
+        page = file.read(tree.page_size)
+        try:
+            if level < tree.levels:
+                left += [(child, level + 1) for child in reversed(_children(page, number))]
+            else:
+                _add_leaf(found, page, number)
+        except struct.error as error:  # a pointer that leads out of the page, or a page that is cut short
+            raise _damaged(number) from error
+    if len(found.keys) != tree.entries:
+        raise PageError(f"damaged: {len(found.keys)} keys of {tree.entries}")
+    return found
+
+
+def read_value(file: IO[bytes], entries: Entries, index: int) -> bytes:
+    """Read a value.
+
+    Raises:
+        PageError: its page is damaged.
+        ImageError: it is more than an image can be.
+        OSError: it can't be read.
+    """
+    place, size = entries.places[index], entries.sizes[index]
+    check_size(size)
+    if not size:  # which may lie where its page ends, and the next one begins
+        return b""
+    file.seek(place)
+    number, start = divmod(place, entries.page_size)
+    if not start:
+        head = file.read(_LONG_PAGE.size)
+        if len(head) < _LONG_PAGE.size:
+            raise _damaged(number)
+        own, flags, pages = _LONG_PAGE.unpack(head)
+        if own != number or flags & _KIND != _LONG or _LONG_PAGE.size + size > pages * entries.page_size:
+            raise _damaged(number)
+    value = file.read(size)
+    if len(value) != size:
+        raise _damaged(number)
+    return value
+
+
+def _damaged(number: int) -> PageError:
+    return PageError(f"damaged at page {number}")
+
+
+def _read_tree(file: IO[bytes]) -> _Tree:
+    """Read the newer of both metas, which stand on the first two pages."""
+    size = file.seek(0, 2)
+    newest, found = -1, None
+    place = 0
+    for number in range(2):
+        file.seek(place)
+        head = file.read(_PAGE.size + _META.size)
+        if len(head) < _PAGE.size + _META.size:
+            raise PageError("cut short" if number else "no LMDB")
+        flags = _PAGE.unpack_from(head)[2]
+        magic, version, page_size, tree_flags, levels, _, _, _, entries, root, last, change = _META.unpack_from(
+            head, _PAGE.size
+        )
+        if magic != _MAGIC or not flags & _IS_META:
+            raise PageError("damaged at page 1" if number else "no LMDB")
+        if version != _VERSION:
+            raise PageError(f"version {version} of the format, not {_VERSION}")
+        if page_size not in _PAGE_SIZES or levels > _MOST_LEVELS:
+            raise _damaged(number)
+        if change > newest:
+            newest, found = change, _Tree(page_size, last + 1, levels, entries, root)
+            is_of_several = bool(tree_flags & _SEVERAL)
+        place = page_size
+    assert found is not None
+    if size < found.pages * found.page_size:
+        raise PageError(f"cut short: {size} of {found.pages * found.page_size} bytes")
+    if is_of_several:
+        raise PageError("several values for one key")
+    return found
+
+
+def _pointers(page: bytes, number: int, kind: int) -> tuple[int, ...]:
+    """Return where the nodes of a page begin."""
+    own, _, flags, lower, upper = _PAGE.unpack_from(page)
+    count = (lower - _PAGE.size) // 2
+    has_room = count >= 0 and lower <= upper <= len(page) - count * _NODE.size
+    if own != number or flags & _KIND != kind or not has_room:
+        raise _damaged(number)
+    return struct.unpack_from(f"<{count}H", page, _PAGE.size)
+
+
+def _children(page: bytes, number: int) -> list[int]:
+    nodes = [_NODE.unpack_from(page, pointer) for pointer in _pointers(page, number, _BRANCH)]
+    return [low | middle << 16 | high << 32 for low, middle, high, _ in nodes]
+
+
+def _add_leaf(found: Entries, page: bytes, number: int) -> None:
+    """Add the entries of a leaf."""
+    page_size, end_of_pages, keys, places, sizes = found
+    before, unpack, size_of_head = number * page_size, _NODE.unpack_from, _NODE.size
+    taken = 0
+    for pointer in _pointers(page, number, _LEAF):
+        low, high, flags, key_size = unpack(page, pointer)
+        value = pointer + size_of_head + key_size
+        size = low | high << 16
+        if flags & _ELSEWHERE:
+            place = int.from_bytes(page[value : value + 8], "little") * page_size
+            end = value + 8
+        else:
+            place, end = before + value, value + size
+        taken += end - pointer
+        # Nodes that overlap could hold a gigabyte of keys on one page.
+        if end > page_size or taken > page_size or flags > _KNOWN or place > end_of_pages:
+            raise _damaged(number)
+        keys.append(page[pointer + size_of_head : value])
+        places.append(place)
+        sizes.append(size)

@@ -1,0 +1,241 @@
+"""LMDB: the same entries as liblmdb's, and damage that ends no process."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from ebgan_fast.data import DataError
+from ebgan_fast.data.errors import ImageError
+from ebgan_fast.data.prepare import prepare_images
+from ebgan_fast.data.sources import open_source
+from ebgan_fast.data.sources.lsun import LmdbSource
+
+from ..limited_memory import Fork, error_within, needs_linux
+from .archives import PNGS, lmdb_of
+
+PAGE = 4096  # bytes, as liblmdb takes from this machine
+LEAF, LONG = 2, 4
+
+
+def written(path: Path, seed: int, count: int, longest_key: int, longest: int) -> Path:
+    """Write a database by several transactions that also replace and delete."""
+    draw = random.Random(seed)
+    path.mkdir()
+    with lmdb.open(str(path), map_size=1 << 26, sync=False) as database:
+        for _ in range(5):
+            with database.begin(write=True) as writing:
+                for _ in range(count // 5):
+                    key = draw.randbytes(draw.randint(1, longest_key))
+                    writing.put(key, draw.randbytes(draw.choice((0, 1, 40, draw.randint(0, longest)))))
+                for number, key in enumerate(list(writing.cursor().iternext(values=False))):
+                    if number % 7 == 6:
+                        writing.delete(key)
+    return path
+
+
+def by_liblmdb(path: Path) -> list[tuple[bytes, bytes]]:
+    with lmdb.open(str(path), readonly=True, lock=False) as database, database.begin() as reading:
+        return [(bytes(key), bytes(value)) for key, value in reading.cursor()]
+
+
+@pytest.mark.parametrize(
+    ("count", "longest_key", "longest"),
+    [(5, 8, 100), (100, 4, 9000), (3000, 40, 200), (3000, 511, 60), (600, 20, 40_000), (40_000, 30, 1)],
+)
+def test_every_entry_is_liblmdbs(tmp_path: Path, count: int, longest_key: int, longest: int) -> None:
+    """In trees of one to four levels, where pages were freed and taken again, and in a copy without free pages."""
+    path = written(tmp_path / "db", count, count, longest_key, longest)
+    (tmp_path / "copy").mkdir()
+    with lmdb.open(str(path), readonly=True, lock=False) as database:
+        database.copy(str(tmp_path / "copy"), compact=True)
+    for place in (path, tmp_path / "copy"):
+        expected = by_liblmdb(place)
+        source = pickle.loads(pickle.dumps(LmdbSource(place)))
+        assert source._entries.keys == [key for key, _ in expected]
+        assert [source.read(index) for index in range(len(source))] == [value for _, value in expected]
+        source.close()
+
+
+def photographs(path: Path) -> Path:
+    """Write 60 images: most within leaves, some on pages of their own."""
+    contents = [PNGS[number % len(PNGS)] + bytes(5000 if number % 4 == 0 else 0) for number in range(60)]
+    return lmdb_of(path, contents, subdir=False)
+
+
+def read_flipped(path: Path, flips: list[tuple[int, int]]) -> None:
+    """Open and read copies of a database, each with two bytes flipped; print how each ended."""
+    whole, copy = path.read_bytes(), path.with_name("flipped.mdb")
+    for place, flip in flips:
+        content = bytearray(whole)
+        for byte in (place, place + 1):
+            content[byte] ^= flip
+        copy.write_bytes(content)
+        try:
+            source = LmdbSource(copy)
+        except DataError as error:
+            print("refused", error)
+            continue
+        damaged = 0
+        for index in range(len(source)):
+            try:
+                source.read(index)
+            except ImageError:
+                damaged += 1
+        source.close()
+        print("read", damaged)
+
+
+@pytest.mark.xdist_group("forked")
+def test_a_flipped_byte_ends_no_process(fork: Fork, tmp_path: Path) -> None:
+    """liblmdb ended one of six by SIGABRT or SIGBUS: here the heads of all pages and nodes are flipped."""
+    path = photographs(tmp_path / "a.mdb")
+    draw = random.Random(0)
+    heads = [page + place for page in range(0, path.stat().st_size, PAGE) for place in range(0, 40, 2)]
+    flips = [(place, flip) for place in heads for flip in (0xFF, draw.randint(1, 254))]
+    child = fork(read_flipped, path, flips)
+    assert child.status() == 0, child.said
+    said = child.said.splitlines()
+    assert len(said) == len(flips)
+    refused = [line for line in said if line.startswith("refused")]
+    start = f"refused {path.with_name('flipped.mdb')}: got a database that can't be read ("
+    others = {line for line in refused if not (line.startswith(start) and line.endswith("), expected a whole LMDB"))}
+    assert others == set()
+    assert len(refused) > 50
+    assert len({line for line in said if line.startswith("read")}) > 1  # without loss, and with damaged values
+
+
+def leaf_of(content: bytes, flags: int = LEAF) -> int:
+    """Return the place of the last page of a kind."""
+    places = [place for place in range(2 * PAGE, len(content), PAGE) if content[place + 10] == flags]
+    return places[-1]
+
+
+def a_leaf_that_is_none(content: bytearray) -> None:
+    struct.pack_into("<H", content, leaf_of(content) + 10, LONG)
+
+
+def a_pointer_out_of_its_page(content: bytearray) -> None:
+    struct.pack_into("<H", content, leaf_of(content) + 16, 65_534)
+
+
+def a_key_out_of_its_page(content: bytearray) -> None:
+    leaf = leaf_of(content)
+    node = leaf + struct.unpack_from("<H", content, leaf + 16)[0]
+    struct.pack_into("<H", content, node + 6, 60_000)
+
+
+def a_child_far_away(content: bytearray) -> None:
+    """The root of a tree of two levels."""
+    root = leaf_of(content, 1)
+    node = root + struct.unpack_from("<H", content, root + 16)[0]
+    struct.pack_into("<HHH", content, node, 0xFFFF, 0xFFFF, 0xFFFF)
+
+
+def a_child_twice(content: bytearray) -> None:
+    root = leaf_of(content, 1)
+    first, second = struct.unpack_from("<HH", content, root + 16)
+    content[root + second : root + second + 6] = content[root + first : root + first + 6]
+
+
+def a_value_far_away(content: bytearray) -> None:
+    """Those that have pages of their own, at a place to which no file can be sought."""
+    for page in range(2 * PAGE, len(content), PAGE):
+        count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
+        for pointer in struct.unpack_from(f"<{count}H", content, page + 16):
+            flags, key = struct.unpack_from("<HH", content, page + pointer + 4)
+            if flags == 1:
+                struct.pack_into("<Q", content, page + pointer + 8 + key, 1 << 50)
+
+
+def more_keys_than_there_are(content: bytearray) -> None:
+    for meta in (0, PAGE):
+        struct.pack_into("<Q", content, meta + 16 + 104, 61)
+
+
+def metas(place: int, form: str, value: int) -> Callable[[bytearray], None]:
+    def write(content: bytearray) -> None:
+        for meta in (0, PAGE):
+            struct.pack_into(form, content, meta + 16 + place, value)
+
+    return write
+
+
+DAMAGE: dict[str, tuple[Callable[[bytearray], None], str]] = {
+    "a leaf that is none": (a_leaf_that_is_none, "damaged at page"),
+    "a pointer out of its page": (a_pointer_out_of_its_page, "damaged at page"),
+    "a key out of its page": (a_key_out_of_its_page, "damaged at page"),
+    "a child far away": (a_child_far_away, "damaged: it names page 281474976710655 of"),
+    "a child twice": (a_child_twice, "damaged: page 2 in two places"),
+    "a value far away": (a_value_far_away, "damaged at page"),
+    "more keys than there are": (more_keys_than_there_are, "damaged: 60 keys of 61"),
+    "a later version": (metas(4, "<I", 2), "version 2 of the format, not 1"),
+    "pages of three bytes": (metas(24, "<I", 3), "damaged at page 0"),
+    "a tree of a thousand levels": (metas(24 + 48 + 6, "<H", 1000), "damaged at page 0"),
+    "several values for one key": (metas(24 + 48 + 4, "<H", 4), "several values for one key"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_said(damage: str, tmp_path: Path) -> None:
+    damaging, words = DAMAGE[damage]
+    path = photographs(tmp_path / "a.mdb")
+    content = bytearray(path.read_bytes())
+    damaging(content)
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        open_source(path)
+    assert str(error.value).startswith(f"{path}: got a database that can't be read ({words}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_on_a_damaged_page_is_left_out(workers: int, tmp_path: Path) -> None:
+    path = photographs(tmp_path / "a.mdb")
+    content = bytearray(path.read_bytes())
+    content[leaf_of(content, LONG) + 10] = LEAF
+    path.write_bytes(content)
+    prepared = prepare_images(path, tmp_path / "out", 8, workers=workers)
+    assert (prepared.images, len(prepared.skipped)) == (59, 1)
+    assert str(prepared.left_out).startswith("1 no whole value in its database (")
+
+
+def test_a_database_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
+    """liblmdb would meet the end by SIGBUS."""
+    path = photographs(tmp_path / "a.mdb")
+    source = open_source(path)
+    whole = path.stat().st_size
+    for size in (whole // 2, 0):
+        with path.open("r+b") as file:
+            file.truncate(size)
+        lost = 0
+        for index in range(60):
+            try:
+                assert source.read(index).startswith(PNGS[index % len(PNGS)])
+            except ImageError:
+                lost += 1
+        assert lost == 60 if size == 0 else 0 < lost < 60
+
+
+@needs_linux
+@pytest.mark.xdist_group("forked")
+def test_nodes_that_overlap_take_no_gigabytes(fork: Fork, tmp_path: Path) -> None:
+    """3,700 pointers of one page to one key of 30,000 bytes: 111 MB of a page of 64 kB."""
+    page, count, key = 1 << 16, 3_700, 30_000
+    tree = struct.pack("<IHHQQQQQ", 0, 0, 1, 0, 1, 0, count, 2)
+    meta = struct.pack("<II16xI44x", 0xBEEFC0DE, 1, page) + tree + struct.pack("<QQ", 2, 1)
+    pages = [struct.pack("<QHHHH", number, 0, 8, 0, 0) + meta for number in range(2)]
+    node = page - 8 - key
+    head = struct.pack("<QHHHH", 2, 0, LEAF, 16 + 2 * count, node)
+    pages.append(head + struct.pack("<H", node) * count)
+    content = bytearray(b"".join(one.ljust(page, b"\0") for one in pages))
+    struct.pack_into("<HHHH", content, 2 * page + node, 0, 0, 0, key)
+    path = tmp_path / "a.mdb"
+    path.write_bytes(content)
+    expected = f"{path}: got a database that can't be read (damaged at page 2), expected a whole LMDB"
+    assert error_within(fork, 1 << 26, LmdbSource, path) == ("DataError", expected)
