@@ -158,8 +158,8 @@ def fail(program: str, message: str, status: int) -> int:
 
 _WORDS = {
     errno.EISDIR: "got a folder, expected a file",
-    errno.ENOTDIR: "got a path that goes through a file, expected one through folders",
-    errno.EEXIST: "got something that is no folder, expected one",
+    errno.ENOTDIR: "got a path with a file in a folder's place, expected folders",
+    errno.EEXIST: "got a file that is in the way, expected none or a folder",
 }
 
 

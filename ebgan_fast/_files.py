@@ -20,6 +20,9 @@ _NO_SYNC = frozenset(
 )
 
 
+_PIECE = 1 << 20  # bytes
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Give an OSError raised inside the file's name, if it has none: a write to a full disk has only a number.
@@ -59,7 +62,11 @@ def opened(path: Path, most: int) -> Iterator[BinaryIO]:
 def content_of(path: Path, most: int) -> bytes:
     """Return the bytes of a file as `opened` takes it."""
     with opened(path, most) as file:
-        return file.read(most)
+        pieces = []  # a read of `most` bytes would make room for as many
+        while most > 0 and (piece := file.read(min(most, _PIECE))):
+            pieces.append(piece)
+            most -= len(piece)
+        return b"".join(pieces)
 
 
 def temporary_name(path: Path) -> Path:

@@ -38,6 +38,9 @@ def _load_matplotlib() -> None:
             os.environ["MPLBACKEND"] = named
 
 
+_OF_MATPLOTLIB = "MATPLOTLIBRC", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"  # its files and folders
+
+
 @contextlib.contextmanager
 def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
     """Import as from another folder where this one has settings for matplotlib.
@@ -49,12 +52,15 @@ def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
         yield
         return
     here, paths = Path.cwd(), list(sys.path)
+    named = {name: value for name in _OF_MATPLOTLIB if (value := os.environ.get(name))}
     sys.path[:] = map(os.path.abspath, paths)
+    os.environ.update({name: os.path.abspath(value) for name, value in named.items()})
     os.chdir(Path(__file__).parent)
     try:
         yield
     finally:
         os.chdir(here)
+        os.environ.update(named)
         sys.path[:] = paths
 
 

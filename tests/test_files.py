@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ebgan_fast._files import replacing, temporary_name
+from ebgan_fast._files import content_of, replacing, temporary_name
+
+from .limited_memory import Fork, error_within, needs_linux
 
 
 def write(path: Path) -> str:
@@ -25,3 +27,16 @@ def test_an_error_names_what_is_in_the_way(tmp_path: Path) -> None:
     temporary_name(path).mkdir()
     assert write(path) == str(temporary_name(path))
     assert path.read_bytes() == b"old"
+
+
+@needs_linux
+def test_a_small_file_asks_for_little_memory(fork: Fork, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"{}")
+    assert error_within(fork, 64 << 20, content_of, tmp_path / "a.json", 1 << 30) == ("", "")
+
+
+def test_all_of_a_file_is_read_and_no_more_than_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(256)) * 12_289)  # three pieces and a part of one
+    assert content_of(path, 1 << 30) == path.read_bytes()
+    assert content_of(path, path.stat().st_size) == path.read_bytes()

@@ -110,6 +110,22 @@ def test_settings_of_matplotlib_are_not_read_there(make: Callable[[Path], None],
     assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
 
 
+def test_the_users_own_settings_of_matplotlib_are_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be named from the current folder."""
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 5\n")
+    (tmp_path / "mine").write_text("lines.linewidth: 7\n")
+    monkeypatch.setenv("MATPLOTLIBRC", "mine")
+    monkeypatch.setenv("MPLCONFIGDIR", "folder")
+    program = (
+        "import sys, os; sys.path[0] = sys.argv[1]; import ebgan_fast._plotting, matplotlib; "
+        "print(matplotlib.rcParams['lines.linewidth'], matplotlib.get_configdir(), os.environ['MPLCONFIGDIR'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["7.0", str(tmp_path / "folder"), "folder"], done.stderr
+
+
 def test_settings_of_matplotlib_that_cannot_be_read_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,12 +98,13 @@ def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dic
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            foreign = _may_be_foreign(os.fstat(file.fileno()))
-            content = b"" if foreign else file.read()
+            unsafe = _is_unsafe(os.fstat(file.fileno()))
+            content = b"" if unsafe else file.read()
     except FileNotFoundError:
         return None
-    if foreign:
-        warnings.warn(f"{path}: got a cache file that another user may have written, which is made anew", stacklevel=3)
+    if unsafe:
+        why = "that another user may have written, or no plain file"
+        warnings.warn(f"{path}: got a cache file {why}, which is made anew", stacklevel=3)
         return None
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     try:
@@ -122,7 +123,7 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _may_be_foreign(status: os.stat_result) -> bool:
+def _is_unsafe(status: os.stat_result) -> bool:
     """Return True for a file that another user than this one and root owns or may write, and for a pipe or device.
 
     Windows doesn't tell.

@@ -15,8 +15,9 @@ import pytest
 
 from ebgan_fast.data import DataError
 from ebgan_fast.data.prepare import prepare_images
-from ebgan_fast.data.sources import open_source, parquet
-from ebgan_fast.data.sources.parquet_pages import longest_value
+from ebgan_fast.data.sources import open_source, parquet, parquet_pages
+from ebgan_fast.data.sources.parquet_pages import Part
+from ebgan_fast.data.sources.parquet_pages import part_of as pages_of
 
 from ..limited_memory import Fork, error_within, needs_linux
 from .archives import PNGS, held, parquet_of
@@ -70,6 +71,7 @@ def test_a_small_file_does_not_fill_the_memory(column: str, fork: Fork, tmp_path
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for a thousand bytes."""
     monkeypatch.setattr(parquet, "_ROOM", 1000)
+    monkeypatch.setattr(parquet, "_LONGEST_ROW", 1000)
 
 
 def packed(path: Path, **columns: Any) -> Path:
@@ -85,8 +87,7 @@ def test_a_row_group_of_far_more_than_the_file_is_named(small: None, tmp_path: P
     prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
     assert (prepared.images, prepared.skipped) == (2, [f"{path}, row 2"])
     assert str(prepared.left_out) == (
-        "1 a row group of which a row may unpack to far more than the file; way out: write the file anew, without "
-        f"compression ({path}, row 2)"
+        f"1 may unpack to far more than its file: write that anew, without compression ({path}, row 2)"
     )
     with pytest.raises(DataError, match=rf"\(100004 bytes, expected at most {2 * path.stat().st_size}\)"):
         open_source(path).read(2)
@@ -95,12 +96,79 @@ def test_a_row_group_of_far_more_than_the_file_is_named(small: None, tmp_path: P
 
 
 def test_a_column_of_far_more_than_the_file_is_named(small: None, tmp_path: Path) -> None:
-    """It is looked at to learn if it holds images, which the name of another ends."""
+    """A column is looked at to learn whether it holds images. One that is named isn't."""
     path = packed(tmp_path / "a.parquet", photo=[PNGS[0]], large=[bytes(100_000)])
     with pytest.raises(DataError, match=r"without compression \(.*\), or name another: --column NAME") as error:
         open_source(path)
-    assert str(error.value).startswith(f"{path}: got the column large with a row group of which a row may unpack to ")
+    assert str(error.value).startswith(f"{path}: got the column large, which may unpack to far more than its file: ")
     assert held(open_source(path, column="photo")) == [0]
+
+
+def test_a_column_beside_the_usual_one_ends_nothing(small: None, tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.parquet", image=[PNGS[0]], mask=[bytes(100_000)])
+    source = open_source(path)
+    assert held(source) == [0]
+    assert str(source.aside) == ""
+
+
+def test_a_page_of_many_drawings_is_read(tmp_path: Path) -> None:
+    """pyarrow puts a thousand of them into one page, whatever its size, and packs it well."""
+    drawing = PNGS[0] + bytes(200_000)
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"image": pyarrow.array([drawing] * 1030)})
+    pyarrow.parquet.write_table(table, path, use_dictionary=False)
+    assert path.stat().st_size < 20 << 20
+    with path.open("rb") as file:
+        assert pages_of(file, part_of(path)).longest > parquet._ROOM
+    source = open_source(path)
+    assert [source.read(row) == drawing for row in (0, 1, 1029)] == [True] * 3
+
+
+def broken(path: Path, count: int) -> Path:
+    """Write rows of one page each, and break the header of a page in the middle."""
+    contents = [PNGS[0] + os.urandom(1000) for _ in range(count)]
+    options: dict[str, Any] = {"use_dictionary": False, "data_page_size": 1, "write_batch_size": 1}
+    pyarrow.parquet.write_table(pyarrow.table({"image": contents}), path, compression="none", **options)
+    whole = path.read_bytes()
+    place = whole.index(contents[count // 2]) - 4  # after the value's length
+    header = whole.rindex(b"\x15\x00\x15", 0, place)
+    path.write_bytes(whole[:header] + b"\x1b" + whole[header + 1 :])  # a map, which no header holds
+    return path
+
+
+def test_rows_before_a_damaged_page_are_read(tmp_path: Path) -> None:
+    """And the others of the group are told with the same words, in whatever order they are asked for."""
+    source = open_source(broken(tmp_path / "a.parquet", 20))
+    for row in (0, 9, 12, 3, 10, 19, 9):
+        if row < 10:
+            assert source.read(row).startswith(PNGS[0])
+        else:
+            with pytest.raises(ValueError, match="a damaged page at byte"):
+                source.read(row)
+
+
+def test_groups_are_read_again_after_one_that_is_refused(small: None, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"image": [PNGS[0], PNGS[1], bytes(100_000), PNGS[2]]})
+    pyarrow.parquet.write_table(table, path, compression="zstd", row_group_size=2)
+    source = open_source(path)
+    for row in (0, 1, 2, 0, 3, 1):
+        if row < 2:
+            assert source.read(row) == PNGS[row]
+        else:
+            with pytest.raises(DataError, match="may unpack to far more than its file"):
+                source.read(row)
+
+
+def test_parts_that_overlap_are_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand row groups may all name the same megabytes of headers."""
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"photo": [PNGS[0]]}), path)
+    size = part_of(path).total_compressed_size
+    source = open_source(path, column="photo")
+    source._looked_through = path.stat().st_size - size + 1
+    with pytest.raises(ValueError, match="parts that overlap"):
+        source.read(0)
 
 
 def test_lists_that_may_fill_the_memory_are_not_looked_at(
@@ -120,7 +188,7 @@ def test_lists_that_may_fill_the_memory_are_not_looked_at(
 
 
 def test_a_file_of_large_images_is_read(small: None, tmp_path: Path) -> None:
-    """What no packing has made small may take the memory that it takes on the disk."""
+    """A file that no packing has made small may take the memory that it takes on the disk."""
     contents = [PNGS[0] + os.urandom(10_000) for _ in range(30)]
     source = open_source(parquet_of(tmp_path / "a.parquet", contents))
     assert [source.read(row) for row in range(30)] == contents
@@ -149,8 +217,8 @@ def test_no_value_is_longer_than_its_pages(options: dict[str, Any], compression:
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": contents}), path, compression=compression, **options)
     with path.open("rb") as file:
-        longest, count = longest_value(file, part_of(path))
-    assert count == 102
+        longest, count, damage = pages_of(file, part_of(path))
+    assert (count, damage) == (102, None)
     assert 50_000 <= longest <= part_of(path).total_uncompressed_size
     source = open_source(path, column="image")
     assert [source.read(index) for index in range(102)] == contents
@@ -164,7 +232,7 @@ def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
     table = pyarrow.table({"image": contents})
     pyarrow.parquet.write_table(table, path, data_page_size=1, compression="none", **options)
     with path.open("rb") as file:
-        assert longest_value(file, part_of(path))[0] >= 99_000
+        assert pages_of(file, part_of(path))[0] >= 99_000
 
 
 @pytest.mark.parametrize(
@@ -183,19 +251,18 @@ def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
 )
 def test_damaged_headers_of_pages(content: bytes, words: str) -> None:
     part = SimpleNamespace(data_page_offset=0, dictionary_page_offset=None, total_compressed_size=1000)
-    with pytest.raises(ValueError, match=words):
-        longest_value(io.BytesIO(content), part)
+    assert words in str(pages_of(io.BytesIO(content), part).damage)
 
 
 @pytest.mark.parametrize(
     ("content", "place"),
-    [(b"\x1c" * 5000, 17), (b"\x19\xf1\xff\xff\xff\x7f" + bytes(1 << 25), (1 << 24) + 1)],
+    [(b"\x1c" * 5000, 17), (b"\x19\xf1\xff\xff\xff\x7f" + bytes(2000), 1001)],
     ids=["structs in structs", "a list that goes on"],
 )
-def test_headers_of_pages_come_to_an_end(content: bytes, place: int) -> None:
+def test_headers_of_pages_come_to_an_end(content: bytes, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_pages, "_LONGEST_HEADER", 1000)
     part = SimpleNamespace(data_page_offset=0, dictionary_page_offset=None, total_compressed_size=1 << 30)
-    with pytest.raises(ValueError, match=f"a damaged page at byte {place}"):
-        longest_value(io.BytesIO(content), part)
+    assert pages_of(io.BytesIO(content), part) == Part(0, 0, f"a damaged page at byte {place}")
 
 
 def test_headers_of_pages_hold_more_than_sizes() -> None:
@@ -212,4 +279,4 @@ def test_headers_of_pages_hold_more_than_sizes() -> None:
         b"abc"
     )
     part = SimpleNamespace(data_page_offset=4, dictionary_page_offset=0, total_compressed_size=len(content) - 4)
-    assert longest_value(io.BytesIO(content), part) == (1000, 1)
+    assert pages_of(io.BytesIO(content), part) == Part(1000, 1, None)

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 from ..._console import shortened, shown
 from ..errors import DataError, ImageError, needed, no_images
 from .names import HEAD_BYTES, looks_like_image
-from .parquet_pages import longest_value
+from .parquet_pages import Part, part_of
 from .reading import check_size, quoted
 from .source import Tally
 
 _ROWS = 16  # at a time: of photographs, 80 MB
-# Bytes of the rows that are read at a time, each of which may be as long as a page. pyarrow takes up to seven times as
-# many: a page, its dictionary, the rows and the room in which they grow.
+# Bytes of the rows that are read at a time, each of which may be as long as its page. pyarrow takes up to seven times
+# as many: a page, its dictionary, the rows and the room in which they grow.
 _ROOM = 1 << 27
+# Bytes of a row that a small file may hold. pyarrow puts 1024 values at least into a page: of drawings, 512 kB each.
+_LONGEST_ROW = 1 << 29
 # Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
 _BUFFER = 1 << 20
 _USUAL = "image"
@@ -27,9 +29,7 @@ _LOOKED_AT = 16  # values of a column, of which one should begin as an image
 # Types by pyarrow's names.
 _OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")
 _OF_LISTS = re.compile(r"((large_)?list(_view)?|fixed_size_list)<")
-_TOO_LONG = (
-    "a row group of which a row may unpack to far more than the file; way out: write the file anew, without compression"
-)
+_TOO_LONG = "may unpack to far more than its file: write that anew, without compression"
 _LISTS = "columns of lists of images, which can't be taken"
 
 
@@ -59,8 +59,10 @@ class ParquetSource:
         self._batches: Iterator[Any] = iter(())
         self._at_hand: Any = ()  # rows, and the number of the first
         self._first = 0
-        self._longest: dict[tuple[str, int], int] = {}  # row of a path in a group, of the open file
+        self._rows: dict[tuple[str, int], Part] = {}  # of a path in a group, of the open file
+        self._looked_through = 0  # bytes of the open file
         self._leaves: list[tuple[str, int]] = []  # of the open file: paths of what holds values, and their numbers
+        self._broken: dict[int, tuple[int, Exception]] = {}  # by group: the first row that can't be read, and why
         try:
             reader = self._opened()
             names = shown(reader.schema_arrow.names)
@@ -97,14 +99,15 @@ class ParquetSource:
                 f"{self._path}: got the column {column!r} of lists of images, which can't be taken; expected one of "
                 "encoded images or of structs with their bytes"
             )
-        fitting = [name for name in able if name == _USUAL or self._begins_as_image(reader, able[name])]
+        otherwise = False if _USUAL in able else None
+        fitting = [name for name in able if self._is_of_images(reader, able[name], otherwise)]
         if column is not None and able:
             raise DataError(
                 f"{self._path}: got columns {names}, of which {column!r} holds no images; expected one of "
                 f"{shown(fitting or [*able])}"
             )
         for name in lists:
-            if name == _USUAL or self._may_hold_images(reader, lists[name]):
+            if self._is_of_images(reader, lists[name], otherwise=True):
                 self.aside.add(_LISTS, name)
         if not fitting:
             raise no_images(
@@ -144,61 +147,83 @@ class ParquetSource:
     def _read_up_to(self, index: int) -> None:
         """Have the row at hand. Rows come from the start of their group, or after those that are at hand."""
         group = bisect.bisect_right(self._ends, index)
+        if group in self._broken and index >= self._broken[group][0]:
+            raise self._broken[group][1].with_traceback(None)
         start = self._ends[group - 1] if group else 0
         following = self._first + len(self._at_hand)
         if not (start < following <= index) or self._reader is None:
-            self._at_hand, self._first = (), 0  # should the group be refused
             self._batches = self._batches_of(self._opened(), self._column, group)
             following = start
-        while following <= index:
-            self._at_hand = ()
-            batch = next(self._batches)
-            self._first, self._at_hand = following, batch
-            following += len(batch)
+        try:
+            while following <= index:
+                self._at_hand = ()  # before the next batch is read: two would be twice the memory
+                batch = next(self._batches, None)
+                if batch is None:
+                    raise ValueError(f"{following - start} rows in a group of {self._ends[group] - start}")
+                self._first, self._at_hand = following, batch
+                following += len(batch)
+        except Exception as error:
+            self._broken[group] = following, error
+            self._batches, self._at_hand, self._first = iter(()), (), 0
+            raise
 
     def _batches_of(self, reader: Any, column: _Column, group: int) -> Iterator[Any]:
         """Give the rows of a column in a row group, as many at a time as memory allows.
 
         Raises:
             ImageError: one row may be longer than what there is room for, and than twice the file.
-            ValueError: the group is damaged.
+            ValueError: the group is damaged behind these rows.
         """
-        if (column.path, group) not in self._longest:
-            self._longest[column.path, group] = self._longest_row(reader, column.path, group)
-        longest = self._longest[column.path, group]
-        most = max(_ROOM, 2 * self._path.stat().st_size)  # a page of many images packs by little
+        if (column.path, group) not in self._rows:
+            self._rows[column.path, group] = self._rows_of(reader, column.path, group)
+        longest, whole, damage = self._rows[column.path, group]
+        most = max(_LONGEST_ROW, 2 * self._path.stat().st_size)
         if longest > most:
             raise ImageError(_TOO_LONG, f"{longest} bytes, expected at most {most}")
-        rows = max(1, min(_ROWS, _ROOM // max(1, longest)))
+        rows = 1 if damage else max(1, min(_ROWS, _ROOM // max(1, longest)))
         batches = reader.iter_batches(rows, row_groups=[group], columns=[column.path])
         # By name: another column may be called like the path. No batch is kept while the next one is read.
-        yield from map(lambda batch: batch.column(batch.schema.names.index(column.name)), batches)
+        found = map(lambda batch: batch.column(batch.schema.names.index(column.name)), batches)
+        if damage is None:
+            yield from found
+        else:
+            yield from itertools.islice(found, whole)
+            raise ValueError(damage)
 
-    def _longest_row(self, reader: Any, path: str, group: int) -> int:
-        """The bytes that no row exceeds in a row group."""
+    def _rows_of(self, reader: Any, path: str, group: int) -> Part:
+        """The bytes that no row exceeds in a row group, how many rows are whole, and what is wrong behind them."""
         schema, parts = reader.schema, reader.metadata.row_group(group)
         if not self._leaves:
             self._leaves = sorted((schema.column(number).path, number) for number in range(len(schema)))
         same, first, last = (bisect.bisect_left(self._leaves, (end, 0)) for end in (path, f"{path}.", f"{path}/"))
         itself = itertools.takewhile(lambda leaf: leaf[0] == path, self._leaves[same:])
-        found = [*itself, *self._leaves[first:last]]  # "/" follows "."
-        longest = 0
+        longest, whole, damage = 0, parts.num_rows, None
         with self._path.open("rb", buffering=1 << 9) as file:
-            for _, number in found:
-                value, count = longest_value(file, parts.column(number))
+            size = file.seek(0, 2)
+            for _, number in [*itself, *self._leaves[first:last]]:  # "/" follows "."
+                self._looked_through += parts.column(number).total_compressed_size
+                if self._looked_through > size:  # a thousand groups of the same bytes would take hours
+                    raise ValueError("parts that overlap")
+                part = part_of(file, parts.column(number))
                 # All values of lists may lie in one row.
-                longest += count * value if schema.column(number).max_repetition_level else value
-        return longest
+                is_list = schema.column(number).max_repetition_level > 0
+                longest += part.longest * (part.values if is_list else 1)
+                if part.damage is not None:
+                    whole, damage = min(whole, 0 if is_list else part.values), part.damage
+        return Part(longest, whole, damage)
 
-    def _may_hold_images(self, reader: Any, column: _Column) -> bool:
-        """Return True if a column of lists holds images, or can't be read: that ends nothing, as it isn't taken."""
-        try:
-            return self._begins_as_image(reader, column)
-        except Exception:  # such as of pyarrow 17 at a null among lists of a fixed size
+    def _is_of_images(self, reader: Any, column: _Column, otherwise: bool | None) -> bool:
+        """Return True if one of a column's first values that aren't null begins as an image, or if its name says so.
+
+        Args:
+            otherwise: the answer where its values can't be looked at. None: that is an error, as it may be the one
+                to take.
+
+        Raises:
+            DataError: its values would fill the memory.
+        """
+        if column.name == _USUAL:
             return True
-
-    def _begins_as_image(self, reader: Any, column: _Column) -> bool:
-        """Return True if one of the first values that aren't null begins as an image."""
         groups = range(reader.num_row_groups)
         batches = itertools.chain.from_iterable(self._batches_of(reader, column, group) for group in groups)
         contents = (_content(value) for batch in batches for value in batch)
@@ -206,10 +231,15 @@ class ParquetSource:
         heads = (content[:HEAD_BYTES].to_pybytes() for content in itertools.islice(there, _LOOKED_AT))
         try:
             return any(looks_like_image(head) for head in heads)
-        except ImageError as error:
-            raise DataError(
-                f"{self._path}: got the column {shortened(column.name)} with {error}, or name another: --column NAME"
-            ) from error
+        except Exception as error:  # pyarrow 17's too, at a null among lists of a fixed size
+            if otherwise is not None:
+                return otherwise
+            if isinstance(error, ImageError):
+                raise DataError(
+                    f"{self._path}: got the column {shortened(column.name)}, which {error}, or name another: "
+                    "--column NAME"
+                ) from error
+            raise
 
     def files(self) -> Iterator[str]:
         yield str(self._path)
@@ -217,19 +247,24 @@ class ParquetSource:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._reader, self._batches, self._at_hand, self._first = None, iter(()), (), 0
-        self._longest, self._leaves = {}, []
+        self.__dict__.update(_closed())
 
     def __getstate__(self) -> dict[str, Any]:
-        opened: dict[str, Any] = {
-            "_reader": None,
-            "_batches": iter(()),
-            "_at_hand": (),
-            "_first": 0,
-            "_longest": {},
-            "_leaves": [],
-        }
-        return {**self.__dict__, **opened}
+        return {**self.__dict__, **_closed()}
+
+
+def _closed() -> dict[str, Any]:
+    """The attributes of a source whose file isn't open."""
+    return {
+        "_reader": None,
+        "_batches": iter(()),
+        "_at_hand": (),
+        "_first": 0,
+        "_rows": {},
+        "_looked_through": 0,
+        "_leaves": [],
+        "_broken": {},
+    }
 
 
 def _column(field: Any) -> _Column:

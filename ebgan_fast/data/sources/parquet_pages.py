@@ -6,7 +6,7 @@ header before the page, and refuses one that unpacks to anything else.
 
 from __future__ import annotations
 
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 # Thrift's compact protocol: kinds of a field.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (*range(1, 11), 12)
@@ -23,15 +23,20 @@ _DELTA_BYTE_ARRAY = 7
 _Fields: TypeAlias = "dict[tuple[int, int], Any]"
 
 
-def longest_value(file: IO[bytes], column: Any) -> tuple[int, int]:
-    """Return the bytes that no value of a column's part in a row group exceeds, and the number of its values.
+class Part(NamedTuple):
+    """A column's part in a row group, as the headers of its pages tell of it: up to the first that is damaged."""
+
+    longest: int  # bytes that no value exceeds
+    values: int
+    damage: str | None  # what is wrong behind them
+
+
+def part_of(file: IO[bytes], column: Any) -> Part:
+    """Read the headers of all pages of a part.
 
     Args:
         file: the parquet file.
         column: pyarrow's ColumnChunkMetaData.
-
-    Raises:
-        ValueError: a header is damaged.
     """
     place, dictionary = column.data_page_offset, column.dictionary_page_offset
     if dictionary is not None and 0 < dictionary < place:
@@ -39,21 +44,28 @@ def longest_value(file: IO[bytes], column: Any) -> tuple[int, int]:
     end, size = place + column.total_compressed_size, file.seek(0, 2)
     largest = total = count = 0
     grows = False  # from page to page: a value may begin as the one before
+    damage = None
     while place < end:
         if not 0 <= place < size:
-            raise ValueError(f"no page at byte {place}")
+            damage = f"no page at byte {place}"
+            break
         file.seek(place)
-        header = _Header(file).fields()
+        try:
+            header = _Header(file).fields()
+        except ValueError as error:
+            damage = str(error)
+            break
         unpacked, packed = header.get(_UNPACKED, -1), header.get(_PACKED, -1)
         if min(unpacked, packed) < 0:
-            raise ValueError(f"a damaged page at byte {place}")
+            damage = f"a damaged page at byte {place}"
+            break
         for own, encoding in _ENCODINGS:
             page = header.get(own, {})
             grows |= page.get(encoding) == _DELTA_BYTE_ARRAY
             count += max(0, page.get(_VALUES, 0))
         largest, total = max(largest, unpacked, packed), total + max(unpacked, packed)
         place = file.tell() + packed
-    return total if grows else largest, count
+    return Part(total if grows else largest, count, damage)
 
 
 class _Header:
