@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -80,6 +81,9 @@ def parquet_of(path: Path, contents: Sequence[bytes | None], column: str = "imag
     kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     pyarrow.parquet.write_table(pyarrow.table({column: pyarrow.array(rows, kind)}), path)
     return path
+
+
+LMDB_PAGE = min(mmap.PAGESIZE, 1 << 15)  # bytes of a page that liblmdb writes on this machine
 
 
 def lmdb_of(path: Path, contents: Sequence[bytes], subdir: bool = True) -> Path:

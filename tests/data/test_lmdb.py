@@ -14,13 +14,13 @@ import pytest
 from ebgan_fast.data import DataError
 from ebgan_fast.data.errors import ImageError
 from ebgan_fast.data.prepare import prepare_images
-from ebgan_fast.data.sources import open_source
+from ebgan_fast.data.sources import lmdb_pages, open_source
 from ebgan_fast.data.sources.lsun import LmdbSource
 
 from ..limited_memory import Fork, error_within, needs_linux
+from .archives import LMDB_PAGE as PAGE
 from .archives import PNGS, lmdb_of
 
-PAGE = 4096  # bytes, as liblmdb takes from this machine
 LEAF, LONG = 2, 4
 
 
@@ -65,7 +65,7 @@ def test_every_entry_is_liblmdbs(tmp_path: Path, count: int, longest_key: int, l
 
 def photographs(path: Path) -> Path:
     """Write 60 images: most within leaves, some on pages of their own."""
-    contents = [PNGS[number % len(PNGS)] + bytes(5000 if number % 4 == 0 else 0) for number in range(60)]
+    contents = [PNGS[number % len(PNGS)] + bytes(PAGE + 1000 if number % 4 == 0 else 0) for number in range(60)]
     return lmdb_of(path, contents, subdir=False)
 
 
@@ -167,8 +167,23 @@ def metas(place: int, form: str, value: int) -> Callable[[bytearray], None]:
     return write
 
 
+def flags_of_nodes(flags: int) -> Callable[[bytearray], None]:
+    def write(content: bytearray) -> None:
+        leaf = leaf_of(content)
+        struct.pack_into("<H", content, leaf + struct.unpack_from("<H", content, leaf + 16)[0] + 4, flags)
+
+    return write
+
+
+def a_leaf_of_another_number(content: bytearray) -> None:
+    struct.pack_into("<Q", content, leaf_of(content), 2**40)
+
+
 DAMAGE: dict[str, tuple[Callable[[bytearray], None], str]] = {
     "a leaf that is none": (a_leaf_that_is_none, "damaged at page"),
+    "a leaf of another number": (a_leaf_of_another_number, "damaged at page"),
+    "a node of an unknown kind": (flags_of_nodes(4), "damaged at page"),
+    "a database within it": (flags_of_nodes(2), "databases within it, which aren't read"),
     "a pointer out of its page": (a_pointer_out_of_its_page, "damaged at page"),
     "a key out of its page": (a_key_out_of_its_page, "damaged at page"),
     "a child far away": (a_child_far_away, "damaged: it names page 281474976710655 of"),
@@ -192,6 +207,73 @@ def test_what_is_damaged_is_said(damage: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         open_source(path)
     assert str(error.value).startswith(f"{path}: got a database that can't be read ({words}")
+
+
+def value_page(form: str, place: int, value: int) -> Callable[[bytearray], None]:
+    """Change a field in the head of the last page that begins a value."""
+    return lambda content: struct.pack_into(form, content, leaf_of(content, LONG) + place, value)
+
+
+@pytest.mark.parametrize(
+    "damaging",
+    [value_page("<Q", 0, 2**40), value_page("<H", 10, LONG | LEAF), value_page("<I", 12, 1)],
+    ids=["another number", "two kinds", "fewer pages"],
+)
+def test_a_value_on_a_damaged_page_is_lost_alone(damaging: Callable[[bytearray], None], tmp_path: Path) -> None:
+    """The last one is of a page's bytes without its head: one page is too few, though its bytes would fit."""
+    long = PNGS[0] + bytes(PAGE - 8 - len(PNGS[0]))
+    path = lmdb_of(tmp_path / "a.mdb", [PNGS[1], long], subdir=False)
+    content = bytearray(path.read_bytes())
+    damaging(content)
+    path.write_bytes(content)
+    source = open_source(path)
+    assert source.read(0) == PNGS[1]
+    with pytest.raises(ImageError, match="no whole value in its database"):
+        source.read(1)
+
+
+@needs_linux
+@pytest.mark.xdist_group("forked")
+def test_a_value_beyond_the_file_asks_for_no_memory(fork: Fork, tmp_path: Path) -> None:
+    """A node may claim a gigabyte, and its page as many pages."""
+    path = photographs(tmp_path / "a.mdb")
+    content = bytearray(path.read_bytes())
+    for page in range(2 * PAGE, len(content), PAGE):
+        if content[page + 10] == LONG:
+            struct.pack_into("<I", content, page + 12, 1 << 20)
+        count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
+        for pointer in struct.unpack_from(f"<{count}H", content, page + 16):
+            if content[page + pointer + 4] == 1:
+                struct.pack_into("<HH", content, page + pointer, 0, (1 << 30) - 1 >> 16)
+    path.write_bytes(content)
+    assert error_within(fork, 1 << 28, read_what_there_is, path) == ("", "")
+
+
+def read_what_there_is(path: Path) -> None:
+    source = open_source(path)
+    lost = 0
+    for index in range(60):
+        try:
+            source.read(index)
+        except ImageError:
+            lost += 1
+    assert lost == 15
+
+
+def test_a_database_that_changes_meanwhile_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photographs(tmp_path / "a.mdb")
+    add_leaf = lmdb_pages._add_leaf
+
+    def change_first(found: lmdb_pages.Entries, page: bytes, number: int) -> None:
+        with lmdb.open(str(path), subdir=False, lock=False) as database, database.begin(write=True) as writing:
+            writing.put(b"more", b"")
+        add_leaf(found, bytes(len(page)), number)
+
+    monkeypatch.setattr(lmdb_pages, "_add_leaf", change_first)
+    with pytest.raises(DataError, match="another process writes it"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

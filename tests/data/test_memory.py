@@ -1,4 +1,7 @@
-"""The memory that one image takes: twice what Pillow holds of it as RGB, however little its file is."""
+"""The memory that one image takes: twice what Pillow holds of it as RGB, however little its file is.
+
+Decoders that take more themselves, such as of TIFF and WebP, aren't here.
+"""
 
 from __future__ import annotations
 

@@ -147,6 +147,17 @@ def test_rows_before_a_damaged_page_are_read(tmp_path: Path) -> None:
                 source.read(row)
 
 
+def test_fewer_rows_than_the_footer_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": PNGS[:3]}), path)
+    source = open_source(path)
+    source._ends = [5]
+    assert source.read(2) == PNGS[2]
+    for row in (3, 4):
+        with pytest.raises(ValueError, match="3 rows in a group of 5"):
+            source.read(row)
+
+
 def test_groups_are_read_again_after_one_that_is_refused(small: None, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"image": [PNGS[0], PNGS[1], bytes(100_000), PNGS[2]]})

@@ -17,7 +17,7 @@ from ebgan_fast.data.sources import open_source
 
 from ..conftest import Fork
 from . import layouts
-from .archives import PNGS, POINTER, held, lmdb_of, parquet_of, symbolic, tar_of, zip_of
+from .archives import LMDB_PAGE, PNGS, POINTER, held, lmdb_of, parquet_of, symbolic, tar_of, zip_of
 
 
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
@@ -90,7 +90,8 @@ def test_a_database_that_is_cut_short(fork: Fork, tmp_path: Path) -> None:
     """To read a page that is gone would kill the process."""
     path = lmdb_of(tmp_path / "db", PNGS) / "data.mdb"
     whole = path.stat().st_size
-    sizes = [whole, whole - 1, whole // 2, 8192, 8191, 4500, 4096]
+    metas = 2 * LMDB_PAGE
+    sizes = [whole, whole - 1, whole // 2, metas, metas - 1, LMDB_PAGE + 100, LMDB_PAGE]
     child = fork(open_cut_short, path, sizes)
     assert child.status() == 0, child.said
     first, *others = child.said.splitlines()
@@ -98,7 +99,7 @@ def test_a_database_that_is_cut_short(fork: Fork, tmp_path: Path) -> None:
     for size, line in zip(sizes[1:], others, strict=True):
         assert line.startswith(f"{path}: got a database that can't be read (")
         assert line.endswith("), expected a whole LMDB")
-        if size >= 8192:
+        if size >= metas:
             assert f"(cut short: {size} of {whole} bytes)" in line
 
 

@@ -219,7 +219,7 @@ def _halves(box: tuple[range, ...], chunks: Shape) -> Iterator[tuple[range, ...]
 class DatasetRows:
     """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much.
 
-    Rows that are larger than a block may be are read one by one, and none is kept.
+    Rows that are so large that a block has one alone aren't kept.
     """
 
     def __init__(self, path: Path, column: str, layout: Layout, chunk: int) -> None:

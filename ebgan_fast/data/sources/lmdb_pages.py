@@ -26,7 +26,7 @@ _NODE = struct.Struct("<HHHH")  # two halves of a size or page, flags, the size 
 _META = struct.Struct("<II16xI48xHHQQQQQQQ")
 _BRANCH, _LEAF, _LONG, _IS_META = 1, 2, 4, 8  # flags of a page
 _KIND = 0x6F  # the flags that tell one kind of page from another; the others are of a process that writes
-_ELSEWHERE, _KNOWN = 1, 3  # flags of a node: its value has pages of its own; all that a tree of single values has
+_ELSEWHERE, _TREE = 1, 2  # flags of a node: its value has pages of its own, or is the root of another tree
 _SEVERAL = 4  # a flag of a tree: a key has several values
 
 
@@ -56,10 +56,20 @@ def read_entries(file: IO[bytes]) -> Entries:
     """Read all keys of a database. No value is read that has pages of its own.
 
     Raises:
-        PageError: it is no LMDB, is cut short or damaged, or has several values for one key.
+        PageError: it is no LMDB, is cut short or damaged, has several values for one key or databases within it, or
+            another process writes it.
         OSError: it can't be read.
     """
     tree = _read_tree(file)
+    try:
+        return _entries_of(file, tree)
+    except PageError as error:
+        if _read_tree(file) != tree:
+            raise PageError("another process writes it: wait for its end") from error
+        raise
+
+
+def _entries_of(file: IO[bytes], tree: _Tree) -> Entries:
     found = Entries(tree.page_size, tree.pages * tree.page_size, [], array("Q"), array("Q"))
     seen: set[int] = set()
     left = [(tree.root, 1)] if tree.root != _NOWHERE else []
@@ -96,8 +106,10 @@ def read_value(file: IO[bytes], entries: Entries, index: int) -> bytes:
     check_size(size)
     if not size:  # which may lie where its page ends, and the next one begins
         return b""
-    file.seek(place)
     number, start = divmod(place, entries.page_size)
+    if place + size + (0 if start else _LONG_PAGE.size) > entries.end:
+        raise _damaged(number)
+    file.seek(place)
     if not start:
         head = file.read(_LONG_PAGE.size)
         if len(head) < _LONG_PAGE.size:
@@ -151,7 +163,7 @@ def _pointers(page: bytes, number: int, kind: int) -> tuple[int, ...]:
     """Return where the nodes of a page begin."""
     own, _, flags, lower, upper = _PAGE.unpack_from(page)
     count = (lower - _PAGE.size) // 2
-    has_room = count >= 0 and lower <= upper <= len(page) - count * _NODE.size
+    has_room = count >= 0 and lower <= upper
     if own != number or flags & _KIND != kind or not has_room:
         raise _damaged(number)
     return struct.unpack_from(f"<{count}H", page, _PAGE.size)
@@ -169,6 +181,8 @@ def _add_leaf(found: Entries, page: bytes, number: int) -> None:
     taken = 0
     for pointer in _pointers(page, number, _LEAF):
         low, high, flags, key_size = unpack(page, pointer)
+        if flags & _TREE:
+            raise PageError("databases within it, which aren't read")
         value = pointer + size_of_head + key_size
         size = low | high << 16
         if flags & _ELSEWHERE:
@@ -178,7 +192,7 @@ def _add_leaf(found: Entries, page: bytes, number: int) -> None:
             place, end = before + value, value + size
         taken += end - pointer
         # Nodes that overlap could hold a gigabyte of keys on one page.
-        if end > page_size or taken > page_size or flags > _KNOWN or place > end_of_pages:
+        if end > page_size or taken > page_size or flags > _ELSEWHERE or place > end_of_pages:
             raise _damaged(number)
         keys.append(page[pointer + size_of_head : value])
         places.append(place)

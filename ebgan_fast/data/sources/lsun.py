@@ -39,8 +39,7 @@ class LmdbSource:
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
-            path = self._path / "data.mdb" if self._path.is_dir() else self._path
-            self._file = path.open("rb")
+            self._file = Path(next(self.files())).open("rb")  # noqa: SIM115  `close` does
         return self._file
 
     def __len__(self) -> int:

@@ -100,7 +100,7 @@ def _damaged_page(path: Path) -> None:
 
 
 def _little_room(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(parquet, "_ROOM", 1000)
+    patch.setattr(parquet, "_LONGEST_ROW", 1000)
 
 
 def _batch(content: object) -> bytes:
@@ -153,14 +153,17 @@ def _lmdb(path: Path) -> None:
     path.with_name(f"{path.name}-lock").unlink()
 
 
+_PAGE = (r"(?<=damaged at page )\d+",)  # whose size is the machine's
+
+
 def _damaged_lmdb(kind: int) -> Callable[[Path], object]:
     """Write an LMDB and change the flags of its pages of a kind: 2 of leaves, 4 of values with pages of their own."""
 
     def write(path: Path) -> None:
-        archives.lmdb_of(path, [*archives.PNGS, _PNG + bytes(5000)], subdir=False)
+        archives.lmdb_of(path, [*archives.PNGS, _PNG + bytes(2 * archives.LMDB_PAGE)], subdir=False)
         path.with_name(f"{path.name}-lock").unlink()
         content = bytearray(path.read_bytes())
-        for page in range(8192, len(content), 4096):
+        for page in range(2 * archives.LMDB_PAGE, len(content), archives.LMDB_PAGE):
             if content[page + 10] == kind:
                 content[page + 10] = 8
         path.write_bytes(content)
@@ -364,12 +367,13 @@ CASES = [
         machine=(r"(?<=at most )\d+",),
     ),
     Case("prepare", "a damaged LMDB", _file("a.lmdb", b"no database" * 1000), "a.lmdb", machine=_QUOTED),
-    Case("prepare", "an LMDB with a damaged page", _made("a.lmdb", _damaged_lmdb(2)), "a.lmdb"),
+    Case("prepare", "an LMDB with a damaged page", _made("a.lmdb", _damaged_lmdb(2)), "a.lmdb", machine=_PAGE),
     Case(
         "prepare",
         "an LMDB with a damaged value, with --strict",
         _made("a.lmdb", _damaged_lmdb(4), "--strict"),
         "a.lmdb",
+        machine=_PAGE,
         leaves=_STRICT_LEAVES,
     ),
     Case("prepare", "an LMDB of a later version", _made("a.lmdb", _later_lmdb), "a.lmdb"),
