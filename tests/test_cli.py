@@ -322,6 +322,7 @@ def colors(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
     return run.rename(tmp_path / "moved run"), packed.rename(tmp_path / "moved pictures")
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_were_moved(
     command: Command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

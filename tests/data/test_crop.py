@@ -91,6 +91,7 @@ def crop_a_line(width: int, height: int, size: int) -> None:
     assert centre_crop(Image.new("RGB", (width, height)), size).shape == (size, size, 3)
 
 
+@pytest.mark.slow
 @needs_linux
 @either_way
 @pytest.mark.parametrize(("short", "long", "size"), [(3, 500_000, 256), (1, 4_000_000, 64)])

@@ -92,6 +92,7 @@ def read_flipped(path: Path, flips: list[tuple[int, int]]) -> None:
         print("read", damaged)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("forked")
 def test_a_flipped_byte_ends_no_process(fork: Fork, tmp_path: Path) -> None:
     """liblmdb ended one of six by SIGABRT or SIGBUS: here the heads of all pages and nodes are flipped."""

@@ -109,6 +109,7 @@ def tell_what_a_square_takes(source: Path) -> None:
     print(f"\n{(kilobytes('VmPeak') - before) << 10}")
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.xdist_group("forked")
 @pytest.mark.parametrize("kind", KINDS)

@@ -59,6 +59,7 @@ def read(path: Path) -> None:
         assert content.startswith(PNGS[0])
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.xdist_group("forked")
 @pytest.mark.parametrize("column", COLUMNS)
@@ -111,6 +112,7 @@ def test_a_column_beside_the_usual_one_ends_nothing(small: None, tmp_path: Path)
     assert str(source.aside) == ""
 
 
+@pytest.mark.slow
 def test_a_page_of_many_drawings_is_read(tmp_path: Path) -> None:
     """pyarrow puts a thousand of them into one page, whatever its size, and packs it well."""
     drawing = PNGS[0] + bytes(200_000)

@@ -127,6 +127,7 @@ def test_a_name_is_whole_or_its_two_ends() -> None:
     assert len(abridged("\x1b" * 499)) == 499  # whose escapes alone are too many
 
 
+@pytest.mark.slow
 def test_no_columns_fill_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor do their names, of which a file may have thousands."""
     for kind, value in (("numbers", 1), ("sounds", b"no image"), ("images", PNGS[0])):

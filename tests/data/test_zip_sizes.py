@@ -51,6 +51,7 @@ def decode_all(path: Path) -> None:
     raise ValueError("; ".join([*told, *source.aside.texts()]))
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.parametrize("method", PACKINGS)
 def test_a_member_that_would_fill_the_memory_is_not_unpacked(method: str, fork: Fork, tmp_path: Path) -> None:
@@ -72,6 +73,7 @@ def test_a_member_that_would_fill_the_memory_is_not_unpacked(method: str, fork: 
     )
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.parametrize("method", PACKINGS)
 def test_an_array_that_would_fill_the_memory_is_not_unpacked(method: str, fork: Fork, tmp_path: Path) -> None:

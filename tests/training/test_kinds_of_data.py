@@ -58,7 +58,7 @@ def quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_classifier")
-@pytest.mark.parametrize("config", [digits_by_default, digits_by_layers])
+@pytest.mark.parametrize("config", [digits_by_default, pytest.param(digits_by_layers, marks=pytest.mark.slow)])
 def test_digits_train_are_judged_by_a_classifier_and_reported(
     digits_folder: Path,
     tmp_path: Path,
