@@ -179,7 +179,7 @@ def test_parts_that_overlap_are_not_looked_through(tmp_path: Path, monkeypatch: 
     pyarrow.parquet.write_table(pyarrow.table({"photo": [PNGS[0]]}), path)
     size = part_of(path).total_compressed_size
     source = open_source(path, column="photo")
-    source._looked_through = path.stat().st_size - size + 1
+    source._open.looked_through = path.stat().st_size - size + 1
     with pytest.raises(ValueError, match="parts that overlap"):
         source.read(0)
 

@@ -93,9 +93,11 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/sources/cifar.py", "_Encode.__setstate__", "it changes _codecs.encode"),
     ),
     "a file is made to harm: tests/data/test_parquet_sizes.py causes it, as of a parquet file with a damaged page": (
-        ("data/sources/parquet.py", "ParquetSource._read_up_to", "self._broken[group][1].with_traceback(None)"),
+        ("data/sources/parquet.py", "ParquetSource._read_up_to", "now.broken[group][1].with_traceback(None)"),
         ("data/sources/parquet.py", "ParquetSource._read_up_to", "{} rows in a group of {}"),
         ("data/sources/parquet.py", "ParquetSource._rows_of", "parts that overlap"),
+        ("data/sources/parquet_pages.py", "_header_at", "no page at byte {}"),
+        ("data/sources/parquet_pages.py", "_header_at", "a damaged page at byte {}"),
         ("data/sources/parquet_pages.py", "_Header.fields", "self._damaged()"),
         ("data/sources/parquet_pages.py", "_Header._value", "self._damaged()"),
         ("data/sources/parquet_pages.py", "_Header._pass", "self._damaged()"),

@@ -6,6 +6,7 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,20 @@ class _Column(NamedTuple):
     path: str
 
 
+@dataclass
+class _Open:
+    """The things that a source knows while its file is open, and that no other process is sent."""
+
+    reader: Any = None
+    batches: Iterator[Any] = field(default_factory=lambda: iter(()))
+    at_hand: Any = ()  # rows
+    first: int = 0  # the number of the first of these
+    rows: dict[tuple[str, int], Part] = field(default_factory=dict)  # of a path in a group
+    looked_through: int = 0  # bytes
+    leaves: list[tuple[str, int]] = field(default_factory=list)  # paths of what holds values, and their numbers
+    broken: dict[int, tuple[int, Exception]] = field(default_factory=dict)  # by group: its first unreadable row, and why
+
+
 class ParquetSource:
     """The images of a parquet file, row by row.
 
@@ -55,14 +70,7 @@ class ParquetSource:
     def __init__(self, path: Path, column: str | None = None) -> None:
         self._path = path
         self.aside = Tally()
-        self._reader: Any = None
-        self._batches: Iterator[Any] = iter(())
-        self._at_hand: Any = ()  # rows, and the number of the first
-        self._first = 0
-        self._rows: dict[tuple[str, int], Part] = {}  # of a path in a group, of the open file
-        self._looked_through = 0  # bytes of the open file
-        self._leaves: list[tuple[str, int]] = []  # of the open file: paths of what holds values, and their numbers
-        self._broken: dict[int, tuple[int, Exception]] = {}  # by group: the first row that can't be read, and why
+        self._open = _Open()
         try:
             reader = self._opened()
             names = shown(reader.schema_arrow.names)
@@ -82,10 +90,10 @@ class ParquetSource:
 
     def _opened(self) -> Any:
         """The reader. It is closed between files: of a thousand, a process may open 64."""
-        if self._reader is None:
+        if self._open.reader is None:
             parquet = needed("pyarrow.parquet", "data", f"{self._path}: a parquet file")
-            self._reader = parquet.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
-        return self._reader
+            self._open.reader = parquet.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
+        return self._open.reader
 
     def _chosen(self, column: str | None, reader: Any) -> _Column:
         schema = reader.schema_arrow
@@ -135,9 +143,10 @@ class ParquetSource:
         return f"{self._path}, row {index}"
 
     def read(self, index: int) -> bytes:
-        if not self._first <= index < self._first + len(self._at_hand):
+        now = self._open
+        if not now.first <= index < now.first + len(now.at_hand):
             self._read_up_to(index)
-        content = _content(self._at_hand[index - self._first])
+        content = _content(now.at_hand[index - now.first])
         if content is None:
             raise DataError("no bytes in the column, only a path; expected the image itself")
         check_size(content.size)
@@ -146,25 +155,25 @@ class ParquetSource:
 
     def _read_up_to(self, index: int) -> None:
         """Have the row at hand. Rows come from the start of their group, or after those that are at hand."""
-        group = bisect.bisect_right(self._ends, index)
-        if group in self._broken and index >= self._broken[group][0]:
-            raise self._broken[group][1].with_traceback(None)
+        now, group = self._open, bisect.bisect_right(self._ends, index)
+        if group in now.broken and index >= now.broken[group][0]:
+            raise now.broken[group][1].with_traceback(None)
         start = self._ends[group - 1] if group else 0
-        following = self._first + len(self._at_hand)
-        if not (start < following <= index) or self._reader is None:
-            self._batches = self._batches_of(self._opened(), self._column, group)
+        following = now.first + len(now.at_hand)
+        if not (start < following <= index) or now.reader is None:
+            now.batches = self._batches_of(self._opened(), self._column, group)
             following = start
         try:
             while following <= index:
-                self._at_hand = ()  # before the next batch is read: two would be twice the memory
-                batch = next(self._batches, None)
+                now.at_hand = ()  # before the next batch is read: two would be twice the memory
+                batch = next(now.batches, None)
                 if batch is None:
                     raise ValueError(f"{following - start} rows in a group of {self._ends[group] - start}")
-                self._first, self._at_hand = following, batch
+                now.first, now.at_hand = following, batch
                 following += len(batch)
         except Exception as error:
-            self._broken[group] = following, error
-            self._batches, self._at_hand, self._first = iter(()), (), 0
+            now.broken[group] = following, error
+            now.batches, now.at_hand, now.first = iter(()), (), 0
             raise
 
     def _batches_of(self, reader: Any, column: _Column, group: int) -> Iterator[Any]:
@@ -174,9 +183,10 @@ class ParquetSource:
             ImageError: one row may be longer than what there is room for, and than twice the file.
             ValueError: the group is damaged behind these rows.
         """
-        if (column.path, group) not in self._rows:
-            self._rows[column.path, group] = self._rows_of(reader, column.path, group)
-        longest, whole, damage = self._rows[column.path, group]
+        known = self._open.rows
+        if (column.path, group) not in known:
+            known[column.path, group] = self._rows_of(reader, column.path, group)
+        longest, whole, damage = known[column.path, group]
         most = max(_LONGEST_ROW, 2 * self._path.stat().st_size)
         if longest > most:
             raise ImageError(_TOO_LONG, f"{longest} bytes, expected at most {most}")
@@ -193,16 +203,17 @@ class ParquetSource:
     def _rows_of(self, reader: Any, path: str, group: int) -> Part:
         """The bytes that no row exceeds in a row group, how many rows are whole, and what is wrong behind them."""
         schema, parts = reader.schema, reader.metadata.row_group(group)
-        if not self._leaves:
-            self._leaves = sorted((schema.column(number).path, number) for number in range(len(schema)))
-        same, first, last = (bisect.bisect_left(self._leaves, (end, 0)) for end in (path, f"{path}.", f"{path}/"))
-        itself = itertools.takewhile(lambda leaf: leaf[0] == path, self._leaves[same:])
+        now = self._open
+        if not now.leaves:
+            now.leaves = sorted((schema.column(number).path, number) for number in range(len(schema)))
+        same, first, last = (bisect.bisect_left(now.leaves, (end, 0)) for end in (path, f"{path}.", f"{path}/"))
+        itself = itertools.takewhile(lambda leaf: leaf[0] == path, now.leaves[same:])
         longest, whole, damage = 0, parts.num_rows, None
         with self._path.open("rb", buffering=1 << 9) as file:
             size = file.seek(0, 2)
-            for _, number in [*itself, *self._leaves[first:last]]:  # "/" follows "."
-                self._looked_through += parts.column(number).total_compressed_size
-                if self._looked_through > size:  # a thousand groups of the same bytes would take hours
+            for _, number in [*itself, *now.leaves[first:last]]:  # "/" follows "."
+                now.looked_through += parts.column(number).total_compressed_size
+                if now.looked_through > size:  # a thousand groups of the same bytes would take hours
                     raise ValueError("parts that overlap")
                 part = part_of(file, parts.column(number))
                 # All values of lists may lie in one row.
@@ -245,26 +256,12 @@ class ParquetSource:
         yield str(self._path)
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self.__dict__.update(_closed())
+        if self._open.reader is not None:
+            self._open.reader.close()
+        self._open = _Open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, **_closed()}
-
-
-def _closed() -> dict[str, Any]:
-    """The attributes of a source whose file isn't open."""
-    return {
-        "_reader": None,
-        "_batches": iter(()),
-        "_at_hand": (),
-        "_first": 0,
-        "_rows": {},
-        "_looked_through": 0,
-        "_leaves": [],
-        "_broken": {},
-    }
+        return {**self.__dict__, "_open": _Open()}
 
 
 def _column(field: Any) -> _Column:

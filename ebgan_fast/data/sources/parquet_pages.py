@@ -46,19 +46,12 @@ def part_of(file: IO[bytes], column: Any) -> Part:
     grows = False  # from page to page: a value may begin as the one before
     damage = None
     while place < end:
-        if not 0 <= place < size:
-            damage = f"no page at byte {place}"
-            break
-        file.seek(place)
         try:
-            header = _Header(file).fields()
+            header = _header_at(file, place, size)
         except ValueError as error:
             damage = str(error)
             break
-        unpacked, packed = header.get(_UNPACKED, -1), header.get(_PACKED, -1)
-        if min(unpacked, packed) < 0:
-            damage = f"a damaged page at byte {place}"
-            break
+        unpacked, packed = header[_UNPACKED], header[_PACKED]
         for own, encoding in _ENCODINGS:
             page = header.get(own, {})
             grows |= page.get(encoding) == _DELTA_BYTE_ARRAY
@@ -66,6 +59,21 @@ def part_of(file: IO[bytes], column: Any) -> Part:
         largest, total = max(largest, unpacked, packed), total + max(unpacked, packed)
         place = file.tell() + packed
     return Part(total if grows else largest, count, damage)
+
+
+def _header_at(file: IO[bytes], place: int, size: int) -> _Fields:
+    """Read the header of a page, which says how many bytes follow it.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    if not 0 <= place < size:
+        raise ValueError(f"no page at byte {place}")
+    file.seek(place)
+    header = _Header(file).fields()
+    if min(header.get(_UNPACKED, -1), header.get(_PACKED, -1)) < 0:
+        raise ValueError(f"a damaged page at byte {place}")
+    return header
 
 
 class _Header:
