@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ._environment import variables
+
 
 def _load_matplotlib() -> None:
     """Import matplotlib, and let it have the environment's MPLBACKEND only where it takes it.
@@ -22,9 +24,9 @@ def _load_matplotlib() -> None:
     """
     if "matplotlib" in sys.modules:
         return
-    named = os.environ.pop("MPLBACKEND", None)
+    named = os.environ.get("MPLBACKEND")
     try:
-        with _no_matplotlibrc_of_this_folder():
+        with variables({"MPLBACKEND": None}), _no_matplotlibrc_of_this_folder():
             loaded = importlib.import_module("matplotlib")
         if named:
             with contextlib.suppress(ValueError):
@@ -33,9 +35,6 @@ def _load_matplotlib() -> None:
         raise ImportError(f"matplotlib can't be imported ({error}); MPLCONFIGDIR names its folder") from error
     except ValueError as error:
         raise ImportError(f"matplotlib can't be imported ({error}); MATPLOTLIBRC names its settings") from error
-    finally:
-        if named is not None:
-            os.environ["MPLBACKEND"] = named
 
 
 _OF_MATPLOTLIB = "MATPLOTLIBRC", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"  # its files and folders
@@ -52,15 +51,14 @@ def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
         yield
         return
     here, paths = Path.cwd(), list(sys.path)
-    named = {name: value for name in _OF_MATPLOTLIB if (value := os.environ.get(name))}
+    named = {name: os.path.abspath(value) for name in _OF_MATPLOTLIB if (value := os.environ.get(name))}
     sys.path[:] = map(os.path.abspath, paths)
-    os.environ.update({name: os.path.abspath(value) for name, value in named.items()})
     os.chdir(Path(__file__).parent)
     try:
-        yield
+        with variables(named):
+            yield
     finally:
         os.chdir(here)
-        os.environ.update(named)
         sys.path[:] = paths
 
 

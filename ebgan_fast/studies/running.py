@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from optuna.distributions import BaseDistribution
 
 from .._console import printable, say
+from .._environment import variables
 from ..ops.backends import BackendUnavailableError
 from ..training.statistics import NonFiniteError
 from .queue import Claim, Done, Params, TrialQueue, key
@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # Windows lacks one of them
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+# What starts processes, by `python -c`, would import files of the current folder, which may be anyone's. Python 3.11
+# has this switch.
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 class Tick(Protocol):
@@ -146,7 +149,7 @@ def _watch(study: Study, queue: TrialQueue, storage: str, workers: int, tell: Ca
     finished = queue.done()
     told = {key(done.params) for done in finished}
     try:
-        with _safe_path():
+        with variables(_SAFE_PATH):
             for process in started:
                 process.start()
         working = True
@@ -184,23 +187,6 @@ def processes() -> ForkServerContext | SpawnContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
-
-
-@contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """Keep what starts processes, by `python -c`, from importing files of the current folder, which may be anyone's.
-
-    Python 3.11 has the switch.
-    """
-    named = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if named is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = named
 
 
 def _work_apart(study: Study, storage: str) -> None:

@@ -285,7 +285,7 @@ PLANTS = (
         name="trials import from the current folder",
         kind="strangers",
         file="ebgan_fast/studies/running.py",
-        text="        with _safe_path():\n",
+        text="        with variables(_SAFE_PATH):\n",
         instead="        with contextlib.nullcontext():\n",
         test=f"{_FOLDER}::test_the_processes_of_a_study_import_nothing_there",
     ),
