@@ -18,9 +18,7 @@ from typing import BinaryIO
 _NO_SYNC = frozenset(
     getattr(errno, name) for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EPERM", "ENOTTY")
 )
-
-
-_PIECE = 1 << 20  # bytes
+_PIECE = 1 << 20  # bytes that are read at once
 
 
 @contextlib.contextmanager

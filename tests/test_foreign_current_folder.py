@@ -111,7 +111,7 @@ def test_settings_of_matplotlib_are_not_read_there(make: Callable[[Path], None],
 
 
 def test_the_users_own_settings_of_matplotlib_are_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They may be named from the current folder."""
+    """A variable may name its file and folder from the current one."""
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 5\n")
     (tmp_path / "mine").write_text("lines.linewidth: 7\n")
     monkeypatch.setenv("MATPLOTLIBRC", "mine")

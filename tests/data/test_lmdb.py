@@ -118,6 +118,16 @@ def leaf_of(content: bytes, flags: int = LEAF) -> int:
     return places[-1]
 
 
+def nodes_of_long_values(content: bytearray) -> list[int]:
+    """Return the places of the nodes whose values have pages of their own."""
+    found = []
+    for page in range(2 * PAGE, len(content), PAGE):
+        count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
+        nodes = [page + pointer for pointer in struct.unpack_from(f"<{count}H", content, page + 16)]
+        found += [node for node in nodes if struct.unpack_from("<H", content, node + 4)[0] == 1]
+    return found
+
+
 def a_leaf_that_is_none(content: bytearray) -> None:
     struct.pack_into("<H", content, leaf_of(content) + 10, LONG)
 
@@ -147,12 +157,9 @@ def a_child_twice(content: bytearray) -> None:
 
 def a_value_far_away(content: bytearray) -> None:
     """Those that have pages of their own, at a place to which no file can be sought."""
-    for page in range(2 * PAGE, len(content), PAGE):
-        count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
-        for pointer in struct.unpack_from(f"<{count}H", content, page + 16):
-            flags, key = struct.unpack_from("<HH", content, page + pointer + 4)
-            if flags == 1:
-                struct.pack_into("<Q", content, page + pointer + 8 + key, 1 << 50)
+    for node in nodes_of_long_values(content):
+        (key,) = struct.unpack_from("<H", content, node + 6)
+        struct.pack_into("<Q", content, node + 8 + key, 1 << 50)
 
 
 def more_keys_than_there_are(content: bytearray) -> None:
@@ -242,10 +249,8 @@ def test_a_value_beyond_the_file_asks_for_no_memory(fork: Fork, tmp_path: Path) 
     for page in range(2 * PAGE, len(content), PAGE):
         if content[page + 10] == LONG:
             struct.pack_into("<I", content, page + 12, 1 << 20)
-        count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
-        for pointer in struct.unpack_from(f"<{count}H", content, page + 16):
-            if content[page + pointer + 4] == 1:
-                struct.pack_into("<HH", content, page + pointer, 0, (1 << 30) - 1 >> 16)
+    for node in nodes_of_long_values(content):
+        struct.pack_into("<HH", content, node, 0, (1 << 30) - 1 >> 16)
     path.write_bytes(content)
     assert error_within(fork, 1 << 28, read_what_there_is, path) == ("", "")
 

@@ -14,13 +14,7 @@ from ebgan_fast.data.prepare import prepare_images
 
 from ..full_disk import room_for
 from . import layouts
-
-SIZE = 8
-TWO_IMAGES = 2 * 3 * SIZE * SIZE
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+from .small_sets import SIZE, TWO_IMAGES, contents
 
 
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)

@@ -8,6 +8,7 @@ _STREAM = "ebgan_fast/data/stream.py"
 _STREAMED = "tests/data/test_stream.py"
 _PREPARE = "ebgan_fast/data/prepare.py"
 _PROCESSES = "tests/data/test_prepare_processes.py"
+_BEGUN = "tests/data/test_begun_sets.py"
 
 PLANTS = (
     Planted(
@@ -122,7 +123,7 @@ PLANTS = (
         file=_PREPARE,
         text="        for record in out.glob(",
         instead="        for record in () if packed else out.glob(",
-        test=f"{_PROCESSES}::test_records_of_a_finished_set_go",
+        test=f"{_BEGUN}::test_records_of_a_finished_set_go",
     ),
     Planted(
         name="a folder with half a plan is a stranger's",
@@ -138,6 +139,6 @@ PLANTS = (
         file=_PREPARE,
         text="            if stamp(opened, source) != before:\n",
         instead="            if stamp(opened, source) != stamp(opened, source):\n",
-        test=f"{_PROCESSES}::test_an_image_that_changes_while_they_are_packed_ends_it",
+        test=f"{_BEGUN}::test_an_image_that_changes_while_they_are_packed_ends_it",
     ),
 )

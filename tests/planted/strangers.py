@@ -303,7 +303,7 @@ PLANTS = (
         file="ebgan_fast/data/prepare.py",
         text="            and _DIGEST.fullmatch(record.shard.digest)\n",
         instead="",
-        test="tests/data/test_prepare_processes.py::test_a_shard_of_a_damaged_record_is_made_again",
+        test="tests/data/test_begun_sets.py::test_a_shard_of_a_damaged_record_is_made_again",
     ),
     Planted(
         name="a value of a database may lie beyond it",

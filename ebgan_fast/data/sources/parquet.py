@@ -52,7 +52,7 @@ class _Open:
     rows: dict[tuple[str, int], Part] = field(default_factory=dict)  # of a path in a group
     looked_through: int = 0  # bytes
     leaves: list[tuple[str, int]] = field(default_factory=list)  # paths of what holds values, and their numbers
-    broken: dict[int, tuple[int, Exception]] = field(default_factory=dict)  # by group: its first unreadable row, and why
+    broken: dict[int, tuple[int, Exception]] = field(default_factory=dict)  # by group: its first such row, and why
 
 
 class ParquetSource:
