@@ -43,6 +43,8 @@ from .metrics.features import is_program
 from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
 from .report import write_report
+from .studies import all_studies
+from .studies.framework.command import command_of
 from .training.config import PresetName, TrainConfig
 from .training.display import paced
 from .training.loop import train as run_training
@@ -55,15 +57,6 @@ from .training.scoring import Evaluator, digits_text, images_text, score_digits
 from .training.statistics import NonFiniteError
 
 _NAME = "ebgan-fast"
-
-# Loaded when they are asked for: optuna takes half a second, and is an extra.
-STUDIES = {
-    "grid": "The paper's grid search on MNIST: EBGAN against the plain GAN by score (table 1, figures 2 to 4).",
-    "margin-sweep": "The effect of the margin on MNIST (figure 9).",
-    "pt-study": "EBGAN without and with the pulling-away term, and with what other code computes for it.",
-    "semi-supervised": "Digits from few labels: a ladder network alone, and inside an EBGAN (table 2).",
-    "theory": "The paper's theorems at work: players on a discrete space reach V = m, U = gamma and q = p.",
-}
 
 # Flags of the networks' and the run's settings side by side, without prefixes or subcommands.
 _FlatConfig = Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands]
@@ -354,30 +347,18 @@ def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
         yield lambda share, text: bar.update(task, completed=share, description=f"{what}: {text}")
 
 
-def _study(given: Sequence[str]) -> tuple[list[str], Callable[..., int]]:
-    """A study's command, and the arguments with those of its --file.
+def _with_file(given: Sequence[str]) -> list[str]:
+    """A study's arguments with those of its --file.
 
     Raises:
         ValueError: a file that can't be used, or a package is missing.
         OSError: the file can't be read.
     """
     try:
-        from .studies.argument_file import with_file
-        from .studies.commands import study_command
+        from .studies.framework.flags_file import with_file
     except ImportError as error:
         raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
-    arguments = with_file(given)
-    return arguments, study_command(arguments[0], arguments[1:])
-
-
-def _listed(summary: str) -> Callable[..., int]:
-    """A study's place in the list of commands."""
-
-    def command() -> int:
-        raise AssertionError("only listed")
-
-    command.__doc__ = summary
-    return command
+    return with_file(given)
 
 
 def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
@@ -387,6 +368,9 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
         ValueError, OSError: a study's --file can't be used.
     """
     given: Sequence[str] = list(arguments)
+    studies = all_studies()
+    if given and given[0] in studies:
+        given = _with_file(given)
     commands: dict[str, Callable[..., int]] = {
         "prepare": prepare,
         "train": _train_command(preset(chosen(given, "--preset", get_args(PresetName), "mnist"), tyro.MISSING)),
@@ -394,10 +378,8 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
         "evaluate": evaluate,
         "report": report,
         "doctor": doctor,
-        **{name: _listed(summary) for name, summary in STUDIES.items()},
+        **{name: command_of(study, given) for name, study in studies.items()},
     }
-    if given and given[0] in STUDIES:
-        given, commands[given[0]] = _study(given)
     found = Program(
         _NAME,
         "Energy-Based GANs: prepare images, train, draw, score, report, and the paper's studies.",

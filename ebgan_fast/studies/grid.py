@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import random
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from optuna.distributions import CategoricalDistribution
-
+from .._plotting import BLUE, ORANGE, Axes, Figure, dress, in_house_style, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
-from . import digits
-from .options import Budget, Options, check_batch, check_counts, check_given, check_seed
-from .plain_gan import GanConfig, GanTrainer, Optimizer
-from .queue import Params, key
-from .running import Study, Tick
+from .framework.checks import check_batch, check_counts, check_given, check_seed
+from .framework.results import Done, Results, markdown_table
+from .framework.study import Budget, DigitOptions, Job, Measured, Params, Study, Tick, key
+from .networks.plain_gan import GanConfig, GanTrainer, Optimizer
+from .networks.steps import train
+from .sets.digits import Digits
 
 Family = Literal["EBGAN", "GAN"]
 
@@ -45,6 +47,9 @@ CHOICES: dict[str, list[Any]] = {
 }
 
 _SHOWN = 50  # samples in each trial's grid
+_BEST = 3  # configurations of each family in table and figure
+_BIN = 0.077  # nats, the width of the bars in the paper's figures
+_COLORS = {"EBGAN": BLUE, "GAN": ORANGE}
 
 
 @dataclass(frozen=True)
@@ -80,35 +85,6 @@ class Grid:
     seed: int = 0
     """Of every trial's weights, noise and batches, and of what is drawn."""
 
-    def configurations(self) -> list[Params]:
-        """The trials, those of the families mixed, so that a part of them is a fair picture of all.
-
-        Raises:
-            ValueError: a value that table 1 doesn't have, or nothing to try.
-        """
-        check_given(self, "families", *(name for name in CHOICES if name != "family"))
-        if self.draw is not None:
-            check_counts(self, "draw")
-        for name, allowed in CHOICES.items():
-            values = self.families if name == "family" else getattr(self, name)
-            for value in values:
-                if value not in allowed:
-                    raise ValueError(f"{name}: got {value}, expected some of {', '.join(map(str, allowed))}")
-        chance = random.Random(self.seed)
-        chosen: list[Params] = []
-        for family in dict.fromkeys(self.families):
-            every = self._all_of(family)
-            chosen += every if self.draw is None else chance.sample(every, min(self.draw, len(every)))
-        chance.shuffle(chosen)
-        return chosen
-
-    def _all_of(self, family: Family) -> list[Params]:
-        names = ["n_layer_g", "n_layer_d", "size_g", "size_d", "dropout_d"]
-        if family == "GAN":
-            names += ["optim_g", "optim_d", "lr"]
-        product = itertools.product(*(dict.fromkeys(getattr(self, name)) for name in names))
-        return [{"family": family, **dict(zip(names, values, strict=True))} for values in product]
-
 
 BUDGETS: dict[Budget, Grid] = {
     "minutes": Grid(size_g=(400,), size_d=(128, 256), draw=24, steps=500, samples=2_000),
@@ -117,24 +93,43 @@ BUDGETS: dict[Budget, Grid] = {
 }
 
 
-def grid_study(grid: Grid, options: Options) -> Study:
-    """The search as trials. Raises a ValueError for a grid that can't be searched."""
+def trials(grid: Grid) -> list[Params]:
+    """The configurations, those of the families mixed, so that a part of them is a fair picture of all.
+
+    Raises:
+        ValueError: a value that table 1 doesn't have, nothing to try, or a grid that can't be searched.
+    """
     check_counts(grid, "steps", "batch_size", "samples")
     check_batch(grid.batch_size, "because of batch norm")
     check_seed(grid.seed)
-    configurations = grid.configurations()
-    common = {name: getattr(grid, name) for name in ("steps", "batch_size", "samples", "seed")}
-    device = options.torch_device  # refused, if at all, before a classifier is trained
-    data, judge = digits.prepare(options.data)
-    return Study(
-        name="grid",
-        settings={**common, **data},
-        configurations=configurations,
-        ranges={name: CategoricalDistribution(values) for name, values in CHOICES.items()},
-        trial=partial(_trial, grid=grid, data=options.data, device=device, out=options.out),
-        describe=describe,
-        conditions=judge,
-    )
+    check_given(grid, "families", *(name for name in CHOICES if name != "family"))
+    if grid.draw is not None:
+        check_counts(grid, "draw")
+    for name, allowed in CHOICES.items():
+        values = grid.families if name == "family" else getattr(grid, name)
+        for value in values:
+            if value not in allowed:
+                raise ValueError(f"{name}: got {value}, expected some of {', '.join(map(str, allowed))}")
+    chance = random.Random(grid.seed)
+    chosen: list[Params] = []
+    for family in dict.fromkeys(grid.families):
+        every = _all_of(family, grid)
+        chosen += every if grid.draw is None else chance.sample(every, min(grid.draw, len(every)))
+    chance.shuffle(chosen)
+    return chosen
+
+
+def _all_of(family: Family, grid: Grid) -> list[Params]:
+    names = ["n_layer_g", "n_layer_d", "size_g", "size_d", "dropout_d"]
+    if family == "GAN":
+        names += ["optim_g", "optim_d", "lr"]
+    product = itertools.product(*(dict.fromkeys(getattr(grid, name)) for name in names))
+    return [{"family": family, **dict(zip(names, values, strict=True))} for values in product]
+
+
+def load(grid: Grid, options: DigitOptions) -> Digits:
+    """Read the digits."""
+    return Digits.of(options)
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -149,24 +144,24 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 
 
 def picture_of(params: Params, out: Path) -> Path:
-    """Where a trial leaves its samples."""
+    """The picture of a trial's samples."""
     return out / "samples" / f"{hashlib.blake2b(key(params).encode(), digest_size=6).hexdigest()}.png"
 
 
-def _trial(
-    params: Params, tick: Tick, *, grid: Grid, data: Path | None, device: str, out: Path
-) -> tuple[dict[str, Any], float]:
-    trainer = _trainer(params, grid, data, device)
-    digits.train(trainer, grid.steps, tick)
+def trial(params: Params, job: Job[Grid], tick: Tick) -> Measured:
+    """Train one configuration, and score what its generator draws."""
+    grid, digits = job.settings, job.data
+    trainer = _trainer(params, job)
+    train(trainer, grid.steps, tick)
     sampler = trainer.sampler()
-    result = digits.digit_scores(sampler, grid.samples, grid.seed, data)
-    save_grid(sample_images(sampler, _SHOWN, grid.seed), picture_of(params, out))
+    result = digits.scores(sampler, grid.samples, grid.seed)
+    save_grid(sample_images(sampler, _SHOWN, grid.seed), picture_of(params, job.options.out))
     # The direction whose values, at most ln 10, the axes of the paper's figures 2 and 3 fit.
-    return result, result["kl_conditional_marginal"]
+    return Measured(result, result["kl_conditional_marginal"])
 
 
-def _trainer(params: Params, grid: Grid, data: Path | None, device: str) -> Trainer | GanTrainer:
-    images = digits.training_images(data, device=device)
+def _trainer(params: Params, job: Job[Grid]) -> Trainer | GanTrainer:
+    grid, images, device = job.settings, job.data.images, job.device
     if params["family"] == "GAN":
         own = {field.name for field in fields(GanConfig)}
         return GanTrainer(
@@ -196,3 +191,160 @@ def _trainer(params: Params, grid: Grid, data: Path | None, device: str) -> Trai
         ),
         images,
     )
+
+
+def score(trial: Done) -> float:
+    """The score that the figures show: E KL(p(y|x) || p(y)) in nats. A trial that failed has 0, the score of noise."""
+    return 0.0 if trial.result is None else float(trial.result["kl_conditional_marginal"])
+
+
+def swapped_score(trial: Done) -> float:
+    """The paper's I' = E KL(p(y) || p(y|x)) in nats, which has no bound. A trial that failed has 0."""
+    return 0.0 if trial.result is None else float(trial.result["kl_marginal_conditional"])
+
+
+def of_family(trials: Sequence[Done], family: str) -> list[Done]:
+    """The trials of one kind of GAN."""
+    return [trial for trial in trials if trial.params["family"] == family]
+
+
+def top_share(results: Results, family: str, by: str = "score") -> float:
+    """Share of a family's trials that are in the top third of all trials' scores."""
+    measure = score if by == "score" else swapped_score
+    ranked = sorted(results.trials, key=measure, reverse=True)
+    top = {id(trial) for trial in ranked[: len(ranked) // 3]}
+    own = of_family(results.trials, family)
+    return sum(id(trial) in top for trial in own) / len(own)
+
+
+def table(results: Results) -> str:
+    """Two tables in Markdown: the families, and the best configurations of each."""
+    rows = []
+    families = _families(results)
+    for family in families:
+        own = of_family(results.trials, family)
+        scores = sorted(map(score, own))
+        rows.append(
+            [
+                family,
+                len(own),
+                sum(trial.result is None for trial in own),
+                f"{statistics.mean(scores):.2f}",
+                f"{statistics.median(scores):.2f}",
+                f"{scores[-1]:.2f}",
+                f"{sum(value < 0.2 for value in scores) / len(own):.0%}",
+                f"{top_share(results, family):.0%}",
+                f"{top_share(results, family, 'swapped'):.0%}",
+            ]
+        )
+    summary = markdown_table(
+        ["", "runs", "failed", "mean", "median", "best", "below 0.2", "in the top third", "in the top third by I′"],
+        rows,
+    )
+    best = [
+        [
+            describe(trial.params, None),
+            f"{score(trial):.2f}",
+            f"{swapped_score(trial):.2f}",
+            "-" if trial.result is None else trial.result["classes"],
+        ]
+        for family in families
+        for trial in _best(results, family)
+    ]
+    return (
+        f"{summary}\n{markdown_table(['best configurations', 'score', 'I′', 'classes'], best)}\n"
+        "Score: E KL(p(y|x) ‖ p(y)) in nats, at most ln 10 = 2.30. I′: E KL(p(y) ‖ p(y|x)), without a bound.\n"
+    )
+
+
+@in_house_style
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Write histograms.png (figure 2), by-optimiser.png (figure 3) and best.png (figure 4) into a folder; returns
+    those that could be drawn: other machines' samples may be elsewhere."""
+    drawn = [_draw_by_layers(results, folder / "histograms.png")]
+    if of_family(results.trials, "GAN"):
+        drawn.append(_draw_by_optimizer(results, folder / "by-optimiser.png"))
+    if any(picture_of(trial.params, folder).exists() for trial in results.trials):
+        drawn.append(_draw_best(results, folder, folder / "best.png"))
+    return drawn
+
+
+def _families(results: Results) -> list[str]:
+    return [family for family in CHOICES["family"] if of_family(results.trials, family)]
+
+
+def _best(results: Results, family: str) -> list[Done]:
+    return sorted(of_family(results.trials, family), key=score, reverse=True)[:_BEST]
+
+
+def _draw_by_layers(results: Results, path: Path) -> Path:
+    figure, panels = _panels(1, 3, (12, 3.6))
+    for axes, most in zip(panels, (5, 4, 3), strict=True):
+        chosen = [t for t in results.trials if t.params["n_layer_g"] <= most and t.params["n_layer_d"] <= most]
+        _histogram(axes, chosen)
+        axes.set_title("all runs" if most == 5 else f"nLayerG and nLayerD at most {most}", fontsize=10)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _draw_by_optimizer(results: Results, path: Path) -> Path:
+    figure, panels = _panels(3, 4, (13, 8))
+    ebgans = of_family(results.trials, "EBGAN")
+    combinations = itertools.product(CHOICES["lr"], CHOICES["optim_d"], CHOICES["optim_g"])
+    for axes, (lr, optim_d, optim_g) in zip(panels, combinations, strict=True):
+        wanted = {"lr": lr, "optim_d": optim_d, "optim_g": optim_g}
+        gans = [trial for trial in of_family(results.trials, "GAN") if wanted.items() <= trial.params.items()]
+        _histogram(axes, [*ebgans, *gans])
+        axes.set_title(f"GAN: D {optim_d}, G {optim_g}, rate {lr:g}", fontsize=9)
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = new_figure(*size)
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True).flat)
+    for axes in panels[-columns:]:
+        axes.set_xlabel("score, nats")
+    for number, axes in enumerate(panels):
+        dress(axes, "" if number % columns else "% of runs")
+    return figure, panels
+
+
+def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
+    """Shares of each family's runs by score."""
+    edges = [_BIN * index for index in range(math.ceil(math.log(10) / _BIN) + 1)]
+    for family, color in _COLORS.items():
+        scores = [score(trial) for trial in of_family(trials, family)]
+        if scores:
+            weights = [100 / len(scores)] * len(scores)
+            label = f"{family} ({len(scores)})"
+            axes.hist(scores, edges, weights=weights, color=color, alpha=0.55, label=label)
+    axes.legend(fontsize=8)
+
+
+def _draw_best(results: Results, folder: Path, path: Path) -> Path:
+    figure = new_figure(4.2 * _BEST, 2.6 * len(_families(results)))
+    panels = figure.subplots(len(_families(results)), _BEST, squeeze=False)
+    for row, family in zip(panels, _families(results), strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        for axes, trial in zip(row, _best(results, family), strict=False):
+            show_picture(axes, picture_of(trial.params, folder))
+            axes.set_title(describe(trial.params, trial.result).replace(" sizeG", "\nsizeG"), fontsize=8)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+STUDY = Study(
+    name="grid",
+    summary="The paper's grid search on MNIST: EBGAN against the plain GAN by score (table 1, figures 2 to 4).",
+    budgets=BUDGETS,
+    parameters=CHOICES,
+    choosing=("families", *(name for name in CHOICES if name != "family"), "draw"),
+    trials=trials,
+    trial=trial,
+    describe=describe,
+    table=table,
+    draw=draw,
+    load=load,
+)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from optuna.distributions import FloatDistribution
 
 from .._plotting import in_house_style, new_figure, show_picture
 from ..models.families import Mlp
@@ -17,11 +14,11 @@ from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
-from . import digits
-from .options import Budget, Options, check_batch, check_counts, check_given, check_positive, check_shares
-from .queue import SEEDS, Params
-from .results import Results, markdown_table
-from .running import Study, Tick
+from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
+from .framework.results import Results, markdown_table
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Params, Range, Study, Tick
+from .networks.steps import train
+from .sets.digits import Digits
 
 FIGURE = "margins.png"
 
@@ -60,8 +57,8 @@ BUDGETS: dict[Budget, MarginSweep] = {
 }
 
 
-def margin_study(sweep: MarginSweep, options: Options) -> Study:
-    """The sweep as trials. Raises a ValueError for one that can't be run."""
+def trials(sweep: MarginSweep) -> list[Params]:
+    """Every margin with every seed. Raises a ValueError for a sweep that can't be run."""
     check_given(sweep, "margins")
     for margin in sweep.margins:
         if not (margin > 0 and math.isfinite(margin)):
@@ -70,20 +67,12 @@ def margin_study(sweep: MarginSweep, options: Options) -> Study:
     check_batch(sweep.batch_size, "because of batch norm")
     check_positive(sweep, "lr")
     check_shares(sweep, "ema")
-    device = options.torch_device  # refused, if at all, before a classifier is trained
-    data, judge = digits.prepare(options.data)
-    common = {name: value for name, value in vars(sweep).items() if name not in ("margins", "seeds")}
-    return Study(
-        name="margin-sweep",
-        settings={**common, **data},
-        configurations=[
-            {"margin": float(margin), "seed": seed} for seed in range(sweep.seeds) for margin in sweep.margins
-        ],
-        ranges={"margin": FloatDistribution(0, 1e6), "seed": SEEDS},
-        trial=partial(_trial, sweep=sweep, data=options.data, device=device, out=options.out),
-        describe=describe,
-        conditions=judge,
-    )
+    return [{"margin": float(margin), "seed": seed} for seed in range(sweep.seeds) for margin in sweep.margins]
+
+
+def load(sweep: MarginSweep, options: DigitOptions) -> Digits:
+    """Read the digits."""
+    return Digits.of(options)
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -92,9 +81,9 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     return words if result is None else f"{words}: {result['classes']} classes, score {result['exp_score']:.2f}"
 
 
-def _trial(
-    params: Params, tick: Tick, *, sweep: MarginSweep, data: Path | None, device: str, out: Path
-) -> tuple[dict[str, Any], float]:
+def trial(params: Params, job: Job[MarginSweep], tick: Tick) -> Measured:
+    """Train with one margin, and score what the generator draws."""
+    sweep, digits = job.settings, job.data
     config = TrainConfig(
         out=Path(),
         networks=Mlp(n_layer_g=5, n_layer_d=2, size_g=sweep.size_g, size_d=sweep.size_d),
@@ -106,14 +95,14 @@ def _trial(
         lr_d=sweep.lr,
         pt_weight=0.0,
         ema=sweep.ema,
-        device=device,
+        device=job.device,
     )
-    trainer = Trainer(config, digits.training_images(data, device=device))
-    digits.train(trainer, sweep.steps, tick)
+    trainer = Trainer(config, digits.images)
+    train(trainer, sweep.steps, tick)
     sampler = trainer.sampler()
-    result = digits.digit_scores(sampler, sweep.samples, params["seed"], data)
-    save_grid(sample_images(sampler, _SHOWN, params["seed"]), picture_of(params, out), _COLUMNS)
-    return result, result["exp_score"]
+    result = digits.scores(sampler, sweep.samples, params["seed"])
+    save_grid(sample_images(sampler, _SHOWN, params["seed"]), picture_of(params, job.options.out), _COLUMNS)
+    return Measured(result, result["exp_score"])
 
 
 def picture_of(params: Params, out: Path) -> Path:
@@ -163,3 +152,18 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _margins(results: Results) -> list[float]:
     return sorted({run.params["margin"] for run in results.trials})
+
+
+STUDY = Study(
+    name="margin-sweep",
+    summary="The effect of the margin on MNIST (figure 9).",
+    budgets=BUDGETS,
+    parameters={"margin": Range(0, 1e6), "seed": SEEDS},
+    choosing=("margins", "seeds"),
+    trials=trials,
+    trial=trial,
+    describe=describe,
+    table=table,
+    draw=draw,
+    load=load,
+)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-
-from optuna.distributions import CategoricalDistribution
 
 from .._plotting import BLUE, GREY, Axes, in_house_style, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
-from . import digits, gaussians
-from .options import Budget, Options, check_batch, check_counts, check_given, check_positive, check_shares
-from .queue import SEEDS, Done, Params
-from .repelling_terms import TERMS, Term, trainer_with
-from .results import Results, markdown_table
-from .running import Study, Tick
+from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
+from .framework.results import Done, Results, markdown_table
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, Nothing, Params, Study, Tick
+from .networks.repelling_terms import TERMS, Term, trainer_with
+from .networks.steps import train
+from .sets import gaussians
+from .sets.digits import Digits
 
 DataName = Literal["ring", "grid", "mnist"]
 
@@ -76,30 +74,24 @@ BUDGETS: dict[Budget, PullingAway] = {
 }
 
 
-def pulling_away_study(comparison: PullingAway, options: Options) -> Study:
-    """The comparison as trials. Raises a ValueError for one that can't be run."""
+def trials(comparison: PullingAway) -> list[Params]:
+    """Every term on every set with every seed. Raises a ValueError for a comparison that can't be run."""
     check_given(comparison, "terms", "sets")
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
     check_positive(comparison, "weight", "margin", "lr", "point_margin", "point_lr")
     check_shares(comparison, "ema")
     check_batch(comparison.batch_size, "a pair to repel")
-    device = options.torch_device  # refused, if at all, before a classifier is trained
-    data, judge = digits.prepare(options.data) if "mnist" in comparison.sets else ({}, {})
-    common = {name: value for name, value in vars(comparison).items() if name not in ("terms", "sets", "seeds")}
-    return Study(
-        name="pt-study",
-        settings={**common, **data},
-        configurations=[
-            {"set": name, "term": term, "seed": seed}
-            for seed in range(comparison.seeds)
-            for name in comparison.sets
-            for term in comparison.terms
-        ],
-        ranges={"set": CategoricalDistribution(_DATA), "term": CategoricalDistribution(TERMS), "seed": SEEDS},
-        trial=partial(_trial, comparison=comparison, data=options.data, device=device, out=options.out),
-        describe=describe,
-        conditions=judge,
-    )
+    return [
+        {"set": name, "term": term, "seed": seed}
+        for seed in range(comparison.seeds)
+        for name in comparison.sets
+        for term in comparison.terms
+    ]
+
+
+def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
+    """Read the digits, if any trial is on them."""
+    return Digits.of(options) if "mnist" in comparison.sets else Nothing()
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -108,9 +100,9 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     return words if result is None else f"{words}: {result['modes']} of {_MODES[params['set']]}"
 
 
-def _trial(
-    params: Params, tick: Tick, *, comparison: PullingAway, data: Path | None, device: str, out: Path
-) -> tuple[dict[str, Any], float]:
+def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
+    """Train with one term on one set, and score what the generator draws."""
+    comparison, digits = job.settings, job.data
     on_digits = params["set"] == "mnist"
     seed: int = params["seed"]
     config = TrainConfig(
@@ -126,19 +118,19 @@ def _trial(
         lr_d=comparison.lr if on_digits else comparison.point_lr,
         pt_weight=comparison.weight,
         ema=comparison.ema,
-        device=device,
+        device=job.device,
     )
-    images = digits.training_images(data, device=device) if on_digits else gaussians.points(params["set"])
+    images = digits.images if on_digits else gaussians.points(params["set"], job.device)
     trainer = trainer_with(params["term"], config, images)
-    digits.train(trainer, config.steps, tick)
+    train(trainer, config.steps, tick)
     sampler, term = trainer.sampler(), trainer.statistics()["pulling_away"]
     if on_digits:
-        scores = digits.digit_scores(sampler, comparison.samples, seed, data)
-        save_grid(sample_images(sampler, _SHOWN, seed), picture_of(params, out), _COLUMNS)
-        return {"modes": scores["classes"], "pulling_away": term, **scores}, scores["classes"]
+        scores = digits.scores(sampler, comparison.samples, seed)
+        save_grid(sample_images(sampler, _SHOWN, seed), picture_of(params, job.options.out), _COLUMNS)
+        return Measured({"modes": scores["classes"], "pulling_away": term, **scores}, scores["classes"])
     found, drawn = gaussians.mode_scores(sampler, params["set"], comparison.samples, seed)
     shown = [[round(number, 3) for number in point] for point in drawn[:_SHOWN_POINTS].tolist()] if seed == 0 else []
-    return {"pulling_away": term, **found, "points": shown}, found["modes"]
+    return Measured({"pulling_away": term, **found, "points": shown}, found["modes"])
 
 
 def picture_of(params: Params, out: Path) -> Path:
@@ -209,3 +201,18 @@ def _sets(results: Results) -> list[str]:
 
 def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}" if values else "-"
+
+
+STUDY = Study(
+    name="pt-study",
+    summary="EBGAN without and with the pulling-away term, and with what other code computes for it.",
+    budgets=BUDGETS,
+    parameters={"set": _DATA, "term": TERMS, "seed": SEEDS},
+    choosing=("terms", "sets", "seeds"),
+    trials=trials,
+    trial=trial,
+    describe=describe,
+    table=table,
+    draw=draw,
+    load=load,
+)

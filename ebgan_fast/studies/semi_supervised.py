@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-
-from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from .._plotting import BLUE, GREY, ORANGE, dress, in_house_style, new_figure
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
-from . import digits
-from .ladder_training import CLASSES, LadderConfig, LadderTrainer
-from .options import (
-    Budget,
-    Options,
+from .framework.checks import (
     check_batch,
     check_counts,
     check_given,
@@ -26,9 +20,10 @@ from .options import (
     check_positive,
     check_shares,
 )
-from .queue import SEEDS, Params
-from .results import Results, markdown_table
-from .running import Study, Tick
+from .framework.results import Results, markdown_table
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Params, Range, Study, Tick
+from .networks.ladder_training import CLASSES, FlatDigits, LadderConfig, LadderTrainer, flat_digits
+from .sets.digits import Digits
 
 Model = Literal["classifier", "LN", "EBGAN-LN"]
 
@@ -90,8 +85,8 @@ BUDGETS: dict[Budget, SemiSupervised] = {
 }
 
 
-def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
-    """The comparison as trials. Raises a ValueError for settings that can't be run."""
+def trials(settings: SemiSupervised) -> list[Params]:
+    """Every model with every number of labels and seed. Raises a ValueError for settings that can't be run."""
     check_given(settings, "labels", "models")
     check_counts(settings, "seeds", "steps", "ebgan_steps", "batch_size")
     check_batch(settings.batch_size, "because of batch norm")
@@ -105,28 +100,33 @@ def semi_supervised_study(settings: SemiSupervised, options: Options) -> Study:
     for labels in settings.labels:
         if labels < CLASSES or labels % CLASSES:
             raise ValueError(f"labels: got {labels}, expected a multiple of {CLASSES}, as many of each digit")
-    device = options.torch_device  # refused, if at all, before the digits are read
-    images = digits.training_images(options.data, 28)
-    if settings.batch_size > len(images):
-        raise ValueError(f"batch_size: got {settings.batch_size}, expected at most {len(images)}, the number of images")
-    common = {name: value for name, value in vars(settings).items() if name not in ("labels", "models", "seeds")}
-    return Study(
-        name="semi-supervised",
-        settings={**common, "data": images.fingerprint},
-        configurations=[
-            {"labels": labels, "model": model, "seed": seed}
-            for seed in range(settings.seeds)
-            for labels in settings.labels
-            for model in settings.models
-        ],
-        ranges={
-            "labels": IntDistribution(CLASSES, 60_000),
-            "model": CategoricalDistribution(MODELS),
-            "seed": SEEDS,
-        },
-        trial=partial(_trial, settings=settings, data=options.data, device=device, out=options.out),
-        describe=describe,
-    )
+    return [
+        {"labels": labels, "model": model, "seed": seed}
+        for seed in range(settings.seeds)
+        for labels in settings.labels
+        for model in settings.models
+    ]
+
+
+class UnscoredDigits(Digits):
+    """The digits, as ladder networks take them and without a classifier that would score them."""
+
+    def conditions(self) -> dict[str, Any]:
+        """Give nothing to tell."""
+        return {}
+
+    @functools.cached_property
+    def flat(self) -> FlatDigits:
+        """The digits on the device, as floats."""
+        return flat_digits(self.mnist, self.device)
+
+
+def load(settings: SemiSupervised, options: DigitOptions) -> UnscoredDigits:
+    """Read the digits. Raises a ValueError for fewer than a batch."""
+    digits = UnscoredDigits.of(options, 28)
+    if settings.batch_size > (count := len(digits.mnist.train_images)):
+        raise ValueError(f"batch_size: got {settings.batch_size}, expected at most {count}, the number of images")
+    return digits
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -135,9 +135,9 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     return words if result is None else f"{words}: {result['error']:.2%} wrong"
 
 
-def _trial(
-    params: Params, tick: Tick, *, settings: SemiSupervised, data: Path | None, device: str, out: Path
-) -> tuple[dict[str, Any], float]:
+def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
+    """Train one model, and look at its test error now and then."""
+    settings = job.settings
     ebgan = params["model"] == "EBGAN-LN"
     config = LadderConfig(
         labels=params["labels"],
@@ -150,9 +150,8 @@ def _trial(
         beta1=settings.beta1,
         margin=settings.margin,
         margin_steps=settings.margin_steps if ebgan else 0,
-        device=device,
     )
-    trainer = LadderTrainer(config, digits.mnist(data))
+    trainer = LadderTrainer(config, job.data.flat)
     curve: list[tuple[int, float]] = []
     looks = {round(config.steps * look / _TESTS) for look in range(1, _TESTS + 1)}
     while trainer.step_count < config.steps:
@@ -162,9 +161,9 @@ def _trial(
             curve.append((trainer.step_count, trainer.test_error()))
     if ebgan:
         name = f"samples-{params['labels']}-{params['seed']}.png"
-        save_grid(sample_images(trainer.sampler(), _SHOWN, params["seed"]), out / name)
+        save_grid(sample_images(trainer.sampler(), _SHOWN, params["seed"]), job.options.out / name)
     error = curve[-1][1]
-    return {"error": error, "curve": curve}, -error
+    return Measured({"error": error, "curve": curve}, -error)
 
 
 def errors(results: Results, model: str, labels: int) -> list[float]:
@@ -218,3 +217,18 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
         return "-"
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
+
+
+STUDY = Study(
+    name="semi-supervised",
+    summary="Digits from few labels: a ladder network alone, and inside an EBGAN (table 2).",
+    budgets=BUDGETS,
+    parameters={"labels": Range(CLASSES, 60_000), "model": MODELS, "seed": SEEDS},
+    choosing=("labels", "models", "seeds"),
+    trials=trials,
+    trial=trial,
+    describe=describe,
+    table=table,
+    draw=draw,
+    load=load,
+)

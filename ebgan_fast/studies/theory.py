@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, in_house_style, new_figure
-from .options import Budget, check_positive, check_seed
-from .queue import Done
-from .results import Results, markdown_table, results_of
+from .framework.checks import check_positive, check_seed
+from .framework.results import Results, markdown_table
+from .framework.study import Budget, Job, Measured, Options, Params, Study, Tick, no_tick
 
 Array = NDArray[np.float64]
 
 FIGURE = "theory.png"
+
+_ROUNDS_PER_TICK = 1000
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,15 @@ def data(game: Game) -> Array:
     return p
 
 
-def best_responses(game: Game) -> Play:
+def best_responses(game: Game, tick: Tick = no_tick) -> Play:
     """Fictitious play: D answers the average q by m where q > p, else by 0; G the average D by its lowest point."""
     p = data(game)
     q_mean = np.full(game.points, 1 / game.points)
     d_mean = np.random.default_rng(game.seed + 1).uniform(0, game.margin, game.points)
     log = _Log("best responses to averages", game, p)
     for round_ in range(1, game.rounds + 1):
+        if round_ % _ROUNDS_PER_TICK == 0:
+            tick()
         answer_d = np.where(p < q_mean, game.margin, 0.0)
         lowest = np.argmin(d_mean)
         weight = 1 / (round_ + 1)
@@ -99,13 +103,15 @@ def best_responses(game: Game) -> Play:
     return log.play(q_mean, d_mean)
 
 
-def gradient_play(game: Game) -> Play:
+def gradient_play(game: Game, tick: Tick = no_tick) -> Play:
     """Extragradient: both step along their gradients, taken where a first step would lead, and are projected back."""
     p = data(game)
     q = np.full(game.points, 1 / game.points)
     share = np.random.default_rng(game.seed + 1).uniform(0, 1, game.points)  # D / m
     log = _Log("gradient play", game, p)
     for round_ in range(1, game.rounds + 1):
+        if round_ % _ROUNDS_PER_TICK == 0:
+            tick()
         ahead_q = onto_simplex(q - game.step * share)
         ahead_share = np.clip(share - game.step * (p - q), 0, 1)
         q = onto_simplex(q - game.step * ahead_share)
@@ -114,7 +120,10 @@ def gradient_play(game: Game) -> Play:
     return log.play(q, share * game.margin)
 
 
-def play(game: Game) -> list[Play]:
+PLAYS = {"best responses to averages": best_responses, "gradient play": gradient_play}
+
+
+def trials(game: Game) -> list[Params]:
     """Both ways of playing.
 
     Raises:
@@ -125,13 +134,18 @@ def play(game: Game) -> list[Play]:
             raise ValueError(f"{name}: got {got}, expected at least {least}")
     check_positive(game, "margin", "step")
     check_seed(game.seed)
-    return [best_responses(game), gradient_play(game)]
+    return [{"play": name} for name in PLAYS]
 
 
-def results_of_plays(plays: list[Play], game: Game, budget: Budget) -> Results:
-    """What is kept of them: a play as a trial's result."""
-    done = [Done({"play": one.name}, asdict(one), None, 0.0) for one in plays]
-    return results_of("theory", {"budget": budget, **asdict(game)}, "cpu", done)
+def trial(params: Params, job: Job[Game], tick: Tick) -> Measured:
+    """Play in one way."""
+    play = PLAYS[params["play"]](job.settings, tick)
+    return Measured(asdict(play), -play.distance[-1])
+
+
+def describe(params: Params, result: dict[str, Any] | None) -> str:
+    """A play in a few words, and how near it came."""
+    return params["play"] if result is None else f"{params['play']}: TV(q, p) {result['distance'][-1]:.1e}"
 
 
 def table(results: Results) -> str:
@@ -225,3 +239,18 @@ def onto_simplex(point: Array) -> Array:
     kept = np.count_nonzero(descending * counts > surplus)
     nearest: Array = np.maximum(point - surplus[kept - 1] / kept, 0)
     return nearest
+
+
+STUDY = Study(
+    name="theory",
+    summary="The paper's theorems at work: players on a discrete space reach V = m, U = gamma and q = p.",
+    budgets=BUDGETS,
+    parameters={"play": tuple(PLAYS)},
+    choosing=(),
+    trials=trials,
+    trial=trial,
+    describe=describe,
+    table=table,
+    draw=draw,
+    options=Options,
+)

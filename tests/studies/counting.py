@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import IntDistribution
-
-from ebgan_fast.studies.queue import Params
-from ebgan_fast.studies.running import Study, Tick, run
+from ebgan_fast.studies.framework.results import Done, Results
+from ebgan_fast.studies.framework.run import queue_of, run
+from ebgan_fast.studies.framework.study import Job, Measured, Nothing, Options, Params, Range, Study, Tick
 from ebgan_fast.training.statistics import NonFiniteError
 
 SEEN = "seen.txt"
 
 
+@dataclass(frozen=True)
+class Counting:
+    """Settings of the study."""
+
+    count: int
+    seconds: float = 0.0
+    steps: int = 10
+
+
 def note(folder: Path, words: str) -> None:
-    with (folder / SEEN).open("a") as file:
-        file.write(f"{words}\n")
+    """Write a line in one piece, which no kill cuts."""
+    handle = os.open(folder / SEEN, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{words}\n".encode())
+    os.close(handle)
 
 
 def seen(folder: Path, word: str) -> list[int]:
@@ -29,38 +39,64 @@ def seen(folder: Path, word: str) -> list[int]:
     return [int(line.split()[1]) for line in lines if line.startswith(word)]
 
 
-def trial(params: Params, tick: Tick, *, folder: Path, seconds: float) -> tuple[dict[str, Any], float]:
-    number = params["number"]
+def trials(settings: Counting) -> list[Params]:
+    return [{"number": number} for number in range(settings.count)]
+
+
+def trial(params: Params, job: Job[Counting], tick: Tick) -> Measured:
+    number, folder = params["number"], job.options.out
     note(folder, f"began {number} {os.getpid()}")
-    until = time.monotonic() + seconds
+    until = time.monotonic() + job.settings.seconds
     while time.monotonic() < until:
         tick()
         time.sleep(0.005)
     if number == 13:
         raise NonFiniteError("got loss nan, expected a finite number")
     note(folder, f"ended {number}")
-    return {"square": number**2}, float(number)
-
-
-def study(folder: Path, count: int, seconds: float = 0.0, **settings: Any) -> Study:
-    return Study(
-        name="counting",
-        settings=settings,
-        configurations=[{"number": number} for number in range(count)],
-        ranges={"number": IntDistribution(0, 1000)},
-        trial=partial(trial, folder=folder, seconds=seconds),
-        describe=describe,
-    )
+    return Measured({"square": number**2, "by": [os.getpid(), time.monotonic_ns()]}, float(number))
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """A function of a module, which a started process can be sent."""
     return f"number {params['number']}"
 
 
-def work(folder: Path, storage: str, count: int, seconds: float, workers: int, together: int) -> None:
-    """Run a study once `together` processes are ready to."""
-    note(folder, f"ready {os.getpid()}")
-    while len(seen(folder, "ready")) < together:
+def table(results: Results) -> str:
+    return f"{len(results.trials)} trials\n"
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    return []
+
+
+STUDY = Study(
+    name="counting",
+    summary="Squares of numbers.",
+    budgets={"minutes": Counting(3)},
+    parameters={"number": Range(0, 1000)},
+    choosing=("count", "seconds"),
+    trials=trials,
+    trial=trial,
+    describe=describe,
+    table=table,
+    draw=draw,
+    options=Options,
+)
+
+
+def job(folder: Path, storage: str, count: int, seconds: float = 0.0, workers: int = 1, steps: int = 10) -> Job[Any]:
+    """A run of the study."""
+    options = Options(folder, storage=storage, workers=workers)
+    return Job(STUDY, Counting(count, seconds, steps), options, Nothing())
+
+
+def done(one: Job[Any]) -> list[Done]:
+    """Do it, and give all its trials."""
+    return run(one, queue_of(one))
+
+
+def work(one: Job[Any], together: int) -> None:
+    """Run the study once `together` processes are ready to."""
+    note(one.options.out, f"ready {os.getpid()}")
+    while len(seen(one.options.out, "ready")) < together:
         time.sleep(0.01)
-    run(study(folder, count, seconds), storage, workers)
+    done(one)

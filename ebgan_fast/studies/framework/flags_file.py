@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from .._console import shortened, shown
-from .._files import content_of
+from ..._console import shortened, shown
+from ..._files import content_of
 
 # The parser takes half a second for so many bytes, or a tenth for so many brackets that no other closes. A file of all
 # flags of a study has 1 kB.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..data.image_set import ImageSet
-from ..ops.tensors import Coefficient
-from ..training.config import TrainConfig
-from ..training.step import Trainer
+from ...data.image_set import ImageSet
+from ...ops.tensors import Coefficient
+from ...training.config import TrainConfig
+from ...training.step import Trainer
 
 Term = Literal["none", "paper", "no square", "batch axis"]
 

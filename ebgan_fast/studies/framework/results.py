@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from .. import __version__
-from .._console import shown
-from .._files import replacing
-from .._json import read_object
-from .._settings import FINITE, Rule, instance, or_none
-from ..doctor import processor
-from .queue import Done
+from ... import __version__
+from ..._console import shown
+from ..._files import replacing
+from ..._json import read_object
+from ..._settings import FINITE, Rule, instance, or_none
+from ...doctor import processor
+from .study import Params
 
 FILE = "results.json"
 _LARGEST = 1 << 28  # bytes; the paper's whole grid of 6144 trials has three millions
@@ -32,6 +32,16 @@ _OF_RESULTS = {
     "trials": instance(list, "a list"),
 }
 _OF_TRIAL = {"params": _OBJECT, "result": or_none(_OBJECT), "reason": or_none(_TEXT), "seconds": FINITE}
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished trial: its configuration, and what it measured or, where it failed, why."""
+
+    params: Params
+    result: dict[str, Any] | None
+    reason: str | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,17 @@ def results_of(study: str, settings: Mapping[str, Any], device: str, trials: Seq
 
 
 def write(results: Results, folder: Path) -> None:
-    """Into the folder's results.json."""
+    """Write results into the folder's results.json, a trial on a line."""
     with replacing(folder / FILE) as file:
-        file.write((json.dumps(asdict(results), indent=1) + "\n").encode())
+        file.write(_dumped(results).encode())
+
+
+def _dumped(results: Results) -> str:
+    """JSON in as few lines as a person who compares two versions of a file is served by."""
+    about = asdict(results)
+    trials = ",\n".join(json.dumps(trial, separators=(",", ":")) for trial in about.pop("trials"))
+    head = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items())
+    return f'{{\n{head},\n"trials": [\n{trials}\n]\n}}\n'
 
 
 def read(path: Path) -> Results:

@@ -6,15 +6,16 @@ in 256 steps of 0.008.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..data.image_set import TensorImages
-from ..models.families import AnyGenerator
-from ..training.sampling import sample_images
+from ...data.image_set import TensorImages
+from ...models.families import AnyGenerator
+from ...training.sampling import sample_images
 
 Mixture = Literal["ring", "grid"]
 
@@ -26,7 +27,7 @@ _FOUND = 0.2  # of its share of the samples, for a Gaussian to count as found
 
 
 def centres(mixture: Mixture) -> Tensor:
-    """[modes, 2]."""
+    """The middles of a mixture's Gaussians [modes, 2]."""
     if mixture == "ring":
         angles = torch.arange(8) * (2 * math.pi / 8)
         return _REACH * torch.stack([angles.cos(), angles.sin()], 1)
@@ -34,27 +35,30 @@ def centres(mixture: Mixture) -> Tensor:
     return torch.cartesian_prod(line, line)
 
 
-def points(mixture: Mixture, seed: int = 0) -> TensorImages:
-    """20,000 points of a mixture whose Gaussians are equally likely."""
-    chance = torch.Generator().manual_seed(seed)
+@functools.cache
+def points(mixture: Mixture, device: str = "cpu") -> TensorImages:
+    """20,000 points of a mixture whose Gaussians are equally likely, on a device once for all trials of a process."""
+    chance = torch.Generator().manual_seed(0)
     middles = centres(mixture)
     chosen = middles[torch.randint(len(middles), (_POINTS,), generator=chance)]
     drawn = chosen + DEVIATION * torch.randn(_POINTS, 2, generator=chance)
     levels = ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return TensorImages(levels.view(-1, 1, 1, 2))
+    return TensorImages(levels.view(-1, 1, 1, 2)).to(torch.device(device))
 
 
 def mode_scores(generator: AnyGenerator, mixture: Mixture, samples: int, seed: int) -> tuple[dict[str, Any], Tensor]:
-    """How much of a mixture a generator has found, and the samples [samples, 2] that say so.
+    """Say how much of a mixture a generator has found, on the generator's device.
 
     Returns:
+        (scores, the samples [samples, 2] on the CPU that say so). The scores are
         modes: Gaussians that get at least a fifth of their share of the samples.
         good: share of the samples within three deviations of a centre.
     """
-    drawn = sample_images(generator, samples, seed).view(-1, 2)
-    middles = centres(mixture)
+    device = next(generator.parameters()).device
+    drawn = sample_images(generator, samples, seed, device=device).view(-1, 2)
+    middles = centres(mixture).to(device)
     distance, nearest = torch.cdist(drawn, middles).min(1)
     good = distance < _NEAR * DEVIATION
     counts = torch.bincount(nearest[good], minlength=len(middles))
     found = int((counts >= _FOUND * samples / len(middles)).sum())
-    return {"modes": found, "good": float(good.float().mean())}, drawn
+    return {"modes": found, "good": float(good.float().mean())}, drawn.cpu()

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..data.image_set import ImageSet
-from ..data.stream import ImageStream
-from ..game import one_pass_backward
-from ..models.averaged import for_sampling
-from ..models.mlp import Generator, LogisticDiscriminator
-from ..training.statistics import NonFiniteError
+from ...data.image_set import ImageSet
+from ...data.stream import ImageStream
+from ...game import one_pass_backward
+from ...models.averaged import for_sampling
+from ...models.mlp import Generator, LogisticDiscriminator
+from ...training.statistics import NonFiniteError
 
 Optimizer = Literal["adam", "sgd"]
 

@@ -1,0 +1,96 @@
+"""A study as a command of the program: its flags, its run, and its results in files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from ..._command_line import chosen
+from ..._console import say
+from ..._files import replacing
+from . import results
+from .study import Budget, Job, Options, Study
+
+TABLE = "table.md"
+
+
+def command_of(study: Study[Any], arguments: Sequence[str] = ()) -> Callable[..., int]:
+    """A study's command.
+
+    Args:
+        study: whose it is.
+        arguments: those of the command line, whose --budget says what the other flags' defaults are.
+    """
+    budget = chosen(arguments, "--budget", get_args(Budget), "minutes")
+    options, settings = study.options(out=tyro.MISSING, budget=budget), study.budgets[budget]
+
+    def command(options: Any = options, settings: Any = settings) -> int:
+        return conduct(study, settings, options)
+
+    command.__doc__ = f"""{study.summary}
+
+    Args:
+        options: Where and how.
+        settings: What is tried. --file settings.yaml takes any of these from a file.
+    """
+    # tyro makes the flags of these.
+    command.__annotations__.update(
+        options=Annotated[study.options, tyro.conf.OmitArgPrefixes],
+        settings=Annotated[type(settings), tyro.conf.OmitArgPrefixes],
+    )
+    return command
+
+
+def conduct(study: Study[Any], settings: Any, options: Options) -> int:
+    """Run what is left of a study, and write what came out of all of it; returns the exit status.
+
+    Raises:
+        ValueError: settings that can't be run, data or a storage that can't be used, or trials that all failed.
+        OSError: a file can't be read or written.
+    """
+    try:
+        from .run import queue_of, run
+    except ImportError as error:
+        raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
+
+    study.trials(settings)
+    device = options.torch_device  # refused, if at all, before anything is made
+    _ = options.processes
+    job = Job(study, settings, options, study.load(settings, options))
+    is_new = not options.out.exists()
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        queue = queue_of(job)  # before a classifier is trained for trials that have no place
+        told = {"budget": options.budget, **job.shared_settings, **job.data.conditions(), **asdict(settings)}
+        trials = run(job, queue)
+    except (ValueError, OSError):
+        if is_new:
+            with contextlib.suppress(OSError):  # what is in it stays
+                options.out.rmdir()
+        raise
+    if not trials:
+        return 0
+    if all(done.result is None for done in trials):
+        raise ValueError(
+            f"{options.trials}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
+            "another --out starts anew"
+        )
+    tell(study, results.results_of(study.name, told, device, trials), options.out)
+    return 0
+
+
+def tell(study: Study[Any], found: results.Results, out: Path) -> None:
+    """Write a study's results, table and pictures, and say where they are."""
+    results.write(found, out)
+    text = study.table(found)
+    with replacing(out / TABLE) as file:
+        file.write(text.encode())
+    pictures = study.draw(found, out)
+    say(text)
+    for path in (out / results.FILE, out / TABLE, *pictures):
+        say(str(path))

@@ -1,0 +1,158 @@
+"""Who does a trial, and whether that process still lives, as far as another one can tell.
+
+On the same system the kernel says so. From elsewhere there is a sign of life, which the owner changes while it works.
+An owner is dead once a looker has seen the same sign for minutes. No clock is read but the looker's own: it doesn't
+matter what time or zone either machine believes in.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+SECONDS_BETWEEN_SIGNS = 20.0
+SECONDS_TO_DEATH = 180.0  # without a new sign
+
+Life = Literal["lives", "dead", "unknown"]
+
+
+class Owner(TypedDict):
+    """The process that does a trial.
+
+    Attributes:
+        token: of this process alone.
+        host: name of its machine.
+        kernel: the running kernel, told from every other and from itself before a restart; None if it isn't Linux.
+        pids: the kernel's namespace that the number below is of: containers have their own.
+        pid: the process's number.
+        born: when it began, in the kernel's ticks, which tells it from a later one of the same number.
+    """
+
+    token: str
+    host: str
+    kernel: str | None
+    pids: str | None
+    pid: int
+    born: str | None
+
+
+def this_process() -> Owner:
+    """This process, told from every other."""
+    pid = os.getpid()
+    kernel, pids = _kernel()
+    return {
+        "token": _token(pid),
+        "host": socket.gethostname(),
+        "kernel": kernel,
+        "pids": pids,
+        "pid": pid,
+        "born": _birth(pid),
+    }
+
+
+def known_life(owner: Mapping[str, Any]) -> Life:
+    """Return what the kernel says of a process, "unknown" if it is another kernel's or in another namespace."""
+    me = this_process()
+    about = {"host": me["host"], "kernel": me["kernel"], "pids": me["pids"]}
+    same_kernel = all(found is not None and found == owner.get(name) for name, found in about.items())
+    if not same_kernel or not isinstance(owner.get("pid"), int) or owner.get("born") is None:
+        return "unknown"
+    return "lives" if _birth(owner["pid"]) == owner["born"] else "dead"
+
+
+@functools.cache
+def _token(pid: int) -> str:
+    """A name for this process. A process that was forked off has another number, and so another name."""
+    return uuid.uuid4().hex
+
+
+def _kernel() -> tuple[str | None, str | None]:
+    """The running kernel, and the namespace of this process's number; None where /proc shows another namespace."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None, None
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None, None
+
+
+def _birth(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks; None if there is none that runs, or the system isn't Linux.
+
+    One that was killed stays as a zombie until its parent asks for it, which a container's first process may never do.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+class Pulse:
+    """A thread that gives a sign of life now and then, from its making until `stop`.
+
+    A thread, as a trial's slowest part may take longer than the time between two signs.
+
+    Args:
+        sign: gives one, and returns quickly. What it raises is left to the next time.
+    """
+
+    def __init__(self, sign: Callable[[int], None]) -> None:
+        self._sign = sign
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, name="sign of life", daemon=True).start()
+
+    def stop(self) -> None:
+        """Give no sign any more."""
+        self._ended.set()
+
+    def _beat(self) -> None:
+        number = 0
+        while not self._ended.wait(SECONDS_BETWEEN_SIGNS):
+            number += 1
+            try:
+                self._sign(number)
+            except Exception:
+                continue
+
+
+@dataclass
+class _Look:
+    sign: Any
+    at: float
+    silent: float = 0.0
+    changed: bool = False
+
+
+class Watch:
+    """What a looker has seen of signs of life."""
+
+    def __init__(self) -> None:
+        self._looks: dict[int, _Look] = {}
+
+    def life(self, number: int, sign: Any) -> Life:
+        """Return what a sign of life says, seen now.
+
+        Args:
+            number: of the trial that it is given for.
+            sign: what changes while the trial's owner lives.
+        """
+        now = time.monotonic()
+        look = self._looks.setdefault(number, _Look(sign, now))
+        if sign != look.sign:
+            self._looks[number] = _Look(sign, now, changed=True)
+            return "lives"
+        # A look that hung, as on a locked database, says nothing of the time that it hung: the owner hung with it.
+        look.silent += min(now - look.at, SECONDS_BETWEEN_SIGNS)
+        look.at = now
+        if look.silent >= SECONDS_TO_DEATH:
+            return "dead"
+        return "lives" if look.changed and look.silent < 2 * SECONDS_BETWEEN_SIGNS else "unknown"

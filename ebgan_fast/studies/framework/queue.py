@@ -1,0 +1,349 @@
+"""A study's trials in an Optuna storage that processes and machines share: each is done once, and none is lost.
+
+Optuna's own GridSampler may give one configuration to two processes that ask at the same time (its documentation says
+so), and forgets a trial whose process was killed. So all configurations are queued as waiting trials, which a storage
+hands out one by one, and a trial of a dead process is queued again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ..._console import shown
+from .owners import Life, Pulse, Watch, known_life, this_process
+from .results import Done
+from .storage import PATIENCE, Storage, StorageError
+from .study import Choices, Measured, Params, Range, key
+
+# Names of what is noted at a trial and at the study.
+_OWNER, _SIGN, _MEASURED, _RESULT, _REASON, _SETTINGS = "owner", "alive", "measured", "result", "reason", "settings"
+
+# Reasons that close a trial which was not measured and didn't fail: its configuration is to be done by another.
+_INTERRUPTED, _KILLED, _COPY = "interrupted", "its process was killed", "a copy of another trial"
+_UNFINISHED = (_INTERRUPTED, _KILLED, _COPY)
+_MOST_DEATHS = 3  # of processes, before a trial counts as failed: one that needs too much memory would kill for ever
+
+_WORKING_ON: set[tuple[str, int]] = set()  # queues and numbers of the trials that this process does
+
+_SECONDS_TO_GIVE_BACK = 5.0  # an interrupted process waits no longer for a lock: its trial will be found without owner
+
+
+class Claim:
+    """A trial that this process is to do. It gives signs of life until it ends."""
+
+    def __init__(self, queue: TrialQueue, trial: FrozenTrial, trial_id: int) -> None:
+        self.params: Params = dict(trial.params)
+        self._queue = queue
+        self._trial = trial
+        self._id = trial_id
+        self._began = time.perf_counter()
+        queue.begin(trial.number)
+        self._pulse = Pulse(lambda number: queue.note(trial_id, _SIGN, number, patience=0.0))
+
+    def done(self, measured: Measured) -> Done:
+        """Keep what was measured, which ends the trial."""
+        return self._end(measured, None)
+
+    def failed(self, reason: str) -> Done:
+        """End the trial where there is nothing to measure, such as a loss that became NaN."""
+        return self._end(None, reason)
+
+    def give_back(self) -> None:
+        """Leave the trial to another process or a later run."""
+        self._pulse.stop()
+        self._queue.end(self._trial.number)
+        self._queue.close(self._id, _INTERRUPTED, _SECONDS_TO_GIVE_BACK)
+
+    def _end(self, measured: Measured | None, reason: str | None) -> Done:
+        seconds = time.perf_counter() - self._began
+        self._pulse.stop()
+        if measured is None:
+            self._queue.note(self._id, _MEASURED, {"seconds": seconds})
+            self._queue.close(self._id, str(reason))
+        else:
+            self._queue.keep(self._trial, self._id, measured, seconds)
+        self._queue.end(self._trial.number)
+        return Done(self.params, None if measured is None else measured.result, reason, seconds)
+
+
+class TrialQueue:
+    """The trials of one study, those of this run among them.
+
+    Args:
+        storage: where they are kept.
+        name: of the study in the storage.
+        settings: what all its trials have in common, as JSON can hold it.
+        configurations: the trials of this run: one value of each parameter, all different. Those that the study doesn't
+            have yet are queued.
+        parameters: what each parameter may be in any run of the study: Optuna's tools want to know.
+
+    Raises:
+        StorageError: the storage's study of that name has other settings, or can't be read.
+        OSError: a file can't be written.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        settings: Mapping[str, Any],
+        configurations: Sequence[Params],
+        parameters: Mapping[str, Choices | Range],
+    ) -> None:
+        self._name = f"{storage.name} {name}"
+        self._storage = storage
+        self._distributions = {name: _distribution(values) for name, values in parameters.items()}
+        self._wanted = {key(params): params for params in configurations}
+        self._watch = Watch()
+        self._study = storage.ask(lambda: self._opened(name))
+        self._study_id = storage.ask(lambda: storage.trials.get_study_id_from_name(name))
+        self._agree_on(json.loads(json.dumps(dict(settings))))
+        self.fill()
+
+    def fill(self) -> int:
+        """Queue those of this run's configurations that no trial is done, under way or waiting for; return how many."""
+
+        def add() -> int:
+            with self._storage.lock:
+                trials = self._trials()
+                known = {key(trial.params) for trial in trials if not _is_unfinished(trial)}
+                deaths = Counter(
+                    key(trial.params) for trial in trials if _is_unfinished(trial) and _reason(trial) == _KILLED
+                )
+                missing = [params for name, params in self._wanted.items() if name not in known]
+                for params in missing:
+                    died = deaths[key(params)]
+                    if died < _MOST_DEATHS:
+                        self._add(params, state=TrialState.WAITING)
+                    else:
+                        reason = f"its process was killed {died} times"
+                        self._add(params, state=TrialState.FAIL, user_attrs={_REASON: reason})
+                return len(missing)
+
+        return self._storage.ask(add)
+
+    def claim(self) -> Claim | None:
+        """A waiting trial of this run that no other process has; None if there are none left."""
+        for trial in self._storage.ask(lambda: self._trials(TrialState.WAITING)):
+            if key(trial.params) not in self._wanted:
+                continue
+            trial_id = self._id_of(trial)
+            if not self._storage.ask(lambda trial_id=trial_id: self._take(trial_id)):  # type: ignore[misc]
+                continue
+            if self._storage.ask(lambda trial=trial: self._is_copy(trial)):  # type: ignore[misc]
+                self.close(trial_id, _COPY)
+                continue
+            return Claim(self, trial, trial_id)
+        return None
+
+    def bury(self) -> int:
+        """Close the trials of dead processes, and keep what they had measured; return how many there were.
+
+        `fill` queues anew what they had not.
+        """
+        running = self._storage.ask(lambda: self._trials(TrialState.RUNNING))
+        dead = [self._id_of(trial) for trial in running if self._life(trial) == "dead"]
+        for trial_id in dead:
+            # Anew: it may have noted something after the look above and before it died.
+            trial = self._storage.ask(functools.partial(self._storage.trials.get_trial, trial_id))
+            measured, result = trial.user_attrs.get(_MEASURED), trial.user_attrs.get(_RESULT)
+            # Killed between the two: what it noted last was the result.
+            if isinstance(result, dict) and isinstance(measured, dict) and "value" in measured:
+                self._complete(trial_id, float(measured["value"]))
+            else:
+                self.close(trial_id, _KILLED)
+        return len(dead)
+
+    def unsure(self) -> int:
+        """Return how many of this run's trials others have of whom it isn't known yet whether they live."""
+        running = self._storage.ask(lambda: self._trials(TrialState.RUNNING))
+        return sum(self._life(trial) == "unknown" for trial in running if key(trial.params) in self._wanted)
+
+    def done(self) -> list[Done]:
+        """This run's finished trials, failed ones too, in the order in which they were queued."""
+        found: dict[str, Done] = {}
+        for trial in self._storage.ask(lambda: self._trials(TrialState.COMPLETE, TrialState.FAIL)):
+            name = key(trial.params)
+            if name not in self._wanted or _is_unfinished(trial):
+                continue
+            # Where two processes did the same, what was measured first counts.
+            if name not in found or (found[name].result is None and trial.state == TrialState.COMPLETE):
+                found[name] = self._read(trial)
+        return list(found.values())
+
+    def begin(self, number: int) -> None:
+        """Remember that this process works on a trial."""
+        _WORKING_ON.add((self._name, number))
+
+    def end(self, number: int) -> None:
+        """Forget it."""
+        _WORKING_ON.discard((self._name, number))
+
+    def note(self, trial_id: int, name: str, value: Any, patience: float = PATIENCE) -> None:
+        """Note something at a trial, unless it is closed."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.ask(lambda: self._storage.trials.set_trial_user_attr(trial_id, name, value), patience)
+
+    def keep(self, trial: FrozenTrial, trial_id: int, measured: Measured, seconds: float) -> None:
+        """Complete a trial with what was measured.
+
+        If others have taken its process for dead and closed it, it is kept beside.
+        """
+        # In this order: `bury` completes a trial that has a result, for which it needs the value.
+        about = {"value": measured.value, "seconds": seconds}
+        self.note(trial_id, _MEASURED, about)
+        self.note(trial_id, _RESULT, measured.result)
+        if not self._complete(trial_id, measured.value):
+            attrs = {_MEASURED: about, _RESULT: measured.result}
+            added = {"state": TrialState.COMPLETE, "value": measured.value, "user_attrs": attrs}
+            self._storage.ask(lambda: self._add(dict(trial.params), **added))
+
+    def close(self, trial_id: int, reason: str, patience: float = PATIENCE) -> None:
+        """Close a trial without a result, unless it is closed."""
+        self.note(trial_id, _REASON, reason, patience)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.ask(lambda: self._set_state(trial_id, TrialState.FAIL), patience)
+
+    def _complete(self, trial_id: int, value: float) -> bool:
+        """Complete a trial; False if another process has closed it."""
+
+        def complete() -> bool:
+            try:
+                return self._set_state(trial_id, TrialState.COMPLETE, [value])
+            except UpdateFinishedTrialError:
+                return self._storage.trials.get_trial(trial_id).state == TrialState.COMPLETE  # by a try before this one
+
+        return self._storage.ask(complete)
+
+    def _set_state(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        with self._storage.lock:
+            return self._storage.trials.set_trial_state_values(trial_id, state, values)
+
+    def _take(self, trial_id: int) -> bool:
+        """Take a waiting trial; False if another process has it.
+
+        Who tries is noted before, so that the trial of a process that is killed in between has no owner that lives.
+        """
+        trials, me = self._storage.trials, this_process()
+        candidate = f"{_OWNER} {me['token']}"
+        try:
+            trials.set_trial_user_attr(trial_id, candidate, me)
+            is_mine = self._set_state(trial_id, TrialState.RUNNING)
+            trials.set_trial_user_attr(trial_id, *((_OWNER, me) if is_mine else (candidate, None)))
+            return is_mine
+        except UpdateFinishedTrialError:
+            return False
+
+    def _is_copy(self, trial: FrozenTrial) -> bool:
+        """Return True if another trial does or has done the same: of equal ones the first is done, in every process."""
+        return any(
+            other.number != trial.number
+            and key(other.params) == key(trial.params)
+            and (other.state == TrialState.COMPLETE or other.number < trial.number)
+            and not _is_unfinished(other)
+            for other in self._trials()
+        )
+
+    def _life(self, trial: FrozenTrial) -> Life:
+        """Return whether the owner of a trial under way lives, or one of those who may be."""
+        notes = trial.user_attrs
+        owners = [notes.get(_OWNER)] if _OWNER in notes else [notes[name] for name in notes if name.startswith(_OWNER)]
+        known = {self._known_life(owner, trial.number) for owner in owners if isinstance(owner, dict)}
+        if "lives" in known or known == {"dead"}:
+            return "lives" if "lives" in known else "dead"
+        return self._watch.life(trial.number, (owners, notes.get(_SIGN)))
+
+    def _known_life(self, owner: dict[str, Any], number: int) -> Life:
+        if owner.get("token") == this_process()["token"]:
+            return "lives" if (self._name, number) in _WORKING_ON else "dead"
+        return known_life(owner)
+
+    def _read(self, trial: FrozenTrial) -> Done:
+        """What a finished trial tells. Raises a StorageError for what no study writes."""
+        result, reason, measured = (trial.user_attrs.get(name) for name in (_RESULT, _REASON, _MEASURED))
+        if trial.state == TrialState.COMPLETE and not isinstance(result, dict):
+            got = f"got {shown(result)} for the result of trial {trial.number}"
+            raise StorageError(f"{self._storage.name}: {got}, expected an object; another --out starts anew")
+        if trial.state == TrialState.COMPLETE:
+            reason = None
+        else:
+            result, reason = None, str(reason)
+        took = measured.get("seconds") if isinstance(measured, dict) else None
+        if not isinstance(took, (int, float)):  # earlier versions noted none
+            took = trial.duration.total_seconds() if trial.duration else 0.0
+        return Done(dict(trial.params), result, reason, float(took))
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    def _id_of(self, trial: FrozenTrial) -> int:
+        find = self._storage.trials.get_trial_id_from_study_id_trial_number
+        return self._storage.ask(lambda: find(self._study_id, trial.number))
+
+    def _add(self, params: Params, **what: Any) -> None:
+        distributions = {name: self._distributions[name] for name in params}
+        self._study.add_trial(create_trial(params=params, distributions=distributions, **what))
+
+    def _opened(self, name: str) -> OptunaStudy:
+        trials = self._storage.trials
+        try:
+            return optuna.create_study(storage=trials, study_name=name, direction="maximize")
+        except DuplicatedStudyError:
+            return optuna.load_study(storage=trials, study_name=name)
+
+    def _agree_on(self, settings: dict[str, Any]) -> None:
+        """Note the study's settings, or hold them against those that are noted."""
+
+        def noted() -> Any:
+            with self._storage.lock:
+                found = self._study.user_attrs.get(_SETTINGS)
+                if found is None:
+                    self._study.set_user_attr(_SETTINGS, settings)
+                return found
+
+        found = self._storage.ask(noted)
+        if found is None or found == settings:
+            return
+        place = self._storage.name
+        if not isinstance(found, dict):
+            got = f"got {shown(found)} for the study's settings"
+            raise StorageError(f"{place}: {got}, expected an object; another --out starts anew")
+        first = min(name for name in {*found, *settings} if found.get(name) != settings.get(name))
+        expected = f"{shown(found.get(first))}, that of the trials which are there"
+        raise StorageError(
+            f"{place}: got {first} {settings.get(first)!r}, expected {expected}; another --out starts anew"
+        )
+
+
+def _distribution(values: Choices | Range) -> BaseDistribution:
+    """A parameter's values in Optuna's terms."""
+    if not isinstance(values, Range):
+        return CategoricalDistribution(list(values))
+    if isinstance(values.lowest, int) and isinstance(values.highest, int):
+        return IntDistribution(values.lowest, values.highest)
+    return FloatDistribution(values.lowest, values.highest)
+
+
+def _is_unfinished(trial: FrozenTrial) -> bool:
+    """Return True for a trial that was closed without being done.
+
+    One that was completed has a result, though another process may have noted why it was about to close it.
+    """
+    return trial.state == TrialState.FAIL and _reason(trial) in _UNFINISHED
+
+
+def _reason(trial: FrozenTrial) -> str | None:
+    reason: str | None = trial.user_attrs.get(_REASON)
+    return reason

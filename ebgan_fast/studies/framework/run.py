@@ -1,0 +1,217 @@
+"""A study's run: its trials here or in several processes, with progress, until none is left; then what came of them."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..._console import Tolerant, first_line, printable, say
+from ..._environment import variables
+from ...ops.backends import BackendUnavailableError
+from ...training.statistics import NonFiniteError
+from .owners import SECONDS_TO_DEATH
+from .queue import Claim, TrialQueue
+from .results import Done
+from .storage import open_storage
+from .study import Job, key
+
+if TYPE_CHECKING:  # Windows lacks one of them
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+# What starts processes, by `python -c`, would import files of the current folder, which may be anyone's. Python 3.11
+# has this switch.
+_SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+
+
+def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
+    """Do those of a run's trials that nobody has done or is doing, and give all of them.
+
+    Other processes may run the same study on the same storage. Where one still works on the last trials, theirs are
+    missing in what is given back, and a line says so.
+
+    Args:
+        job: the run.
+        queue: its trials, of `queue_of`.
+
+    Raises:
+        ValueError: a storage that can't be used, or whose trials have other settings; a process that was killed.
+        OSError: a file can't be read or written.
+        KeyboardInterrupt: interrupted; the trials that were under way are queued again.
+    """
+    total = len(job.study.trials(job.settings))
+    workers = job.options.processes
+    queue.bury()
+    queue.fill()
+    before = len(queue.done())
+    mistake: Exception | None = None
+    with _display(total, before) as tell:
+        if before < total and workers == 1:
+            _work(job, queue, lambda done: tell(_line(job, done)))
+        elif before < total:
+            mistake = _watch(job, queue, min(workers, total - before), tell)
+    finished = queue.done()
+    if len(finished) < total:
+        if mistake is not None:
+            raise mistake
+        say(f"{total - len(finished)} trials are still with other processes")
+    return finished
+
+
+def queue_of(job: Job[Any]) -> TrialQueue:
+    """The trials of a run, in the storage that its options name."""
+    study = job.study
+    storage = open_storage(job.options.trials)
+    return TrialQueue(storage, study.name, job.shared_settings, study.trials(job.settings), study.parameters)
+
+
+def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> None:
+    """Do trials until none is left, those of processes that died meanwhile too."""
+    told = False
+    while True:
+        if claim := queue.claim():
+            tell(_do(job, claim))
+            continue
+        queue.bury()
+        if queue.fill():
+            continue
+        if not (unsure := queue.unsure()):
+            return
+        if not told:
+            told = True
+            whose = "1 trial is" if unsure == 1 else f"{unsure} trials are"
+            wait = f"looking for up to {SECONDS_TO_DEATH:.0f} s if they are alive"
+            say(f"{whose} with processes that can't be seen from here; {wait}", Tolerant(sys.stderr))
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _do(job: Job[Any], claim: Claim) -> Done:
+    parent = multiprocessing.parent_process()
+
+    def tick() -> None:
+        if parent is not None and not parent.is_alive():  # killed: nobody waits for this process any more
+            raise KeyboardInterrupt
+
+    try:
+        measured = job.study.trial(claim.params, job, tick)
+    except (NonFiniteError, RuntimeError) as error:  # torch raises the latter, for too little memory too
+        if isinstance(error, BackendUnavailableError):
+            claim.give_back()
+            raise
+        return claim.failed(first_line(error))
+    except BaseException:
+        claim.give_back()
+        raise
+    return claim.done(measured)
+
+
+def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str], None]) -> Exception | None:
+    """Let other processes work, and tell of what they finish; return what ended one of them, if anything did."""
+    context = processes()
+    mistakes, sender = context.Pipe(duplex=False)
+    started: list[BaseProcess] = [
+        context.Process(target=_work_apart, args=(job, sender), name=f"{job.study.name} {number}")
+        for number in range(workers)
+    ]
+    finished = queue.done()
+    told = {key(done.params) for done in finished}
+    try:
+        with variables(_SAFE_PATH):
+            for process in started:
+                process.start()
+        working = True
+        while working:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            working = any(process.is_alive() for process in started)
+            before, finished = len(finished), queue.done()
+            if len(finished) == before:  # of thousands of trials, a look would cost a good part of a core
+                continue
+            for done in finished:
+                if key(done.params) not in told:
+                    told.add(key(done.params))
+                    tell(_line(job, done))
+    except BaseException:
+        for process in started:
+            if process.pid is not None:
+                process.terminate()
+        raise
+    finally:
+        for process in started:
+            if process.pid is not None:
+                process.join()
+    if mistakes.poll():
+        mistake: Exception = mistakes.recv()
+        return mistake
+    for process in started:
+        if process.exitcode:
+            got = f"got a process that ended with status {process.exitcode}, expected 0"
+            way_out = "-9 is often too little memory, of which fewer --workers take less"
+            return ValueError(f"{job.study.name}: {got}; {way_out}; the same command goes on")
+    return None
+
+
+def processes() -> ForkServerContext | SpawnContext:
+    """The context in which a study's processes start.
+
+    Linux forks them from one process that has imported this module for all: each took 4 s of a core to do so. Elsewhere
+    a process that has loaded the system's libraries may not fork.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _work_apart(job: Job[Any], mistakes: Connection) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, which gives the trial back
+    torch.set_num_threads(1)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            _work(job, queue_of(job), lambda done: None)
+        except OSError as error:
+            mistakes.send(error)
+        except (ValueError, BackendUnavailableError) as error:
+            mistakes.send(ValueError(str(error)))
+
+
+def _line(job: Job[Any], done: Done) -> str:
+    words = job.study.describe(done.params, done.result)
+    return printable(f"{words}{f': failed: {done.reason}' if done.reason else ''} ({done.seconds:.0f} s)")
+
+
+@contextlib.contextmanager
+def _display(total: int, done: int) -> Iterator[Callable[[str], None]]:
+    """A function that tells of one more trial: under a bar on a terminal, as a numbered line elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = TextColumn("trials"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=total, completed=done)
+        count = done
+
+        def tell(line: str) -> None:
+            nonlocal count
+            count += 1
+            bar.advance(task)
+            bar.console.print(f"{count} of {total}  {line}", markup=False, highlight=False, soft_wrap=True)
+
+        if done:
+            bar.console.print(f"{done} of {total} trials were done before", markup=False, highlight=False)
+        yield tell

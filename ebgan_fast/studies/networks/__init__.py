@@ -1,0 +1,1 @@
+"""What the studies train beside the package's own EBGAN."""

@@ -1,0 +1,35 @@
+"""The steps of a trial's training."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..framework.study import Tick
+
+_STEPS_BETWEEN_CHECKS = 100  # at most TrainConfig.log_every, whose steps the trainer's own check is of
+
+
+class StepsAndChecks(Protocol):
+    """What all trainers have."""
+
+    def step(self) -> object: ...
+
+    def check_finite(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def train(trainer: StepsAndChecks, steps: int, tick: Tick) -> None:
+    """All steps of a trial.
+
+    Raises:
+        NonFiniteError: a loss or weight became infinite or NaN.
+    """
+    try:
+        for step in range(1, steps + 1):
+            tick()
+            trainer.step()
+            if step % _STEPS_BETWEEN_CHECKS == 0 or step == steps:
+                trainer.check_finite()
+    finally:
+        trainer.close()

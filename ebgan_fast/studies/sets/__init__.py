@@ -1,0 +1,1 @@
+"""What the studies train on, and the scores of a generator there."""

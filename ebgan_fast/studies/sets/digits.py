@@ -1,0 +1,123 @@
+"""MNIST for the studies: the images, the classifier, and the scores of a generator by it, on the study's device."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ...data.image_set import TensorImages, pad_to_square
+from ...data.mnist import Mnist, load_mnist
+from ...metrics.classifier import DigitClassifier, load_classifier
+from ...metrics.classifier_scores import score
+from ...models.families import AnyGenerator
+from ...training.sampling import sample_images
+from ..framework.study import DigitOptions
+
+IMAGE_SIZE = 32  # the paper's grid search pads MNIST's 28
+
+_SURE = 0.9  # p(y|x) of a sample that counts for a class: 97.9 % of the test digits have more (noise too, of one class)
+_COVERED = 0.01  # share of the samples that are surely of a class, for the class to count as covered
+_COMPARED = 1000  # images whose distances are the diversity
+_BATCH = 500
+
+_Self = TypeVar("_Self", bound="Digits")
+
+
+class Digits:
+    """The digits of a study's run, read once: other processes are sent them, and each puts them on its device once.
+
+    Args:
+        mnist: images and labels.
+        device: where networks are trained and scored.
+        size: side of the training images in pixels, padded with black.
+    """
+
+    def __init__(self, mnist: Mnist, device: str = "cpu", size: int = IMAGE_SIZE) -> None:
+        self.mnist = mnist
+        self.device = torch.device(device)
+        self.size = size
+
+    @classmethod
+    def of(cls: type[_Self], options: DigitOptions, size: int = IMAGE_SIZE) -> _Self:
+        """Read those that a command names.
+
+        Raises:
+            DataError (a ValueError): there are none.
+        """
+        return cls(load_mnist(options.data), options.torch_device, size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As arrays: tensors would go through shared memory, of which a container has 64 MiB, and these take 55.
+        arrays = [part.numpy() for part in self.mnist]
+        return {"mnist": arrays, "device": str(self.device), "size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors = [torch.from_numpy(array) for array in state["mnist"]]
+        Digits.__init__(self, Mnist(*tensors), state["device"], state["size"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The training images' fingerprint."""
+        return {"data": self._padded.fingerprint}
+
+    def conditions(self) -> Mapping[str, Any]:
+        """Train the classifier if need be, which differs a little by machine, and tell how good it is."""
+        return {"classifier_test_accuracy": self.classifier.test_accuracy}
+
+    @functools.cached_property
+    def _padded(self) -> TensorImages:
+        return TensorImages(pad_to_square(self.mnist.train_images, self.size))
+
+    @functools.cached_property
+    def images(self) -> TensorImages:
+        """The training images, on the device."""
+        return self._padded.to(self.device)
+
+    @functools.cached_property
+    def classifier(self) -> DigitClassifier:
+        """The digit classifier of the project's scores, the same one on any device."""
+        return load_classifier(self.mnist, device=self.device)
+
+    @functools.cached_property
+    def _real_spread(self) -> float:
+        return spread(self.mnist.train_images[:_COMPARED].to(self.device).float() / 127.5)
+
+    def scores(self, generator: AnyGenerator, samples: int, seed: int) -> dict[str, Any]:
+        """Scores of a generator's digits, as JSON can hold them.
+
+        Args:
+            generator: in eval mode, on the device, of images [1, 28, 28] or [1, 32, 32].
+            samples: how many to draw.
+            seed: of the noise.
+
+        Returns:
+            kl_conditional_marginal, kl_marginal_conditional, exp_score: see `metrics.score`.
+            class_share: by likeliest class.
+            classes: how many digits get at least 1 % of the samples with p(y|x) above 0.9.
+            diversity: mean distance of two samples over that of two training images; 0 for a full collapse.
+        """
+        images = sample_images(generator, samples, seed, device=self.device)[:, 0]
+        with torch.no_grad():
+            logits = torch.cat([self.classifier(part) for part in images.split(_BATCH)]).cpu()
+        scored = score(logits, splits=1)
+        surest, digit = logits.softmax(1).max(1)
+        share = torch.bincount(digit[surest > _SURE], minlength=10) / samples
+        return {
+            "kl_conditional_marginal": scored.kl_conditional_marginal,
+            "kl_marginal_conditional": scored.kl_marginal_conditional,
+            "exp_score": scored.exp_score,
+            "class_share": scored.class_share,
+            "classes": int((share >= _COVERED).sum()),
+            "diversity": spread(images[:_COMPARED]) / self._real_spread,
+        }
+
+
+def spread(images: Tensor) -> float:
+    """Mean distance of two of the images."""
+    # Not every device can: Apple's GPUs can't.
+    placed = images if images.device.type == "cuda" else images.cpu()
+    return float(torch.pdist(placed.flatten(1)).mean())
