@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from optuna.distributions import IntDistribution
 
-from ebgan_fast.studies import queue as queues
-from ebgan_fast.studies.queue import Claim, TrialQueue
+from ebgan_fast.studies.framework import owners
+from ebgan_fast.studies.framework import queue as queues
+from ebgan_fast.studies.framework.owners import this_process
+from ebgan_fast.studies.framework.queue import Claim, TrialQueue
+from ebgan_fast.studies.framework.storage import open_storage
+from ebgan_fast.studies.framework.study import Measured, Params, Range
 
-RANGES = {"number": IntDistribution(0, 1000)}
-
-
-@pytest.fixture(params=["journal", "sqlite"])
-def storage(tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    return str(tmp_path / "journal.log") if request.param == "journal" else f"sqlite:///{tmp_path / 'trials.db'}"
+RANGES = {"number": Range(0, 1000)}
 
 
 def opened(storage: str, *numbers: int) -> TrialQueue:
-    queue = TrialQueue(storage, "test", {})
-    queue.add([{"number": number} for number in numbers], RANGES)
-    return queue
+    return TrialQueue(open_storage(storage), "test", {}, [{"number": number} for number in numbers], RANGES)
 
 
 def taken(queue: TrialQueue) -> Claim:
@@ -33,10 +28,25 @@ def taken(queue: TrialQueue) -> Claim:
     return claim
 
 
-def claimed_by(monkeypatch: pytest.MonkeyPatch, queue: TrialQueue, owner: dict[str, Any]) -> Claim:
+def claimed_by(monkeypatch: pytest.MonkeyPatch, queue: TrialQueue, **owner: Any) -> Claim:
+    """A claim of a process that differs from this one in these."""
     with monkeypatch.context() as patch:
-        patch.setattr(queues, "this_process", lambda: owner)
+        patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other", **owner})
         return taken(queue)
+
+
+def end(claim: Claim, found: int) -> None:
+    claim.done(Measured({"found": found}, 0.0))
+
+
+def results(queue: TrialQueue) -> list[tuple[Params, dict[str, Any] | None]]:
+    return [(one.params, one.result) for one in queue.done()]
+
+
+def states(storage: str) -> list[str]:
+    """Optuna's own words for every trial."""
+    study = optuna.load_study(storage=open_storage(storage).trials, study_name="test")
+    return [trial.state.name for trial in study.get_trials()]
 
 
 def test_each_trial_is_given_out_once(storage: str) -> None:
@@ -48,61 +58,191 @@ def test_each_trial_is_given_out_once(storage: str) -> None:
 
 
 def test_what_is_not_asked_for_stays(storage: str) -> None:
-    queue = opened(storage, 1, 2)
-    claim = queue.claim(lambda params: params["number"] == 2)
-    assert claim is not None
-    assert claim.params == {"number": 2}
-    assert queue.claim(lambda params: params["number"] == 2) is None
-    assert taken(queue).params == {"number": 1}
-
-
-def test_of_trials_that_two_processes_queued_at_once_one_is_done(storage: str) -> None:
-    queue = opened(storage, 1)
-    queue.enqueue({"number": 1}, dict(RANGES))
-    taken(queue).done({}, 0.0)
+    everything = opened(storage, 1, 2)
+    queue = opened(storage, 2)
+    assert taken(queue).params == {"number": 2}
     assert queue.claim() is None
-    assert len(queue.done()) == 1
+    assert taken(everything).params == {"number": 1}
+
+
+def test_of_trials_that_two_processes_queued_at_once_one_is_done(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:  # each looks before the other has added
+        patch.setattr(TrialQueue, "_trials", lambda self, *states: [])
+        first, _ = opened(storage, 1), opened(storage, 1)
+    assert states(storage) == ["WAITING", "WAITING"]
+    end(taken(first), 1)
+    assert first.claim() is None
+    assert states(storage) == ["COMPLETE", "FAIL"]
+    assert results(first) == [({"number": 1}, {"found": 1})]
 
 
 def test_a_living_owner_keeps_its_trial(storage: str) -> None:
     queue = opened(storage, 1)
     taken(queue)
-    assert queue.revive() == 0
-    assert queue.claim() is None
+    for looker in (queue, opened(storage, 1)):
+        assert looker.bury() == looker.fill() == looker.unsure() == 0
+        assert looker.claim() is None
 
 
 def test_a_dead_owner_of_this_machine_loses_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = opened(storage, 1)
     # The number is that of a living process, which was born at another time.
-    owner = {**queues.this_process(), "born": "17"}
-    claimed_by(monkeypatch, queue, owner)
-    assert queue.revive() == 1
-    taken(queue).done({"found": 1}, 0.0)
-    assert [(one.params, one.result) for one in queue.done()] == [({"number": 1}, {"found": 1})]
-    assert len(opened(storage, 1).done()) == 1  # nothing is queued anew
+    claimed_by(monkeypatch, queue, born="17")
+    assert (queue.bury(), queue.fill()) == (1, 1)
+    end(taken(queue), 1)
+    assert results(queue) == [({"number": 1}, {"found": 1})]
+    assert len(opened(storage, 1).done()) == 1
+    assert states(storage) == ["FAIL", "COMPLETE"]  # nothing is queued anew
 
 
-def test_an_owner_elsewhere_is_dead_after_ten_minutes_of_silence(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_cannot_be_seen_is_dead_after_minutes_of_silence(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = opened(storage, 1)
-    claim = claimed_by(monkeypatch, queue, {"host": f"not {socket.gethostname()}", "pid": 1, "born": "1"})
-    assert queue.revive() == 0
-    now, mark = time.time(), time.monotonic()
-    monkeypatch.setattr(queues.time, "time", lambda: now + 500)
-    monkeypatch.setattr(queues.time, "monotonic", lambda: mark + 500)
-    claim.alive()
-    monkeypatch.setattr(queues.time, "time", lambda: now + 1000)
-    assert queue.revive() == 0
-    monkeypatch.setattr(queues.time, "time", lambda: now + 1200)
-    assert queue.revive() == 1
+    claim = claimed_by(monkeypatch, queue, host="elsewhere")
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(owners.time, "monotonic", lambda: now)
+        assert (queue.bury(), queue.unsure()) == (0, 1)
+        now += 100
+        queue.note(claim._id, "alive", 1)
+        assert (queue.bury(), queue.unsure()) == (0, 0)
+        for silent in range(9):
+            assert queue.bury() == 0, silent
+            now += 20.0
+        assert queue.bury() == 1
+    assert queue.fill() == 1
+
+
+def test_looks_that_hung_do_not_count(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage was locked for an hour, to the owner's signs as well."""
+    queue = opened(storage, 1)
+    claimed_by(monkeypatch, queue, host="elsewhere")
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(owners.time, "monotonic", lambda: now)
+        assert queue.bury() == 0
+        now += 3600
+        assert queue.bury() == 0
+
+
+def test_signs_of_life_come_while_a_trial_lasts(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "SECONDS_BETWEEN_SIGNS", 0.02)
+    queue = opened(storage, 1)
+    claim = taken(queue)
+    study = optuna.load_study(storage=open_storage(storage).trials, study_name="test")
+
+    def sign() -> int:
+        found: int = study.get_trials()[0].user_attrs.get("alive", 0)
+        return found
+
+    until = time.monotonic() + 30
+    while sign() < 2:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    end(claim, 1)
+    time.sleep(0.1)
+    last = sign()
+    time.sleep(0.1)
+    assert sign() == last
+
+
+def test_what_a_process_measured_before_it_was_killed_is_kept(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after it had noted its result and before it had closed the trial."""
+    queue = opened(storage, 1)
+    claim = claimed_by(monkeypatch, queue, born="17")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialQueue, "_complete", lambda *arguments: True)
+        end(claim, 1)
+    assert states(storage) == ["RUNNING"]
+    assert (queue.bury(), queue.fill()) == (1, 0)
+    assert results(queue) == [({"number": 1}, {"found": 1})]
+    assert states(storage) == ["COMPLETE"]
+
+
+def test_the_result_of_a_process_that_was_taken_for_dead_is_kept(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a laptop that was asleep: its trial waits for another, or is done by another, or under way there."""
+    for other_has in ("not begun", "begun", "done"):
+        number = ["not begun", "begun", "done"].index(other_has)
+        queue = opened(storage, number)
+        claim = claimed_by(monkeypatch, queue, born="17")
+        assert (queue.bury(), queue.fill()) == (1, 1)
+        other = None if other_has == "not begun" else taken(queue)
+        if other is not None and other_has == "done":
+            end(other, 2)
+        end(claim, 1)
+        if other is not None and other_has == "begun":
+            end(other, 2)
+        assert results(queue) == [({"number": number}, {"found": 2 if other_has != "not begun" else 1})], other_has
+        assert queue.claim() is None
+
+
+def test_a_trial_that_is_completed_while_it_is_closed_counts(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The looker has noted why it closes the trial, and the owner, which lives after all, is faster to complete it."""
+    queue = opened(storage, 1)
+    claim = claimed_by(monkeypatch, queue, born="17")
+    close = TrialQueue._set_state
+
+    def slow(self: TrialQueue, trial_id: int, state: Any, values: Any = None) -> bool:
+        if state == optuna.trial.TrialState.FAIL:
+            end(claim, 1)
+        return close(self, trial_id, state, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialQueue, "_set_state", slow)
+        queue.bury()
+    assert queue.fill() == 0
+    assert results(queue) == [({"number": 1}, {"found": 1})]
 
 
 def test_a_trial_that_kills_its_processes_fails_at_the_third(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = opened(storage, 1)
     for death in range(3):
         assert not queue.done(), death
-        claimed_by(monkeypatch, queue, {**queues.this_process(), "born": "17"})
-        assert queue.revive() == 1
+        claimed_by(monkeypatch, queue, born="17")
+        assert (queue.bury(), queue.fill()) == (1, 1)
     assert queue.claim() is None
     assert [one.reason for one in queue.done()] == ["its process was killed 3 times"]
-    opened(storage, 1)
-    assert queue.claim() is None
+    assert opened(storage, 1).claim() is None
+
+
+def test_a_process_that_is_killed_as_it_takes_a_trial_leaves_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before it could note that the trial is its own."""
+    queue = opened(storage, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other", "born": "17"})
+        set_state = TrialQueue._set_state
+
+        def killed(self: TrialQueue, *arguments: Any) -> bool:
+            set_state(self, *arguments)
+            raise KeyboardInterrupt
+
+        patch.setattr(TrialQueue, "_set_state", killed)
+        with pytest.raises(KeyboardInterrupt):
+            queue.claim()
+    assert states(storage) == ["RUNNING"]
+    assert (queue.bury(), queue.fill()) == (1, 1)
+
+
+def test_who_was_slower_to_take_a_trial_does_not_own_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed once it has noted that it tries, and the owner lives."""
+    queue, slower = opened(storage, 1), opened(storage, 1)
+    with monkeypatch.context() as patch:
+        trials = slower._trials(optuna.trial.TrialState.WAITING)
+        claim = taken(queue)
+        patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other", "born": "17"})
+        patch.setattr(slower, "_trials", lambda *states: trials)
+        assert slower.claim() is None
+    assert queue.bury() == 0
+    end(claim, 1)
+    assert results(queue) == [({"number": 1}, {"found": 1})]
+
+
+def test_seconds_are_those_of_the_process_that_measured(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna's own times are of the clock, which may be set, and before version 5 of a zone."""
+    queue = opened(storage, 1)
+    claim = taken(queue)
+    now = time.perf_counter()
+    monkeypatch.setattr(queues.time, "perf_counter", lambda: now + 1000)
+    end(claim, 1)
+    assert queue.done()[0].seconds == pytest.approx(1000, abs=10)

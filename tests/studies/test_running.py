@@ -7,40 +7,21 @@ import dataclasses
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ebgan_fast.studies.framework.run import processes, queue_of, run
+from ebgan_fast.studies.framework.run import queue_of, run
 from ebgan_fast.studies.framework.study import Nothing
 
-from . import counting
 from .counting import done, job, seen
-
-SECONDS = 60.0  # for what takes one
+from .processes import SECONDS, start, wait_for
 
 
 def storages(folder: Path) -> dict[str, str]:
     return {"journal": str(folder / "journal.log"), "sqlite": f"sqlite:///{folder / 'trials.db'}"}
-
-
-def start(folder: Path, storage: str, count: int, seconds: float, workers: int = 1, together: int = 1) -> BaseProcess:
-    """A process that runs a study once `together` of them are ready."""
-    one = job(folder, storage, count, seconds, workers)
-    process = processes().Process(target=counting.work, args=(one, together))
-    process.start()
-    return process
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ..._console import shown
+from ..._console import printable, shown
 from .owners import Life, Pulse, Watch, known_life, this_process
 from .results import Done
 from .storage import PATIENCE, Storage, StorageError
@@ -64,7 +64,8 @@ class Claim:
         """Leave the trial to another process or a later run."""
         self._pulse.stop()
         self._queue.end(self._trial.number)
-        self._queue.close(self._id, _INTERRUPTED, _SECONDS_TO_GIVE_BACK)
+        with contextlib.suppress(StorageError, OSError):
+            self._queue.close(self._id, _INTERRUPTED, _SECONDS_TO_GIVE_BACK)
 
     def _end(self, measured: Measured | None, reason: str | None) -> Done:
         seconds = time.perf_counter() - self._began
@@ -90,6 +91,7 @@ class TrialQueue:
         parameters: what each parameter may be in any run of the study: Optuna's tools want to know.
 
     Raises:
+        ValueError: a configuration has a value that its parameter may not have.
         StorageError: the storage's study of that name has other settings, or can't be read.
         OSError: a file can't be written.
     """
@@ -102,6 +104,8 @@ class TrialQueue:
         configurations: Sequence[Params],
         parameters: Mapping[str, Choices | Range],
     ) -> None:
+        for params in configurations:
+            _check(params, parameters)
         self._name = f"{storage.name} {name}"
         self._storage = storage
         self._distributions = {name: _distribution(values) for name, values in parameters.items()}
@@ -323,8 +327,18 @@ class TrialQueue:
         first = min(name for name in {*found, *settings} if found.get(name) != settings.get(name))
         expected = f"{shown(found.get(first))}, that of the trials which are there"
         raise StorageError(
-            f"{place}: got {first} {settings.get(first)!r}, expected {expected}; another --out starts anew"
+            f"{place}: got {printable(first)} {settings.get(first)!r}, expected {expected}; another --out starts anew"
         )
+
+
+def _check(params: Params, parameters: Mapping[str, Choices | Range]) -> None:
+    """Raise a ValueError for a value that its parameter may not have."""
+    for name, value in params.items():
+        allowed = parameters[name]
+        if isinstance(allowed, Range) and not allowed.lowest <= value <= allowed.highest:
+            raise ValueError(f"{name}: got {value}, expected {allowed.lowest:,} to {allowed.highest:,}")
+        if not isinstance(allowed, Range) and value not in allowed:
+            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, allowed))}")
 
 
 def _distribution(values: Choices | Range) -> BaseDistribution:

@@ -36,7 +36,6 @@ from sqlalchemy.exc import (
 )
 
 from ..._console import Tolerant, first_line, say
-from ..._files import naming
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -120,7 +119,7 @@ def open_storage(address: str) -> Storage:
     except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
         example = "sqlite:///trials.db or postgresql://user@host/name"
         raise StorageError(f"storage: got the address {_shown(address)}, expected one such as {example}") from error
-    return _sqlite(url) if url.get_backend_name() == "sqlite" else _server(url)
+    return (_sqlite if url.get_backend_name() == "sqlite" else _server)(_shown(address), url)
 
 
 def _shown(address: str) -> str:
@@ -157,13 +156,14 @@ def _passing(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return "a full disk" if error.errno in _NO_ROOM else None
     cause = _cause(error)
-    if not isinstance(cause, DBAPIError):
-        return None
-    if isinstance(cause.orig, sqlite3.Error):
-        words = str(cause.orig)
+    told = _driver_error(cause)
+    if isinstance(told, sqlite3.Error):
+        words = str(told)
         if "is locked" in words:
             return "a lock of another process"
         return "a full disk" if "disk is full" in words else None
+    if not isinstance(cause, DBAPIError):
+        return None
     # A server's error of this class is of its state, not of what was asked: it restarts, is full or out of reach.
     if cause.connection_invalidated or isinstance(cause, OperationalError):
         return f"a server that can't be used ({_words(cause)})"
@@ -173,7 +173,7 @@ def _passing(error: Exception) -> str | None:
 def _in_a_sentence(name: str, place: str, error: Exception, reason: str | None) -> Exception:
     """The error of a storage that can't be used, in words for its user."""
     if isinstance(error, OSError) and not isinstance(error, Timeout):
-        is_other = error.filename and Path(error.filename).resolve() != Path(name).resolve()
+        is_other = error.filename and os.path.realpath(error.filename) != os.path.realpath(name)
         return error if is_other else OSError(error.errno, error.strerror or str(error), name)
     if reason is not None:
         return StorageError(f"{name}: got {reason}, expected to get at the trials; the same command goes on")
@@ -181,10 +181,14 @@ def _in_a_sentence(name: str, place: str, error: Exception, reason: str | None) 
 
 
 def _words(error: Exception) -> str:
-    cause = _cause(error)
-    told = cause.orig if isinstance(cause, DBAPIError) and cause.orig is not None else cause
+    told = _driver_error(_cause(error))
     kind = "" if isinstance(told, (DBAPIError, sqlite3.Error)) else f"{type(told).__name__}: "
     return f"{kind}{first_line(told)}"
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """The error of a database's driver, in SQLAlchemy's."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -233,8 +237,7 @@ class _JournalLock(JournalFileOpenLock):
 
 
 def _journal(given: Path) -> Storage:
-    with naming(given):
-        path = given.resolve()  # one lock, whatever the file is called and wherever the process goes
+    path = Path(os.path.realpath(given))  # one lock, whatever the file is called and wherever the process goes
     # Optuna's own lock has the ending .lock.
     lock = FileLock(f"{path}.flock", timeout=_SECONDS_OF_A_TRY)
     journal: list[_Journal] = []
@@ -313,8 +316,7 @@ def _is_entry(line: bytes) -> bool:
 # Databases.
 
 
-def _sqlite(url: URL) -> Storage:
-    name = url.render_as_string()
+def _sqlite(name: str, url: URL) -> Storage:
     if url.database in (None, "", ":memory:") or url.query:
         raise StorageError(f"storage: got the address {name}, expected that of a file, such as sqlite:///trials.db")
     given = Path(str(url.database))
@@ -348,8 +350,7 @@ def _check_sqlite(path: Path, name: str) -> None:
         raise StorageError(f"{name}: got a database of something else, expected one of trials or a new name")
 
 
-def _server(url: URL) -> Storage:
-    name = url.render_as_string()
+def _server(name: str, url: URL) -> Storage:
     address = url.render_as_string(hide_password=False)
 
     def opened() -> BaseStorage:

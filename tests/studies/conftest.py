@@ -1,0 +1,24 @@
+"""Storages of each kind, empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import postgresql
+
+
+@pytest.fixture(params=["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an empty storage."""
+    if request.param == "journal":
+        yield str(tmp_path / "journal.log")
+    elif request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'trials.db'}"
+    elif reason := postgresql.missing():
+        pytest.skip(reason)
+    else:
+        with postgresql.server() as address:
+            yield address
