@@ -1,6 +1,11 @@
-"""What a generator of digits is said to cover, and the sweep's table of it."""
+"""A generator's digits: what they are said to cover, where they are scored, and what is read once."""
 
 from __future__ import annotations
+
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +13,10 @@ from torch import Tensor, nn
 
 from ebgan_fast.data import Mnist
 from ebgan_fast.metrics import DigitClassifier
-from ebgan_fast.studies import digits, margin_sweep
-from ebgan_fast.studies.queue import Done
-from ebgan_fast.studies.results import Results
-from ebgan_fast.training.statistics import NonFiniteError
+from ebgan_fast.studies.framework.study import DigitOptions
+from ebgan_fast.studies.semi_supervised import UnscoredDigits
+from ebgan_fast.studies.sets import digits
+from ebgan_fast.studies.sets.digits import Digits
 
 
 class Fixed(nn.Module):
@@ -32,12 +37,12 @@ class Fixed(nn.Module):
 @pytest.mark.slow
 @pytest.mark.usefixtures("digit_classifier")
 def test_real_digits_cover_all_and_one_image_only_its_own(mnist: Mnist) -> None:
-    real = digits.digit_scores(Fixed(mnist.train_images[:250]), 1000, 0, None)  # type: ignore[arg-type]
+    real = Digits(mnist).scores(Fixed(mnist.train_images[:250]), 1000, 0)  # type: ignore[arg-type]
     assert real["classes"] == 10
     assert real["exp_score"] > 9
     # Each image comes four times among the thousand, at a distance of 0 from itself.
     assert real["diversity"] == pytest.approx(1.0, abs=0.03)
-    one = digits.digit_scores(Fixed(mnist.train_images[:1]), 1000, 0, None)  # type: ignore[arg-type]
+    one = Digits(mnist).scores(Fixed(mnist.train_images[:1]), 1000, 0)  # type: ignore[arg-type]
     assert one["classes"] == 1
     assert one["class_share"][mnist.train_labels[0]] == 1.0
     assert one["diversity"] == 0.0  # copies of one image: every difference is 0
@@ -53,74 +58,70 @@ def test_a_class_needs_one_sample_in_a_hundred(mnist: Mnist, digit_classifier: D
     zeros, ones = images[labels == 0], images[labels == 1]
     for rare, classes in ((2, 1), (3, 2)):  # of 250, 0.8 and 1.2 %
         mixed = torch.cat([zeros[:1].repeat(250 - rare, 1, 1), ones[:rare]])
-        assert digits.digit_scores(Fixed(mixed), 1000, 0, None)["classes"] == classes  # type: ignore[arg-type]
+        assert Digits(mnist).scores(Fixed(mixed), 1000, 0)["classes"] == classes  # type: ignore[arg-type]
 
 
-def test_scores_are_taken_where_the_generator_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def blank() -> Mnist:
+    return Mnist(*[torch.zeros(count, 28, 28, dtype=torch.uint8) for count in (3, 3, 3, 3)])
+
+
+def test_scores_are_taken_on_the_studys_device(monkeypatch: pytest.MonkeyPatch, blank: Mnist) -> None:
     """A device that holds no values stands for a GPU until images and logits come back."""
     asked: list[torch.device] = []
     drawn: list[str] = []
+    spread_on: list[str] = []
 
-    def classifier(data: None, device: torch.device) -> nn.Module:
+    def load_classifier(digits: Mnist, device: torch.device) -> Any:
         asked.append(device)
         return lambda images: (drawn.append(images.device.type), torch.zeros(len(images), 10))[1]
 
-    monkeypatch.setattr(digits, "classifier", classifier)
-    monkeypatch.setattr(digits, "spread", lambda images: 1.0)
-    monkeypatch.setattr(digits, "real_spread", lambda data: 1.0)
+    def spread(images: Tensor) -> float:
+        spread_on.append(images.device.type)
+        return 1.0
+
+    monkeypatch.setattr(digits, "load_classifier", load_classifier)
+    monkeypatch.setattr(digits, "spread", spread)
+    loaded = Digits(blank, "meta")
     generator = Fixed(torch.zeros(10, 28, 28)).to("meta")
-    found = digits.digit_scores(generator, 20, 0, None)  # type: ignore[arg-type]
-    assert asked == [torch.device("meta")]
-    assert drawn == ["meta"]
-    assert found["exp_score"] == 1
+    for _ in range(2):
+        assert loaded.scores(generator, 20, 0)["exp_score"] == 1  # type: ignore[arg-type]
+    assert asked == [torch.device("meta")]  # once
+    assert drawn == ["meta", "meta"]
+    assert spread_on == ["meta"] * 3  # of the real digits once
 
 
-def test_training_images_lie_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digits, "mnist", lambda data: Mnist(*[torch.zeros(3, 28, 28, dtype=torch.uint8)] * 4))
-    digits.training_images.cache_clear()
-    try:
-        images = digits.training_images(None, device="meta")
-        assert images.gather(torch.arange(2)).is_meta
-        assert digits.training_images(None, device="meta") is images
-        assert not digits.training_images(None).gather(torch.arange(2)).is_meta
-    finally:
-        digits.training_images.cache_clear()
+def test_images_lie_on_the_device_once(blank: Mnist) -> None:
+    loaded = Digits(blank, "meta")
+    assert loaded.images.gather(torch.arange(2)).is_meta
+    assert loaded.images is loaded.images
+    assert loaded.images.shape == (1, 32, 32)
+    flat = UnscoredDigits(blank, "meta", 28)
+    assert flat.flat.images.is_meta
+    assert flat.flat.images is flat.flat.images
 
 
-def test_training_checks_every_hundred_steps_and_closes() -> None:
-    calls: list[str] = []
-
-    class Recorder:
-        def step(self) -> None:
-            calls.append("step")
-
-        def check_finite(self) -> None:
-            calls.append("check")
-            if calls.count("check") == 3:
-                raise NonFiniteError("got loss nan, expected a finite number")
-
-        def close(self) -> None:
-            calls.append("close")
-
-    ticks: list[int] = []
-    digits.train(Recorder(), 150, lambda: ticks.append(1))
-    assert [call for call in calls if call != "step"] == ["check", "check", "close"]
-    assert calls.count("step") == len(ticks) == 150
-    with pytest.raises(NonFiniteError):
-        digits.train(Recorder(), 150, lambda: None)
-    assert calls[-1] == "close"
+def _tell(loaded: Digits, answers: Connection) -> None:
+    digits.load_mnist = None  # type: ignore[assignment]
+    own = [part.is_shared() for part in loaded.mnist]
+    answers.send((loaded.settings["data"], str(loaded.device), loaded.size, type(loaded).__name__, own))
 
 
-def test_the_sweeps_table_has_a_row_for_each_margin() -> None:
-    def run(margin: float, seed: int, classes: int | None) -> Done:
-        result = None
-        if classes is not None:
-            result = {"classes": classes, "exp_score": float(classes), "kl_conditional_marginal": 1.0, "diversity": 0.5}
-        return Done({"margin": margin, "seed": seed}, result, None if result else "got loss nan", 1.0)
+@pytest.mark.parametrize("kind", [Digits, UnscoredDigits])
+def test_another_process_is_sent_them_and_reads_none(mnist: Mnist, kind: type[Digits]) -> None:
+    """Not through shared memory, of which a container has little."""
+    loaded = kind(mnist, "meta", 28)
+    context = multiprocessing.get_context("spawn")
+    answers, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(loaded, sender))
+    process.start()
+    sender.close()
+    assert answers.recv() == (loaded.settings["data"], "meta", 28, kind.__name__, [False] * 4)
+    process.join()
 
-    results = Results("margin-sweep", {}, {}, {}, "", [run(16, 1, 4), run(1, 0, 2), run(16, 0, 10), run(32, 0, None)])
-    assert margin_sweep.table(results).splitlines()[2:] == [
-        "| 1 | 2 | 2.00 | 1.00 | 0.50 |",
-        "| 16 | 10, 4 | 7.00 | 1.00 | 0.50 |",
-        "| 32 | 0 | - | - | - |",
-    ]
+
+def test_they_are_those_of_the_options(tmp_path: Path, mnist: Mnist) -> None:
+    loaded = UnscoredDigits.of(DigitOptions(tmp_path, device="cpu"), 28)
+    assert isinstance(loaded, UnscoredDigits)
+    assert all(torch.equal(one, other) for one, other in zip(loaded.mnist, mnist, strict=True))
+    assert loaded.conditions() == {}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ebgan_fast import cli
-from ebgan_fast.studies.argument_file import with_file
-from ebgan_fast.studies.results import read, results_of, write
+from ebgan_fast.studies.framework.flags_file import with_file
+from ebgan_fast.studies.framework.results import read, results_of, write
 
 from ..training.test_foreign_run_folder import ESCAPE, LONG, NO_FILE, NO_OBJECT, of, put, refusal
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebgan_fast.studies import gaussians
+from ebgan_fast.studies.sets import gaussians
 
 
 class Fixed(nn.Module):

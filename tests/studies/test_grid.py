@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ebgan_fast.studies import grid_report
-from ebgan_fast.studies.grid import BUDGETS, Grid
-from ebgan_fast.studies.queue import Done, key
-from ebgan_fast.studies.results import Results
+from ebgan_fast.studies import grid
+from ebgan_fast.studies.framework.results import Done, Results
+from ebgan_fast.studies.framework.study import key
+from ebgan_fast.studies.grid import BUDGETS, Grid, trials
+
+from . import whole_run
 
 
 def made(*trials: tuple[str, float | None]) -> Results:
@@ -35,7 +38,7 @@ def made(*trials: tuple[str, float | None]) -> Results:
 
 
 def test_the_whole_grid_is_table_1() -> None:
-    configurations = Grid().configurations()
+    configurations = trials(Grid())
     assert sum(one["family"] == "EBGAN" for one in configurations) == 512
     assert sum(one["family"] == "GAN" for one in configurations) == 6144
     assert len({key(one) for one in configurations}) == 512 + 6144
@@ -43,9 +46,9 @@ def test_the_whole_grid_is_table_1() -> None:
 
 def test_a_part_is_drawn_at_random_and_the_same_each_time() -> None:
     hour = BUDGETS["hour"]
-    drawn = hour.configurations()
-    assert drawn == hour.configurations()
-    assert drawn != dataclasses.replace(hour, seed=1).configurations()
+    drawn = trials(hour)
+    assert drawn == trials(hour)
+    assert drawn != trials(dataclasses.replace(hour, seed=1))
     for family in ("EBGAN", "GAN"):
         own = [one for one in drawn if one["family"] == family]
         assert len(own) == len({key(one) for one in own}) == 48
@@ -67,7 +70,7 @@ def test_a_part_is_drawn_at_random_and_the_same_each_time() -> None:
 )
 def test_values_that_the_table_lacks_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(Grid(), **fields).configurations()
+        trials(dataclasses.replace(Grid(), **fields))
 
 
 def test_the_share_in_the_top_third() -> None:
@@ -75,15 +78,15 @@ def test_the_share_in_the_top_third() -> None:
     gans = [("GAN", 1.0), *[("GAN", None)] * 4]
     results = made(*ebgans, *gans)
     # Of nine the first three are 2.0, 1.5 and 1.0.
-    assert grid_report.top_share(results, "EBGAN") == 2 / 4
-    assert grid_report.top_share(results, "GAN") == 1 / 5
+    assert grid.top_share(results, "EBGAN") == 2 / 4
+    assert grid.top_share(results, "GAN") == 1 / 5
     # 10 - score turns the order round, but what failed stays last.
-    assert grid_report.top_share(results, "EBGAN", by="swapped") == 2 / 4
-    assert grid_report.top_share(results, "GAN", by="swapped") == 1 / 5
+    assert grid.top_share(results, "EBGAN", by="swapped") == 2 / 4
+    assert grid.top_share(results, "GAN", by="swapped") == 1 / 5
 
 
 def test_the_table_counts_failures_as_the_lowest_score() -> None:
-    table = grid_report.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("GAN", 0.1), ("GAN", None)))
+    table = grid.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("GAN", 0.1), ("GAN", None)))
     rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
     assert rows["EBGAN"].split(" | ")[1:7] == ["2", "0", "1.50", "1.50", "2.00", "0%"]
     assert rows["GAN"].split(" | ")[1:7] == ["2", "1", "0.05", "0.05", "0.10", "100%"]
@@ -91,6 +94,17 @@ def test_the_table_counts_failures_as_the_lowest_score() -> None:
 
 
 def test_one_family_alone_can_be_shown() -> None:
-    assert "GAN nLayer" not in grid_report.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("EBGAN", 0.5))).replace(
+    assert "GAN nLayer" not in grid.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("EBGAN", 0.5))).replace(
         "EBGAN nLayer", ""
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("digit_classifier")
+def test_the_command(tmp_path: Path) -> None:
+    sizes = "--n-layer-g 2 --n-layer-d 2 --size-g 400 --size-d 128 --dropout-d False"
+    flags = f"{sizes} --optim-g adam --optim-d adam --lr 0.001 --steps 3 --samples 100 --device cpu"
+    pictures = {"histograms.png", "by-optimiser.png", "best.png"}
+    results = whole_run.check("grid", tmp_path / "out", flags.split(), 2, pictures)
+    assert results.settings["steps"] == 3
+    assert results.settings["classifier_test_accuracy"] > 0.98

@@ -1,27 +1,27 @@
-"""The tables on the studies' pages are those of the committed results."""
+"""The tables on the studies' pages are those of the committed results, and every study has a page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ebgan_fast.studies import grid_report, margin_sweep, pulling_away, semi_supervised, theory
-from ebgan_fast.studies.results import Results, read
+from ebgan_fast.studies import all_studies
+from ebgan_fast.studies.framework.results import read
 
 PAGES = Path(__file__).parents[2] / "docs" / "studies"
-TABLES: dict[str, Callable[[Results], str]] = {
-    "grid": grid_report.table,
-    "margin-sweep": margin_sweep.table,
-    "pt-study": pulling_away.table,
-    "semi-supervised": semi_supervised.table,
-    "theory": theory.table,
-}
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", all_studies())
 def test_a_page_has_the_table_of_its_results(name: str) -> None:
     results = read(PAGES / "results" / f"{name}.json")
     assert results.study == name
-    assert TABLES[name](results) in (PAGES / f"{name}.md").read_text()
+    assert all_studies()[name].table(results) in (PAGES / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", all_studies())
+def test_a_page_is_found(name: str) -> None:
+    """From the list of studies, with its command."""
+    line = next(line for line in (PAGES / "README.md").read_text().splitlines() if f"({name}.md)" in line)
+    assert f"`ebgan-fast {name}`" in line
+    assert f"ebgan-fast {name} --out" in (PAGES / f"{name}.md").read_text()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models.mlp import LogisticDiscriminator
-from ebgan_fast.studies.plain_gan import GanConfig, GanTrainer
+from ebgan_fast.studies.networks.plain_gan import GanConfig, GanTrainer
 from ebgan_fast.training.statistics import NonFiniteError
 from tests.rounding import assert_within_eager
 

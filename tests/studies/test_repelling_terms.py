@@ -13,7 +13,7 @@ import ebgan_fast
 from bench import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Mlp
-from ebgan_fast.studies.repelling_terms import TERMS, Term, batch_axis, no_square, trainer_with
+from ebgan_fast.studies.networks.repelling_terms import TERMS, Term, batch_axis, no_square, trainer_with
 from ebgan_fast.training.config import TrainConfig
 from tests.rounding import assert_within_eager
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +14,18 @@ from torch.nn.functional import cross_entropy
 
 from ebgan_fast.data.mnist import Mnist
 from ebgan_fast.studies import semi_supervised
-from ebgan_fast.studies.ladder_training import LadderConfig, LadderTrainer, labelled_subset
-from ebgan_fast.studies.queue import Done
-from ebgan_fast.studies.results import Results
+from ebgan_fast.studies.framework.results import Done, Results
+from ebgan_fast.studies.networks.ladder_training import (
+    FlatDigits,
+    LadderConfig,
+    LadderTrainer,
+    flat_digits,
+    labelled_subset,
+)
 from ebgan_fast.training.statistics import NonFiniteError
 from tests.rounding import assert_within_eager, at_wider
+
+from . import whole_run
 
 CONFIG = LadderConfig(
     labels=20,
@@ -30,16 +38,15 @@ CONFIG = LadderConfig(
     beta1=0.5,
     margin=16.0,
     margin_steps=4,
-    device="cpu",
 )
 
 
 @pytest.fixture(scope="module")
-def digits() -> Mnist:
+def digits() -> FlatDigits:
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (130, 28, 28), generator=chance, dtype=torch.uint8)
     labels = (torch.arange(130) % 10).to(torch.uint8)
-    return Mnist(images[:100], labels[:100], images[100:], labels[100:])
+    return flat_digits(Mnist(images[:100], labels[:100], images[100:], labels[100:]))
 
 
 @pytest.fixture
@@ -50,7 +57,7 @@ def float64() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: Mnist) -> None:
+def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: FlatDigits) -> None:
     """In float64: in float32 rounding turns one of the 180,000 ReLUs around in one seed of twenty, which changes a
     gradient by 4 %."""
     # The energies of these images are 100 to 122: the margin lies among them.
@@ -108,7 +115,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: M
             assert_within_eager(one, exact, yardstick, torch.float64, f"gradient {index} of the {name}")
 
 
-def test_the_generator_is_off_once_the_margin_is_zero(digits: Mnist) -> None:
+def test_the_generator_is_off_once_the_margin_is_zero(digits: FlatDigits) -> None:
     trainer = LadderTrainer(CONFIG, digits)
     assert trainer.generator is not None
     margins = []
@@ -122,7 +129,7 @@ def test_the_generator_is_off_once_the_margin_is_zero(digits: Mnist) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.generator.parameters(), strict=True))
 
 
-def test_the_learning_rate_falls_over_the_last_third(digits: Mnist) -> None:
+def test_the_learning_rate_falls_over_the_last_third(digits: FlatDigits) -> None:
     trainer = LadderTrainer(dataclasses.replace(CONFIG, margin_steps=0, recon_weight=0.0), digits)
     rates = []
     for _ in range(12):
@@ -132,30 +139,30 @@ def test_the_learning_rate_falls_over_the_last_third(digits: Mnist) -> None:
     assert rates[9:] == pytest.approx([0.00075, 0.0005, 0.00025])
 
 
-def test_each_image_comes_once_in_a_round(digits: Mnist) -> None:
+def test_each_image_comes_once_in_a_round(digits: FlatDigits) -> None:
     trainer = LadderTrainer(dataclasses.replace(CONFIG, batch_size=25), digits)
     seen = torch.cat([trainer.next_images() for _ in range(4)])
     assert len(torch.unique(seen, dim=0)) == 100
 
 
-def test_labels_are_as_many_of_each_digit_and_differ_by_seed(digits: Mnist) -> None:
-    chosen = labelled_subset(digits.train_labels, 50, torch.Generator().manual_seed(0))
-    assert torch.bincount(digits.train_labels[chosen].long()).tolist() == [5] * 10
+def test_labels_are_as_many_of_each_digit_and_differ_by_seed(digits: FlatDigits) -> None:
+    chosen = labelled_subset(digits.labels, 50, torch.Generator().manual_seed(0))
+    assert torch.bincount(digits.labels[chosen].long()).tolist() == [5] * 10
     assert len(set(chosen.tolist())) == 50
-    other = labelled_subset(digits.train_labels, 50, torch.Generator().manual_seed(1))
+    other = labelled_subset(digits.labels, 50, torch.Generator().manual_seed(1))
     assert set(other.tolist()) != set(chosen.tolist())
 
 
 @pytest.mark.parametrize("count", [0, 5, 15, 110])
-def test_labels_that_cannot_be_had_are_refused(digits: Mnist, count: int) -> None:
+def test_labels_that_cannot_be_had_are_refused(digits: FlatDigits, count: int) -> None:
     with pytest.raises(ValueError, match=f"labels: got {count}"):
-        labelled_subset(digits.train_labels, count, torch.Generator())
+        labelled_subset(digits.labels, count, torch.Generator())
 
 
-def test_the_error_is_that_of_the_clean_classifier(digits: Mnist) -> None:
+def test_the_error_is_that_of_the_clean_classifier(digits: FlatDigits) -> None:
     trainer = LadderTrainer(CONFIG, digits)
     trainer.ladder.measure(trainer.images)
-    likeliest = trainer.ladder(digits.test_images.flatten(1) / 255).argmax(1)
+    likeliest = trainer.ladder(digits.test_images).argmax(1)
     assert trainer.test_error() == pytest.approx(float((likeliest != digits.test_labels).float().mean()))
     with torch.no_grad():
         trainer.ladder.up[0][0, 0] = float("nan")
@@ -185,3 +192,14 @@ def test_the_table_has_the_form_of_table_2() -> None:
         "| LN | 1.30 ± 0.36 | 0.90 | 3 |",
         "| EBGAN-LN | 1.05 ± 0.07 | - | 2 |",
     ]
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    data = tmp_path / "digits"
+    data.mkdir()
+    flags = "--labels 100 --models LN EBGAN-LN --seeds 1 --steps 2 --ebgan-steps 2 --margin-steps 1 --device cpu"
+    pictures = {"errors.png", "samples-100-0.png"}
+    place = ["--data", str(whole_run.few_digits(data))]
+    results = whole_run.check("semi-supervised", tmp_path / "out", [*flags.split(), *place], 2, pictures)
+    assert [trial.params["model"] for trial in results.trials] == ["LN", "EBGAN-LN"]

@@ -11,6 +11,8 @@ import pytest
 from ebgan_fast.studies import theory
 from ebgan_fast.studies.theory import Game
 
+from . import whole_run
+
 GAME = Game(rounds=20_000)
 
 
@@ -50,14 +52,21 @@ def test_the_projection_gives_the_nearest_distribution() -> None:
         assert np.square(others - point).sum(1).min() >= np.square(nearest - point).sum() - 1e-12
 
 
-def test_table_and_figure(tmp_path: Path) -> None:
-    game = dataclasses.replace(GAME, rounds=100)
-    results = theory.results_of_plays(theory.play(game), game, "minutes")
+def test_the_command(tmp_path: Path) -> None:
+    """Its results are those of the games, its table has both, and its folder nothing else."""
+    results = whole_run.check("theory", tmp_path, ["--rounds", "200"], 2, {"theory.png"})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("results.json", "table.md", "theory.png"),
+        *("journal.log", "journal.log.flock"),
+    }
+    game = Game(rounds=200)
+    for trial, play in zip(results.trials, (theory.best_responses(game), theory.gradient_play(game)), strict=True):
+        assert trial.params == {"play": play.name}
+        assert trial.result == dataclasses.asdict(play)
     assert theory.table(results).count("\n") == 5
-    assert theory.draw(results, tmp_path)[0].stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("fields", [{"points": 3}, {"rounds": 0}, {"margin": 0.0}, {"step": -1.0}])
 def test_impossible_games_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
-        theory.play(dataclasses.replace(GAME, **fields))  # type: ignore[arg-type]
+        theory.trials(dataclasses.replace(GAME, **fields))  # type: ignore[arg-type]
