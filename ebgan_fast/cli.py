@@ -369,7 +369,7 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
     """
     given: Sequence[str] = list(arguments)
     studies = all_studies()
-    if given and given[0] in studies:
+    if given and given[0] in studies and any(one.startswith("--file") for one in given):
         given = _with_file(given)
     commands: dict[str, Callable[..., int]] = {
         "prepare": prepare,

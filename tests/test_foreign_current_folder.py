@@ -24,9 +24,8 @@ print(prepare_images(Path("."), Path(sys.argv[2]), 8, workers=2).images)
 """
 _STUDY = """
 from pathlib import Path
-from ebgan_fast.studies.running import run
 from tests.studies import counting
-print(len(run(counting.study(Path(sys.argv[2]), 4), str(Path(sys.argv[2]) / "journal.log"), workers=2)))
+print(len(counting.done(counting.job(Path(sys.argv[2]), str(Path(sys.argv[2]) / "journal.log"), 4, workers=2))))
 """
 
 

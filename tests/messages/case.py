@@ -20,7 +20,6 @@ import torch
 
 from ebgan_fast import _command_line, cli
 from ebgan_fast.data import worker
-from ebgan_fast.studies import digits
 
 Arguments = Sequence[str | Path]
 Around = Callable[[pytest.MonkeyPatch], contextlib.AbstractContextManager[object] | None]
@@ -30,7 +29,6 @@ Place = tuple[str, int]
 PACKAGE = Path(cli.__file__).parent
 _LARGE = 1 << 24  # bytes of a file that isn't read: one that has no blocks stands for a large one
 _HERE = re.compile(r"[^\s'\"]*/messages\w+/here/")  # before a name in a case's folder
-_CACHES = (digits.mnist, digits.training_images, digits.classifier, digits.real_spread)  # by paths, here relative ones
 
 
 @dataclass(frozen=True)
@@ -96,16 +94,12 @@ def outcome_of(case: Case) -> Outcome:
         patch.setenv("COLUMNS", "100")
         patch.setenv("EBGAN_FAST_CACHE", str(folder.parent / "cache"))
         patch.setattr(cli, "keep_freed_memory", lambda: True)
-        for cache in _CACHES:
-            cache.cache_clear()
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             return _outcome(case, folder, patch)
         finally:
             torch.set_num_threads(threads)
-            for cache in _CACHES:
-                cache.cache_clear()
 
 
 def _outcome(case: Case, folder: Path, patch: pytest.MonkeyPatch) -> Outcome:

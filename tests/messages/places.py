@@ -6,7 +6,9 @@ import atexit
 import contextlib
 import functools
 import io
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -88,3 +90,8 @@ def text(folder: Path, name: str, content: str = "no such thing\n") -> Path:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(content)
     return Path(name)
+
+
+def killed(*arguments: object) -> None:
+    """Stand for a process that the system ends, as one that takes too much memory."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -49,8 +49,13 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("models/ladder.py", "LadderNetwork.__init__", "noise_std: got {}, expected 0 or more"),
         ("models/mlp.py", "_check_at_least", "{}: got {}, expected at least {}"),
         ("models/mlp.py", "_pixels", "image_shape: got {}, expected (channels, height, w"),
-        ("studies/ladder_training.py", "labelled_subset", "labels: got {}, expected a multiple of {}, as many"),
-        ("studies/results.py", "read", "{}: got something else than a study's results ({})"),
+        (
+            "studies/networks/ladder_training.py",
+            "labelled_subset",
+            "labels: got {}, expected a multiple of {}, as many",
+        ),
+        ("studies/framework/results.py", "read", "{}: got something else than a study's results ({})"),
+        ("studies/framework/study.py", "_check", "{}: got {}, expected one of {}"),
         ("training/config.py", "read_json", "{}: {}"),
         ("training/pictures.py", "save_grid", "columns: got {}, expected at least 1"),
         ("training/pictures.py", "save_grid", "ValueError(_NO_IMAGES)"),
@@ -130,9 +135,9 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("training/run/inspection.py", "_Listing._tensor", "a tensor of shape {} in a storage of {} numbers"),
     ),
     "a study's results are read by the library alone: tests/studies/test_foreign_files.py causes it": (
-        ("studies/results.py", "_check", "got {}{}, expected an object"),
-        ("studies/results.py", "_check", "got {}{}, expected fields {} alone"),
-        ("studies/results.py", "_check", "{}: got {}{}, expected {}"),
+        ("studies/framework/results.py", "_check", "got {}{}, expected an object"),
+        ("studies/framework/results.py", "_check", "got {}{}, expected fields {} alone"),
+        ("studies/framework/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
     "a package or the machine is broken before a command begins: tests/test_environment.py causes it": (
         ("_console.py", "answer", "standard output"),
@@ -158,12 +163,11 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("metrics/image_scorer.py", "ImageScorer.score", "samples: got {}, expected at least 2"),
         ("metrics/image_scorer.py", "_check_finite", "got {} whose features aren't finite, expected fini"),
         (
-            "studies/ladder_training.py",
+            "studies/networks/ladder_training.py",
             "LadderTrainer.test_error",
             "step {}: got an infinite or NaN output of the clas",
         ),
-        ("studies/plain_gan.py", "GanTrainer.check_finite", "got an infinite or NaN weight in the {}"),
-        ("studies/running.py", "_watch", "{}: a process ended with an error; what it said is"),
+        ("studies/networks/plain_gan.py", "GanTrainer.check_finite", "got an infinite or NaN weight in the {}"),
         ("training/step.py", "Trainer.check_finite", "step {}: got an infinite or NaN value in the {}, e"),
     ),
     "a file system writes a part of a line: tests/training/test_full_disk.py causes it": (

@@ -40,17 +40,17 @@ PLANTS = (
     Planted(
         name="a finished trial's result is not kept",
         kind="studies",
-        file="ebgan_fast/studies/queue.py",
-        text="        storage.set_trial_user_attr(self._trial._trial_id, _RESULT, result)\n",
+        file="ebgan_fast/studies/framework/queue.py",
+        text="        self.note(trial_id, _RESULT, measured.result)\n",
         instead="",
         test="tests/studies/test_running.py::test_all_trials_run_and_are_told_of",
     ),
     Planted(
         name="the trial of a killed process is lost",
         kind="studies",
-        file="ebgan_fast/studies/queue.py",
-        text="            if times < _MOST_DEATHS:\n",
-        instead="            if times > _MOST_DEATHS:\n",
+        file="ebgan_fast/studies/framework/queue.py",
+        text="                    if died < _MOST_DEATHS:\n",
+        instead="                    if died > _MOST_DEATHS:\n",
         test="tests/studies/test_queue.py::test_a_dead_owner_of_this_machine_loses_it",
     ),
     Planted(

@@ -284,7 +284,7 @@ PLANTS = (
     Planted(
         name="trials import from the current folder",
         kind="strangers",
-        file="ebgan_fast/studies/running.py",
+        file="ebgan_fast/studies/framework/run.py",
         text="        with variables(_SAFE_PATH):\n",
         instead="        with contextlib.nullcontext():\n",
         test=f"{_FOLDER}::test_the_processes_of_a_study_import_nothing_there",

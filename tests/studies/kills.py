@@ -51,7 +51,7 @@ def check(folder: Path, storage: str, kills: int, seed: int = 0) -> int:
     assert len(found) == count
     noted = (folder / SEEN).read_text()[before:]
     assert _numbers(noted, "began") == found.keys() - finished.keys()
-    assert noted.count("ended") == count - len(finished)
+    assert noted.count("began") == count - len(finished)
     return len(finished)
 
 

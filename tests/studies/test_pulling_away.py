@@ -12,7 +12,8 @@ from . import whole_run
 @pytest.mark.slow
 @pytest.mark.usefixtures("digit_classifier")
 def test_the_command(tmp_path: Path) -> None:
-    flags = "--terms none paper --sets ring mnist --steps 3 --point-steps 3 --samples 100 --size-g 16 --size-d 16 --device cpu"
+    lengths = "--steps 3 --point-steps 3 --samples 100"
+    flags = f"--terms none paper --sets ring mnist {lengths} --size-g 16 --size-d 16 --device cpu"
     results = whole_run.check("pt-study", tmp_path / "out", flags.split(), 4, {"terms.png"})
     assert {(trial.params["set"], trial.params["term"]) for trial in results.trials} == {
         (name, term) for name in ("ring", "mnist") for term in ("none", "paper")

@@ -58,7 +58,7 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
     except ImportError as error:
         raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
 
-    study.trials(settings)
+    study.configurations(settings)
     device = options.torch_device  # refused, if at all, before anything is made
     _ = options.processes
     job = Job(study, settings, options, study.load(settings, options))

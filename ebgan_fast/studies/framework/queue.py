@@ -91,7 +91,6 @@ class TrialQueue:
         parameters: what each parameter may be in any run of the study: Optuna's tools want to know.
 
     Raises:
-        ValueError: a configuration has a value that its parameter may not have.
         StorageError: the storage's study of that name has other settings, or can't be read.
         OSError: a file can't be written.
     """
@@ -104,8 +103,6 @@ class TrialQueue:
         configurations: Sequence[Params],
         parameters: Mapping[str, Choices | Range],
     ) -> None:
-        for params in configurations:
-            _check(params, parameters)
         self._name = f"{storage.name} {name}"
         self._storage = storage
         self._distributions = {name: _distribution(values) for name, values in parameters.items()}
@@ -336,16 +333,6 @@ class TrialQueue:
         raise StorageError(
             f"{place}: got {printable(first)} {settings.get(first)!r}, expected {expected}; another --out starts anew"
         )
-
-
-def _check(params: Params, parameters: Mapping[str, Choices | Range]) -> None:
-    """Raise a ValueError for a value that its parameter may not have."""
-    for name, value in params.items():
-        allowed = parameters[name]
-        if isinstance(allowed, Range) and not allowed.lowest <= value <= allowed.highest:
-            raise ValueError(f"{name}: got {value}, expected {allowed.lowest:,} to {allowed.highest:,}")
-        if not isinstance(allowed, Range) and value not in allowed:
-            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, allowed))}")
 
 
 def _distribution(values: Choices | Range) -> BaseDistribution:

@@ -49,7 +49,7 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
         OSError: a file can't be read or written.
         KeyboardInterrupt: interrupted; the trials that were under way are queued again.
     """
-    total = len(job.study.trials(job.settings))
+    total = len(job.study.configurations(job.settings))
     workers = job.options.processes
     queue.bury()
     queue.fill()
@@ -71,8 +71,9 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
 def queue_of(job: Job[Any]) -> TrialQueue:
     """The trials of a run, in the storage that its options name."""
     study = job.study
+    configurations = study.configurations(job.settings)
     storage = open_storage(job.options.trials)
-    return TrialQueue(storage, study.name, job.shared_settings, study.trials(job.settings), study.parameters)
+    return TrialQueue(storage, study.name, job.shared_settings, configurations, study.parameters)
 
 
 def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> None:

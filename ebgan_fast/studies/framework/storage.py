@@ -246,10 +246,11 @@ def _journal(given: Path) -> Storage:
         return f", line {journal[0].line}" if journal else ""
 
     def opened() -> BaseStorage:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
+            _check_journal(path, str(given))
             with lock:
                 mend(path, str(given))
+        path.parent.mkdir(parents=True, exist_ok=True)
         journal[:] = [_Journal(str(path), _JournalLock(path, str(given), lock))]
         return JournalStorage(journal[0])
 
@@ -269,18 +270,11 @@ def mend(path: Path, name: str) -> None:
         StorageError: no journal.
         OSError: it can't be read or written.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise StorageError(f"{name}: got a folder, pipe or device, expected a journal of trials or a new name")
     with path.open("r+b") as file:
-        head = file.read(len(_SQLITE_HEAD))
-        if head == _SQLITE_HEAD:
-            raise StorageError(f"{name}: got an SQLite database, expected its address: --storage sqlite:///{name}")
-        begins = head.replace(b" ", b"")[: len(_JOURNAL_HEAD)]  # Optuna's older versions wrote a space between
-        if not _JOURNAL_HEAD.startswith(begins):  # the beginning of one: a first line that was cut
-            raise StorageError(f"{name}: got a file of something else, expected a journal of trials or a new name")
         start, line = _last_line(file)
         if not line or (line.endswith(b"\n") and _is_entry(line)):
             return
+        _check_journal(path, name)
         if _is_entry(line):  # all but its end is there
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
@@ -290,6 +284,19 @@ def mend(path: Path, name: str) -> None:
             say(told, Tolerant(sys.stderr))
         file.flush()
         os.fsync(file.fileno())
+
+
+def _check_journal(path: Path, name: str) -> None:
+    """Raise a StorageError for a file of something else, to which trials would be added."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise StorageError(f"{name}: got a folder, pipe or device, expected a journal of trials or a new name")
+    with path.open("rb") as file:
+        head = file.read(len(_SQLITE_HEAD))
+    if head == _SQLITE_HEAD:
+        raise StorageError(f"{name}: got an SQLite database, expected its address: --storage sqlite:///{name}")
+    begins = head.replace(b" ", b"")[: len(_JOURNAL_HEAD)]  # Optuna's older versions wrote a space between
+    if not _JOURNAL_HEAD.startswith(begins):  # the beginning of one is a first line that was cut
+        raise StorageError(f"{name}: got a file of something else, expected a journal of trials or a new name")
 
 
 def _last_line(file: BinaryIO) -> tuple[int, bytes]:

@@ -179,6 +179,23 @@ class Study(Generic[Settings]):
     options: type[Options] = DigitOptions
     load: Callable[[Settings, Any], Loaded] = nothing
 
+    def configurations(self, settings: Settings) -> list[Params]:
+        """The trials of a run. Raises a ValueError for settings that can't be run."""
+        chosen = self.trials(settings)
+        for params in chosen:
+            for name, value in params.items():
+                _check(name, value, self.parameters[name])
+        return chosen
+
+
+def _check(name: str, value: Any, allowed: Choices | Range) -> None:
+    """Raise a ValueError for a value that its parameter may not have."""
+    if isinstance(allowed, Range) and not allowed.lowest <= value <= allowed.highest:
+        expected = f"{allowed.lowest:,.10g} to {allowed.highest:,.10g}"
+        raise ValueError(f"{name}: got {value}, expected {expected}")
+    if not isinstance(allowed, Range) and value not in allowed:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, allowed))}")
+
 
 @dataclass(frozen=True)
 class Job(Generic[Settings]):

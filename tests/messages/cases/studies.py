@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,20 +57,73 @@ def _file(content: str, *flags: str) -> Callable[[Path], Arguments]:
 
 
 def _without_optuna(patch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("ebgan_fast.studies.")]:
-        patch.delitem(sys.modules, name)
+    for name in ("run", "queue", "storage"):  # what needs it
+        patch.delitem(sys.modules, f"ebgan_fast.studies.framework.{name}", raising=False)
     patch.setitem(sys.modules, "optuna", None)
 
 
 def _theory(*flags: str) -> Callable[[Path], Arguments]:
-    return lambda folder: ["--out", "out", "--rounds", "10", *flags]
+    return lambda folder: ["--out", "out", "--rounds", "10", "--workers", "1", *flags]
+
+
+_PLAYS = "best responses to averages", "gradient play"
 
 
 def _other_settings(folder: Path) -> Arguments:
-    from ebgan_fast.studies.queue import TrialQueue
+    from ebgan_fast.studies.framework.queue import TrialQueue
+    from ebgan_fast.studies.framework.storage import open_storage
 
-    TrialQueue("trials.log", "semi-supervised", {"batch_size": 20})
+    TrialQueue(open_storage("trials.log"), "semi-supervised", {"batch_size": 20}, [], {})
     return [*_of("semi-supervised")(folder), "--storage", "trials.log"]
+
+
+def _odd_row(change: str) -> Callable[[Path], Arguments]:
+    """A database in which a value of one study was changed by other hands."""
+
+    def make(folder: Path) -> Arguments:
+        from ebgan_fast.studies.framework.queue import TrialQueue
+        from ebgan_fast.studies.framework.storage import open_storage
+        from ebgan_fast.studies.framework.study import Measured
+
+        play = {"play": "gradient play"}
+        settings = {"points": 20, "margin": 10.0, "seed": 0, "rounds": 10, "step": 0.1}
+        queue = TrialQueue(open_storage("sqlite:///trials.db"), "theory", settings, [play], {"play": _PLAYS})
+        claim = queue.claim()
+        assert claim is not None
+        claim.done(Measured({}, 0.0))
+        with contextlib.closing(sqlite3.connect("trials.db")) as database:
+            assert database.execute(change).rowcount == 1
+            database.commit()
+        return [*_theory()(folder), "--storage", "sqlite:///trials.db"]
+
+    return make
+
+
+def _others_database(folder: Path) -> Arguments:
+    with contextlib.closing(sqlite3.connect("other.db")) as database:
+        database.execute("CREATE TABLE bookmarks (address TEXT)")
+        database.commit()
+    return [*_theory()(folder), "--storage", "sqlite:///other.db"]
+
+
+def _database_as_a_journal(folder: Path) -> Arguments:
+    return [*_others_database(folder), "--storage", "other.db"]
+
+
+def _without_a_driver(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "psycopg", None)
+
+
+def _without_yaml(patch: pytest.MonkeyPatch) -> None:
+    patch.delitem(sys.modules, "ebgan_fast.studies.framework.flags_file", raising=False)
+    patch.setitem(sys.modules, "yaml", None)
+
+
+def _killed(patch: pytest.MonkeyPatch) -> None:
+    """Let each process that does trials be killed as it begins."""
+    from ebgan_fast.studies.framework import run
+
+    patch.setattr(run, "_work_apart", places.killed)
 
 
 def _few_of_a_digit(folder: Path) -> Arguments:
@@ -117,19 +172,59 @@ CASES = [
         around=lambda patch: room_for(10),
         leaves="the study's folder is made before its journal",
     ),
-    Case(
-        "semi-supervised",
-        "a storage of an unknown kind",
-        _of("semi-supervised", "--storage", "tables://trials"),
-        "tables://trials",
-        machine=(r"(?<=got ).*(?=, expected)",),
+    *(
+        Case("theory", mistake, _theory("--storage", address), about)
+        for mistake, address, about in (
+            ("a storage of an unknown kind", "tables://trials", "tables://trials"),
+            ("a database in a folder that isn't there", "sqlite:///nowhere/trials.db", "sqlite:///nowhere/trials.db"),
+            ("a database with a slash too few", "sqlite:trials.db", "storage"),
+            ("a server by the name that others use", "postgres://me:secret@host/trials", "storage"),
+            ("a server whose port is no number", "postgresql://host:port/trials", "storage"),
+            ("a database in memory", "sqlite://", "storage"),
+        )
     ),
     Case(
-        "semi-supervised",
-        "a database in a folder that isn't there",
-        _of("semi-supervised", "--storage", "sqlite:///nowhere/trials.db"),
-        "sqlite:///nowhere/trials.db",
-        machine=(r"(?<=got ).*(?=, expected)",),
+        "theory",
+        "a database without a driver",
+        _theory("--storage", "postgresql+psycopg://me:secret@host/trials"),
+        "postgresql+psycopg://me:***@host/trials",
+        around=_without_a_driver,
+    ),
+    Case("theory", "a database of something else", _others_database, "other.db"),
+    Case("theory", "a database as a journal", _database_as_a_journal, "sqlite:///other.db"),
+    Case(
+        "theory",
+        "a folder as a database",
+        lambda folder: [*_theory()(folder), "--storage", f"sqlite:///{places.photos(folder)}"],
+        "images",
+    ),
+    Case(
+        "theory",
+        "a text as a database",
+        lambda folder: [*_theory()(folder), "--storage", f"sqlite:///{places.text(folder, 'notes.txt')}"],
+        "notes.txt",
+    ),
+    Case(
+        "theory",
+        "a database whose settings are a list",
+        _odd_row("UPDATE study_user_attributes SET value_json = '[1]' WHERE key = 'settings'"),
+        "sqlite:///trials.db",
+    ),
+    Case(
+        "theory",
+        "a database with a result that is a number",
+        _odd_row("UPDATE trial_user_attributes SET value_json = '1' WHERE key = 'result'"),
+        "sqlite:///trials.db",
+        leaves="trials are queued beside it",
+    ),
+    Case("margin-sweep", "a margin above any", _of("margin-sweep", "--margins", "2e6"), "margin"),
+    Case(
+        "theory",
+        "processes that are killed",
+        lambda folder: [*_theory()(folder), "--workers", "2"],
+        "theory",
+        around=_killed,
+        leaves=_BEGUN,
     ),
     Case(
         "semi-supervised",
@@ -151,6 +246,7 @@ CASES = [
         leaves="Optuna notes in the journal who opens it",
     ),
     Case("grid", "packages that aren't installed", _refused(), "optuna", around=_without_optuna),
+    Case("grid", "a file of flags without a package", _file("steps: 1"), "yaml", around=_without_yaml),
     # A file of flags.
     Case(
         "grid", "no such file of flags", lambda folder: [*_OUT, "--data", "nowhere", "--file", "grid.yaml"], "grid.yaml"
@@ -218,8 +314,8 @@ CASES = [
         "theory",
         "a full disk",
         _theory(),
-        "out/results.json",
+        "out/journal.log",
         around=lambda patch: room_for(10),
-        leaves="the study's folder is made",
+        leaves="the study's folder is made before its journal",
     ),
 ]
