@@ -123,7 +123,8 @@ _Choice = TypeVar("_Choice", bound=str)
 def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], default: _Choice) -> _Choice:
     """Return what a flag says that decides other flags' defaults, as far as it can be read.
 
-    The whole command line is read, and refused, later.
+    The whole command line is read, and refused, later. tyro has nothing for it: its overridable_config_cli makes each
+    set of defaults a subcommand, `train celeba64 --steps 9`, which a flag that may stand anywhere can't be.
     """
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     reader.add_argument(flag, dest="name")

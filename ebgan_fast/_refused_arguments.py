@@ -1,4 +1,8 @@
-"""Sentences about command lines that can't be read, made of the words of tyro, which reads them."""
+"""Sentences about command lines that can't be read, made of the words of tyro, which reads them.
+
+tyro 1.0 has an object for each mistake too, in a module that it calls private and may change in any release
+(`tyro._errors`). Of words that have changed, most of the sentence is left.
+"""
 
 from __future__ import annotations
 

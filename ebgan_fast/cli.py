@@ -361,6 +361,16 @@ def _with_file(given: Sequence[str]) -> list[str]:
     return with_file(given)
 
 
+def _listed(summary: str) -> Callable[..., int]:
+    """A study's place in the list of commands."""
+
+    def command() -> int:
+        raise AssertionError("only listed")
+
+    command.__doc__ = summary
+    return command
+
+
 def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
     """The program, with the defaults that a command line asks for, and the command line with the flags of its file.
 
@@ -378,7 +388,11 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
         "evaluate": evaluate,
         "report": report,
         "doctor": doctor,
-        **{name: command_of(study, given) for name, study in studies.items()},
+        # tyro would propose flags of the others for one that there isn't.
+        **{
+            name: command_of(study, given) if given[:1] == [name] else _listed(study.summary)
+            for name, study in studies.items()
+        },
     }
     found = Program(
         _NAME,
