@@ -94,12 +94,11 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def show_picture(axes: Axes, path: Path) -> None:
-    """Show a grey picture's file in place of a plot, and nothing where there is none."""
+def show_picture(axes: Axes, picture: Image.Image | None) -> None:
+    """Show a grey picture in place of a plot, and nothing where there is none."""
     axes.set_axis_off()
-    if path.exists():
-        with Image.open(path) as image:
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    if picture is not None:
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
 
 
 def dress(axes: Axes, quantity: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 def all_studies() -> dict[str, Study[Any]]:
     """Every study by its name, in the order of the files."""
-    names = [found.name for found in pkgutil.iter_modules(__path__) if not found.ispkg]
+    found = (module for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+    names = [module.name for module in found if not module.name.startswith("_")]
     studies: list[Study[Any]] = [importlib.import_module(f"{__name__}.{name}").STUDY for name in names]
     return {study.name: study for study in studies}

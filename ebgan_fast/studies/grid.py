@@ -143,9 +143,9 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     return words if result is None else f"{words}: {result['kl_conditional_marginal']:.2f} nats"
 
 
-def picture_of(params: Params, out: Path) -> Path:
-    """The picture of a trial's samples."""
-    return out / "samples" / f"{hashlib.blake2b(key(params).encode(), digest_size=6).hexdigest()}.png"
+def picture_of(params: Params) -> str:
+    """The name of a trial's samples in the study's folder."""
+    return f"samples/{hashlib.blake2b(key(params).encode(), digest_size=6).hexdigest()}.png"
 
 
 def trial(params: Params, job: Job[Grid], tick: Tick) -> Measured:
@@ -155,7 +155,7 @@ def trial(params: Params, job: Job[Grid], tick: Tick) -> Measured:
     train(trainer, grid.steps, tick)
     sampler = trainer.sampler()
     result = digits.scores(sampler, grid.samples, grid.seed)
-    save_grid(sample_images(sampler, _SHOWN, grid.seed), picture_of(params, job.options.out))
+    save_grid(sample_images(sampler, _SHOWN, grid.seed), job.options.out / picture_of(params))
     # The direction whose values, at most ln 10, the axes of the paper's figures 2 and 3 fit.
     return Measured(result, result["kl_conditional_marginal"])
 
@@ -257,6 +257,11 @@ def table(results: Results) -> str:
     )
 
 
+def shown(results: Results) -> list[str]:
+    """The samples of the best of each family."""
+    return [picture_of(trial.params) for family in _families(results) for trial in _best(results, family)]
+
+
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write histograms.png (figure 2), by-optimiser.png (figure 3) and best.png (figure 4) into a folder; returns
@@ -264,8 +269,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
     drawn = [_draw_by_layers(results, folder / "histograms.png")]
     if of_family(results.trials, "GAN"):
         drawn.append(_draw_by_optimizer(results, folder / "by-optimiser.png"))
-    if any(picture_of(trial.params, folder).exists() for trial in results.trials):
-        drawn.append(_draw_best(results, folder, folder / "best.png"))
+    if results.pictures:
+        drawn.append(_draw_best(results, folder / "best.png"))
     return drawn
 
 
@@ -322,14 +327,14 @@ def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
     axes.legend(fontsize=8)
 
 
-def _draw_best(results: Results, folder: Path, path: Path) -> Path:
+def _draw_best(results: Results, path: Path) -> Path:
     figure = new_figure(4.2 * _BEST, 2.6 * len(_families(results)))
     panels = figure.subplots(len(_families(results)), _BEST, squeeze=False)
     for row, family in zip(panels, _families(results), strict=True):
         for axes in row:
             axes.set_axis_off()
         for axes, trial in zip(row, _best(results, family), strict=False):
-            show_picture(axes, picture_of(trial.params, folder))
+            show_picture(axes, results.picture(picture_of(trial.params)))
             axes.set_title(describe(trial.params, trial.result).replace(" sizeG", "\nsizeG"), fontsize=8)
     figure.savefig(path, dpi=130)
     return path
@@ -346,5 +351,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
+    shown=shown,
     load=load,
 )

@@ -101,13 +101,13 @@ def trial(params: Params, job: Job[MarginSweep], tick: Tick) -> Measured:
     train(trainer, sweep.steps, tick)
     sampler = trainer.sampler()
     result = digits.scores(sampler, sweep.samples, params["seed"])
-    save_grid(sample_images(sampler, _SHOWN, params["seed"]), picture_of(params, job.options.out), _COLUMNS)
+    save_grid(sample_images(sampler, _SHOWN, params["seed"]), job.options.out / picture_of(params), _COLUMNS)
     return Measured(result, result["exp_score"])
 
 
-def picture_of(params: Params, out: Path) -> Path:
-    """Where a run leaves its samples."""
-    return out / "samples" / f"margin-{params['margin']:g}-{params['seed']}.png"
+def picture_of(params: Params) -> str:
+    """The name of a run's samples in the study's folder."""
+    return f"samples/margin-{params['margin']:g}-{params['seed']}.png"
 
 
 def classes(results: Results, margin: float) -> list[int]:
@@ -131,6 +131,11 @@ def table(results: Results) -> str:
     )
 
 
+def shown(results: Results) -> list[str]:
+    """The samples of each margin's first run."""
+    return [picture_of(results.runs(margin=margin)[0].params) for margin in _margins(results)]
+
+
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write margins.png, samples of each margin's first run as in figure 9, into a folder."""
@@ -142,7 +147,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
         axes.set_axis_off()
     for axes, margin in zip(figure.axes, margins, strict=False):
         first = results.runs(margin=margin)[0]
-        show_picture(axes, picture_of(first.params, folder))
+        show_picture(axes, results.picture(picture_of(first.params)))
         covered = first.result["classes"] if first.result else 0
         axes.set_title(f"margin {margin:g}, digits covered: {covered}", fontsize=9)
     path = folder / FIGURE
@@ -165,5 +170,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
+    shown=shown,
     load=load,
 )

@@ -126,16 +126,16 @@ def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
     sampler, term = trainer.sampler(), trainer.statistics()["pulling_away"]
     if on_digits:
         scores = digits.scores(sampler, comparison.samples, seed)
-        save_grid(sample_images(sampler, _SHOWN, seed), picture_of(params, job.options.out), _COLUMNS)
+        save_grid(sample_images(sampler, _SHOWN, seed), job.options.out / picture_of(params), _COLUMNS)
         return Measured({"modes": scores["classes"], "pulling_away": term, **scores}, scores["classes"])
     found, drawn = gaussians.mode_scores(sampler, params["set"], comparison.samples, seed)
     shown = [[round(number, 3) for number in point] for point in drawn[:_SHOWN_POINTS].tolist()] if seed == 0 else []
     return Measured({"pulling_away": term, **found, "points": shown}, found["modes"])
 
 
-def picture_of(params: Params, out: Path) -> Path:
-    """Where a run on MNIST leaves its samples."""
-    return out / "samples" / f"{params['term'].replace(' ', '-')}-{params['seed']}.png"
+def picture_of(params: Params) -> str:
+    """The name of the samples of a run on MNIST in the study's folder."""
+    return f"samples/{params['term'].replace(' ', '-')}-{params['seed']}.png"
 
 
 def table(results: Results) -> str:
@@ -162,6 +162,12 @@ def table(results: Results) -> str:
     )
 
 
+def shown(results: Results) -> list[str]:
+    """The samples of each term's first run on MNIST."""
+    runs = (results.runs(set="mnist", term=term) for term in TERMS)
+    return [picture_of(found[0].params) for found in runs if found]
+
+
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write terms.png, samples of each term's first run, into a folder."""
@@ -174,15 +180,15 @@ def draw(results: Results, folder: Path) -> list[Path]:
             runs = results.runs(set=name, term=term)
             if runs and runs[0].result:
                 axes.set_title(f"{term}: {runs[0].result['modes']} of {_MODES[name]}", fontsize=10)
-                _show(axes, runs[0], folder)
+                _show(axes, runs[0], results)
     path = folder / FIGURE
     figure.savefig(path, dpi=110)
     return [path]
 
 
-def _show(axes: Axes, run: Done, folder: Path) -> None:
+def _show(axes: Axes, run: Done, results: Results) -> None:
     if run.params["set"] == "mnist":
-        show_picture(axes, picture_of(run.params, folder))
+        show_picture(axes, results.picture(picture_of(run.params)))
         return
     middles = gaussians.centres(run.params["set"])
     axes.plot(middles[:, 0], middles[:, 1], "o", color=GREY, markersize=7, markerfacecolor="none")
@@ -214,5 +220,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
+    shown=shown,
     load=load,
 )

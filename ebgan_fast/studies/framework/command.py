@@ -80,17 +80,22 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
             f"{options.trials}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
             "another --out starts anew"
         )
-    tell(study, results.results_of(study.name, told, device, trials), options.out)
+    found = results.results_of(study.name, told, device, trials)
+    found = results.with_pictures(found, options.out, study.shown(found))
+    results.write(found, options.out)
+    say_all(draw(study, found, options.out), options.out / results.FILE)
     return 0
 
 
-def tell(study: Study[Any], found: results.Results, out: Path) -> None:
-    """Write a study's results, table and pictures, and say where they are."""
-    results.write(found, out)
-    text = study.table(found)
+def draw(study: Study[Any], found: results.Results, out: Path) -> list[Path]:
+    """Write a study's table and figures into a folder; returns their paths, that of the table first."""
     with replacing(out / TABLE) as file:
-        file.write(text.encode())
-    pictures = study.draw(found, out)
-    say(text)
-    for path in (out / results.FILE, out / TABLE, *pictures):
+        file.write(study.table(found).encode())
+    return [out / TABLE, *study.draw(found, out)]
+
+
+def say_all(drawn: Sequence[Path], *others: Path) -> None:
+    """Show the table that was drawn first, and say where everything is."""
+    say(drawn[0].read_text(encoding="utf-8"))
+    for path in (*others, *drawn):
         say(str(path))

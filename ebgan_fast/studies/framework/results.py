@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
+import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ... import __version__
-from ..._console import shown
+from ..._console import first_line, shown
 from ..._files import replacing
 from ..._json import read_object
 from ..._settings import FINITE, Rule, instance, or_none
@@ -23,6 +26,7 @@ from .study import Params
 
 FILE = "results.json"
 _LARGEST = 1 << 28  # bytes; the paper's whole grid of 6144 trials has three millions
+_LONGEST_SIDE = 4096  # of a picture, in pixels; the studies' have 400
 
 _OBJECT, _TEXT = instance(dict, "an object"), instance(str, "text")
 _OF_RESULTS = {
@@ -30,6 +34,9 @@ _OF_RESULTS = {
     **dict.fromkeys(("settings", "versions", "machine"), _OBJECT),
     "date": _TEXT,
     "trials": instance(list, "a list"),
+    "pictures": Rule(
+        lambda value: isinstance(value, dict) and all(map(_TEXT.holds, value.values())), "an object of texts"
+    ),
 }
 _OF_TRIAL = {"params": _OBJECT, "result": or_none(_OBJECT), "reason": or_none(_TEXT), "seconds": FINITE}
 
@@ -55,6 +62,8 @@ class Results:
         machine: processor and device.
         date: UTC, ISO 8601.
         trials: parameters, result, reason and seconds of each, as `Done` has them.
+        pictures: samples that the figures show, by the name of their file in the study's folder: WebP in base64, a
+            tenth of the file's size.
     """
 
     study: str
@@ -63,6 +72,7 @@ class Results:
     machine: dict[str, str]
     date: str
     trials: list[Done]
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def runs(self, **params: object) -> list[Done]:
         """The trials with these parameters, in the order of their seeds."""
@@ -72,6 +82,36 @@ class Results:
     def measured(self) -> list[Done]:
         """The trials that did not fail."""
         return [trial for trial in self.trials if trial.result is not None]
+
+    def picture(self, name: str) -> Image.Image | None:
+        """The samples in a file of the study's folder; None if they are elsewhere.
+
+        Raises:
+            ValueError: what stands there is no picture, or a larger one than a study's.
+        """
+        if name not in self.pictures:
+            return None
+        try:
+            image = Image.open(io.BytesIO(base64.b64decode(self.pictures[name], validate=True)), formats=["WEBP"])
+            if max(image.size) <= _LONGEST_SIDE:
+                image.load()
+                return image
+            reason = f"a picture of {image.width} x {image.height} pixels"
+        except (ValueError, OSError) as error:  # of base64, and of Pillow
+            reason = f"no picture ({first_line(error)})"
+        raise ValueError(f"pictures: got {reason} in {shown(name)}, expected a WebP of at most {_LONGEST_SIDE} pixels")
+
+
+def with_pictures(results: Results, folder: Path, names: Iterable[str]) -> Results:
+    """Results with those of these pictures that are in the study's folder: another machine's samples are there."""
+    found: dict[str, str] = {}
+    for name in names:
+        if (folder / name).is_file():
+            content = io.BytesIO()
+            with Image.open(folder / name) as image:
+                image.save(content, "WEBP", quality=80, method=6)
+            found[name] = base64.b64encode(content.getvalue()).decode()
+    return replace(results, pictures=found)
 
 
 def results_of(study: str, settings: Mapping[str, Any], device: str, trials: Sequence[Done]) -> Results:
@@ -92,7 +132,7 @@ def results_of(study: str, settings: Mapping[str, Any], device: str, trials: Seq
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write results into the folder's results.json, a trial on a line."""
+    """Write results into the folder's results.json, a trial or picture on a line."""
     with replacing(folder / FILE) as file:
         file.write(_dumped(results).encode())
 
@@ -101,8 +141,9 @@ def _dumped(results: Results) -> str:
     """JSON in as few lines as a person who compares two versions of a file is served by."""
     about = asdict(results)
     trials = ",\n".join(json.dumps(trial, separators=(",", ":")) for trial in about.pop("trials"))
+    pictures = ",\n".join(f"{json.dumps(name)}: {json.dumps(text)}" for name, text in about.pop("pictures").items())
     head = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items())
-    return f'{{\n{head},\n"trials": [\n{trials}\n]\n}}\n'
+    return f'{{\n{head},\n"trials": [\n{trials}\n],\n"pictures": {{\n{pictures}\n}}\n}}\n'
 
 
 def read(path: Path) -> Results:
@@ -112,7 +153,7 @@ def read(path: Path) -> Results:
         ValueError: not such a file; the message names it.
         OSError: it can't be read; names the file.
     """
-    content = read_object(path, _LARGEST)
+    content = {"pictures": {}, **read_object(path, _LARGEST)}  # earlier versions had none
     try:
         _check(content, _OF_RESULTS)
         for number, trial in enumerate(content["trials"], start=1):

@@ -135,6 +135,11 @@ class Measured(NamedTuple):
     """The number that Optuna's tools rank by: more is better."""
 
 
+def no_pictures(results: Results) -> list[str]:
+    """Name no picture."""
+    return []
+
+
 def nothing(settings: Any, options: Any) -> Loaded:
     """Load nothing."""
     return Nothing()
@@ -155,7 +160,8 @@ class Study(Generic[Settings]):
         trial: does one trial.
         describe: a trial's parameters, and its result if it has one, in a few words.
         table: the results as tables in Markdown, from these alone.
-        draw: writes figures of the results into a folder, and gives their paths.
+        draw: writes figures of the results into a folder, and gives their paths, from these alone.
+        shown: names the pictures in the study's folder that the figures show.
         options: its other flags.
         load: loads what all trials of a run share.
 
@@ -176,6 +182,7 @@ class Study(Generic[Settings]):
     describe: Callable[[Params, dict[str, Any] | None], str]
     table: Callable[[Results], str]
     draw: Callable[[Results, Path], list[Path]]
+    shown: Callable[[Results], list[str]] = no_pictures
     options: type[Options] = DigitOptions
     load: Callable[[Settings, Any], Loaded] = nothing
 
