@@ -25,7 +25,7 @@ def check(name: str, out: Path, flags: Sequence[str], trials: int, pictures: set
             assert min(image.size) > 100
     lines = (out / "results.json").read_text().splitlines()
     assert sum(line.startswith('{"params"') for line in lines) == len(results.trials)
-    assert len(lines) == 13 + len(results.trials) + max(1, len(results.pictures))
+    assert len(lines) == 11 + len(results.trials) + max(1, len(results.pictures))
     return results
 
 

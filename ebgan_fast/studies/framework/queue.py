@@ -178,8 +178,9 @@ class TrialQueue:
             trial = self._storage.ask(functools.partial(self._storage.trials.get_trial, trial_id))
             measured, result = trial.user_attrs.get(_MEASURED), trial.user_attrs.get(_RESULT)
             # Killed between the two: what it noted last was the result.
-            if isinstance(result, dict) and isinstance(measured, dict) and "value" in measured:
-                self._complete(trial_id, float(measured["value"]))
+            value = measured.get("value") if isinstance(measured, dict) else None
+            if isinstance(result, dict) and isinstance(value, (int, float)):
+                self._complete(trial_id, value)
             else:
                 self.close(trial_id, _KILLED)
         return len(dead)

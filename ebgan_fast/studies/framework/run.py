@@ -64,8 +64,12 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
     if len(finished) < total:
         if mistake is not None:
             raise mistake
-        say(f"{total - len(finished)} trials are still with other processes")
+        say(f"{_are(total - len(finished))} still with other processes")
     return finished
+
+
+def _are(trials: int) -> str:
+    return "1 trial is" if trials == 1 else f"{trials} trials are"
 
 
 def queue_of(job: Job[Any]) -> TrialQueue:
@@ -90,9 +94,8 @@ def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> Non
             return
         if not told:
             told = True
-            whose = "1 trial is" if unsure == 1 else f"{unsure} trials are"
             wait = f"looking for up to {SECONDS_TO_DEATH:.0f} s if they are alive"
-            say(f"{whose} with processes that can't be seen from here; {wait}", Tolerant(sys.stderr))
+            say(f"{_are(unsure)} with processes that can't be seen from here; {wait}", Tolerant(sys.stderr))
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
