@@ -124,11 +124,9 @@ STUDIES ?= runs/studies
 BUDGET ?= minutes
 
 studies: $(VENV)/studies  ## the paper's studies, ten minutes each on two cores (BUDGET=hour or full for more)
-	$(BIN)/ebgan-fast theory --out $(STUDIES)/theory --budget $(BUDGET)
-	$(BIN)/ebgan-fast margin-sweep --out $(STUDIES)/margin-sweep --budget $(BUDGET)
-	$(BIN)/ebgan-fast pt-study --out $(STUDIES)/pt-study --budget $(BUDGET)
-	$(BIN)/ebgan-fast grid --out $(STUDIES)/grid --budget $(BUDGET)
-	$(BIN)/ebgan-fast semi-supervised --out $(STUDIES)/semi-supervised --budget $(BUDGET)
+	for study in $$($(BIN)/python -m ebgan_fast.studies names); do \
+	  $(BIN)/ebgan-fast $$study --out $(STUDIES)/$$study --budget $(BUDGET) || exit; \
+	done
 
 docs: $(VENV)/test  ## the documentation as a site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -194,9 +192,10 @@ fuzz: $(VENV)/test  ## calls that nobody has seen, on every instruction set, aga
 planted: $(VENV)/test  ## plant bugs into the sources, one after another, and see each caught by its test
 	$(BIN)/python -m tests.planted
 
-kills: $(VENV)/test  ## kill a run, and prepare, at every write, rename and lock and at random moments, and see it go on bit for bit
+kills: $(VENV)/test  ## kill a run, and prepare, at every write, rename and lock and at random moments, and see it go on bit for bit; studies too
 	$(BIN)/python -m tests.training.kills
 	$(BIN)/python -m tests.data.kills
+	$(BIN)/python -m tests.studies.kills
 
 # Needs no package of the environment that pip unpacks meanwhile, and its objects are kept.
 compile-sanitized: $(VENV)/extension

@@ -20,6 +20,7 @@ from mkdocs.structure.pages import Page
 
 _PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _OF_GPUS = "performance-gpu.md"
+_STUDIES = "studies/README.md"
 _ELSEWHERE = ("http:", "https:", "mailto:", "#")
 _EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=[)\s])")
@@ -73,11 +74,13 @@ def _linked(docs: Path) -> Iterator[Path]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Adds to the navigation the page of a GPU's results, which is there only where there are some."""
-    if (_docs(config) / _OF_GPUS).exists():
-        sections = [
-            entries for section in config.nav or () for entries in section.values() if isinstance(entries, list)
-        ]
+    """Adds to the navigation the studies' pages, and that of a GPU's results, which is there where there are some."""
+    docs = _docs(config)
+    sections = [entries for section in config.nav or () for entries in section.values() if isinstance(entries, list)]
+    for studies in (entries for entries in sections if _STUDIES in entries):
+        pages = (docs / _STUDIES).parent.glob("*.md")
+        studies += sorted(page.relative_to(docs).as_posix() for page in pages if page != docs / _STUDIES)
+    if (docs / _OF_GPUS).exists():
         (section,) = (entries for entries in sections if {"Performance": "performance.md"} in entries)
         section.insert(section.index({"Performance": "performance.md"}) + 1, {"Performance on a GPU": _OF_GPUS})
     return config

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
 
 from .._command_line import Program
-from .._console import first_line, shown
+from .._console import answer, first_line, shown
 from . import all_studies
 from .framework.command import draw, say_all
 from .framework.results import read
@@ -36,10 +36,17 @@ def redraw(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path])
     return 0
 
 
+def names() -> int:
+    """Print the studies' names, one a line."""
+    answer("\n".join(all_studies()))
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. `arguments` default to the process's own; returns the exit status."""
     description = "Tables and figures of the paper's studies, anew from their results."
-    return Program("python -m ebgan_fast.studies", description, {"redraw": redraw}).run(arguments)
+    commands: dict[str, Callable[..., int]] = {"redraw": redraw, "names": names}
+    return Program("python -m ebgan_fast.studies", description, commands).run(arguments)
 
 
 if __name__ == "__main__":
