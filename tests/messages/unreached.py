@@ -139,6 +139,11 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("studies/framework/results.py", "_check", "got {}{}, expected fields {} alone"),
         ("studies/framework/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
+    "a study's results are drawn anew by another program: tests/studies/test_redraw.py causes it": (
+        ("studies/__main__.py", "redraw", "{}: got the study {}, expected one of {}"),
+        ("studies/__main__.py", "redraw", "{}: {}, expected those of a study"),
+        ("studies/framework/results.py", "Results.picture", "pictures: got {} in {}, expected a WebP of at most"),
+    ),
     "a package or the machine is broken before a command begins: tests/test_environment.py causes it": (
         ("_console.py", "answer", "standard output"),
         ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MPLCONFIGDIR na"),

@@ -12,10 +12,12 @@ def _line(*arguments: str) -> Callable[[Path], Arguments]:
     return lambda folder: arguments
 
 
+_STUDIES = (r"(?<=doctor, ).*(?= \(see)",)  # of which there may be more tomorrow
+
 CASES = [
-    Case("", "no command", _line(), "command", 2),
-    Case("", "an unknown command", _line("trian"), "trian", 2),
-    Case("", "an unknown command with flags", _line("tran", "--out", "x"), "tran", 2),
+    Case("", "no command", _line(), "command", 2, machine=_STUDIES),
+    Case("", "an unknown command", _line("trian"), "trian", 2, machine=_STUDIES),
+    Case("", "an unknown command with flags", _line("tran", "--out", "x"), "tran", 2, machine=_STUDIES),
     Case("prepare", "no size", _line("images", "out"), "--size", 2),
     Case("prepare", "no folder", _line("images", "--size", "8"), "prepare", 2),
     Case("prepare", "a path too many", _line("images", "out", "more", "--size", "8"), "more", 2),
