@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -224,18 +225,33 @@ def test_a_process_that_is_killed_as_it_takes_a_trial_leaves_it(storage: str, mo
     assert (queue.bury(), queue.fill()) == (1, 1)
 
 
-def test_who_was_slower_to_take_a_trial_does_not_own_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed once it has noted that it tries, and the owner lives."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_was_slower_to_take_a_trial_does_not_own_it(
+    storage: str, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """It lives, or is killed once it has noted that it tries; the owner lives."""
     queue, slower = opened(storage, 1), opened(storage, 1)
+    claim = taken(queue)
+
+    def kill(*arguments: Any) -> bool:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        trials = slower._trials(optuna.trial.TrialState.WAITING)
-        claim = taken(queue)
         patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other", "born": "17"})
-        patch.setattr(slower, "_trials", lambda *states: trials)
-        assert slower.claim() is None
+        if killed:
+            patch.setattr(slower, "_set_state", kill)
+        with pytest.raises(KeyboardInterrupt) if killed else contextlib.nullcontext():
+            assert not slower._take(claim._id)
     assert queue.bury() == 0
     end(claim, 1)
     assert results(queue) == [({"number": 1}, {"found": 1})]
+
+
+def test_a_trial_that_cannot_be_taken_is_left(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is seen waiting, as by a database that refuses the change: nobody waits in a loop."""
+    queue = opened(storage, 1)
+    monkeypatch.setattr(queue, "_take", lambda trial_id: False)
+    assert queue.claim() is None
 
 
 def test_seconds_are_those_of_the_process_that_measured(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
