@@ -77,7 +77,7 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
         return 0
     if all(done.result is None for done in trials):
         raise ValueError(
-            f"{options.trials}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
+            f"{queue.place}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
             "another --out starts anew"
         )
     found = results.results_of(study.name, told, device, trials)

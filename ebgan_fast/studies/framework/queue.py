@@ -103,6 +103,8 @@ class TrialQueue:
         configurations: Sequence[Params],
         parameters: Mapping[str, Choices | Range],
     ) -> None:
+        self.place = storage.name
+        """The storage as the user may read it, without a password."""
         self._name = f"{storage.name} {name}"
         self._storage = storage
         self._distributions = {name: _distribution(values) for name, values in parameters.items()}
@@ -288,7 +290,7 @@ class TrialQueue:
         result, reason, measured = (trial.user_attrs.get(name) for name in (_RESULT, _REASON, _MEASURED))
         if trial.state == TrialState.COMPLETE and not isinstance(result, dict):
             got = f"got {shown(result)} for the result of trial {trial.number}"
-            raise StorageError(f"{self._storage.name}: {got}, expected an object; another --out starts anew")
+            raise StorageError(f"{self.place}: {got}, expected an object; another --out starts anew")
         if trial.state == TrialState.COMPLETE:
             reason = None
         else:
@@ -329,15 +331,12 @@ class TrialQueue:
         found = self._storage.ask(noted)
         if found is None or found == settings:
             return
-        place = self._storage.name
         if not isinstance(found, dict):
             got = f"got {shown(found)} for the study's settings"
-            raise StorageError(f"{place}: {got}, expected an object; another --out starts anew")
+            raise StorageError(f"{self.place}: {got}, expected an object; another --out starts anew")
         first = min(name for name in {*found, *settings} if found.get(name) != settings.get(name))
-        expected = f"{shown(found.get(first))}, that of the trials which are there"
-        raise StorageError(
-            f"{place}: got {printable(first)} {settings.get(first)!r}, expected {expected}; another --out starts anew"
-        )
+        got = f"got {printable(first)} {settings.get(first)!r}, expected {shown(found.get(first))}"
+        raise StorageError(f"{self.place}: {got}, that of the trials which are there; another --out starts anew")
 
 
 def _distribution(values: Choices | Range) -> BaseDistribution:
