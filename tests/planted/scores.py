@@ -44,6 +44,7 @@ PLANTS = (
         text="        self.note(trial_id, _RESULT, measured.result)\n",
         instead="",
         test="tests/studies/test_running.py::test_all_trials_run_and_are_told_of",
+        errors=("StorageError",),
     ),
     Planted(
         name="the trial of a killed process is lost",

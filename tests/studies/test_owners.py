@@ -61,8 +61,8 @@ def test_a_process_that_was_killed_and_not_buried_is_dead() -> None:
     owner = {**this_process(), "pid": child.pid, "born": owners._birth(child.pid)}
     assert known_life(owner) == "lives"
     child.kill()
-    wait_for(lambda: known_life(owner) == "dead")
-    assert Path(f"/proc/{child.pid}").exists()
+    wait_for(lambda: ") Z " in Path(f"/proc/{child.pid}/stat").read_text())
+    assert known_life(owner) == "dead"
     child.wait()
 
 
