@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import multiprocessing
 import os
 import re
 import sqlite3
@@ -35,7 +36,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from ..._console import Tolerant, first_line, say
+from ..._console import Tolerant, first_line, printable, say
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -52,6 +53,7 @@ _SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "oracle", "m
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # of drivers
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _SQLITE_HEAD = b"SQLite format 3\0"
+_TABLES = ("studies", "study_", "trials", "trial_", "version_info", "alembic_version")  # beginnings of Optuna's
 _JOURNAL_HEAD = b'{"op_code":'
 _PIECE = 1 << 16
 _LONGEST_LINE = 1 << 26  # bytes; the studies' own have 10,000 at most
@@ -104,8 +106,13 @@ def open_storage(address: str) -> Storage:
         StorageError: it is something else, or can't be read.
         OSError: a file can't be read or written.
     """
+    if "\0" in address:
+        raise StorageError(f"storage: got the address {_shown(address)}, expected one without a zero")
     scheme = (re.match(r"([a-z0-9]+)(?:\+\w+)?:", address) or ("", ""))[1]
     if "://" not in address:
+        if ":" in address.rpartition("@")[0]:  # a user and a password
+            expected = "one such as postgresql://user@host/name"
+            raise StorageError(f"storage: got the address {_shown(address)}, expected {expected}")
         if scheme in _SCHEMES:
             file = address.partition(":")[2].lstrip("/")
             expected = f"sqlite:///{file}" if scheme == "sqlite" else "one such as postgresql://user@host/name"
@@ -119,12 +126,19 @@ def open_storage(address: str) -> Storage:
     except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
         example = "sqlite:///trials.db or postgresql://user@host/name"
         raise StorageError(f"storage: got the address {_shown(address)}, expected one such as {example}") from error
+    if "@" in (url.host or ""):
+        raise StorageError(f"storage: got the address {_shown(address)}, expected an @ of a password as %40")
     return (_sqlite if url.get_backend_name() == "sqlite" else _server)(_shown(address), url)
 
 
 def _shown(address: str) -> str:
-    """The address without its password."""
-    return re.sub(r"(?<=://)([^/@:]*):[^@]*@", r"\1:***@", address)
+    """The address without passwords, whatever is wrong with it."""
+    before, at, after = address.rpartition("@")
+    if at:
+        found = re.fullmatch(r"(\w+(?:\+\w+)?://[^:@/]*)(:[^@/]*)?", before)
+        known = f"{found[1]}:***" if found and found[2] else found[1] if found else f"{before.partition(':')[0]}://***"
+        address = f"{known}@{after}"
+    return printable(re.sub(r"(?i)(?<=[?&])([^=&]*(?:pass|pwd|secret|token)[^=&]*)=[^&]*", r"\1=***", address))
 
 
 # Waiting.
@@ -146,7 +160,15 @@ def _asked(name: str, call: Callable[[], _Answer], patience: float, place: Calla
         if now >= next_word:
             next_word = now + _SECONDS_BETWEEN_WORDS
             say(f"{name}: got {reason}, for {now - began:.0f} s; waiting", Tolerant(sys.stderr))
+        stop_if_orphaned()
         time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def stop_if_orphaned() -> None:
+    """Raise a KeyboardInterrupt in a process whose parent was killed: nobody waits for it any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise KeyboardInterrupt
 
 
 def _passing(error: Exception) -> str | None:
@@ -221,19 +243,36 @@ class _JournalLock(JournalFileOpenLock):
         super().__init__(str(path))
         self._path, self._name = path, name
         self._guard = lock
+        self._left: tuple[int, int] | None = None  # the file's number and its size after the last write
 
     def acquire(self) -> bool:
         self._guard.acquire()
         try:
-            with contextlib.suppress(FileNotFoundError):
-                mend(self._path, self._name)
+            self._check_that_it_is_the_same()
+            mend(self._path, self._name)
         except BaseException:
             self._guard.release()
             raise
         return True
 
     def release(self) -> None:
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            self._left = found.st_ino, found.st_size
         self._guard.release()
+
+    def _check_that_it_is_the_same(self) -> None:
+        """Raise a StorageError where the file was taken away, replaced or cut since: numbers of trials mean others."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            now = -1, -1
+        else:
+            now = found.st_ino, found.st_size
+        left = self._left or now
+        if now == (-1, -1) or now[0] != left[0] or now[1] < left[1]:
+            got = "got a journal that was deleted, replaced or cut while the study ran"
+            raise StorageError(f"{self._name}: {got}, expected the same one; the command goes on with what is there")
 
 
 def _journal(given: Path) -> Storage:
@@ -274,6 +313,8 @@ def mend(path: Path, name: str) -> None:
         start, line = _last_line(file)
         if not line or (line.endswith(b"\n") and _is_entry(line)):
             return
+        if len(line) >= _LONGEST_LINE:
+            raise StorageError(f"{name}: got a last line of {len(line):,} bytes and more, expected a journal of trials")
         _check_journal(path, name)
         if _is_entry(line):  # all but its end is there
             file.seek(0, os.SEEK_END)
@@ -327,7 +368,7 @@ def _sqlite(name: str, url: URL) -> Storage:
     if url.database in (None, "", ":memory:") or url.query:
         raise StorageError(f"storage: got the address {name}, expected that of a file, such as sqlite:///trials.db")
     given = Path(str(url.database))
-    path = given.absolute()
+    path = Path(os.path.realpath(given))  # one lock, whatever the file is called
     lock = FileLock(f"{path}.lock", timeout=_SECONDS_OF_A_TRY)
     address = url.set(database=str(path)).render_as_string(hide_password=False)
 
@@ -337,6 +378,8 @@ def _sqlite(name: str, url: URL) -> Storage:
         if path.exists():
             _check_sqlite(path, str(given))
         with lock:
+            if path.exists():
+                _check_tables(path, str(given))
             return RDBStorage(address, {"connect_args": {"timeout": _SECONDS_OF_A_TRY}})
 
     return Storage(name, _asked(name, opened, PATIENCE), lock)
@@ -350,11 +393,25 @@ def _check_sqlite(path: Path, name: str) -> None:
         head = file.read(len(_SQLITE_HEAD))
     if head not in (b"", _SQLITE_HEAD):
         raise StorageError(f"{name}: got a file of something else, expected an SQLite database or a new name")
+    _check_tables(path, name)
+
+
+def _check_tables(path: Path, name: str) -> None:
+    """Raise a StorageError for a database of something else, or one that has lost tables.
+
+    A process that is killed while it makes the tables leaves a part of them, all empty. The others are then made.
+    """
     database = sqlite3.connect(f"{path.as_uri()}?mode=ro", _SECONDS_OF_A_TRY, uri=True)
     with contextlib.closing(database):
         tables = {table for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables and not {"studies", "trials", "version_info"} <= tables:
-        raise StorageError(f"{name}: got a database of something else, expected one of trials or a new name")
+        if not tables or {"studies", "trials", "version_info"} <= tables:
+            return
+        are_optunas = all(table.startswith(_TABLES) for table in tables)
+        if are_optunas and not any(
+            database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() for table in sorted(tables)
+        ):
+            return
+    raise StorageError(f"{name}: got a database of something else, expected one of trials or a new name")
 
 
 def _server(name: str, url: URL) -> Storage:
