@@ -139,6 +139,16 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("studies/framework/results.py", "_check", "got {}{}, expected fields {} alone"),
         ("studies/framework/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
+    "a study's storage is damaged or changed in yet another way: tests/studies/test_storage.py causes it": (
+        ("studies/framework/queue.py", "TrialQueue._trials", "{}: {}, expected an object; another --out starts a"),
+        ("studies/framework/storage.py", "open_storage", "storage: got the address {}, expected one without "),
+        (
+            "studies/framework/storage.py",
+            "_JournalLock._check_that_it_is_the_same",
+            "{}: {}, expected the same one; the command goes on",
+        ),
+        ("studies/framework/storage.py", "mend", "{}: got a last line of {} bytes and more, expected"),
+    ),
     "a study's results are drawn anew by another program: tests/studies/test_redraw.py causes it": (
         ("studies/__main__.py", "redraw", "{}: got the study {}, expected one of {}"),
         ("studies/__main__.py", "redraw", "{}: {}, expected those of a study"),

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from ebgan_fast import cli
-from ebgan_fast.studies import all_studies
-from ebgan_fast.studies.framework.command import command_of
+from ebgan_fast.studies import all_studies, theory
+from ebgan_fast.studies.framework import results
+from ebgan_fast.studies.framework.command import command_of, conduct
 from ebgan_fast.studies.framework.flags_file import with_file
 from ebgan_fast.studies.framework.results import read
+from ebgan_fast.studies.framework.study import Options
+from ebgan_fast.studies.theory import Game
 
 
 def test_a_study_that_is_done_is_drawn_anew_and_not_repeated(
@@ -31,6 +36,30 @@ def test_a_study_that_is_done_is_drawn_anew_and_not_repeated(
     assert (tmp_path / "table.md").read_text() == table
     assert (tmp_path / "theory.png").exists()
     assert read(tmp_path / "results.json").trials == first.trials
+
+
+def test_two_processes_that_end_at_once_write_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each whole set of files: results, table and figures."""
+    options = Options(tmp_path, workers=1)
+    writing: list[str] = []
+    write = results.write
+
+    def slow(found: results.Results, folder: Path) -> None:
+        writing.append("begins")
+        time.sleep(0.3)
+        write(found, folder)
+        writing.append("ends")
+
+    monkeypatch.setattr(results, "write", slow)
+    threads = [threading.Thread(target=conduct, args=(theory.STUDY, Game(rounds=20), options)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert writing == ["begins", "ends"] * 2
+    assert len(read(tmp_path / "results.json").trials) == 2
 
 
 @pytest.mark.parametrize(

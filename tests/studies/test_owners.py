@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -66,6 +67,39 @@ def test_a_process_that_was_killed_and_not_buried_is_dead() -> None:
     child.wait()
 
 
+def test_a_process_that_is_hidden_from_this_one_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the option hidepid of /proc, on machines that many use: it isn't there, and may not be asked."""
+
+    def absent(pid: int) -> list[str]:
+        raise FileNotFoundError(pid)
+
+    def forbidden(pid: int, number: int) -> None:
+        raise PermissionError(pid)
+
+    monkeypatch.setattr(owners, "_stat", absent)
+    monkeypatch.setattr(owners.os, "kill", forbidden)
+    assert owners._life_of(1, "1") == "unknown"
+
+
+def test_a_looker_that_may_open_no_more_files_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_many(pid: int) -> list[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    me = this_process()
+    monkeypatch.setattr(owners, "_stat", too_many)
+    monkeypatch.setattr(owners, "this_process", lambda: me)
+    assert known_life(me) == "unknown"
+
+
+def test_a_process_that_is_gone_is_dead() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    owner = {**this_process(), "pid": child.pid, "born": owners._birth(child.pid)}
+    assert known_life(owner) == "lives"
+    child.kill()
+    child.wait()
+    assert known_life(owner) == "dead"
+
+
 def test_every_process_has_its_own_token() -> None:
     """One that was forked off too, as a study's processes are."""
     reader, writer = os.pipe()
@@ -93,10 +127,10 @@ print(this_process()["pids"], queue.bury(), queue.fill(), queue.unsure())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("proc", ["--mount-proc", ""])
-def test_a_container_does_not_take_the_trial_of_a_process_outside(tmp_path: Path, proc: str) -> None:
-    """There the owner's number is nobody's or another's, and the kernel and the host's name are the same."""
-    command = [str(shutil.which("unshare")), "--pid", "--fork", *proc.split()]
+@pytest.mark.parametrize("space", ["--pid --mount-proc", "--pid", "--time --boottime 100000"])
+def test_a_container_does_not_take_the_trial_of_a_process_outside(tmp_path: Path, space: str) -> None:
+    """There the owner's number or age is another's, and the kernel and the host's name are the same."""
+    command = [str(shutil.which("unshare")), "--fork", *space.split()]
     if os.geteuid() != 0:
         command += ["--user", "--map-root-user"]
     tried = subprocess.run([*command, "true"], capture_output=True, text=True)

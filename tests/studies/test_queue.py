@@ -8,12 +8,13 @@ from typing import Any
 
 import optuna
 import pytest
+from filelock import Timeout
 
 from ebgan_fast.studies.framework import owners
 from ebgan_fast.studies.framework import queue as queues
 from ebgan_fast.studies.framework.owners import this_process
 from ebgan_fast.studies.framework.queue import Claim, TrialQueue
-from ebgan_fast.studies.framework.storage import open_storage
+from ebgan_fast.studies.framework.storage import StorageError, open_storage
 from ebgan_fast.studies.framework.study import Measured, Params, Range
 
 RANGES = {"number": Range(0, 1000)}
@@ -262,3 +263,154 @@ def test_seconds_are_those_of_the_process_that_measured(storage: str, monkeypatc
     monkeypatch.setattr(queues.time, "perf_counter", lambda: now + 1000)
     end(claim, 1)
     assert queue.done()[0].seconds == pytest.approx(1000, abs=10)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "1"])
+def test_a_value_that_no_storage_holds_fails_the_trial(storage: str, value: Any) -> None:
+    """SQLite would never read its trials again."""
+    queue = opened(storage, 1, 2)
+    taken(queue).done(Measured({"found": 1}, value))
+    end(taken(queue), 2)
+    first, second = opened(storage, 1, 2).done()
+    assert first.result is None
+    assert "expected a finite number" in str(first.reason)
+    assert second.result == {"found": 2}
+
+
+class Lost:
+    """A storage whose answers are lost once: what was asked for is done, and the call fails."""
+
+    def __init__(self, queue: TrialQueue, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        self._call = getattr(queue._storage.trials, method)
+        self.times = 0
+        monkeypatch.setattr(queue._storage.trials, method, self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        found = self._call(*arguments)
+        self.times += 1
+        if self.times == 1:
+            raise Timeout("the answer is lost")
+        return found
+
+
+@pytest.mark.parametrize("method", ["set_trial_state_values", "set_trial_user_attr"])
+def test_a_trial_whose_taking_was_not_heard_of_is_taken(
+    storage: str, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    queue = opened(storage, 1)
+    with monkeypatch.context() as patch:
+        lost = Lost(queue, patch, method)
+        claim = taken(queue)
+        assert lost.times >= 2
+    assert opened(storage, 1).bury() == 0
+    end(claim, 1)
+    assert states(storage) == ["COMPLETE"]
+
+
+def test_a_trial_that_another_took_while_an_answer_was_lost_is_not_taken(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, faster = opened(storage, 1), opened(storage, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other"})
+        claim = taken(faster)
+    Lost(queue, monkeypatch, "set_trial_state_values")
+    assert not queue._take(claim._id)
+    assert opened(storage, 1).unsure() == 0
+
+
+def test_an_end_that_was_not_heard_of_is_one(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = opened(storage, 1)
+    claim = taken(queue)
+    with monkeypatch.context() as patch:
+        lost = Lost(queue, patch, "set_trial_state_values")
+        end(claim, 1)
+        assert lost.times == 1
+    assert states(storage) == ["COMPLETE"]
+    assert results(queue) == [({"number": 1}, {"found": 1})]
+
+
+def test_a_result_that_is_noted_after_a_look_and_before_a_death_is_kept(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = opened(storage, 1)
+    claim = claimed_by(monkeypatch, queue, born="17")
+    life = TrialQueue._life
+
+    def late(self: TrialQueue, trial: Any) -> owners.Life:
+        with monkeypatch.context() as patch:
+            patch.setattr(TrialQueue, "_complete", lambda *arguments: True)
+            end(claim, 1)
+        return life(self, trial)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialQueue, "_life", late)
+        assert queue.bury() == 1
+    assert queue.fill() == 0
+    assert results(queue) == [({"number": 1}, {"found": 1})]
+
+
+def test_a_trial_that_was_queued_anew_is_not_done_once_its_owner_has_come_back(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has seen it waiting before."""
+    queue = opened(storage, 1, 2)
+    claim = claimed_by(monkeypatch, queue, born="17")
+    other = opened(storage, 1, 2)
+    assert (other.bury(), other.fill()) == (1, 1)
+    seen = [taken(other).params["number"]]
+    assert len(other._waiting) == 1
+    end(claim, claim.params["number"])
+    assert other.claim() is None
+    assert seen == [2]
+
+
+def test_no_sign_of_life_comes_after_the_end(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signs: list[int] = []
+    monkeypatch.setattr(owners, "SECONDS_BETWEEN_SIGNS", 0.01)
+    monkeypatch.setattr(TrialQueue, "sign", lambda self, trial_id, number: signs.append(number))
+    queue = opened(storage, 1, 2)
+    for last in ("done", "give_back"):
+        claim = taken(queue)
+        until = time.monotonic() + 30
+        while not signs:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        if last == "done":
+            end(claim, 1)
+        else:
+            claim.give_back()
+        time.sleep(0.05)
+        signs.clear()
+        time.sleep(0.1)
+        assert signs == []
+
+
+def test_a_trial_that_this_process_has_dropped_does_not_count_as_a_death(
+    storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that a second interrupt has kept from being given back."""
+    queue = opened(storage, 1)
+    for _ in range(5):
+        claim = taken(queue)
+        claim._pulse.stop()
+        queue.end(claim._trial.number)
+        assert (queue.bury(), queue.fill()) == (1, 1)
+    assert queue.done() == []
+
+
+def test_of_two_processes_with_other_settings_one_is_refused(storage: str) -> None:
+    """Both begin at once, and the first has made the study and not yet noted its settings."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def begin(steps: int) -> str:
+        try:
+            TrialQueue(open_storage(storage), "test", {"steps": steps}, [], RANGES)
+        except StorageError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(begin, range(4)))
+    assert told.count("") == 1
+    assert all("got steps" in words for words in told if words)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from ebgan_fast.ops.backends import BackendUnavailableError
+from ebgan_fast.studies.framework import run as running
 from ebgan_fast.studies.framework.run import queue_of, run
 from ebgan_fast.studies.framework.study import Nothing
 
@@ -138,23 +143,108 @@ def test_started_workers_end_when_the_process_that_started_them_is_killed(tmp_pa
     assert sorted(seen(tmp_path, "ended")) == [0, 1, 2, 3]
 
 
-@pytest.mark.slow
-def test_a_mistake_in_a_started_process_is_told_by_the_one_that_started_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    one = dataclasses.replace(job(tmp_path, str(tmp_path / "journal.log"), 2, workers=2), data=Refusing())
-    queue = queue_of(dataclasses.replace(one, data=Nothing()))
-    with pytest.raises(ValueError, match="labels: got 105, expected fewer"):
-        run(one, queue)
-    assert "Traceback" not in capfd.readouterr().err
-
-
 class Refusing(Nothing):
     """Data that is refused in the process which gets it."""
 
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
     @property
     def settings(self) -> dict[str, Any]:  # type: ignore[override]
-        raise ValueError("labels: got 105, expected fewer")
+        raise self._error
+
+
+class OddError(OSError):
+    """An error that can't be sent to another process."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("labels: got 105, expected fewer"), "labels: got 105, expected fewer"),
+        (ValueError("x" * 200_000), r"xxx\.\.\.xxx"),  # more than a pipe holds
+        (OSError(errno.ENOENT, "No such file or directory", "digits.gz"), "No such file or directory: 'digits.gz'"),
+        (BackendUnavailableError("no backend here"), "no backend here"),
+        (MemoryError(), "memory: got less than the command needs"),
+    ],
+    ids=["value", "long", "system", "backend", "memory"],
+)
+def test_a_mistake_in_a_started_process_is_told_by_the_one_that_started_it(
+    tmp_path: Path, error: Exception, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one = job(tmp_path, str(tmp_path / "journal.log"), 2, workers=2)
+    queue = queue_of(one)
+    with pytest.raises((ValueError, OSError), match=message):
+        run(dataclasses.replace(one, data=Refusing(error)), queue)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_error_that_cannot_be_sent_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Pipe:
+        def send(self, words: Any) -> None:
+            told.append(pickle.loads(pickle.dumps(words)))
+
+    def refuse(*arguments: Any) -> None:
+        raise OddError(1, 2)
+
+    monkeypatch.setattr(running, "_work", refuse)
+    monkeypatch.setattr(running.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(running.torch, "set_num_threads", lambda count: None)
+    running._work_apart(job(tmp_path, str(tmp_path / "journal.log"), 1), Pipe())  # type: ignore[arg-type]
+    assert told == [(None, "1 and 2", None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_gives_trials_back(tmp_path: Path, workers: int) -> None:
+    """As an interrupt does: batch systems stop a process by it, and it is no death."""
+    storage = str(tmp_path / "journal.log")
+    parent = start(tmp_path, storage, 3, 30.0, workers=workers)
+    wait_for(lambda: len(seen(tmp_path, "began")) == workers)
+    parent.terminate()
+    parent.join(SECONDS)
+    assert parent.exitcode not in (0, -signal.SIGTERM)
+    wait_for(lambda: queue_of(job(tmp_path, storage, 3)).bury() == 0)
+    reasons = [trial.user_attrs.get("reason") for trial in queue_of(job(tmp_path, storage, 3))._trials()]
+    assert reasons.count("interrupted") == workers
+    assert "its process was killed" not in reasons
+
+
+@pytest.mark.slow
+def test_processes_that_were_stopped_by_others_are_told_of(tmp_path: Path) -> None:
+    """By SIGTERM to each: their trials are given back, and nobody does them."""
+
+    def stop() -> None:
+        wait_for(lambda: len(seen(tmp_path, "began")) == 2)
+        lines = (tmp_path / "seen.txt").read_text().splitlines()
+        for pid in {int(line.split()[2]) for line in lines if line.startswith("began")}:
+            os.kill(pid, signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(ValueError, match="got a process that ended with status 130, expected 0; the same command"):
+        done(job(tmp_path, str(tmp_path / "journal.log"), 4, 30.0, workers=2))
+    thread.join()
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_a_lock_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    storage = str(tmp_path / "journal.log")
+    parent = start(tmp_path, storage, 4, 0.5, workers=2)
+    wait_for(lambda: len(seen(tmp_path, "began")) == 2)
+    lines = (tmp_path / "seen.txt").read_text().splitlines()
+    pids = [int(line.split()[2]) for line in lines if line.startswith("began")]
+    with FileLock(f"{storage}.flock"):
+        wait_for(lambda: len(seen(tmp_path, "ended")) >= 2)
+        parent.kill()
+        parent.join(SECONDS)
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from ebgan_fast.studies.framework import storage as storages
-from ebgan_fast.studies.framework.storage import StorageError, open_storage
+from ebgan_fast.studies.framework.queue import Claim, TrialQueue
+from ebgan_fast.studies.framework.storage import Storage, StorageError, open_storage
 
 from . import postgresql
 from .counting import done, job
@@ -289,6 +290,117 @@ def test_an_odd_owner_is_judged_by_its_signs(tmp_path: Path, value: str) -> None
     assert (looker.bury(), looker.unsure()) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:secret@host/db",
+        "postgresql://me@server:secret@host/db",
+        "postgresql://me:se@secret@host/db",
+        "postgresql://host/db?user=me&password=secret&sslmode=off",
+        "postgresql+psycopg://me:secret@/db?host=nowhere&sslpassword=secret",
+        "postgresql:/me:secret@host/db",
+        "postgresql:me:secret@host/db",
+        "postgresql//me:secret@host/db",
+        "psql:/me:secret@host/db",
+        "postgres://me@corp:secret@host/db",
+        "postgres://host/db?passwd=secret",
+        "mysql://me:secret:more@host/db",
+        "nothing://me:secret@host:port/db",
+        "me:secret@host",
+    ],
+)
+def test_no_password_is_told_or_made_a_file_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "secret" not in refusal(address)
+    assert not list(tmp_path.iterdir())
+    assert "secret" not in "".join(capfd.readouterr())
+
+
+def test_an_address_with_a_zero_is_refused() -> None:
+    assert "storage: got the address" in refusal("a\0b")
+
+
+def test_tables_that_were_made_in_part_are_made_whole(tmp_path: Path) -> None:
+    """By a process that was killed between two of them: SQLite keeps each by itself."""
+    whole = tmp_path / "whole.db"
+    opened(f"sqlite:///{whole}", 1)
+    with contextlib.closing(sqlite3.connect(whole)) as database:
+        found = database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid").fetchall()
+    assert len(found) >= 10
+    for made in range(len(found) + 1):
+        path = tmp_path / f"{made}.db"
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            for (statement,) in found[:made]:
+                database.execute(statement)
+            database.commit()
+        queue = opened(f"sqlite:///{path}", 1)
+        end(taken(queue), 1)
+        assert len(opened(f"sqlite:///{path}", 1).done()) == 1, made
+
+
+@pytest.mark.parametrize(
+    ("op_code", "change"),
+    [(8, {"user_attr": {"measured": {"seconds": 10**400}}}), (8, {"user_attr": {"measured": {"seconds": 1e999}}})],
+)
+def test_odd_seconds_in_a_journal_are_left_out(
+    tmp_path: Path, whole: bytes, op_code: int, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "journal.log"
+    lines = [json.loads(line) for line in whole.splitlines()]
+    for line in lines:
+        if line["op_code"] == op_code and "measured" in line.get("user_attr", {}):
+            line.update(change)
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert all(0 <= one.seconds < 1000 for one in opened(str(path), 1, 2).done())
+
+
+def test_odd_notes_in_a_journal_are_named(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "journal.log"
+    path.write_bytes(whole.replace(b'"user_attrs":{}', b'"user_attrs":[]', 1))
+    assert str(path) in refusal(str(path))
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _replace(path: Path) -> None:
+    other = path.with_name("other.log")
+    opened(str(other), 5, 6, 7, 8, 9, 10)
+    other.replace(path)
+
+
+def _overwrite(path: Path) -> None:
+    """In the same file, and longer."""
+    path.write_bytes(b"margins\n" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("change", [_delete, _truncate, _halve, _replace, _overwrite])
+def test_a_journal_that_is_replaced_while_a_study_runs_is_named(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """Nothing is added to what is there, and its lock is free."""
+    path = tmp_path / "journal.log"
+    queue = opened(str(path), 1, 2)
+    claim = taken(queue)
+    change(path)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(StorageError, match=str(path)):
+        end(claim, 1)
+    claim._pulse.stop()
+    assert (path.read_bytes() if path.exists() else None) == before
+    with held(_lock_of(str(path)), 0):
+        pass
+
+
 # Locks, full disks, servers that are away.
 
 
@@ -364,6 +476,55 @@ def test_a_lock_of_another_process_is_waited_for(file_storage: str, capsys: pyte
     told = capsys.readouterr().err.splitlines()
     assert told
     assert all("got a lock of another process, for 0 s; waiting" in line for line in told)
+
+
+OPERATIONS: dict[str, Callable[[TrialQueue, Claim], object]] = {
+    "fill": lambda queue, claim: queue.fill(),
+    "take": lambda queue, claim: queue._take(1),
+    "close": lambda queue, claim: queue.close(claim._id, "closed"),
+    "complete": lambda queue, claim: queue._complete(claim._id, 0.0),
+    "sign": lambda queue, claim: queue.sign(claim._id, 1),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_who_does_what_changes_under_the_lock_alone(
+    file_storage: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has none of its own that holds from the look at a trial to its change."""
+    queue = opened(file_storage, 1, 2)
+    claim = taken(queue)
+    with held(_lock_of(file_storage), 1000):
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        monkeypatch.setattr(Storage.ask, "__defaults__", (0.0,))
+        monkeypatch.setattr(TrialQueue.note, "__defaults__", (0.0,))
+        monkeypatch.setattr(TrialQueue.close, "__defaults__", (0.0,))
+        with pytest.raises(StorageError, match="a lock of another process"):
+            OPERATIONS[operation](queue, claim)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sign_of_life_waits_for_nothing(file_storage: str) -> None:
+    queue = opened(file_storage, 1)
+    claim = taken(queue)
+    with held(_lock_of(file_storage), 1000):
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="a lock of another process"):
+            queue.sign(claim._id, 1)
+        assert time.monotonic() - began < 5
+
+
+def test_an_sqlite_file_is_one_wherever_a_process_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    queue = opened("sqlite:///trials.db", 1)
+    monkeypatch.chdir(tmp_path / "other")
+    end(taken(queue), 1)
+    assert not list((tmp_path / "other").iterdir())
+    assert len(opened(f"sqlite:///{tmp_path}/link/trials.db", 1).done()) == 1
+    assert [path.name for path in tmp_path.glob("*.lock")] == ["trials.db.lock"]
 
 
 @pytest.mark.usefixtures("quick")

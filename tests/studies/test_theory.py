@@ -57,7 +57,7 @@ def test_the_command(tmp_path: Path) -> None:
     results = whole_run.check("theory", tmp_path, ["--rounds", "200"], 2, {"theory.png"})
     assert {path.name for path in tmp_path.iterdir()} == {
         *("results.json", "table.md", "theory.png"),
-        *("journal.log", "journal.log.flock"),
+        *("journal.log", "journal.log.flock", ".results.flock"),
     }
     game = Game(rounds=200)
     for trial, play in zip(results.trials, (theory.best_responses(game), theory.gradient_play(game)), strict=True):

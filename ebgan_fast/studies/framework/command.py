@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import tyro
+from filelock import FileLock
 
 from ..._command_line import chosen
 from ..._console import say
@@ -17,6 +18,7 @@ from . import results
 from .study import Budget, Job, Options, Study
 
 TABLE = "table.md"
+_LOCK = ".results.flock"
 
 
 def command_of(study: Study[Any], arguments: Sequence[str] = ()) -> Callable[..., int]:
@@ -82,8 +84,9 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
         )
     found = results.results_of(study.name, told, device, trials)
     found = results.with_pictures(found, options.out, study.shown(found))
-    results.write(found, options.out)
-    say_all(draw(study, found, options.out), options.out / results.FILE)
+    with FileLock(options.out / _LOCK):  # another process may end at the same moment
+        results.write(found, options.out)
+        say_all(draw(study, found, options.out), options.out / results.FILE)
     return 0
 
 

@@ -7,6 +7,7 @@ matter what time or zone either machine believes in.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -31,7 +32,7 @@ class Owner(TypedDict):
         token: of this process alone.
         host: name of its machine.
         kernel: the running kernel, told from every other and from itself before a restart; None if it isn't Linux.
-        pids: the kernel's namespace that the number below is of: containers have their own.
+        pids: the kernel's namespaces that the two numbers below are of: containers have their own.
         pid: the process's number.
         born: when it began, in the kernel's ticks, which tells it from a later one of the same number.
     """
@@ -65,7 +66,7 @@ def known_life(owner: Mapping[str, Any]) -> Life:
     same_kernel = all(found is not None and found == owner.get(name) for name, found in about.items())
     if not same_kernel or not isinstance(owner.get("pid"), int) or owner.get("born") is None:
         return "unknown"
-    return "lives" if _birth(owner["pid"]) == owner["born"] else "dead"
+    return _life_of(owner["pid"], owner["born"])
 
 
 @functools.cache
@@ -79,21 +80,48 @@ def _kernel() -> tuple[str | None, str | None]:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return None, None
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
+        namespaces = os.readlink("/proc/self/ns/pid")
+        with contextlib.suppress(FileNotFoundError):  # of a kernel before 5.6
+            namespaces += os.readlink("/proc/self/ns/time")
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), namespaces
     except OSError:
         return None, None
 
 
 def _birth(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None if there is none that runs, or the system isn't Linux.
-
-    One that was killed stays as a zombie until its parent asks for it, which a container's first process may never do.
-    """
+    """When a process began, in the kernel's ticks; None if it isn't to be seen, or the system isn't Linux."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return _stat(pid)[19]
     except OSError:
         return None
-    return None if fields[0] in "ZX" else fields[19]
+
+
+def _life_of(pid: int, born: str) -> Life:
+    """Return what this kernel says of the process of a number that began then."""
+    try:
+        fields = _stat(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return "dead" if _is_gone(pid) else "unknown"
+    except OSError:  # such as of a looker that may open no more files
+        return "unknown"
+    # One that was killed stays a zombie until its parent asks for it, which a container's first process may never do.
+    return "lives" if fields[19] == born and fields[0] not in "ZX" else "dead"
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of a process's line in /proc, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _is_gone(pid: int) -> bool:
+    """Return True if there is no process of a number: /proc may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class Pulse:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,8 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ..._console import printable, shown
+from ..._console import Tolerant, printable, say, shown
+from ..._settings import FINITE
 from .owners import Life, Pulse, Watch, known_life, this_process
 from .results import Done
 from .storage import PATIENCE, Storage, StorageError
@@ -37,6 +39,9 @@ _MOST_DEATHS = 3  # of processes, before a trial counts as failed: one that need
 
 _WORKING_ON: set[tuple[str, int]] = set()  # queues and numbers of the trials that this process does
 
+_MANY = 500  # trials, which take long to queue: 6,656 in SQLite half a minute
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_SETTINGS = 10.0  # for which a study that another process has made may have none
 _SECONDS_TO_GIVE_BACK = 5.0  # an interrupted process waits no longer for a lock: its trial will be found without owner
 
 
@@ -50,10 +55,12 @@ class Claim:
         self._id = trial_id
         self._began = time.perf_counter()
         queue.begin(trial.number)
-        self._pulse = Pulse(lambda number: queue.note(trial_id, _SIGN, number, patience=0.0))
+        self._pulse = Pulse(functools.partial(queue.sign, trial_id))
 
     def done(self, measured: Measured) -> Done:
-        """Keep what was measured, which ends the trial."""
+        """Keep what was measured, which ends the trial; it fails by a value that no storage holds, such as NaN."""
+        if not FINITE.holds(measured.value):
+            return self._end(None, f"got the value {shown(measured.value)}, expected a finite number")
         return self._end(measured, None)
 
     def failed(self, reason: str) -> Done:
@@ -111,9 +118,9 @@ class TrialQueue:
         self._wanted = {key(params): params for params in configurations}
         self._watch = Watch()
         self._waiting: deque[FrozenTrial] = deque()
-        self._study = storage.ask(lambda: self._opened(name))
+        self._study, is_new = storage.ask(lambda: self._opened(name))
         self._study_id = storage.ask(lambda: storage.trials.get_study_id_from_name(name))
-        self._agree_on(json.loads(json.dumps(dict(settings))))
+        self._agree_on(json.loads(json.dumps(dict(settings))), is_new)
         self.fill()
 
     def fill(self) -> int:
@@ -127,6 +134,8 @@ class TrialQueue:
                     key(trial.params) for trial in trials if _is_unfinished(trial) and _reason(trial) == _KILLED
                 )
                 missing = [params for name, params in self._wanted.items() if name not in known]
+                if len(missing) >= _MANY:
+                    say(f"{self.place}: queueing {len(missing):,} trials", Tolerant(sys.stderr))
                 for params in missing:
                     died = deaths[key(params)]
                     if died < _MOST_DEATHS:
@@ -152,7 +161,7 @@ class TrialQueue:
             trial = self._waiting.popleft()
             trial_id = self._id_of(trial)
             now = self._storage.ask(functools.partial(self._storage.trials.get_trial, trial_id))
-            if now.state == TrialState.WAITING and self._storage.ask(functools.partial(self._take, trial_id)):
+            if now.state == TrialState.WAITING and self._take(trial_id):
                 return Claim(self, trial, trial_id)
         return None
 
@@ -184,11 +193,11 @@ class TrialQueue:
             trial = self._storage.ask(functools.partial(self._storage.trials.get_trial, trial_id))
             measured, result = trial.user_attrs.get(_MEASURED), trial.user_attrs.get(_RESULT)
             # Killed between the two: what it noted last was the result.
-            value = measured.get("value") if isinstance(measured, dict) else None
-            if isinstance(result, dict) and isinstance(value, (int, float)):
+            value: Any = measured.get("value") if isinstance(measured, dict) else None
+            if isinstance(result, dict) and FINITE.holds(value):
                 self._complete(trial_id, value)
             else:
-                self.close(trial_id, _KILLED)
+                self.close(trial_id, _INTERRUPTED if self._is_own(trial) else _KILLED)
         return len(dead)
 
     def unsure(self) -> int:
@@ -234,6 +243,21 @@ class TrialQueue:
             attrs = {_MEASURED: about, _RESULT: measured.result}
             added = {"state": TrialState.COMPLETE, "value": measured.value, "user_attrs": attrs}
             self._storage.ask(lambda: self._add(dict(trial.params), **added))
+            for other in self._storage.ask(lambda: self._trials(TrialState.WAITING)):
+                if key(other.params) == key(trial.params):
+                    self.close(self._id_of(other), _COPY)
+
+    def sign(self, trial_id: int, number: int) -> None:
+        """Give a sign of life, if nothing is in the way.
+
+        Under the lock, as Optuna has one of its own: who took that first would wait for this one, and hold others up.
+        """
+
+        def note() -> None:
+            with self._storage.lock:
+                self._storage.trials.set_trial_user_attr(trial_id, _SIGN, number)
+
+        self._storage.ask(note, patience=0.0)
 
     def close(self, trial_id: int, reason: str, patience: float = PATIENCE) -> None:
         """Close a trial without a result, unless it is closed."""
@@ -263,27 +287,42 @@ class TrialQueue:
         """
         trials, me = self._storage.trials, this_process()
         candidate = f"{_OWNER} {me['token']}"
-        try:
-            trials.set_trial_user_attr(trial_id, candidate, me)
-            is_mine = self._set_state(trial_id, TrialState.RUNNING)
-            trials.set_trial_user_attr(trial_id, *((_OWNER, me) if is_mine else (candidate, None)))
-            return is_mine
-        except UpdateFinishedTrialError:
-            return False
+        tries = 0
+
+        def take() -> bool:
+            nonlocal tries
+            tries += 1
+            try:
+                return self._set_state(trial_id, TrialState.RUNNING)
+            except UpdateFinishedTrialError:
+                return False
+
+        self.note(trial_id, candidate, me)
+        is_mine = self._storage.ask(take)
+        if not is_mine and tries > 1:
+            # A try that failed may have taken it before its answer was lost: then nobody else has tried.
+            notes = self._storage.ask(lambda: trials.get_trial(trial_id)).user_attrs
+            is_mine = _OWNER not in notes and [name for name in notes if name.startswith(_OWNER)] == [candidate]
+        if is_mine:
+            self.note(trial_id, _OWNER, me)
+        elif tries == 1:
+            self.note(trial_id, candidate, None)
+        return is_mine
 
     def _life(self, trial: FrozenTrial) -> Life:
         """Return whether the owner of a trial under way lives, or one of those who may be."""
-        notes = trial.user_attrs
-        owners = [notes.get(_OWNER)] if _OWNER in notes else [notes[name] for name in notes if name.startswith(_OWNER)]
-        known = {self._known_life(owner, trial.number) for owner in owners if isinstance(owner, dict)}
+        known = {self._known_life(owner, trial.number) for owner in _owners(trial)}
         if "lives" in known or known == {"dead"}:
             return "lives" if "lives" in known else "dead"
-        return self._watch.life(trial.number, (owners, notes.get(_SIGN)))
+        return self._watch.life(trial.number, trial.user_attrs.get(_SIGN))
 
     def _known_life(self, owner: dict[str, Any], number: int) -> Life:
         if owner.get("token") == this_process()["token"]:
             return "lives" if (self._name, number) in _WORKING_ON else "dead"
         return known_life(owner)
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        return any(owner.get("token") == this_process()["token"] for owner in _owners(trial))
 
     def _read(self, trial: FrozenTrial) -> Done:
         """What a finished trial tells. Raises a StorageError for what no study writes."""
@@ -295,13 +334,18 @@ class TrialQueue:
             reason = None
         else:
             result, reason = None, str(reason)
-        took = measured.get("seconds") if isinstance(measured, dict) else None
-        if not isinstance(took, (int, float)):  # earlier versions noted none
+        took: Any = measured.get("seconds") if isinstance(measured, dict) else None
+        if not FINITE.holds(took):  # earlier versions noted none
             took = trial.duration.total_seconds() if trial.duration else 0.0
         return Done(dict(trial.params), result, reason, float(took))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states or None)
+        found = self._study.get_trials(deepcopy=False, states=states or None)
+        for trial in found:
+            if not isinstance(trial.user_attrs, dict):
+                got = f"got {shown(trial.user_attrs)} for the notes of trial {trial.number}"
+                raise StorageError(f"{self.place}: {got}, expected an object; another --out starts anew")
+        return found
 
     def _id_of(self, trial: FrozenTrial) -> int:
         find = self._storage.trials.get_trial_id_from_study_id_trial_number
@@ -311,25 +355,26 @@ class TrialQueue:
         distributions = {name: self._distributions[name] for name in params}
         self._study.add_trial(create_trial(params=params, distributions=distributions, **what))
 
-    def _opened(self, name: str) -> OptunaStudy:
+    def _opened(self, name: str) -> tuple[OptunaStudy, bool]:
+        """The study, and True if it was made now."""
         trials = self._storage.trials
         try:
-            return optuna.create_study(storage=trials, study_name=name, direction="maximize")
+            return optuna.create_study(storage=trials, study_name=name, direction="maximize"), True
         except DuplicatedStudyError:
-            return optuna.load_study(storage=trials, study_name=name)
+            return optuna.load_study(storage=trials, study_name=name), False
 
-    def _agree_on(self, settings: dict[str, Any]) -> None:
+    def _agree_on(self, settings: dict[str, Any], is_new: bool) -> None:
         """Note the study's settings, or hold them against those that are noted."""
-
-        def noted() -> Any:
-            with self._storage.lock:
-                found = self._study.user_attrs.get(_SETTINGS)
-                if found is None:
-                    self._study.set_user_attr(_SETTINGS, settings)
-                return found
-
-        found = self._storage.ask(noted)
-        if found is None or found == settings:
+        found = self._storage.ask(lambda: self._study.user_attrs.get(_SETTINGS))
+        # Who has made the study notes them. If it was killed before, another does.
+        until = time.monotonic() + _SECONDS_TO_SETTINGS
+        while found is None and not is_new and time.monotonic() < until:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            found = self._storage.ask(lambda: self._study.user_attrs.get(_SETTINGS))
+        if found is None:
+            self._storage.ask(lambda: self._study.set_user_attr(_SETTINGS, settings))
+            return
+        if found == settings:
             return
         if not isinstance(found, dict):
             got = f"got {shown(found)} for the study's settings"
@@ -346,6 +391,13 @@ def _distribution(values: Choices | Range) -> BaseDistribution:
     if isinstance(values.lowest, int) and isinstance(values.highest, int):
         return IntDistribution(values.lowest, values.highest)
     return FloatDistribution(values.lowest, values.highest)
+
+
+def _owners(trial: FrozenTrial) -> list[dict[str, Any]]:
+    """The owner of a trial under way; those who may be where it isn't noted yet."""
+    notes = trial.user_attrs
+    owners = [notes[_OWNER]] if _OWNER in notes else [notes[name] for name in notes if name.startswith(_OWNER)]
+    return [owner for owner in owners if isinstance(owner, dict)]
 
 
 def _is_unfinished(trial: FrozenTrial) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -14,20 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..._console import Tolerant, first_line, printable, say
+from ..._command_line import out_of_something
+from ..._console import Tolerant, abridged, first_line, printable, say
 from ..._environment import variables
 from ...ops.backends import BackendUnavailableError
 from ...training.statistics import NonFiniteError
 from .owners import SECONDS_TO_DEATH
 from .queue import Claim, TrialQueue
 from .results import Done
-from .storage import open_storage
+from .storage import open_storage, stop_if_orphaned
 from .study import Job, key
 
 if TYPE_CHECKING:  # Windows lacks one of them
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_Mistake = tuple[int | None, str, str | None]
+"""What ended a process: the number of a system's error or None, words, and the file that they are about."""
 _LEISURE = 20  # looks take at most so small a part of the time: one at 2,000 trials in SQLite takes 0.3 s
 # What starts processes, by `python -c`, would import files of the current folder, which may be anyone's. Python 3.11
 # has this switch.
@@ -55,7 +59,7 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
     queue.fill()
     before = len(queue.done())
     mistake: Exception | None = None
-    with _display(total, before) as tell:
+    with _display(total, before) as tell, _stopped_by_sigterm():
         if before < total and workers == 1:
             _work(job, queue, lambda done: tell(_line(job, done)))
         elif before < total:
@@ -66,6 +70,19 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
             raise mistake
         say(f"{_are(total - len(finished))} still with other processes")
     return finished
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems stop a process, be an interrupt: trials are then given back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _are(trials: int) -> str:
@@ -96,18 +113,13 @@ def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> Non
             told = True
             wait = f"looking for up to {SECONDS_TO_DEATH:.0f} s if they are alive"
             say(f"{_are(unsure)} with processes that can't be seen from here; {wait}", Tolerant(sys.stderr))
+        stop_if_orphaned()
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _do(job: Job[Any], claim: Claim) -> Done:
-    parent = multiprocessing.parent_process()
-
-    def tick() -> None:
-        if parent is not None and not parent.is_alive():  # killed: nobody waits for this process any more
-            raise KeyboardInterrupt
-
     try:
-        measured = job.study.trial(claim.params, job, tick)
+        measured = job.study.trial(claim.params, job, stop_if_orphaned)
     except (NonFiniteError, RuntimeError) as error:  # torch raises the latter, for too little memory too
         if isinstance(error, BackendUnavailableError):
             claim.give_back()
@@ -130,6 +142,7 @@ def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str],
     finished = queue.done()
     told = {key(done.params) for done in finished}
     took = 0.0
+    found: list[_Mistake] = []
     try:
         with variables(_SAFE_PATH):
             for process in started:
@@ -138,6 +151,8 @@ def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str],
         while working:
             time.sleep(max(_SECONDS_BETWEEN_LOOKS, _LEISURE * took))
             working = any(process.is_alive() for process in started)
+            while mistakes.poll():  # at once: one that is longer than the pipe would hold its process up
+                found.append(mistakes.recv())
             before, began = len(finished), time.perf_counter()
             finished = queue.done()
             took = time.perf_counter() - began
@@ -156,14 +171,16 @@ def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str],
         for process in started:
             if process.pid is not None:
                 process.join()
-    if mistakes.poll():
-        mistake: Exception = mistakes.recv()
-        return mistake
+    if found:
+        number, words, file = found[0]
+        return ValueError(words) if number is None else OSError(number, words, file)
     for process in started:
         if process.exitcode:
             got = f"got a process that ended with status {process.exitcode}, expected 0"
-            way_out = "-9 is often too little memory, of which fewer --workers take less"
-            return ValueError(f"{job.study.name}: {got}; {way_out}; the same command goes on")
+            hint = (
+                "; it is often too little memory, of which fewer --workers take less" if process.exitcode == -9 else ""
+            )
+            return ValueError(f"{job.study.name}: {got}{hint}; the same command goes on")
     return None
 
 
@@ -183,13 +200,16 @@ def processes() -> ForkServerContext | SpawnContext:
 def _work_apart(job: Job[Any], mistakes: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, which gives the trial back
     torch.set_num_threads(1)
-    with contextlib.suppress(KeyboardInterrupt):
-        try:
-            _work(job, queue_of(job), lambda done: None)
-        except OSError as error:
-            mistakes.send(error)
-        except (ValueError, BackendUnavailableError) as error:
-            mistakes.send(ValueError(str(error)))
+    try:
+        _work(job, queue_of(job), lambda done: None)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        mistakes.send((error.errno, abridged(error.strerror or str(error)), error.filename and str(error.filename)))
+    except (ValueError, BackendUnavailableError) as error:
+        mistakes.send((None, abridged(str(error)), None))
+    except MemoryError as error:
+        mistakes.send((None, out_of_something(error), None))
 
 
 def _line(job: Job[Any], done: Done) -> str:

@@ -16,7 +16,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -379,7 +379,7 @@ def _sqlite(name: str, url: URL) -> Storage:
             _check_sqlite(path, str(given))
         with lock:
             if path.exists():
-                _check_tables(path, str(given))
+                _take_out(path, _own_tables(path, str(given)))
             return RDBStorage(address, {"connect_args": {"timeout": _SECONDS_OF_A_TRY}})
 
     return Storage(name, _asked(name, opened, PATIENCE), lock)
@@ -393,25 +393,37 @@ def _check_sqlite(path: Path, name: str) -> None:
         head = file.read(len(_SQLITE_HEAD))
     if head not in (b"", _SQLITE_HEAD):
         raise StorageError(f"{name}: got a file of something else, expected an SQLite database or a new name")
-    _check_tables(path, name)
+    _own_tables(path, name)
 
 
-def _check_tables(path: Path, name: str) -> None:
-    """Raise a StorageError for a database of something else, or one that has lost tables.
+def _own_tables(path: Path, name: str) -> list[str]:
+    """Return the tables of a database whose making was cut short, all empty; none if it is whole or new.
 
-    A process that is killed while it makes the tables leaves a part of them, all empty. The others are then made.
+    SQLite keeps each table by itself, and the version, which comes last, shows that all are there. Some may lack an
+    index, so that a process which finds them makes all anew.
+
+    Raises:
+        StorageError: a database of something else, or one that has lost tables.
     """
     database = sqlite3.connect(f"{path.as_uri()}?mode=ro", _SECONDS_OF_A_TRY, uri=True)
     with contextlib.closing(database):
-        tables = {table for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables or {"studies", "trials", "version_info"} <= tables:
-            return
-        are_optunas = all(table.startswith(_TABLES) for table in tables)
-        if are_optunas and not any(
-            database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() for table in sorted(tables)
-        ):
-            return
+        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        tables = [str(table) for (table,) in found]
+        filled = {
+            table for table in tables if database.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is not None
+        }
+    if "version_info" in filled and {"studies", "trials"} <= set(tables):
+        return []
+    if not filled and all(table.startswith(_TABLES) for table in tables):
+        return tables
     raise StorageError(f"{name}: got a database of something else, expected one of trials or a new name")
+
+
+def _take_out(path: Path, tables: Sequence[str]) -> None:
+    with contextlib.closing(sqlite3.connect(path, _SECONDS_OF_A_TRY)) as database:
+        for table in tables:
+            database.execute(f'DROP TABLE "{table}"')
+        database.commit()
 
 
 def _server(name: str, url: URL) -> Storage:

@@ -181,6 +181,8 @@ CASES = [
             ("a server by the name that others use", "postgres://me:secret@host/trials", "storage"),
             ("a server whose port is no number", "postgresql://host:port/trials", "storage"),
             ("a database in memory", "sqlite://", "storage"),
+            ("a server with no kind", "me:secret@host/trials", "storage"),
+            ("a password with an @", "postgresql://me:sec@ret@host/trials", "storage"),
         )
     ),
     Case(
