@@ -10,6 +10,15 @@ import pytest
 from . import postgresql
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """A server, started once for all tests of a process."""
+    if reason := postgresql.missing():
+        pytest.skip(reason)
+    with postgresql.server() as address:
+        yield address
+
+
 @pytest.fixture(params=["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of an empty storage."""
@@ -17,8 +26,5 @@ def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         yield str(tmp_path / "journal.log")
     elif request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'trials.db'}"
-    elif reason := postgresql.missing():
-        pytest.skip(reason)
     else:
-        with postgresql.server() as address:
-            yield address
+        yield postgresql.new_database(request.getfixturevalue("postgresql_server"))

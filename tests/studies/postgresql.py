@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_numbers = itertools.count()
 _PROGRAMS = ("initdb", "pg_ctl")
 _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian's, which aren't on the path
 
@@ -44,6 +46,17 @@ def server() -> Iterator[str]:
             yield address
         finally:
             stop(address)
+
+
+def new_database(address: str) -> str:
+    """The address of another, empty database on a server."""
+    import psycopg
+
+    name = f"trials{next(_numbers)}"
+    host = address.partition("host=")[2]
+    with psycopg.connect(host=host, user="tests", dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return address.replace("/postgres?", f"/{name}?")
 
 
 def start(address: str) -> None:

@@ -11,4 +11,4 @@ from . import kills
 
 @pytest.mark.slow
 def test_finished_trials_survive_kills(tmp_path: Path, storage: str) -> None:
-    kills.check(tmp_path, storage, 5)
+    kills.check(tmp_path, storage, 3)

@@ -80,7 +80,7 @@ def test_a_journal_may_be_cut_anywhere_in_its_last_line(
 
 
 def test_a_journal_may_be_cut_in_its_first_line(tmp_path: Path, whole: bytes) -> None:
-    for length in range(whole.index(b"\n") + 1):
+    for length in (*range(0, whole.index(b"\n"), 9), whole.index(b"\n")):
         path = tmp_path / f"{length}.log"
         path.write_bytes(whole[:length])
         queue = opened(str(path), 1)
