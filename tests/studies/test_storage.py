@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ebgan_fast.studies.framework import queue as queues
 from ebgan_fast.studies.framework import storage as storages
 from ebgan_fast.studies.framework.queue import Claim, TrialQueue
 from ebgan_fast.studies.framework.storage import Storage, StorageError, open_storage
@@ -79,7 +80,8 @@ def test_a_journal_may_be_cut_anywhere_in_its_last_line(
         assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
-def test_a_journal_may_be_cut_in_its_first_line(tmp_path: Path, whole: bytes) -> None:
+def test_a_journal_may_be_cut_in_its_first_line(tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "_SECONDS_TO_SETTINGS", 0.1)
     for length in (*range(0, whole.index(b"\n"), 9), whole.index(b"\n")):
         path = tmp_path / f"{length}.log"
         path.write_bytes(whole[:length])
@@ -576,8 +578,6 @@ def test_a_locked_database_is_waited_for_and_the_result_stays(
 @pytest.mark.usefixtures("quick")
 def test_an_interrupted_process_does_not_wait_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its trial has no owner that lives, which the next run sees."""
-    from ebgan_fast.studies.framework import queue as queues
-
     monkeypatch.setattr(queues, "_SECONDS_TO_GIVE_BACK", 0.1)
     path = tmp_path / "trials.db"
     queue = opened(f"sqlite:///{path}", 1)

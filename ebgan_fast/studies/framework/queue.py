@@ -41,7 +41,7 @@ _WORKING_ON: set[tuple[str, int]] = set()  # queues and numbers of the trials th
 
 _MANY = 500  # trials, which take long to queue: 6,656 in SQLite half a minute
 _SECONDS_BETWEEN_LOOKS = 0.1
-_SECONDS_TO_SETTINGS = 10.0  # for which a study that another process has made may have none
+_SECONDS_TO_SETTINGS = 5.0  # for which a study that another process has made may have none
 _SECONDS_TO_GIVE_BACK = 5.0  # an interrupted process waits no longer for a lock: its trial will be found without owner
 
 
