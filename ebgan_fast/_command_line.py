@@ -51,8 +51,8 @@ class Program:
             return fail(self.name, describe(error), 1)
         except self.mistakes as error:
             return fail(self.name, str(error), 1)
-        except KeyboardInterrupt:
-            return fail(self.name, "interrupted", 130)
+        except KeyboardInterrupt as stop:  # some commands say how to go on
+            return fail(self.name, "; ".join(["interrupted", *map(str, stop.args)]), 130)
         except (MemoryError, RuntimeError) as error:
             if (why := out_of_something(error)) is None:
                 raise

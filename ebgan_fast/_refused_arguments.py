@@ -66,6 +66,8 @@ def _unknown(
     if place := place_of(unknown.partition("=")[0]):
         return f"got {unknown}, {place}"
     similar = re.search(r"; (?:Perhaps you meant|Arguments similar to [^:]*): (--[^\s,]+)", told)
+    if similar and similar[1] == unknown.partition("=")[0]:  # another command's
+        similar = None
     return f"got {unknown}, expected {f'perhaps {similar[1]}' if similar else 'a flag of this command'}"
 
 

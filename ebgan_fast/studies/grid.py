@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,10 @@ from ..training.sampling import sample_images
 from ..training.step import Trainer
 from .framework.checks import check_batch, check_counts, check_given, check_seed
 from .framework.results import Done, Results, markdown_table
-from .framework.study import Budget, DigitOptions, Job, Measured, Params, Study, Tick, key
+from .framework.study import Budget, Job, Measured, Params, Study, Tick, key
 from .networks.plain_gan import GanConfig, GanTrainer, Optimizer
 from .networks.steps import train
-from .sets.digits import Digits
+from .sets.digits import load_digits
 
 Family = Literal["EBGAN", "GAN"]
 
@@ -54,7 +54,7 @@ _COLORS = {"EBGAN": BLUE, "GAN": ORANGE}
 
 @dataclass(frozen=True)
 class Grid:
-    """Which part of table 1 is tried, and how long each trial trains. The paper gives neither batch nor steps."""
+    """The part of table 1 that is tried, and how long each trial trains. The paper gives neither batch nor steps."""
 
     families: tuple[Family, ...] = ("EBGAN", "GAN")
     """Kinds of GAN."""
@@ -83,7 +83,7 @@ class Grid:
     samples: int = 10_000
     """Generated digits that a trial's score is taken of."""
     seed: int = 0
-    """Of every trial's weights, noise and batches, and of what is drawn."""
+    """Seed of every trial's weights, noise and batches, and of what is drawn."""
 
 
 BUDGETS: dict[Budget, Grid] = {
@@ -125,11 +125,6 @@ def _all_of(family: Family, grid: Grid) -> list[Params]:
         names += ["optim_g", "optim_d", "lr"]
     product = itertools.product(*(dict.fromkeys(getattr(grid, name)) for name in names))
     return [{"family": family, **dict(zip(names, values, strict=True))} for values in product]
-
-
-def load(grid: Grid, options: DigitOptions) -> Digits:
-    """Read the digits."""
-    return Digits.of(options)
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -208,9 +203,8 @@ def of_family(trials: Sequence[Done], family: str) -> list[Done]:
     return [trial for trial in trials if trial.params["family"] == family]
 
 
-def top_share(results: Results, family: str, by: str = "score") -> float:
-    """Share of a family's trials that are in the top third of all trials' scores."""
-    measure = score if by == "score" else swapped_score
+def top_share(results: Results, family: str, measure: Callable[[Done], float] = score) -> float:
+    """Share of a family's trials that are in the top third of all trials' scores, by `score` or `swapped_score`."""
     ranked = sorted(results.trials, key=measure, reverse=True)
     top = {id(trial) for trial in ranked[: len(ranked) // 3]}
     own = of_family(results.trials, family)
@@ -234,7 +228,7 @@ def table(results: Results) -> str:
                 f"{scores[-1]:.2f}",
                 f"{sum(value < 0.2 for value in scores) / len(own):.0%}",
                 f"{top_share(results, family):.0%}",
-                f"{top_share(results, family, 'swapped'):.0%}",
+                f"{top_share(results, family, swapped_score):.0%}",
             ]
         )
     summary = markdown_table(
@@ -257,7 +251,7 @@ def table(results: Results) -> str:
     )
 
 
-def shown(results: Results) -> list[str]:
+def sample_files(results: Results) -> list[str]:
     """The samples of the best of each family."""
     return [picture_of(trial.params) for family in _families(results) for trial in _best(results, family)]
 
@@ -351,6 +345,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
-    shown=shown,
-    load=load,
+    sample_files=sample_files,
+    load=load_digits,
 )

@@ -16,18 +16,16 @@ from ..training.sampling import sample_images
 from ..training.step import Trainer
 from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
 from .framework.results import Results, markdown_table
-from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Params, Range, Study, Tick
+from .framework.study import SEEDS, Budget, Job, Measured, Params, Range, Study, Tick
 from .networks.steps import train
-from .sets.digits import Digits
-
-FIGURE = "margins.png"
+from .sets.digits import load_digits
 
 _SHOWN, _COLUMNS = 50, 10
 
 
 @dataclass(frozen=True)
 class MarginSweep:
-    """Which margins are tried on which networks. Those of the full size, and the learning rate, are figure 9's."""
+    """The margins that are tried, and on which networks: the full size's and the learning rate are figure 9's."""
 
     margins: tuple[float, ...] = (1, 2, 4, 6, 8, 12, 16, 32)
     """Margins, of the l2 energy."""
@@ -68,11 +66,6 @@ def trials(sweep: MarginSweep) -> list[Params]:
     check_positive(sweep, "lr")
     check_shares(sweep, "ema")
     return [{"margin": float(margin), "seed": seed} for seed in range(sweep.seeds) for margin in sweep.margins]
-
-
-def load(sweep: MarginSweep, options: DigitOptions) -> Digits:
-    """Read the digits."""
-    return Digits.of(options)
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -131,7 +124,7 @@ def table(results: Results) -> str:
     )
 
 
-def shown(results: Results) -> list[str]:
+def sample_files(results: Results) -> list[str]:
     """The samples of each margin's first run."""
     return [picture_of(results.runs(margin=margin)[0].params) for margin in _margins(results)]
 
@@ -150,7 +143,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
         show_picture(axes, results.picture(picture_of(first.params)))
         covered = first.result["classes"] if first.result else 0
         axes.set_title(f"margin {margin:g}, digits covered: {covered}", fontsize=9)
-    path = folder / FIGURE
+    path = folder / "margins.png"
     figure.savefig(path, dpi=110)
     return [path]
 
@@ -170,6 +163,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
-    shown=shown,
-    load=load,
+    sample_files=sample_files,
+    load=load_digits,
 )

@@ -14,15 +14,13 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
 from .framework.results import Done, Results, markdown_table
-from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, Nothing, Params, Study, Tick
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Params, Study, Tick
 from .networks.repelling_terms import TERMS, Term, trainer_with
 from .networks.steps import train
 from .sets import gaussians
 from .sets.digits import Digits
 
 DataName = Literal["ring", "grid", "mnist"]
-
-FIGURE = "terms.png"
 
 _DATA: tuple[DataName, ...] = ("ring", "grid", "mnist")
 _MODES = {"ring": 8, "grid": 25, "mnist": 10}
@@ -32,7 +30,7 @@ _SHOWN_POINTS = 300
 
 @dataclass(frozen=True)
 class PullingAway:
-    """What is compared, on which data, and how long it trains."""
+    """The terms that are compared, on which data, and how long it trains."""
 
     terms: tuple[Term, ...] = TERMS
     """none; the paper's equation 14; its cosines without the square; its codes normalised along the batch."""
@@ -91,7 +89,7 @@ def trials(comparison: PullingAway) -> list[Params]:
 
 def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
     """Read the digits, if any trial is on them."""
-    return Digits.of(options) if "mnist" in comparison.sets else Nothing()
+    return Digits.of(options) if "mnist" in comparison.sets else NoData()
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -162,7 +160,7 @@ def table(results: Results) -> str:
     )
 
 
-def shown(results: Results) -> list[str]:
+def sample_files(results: Results) -> list[str]:
     """The samples of each term's first run on MNIST."""
     runs = (results.runs(set="mnist", term=term) for term in TERMS)
     return [picture_of(found[0].params) for found in runs if found]
@@ -181,7 +179,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
             if runs and runs[0].result:
                 axes.set_title(f"{term}: {runs[0].result['modes']} of {_MODES[name]}", fontsize=10)
                 _show(axes, runs[0], results)
-    path = folder / FIGURE
+    path = folder / "terms.png"
     figure.savefig(path, dpi=110)
     return [path]
 
@@ -220,6 +218,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
-    shown=shown,
+    sample_files=sample_files,
     load=load,
 )

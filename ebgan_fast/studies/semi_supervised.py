@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .._plotting import BLUE, GREY, ORANGE, dress, in_house_style, new_figure
+from .._plotting import BLUE, GREY, ORANGE, dress, in_house_style, new_figure, show_picture
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from .framework.checks import (
@@ -36,12 +36,13 @@ _TICKS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # percent
 
 @dataclass(frozen=True)
 class SemiSupervised:
-    """What is compared, and how long it trains. `--budget full` is the paper's recipe (appendix D)."""
+    """The models that are compared, and how long they train. `--budget full` is the paper's recipe (appendix D)."""
 
     labels: tuple[int, ...] = (100,)
     """Labelled images, as many of each digit: the paper has 100, 200 and 1000."""
     models: tuple[Model, ...] = MODELS
-    """The corrupted classifier alone; LN, the ladder network, whose auto-encoder sees real images alone; EBGAN-LN."""
+    """classifier: the encoder alone. LN: the ladder network on real images. EBGAN-LN: the ladder network as an EBGAN's
+    discriminator."""
     seeds: int = 15
     """Runs of each, with seeds from 0."""
     steps: int = 120_000
@@ -160,10 +161,15 @@ def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
         if trainer.step_count in looks:
             curve.append((trainer.step_count, trainer.test_error()))
     if ebgan:
-        name = f"samples-{params['labels']}-{params['seed']}.png"
-        save_grid(sample_images(trainer.sampler(), _SHOWN, params["seed"]), job.options.out / name)
+        path = job.options.out / picture_of(params)
+        save_grid(sample_images(trainer.sampler(), _SHOWN, params["seed"]), path)
     error = curve[-1][1]
     return Measured({"error": error, "curve": curve}, -error)
+
+
+def picture_of(params: Params) -> str:
+    """The name of a run's samples in the study's folder."""
+    return f"samples/{params['labels']}-{params['seed']}.png"
 
 
 def errors(results: Results, model: str, labels: int) -> list[float]:
@@ -182,9 +188,19 @@ def table(results: Results) -> str:
     return markdown_table(["test error, %", *(f"{labels} labels" for labels in amounts), "seeds"], rows)
 
 
+def sample_files(results: Results) -> list[str]:
+    """The samples of the first EBGAN-LN of each number of labels."""
+    runs = (results.runs(model="EBGAN-LN", labels=labels) for labels in _amounts(results))
+    return [picture_of(found[0].params) for found in runs if found]
+
+
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write errors.png, the test error over the steps, into a folder."""
+    """Write errors.png, the test error over the steps, and samples.png, where there are some, into a folder."""
+    return [_draw_errors(results, folder), *_draw_samples(results, folder)]
+
+
+def _draw_errors(results: Results, folder: Path) -> Path:
     amounts = _amounts(results)
     figure = new_figure(6 * len(amounts), 4)
     for axes, labels in zip(figure.subplots(1, len(amounts), squeeze=False).flat, amounts, strict=True):
@@ -205,7 +221,21 @@ def draw(results: Results, folder: Path) -> list[Path]:
         axes.legend()
     path = folder / "errors.png"
     figure.savefig(path, dpi=110)
-    return [path, *sorted(folder.glob("samples-*.png"))]
+    return path
+
+
+def _draw_samples(results: Results, folder: Path) -> list[Path]:
+    names = [name for name in sample_files(results) if name in results.pictures]
+    if not names:
+        return []
+    figure = new_figure(6 * len(names), 3.4)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
+        show_picture(axes, results.picture(name))
+        labels, seed = Path(name).stem.split("-")
+        axes.set_title(f"EBGAN-LN, {labels} labels, seed {seed}")
+    path = folder / "samples.png"
+    figure.savefig(path, dpi=110)
+    return [path]
 
 
 def _amounts(results: Results) -> list[int]:
@@ -230,5 +260,6 @@ STUDY = Study(
     describe=describe,
     table=table,
     draw=draw,
+    sample_files=sample_files,
     load=load,
 )

@@ -23,8 +23,6 @@ from .framework.study import Budget, Job, Measured, Options, Params, Study, Tick
 
 Array = NDArray[np.float64]
 
-FIGURE = "theory.png"
-
 _ROUNDS_PER_TICK = 1000
 
 
@@ -37,7 +35,7 @@ class Game:
     margin: float = 10.0
     """The margin m."""
     seed: int = 0
-    """Of the data's distribution and the first moves."""
+    """Seed of the data's distribution and of the first moves."""
     rounds: int = 100_000
     """Moves of both players."""
     step: float = 0.1
@@ -49,7 +47,7 @@ BUDGETS: dict[Budget, Game] = {"minutes": Game(), "hour": Game(rounds=1_000_000)
 
 @dataclass(frozen=True)
 class Play:
-    """What became of V, U and the players' strategies.
+    """The course of V and U in a game, and the players' last strategies.
 
     Attributes:
         name: how they played.
@@ -149,7 +147,7 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 
 
 def table(results: Results) -> str:
-    """What the theorems say beside what was reached, in Markdown."""
+    """A table in Markdown: the values of the theorems, and those that were reached."""
     game, plays = _game_and_plays(results)
     rows: list[list[Any]] = [["theorems 1 and 2", "", f"{game.margin:g}", f"0 to {game.margin:g}", "0", "0"]]
     rows += [
@@ -194,7 +192,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
         dress(strategies, "last strategies")
         strategies.set_xlabel("point")
         strategies.legend()
-    path = folder / FIGURE
+    path = folder / "theory.png"
     figure.savefig(path, dpi=100)
     return [path]
 
@@ -205,7 +203,7 @@ def _game_and_plays(results: Results) -> tuple[Game, list[Play]]:
 
 
 class _Log:
-    """What is noted of a game, at rounds that thin out: twenty in each tenfold."""
+    """The notes of a game, at rounds that thin out: twenty in each tenfold."""
 
     def __init__(self, name: str, game: Game, p: Array) -> None:
         self._name, self._game, self._p = name, game, p

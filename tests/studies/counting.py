@@ -12,7 +12,7 @@ from typing import Any
 
 from ebgan_fast.studies.framework.results import Done, Results
 from ebgan_fast.studies.framework.run import queue_of, run
-from ebgan_fast.studies.framework.study import Job, Measured, Nothing, Options, Params, Range, Study, Tick
+from ebgan_fast.studies.framework.study import Job, Measured, NoData, Options, Params, Range, Study, Tick
 from ebgan_fast.training.statistics import NonFiniteError
 
 SEEN = "seen.txt"
@@ -88,7 +88,7 @@ STUDY = Study(
 def job(folder: Path, storage: str, count: int, seconds: float = 0.0, workers: int = 1, steps: int = 10) -> Job[Any]:
     """A run of the study."""
     options = Options(folder, storage=storage, workers=workers)
-    return Job(STUDY, Counting(count, seconds, steps), options, Nothing())
+    return Job(STUDY, Counting(count, seconds, steps), options, NoData())
 
 
 def done(one: Job[Any]) -> list[Done]:

@@ -19,7 +19,7 @@ from filelock import FileLock
 from ebgan_fast.ops.backends import BackendUnavailableError
 from ebgan_fast.studies.framework import run as running
 from ebgan_fast.studies.framework.run import queue_of, run
-from ebgan_fast.studies.framework.study import Nothing
+from ebgan_fast.studies.framework.study import NoData
 
 from .counting import done, job, seen
 from .processes import SECONDS, start, wait_for
@@ -85,7 +85,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 
 def test_no_workers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers: got 0, expected at least 1"):
-        done(job(tmp_path, str(tmp_path / "journal.log"), 1, workers=0))
+        job(tmp_path, str(tmp_path / "journal.log"), 1, workers=0).options.check()
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_started_workers_end_when_the_process_that_started_them_is_killed(tmp_pa
     assert sorted(seen(tmp_path, "ended")) == [0, 1, 2, 3]
 
 
-class Refusing(Nothing):
+class Refusing(NoData):
     """Data that is refused in the process which gets it."""
 
     def __init__(self, error: Exception) -> None:

@@ -199,7 +199,7 @@ def test_the_command(tmp_path: Path) -> None:
     data = tmp_path / "digits"
     data.mkdir()
     flags = "--labels 100 --models LN EBGAN-LN --seeds 1 --steps 2 --ebgan-steps 2 --margin-steps 1 --device cpu"
-    pictures = {"errors.png", "samples-100-0.png"}
+    pictures = {"errors.png", "samples.png"}
     place = ["--data", str(whole_run.few_digits(data))]
     results = whole_run.check("semi-supervised", tmp_path / "out", [*flags.split(), *place], 2, pictures)
     assert [trial.params["model"] for trial in results.trials] == ["LN", "EBGAN-LN"]

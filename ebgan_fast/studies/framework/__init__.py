@@ -1,1 +1,1 @@
-"""What all studies share: the queue of their trials, the run, the command, the file of results."""
+"""The parts that all studies share: the queue of their trials, the run, the command, the file of results."""

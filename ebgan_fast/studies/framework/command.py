@@ -29,21 +29,22 @@ def command_of(study: Study[Any], arguments: Sequence[str] = ()) -> Callable[...
         arguments: those of the command line, whose --budget says what the other flags' defaults are.
     """
     budget = chosen(arguments, "--budget", get_args(Budget), "minutes")
+    conducted = study
     options, settings = study.options(out=tyro.MISSING, budget=budget), study.budgets[budget]
 
-    def command(options: Any = options, settings: Any = settings) -> int:
-        return conduct(study, settings, options)
+    def command(run: Any = options, study: Any = settings) -> int:
+        return conduct(conducted, study, run)
 
     command.__doc__ = f"""{study.summary}
 
     Args:
-        options: Where and how.
-        settings: What is tried. --file settings.yaml takes any of these from a file.
+        run: Where and how.
+        study: What is tried. --file settings.yaml takes flags, of either kind, from a file.
     """
     # tyro makes the flags of these.
     command.__annotations__.update(
-        options=Annotated[study.options, tyro.conf.OmitArgPrefixes],
-        settings=Annotated[type(settings), tyro.conf.OmitArgPrefixes],
+        run=Annotated[study.options, tyro.conf.OmitArgPrefixes],
+        study=Annotated[type(settings), tyro.conf.OmitArgPrefixes],
     )
     return command
 
@@ -60,9 +61,8 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
     except ImportError as error:
         raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
 
-    study.configurations(settings)
-    device = options.torch_device  # refused, if at all, before anything is made
-    _ = options.processes
+    study.configurations(settings)  # refused, if at all, before anything is made
+    options.check()
     job = Job(study, settings, options, study.load(settings, options))
     is_new = not options.out.exists()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -75,6 +75,8 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
             with contextlib.suppress(OSError):  # what is in it stays
                 options.out.rmdir()
         raise
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("the same command goes on") from stop
     if not trials:
         return 0
     if all(done.result is None for done in trials):
@@ -82,8 +84,8 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
             f"{queue.place}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
             "another --out starts anew"
         )
-    found = results.results_of(study.name, told, device, trials)
-    found = results.with_pictures(found, options.out, study.shown(found))
+    found = results.results_of(study.name, told, options.torch_device, trials)
+    found = results.with_pictures(found, options.out, study.sample_files(found))
     with FileLock(options.out / _LOCK):  # another process may end at the same moment
         results.write(found, options.out)
         say_all(draw(study, found, options.out), options.out / results.FILE)

@@ -29,7 +29,9 @@ def with_file(arguments: Sequence[str]) -> list[str]:
         OSError: it can't be read; names the file.
     """
     given = [part for one in arguments for part in _apart(one)]
-    if "--file" not in given[:-1]:
+    if given[-1:] == ["--file"]:
+        raise ValueError("--file: got no value, expected the path of a YAML file")
+    if "--file" not in given:
         return given
 
     place = given.index("--file")

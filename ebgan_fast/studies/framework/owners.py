@@ -1,4 +1,4 @@
-"""Who does a trial, and whether that process still lives, as far as another one can tell.
+"""The owners of trials: whether the process that does one still lives, as far as another one can tell.
 
 On the same system the kernel says so. From elsewhere there is a sign of life, which the owner changes while it works.
 An owner is dead once a looker has seen the same sign for minutes. No clock is read but the looker's own: it doesn't
@@ -31,7 +31,7 @@ class Owner(TypedDict):
     Attributes:
         token: of this process alone.
         host: name of its machine.
-        kernel: the running kernel, told from every other and from itself before a restart; None if it isn't Linux.
+        kernel: an identifier of this boot of the kernel; None outside Linux, or where /proc shows another namespace.
         pids: the kernel's namespaces that the two numbers below are of: containers have their own.
         pid: the process's number.
         born: when it began, in the kernel's ticks, which tells it from a later one of the same number.
@@ -89,7 +89,7 @@ def _kernel() -> tuple[str | None, str | None]:
 
 
 def _birth(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks; None if it isn't to be seen, or the system isn't Linux."""
+    """The time at which a process began, in the kernel's ticks; None if it isn't seen, or the system isn't Linux."""
     try:
         return _stat(pid)[19]
     except OSError:
@@ -127,7 +127,7 @@ def _is_gone(pid: int) -> bool:
 class Pulse:
     """A thread that gives a sign of life now and then, from its making until `stop`.
 
-    A thread, as a trial's slowest part may take longer than the time between two signs.
+    It is a thread because one step of a trial may take longer than the time between two signs.
 
     Args:
         sign: gives one, and returns quickly. What it raises is left to the next time.
@@ -161,7 +161,7 @@ class _Look:
 
 
 class Watch:
-    """What a looker has seen of signs of life."""
+    """The signs of life that a looker has seen."""
 
     def __init__(self) -> None:
         self._looks: dict[int, _Look] = {}

@@ -118,6 +118,8 @@ class TrialQueue:
         self._wanted = {key(params): params for params in configurations}
         self._watch = Watch()
         self._waiting: deque[FrozenTrial] = deque()
+        self.total = len(self._wanted)
+        """The number of this run's trials."""
         self._study, is_new = storage.ask(lambda: self._opened(name))
         self._study_id = storage.ask(lambda: storage.trials.get_study_id_from_name(name))
         self._agree_on(json.loads(json.dumps(dict(settings))), is_new)
@@ -206,7 +208,7 @@ class TrialQueue:
         return sum(self._life(trial) == "unknown" for trial in running if key(trial.params) in self._wanted)
 
     def done(self) -> list[Done]:
-        """This run's finished trials, failed ones too, in the order in which they were queued."""
+        """This run's finished trials, failed ones too, in the order of its configurations, whoever did them when."""
         found: dict[str, Done] = {}
         for trial in self._storage.ask(lambda: self._trials(TrialState.COMPLETE, TrialState.FAIL)):
             name = key(trial.params)
@@ -215,7 +217,7 @@ class TrialQueue:
             # Where two processes did the same, what was measured first counts.
             if name not in found or (found[name].result is None and trial.state == TrialState.COMPLETE):
                 found[name] = self._read(trial)
-        return list(found.values())
+        return [found[name] for name in self._wanted if name in found]
 
     def begin(self, number: int) -> None:
         """Remember that this process works on a trial."""
@@ -250,7 +252,8 @@ class TrialQueue:
     def sign(self, trial_id: int, number: int) -> None:
         """Give a sign of life, if nothing is in the way.
 
-        Under the lock, as Optuna has one of its own: who took that first would wait for this one, and hold others up.
+        Our lock comes first: a thread that held Optuna's own and waited for ours would hold the others up. What the
+        trial's own thread notes may take Optuna's alone, as no other thread waits for that.
         """
 
         def note() -> None:
@@ -283,7 +286,7 @@ class TrialQueue:
     def _take(self, trial_id: int) -> bool:
         """Take a waiting trial; False if another process has it.
 
-        Who tries is noted before, so that the trial of a process that is killed in between has no owner that lives.
+        The process notes itself as a candidate first. If it is killed in between, the trial has dead candidates alone.
         """
         trials, me = self._storage.trials, this_process()
         candidate = f"{_OWNER} {me['token']}"
@@ -310,7 +313,7 @@ class TrialQueue:
         return is_mine
 
     def _life(self, trial: FrozenTrial) -> Life:
-        """Return whether the owner of a trial under way lives, or one of those who may be."""
+        """Say if the owner of a trial under way lives. Where none is noted yet, one living candidate is enough."""
         known = {self._known_life(owner, trial.number) for owner in _owners(trial)}
         if "lives" in known or known == {"dead"}:
             return "lives" if "lives" in known else "dead"

@@ -25,7 +25,7 @@ from ...doctor import processor
 from .study import Params
 
 FILE = "results.json"
-_LARGEST = 1 << 28  # bytes; the paper's whole grid of 6144 trials has three millions
+_LARGEST = 1 << 28  # bytes; the paper's whole grid of 6,656 trials has 3 MB
 _LONGEST_SIDE = 4096  # of a picture, in pixels; the studies' have 400
 
 _OBJECT, _TEXT = instance(dict, "an object"), instance(str, "text")
@@ -53,7 +53,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Results:
-    """What was run, on what, and what came out.
+    """The results of a study: what was run, on what, and what came out.
 
     Attributes:
         study: its name.
@@ -63,7 +63,7 @@ class Results:
         date: UTC, ISO 8601.
         trials: parameters, result, reason and seconds of each, as `Done` has them.
         pictures: samples that the figures show, by the name of their file in the study's folder: WebP in base64, a
-            tenth of the file's size.
+            quarter to a seventh of the file's size.
     """
 
     study: str
@@ -103,7 +103,7 @@ class Results:
 
 
 def with_pictures(results: Results, folder: Path, names: Iterable[str]) -> Results:
-    """Results with those of these pictures that are in the study's folder: another machine's samples are there."""
+    """Return results with those of the named pictures that lie in the folder; others may be on another machine."""
     found: dict[str, str] = {}
     for name in names:
         if (folder / name).is_file():
@@ -138,7 +138,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def _dumped(results: Results) -> str:
-    """JSON in as few lines as a person who compares two versions of a file is served by."""
+    """JSON with one trial or picture a line, so that the difference of two files is short."""
     about = asdict(results)
     trials = ",\n".join(json.dumps(trial, separators=(",", ":")) for trial in about.pop("trials"))
     pictures = ",\n".join(f"{json.dumps(name)}: {json.dumps(text)}" for name, text in about.pop("pictures").items())
@@ -147,7 +147,7 @@ def _dumped(results: Results) -> str:
 
 
 def read(path: Path) -> Results:
-    """What `write` wrote.
+    """Read what `write` wrote.
 
     Raises:
         ValueError: not such a file; the message names it.

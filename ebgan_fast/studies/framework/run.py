@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,7 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
         OSError: a file can't be read or written.
         KeyboardInterrupt: interrupted; the trials that were under way are queued again.
     """
-    total = len(job.study.configurations(job.settings))
-    workers = job.options.processes
+    total, workers = queue.total, job.options.processes
     queue.bury()
     queue.fill()
     before = len(queue.done())
@@ -145,6 +145,7 @@ def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str],
     found: list[_Mistake] = []
     try:
         with variables(_SAFE_PATH):
+            _start_server()
             for process in started:
                 process.start()
         working = True
@@ -195,6 +196,20 @@ def processes() -> ForkServerContext | SpawnContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
+
+
+def _start_server() -> None:
+    """Start the process that the others are forked from, and let a terminal's Ctrl-C pass it by, and them.
+
+    The interrupt of this process is enough: it ends them by SIGTERM. The server would say where in its imports it was.
+    """
+    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
 
 
 def _work_apart(job: Job[Any], mistakes: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Where trials are kept: a journal file, an SQLite file or a database server, opened, locked and waited for.
+"""Storages of trials: a journal file, an SQLite file or a database server, opened, locked and waited for.
 
 Every call goes through `Storage.ask`. It waits while others have the file or the server is away, so that a result that
 took hours to measure isn't lost to a lock of seconds. What can't be mended by waiting ends in one sentence.
@@ -56,7 +56,7 @@ _SQLITE_HEAD = b"SQLite format 3\0"
 _TABLES = ("studies", "study_", "trials", "trial_", "version_info", "alembic_version")  # beginnings of Optuna's
 _JOURNAL_HEAD = b'{"op_code":'
 _PIECE = 1 << 16
-_LONGEST_LINE = 1 << 26  # bytes; the studies' own have 10,000 at most
+_LONGEST_LINE = 1 << 26  # bytes; the studies' own have 20,000 at most
 
 
 class StorageError(ValueError):
@@ -69,9 +69,8 @@ class Storage:
     Attributes:
         name: the address without a password, as the user may read it.
         trials: Optuna's interface to it.
-        lock: what must be held to change who does what. A thread that has it may take it again. A database server locks
-            a trial's row while it looks at it and changes it. SQLite doesn't: without this, two of 40 trials went to
-            both of two processes.
+        lock: held while a trial changes hands. A thread that has it may take it again. SQLite needs it: without it, two
+            of 40 trials went to both of two processes. A database server locks the trial's row itself.
     """
 
     def __init__(
@@ -271,8 +270,8 @@ class _JournalLock(JournalFileOpenLock):
             now = found.st_ino, found.st_size
         left = self._left or now
         if now == (-1, -1) or now[0] != left[0] or now[1] < left[1]:
-            got = "got a journal that was deleted, replaced or cut while the study ran"
-            raise StorageError(f"{self._name}: {got}, expected the same one; the command goes on with what is there")
+            got = "got a journal that was deleted, replaced or cut while the study ran, expected the same one"
+            raise StorageError(f"{self._name}: {got}; the same command goes on with what is there now")
 
 
 def _journal(given: Path) -> Storage:
@@ -321,7 +320,7 @@ def mend(path: Path, name: str) -> None:
             file.write(b"\n")
         else:
             file.truncate(start)
-            told = f"{name}: took out the last line, which was cut short; its trial goes on from what stands before"
+            told = f"{name}: took out the last line, which was cut short; nothing that was finished is lost"
             say(told, Tolerant(sys.stderr))
         file.flush()
         os.fsync(file.fileno())
@@ -341,7 +340,7 @@ def _check_journal(path: Path, name: str) -> None:
 
 
 def _last_line(file: BinaryIO) -> tuple[int, bytes]:
-    """The place and the bytes of the last line, its end too; of a longer one than any, as much as may be read."""
+    """Return the offset and the bytes of the last line with its newline. Reading stops at _LONGEST_LINE bytes."""
     end = file.seek(0, os.SEEK_END)
     start, line = end, b""
     while start > 0 and len(line) < _LONGEST_LINE:
@@ -438,10 +437,13 @@ def _server(name: str, url: URL) -> Storage:
             except NoSuchModuleError as error:
                 kinds = "sqlite, postgresql and mysql"
                 raise StorageError(f"{name}: got the database {url.drivername}, expected one of {kinds}") from error
-            except (IntegrityError, ProgrammingError):  # another process has just made the same tables
-                if number == _TIMES_TO_MAKE_TABLES:
+            except DBAPIError as error:
+                if (reason := _passing(error)) is not None:
+                    way_out = "start it, or correct the address"
+                    raise StorageError(f"{name}: got {reason}, expected one that answers; {way_out}") from error
+                if not isinstance(error, (IntegrityError, ProgrammingError)) or number == _TIMES_TO_MAKE_TABLES:
                     raise
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+                time.sleep(_SECONDS_BETWEEN_TRIES)  # another process has just made the same tables
         raise AssertionError("the loop returns or raises")
 
     # A server that isn't there is a mistake in the address; one that goes away later is waited for.
@@ -449,7 +451,7 @@ def _server(name: str, url: URL) -> Storage:
 
 
 def _missing_driver(error: ImportError) -> str:
-    """What to install for a database, in a sentence."""
+    """Say what to install for a database."""
     cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
     module = (cause.name or "").partition(".")[0]
     return f"got no driver ({first_line(cause)}), expected one: pip install {_PACKAGES.get(module, module)}"

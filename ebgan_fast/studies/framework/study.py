@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 
 import torch
 
+from ..._allowed import processors
 from ...training.parallel import usable_device
 
 if TYPE_CHECKING:
@@ -45,19 +45,25 @@ def key(params: Params) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """Where a study is kept and what runs it."""
+    """The place of a study, and what runs it."""
 
     out: Path
     """The study's folder, made by the run: results.json, table.md, figures and, unless --storage names another place,
     the journal of its trials. A second run there goes on, and one beside it shares the work."""
     budget: Budget = "minutes"
-    """Size that all settings below start from: ten minutes of two cores, about an hour, or the paper's on a GPU or a
-    cluster."""
+    """Size that the study's own settings start from: at most ten minutes of two cores, about an hour of them, or the
+    paper's, for a GPU or a cluster."""
     storage: str | None = None
-    """Where processes and machines share the trials: a database such as sqlite:///trials.db or
+    """The storage in which processes and machines share the trials: a database such as sqlite:///trials.db or
     postgresql://user@host/name, or a journal file that all can write. None: journal.log in the study's folder."""
     workers: int | None = None
-    """Trials at a time, each in a process of one thread. None: one for each processor, or one alone on a GPU."""
+    """Trials at a time, each in a process of one thread; one alone runs in this process, with all of its threads.
+    None: one for each processor that this process may use, or one alone on a GPU."""
+
+    def check(self) -> None:
+        """Raise a ValueError for a device that isn't here, or for no workers."""
+        if self.processes < 1:
+            raise ValueError(f"workers: got {self.workers}, expected at least 1")
 
     @property
     def torch_device(self) -> str:
@@ -66,11 +72,9 @@ class Options:
 
     @property
     def processes(self) -> int:
-        """The number of trials that run at a time. Raises a ValueError for less than 1."""
+        """The number of trials that run at a time."""
         if self.workers is None:
-            return (os.cpu_count() or 1) if self.torch_device == "cpu" else 1
-        if self.workers < 1:
-            raise ValueError(f"workers: got {self.workers}, expected at least 1")
+            return processors() if self.torch_device == "cpu" else 1
         return self.workers
 
     @property
@@ -88,6 +92,11 @@ class DigitOptions(Options):
     device: str = "auto"
     """Torch device of the networks and of their scores. auto: the GPU if there is one."""
 
+    def check(self) -> None:
+        """Raise a ValueError for a device that isn't here, or for no workers."""
+        _ = self.torch_device
+        super().check()
+
     @property
     def torch_device(self) -> str:
         """The name of the device that trials run on. Raises a ValueError for one that isn't here."""
@@ -96,17 +105,17 @@ class DigitOptions(Options):
 
 
 class Loaded(Protocol):
-    """What all trials of a run share, such as images. It is made once and pickled for each process."""
+    """The data that all trials of a run share, such as images. It is made once and pickled for each process."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What trials of other runs and machines must have in common with these, as JSON can hold it."""
+        """The settings that trials of other runs and machines must have in common with these, as JSON can hold them."""
 
     def conditions(self) -> Mapping[str, Any]:
         """Prepare what takes long, and give what the results tell of it. It may differ between machines."""
 
 
-class Nothing:
+class NoData:
     """The shared part of a study whose trials need no data."""
 
     settings: Mapping[str, Any] = {}
@@ -116,10 +125,8 @@ class Nothing:
         return {}
 
 
-class Tick(Protocol):
-    """What a trial calls once a step, so that a stop is heard."""
-
-    def __call__(self) -> None: ...
+Tick = Callable[[], None]
+"""A function that a trial calls once a step, so that a stop is heard."""
 
 
 def no_tick() -> None:
@@ -127,22 +134,22 @@ def no_tick() -> None:
 
 
 class Measured(NamedTuple):
-    """What came out of a trial."""
+    """The outcome of a trial."""
 
     result: dict[str, Any]
     """All that it measured, as JSON can hold it."""
     value: float
-    """The number that Optuna's tools rank by: more is better."""
+    """The number that Optuna's tools rank by: more is better. The trial fails if it isn't finite."""
 
 
-def no_pictures(results: Results) -> list[str]:
-    """Name no picture."""
+def no_samples(results: Results) -> list[str]:
+    """Name no file."""
     return []
 
 
-def nothing(settings: Any, options: Any) -> Loaded:
+def load_nothing(settings: Any, options: Any) -> Loaded:
     """Load nothing."""
-    return Nothing()
+    return NoData()
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class Study(Generic[Settings]):
 
     Attributes:
         name: of its command, and in its storage.
-        summary: a sentence for the list of commands and for its page.
+        summary: a sentence for the list of commands and for the command's help.
         budgets: its settings by budget.
         parameters: what each parameter of a trial may be in any run of the study.
         choosing: names of the settings that choose the trials. They may differ between runs that share a storage; all
@@ -161,7 +168,7 @@ class Study(Generic[Settings]):
         describe: a trial's parameters, and its result if it has one, in a few words.
         table: the results as tables in Markdown, from these alone.
         draw: writes figures of the results into a folder, and gives their paths, from these alone.
-        shown: names the pictures in the study's folder that the figures show.
+        sample_files: names the pictures in the study's folder that the figures show, which the results then hold.
         options: its other flags.
         load: loads what all trials of a run share.
 
@@ -182,9 +189,9 @@ class Study(Generic[Settings]):
     describe: Callable[[Params, dict[str, Any] | None], str]
     table: Callable[[Results], str]
     draw: Callable[[Results, Path], list[Path]]
-    shown: Callable[[Results], list[str]] = no_pictures
+    sample_files: Callable[[Results], list[str]] = no_samples
     options: type[Options] = DigitOptions
-    load: Callable[[Settings, Any], Loaded] = nothing
+    load: Callable[[Settings, Any], Loaded] = load_nothing
 
     def configurations(self, settings: Settings) -> list[Params]:
         """The trials of a run. Raises a ValueError for settings that can't be run."""
@@ -206,7 +213,7 @@ def _check(name: str, value: Any, allowed: Choices | Range) -> None:
 
 @dataclass(frozen=True)
 class Job(Generic[Settings]):
-    """One run of a study: what its trials work with beside their parameters.
+    """One run of a study, with all that its trials work with beside their parameters.
 
     Attributes:
         study: whose trials these are.
@@ -227,6 +234,6 @@ class Job(Generic[Settings]):
 
     @property
     def shared_settings(self) -> dict[str, Any]:
-        """What every trial in the storage has in common, whichever run has done it."""
+        """The settings that every trial in the storage has in common, whichever run has done it."""
         own = asdict(self.settings).items()  # type: ignore[call-overload]
         return {**{name: value for name, value in own if name not in self.study.choosing}, **self.data.settings}

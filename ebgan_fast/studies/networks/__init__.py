@@ -1,1 +1,1 @@
-"""What the studies train beside the package's own EBGAN."""
+"""The networks that the studies train beside the package's own EBGAN."""

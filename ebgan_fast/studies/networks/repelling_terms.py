@@ -67,6 +67,6 @@ class _TrainerWithOther(Trainer):
 
 
 def _mean_over_pairs(products: Tensor) -> Tensor:
-    """Of [N, N], over the N (N - 1) places off the diagonal."""
+    """Return the mean of [N, N] over the N (N - 1) places off the diagonal."""
     n = len(products)
     return torch.where(torch.eye(n, dtype=torch.bool, device=products.device), 0.0, products).sum() / (n * (n - 1))

@@ -6,11 +6,12 @@ from typing import Protocol
 
 from ..framework.study import Tick
 
-_STEPS_BETWEEN_CHECKS = 100  # at most TrainConfig.log_every, whose steps the trainer's own check is of
+# TrainConfig.log_every's default: the trainer checks its losses over the steps since the last check, and keeps so many.
+_STEPS_BETWEEN_CHECKS = 100
 
 
 class StepsAndChecks(Protocol):
-    """What all trainers have."""
+    """The methods that all trainers have."""
 
     def step(self) -> object: ...
 
@@ -20,7 +21,7 @@ class StepsAndChecks(Protocol):
 
 
 def train(trainer: StepsAndChecks, steps: int, tick: Tick) -> None:
-    """All steps of a trial.
+    """Do all steps of a trial.
 
     Raises:
         NonFiniteError: a loss or weight became infinite or NaN.

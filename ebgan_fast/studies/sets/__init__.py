@@ -1,1 +1,1 @@
-"""What the studies train on, and the scores of a generator there."""
+"""The sets that the studies train on, and the scores of a generator there."""

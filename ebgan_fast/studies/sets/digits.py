@@ -65,7 +65,7 @@ class Digits:
         return {"data": self._padded.fingerprint}
 
     def conditions(self) -> Mapping[str, Any]:
-        """Train the classifier if need be, which differs a little by machine, and tell how good it is."""
+        """Train the classifier if need be, and tell how good it is: machines train their own, which differ a little."""
         return {"classifier_test_accuracy": self.classifier.test_accuracy}
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class Digits:
 
     @functools.cached_property
     def classifier(self) -> DigitClassifier:
-        """The digit classifier of the project's scores, the same one on any device."""
+        """The digit classifier of the project's scores, the same one on every device of a machine."""
         return load_classifier(self.mnist, device=self.device)
 
     @functools.cached_property
@@ -114,6 +114,11 @@ class Digits:
             "classes": int((share >= _COVERED).sum()),
             "diversity": spread(images[:_COMPARED]) / self._real_spread,
         }
+
+
+def load_digits(settings: object, options: DigitOptions) -> Digits:
+    """Read the digits that a study's command names, for its `load`."""
+    return Digits.of(options)
 
 
 def spread(images: Tensor) -> float:
