@@ -1,7 +1,8 @@
 """The command line: `ebgan-fast prepare | train | sample | evaluate | report | doctor`, and the paper's studies.
 
 A user's mistake ends in one line on standard error and a non-zero exit status: 1 for a value or file that cannot be
-used, 2 for a command that cannot be read, 128 + the signal's number for a run that was asked to stop.
+used, 2 for a command that cannot be read, 128 + the signal's number for a training run that was asked to stop, 130 for
+any other command that was interrupted.
 """
 
 from __future__ import annotations

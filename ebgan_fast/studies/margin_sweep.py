@@ -104,7 +104,7 @@ def picture_of(params: Params) -> str:
 
 
 def classes(results: Results, margin: float) -> list[int]:
-    """How many digits each run of a margin covers; 0 for a run that failed."""
+    """The number of digits that each run of a margin covers; 0 for a run that failed."""
     return [run.result["classes"] if run.result else 0 for run in results.runs(margin=margin)]
 
 

@@ -145,8 +145,9 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "studies/framework/storage.py",
             "_JournalLock._check_that_it_is_the_same",
-            "{}: {}, expected the same one; the command goes on",
+            "{}: {}; the same command goes on with what is ther",
         ),
+        ("studies/framework/storage.py", "_server.opened", "{}: got {}, expected one that answers; {}"),
         ("studies/framework/storage.py", "mend", "{}: got a last line of {} bytes and more, expected"),
     ),
     "a study's results are drawn anew by another program: tests/studies/test_redraw.py causes it": (
@@ -168,7 +169,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/mnist.py", "ArrayUnpickler.find_class", "got a pickle that names {}.{}, expected numpy arra"),
     ),
     "it is no mistake: an interrupt, another process's lock, or the end of the work on another thread": (
-        ("_command_line.py", "Program.run", "interrupted"),
+        ("_command_line.py", "Program.run", "fail(self.name, '; '.join(['interrupted', *map(str"),
         ("_lock.py", "_take", "BlockingIOError(*error.args)"),
         ("data/prefetch.py", "Prefetcher.next", "item"),
         ("data/reader.py", "Reader._started", "the reading of images has ended"),

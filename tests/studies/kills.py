@@ -70,7 +70,7 @@ def _kill(folder: Path, storage: str, count: int, chance: random.Random) -> None
 
 
 def _measured(found: list[Done]) -> dict[str, object]:
-    """Who did each finished trial, and when, as its result says."""
+    """The process and the moment that each finished trial's result names."""
     return {key(one.params): tuple(one.result["by"]) if one.result else one.reason for one in found}
 
 

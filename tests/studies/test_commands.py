@@ -1,4 +1,4 @@
-"""What all studies' commands have in common, and what their user is told of mistakes."""
+"""The commands of all studies: their common flags and files, and the words for a user's mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a process lives is said by the kernel, if it is its own, and else left to signs of life."""
+"""The kernel says if one of its own processes lives; of others, signs of life do."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_a_page_has_the_table_of_its_results(path: Path) -> None:
 
 
 def test_the_papers_studies_have_results() -> None:
-    """Of a new study the page may come first."""
+    """A new study's page may come before its results."""
     found = {path.stem for path in (PAGES / "results").glob("*.json")}
     assert found >= {"grid", "margin-sweep", "pt-study", "semi-supervised", "theory"}
 

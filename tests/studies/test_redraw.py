@@ -112,7 +112,7 @@ def test_odd_results_are_named(tmp_path: Path, change: dict[str, Any], capsys: p
 
 
 def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:
-    """They had no pictures, and a number on a line."""
+    """Their files had no pictures, and a number on a line."""
     found = read(RESULTS / "theory.json")
     content = json.loads((RESULTS / "theory.json").read_text())
     content.pop("pictures", None)

@@ -91,7 +91,7 @@ def test_no_workers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_two_processes_share_the_work_and_do_no_trial_twice(tmp_path: Path, kind: str) -> None:
-    """They make the storage at the same time too."""
+    """The two make the storage at the same time too."""
     storage = storages(tmp_path)[kind]
     children = [start(tmp_path, storage, 40, 0.05, together=2) for _ in range(2)]
     for child in children:

@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_journal_may_be_cut_anywhere_in_its_last_line(
     tmp_path: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What it noted is noted anew: the second trial was measured, which the line before says."""
+    """Its note is made anew: the second trial was measured, which the line before says."""
     start = whole.rindex(b"\n", 0, -1) + 1
     for length in range(start + 1, len(whole)):
         path = tmp_path / "journal.log"

