@@ -19,8 +19,8 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
 from .framework.checks import check_batch, check_counts, check_given, check_seed
-from .framework.results import Done, Results, markdown_table
-from .framework.study import Budget, Job, Measured, Params, Study, Tick, key
+from .framework.results import Done, Params, Results, markdown_table
+from .framework.study import Budget, Job, Measured, Study, Tick, key
 from .networks.plain_gan import GanConfig, GanTrainer, Optimizer
 from .networks.steps import train
 from .sets.digits import load_digits

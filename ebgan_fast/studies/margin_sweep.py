@@ -15,8 +15,8 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
 from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
-from .framework.results import Results, markdown_table
-from .framework.study import SEEDS, Budget, Job, Measured, Params, Range, Study, Tick
+from .framework.results import Params, Results, markdown_table
+from .framework.study import SEEDS, Budget, Job, Measured, Range, Study, Tick
 from .networks.steps import train
 from .sets.digits import load_digits
 

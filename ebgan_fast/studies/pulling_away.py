@@ -13,8 +13,8 @@ from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
-from .framework.results import Done, Results, markdown_table
-from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Params, Study, Tick
+from .framework.results import Done, Params, Results, markdown_table
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Study, Tick
 from .networks.repelling_terms import TERMS, Term, trainer_with
 from .networks.steps import train
 from .sets import gaussians

@@ -20,8 +20,8 @@ from .framework.checks import (
     check_positive,
     check_shares,
 )
-from .framework.results import Results, markdown_table
-from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Params, Range, Study, Tick
+from .framework.results import Params, Results, markdown_table
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Range, Study, Tick
 from .networks.ladder_training import CLASSES, FlatDigits, LadderConfig, LadderTrainer, flat_digits
 from .sets.digits import Digits
 

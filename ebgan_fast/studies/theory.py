@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, in_house_style, new_figure
 from .framework.checks import check_positive, check_seed
-from .framework.results import Results, markdown_table
-from .framework.study import Budget, Job, Measured, Options, Params, Study, Tick, no_tick
+from .framework.results import Params, Results, markdown_table
+from .framework.study import Budget, Job, Measured, Options, Study, Tick, no_tick
 
 Array = NDArray[np.float64]
 

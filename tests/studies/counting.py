@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebgan_fast.studies.framework.results import Done, Results
+from ebgan_fast.studies.framework.results import Done, Params, Results
 from ebgan_fast.studies.framework.run import queue_of, run
-from ebgan_fast.studies.framework.study import Job, Measured, NoData, Options, Params, Range, Study, Tick
+from ebgan_fast.studies.framework.study import Job, Measured, NoData, Options, Range, Study, Tick
 from ebgan_fast.training.statistics import NonFiniteError
 
 SEEN = "seen.txt"

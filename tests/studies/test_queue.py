@@ -14,8 +14,9 @@ from ebgan_fast.studies.framework import owners
 from ebgan_fast.studies.framework import queue as queues
 from ebgan_fast.studies.framework.owners import this_process
 from ebgan_fast.studies.framework.queue import Claim, TrialQueue
+from ebgan_fast.studies.framework.results import Params
 from ebgan_fast.studies.framework.storage import StorageError, open_storage
-from ebgan_fast.studies.framework.study import Measured, Params, Range
+from ebgan_fast.studies.framework.study import Measured, Range
 
 RANGES = {"number": Range(0, 1000)}
 

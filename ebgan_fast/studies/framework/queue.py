@@ -25,9 +25,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ..._console import Tolerant, printable, say, shown
 from ..._settings import FINITE
 from .owners import Life, Pulse, Watch, known_life, this_process
-from .results import Done
+from .results import Done, Params
 from .storage import PATIENCE, Storage, StorageError
-from .study import Choices, Measured, Params, Range, key
+from .study import Choices, Measured, Range, key
 
 # Names of what is noted at a trial and at the study.
 _OWNER, _SIGN, _MEASURED, _RESULT, _REASON, _SETTINGS = "owner", "alive", "measured", "result", "reason", "settings"

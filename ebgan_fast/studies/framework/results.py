@@ -22,7 +22,6 @@ from ..._files import replacing
 from ..._json import read_object
 from ..._settings import FINITE, Rule, instance, or_none
 from ...doctor import processor
-from .study import Params
 
 FILE = "results.json"
 _LARGEST = 1 << 28  # bytes; the paper's whole grid of 6,656 trials has 3 MB
@@ -39,6 +38,10 @@ _OF_RESULTS = {
     ),
 }
 _OF_TRIAL = {"params": _OBJECT, "result": or_none(_OBJECT), "reason": or_none(_TEXT), "seconds": FINITE}
+
+
+Params = dict[str, Any]
+"""One value of each of a trial's parameters."""
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 
 from ..._allowed import processors
 from ...training.parallel import usable_device
-
-if TYPE_CHECKING:
-    from .results import Results
+from .results import Params, Results
 
 Budget = Literal["minutes", "hour", "full"]
-
-Params = dict[str, Any]
-"""One value of each of a trial's parameters."""
 
 Choices = Sequence[Any]
 """All values that a parameter may have."""
