@@ -141,14 +141,14 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "a study's storage is damaged or changed in yet another way: tests/studies/test_storage.py causes it": (
         ("studies/framework/queue.py", "TrialQueue._trials", "{}: {}, expected an object; another --out starts a"),
-        ("studies/framework/storage.py", "open_storage", "storage: got the address {}, expected one without "),
+        ("studies/framework/addresses.py", "open_storage", "storage: got the address {}, expected one without "),
         (
-            "studies/framework/storage.py",
+            "studies/framework/journal.py",
             "_JournalLock._check_that_it_is_the_same",
             "{}: {}; the same command goes on with what is ther",
         ),
-        ("studies/framework/storage.py", "_server.opened", "{}: got {}, expected one that answers; {}"),
-        ("studies/framework/storage.py", "mend", "{}: got a last line of {} bytes and more, expected"),
+        ("studies/framework/databases.py", "open_server.opened", "{}: got {}, expected one that answers; {}"),
+        ("studies/framework/journal.py", "mend", "{}: got a last line of {} bytes and more, expected"),
     ),
     "a study's results are drawn anew by another program: tests/studies/test_redraw.py causes it": (
         ("studies/__main__.py", "redraw", "{}: got the study {}, expected one of {}"),

@@ -97,7 +97,7 @@ PLANTS = (
     Planted(
         name="a journal goes on in the line that was cut",
         kind="studies",
-        file="ebgan_fast/studies/framework/storage.py",
+        file="ebgan_fast/studies/framework/journal.py",
         text="            mend(self._path, self._name)\n",
         instead="            pass\n",
         test="tests/studies/test_storage.py::test_a_journal_that_is_cut_while_it_is_open_is_mended_at_the_next_write",
@@ -115,7 +115,7 @@ PLANTS = (
     Planted(
         name="a database of something else gets the tables of trials",
         kind="studies",
-        file="ebgan_fast/studies/framework/storage.py",
+        file="ebgan_fast/studies/framework/databases.py",
         text="    if not filled and all(table.startswith(_TABLES) for table in tables):\n",
         instead="    if not filled:\n",
         test="tests/studies/test_storage.py::test_a_database_of_something_else_gets_no_tables",
@@ -123,7 +123,7 @@ PLANTS = (
     Planted(
         name="an address is told with its password",
         kind="studies",
-        file="ebgan_fast/studies/framework/storage.py",
+        file="ebgan_fast/studies/framework/addresses.py",
         text='    before, at, after = address.rpartition("@")\n    if at:\n',
         instead='    before, at, after = address.partition("@")\n    if at:\n',
         test="tests/studies/test_storage.py::test_no_password_is_told_or_made_a_file_of",
@@ -155,7 +155,7 @@ PLANTS = (
     Planted(
         name="lines are added to a journal that took another's place",
         kind="studies",
-        file="ebgan_fast/studies/framework/storage.py",
+        file="ebgan_fast/studies/framework/journal.py",
         text="            self._check_that_it_is_the_same()\n",
         instead="",
         test="tests/studies/test_storage.py::test_a_journal_that_is_replaced_while_a_study_runs_is_named",

@@ -12,10 +12,11 @@ from filelock import Timeout
 
 from ebgan_fast.studies.framework import owners
 from ebgan_fast.studies.framework import queue as queues
+from ebgan_fast.studies.framework.addresses import open_storage
 from ebgan_fast.studies.framework.owners import this_process
 from ebgan_fast.studies.framework.queue import Claim, TrialQueue
 from ebgan_fast.studies.framework.results import Params
-from ebgan_fast.studies.framework.storage import StorageError, open_storage
+from ebgan_fast.studies.framework.storage import StorageError
 from ebgan_fast.studies.framework.study import Measured, Range
 
 RANGES = {"number": Range(0, 1000)}

@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from ebgan_fast.studies.framework import databases, journal
 from ebgan_fast.studies.framework import queue as queues
 from ebgan_fast.studies.framework import storage as storages
+from ebgan_fast.studies.framework.addresses import open_storage
 from ebgan_fast.studies.framework.queue import Claim, TrialQueue
-from ebgan_fast.studies.framework.storage import Storage, StorageError, open_storage
+from ebgan_fast.studies.framework.storage import Storage, StorageError
 
 from . import postgresql
 from .counting import done, job
@@ -31,7 +33,8 @@ from .test_queue import end, opened, results, taken
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries and words that come after hundredths of a second."""
-    monkeypatch.setattr(storages, "_SECONDS_OF_A_TRY", 0.05)
+    for module in (journal, databases):
+        monkeypatch.setattr(module, "SECONDS_OF_A_TRY", 0.05)
     monkeypatch.setattr(storages, "_SECONDS_BETWEEN_TRIES", 0.02)
     monkeypatch.setattr(storages, "_SECONDS_TO_A_WORD", 0.1)
 
@@ -533,7 +536,8 @@ def test_an_sqlite_file_is_one_wherever_a_process_goes(tmp_path: Path, monkeypat
 def test_a_lock_that_is_never_given_up_ends_in_a_sentence(file_storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(file_storage, 1)
     with held(_lock_of(file_storage), 1000):
-        monkeypatch.setattr(storages, "PATIENCE", 0.3)
+        for module in (journal, databases):
+            monkeypatch.setattr(module, "PATIENCE", 0.3)
         told = refusal(file_storage)
     assert "got a lock of another process, expected to get at the trials; the same command goes on" in told
 

@@ -21,10 +21,11 @@ from ..._console import Tolerant, abridged, first_line, printable, say
 from ..._environment import variables
 from ...ops.backends import BackendUnavailableError
 from ...training.statistics import NonFiniteError
+from .addresses import open_storage
 from .owners import SECONDS_TO_DEATH
 from .queue import Claim, TrialQueue
 from .results import Done
-from .storage import open_storage, stop_if_orphaned
+from .storage import stop_if_orphaned
 from .study import Job, key
 
 if TYPE_CHECKING:  # Windows lacks one of them

@@ -57,7 +57,7 @@ def _file(content: str, *flags: str) -> Callable[[Path], Arguments]:
 
 
 def _without_optuna(patch: pytest.MonkeyPatch) -> None:
-    for name in ("run", "queue", "storage"):  # what needs it
+    for name in ("run", "queue", "addresses", "databases", "journal", "storage"):  # what needs it
         patch.delitem(sys.modules, f"ebgan_fast.studies.framework.{name}", raising=False)
     patch.setitem(sys.modules, "optuna", None)
 
@@ -70,8 +70,8 @@ _PLAYS = "best responses to averages", "gradient play"
 
 
 def _other_settings(folder: Path) -> Arguments:
+    from ebgan_fast.studies.framework.addresses import open_storage
     from ebgan_fast.studies.framework.queue import TrialQueue
-    from ebgan_fast.studies.framework.storage import open_storage
 
     TrialQueue(open_storage("trials.log"), "semi-supervised", {"batch_size": 20}, [], {})
     return [*_of("semi-supervised")(folder), "--storage", "trials.log"]
@@ -81,8 +81,8 @@ def _odd_row(change: str) -> Callable[[Path], Arguments]:
     """A database in which a value of one study was changed by other hands."""
 
     def make(folder: Path) -> Arguments:
+        from ebgan_fast.studies.framework.addresses import open_storage
         from ebgan_fast.studies.framework.queue import TrialQueue
-        from ebgan_fast.studies.framework.storage import open_storage
         from ebgan_fast.studies.framework.study import Measured
 
         play = {"play": "gradient play"}

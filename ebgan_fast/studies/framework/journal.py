@@ -1,0 +1,169 @@
+"""Journal files of trials: locked by the system, mended where they were cut, named with the line that is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from ..._console import Tolerant, say
+from .storage import PATIENCE, SECONDS_OF_A_TRY, SQLITE_HEAD, Storage, StorageError, asked
+
+_HEAD = b'{"op_code":'
+_PIECE = 1 << 16
+_LONGEST_LINE = 1 << 26  # bytes; the studies' own have 20,000 at most
+
+
+def open_journal(given: Path) -> Storage:
+    """Open a journal, or make it if there is none.
+
+    Raises:
+        StorageError: it is something else, or damaged.
+        OSError: it can't be read or written.
+    """
+    path = Path(os.path.realpath(given))  # one lock, whatever the file is called and wherever the process goes
+    # Optuna's own lock has the ending .lock.
+    lock = FileLock(f"{path}.flock", timeout=SECONDS_OF_A_TRY)
+    journal: list[_Journal] = []
+
+    def place() -> str:
+        return f", line {journal[0].line}" if journal else ""
+
+    def opened() -> BaseStorage:
+        if path.exists():
+            _check_journal(path, str(given))
+            with lock:
+                mend(path, str(given))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        journal[:] = [_Journal(str(path), _JournalLock(path, str(given), lock))]
+        return JournalStorage(journal[0])
+
+    return Storage(str(given), asked(str(given), opened, PATIENCE, place), lock, place)
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal, which knows the line that it is at."""
+
+    line = 0
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        self.line = log_number_from + 1
+        for log in super().read_logs(log_number_from):
+            yield log
+            self.line += 1
+
+
+class _JournalLock(JournalFileOpenLock):
+    """A lock that the system takes from a process that is killed, under which a journal that was cut is mended.
+
+    Optuna's own are files that stay behind: whoever finds one waits for 30 s, and then breaks it, held or not.
+    """
+
+    def __init__(self, path: Path, name: str, lock: FileLock) -> None:
+        super().__init__(str(path))
+        self._path, self._name = path, name
+        self._guard = lock
+        self._left: tuple[int, int] | None = None  # the file's number and its size after the last write
+
+    def acquire(self) -> bool:
+        self._guard.acquire()
+        try:
+            self._check_that_it_is_the_same()
+            mend(self._path, self._name)
+        except BaseException:
+            self._guard.release()
+            raise
+        return True
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            self._left = found.st_ino, found.st_size
+        self._guard.release()
+
+    def _check_that_it_is_the_same(self) -> None:
+        """Raise a StorageError where the file was taken away, replaced or cut since: numbers of trials mean others."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            now = -1, -1
+        else:
+            now = found.st_ino, found.st_size
+        left = self._left or now
+        if now == (-1, -1) or now[0] != left[0] or now[1] < left[1]:
+            got = "got a journal that was deleted, replaced or cut while the study ran, expected the same one"
+            raise StorageError(f"{self._name}: {got}; the same command goes on with what is there now")
+
+
+def mend(path: Path, name: str) -> None:
+    """Take the last line out of a journal if a kill, a full disk or a power cut has cut it short, and say so.
+
+    Nothing is lost by it: a line that isn't whole is one that nobody was told of as written.
+
+    Args:
+        path: of the journal.
+        name: how the user knows it.
+
+    Raises:
+        StorageError: no journal.
+        OSError: it can't be read or written.
+    """
+    with path.open("r+b") as file:
+        start, line = _last_line(file)
+        if not line or (line.endswith(b"\n") and _is_entry(line)):
+            return
+        if len(line) >= _LONGEST_LINE:
+            raise StorageError(f"{name}: got a last line of {len(line):,} bytes and more, expected a journal of trials")
+        _check_journal(path, name)
+        if _is_entry(line):  # all but its end is there
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+        else:
+            file.truncate(start)
+            told = f"{name}: took out the last line, which was cut short; nothing that was finished is lost"
+            say(told, Tolerant(sys.stderr))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_journal(path: Path, name: str) -> None:
+    """Raise a StorageError for a file of something else, to which trials would be added."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise StorageError(f"{name}: got a folder, pipe or device, expected a journal of trials or a new name")
+    with path.open("rb") as file:
+        head = file.read(len(SQLITE_HEAD))
+    if head == SQLITE_HEAD:
+        raise StorageError(f"{name}: got an SQLite database, expected its address: --storage sqlite:///{name}")
+    begins = head.replace(b" ", b"")[: len(_HEAD)]  # Optuna's older versions wrote a space between
+    if not _HEAD.startswith(begins):  # the beginning of one is a first line that was cut
+        raise StorageError(f"{name}: got a file of something else, expected a journal of trials or a new name")
+
+
+def _last_line(file: BinaryIO) -> tuple[int, bytes]:
+    """Return the offset and the bytes of the last line with its newline. Reading stops at _LONGEST_LINE bytes."""
+    end = file.seek(0, os.SEEK_END)
+    start, line = end, b""
+    while start > 0 and len(line) < _LONGEST_LINE:
+        start = max(0, start - _PIECE)
+        file.seek(start)
+        line = file.read(min(_PIECE, end - start - len(line))) + line
+        if (before := line.rfind(b"\n", 0, -1)) >= 0:
+            return start + before + 1, line[before + 1 :]
+    return start, line
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "op_code" in found
