@@ -8,7 +8,10 @@ import errno
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +248,41 @@ def test_a_process_that_waits_for_a_lock_ends_with_the_one_that_started_it(tmp_p
         parent.kill()
         parent.join(SECONDS)
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+_INTERRUPTED = """
+import sys
+from pathlib import Path
+from tests.studies.counting import done, job
+if __name__ == "__main__":
+    print("ready", flush=True)
+    try:
+        done(job(Path(sys.argv[1]), sys.argv[2], 4, 60.0, workers=2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+def test_a_terminals_interrupt_reaches_no_process_that_starts(tmp_path: Path, seconds: float) -> None:
+    """Ctrl-C goes to all processes of a terminal: the one from which the others are forked would say a traceback."""
+    program = tmp_path / "program.py"
+    program.write_text(_INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(program), str(tmp_path), str(tmp_path / "journal.log")],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=SECONDS)
+    assert (process.returncode, told) == (130, "")
 
 
 @pytest.mark.slow
