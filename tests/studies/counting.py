@@ -41,6 +41,12 @@ def seen(folder: Path, word: str) -> list[int]:
     return [int(line.split()[1]) for line in lines if line.startswith(word)]
 
 
+def workers_of(folder: Path) -> list[int]:
+    """Numbers of the processes that began the trials, in their order."""
+    lines = (folder / SEEN).read_text().splitlines()
+    return [int(line.split()[2]) for line in lines if line.startswith("began")]
+
+
 def trials(settings: Counting) -> list[Params]:
     return [{"number": number} for number in range(settings.count)]
 

@@ -24,7 +24,7 @@ from ebgan_fast.studies.framework import run as running
 from ebgan_fast.studies.framework.run import queue_of, run
 from ebgan_fast.studies.framework.study import NoData
 
-from .counting import done, job, seen
+from .counting import done, job, seen, workers_of
 from .processes import SECONDS, start, wait_for
 
 
@@ -101,8 +101,7 @@ def test_two_processes_share_the_work_and_do_no_trial_twice(tmp_path: Path, kind
         child.join(SECONDS)
     assert [child.exitcode for child in children] == [0, 0]
     assert sorted(seen(tmp_path, "began")) == list(range(40))
-    workers = {line.split()[2] for line in (tmp_path / "seen.txt").read_text().splitlines() if "began" in line}
-    assert workers == {str(child.pid) for child in children}
+    assert set(workers_of(tmp_path)) == {child.pid for child in children}
 
 
 @pytest.mark.slow
@@ -136,8 +135,7 @@ def test_started_workers_end_when_the_process_that_started_them_is_killed(tmp_pa
     storage = str(tmp_path / "journal.log")
     parent = start(tmp_path, storage, 4, 30.0, workers=2)
     wait_for(lambda: len(seen(tmp_path, "began")) == 2)
-    lines = (tmp_path / "seen.txt").read_text().splitlines()
-    pids = [int(line.split()[2]) for line in lines if line.startswith("began")]
+    pids = workers_of(tmp_path)
     assert parent.pid not in pids
     parent.kill()
     parent.join(SECONDS)
@@ -225,8 +223,7 @@ def test_processes_that_were_stopped_by_others_are_told_of(tmp_path: Path) -> No
 
     def stop() -> None:
         wait_for(lambda: len(seen(tmp_path, "began")) == 2)
-        lines = (tmp_path / "seen.txt").read_text().splitlines()
-        for pid in {int(line.split()[2]) for line in lines if line.startswith("began")}:
+        for pid in set(workers_of(tmp_path)):
             os.kill(pid, signal.SIGTERM)
 
     thread = threading.Thread(target=stop)
@@ -241,8 +238,7 @@ def test_a_process_that_waits_for_a_lock_ends_with_the_one_that_started_it(tmp_p
     storage = str(tmp_path / "journal.log")
     parent = start(tmp_path, storage, 4, 0.5, workers=2)
     wait_for(lambda: len(seen(tmp_path, "began")) == 2)
-    lines = (tmp_path / "seen.txt").read_text().splitlines()
-    pids = [int(line.split()[2]) for line in lines if line.startswith("began")]
+    pids = workers_of(tmp_path)
     with FileLock(f"{storage}.flock"):
         wait_for(lambda: len(seen(tmp_path, "ended")) >= 2)
         parent.kill()
@@ -293,8 +289,7 @@ def test_a_process_that_was_killed_is_told_of(tmp_path: Path) -> None:
     def kill(count: int) -> threading.Thread:
         def wait_and_kill() -> None:
             wait_for(lambda: len(seen(tmp_path, "began")) >= 2)
-            lines = (tmp_path / "seen.txt").read_text().splitlines()
-            for pid in sorted({int(line.split()[2]) for line in lines if line.startswith("began")})[:count]:
+            for pid in sorted(set(workers_of(tmp_path)))[:count]:
                 os.kill(pid, signal.SIGKILL)
 
         thread = threading.Thread(target=wait_and_kill)

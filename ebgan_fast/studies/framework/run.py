@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # Windows lacks one of them
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _Mistake = tuple[int | None, str, str | None]
-"""What ended a process: the number of a system's error or None, words, and the file that they are about."""
+"""The end of a process: the number of a system's error or None, words, and the file that they are about."""
 _LEISURE = 20  # looks take at most so small a part of the time: one at 2,000 trials in SQLite takes 0.3 s
 # What starts processes, by `python -c`, would import files of the current folder, which may be anyone's. Python 3.11
 # has this switch.
@@ -56,11 +57,12 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
         KeyboardInterrupt: interrupted; the trials that were under way are queued again.
     """
     total, workers = queue.total, job.options.processes
-    queue.bury()
-    queue.fill()
+    if queue.bury():
+        queue.fill()
     before = len(queue.done())
     mistake: Exception | None = None
-    with _display(total, before) as tell, _stopped_by_sigterm():
+    # By SIGTERM batch systems stop a process: as an interrupt, it gives trials back.
+    with _display(total, before) as tell, _handled(signal.SIGTERM, signal.default_int_handler):
         if before < total and workers == 1:
             _work(job, queue, lambda done: tell(_line(job, done)))
         elif before < total:
@@ -74,16 +76,18 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
 
 
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, by which batch systems stop a process, be an interrupt: trials are then given back."""
+def _handled(
+    number: signal.Signals, handler: Callable[[int, FrameType | None], Any] | signal.Handlers
+) -> Iterator[None]:
+    """Let a signal be handled in this way within a block, where the main thread enters it: others can't change it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        signal.signal(number, before if before is not None else signal.SIG_DFL)
 
 
 def _are(trials: int) -> str:
@@ -204,13 +208,9 @@ def _start_server() -> None:
 
     The interrupt of this process is enough: it ends them by SIGTERM. The server would say where in its imports it was.
     """
-    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.SIG_DFL)
+    if sys.platform == "linux":
+        with _handled(signal.SIGINT, signal.SIG_IGN):
+            forkserver.ensure_running()
 
 
 def _work_apart(job: Job[Any], mistakes: Connection) -> None:
