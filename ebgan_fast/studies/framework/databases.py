@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,7 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
 
 from ..._console import first_line
-from .storage import PATIENCE, SECONDS_OF_A_TRY, SQLITE_HEAD, Storage, StorageError, asked, passing
+from .storage import PATIENCE, SECONDS_OF_A_TRY, SQLITE_HEAD, Storage, StorageError, asked, head_of, passing
 
 _TABLES = ("studies", "study_", "trials", "trial_", "version_info", "alembic_version")  # beginnings of Optuna's
 _TIMES_TO_MAKE_TABLES = 5  # processes that make a server's tables at once get in each other's way
@@ -58,10 +57,7 @@ def open_sqlite(name: str, url: URL) -> Storage:
 
 def _check_sqlite(path: Path, name: str) -> None:
     """Raise a StorageError for a file of something else, to which tables of trials would be added."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise StorageError(f"{name}: got a folder, pipe or device, expected an SQLite database or a new name")
-    with path.open("rb") as file:
-        head = file.read(len(SQLITE_HEAD))
+    head = head_of(path, name, "an SQLite database")
     if head not in (b"", SQLITE_HEAD):
         raise StorageError(f"{name}: got a file of something else, expected an SQLite database or a new name")
     _own_tables(path, name)

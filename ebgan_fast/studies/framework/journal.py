@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -16,7 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from ..._console import Tolerant, say
-from .storage import PATIENCE, SECONDS_OF_A_TRY, SQLITE_HEAD, Storage, StorageError, asked
+from .storage import PATIENCE, SECONDS_OF_A_TRY, SQLITE_HEAD, Storage, StorageError, asked, head_of
 
 _HEAD = b'{"op_code":'
 _PIECE = 1 << 16
@@ -137,10 +136,7 @@ def mend(path: Path, name: str) -> None:
 
 def _check_journal(path: Path, name: str) -> None:
     """Raise a StorageError for a file of something else, to which trials would be added."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise StorageError(f"{name}: got a folder, pipe or device, expected a journal of trials or a new name")
-    with path.open("rb") as file:
-        head = file.read(len(SQLITE_HEAD))
+    head = head_of(path, name, "a journal of trials")
     if head == SQLITE_HEAD:
         raise StorageError(f"{name}: got an SQLite database, expected its address: --storage sqlite:///{name}")
     begins = head.replace(b" ", b"")[: len(_HEAD)]  # Optuna's older versions wrote a space between

@@ -10,10 +10,12 @@ import errno
 import multiprocessing
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -102,6 +104,24 @@ def asked(
             say(f"{name}: got {reason}, for {now - began:.0f} s; waiting", Tolerant(sys.stderr))
         stop_if_orphaned()
         time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def head_of(path: Path, name: str, expected: str) -> bytes:
+    """Return as many of a plain file's first bytes as tell an SQLite file.
+
+    Args:
+        path: the file.
+        name: how the user knows it.
+        expected: what it should be, in words.
+
+    Raises:
+        StorageError: no plain file.
+        OSError: it can't be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise StorageError(f"{name}: got a folder, pipe or device, expected {expected} or a new name")
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_HEAD))
 
 
 def stop_if_orphaned() -> None:
