@@ -139,7 +139,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("studies/framework/results.py", "_check", "got {}{}, expected fields {} alone"),
         ("studies/framework/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
-    "a study's storage is damaged or changed in yet another way: tests/studies/test_storage.py causes it": (
+    "a study's storage is damaged or changed in yet another way: tests/studies (storage, journal) causes it": (
         ("studies/framework/queue.py", "TrialQueue._trials", "{}: {}, expected an object; another --out starts a"),
         ("studies/framework/addresses.py", "open_storage", "storage: got the address {}, expected one without "),
         (

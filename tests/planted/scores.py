@@ -100,7 +100,7 @@ PLANTS = (
         file="ebgan_fast/studies/framework/journal.py",
         text="            mend(self._path, self._name)\n",
         instead="            pass\n",
-        test="tests/studies/test_storage.py::test_a_journal_that_is_cut_while_it_is_open_is_mended_at_the_next_write",
+        test="tests/studies/test_journal.py::test_a_journal_that_is_cut_while_it_is_open_is_mended_at_the_next_write",
         errors=("StorageError", "AssertionError"),
     ),
     Planted(
@@ -109,7 +109,7 @@ PLANTS = (
         file="ebgan_fast/studies/framework/storage.py",
         text='        if "is locked" in words:\n',
         instead='        if "is locked by" in words:\n',
-        test="tests/studies/test_storage.py::test_a_locked_database_is_waited_for_and_the_result_stays",
+        test="tests/studies/test_locks.py::test_a_locked_database_is_waited_for_and_the_result_stays",
         errors=("StorageError",),
     ),
     Planted(
@@ -134,7 +134,7 @@ PLANTS = (
         file="ebgan_fast/studies/framework/queue.py",
         text="        with self._storage.lock:\n            return",
         instead="        with contextlib.nullcontext():\n            return",
-        test="tests/studies/test_storage.py::test_who_does_what_changes_under_the_lock_alone",
+        test="tests/studies/test_locks.py::test_who_does_what_changes_under_the_lock_alone",
     ),
     Planted(
         name="a trial whose taking was not heard of is nobody's",
@@ -158,7 +158,7 @@ PLANTS = (
         file="ebgan_fast/studies/framework/journal.py",
         text="            self._check_that_it_is_the_same()\n",
         instead="",
-        test="tests/studies/test_storage.py::test_a_journal_that_is_replaced_while_a_study_runs_is_named",
+        test="tests/studies/test_journal.py::test_a_journal_that_is_replaced_while_a_study_runs_is_named",
         errors=("AssertionError", "Failed", "FileNotFoundError"),
     ),
     Planted(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ebgan_fast.studies.framework import databases, journal
+from ebgan_fast.studies.framework import storage as storages
+
 from . import postgresql
 
 
@@ -28,3 +31,12 @@ def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"sqlite:///{tmp_path / 'trials.db'}"
     else:
         yield postgresql.new_database(request.getfixturevalue("postgresql_server"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries and words that come after hundredths of a second."""
+    for module in (journal, databases):
+        monkeypatch.setattr(module, "SECONDS_OF_A_TRY", 0.05)
+    monkeypatch.setattr(storages, "_SECONDS_BETWEEN_TRIES", 0.02)
+    monkeypatch.setattr(storages, "_SECONDS_TO_A_WORD", 0.1)
