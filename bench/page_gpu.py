@@ -126,7 +126,7 @@ def _train(lines: Sequence[Line]) -> Iterable[str]:
         "Beside a plain loop of the same networks, as public EBGAN code has it, in float32 (rounded to tf32 or not, as "
         "said above). cudnn.benchmark: cuDNN chose among its algorithms by trial, for the plain loop of the comparison "
         "too. cuda_graph: the step was recorded once, and is replayed. The peak is that of torch's memory in a step, "
-        "weights and optimisers included; of a recorded step, while it was recorded."
+        "weights and optimizers included; of a recorded step, while it was recorded."
     )
     titles = ["networks", "step", "ms", "images/s", "over the plain loop", "first step, s", "peak, GiB"]
     found = [_step(line, name) for line in lines if not line["wrong"] for name in line["seconds"]]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from ebgan_fast._plotting import BLUE, GREEN, GREY, ORANGE, new_figure
+from ebgan_fast._plotting import BLUE, GRAY, GREEN, ORANGE, new_figure
 
 from .cells import curves, exponent, names, times
 from .processors import Processor, titles
@@ -23,8 +23,8 @@ from .steps import BOTH
 
 _TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 _WIDE_TICKS = (0.1, 1, 10, 100, 1000, 10000)
-_COLOURS = {PACKAGE: BLUE, EAGER: ORANGE, COMPILE: GREEN, REFERENCE: "#CC79A7", "F.mse_loss": "#56B4E9"}
-# For providers without a colour of their own, in turn.
+_COLORS = {PACKAGE: BLUE, EAGER: ORANGE, COMPILE: GREEN, REFERENCE: "#CC79A7", "F.mse_loss": "#56B4E9"}
+# For providers without a color of their own, in turn.
 _MORE = ("#E69F00", "#B8A800", "#999999", "#000000")
 _WORDS = {
     "discriminator_loss": "discriminator",
@@ -55,9 +55,9 @@ def save(figure: Figure, out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
-def _colour(providers: Sequence[str], provider: str) -> str:
-    others = [name for name in providers if name not in _COLOURS]
-    return _COLOURS[provider] if provider in _COLOURS else _MORE[others.index(provider) % len(_MORE)]
+def _color(providers: Sequence[str], provider: str) -> str:
+    others = [name for name in providers if name not in _COLORS]
+    return _COLORS[provider] if provider in _COLORS else _MORE[others.index(provider) % len(_MORE)]
 
 
 def _label(row: Result) -> str:
@@ -133,8 +133,8 @@ class _Chart:
     def _bar(self, axes: Axes, y: float, provider: str, bar: Bar, beside: float) -> None:
         """`beside`: where the number stands."""
         low, end, high = bar
-        axes.barh(y, end - 1, 1, left=1, color=_colour(self.providers, provider))
-        axes.plot([low, high], [y, y], color=GREY, linewidth=1)
+        axes.barh(y, end - 1, 1, left=1, color=_color(self.providers, provider))
+        axes.plot([low, high], [y, y], color=GRAY, linewidth=1)
         axes.annotate(
             self.word(end),
             (beside, y),
@@ -161,7 +161,7 @@ def _logarithmic(axes: Axes, values: Iterable[float], unit: str) -> None:
 
 
 def _keys(providers: Sequence[str]) -> list[Artist]:
-    return [Rectangle((0, 0), 1, 1, color=_colour(providers, name)) for name in providers]
+    return [Rectangle((0, 0), 1, 1, color=_color(providers, name)) for name in providers]
 
 
 def _finish(
@@ -251,7 +251,7 @@ def growth(rows: Sequence[ScalingRow]) -> Figure:
         lows, highs = zip(*(axes.get_ylim() for axes in panels_of_curve), strict=True)
         for axes in panels_of_curve:
             axes.set_ylim(min(lows), max(highs))
-    handles = [*_keys((PACKAGE, EAGER)), Line2D([], [], color=GREY, linestyle="--", linewidth=1)]
+    handles = [*_keys((PACKAGE, EAGER)), Line2D([], [], color=GRAY, linestyle="--", linewidth=1)]
     words = [PACKAGE, EAGER, "expected slope"]
     return _finish(figure, "Time over size, with the exponent over the last three", rows, handles, words)
 
@@ -261,7 +261,7 @@ def _panel(axes: Axes, curve: tuple[str, str, str], points: Sequence[ScalingRow]
     for name in (PACKAGE, EAGER):
         here = [(row.value, row.seconds[name]) for row in points if name in row.seconds]
         if here:
-            _curve(axes, here, points[0].expected[name], _COLOURS[name])
+            _curve(axes, here, points[0].expected[name], _COLORS[name])
     axes.set_title(f"{_WORDS.get(op, op)}, {fixed}", fontsize=9)
     axes.set_xlabel(axis, fontsize=8.5)
     axes.set_ylabel("ms", fontsize=8.5)
@@ -277,17 +277,17 @@ def _panel(axes: Axes, curve: tuple[str, str, str], points: Sequence[ScalingRow]
         axes.set_xlim(first * span**-0.05, last * span**0.18)  # room for the exponents behind the last point
 
 
-def _curve(axes: Axes, here: Sequence[tuple[int, Spread]], expected: float, colour: str) -> None:
+def _curve(axes: Axes, here: Sequence[tuple[int, Spread]], expected: float, color: str) -> None:
     sizes = [size for size, _ in here]
     low, middle, high = ([1e3 * seconds[index] for _, seconds in here] for index in range(3))
     anchor = -1 if expected > 0 else 0  # the largest of sizes, the one of threads
     slope = [middle[anchor] * (size / sizes[anchor]) ** expected for size in sizes]
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.plot(sizes, slope, color=GREY, linestyle="--", linewidth=1)
-    axes.fill_between(sizes, low, high, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(sizes, middle, color=colour, marker="o", markersize=3, linewidth=1.3)
+    axes.plot(sizes, slope, color=GRAY, linestyle="--", linewidth=1)
+    axes.fill_between(sizes, low, high, color=color, alpha=0.25, linewidth=0)
+    axes.plot(sizes, middle, color=color, marker="o", markersize=3, linewidth=1.3)
     if len(here) > 1:
         label = f"{exponent(list(zip(sizes, middle, strict=True))):.2f}"
         at, where = (sizes[-1], middle[-1]), (5, 0)
-        axes.annotate(label, at, xytext=where, textcoords="offset points", fontsize=7.5, va="center", color=colour)
+        axes.annotate(label, at, xytext=where, textcoords="offset points", fontsize=7.5, va="center", color=color)

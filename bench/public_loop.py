@@ -21,14 +21,14 @@ def energy(recon: Tensor, images: Tensor) -> Tensor:
 
 def pulling_away(code: Tensor) -> Tensor:
     code = code.view(code.size(0), -1)
-    normalised = code / torch.norm(code, dim=1, keepdim=True)
-    similarity = torch.mm(normalised, normalised.t())
+    normalized = code / torch.norm(code, dim=1, keepdim=True)
+    similarity = torch.mm(normalized, normalized.t())
     n = code.size(0)
     return (torch.sum(similarity**2) - torch.sum(torch.diagonal(similarity) ** 2)) / (n * (n - 1))
 
 
 class PublicLoop:
-    """Both networks and their optimisers.
+    """Both networks and their optimizers.
 
     Args:
         generator, discriminator: updated by `step`.

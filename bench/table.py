@@ -1,4 +1,4 @@
-"""Rows as a table on a terminal: with lines and colour there, plain text in a pipe."""
+"""Rows as a table on a terminal: with lines and color there, plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from . import cells
 from .rows import Result, Row
 
-_COLOURS = {"wrong": "red", "behind": "yellow", None: None}
+_COLORS = {"wrong": "red", "behind": "yellow", None: None}
 
 
 def conditions(rows: Sequence[Result]) -> list[str]:
@@ -37,7 +37,7 @@ def show(rows: Sequence[Result], file: IO[str] | None = None) -> None:
     for index, title in enumerate(found.titles):
         table.add_column(title, justify="left" if index in found.words else "right", no_wrap=True)
     for line, mark in zip(found.lines, found.marks, strict=True):
-        table.add_row(*line, style=_COLOURS[mark])
+        table.add_row(*line, style=_COLORS[mark])
     # A line too long for the window is better than a number cut short.
     console.width = max(console.width, console.measure(table, options=console.options.update(width=900)).maximum)
     console.print(table)

@@ -62,7 +62,7 @@ def each_round(
     failed: Callable[[str, Exception], None] | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yield seconds of one call by each clock, round by round. The order turns by one each round, so that no step
-    always follows the same neighbour.
+    always follows the same neighbor.
 
     `turn`: calls in a reading. None: as many as take `block` seconds.
     `failed`: told of a clock that raises, which has no more turns then. None: the error is raised.

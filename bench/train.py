@@ -95,7 +95,7 @@ class TrainRow(provenance.Conditions):
     """Seconds of each contestant's first step: it compiles, and cuDNN chooses. Of one that is recorded, its steps
     before that. None: not told (older rows)."""
     peak: dict[str, int] | None = None
-    """Bytes of the GPU's memory during a later step, weights and optimisers included. None: not told (older rows), or
+    """Bytes of the GPU's memory during a later step, weights and optimizers included. None: not told (older rows), or
     on the CPU, where the processes hold more than one contestant."""
     cudnn_benchmark: dict[str, bool] | None = None
     """By contestant, whether cuDNN tried its algorithms. None: not told (older rows)."""

@@ -20,7 +20,7 @@ from ebgan_fast.data import PackedImages, TensorImages
 from ebgan_fast.training import preset
 
 from . import peak
-from .cuda_timing import Synchronised, wait
+from .cuda_timing import Synchronized, wait
 from .first_step import Begin
 from .timing import Clock, Step, WallClock, Watch
 from .trainer import Trainer
@@ -90,14 +90,14 @@ class Timed:
     first_call: float
     """Seconds of the first step: it compiles, and cuDNN chooses. Of a step that is recorded, those before that."""
     peak: int | None
-    """Bytes of the GPU's memory during a later step, weights and optimisers included: of a step that is recorded,
+    """Bytes of the GPU's memory during a later step, weights and optimizers included: of a step that is recorded,
     during that. None on the CPU."""
     cudnn_benchmark: bool = False
 
 
 def watch_of(device: torch.device) -> Watch:
     """The watch by which steps are timed there."""
-    return Synchronised() if device.type == "cuda" else WallClock()
+    return Synchronized() if device.type == "cuda" else WallClock()
 
 
 def timed(build: Callable[[], Step], device: torch.device, first: int = 1) -> Timed:

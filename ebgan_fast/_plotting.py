@@ -70,10 +70,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
 
-__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "Axes", "Figure", "dress", "in_house_style", "new_figure", "show_picture"]
+__all__ = ["BLUE", "GRAY", "GREEN", "ORANGE", "Axes", "Figure", "dress", "in_house_style", "new_figure", "show_picture"]
 
-# Colours told apart by colour-blind readers (Okabe and Ito).
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+# Colors told apart by color-blind readers (Okabe and Ito).
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
 _Drawing = TypeVar("_Drawing", bound=Callable[..., object])
 
@@ -95,7 +95,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def show_picture(axes: Axes, picture: Image.Image | None) -> None:
-    """Show a grey picture in place of a plot, and nothing where there is none."""
+    """Show a gray picture in place of a plot, and nothing where there is none."""
     axes.set_axis_off()
     if picture is not None:
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)

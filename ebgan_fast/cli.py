@@ -50,7 +50,7 @@ from .training.config import PresetName, TrainConfig
 from .training.display import paced
 from .training.loop import train as run_training
 from .training.parallel import usable_device
-from .training.pictures import draw_interpolation, draw_neighbours, save_folder, save_grid
+from .training.pictures import draw_interpolation, draw_neighbors, save_folder, save_grid
 from .training.presets import preset
 from .training.run.folder import RunFolder
 from .training.sampling import batches_of_images, load_generator, load_run, noise_of
@@ -224,7 +224,7 @@ def evaluate(
 
 def report(
     run: tyro.conf.Positional[Path],
-    neighbours: bool = True,
+    neighbors: bool = True,
     data: Path | None = None,
     features: str | None = None,
     device: str = "auto",
@@ -233,7 +233,7 @@ def report(
 
     Args:
         run: The run folder, or one of its checkpoints, whose generator then draws the interpolations.
-        neighbours: Look for the training images nearest to samples, which needs the images and the feature net. Digits
+        neighbors: Look for the training images nearest to samples, which needs the images and the feature net. Digits
             have none.
         data: Where the training images are now. None: where they were.
         features: Net whose features tell which images are near, efficientnet-lite0 or a TorchScript file, which is a
@@ -245,12 +245,12 @@ def report(
     config = dataclasses.replace(config, data=data or config.data)
     folder.contents()  # a folder that no page can be made of ends the command before the pictures are drawn
     draw_interpolation(generator, folder.interpolation, rows=8, columns=10, seed=config.seed)
-    folder.neighbours.unlink(missing_ok=True)  # of another generator
-    if neighbours and (found := _images_and_net(config, generator, fingerprint, data, features)):
+    folder.neighbors.unlink(missing_ok=True)  # of another generator
+    if neighbors and (found := _images_and_net(config, generator, fingerprint, data, features)):
         images, net = found
         with _progress("nearest images") as progress:
             scorer = Evaluator(net, images, place).scorer
-            draw_neighbours(scorer, generator, folder.neighbours, seed=config.seed, progress=progress)
+            draw_neighbors(scorer, generator, folder.neighbors, seed=config.seed, progress=progress)
     say(f"report: {write_report(folder.path)}")
     return 0
 
@@ -280,7 +280,7 @@ def _net_to_load(run: TrainConfig, given: str | None) -> str:
 def _images_and_net(
     run: TrainConfig, generator: AnyGenerator, fingerprint: str | None, given: Path | None, features: str | None
 ) -> tuple[ImageSet, str] | None:
-    """The training images for neighbours of samples, and the net whose features tell what is near.
+    """The training images for neighbors of samples, and the net whose features tell what is near.
 
     None for digits, and where neither the images are where they were nor the net can be loaded unasked.
     """

@@ -162,7 +162,7 @@ class EBGAN(WithWeight):
                 gradients. Of another callable every leaf that it uses does.
             generated: [M, ...], the generator's output with its graph.
             real: [N, ...] real samples.
-            scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimisers by it.
+            scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimizers by it.
             process_group: take the pulling-away term over all ranks of this group, each with the same M.
             scale: a factor of the gradients, but not of the returned losses. Where a batch comes in parts, it is this
                 part's share of the batch. A number other than 0, or a 0-d tensor.

@@ -1,6 +1,6 @@
 """An ordinary PyTorch EBGAN loop in which only the losses are replaced.
 
-The loop, the networks and the optimisers are the same for both; `losses=` chooses who computes the two losses:
+The loop, the networks and the optimizers are the same for both; `losses=` chooses who computes the two losses:
 plain torch as people write it (here correctly: an energy per sample, a hinge per sample, squared cosines without the
 diagonal) or ebgan_fast. The same seed gives the same training curve up to rounding.
 

@@ -1,10 +1,10 @@
 """The pulling-away term against collapse in self-supervised learning.
 
-Two noisy views of each sample shall have the same features. Features standardised over the batch cannot be constant,
+Two noisy views of each sample shall have the same features. Features standardized over the batch cannot be constant,
 but nothing keeps them from all being the same one: the loss is lowest when each follows the most invariant direction of
 the data, here a brightness that says nothing about the classes. The term is the mean squared cosine between rows:
 
-* `pulling_away_term(features.T)`, of centred features, is the mean squared correlation between features: they are told
+* `pulling_away_term(features.T)`, of centered features, is the mean squared correlation between features: they are told
   apart (the off-diagonal part of Barlow Twins' loss, within a view);
 * `pulling_away_term(features)` is the mean squared cosine between samples: they are spread over directions.
 
@@ -31,11 +31,11 @@ class Data:
 
     def __init__(self) -> None:
         self.directions = torch.linalg.qr(torch.randn(PIXELS, FACTORS))[0].T
-        self.centres = 2.0 * torch.randn(CLASSES, FACTORS)
+        self.centers = 2.0 * torch.randn(CLASSES, FACTORS)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         labels = torch.randint(CLASSES, (count,))
-        factors = self.centres[labels] + 0.5 * torch.randn(count, FACTORS)
+        factors = self.centers[labels] + 0.5 * torch.randn(count, FACTORS)
         factors[:, 0] = 12.0 * torch.randn(count)
         return factors @ self.directions, labels
 
@@ -45,7 +45,7 @@ def view(samples: Tensor) -> Tensor:
     return samples + torch.randn_like(samples)
 
 
-def standardised(features: Tensor) -> Tensor:
+def standardized(features: Tensor) -> Tensor:
     return (features - features.mean(0)) / (features.std(0) + 1e-6)
 
 
@@ -54,7 +54,7 @@ def train(data: Data, steps: int, decorrelation: float, diversity: float) -> nn.
     optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-3)
     for _ in range(steps):
         samples, _ = data.draw(BATCH)
-        one, two = standardised(encoder(view(samples))), standardised(encoder(view(samples)))
+        one, two = standardized(encoder(view(samples))), standardized(encoder(view(samples)))
         loss = (one - two).square().mean()
         if decorrelation:
             loss = loss + decorrelation * (pulling_away_term(one.T) + pulling_away_term(two.T)) / 2
@@ -68,7 +68,7 @@ def train(data: Data, steps: int, decorrelation: float, diversity: float) -> nn.
 
 def effective_rank(features: Tensor) -> float:
     """exp of the entropy of the correlation matrix's spectrum: 1 if all features are one, WIDTH if no two correlate."""
-    spectrum = torch.linalg.eigvalsh(standardised(features).T.corrcoef()).clamp(min=1e-12)
+    spectrum = torch.linalg.eigvalsh(standardized(features).T.corrcoef()).clamp(min=1e-12)
     share = spectrum / spectrum.sum()
     return torch.exp(-(share * share.log()).sum()).item()
 

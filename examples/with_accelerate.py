@@ -1,6 +1,6 @@
-"""The losses under Hugging Face Accelerate: two models, two optimisers, any mixed precision, and the losses unchanged.
+"""The losses under Hugging Face Accelerate: two models, two optimizers, any mixed precision, and the losses unchanged.
 
-`prepare` wraps the networks (autocast, and DistributedDataParallel in several processes) and the optimisers. The losses
+`prepare` wraps the networks (autocast, and DistributedDataParallel in several processes) and the optimizers. The losses
 need no wrapping: they take what the networks return, sum in float32 or wider, and in several processes get the process
 group, so that the pulling-away term is that of the global batch.
 

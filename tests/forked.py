@@ -1,6 +1,6 @@
 """Processes that a test needs for their own sake: to be killed, to be sent a signal, to be one of several.
 
-A new interpreter takes 2 to 6 s of a core for its imports: torch, then all that a first optimiser and
+A new interpreter takes 2 to 6 s of a core for its imports: torch, then all that a first optimizer and
 DistributedDataParallel load. Here one server in each worker of pytest imports once. A test's processes are its forks,
 which begin after some 20 ms. Each has memory, threads, signals and an exit status of its own.
 

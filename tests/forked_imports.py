@@ -20,7 +20,7 @@ def _end() -> None:
         os._exit(0)
 
 
-# torch leaves some imports to the first optimiser, 1.5 s of a core, which the forks thus have.
+# torch leaves some imports to the first optimizer, 1.5 s of a core, which the forks thus have.
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
 # A fork shares the server's memory until one writes there, which the garbage collector does not now.
 gc.collect()

@@ -155,7 +155,7 @@ def test_a_folder_of_pictures_from_end_to_end(fork: Fork, photos: Path, tmp_path
     said("sample", run, tmp_path / "ways.png", "--count", "6", "--columns", "3", "--interpolate")
     with Image.open(tmp_path / "ways.png") as picture:
         assert picture.size == (3 * 66 + 2, 2 * 66 + 2)
-    said("report", run, "--no-neighbours")
+    said("report", run, "--no-neighbors")
     assert "<img" in (run / "report.html").read_text()
     assert (run / "interpolation.png").exists()
     assert "reference" in said("doctor")
@@ -286,7 +286,7 @@ def test_commands_run_on_the_device_named(
     monkeypatch.setattr(cli, "load_classifier", classifier)
     monkeypatch.setattr(cli, "score_digits", scored)
     monkeypatch.setattr(cli, "Evaluator", Evaluator)
-    for name in ("draw_interpolation", "draw_neighbours", "write_report"):
+    for name in ("draw_interpolation", "draw_neighbors", "write_report"):
         monkeypatch.setattr(cli, name, lambda *_, **__: None)
     copied, packed = tmp_path / "run", tmp_path / "packed"
     shutil.copytree(run_folder, copied)
@@ -347,11 +347,11 @@ def test_a_run_whose_images_were_moved(
     assert done.status == 0
     assert "20 generated images against 20 training images" in done.out
     for path in (run, run / "checkpoint.pt", run / "checkpoints" / "step_000003.pt"):
-        for name in ("report.html", "neighbours.png"):
+        for name in ("report.html", "neighbors.png"):
             (run / name).unlink(missing_ok=True)
         done = command("report", path, "--data", packed)
         assert (done.status, done.out.splitlines()[-1]) == (0, f"report: {run / 'report.html'}")
-        assert (run / "neighbours.png").exists()
+        assert (run / "neighbors.png").exists()
     assert command("train", "--out", run, "--data", packed, *SMALL, "--steps", "7", "--resume").status == 0
 
 
@@ -377,7 +377,7 @@ def test_settings_of_a_later_version_are_a_line(fork: Fork, run_folder: Path, tm
     state = checkpoint.read(path)
     state["config"] |= {"depth": 3, "norm": "l7"}
     checkpoint.write(path, state)
-    for arguments in (("sample", copied, tmp_path / "grid.png"), ("report", copied, "--no-neighbours")):
+    for arguments in (("sample", copied, tmp_path / "grid.png"), ("report", copied, "--no-neighbors")):
         child = fork(as_a_process, *map(str, arguments))
         assert child.status() == 0, child.said
         first, second, _ = child.said.splitlines()

@@ -38,7 +38,7 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Uninitialised, cache-line aligned memory; throws std::bad_alloc, so never created inside a parallel region.
+// Uninitialized, cache-line aligned memory; throws std::bad_alloc, so never created inside a parallel region.
 template <class A> class Buffer {
  public:
   explicit Buffer(int64_t count)
@@ -83,7 +83,7 @@ template <class To> inline To read_as(const void* from) {
 
 // The same numbers in 32 bits, and back. From the generic form GCC 12 makes four and six instructions where one and three
 // do: bfloat16 losses were 1.8 times slower. (AVX-512 has masked forms of all lanes because GCC 12 warns of an
-// uninitialised variable inside the plain ones.)
+// uninitialized variable inside the plain ones.)
 #if defined(__AVX512F__) && EBGAN_VECTOR_BYTES == 64
 inline Bits32 widen(Bits16 bits) {
   return bit_cast<Bits32>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(bits)));

@@ -17,7 +17,7 @@ template <class V, int... I> inline V shuffle(V a, V b, std::integer_sequence<in
 #endif
 }
 
-// Which lanes two neighbours of a transposition take: an instruction exists for each of these on 16-byte vectors and,
+// Which lanes two neighbors of a transposition take: an instruction exists for each of these on 16-byte vectors and,
 // within every 16 bytes, on wider ones.
 struct ZipLow {  // a0 b0 a1 b1, of the low halves of each group of `lanes`
   static constexpr int lane(int i, int lanes, int all) { return i / lanes * lanes + i % lanes / 2 + i % 2 * all; }

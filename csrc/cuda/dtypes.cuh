@@ -29,7 +29,7 @@ template <> __device__ inline float narrow<float>(float x) { return x; }
 template <> __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 template <> __device__ inline __half narrow<__half>(float x) { return __float2half_rn(x); }
 
-// Neighbours that travel together: 16 bytes, or one number where addresses do not allow that.
+// Neighbors that travel together: 16 bytes, or one number where addresses do not allow that.
 template <class T, int kWidth> struct alignas(sizeof(T) * kWidth) Packet {
   T values[kWidth];
 };

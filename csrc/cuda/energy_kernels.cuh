@@ -50,8 +50,8 @@ template <class Terms, int kCount, class A> __device__ A tree_sum(const A* x) {
   }
 }
 
-// A thread's part of `threads * kPerThread<T>` neighbouring elements: packets `threads` apart, so that neighbouring
-// threads touch neighbouring memory. `count` elements exist. Terms is one of norm.h's.
+// A thread's part of `threads * kPerThread<T>` neighboring elements: packets `threads` apart, so that neighboring
+// threads touch neighboring memory. `count` elements exist. Terms is one of norm.h's.
 template <class T, int kWidth, class Terms> struct Part {
   int thread;
   int threads;

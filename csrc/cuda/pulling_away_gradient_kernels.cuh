@@ -68,7 +68,7 @@ __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* mem
   }
 }
 
-// From shared memory to the rows i.. and columns c.. of the gradient, neighbours by neighbouring threads.
+// From shared memory to the rows i.. and columns c.. of the gradient, neighbors by neighboring threads.
 template <class G, int kWidth, class T>
 __device__ void copy_result(const T* p_result, const Output<T>& output, int64_t i, int64_t c) {
   constexpr int kPerLine = G::kColumns / kWidth;

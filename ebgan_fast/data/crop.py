@@ -13,7 +13,7 @@ _LONG = 8  # squares that a scaled image may hold besides the one that is cut ou
 _BITS = 22  # of a weight, after the point: Pillow's, for 8 bits
 
 
-def centre_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
+def center_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return the middle square of an RGB image, scaled to `size` pixels a side: uint8 [size, size, 3].
 
     This is the crop of Dhariwal and Nichol (ADM, 2021), by which published ImageNet figures are made. The image is

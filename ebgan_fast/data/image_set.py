@@ -20,15 +20,15 @@ class ImageSet(Protocol):
     Example:
         >>> import torch
         >>> from ebgan_fast.data import ImageSet, ImageStream
-        >>> class Greys:
-        ...     shape, fingerprint = (1, 8, 8), "greys"
+        >>> class Grays:
+        ...     shape, fingerprint = (1, 8, 8), "grays"
         ...     def __len__(self):
         ...         return 100
         ...     def gather(self, indices, out=None):  # image i is of brightness i
         ...         pixels = indices.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *self.shape)
         ...         return pixels.clone() if out is None else out.copy_(pixels)
-        >>> greys: ImageSet = Greys()
-        >>> with ImageStream(greys, batch_size=10, seed=0, device=torch.device("cpu")) as stream:
+        >>> grays: ImageSet = Grays()
+        >>> with ImageStream(grays, batch_size=10, seed=0, device=torch.device("cpu")) as stream:
         ...     stream.next().shape
         torch.Size([10, 1, 8, 8])
     """
@@ -121,7 +121,7 @@ def _is_channels_last(images: Tensor) -> bool:
 
 
 def pad_to_square(images: Tensor, size: int) -> Tensor:
-    """Centre grey images in black squares, as the paper's grid search pads MNIST to 32x32 (appendix C).
+    """Center gray images in black squares, as the paper's grid search pads MNIST to 32x32 (appendix C).
 
     Args:
         images: [M, H, W].

@@ -50,7 +50,7 @@ class Mnist(NamedTuple):
 
 
 def load_mnist(folder: str | Path | None = None) -> Mnist:
-    """Load MNIST, or another IDX set of 28x28 grey images in ten classes, such as Fashion-MNIST.
+    """Load MNIST, or another IDX set of 28x28 gray images in ten classes, such as Fashion-MNIST.
 
     Args:
         folder: where the four IDX files lie under their usual names (`train-images-idx3-ubyte` or

@@ -16,7 +16,7 @@ from .mnist import Mnist, load_mnist
 from .packed import PackedImages, is_packed
 
 Kind = Literal["digits", "images"]
-"""Digits: grey, in ten classes, so that a classifier judges them. Images: anything that `ebgan-fast prepare` made."""
+"""Digits: gray, in ten classes, so that a classifier judges them. Images: anything that `ebgan-fast prepare` made."""
 
 _IDX = "*-ubyte*"
 _QUIET = 5.0  # seconds between two lines of a long load

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from PIL import Image, ImageFile
 
-from .crop import centre_crop
+from .crop import center_crop
 from .decoding import decode, trouble_of
 from .sources.source import Source
 
@@ -54,7 +54,7 @@ def decoded_squares(source: Source, size: int, wanted: range) -> list[Square]:
     results: list[Square] = []
     for index in wanted:
         try:
-            results.append(centre_crop(decode(source.read(index)), size).tobytes())
+            results.append(center_crop(decode(source.read(index)), size).tobytes())
         except MemoryError:
             results.append(
                 Breakdown(source.name(index), "no memory is left; fewer workers or a smaller size take less")

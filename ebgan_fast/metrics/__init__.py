@@ -6,7 +6,7 @@ from .features import FeatureNet, load_feature_net
 from .frechet import FrechetDistance, Gaussian, frechet_distance, gaussian
 from .image_scorer import ImageScore, ImageScorer
 from .kid import KernelDistance, kernel_distance
-from .neighbours import nearest, neighbour_rows
+from .neighbors import nearest, neighbor_rows
 
 __all__ = [
     "ClassifierScore",
@@ -27,7 +27,7 @@ __all__ = [
     "load_classifier",
     "load_feature_net",
     "nearest",
-    "neighbour_rows",
+    "neighbor_rows",
     "score",
     "score_images",
 ]

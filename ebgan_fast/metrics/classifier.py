@@ -34,7 +34,7 @@ class Recipe:
     """The settings that decide a classifier's trained weights, up to rounding. Their hash names the cache file.
 
     The paper says "a 3-layer ConvNet" (appendix C). Read here as three convolutions and a linear readout on
-    top: 5x5, 3x3, 3x3, each of stride 2, batch-normalised, ReLU. Four epochs of Adam on a one-cycle learning
+    top: 5x5, 3x3, 3x3, each of stride 2, batch-normalized, ReLU. Four epochs of Adam on a one-cycle learning
     rate, each batch moved as one by up to a pixel, get 99.27 to 99.40 % of the test digits right (seeds 0 to 2)
     in about 35 s of one core. Three epochs reach 99.2 to 99.3 %, four without the moves 99.1 %.
 

@@ -106,8 +106,8 @@ def load_feature_net(spec: str) -> FeatureNet:
     return _own_net(path)
 
 
-def colours(images: Tensor) -> Tensor:
-    """Return uint8 images [N, C, H, W] with three channels; a grey one stands for three equal colours.
+def colors(images: Tensor) -> Tensor:
+    """Return uint8 images [N, C, H, W] with three channels; a gray one stands for three equal colors.
 
     Raises:
         TypeError: images that aren't a uint8 tensor.

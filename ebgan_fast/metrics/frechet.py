@@ -1,6 +1,6 @@
 """The Frechet distance of two sets of features, each taken as a Gaussian: |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)).
 
-No covariance is formed, and no square root taken of one. The centred features over sqrt(n - 1) are Q R, so C = R^T R,
+No covariance is formed, and no square root taken of one. The centered features over sqrt(n - 1) are Q R, so C = R^T R,
 and the eigenvalues of C1 C2 are the squares of the singular values of R1 R2^T, whose sum is the root's trace. Each
 singular value is off by the rounding of the largest. So is an eigenvalue of C1 C2, or of sqrt(C1) C2 sqrt(C1), but
 then its root is off by up to the rounding's root, 1.5e-8 of the largest, for each direction in which a set doesn't

@@ -17,7 +17,7 @@ from .._fitting import check_fits
 from .._progress import Progress
 from . import cache
 from .batches import most_at_once
-from .features import FeatureNet, colours, device_of, distances_on
+from .features import FeatureNet, colors, device_of, distances_on
 from .frechet import Gaussian, frechet_distance, gaussian
 from .kid import kernel_distance
 
@@ -180,7 +180,7 @@ class ImageScorer:
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Return features float32 [B, d] of uint8 images [B, C, H, W]; a grey one stands for three equal colours.
+        """Return features float32 [B, d] of uint8 images [B, C, H, W]; a gray one stands for three equal colors.
 
         They lie where distances are taken: on the net's device if that is a CUDA device, else on the CPU.
 
@@ -188,7 +188,7 @@ class ImageScorer:
             TypeError: images that aren't uint8.
             ValueError: another number of dimensions, or C that isn't 1 or 3.
         """
-        found: Tensor = self.net(colours(images).to(device_of(self.net)))
+        found: Tensor = self.net(colors(images).to(device_of(self.net)))
         return found.to(distances_on(found.device))
 
     def real_features(self, progress: Progress | None = None) -> Tensor:

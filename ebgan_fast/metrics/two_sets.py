@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .features import check_features, colours, device_of, distances_on
+from .features import check_features, colors, device_of, distances_on
 from .precision import without_tf32
 
 
@@ -58,8 +58,8 @@ class OfTwoSets(ABC, Generic[SetT]):
         """Take in a batch of samples. An error leaves the metric as it was.
 
         Args:
-            samples: with a net, uint8 images [N, C, H, W] on any device, where a grey one (C of 1) stands for three
-                equal colours. Without one, finite features [N, d] of a floating-point dtype. All are to have the same
+            samples: with a net, uint8 images [N, C, H, W] on any device, where a gray one (C of 1) stands for three
+                equal colors. Without one, finite features [N, d] of a floating-point dtype. All are to have the same
                 d and lie on one device.
             real: True for real samples, False for generated ones.
 
@@ -88,7 +88,7 @@ class OfTwoSets(ABC, Generic[SetT]):
             self._real = self._empty()
 
     def _features(self, net: nn.Module, images: Tensor, name: str) -> Tensor:
-        given = colours(images)
+        given = colors(images)
         if len(given) == 0:
             return torch.empty(0, 1)
         with without_tf32():

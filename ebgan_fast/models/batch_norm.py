@@ -15,7 +15,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """Batch norm of [N, C] or [N, C, L] that counts its steps with momentum None alone."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input`; returns its shape."""
+        """Normalize `input`; returns its shape."""
         return super().forward(input) if self.momentum is None else _uncounted(self, input, self.momentum)
 
 
@@ -23,7 +23,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm of [N, C, H, W] that counts its steps with momentum None alone."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `input`; returns its shape."""
+        """Normalize `input`; returns its shape."""
         return super().forward(input) if self.momentum is None else _uncounted(self, input, self.momentum)
 
 

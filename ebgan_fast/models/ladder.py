@@ -40,12 +40,12 @@ class LadderNetwork(nn.Module):
         >>> import torch
         >>> from ebgan_fast.models import LadderNetwork
         >>> network = LadderNetwork(sizes=(784, 100, 10))
-        >>> labelled, unlabelled = torch.rand(5, 784), torch.rand(20, 784)
-        >>> logits, recon = network.forward_both(labelled, unlabelled)  # a training step, corrupted
+        >>> labeled, unlabeled = torch.rand(5, 784), torch.rand(20, 784)
+        >>> logits, recon = network.forward_both(labeled, unlabeled)  # a training step, corrupted
         >>> logits.shape, recon.shape
         (torch.Size([5, 10]), torch.Size([20, 784]))
-        >>> network.measure(unlabelled)
-        >>> network(labelled).shape  # without corruption
+        >>> network.measure(unlabeled)
+        >>> network(labeled).shape  # without corruption
         torch.Size([5, 10])
     """
 
@@ -88,11 +88,11 @@ class LadderNetwork(nn.Module):
         logits, _ = self._corrupted(images)
         return logits
 
-    def forward_both(self, labelled: Tensor, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits of the first batch, reconstruction of the second), each normalised by its own batch, in one product
+    def forward_both(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits of the first batch, reconstruction of the second), each normalized by its own batch, in one product
         per layer of the encoder."""
-        rows = [len(labelled), len(unlabelled)]
-        logits, values = self._corrupted(torch.cat([labelled, unlabelled]), rows)
+        rows = [len(labeled), len(unlabeled)]
+        logits, values = self._corrupted(torch.cat([labeled, unlabeled]), rows)
         below = [value[rows[0] :] for value in values]
         return logits[: rows[0]], self._decode(logits[rows[0] :], below)
 
@@ -104,22 +104,22 @@ class LadderNetwork(nn.Module):
         """Logits, and the corrupted values of each layer before its activation, from the pixels up.
 
         Args:
-            rows: lengths of the parts that are normalised apart; None: all together.
+            rows: lengths of the parts that are normalized apart; None: all together.
         """
         hidden = self.noisy(images)
         values = [hidden]
         last = len(self.up) - 1
         for layer, (weight, shift) in enumerate(zip(self.up, self.shift, strict=True)):
-            value = self.noisy(_normalised(functional.linear(hidden, weight), rows))
+            value = self.noisy(_normalized(functional.linear(hidden, weight), rows))
             values.append(value)
             hidden = (value + shift) * self.top_scale if layer == last else functional.relu(value + shift)
         return hidden, values
 
     def _decode(self, logits: Tensor, values: list[Tensor]) -> Tensor:
-        above = _normalised(logits.softmax(1))
+        above = _normalized(logits.softmax(1))
         estimate = combined(values[-1], above, self.combinators[-1])
         for layer in reversed(range(len(self.down))):
-            above = _normalised(functional.linear(estimate, self.down[layer]))
+            above = _normalized(functional.linear(estimate, self.down[layer]))
             estimate = combined(values[layer], above, self.combinators[layer])
         return estimate
 
@@ -145,11 +145,11 @@ class LadderNetwork(nn.Module):
         return torch.randn(rows, columns, generator=self.generator) / math.sqrt(columns)
 
 
-def _normalised(values: Tensor, rows: list[int] | None = None) -> Tensor:
+def _normalized(values: Tensor, rows: list[int] | None = None) -> Tensor:
     """Each feature less its mean and over its deviation in the batch, or in each part of the batch."""
     parts = [values] if rows is None else values.split(rows)
-    normalised = [functional.batch_norm(part, None, None, training=True, eps=_EPSILON) for part in parts]
-    return normalised[0] if rows is None else torch.cat(normalised)
+    normalized = [functional.batch_norm(part, None, None, training=True, eps=_EPSILON) for part in parts]
+    return normalized[0] if rows is None else torch.cat(normalized)
 
 
 def combined(value: Tensor, above: Tensor, a: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ _DROPOUT = 0.5
 class Generator(nn.Module):
     """The fully connected generator: noise [N, z_dim] to images [N, C, H, W] in (-1, 1).
 
-    `n_layer` weight layers: all but the last give `size` features, batch-normalised, then ReLU; the last
+    `n_layer` weight layers: all but the last give `size` features, batch-normalized, then ReLU; the last
     gives the pixels through tanh, with no batch norm. Initial weights are N(0, 0.02^2), biases 0.
 
     A layer that batch norm follows has no bias: the norm subtracts it again, and Adam would let it drift on
@@ -79,7 +79,7 @@ class AutoEncoder(nn.Module):
     Our own readings, where the paper is silent or unclear:
         The decoder's output has neither batch norm nor tanh. Batch norm there would force the same mean and
         spread of each pixel on real and generated batches, and make a sample's energy depend on its
-        neighbours in the batch. The paper names tanh for the generator only; tanh reaches the black of the
+        neighbors in the batch. The paper names tanh for the generator only; tanh reaches the black of the
         background, -1, at infinity. Dropout has rate 0.5 and follows every encoder layer, the code's
         included: at nLayerD = 2 there is no other.
 

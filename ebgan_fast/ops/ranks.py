@@ -1,7 +1,7 @@
 """The pulling-away term over the batches of all ranks of a process group.
 
 Ranks exchange whichever is smaller: the codes (all-gather, while the global batch is at most as large as a code is
-wide) or the d x d Gram matrix of the normalised codes (all-reduce). Backward needs no communication.
+wide) or the d x d Gram matrix of the normalized codes (all-reduce). Backward needs no communication.
 
 A rank knows from its own codes alone what the others will send. Ranks of different sizes would each compute another
 number, or wait for one another. So they tell each other what they have first, and where it differs all raise one error.

@@ -32,7 +32,7 @@ _FEW_SAMPLES = 10_000
 _EXTRAS = (
     ("interpolation", "Interpolations", "Each row goes from one point of the noise to another."),
     (
-        "neighbours",
+        "neighbors",
         "Nearest training images",
         "Samples in the first column; beside each, the training images whose features are nearest to it.",
     ),
@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
     """Write report.html into a run's folder, from what lies there: metrics, scores, grids and pictures.
 
     Args:
-        folder: a run folder; scores.jsonl, score.json, interpolation.png and neighbours.png are shown where there are
+        folder: a run folder; scores.jsonl, score.json, interpolation.png and neighbors.png are shown where there are
             any.
 
     Returns:

@@ -27,7 +27,7 @@ from .sets.digits import load_digits
 
 Family = Literal["EBGAN", "GAN"]
 
-# Table 1. EBGAN's optimisers and learning rate are fixed there.
+# Table 1. EBGAN's optimizers and learning rate are fixed there.
 LAYERS = (2, 3, 4, 5)
 SIZES_G = (400, 800, 1600, 3200)
 SIZES_D = (128, 256, 512, 1024)
@@ -69,9 +69,9 @@ class Grid:
     dropout_d: tuple[bool, ...] = (False, True)
     """dropoutD."""
     optim_g: tuple[Optimizer, ...] = ("adam", "sgd")
-    """Optimiser of the plain GAN's generator."""
+    """Optimizer of the plain GAN's generator."""
     optim_d: tuple[Optimizer, ...] = ("adam", "sgd")
-    """Optimiser of the plain GAN's discriminator."""
+    """Optimizer of the plain GAN's discriminator."""
     lr: tuple[float, ...] = RATES
     """Learning rates of the plain GAN."""
     draw: int | None = None
@@ -258,11 +258,11 @@ def sample_files(results: Results) -> list[str]:
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write histograms.png (figure 2), by-optimiser.png (figure 3) and best.png (figure 4) into a folder; returns
+    """Write histograms.png (figure 2), by-optimizer.png (figure 3) and best.png (figure 4) into a folder; returns
     those that could be drawn: other machines' samples may be elsewhere."""
     drawn = [_draw_by_layers(results, folder / "histograms.png")]
     if of_family(results.trials, "GAN"):
-        drawn.append(_draw_by_optimizer(results, folder / "by-optimiser.png"))
+        drawn.append(_draw_by_optimizer(results, folder / "by-optimizer.png"))
     if results.pictures:
         drawn.append(_draw_best(results, folder / "best.png"))
     return drawn

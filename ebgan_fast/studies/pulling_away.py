@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .._plotting import BLUE, GREY, Axes, in_house_style, new_figure, show_picture
+from .._plotting import BLUE, GRAY, Axes, in_house_style, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
@@ -33,7 +33,7 @@ class PullingAway:
     """The terms that are compared, on which data, and how long it trains."""
 
     terms: tuple[Term, ...] = TERMS
-    """none; the paper's equation 14; its cosines without the square; its codes normalised along the batch."""
+    """none; the paper's equation 14; its cosines without the square; its codes normalized along the batch."""
     sets: tuple[DataName, ...] = _DATA
     """A ring of 8 Gaussians, a 5 x 5 grid of them, MNIST."""
     seeds: int = 5
@@ -188,8 +188,8 @@ def _show(axes: Axes, run: Done, results: Results) -> None:
     if run.params["set"] == "mnist":
         show_picture(axes, results.picture(picture_of(run.params)))
         return
-    middles = gaussians.centres(run.params["set"])
-    axes.plot(middles[:, 0], middles[:, 1], "o", color=GREY, markersize=7, markerfacecolor="none")
+    middles = gaussians.centers(run.params["set"])
+    axes.plot(middles[:, 0], middles[:, 1], "o", color=GRAY, markersize=7, markerfacecolor="none")
     if run.result and run.result["points"]:
         across, up = zip(*run.result["points"], strict=True)
         axes.plot(across, up, ".", color=BLUE, markersize=2)

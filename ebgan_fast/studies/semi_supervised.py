@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .._plotting import BLUE, GREY, ORANGE, dress, in_house_style, new_figure, show_picture
+from .._plotting import BLUE, GRAY, ORANGE, dress, in_house_style, new_figure, show_picture
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from .framework.checks import (
@@ -28,7 +28,7 @@ from .sets.digits import Digits
 Model = Literal["classifier", "LN", "EBGAN-LN"]
 
 MODELS: tuple[Model, ...] = ("classifier", "LN", "EBGAN-LN")
-_COLORS = {"classifier": GREY, "LN": BLUE, "EBGAN-LN": ORANGE}
+_COLORS = {"classifier": GRAY, "LN": BLUE, "EBGAN-LN": ORANGE}
 _TESTS = 20  # looks at the test error in a run
 _SHOWN = 50
 _TICKS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # percent
@@ -39,7 +39,7 @@ class SemiSupervised:
     """The models that are compared, and how long they train. `--budget full` is the paper's recipe (appendix D)."""
 
     labels: tuple[int, ...] = (100,)
-    """Labelled images, as many of each digit: the paper has 100, 200 and 1000."""
+    """Labeled images, as many of each digit: the paper has 100, 200 and 1000."""
     models: tuple[Model, ...] = MODELS
     """classifier: the encoder alone. LN: the ladder network on real images. EBGAN-LN: the ladder network as an EBGAN's
     discriminator."""

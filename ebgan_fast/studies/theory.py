@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._plotting import BLUE, GREEN, GREY, ORANGE, dress, in_house_style, new_figure
+from .._plotting import BLUE, GRAY, GREEN, ORANGE, dress, in_house_style, new_figure
 from .framework.checks import check_positive, check_seed
 from .framework.results import Params, Results, markdown_table
 from .framework.study import Budget, Job, Measured, Options, Study, Tick, no_tick
@@ -171,7 +171,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     figure = new_figure(12, 3.6 * len(plays))
     for row, one in zip(figure.subplots(len(plays), 3, squeeze=False), plays, strict=True):
         values, distances, strategies = row
-        values.axhline(game.margin, color=GREY, linestyle="--", linewidth=1, label="m")
+        values.axhline(game.margin, color=GRAY, linestyle="--", linewidth=1, label="m")
         values.plot(one.rounds, one.value, color=BLUE, label="V")
         values.plot(one.rounds, one.energy, color=ORANGE, label="U")
         dress(values, one.name)
@@ -184,7 +184,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
             axes.set_xlabel("rounds")
             axes.legend()
         points = np.arange(game.points)
-        strategies.bar(points, data(game), color=GREY, alpha=0.4, label="p")
+        strategies.bar(points, data(game), color=GRAY, alpha=0.4, label="p")
         strategies.plot(points, one.generator, "o", markersize=4, color=ORANGE, label="q")
         strategies.plot(
             points, np.array(one.discriminator) / game.margin, "_", markersize=10, color=GREEN, label="D / m"

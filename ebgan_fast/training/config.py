@@ -129,7 +129,7 @@ class TrainConfig:
     beta1: float = setting(0.5, SHARE)
     """Adam's decay of the first moment, for both networks."""
     lr_decay: LearningRateDecay = setting("none", one_of(LearningRateDecay))
-    """Fall of both learning rates towards 0 at the last step."""
+    """Fall of both learning rates toward 0 at the last step."""
     lr_decay_start: float = setting(0.0, SHARE)
     """Share of the run at full learning rate before the fall."""
     ema: float = setting(0.999, SHARE)

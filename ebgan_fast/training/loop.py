@@ -148,7 +148,7 @@ class _Beginning:
         run, first = self.config, self.world.is_first
         images = open_images(run.data, run.image_size, run.networks.channels)
         if not verified and first and isinstance(images, PackedImages):
-            # 0.5 to 0.7 GB/s, and the pages are warm afterwards: seconds for CelebA, two minutes for ImageNet at 128.
+            # 0.5 to 0.7 GB/s, and the pages are warm afterward: seconds for CelebA, two minutes for ImageNet at 128.
             packed = images
             self._heeding(lambda: packed.verify(self._told("verifying")))
         self._agree_to_go_on()

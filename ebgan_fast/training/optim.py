@@ -43,7 +43,7 @@ def margin_at(step: int, start: float, end: float, over: int, shape: MarginSched
 
 
 def learning_rate_factor(step: int, steps: int, decay: LearningRateDecay, decay_start: float) -> float:
-    """The factor on the learning rate of one step: 1, falling towards 0 at step `steps`.
+    """The factor on the learning rate of one step: 1, falling toward 0 at step `steps`.
 
     Args:
         step: steps done before this one, below `steps`; so the factor never is 0.

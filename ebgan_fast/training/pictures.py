@@ -13,12 +13,12 @@ from torch import Tensor
 
 from .._console import shortened
 from .._files import naming, replacing
-from .._plotting import BLUE, GREEN, GREY, ORANGE, Axes, Figure, dress, in_house_style, new_figure
+from .._plotting import BLUE, GRAY, GREEN, ORANGE, Axes, Figure, dress, in_house_style, new_figure
 from .._progress import Progress
 from .._settings import FINITE
 from ..data.pixels import to_pixels, to_signed_unit
 from ..metrics.image_scorer import ImageScorer
-from ..metrics.neighbours import neighbour_rows
+from ..metrics.neighbors import neighbor_rows
 from ..models.families import AnyGenerator
 from ..models.interpolation import spherical_interpolation
 from .run.lines import Line
@@ -28,7 +28,7 @@ _GAP = 2
 _GAP_BRIGHTNESS = 64
 
 _SAMPLES = 8
-_NEIGHBOURS = 5
+_NEIGHBORS = 5
 
 _NO_IMAGES = "images: got none, expected at least one"
 
@@ -37,7 +37,7 @@ def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int 
     """Write one PNG with the images in rows of `columns`, thin gray lines between them.
 
     Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB); or batches of such.
+        images: [n, C, H, W] in [-1, 1], C = 1 (gray) or 3 (RGB); or batches of such.
         path: a file; its folder is made.
         columns: images in a row, at least 1. The last row may be short.
 
@@ -77,7 +77,7 @@ def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
     """Write each image as its own PNG: 00000.png, 00001.png and so on.
 
     Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (grey) or 3 (RGB); or batches of such, which are written as they come.
+        images: [n, C, H, W] in [-1, 1], C = 1 (gray) or 3 (RGB); or batches of such, which are written as they come.
         folder: made if need be.
 
     Raises:
@@ -140,7 +140,7 @@ def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, column
     save_grid(images_of(generator, points.flatten(0, 1)), path, columns)
 
 
-def draw_neighbours(
+def draw_neighbors(
     scorer: ImageScorer, generator: AnyGenerator, path: Path, *, seed: int, progress: Progress | None = None
 ) -> None:
     """Draw a PNG with eight samples in the first column, each before the five training images of nearest features.
@@ -153,7 +153,7 @@ def draw_neighbours(
         progress: told how far the training images' features are, as (share done, text).
     """
     samples = to_pixels(sample_images(generator, _SAMPLES, seed))
-    rows = neighbour_rows(scorer, samples, _NEIGHBOURS, progress)
+    rows = neighbor_rows(scorer, samples, _NEIGHBORS, progress)
     save_grid(to_signed_unit(rows), path, len(rows) // _SAMPLES)
 
 
@@ -168,7 +168,7 @@ _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
     ("loss", (("loss_d", "discriminator", BLUE), ("loss_g", "generator", ORANGE))),
     (
         "energy",
-        (("energy_real", "real", BLUE), ("energy_fake", "generated", ORANGE), ("margin", "margin", GREY)),
+        (("energy_real", "real", BLUE), ("energy_fake", "generated", ORANGE), ("margin", "margin", GRAY)),
     ),
     ("share of active hinges", (("hinge_active", "", GREEN),)),
     ("pulling-away term", (("pulling_away", "", GREEN),)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import gpuless.triton
 from gpuless.ptx import Report
-from gpuless.triton import Artefact, Specialisation
+from gpuless.triton import Artifact, Specialization
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 
@@ -30,10 +30,10 @@ class Launch:
             "enable_fp_fusion": self.enable_fp_fusion,
         }
 
-    def specialise(self, target: str) -> Specialisation:
-        return gpuless.triton.specialise(self.kernel, self.arguments, target, **self.options)
+    def specialize(self, target: str) -> Specialization:
+        return gpuless.triton.specialize(self.kernel, self.arguments, target, **self.options)
 
-    def compile(self, target: str = "sm_80", *, debug: bool = False) -> Artefact:
+    def compile(self, target: str = "sm_80", *, debug: bool = False) -> Artifact:
         return gpuless.triton.compile(self.kernel, self.arguments, target, debug=debug, **self.options)
 
     def run(
@@ -46,5 +46,5 @@ class Launch:
         compiled_for: Launch | None = None,
     ) -> Report:
         """Simulate it. `edit` changes its PTX; `compiled_for` is the launch that the compiler is told of instead."""
-        artefact = (compiled_for or self).compile(target, debug=debug)
-        return artefact.run(self.grid, self.arguments, seed=seed, edit=edit)
+        artifact = (compiled_for or self).compile(target, debug=debug)
+        return artifact.run(self.grid, self.arguments, seed=seed, edit=edit)

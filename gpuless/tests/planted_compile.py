@@ -79,7 +79,7 @@ def plain(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["number"])
-def unspecialised(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
+def unspecialized(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
     """The same, one kernel for every number."""
 
 

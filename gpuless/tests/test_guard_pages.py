@@ -64,7 +64,7 @@ def test_nothing_is_forbidden_memory_too(name: str) -> None:
 
 
 def test_whole_vectors_keep_an_aligned_address() -> None:
-    """Kernels are specialised for addresses that are multiples of 16."""
+    """Kernels are specialized for addresses that are multiples of 16."""
     assert address(poisoned((12,), np.float32)) % 16 == 0
     assert address(poisoned((13,), np.float32)) % 16 == 12
     assert address(poisoned((13,), np.float32, begins=True)) % 16 == 0

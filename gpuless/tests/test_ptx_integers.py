@@ -35,7 +35,7 @@ def wrapped(value: int, kind: str) -> int:
 
 
 def quotient(a: int, b: int) -> int:
-    """Towards zero, as C divides."""
+    """Toward zero, as C divides."""
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
@@ -76,7 +76,7 @@ def test_products_of_twice_the_width(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", DTYPES)
-def test_division_is_towards_zero(kind: str) -> None:
+def test_division_is_toward_zero(kind: str) -> None:
     a, b = numbers(kind, 0), numbers(kind, 1)
     b[b == 0] = 3
     pairs = list(zip(a.tolist(), b.tolist(), strict=True))

@@ -9,7 +9,7 @@ import pytest
 
 from gpuless.arrays import address
 from gpuless.guard_pages import poisoned
-from gpuless.ptx import Misaligned, OutOfBounds, Race, Report, Struct, Uninitialised, Unsupported, simulate
+from gpuless.ptx import Misaligned, OutOfBounds, Race, Report, Struct, Uninitialized, Unsupported, simulate
 from ptx_snippets import kernel, run
 
 HERE = "mad.lo.u64 %at, %index, {size}, %address{number};"  # the thread's element of an argument
@@ -182,7 +182,7 @@ def test_shared_memory_has_an_end() -> None:
 
 
 def test_shared_memory_that_nobody_wrote() -> None:
-    with pytest.raises(Uninitialised, match="byte 0 of shared memory"):
+    with pytest.raises(Uninitialized, match="byte 0 of shared memory"):
         run("ld.shared.b32 %v, [buffer];", np.zeros(1, np.float32), registers=AT, declarations=SHARED)
 
 
@@ -277,10 +277,10 @@ def test_arguments_are_passed_by_the_types_of_the_parameters() -> None:
     assert array[24:28].view(np.int32)[0] == -5
 
 
-def test_what_is_not_modelled_is_only_an_error_where_a_thread_gets_there() -> None:
+def test_what_is_not_modeled_is_only_an_error_where_a_thread_gets_there() -> None:
     body = "setp.eq.u32 %p0, %thread, {thread}; @%p0 wgmma.fence.sync.aligned;"
     run(body.format(thread=99), np.zeros(1, np.float32))
-    with pytest.raises(Unsupported, match=r"not modelled: .*wgmma"):
+    with pytest.raises(Unsupported, match=r"not modeled: .*wgmma"):
         run(body.format(thread=9), np.zeros(1, np.float32))
 
 

@@ -82,7 +82,7 @@ def test_products_of_float32_in_tf32_and_in_three_of_them() -> None:
     assert (in_one <= (2 * 2.0**-10 + 2.0**-20 + sums) * scale).all()
     in_three, scale = product_error(a, b, "tf32x3")
     assert (in_three <= (3 * 2.0**-20 + sums) * scale).all()
-    assert in_one.max() > 20 * in_three.max()  # else the cut is not modelled
+    assert in_one.max() > 20 * in_three.max()  # else the cut is not modeled
 
 
 def last(seed: int, semantics: str = "acq_rel", edit: Callable[[str], str] = str) -> tuple[Tensor, Tensor, Tensor]:

@@ -176,7 +176,7 @@ MATRIX = ".shared .align 16 .b8 matrix[1024];"
 
 @pytest.mark.parametrize("transposes", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_ldmatrix_gives_a_lane_two_neighbours_of_a_row(count: int, transposes: bool) -> None:
+def test_ldmatrix_gives_a_lane_two_neighbors_of_a_row(count: int, transposes: bool) -> None:
     """Lane 8 m + r holds the address of row r of matrix m; lane l gets elements 2 (l % 4) and the next of row l / 4."""
     numbers = np.arange(count * 64, dtype=np.uint16).reshape(count, 8, 8)
     source = numbers.view(np.uint8).copy()

@@ -28,7 +28,7 @@ from gpuless.resources import (
     violations,
     write_budgets,
 )
-from gpuless.triton import Artefact
+from gpuless.triton import Artifact
 from planted_compile import GOOD, PLANTED
 
 USAGE = "  REG:20 STACK:0 SHARED:0 LOCAL:0"  # as cuobjdump tells it
@@ -123,15 +123,15 @@ def test_an_unknown_key_is_an_error() -> None:
 
 @pytest.fixture
 def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every artefact one instruction, EXIT: those of `_nvidia` have no binary to read."""
+    """Give every artifact one instruction, EXIT: those of `_nvidia` have no binary to read."""
     monkeypatch.setattr(sass, "code_of", lambda binary: {})
     monkeypatch.setattr(sass, "instructions", lambda target, codes: [["EXIT"] for _ in codes])
 
 
-def _nvidia(ttir: str = "", target: str = "sm_80", tensor_memory: int = 0) -> Artefact:
-    artefact = Artefact("kernel", target, 4, 0, tensor_memory, (), ttir, ".version 8.8", "", b"")
-    artefact.__dict__["usage"] = USAGE
-    return artefact
+def _nvidia(ttir: str = "", target: str = "sm_80", tensor_memory: int = 0) -> Artifact:
+    artifact = Artifact("kernel", target, 4, 0, tensor_memory, (), ttir, ".version 8.8", "", b"")
+    artifact.__dict__["usage"] = USAGE
+    return artifact
 
 
 @pytest.mark.usefixtures("no_code")
@@ -183,7 +183,7 @@ def test_instructions_of_amd_that_look_alike() -> None:
     text = "".join(f"\t{line}\n" for line in lines)
     fields = {"vgpr_count": 64, "private_segment_fixed_size": 12, "vgpr_spill_count": 3, "sgpr_spill_count": 2}
     text += "".join(f"    .{name}:     {value}\n" for name, value in fields.items())
-    resources = measure(Artefact("kernel", "gfx942", 4, 0, 0, (), "", "", text, b""))
+    resources = measure(Artifact("kernel", "gfx942", 4, 0, 0, (), "", "", text, b""))
     assert resources.loads == {128: 1, 64: 1, 16: 2, 8: 1}
     assert resources.async_loads == {32: 1, 128: 1}
     assert resources.stores == {16: 1, 128: 1}
@@ -247,17 +247,17 @@ def test_occupancy_is_that_of_nvidias_calculator(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["center", "one warp", "too long a row", "product", "no dot", "unrolled"])
 def test_occupancy_by_registers_is_that_of_amds_compiler(name: str) -> None:
-    artefact = {**GOOD, **PLANTED}[name]().compile("gfx942")
-    (waves,) = re.findall(r"; Occupancy: (\d+)", artefact.amdgcn)
+    artifact = {**GOOD, **PLANTED}[name]().compile("gfx942")
+    (waves,) = re.findall(r"; Occupancy: (\d+)", artifact.amdgcn)
     registers = measured(name, "gfx942").registers
-    assert occupancy("gfx942", registers, 0, artefact.num_warps) == int(waves) / 8
+    assert occupancy("gfx942", registers, 0, artifact.num_warps) == int(waves) / 8
 
 
 @pytest.mark.usefixtures("no_code")
 def test_tensor_memory_is_a_limit_of_blocks() -> None:
     """512 columns to a multiprocessor."""
-    artefact = _nvidia(target="sm_100", tensor_memory=256)
-    assert measure(artefact).occupancy == 2 * 4 / 64
+    artifact = _nvidia(target="sm_100", tensor_memory=256)
+    assert measure(artifact).occupancy == 2 * 4 / 64
     assert GOOD["product"]().compile("sm_100").tensor_memory >= 32  # the least that can be had
 
 

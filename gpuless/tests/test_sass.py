@@ -12,47 +12,47 @@ pytest.importorskip("triton", reason="triton is not installed (Linux only)")
 
 from gpuless import sass
 from gpuless.resources import measure, measure_all
-from gpuless.triton import Artefact
+from gpuless.triton import Artifact
 from planted_compile import GOOD
 
 TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 
 
 @pytest.fixture(scope="module")
-def kernels() -> dict[str, list[Artefact]]:
+def kernels() -> dict[str, list[Artifact]]:
     """Kernels, each with a listing of its own, which are compiles: what was kept of them is taken."""
     compiled = {target: [make().compile(target) for make in GOOD.values()] for target in TARGETS}
-    for artefacts in compiled.values():
-        assert all(artefact.sass for artefact in artefacts)
+    for artifacts in compiled.values():
+        assert all(artifact.sass for artifact in artifacts)
     return compiled
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept(kernels: dict[str, list[Artefact]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _nothing_kept(kernels: dict[str, list[Artifact]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The instructions of many at once are read anew."""
     monkeypatch.setattr(sass.cache, "folder", lambda: tmp_path)
 
 
-def _codes(artefacts: list[Artefact]) -> list[bytes]:
-    return [code for artefact in artefacts for code in sass.code_of(artefact.binary).values()]
+def _codes(artifacts: list[Artifact]) -> list[bytes]:
+    return [code for artifact in artifacts for code in sass.code_of(artifact.binary).values()]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_many_at_once_are_as_listed_one_by_one(kernels: dict[str, list[Artefact]], target: str) -> None:
-    listed = [sass.names_in(artefact.sass) for artefact in kernels[target]]
+def test_many_at_once_are_as_listed_one_by_one(kernels: dict[str, list[Artifact]], target: str) -> None:
+    listed = [sass.names_in(artifact.sass) for artifact in kernels[target]]
     assert all(len(names) > 20 for names in listed)
     assert sass.instructions(target, _codes(kernels[target])) == listed
 
 
-def test_a_function_has_its_name_and_all_its_code(kernels: dict[str, list[Artefact]]) -> None:
-    for artefact in kernels["sm_80"]:
-        ((name, code),) = sass.code_of(artefact.binary).items()
-        assert name == artefact.name
-        assert len(code) == 16 * len(sass.names_in(artefact.sass))
+def test_a_function_has_its_name_and_all_its_code(kernels: dict[str, list[Artifact]]) -> None:
+    for artifact in kernels["sm_80"]:
+        ((name, code),) = sass.code_of(artifact.binary).items()
+        assert name == artifact.name
+        assert len(code) == 16 * len(sass.names_in(artifact.sass))
 
 
 def test_what_is_kept_is_not_disassembled_again(
-    kernels: dict[str, list[Artefact]], monkeypatch: pytest.MonkeyPatch
+    kernels: dict[str, list[Artifact]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
     original = subprocess.run
@@ -70,13 +70,13 @@ def test_what_is_kept_is_not_disassembled_again(
     assert runs[2:] == [len(second)]
 
 
-def test_resources_come_in_the_order_of_the_kernels(kernels: dict[str, list[Artefact]]) -> None:
+def test_resources_come_in_the_order_of_the_kernels(kernels: dict[str, list[Artifact]]) -> None:
     amd = [make().compile("gfx942") for make in GOOD.values()]
     mixed = [it for group in zip(kernels["sm_90"], amd, kernels["sm_80"], strict=True) for it in group]
-    assert measure_all(mixed) == [measure(artefact) for artefact in mixed]
+    assert measure_all(mixed) == [measure(artifact) for artifact in mixed]
 
 
-def test_other_files_are_refused(kernels: dict[str, list[Artefact]]) -> None:
+def test_other_files_are_refused(kernels: dict[str, list[Artifact]]) -> None:
     with pytest.raises(ValueError, match="cubin: got a file that begins with b'#!/bin'"):
         sass.code_of(b"#!/bin/sh")
     whole = kernels["sm_80"][0].binary

@@ -14,9 +14,9 @@ import torch
 import triton
 import triton.language as tl
 
-from gpuless.triton import Specialisation, flattened, jit_specialisations
+from gpuless.triton import Specialization, flattened, jit_specializations
 from launches import TARGETS, Launch
-from planted_compile import GOOD, PLANTED, asserts, plain, rounded, uncompilable, unspecialised
+from planted_compile import GOOD, PLANTED, asserts, plain, rounded, uncompilable, unspecialized
 from planted_triton import Rows, double_rows_launch
 
 
@@ -38,10 +38,10 @@ LAUNCHES = {
     "scale None": plain_launch(torch.empty(4), 3, None, False),
     "scale a pointer": plain_launch(torch.empty(4), 3, torch.empty(()), False),
     "flag": plain_launch(torch.empty(4), 3, 1.0, True),
-    "number 1, unspecialised": plain_launch(torch.empty(4), 1, 1.0, True, unspecialised),
-    "number 16, unspecialised": plain_launch(torch.empty(4), 16, 1.0, True, unspecialised),
-    "number 2**40, unspecialised": plain_launch(torch.empty(4), 2**40, 1.0, True, unspecialised),
-    "number None, unspecialised": plain_launch(torch.empty(4), None, 1.0, True, unspecialised),
+    "number 1, unspecialized": plain_launch(torch.empty(4), 1, 1.0, True, unspecialized),
+    "number 16, unspecialized": plain_launch(torch.empty(4), 16, 1.0, True, unspecialized),
+    "number 2**40, unspecialized": plain_launch(torch.empty(4), 2**40, 1.0, True, unspecialized),
+    "number None, unspecialized": plain_launch(torch.empty(4), None, 1.0, True, unspecialized),
     "tuples": double_rows_launch(
         Rows(torch.empty(2, 48), None, 48, 48), Rows(torch.empty(4)[1:], torch.empty(3), 3, 1), torch.empty(5)
     ),
@@ -50,14 +50,14 @@ LAUNCHES = {
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", LAUNCHES)
-def test_specialised_as_by_the_jit(name: str, target: str) -> None:
+def test_specialized_as_by_the_jit(name: str, target: str) -> None:
     launch = LAUNCHES[name]
-    with jit_specialisations(target) as found:
+    with jit_specializations(target) as found:
         launch.kernel[launch.grid](**launch.arguments, **launch.options)
-    assert found == [launch.specialise(target)]
+    assert found == [launch.specialize(target)]
 
 
-def hints_of(special: Specialisation) -> dict[str, Any]:
+def hints_of(special: Specialization) -> dict[str, Any]:
     names = list(special.signature)
     return {names[position]: hints for (position,), hints in special.hints.items() if hints}
 
@@ -65,18 +65,18 @@ def hints_of(special: Specialisation) -> dict[str, Any]:
 def test_what_the_rules_are() -> None:
     """Written out for one launch, so that agreement with the JIT is not agreement on nothing."""
     launch = plain_launch(torch.empty(4, dtype=torch.bfloat16), 48, 2.5, True)
-    found = launch.specialise("sm_80")
+    found = launch.specialize("sm_80")
     kinds = {"p": "*bf16", "number": "i32", "scale": "fp32", "flag": "u1", "BLOCK": "constexpr", "DTYPE": "constexpr"}
     assert found.signature == kinds
     assert found.constants == {(4,): 64, (5,): tl.float32}
     assert hints_of(found) == {"p": [["tt.divisibility", 16]], "number": [["tt.divisibility", 16]]}
     assert found.runtime_arguments() == ("p", "number", "scale", "flag")
-    one = plain_launch(torch.empty(8)[1:], 1, None, False).specialise("sm_80")
+    one = plain_launch(torch.empty(8)[1:], 1, None, False).specialize("sm_80")
     assert one.runtime_arguments() == ("p", "flag")
     assert one.constants == {(1,): 1, (2,): None, (4,): 64, (5,): tl.float32}
     assert hints_of(one) == {}
-    assert plain_launch(torch.empty(4), 2**31, 1.0, True).specialise("sm_80").signature["number"] == "i64"
-    plain_one = plain_launch(torch.empty(4), 1, 1.0, True, unspecialised).specialise("sm_80")
+    assert plain_launch(torch.empty(4), 2**31, 1.0, True).specialize("sm_80").signature["number"] == "i64"
+    plain_one = plain_launch(torch.empty(4), 1, 1.0, True, unspecialized).specialize("sm_80")
     assert plain_one.signature["number"] == "i32"
 
 
@@ -92,31 +92,31 @@ def test_members_of_tuples_are_arguments_of_their_own() -> None:
     ]
     assert arguments["second.p_twice"] is second.p_twice
     assert arguments["to.0"] is sums
-    special = launch.specialise("sm_80")
+    special = launch.specialize("sm_80")
     assert special.constants == {(0, 1): None, (1, 2): 1, (3, 1): 1, (4,): 128}
     assert {path for path, hints in special.hints.items() if hints} == {(0, 0), (0, 2), (1, 0), (1, 1), (3, 0)}
     widths = {
         **{"first.p_x": "u64", "first.stride": "u32", "first.elements": "u32"},
         **{"second.p_x": "u64", "second.p_twice": "u64", "second.elements": "u32", "n": "u32", "to.0": "u64"},
     }
-    artefact = launch.compile()
-    assert special.runtime_arguments() == artefact.runtime_arguments == tuple(widths)
-    assert re.findall(r"\.param \.(\w+)", artefact.ptx) == [*widths.values(), "u64", "u64"]
+    artifact = launch.compile()
+    assert special.runtime_arguments() == artifact.runtime_arguments == tuple(widths)
+    assert re.findall(r"\.param \.(\w+)", artifact.ptx) == [*widths.values(), "u64", "u64"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_parameters_are_the_runtime_arguments(target: str) -> None:
     """And two pointers to Triton's scratch memory."""
-    artefact = GOOD["center"]().compile(target)
-    assert artefact.runtime_arguments == ("x", "out", "n")
-    if artefact.ptx:
-        assert re.findall(r"\.param \.(\w+)", artefact.ptx) == ["u64", "u64", "u32", "u64", "u64"]
-        assert f".target {target}" in artefact.ptx
-        assert re.findall(r"\.reqntid (\d+)", artefact.ptx) == [str(4 * 32)]
+    artifact = GOOD["center"]().compile(target)
+    assert artifact.runtime_arguments == ("x", "out", "n")
+    if artifact.ptx:
+        assert re.findall(r"\.param \.(\w+)", artifact.ptx) == ["u64", "u64", "u32", "u64", "u64"]
+        assert f".target {target}" in artifact.ptx
+        assert re.findall(r"\.reqntid (\d+)", artifact.ptx) == [str(4 * 32)]
     else:
-        assert re.findall(r"\.size: +(\d+)", artefact.amdgcn) == ["8", "8", "4", "8", "8"]
-        assert re.findall(r"\.max_flat_workgroup_size: +(\d+)", artefact.amdgcn) == [str(4 * 64)]
-    assert (artefact.name, artefact.num_warps) == ("center", 4)
+        assert re.findall(r"\.size: +(\d+)", artifact.amdgcn) == ["8", "8", "4", "8", "8"]
+        assert re.findall(r"\.max_flat_workgroup_size: +(\d+)", artifact.amdgcn) == [str(4 * 64)]
+    assert (artifact.name, artifact.num_warps) == ("center", 4)
 
 
 def test_shared_memory_is_told() -> None:
@@ -124,7 +124,7 @@ def test_shared_memory_is_told() -> None:
     assert GOOD["center"]().compile("sm_80").shared == 4 * 4
 
 
-def test_other_specialisations_are_other_code() -> None:
+def test_other_specializations_are_other_code() -> None:
     good = GOOD["center"]()
     first = good.compile()
     for other in (

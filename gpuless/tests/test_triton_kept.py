@@ -1,4 +1,4 @@
-"""A kernel is compiled when it, its specialisation or the compiler has changed, and only then, in any process."""
+"""A kernel is compiled when it, its specialization or the compiler has changed, and only then, in any process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[s
     gpuless.triton.forget()
 
 
-def test_equal_specialisations_are_compiled_once(compiles: list[str]) -> None:
+def test_equal_specializations_are_compiled_once(compiles: list[str]) -> None:
     good = GOOD["center"]()
     first = good.compile()
     assert Launch(good.kernel, (3,), {**good.arguments, "n": 1008}, 4).compile() is first
@@ -63,19 +63,19 @@ def test_what_is_kept_is_whole(compiles: list[str]) -> None:
 
 def test_another_process_compiles_nothing(compiles: list[str], run_python: Run) -> None:
     """A key must not depend on the order of a set, or on an address."""
-    artefact = GOOD["center"]().compile()
-    assert artefact.sass
+    artifact = GOOD["center"]().compile()
+    assert artifact.sass
     program = (
         "import subprocess, triton\n"
         "run = subprocess.run\n"
         "subprocess.run = lambda command, **how: run(command, **how) if '--version' in command else fail\n"
         "triton.compile = None\n"
         "from planted_compile import GOOD\n"
-        "artefact = GOOD['center']().compile()\n"
-        "print(artefact.ptx + artefact.sass, end='')\n"
+        "artifact = GOOD['center']().compile()\n"
+        "print(artifact.ptx + artifact.sass, end='')\n"
     )
     done = run_python("-c", program)
-    assert done.stdout == artefact.ptx + artefact.sass, done.stderr
+    assert done.stdout == artifact.ptx + artifact.sass, done.stderr
 
 
 def test_another_target_option_or_build_is_a_miss(compiles: list[str]) -> None:

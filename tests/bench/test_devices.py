@@ -48,12 +48,12 @@ def test_seconds_on_a_gpu_are_its_own(gpu: _Gpu) -> None:
     assert seconds == {"a": pytest.approx([0.004, 0.004])}
 
 
-def test_a_synchronised_step_is_waited_for(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_synchronized_step_is_waited_for(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reading leaves out what the GPU was given before it, and ends when the GPU has done the steps."""
     monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
     monkeypatch.setattr(cuda_timing, "time", SimpleNamespace(perf_counter=lambda: gpu.waited / 1e3))
     gpu.work()
-    assert cuda_timing.Synchronised().seconds(gpu.work, 3) == pytest.approx(0.012)
+    assert cuda_timing.Synchronized().seconds(gpu.work, 3) == pytest.approx(0.012)
 
 
 def test_replays_are_read_in_shorter_blocks_than_calls() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebgan_fast.data.crop import centre_crop
+from ebgan_fast.data.crop import center_crop
 
 from ..limited_memory import Fork, error_within, needs_linux
 from .layouts import picture
@@ -12,30 +12,30 @@ from .layouts import picture
 
 def test_the_middle_of_an_image_of_the_right_height_is_cut_out() -> None:
     wide = picture(0, width=31, height=8)
-    assert (centre_crop(wide, 8) == np.asarray(wide)[:, 11:19]).all()  # 23 columns too many: 11 left, 12 right
+    assert (center_crop(wide, 8) == np.asarray(wide)[:, 11:19]).all()  # 23 columns too many: 11 left, 12 right
     tall = picture(0, width=8, height=31)
-    assert (centre_crop(tall, 8) == np.asarray(tall)[11:19]).all()
+    assert (center_crop(tall, 8) == np.asarray(tall)[11:19]).all()
 
 
 def test_halving_averages_four_pixels() -> None:
     image = picture(1, width=16, height=16)
     pixels = np.asarray(image).astype(np.float64)
     means = pixels.reshape(8, 2, 8, 2, 3).mean((1, 3))
-    assert np.abs(centre_crop(image, 8) - means).max() <= 1  # Pillow rounds rows, then columns
+    assert np.abs(center_crop(image, 8) - means).max() <= 1  # Pillow rounds rows, then columns
     fours = pixels.reshape(4, 4, 4, 4, 3).mean((1, 3))
-    assert np.abs(centre_crop(image, 4) - fours).max() <= 2
+    assert np.abs(center_crop(image, 4) - fours).max() <= 2
 
 
 def test_the_rest_of_the_way_is_bicubic() -> None:
     image = picture(2, width=30, height=45)
     halved = image.resize((15, 22), Image.Resampling.BOX)
     expected = np.asarray(halved.resize((12, 18), Image.Resampling.BICUBIC))[3:15]
-    assert (centre_crop(image, 12) == expected).all()
+    assert (center_crop(image, 12) == expected).all()
 
 
 def test_small_images_grow() -> None:
-    assert centre_crop(picture(0, 5, 3), 16).shape == (16, 16, 3)
-    assert centre_crop(picture(0, 1, 1), 4).shape == (4, 4, 3)
+    assert center_crop(picture(0, 5, 3), 16).shape == (16, 16, 3)
+    assert center_crop(picture(0, 1, 1), 4).shape == (4, 4, 3)
 
 
 def scaled_whole(image: Image.Image, size: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_a_long_image_gives_the_same_pixels(short: int, long: int, size: int, up
     noise = picture(4, width, height)
     black_or_white = noise.point(lambda value: 255 * (value > 127))
     for image in (noise, black_or_white):
-        assert (centre_crop(image, size) == scaled_whole(image, size)).all()
+        assert (center_crop(image, size) == scaled_whole(image, size)).all()
 
 
 LINES = [(3, 50_000, 256), (1, 400_000, 64), (255, 4000, 256)]
@@ -82,13 +82,13 @@ def test_no_more_of_a_long_image_is_scaled_than_the_square_shows(
 
     monkeypatch.setattr(Image.Image, "resize", watched)
     line = Image.new("RGB", (short, long) if upright else (long, short))
-    assert centre_crop(line, size).shape == (size, size, 3)
+    assert center_crop(line, size).shape == (size, size, 3)
     assert sizes
     assert max(max(size) for size in sizes) <= size + 4  # the filter looks two lines beyond
 
 
 def crop_a_line(width: int, height: int, size: int) -> None:
-    assert centre_crop(Image.new("RGB", (width, height)), size).shape == (size, size, 3)
+    assert center_crop(Image.new("RGB", (width, height)), size).shape == (size, size, 3)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def test_pixels_are_the_nearest_bytes() -> None:
     assert to_pixels(torch.tensor([-0.5], dtype=torch.bfloat16)).tolist() == [64]
 
 
-def test_padding_is_black_and_the_centre_is_the_image() -> None:
+def test_padding_is_black_and_the_center_is_the_image() -> None:
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     square = pad_to_square(images, 32)
     assert square.shape == (3, 1, 32, 32)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ebgan_fast.data import DataError, PackedImages
-from ebgan_fast.data.crop import centre_crop
+from ebgan_fast.data.crop import center_crop
 from ebgan_fast.data.prepare import prepare_images
 
 from ..full_disk import room_for
@@ -36,7 +36,7 @@ def test_every_layout_is_packed_alike(layout: str, tmp_path: Path) -> None:
     assert [shard.images for shard in packed.shards] == [2, 2, 2, 1]
     found = packed.gather(torch.arange(7)).permute(0, 2, 3, 1).numpy()
     for number, pixels in enumerate(found):
-        assert (pixels == centre_crop(layouts.picture(number), SIZE)).all()
+        assert (pixels == center_crop(layouts.picture(number), SIZE)).all()
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_the_number_of_processes_does_not_matter(tmp_path: Path) -> None:
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     found = PackedImages(tmp_path / "1").gather(torch.arange(40)).permute(0, 2, 3, 1).numpy()
     for number, pixels in enumerate(found):
-        assert (pixels == centre_crop(layouts.picture(number), SIZE)).all()
+        assert (pixels == center_crop(layouts.picture(number), SIZE)).all()
 
 
 def test_what_cannot_be_read_is_told_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

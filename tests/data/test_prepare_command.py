@@ -215,7 +215,7 @@ def test_memory_that_runs_out_is_not_the_images_fault(
         raise MemoryError
 
     folder = layouts.folder(tmp_path / "photos")
-    monkeypatch.setattr(worker, "centre_crop", full)
+    monkeypatch.setattr(worker, "center_crop", full)
     status, _, told = prepared(capsys, folder, tmp_path / "out")
     assert status == 1
     assert f"{folder / '000.png'}: no memory is left; fewer workers or a smaller size take less; once" in told[0]

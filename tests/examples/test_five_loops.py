@@ -37,7 +37,7 @@ def _by_hand(
 ) -> tuple[Outcome, Tensor]:
     """The run in plain torch -> its outcome, and which generated samples were within the margin, [STEPS, BATCH]."""
     D, G = common.networks(dtype)
-    optimizers = common.optimisers(D, G)
+    optimizers = common.optimizers(D, G)
     curve, within = [], []
     for real, noise in common.batches(dtype):
         losses = []

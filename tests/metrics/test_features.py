@@ -109,7 +109,7 @@ def test_the_net_is_the_published_one() -> None:
 
 @pytest.mark.parametrize("side", [32, 224, 300])
 def test_images_are_scaled_as_pillow_does(side: int) -> None:
-    """Bicubic and antialiased, to a grey level: Pillow rounds between its two passes, and clips: no extremes here."""
+    """Bicubic and antialiased, to a gray level: Pillow rounds between its two passes, and clips: no extremes here."""
     net = EfficientNetLite0()
     seen: list[Tensor] = []
 

@@ -40,7 +40,7 @@ def reflected(rows: int, columns: int) -> float:
 def rounding(one: Tensor, other: Tensor, parts: int = 1) -> float:
     """A first-order bound of the distance's error.
 
-    A mean is off by n units of the mean size, and all centred values of a column by that. The factor is the exact one
+    A mean is off by n units of the mean size, and all centered values of a column by that. The factor is the exact one
     of features that are off by the reflections' error, once a part. The sum of singular values is off by at most the
     sum of an error matrix's, sqrt(d) times its length: of either factor, of their product, of its two-sided
     reflections.
@@ -76,8 +76,8 @@ def _moments(features: Tensor) -> tuple[list[mpmath.mpf], mpmath.matrix]:
     rows = features.double().tolist()
     n, d = features.shape
     means = [mpmath.fsum(row[column] for row in rows) / n for column in range(d)]
-    centred = mpmath.matrix([[row[column] - means[column] for column in range(d)] for row in rows])
-    return means, centred.T * centred / (n - 1)
+    centered = mpmath.matrix([[row[column] - means[column] for column in range(d)] for row in rows])
+    return means, centered.T * centered / (n - 1)
 
 
 def drawn(n: int, d: int, seed: int, rank: int | None = None) -> Tensor:
@@ -162,8 +162,8 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and covariance, exactly rounded to float64."""
     rows = [[Fraction(value) for value in row] for row in features.tolist()]
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    centred = [[value - mean for value, mean in zip(row, means, strict=True)] for row in rows]
-    columns = list(zip(*centred, strict=True))
+    centered = [[value - mean for value, mean in zip(row, means, strict=True)] for row in rows]
+    columns = list(zip(*centered, strict=True))
     covariance = [
         [float(sum(x * y for x, y in zip(one, other, strict=True)) / (len(rows) - 1)) for other in columns]
         for one in columns
@@ -177,8 +177,8 @@ def test_parts_lose_no_digits_that_the_whole_set_keeps(far: int, rows: int) -> N
     """Nor with a mean far off, where sums of squares would lose twice as many as that has; a few units a part."""
     features = drawn(40, 6, 2).double() + far
     mean, covariance = moments(features)
-    centred = features - features.mean(0)
-    factor = torch.linalg.qr(centred, mode="r").R / math.sqrt(39)
+    centered = features - features.mean(0)
+    factor = torch.linalg.qr(centered, mode="r").R / math.sqrt(39)
     found = gaussian(features, rows=rows)
     parts = -(-40 // rows)
     for what, got, truth, eager in (

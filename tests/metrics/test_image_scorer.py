@@ -14,7 +14,7 @@ from ebgan_fast.metrics.features import FeatureNet, distances_on
 from ebgan_fast.metrics.frechet import frechet_distance, gaussian
 from ebgan_fast.metrics.image_scorer import ImageScorer
 from ebgan_fast.metrics.kid import kernel_distance
-from ebgan_fast.metrics.neighbours import nearest, neighbour_rows
+from ebgan_fast.metrics.neighbors import nearest, neighbor_rows
 from ebgan_fast.training.parallel import StoppedError
 from tests.ops.budget import ULPS
 
@@ -33,12 +33,12 @@ def net() -> FeatureNet:
     return FeatureNet(pixels_as_features, "FD (pixels)", "pixels", D)
 
 
-def noise(count: int, seed: int, centre: float = 128.0, spread: float = 20.0) -> Tensor:
+def noise(count: int, seed: int, center: float = 128.0, spread: float = 20.0) -> Tensor:
     """uint8 [count, 3, 2, 2], correlated along the rows."""
     rng = torch.Generator().manual_seed(seed)
     values = torch.randn(count, 3, 2, 2, generator=rng)
     values[..., 1] += 0.5 * values[..., 0]
-    return (values * spread + centre).round().clamp(0, 255).to(torch.uint8)
+    return (values * spread + center).round().clamp(0, 255).to(torch.uint8)
 
 
 def scorer(tmp_path: Path, images: Tensor, **options: int) -> ImageScorer:
@@ -78,7 +78,7 @@ def test_a_set_is_at_no_distance_from_itself(tmp_path: Path) -> None:
     assert abs(found.fd) < rounding(features, features)
     assert found.kid == pytest.approx(plain_kid(features, features), abs=kid_rounding(features, features))
     assert -0.1 < found.kid < 0  # unbiased, so below zero by what a sample and itself have in common
-    near, far = (scorer(tmp_path, real).score([noise(300, 1, centre)]).fd for centre in (128.0, 150.0))
+    near, far = (scorer(tmp_path, real).score([noise(300, 1, center)]).fd for center in (128.0, 150.0))
     assert near < 0.1 < far
 
 
@@ -102,10 +102,10 @@ def test_subsets_are_drawn_by_the_seed(tmp_path: Path) -> None:
     assert abs(first.kid - whole) < 5 * first.kid_std / math.sqrt(100) + 0.3 * first.kid
 
 
-def test_grey_images_stand_for_equal_colours(tmp_path: Path) -> None:
-    grey = noise(50, 0)[:, :1]
-    found = ImageScorer(net(), TensorImages(grey), cache_folder=tmp_path).real_features()
-    assert torch.equal(found, pixels_as_features(grey.repeat(1, 3, 1, 1)).float().double().float())
+def test_gray_images_stand_for_equal_colors(tmp_path: Path) -> None:
+    gray = noise(50, 0)[:, :1]
+    found = ImageScorer(net(), TensorImages(gray), cache_folder=tmp_path).real_features()
+    assert torch.equal(found, pixels_as_features(gray.repeat(1, 3, 1, 1)).float().double().float())
 
 
 class Counted:
@@ -289,7 +289,7 @@ def test_where_distances_are_taken() -> None:
     ]
 
 
-def test_neighbours_are_the_nearest_first() -> None:
+def test_neighbors_are_the_nearest_first() -> None:
     real = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [10.0, 0.0]])
     places, distances = nearest(torch.tensor([[0.0, 0.25], [9.0, 0.0]]), real, 3)
     assert places.tolist() == [[0, 2, 1], [3, 1, 0]]
@@ -305,7 +305,7 @@ def test_neighbours_are_the_nearest_first() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
-def test_neighbours_are_the_same_in_chunks(chunk: int) -> None:
+def test_neighbors_are_the_same_in_chunks(chunk: int) -> None:
     rng = torch.Generator().manual_seed(0)
     samples, real = torch.randn(5, 4, generator=rng), torch.randn(7, 4, generator=rng)
     exact = (samples[:, None].double() - real.double()).norm(dim=2).sort(dim=1)
@@ -315,11 +315,11 @@ def test_neighbours_are_the_same_in_chunks(chunk: int) -> None:
     assert ((distances / exact.values[:, :3] - 1).abs() <= units * torch.finfo(torch.float32).eps).all()
 
 
-def test_a_row_is_a_sample_and_its_neighbours(tmp_path: Path) -> None:
+def test_a_row_is_a_sample_and_its_neighbors(tmp_path: Path) -> None:
     images = noise(40, 0)
     real = scorer(tmp_path, images, most_real=25)
     samples = images[real.chosen[[7, 3]]]  # so each one's nearest is itself
-    rows = neighbour_rows(real, samples, 2).unflatten(0, (2, 3))
+    rows = neighbor_rows(real, samples, 2).unflatten(0, (2, 3))
     assert torch.equal(rows[:, 0], samples)
     assert torch.equal(rows[:, 1], samples)
     others = {tuple(image.flatten().tolist()) for image in images[real.chosen]}

@@ -60,7 +60,7 @@ def test_a_number_on_the_way_changes_nothing(made: Callable[..., Metric]) -> Non
 
 
 @MADE
-def test_a_batch_may_be_written_over_afterwards(made: Callable[..., Metric]) -> None:
+def test_a_batch_may_be_written_over_afterward(made: Callable[..., Metric]) -> None:
     real, generated = drawn(50, 0), drawn(50, 1)
     metric, place = made(), torch.empty(50, 3)
     for features, is_real in ((real, True), (generated, False)):
@@ -93,7 +93,7 @@ def test_a_copy_goes_on_alone(made: Callable[..., Metric]) -> None:
 
 
 class Net(nn.Module):
-    """Three numbers of a colour image, without a graph, times over."""
+    """Three numbers of a color image, without a graph, times over."""
 
     times = 1
 

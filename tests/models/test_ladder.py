@@ -33,7 +33,7 @@ def noises(seed: int, rows: int) -> list[Tensor]:
     return [torch.randn(rows, size, generator=generator, dtype=torch.float64) for size in SIZES]
 
 
-def normalised(values: Tensor) -> Tensor:
+def normalized(values: Tensor) -> Tensor:
     return (values - values.mean(0)) / (values.var(0, correction=0) + 1e-10).sqrt()
 
 
@@ -42,14 +42,14 @@ def defined(network: LadderNetwork, images: Tensor, noise: list[Tensor]) -> tupl
     corrupted = [images + 0.3 * noise[0]]
     hidden = corrupted[0]
     for layer, weight in enumerate(network.up):
-        corrupted.append(normalised(hidden @ weight.T) + 0.3 * noise[layer + 1])
+        corrupted.append(normalized(hidden @ weight.T) + 0.3 * noise[layer + 1])
         hidden = corrupted[-1] + network.shift[layer]
         hidden = hidden * network.top_scale if layer == 2 else hidden.clamp(min=0)
-    above = normalised(torch.softmax(hidden, 1))
+    above = normalized(torch.softmax(hidden, 1))
     estimate = torch.empty(0)
     for layer in (3, 2, 1, 0):
         if layer < 3:
-            above = normalised(estimate @ network.down[layer].T)
+            above = normalized(estimate @ network.down[layer].T)
         a = network.combinators[layer]
         mean = a[0] / (1 + (-(a[1] * above + a[2])).exp()) + a[3] * above + a[4]
         slope = a[5] / (1 + (-(a[6] * above + a[7])).exp()) + a[8] * above + a[9]
@@ -76,14 +76,14 @@ def test_it_computes_its_definition(network: LadderNetwork) -> None:
         assert_defined(found, network, images, noises(1, 8), which)
 
 
-def test_both_batches_at_once_are_normalised_apart(network: LadderNetwork) -> None:
-    labelled, unlabelled = (torch.randn(n, 6, dtype=torch.float64) + n for n in (5, 8))
+def test_both_batches_at_once_are_normalized_apart(network: LadderNetwork) -> None:
+    labeled, unlabeled = (torch.randn(n, 6, dtype=torch.float64) + n for n in (5, 8))
     network.generator = torch.Generator().manual_seed(2)
-    logits, recon = network.forward_both(labelled, unlabelled)
+    logits, recon = network.forward_both(labeled, unlabeled)
     network.generator = None
     joint = noises(2, 13)
-    assert_defined(logits, network, labelled, [noise[:5] for noise in joint], 0)
-    assert_defined(recon, network, unlabelled, [noise[5:] for noise in joint], 1)
+    assert_defined(logits, network, labeled, [noise[:5] for noise in joint], 0)
+    assert_defined(recon, network, unlabeled, [noise[5:] for noise in joint], 1)
 
 
 def test_the_clean_path_has_no_noise_and_the_measured_statistics(network: LadderNetwork) -> None:

@@ -78,7 +78,7 @@ def _past_the_margin(at: int, k: int, dtype: torch.dtype) -> Tensor:
 def test_a_sample_gets_zeros_wherever_it_passes_the_margin(
     stream_from: SetStreamFrom, dtype: torch.dtype, at: int, streamed: bool
 ) -> None:
-    """And its neighbours their gradients. All numbers are exact."""
+    """And its neighbors their gradients. All numbers are exact."""
     stream_from(0 if streamed else 2**62)
     differences = _past_the_margin(at, 3 * CHUNK + 128, dtype)
     zero = torch.zeros_like(differences)

@@ -163,7 +163,7 @@ def test_without_a_graph_no_function_is_made_and_the_values_are_the_same(
 
 
 class _Wrapped(Tensor):
-    """A tensor whose values lie in another one, as quantised and distributed tensors have them."""
+    """A tensor whose values lie in another one, as quantized and distributed tensors have them."""
 
     inner: Tensor
 

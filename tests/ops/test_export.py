@@ -198,7 +198,7 @@ def test_a_traced_model_gives_the_same_bits_and_gradients(backend: str, name: st
         torch.jit.save(traced, buffer)
         buffer.seek(0)
         for graph in (traced, torch.jit.load(buffer)):
-            for n in (4, 7, 7):  # a scripted graph is optimised in its second run
+            for n in (4, 7, 7):  # a scripted graph is optimized in its second run
                 _assert_equal(graph(*_batches(n)), model(*_batches(n)))
                 _assert_trained_alike(graph, model, _batches(n))
 

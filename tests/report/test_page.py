@@ -110,12 +110,12 @@ def make_run(place: Path) -> Path:
     for step in (100, 200, 300):
         Image.new("RGB", (4, 4), (step % 256, 0, 0)).save(folder / "samples" / f"step_{step:06d}.png")
     Image.new("RGB", (4, 4)).save(folder / "interpolation.png")
-    Image.new("RGB", (4, 4)).save(folder / "neighbours.png")
+    Image.new("RGB", (4, 4)).save(folder / "neighbors.png")
     return folder
 
 
 class Charts:
-    """The lines of each chart that a page asked for; in its place stands one grey pixel."""
+    """The lines of each chart that a page asked for; in its place stands one gray pixel."""
 
     def __init__(self) -> None:
         self.of_training: list[Sequence[Line]] = []
@@ -190,14 +190,14 @@ def test_names_are_words_not_tags(reported: Path) -> None:
 @pytest.mark.usefixtures("charts")
 def test_parts_that_are_missing_are_left_out(run: Path) -> None:
     (run / "config.json").write_text("{}")
-    for name in ("scores.jsonl", "interpolation.png", "neighbours.png"):
+    for name in ("scores.jsonl", "interpolation.png", "neighbors.png"):
         (run / name).unlink()
     for path in (run / "samples").iterdir():
         path.unlink()
     page = Page(write_report(run))
     assert "This run was not scored while it trained." in page.text
     assert "No grid of samples was drawn yet." in page.text
-    assert "Left out, as the run folder lacks them: interpolation.png, neighbours.png." in page.text
+    assert "Left out, as the run folder lacks them: interpolation.png, neighbors.png." in page.text
     assert "300 steps in 1 min 5 s, 123 images per second." in page.text
     assert "Interpolations" not in page.words
     assert len(page.pictures) == 1
@@ -327,11 +327,11 @@ def test_what_no_line_tells_gets_no_panel(reported: Path) -> None:
     """Of six in two columns, two; a line alone is a point."""
     picture = picture_of(training_curves([line_of_an_old_run()]))
     assert 3 * picture.height == 2 * chart_of(reported, 1).height
-    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(picture)
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colors_of(picture)
 
 
-def test_curves_have_their_colours(reported: Path) -> None:
-    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colours_of(chart_of(reported, 1))
+def test_curves_have_their_colors(reported: Path) -> None:
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colors_of(chart_of(reported, 1))
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -341,11 +341,11 @@ def test_kernel_distances_below_zero_are_drawn(reported: Path, below: bool) -> N
         picture = picture_of(score_curves([{**score_line(step, 10.0), "kid": -0.001 * step} for step in (1, 2, 3)]))
     else:
         picture = chart_of(reported, 0)
-    assert {(0, 114, 178), (213, 94, 0)} <= colours_of(picture)
+    assert {(0, 114, 178), (213, 94, 0)} <= colors_of(picture)
     lower = picture.crop((0, picture.height // 2, picture.width, picture.height))
-    orange = sum(count for count, colour in lower.getcolors(2**24) or [] if colour == (213, 94, 0))
+    orange = sum(count for count, color in lower.getcolors(2**24) or [] if color == (213, 94, 0))
     assert orange > 500
 
 
-def colours_of(picture: Image.Image) -> set[Any]:
-    return {colour for _, colour in picture.getcolors(2**24) or []}
+def colors_of(picture: Image.Image) -> set[Any]:
+    return {color for _, color in picture.getcolors(2**24) or []}

@@ -35,13 +35,13 @@ def test_real_points_are_good_and_find_all(mixture: gaussians.Mixture, modes: in
     assert drawn.shape == (2000, 2)
 
 
-def test_centres_between_the_gaussians_are_not_good() -> None:
+def test_centers_between_the_gaussians_are_not_good() -> None:
     found, _ = gaussians.mode_scores(Fixed(torch.zeros(1, 2)), "ring", 100, seed=0)  # type: ignore[arg-type]
     assert found == {"modes": 0, "good": 0.0}
 
 
 def test_a_gaussian_is_found_from_a_fifth_of_its_share_on() -> None:
-    middles = gaussians.centres("ring")
+    middles = gaussians.centers("ring")
     rare = torch.cat([middles[:1].repeat(78, 1), middles[1:2].repeat(2, 1)])  # 2 of 80, where a share is 10
     assert gaussians.mode_scores(Fixed(rare), "ring", 80, seed=0)[0]["modes"] == 2  # type: ignore[arg-type]
     rarer = torch.cat([middles[:1].repeat(79, 1), middles[1:2]])
@@ -50,5 +50,5 @@ def test_a_gaussian_is_found_from_a_fifth_of_its_share_on() -> None:
 
 def test_the_points_have_the_mixtures_spread() -> None:
     data = gaussians.points("grid").gather(torch.arange(20_000)).view(-1, 2) / 127.5 - 1
-    offsets = data - gaussians.centres("grid")[torch.cdist(data, gaussians.centres("grid")).argmin(1)]
+    offsets = data - gaussians.centers("grid")[torch.cdist(data, gaussians.centers("grid")).argmin(1)]
     assert offsets.std().item() == pytest.approx(gaussians.DEVIATION, rel=0.03)

@@ -104,7 +104,7 @@ def test_one_family_alone_can_be_shown() -> None:
 def test_the_command(tmp_path: Path) -> None:
     sizes = "--n-layer-g 2 --n-layer-d 2 --size-g 400 --size-d 128 --dropout-d False"
     flags = f"{sizes} --optim-g adam --optim-d adam --lr 0.001 --steps 3 --samples 100 --device cpu"
-    pictures = {"histograms.png", "by-optimiser.png", "best.png"}
+    pictures = {"histograms.png", "by-optimizer.png", "best.png"}
     results = whole_run.check("grid", tmp_path / "out", flags.split(), 2, pictures)
     assert results.settings["steps"] == 3
     assert results.settings["classifier_test_accuracy"] > 0.98

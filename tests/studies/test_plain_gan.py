@@ -1,4 +1,4 @@
-"""The plain GAN: its losses' gradients by definition, its optimisers, its failures."""
+"""The plain GAN: its losses' gradients by definition, its optimizers, its failures."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_step_descends_goodfellows_losses() -> None:
         assert_within_eager(list(net.parameters()), after, near, torch.float32, f"weights of the {name}")
 
 
-def test_optimisers_are_those_of_the_config() -> None:
+def test_optimizers_are_those_of_the_config() -> None:
     trainer = GanTrainer(config(optim_g="adam"), images())
     assert isinstance(trainer.optimizer_g, torch.optim.Adam)
     assert isinstance(trainer.optimizer_d, torch.optim.SGD)

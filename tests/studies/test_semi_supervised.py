@@ -20,7 +20,7 @@ from ebgan_fast.studies.networks.ladder_training import (
     LadderConfig,
     LadderTrainer,
     flat_digits,
-    labelled_subset,
+    labeled_subset,
 )
 from ebgan_fast.training.statistics import NonFiniteError
 from tests.rounding import assert_within_eager, at_wider
@@ -64,7 +64,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: F
     config = dataclasses.replace(CONFIG, margin=214.0)
     trainer, twin = LadderTrainer(config, digits), LadderTrainer(config, digits)
     for one in (trainer, twin):
-        one.images, one.labelled = one.images.double(), one.labelled.double()
+        one.images, one.labeled = one.images.double(), one.labeled.double()
     assert twin.generator is not None
     assert trainer.generator is not None
     for _ in range(2):  # away from the first step, where the margin has not moved
@@ -72,7 +72,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: F
         twin.step()
     margin = twin.margin
     assert margin == 107.0
-    labelled, labels = twin.next_labelled()
+    labeled, labels = twin.next_labeled()
     real = twin.next_images()
     chance = twin.noise.get_state()
 
@@ -88,7 +88,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: F
 
         ladder.noisy = noisy  # type: ignore[method-assign]
         images = real.to(dtype)
-        logits, recon = ladder.forward_both(labelled.to(dtype), images)
+        logits, recon = ladder.forward_both(labeled.to(dtype), images)
         fakes = (generator(torch.randn(30, 100, generator=rng).to(dtype)).flatten(1) + 1) / 2
         recon_fake = ladder.reconstruct(fakes)
         energy_fake = (recon_fake - fakes).square().sum(1)
@@ -146,17 +146,17 @@ def test_each_image_comes_once_in_a_round(digits: FlatDigits) -> None:
 
 
 def test_labels_are_as_many_of_each_digit_and_differ_by_seed(digits: FlatDigits) -> None:
-    chosen = labelled_subset(digits.labels, 50, torch.Generator().manual_seed(0))
+    chosen = labeled_subset(digits.labels, 50, torch.Generator().manual_seed(0))
     assert torch.bincount(digits.labels[chosen].long()).tolist() == [5] * 10
     assert len(set(chosen.tolist())) == 50
-    other = labelled_subset(digits.labels, 50, torch.Generator().manual_seed(1))
+    other = labeled_subset(digits.labels, 50, torch.Generator().manual_seed(1))
     assert set(other.tolist()) != set(chosen.tolist())
 
 
 @pytest.mark.parametrize("count", [0, 5, 15, 110])
 def test_labels_that_cannot_be_had_are_refused(digits: FlatDigits, count: int) -> None:
     with pytest.raises(ValueError, match=f"labels: got {count}"):
-        labelled_subset(digits.labels, count, torch.Generator())
+        labeled_subset(digits.labels, count, torch.Generator())
 
 
 def test_the_error_is_that_of_the_clean_classifier(digits: FlatDigits) -> None:

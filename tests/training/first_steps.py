@@ -8,7 +8,7 @@ Where a change of the bits is meant, empty the list in first_steps.json before.
 Two states of the code compute the same bits if they print the same. The losses are the reference's, so that torch alone
 decides the bits, and torch is told to use kernels that every x86-64 processor with AVX2 has: none of oneDNN's, which
 also look at the sizes of its caches. MKL's square roots aren't to be told: they begin with an approximation by the
-processor, and of 100,000 on an AMD EPYC with AVX-512 20,000 are the other neighbour of the exact root. So a record is
+processor, and of 100,000 on an AMD EPYC with AVX-512 20,000 are the other neighbor of the exact root. So a record is
 of the processors that take the same `roots`.
 """
 

@@ -42,13 +42,13 @@ def small(**fields: Any) -> TrainConfig:
 
 
 def blobs(count: int = 40, side: int = 16) -> TensorImages:
-    """Bright squares of random colour and place on grey."""
+    """Bright squares of random color and place on gray."""
     rng = torch.Generator().manual_seed(0)
     images = torch.full((count, 3, side, side), 90, dtype=torch.uint8)
     for image in images:
         top, left = torch.randint(side // 2, (2,), generator=rng).tolist()
-        colour = torch.randint(256, (3, 1, 1), generator=rng, dtype=torch.uint8)
-        image[:, top : top + side // 2, left : left + side // 2] = colour
+        color = torch.randint(256, (3, 1, 1), generator=rng, dtype=torch.uint8)
+        image[:, top : top + side // 2, left : left + side // 2] = color
     return TensorImages(images)
 
 

@@ -400,7 +400,7 @@ def test_a_command_ends_in_one_line(
     path = whole / "metrics.jsonl"
     line = path.read_bytes().splitlines()[0]
     put(path, NO_FILE.get(odd) or of(NO_OBJECT[odd] + b"\n" + line + b"\n"))
-    flags = ["--no-neighbours", "--device", "cpu"] if command == "report" else ["--resume"]
+    flags = ["--no-neighbors", "--device", "cpu"] if command == "report" else ["--resume"]
     given = [str(whole)] if command == "report" else arguments_of(configure(out=whole))
     assert cli.main([command, *given, *flags]) == 1
     out, said = capsys.readouterr()

@@ -80,7 +80,7 @@ def test_digits_train_are_judged_by_a_classifier_and_reported(
         assert "Of fewer than" not in capsys.readouterr().out
         assert cli.main(["report", str(run.out)]) == 0
         assert "Of fewer than" not in (run.out / "report.html").read_text()
-    assert not (run.out / "neighbours.png").exists()
+    assert not (run.out / "neighbors.png").exists()
     assert "exp_score" in (run.out / "report.html").read_text()
 
 
@@ -99,7 +99,7 @@ def test_images_train_are_judged_by_a_net_and_reported(
     assert "FD (pixels)" in said
     assert "compares only with" not in said  # the net has eight features
     assert cli.main(["report", str(run.out), "--features", "pixels"]) == 0
-    with Image.open(run.out / "neighbours.png") as picture:
+    with Image.open(run.out / "neighbors.png") as picture:
         assert picture.size == (6 * 18 + 2, 8 * 18 + 2)
 
 
@@ -180,7 +180,7 @@ def test_other_images_than_the_runs_are_told(
     assert f"{others}: other images than those that the run was trained on" in capsys.readouterr().err
     assert cli.main(["report", str(run.out), "--data", str(others), "--features", "pixels"]) == 1
     assert "got other images, expected those that the run was trained on" in capsys.readouterr().err
-    assert not (run.out / "neighbours.png").exists()
+    assert not (run.out / "neighbors.png").exists()
 
 
 def test_folders_that_hold_digits_otherwise(digits_folder: Path, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_curves_are_drawn(configure: Configure, steps: int) -> None:
     train(run)
     with Image.open(run.out / "curves.png") as picture:
         width, height = picture.size
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+        colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
     assert min(width, height) > 500
     # The four curves and the margin's dashes.
-    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (85, 85, 85)} <= colours
+    assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (85, 85, 85)} <= colors

@@ -70,11 +70,11 @@ def test_a_report_leaves_its_pictures_out(run: Path, loaded: list[str], capsys: 
     (line,) = told.err.splitlines()
     assert line.startswith("ebgan-fast: nearest training images are left out (features: got a run scored by the file")
     assert loaded == []
-    assert not folder.neighbours.exists()
+    assert not folder.neighbors.exists()
     assert cli.main(["report", str(run), "--device", "cpu", "--features", "pixels"]) == 0
     assert capsys.readouterr().err == ""
     assert loaded == ["pixels"]
-    assert folder.neighbours.exists()
+    assert folder.neighbors.exists()
 
 
 def test_a_run_that_goes_on_takes_the_net_of_its_command(run: Path, packed_blobs: Path, loaded: list[str]) -> None:

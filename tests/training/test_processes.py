@@ -61,12 +61,12 @@ def train_as(config: Path) -> None:
     print(result.step, result.stopped_by)
 
 
-def train_scored(config: Path, signalled: Path) -> None:
+def train_scored(config: Path, signaled: Path) -> None:
     """One process of a run whose feature net's first batch, of the training images, brings it a SIGTERM."""
 
     def net(images: Tensor) -> Tensor:
-        if len(images) > 2 and not signalled.exists():
-            signalled.touch()
+        if len(images) > 2 and not signaled.exists():
+            signaled.touch()
             signal.raise_signal(signal.SIGTERM)
         return images.flatten(1)[:, :600:100].float()
 
@@ -74,12 +74,12 @@ def train_scored(config: Path, signalled: Path) -> None:
     train_as(config)
 
 
-def train_signalled_elsewhere(config: Path) -> None:
+def train_signaled_elsewhere(config: Path) -> None:
     """One process of a scored run; the second has a SIGTERM while it waits for the first one's score."""
     over, at_work = Absence.over, Absence.at_work
     rank = int(os.environ["RANK"])
 
-    def signalled(absence: Absence, received: Callable[[], int | None]) -> int | None:
+    def signaled(absence: Absence, received: Callable[[], int | None]) -> int | None:
         asked = itertools.count()
 
         def while_waiting() -> int | None:
@@ -92,7 +92,7 @@ def train_signalled_elsewhere(config: Path) -> None:
     def at_each_call(absence: Absence, received: int | None) -> int | None:
         return at_work(absence, received, every=0.0)
 
-    Absence.over, Absence.at_work = signalled, at_each_call  # type: ignore[assignment, method-assign]
+    Absence.over, Absence.at_work = signaled, at_each_call  # type: ignore[assignment, method-assign]
     scoring.load_feature_net = lambda spec: FeatureNet(lambda x: x.flatten(1)[:, :600:100].float(), "FD", "key", 6)
     train_as(config)
 
@@ -253,7 +253,7 @@ def test_a_signal_in_a_score_stops_both(fork: Fork, configure: Configure, tmp_pa
     plain = {"lr_decay": "none", "margin_steps": 5, "evaluate_samples": 20, "dropout_d": False}
     for steps in (1000, 4):
         run = configure(out=tmp_path / f"run{steps}", steps=steps, evaluate_every=4, **plain)
-        file, flag = tmp_path / "run.json", tmp_path / f"signalled{steps}"
+        file, flag = tmp_path / "run.json", tmp_path / f"signaled{steps}"
         write_json(run, file)
         said = finish(start(fork, train_scored, file, flag, EBGAN_FAST_CACHE=cache))
         assert [text.splitlines()[-1] for text in said] == [f"4 {int(signal.SIGTERM)}"] * 2, said
@@ -277,7 +277,7 @@ def trained(fork: Fork, target: Callable[..., object], run: TrainConfig, place: 
 @pytest.mark.slow
 def test_a_signal_to_the_other_process_ends_a_score(fork: Fork, configure: Configure, tmp_path: Path) -> None:
     run = configure(steps=8, **SCORED)
-    said = trained(fork, train_signalled_elsewhere, run, tmp_path)
+    said = trained(fork, train_signaled_elsewhere, run, tmp_path)
     assert [text.splitlines()[-1] for text in said] == [f"4 {int(signal.SIGTERM)}"] * 2, said
     assert not (run.out / "scores.jsonl").exists()
 

@@ -373,13 +373,13 @@ def test_a_whole_run_that_is_stopped_and_resumed(
     train(plain)
     original = Trainer.step
 
-    def signalled(trainer: Trainer) -> None:
+    def signaled(trainer: Trainer) -> None:
         if trainer.step_count == 9:
             signal.raise_signal(signal.SIGTERM)
         original(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", signalled)
+        patch.setattr(Trainer, "step", signaled)
         assert train(recorded).step == 10
     assert [recorder.events.count("replay") for recorder in tapes] == [7]
     result = train(dataclasses.replace(recorded, cuda_graph=rest), resume=True)

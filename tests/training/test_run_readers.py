@@ -1,4 +1,4 @@
-"""What reads a run, or what a run reads: interpolations and neighbours, TensorBoard, the margin, its images."""
+"""What reads a run, or what a run reads: interpolations and neighbors, TensorBoard, the margin, its images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from ebgan_fast.data import DataError, ImageSet
 from ebgan_fast.data.training_set import open_images
 from ebgan_fast.training import TrainConfig, train
-from ebgan_fast.training.pictures import draw_interpolation, draw_neighbours
+from ebgan_fast.training.pictures import draw_interpolation, draw_neighbors
 from ebgan_fast.training.sampling import load_generator, sample_images
 from ebgan_fast.training.scoring import Evaluator
 
@@ -38,7 +38,7 @@ def test_pictures_of_a_run(packed_blobs: Path, tmp_path: Path) -> None:
         expected = ((generator(ends[0, :1])[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     assert np.abs(first.astype(int) - expected.astype(int)).max() <= 1  # another batch, another rounding
     evaluator = Evaluator("pixels", open_images(run.data, run.image_size), torch.device("cpu"))
-    draw_neighbours(evaluator.scorer, generator, tmp_path / "near.png", seed=0)
+    draw_neighbors(evaluator.scorer, generator, tmp_path / "near.png", seed=0)
     with Image.open(tmp_path / "near.png") as near:
         assert near.size == (6 * 18 + 2, 8 * 18 + 2)
         pixels = np.asarray(near)

@@ -183,7 +183,7 @@ def test_a_grid_shows_each_image_in_its_place(tmp_path: Path) -> None:
     assert (pixels == expected).all()
 
 
-def test_colours_keep_their_places(tmp_path: Path) -> None:
+def test_colors_keep_their_places(tmp_path: Path) -> None:
     """One red pixel, the rest blue."""
     image = torch.tensor([-1.0, -1.0, 1.0])[:, None, None].repeat(1, 2, 3)
     image[:, 1, 2] = torch.tensor([1.0, -1.0, -1.0])

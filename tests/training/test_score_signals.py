@@ -64,13 +64,13 @@ def test_a_signal_is_heard_while_distances_are_taken(
     module, name = (torch.linalg, "qr") if distance == "Frechet" else (kid, "discrepancies")
     original, calls = getattr(module, name), 0
 
-    def signalled(*args: Any, **named: Any) -> Any:
+    def signaled(*args: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         signal.raise_signal(signal.SIGTERM)
         return original(*args, **named)
 
-    monkeypatch.setattr(module, name, signalled)
+    monkeypatch.setattr(module, name, signaled)
     result = train(scored(tmp_path / "run", packed_blobs))
     assert (result.step, result.stopped_by, calls) == (3, signal.SIGTERM, 1)
     assert not (tmp_path / "run" / "scores.jsonl").exists()

@@ -42,13 +42,13 @@ def test_a_signal_ends_the_step_and_saves(
     before = signal.getsignal(number)
     original = Trainer.step
 
-    def signalled(trainer: Trainer) -> None:
+    def signaled(trainer: Trainer) -> None:
         if trainer.step_count == 9:
             signal.raise_signal(number)
         original(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", signalled)
+        patch.setattr(Trainer, "step", signaled)
         result = train(run)
     assert (result.step, result.stopped_by) == (10, number)
     assert 128 + number == status
@@ -66,12 +66,12 @@ def test_a_second_signal_ends_at_once(
     run = configure()
     before = signal.getsignal(number)
 
-    def signalled(trainer: Trainer) -> None:
+    def signaled(trainer: Trainer) -> None:
         signal.raise_signal(number)
         signal.raise_signal(number)
         pytest.fail("the second signal was ignored")
 
-    monkeypatch.setattr(Trainer, "step", signalled)
+    monkeypatch.setattr(Trainer, "step", signaled)
     with pytest.raises(SystemExit) as stop:
         train(run)
     assert stop.value.code == status
@@ -90,13 +90,13 @@ def test_signals_that_come_twice_by_themselves_end_no_run_unsaved(
     run = configure()
     original = Trainer.step
 
-    def signalled(trainer: Trainer) -> None:
+    def signaled(trainer: Trainer) -> None:
         if trainer.step_count == 9:
             for number in numbers:
                 signal.raise_signal(number)
         original(trainer)
 
-    monkeypatch.setattr(Trainer, "step", signalled)
+    monkeypatch.setattr(Trainer, "step", signaled)
     result = train(run)
     assert (result.step, result.stopped_by) == (10, numbers[0])
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == 10
@@ -131,7 +131,7 @@ def test_a_signal_ends_the_search_for_a_margin(
     run = auto(packed_blobs, tmp_path / "run")
     original, steps = Trainer.autoencoder_step, 0
 
-    def signalled(trainer: Trainer) -> Tensor:
+    def signaled(trainer: Trainer) -> Tensor:
         nonlocal steps
         steps += 1
         if steps == 5:
@@ -139,7 +139,7 @@ def test_a_signal_ends_the_search_for_a_margin(
         return original(trainer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "autoencoder_step", signalled)
+        patch.setattr(Trainer, "autoencoder_step", signaled)
         capsys.readouterr()
         result = train(run)
     assert (result.step, result.stopped_by, steps) == (0, number, 5)
@@ -184,11 +184,11 @@ def test_a_signal_before_the_first_step_of_a_run_that_goes_on_leaves_it_as_it_wa
     before = files(whole)
     original = loop.settled
 
-    def signalled(*given: Any) -> Any:
+    def signaled(*given: Any) -> Any:
         signal.raise_signal(signal.SIGHUP)
         return original(*given)
 
-    monkeypatch.setattr(loop, "settled", signalled)
+    monkeypatch.setattr(loop, "settled", signaled)
     result = train(configure(out=whole), resume=True)
     assert (result.step, result.stopped_by) == (20, signal.SIGHUP)
     assert result.stats is not None

@@ -2,7 +2,7 @@
 
     python -m tests.written_before.write FOLDER
 
-The paths in it are those of a folder that is gone afterwards.
+The paths in it are those of a folder that is gone afterward.
 """
 
 from __future__ import annotations

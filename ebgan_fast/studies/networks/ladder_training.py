@@ -48,10 +48,10 @@ class LadderConfig:
     """One run.
 
     Attributes:
-        labels: labelled images, as many of each digit.
-        seed: of weights, noise, batches and the choice of the labelled images.
+        labels: labeled images, as many of each digit.
+        seed: of weights, noise, batches and the choice of the labeled images.
         steps: updates of the ladder network.
-        batch_size: labelled images in a step, and as many without labels. With fewer labels than that, all of them.
+        batch_size: labeled images in a step, and as many without labels. With fewer labels than that, all of them.
         recon_weight: weight of the energy times the pixels, so that 1000 is 1000/784 of the paper; 0: classifier alone.
         lr: learning rate of the ladder network, falling linearly to 0 over the last third of the steps.
         lr_g: of the generator.
@@ -73,12 +73,12 @@ class LadderConfig:
 
 
 class LadderTrainer:
-    """The ladder network of a config, its generator if it has one, and their optimisers.
+    """The ladder network of a config, its generator if it has one, and their optimizers.
 
     The energy of an image is the squared error, summed over pixels in [0, 1], of its denoised reconstruction from a
     corrupted encoding: the paper's "vanilla squared l2", to which its margin of 16 belongs. Where the paper is silent:
     the weight of the energy multiplies the hinge too, so that both sides weigh the same; generated images are
-    normalised by their own batch; the generator is an MLP of four layers of 400 units.
+    normalized by their own batch; the generator is an MLP of four layers of 400 units.
 
     Args:
         config: what to train.
@@ -93,8 +93,8 @@ class LadderTrainer:
         noise = torch.Generator(self.device).manual_seed(config.seed)
         self.images = digits.images
         self._test = digits.test_images, digits.test_labels
-        chosen = labelled_subset(digits.labels.cpu(), config.labels, self._chance).to(self.device)
-        self.labelled = self.images[chosen]
+        chosen = labeled_subset(digits.labels.cpu(), config.labels, self._chance).to(self.device)
+        self.labeled = self.images[chosen]
         self._labels = digits.labels[chosen].long()
         torch.manual_seed(config.seed)
         pixels = self.images.shape[1]
@@ -120,11 +120,11 @@ class LadderTrainer:
         rate = learning_rate_factor(self.step_count, config.steps, "linear", 2 / 3)
         self.optimizer.param_groups[0]["lr"] = config.lr * rate
         self.optimizer.zero_grad()
-        labelled, labels = self.next_labelled()
+        labeled, labels = self.next_labeled()
         if config.recon_weight == 0:
-            torch_functional.cross_entropy(self.ladder.classify_corrupted(labelled), labels).backward()
+            torch_functional.cross_entropy(self.ladder.classify_corrupted(labeled), labels).backward()
         else:
-            self._backward(labelled, labels, self.next_images())
+            self._backward(labeled, labels, self.next_images())
         self.optimizer.step()
         self.step_count += 1
 
@@ -149,11 +149,11 @@ class LadderTrainer:
         assert isinstance(sampler, Generator)
         return sampler
 
-    def _backward(self, labelled: Tensor, labels: Tensor, real: Tensor) -> None:
+    def _backward(self, labeled: Tensor, labels: Tensor, real: Tensor) -> None:
         """Give the ladder network its gradients, by equation 1 with the margin of this step, and update the generator
         by equation 2."""
         margin, weight = self.margin, self.config.recon_weight / self.images.shape[1]
-        logits, recon = self.ladder.forward_both(labelled, real)
+        logits, recon = self.ladder.forward_both(labeled, real)
         loss = torch_functional.cross_entropy(logits, labels)
         if self.generator is None or margin == 0:
             energy = functional.reconstruction_energy(recon, real, norm="sse", reduction="mean")
@@ -170,7 +170,7 @@ class LadderTrainer:
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()
         one_pass_backward(
-            # The real images' pass is done: it goes with the labelled ones'.
+            # The real images' pass is done: it goes with the labeled ones'.
             lambda images: recon if images is real else self.ladder.reconstruct(images),
             (self.generator(noise).flatten(1) + 1) / 2,
             real,
@@ -180,12 +180,12 @@ class LadderTrainer:
         )
         self._optimizer_g.step()
 
-    def next_labelled(self) -> tuple[Tensor, Tensor]:
-        """The labelled images [N, 784] of the next step, and their labels [N]."""
+    def next_labeled(self) -> tuple[Tensor, Tensor]:
+        """The labeled images [N, 784] of the next step, and their labels [N]."""
         if len(self._labels) <= self.config.batch_size:
-            return self.labelled, self._labels
+            return self.labeled, self._labels
         chosen = torch.randperm(len(self._labels), generator=self._chance)[: self.config.batch_size].to(self.device)
-        return self.labelled[chosen], self._labels[chosen]
+        return self.labeled[chosen], self._labels[chosen]
 
     def next_images(self) -> Tensor:
         """The images without labels [N, 784] of the next step: every image once, in a new order each time round."""
@@ -195,7 +195,7 @@ class LadderTrainer:
         return self.images[chosen.to(self.device)]
 
 
-def labelled_subset(labels: Tensor, count: int, chance: torch.Generator) -> Tensor:
+def labeled_subset(labels: Tensor, count: int, chance: torch.Generator) -> Tensor:
     """Numbers of `count` images, as many of each class, chosen at random.
 
     Raises:

@@ -22,11 +22,11 @@ Mixture = Literal["ring", "grid"]
 DEVIATION = 0.02
 _REACH = 0.8  # the ring's radius, and half the grid's side
 _POINTS = 20_000
-_NEAR = 3.0  # deviations from a centre, within which a sample belongs to it; 98.9 % of the data do
+_NEAR = 3.0  # deviations from a center, within which a sample belongs to it; 98.9 % of the data do
 _FOUND = 0.2  # of its share of the samples, for a Gaussian to count as found
 
 
-def centres(mixture: Mixture) -> Tensor:
+def centers(mixture: Mixture) -> Tensor:
     """The middles of a mixture's Gaussians [modes, 2]."""
     if mixture == "ring":
         angles = torch.arange(8) * (2 * math.pi / 8)
@@ -39,7 +39,7 @@ def centres(mixture: Mixture) -> Tensor:
 def points(mixture: Mixture, device: str = "cpu") -> TensorImages:
     """20,000 points of a mixture whose Gaussians are equally likely, on a device once for all trials of a process."""
     chance = torch.Generator().manual_seed(0)
-    middles = centres(mixture)
+    middles = centers(mixture)
     chosen = middles[torch.randint(len(middles), (_POINTS,), generator=chance)]
     drawn = chosen + DEVIATION * torch.randn(_POINTS, 2, generator=chance)
     levels = ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
@@ -52,11 +52,11 @@ def mode_scores(generator: AnyGenerator, mixture: Mixture, samples: int, seed: i
     Returns:
         (scores, the samples [samples, 2] on the CPU that say so). The scores are
         modes: Gaussians that get at least a fifth of their share of the samples.
-        good: share of the samples within three deviations of a centre.
+        good: share of the samples within three deviations of a center.
     """
     device = next(generator.parameters()).device
     drawn = sample_images(generator, samples, seed, device=device).view(-1, 2)
-    middles = centres(mixture).to(device)
+    middles = centers(mixture).to(device)
     distance, nearest = torch.cdist(drawn, middles).min(1)
     good = distance < _NEAR * DEVIATION
     counts = torch.bincount(nearest[good], minlength=len(middles))

@@ -66,7 +66,7 @@ class RunFolder:
         self.evaluation = path / "score.json"
         self.interpolation = path / "interpolation.png"
         self.lock = path / ".lock"
-        self.neighbours = path / "neighbours.png"
+        self.neighbors = path / "neighbors.png"
         self.report = path / "report.html"
         self.tensorboard = path / "tensorboard"
         self.metrics = LinesFile(path / "metrics.jsonl", _OF_EVERY_LINE, optional=_OF_SOME_LINES)

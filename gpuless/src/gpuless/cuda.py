@@ -58,7 +58,7 @@ def run(
     options: Sequence[str] = (),
     headers: Sequence[Path] = (),
 ) -> Report:
-    """Compile a .cu file and run its kernel `entry` in the PTX simulator; its stores are in the arrays afterwards.
+    """Compile a .cu file and run its kernel `entry` in the PTX simulator; its stores are in the arrays afterward.
 
     entry is the kernel's name in the source, or that in the PTX where several have it (templates). The rest is as for
     `ptx` and `gpuless.ptx.simulate`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Gpu:
     """A stand-in for a GPU in a test.
 
-    A kernel runs once a seed, each time on the arrays as they were given; they hold the last results afterwards. A race
+    A kernel runs once a seed, each time on the arrays as they were given; they hold the last results afterward. A race
     or an access out of bounds is an error of `gpuless.ptx`; results that differ from seed to seed are an
     AssertionError, unless deterministic=False.
     """
@@ -40,9 +40,9 @@ class Gpu:
             pytest.importorskip(package, reason=f"{package} is not installed: pip install 'gpuless[triton]'")
         from . import triton
 
-        artefact = triton.compile(kernel, arguments, target, debug=debug, **options)
+        artifact = triton.compile(kernel, arguments, target, debug=debug, **options)
         return self._under_every_seed(
-            lambda seed: artefact.run(grid, arguments, seed=seed), arguments, deterministic=deterministic
+            lambda seed: artifact.run(grid, arguments, seed=seed), arguments, deterministic=deterministic
         )
 
     def cuda(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from . import sass
 
 if TYPE_CHECKING:
-    from .triton import Artefact
+    from .triton import Artifact
 
 
 @dataclass(frozen=True)
@@ -112,25 +112,25 @@ def _round_up(value: int, granule: int) -> int:
     return -(-value // granule) * granule
 
 
-def measure(artefact: Artefact) -> Resources:
+def measure(artifact: Artifact) -> Resources:
     """The resources of a compiled Triton kernel."""
-    return measure_all([artefact])[0]
+    return measure_all([artifact])[0]
 
 
-def measure_all(artefacts: Sequence[Artefact]) -> list[Resources]:
+def measure_all(artifacts: Sequence[Artifact]) -> list[Resources]:
     """The resources of compiled Triton kernels. Many take little longer than one, as they share a run of nvdisasm."""
     names: dict[bytes, list[str]] = {}
-    for target in {artefact.target for artefact in artefacts if artefact.ptx}:
-        binaries = [artefact.binary for artefact in artefacts if artefact.target == target]
+    for target in {artifact.target for artifact in artifacts if artifact.ptx}:
+        binaries = [artifact.binary for artifact in artifacts if artifact.target == target]
         codes = [b"".join(sass.code_of(binary).values()) for binary in binaries]
         names.update(zip(binaries, sass.instructions(target, codes), strict=True))
-    return [_measure_nvidia(it, names[it.binary]) if it.ptx else _measure_amd(it) for it in artefacts]
+    return [_measure_nvidia(it, names[it.binary]) if it.ptx else _measure_amd(it) for it in artifacts]
 
 
-def _atomics(artefact: Artefact) -> tuple[int, int]:
+def _atomics(artifact: Artifact) -> tuple[int, int]:
     """Additions of floats, and all other atomics."""
-    additions = len(re.findall(r"\btt\.atomic_rmw fadd\b", artefact.ttir))
-    return additions, len(re.findall(r"\btt\.atomic_(?:rmw|cas)\b", artefact.ttir)) - additions
+    additions = len(re.findall(r"\btt\.atomic_rmw fadd\b", artifact.ttir))
+    return additions, len(re.findall(r"\btt\.atomic_(?:rmw|cas)\b", artifact.ttir)) - additions
 
 
 _TENSOR_SASS = re.compile(r"[A-Z]G?MMA|UTC\w*MMA")
@@ -142,11 +142,11 @@ def _sass_width(modifiers: list[str]) -> int:
     return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
 
 
-def _measure_nvidia(artefact: Artefact, names: Iterable[str]) -> Resources:
+def _measure_nvidia(artifact: Artifact, names: Iterable[str]) -> Resources:
     found = measure_sass(
-        artefact.target, artefact.usage, names, artefact.shared, artefact.num_warps, artefact.tensor_memory
+        artifact.target, artifact.usage, names, artifact.shared, artifact.num_warps, artifact.tensor_memory
     )
-    float_atomics, integer_atomics = _atomics(artefact)
+    float_atomics, integer_atomics = _atomics(artifact)
     return replace(found, float_atomics=float_atomics, integer_atomics=integer_atomics)
 
 
@@ -191,30 +191,30 @@ _GCN_MEMORY = re.compile(r"(?:buffer|global|flat)_(load|store)_(?:lds_)?([a-z]+?
 _GCN_WIDTHS = {"dword": 32, "ushort": 16, "sshort": 16, "short": 16, "ubyte": 8, "sbyte": 8, "byte": 8}
 
 
-def _metadata(artefact: Artefact, name: str) -> int:
-    found = re.search(rf"^\s+(?:- )?\.{name}:\s+(\d+)$", artefact.amdgcn, re.MULTILINE)
+def _metadata(artifact: Artifact, name: str) -> int:
+    found = re.search(rf"^\s+(?:- )?\.{name}:\s+(\d+)$", artifact.amdgcn, re.MULTILINE)
     if found is None:
-        raise ValueError(f"no .{name} in the code for {artefact.target}")
+        raise ValueError(f"no .{name} in the code for {artifact.target}")
     return int(found[1])
 
 
-def _measure_amd(artefact: Artefact) -> Resources:
+def _measure_amd(artifact: Artifact) -> Resources:
     names: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {kind: Counter() for kind in ("load", "store", "lds")}
-    for name, operands in _GCN.findall(artefact.amdgcn):
+    for name, operands in _GCN.findall(artifact.amdgcn):
         names[name] += 1
         access = _GCN_MEMORY.fullmatch(name)
         if access:
             kind = "lds" if "_lds_" in name or re.search(r"\blds\b", operands) else access[1]
             widths[kind][_GCN_WIDTHS[access[2]] * int((access[3] or "x1")[1:])] += 1
-    registers = _metadata(artefact, "vgpr_count")
-    float_atomics, integer_atomics = _atomics(artefact)
+    registers = _metadata(artifact, "vgpr_count")
+    float_atomics, integer_atomics = _atomics(artifact)
     return Resources(
-        target=artefact.target,
+        target=artifact.target,
         registers=registers,
-        stack=_metadata(artefact, "private_segment_fixed_size"),
-        spills=_metadata(artefact, "vgpr_spill_count") + _metadata(artefact, "sgpr_spill_count"),
-        shared=artefact.shared,
+        stack=_metadata(artifact, "private_segment_fixed_size"),
+        spills=_metadata(artifact, "vgpr_spill_count") + _metadata(artifact, "sgpr_spill_count"),
+        shared=artifact.shared,
         loads=dict(widths["load"]),
         stores=dict(widths["store"]),
         async_loads=dict(widths["lds"]),
@@ -223,7 +223,7 @@ def _measure_amd(artefact: Artefact) -> Resources:
         integer_atomics=integer_atomics,
         barriers=names["s_barrier"],
         instructions=names.total() - names["s_nop"],
-        occupancy=occupancy(artefact.target, registers, artefact.shared, artefact.num_warps),
+        occupancy=occupancy(artifact.target, registers, artifact.shared, artifact.num_warps),
     )
 
 

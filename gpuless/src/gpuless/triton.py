@@ -1,4 +1,4 @@
-"""Triton kernels compiled for a GPU that is not there, with exactly the specialisation that Triton's JIT would give."""
+"""Triton kernels compiled for a GPU that is not there, with exactly the specialization that Triton's JIT would give."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def flattened(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-class Specialisation(NamedTuple):
+class Specialization(NamedTuple):
     """The compiler's knowledge of the arguments of a launch."""
 
     signature: dict[str, Any]  # type of every argument, of a tuple a tuple; "constexpr" where the value is compiled in
@@ -65,7 +65,7 @@ class Specialisation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Artefact:
+class Artifact:
     """A compiled kernel. `ptx` is empty on AMD, `amdgcn` on NVIDIA; `binary` is a cubin or an hsaco.
 
     The kernel's parameters are `runtime_arguments` and then Triton's own scratch pointers, null unless a kernel asks
@@ -76,7 +76,7 @@ class Artefact:
     target: str
     num_warps: int
     shared: int  # bytes a block
-    tensor_memory: int  # columns a block, on the Blackwell of data centres
+    tensor_memory: int  # columns a block, on the Blackwell of data centers
     runtime_arguments: tuple[str, ...]
     ttir: str  # Triton's own, before any target's lowering
     ptx: str
@@ -140,9 +140,9 @@ def _check_kernel(kernel: Any) -> None:
         raise TypeError(f"{kernel!r} is no @triton.jit function")
 
 
-def specialise(
+def specialize(
     kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
-) -> Specialisation:
+) -> Specialization:
     """The compiler's input for a launch, from the functions by which Triton's own JIT finds it."""
     _check_kernel(kernel)
     backend = make_backend(gpu_target(target))
@@ -151,7 +151,7 @@ def specialise(
     bound, specialization, parsed = binder(**keywords)
     # Triton has no public name for this step.
     parsed, signature, constants, hints = kernel._pack_args(backend, keywords, bound, specialization, parsed)
-    return Specialisation(signature, constants, hints, parsed)
+    return Specialization(signature, constants, hints, parsed)
 
 
 class _Driver:
@@ -171,17 +171,17 @@ class _Driver:
 
 
 @contextlib.contextmanager
-def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
+def jit_specializations(target: str) -> Iterator[list[Specialization]]:
     """Collect what Triton's JIT would hand to the compiler at the launches made meanwhile, as if on that target.
 
     Host code runs as it is; no kernel is compiled or run.
     """
-    found: list[Specialisation] = []
+    found: list[Specialization] = []
 
     def record(
         kernel: Any, key: Any, signature: Any, device: Any, constants: Any, options: Any, hints: Any, warmup: Any
     ) -> None:
-        found.append(Specialisation(signature, constants, hints, options))
+        found.append(Specialization(signature, constants, hints, options))
 
     # Triton has no public names for these.
     with (
@@ -191,8 +191,8 @@ def jit_specialisations(target: str) -> Iterator[list[Specialisation]]:
         yield found
 
 
-def _name(kernel: Any, special: Specialisation, target: str) -> str:
-    """The key of an artefact in the cache. The source's path is in the code, for its messages."""
+def _name(kernel: Any, special: Specialization, target: str) -> str:
+    """The key of an artifact in the cache. The source's path is in the code, for its messages."""
     tools = triton.knobs.nvidia
     found = (getattr(tools, name, None) for name in ("ptxas", "ptxas_blackwell"))  # the second from Triton 3.6 on
     assemblers = [(tool.path, tool.version) for tool in found if tool is not None]
@@ -201,15 +201,15 @@ def _name(kernel: Any, special: Specialisation, target: str) -> str:
     return cache.key("triton", triton.__version__, *parts)
 
 
-def _unpacked(content: bytes, target: str) -> Artefact:
+def _unpacked(content: bytes, target: str) -> Artifact:
     text, _, binary = content.partition(b"\0")
     fields = json.loads(text)
     fields["runtime_arguments"] = tuple(fields["runtime_arguments"])
-    return Artefact(target=target, binary=binary, **fields)
+    return Artifact(target=target, binary=binary, **fields)
 
 
 def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
-    """The cache's entry for a kernel that Triton has compiled; `_unpacked` makes an artefact of it."""
+    """The cache's entry for a kernel that Triton has compiled; `_unpacked` makes an artifact of it."""
     values: dict[str, Any] = {
         "name": compiled.metadata.name,
         "num_warps": compiled.metadata.num_warps,
@@ -222,7 +222,7 @@ def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
     return json.dumps(values).encode() + b"\0" + bytes(compiled.kernel)  # in ASCII, without a null
 
 
-_compiled: dict[str, Artefact] = {}
+_compiled: dict[str, Artifact] = {}
 
 
 def forget() -> None:
@@ -232,13 +232,13 @@ def forget() -> None:
 
 def compile(
     kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
-) -> Artefact:
+) -> Artifact:
     """Compile a kernel as the JIT would at a launch with these arguments on that target.
 
     options are the launch's: num_warps, num_stages, enable_fp_fusion and so on. debug compiles `tl.device_assert` and
     the checks for integer overflow in. What was compiled once comes from the cache, in every process.
     """
-    special = specialise(kernel, arguments, target, debug=debug, **options)
+    special = specialize(kernel, arguments, target, debug=debug, **options)
     name = _name(kernel, special, target)
     if name not in _compiled:
 
@@ -262,9 +262,9 @@ def run(
     ctas: Sequence[tuple[int, int, int]] | None = None,
     **options: Any,
 ) -> Report:
-    """Compile a kernel for an NVIDIA target and run it in the PTX simulator; its stores are in the tensors afterwards.
+    """Compile a kernel for an NVIDIA target and run it in the PTX simulator; its stores are in the tensors afterward.
 
     seed is that of the order of the programs; ctas, if given, are the only ones that run.
     """
-    artefact = compile(kernel, arguments, target, debug=debug, **options)
-    return artefact.run(grid, arguments, seed=seed, ctas=ctas)
+    artifact = compile(kernel, arguments, target, debug=debug, **options)
+    return artifact.run(grid, arguments, seed=seed, ctas=ctas)

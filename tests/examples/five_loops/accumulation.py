@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ebgan_fast
 
-from .common import BATCH, MARGIN, Outcome, batches, networks, optimisers, outcome
+from .common import BATCH, MARGIN, Outcome, batches, networks, optimizers, outcome
 
 PARTS = (7, 6, 3)
 
@@ -21,7 +21,7 @@ PARTS = (7, 6, 3)
 def main(*, with_code: bool = False, one_pass: bool = False, dtype: torch.dtype = torch.float64) -> Outcome:
     """Train both networks, each step by the gradients of all parts."""
     D, G = networks(dtype)
-    optimizer_d, optimizer_g = optimisers(D, G)
+    optimizer_d, optimizer_g = optimizers(D, G)
     game = ebgan_fast.EBGAN(margin=MARGIN)
     losses: list[tuple[Tensor, Tensor]] = []
 

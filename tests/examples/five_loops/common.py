@@ -42,7 +42,7 @@ def networks(dtype: torch.dtype) -> tuple[AutoEncoder, nn.Sequential]:
     return D.to(dtype), G.to(dtype)
 
 
-def optimisers(D: nn.Module, G: nn.Module) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+def optimizers(D: nn.Module, G: nn.Module) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     """Adam for each network."""
     return torch.optim.Adam(D.parameters(), lr=3e-3), torch.optim.Adam(G.parameters(), lr=3e-3)
 

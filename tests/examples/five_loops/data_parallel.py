@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import ebgan_fast
 
-from .common import MARGIN, Outcome, batches, networks, optimisers, outcome
+from .common import MARGIN, Outcome, batches, networks, optimizers, outcome
 
 PROCESSES = 2
 
@@ -25,7 +25,7 @@ def train(rank: int, with_code: bool, one_pass: bool, dtype: torch.dtype) -> Out
     """Train on this process's half, in a process group."""
     bare_d, bare_g = networks(dtype)
     D, G = DistributedDataParallel(bare_d), DistributedDataParallel(bare_g)
-    optimizer_d, optimizer_g = optimisers(D, G)
+    optimizer_d, optimizer_g = optimizers(D, G)
     codes = dist.new_group()
     game = ebgan_fast.EBGAN(margin=MARGIN)
     losses: list[tuple[Tensor, Tensor]] = []

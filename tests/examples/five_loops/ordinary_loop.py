@@ -10,13 +10,13 @@ from torch import Tensor
 
 import ebgan_fast
 
-from .common import MARGIN, Outcome, batches, networks, optimisers, outcome
+from .common import MARGIN, Outcome, batches, networks, optimizers, outcome
 
 
 def main(*, with_code: bool = True, dtype: torch.dtype = torch.float64) -> Outcome:
     """Train both networks by the gradients at the weights from before each step."""
     D, G = networks(dtype)
-    optimizer_d, optimizer_g = optimisers(D, G)
+    optimizer_d, optimizer_g = optimizers(D, G)
     game = ebgan_fast.EBGAN(margin=MARGIN)
     losses: list[tuple[Tensor, Tensor]] = []
 

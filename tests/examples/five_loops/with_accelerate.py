@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: two networks, two optimisers, mixed precision.
+"""Hugging Face Accelerate: two networks, two optimizers, mixed precision.
 
 python -m tests.examples.five_loops.with_accelerate
 """
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ebgan_fast.nn import DiscriminatorLoss, GeneratorLoss
 
-from .common import MARGIN, Outcome, batches, networks, optimisers, outcome
+from .common import MARGIN, Outcome, batches, networks, optimizers, outcome
 
 
 def main(*, with_code: bool = True, mixed_precision: str = "no", dtype: torch.dtype = torch.float64) -> Outcome:
     """Train both networks as `prepare` has wrapped them."""
     accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
     D, G = networks(dtype)
-    D, G, optimizer_d, optimizer_g = accelerator.prepare(D, G, *optimisers(D, G))
+    D, G, optimizer_d, optimizer_g = accelerator.prepare(D, G, *optimizers(D, G))
     loss_of_d, loss_of_g = DiscriminatorLoss(margin=MARGIN), GeneratorLoss()
     losses: list[tuple[Tensor, Tensor]] = []
 

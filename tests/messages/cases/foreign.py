@@ -194,14 +194,14 @@ CASES = [
     Case(
         "report",
         "a grid that is no PNG",
-        _run(_holding("samples/step_000004.png", b"GIF89a"), "--no-neighbours"),
+        _run(_holding("samples/step_000004.png", b"GIF89a"), "--no-neighbors"),
         "step_000004.png",
         leaves=_INTERPOLATION,
     ),
     Case(
         "report",
         "a grid of a terabyte",
-        _run(_holding("samples/step_000004.png", _png(10**6)), "--no-neighbours"),
+        _run(_holding("samples/step_000004.png", _png(10**6)), "--no-neighbors"),
         "step_000004.png",
         leaves=_INTERPOLATION,
     ),

@@ -46,7 +46,7 @@ CASES = [
     Case("sample", "no paths", _line(), "sample", 2),
     Case("sample", "a count that is no whole number", _line("run", "out", "--count", "1.5"), "--count", 2),
     Case("evaluate", "no run", _line(), "evaluate", 2),
-    Case("report", "a flag of another spelling", _line("run", "--neighbors"), "--neighbors", 2),
+    Case("report", "a flag of another spelling", _line("run", "--neighbours"), "--neighbors", 2),
     Case("doctor", "a value that it does not take", _line("cpu"), "cpu", 2),
     Case("grid", "no folder", _line(), "--out", 2),
     Case("grid", "a size that is no number", _line("--out", "out", "--size-g", "many"), "--size-g", 2),

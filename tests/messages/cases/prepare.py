@@ -92,7 +92,7 @@ def _without_memory(patch: pytest.MonkeyPatch) -> None:
     def full(image: object, size: int) -> None:
         raise MemoryError
 
-    patch.setattr(worker, "centre_crop", full)
+    patch.setattr(worker, "center_crop", full)
 
 
 def _changing_meanwhile(patch: pytest.MonkeyPatch) -> None:

@@ -80,11 +80,11 @@ CASES = [
     Case("train", "a folder around MNIST's files", _data(_in_raw), "MNIST/raw"),
     Case(
         "train",
-        "digits for networks that make colours",
+        "digits for networks that make colors",
         lambda folder: ["--out", "run", "--data", places.digits(folder), *_CONV],
         "digits",
     ),
-    Case("train", "no data for networks that make colours", lambda folder: ["--out", "run", *_CONV], "data"),
+    Case("train", "no data for networks that make colors", lambda folder: ["--out", "run", *_CONV], "data"),
     Case("train", "images that are smaller than the digits", with_flags("--image-size", "16"), "image_size"),
     Case("train", "a batch of more images than there are", with_flags("--batch-size", "64"), "batch_size"),
     Case("train", "digits of which a file is missing", _data(_without_file), "digits"),

@@ -79,7 +79,7 @@ def module(folder: Path, csrc: Path = CSRC) -> Path:
 
 @cache
 def simulated() -> Path:
-    """The folder of libkernels.so and _simulated.so, unchanged. Undefined behaviour ends the process."""
+    """The folder of libkernels.so and _simulated.so, unchanged. Undefined behavior ends the process."""
     folder = _folder() / "simulated"
     folder.mkdir()
     library(folder, sanitizers="undefined")

@@ -6,7 +6,7 @@ from typing import Any
 
 import gpuless.triton
 from ebgan_fast.ops.backends.triton.launch import OPTIONS, Launch
-from gpuless.triton import Artefact, Specialisation
+from gpuless.triton import Artifact, Specialization
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 
@@ -16,12 +16,12 @@ def _options(launch: Launch) -> dict[str, Any]:
     return {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
 
 
-def specialise(launch: Launch, target: str) -> Specialisation:
+def specialize(launch: Launch, target: str) -> Specialization:
     """The compiler's input for this launch."""
-    return gpuless.triton.specialise(launch.kernel, launch.arguments, target, **_options(launch))
+    return gpuless.triton.specialize(launch.kernel, launch.arguments, target, **_options(launch))
 
 
-def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artefact:
+def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artifact:
     """Compile the kernel as the JIT would at this launch on that target.
 
     debug compiles `tl.device_assert` and the checks for integer overflow in.

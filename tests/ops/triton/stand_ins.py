@@ -63,11 +63,11 @@ def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
     simulation = Simulation()
 
     def run(launch: Launch) -> None:
-        artefact = compile_launch(launch, "sm_80", debug=debug)
-        report = artefact.run(launch.grid, launch.arguments, seed=seed)
+        artifact = compile_launch(launch, "sm_80", debug=debug)
+        report = artifact.run(launch.grid, launch.arguments, seed=seed)
         for name, value in flattened(launch.arguments).items():
             if name.startswith("p_counter") and value is not None:
-                assert not value.any(), f"{artefact.name} left {name} changed"
+                assert not value.any(), f"{artifact.name} left {name} changed"
         simulation.launches.append(launch)
         simulation.reports.append(report)
 

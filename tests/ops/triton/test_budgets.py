@@ -42,8 +42,8 @@ def _measured(names: tuple[str, ...], target: str) -> dict[str, Resources]:
         with recorded(target) as launches:
             dict(calls())[name]()
         for launch in launches:
-            artefact = compile_launch(launch, target)
-            found[f"{name} | {artefact.name} | {target}"] = artefact
+            artifact = compile_launch(launch, target)
+            found[f"{name} | {artifact.name} | {target}"] = artifact
     return dict(zip(found, measure_all(list(found.values())), strict=True))
 
 

@@ -16,10 +16,10 @@ import triton.language as tl  # noqa: E402
 
 from ebgan_fast.ops.backends.triton import launch as launching  # noqa: E402
 from ebgan_fast.ops.backends.triton.launch import Launch  # noqa: E402
-from gpuless.triton import jit_specialisations  # noqa: E402
+from gpuless.triton import jit_specializations  # noqa: E402
 
 from ..launches import Launches  # noqa: E402
-from .compiling import TARGETS, compile_launch, specialise  # noqa: E402
+from .compiling import TARGETS, compile_launch, specialize  # noqa: E402
 
 ops = Launches("triton")
 
@@ -40,13 +40,13 @@ def recorded_launches() -> list[Launch]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_launches_are_specialised_as_by_the_jit(target: str) -> None:
+def test_launches_are_specialized_as_by_the_jit(target: str) -> None:
     launches = recorded_launches()
     assert len({launch.kernel for launch in launches}) > 5
-    with jit_specialisations(target) as found:
+    with jit_specializations(target) as found:
         for launch in launches:
             launching.run(launch)
-    assert found == [specialise(launch, target) for launch in launches]
+    assert found == [specialize(launch, target) for launch in launches]
 
 
 @triton.jit

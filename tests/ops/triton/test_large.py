@@ -20,9 +20,9 @@ ops = Launches("triton")
 
 def _run_last(launch: Launch) -> int:
     """Run the last program alone; returns its number."""
-    artefact = compile_launch(launch, "sm_80", debug=True)
+    artifact = compile_launch(launch, "sm_80", debug=True)
     last = launch.grid[0] - 1
-    artefact.run(launch.grid, launch.arguments, ctas=[(last, 0, 0)])
+    artifact.run(launch.grid, launch.arguments, ctas=[(last, 0, 0)])
     return last
 
 

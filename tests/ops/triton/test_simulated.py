@@ -30,7 +30,7 @@ from .stand_ins import Simulation, simulated
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
-# Ragged, vectorised, several samples a program, chunked (above the table's longest row).
+# Ragged, vectorized, several samples a program, chunked (above the table's longest row).
 LONG = 16384 + 8192 + 37
 CHUNK = tables.chunk_tile(1 << 20, "default").block
 ELEMENTS = (1, 7, 96, 784, LONG)

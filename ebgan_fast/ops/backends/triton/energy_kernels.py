@@ -22,7 +22,7 @@ from .norm_kernels import energy_of, gradient_of, slope_needs_energy, slope_of, 
 class Batch(NamedTuple):
     """A pair of batches as kernels take it; where there is no pair, all None.
 
-    Triton specialises every member of a tuple. So the number of samples, of which a last batch has fewer, is an
+    Triton specializes every member of a tuple. So the number of samples, of which a last batch has fewer, is an
     argument of its own.
     """
 

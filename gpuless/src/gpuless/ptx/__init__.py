@@ -2,7 +2,7 @@
 
     report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
 
-Not modelled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Approximate instructions are off by up to the PTX
+Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Approximate instructions are off by up to the PTX
 manual's bound, in other digits than on a GPU.
 """
 
@@ -27,7 +27,7 @@ from .errors import (
     OutOfBounds,
     Race,
     SimulationError,
-    Uninitialised,
+    Uninitialized,
     Unsupported,
 )
 from .formats import DTYPES, POISONS
@@ -49,7 +49,7 @@ __all__ = [
     "Report",
     "SimulationError",
     "Struct",
-    "Uninitialised",
+    "Uninitialized",
     "Unsupported",
     "simulate",
 ]
@@ -84,7 +84,7 @@ def simulate(
     entry: str | None = None,
     instruction_limit: int = 1_000_000,
 ) -> Report:
-    """Run a kernel; what it stores is in the arrays afterwards.
+    """Run a kernel; what it stores is in the arrays afterward.
 
     arguments: in the order of the kernel's parameters. A NumPy array or a torch tensor on the CPU is a pointer to its
     first element, and the kernel may touch what lies from there to the end of its last element, nothing else. None is

@@ -88,7 +88,7 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
 
 
 def _off_the_middle(a: Array, b: Array, total: Array) -> Array:
-    """A step towards what rounding took from a + b, so that the next rounding goes the right way."""
+    """A step toward what rounding took from a + b, so that the next rounding goes the right way."""
     b = b.astype(np.float64)
     share = total - a
     lost = (a - (total - share)) + (b - share)

@@ -1,4 +1,4 @@
-"""atom, red, fences, and loads and stores that order or synchronise."""
+"""atom, red, fences, and loads and stores that order or synchronize."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def ordering(instruction: Instruction) -> Ordering | None:
     return Ordering(both or "acquire" in modifiers, both or "release" in modifiers, scope)
 
 
-def _synchronise(cta: Cta, addresses: Array, lanes: Array | None, order: Ordering, writes: bool, reads: bool) -> None:
+def _synchronize(cta: Cta, addresses: Array, lanes: Array | None, order: Ordering, writes: bool, reads: bool) -> None:
     """The knowledge that each thread gets from, and leaves at, the address of a strong access."""
     if order.scope != ACROSS_CTAS:
         return
@@ -94,7 +94,7 @@ def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], N
 def strong_load(cta: Cta, addresses: Array, lanes: Array | None, bits: np.dtype, order: Ordering) -> Array:
     """Like an atomic operation that changes nothing: it races with weak accesses only."""
     values = cta.memory.update(cta, addresses, lanes, bits, lambda old, lane: old, Access.STRONG_LOAD, order.scope)
-    _synchronise(cta, addresses, lanes, order, writes=False, reads=True)
+    _synchronize(cta, addresses, lanes, order, writes=False, reads=True)
     return values
 
 
@@ -103,7 +103,7 @@ def strong_store(cta: Cta, addresses: Array, lanes: Array | None, values: Array,
         return values[lane]
 
     cta.memory.update(cta, addresses, lanes, values.dtype, put, Access.STRONG_STORE, order.scope)
-    _synchronise(cta, addresses, lanes, order, writes=True, reads=False)
+    _synchronize(cta, addresses, lanes, order, writes=True, reads=False)
 
 
 def atomic(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
@@ -171,7 +171,7 @@ def _update(program: Program, instruction: Instruction, operands: tuple[str, ...
         if space == "shared":
             return cta.shared.update(cta, addresses, lanes, DTYPES[kind], one), lanes
         before = cta.memory.update(cta, addresses, lanes, DTYPES[kind], one, access, order.scope)
-        _synchronise(cta, addresses, lanes, order, writes=True, reads=True)
+        _synchronize(cta, addresses, lanes, order, writes=True, reads=True)
         return before, lanes
 
     return update

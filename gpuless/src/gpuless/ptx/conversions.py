@@ -54,11 +54,11 @@ def _to_float(result: str, rounding: str) -> Convert:
         return lambda a: to_tf32(a, rounding)
     dtype = DTYPES[result]
     if rounding == "rz" and result == "f32":
-        return _towards_zero
+        return _toward_zero
     return lambda a: a.astype(dtype)
 
 
-def _towards_zero(values: Array) -> Array:
+def _toward_zero(values: Array) -> Array:
     nearest = values.astype(np.float32)
     too_far = np.abs(nearest.astype(np.float64)) > np.abs(values.astype(np.float64))
     return np.where(too_far, np.nextafter(nearest, np.float32(0)), nearest)

@@ -71,7 +71,7 @@ def _unsupported(problem: Exception) -> Execute:
     """Only an error if a thread gets there."""
 
     def execute(cta: Cta, mask: Mask) -> None:
-        cta.fail(Unsupported, f"not modelled: {problem}", None)
+        cta.fail(Unsupported, f"not modeled: {problem}", None)
 
     return execute
 

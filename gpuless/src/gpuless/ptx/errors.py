@@ -29,7 +29,7 @@ class DeviceAssert(SimulationError):
     """An assertion of the kernel, also the overflow checks of a debug build."""
 
 
-class Uninitialised(SimulationError):
+class Uninitialized(SimulationError):
     """A read of shared memory that nobody wrote."""
 
 

@@ -70,7 +70,7 @@ def from_bfloat16(bits: Array) -> Array:
 
 
 def to_odd(wide: Array) -> Array:
-    """float64 -> float32, inexact results rounded to the neighbour whose last bit is set.
+    """float64 -> float32, inexact results rounded to the neighbor whose last bit is set.
 
     A second rounding, to a format at least two bits shorter, then gives what one rounding would have given.
     """
@@ -83,7 +83,7 @@ def to_odd(wide: Array) -> Array:
 
 
 def to_bfloat16(values: Array, rounding: str = "rn") -> Array:
-    """float32 or float64 -> uint16 bits, rounded to nearest even ("rn") or towards zero ("rz")."""
+    """float32 or float64 -> uint16 bits, rounded to nearest even ("rn") or toward zero ("rz")."""
     if values.dtype == np.float64:
         values = to_odd(values)
     values = np.asarray(values, np.float32)

@@ -60,7 +60,7 @@ def _multiply(instruction: Instruction) -> Recipe:
 
 
 def _quotient(a: Array, b: Array) -> Array:
-    """Towards zero, as in C. By zero: all ones, as the hardware happens to do."""
+    """Toward zero, as in C. By zero: all ones, as the hardware happens to do."""
     divisor = np.where(b == 0, b.dtype.type(1), b)
     down = a // divisor
     if a.dtype.kind == "i":

@@ -118,7 +118,7 @@ _DECLARATION = re.compile(
 
 
 def _lay_out_memory(program: Program, text: str, body: str) -> None:
-    """Offsets of what is declared in shared, local and (initialised) global or constant memory."""
+    """Offsets of what is declared in shared, local and (initialized) global or constant memory."""
     for space, align, kind, name, bracket, initial in _DECLARATION.findall(text):
         if kind not in DTYPES:
             continue

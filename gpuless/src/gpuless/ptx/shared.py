@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import Misaligned, OutOfBounds, Race, Uninitialised
+from .errors import Misaligned, OutOfBounds, Race, Uninitialized
 from .formats import Array, width_of
 from .races import NEVER_ORDERED, WITHIN_CTA, History
 
@@ -76,7 +76,7 @@ class SharedMemory:
         granules = self.granules(addresses, width)
         if not self.history.write_time[granules].all():
             byte = int(granules[self.history.write_time[granules] == 0][0]) * self.granule
-            cta.fail(Uninitialised, f"load of byte {byte} of shared memory, which nobody wrote", None)
+            cta.fail(Uninitialized, f"load of byte {byte} of shared memory, which nobody wrote", None)
         conflict = cta.order.read(self.history, granules, cta.thread_numbers(lanes, width // self.granule), cta.now)
         if conflict:
             self.race(cta, conflict, "load")
@@ -125,7 +125,7 @@ class SharedMemory:
         self.check(cta, addresses, lanes, dtype.itemsize, "atomic operation")
         granules = self.granules(addresses, dtype.itemsize)
         if not self.history.write_time[granules].all():
-            cta.fail(Uninitialised, "atomic operation on shared memory that nobody wrote", None)
+            cta.fail(Uninitialized, "atomic operation on shared memory that nobody wrote", None)
         threads = cta.thread_numbers(lanes, dtype.itemsize // self.granule)
         conflict = cta.order.atomic(self.history, granules, threads, cta.now, WITHIN_CTA)
         if conflict:

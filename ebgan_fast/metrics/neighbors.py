@@ -49,7 +49,7 @@ def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int
     return indices, distances
 
 
-def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: Progress | None = None) -> Tensor:
+def neighbor_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: Progress | None = None) -> Tensor:
     """Return each sample, then the training images nearest to it.
 
     Args:
@@ -66,12 +66,12 @@ def neighbour_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: P
         >>> from pathlib import Path
         >>> import torch
         >>> from ebgan_fast.data import TensorImages
-        >>> from ebgan_fast.metrics import FeatureNet, ImageScorer, neighbour_rows
+        >>> from ebgan_fast.metrics import FeatureNet, ImageScorer, neighbor_rows
         >>> pixels = FeatureNet(torch.nn.Flatten(), label="FD (pixels)", key="pixels", num_features=12)
         >>> real = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 2)  # five shades
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     scorer = ImageScorer(pixels, TensorImages(real), cache_folder=Path(folder))
-        ...     rows = neighbour_rows(scorer, samples=real[:1], count=2)
+        ...     rows = neighbor_rows(scorer, samples=real[:1], count=2)
         >>> rows[:, 0, 0, 0].tolist()  # the sample, which is the first shade, and the two nearest to it
         [0, 0, 1]
     """
