@@ -8,69 +8,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 try:
-    import tyro
+    import tyro  # noqa: F401
 except ImportError:
     sys.exit("bench: the benchmark needs more than the library: pip install -e '.[train]'")
 
 from ebgan_fast._command_line import Program
 
-from . import figures
-from .graph import graph
-from .latency import latency
-from .memory import memory
-from .one_pass import one_pass
-from .ops import ops
-from .page import page
-from .provenance import ROOT
-from .rows import last_run, read
-from .scaling import scaling
-from .stacked import stacked
-from .train import train
-from .tune import tune
-
-
-def show(file: tyro.conf.Positional[Path]) -> int:
-    """Print the table of the last run in a file that `ops`, `latency`, `scaling` or `memory` wrote.
-
-    Args:
-        file: JSON lines.
-    """
-    from . import table
-
-    table.show(last_run(read(file)))
-    return 0
-
-
-def plot(file: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> int:
-    """Draw the last run in such a file.
-
-    Args:
-        file: JSON lines.
-        out: The picture, PNG, SVG, PDF or WebP by its ending.
-    """
-    from .plot import draw, save
-
-    save(draw(last_run(read(file))), out)
-    print(out)
-    return 0
-
-
-def record(picture: tyro.conf.Positional[str], source: tyro.conf.Positional[tuple[str, ...]] = ()) -> int:
-    """Note in docs/figures.json that a picture of the documentation is as it should be.
-
-    Args:
-        picture: Its path from the root, such as docs/studies/images/grid-best.webp.
-        source: Files that it was drawn from: when one of them changes, the picture counts as stale.
-    """
-    for name in (picture, *source):
-        if not (ROOT / name).is_file():
-            raise ValueError(f"record: got {name}, expected the path of a file from the root of the repository")
-    figures.record({picture: source})
-    return 0
-
+from .commands.graph import graph
+from .commands.latency import latency
+from .commands.memory import memory
+from .commands.one_pass import one_pass
+from .commands.ops import ops
+from .commands.page import page, record
+from .commands.scaling import scaling
+from .commands.show import plot, show
+from .commands.stacked import stacked
+from .commands.train import train
+from .commands.tune import tune
 
 _COMMANDS: dict[str, Callable[..., int]] = {
     "ops": ops,
@@ -93,7 +49,11 @@ PROGRAM = Program("bench", "Measure ebgan_fast against eager torch and torch.com
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. `arguments` default to the process's own; returns the exit status."""
+    """Run one command, and return the exit status.
+
+    Args:
+        arguments: The command and its arguments. None: those of the process.
+    """
     return PROGRAM.run(arguments)
 
 

@@ -1,4 +1,4 @@
-"""Progress, notes and paths on the terminal, for every command."""
+"""Progress, notes, errors and paths in words, for every command."""
 
 from __future__ import annotations
 
@@ -12,18 +12,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def note(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(f"bench: {text}", file=sys.stderr)
 
 
 def short(path: Path) -> Path:
-    """The path from here, if it lies below."""
+    """Return the path relative to the current folder, if it lies below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def first_line(error: Exception) -> str:
+    """Return the type of an error, and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def complaint(error: Exception) -> str:
+    """Return a ValueError's own message, which says what to do, or "cannot run" with another error's first line."""
+    return str(error) if isinstance(error, ValueError) else f"cannot run: {first_line(error)}"
 
 
 @contextlib.contextmanager
 def progress(steps: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """(describe, advance by a step): a bar on a terminal, elsewhere a line for each description."""
+    """Show progress through a number of steps. Gives two functions: one describes, one advances by a step.
+
+    Shows a bar on a terminal, and elsewhere a line for each description.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from _lines(steps)

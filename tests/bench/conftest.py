@@ -11,11 +11,14 @@ import pytest
 import torch
 
 import ebgan_fast
-from bench import cases, ceilings, devices, figures, first_choice, page, timing
-from bench.cases import Case, Targets
-from bench.provenance import ROOT
-from bench.rows import Row, Spread
-from bench.steps import BOTH
+from bench.commands import page
+from bench.pages import figures, gpu
+from bench.results.provenance import ROOT
+from bench.results.rows import Row, Spread
+from bench.subjects import cases
+from bench.subjects.calls import BOTH
+from bench.subjects.cases import Case, Targets
+from bench.timing import ceilings, devices, watches
 
 
 @pytest.fixture
@@ -96,8 +99,8 @@ def make_row() -> Callable[..., Row]:
 @pytest.fixture
 def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
     """The GPU that `--device cuda` finds: this processor by another name, with a second backend and watch."""
-    watches = {"called": timing.WallClock(), "replayed": timing.WallClock()}
-    gpu = devices.Device(torch.device("cpu"), watches, "a-gpu", "cpu", ("reference",))
+    both = {"called": watches.WallClock(), "replayed": watches.WallClock()}
+    gpu = devices.Device(torch.device("cpu"), both, "a-gpu", "cpu", ("reference",))
     monkeypatch.setattr(devices, "gpu", lambda: gpu)
     return gpu
 
@@ -108,9 +111,9 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("bench", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.md", tmp_path)
-    choice = tmp_path / first_choice.FILE
+    choice = tmp_path / gpu.FIRST_CHOICE
     choice.parent.mkdir(parents=True)
-    shutil.copy(ROOT / first_choice.FILE, choice)
+    shutil.copy(ROOT / gpu.FIRST_CHOICE, choice)
     monkeypatch.setattr(page, "ROOT", tmp_path)
     real_complaints, real_record = figures.complaints, figures.record
     monkeypatch.setattr(figures, "complaints", lambda: real_complaints(tmp_path))
@@ -139,5 +142,5 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(watches, "time", clock)
     return clock

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.cases import CASES, Case, discriminator, energy, generator, pulling_away
-from bench.correctness import Judge, leaves, results
+from bench.subjects.calls import Judge, leaves, results
+from bench.subjects.cases import CASES, Case, discriminator, energy, generator, pulling_away
 
 SMALL = [case for case in CASES if case.work.elements < 1e6 and case.work.operations < 5e7]
 

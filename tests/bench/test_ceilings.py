@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import ceilings
-from bench.cases import Work
+from bench.subjects.cases import Work
+from bench.timing import ceilings
 
 COPY_BYTES = 2 * 4 * 64 * 3 * 128 * 128
 PRODUCT_OPERATIONS = 2 * 2048**3

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import rows
 from bench.__main__ import main
-from bench.provenance import ROOT, source_hash
+from bench.results import rows
+from bench.results.provenance import ROOT, source_hash
 from bench.terminal import progress
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")

@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-import bench.latency
-import bench.memory
-import bench.scaling
-from bench import cases, memory_process, rows
+import bench.commands.latency
+import bench.commands.scaling
 from bench.__main__ import main
-from bench.cases import Case
-from bench.measure import Setting
-from bench.providers import Provider
-from bench.rows import Row
-from bench.scaling import Curve
-from bench.steps import BOTH, FORWARD
+from bench.commands.scaling import Curve
+from bench.processes import memory_peak
+from bench.results import rows
+from bench.results.rows import Row
+from bench.subjects import cases
+from bench.subjects.calls import BOTH, FORWARD
+from bench.subjects.cases import Case
+from bench.timing import devices
+from bench.timing.measure import Setting
+from bench.timing.providers import Provider
 from tests.limited_memory import Fork
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
@@ -39,7 +41,7 @@ def measured(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> M
         asked.append((case, setting, contestants))
         return make_row(op=case.op, shape=case.shape, run=setting.run, threads=setting.threads, mode=setting.mode)
 
-    for command in (bench.latency, bench.scaling):
+    for command in (bench.commands.latency, bench.commands.scaling):
         monkeypatch.setattr(command, "measure", measure)
     return asked
 
@@ -73,7 +75,7 @@ def _points(curve: Curve) -> list[tuple[int, Case]]:
 
 
 @pytest.mark.parametrize(
-    "curve", [c for c in bench.scaling.curves(1) if c.axis != "threads"], ids=lambda c: f"{c.axis}, {c.fixed}"
+    "curve", [c for c in bench.commands.scaling.curves(1) if c.axis != "threads"], ids=lambda c: f"{c.axis}, {c.fixed}"
 )
 def test_the_exponent_expected_is_that_of_the_work(curve: Curve) -> None:
     """The package's from the registered least work; eager torch's from that of the whole N x N matrix."""
@@ -94,7 +96,7 @@ def test_the_exponent_expected_is_that_of_the_work(curve: Curve) -> None:
 
 
 def test_threads_grow_to_the_machine_s() -> None:
-    (curve, *_) = (curve for curve in bench.scaling.curves(6) if curve.axis == "threads")
+    (curve, *_) = (curve for curve in bench.commands.scaling.curves(6) if curve.axis == "threads")
     assert (curve.values, [curve.threads(value) for value in curve.values]) == ([1, 2, 4], [1, 2, 4])
 
 
@@ -102,7 +104,7 @@ def test_threads_grow_to_the_machine_s() -> None:
 def memory_case(monkeypatch: pytest.MonkeyPatch) -> Case:
     """Large against what a process takes and gives back by itself."""
     case = dataclasses.replace(cases.energy(64, 3, 64, 64), published={})
-    monkeypatch.setattr(bench.memory, "CASES", (case,))
+    monkeypatch.setattr(cases, "LARGE", (case,))
     return case
 
 
@@ -116,9 +118,9 @@ def _peaks() -> None:
 
     found = {}
     for name, loss in (("plain", case.package), ("wasteful", wasteful)):
-        asked = (case, Provider(name, loss), bench.memory.devices.cpu())
-        memory_process.named = lambda *_, asked=asked: asked  # type: ignore[assignment]
-        answer = memory_process.measured("", name, "cpu")
+        asked = (case, Provider(name, loss), devices.cpu())
+        memory_peak.named = lambda *_, asked=asked: asked  # type: ignore[assignment]
+        answer = memory_peak.measured("", name, "cpu")
         assert isinstance(answer, dict)
         assert answer["first_call"] > 0
         found[name] = answer["peak"]
@@ -141,17 +143,17 @@ def test_a_wrong_provider_has_no_memory(memory_case: Case, monkeypatch: pytest.M
     asked = (
         memory_case,
         Provider("half", lambda recon, target: 0.5 * memory_case.formula(recon, target)),
-        bench.memory.devices.cpu(),
+        devices.cpu(),
     )
-    monkeypatch.setattr(memory_process, "named", lambda *_: asked)
-    assert "loss is off" in str(memory_process.measured("", "half", "cpu"))
+    monkeypatch.setattr(memory_peak, "named", lambda *_: asked)
+    assert "loss is off" in str(memory_peak.measured("", "half", "cpu"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
 def test_a_process_of_its_own_answers() -> None:
-    case = next(case for case in bench.memory.CASES if case.op == "pulling_away_term")
-    answer = bench.memory.asked(case, "ebgan_fast", "cpu")
+    case = next(case for case in cases.LARGE if case.op == "pulling_away_term")
+    answer = memory_peak.asked(case, "ebgan_fast", "cpu")
     assert isinstance(answer, dict)
     assert answer["peak"] > 4 * 64 * 16384
     assert answer["first_call"] > 0
@@ -164,13 +166,13 @@ def test_a_process_that_fails_gives_its_last_line(
     program.write_text("#!/bin/sh\necho Traceback >&2\necho 'MemoryError: too large' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    assert bench.memory.asked(memory_case, "ebgan_fast", "cpu") == "cannot run: MemoryError: too large"
+    assert memory_peak.asked(memory_case, "ebgan_fast", "cpu") == "cannot run: MemoryError: too large"
 
 
 @pytest.mark.slow
 def test_an_unknown_provider_is_refused(memory_case: Case) -> None:
     with pytest.raises(ValueError, match="not enough values"):
-        memory_process.measured(memory_case.name, "no such provider", "cpu")
+        memory_peak.measured(memory_case.name, "no such provider", "cpu")
 
 
 def test_an_answer_that_is_none_ends_in_status_1(
@@ -181,7 +183,7 @@ def test_an_answer_that_is_none_ends_in_status_1(
         "reference": {"peak": 200, "first_call": 0.25},
         "eager": "loss is off",
     }
-    monkeypatch.setattr(bench.memory, "asked", lambda case, provider, device: answers[provider])
+    monkeypatch.setattr(memory_peak, "asked", lambda case, provider, device: answers[provider])
     assert main(["memory", "--no-compile"]) == 1
     streams = capsys.readouterr()
     assert "wrong" in streams.out

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench import cuda_timing, devices, timing
 from bench.__main__ import main
+from bench.timing import devices, rounds, watches
 
 
 class _Gpu:
@@ -43,17 +43,17 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> _Gpu:
 
 
 def test_seconds_on_a_gpu_are_its_own(gpu: _Gpu) -> None:
-    assert cuda_timing.Called().seconds(gpu.work, 3) == pytest.approx(0.012)
-    seconds = timing.interleaved({"a": gpu.work}, 2, watch=cuda_timing.Called())
+    assert watches.Called().seconds(gpu.work, 3) == pytest.approx(0.012)
+    seconds = rounds.interleaved({"a": gpu.work}, 2, watch=watches.Called())
     assert seconds == {"a": pytest.approx([0.004, 0.004])}
 
 
 def test_a_synchronized_step_is_waited_for(gpu: _Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reading leaves out what the GPU was given before it, and ends when the GPU has done the steps."""
     monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
-    monkeypatch.setattr(cuda_timing, "time", SimpleNamespace(perf_counter=lambda: gpu.waited / 1e3))
+    monkeypatch.setattr(watches, "time", SimpleNamespace(perf_counter=lambda: gpu.waited / 1e3))
     gpu.work()
-    assert cuda_timing.Synchronized().seconds(gpu.work, 3) == pytest.approx(0.012)
+    assert watches.Synchronized().seconds(gpu.work, 3) == pytest.approx(0.012)
 
 
 def test_replays_are_read_in_shorter_blocks_than_calls() -> None:
@@ -63,9 +63,9 @@ def test_replays_are_read_in_shorter_blocks_than_calls() -> None:
         read.append(repeats)
         return 0.0005 * repeats
 
-    for watch, least in ((cuda_timing.Called(), 16), (cuda_timing.Replayed(), 4)):
+    for watch, least in ((watches.Called(), 16), (watches.Replayed(), 4)):
         read.clear()
-        timing.interleaved_clocks({"a": clock}, 1, block=watch.block)
+        rounds.interleaved_clocks({"a": clock}, 1, block=watch.block)
         assert least <= read[-1] <= 1.2 * least
 
 

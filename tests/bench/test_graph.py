@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import ebgan_fast
-from bench import graph, training_step
 from bench.__main__ import main
-from bench.graph import Case, GraphRow
+from bench.commands import graph
+from bench.commands.graph import Case
+from bench.results import rows
+from bench.subjects import training_step
 from ebgan_fast.training import graph as recording
 from ebgan_fast.training.graph import Compute
 from ebgan_fast.training.step import Trainer
@@ -57,12 +59,13 @@ def test_a_graph_that_changes_nothing(
 ) -> None:
     out = tmp_path / "train.jsonl"
     assert main([*SMALL, "--out", str(out)]) == 0
-    rows = _rows(out)
-    assert [row["case"] for row in rows] == NAMES
-    for row in rows:
+    written = _rows(out)
+    assert [row["case"] for row in written] == NAMES
+    for row in written:
         assert (row["kind"], row["equal"], row["largest"], row["repeats"]) == ("graph", True, 0.0, None)
         assert (row["width"], row["batch_size"], row["steps"]) == (1.0, 4, 9)
-        assert GraphRow(**row).case == row["case"]
+    read = rows.read(out)
+    assert [row.case for row in read if isinstance(row, rows.GraphRow)] == NAMES
     shown = capsys.readouterr().out
     said = "losses of 9 steps and the weights after them are the same with a CUDA graph, bit for bit"
     assert [line for line in shown.splitlines() if "losses" in line] == [f"{name}: {said}" for name in NAMES]

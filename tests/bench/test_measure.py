@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import formulas, peak, providers
-from bench import measure as measuring
-from bench.cases import Case
-from bench.devices import cpu
-from bench.measure import Setting, measure, targets_of
-from bench.rows import Row
-from bench.steps import FORWARD
+from bench.results.rows import Row
+from bench.subjects import formulas
+from bench.subjects.calls import FORWARD
+from bench.subjects.cases import Case
+from bench.timing import measure as measuring
+from bench.timing import providers, watches
+from bench.timing.devices import cpu
+from bench.timing.measure import Setting, measure, targets_of
 from ebgan_fast.ops import backends
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")
@@ -241,6 +242,6 @@ def test_a_gpu_tells_the_peak_of_each_provider(small_case: Case, monkeypatch: py
     }.items():
         monkeypatch.setattr(torch.cuda, name, answer)
     memory.takes(1000)  # before
-    assert peak.rise(lambda: memory.takes(30), torch.device("cuda", 0)) == 30
-    assert peak.rise(lambda: memory.takes(30), torch.device("cuda", 0), before=60) == 70
-    assert peak.rise(lambda: memory.takes(30), torch.device("cpu")) is None
+    assert watches.rise(lambda: memory.takes(30), torch.device("cuda", 0)) == 30
+    assert watches.rise(lambda: memory.takes(30), torch.device("cuda", 0), before=60) == 70
+    assert watches.rise(lambda: memory.takes(30), torch.device("cpu")) is None

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench.ops
-import bench.session
-from bench import cases, formulas, rows
+import bench.commands.ops
+import bench.commands.session
 from bench.__main__ import main
-from bench.cases import Case
-from bench.measure import Setting
-from bench.rows import Row
+from bench.results import rows
+from bench.results.rows import Row
+from bench.subjects import cases, formulas
+from bench.subjects.cases import Case
 from bench.terminal import short
+from bench.timing.measure import Setting
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads", "low_ceilings")
 
@@ -38,8 +39,8 @@ def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> N
         same = {name: getattr(setting, name) for name in ("run", "threads", "memory", "rounds", "watch")}
         return make_row(op=case.op, shape=case.shape, **same)
 
-    monkeypatch.setattr(bench.ops, "measure", measure)
-    monkeypatch.setattr(bench.session, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(bench.commands.ops, "measure", measure)
+    monkeypatch.setattr(bench.commands.session, "keep_freed_memory", lambda: True)
 
 
 def test_show_prints_the_table_that_ops_printed(
@@ -70,7 +71,7 @@ def test_a_whole_run_is_added_to_the_results(results_file: Path, capsys: pytest.
     results_file.write_text("\n".join(lines) + "\n")
     written = rows.read(results_file)
     assert [(row.op, row.shape, row.threads) for row in written] == [
-        (case.op, case.shape, threads) for threads in bench.ops.THREADS for case in cases.CASES
+        (case.op, case.shape, threads) for threads in bench.commands.ops.THREADS for case in cases.CASES
     ]
     assert {row.memory for row in written} == {"returned"}
     assert len({row.run for row in written}) == 1
@@ -84,7 +85,9 @@ def test_quick_keeps_every_op_and_little_else(tmp_path: Path) -> None:
     written = rows.read(out)
     assert {row.op for row in written} == {case.op for case in cases.CASES}
     assert len(written) <= len(cases.CASES) / 2
-    assert {(row.threads, row.rounds) for row in written if isinstance(row, Row)} == {(1, bench.ops.QUICK_ROUNDS)}
+    assert {(row.threads, row.rounds) for row in written if isinstance(row, Row)} == {
+        (1, bench.commands.ops.QUICK_ROUNDS)
+    }
 
 
 @pytest.mark.usefixtures("no_clock", "made_up_gpu")
@@ -96,7 +99,7 @@ def test_quick_on_a_gpu_is_six_cases_called_and_replayed(tmp_path: Path) -> None
     shapes = ["64x3x64x64", "64x3x128x128", "64x3x64x64, code 64x16384", "128x16384", "64x32768", "2048x512"]
     expected = [(shape, watch) for _ in range(2) for shape in shapes for watch in ("called", "replayed")]
     assert [(row.shape, row.watch) for row in written] == expected
-    assert {row.rounds for row in written} == {bench.ops.QUICK_ROUNDS}
+    assert {row.rounds for row in written} == {bench.commands.ops.QUICK_ROUNDS}
 
 
 @pytest.mark.usefixtures("made_up_gpu")
@@ -118,13 +121,13 @@ def test_a_file_that_was_asked_for_has_each_row_as_it_comes(tmp_path: Path, monk
     """A run that is killed loses the row at hand."""
     out = tmp_path / "rows.jsonl"
     there: list[int] = []
-    quick = bench.ops.measure
+    quick = bench.commands.ops.measure
 
     def counted(*arguments: object) -> Row:
         there.append(len(out.read_text().splitlines()) if out.exists() else 0)
         return quick(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.ops, "measure", counted)
+    monkeypatch.setattr(bench.commands.ops, "measure", counted)
     assert main(["ops", "--quick", "--out", str(out)]) == 0
     assert there == list(range(len(rows.read(out))))
 
@@ -132,7 +135,7 @@ def test_a_file_that_was_asked_for_has_each_row_as_it_comes(tmp_path: Path, monk
 def test_public_formulas_are_timed_under_usual_conditions_alone(
     one_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.session, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(bench.commands.session, "keep_freed_memory", lambda: True)
     timed = {}
     for name, flags in {"usual": (), "kept": ("--memory", "kept"), "bfloat16": ("--dtype", "bfloat16")}.items():
         out = tmp_path / f"{name}.jsonl"
@@ -181,7 +184,7 @@ def test_less_than_a_whole_run_adds_nothing_unless_told_to(
 def test_an_interrupted_run_adds_nothing_and_prints_what_it_has(
     results_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quick, calls = bench.ops.measure, []
+    quick, calls = bench.commands.ops.measure, []
 
     def interrupted(*arguments: object, **settings: object) -> Row:
         calls.append(arguments)
@@ -189,7 +192,7 @@ def test_an_interrupted_run_adds_nothing_and_prints_what_it_has(
             raise KeyboardInterrupt
         return quick(*arguments, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.ops, "measure", interrupted)
+    monkeypatch.setattr(bench.commands.ops, "measure", interrupted)
     assert main(["ops"]) == 130
     streams = capsys.readouterr()
     assert results_file.read_text() == "earlier rows\n"
@@ -204,7 +207,7 @@ def test_a_wrong_provider_ends_in_status_1_after_the_table(
     wrong = dataclasses.replace(small_case, package=lambda code: 0.99 * formulas.pulling_away_term(code))
     right = dataclasses.replace(small_case, shape="the same")
     monkeypatch.setattr(cases, "CASES", (wrong, right))
-    monkeypatch.setattr(bench.ops, "left_out", lambda *settings: [])
+    monkeypatch.setattr(bench.commands.ops, "left_out", lambda *settings: [])
     assert main(QUICK) == 1
     streams = capsys.readouterr()
     lines = {line.split("float32")[0].split(maxsplit=1)[1].strip(): line for line in streams.out.splitlines()[1:3]}
@@ -233,7 +236,7 @@ def test_freed_memory_is_kept_before_anything_is_allocated(
         order.append("allocate")
         return one_case.inputs(dtype)
 
-    monkeypatch.setattr(bench.session, "keep_freed_memory", keep_freed_memory)
+    monkeypatch.setattr(bench.commands.session, "keep_freed_memory", keep_freed_memory)
     monkeypatch.setattr(cases, "CASES", (dataclasses.replace(one_case, inputs=inputs),))
     out = tmp_path / "rows.jsonl"
     assert main([*QUICK, "--memory", "kept", "--out", str(out)]) == 0

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 import ebgan_fast
-from bench import cases, latency, other_commit, rows
 from bench.__main__ import main
-from bench.devices import cpu
-from bench.measure import Setting
-from bench.other_commit import PackageProcess
-from bench.provenance import ROOT
-from bench.steps import BOTH, FORWARD
+from bench.commands import latency
+from bench.processes import other_commit
+from bench.processes.other_commit import PackageProcess
+from bench.results import rows
+from bench.results.provenance import ROOT
+from bench.subjects import cases
+from bench.subjects.calls import BOTH, FORWARD
+from bench.timing.devices import cpu
+from bench.timing.measure import Setting
 
 pytestmark = pytest.mark.usefixtures("cpu_backend", "same_threads")
 SETTING: dict[str, Any] = {"run": "now", "memory": "returned", "environment": {}, "rounds": 1}

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import figures, page, rows
 from bench.__main__ import main
-from bench.page_results import RESULTS, Results
-from bench.provenance import ROOT
+from bench.commands import page
+from bench.pages import figures
+from bench.pages.committed import RESULTS, Results
+from bench.results import rows
+from bench.results.provenance import ROOT
 
 
 def test_the_committed_page_readme_and_pictures_are_what_the_results_give(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +70,7 @@ def test_other_words_between_the_marks_of_a_page_are_stale(
     name: str, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     committed = (copy / name).read_text()
-    (copy / name).write_text(page._MARKED.sub(r"\1other words\2", committed))
+    (copy / name).write_text(page._MARKED.sub(r"\1other words\n\2", committed))
     assert f"{name}: not what bench/results give: python -m bench page" in _complaints(capsys)
     monkeypatch.setattr(page, "draw_all", lambda results: None)
     assert main(["page"]) == 0
@@ -86,7 +88,7 @@ def test_a_page_that_has_lost_its_marks_is_told(name: str, copy: Path, capsys: p
     [
         ("docs/images/bench-scaling.png", "docs/images/bench-scaling.png is not what it was"),
         ("docs/studies/results/theory.json", "theory-theory.webp: docs/studies/results/theory.json is not what it was"),
-        ("bench/plot.py", "docs/images/bench-memory.png: bench/plot.py is not what it was"),
+        ("bench/pages/plot.py", "docs/images/bench-memory.png: bench/pages/plot.py is not what it was"),
     ],
 )
 def test_a_picture_or_its_source_that_changed_is_stale(
@@ -115,7 +117,7 @@ def test_every_study_s_picture_knows_its_results() -> None:
 
 
 def test_every_figure_of_the_template_is_given_and_used() -> None:
-    text = (ROOT / "bench/performance.template.md").read_text()
+    text = (ROOT / page.TEMPLATE).read_text()
     unused = {name for name in page.values_of(Results.read(ROOT)) if f"${{{name}}}" not in text}
     assert not unused
     with pytest.raises(KeyError):

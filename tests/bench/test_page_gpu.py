@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench import first_choice, page, page_gpu
 from bench.__main__ import main
-from bench.gpu_results import gpus
-from bench.graph import GraphRow
-from bench.provenance import ROOT, Conditions
-from bench.rows import LatencyRow, Row, append, append_all, spread
-from bench.train import TrainRow
+from bench.commands import page
+from bench.pages import gpu
+from bench.pages.committed import gpus
+from bench.results.provenance import ROOT
+from bench.results.rows import GraphRow, LatencyRow, Result, Row, TrainRow, append, append_all, read, spread
 from ebgan_fast.ops import backends
 from tests import stand_in
 
@@ -83,17 +81,18 @@ def _trained(**fields: Any) -> TrainRow:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "bench" / "results").mkdir(parents=True)
-    shutil.copy(ROOT / page_gpu.TEMPLATE, tmp_path / "bench")
+    (tmp_path / gpu.TEMPLATE).parent.mkdir()
+    shutil.copy(ROOT / gpu.TEMPLATE, tmp_path / gpu.TEMPLATE)
     return tmp_path
 
 
-def _write(root: Path, *rows: Conditions, name: str = "ops-nvidia-h100") -> None:
+def _write(root: Path, *rows: Result, name: str = "ops-nvidia-h100") -> None:
     append_all(rows, root / "bench" / "results" / f"{name}.jsonl")
 
 
 def _text(root: Path) -> str:
     found = gpus(root)
-    return page_gpu.text(found, first_choice.choices(found), root)
+    return gpu.text(found, gpu.choices(found), root)
 
 
 def _tables(text: str) -> list[list[str]]:
@@ -186,7 +185,7 @@ def test_rows_of_the_cpu_and_comparisons_are_no_results_of_a_gpu(make_row: Make,
     _write(root, _trained(device="cpu"), _trained(compared="ebgan_fast at v0"), name="train-cpu")
     assert gpus(root) == []
     (root / "bench" / "results" / "train-cpu.jsonl").write_text("no rows\n")
-    with pytest.raises(ValueError, match=r"train-cpu\.jsonl: got something else"):
+    with pytest.raises(ValueError, match=r"train-cpu\.jsonl, line 1: got something else"):
         gpus(root)
 
 
@@ -208,9 +207,9 @@ def test_the_first_choice_is_the_faster_one_that_is_right(name: str, make_row: M
     for index, fields in enumerate(changes):
         ratio = {who: spread([value]) for who, value in fields.get("ratio", {}).items()}
         _write(root, _row(make_row, **{**fields, **({"ratio": ratio} if ratio else {})}, op=f"op {index}"))
-    found = first_choice.choices(gpus(root))
+    found = gpu.choices(gpus(root))
     assert {arch: entry["backend"] for arch, entry in found.items()} == ({"sm_90": expected} if expected else {})
-    assert json.loads(first_choice.dump(found)) == found
+    assert json.loads(gpu.dump(found)) == found
     if expected:
         assert found["sm_90"]["why"].startswith("measured: ")
         assert f"the {expected} kernels run first; measured: " in _text(root)
@@ -220,7 +219,7 @@ def test_the_mean_is_geometric_and_of_each_architecture(make_row: Make, root: Pa
     _write(root, _row(make_row, cuda=0.5), _row(make_row, cuda=1.8, op="another"))
     other = {"processor": "NVIDIA A100", "isa": "sm_80, backend triton"}
     _write(root, _row(make_row, cuda=2.0, **other), name="ops-nvidia-a100")
-    found = first_choice.choices(gpus(root))
+    found = gpu.choices(gpus(root))
     assert {arch: entry["backend"] for arch, entry in found.items()} == {"sm_80": "triton", "sm_90": "cuda"}
     assert "cuda takes 0.95 of the time of triton over 2 cases" in found["sm_90"]["why"]
 
@@ -230,7 +229,7 @@ def test_the_command_writes_page_and_choice_and_takes_them_back(
 ) -> None:
     monkeypatch.setattr(page, "draw_all", lambda results: None)  # pictures, which are of the CPU
     assert main(["page"]) == 0
-    choice, gpu_page = copy / first_choice.FILE, copy / page_gpu.PAGE
+    choice, gpu_page = copy / gpu.FIRST_CHOICE, copy / gpu.PAGE
     assert json.loads(choice.read_text()) == {}
     assert not gpu_page.exists()
 
@@ -239,7 +238,7 @@ def test_the_command_writes_page_and_choice_and_takes_them_back(
     assert main(["page", "--check"]) == 1
     said = capsys.readouterr().err
     assert "docs/performance-gpu.md: not what" in said
-    assert f"{first_choice.FILE}: not what" in said
+    assert f"{gpu.FIRST_CHOICE}: not what" in said
     assert main(["page"]) == 0
     assert main(["page", "--check"]) == 0
     assert "64x16384" in gpu_page.read_text()
@@ -261,4 +260,4 @@ def test_a_row_of_train_comes_back_as_it_went(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     row = _trained()
     append(row, path)
-    assert TrainRow(**json.loads(path.read_text())) == dataclasses.replace(row)
+    assert read(path) == [row]

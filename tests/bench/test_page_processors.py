@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench import page, page_prose, page_tables
-from bench.cases import CASES
-from bench.page_results import RESULTS, Results
-from bench.processors import Processor, last_runs, titles
-from bench.provenance import ROOT, source_hash
-from bench.rows import Row
+from bench.commands import page
+from bench.pages import performance_prose, performance_tables
+from bench.pages.committed import RESULTS, Results
+from bench.results.provenance import ROOT, Processor, source_hash, titles
+from bench.results.rows import Row, last_runs
+from bench.subjects.cases import CASES
 
 EPYC = Processor("AMD EPYC (x86_64, 2 cores)", "avx2")
 XEON = Processor("Intel(R) Xeon(R) Processor @ 2.70GHz (x86_64, 2 cores)", "avx512bf16")
@@ -129,7 +129,7 @@ def _four(line: Line) -> list[float | str]:
     for name in ("eager", "torch.compile"):
         value = line["ratio"][name][1]
         digits = 2 if value < 10 else 1 if value < 100 else 0
-        ratios.append(f"{value:.{digits}f}x" + (" †" if value < line["targets"].get(name, 0) else ""))
+        ratios.append(f"{value:.{digits}f}x")
     return [float(f"{1e3 * line['seconds']['ebgan_fast'][1]:.3g}"), *ratios, f"{100 * line['share']:.0f} %"]
 
 
@@ -167,7 +167,7 @@ def test_a_new_run_moves_no_column_and_leaves_the_others_figures(recorder: Recor
 def test_every_table_names_both(recorder: Recorder) -> None:
     recorder.measures(EPYC, 1, 1.0)
     recorder.measures(XEON, 2, 1.7)
-    values = page_tables.tables(Results.read(recorder.root))
+    values = performance_tables.tables(Results.read(recorder.root))
     for name, text in values.items():
         if name != "table_memory":
             assert text.count("AMD EPYC, avx2") == text.count("Intel Xeon, avx512bf16") > 0, name
@@ -191,20 +191,28 @@ def test_prose_and_readme_give_each_processors_figures(recorder: Recorder, commi
         if (line["op"], line["shape"], line["threads"]) == ("discriminator_loss", "64x3x128x128, l2", 1)
     )
     results = Results.read(recorder.root)
-    values = page_prose.sentences(results)
+    values = performance_prose.sentences(results)
     assert f" of the copy's speed, {ratio:.1f} times as fast as eager" in values["large_default"]
     assert f" of the copy's speed, {1.7 * ratio:.1f} times as fast as eager" in values["large_default"]
     assert " and " not in values["two_threads"]  # equal
-    readme = page_prose.readme(results)
-    assert readme.startswith(f"losses of 64x3x128x128 run {ratio:.1f} ({1.7 * ratio:.1f}) times as fast as eager")
-    assert readme.endswith("times (AMD EPYC, avx2; in brackets Intel Xeon, avx512bf16)")
+    titles_, first, *lines = _table(performance_tables.headline(results))
+    assert titles_[1::2] == ["AMD EPYC, avx2: eager torch", "Intel Xeon, avx512bf16: eager torch"]
+    assert titles_[2::2] == ["torch.compile"] * 2
+    assert first[0] == "discriminator loss, 64x3x128x128, l2 (the default)"
+    assert first[1::2] == [f"{ratio:.2f}x", f"{1.7 * ratio:.2f}x"]
+    assert [line[0].partition(",")[0] for line in lines] == [
+        *["discriminator loss"] * 2,
+        "reconstruction energy",
+        *["pulling-away term"] * 2,
+        "training step by `EBGAN.backward`",
+    ]
     assert f"* **Intel Xeon, avx512bf16**: {XEON.model}, avx512bf16 kernels" in values["processors"]
 
 
 def test_one_processor_is_named_and_alone(recorder: Recorder) -> None:
     recorder.measures(EPYC, 1, 1.0)
     results = Results.read(recorder.root)
-    assert page_prose.readme(results).endswith("times (AMD EPYC, avx2)")
+    assert len(_table(performance_tables.headline(results))[0]) == 3
     assert "In a cell" not in _text(recorder.root)
     assert "nobody has timed the kernels for AVX-512 and NEON" in _text(recorder.root)
     recorder.measures(XEON, 2, 1.7)
@@ -216,15 +224,14 @@ def test_figures_that_one_processor_lacks_are_named(recorder: Recorder) -> None:
     recorder.measures(XEON, 2, 1.7, RESULTS["latency"])
     recorder.measures(XEON, 2, 1.7, RESULTS["ops"], shape="other")
     results = Results.read(recorder.root)
-    values = page_prose.sentences(results)
+    values = performance_prose.sentences(results)
     assert values["large_eager"].endswith(" (AMD EPYC, avx2)")
     assert " and " in values["latency_both"]
     assert "(" not in values["latency_both"]
     table = _table(_section(_text(recorder.root), "Every op"), "\n1 thread")
     assert [line[7:] for line in table[1:3]] == [["-"] * 4] * 2
-    readme = page_prose.readme(results)
-    assert "times as fast as torch.compile (AMD EPYC, avx2), the pulling-away term" in readme
-    assert readme.endswith("times (AMD EPYC, avx2; in brackets Intel Xeon, avx512bf16)")
+    lines = {line[0]: line[1:] for line in _table(performance_tables.headline(results))[1:]}
+    assert lines["discriminator loss, 64x784, mse"][2:] == ["-", "-"]
 
 
 def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> None:
@@ -244,7 +251,7 @@ def test_training_has_a_row_for_each_processor_and_size(recorder: Recorder) -> N
             "celeba64, width 1, batches of 64, 2 threads",
             step,
             f"{step}, 1.60x",
-            f"{step}, 2.40x †",
+            f"{step}, 2.40x",
         ]
     ]
     emulated = [line for line in table if line[-1].startswith("emulated: ")]
@@ -260,7 +267,7 @@ def _one_pass(ratio: float, networks: str = "mnist", batch_size: int = 64, threa
 def test_one_pass_has_a_row_for_each_size_and_nothing_of_a_processor_without_one(recorder: Recorder) -> None:
     recorder.measures(EPYC, 1, 1.0, *RESULTS.values(), *(name for name in OTHERS if name != ONE_PASS))
     recorder.measures(XEON, 2, 1.0)
-    (recorder.root / ONE_PASS).unlink()
+    (recorder.root / ONE_PASS).write_text("")
     others = (_one_pass(1.25, "celeba64"), _one_pass(1.1, "celeba64", 16), _one_pass(1.15, "celeba64", 16, 2))
     for own in (_one_pass(9.9), *others, _one_pass(1.2)):  # the last one counts
         recorder.measures(XEON, 2, 1.0, ONE_PASS, **own, bound=1.219)
@@ -274,7 +281,7 @@ def test_one_pass_has_a_row_for_each_size_and_nothing_of_a_processor_without_one
     ]
 
 
-def test_the_sentence_of_one_pass_gives_each_processors_ratios_on_one_thread(recorder: Recorder) -> None:
+def test_the_table_of_one_pass_gives_each_processors_ratios_on_one_thread(recorder: Recorder) -> None:
     recorder.measures(EPYC, 1, 1.0)
     (recorder.root / ONE_PASS).write_text("")
     for one, own in (
@@ -283,28 +290,33 @@ def test_the_sentence_of_one_pass_gives_each_processors_ratios_on_one_thread(rec
         (XEON, _one_pass(9.9, "celeba64", threads=2)),
     ):
         recorder.measures(one, 2, 1.0, ONE_PASS, **own)
-    found = page_prose.one_pass(Results.read(recorder.root))
-    assert found == "1.20 times as fast for mnist (Intel Xeon, avx512bf16)"
+    xeon = "Intel Xeon, avx512bf16: times as fast as the usual loop"
+    found = _table(performance_tables.one_pass(Results.read(recorder.root)))
+    assert found == [["one thread", xeon], ["mnist, batches of 64", "1.20x"]]
     recorder.measures(EPYC, 3, 1.0, ONE_PASS, **_one_pass(1.18))
     for networks, ratio in (("celeba64", 1.146), ("faces", 1.1)):
         recorder.measures(XEON, 3, 1.0, ONE_PASS, **_one_pass(ratio, networks))
-    assert page_prose.one_pass(Results.read(recorder.root)) == (
-        "1.18 times as fast for mnist (AMD EPYC, avx2); "
-        "1.20 times as fast for mnist, 1.15 for celeba64 and 1.10 for faces (Intel Xeon, avx512bf16)"
-    )
+    assert _table(performance_tables.one_pass(Results.read(recorder.root))) == [
+        ["one thread", "AMD EPYC, avx2: times as fast as the usual loop", xeon],
+        ["mnist, batches of 64", "1.18x", "1.20x"],
+        ["celeba64, batches of 64", "-", "1.15x"],
+        ["faces, batches of 64", "-", "1.10x"],
+    ]
+    steps = _table(performance_tables.headline(Results.read(recorder.root)))[-1]
+    assert steps[1:] == ["1.18x", "-", "1.10x to 1.20x", "-"]
 
 
-def test_a_sentence_without_figures_is_not_written(recorder: Recorder) -> None:
+def test_a_table_of_one_pass_without_figures_is_not_written(recorder: Recorder) -> None:
     recorder.measures(EPYC, 1, 1.0)
     (recorder.root / ONE_PASS).write_text("")
     with pytest.raises(LookupError, match="one-pass"):
-        page_prose.one_pass(Results.read(recorder.root))
+        performance_tables.one_pass(Results.read(recorder.root))
 
 
 def test_memory_is_that_of_the_processor_measured_last(recorder: Recorder) -> None:
     recorder.measures(XEON, 2, 1.25)
     recorder.measures(EPYC, 1, 1.0)  # behind, but earlier
-    values = page_tables.tables(Results.read(recorder.root))
+    values = performance_tables.tables(Results.read(recorder.root))
     assert values["memory_of"] == (
         "Intel Xeon, avx512bf16, the processor measured last; "
         "the peaks of ebgan_fast are within 20.0 % of those on AMD EPYC, avx2"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bench import provenance
+from bench.results import provenance
 
 
 @pytest.fixture

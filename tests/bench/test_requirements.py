@@ -26,7 +26,7 @@ class Absent:
             raise ImportError(f"{{name}} is not there")
 
 sys.meta_path.insert(0, Absent())
-from bench import train
+from bench.commands import train
 from bench.__main__ import main
 train.IMAGES = 16
 for arguments in json.loads(sys.argv[1]):

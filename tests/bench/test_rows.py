@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import rows
-from bench.rows import Row
+from bench.results import rows
+from bench.results.rows import Row
 
 
 def test_rows_come_back_as_they_went(make_row: Callable[..., Row], tmp_path: Path) -> None:
     row = make_row()
     point = rows.ScalingRow(**vars(row), axis="N", value=8, fixed="d = 32", expected={"eager": 2.0})
     peak = rows.MemoryRow(
-        **{name: value for name, value in vars(row).items() if name in {field.name for field in fields(rows.Result)}},
+        **{field.name: getattr(row, field.name) for field in fields(rows.CaseResult)},
         inputs=10,
         gradients=5,
         peak={"eager": 20},

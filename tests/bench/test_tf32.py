@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import tf32
+from bench.results import tf32
 from tests.programs import printed
 
 # A process each, for torch's two sets of switches can't be brought back to a state in which neither was touched; forked
@@ -23,7 +23,7 @@ _USES = {
 _PROGRAM = """
 import os, sys
 import torch
-from bench import tf32
+from bench.results import tf32
 gpu = torch.device("cuda")
 def told():
     return tuple(tf32.state(gpu).values())

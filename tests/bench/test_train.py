@@ -13,12 +13,16 @@ import torch
 from torch import nn
 
 import ebgan_fast
-from bench import devices, first_step, other_commit, public_loop, tf32, train, training_step
 from bench.__main__ import main
-from bench.first_step import Begin
-from bench.other_training import TrainingProcess
-from bench.provenance import ROOT
-from bench.timing import Clock
+from bench.commands import session, train
+from bench.processes import other_commit
+from bench.processes.other_commit import TrainingProcess
+from bench.results import tf32
+from bench.results.provenance import ROOT
+from bench.subjects import public_loop, training_step
+from bench.subjects.training_step import Begin
+from bench.timing import contestants, devices
+from bench.timing.rounds import Clock
 from ebgan_fast.ops import reference
 from ebgan_fast.training import graph
 from ebgan_fast.training.step import Trainer
@@ -33,7 +37,7 @@ TINY = ("train", "--width", "0.05", "--batch-size", "4", "--rounds", "2", "--thr
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "IMAGES", 16)
-    monkeypatch.setattr(train, "keep_freed_memory", lambda: True)  # of the process that runs the tests
+    monkeypatch.setattr(session, "keep_freed_memory", lambda: True)  # the tests share this process
 
 
 class _PlainLoop:
@@ -80,13 +84,13 @@ def test_losses_that_differ_are_not_timed(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Off by 1 in 100,000, a hundred roundings of float32."""
-    check = first_step.check_agreement
+    check = training_step.check_agreement
 
     def check_wrong(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
         loss_d, loss_g = found[wrong]
         check(begin, {**found, wrong: (loss_d, 1.00001 * loss_g)})
 
-    monkeypatch.setattr(first_step, "check_agreement", check_wrong)
+    monkeypatch.setattr(training_step, "check_agreement", check_wrong)
     assert main([*TINY, "--out", str(tmp_path / "train.jsonl")]) == 1
     assert f"loss_g of the first step, {wrong}: got" in capsys.readouterr().err
     assert not (tmp_path / "train.jsonl").exists()
@@ -237,13 +241,13 @@ def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
     monkeypatch.setattr(train, "PublicProcess", None)
     steps, step = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer), step(trainer)))
-    check = first_step.check_agreement
+    check = training_step.check_agreement
 
     def check_wrong(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
         loss_d, loss_g = found["ebgan_fast"]
         check(begin, {**found, "ebgan_fast": (loss_d, 1.00001 * loss_g)})
 
-    monkeypatch.setattr(first_step, "check_agreement", check_wrong)
+    monkeypatch.setattr(training_step, "check_agreement", check_wrong)
     out = tmp_path / "train.jsonl"
     assert main([*GPU, "--out", str(out)]) == 1
     row = json.loads(out.read_text())
@@ -261,7 +265,7 @@ def test_first_losses_are_checked_without_tf32(monkeypatch: pytest.MonkeyPatch) 
     images = wanted.images()
     begin = Begin.of(wanted.config(), images)
     gpu, seen = torch.device("cuda"), []
-    check = first_step.check_agreement
+    check = training_step.check_agreement
 
     def checked(*arguments: object) -> None:
         seen.append(tf32.state(gpu))
@@ -271,9 +275,9 @@ def test_first_losses_are_checked_without_tf32(monkeypatch: pytest.MonkeyPatch) 
         seen.append(tf32.state(gpu))
         return begin.public_steps()()
 
-    monkeypatch.setattr(first_step, "check_agreement", checked)
+    monkeypatch.setattr(training_step, "check_agreement", checked)
     with tf32.switched(True):
-        first_step.check(begin, images, public)
+        training_step.check(begin, images, public)
         assert seen == [{"matmul": False, "cudnn": False}] * 2
         assert tf32.state(gpu) == {"matmul": True, "cudnn": True}
 
@@ -347,8 +351,8 @@ def test_another_commit_is_checked_before_it_is_timed(
             if "v0" in self.name:
                 raise ValueError(f"{self.name}: loss_g of the first step")
 
-        def contestant(self, name: str, wanted: object) -> training_step.Timed:
-            return training_step.Timed(lambda repeats: pytest.fail("it was timed"), 0.0, None, False)
+        def contestant(self, name: str, wanted: object) -> contestants.Timed:
+            return contestants.Timed(lambda repeats: pytest.fail("it was timed"), 0.0, None, False)
 
         def close(self) -> None:
             pass
@@ -406,7 +410,7 @@ def test_an_interrupted_run_is_not_added_to_the_committed_results(
     _interrupted_in_round(monkeypatch, 2)
     assert main(TINY) == 130
     assert not results_file.with_name("train-cpu.jsonl").exists()
-    assert "1 rounds of a run that was interrupted" in capsys.readouterr().err
+    assert "not a whole run (interrupted)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -438,7 +442,7 @@ def test_on_a_gpu_where_no_step_can_run_the_command_says_why(
     def cannot(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(training_step, "timed", cannot)
+    monkeypatch.setattr(contestants, "timed", cannot)
     assert main([*GPU, "--out", str(tmp_path / "train.jsonl")]) == 1
     assert "no step could run: public loop: cannot run: OutOfMemoryError" in capsys.readouterr().err
     assert not (tmp_path / "train.jsonl").exists()

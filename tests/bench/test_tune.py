@@ -19,12 +19,14 @@ from tests.older_versions import OLDEST_TRITON
 pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not installed (Linux only)")
 
 import ebgan_fast
-from bench import compiling, devices, formulas, knobs, search, timing
 from bench.__main__ import main
-from bench.cases import Case, pulling_away
-from bench.devices import Device
-from bench.knobs import KNOBS, Entry, Knob
-from bench.tuner import Tuner
+from bench.subjects import formulas
+from bench.subjects.cases import Case, pulling_away
+from bench.timing import devices, rounds
+from bench.timing.devices import Device
+from bench.tuning import compiling, knobs, tuner
+from bench.tuning.knobs import KNOBS, Entry, Knob
+from bench.tuning.tuner import Tuner
 from ebgan_fast.ops import backends
 from ebgan_fast.ops.backends.triton import launch, tables
 from tests import stand_in
@@ -57,7 +59,7 @@ def _triton_can_run() -> Iterator[None]:
 
 @pytest.fixture
 def device() -> Device:
-    return Device(torch.device("cpu"), {"replayed": timing.WallClock()}, "a-gpu", "triton")
+    return Device(torch.device("cpu"), {"replayed": rounds.WallClock()}, "a-gpu", "triton")
 
 
 @pytest.fixture
@@ -152,7 +154,7 @@ def test_descent_turns_one_group_after_the_other_until_nothing_is_faster() -> No
         return [seconds(entry) / seconds(entries[0]) for entry in entries]
 
     start = {"block": 128, "num_warps": 8, "block_k": 16, "num_stages": 1, "why": "a reason"}
-    found = search.descend(knob, start, ratios)
+    found = tuner.descend(knob, start, ratios)
     assert found == {"block": 64, "num_warps": 4, "block_k": 32, "num_stages": 2, "why": "a reason"}
     assert seen == [5, 4, 5, 4]
 
@@ -170,7 +172,7 @@ def test_the_command_writes_the_file_that_it_is_told_to(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("bench.tune.KNOBS", (knob({32: 0.5, IN_USE: 1.0}),))
+    monkeypatch.setattr("bench.commands.tune.KNOBS", (knob({32: 0.5, IN_USE: 1.0}),))
     out = tmp_path / "mine.json"
     assert main(["tune", "--only", "programs", "--rounds", "1", "--out", str(out)]) == 0
     assert file.read_text() == COMMITTED
@@ -199,9 +201,9 @@ def test_entries_come_in_the_order_they_are_asked_for_until_the_time_is_up(
     knob: Callable[..., Knob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now, turned = [100.0], []
-    monkeypatch.setattr("bench.tune.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("bench.commands.tune.time", SimpleNamespace(monotonic=lambda: now[0]))
     knobs_there = [dataclasses.replace(knob({IN_USE: 1.0}), path=(name,)) for name in ("a", "b", "c", "d")]
-    monkeypatch.setattr("bench.tune.KNOBS", knobs_there)
+    monkeypatch.setattr("bench.commands.tune.KNOBS", knobs_there)
 
     def turn(self: Tuner, knob: Knob) -> None:
         turned.append(knob.path[0])
@@ -258,7 +260,9 @@ def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], mo
         return formulas.pulling_away_term(code)
 
     mine = dataclasses.replace(case, package=package)
-    monkeypatch.setattr("bench.compiling.KNOBS", (knob({IN_USE: 1.0}), dataclasses.replace(one, cases=(case, mine))))
+    monkeypatch.setattr(
+        "bench.tuning.compiling.KNOBS", (knob({IN_USE: 1.0}), dataclasses.replace(one, cases=(case, mine)))
+    )
     assert compiling.place_of(mine) == (1, 1)
     for count in (32, IN_USE):
         turned = one.turned(json.loads(COMMITTED), ARCHITECTURE, {"count": count, "why": ""})
@@ -280,8 +284,8 @@ def test_triton_s_kernels_are_tuned_where_another_backend_is_the_first_choice(
         return case.package(code=code)
 
     mine = dataclasses.replace(one, cases=(dataclasses.replace(case, package=package),))
-    monkeypatch.setattr("bench.tune.KNOBS", (mine,))
-    monkeypatch.setattr("bench.compiling.KNOBS", (mine,))
+    monkeypatch.setattr("bench.commands.tune.KNOBS", (mine,))
+    monkeypatch.setattr("bench.tuning.compiling.KNOBS", (mine,))
     trials = tmp_path / "trials.jsonl"
     assert main(["tune", "--rounds", "1", "--out", str(tmp_path / "mine.json"), "--trials", str(trials)]) == 0
     compiling.run_once(json.loads(COMMITTED), (0, 0), torch.float32, "cpu")

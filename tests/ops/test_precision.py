@@ -103,5 +103,5 @@ def test_nobody_else_asks_the_function_that_may_raise() -> None:
         for path in (root / folder).rglob("*.py")
         if "get_float32_matmul_precision" in path.read_text(encoding="utf-8")
     ]
-    # bench/tf32.py restores both sets of switches, beside packages of other commits, and lives with the error.
-    assert sorted(asking) == ["bench/tf32.py", "ebgan_fast/ops/backends/gpu.py"]
+    # bench/results/tf32.py restores both sets of switches, beside packages of other commits, and lives with the error.
+    assert sorted(asking) == ["bench/results/tf32.py", "ebgan_fast/ops/backends/gpu.py"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import ebgan_fast
-from bench import public_loop
+from bench.subjects import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Mlp
 from ebgan_fast.studies.networks.repelling_terms import TERMS, Term, batch_axis, no_square, trainer_with

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from bench import public_loop
+from bench.subjects import public_loop
 from ebgan_fast.training.statistics import STATISTICS
 from ebgan_fast.training.step import Trainer
 from tests.rounding import Values, assert_within_eager, at_wider, distance, size

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import public_loop
+from bench.subjects import public_loop
 from ebgan_fast import functional
 from ebgan_fast.training import train
 from ebgan_fast.training.statistics import STATISTICS, NonFiniteError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import ebgan_fast
-from bench import public_loop
+from bench.subjects import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Conv
 from ebgan_fast.training import TrainConfig, preset

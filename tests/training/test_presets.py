@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import public_loop
+from bench.subjects import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.training import preset
 from ebgan_fast.training.config import PresetName, validate

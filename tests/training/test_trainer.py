@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import public_loop
+from bench.subjects import public_loop
 from ebgan_fast.data.image_set import TensorImages, pad_to_square
 from ebgan_fast.training.config import TrainConfig
 from ebgan_fast.training.statistics import STATISTICS, NonFiniteError

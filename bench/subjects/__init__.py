@@ -1,0 +1,1 @@
+"""The losses and training steps that are timed: cases, formulas, calls, and loops of training."""
