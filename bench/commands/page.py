@@ -6,6 +6,7 @@ Some pages are written by hand, but for a table between two marks. `page` writes
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -130,7 +131,32 @@ def values_of(results: Results) -> dict[str, str]:
 def performance(values: Mapping[str, str]) -> str:
     """Return the text of the page. Raises KeyError for a name in the template that has no value."""
     template = (ROOT / TEMPLATE).read_text(encoding="utf-8")
-    return Template(template).substitute(values)
+    return wrapped(Template(template).substitute(values))
+
+
+def wrapped(text: str) -> str:
+    """Return Markdown with its prose in lines of at most 128 characters. Tables, headings and pictures stay."""
+    return (
+        "\n\n".join(
+            block if block.startswith(("|", "#", "!")) else _filled(block) for block in text.strip().split("\n\n")
+        )
+        + "\n"
+    )
+
+
+def _filled(block: str) -> str:
+    """Return a paragraph or a list with its lines filled."""
+    items = re.split(r"\n(?=\* )", block)
+    return "\n".join(
+        textwrap.fill(
+            " ".join(item.split()),
+            128,
+            subsequent_indent="  " if item.startswith("* ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for item in items
+    )
 
 
 def _quoting(name: str, table: str) -> str:

@@ -1,4 +1,5 @@
-"""All that awaits a GPU, in a quarter of an hour: stages in order of value, each with a limit and a verdict.
+"""The run of everything that only a GPU can show, in a quarter of an hour. Each stage has a limit and a verdict.
 
-`bench/gpu.sh` starts it. The driver is of the standard library alone, since what it runs may be missing.
+`bench/gpu.sh` starts the run. The stages come in order of value. The driver uses the standard library alone, as the
+programs that it starts may lack their packages.
 """

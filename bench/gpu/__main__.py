@@ -1,4 +1,4 @@
-"""`bench/gpu.sh [STAGE...]`, once the wheels are unpacked: reads the variables, and lets signals end it cleanly."""
+"""The command `bench/gpu.sh [STAGE...]`, once the wheels are unpacked. It reads the variables and handles signals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ GPU_WHEELS   folder of wheels that the environment lacks, else wheels of the rep
 
 
 def settings(arguments: Sequence[str], variables: Mapping[str, str]) -> Settings:
-    """Raises ValueError for a variable that can't be used; SystemExit for --help and an unknown stage."""
+    """Return the settings that the arguments and the variables give.
+
+    Args:
+        arguments: The names of stages, or --help.
+        variables: The environment's variables.
+
+    Raises:
+        ValueError: A variable cannot be used.
+        SystemExit: The arguments are --help, or name an unknown stage.
+    """
     names = [stage.name for stage in STAGES]
     reader = argparse.ArgumentParser(
         "bench/gpu.sh",
@@ -59,7 +68,8 @@ def _stopped(number: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    # A job in the background of a shell ignores interrupts, and so would everything that it starts.
+    """Run the stages, and return the exit status."""
+    # A background job of a shell ignores interrupts, and so do all programs that it starts.
     signal.signal(signal.SIGINT, _stopped)
     signal.signal(signal.SIGTERM, _stopped)
     try:

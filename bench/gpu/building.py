@@ -1,10 +1,10 @@
-"""Builds the compiled kernels into this tree: those of the CPU, and those of one GPU.
+"""A program that builds the compiled kernels into this tree: those of the CPU, and those of one GPU.
 
     python -m bench.gpu.building FOLDER ARCHITECTURE
 
-Calls CMake itself: pip would build for every GPU, and hides what fails. Ends with status 1 where the CUDA kernels could
-not be built; those of the CPU are then built alone. Kernels that were built before are moved away first: after a build
-that is killed in the middle, nobody should take them for those of these sources.
+The program calls CMake itself, because pip would build for every GPU and hides what fails. It ends with status 1 if the
+CUDA kernels could not be built. The CPU kernels are then built alone. Kernels of an earlier build are moved away first.
+If this build is killed, nothing can then take them for kernels of these sources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ NOT_BUILT = "cuda: NOT BUILT"
 
 
 def options(folder: Path, architecture: str | None, nvcc: str | None) -> list[str]:
-    """Return CMake's options, without CUDA where there is no architecture."""
+    """Return CMake's options, without CUDA if there is no architecture.
+
+    Args:
+        folder: The folder to build in.
+        architecture: The GPU's architecture as CMake names it, such as "90".
+        nvcc: The path of nvcc.
+    """
     import pybind11
 
     chosen = [
@@ -40,7 +46,17 @@ def options(folder: Path, architecture: str | None, nvcc: str | None) -> list[st
 
 
 def build(folder: Path, architecture: str | None, nvcc: str | None) -> Path:
-    """Configure and compile in `folder`; what has not changed is not compiled again. CalledProcessError, OSError."""
+    """Configure and compile the extension, and return its path. Files that have not changed are not compiled again.
+
+    Args:
+        folder: The folder to build in.
+        architecture: The GPU's architecture. None: build the CPU kernels alone.
+        nvcc: The path of nvcc.
+
+    Raises:
+        CalledProcessError: CMake failed.
+        OSError: CMake could not be started.
+    """
     jobs = str(os.cpu_count() or 1)
     subprocess.run(["cmake", "-S", str(ROOT), "-B", str(folder), *options(folder, architecture, nvcc)], check=True)
     subprocess.run(["cmake", "--build", str(folder), "--parallel", jobs], check=True)
@@ -49,7 +65,7 @@ def build(folder: Path, architecture: str | None, nvcc: str | None) -> Path:
 
 
 def install(built: Path) -> None:
-    """Put it into the package, whole: a program may import it at this moment."""
+    """Put the extension into the package in one step, because a program may import it at this moment."""
     partial = ROOT / "ebgan_fast" / f".{built.name}.new"
     shutil.copy2(built, partial)
     partial.replace(ROOT / "ebgan_fast" / built.name)
@@ -76,7 +92,7 @@ raise SystemExit(cuda is None)
 
 
 def main(folder: Path, architecture: str) -> int:
-    """Build and install; returns the exit status."""
+    """Build and install the extension, and return the exit status."""
     set_aside(folder / "earlier")
     nvcc = tool("nvcc")
     why = "nvcc is not found (PATH, CUDA_HOME, CUDACXX)" if nvcc is None else ""

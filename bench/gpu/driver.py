@@ -1,4 +1,7 @@
-"""The driver: runs the stages one after the other, each within its limit, and leaves out what has its result."""
+"""The driver of `bench/gpu.sh`: it runs the stages one after another, each within its limit.
+
+A stage or a part that already has its result is left out.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from .processes import Ended, Job, Log, Machine, Running, Tick
 from .stages import BUILD, DEFAULT_MINUTES, Part, Situation, Stage
 from .verdicts import Record, Verdict
 
-LOOK_SECONDS = 30.0  # at most for all that is asked about the machine
+LOOK_SECONDS = 30.0
+"""Most seconds that all questions about the machine take together."""
 _PROBE_SECONDS = 23.0
-_LEAST_SECONDS = 3.0  # with less no part of a stage is started
-_TOLD_EVERY = 15.0  # seconds between two lines on what a stage is doing
-_KEPT_BYTES = 2**19  # of what a background job printed
+_LEAST_SECONDS = 3.0  # with less time no part of a stage is started
+_TOLD_EVERY = 15.0  # seconds between two lines about a running stage
+_KEPT_BYTES = 2**19  # first bytes of a background job's output, and as many last ones
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,17 @@ class Settings:
     """The arguments and variables of the command."""
 
     out: Path
-    """Folder of results."""
+    """The folder of results."""
     work: Path
-    """Folder of everything else."""
+    """The folder of everything else."""
     images: Path | None
     minutes: float = DEFAULT_MINUTES
     named: tuple[str, ...] = ()
-    """Stages to run whatever was found before. Empty: all that have no result yet."""
+    """Stages to run even if they have a result. Empty: all stages without a result."""
 
 
 class Kept:
-    """The log of a job in the background, until it has a section of its own: its first and last bytes."""
+    """The first and last bytes that a background job printed, kept until the job has a section of the log."""
 
     def __init__(self) -> None:
         self._head, self._tail = b"", b""
@@ -67,10 +71,10 @@ class Driver:
     """One call of the command.
 
     Args:
-        machine: where programs run.
-        settings: what the command was told.
-        stages: all there are, in order.
-        say: prints a line.
+        machine: The place where programs run.
+        settings: The arguments and variables of the command.
+        stages: All stages, in order.
+        say: Prints a line.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Driver:
         self.verdicts: list[Verdict] = []
 
     def run(self) -> int:
-        """Run what was asked for; returns the exit status."""
+        """Run the chosen stages, and return the exit status."""
         self._settings.out.mkdir(parents=True, exist_ok=True)
         self._settings.work.mkdir(parents=True, exist_ok=True)
         self._record = Record(self._settings.out / folder.VERDICTS, machine.sources())
@@ -113,7 +117,10 @@ class Driver:
         return 60 * self._settings.minutes - (self._machine.now() - self._began)
 
     def _chosen(self) -> list[Stage]:
-        """The stages to run; those with a result are told and left out, and the build comes where one needs it."""
+        """Return the stages to run. The build comes before the first stage that needs it.
+
+        A stage that has its result is reported and left out.
+        """
         named = self._settings.named
         todo: list[Stage] = []
         for stage in self._stages:
@@ -123,14 +130,14 @@ class Driver:
                 self._tell(Verdict(stage.name, verdicts.SKIPPED, "its result is there; name it to run it again"))
             else:
                 todo.append(stage)
-        # Nobody asks for an earlier build's result: what has not changed is not compiled again.
+        # The build always runs again. CMake does not compile files that have not changed.
         if BUILD in named or any(stage.needs_build for stage in todo):
             at = next((index for index, stage in enumerate(todo) if stage.needs_build), len(todo))
             todo[at:at] = [stage for stage in self._stages if stage.name == BUILD]
         return todo
 
     def _look(self) -> Situation:
-        """Write down what this machine is."""
+        """Write the machine's properties into the folder of results, and return the situation of the first stage."""
         began = self._machine.now()
         probe = Job([sys.executable, "-c", machine.PROBE])
         found = machine.Found.read(self._asked(probe, _PROBE_SECONDS).output)
@@ -141,7 +148,9 @@ class Driver:
         ]
         for name, command in machine.questions().items():
             left = LOOK_SECONDS - (self._machine.now() - began)
-            answer = self._asked(Job(command, grace=0.5), left / 2).output.strip()  # one that hangs leaves some
+            answer = self._asked(
+                Job(command, grace=0.5), left / 2
+            ).output.strip()  # a command that hangs leaves time for others
             lines += [f"-- {name}", answer]
         with (self._settings.out / folder.ENVIRONMENT).open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
@@ -184,7 +193,7 @@ class Driver:
             done = self._run_parts(stage, began + limit, section)
         finally:
             section.close()
-        self._current = None  # after an error it is the one that was interrupted
+        self._current = None  # not reached after an error, which interrupts the current stage
         self._finish(_together(stage, done, self._machine.now() - began, limit))
         self._bound()
 
@@ -264,7 +273,7 @@ class Driver:
         self._say(verdict.line())
 
     def _interrupted(self, error: BaseException) -> None:
-        """Nothing is left running, and the stage at hand is told from one that failed."""
+        """Kill the running program, and report the current stage as interrupted."""
         if self._running is not None:
             self._running.kill()
         if self._current is not None:
@@ -276,7 +285,7 @@ class Driver:
 
 
 def _together(stage: Stage, parts: Sequence[Verdict], seconds: float, limit: float) -> Verdict:
-    """The verdict on a stage of those on its parts: the worst, with what it says of each that is as bad."""
+    """Return the verdict on a stage: the worst outcome of its parts, with the reasons of all parts that are as bad."""
     outcome = verdicts.worst(part.outcome for part in parts)
     telling = [part for part in parts if part.outcome == outcome or part.outcome not in (verdicts.PASSED, outcome)]
     words = []

@@ -1,4 +1,4 @@
-"""The folder of results: few files, none large, so that all of it can be carried off."""
+"""The folder of results holds few files, and none is large, so that all of it can be copied from a borrowed machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MOST_BYTES = 16 * 2**20
 SECTION_BYTES = 3 * 2**19
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
-# All that a run may leave.
+# The files that a run may leave.
 ENVIRONMENT, VERDICTS, LOG = "env.txt", "verdicts.jsonl", "log.txt"
 STEPS, OPS, RUN = "train.jsonl", "ops.jsonl", "run.tar"
 TRIALS, TABLES = "tune.jsonl", "tables.json"
 
 
 def check(folder: Path) -> list[str]:
-    """Return what is wrong with the folder, a line for each fault; empty for nothing."""
+    """Return the faults of a folder of results, a line for each."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     wrong = [] if len(files) <= MOST_FILES else [f"{len(files)} files, expected at most {MOST_FILES}"]
     for path in files:
@@ -29,7 +29,7 @@ def check(folder: Path) -> list[str]:
 
 
 def bound(folder: Path) -> list[str]:
-    """Cut every file of text that has grown too large; returns the names of those that were."""
+    """Cut every text file that has grown too large, and return the names of the files that were cut."""
     large = [path for path in folder.iterdir() if path.is_file() and path.stat().st_size > MOST_BYTES]
     texts = [path for path in large if path.suffix != ".tar"]
     for path in texts:
@@ -38,9 +38,9 @@ def bound(folder: Path) -> list[str]:
 
 
 def cut(path: Path, most: int) -> None:
-    """Leave out the middle of a file of text, by whole lines, so that at most `most` bytes stay.
+    """Cut whole lines out of the middle of a text file, so that at most `most` bytes stay.
 
-    A line in its place says how much it was, but not in a file of JSON lines, whose readers would not know it.
+    A line in their place says how many bytes were cut. A file of JSON lines gets none, as its readers do not know it.
     """
     content = path.read_bytes()
     if len(content) <= most:
@@ -56,17 +56,19 @@ def cut(path: Path, most: int) -> None:
 
 
 def marker(count: int) -> bytes:
-    """The line that stands for what was left out."""
+    """Return the line that stands for bytes that were left out."""
     return f"\n... {count} bytes left out ...\n".encode()
 
 
 class Section:
-    """One stage's place in the log. It is on the disk at once, and never longer than its share: then its middle goes.
+    """The part of the log that belongs to one stage. If it grows longer than its share, its middle is cut.
+
+    Every byte is on the disk at once.
 
     Args:
-        path: the log, appended to.
-        title: the section's heading.
-        most: bytes that it may take.
+        path: The log, to which the section is added.
+        title: The section's heading.
+        most: Bytes that the section may take.
     """
 
     def __init__(self, path: Path, title: str, most: int = SECTION_BYTES) -> None:
@@ -77,13 +79,13 @@ class Section:
         self._start = self._file.seek(0, 2)
         self._most = most
         self._head: int | None = None
-        """The end of the first bytes, once something was left out."""
+        """The end of the first bytes, once bytes were left out."""
         self._left_out = 0
         self._end = self._start
         self.write(f"\n== {title}\n".encode())
 
     def write(self, data: bytes) -> None:
-        while data and not self._file.closed:  # a piece larger than the section is cut as it comes
+        while data and not self._file.closed:  # a piece larger than the section is cut while it is written
             piece, data = data[: self._most // 4], data[self._most // 4 :]
             self._file.seek(self._end)
             self._file.write(piece)

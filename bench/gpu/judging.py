@@ -1,4 +1,4 @@
-"""The judges of how a program ended: its outcome, and one line of why."""
+"""Judgments of how a program ended: its outcome, and the reason in one line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from . import verdicts
 from .processes import Ended
 
-# In the words of torch, of ebgan_fast and of the programs that the stages run.
+# The messages of torch, of ebgan_fast and of the programs that the stages run.
 _NO_GPU = re.compile(
     r"sees no GPU|no GPU \(cuda|needs a GPU|no driver|Found no NVIDIA driver|No CUDA GPUs are available"
     r"|Torch not compiled with CUDA|cuda(InsufficientDriver|ErrorNoDevice)"
 )
 _SUMMARY = re.compile(r"^=* ?(\d+ \w+(?:, \d+ \w+)* in [\d.]+s.*?) ?=*$", re.MULTILINE)
-# A test that failed, or could not begin, in the lines of pytest -v: with workers, without, and in its summary.
+# A test that failed or could not begin, in the lines of pytest -v: with workers, without workers, and in the summary.
 _FAULT = re.compile(
     r"^(?:\[gw\d+\] \[ *\d+%\] )?(?:FAILED|ERROR) (\S+\.py\S*)|^(\S.*?) (?:FAILED|ERROR) +\[ *\d+%\]", re.MULTILINE
 )
@@ -23,12 +23,12 @@ _WHY_BYTES = 300
 
 
 def judge(ended: Ended, gpu: bool | None, accepted: tuple[int, ...] = (0,)) -> tuple[str, str]:
-    """Return the outcome, and why.
+    """Return the outcome of a program, and the reason.
 
     Args:
-        ended: the program's end.
-        gpu: True if the machine has a GPU; None where nobody could say.
-        accepted: exit statuses of success.
+        ended: The program's end.
+        gpu: True if the machine has a GPU. None: not known.
+        accepted: The exit statuses of success.
     """
     if ended.status in accepted:
         return verdicts.PASSED, ""
@@ -43,9 +43,13 @@ def judge(ended: Ended, gpu: bool | None, accepted: tuple[int, ...] = (0,)) -> t
 
 
 def judge_tests(ended: Ended, gpu: bool | None) -> tuple[str, str]:
-    """Return the same of pytest, whose summary is the reason.
+    """Return the outcome of a run of pytest, and its summary as the reason.
 
-    A run of no tests is no pass. One that was out of time has failed where a test of it has.
+    A run without a passed test has failed. A run that was out of time has failed if one of its tests has.
+
+    Args:
+        ended: The end of pytest.
+        gpu: True if the machine has a GPU. None: not known.
     """
     outcome, why = judge(ended, gpu)
     summary = _summary(ended.output)
@@ -61,14 +65,14 @@ def judge_tests(ended: Ended, gpu: bool | None) -> tuple[str, str]:
 
 
 def _fault(output: str, summary: str) -> str:
-    """The first test that has failed, in what is left of the output; empty for none."""
+    """Return the first test that has failed, in the end of the output that was kept; empty for none."""
     if found := _FAULT.search(output):
         return f"failed: {found[1] or found[2]}"
     return "failed" if re.search(r"\b[1-9]\d* (failed|errors?)\b", summary) else ""
 
 
 def _summary(output: str) -> str:
-    """Pytest's last line of counts, with what it skipped beyond the usual."""
+    """Return pytest's last line of counts, with the reasons of skipped tests."""
     found = _SUMMARY.findall(output)
     if not found:
         return ""
@@ -78,13 +82,13 @@ def _summary(output: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """Return the last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return _short(lines[-1]) if lines else "it printed nothing"
 
 
 def _complaint(text: str) -> str:
-    """The last line that sounds like one, or else the last."""
+    """Return the last line that looks like a complaint, or the last line if none does."""
     lines = [line for line in text.splitlines() if _COMPLAINT.search(line) and not _PROGRESS.search(line)]
     return _short(lines[-1].strip()) if lines else last_line(text)
 

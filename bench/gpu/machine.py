@@ -1,4 +1,4 @@
-"""The machine at hand: its GPU, the versions, the tools, the sources."""
+"""Properties of this machine: its GPU, the versions of packages, the tools and the sources."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("ebgan_fast", "csrc", "bench", "tests", "CMakeLists.txt", "pyproject.toml")
 _ENDINGS = (".py", ".json", ".h", ".cuh", ".cu", ".cpp", ".txt", ".toml", ".sh")
-# Without a GPU the kernels are built for this one, so that a rehearsal builds what the run will.
+# Without a GPU the kernels are built for this architecture, so that a rehearsal builds what a run on a GPU builds.
 REHEARSED_ARCHITECTURE = "90"
 
-# Runs in an interpreter of its own: importing torch takes seconds, and may fail.
+# This program runs in an interpreter of its own, because importing torch takes seconds and may fail.
 PROBE = """
 import importlib.metadata, json, platform
 found = {"python": platform.python_version(), "versions": {}}
@@ -42,15 +42,15 @@ class Found:
     """The answers of the probe."""
 
     gpu: bool | None = None
-    """None where it could not say."""
+    """True if torch sees a GPU. None: the probe could not say."""
     name: str = ""
     architecture: str = REHEARSED_ARCHITECTURE
-    """As CMake names it: "90"."""
+    """The GPU's architecture as CMake names it, such as "90"."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, output: str) -> Found:
-        """Read what the probe printed; of a probe that failed nothing is known."""
+        """Return the answers that the probe printed. After a probe that failed, nothing is known."""
         lines = [line for line in output.splitlines() if line.startswith("FOUND ")]
         if not lines:
             return cls()
@@ -64,7 +64,7 @@ class Found:
 
 
 def tool(name: str) -> str | None:
-    """The path of a program of the CUDA toolkit, or None."""
+    """Return the path of a program of the CUDA toolkit, or None."""
     if name == "nvcc" and (named := os.environ.get("CUDACXX")):
         return named
     homes = [os.environ[it] for it in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(it)] + ["/usr/local/cuda"]
@@ -75,7 +75,7 @@ def tool(name: str) -> str | None:
 
 
 def questions() -> Mapping[str, Sequence[str]]:
-    """Commands that tell what this machine is, for the record."""
+    """Return commands whose output describes this machine, by name."""
     return {
         "commit": ("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "nvidia-smi": ("nvidia-smi",),
@@ -85,7 +85,7 @@ def questions() -> Mapping[str, Sequence[str]]:
 
 
 def sources(root: Path = ROOT) -> str:
-    """16 hex digits that change with any source file: a result of other sources is none."""
+    """Return 16 hex digits that change with any source file. A result of other sources does not count."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         top = root / name
@@ -98,12 +98,12 @@ def sources(root: Path = ROOT) -> str:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """The variables of every program that a stage runs."""
+    """Return the environment variables of every program that a stage runs."""
     folders = (str(Path(sys.executable).parent), os.environ.get("PATH", ""))
     return {
         "PATH": os.pathsep.join(filter(None, folders)),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", "")))),
         "PYTHONUNBUFFERED": "1",
         "MPLCONFIGDIR": str(work / "matplotlib"),
-        "TRITON_CACHE_DIR": str(work / "triton"),  # what one stage has compiled the next one finds
+        "TRITON_CACHE_DIR": str(work / "triton"),  # the next stage finds what this one has compiled
     }

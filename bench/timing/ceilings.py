@@ -1,4 +1,4 @@
-"""The ceilings: the best that this machine can do, timed in the same rounds as a case.
+"""The ceilings of a case: the best that this machine can do, timed in the same rounds.
 
 Three things are timed: a copy, a matrix product, and an empty autograd Function. An op that joins autograd from Python
 cannot be faster than the empty Function.

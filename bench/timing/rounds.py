@@ -1,4 +1,4 @@
-"""Interleaved timing: every round times each step once, so that a change of the machine's speed meets all steps."""
+"""Timing in rounds: every round times each step once, so that a change of the machine's speed meets all steps."""
 
 from __future__ import annotations
 

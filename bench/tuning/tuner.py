@@ -1,4 +1,4 @@
-"""The tuner: it tries the entries of the Triton kernels' tables against alternatives on one GPU, and keeps the faster.
+"""The tuner tries the entries of the Triton kernels' tables against alternatives on one GPU, and keeps the faster ones.
 
 `Tuner` turns one knob after another. `descend` searches through a knob's alternatives, and `compare` checks and times
 some entries on one case.
