@@ -1,4 +1,4 @@
-"""A small case to measure in place of the registered ones, and rows that no clock has touched."""
+"""Fixtures of the benchmark's tests: a small case, rows with made-up times, a made-up GPU, and a copy of the pages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from bench.timing import ceilings, devices, watches
 
 @pytest.fixture
 def low_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The product that bounds a rate takes 0.2 s of a core, and these tests don't ask how fast the machine is."""
+    """Make the ceilings' copy and product small. The full product takes 0.2 s, and no test asks for its rate."""
     monkeypatch.setitem(ceilings.PRODUCT_SIDE, "cpu", 64)
     monkeypatch.setitem(ceilings.COPIED, "cpu", 2**14)
 
 
 @pytest.fixture(scope="session")
 def cpu_backend() -> None:
+    """Skip a test if the compiled kernels are missing."""
     status = ebgan_fast.backends()["cpu"]
     if not status.available:
         pytest.skip(f"needs the compiled kernels: {status.reason}")
@@ -37,7 +38,7 @@ def cpu_backend() -> None:
 
 @pytest.fixture
 def same_threads() -> Iterator[None]:
-    """A measurement sets torch's threads for the whole process."""
+    """Restore torch's number of threads, which a measurement sets for the whole process."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -50,7 +51,7 @@ def small_case() -> Case:
 
 @pytest.fixture
 def results_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In the place of bench/results/ops-cpu.jsonl, with content that must not be lost."""
+    """Put a file in place of bench/results/ops-cpu.jsonl, with content that must not be lost."""
     path = tmp_path / "results" / "ops-cpu.jsonl"
     path.parent.mkdir()
     path.write_text("earlier rows\n")
@@ -64,7 +65,7 @@ def _spread(median: float) -> Spread:
 
 @pytest.fixture
 def make_row() -> Callable[..., Row]:
-    """A row with round numbers; arguments replace its fields."""
+    """Return a function that makes a row with round numbers. Its arguments replace fields."""
     row = Row(
         run="2026-01-01T00:00:00+00:00",
         op="pulling_away_term",
@@ -98,7 +99,7 @@ def make_row() -> Callable[..., Row]:
 
 @pytest.fixture
 def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
-    """The GPU that `--device cuda` finds: this processor by another name, with a second backend and watch."""
+    """Let `--device cuda` find this processor under a GPU's name, with a second backend and a second watch."""
     both = {"called": watches.WallClock(), "replayed": watches.WallClock()}
     gpu = devices.Device(torch.device("cpu"), both, "a-gpu", "cpu", ("reference",))
     monkeypatch.setattr(devices, "gpu", lambda: gpu)
@@ -107,7 +108,7 @@ def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> devices.Device:
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the files that the page is made of, to be changed."""
+    """Copy the files that the page is made of, so that a test can change them."""
     for name in ("bench", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "README.md", tmp_path)
@@ -122,7 +123,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Clock:
-    """Stands in for the module time; moves when a step says so."""
+    """A clock in place of the module time. Steps move it, and nothing else does."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""A machine whose programs are told how long they take and what they print, and whose clock moves by that alone."""
+"""A made-up machine for the driver of bench/gpu.sh. Its programs have given durations, which move its clock."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ FOREVER = math.inf
 
 @dataclass
 class Program:
-    """The acts of a made-up program."""
+    """A made-up program: its duration, its output and its end."""
 
     seconds: float = 1.0
     prints: str = ""
-    """At its start."""
+    """The output at the program's start."""
     status: int = 0
     does: Callable[[], None] = lambda: None
-    """At its end, or when it is told to end."""
+    """Called at the program's end, or when it is told to end."""
     stopped: int = 130
-    """Its status when it is told to end."""
+    """The exit status if the program is told to end."""
     raises: BaseException | None = None
-    """An event that befalls the driver while it waits."""
+    """An error that the driver gets while it waits for the program."""
 
 
 @dataclass
 class StandIn:
-    """Programs by words of their command; of several the last counts."""
+    """The made-up machine. A program is found by words of its command, and the last of several counts."""
 
     programs: dict[str, Program]
     time: float = 1000.0
@@ -86,7 +86,7 @@ BUILT = "built: CPU kernels for baseline; CUDA kernels for sm_90 (nvcc 13.0)\n"
 
 @dataclass
 class Workplace:
-    """A folder with a machine: runs the real stages."""
+    """A folder with a made-up machine, in which the real stages run."""
 
     path: Path
     programs: dict[str, Program] = field(default_factory=dict)
@@ -155,7 +155,7 @@ class Workplace:
         return {name: verdict.outcome for name, verdict in self.verdicts.items()}
 
     def at(self, stage: str) -> float:
-        """Seconds from the start to the stage's verdict."""
+        """Return the seconds from the start to a stage's verdict."""
         return next(time for time, line in self.said if line.startswith(f"{stage}: "))
 
     def log(self) -> str:
@@ -163,5 +163,5 @@ class Workplace:
 
 
 def ran(workplace: Workplace) -> Sequence[str]:
-    """The stages that were run, by their headings."""
+    """Return the names of the stages that were run, from their headings."""
     return [line.split(",")[0].removeprefix("== ") for _, line in workplace.said if line.startswith("== ")]

@@ -1,4 +1,4 @@
-"""A wrong provider is told from a right one that rounds differently."""
+"""The check of results tells a wrong provider from a right one that rounds differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registered cases measure what they say: the right loss, half of the hinges on, the work counted right."""
+"""The registered cases compute the right loss, have half of the hinges on, and count their work right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _named(name: str) -> Case:
 
 
 def test_every_op_has_a_small_case() -> None:
-    """So that the tests below reach every builder but that of the lone energy."""
+    """The tests below reach every builder by a small case, except that of the lone energy."""
     assert {case.op for case in CASES} - {case.op for case in SMALL} == {"reconstruction_energy"}
 
 

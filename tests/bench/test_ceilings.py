@@ -1,4 +1,4 @@
-"""The ceilings' arithmetic, on seconds that are made up."""
+"""The arithmetic of the ceilings is right, given made-up seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_arithmetic_is_held_against_the_product(dtype: torch.dtype, name: str) -
 
 
 def test_on_a_gpu_products_run_in_tensor_cores() -> None:
-    """float32's accuracy takes three of tf32; 16-bit inputs are exact in one."""
+    """A product as accurate as float32 takes three tf32 products. A product of 16-bit inputs is exact in one."""
     work = Work(operations=2 * 8192**3)
     best = {ceilings.PRODUCT: 0.4}
     rate = work.operations / 0.4 / 1e9
@@ -37,7 +37,7 @@ def test_on_a_gpu_products_run_in_tensor_cores() -> None:
 
 
 def test_both_together_are_one_after_the_other() -> None:
-    """Work as large as the copy and the product themselves takes both of their times."""
+    """Work as large as the copy and the product together takes the sum of their times."""
     work = Work(elements=COPY_BYTES // 4, operations=PRODUCT_OPERATIONS)
     ceiling = ceilings.ceiling(work, torch.float32, "cpu", BEST)
     assert ceiling == ("copy + sgemm", pytest.approx(COPY_BYTES / 0.402 / 1e9), "GB/s")

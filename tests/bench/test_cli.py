@@ -1,4 +1,4 @@
-"""The command line: a whole tiny run, and mistakes that end in one line."""
+"""The command line does a whole tiny run, and ends a user's mistake in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands `latency`, `scaling` and `memory`: what they measure, without waiting for it."""
+"""The commands `latency`, `scaling` and `memory` measure the right cases, and write the right rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_scaling_measures_what_its_curves_say(measured: Measured, results_file: 
         (setting.threads == row.value) == (row.axis == "threads" or row.value == 1)
         for row, (_, setting, _) in zip(found, measured, strict=True)
     )
-    assert main(["scaling", "--rounds", "2"]) == 0  # less than a whole run
+    assert main(["scaling", "--rounds", "2"]) == 0  # too few rounds for a whole run, which alone is added
     assert len(rows.read(results_file.with_name("scaling-cpu.jsonl"))) == len(found)
 
 
@@ -78,7 +78,7 @@ def _points(curve: Curve) -> list[tuple[int, Case]]:
     "curve", [c for c in bench.commands.scaling.curves(1) if c.axis != "threads"], ids=lambda c: f"{c.axis}, {c.fixed}"
 )
 def test_the_exponent_expected_is_that_of_the_work(curve: Curve) -> None:
-    """The package's from the registered least work; eager torch's from that of the whole N x N matrix."""
+    """The package's exponent is that of the case's least work, and eager torch's that of the whole N x N matrix."""
 
     def grows(amounts: list[float], power: float) -> None:
         first, *others = zip(curve.values, amounts, strict=True)
@@ -102,7 +102,7 @@ def test_threads_grow_to_the_machine_s() -> None:
 
 @pytest.fixture
 def memory_case(monkeypatch: pytest.MonkeyPatch) -> Case:
-    """Large against what a process takes and gives back by itself."""
+    """Return the only case of `memory`. It is large against the memory that a process takes and returns by itself."""
     case = dataclasses.replace(cases.energy(64, 3, 64, 64), published={})
     monkeypatch.setattr(cases, "LARGE", (case,))
     return case
@@ -129,7 +129,7 @@ def _peaks() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the peak from Linux's /proc")
 def test_the_peak_is_that_of_everything_allocated(fork: Fork) -> None:
-    """In a process of its own: what earlier tests have left to a worker is taken again, and raises nothing."""
+    """The peak counts every allocation. A new process measures it, as freed memory of earlier tests would hide it."""
     gradients = 2 * 64 * 3 * 64 * 64 * 4
     child = fork(_peaks)
     assert child.status() == 0, child.said

@@ -1,4 +1,4 @@
-"""What a device asks for, and how a GPU is timed, on one that is made up."""
+"""A device has enough copies of its inputs, and a made-up GPU is timed by its own clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.timing import devices, rounds, watches
 
 
 class _Gpu:
-    """Its clock, in milliseconds, moves when work is handed to it."""
+    """A made-up GPU, whose clock in milliseconds moves when it is given work."""
 
     def __init__(self) -> None:
         self.now = self.waited = 0.0
@@ -31,7 +31,7 @@ class _Gpu:
         self.now += 4.0
 
     def synchronize(self) -> None:
-        """The processor's clock, too, has moved by what was handed out before it is told so."""
+        """Move the CPU's clock to the end of the work that the GPU was given."""
         self.waited = self.now
 
 

@@ -1,4 +1,4 @@
-"""The driver of bench/gpu.sh with its real stages, on a made-up machine: each way a stage can end, and what follows."""
+"""The driver of bench/gpu.sh runs its real stages on a made-up machine, and handles each way that a stage can end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.gpu.stages import STAGES
 from .gpu_stand_in import FOREVER, Program, Workplace, ran
 
 NAMES = [stage.name for stage in STAGES]
-_FIRST_FIVE = 7.75 * 60  # 15 s below eight minutes, for programs that are slow to die
+_FIRST_FIVE = 7.75 * 60  # 15 s below eight minutes, for programs that end slowly
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_recorded_step_is_timed_where_it_gives_the_losses_of_others(workplace:
     assert all("--cuda-graph bfloat16" in command for command in commands)
     started = [" ".join(job.command) for job in workplace.machine.started]
     graph, tests = (next(i for i, words in enumerate(started) if it in words) for it in ("bench graph", "-k triton"))
-    assert graph < tests  # nothing of it is timed, so it runs beside them
+    assert graph < tests  # the comparison times nothing, so it runs beside the tests
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_recorded_step_that_is_not_known_to_be_right_is_not_timed(
 
 
 def test_where_every_program_hangs_all_ends_in_time(workplace: Workplace) -> None:
-    """The first eight minutes hold correctness, the step and the ops; nothing outlasts its limit."""
+    """Correctness, the step and the ops end within eight minutes, and every program ends at its limit."""
     for program in workplace.programs.values():
         program.seconds, program.stopped = FOREVER, -9
     workplace.programs["nvidia-smi"] = Program(FOREVER)
@@ -118,7 +118,7 @@ def test_where_every_program_hangs_all_ends_in_time(workplace: Workplace) -> Non
 
 
 def test_correctness_step_and_ops_hang_within_eight_minutes(workplace: Workplace) -> None:
-    """With the build done, which gives the CUDA kernels' tests their time."""
+    """The build is done here, so that the tests of the CUDA kernels also take all of their time."""
     for name, program in workplace.programs.items():
         if name != "bench.gpu.building":
             program.seconds = FOREVER
@@ -130,7 +130,7 @@ def test_correctness_step_and_ops_hang_within_eight_minutes(workplace: Workplace
 
 
 def test_a_look_at_a_machine_that_does_not_answer_is_short(workplace: Workplace) -> None:
-    """And however much of it hangs, correctness, the step and the ops end in time."""
+    """Questions to a machine that hangs take 31 s at most, so correctness, the step and the ops still end in time."""
     workplace.probe = lambda: Program(FOREVER)  # type: ignore[method-assign]
     for name in ("git", "nvidia-smi", "--version", "lscpu", "bench.gpu.building", "-m pytest", "bench train"):
         workplace.programs[name] = Program(FOREVER)
@@ -142,7 +142,7 @@ def test_a_look_at_a_machine_that_does_not_answer_is_short(workplace: Workplace)
 
 
 def test_a_part_without_time_is_not_started(workplace: Workplace) -> None:
-    """Images that are not packed by the end of the stage leave none for the training."""
+    """Images that are not packed by the end of the stage leave no time for the training, which is not started."""
     workplace.programs["ebgan_fast prepare"] = Program(FOREVER, stopped=-9)
     assert workplace.run("run") == 1
     assert not workplace.machine.commands("ebgan_fast train")
@@ -252,7 +252,9 @@ def test_what_has_a_result_is_left_out(workplace: Workplace) -> None:
     assert not workplace.machine.commands("-m bench")
     assert (workplace.out / folder.OPS).read_bytes() == before
     assert workplace.run() == 0
-    assert set(workplace.outcomes().values()) == {verdicts.SKIPPED}  # being left out is no result that hides the first
+    assert set(workplace.outcomes().values()) == {
+        verdicts.SKIPPED
+    }  # a verdict "skipped" does not replace the first result
 
 
 def test_a_result_of_other_sources_is_none(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +292,7 @@ def test_after_a_kill_the_next_call_goes_on(workplace: Workplace, error: BaseExc
     workplace.programs["--name imagenet128"] = healthy
     assert workplace.run() == 0
     assert ran(workplace) == ["step", "build", "ops", "sanitizer", "run", "tune"]
-    assert len(workplace.machine.commands("bench train")) == 2  # of three, one had ended
+    assert len(workplace.machine.commands("bench train")) == 2  # one of the three had ended before
 
 
 def test_after_half_a_line_the_next_call_goes_on(workplace: Workplace) -> None:
@@ -353,7 +355,7 @@ def test_what_the_sanitizer_finds_is_a_failure(workplace: Workplace) -> None:
 
 
 def test_the_sanitizer_watches_cuda_first_and_triton_s_kernels_once_they_are_compiled(workplace: Workplace) -> None:
-    """Triton's kernels are compiled beside the tests, so that a minute's limit is not spent on that."""
+    """Triton's kernels are compiled beside the tests, because compiling would take most of the stage's time."""
     workplace.programs["small_step triton"] = Program(60, "small step on triton: finite\n")
     workplace.programs["--tool"] = Program(5)
     assert workplace.run() == 0

@@ -1,4 +1,4 @@
-"""Real programs under the driver's limits: nothing outlives them, and what they printed stays."""
+"""Real programs end at the driver's limits with all their processes, and their output is kept."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _wait_for(holds: Callable[[], bool]) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Return True if it exists and is no zombie, which a container without an init keeps."""
+    """Return True if a process exists and is no zombie. A container without an init keeps zombies."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -78,7 +78,7 @@ def test_a_program_that_hangs_is_killed_with_all_that_it_started(
 def test_a_program_that_outlives_its_kill_is_left_behind(
     machine: ThisMachine, section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that waits for a GPU's driver can't be killed."""
+    """A program that waits for a GPU's driver cannot be killed, so the driver of the stages goes on without it."""
     monkeypatch.setattr(processes, "KILLED_SECONDS", 0.1)
     monkeypatch.setattr(os, "killpg", lambda process, number: None)
     program = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(15)"
@@ -95,7 +95,7 @@ def test_a_program_that_outlives_its_kill_is_left_behind(
 def test_no_python_runs_between_fork_and_exec(
     machine: ThisMachine, section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may hang, as threads read what programs print."""
+    """Python between fork and exec may hang, because threads of the driver read what programs print."""
     asked: list[dict[str, object]] = []
     start = subprocess.Popen.__init__
 
@@ -131,7 +131,7 @@ def test_a_program_is_asked_before_it_is_killed(
 
 
 def test_what_a_program_leaves_behind_ends_with_it(machine: ThisMachine, section: Section) -> None:
-    """A worker that outlives its program would keep the GPU, and the pipe open."""
+    """A worker is killed when its program ends, because it would keep the GPU, and the pipe open."""
     child = 'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid'
     ended = machine.start(_python(f"import subprocess, sys; print({child})"), section).wait(60)
     assert (ended.status, ended.asked) == (0, None)
@@ -222,7 +222,7 @@ sys.exit(command.main(["hang"]))
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
 def test_a_command_that_is_told_to_end_ends_what_it_runs(tmp_path: Path, number: signal.Signals) -> None:
-    """Also in a background job of a shell, which ignores interrupts."""
+    """The signals work in a background job of a shell too, which ignores interrupts by default."""
     variables = {**os.environ, "GPU_OUT": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND],

@@ -1,4 +1,4 @@
-"""The small step that compute-sanitizer watches: what of Triton's kernels it launches."""
+"""The small step that compute-sanitizer watches launches every Triton kernel, in few variants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Variant = tuple[object, ...]
 
 
 def _variants(backend: str) -> set[tuple[str, Variant]]:
-    """The kernels that Triton would compile for the shapes of a backend, by name, dtypes and constants."""
+    """Return the kernels that Triton would compile for the shapes of a backend, by name, dtypes and constants."""
     launches: list[launch.Launch] = []
     sizes, norms = small_step.SHAPES[backend]
     with (
@@ -44,7 +44,7 @@ def _variant(it: launch.Launch) -> Variant:
 
 
 def test_few_variants_of_every_kernel_are_to_be_compiled() -> None:
-    """Triton compiles each variant, so its shapes make at most half as many as CUDA's, which are compiled already."""
+    """Triton compiles each variant anew, so its shapes make at most half as many variants as CUDA's."""
     watched, all_shapes = _variants("triton"), _variants("cuda")
     assert {name for name, _ in watched} == {name for name, _ in all_shapes}
     assert 0 < 2 * len(watched) <= len(all_shapes)

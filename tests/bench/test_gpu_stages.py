@@ -1,4 +1,4 @@
-"""What the stages of bench/gpu.sh ask for, and how they read the answers."""
+"""The stages of bench/gpu.sh start the right programs, and judge how these ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def situation(tmp_path: Path) -> Situation:
 
 
 def _commands(situation: Situation) -> dict[str, list[str]]:
-    """The command of each stage's parts."""
+    """Return the commands of each stage's parts."""
     found = {}
     for stage in STAGES:
         parts = [part.job(30.0) for part in stage.parts(situation) if part.job is not None]
@@ -42,7 +42,7 @@ def _commands(situation: Situation) -> dict[str, list[str]]:
 
 
 def _imported(path: Path) -> set[str]:
-    """The top modules that a file imports by their whole names."""
+    """Return the top modules that a file imports by their whole names."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -53,7 +53,7 @@ def _imported(path: Path) -> set[str]:
 
 
 def test_the_driver_needs_the_standard_library_alone() -> None:
-    """What it runs may be missing; the two exceptions run as programs of their own."""
+    """The driver must run where torch is missing. The two exceptions are programs of their own."""
     beyond = {path.stem: _imported(path) - set(sys.stdlib_module_names) for path in (ROOT / "bench/gpu").glob("*.py")}
     assert beyond.pop("small_step") == {"torch", "ebgan_fast"}
     assert beyond.pop("building") == {"pybind11"}
@@ -105,11 +105,11 @@ def test_what_a_gpu_alone_can_show_is_tested_first_on_most_of_the_cores(
     assert files[:2] == ["test_gpu", "test_scaling"]
     assert files[-1] == "test_transforms"
     assert words[words.index("-n") + 1] == "12"
-    assert job.grace > 10  # xdist's own, which comes before its summary
+    assert job.grace > 10  # more than the time that xdist gives its workers before its summary
 
 
 def test_a_reading_of_a_large_step_is_of_fewer_steps(situation: Situation) -> None:
-    """So that no reading takes much longer than another's: 20 steps of imagenet256 would be 1.5 s."""
+    """No reading takes much longer than another. 20 steps of imagenet256 would take 1.5 s."""
     steps = {}
     for asked in _commands(situation)["step"]:
         words = asked.split()
@@ -141,7 +141,7 @@ def test_nvcc_is_asked_where_the_toolkit_is(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_build_that_is_killed_leaves_no_earlier_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels of an earlier build would be timed as those of these sources."""
+    """A build moves earlier kernels away first. If it is killed, they cannot be timed as kernels of these sources."""
     package = tmp_path / "ebgan_fast"
     package.mkdir()
     extension = package / f"_C{EXTENSION_SUFFIXES[0]}"
@@ -162,7 +162,7 @@ def test_a_build_that_is_killed_leaves_no_earlier_kernels(tmp_path: Path, monkey
 
 @pytest.mark.slow
 def test_a_required_backend_that_cannot_run_fails_its_tests() -> None:
-    """In a process of its own, for the tests are collected by what the variable asks for."""
+    """A required backend that is missing is a failure, not a skip. Collecting the tests reads the variable."""
     import ebgan_fast
 
     cannot = [name for name in ("cuda", "triton") if not ebgan_fast.backends()[name].available]
@@ -396,7 +396,10 @@ exit 7
 
 
 def _script(tmp_path: Path, *arguments: str, pip: int = 0, wheels: Path | None = None) -> tuple[int, list[str], str]:
-    """A copy of the script in a tree of its own, with an interpreter that only notes what it is asked."""
+    """Run a copy of the script in a tree of its own, with an interpreter that only notes its arguments.
+
+    Returns the exit status, the noted lines and standard error.
+    """
     log, python, root = tmp_path / "log", tmp_path / "python", tmp_path / "tree"
     (root / "bench").mkdir(parents=True, exist_ok=True)
     copy = root / "bench" / "gpu.sh"

@@ -1,4 +1,4 @@
-"""The comparison of training with and without a CUDA graph, on a made-up GPU and a made-up graph."""
+"""The command `graph` finds every difference between training with and without a graph, on a made-up GPU and graph."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _small(case: Case) -> Case:
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch, same_threads: None) -> Iterator[None]:
-    """Small networks, and no kernels of the CPU: they look at values, which those of a GPU don't."""
+    """Train small networks on the reference backend, because the CPU kernels read values, unlike those of a GPU."""
     torch.set_num_threads(1)
     monkeypatch.setattr(graph, "CASES", list(map(_small, graph.CASES)))
     with ebgan_fast.use_backend("reference"):
@@ -80,7 +80,13 @@ def one_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _off(monkeypatch: pytest.MonkeyPatch, step: int, every_run: bool) -> None:
-    """Let the discriminator's loss of a step be off by a share: another one in every run, or in those with a graph."""
+    """Make the discriminator's loss of a step off by a share, which differs from run to run.
+
+    Args:
+        monkeypatch: The fixture.
+        step: The number of the step.
+        every_run: True for all runs, False for runs with a graph.
+    """
     after = Trainer._after
     runs: list[Trainer] = []
 

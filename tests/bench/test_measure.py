@@ -1,4 +1,4 @@
-"""From a case to its row."""
+"""The measurement of a case checks every provider, times those that are right, and gives a consistent row."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_figures_of_a_row_agree(small_case: Case) -> None:
     assert row.seconds.keys() == {*OURS, "eager", *PUBLIC}
     assert row.ratio.keys() == row.seconds.keys() - {"ebgan_fast"}
     assert all(0 < low <= median <= high for low, median, high in (*row.seconds.values(), *row.ratio.values()))
-    work = {"GB/s": 2 * 4 * 8 * 32, "GFLOP/s": 3 * 8 * 8 * 32}[row.unit]  # whichever binds so small a case
+    work = {"GB/s": 2 * 4 * 8 * 32, "GFLOP/s": 3 * 8 * 8 * 32}[row.unit]  # either may bound so small a case
     assert row.rate == pytest.approx(work / row.seconds["ebgan_fast"].median / 1e9)
     assert row.share == pytest.approx(row.rate / float(row.ceiling["value"]))
     assert row.targets == {"eager": 3.0}
@@ -65,7 +65,7 @@ def test_the_figures_of_a_row_agree(small_case: Case) -> None:
 
 
 def test_a_ratio_is_that_of_each_round(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that slows down between rounds changes the seconds, and no ratio."""
+    """A machine that slows down between rounds changes the seconds, but no ratio."""
 
     def interleaved(clocks: dict[str, object], *settings: object) -> dict[str, list[float]]:
         return {name: [factor * (3.0 if name == "eager" else 1.0) for factor in (1, 10, 100)] for name in clocks}
@@ -97,7 +97,7 @@ def test_the_reference_runs_on_its_backend(small_case: Case) -> None:
 
     row = _measure(dataclasses.replace(small_case, package=package, published={}))
     assert row.seconds.keys() == {*OURS, "eager"}
-    untimed = 3  # the check, and two calls that tell a slow provider
+    untimed = 3  # the check, and two calls that find out if a provider is slow
     assert {name: ran.count(name) > untimed for name in ("cpu", "reference")} == {"cpu": True, "reference": True}
 
 
@@ -125,8 +125,8 @@ def test_only_the_forward_pass_is_timed_where_that_is_asked(small_case: Case) ->
 
     row = _measure(dataclasses.replace(small_case, package=package), mode=FORWARD)
     assert row.mode == FORWARD
-    assert row.targets == {}  # they are for both passes
-    assert modes[0]  # the check takes gradients all the same
+    assert row.targets == {}  # targets hold for both passes
+    assert modes[0]  # the check takes gradients in this mode too
     assert not any(modes[-8:])
 
 
@@ -159,13 +159,13 @@ class _OtherCommit:
 def test_another_commit_is_timed_in_the_same_rounds(small_case: Case) -> None:
     row = _measure(small_case, elsewhere=[_OtherCommit(None)])
     assert row.seconds["ebgan_fast at v0"].median == pytest.approx(1.0)
-    assert row.ratio["ebgan_fast at v0"].median > 0  # of a real clock: the next test has made-up ones
+    assert row.ratio["ebgan_fast at v0"].median > 0  # from a real clock; the next test has made-up times
     row = _measure(small_case, elsewhere=[_OtherCommit("loss is off")])
     assert row.wrong == {"ebgan_fast at v0": "loss is off"}
 
 
 def test_this_commit_is_timed_where_the_other_is(small_case: Case) -> None:
-    """In a process of its own, and in that alone."""
+    """This commit's package is timed by its own process alone, as the other commit's is."""
     ran = []
 
     def package(code: torch.Tensor) -> torch.Tensor:
@@ -203,7 +203,7 @@ def test_targets_are_those_of_float32_on_one_or_two_threads(
 
 
 def test_the_first_call_is_the_one_that_compiles(small_case: Case) -> None:
-    """Also in the row of a second watch, which it was made before."""
+    """The first call is that of the provider's first measurement. The row of a second watch has the same."""
     calls = []
 
     def compiles(code: torch.Tensor) -> torch.Tensor:
@@ -222,7 +222,7 @@ def test_the_first_call_is_the_one_that_compiles(small_case: Case) -> None:
 
 
 def test_a_gpu_tells_the_peak_of_each_provider(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is made up: its memory is what a step says that it takes."""
+    """The peak is read from a made-up GPU, whose memory is what each step says that it takes."""
 
     class Memory:
         held = peak = 100

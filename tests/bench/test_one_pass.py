@@ -113,13 +113,13 @@ def test_gradients_that_differ_are_not_timed(
             right(loop)
 
     monkeypatch.setitem(one_pass.STEPS, ONE_PASS, wrong)
-    named = ".*" if math.isnan(off) else network  # through a step of Adam, NaN comes to both
+    named = ".*" if math.isnan(off) else network  # a step of Adam carries NaN into both networks
     with pytest.raises(ValueError, match=f"gradient of the {named}, one pass: got one that is off by"):
         one_pass.check(config)
 
 
 def _keeps_gradients(step: Step) -> Step:
-    """The step, with nothing set to zero before it."""
+    """Return the step without setting gradients to zero before it."""
 
     def keeping(loop: Loop) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -131,7 +131,7 @@ def _keeps_gradients(step: Step) -> Step:
 
 
 def _steps_last(loop: Loop) -> None:
-    """The usual loop, but the discriminator's step comes when the generator's loss has added to its gradient."""
+    """Take the usual step, but let the discriminator step after the generator's loss has added to its gradient."""
     with contextlib.ExitStack() as stay, pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.optimizer_d, "step", lambda: None)
         stay.callback(lambda: type(loop.optimizer_d).step(loop.optimizer_d))
@@ -168,18 +168,23 @@ def test_two_loops_begin_alike_and_a_step_changes_every_weight_tensor(config: Tr
 
 
 def test_the_bound_is_the_ratio_of_the_products_by_arithmetic() -> None:
-    """A layer is a product forwards, one to its inputs but where these are given, and one to its weights. Beside the
-    layers stands the pulling-away term: the smaller Gram matrix of the codes, and one product for its gradient."""
+    """The bound equals the ratio of the products, counted by hand.
+
+    A layer takes one product forwards, one for the gradient of its weights, and one for that of its inputs unless these
+    are given. The pulling-away term adds the smaller Gram matrix of the codes, and one product for its gradient.
+    """
     pixels, size_g, size_d = SIDE * SIDE, 12, 14
     first_g, g = Z * size_g, Z * size_g + size_g * pixels
     first_d, d = pixels * size_d, 2 * pixels * size_d
     generator = 3 * g - first_g
-    alone = 3 * d - first_d  # the discriminator on a batch that is given
-    through = 3 * d  # and on to the generator: with a gradient to its weights, which nobody uses
+    alone = 3 * d - first_d  # the discriminator on a given batch
+    through = 3 * d  # and back to the generator, with an unused gradient of the discriminator's weights
     n = FULLY_CONNECTED.batch_size
-    term = 2 * min(n, size_d) ** 2 * max(n, size_d) / n  # a sample
+    term = 2 * min(n, size_d) ** 2 * max(n, size_d) / n  # for one sample
     usual = generator + 2 * alone + through + term
-    one = generator + alone + (d + d) + (d + d - first_d) + term  # forwards, to the generator; its own loss backwards
+    one = (
+        generator + alone + (d + d) + (d + d - first_d) + term
+    )  # forwards, back to the generator, and its own loss backwards
     assert one_pass.bound(FULLY_CONNECTED) == pytest.approx(usual / one, rel=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""What `ops` writes, when, and how it ends."""
+"""The command `ops` writes the right rows at the right time, and ends with the right status."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_case(small_case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
 
 @pytest.fixture
 def no_clock(make_row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows without measuring, and an allocator that can be told."""
+    """Make rows without measuring, and let the allocator always agree to keep freed memory."""
 
     def measure(case: Case, setting: Setting, *arguments: object) -> Row:
         same = {name: getattr(setting, name) for name in ("run", "threads", "memory", "rounds", "watch")}
@@ -106,19 +106,19 @@ def test_quick_on_a_gpu_is_six_cases_called_and_replayed(tmp_path: Path) -> None
 def test_quick_on_a_gpu_times_every_backend_beside_eager(
     small_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The made-up GPU's second backend is called reference; the reference as such is left out, and public code's."""
+    """Every backend is timed, and public code is left out. "reference" stands for the GPU's second backend here."""
     monkeypatch.setattr(cases, "CASES", (dataclasses.replace(small_case, quick=("cuda",)),))
     out = tmp_path / "rows.jsonl"
     assert main([*QUICK, "--device", "cuda", "--quick", "--out", str(out)]) == 0
     called, replayed = (row for row in rows.read(out) if isinstance(row, Row))
     assert list(called.seconds) == ["ebgan_fast", "reference", "eager"]
     assert (called.watch, replayed.watch, called.backend) == ("called", "replayed", "cpu")
-    assert called.first_call == replayed.first_call  # there is but one first call
+    assert called.first_call == replayed.first_call  # both watches share the first call
 
 
 @pytest.mark.usefixtures("no_clock")
 def test_a_file_that_was_asked_for_has_each_row_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is killed loses the row at hand."""
+    """Each row is written as soon as it is measured, so that a killed run loses only the row at hand."""
     out = tmp_path / "rows.jsonl"
     there: list[int] = []
     quick = bench.commands.ops.measure

@@ -1,4 +1,4 @@
-"""Another commit's package beside this one's."""
+"""Another commit's package is built once, checked, and timed beside this commit's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTING: dict[str, Any] = {"run": "now", "memory": "returned", "environment": {}
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A copy of the package, where another commit's would be."""
+    """Return a folder with a copy of the package, in place of another commit's."""
     site = tmp_path / "site"
     source = Path(ebgan_fast.__file__).parent
     shutil.copytree(source, site / "ebgan_fast", ignore=shutil.ignore_patterns("__pycache__"))
@@ -115,7 +115,7 @@ def test_what_cannot_be_built_is_said_in_one_line(repository: Path) -> None:
 def test_latency_is_compared_with_another_commit(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One whose hinge takes a millisecond more: the ratio says so in both modes, and the table shows it."""
+    """The other commit's hinge takes a millisecond more. The ratio says so in both modes, and the table shows it."""
     functional = site / "ebgan_fast" / "functional.py"
     slow = "\n\n_right = hinge_margin_loss\n\n\ndef hinge_margin_loss(*values, **named):\n    import time\n\n"
     slow += "    time.sleep(0.001)\n    return _right(*values, **named)\n"
@@ -128,7 +128,7 @@ def test_latency_is_compared_with_another_commit(
     found = [row for row in rows.read(out) if isinstance(row, rows.LatencyRow)]
     assert [row.mode for row in found] == [FORWARD, BOTH]
     for row in found:
-        # The sleep is sure. The difference isn't: on a busy machine, calls of this one may take longer than of that.
+        # The sleep is certain. The difference is not: on a busy machine this commit's calls may be slow too.
         assert row.seconds["ebgan_fast at v0 (0123456789ab)"].median >= 0.001
         assert row.ratio["ebgan_fast at v0 (0123456789ab)"].low > 1
     assert "ebgan_fast at v0 (0123456789ab)" in capsys.readouterr().out

@@ -29,7 +29,7 @@ def _complaints(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def _again(path: Path, change: float) -> None:
-    """A later run of the same cases, in which the package took that many times as long."""
+    """Add a later run of the same cases, in which the package is faster by a factor."""
     found = []
     for row in rows.last_run(rows.read(path)):
         assert isinstance(row, rows.Row)
@@ -105,7 +105,7 @@ def test_a_picture_must_be_recorded_and_there(copy: Path, capsys: pytest.Capture
     figures.record({"docs/images/new.png": ["README.md"]})
     (copy / "docs/images/new.png").unlink()
     assert "docs/images/new.png is not what it was" in _complaints(capsys)
-    figures.record({})  # forgets it
+    figures.record({})  # forgets the picture that is gone
     assert main(["page", "--check"]) == 0
 
 

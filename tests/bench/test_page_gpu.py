@@ -1,4 +1,4 @@
-"""The page of GPUs' results and the first choice, from results that are made up."""
+"""The page of GPUs' results and the first choice follow from made-up results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Make = Callable[..., Row]
 
 
 def _row(make_row: Make, cuda: float = 0.8, **fields: Any) -> Row:
-    """A row of Triton's kernels at 40 us. CUDA's take `cuda` times as long, eager torch 3 times, torch.compile 1.5."""
+    """Return a row of Triton's kernels at 40 us. CUDA's take `cuda` times as long, eager torch 3, torch.compile 1.5."""
     ratios = {"cuda": cuda, "eager": 3.0, "torch.compile": 1.5}
     seconds = {name: 40e-6 * ratio for name, ratio in {"ebgan_fast": 1.0, **ratios}.items()}
     told: dict[str, Any] = {
@@ -96,7 +96,7 @@ def _text(root: Path) -> str:
 
 
 def _tables(text: str) -> list[list[str]]:
-    """The cells of all lines of all tables."""
+    """Return the cells of all lines of all tables."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
@@ -174,7 +174,7 @@ def test_calls_have_their_table(make_row: Make, root: Path) -> None:
 
 
 def test_the_latest_row_of_a_case_counts(make_row: Make, root: Path) -> None:
-    """The latest is told case by case: a run that was cut short takes no other run's rows away."""
+    """The latest row counts case by case, so that a run that was cut short removes no rows of earlier runs."""
     _write(root, _row(make_row, shape="8x32"), _row(make_row), _row(make_row, cuda=0.5, run="later"))
     (gpu,) = gpus(root)
     assert [(row.shape, row.ratio["cuda"].median) for row in gpu.ops] == [("8x32", 0.8), ("64x16384", 0.5)]
@@ -227,7 +227,7 @@ def test_the_mean_is_geometric_and_of_each_architecture(make_row: Make, root: Pa
 def test_the_command_writes_page_and_choice_and_takes_them_back(
     make_row: Make, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(page, "draw_all", lambda results: None)  # pictures, which are of the CPU
+    monkeypatch.setattr(page, "draw_all", lambda results: None)  # pictures show the CPU alone
     assert main(["page"]) == 0
     choice, gpu_page = copy / gpu.FIRST_CHOICE, copy / gpu.PAGE
     assert json.loads(choice.read_text()) == {}
@@ -246,7 +246,7 @@ def test_the_command_writes_page_and_choice_and_takes_them_back(
     monkeypatch.setattr(backends, "architecture", lambda device: "sm_90")
     backends.refresh()
     with stand_in.backend("triton", takes="cuda"), stand_in.backend("cuda", takes="cuda"):
-        assert backends.choose("cuda", 0) == "cuda"  # the package follows
+        assert backends.choose("cuda", 0) == "cuda"  # the package follows the file
     backends.refresh()
 
     (copy / "bench/results/ops-nvidia-h100.jsonl").unlink()

@@ -1,4 +1,4 @@
-"""The page with the results of several processors: each figure stands under the processor that it was measured on."""
+"""Each figure of the page stands under the processor that it was measured on."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_a_later_run_replaces_those_on_its_processor_alone(make_row: Callable[..
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, list[Line]]:
-    """By file, the last run."""
+    """Return the lines of the last run in each file."""
     found = {}
     for name in (*RESULTS.values(), *OTHERS):
         lines = [json.loads(line) for line in (ROOT / name).read_text().splitlines()]
-        last = lines[-1]  # the newest one has every case
+        last = lines[-1]  # the newest run has every case
         here = [line for line in lines if (line["processor"], line["isa"]) == (last["processor"], last["isa"])]
         found[name] = [line for line in here if line.get("run") == here[-1].get("run")]
     assert {case.shape for case in CASES} <= {line["shape"] for line in found[RESULTS["ops"]]}
@@ -74,13 +74,21 @@ def committed() -> dict[str, list[Line]]:
 
 
 class Recorder:
-    """Writes runs of processors that differ by a factor from what one of them measured."""
+    """A writer of runs that differ by a factor from the committed ones."""
 
     def __init__(self, root: Path, committed: dict[str, list[Line]]) -> None:
         self.root, self._committed = root, committed
 
     def measures(self, one: Processor, day: int, factor: float, *names: str, **changes: Any) -> None:
-        """Add a run to the files; all files where none is named."""
+        """Add a run of a processor.
+
+        Args:
+            one: The processor.
+            day: The day of the run, in January 2999.
+            factor: The factor on the committed times and ratios.
+            *names: The files. None: all files.
+            **changes: Fields to replace in each line.
+        """
         for name in names or self._committed:
             path = self.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,14 +125,14 @@ def _section(text: str, title: str) -> str:
 
 
 def _table(text: str, begin: str = "") -> list[list[str]]:
-    """The cells of the first table behind `begin`, titles first."""
+    """Return the cells of the first table after `begin`, titles first."""
     lines = text[text.index(begin) :].partition("| ")[2].split("\n\n")[0].splitlines()
     table = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
     return [table[0], *table[2:]]
 
 
 def _four(line: Line) -> list[float | str]:
-    """What the table says of a row, by arithmetic of its own."""
+    """Return the cells that the table must have for a row, by arithmetic of the test's own."""
     ratios = []
     for name in ("eager", "torch.compile"):
         value = line["ratio"][name][1]
@@ -194,7 +202,7 @@ def test_prose_and_readme_give_each_processors_figures(recorder: Recorder, commi
     values = performance_prose.sentences(results)
     assert f" of the copy's speed, {ratio:.1f} times as fast as eager" in values["large_default"]
     assert f" of the copy's speed, {1.7 * ratio:.1f} times as fast as eager" in values["large_default"]
-    assert " and " not in values["two_threads"]  # equal
+    assert " and " not in values["two_threads"]  # both factors are equal
     titles_, first, *lines = _table(performance_tables.headline(results))
     assert titles_[1::2] == ["AMD EPYC, avx2: eager torch", "Intel Xeon, avx512bf16: eager torch"]
     assert titles_[2::2] == ["torch.compile"] * 2
@@ -269,7 +277,7 @@ def test_one_pass_has_a_row_for_each_size_and_nothing_of_a_processor_without_one
     recorder.measures(XEON, 2, 1.0)
     (recorder.root / ONE_PASS).write_text("")
     others = (_one_pass(1.25, "celeba64"), _one_pass(1.1, "celeba64", 16), _one_pass(1.15, "celeba64", 16, 2))
-    for own in (_one_pass(9.9), *others, _one_pass(1.2)):  # the last one counts
+    for own in (_one_pass(9.9), *others, _one_pass(1.2)):  # the last line of a size counts
         recorder.measures(XEON, 2, 1.0, ONE_PASS, **own, bound=1.219)
     table = _table(_section(_text(recorder.root), "One pass for both updates"))
     assert table == [
@@ -315,7 +323,7 @@ def test_a_table_of_one_pass_without_figures_is_not_written(recorder: Recorder) 
 
 def test_memory_is_that_of_the_processor_measured_last(recorder: Recorder) -> None:
     recorder.measures(XEON, 2, 1.25)
-    recorder.measures(EPYC, 1, 1.0)  # behind, but earlier
+    recorder.measures(EPYC, 1, 1.0)  # later in the file, but of an earlier day
     values = performance_tables.tables(Results.read(recorder.root))
     assert values["memory_of"] == (
         "Intel Xeon, avx512bf16, the processor measured last; "

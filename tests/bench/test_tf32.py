@@ -1,4 +1,4 @@
-"""The switches of tf32: read in whichever set was used, and put back."""
+"""The switches of tf32 are read in whichever set a program used, and put back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from bench.results import tf32
 from tests.programs import printed
 
-# A process each, for torch's two sets of switches can't be brought back to a state in which neither was touched; forked
-# from one that has imported torch.
+# Each use has a process of its own, because nothing brings torch's two sets of switches back to their first state. The
+# processes are forked from one that has imported torch.
 _USES = {
     "untouched": ("pass", (False, True)),
     "older": ("torch.set_float32_matmul_precision('high'); torch.backends.cudnn.allow_tf32 = False", (True, False)),
@@ -46,7 +46,7 @@ for use in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_both_sets_of_switches_are_read_and_put_back() -> None:
-    # An older torch has no newer switches.
+    # An older torch lacks the newer switches.
     there = hasattr(torch.backends, "fp32_precision")
     uses = {name: use for name, use in _USES.items() if there or not name.startswith("newer")}
     told = printed(_PROGRAM, *(statement for statement, _ in uses.values())).splitlines()

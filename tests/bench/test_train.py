@@ -41,7 +41,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _PlainLoop:
-    """The plain loop in this process: a process of its own takes 6 s of a core to start."""
+    """The plain loop in this process, because a process of its own takes 6 s of a core to start."""
 
     def __init__(self, begin: Begin, threads: int) -> None:
         self.step = begin.public_steps()
@@ -83,7 +83,7 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_losses_that_differ_are_not_timed(
     wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Off by 1 in 100,000, a hundred roundings of float32."""
+    """Losses that are off by 1 in 100,000, a hundred roundings of float32, are refused."""
     check = training_step.check_agreement
 
     def check_wrong(begin: Begin, found: dict[str, tuple[float, float]]) -> None:
@@ -137,7 +137,7 @@ def test_the_plain_formulas_are_the_papers() -> None:
 
 
 def test_the_plain_loop_computes_gradients_that_it_does_not_use() -> None:
-    """What it is measured for: the generator's backward pass fills the discriminator's gradients too."""
+    """The generator's backward pass fills the discriminator's gradients too, as in public code."""
 
     class Encoder(nn.Module):
         def __init__(self) -> None:
@@ -190,7 +190,7 @@ def test_on_a_gpu_each_step_is_timed_with_cudnn_s_choice_too(
 def test_on_a_gpu_a_recorded_step_is_timed_too(
     made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its recording comes before the first round."""
+    """A recorded step is timed beside the others, and recorded before the first round."""
     recorder = TapeRecorder(strict=False)
     monkeypatch.setattr(graph, "recorder_of", lambda device, processes: recorder)
     out = tmp_path / "train.jsonl"
@@ -200,7 +200,7 @@ def test_on_a_gpu_a_recorded_step_is_timed_too(
     assert list(row["seconds"]) == [train.PUBLIC, "ebgan_fast float32", own, train.CONSTANT]
     assert row["speedup"].keys() == {"float32", "float32, cuda_graph"}
     assert row["speedup"]["float32, cuda_graph"] == row["seconds"][train.PUBLIC] / row["seconds"][own]
-    before, rounds = 1, 2  # one step before the rounds, and two rounds of two steps
+    before, rounds = 1, 2  # one call before the rounds, and two rounds of two steps
     assert recorder.events == ["warm up"] * 3 + ["record"] + ["replay"] * (before + 2 * rounds)
     assert "float32, cuda_graph: " in capsys.readouterr().out
 
@@ -208,7 +208,7 @@ def test_on_a_gpu_a_recorded_step_is_timed_too(
 def test_on_a_gpu_a_step_that_cannot_be_recorded_costs_the_others_nothing(
     made_up_gpu: devices.Device, tmp_path: Path
 ) -> None:
-    """As here, where there is no CUDA."""
+    """A step that cannot be recorded, because there is no CUDA here, is noted. The others are timed."""
     out = tmp_path / "train.jsonl"
     assert main([*GPU, "--cuda-graph", "float32", "--out", str(out)]) == 1
     row = json.loads(out.read_text())
@@ -218,7 +218,7 @@ def test_on_a_gpu_a_step_that_cannot_be_recorded_costs_the_others_nothing(
 
 
 def test_a_package_without_a_setting_is_asked_for_it_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier commit's has no `cuda_graph`. Its other steps can be timed all the same."""
+    """An earlier commit's package has no `cuda_graph`. Its other steps can be timed all the same."""
     current = training_step.preset
 
     def earlier(name: str, out: Path, **fields: object) -> object:
@@ -237,7 +237,7 @@ def test_a_package_without_a_setting_is_asked_for_it_by_name_alone(monkeypatch: 
 def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
     made_up_gpu: devices.Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the plain loop runs in this process. A reading is of as many steps as were asked for."""
+    """A wrong step is timed all the same, in readings of two steps, with the plain loop in this process."""
     monkeypatch.setattr(train, "PublicProcess", None)
     steps, step = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda trainer: (steps.append(trainer), step(trainer)))
@@ -260,7 +260,7 @@ def test_on_a_gpu_a_wrong_step_is_timed_and_said_to_be_wrong(
 
 
 def test_first_losses_are_checked_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With it, float32 steps differ by a thousand roundings."""
+    """The check turns tf32 off, with which float32 steps differ by a thousand roundings."""
     wanted = train.Wanted(preset="celeba64", width=0.05, batch_size=4, device="cpu")
     images = wanted.images()
     begin = Begin.of(wanted.config(), images)
@@ -284,7 +284,7 @@ def test_first_losses_are_checked_without_tf32(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the package, where another commit's would be."""
+    """Return a folder with a copy of the package, in place of another commit's."""
     source = Path(ebgan_fast.__file__).parent
     shutil.copytree(source, tmp_path / "site" / "ebgan_fast", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(other_commit, "install", lambda ref: ("0123456789ab", tmp_path / "site"))
@@ -300,7 +300,7 @@ def _append(site: Path, *lines: str) -> None:
 def test_another_commit_s_step_is_timed_by_turns(
     site: Path, tmp_path: Path, results_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that waits half a second in each step."""
+    """The other commit's step waits half a second, and the row and the table say so."""
     _append(
         site,
         "def _slow(trainer, step=Trainer.step):",
@@ -323,7 +323,7 @@ def test_another_commit_s_step_is_timed_by_turns(
 
 @pytest.mark.slow
 def test_another_commit_with_other_losses_is_not_timed(site: Path) -> None:
-    """Its process says so before any step is timed, and `train` ends with what it says."""
+    """The other commit's process refuses wrong losses before any step is timed, and its complaint ends `train`."""
     _append(
         site,
         "def _off(trainer, statistics=Trainer.statistics):",
@@ -365,7 +365,7 @@ def test_another_commit_is_checked_before_it_is_timed(
 
 
 def _interrupted_in_round(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """What SIGINT, with which bench/gpu.sh ends a stage, does in the middle of a round."""
+    """Raise SIGINT in the middle of a round, as bench/gpu.sh does when a stage is out of time."""
     each_round = train.each_round
 
     def interrupted(clocks: dict[str, Clock], *arguments: object, **settings: object) -> Iterator[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The tuner on a clock that only the made-up costs of its tiles move: what it chooses, and what it leaves."""
+"""The tuner chooses the right tiles, on a clock that only the made-up costs of the tiles move."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from .conftest import Clock
 
 pytestmark = pytest.mark.usefixtures("same_threads")
 
-ARCHITECTURE = "sm_89"  # which has no section of its own
+ARCHITECTURE = "sm_89"  # an architecture without a section of its own
 COMMITTED = tables.TABLES.read_text(encoding="utf-8")
 IN_USE = json.loads(COMMITTED)["pulling_away"]["default"]["programs"]["count"]
 
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tables, and results beside them, out of harm's way."""
+    """Put a copy of the tables, and a folder for results, in place of the committed ones."""
     path = tmp_path / "tables.json"
     path.write_text(COMMITTED, encoding="utf-8")
     monkeypatch.setattr(tables, "TABLES", path)
@@ -64,7 +64,10 @@ def device() -> Device:
 
 @pytest.fixture
 def knob(clock: Clock) -> Callable[..., Knob]:
-    """For counts of programs, each with its cost in units of 10 ms; `broken` ones raise, `wrong` ones are 1 % off."""
+    """Return a function that makes a knob for counts of programs, each with its cost in units of 10 ms.
+
+    The count `broken` raises an error, and the results of the count `wrong` are 1 % off.
+    """
 
     def make(costs: dict[int, float], wrong: int | None = None, broken: int | None = None) -> Knob:
         case = pulling_away(8, 32)
@@ -141,7 +144,7 @@ def test_an_entry_in_use_that_is_wrong_stops_the_tuner(file: Path, device: Devic
 
 
 def test_descent_turns_one_group_after_the_other_until_nothing_is_faster() -> None:
-    """The best of the second group is only found beside the best of the first."""
+    """The search finds the best entry, although the best of the second group depends on the first group."""
     groups = ({"block": (32, 64, 128), "num_warps": (4, 8)}, {"block_k": (16, 32), "num_stages": (1, 2)})
     knob = Knob("pulling_away", ("gram", "float32"), groups, (), ())
     seen: list[int] = []
@@ -228,7 +231,8 @@ def test_fewer_cases_and_sweeps_try_less(file: Path, device: Device, knob: Calla
         path = tmp_path / f"{name}.jsonl"
         Tuner(device, 1, tmp_path / "mine.json", trials=path, **settings).turn(twice)
         tried[name] = len(path.read_text().splitlines())
-    # Two groups of two tiles, twice; then the two of the confirmation. In the second sweep the best is in use.
+    # Two groups of two tiles, in two sweeps, then two tiles for the confirmation. In the second sweep the best tile is
+    # in use.
     assert tried == {"all": 2 * (2 + 2 + 2 + 2 + 2), "one case": 2 + 2 + 2 + 2 + 2, "one sweep": 2 * (2 + 2 + 2)}
 
 
@@ -248,7 +252,7 @@ def test_everything_is_compiled_before_any_of_it_is_timed(
 
 
 def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile that raises is left to the timing, which says why."""
+    """The case runs under each table. An error of a tile is ignored here, as the timing reports it."""
     seen: list[int] = []
     one = knob({32: 0.5, IN_USE: 1.0})
     (case,) = one.cases
@@ -273,7 +277,7 @@ def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], mo
 def test_triton_s_kernels_are_tuned_where_another_backend_is_the_first_choice(
     file: Path, device: Device, knob: Callable[..., Knob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In the processes that compile as in the one that times."""
+    """Triton's kernels run in the processes that compile and in the process that times."""
     asked: list[str] = []
     monkeypatch.setattr(devices, "gpu", lambda: dataclasses.replace(device, backend="cuda", others=("triton",)))
     one = knob({32: 0.5, IN_USE: 1.0})
@@ -313,7 +317,7 @@ def test_a_compiler_that_dies_keeps_nothing_from_being_timed(monkeypatch: pytest
     monkeypatch.setattr(compiling, "run_once", _die)
     case = KNOBS[0].cases[0]
     with compiling.Compilers(1) as compilers:
-        for _ in range(2):  # a pool that is broken refuses the next
+        for _ in range(2):  # a broken pool refuses the second call
             compilers.compile([json.loads(COMMITTED)], [(case, torch.float32)])
 
 
@@ -342,7 +346,7 @@ def test_every_entry_but_float64s_has_a_knob(architecture: str) -> None:
 
 @contextlib.contextmanager
 def _recorded() -> Iterator[list[launch.Launch]]:
-    """Launches on CPU tensors are noted, and not run."""
+    """Give a list that notes launches on CPU tensors, which are not run."""
     launches: list[launch.Launch] = []
     with (
         mock.patch.object(launch, "run", launches.append),
@@ -353,7 +357,7 @@ def _recorded() -> Iterator[list[launch.Launch]]:
 
 
 def _configurations(knob: Knob, chosen: knobs.Tables) -> list[tuple[object, ...]]:
-    """How the kernels of the knob's cases are launched."""
+    """Return the launches of the knob's cases: kernel, grid, warps, stages and constants."""
     with tables.replaced(chosen), _recorded() as launches:
         for case in knob.cases:
             arguments = case.inputs(knob.dtypes[0])
@@ -365,7 +369,7 @@ def _configurations(knob: Knob, chosen: knobs.Tables) -> list[tuple[object, ...]
     ]
 
 
-@pytest.mark.slow  # all of them, 5 s
+@pytest.mark.slow  # all knobs take 5 s
 @pytest.mark.parametrize("number", range(len(KNOBS)), ids=[knob.name for knob in KNOBS])
 def test_a_knob_turns_the_launches_of_its_cases(number: int) -> None:
     knob, committed = KNOBS[number], json.loads(COMMITTED)
