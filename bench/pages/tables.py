@@ -234,7 +234,9 @@ def _train(rows: Sequence[TrainRow]) -> Cells:
             marks.append("wrong")
     notes = [f"{row.networks}: {line}" if len(rows) > 1 else line for row in rows for line in _train_notes(row)]
     titles = ["networks", "step", "ms", "images/s", "first step, s", "peak, GiB"]
-    return Cells(titles, lines, (0, 1), marks, notes)
+    told = [index for index in range(len(titles)) if index < 4 or any(line[index] != NONE for line in lines)]
+    lines = [[line[index] for index in told] for line in lines]
+    return Cells([titles[index] for index in told], lines, (0, 1), marks, notes)
 
 
 def _train_notes(row: TrainRow) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def test_an_edited_page_is_stale(copy: Path, capsys: pytest.CaptureFixture[str])
     path = copy / "docs" / "performance.md"
     path.write_text(path.read_text().replace("ebgan_fast", "EBGAN_FAST", 1))
     assert "docs/performance.md: not what bench/results give: python -m bench page" in _complaints(capsys)
+
+
+def test_a_page_that_could_not_be_replaced_stays_as_it_was_and_nothing_else_is_left(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = copy / "docs"
+    before = (docs / "performance.md").read_text(), sorted(docs.iterdir())
+
+    def interrupted(*paths: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        page._write({"docs/performance.md": "later"})
+    assert ((docs / "performance.md").read_text(), sorted(docs.iterdir())) == before
 
 
 QUOTING = ("README.md", "docs/one-pass.md")
