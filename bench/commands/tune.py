@@ -54,8 +54,7 @@ def tune(
         why = backends()["triton"].reason
         raise ValueError(f"got no backend triton, whose tables these are, expected one that can run ({why})")
     device = dataclasses.replace(device, backend="triton", others=())  # the GPU's first choice may be another backend
-    from ..tuning.compiling import Compilers  # imports Triton, which a machine without a GPU may lack
-    from ..tuning.tuner import Tuner
+    from ..tuning.tuner import Compilers, Tuner  # imports Triton, which a machine without a GPU may lack
 
     done, wrong = 0, 0
     with contextlib.ExitStack() as stack:

@@ -1,19 +1,23 @@
 """The tuner tries the entries of the Triton kernels' tables against alternatives on one GPU, and keeps the faster ones.
 
 `Tuner` turns one knob after another. `descend` searches through a knob's alternatives, and `compare` checks and times
-some entries on one case.
+some entries on one case. `Compilers` compile ahead what is timed: a kernel takes most of a second of a core.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import multiprocessing
 import statistics
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -24,14 +28,14 @@ from ebgan_fast.ops.backends.triton import tables as in_use
 
 from ..results import provenance
 from ..results.rows import LEAST_GAIN
-from ..subjects.calls import BOTH, Judge, results, step
+from ..subjects.calls import BOTH, Judge, on, results, step
 from ..subjects.cases import Arguments, Case
 from ..terminal import first_line
 from ..timing.devices import Device
 from ..timing.providers import inputs_on
 from ..timing.rounds import interleaved
 from ..timing.watches import Step, Watch
-from .knobs import SWEEPS, Entry, Knob, Tables, dump
+from .knobs import KNOBS, SWEEPS, Entry, Knob, Tables, dump
 
 CompileAhead = Callable[[Sequence[Tables], Sequence[tuple[Case, torch.dtype]]], None]
 """Compiles what tables launch, given the tables and the cases and dtypes that they are tried on."""
@@ -244,3 +248,64 @@ def _under(tables: Tables, wanted: Step) -> Step:
             wanted()
 
     return run
+
+
+# ---- Compiling ahead
+
+
+class Compilers:
+    """A pool of processes that compile, each with a context of its own on the GPU.
+
+    The builders and formulas of a case are local functions, which no process can send to another. So a case is sent as
+    its place among the cases of the knobs.
+
+    Args:
+        jobs: The number of processes.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        # Spawned: a forked process cannot use the GPU that its parent has used.
+        self._pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Compilers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def compile(self, contestants: Sequence[Tables], settings: Sequence[tuple[Case, torch.dtype]]) -> None:
+        """Compile all that tables launch, and return when that is done. Timing finds a tile that cannot be compiled.
+
+        Args:
+            contestants: The tables.
+            settings: The cases and dtypes that they are tried on.
+        """
+        with contextlib.suppress(BrokenExecutor):  # a tile may end its process; each is then compiled at its turn
+            asked = [(tables, place_of(case), dtype) for case, dtype in settings for tables in contestants]
+            for future in [self._pool.submit(run_once, *one) for one in asked]:
+                future.result()
+
+
+def place_of(case: Case) -> tuple[int, int]:
+    """Return the number of a knob that has the case, and the case's number there."""
+    return next(
+        (number, index) for number, knob in enumerate(KNOBS) for index, it in enumerate(knob.cases) if it is case
+    )
+
+
+def run_once(tables: Tables, place: tuple[int, int], dtype: torch.dtype, device: str = "cuda") -> None:
+    """Run a case once under tables, so that Triton compiles what the case launches.
+
+    Args:
+        tables: The tables.
+        place: The case's place, as `place_of` returns it.
+        dtype: The dtype of its inputs.
+        device: The device of its inputs.
+    """
+    number, index = place
+    case = KNOBS[number].cases[index]
+    with use_backend("triton"), contextlib.suppress(Exception), in_use.replaced(tables):
+        # A tile may need more than the GPU has.
+        results(case.package, on(case.inputs(dtype), torch.device(device)))

@@ -22,9 +22,10 @@ import ebgan_fast
 from bench.__main__ import main
 from bench.subjects import formulas
 from bench.subjects.cases import Case, pulling_away
-from bench.timing import devices, rounds
+from bench.timing import devices
 from bench.timing.devices import Device
-from bench.tuning import compiling, knobs, tuner
+from bench.timing.watches import WallClock
+from bench.tuning import knobs, tuner
 from bench.tuning.knobs import KNOBS, Entry, Knob
 from bench.tuning.tuner import Tuner
 from ebgan_fast.ops import backends
@@ -59,7 +60,7 @@ def _triton_can_run() -> Iterator[None]:
 
 @pytest.fixture
 def device() -> Device:
-    return Device(torch.device("cpu"), {"replayed": rounds.WallClock()}, "a-gpu", "triton")
+    return Device(torch.device("cpu"), {"replayed": WallClock()}, "a-gpu", "triton")
 
 
 @pytest.fixture
@@ -264,13 +265,11 @@ def test_a_compiler_runs_the_case_under_the_tables(knob: Callable[..., Knob], mo
         return formulas.pulling_away_term(code)
 
     mine = dataclasses.replace(case, package=package)
-    monkeypatch.setattr(
-        "bench.tuning.compiling.KNOBS", (knob({IN_USE: 1.0}), dataclasses.replace(one, cases=(case, mine)))
-    )
-    assert compiling.place_of(mine) == (1, 1)
+    monkeypatch.setattr("bench.tuning.tuner.KNOBS", (knob({IN_USE: 1.0}), dataclasses.replace(one, cases=(case, mine))))
+    assert tuner.place_of(mine) == (1, 1)
     for count in (32, IN_USE):
         turned = one.turned(json.loads(COMMITTED), ARCHITECTURE, {"count": count, "why": ""})
-        compiling.run_once(turned, (1, 1), torch.float32, "cpu")
+        tuner.run_once(turned, (1, 1), torch.float32, "cpu")
     assert seen == [32, IN_USE]
 
 
@@ -289,10 +288,10 @@ def test_triton_s_kernels_are_tuned_where_another_backend_is_the_first_choice(
 
     mine = dataclasses.replace(one, cases=(dataclasses.replace(case, package=package),))
     monkeypatch.setattr("bench.commands.tune.KNOBS", (mine,))
-    monkeypatch.setattr("bench.tuning.compiling.KNOBS", (mine,))
+    monkeypatch.setattr("bench.tuning.tuner.KNOBS", (mine,))
     trials = tmp_path / "trials.jsonl"
     assert main(["tune", "--rounds", "1", "--out", str(tmp_path / "mine.json"), "--trials", str(trials)]) == 0
-    compiling.run_once(json.loads(COMMITTED), (0, 0), torch.float32, "cpu")
+    tuner.run_once(json.loads(COMMITTED), (0, 0), torch.float32, "cpu")
     assert len(asked) > 4
     assert set(asked) == {"triton"}
     assert json.loads(trials.read_text().splitlines()[0])["seconds"] is not None
@@ -314,9 +313,9 @@ def _die(*arguments: object) -> None:
 
 @pytest.mark.slow
 def test_a_compiler_that_dies_keeps_nothing_from_being_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "run_once", _die)
+    monkeypatch.setattr(tuner, "run_once", _die)
     case = KNOBS[0].cases[0]
-    with compiling.Compilers(1) as compilers:
+    with tuner.Compilers(1) as compilers:
         for _ in range(2):  # a broken pool refuses the second call
             compilers.compile([json.loads(COMMITTED)], [(case, torch.float32)])
 
