@@ -55,7 +55,7 @@ every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def examples(count: int) -> settings:
-    """Return the settings of a test that draws `count` cases; fewer in a simulator, where a case takes up to a second."""
+    """Return settings that draw `count` cases, or fewer in a simulator, where a case takes up to a second."""
     return settings(max_examples=count // 4 if INTERPRETED else count // 6 if SIMULATED else count)
 
 
@@ -65,7 +65,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
-    """Return the values in another layout, with NaN in the gaps between them; the expanded layouts repeat some values."""
+    """Return the values in another layout, with NaN in the gaps. The expanded layouts repeat some values."""
     if values.dim() == 0 or values.numel() == 0:
         return values
     if layout == "channels_last" and values.dim() == 4:

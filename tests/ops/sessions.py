@@ -1,8 +1,8 @@
-"""Sessions: the op tests on another backend or instruction set, chosen for the process before any test is imported.
+"""Sessions run the op tests on another backend or instruction set, chosen before any test is imported.
 
-    pytest --backend=interpreter    Triton's kernels in its interpreter
-    pytest --backend=simt           the CUDA kernels compiled as C++, where each GPU thread is a fiber
-    pytest --isa=avx2               the CPU's kernels on another instruction set
+    pytest --backend=interpreter    Triton's kernels in its interpreter;
+    pytest --backend=simt           the CUDA kernels compiled as C++, where each GPU thread is a fiber;
+    pytest --isa=avx2               the CPU's kernels on another instruction set.
 
 Each session runs those files of this folder that can use its choice. `make test` runs all sessions.
 """
@@ -92,9 +92,7 @@ def begin(config: pytest.Config) -> None:
     _tell(name, config.getoption("--isa"))
     if os.environ != before and f"{__package__}.cases" in sys.modules:
         option = "--isa" if name == "isa" else f"--backend={name}"
-        raise pytest.UsageError(
-            f"{option}: the op tests were imported before the session was set up; leave out the path"
-        )
+        raise pytest.UsageError(f"{option}: the op tests were imported before the session began; leave out the path")
     os.environ[REQUIRED] = {"isa": "cpu", "interpreter": "triton", "simt": "cuda"}[name]
 
 

@@ -119,7 +119,7 @@ def test_torch_is_loaded_before_the_extension() -> None:
 
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Simulate an H100 and an A100 that both GPU backends can run on. Give the file of measured choices, still empty."""
+    """Simulate an H100 and an A100 for both GPU backends, and give the file of measured choices, still empty."""
     choices = tmp_path / "first_choice.json"
     choices.write_text("{}")
     monkeypatch.setattr(backends, "FIRST_CHOICE", choices)

@@ -183,7 +183,7 @@ def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: 
 @examples(30)
 @given(data=st.data())
 def test_only_the_gradients_that_are_asked_for(backend: str, data: st.DataObject) -> None:
-    """Each subset of inputs that require a gradient gets the gradients of the full set, and the other inputs get none."""
+    """Inputs that require a gradient get the gradients of the full set, and the other inputs get none."""
     # A simulator needs ten seconds to multiply codes of 9,000 elements.
     shape = data.draw(small_shapes if SIMULATED or INTERPRETED else shapes)
     tensors = [data.draw(batches(shape, torch.float32)) for _ in range(4)]

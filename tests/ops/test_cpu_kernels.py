@@ -298,6 +298,6 @@ raise SystemExit(0 if status == 0 else f"the forked child ended with wait status
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_can_run_kernels() -> None:
-    """A forked child must not wait for the thread team, which does not survive a fork: GNU OpenMP would wait forever."""
+    """A forked child must not wait for the thread team, which a fork ends: GNU OpenMP would wait forever."""
     done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

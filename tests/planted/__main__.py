@@ -1,10 +1,10 @@
-"""Plants bugs in copies of the repository, runs the test named beside each, and says whether it was caught.
+"""Plant bugs in copies of the repository, run the test named beside each, and report whether it caught the bug.
 
     make planted
     python -m tests.planted [NAME ...]
 
-Exit status 0 if every bug was caught, 1 if one was missed or could not be judged. A run that was killed goes on where
-it was, as long as no source has changed.
+The exit status is 0 if every bug was caught, 1 if one was missed or could not be judged. A run that was killed
+continues where it was, if no source has changed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge the bugs asked for; returns the exit status."""
+    """Judge the bugs that the command line names, and return the exit status."""
     asked = _parser().parse_args(arguments)
     try:
         if asked.jobs < 1:
