@@ -22,22 +22,14 @@ LONG = " and".join([" more"] * LONGEST_PART)
 
 # The name of a file, its text, and a part of what must be said of it.
 PLANTED = {
-    "a clause that begins with What": (
-        "a.py",
-        '"""What a path holds, told by what lies there."""',
-        "begins with 'What'",
-    ),
+    "a clause that begins with What": ("a.py", '"""What a path holds, told by what lies there."""', "begins with 'What'"),
     "a clause that begins with Whether": (
         "a.py",
         'def can() -> bool:\n    """Whether the gradients can be handed out as they are."""',
         "begins with 'Whether'",
     ),
     "a subject that is left out": ("a.py", 'def test_it():\n    """Of a float16 run."""', "begins with 'Of'"),
-    "a subject that another docstring has": (
-        "a.py",
-        'class A:\n    """The same of steps."""',
-        "begins with 'The same'",
-    ),
+    "a subject that another docstring has": ("a.py", 'class A:\n    """The same of steps."""', "begins with 'The same'"),
     "a field's docstring": ("a.py", 'class A:\n    b: int\n    """By provider, why."""', "begins with 'By'"),
     "a shape in place of a sentence": ("a.py", 'def a():\n    """(C, H, W)."""', "expected a word"),
     "too few words": ("a.py", 'def a():\n    """Copies there."""', "understood without the file"),
@@ -46,11 +38,7 @@ PLANTED = {
         'def a(b, c):\n    """Add two numbers.\n\n    Args:\n        b: one of them.\n    """',
         "no word of the parameter c",
     ),
-    "a parameter that is none": (
-        "a.py",
-        'def a():\n    """Add numbers.\n\n    Args:\n        b: one.\n    """',
-        "got b",
-    ),
+    "a parameter that is none": ("a.py", 'def a():\n    """Add numbers.\n\n    Args:\n        b: one.\n    """', "got b"),
     "a sentence without end": ("a.md", f"It has{LONG}.", "words in one go"),
     "a comment without end": ("a.py", f"a = 1  # it has{LONG}", "words in one go"),
     "a comment of lines without end": ("a.cuh", f"// it has\n//{LONG}", "words in one go"),

@@ -1,4 +1,4 @@
-"""The raw torch.library ops pass torch's own checks of schema, aliasing, fake tensors and tracing, in several layouts."""
+"""The raw torch.library ops pass torch's checks of schema, aliasing, fake tensors and tracing, in several layouts."""
 
 from __future__ import annotations
 

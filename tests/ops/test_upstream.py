@@ -1,4 +1,4 @@
-"""The fused losses take the upstream gradient as an argument, make their gradients for it, and return them unchanged."""
+"""The fused losses take the upstream gradient as an argument, and make their gradients for it."""
 
 from __future__ import annotations
 

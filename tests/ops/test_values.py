@@ -36,7 +36,7 @@ def _within(sums: float, expected: Any, dtype: torch.dtype = torch.float64, side
 
 
 def _assert_pulling_away(code: Tensor, expected: float) -> None:
-    """Fail if the term of `code` is further from `expected` than roundings explain; `expected` itself is nearly exact."""
+    """Fail if the term of `code` is further from the nearly exact `expected` than roundings explain."""
     value = ebgan_fast.pulling_away_term(code).item()
     assert value == _within(pulling_away_sums(code), expected, code.dtype)
 

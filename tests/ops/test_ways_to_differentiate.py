@@ -265,7 +265,7 @@ def test_so_it_may_for_a_raw_op(backend: str, name: str, pack: str) -> None:
 @every_kernel
 @pytest.mark.parametrize("shape", [(5, 2, 2, 3), (20, 2, 2, 3)], ids=["primal", "dual"])
 def test_a_code_keeps_the_order_of_its_elements(backend: str, shape: tuple[int, ...]) -> None:
-    """The code's elements keep their order when a hook returns it contiguous, as `save_on_cpu(pin_memory=True)` does."""
+    """A code's elements keep their order if a hook returns it contiguous, as `save_on_cpu(pin_memory=True)` does."""
     code = normal(*shape).to(memory_format=torch.channels_last)
     with ebgan_fast.use_backend(backend):
         for op in (ebgan_fast.pulling_away_term, functools.partial(RAW["pulling_away_term"][0], backend)):

@@ -44,7 +44,7 @@ class Moved:
         self.written[tensor.numel()] += written // tensor.element_size()
 
     def passes(self, elements: int) -> tuple[float, float]:
-        """Return how often all tensors of so many elements together were read and written, in passes over one tensor."""
+        """Return how often the tensors of so many elements were read and written, in passes over one of them."""
         return self.read[elements] / elements, self.written[elements] / elements
 
 

@@ -1,4 +1,4 @@
-"""Bugs in the CUDA C++ kernels and in their host code. tests/ops/cuda plants more, in the order of a kernel's accesses."""
+"""Bugs in the CUDA C++ kernels and in their host code. tests/ops/cuda plants more, such as races."""
 
 from __future__ import annotations
 

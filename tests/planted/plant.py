@@ -50,7 +50,7 @@ class Planted:
 
     @property
     def needs_extension(self) -> bool:
-        """True if the compiled module must be built for the bug. The tests of csrc/cuda compile that folder themselves."""
+        """True if the compiled module must be built for the bug. Tests of csrc/cuda compile that folder themselves."""
         return self.file.startswith("csrc/") and not self.file.startswith("csrc/cuda/")
 
     def stale(self, source: str | None) -> str | None:

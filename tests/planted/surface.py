@@ -1,4 +1,4 @@
-"""Bugs in the public functions beside the ops: the game, the Modules' coefficients, options, the choice of a backend."""
+"""Bugs in public functions beside the ops: the game, the Modules' coefficients, options, the choice of a backend."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _C.free.argtypes = [ctypes.c_void_p]
 
 @dataclass(frozen=True)
 class Format:
-    """The properties of a dtype: its number in the kernels, numpy's storage, its epsilon and its least positive number."""
+    """A dtype: its number in the kernels, numpy's storage, its epsilon and its least positive number."""
 
     name: str
     code: int

@@ -44,7 +44,7 @@ def scales_of(n: int, dtype: torch.dtype) -> Tensor:
 
 
 def code_to_scale(n: int, d: int, dtype: torch.dtype) -> Tensor:
-    """Return a code of numbers whose size is from 1 to 2; in row 0 only the last is not zero, and row 1 is all zeros."""
+    """Return a code of numbers of size 1 to 2. In row 0 only the last is not zero; row 1 is all zeros."""
     random = torch.rand((n, d), generator=torch.Generator().manual_seed(n + d), dtype=torch.float64) * 2 - 1
     values = (random + random.sign()).to(dtype)
     values = values.where(values.abs() < 2, values / 2)  # rounding may give 2

@@ -138,7 +138,7 @@ class _Errors:
 
     @cached_property
     def _of_unit(self) -> Array:
-        """The error of the unit codes, [N, d]: that of the length, one rounding of 1 / length and one of the product."""
+        """The error of the unit codes, [N, d]: that of the length, and roundings of 1 / length and of the product."""
         return (self.length + 2 * self.u) * self._size
 
     @cached_property

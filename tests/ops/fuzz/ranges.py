@@ -65,7 +65,7 @@ TF32 = Format(11, 127)
 CHAIN = 64
 """The most numbers that a sum adds one after another, before it joins such sums in pairs."""
 JOINS = 3
-"""The number of further additions: those that join the four sums that a loop keeps side by side, and those of a block."""
+"""The number of further additions, which join the four sums of a loop and those of a block."""
 
 
 def additions(count: int, chain: int | None = CHAIN) -> int:

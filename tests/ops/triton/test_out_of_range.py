@@ -1,4 +1,4 @@
-"""Rows too long or too short for their squares, on the compiled kernels: each path of a launch that handles such rows."""
+"""The compiled kernels handle rows too long or too short for their squares, on each path of a launch."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_in_float16_or_l2(check: Callable[[int], None], elements: int) -> None:
 
 @pytest.mark.parametrize("shape", [(6, 33), (33, 6)], ids=["primal", "dual"])
 def test_the_generators_code(shape: tuple[int, int]) -> None:
-    """The code's gradient is for weight times upstream, given as numbers or tensors; the loss is for the weight alone."""
+    """The code's gradient is for weight times upstream, as numbers or tensors; the loss is for the weight alone."""
     generator = torch.Generator().manual_seed(0)
     recon, fake, code = (torch.randn(size, generator=generator) for size in ((shape[0], 40), (shape[0], 40), shape))
     with simulated() as simulation:
