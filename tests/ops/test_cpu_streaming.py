@@ -149,9 +149,10 @@ def test_the_caches_are_those_that_the_system_tells() -> None:
 
 
 def test_the_rule_follows_the_caches(stream_from: SetStreamFrom) -> None:
-    """The limit for storing past the cache follows the cache that counts.
+    """The size from which stores go past the cache follows the sizes of the caches.
 
-    A last cache that is near counts whole, a far one not at all. A processor that reports no caches has a limit too.
+    A near last cache counts whole. A far one does not count: then L2 decides. A processor that reports no caches has a
+    limit too.
     """
     near, far = _C.stream_rule(2**19, 2**25, False), _C.stream_rule(2**21, 2**28, True)
     assert _C.stream_rule(2**20, 2**26, False) == (2 * near[0], False)

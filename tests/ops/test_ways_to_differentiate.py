@@ -23,7 +23,7 @@ from .small_ops import MARGIN, OPS, Op, assert_same, leaves_of
 from .ways import TOLD, WAYS, Function, tangents
 
 EVERY_OP: dict[str, Op] = {
-    **{name: op for name, op in OPS.items() if not name.endswith(("-sse", "-mse", "loss-l1"))},  # they share all ways
+    **{name: op for name, op in OPS.items() if not name.endswith(("-sse", "-mse", "loss-l1"))},  # no path of their own
     "reconstruction_energy-mean": (
         lambda r, x: ebgan_fast.reconstruction_energy(r, x, reduction="mean"),
         (normal(3, 5), normal(3, 5, seed=1)),

@@ -30,11 +30,13 @@ ROOT = Path(__file__).parents[2]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.planted", description="Are planted bugs caught?")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a bug's name; without one, all")
-    parser.add_argument("--group", action="append", choices=KINDS, default=[], help="bugs of this kind alone")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a bug's name; all bugs without one")
+    parser.add_argument("--group", action="append", choices=KINDS, default=[], help="only bugs of this kind")
     parser.add_argument("--list", action="store_true", help="show the bugs, and plant none")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="tests at a time (%(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="judge anew what an earlier run has judged")
+    parser.add_argument(
+        "--fresh", action="store_true", help="judge all bugs again, also those that an earlier run judged"
+    )
     return parser
 
 

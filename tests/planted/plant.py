@@ -55,7 +55,7 @@ class Planted:
 
     def stale(self, source: str | None) -> str | None:
         """Return why the bug cannot be planted in this text of the file, and the way out; None if it can."""
-        way_out = "make the planted bug anew for what stands there now"
+        way_out = "write the planted bug anew for the present text"
         if source is None:
             return f"{self.file} is no file of the repository; {way_out}"
         if (count := source.count(self.text)) != 1:

@@ -65,8 +65,8 @@ EXPECTED = {
     UNNOTICED: Verdict("missed"),
     dataclasses.replace(SLIP, name="of another time", text="in numbers[0:]:"): Verdict(
         "stale",
-        f"{PACKAGE}/__init__.py has 'in numbers[0:]:'... 0 times, expected once; make the planted bug anew for what "
-        "stands there now",
+        f"{PACKAGE}/__init__.py has 'in numbers[0:]:'... 0 times, expected once; write the planted bug anew for the "
+        "present text",
     ),
     dataclasses.replace(SLIP, name="another exception", instead="in numbers + None:"): Verdict(
         "not judged",

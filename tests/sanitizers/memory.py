@@ -23,7 +23,7 @@ _C.free.argtypes = [ctypes.c_void_p]
 
 @dataclass(frozen=True)
 class Format:
-    """A dtype: its number in the kernels, numpy's storage, its epsilon and its least positive number."""
+    """The properties of a dtype: its code in the kernels, numpy's storage, epsilon and least positive number."""
 
     name: str
     code: int

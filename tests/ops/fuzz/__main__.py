@@ -24,8 +24,8 @@ from .running import PLAIN, ROOT, SWITCH, Run, work
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.ops.fuzz", description="Do drawn calls give right results?")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long fresh cases run (%(default)s)")
-    parser.add_argument("--case", type=int, metavar="SEED", help="run this case alone, and show what was drawn")
+    parser.add_argument("--minutes", type=float, default=10.0, help="the minutes for which new cases run (%(default)s)")
+    parser.add_argument("--case", type=int, metavar="SEED", help="run only this case, and print it")
     parser.add_argument("--isa", metavar="NAME", help=f"an instruction set, or {PLAIN!r}; without one, each in turn")
     parser.add_argument("--work", nargs=2, metavar=("SEED", "UNTIL"), help=argparse.SUPPRESS)
     return parser
