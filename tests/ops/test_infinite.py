@@ -110,7 +110,7 @@ def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm
 @every_norm
 @every_length
 def test_nan_opens_the_hinge(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
-    """A sample whose energy is NaN is not past the margin: the loss is NaN, and so are plain torch's NaN gradients."""
+    """A sample whose energy is NaN is not past the margin: the loss is NaN, and the gradient where plain torch's is."""
     inputs = _batches(elements, dtype, NAN)
     loss, energy, gradients = _discriminator_loss(backend, inputs, 0.5, norm)
     assert energy.isnan().tolist() == [row == ROW for row in range(3)]

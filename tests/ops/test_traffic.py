@@ -1,4 +1,4 @@
-"""The losses read each batch twice and write each gradient once, backward included.
+"""The losses read each batch once and a code twice, and write each gradient once, backward included.
 
 The upstream gradient may be on the device, where the program cannot read it.
 """
@@ -54,9 +54,9 @@ def _batches(count: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
     [("mse", SHORT, 2), ("l2", SHORT, 2), ("mse", LONG, 2), ("l2", LONG, 4)],
 )
 def test_the_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, elements: int, reads: int) -> None:
-    """The discriminator loss reads each batch twice, or long samples with l2 four times, and writes each gradient once.
+    """The discriminator loss reads each batch once, or long samples with l2 twice, and writes each gradient once.
 
-    No sample is past the margin. The gradient of l2 needs the finished energy, so long samples are read twice as often.
+    No sample is past the margin. The gradient of l2 needs the finished energy, so long samples are read again for it.
     """
     batches = _batches(4, elements, dtype)
     for recon in batches[::2]:

@@ -1,4 +1,4 @@
-"""The choice of a backend holds for the process, and overlapping blocks restore the choice of before."""
+"""The choice of a backend holds for the process, and overlapping blocks restore the earlier choice."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_block_that_is_refused_leaves_nothing_behind() -> None:
 
 
 def test_threads_that_come_and_go_leave_the_choice_as_it_was() -> None:
-    """Blocks of several threads that overlap in time restore the choice of before.
+    """Blocks of several threads that overlap in time restore the earlier choice.
 
     The process once stayed on the backend of the block that ended first.
     """

@@ -27,7 +27,7 @@ PLANTS = (
         errors=("Race", "AssertionError"),
     ),
     Planted(
-        name="a chunk's start in 32 bits",
+        name="a chunk's start is computed in 32 bits",
         kind="cuda",
         file="csrc/cuda/energy_kernels.cuh",
         text="chunk = block % chunks, start = chunk * kChunk<T>;\n  const int64_t left = batch.k - start;\n",

@@ -88,7 +88,7 @@ def judge(plant: Planted, ended: Ended) -> Verdict:
 
 
 def unfit(test: str, ended: Ended) -> str | None:
-    """Return the reason why a test cannot judge a bug, as it does not pass without one; None if it passes.
+    """Return why a test does not pass without a bug, and so cannot judge one; None if it passes.
 
     `ended` may be the end of several tests. `test` may be the id of one test, or without parameters of several.
     """

@@ -27,7 +27,7 @@ PLANTS = (
         test=f"{_CROP}::test_no_more_of_a_long_image_is_scaled_than_the_square_shows",
     ),
     Planted(
-        name="the turn of a JPEG with a damaged profile is lost",
+        name="the orientation of a JPEG with a damaged profile is lost",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text="            exifs.append(segment[4 + len(_EXIF) :])\n",

@@ -110,7 +110,7 @@ PLANTS = (
         test="tests/training/test_foreign_run_folder.py::test_a_lock_that_is_a_link_is_left_alone",
     ),
     Planted(
-        name="a structure may be as deep as it likes",
+        name="a structure may have any depth",
         kind="strangers",
         file="ebgan_fast/training/run/inspection.py",
         text="_MOST_LEVELS = 32 ",
@@ -298,7 +298,7 @@ PLANTS = (
         test=f"{_FOLDER}::test_settings_of_matplotlib_are_not_read_there",
     ),
     Planted(
-        name="any digest of a record counts",
+        name="the digest in a record may be any text",
         kind="strangers",
         file="ebgan_fast/data/prepare.py",
         text="            and _DIGEST.fullmatch(record.shard.digest)\n",

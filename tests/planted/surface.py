@@ -26,7 +26,7 @@ PLANTS = (
         test="tests/test_game.py::test_passes_run_under_the_callers_autocast_and_losses_outside",
     ),
     Planted(
-        name="the scale of a step is not the discriminator's",
+        name="the scale of a step is not applied to the discriminator's loss",
         kind="surface",
         file=_GAME,
         text="        torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)\n",
@@ -91,7 +91,7 @@ PLANTS = (
         test="tests/ops/test_options.py::test_numbers_of_every_kind_are_the_number",
     ),
     Planted(
-        name="a block of use_backend restores what it found",
+        name="the end of a nested use_backend block restores the environment's choice",
         kind="surface",
         file=_BACKENDS,
         text="        _requested = _blocks[-1].name if _blocks else _ENVIRONMENT\n",

@@ -70,7 +70,7 @@ class Tree:
         self._restore_extension()
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write a file unless it has this content already: a build goes by the time of the last change."""
+        """Write a file unless it has this content already: a build compiles files by their time of change."""
         path = self.folder / name
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ PLANTS = (
         errors=("Race",),
     ),
     Planted(
-        name="a chunk's offset in 32 bits",
+        name="a chunk's offset is computed in 32 bits",
         kind="triton",
         file=_KERNELS,
         text="    wide_row = row.to(tl.int64)\n    start = chunk.to(tl.int64) * BLOCK\n",

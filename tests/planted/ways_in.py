@@ -159,7 +159,7 @@ PLANTS = (
         test=f"{_VALUES}::test_the_hinge_is_not_that_of_the_mean[reference]",
     ),
     Planted(
-        name="the energies are summed where their mean is due",
+        name="the energies are summed instead of averaged",
         kind="reference",
         file=_REFERENCE,
         text="    return per_sample.sum() / max(per_sample.shape[0], 1)\n",

@@ -47,7 +47,7 @@ def _loaded() -> dict[str, str]:
 
 
 def _run(module: Path, arguments: Sequence[str], environment: dict[str, str]) -> str:
-    """Return the last line that the runner printed. On failure, raise the output from the failing case on."""
+    """Return the last line that the runner printed; raise FailedError with the output of a case that failed."""
     command = [sys.executable, RUNNER, module, *arguments]
     # There are more threads than cores, so the kernels' threads must sleep while they wait. numpy needs only one.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", **environment}

@@ -53,8 +53,10 @@ class PullingAway:
     value: float
     lengths: Array
     gradient: Array
-    value_size: float  # sizes: of all products in the value, and in the gradient
+    value_size: float
+    """The sum of the absolute values of all products that the value adds up."""
     gradient_size: Array
+    """For each element, the sum of the absolute values of all products that the gradient adds up."""
 
 
 def pulling_away(code: Array) -> PullingAway:

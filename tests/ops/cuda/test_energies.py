@@ -339,9 +339,10 @@ def _total(*tensors: Tensor) -> int:
 @every_dtype
 @pytest.mark.parametrize("elements", [784, 3072, 3 * 8192])
 def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
-    """A loss reads each batch twice and writes it once, in one launch; energies and partial sums add less than 5 %.
+    """A loss moves three tensors for each pair, in one launch: it reads recon and target, and writes a gradient.
 
-    No sample here is past the margin. For those, zeros are written over a finished gradient.
+    Energies and partial sums add less than 5 %. No sample here is past the margin. For those, zeros are written over a
+    finished gradient.
     """
     tensors = batches((4, elements, 4, elements), dtype)
     with in_ptx(tensors) as simulation:
