@@ -1,4 +1,4 @@
-"""Bugs in what becomes of an image until it is packed: its source, its decoding, its name."""
+"""Bugs in the way of an image until it is packed: its source, its decoding, its name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLANTS = (
         test=f"{_CROP}::test_no_more_of_a_long_image_is_scaled_than_the_square_shows",
     ),
     Planted(
-        name="a JPEG with a damaged profile is packed as it lies",
+        name="the orientation of a JPEG with a damaged profile is lost",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text="            exifs.append(segment[4 + len(_EXIF) :])\n",
@@ -35,7 +35,7 @@ PLANTS = (
         test=f"{_DECODING}::test_what_lies_beside_a_jpeg_costs_no_turn",
     ),
     Planted(
-        name="EXIF of a wrong checksum turns a PNG",
+        name="EXIF with a wrong checksum turns a PNG",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='        elif name == b"eXIf" and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]:\n',
@@ -43,7 +43,7 @@ PLANTS = (
         test=f"{_DECODING}::test_a_png_whose_exif_is_damaged_too_is_not_turned",
     ),
     Planted(
-        name="a transparent gray takes its neighbors with it",
+        name="grays near the transparent one become transparent too",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='stored == tile.info["transparency"]',
@@ -67,7 +67,7 @@ PLANTS = (
         test=f"{_DECODING}::test_a_tiff_says_what_is_white",
     ),
     Planted(
-        name="the text of a PNG costs the image",
+        name="a PNG with damaged text is refused",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='b"tRNS", b"IDAT", b"IEND"}',
@@ -92,7 +92,7 @@ PLANTS = (
         test=f"{_DECODING}::test_pixels_without_a_white_are_refused_with_their_mode",
     ),
     Planted(
-        name="a stranger's index names a file outside of its folder",
+        name="a foreign index may name a file outside of its folder",
         kind="data",
         file="ebgan_fast/data/packed.py",
         text='    if parts != {name} or name in ("", "..") or "\\0" in name or ":" in name:\n',
@@ -118,7 +118,7 @@ PLANTS = (
         test="tests/test_allowed.py::test_a_container_of_the_second_version",
     ),
     Planted(
-        name="a pickle of CIFAR's is run",
+        name="a pickle in a CIFAR file may call any function",
         kind="data",
         file="ebgan_fast/data/sources/cifar.py",
         text="        if (module, name) not in _NUMPY:\n"
