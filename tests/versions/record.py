@@ -13,8 +13,8 @@ PAGE = "docs/versions.md"
 _COLUMNS = ("torch", "triton", "numpy", "python")
 _TITLE = "# One wheel, several versions\n"
 _INTRODUCTION = """\
-For readers who ask which versions of torch and Triton work. One wheel serves all of them: the compiled kernels link
-nothing of torch, and Triton's kernels are source.
+This page is for readers who ask which versions of torch and Triton work. One wheel serves all of them: the compiled
+kernels link nothing of torch, and Triton's kernels are source.
 
 `make test-versions` shows it. It builds the wheel once. Then it runs the op tests on that wheel in a fresh environment
 for each row. It takes gigabytes and half an hour, so `make test` leaves it out. The tests check the form of this page.
