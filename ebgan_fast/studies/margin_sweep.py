@@ -120,7 +120,7 @@ def table(results: Results) -> str:
         covered = ", ".join(map(str, classes(results, margin)))
         rows.append([f"{margin:g}", covered, mean("exp_score"), mean("kl_conditional_marginal"), mean("diversity")])
     return markdown_table(
-        ["margin", "digits covered, by seed", "exp E KL(p(y|x) ‖ p(y))", "E KL(p(y|x) ‖ p(y))", "diversity"], rows
+        ["margin", "digits covered, by seed", r"exp E KL(p(y\|x) ‖ p(y))", r"E KL(p(y\|x) ‖ p(y))", "diversity"], rows
     )
 
 

@@ -155,8 +155,8 @@ def table(results: Results) -> str:
             rows.append(row)
     return (
         f"{markdown_table(header, rows)}\n"
-        "Modes: of each seed. All else: means over seeds. Equation 14: the paper's term of the generated codes at the "
-        "end, whatever was trained.\n"
+        "Modes: one number a seed. All else: means over seeds. Equation 14: the paper's term of the codes at the end, "
+        "in every row.\n"
     )
 
 

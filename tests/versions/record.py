@@ -13,9 +13,12 @@ PAGE = "docs/versions.md"
 _COLUMNS = ("torch", "triton", "numpy", "python")
 _TITLE = "# One wheel, several versions\n"
 _INTRODUCTION = """\
-The compiled kernels do not link torch, and Triton's kernels are source. So one wheel serves every version of both.
-`make test-versions` checks this: it builds the wheel once and runs the op tests on it, in a fresh environment for each
-row. It takes gigabytes and half an hour, so it is no part of `make test`. `tests/packaging` checks the form of"""
+This page is for readers who ask which versions of torch and Triton work. One wheel serves all of them: the compiled
+kernels link nothing of torch, and Triton's kernels are source.
+
+`make test-versions` shows it. It builds the wheel once. Then it runs the op tests on that wheel in a fresh environment
+for each row. It takes gigabytes and half an hour, so `make test` leaves it out. The tests check the form of this page.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def page(wheel: str, date: str, results: Sequence[Result]) -> str:
     lines = [
         _TITLE,
         _INTRODUCTION,
-        f"this page. The last run, on {date}, of `{wheel}`:",
+        f"The last run, on {date}, of `{wheel}`:",
         "",
         "| environment | " + " | ".join(_COLUMNS) + " | passed | failed | skipped | minutes |",
         "|---|" + "---|" * len(_COLUMNS) + "---:|" * 4,
@@ -67,7 +70,7 @@ def page(wheel: str, date: str, results: Sequence[Result]) -> str:
     for result in results:
         cells = [result.name, *(result.versions[column] for column in _COLUMNS), str(result.passed), str(result.failed)]
         lines.append("| " + " | ".join([*cells, str(sum(result.skipped.values())), f"{result.minutes:.0f}"]) + " |")
-    lines += ["", "Skipped, and why:", ""]
+    lines += ["", "The skipped tests, with their number and reason:", ""]
     for result in results:
         lines += [f"* {result.name}, {count}: {reason}" for reason, count in sorted(result.skipped.items())]
     return "\n".join(lines) + "\n"
