@@ -38,7 +38,7 @@ def test_dots_in_names_make_no_sample(names: list[str], tmp_path: Path) -> None:
 
 
 def test_a_sample_gives_one_image(tmp_path: Path) -> None:
-    """Parts of names make samples if they recur, or stand beside a part without a further dot."""
+    """A sample gives the image whose part has no further dot, such as jpg, or else the part that occurs most often."""
     path = tar_of(
         tmp_path / "a.tar",
         ("000.jpg", PNGS[0]),

@@ -114,7 +114,7 @@ def test_a_damaged_member_does_not_end_a_zip(name: str, tmp_path: Path) -> None:
 
 
 def test_a_tar_that_goes_on_after_its_end(tmp_path: Path) -> None:
-    """`cat a.tar b.tar` makes such a tar. The second tar's images are lost and reported; zeros after the end are not."""
+    """`cat a.tar b.tar` makes such a tar. The second tar's images are lost and reported; zeros at the end are not."""
     both = [tar_of(tmp_path / f"{number}.tar", (f"{number}.png", PNGS[number])).read_bytes() for number in range(2)]
     (tmp_path / "joined.tar").write_bytes(b"".join(both))
     (tmp_path / "padded.tar").write_bytes(both[0] + bytes(1 << 21))

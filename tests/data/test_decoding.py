@@ -269,9 +269,7 @@ def test_troubles_that_differ_by_names_have_one_reason(error: Exception, other: 
 
 
 def test_no_warning_reaches_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 100
-    )  # Pillow warns above this number, and refuses above twice it
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above this number, and refuses above twice it
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert decode(encoded(picture(0, 15, 10))).size == (15, 10)
