@@ -279,7 +279,7 @@ def test_headers_of_pages_come_to_an_end(content: bytes, place: int, monkeypatch
 
 
 def test_headers_of_pages_hold_more_than_sizes() -> None:
-    """A header may hold statistics and fields of later versions. If a field occurs twice, the last counts, as in Thrift."""
+    """A header may hold statistics and fields of later versions. Of two equal fields the last counts, as in Thrift."""
     content = (
         b"PAR1"
         b"\x15\0"  # the type of page

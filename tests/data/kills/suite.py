@@ -136,8 +136,8 @@ class Suite:
     def at_events(self) -> tuple[list[Case], int]:
         """Return the cases that kill at an event, and the number of events.
 
-        The events are those of an undisturbed process and of four processes that go on after a kill. These find half a
-        set, a set with one more half-written shard, a whole set whose records still exist, and a finished set.
+        The events are those of an undisturbed process and of four processes that go on after a kill. These find one or
+        two finished shards of four, a whole set whose records still exist, or a finished set.
         """
         titles = self.traces[_IN_EVENTS].events
         found, events = cases.at_events(_IN_EVENTS, titles, polite=_POLITE), len(titles)
