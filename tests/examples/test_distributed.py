@@ -22,7 +22,7 @@ def _figures(arguments: list[str]) -> dict[str, float]:
 
 
 def _bounds(seed: int) -> tuple[float, float]:
-    """Return bounds on float64's rounding for the whole batch: of the term, and of the gradient as a share of its length."""
+    """Return bounds on float64's rounding of the whole batch's term, and of its gradient as a share of the length."""
     example = load("distributed")
     torch.manual_seed(seed)
     # The example's networks.
