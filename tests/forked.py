@@ -107,9 +107,7 @@ def _run(
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # the server has none if a study started it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server has none if a study started it
     os.environ.update(environment)
     os.chdir(_ROOT)
     target(*arguments)

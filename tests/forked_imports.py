@@ -15,7 +15,7 @@ _server = os.getpid()
 
 @atexit.register
 def _end() -> None:
-    """End the server without its shutdown, as its forks do: nanobind would print a report of objects that Triton leaks."""
+    """End the server without its shutdown, as its forks do: nanobind would print a report of Triton's leaks."""
     if os.getpid() == _server:
         os._exit(0)
 

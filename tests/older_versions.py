@@ -34,6 +34,5 @@ needs_whole_graphs = pytest.mark.skipif(
 
 
 reads_sources = pytest.mark.skipif(
-    not (Path(__file__).parents[1] / "ebgan_fast").is_dir(),
-    reason="reads the sources, of which a wheel holds only a part",
+    not (Path(__file__).parents[1] / "ebgan_fast").is_dir(), reason="reads the sources, of which a wheel has a part"
 )
