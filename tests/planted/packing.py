@@ -6,6 +6,7 @@ from .plant import Planted
 
 _CROP = "tests/data/test_crop.py"
 _DECODING = "tests/data/test_decoding.py"
+_METADATA = "tests/data/test_decoding_metadata.py"
 
 PLANTS = (
     Planted(
@@ -32,7 +33,7 @@ PLANTS = (
         file="ebgan_fast/data/decoding.py",
         text="            exifs.append(segment[4 + len(_EXIF) :])\n",
         instead="            exifs.append(segment[4 : len(_EXIF)])\n",
-        test=f"{_DECODING}::test_what_lies_beside_a_jpeg_costs_no_turn",
+        test=f"{_METADATA}::test_what_lies_beside_a_jpeg_costs_no_turn",
     ),
     Planted(
         name="EXIF with a wrong checksum turns a PNG",
@@ -40,7 +41,7 @@ PLANTS = (
         file="ebgan_fast/data/decoding.py",
         text='        elif name == b"eXIf" and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]:\n',
         instead='        elif name == b"eXIf":\n',
-        test=f"{_DECODING}::test_a_png_whose_exif_is_damaged_too_is_not_turned",
+        test=f"{_METADATA}::test_a_png_whose_exif_is_damaged_too_is_not_turned",
     ),
     Planted(
         name="grays near the transparent one become transparent too",
@@ -72,7 +73,7 @@ PLANTS = (
         file="ebgan_fast/data/decoding.py",
         text='b"tRNS", b"IDAT", b"IEND"}',
         instead='b"tRNS", b"IDAT", b"IEND", b"zTXt"}',
-        test=f"{_DECODING}::test_what_lies_beside_a_png_costs_no_image",
+        test=f"{_METADATA}::test_what_lies_beside_a_png_costs_no_image",
         errors=("ValueError",),
     ),
     Planted(
@@ -81,7 +82,7 @@ PLANTS = (
         file="ebgan_fast/data/decoding.py",
         text='b"PLTE", b"tRNS", ',
         instead='b"PLTE", ',
-        test=f"{_DECODING}::test_a_transparent_color_outlives_what_is_taken_away",
+        test=f"{_METADATA}::test_a_transparent_color_outlives_what_is_taken_away",
     ),
     Planted(
         name="floats are shown as if white were 255",
