@@ -1,4 +1,4 @@
-"""The examples run by themselves, and README.md shows them as they are."""
+"""Tests that the examples run, and that README.md shows them unchanged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_readme_shows_it(name: str) -> None:
 
 
 def without_ptx(text: str) -> str:
-    """The reports without PTX's own lines and registers, which another release of nvcc numbers otherwise."""
+    """Return reports without PTX line numbers and registers, which differ between releases of nvcc."""
     return re.sub(r"PTX line \d+ (\([^)]*\)): .*", r"\1", text)
 
 
