@@ -170,7 +170,7 @@ def pickled(content: bytes) -> Callable[[Path], None]:
 
 
 def shared(container: Callable[[list[Any]], Any]) -> Any:
-    """Return twenty nested containers, each with ten references to the one before: 10^20 parts to visit in few bytes."""
+    """Return twenty nested containers, each with ten references to the one before: 10^20 parts in few bytes."""
     part = container([])
     for _ in range(20):
         part = container([part] * 10)
