@@ -151,8 +151,9 @@ class Order:
         return bad
 
     def _against_writes(self, history: History, granules: Array, me: Array, scope: int = NOT_ATOMIC) -> Conflict | None:
-        """Return the first race with an earlier write, if any. Atomic operations don't race with each other within both
-        scopes.
+        """Return the first race with an earlier write, if any.
+
+        Two atomic operations don't race if each is within the other's scope.
         """
         when = history.write_time[granules]
         if when.any():

@@ -5,9 +5,9 @@ also tells its CTA. An earlier access is ordered before a later one by any of th
 
 - Both are by the same thread.
 - A barrier of the CTA lies in between, or a barrier of the warp (bar.warp.sync) if both are by that warp.
-- In another CTA, a release and an acquire lie in between. The earlier access is ordered before the release, the release
-  is acquired, and the acquire is ordered before the later access. `Knowledge` keeps the accesses that are known to be
-  in the past.
+- They are by different CTAs, and a release and an acquire lie in between. The earlier access is ordered before the
+  release, the acquire gets what was released, and the acquire is ordered before the later access. `Knowledge` keeps the
+  accesses that are known to be in the past.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ inline void run(dim3 grid, dim3 threads, size_t shared, std::function<void()> ke
   std::mt19937 random(seed ? atoi(seed) : 0);
   for (int number : shuffled(grid.x * grid.y * grid.z, random)) {
     blockIdx = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
-    block.shared = static_cast<char*>(malloc(shared));  // exactly this size, so that AddressSanitizer sees an access beyond it
+    block.shared = static_cast<char*>(malloc(shared));  // exactly this size, for AddressSanitizer
     if (shared) memset(block.shared, 0xff, shared);
     poison_static_shared();
     run_block(random);
@@ -187,7 +187,7 @@ inline int __all_sync(unsigned mask, int predicate, SIMT_PLACE) {
 #undef SIMT_PLACE
 
 namespace simt {
-template <class T> using Value = std::common_type_t<T>;  // lets a value convert to the type of the memory, as CUDA's overloads do
+template <class T> using Value = std::common_type_t<T>;  // a value converts to the memory's type, as in CUDA
 }  // namespace simt
 
 template <class T> T atomicExch(T* to, simt::Value<T> value) { return std::exchange(*to, value); }
