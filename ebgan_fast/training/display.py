@@ -46,8 +46,8 @@ def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotoni
     """Return a progress function that prints lines, for output that can't show a bar.
 
     It prints nothing in the first ten seconds, and then a line for each tenth of the work. Two lines are at least ten
-    seconds apart. After a minute without a line, the next call prints one. Two calls in a row with equal arguments come
-    from work that waits for another process: they are printed at once.
+    seconds apart. After a minute without a line, the next call prints one. A call with the same arguments as the call
+    before comes from work that waits for another process. It prints at once, unless that line was the last one printed.
 
     Args:
         say: prints one line.
