@@ -1,4 +1,4 @@
-"""Training: `train` runs a `TrainConfig`, and `load_generator` loads the generator that a run has trained."""
+"""The training program: `train` runs a `TrainConfig`, and `load_generator` loads the generator that a run trained."""
 
 from .config import TrainConfig
 from .loop import train

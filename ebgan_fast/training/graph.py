@@ -76,8 +76,7 @@ def recorder_of(device: torch.device, processes: int) -> Recorder:
 
 
 class StepGraph:
-    """The same arithmetic in every step: run normally in the first three steps, and replayed from a recording
-    afterward.
+    """A runner of equal arithmetic in every step: normal in the first three steps, then replayed from a recording.
 
     Args:
         recorder: a recorder for the device of the steps.

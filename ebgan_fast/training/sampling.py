@@ -160,7 +160,7 @@ def sample_images(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Draw images. Equal n and seed give equal noise on any device and for any batch size.
+    """Draw images from a generator. Equal n and seed give equal noise on any device and for any batch size.
 
     Args:
         generator: a generator in eval mode.
