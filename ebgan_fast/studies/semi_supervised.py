@@ -140,7 +140,7 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 
 
 def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
-    """Train one model, and measure its test error 20 times."""
+    """Train one model, and measure its test error at up to 20 steps."""
     settings = job.settings
     ebgan = params["model"] == "EBGAN-LN"
     config = LadderConfig(

@@ -88,7 +88,8 @@ def data(game: Game) -> Array:
 def best_responses(game: Game, tick: Tick = no_tick) -> Play:
     """Play best responses to the other player's average (fictitious play).
 
-    D answers the average q with m where q > p, and with 0 elsewhere. G answers the average D with its lowest point.
+    D answers the average q with m where q > p, and with 0 elsewhere. G answers the average D with the point of its
+    lowest energy.
     """
     p = data(game)
     q_mean = np.full(game.points, 1 / game.points)

@@ -171,7 +171,7 @@ class TrainConfig:
     checkpoint_every: int = setting(1000, COUNT, free=True)
     """The number of steps between two checkpoints. The start and the last step have one too."""
     keep: int = setting(0, integer(0), free=True)
-    """The number of earlier checkpoints to keep in checkpoints/, besides the last one in checkpoint.pt.
+    """The number of checkpoints to keep in checkpoints/: the latest ones before that in checkpoint.pt.
     A run that is scored also keeps best.pt, the checkpoint of the lowest Frechet distance.
     Only scores that compare count for it."""
     evaluate_every: int = setting(0, integer(0), free=True)
