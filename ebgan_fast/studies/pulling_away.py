@@ -34,8 +34,9 @@ class PullingAway:
 
     terms: tuple[Term, ...] = TERMS
     """The terms to compare.
-    none: no term. paper: the paper's equation 14. no square: the mean of its cosines, not squared.
-    batch axis: its codes normalized along the batch."""
+    none: no term. paper: the paper's equation 14.
+    no square: the mean of equation 14's cosines, which are not squared.
+    batch axis: equation 14 with codes that are normalized along the batch."""
     sets: tuple[DataName, ...] = _DATA
     """The data sets to train on: a ring of 8 Gaussians, a 5 x 5 grid of Gaussians, and MNIST."""
     seeds: int = 5
@@ -50,20 +51,21 @@ class PullingAway:
     """The number of real images or points in a step. A step generates as many."""
     size_g: int = 800
     """sizeG on MNIST, the number of features of each hidden layer of the generator. Its nLayerG is 5.
-    The default is that of the paper's best EBGAN-PT (figure 4c)."""
+    The full budget has 800, as the paper's best EBGAN-PT (figure 4c)."""
     size_d: int = 1024
     """sizeD on MNIST, the number of features of each encoder layer of the discriminator. Its nLayerD is 2."""
     margin: float = 10.0
     """The margin on MNIST, in units of the l2 energy."""
     lr: float = 0.001
-    """The learning rate of both networks on MNIST (Adam)."""
+    """The learning rate of both networks on MNIST (Adam).
+    The smaller budgets double it, which halves the steps that their smaller networks need."""
     point_margin: float = 1.0
     """The margin on the mixtures, in units of the l2 energy. Their points lie at most 2.8 apart."""
     point_lr: float = 0.0005
     """The learning rate of both networks on the mixtures (Adam)."""
     ema: float = 0.999
-    """The decay per step of the moving average of the generator's weights. The average draws the samples.
-    0: the latest weights draw the samples."""
+    """The decay per step of the moving average of the generator's weights.
+    The average draws the samples. 0: the latest weights draw them."""
     samples: int = 10_000
     """The number of generated images or points that give a run's scores."""
 

@@ -101,7 +101,8 @@ class TrainConfig:
     steps: int = setting(4000, COUNT, free=_is_not_stretched)
     """The number of steps. Each step updates both networks."""
     batch_size: int = setting(64, _BATCH)
-    """The number of real images in a step, over all processes together. A step generates as many images."""
+    """The number of real images in a step, over all processes together.
+    A step generates as many images."""
     accumulate: int = setting(1, COUNT)
     """The number of parts that a process splits its share of a batch into, to save memory.
     The parts are computed one after the other.
@@ -116,7 +117,8 @@ class TrainConfig:
     l2, the paper's: the square root of the sum of squares. sse: the sum of squares.
     mse: the mean of squares. l1: the sum of absolute differences."""
     margin: float | Literal["auto"] = setting(10.0, _MARGIN)
-    """The energy that generated samples are pushed up to, in units of `norm`. The paper's margins belong to l2.
+    """The energy that generated samples are pushed up to, in units of `norm`.
+    The paper's margins belong to l2.
     auto: the mean energy of real images under an auto-encoder that is trained on real images alone.
     The paper advises this (appendix E)."""
     margin_auto_steps: int = setting(1000, COUNT)
@@ -129,21 +131,21 @@ class TrainConfig:
     margin_steps: int | None = setting(None, or_none(COUNT))
     """The number of steps from `margin` to `margin_end`. None: the whole run."""
     pt_weight: float = setting(0.1, NOT_NEGATIVE)
-    """The weight of the pulling-away term in the generator's loss.
+    """The weight of the pulling-away term in the generator's loss. The paper's is 0.1.
     0 is plain EBGAN, which computes the term for the lines of the log alone."""
     lr_g: float = setting(0.001, POSITIVE)
-    """The learning rate of the generator (Adam)."""
+    """The learning rate of the generator (Adam). The paper's grid search has 0.001."""
     lr_d: float = setting(0.001, POSITIVE)
-    """The learning rate of the discriminator (Adam)."""
+    """The learning rate of the discriminator (Adam). The paper's grid search has 0.001."""
     beta1: float = setting(0.5, SHARE)
-    """The decay rate of Adam's first moment, for both networks."""
+    """The decay rate of Adam's first moment, for both networks. DCGAN's is 0.5."""
     lr_decay: LearningRateDecay = setting("none", one_of(LearningRateDecay))
     """The shape of the fall of both learning rates toward 0 at the last step. none: the rates stay constant."""
     lr_decay_start: float = setting(0.0, SHARE)
     """The share of the run at the full learning rates, before they fall."""
     ema: float = setting(0.999, SHARE)
-    """The decay per step of the moving average of the generator's weights. The average draws the samples.
-    0: the latest weights draw the samples."""
+    """The decay per step of the moving average of the generator's weights.
+    The average draws the samples. 0: the latest weights draw them."""
     precision: Precision = setting("float32", one_of(Precision))
     """The precision of the networks' products and feature maps (autocast).
     Weights, sums and losses stay in float32. float16 scales its gradients.
@@ -291,7 +293,7 @@ def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> T
     fields_by_name = {item.name: item for item in dataclasses.fields(config)}
     defaults: dict[str, Any] = {name: Path() if name == "out" else fields_by_name[name].default for name in unusable}
     for name, problem in unusable.items():
-        tell(f"{problem}; {defaults[name]!r} is taken in its place")
+        tell(f"{problem}; {defaults[name]!r} is used instead")
     return dataclasses.replace(config, **defaults)
 
 

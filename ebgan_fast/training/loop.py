@@ -104,7 +104,7 @@ class _Lock:
         self._made_folder = not self._folder.path.exists()
         self._folder.path.mkdir(parents=True, exist_ok=True)
         if why := self._lock.acquire():
-            say(f"{self._folder.path}: no lock can be had here ({why}): see to it that one run alone writes here")
+            say(f"{self._folder.path}: no lock is possible here ({why}): make sure that only one run writes here")
 
     def close(self) -> None:
         """Release the lock. Remove the folder if `take` made it and it is still empty."""
@@ -158,7 +158,7 @@ class _Beginning:
             # This reads 0.5 to 0.7 GB/s, seconds for CelebA and two minutes for ImageNet at 128 pixels. The pages are
             # in memory afterward.
             packed = images
-            self._heeding(lambda: packed.verify(self._told("verifying")))
+            self._heeding(lambda: packed.verify(self._progress_of("verifying")))
         self._agree_to_go_on()
         # The evaluator comes before `settled`, which may take minutes too.
         evaluator = Evaluator(run.features, images, self.device) if run.evaluate_every and first else None
@@ -168,7 +168,7 @@ class _Beginning:
             evaluator.scorer.images = images  # the same images, now in memory if they fit
         return images, evaluator
 
-    def _told(self, what: str) -> Progress:
+    def _progress_of(self, what: str) -> Progress:
         show = self.display.progress()
 
         def progress(share: float, text: str) -> None:

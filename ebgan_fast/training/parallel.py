@@ -262,14 +262,14 @@ def joined(device: torch.device) -> Iterator[World]:
     Raises:
         ValueError: the variables make no sense, the processes can't connect, or two of them have the same GPU.
     """
-    size = _told("WORLD_SIZE", 1, least=1)
+    size = _from_environment("WORLD_SIZE", 1, least=1)
     if size == 1:
         yield World()
         return
     # With a rank of `size` or more, torch would wait half an hour for the missing processes.
     for name, least, most in (("RANK", 0, size - 1), ("MASTER_PORT", 0, 65535)):
         if name in os.environ:
-            _told(name, None, least=least, most=most)
+            _from_environment(name, None, least=least, most=most)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
@@ -305,7 +305,7 @@ def _check_own_gpus(world: World, device: torch.device) -> None:
             )
 
 
-def _told(name: str, default: int | None, *, least: int, most: int | None = None) -> int:
+def _from_environment(name: str, default: int | None, *, least: int, most: int | None = None) -> int:
     """Return the number in an environment variable that torchrun or a batch system sets.
 
     Args:
@@ -349,7 +349,7 @@ def own_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type != "cuda" or device.index is not None:
         return device
-    rank, count = _told("LOCAL_RANK", 0, least=0), torch.cuda.device_count()
+    rank, count = _from_environment("LOCAL_RANK", 0, least=0), torch.cuda.device_count()
     if count == 1:
         return torch.device("cuda", 0)
     if rank >= count > 0:

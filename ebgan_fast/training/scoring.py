@@ -120,8 +120,8 @@ def worth_of_digits(samples: int) -> str | None:
     if samples >= _FEW_DIGITS:
         return None
     return (
-        f"Of fewer than {_FEW_DIGITS:,} samples the divergences come out too low, as a part has too few of each class, "
-        "and the shares are rough. They compare only with figures of as many samples."
+        f"With fewer than {_FEW_DIGITS:,} samples the divergences are too low, because each part has too few samples "
+        "of each class, and the shares are imprecise. Compare them only with scores of as many samples."
     )
 
 
@@ -135,8 +135,8 @@ def worth_of(scored: dict[str, Any], features: int) -> str | None:
         return None
     which = "samples" if scored["samples"] == fewest else "training images"
     return (
-        f"{scored['features']} of {fewest:,} {which} and {features:,} features is larger than of many, and compares "
-        "only with figures of as many; KID has no such error."
+        f"{scored['features']} of only {fewest:,} {which} for {features:,} features is too large. Compare it only with "
+        "scores of as many; KID has no such error."
     )
 
 

@@ -130,7 +130,7 @@ def test_a_lock_that_is_never_given_up_ends_in_a_sentence(file_storage: str, mon
         for module in (journal, databases):
             monkeypatch.setattr(module, "PATIENCE", 0.3)
         told = refusal(file_storage)
-    assert "got a lock of another process, expected to get at the trials; the same command goes on" in told
+    assert "got a lock of another process, expected access to the trials; the same command goes on" in told
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> Non
             return
         if not told:
             told = True
-            wait = f"looking for up to {SECONDS_TO_DEATH:.0f} s if they are alive"
+            wait = f"waiting up to {SECONDS_TO_DEATH:.0f} s for signs of life from them"
             say(f"{_are(unsure)} with processes that can't be seen from here; {wait}", Tolerant(sys.stderr))
         stop_if_orphaned()
         time.sleep(_SECONDS_BETWEEN_LOOKS)

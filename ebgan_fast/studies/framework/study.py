@@ -43,7 +43,8 @@ class Options:
     """The place of a study, and what runs it."""
 
     out: Path
-    """The study's folder, which the run creates. It holds results.json, table.md and the figures.
+    """The study's folder, which the run creates.
+    It holds results.json, table.md and the figures.
     It also holds the journal of the trials, unless --storage names another place.
     A second run with the same folder goes on. Runs at the same time share the work."""
     budget: Budget = "minutes"
