@@ -207,7 +207,7 @@ def test_a_value_of_a_later_version_is_told_and_replaced(name: str, value: Any) 
     assert found == (dataclasses.replace(DEFAULT, out=Path()) if name == "out" else DEFAULT)
     (note,) = told
     assert note.startswith(f"{name}: got {value!r}, expected ")
-    assert note.endswith("is taken in its place")
+    assert note.endswith("is used instead")
 
 
 def test_networks_of_no_family_are_refused() -> None:

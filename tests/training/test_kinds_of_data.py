@@ -72,16 +72,16 @@ def test_digits_train_are_judged_by_a_classifier_and_reported(
     assert cli.main(["evaluate", str(run.out), "--samples", "50"]) == 0
     said = capsys.readouterr().out
     assert "50 generated digits, judged by a classifier of 10.00% test accuracy" in said
-    assert "Of fewer than 1,000 samples" in said
+    assert "With fewer than 1,000 samples" in said
     assert cli.main(["report", str(run.out)]) == 0
-    assert "Of fewer than 1,000 samples" in (run.out / "report.html").read_text()
+    assert "With fewer than 1,000 samples" in (run.out / "report.html").read_text()
     if side == 32:  # a thousand images of 64 x 64 take twenty seconds
         assert cli.main(["evaluate", str(run.out), "--samples", "1000"]) == 0
-        assert "Of fewer than" not in capsys.readouterr().out
+        assert "With fewer than" not in capsys.readouterr().out
         assert cli.main(["report", str(run.out)]) == 0
-        assert "Of fewer than" not in (run.out / "report.html").read_text()
+        assert "With fewer than" not in (run.out / "report.html").read_text()
     assert not (run.out / "neighbors.png").exists()
-    assert "exp_score" in (run.out / "report.html").read_text()
+    assert "Score: exp E KL(p(y|x) ‖ p(y))" in (run.out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("config", [colors_by_default, colors_by_layers])
@@ -97,7 +97,7 @@ def test_images_train_are_judged_by_a_net_and_reported(
     said = capsys.readouterr().out
     assert "50 generated images against 40 training images" in said
     assert "FD (pixels)" in said
-    assert "compares only with" not in said  # the net has eight features
+    assert "Compare it only with" not in said  # the net has eight features
     assert cli.main(["report", str(run.out), "--features", "pixels"]) == 0
     with Image.open(run.out / "neighbors.png") as picture:
         assert picture.size == (6 * 18 + 2, 8 * 18 + 2)
@@ -122,11 +122,11 @@ def test_a_distance_of_few_samples_says_what_it_is_worth(
         colors_by_default(tmp_path / "run", packed_blobs), evaluate_every=1, evaluate_samples=8, steps=3
     )
     train(run)
-    hints = [line for line in capsys.readouterr().out.splitlines() if "of 8 samples and 8 features" in line]
+    hints = [line for line in capsys.readouterr().out.splitlines() if "of only 8 samples for 8 features" in line]
     assert len(hints) == 1
-    assert hints[0].startswith("hint: FD (pixels) of 8 samples")
+    assert hints[0].startswith("hint: FD (pixels) of only 8 samples")
     cli.main(["evaluate", str(run.out), "--samples", "10"])
-    assert "features is larger" not in capsys.readouterr().out
+    assert "features is too large" not in capsys.readouterr().out
 
 
 def test_kinds(packed_blobs: Path, digits_folder: Path, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_file_system_without_locks_is_a_line(
     train(run)
     told = [line for line in capsys.readouterr().out.splitlines() if "no lock" in line]
     assert told == [
-        f"{run.out}: no lock can be had here ({os.strerror(number)}): see to it that one run alone writes here"
+        f"{run.out}: no lock is possible here ({os.strerror(number)}): make sure that only one run writes here"
     ]
     assert not list(run.out.glob(".*"))
     assert_same_run(run.out, whole)
