@@ -238,6 +238,6 @@ class _Batches:
 
     @staticmethod
     def _rng(name: str) -> torch.Generator:
-        # torch's CPU generator keeps 32 bits of its seed: a seed such as seed + epoch or seed << 32 would repeat orders.
+        # torch's CPU generator keeps 32 bits of its seed: seeds of seed + epoch, or of seed << 32, would repeat orders.
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
