@@ -1,4 +1,4 @@
-"""Packed sets: images of one size as bytes in a few large files, which training reads by memory map.
+"""A packed set holds images of one size as bytes in a few large files, which training reads by memory map.
 
 A folder holds the shards, shard_00000.bin and so on, and index.json. A shard holds its images one after the other, each
 as H x W x C bytes, so that a batch lies channels_last in memory. index.json is written last. It holds the shape of the

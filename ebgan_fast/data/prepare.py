@@ -1,4 +1,4 @@
-"""Pack images: decode and resize each image once, so that training reads pixels.
+"""Pack a set of images: decode and resize each image once, so that training reads pixels.
 
 An unfinished folder holds prepare.json, the plan: the source and the settings. For every finished shard it holds
 shard_00000.bin and shard_00000.json. The .json is written after the .bin has reached the disk, and index.json after all

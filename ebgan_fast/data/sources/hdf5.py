@@ -173,7 +173,7 @@ def _array_of(dataset: Any) -> tuple[Shape, DType] | None:
 
 
 def _check_storage(h5py: Any, path: Path, column: str, dataset: Any) -> None:
-    """Raise a DataError if a dataset can't be read here: for values in other files, large chunks or a missing filter."""
+    """Raise a DataError if a dataset can't be read: it has values in other files, large chunks or a missing filter."""
     if _kept_elsewhere(dataset):
         raise DataError(
             f"{path}: got {shortened(column)} with values in other files, expected them in this one; way out: copy "

@@ -294,7 +294,7 @@ def _holds_lists(kind: Any) -> bool:
 
 
 def _content(value: Any) -> Any:
-    """Return the bytes of a value as a buffer, without a copy; None if there are none. Of a list, the first that exist."""
+    """Return the bytes of a value as a buffer, without a copy, or None for null. Of a list, take the first not null."""
     if not value.is_valid:
         return None
     kind = str(value.type)
