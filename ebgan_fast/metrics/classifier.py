@@ -250,7 +250,7 @@ def _train(digits: Mnist, recipe: Recipe, report: Progress) -> DigitClassifier:
 
 
 def _shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Return the images, all shifted alike by up to `most` pixels each way. They wrap around: digits have black edges."""
+    """Return the images, all shifted alike by up to `most` pixels each way. They wrap around, as edges are black."""
     down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
     return images.roll((down, right), (1, 2))
 

@@ -60,7 +60,7 @@ class ImageScore:
     kid_std: float
     """The standard deviation of the kernel distance over the subsets; 0 if a subset holds all images of both sets."""
     kid_subset_size: int
-    """The number of images of each set in a subset: the scorer's setting, or the size of the smaller set if it is less."""
+    """The number of images of each set in a subset: the scorer's setting, or the smaller set's size if that is less."""
 
 
 class ImageScorer:
@@ -117,7 +117,7 @@ class ImageScorer:
         self._real_gaussian: Gaussian | None = None
 
     def check(self) -> None:
-        """Raise now the errors that would otherwise end the first score: try the cache folder, and the net on two images.
+        """Raise any error now that would otherwise end the first score: try the cache folder and the net on two images.
 
         Raises:
             ValueError: the folder can't be written, or the net doesn't return finite features [2, d] for two images.

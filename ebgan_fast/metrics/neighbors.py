@@ -1,5 +1,4 @@
-"""Find the training images nearest to a sample: they show if a generator makes new images or copies its training set.
-"""
+"""Find the training images nearest to a sample: they show if a generator makes new images or copies training images."""
 
 from __future__ import annotations
 
