@@ -90,7 +90,7 @@ def _read_pair(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(
             f"{folder}: got {len(images)} {part} images and {len(labels)} labels, "
-            "expected as many of each, at least one"
+            "expected the same number of both, at least one"
         )
     if (highest := int(labels.max())) >= _CLASSES:
         raise DataError(f"{label_file}: got label {highest}, expected 0 to {_CLASSES - 1}")

@@ -199,11 +199,14 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         if "stamp" not in begun:
             of_then = {name: plan[name] for name in _PLAN_BEFORE}
             if is_packed(out) and begun == of_then and plan["split"] is None and plan["column"] is None:
-                _tell(f"{out}: an earlier version made it, which didn't note of which files: changes since aren't seen")
+                _tell(
+                    f"{out}: an earlier version made it, without a record of the source's files: changes since aren't "
+                    "seen"
+                )
                 return True
             raise DataError(
-                f"{out}: got a folder that an earlier version began, which didn't note of which files; expected one of "
-                f"this version: {_WAY_OUT}"
+                f"{out}: got a folder that an earlier version began, without a record of the source's files; expected "
+                f"one of this version: {_WAY_OUT}"
             )
         differing = {name: (begun.get(name), value) for name, value in plan.items() if begun.get(name) != value}
         if list(differing) == ["stamp"]:

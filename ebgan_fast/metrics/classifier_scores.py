@@ -185,7 +185,7 @@ class InceptionScore:
         if classifier is not None and not callable(classifier):
             raise TypeError(
                 f"classifier: got {type(classifier).__name__}, expected a function or Module of images, or None; "
-                "splits go by their name"
+                "give the number of splits by name, such as splits=10"
             )
         if splits < 1:
             raise ValueError(f"splits: got {splits}, expected at least 1")
@@ -224,8 +224,8 @@ class InceptionScore:
         count = sum(map(len, self._logits))
         if count < self.splits:
             raise ValueError(
-                f"samples: got {count}, expected at least {self.splits}, one a split; update(...) adds some, and fewer "
-                "splits need fewer"
+                f"samples: got {count}, expected at least {self.splits}, one for each split; update(...) adds some, "
+                "and fewer splits need fewer"
             )
         return inception_score(torch.cat(self._logits), self.splits)
 
@@ -250,7 +250,8 @@ def _check_logits(logits: Tensor, classes: int | None = None, more: str = "with 
         raise TypeError(f"got logits of {getattr(logits, 'dtype', type(logits))}, expected a floating-point tensor")
     if logits.dim() != 2 or logits.shape[1] < 2 or classes not in (None, logits.shape[1]):
         raise ValueError(
-            f"got logits of shape {list(logits.shape)}, expected [N, {classes or 'K'}], a logit a class; {more}"
+            f"got logits of shape {list(logits.shape)}, expected [N, {classes or 'K'}], one logit for each class; "
+            f"{more}"
         )
 
 

@@ -142,7 +142,7 @@ def check_features(features: Tensor, name: str) -> None:
         )
     if features.dim() != 2 or features.shape[1] == 0:
         raise ValueError(
-            f"{name}: got shape {list(features.shape)}, expected [n, d], a row of features a sample; "
+            f"{name}: got shape {list(features.shape)}, expected [n, d], one row for each sample; "
             "features.flatten(1) makes rows"
         )
     finite = features.isfinite().all(1)

@@ -164,8 +164,8 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """
     if one.mean.shape != other.mean.shape:
         raise ValueError(
-            f"got Gaussians of {one.mean.numel()} and {other.mean.numel()} features, expected as many; take both "
-            "by one net"
+            f"got Gaussians of {one.mean.numel()} and {other.mean.numel()} features, expected the same number; "
+            "compute both with one net"
         )
     if one.mean.device != other.mean.device:
         raise ValueError(

@@ -275,7 +275,7 @@ def _keep(begun: Path, found: list[Tensor]) -> None:
     try:
         cache.write(begun, {"features": torch.cat(found)})
     except (OSError, RuntimeError) as error:
-        warnings.warn(f"{begun}: features half done can't be kept ({error})", stacklevel=2)
+        warnings.warn(f"{begun}: unfinished features can't be kept ({error})", stacklevel=2)
 
 
 def _check_finite(features: Tensor, what: str) -> None:

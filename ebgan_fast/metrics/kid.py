@@ -61,8 +61,8 @@ def kernel_distance(
     check_features(generated, "generated")
     if real.shape[1] != generated.shape[1]:
         raise ValueError(
-            f"got real and generated features of {real.shape[1]} and {generated.shape[1]} numbers, expected as many; "
-            "take both by one net"
+            f"got real and generated features of {real.shape[1]} and {generated.shape[1]} numbers, expected the "
+            "same number; compute both with one net"
         )
     if real.device != generated.device:
         raise ValueError(

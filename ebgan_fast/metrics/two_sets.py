@@ -95,7 +95,8 @@ class OfTwoSets(ABC, Generic[SetT]):
             found: Tensor = net(given.to(device_of(net)))
         if isinstance(found, Tensor) and found.dim() == 2 and len(found) != len(given):
             raise ValueError(
-                f"{name}: got {len(found)} rows of features of {len(given)} images, expected one an image from the net"
+                f"{name}: got {len(found)} rows of features from the net for {len(given)} images, expected one row for "
+                "each image"
             )
         return found
 

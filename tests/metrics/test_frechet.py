@@ -239,7 +239,7 @@ def test_what_is_no_set_of_features(features: Tensor, error: type[Exception], me
 
 def test_gaussians_that_do_not_compare() -> None:
     one = gaussian(drawn(9, 4, 0))
-    with pytest.raises(ValueError, match="got Gaussians of 4 and 3 features, expected as many"):
+    with pytest.raises(ValueError, match="got Gaussians of 4 and 3 features, expected the same number"):
         frechet_distance(one, gaussian(drawn(9, 3, 0)))
     elsewhere = Gaussian(one.mean.to("meta"), one.factor.to("meta"))
     with pytest.raises(ValueError, match="got Gaussians on cpu and meta, expected one device"):

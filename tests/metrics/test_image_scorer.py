@@ -178,7 +178,7 @@ def test_a_full_disk_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError("no space")
 
     monkeypatch.setattr("ebgan_fast.metrics.cache.write", full)
-    with pytest.warns(UserWarning, match="features half done can't be kept .no space"), pytest.raises(type(error)):
+    with pytest.warns(UserWarning, match="unfinished features can't be kept .no space"), pytest.raises(type(error)):
         scorer(tmp_path, noise(125, 0)).real_features(stop)
 
 

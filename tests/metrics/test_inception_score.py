@@ -213,7 +213,7 @@ def test_of_ten_classes_both_functions_say_the_same() -> None:
 
 @pytest.mark.parametrize("classes", [1, 0])
 def test_one_class_tells_nothing(classes: int) -> None:
-    with pytest.raises(ValueError, match=r"expected \[N, K\], a logit a class; with at least two classes"):
+    with pytest.raises(ValueError, match=r"expected \[N, K\], one logit for each class; with at least two classes"):
         inception_score(torch.zeros(20, classes))
 
 
@@ -300,13 +300,13 @@ def test_metrics_that_cannot_compute() -> None:
     metric = InceptionScore()
     for count in (0, 9):
         metric.update(torch.zeros(count, 3))
-        with pytest.raises(ValueError, match=f"samples: got {count}, expected at least 10, one a split; update"):
+        with pytest.raises(ValueError, match=f"samples: got {count}, expected at least 10, one for each split; update"):
             metric.compute()
     metric.update(torch.zeros(1, 3))
     metric.compute()
     with pytest.raises(ValueError, match="splits: got 0, expected at least 1"):
         InceptionScore(splits=0)
-    with pytest.raises(TypeError, match=r"classifier: got int, expected a function or Module.*splits go by their name"):
+    with pytest.raises(TypeError, match=r"classifier: got int, expected a function or Module.*such as splits=10"):
         InceptionScore(10)  # type: ignore[arg-type]
 
 

@@ -109,7 +109,7 @@ def test_subsets_at_a_time_change_rounding_alone(monkeypatch: pytest.MonkeyPatch
     [
         (features(9, 0).long(), features(9, 1), 3, TypeError, "real: got torch.int64, expected floating-point"),
         (features(9, 0), features(9, 1)[0], 3, ValueError, r"generated: got shape \[12\], expected \[n, d\]"),
-        (features(9, 0), features(9, 1)[:, :5], 3, ValueError, "features of 12 and 5 numbers, expected as many"),
+        (features(9, 0), features(9, 1)[:, :5], 3, ValueError, "features of 12 and 5 numbers, expected the same"),
         (
             features(9, 0),
             features(9, 1) / 0,

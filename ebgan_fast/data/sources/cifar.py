@@ -121,7 +121,7 @@ class _Reader(pickle._Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return _Encode()
         if (module, name) not in _NUMPY:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which isn't given to it")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which it may not use")
         return _StandIn(_NUMPY[module, name])
 
     def _load_empty_dict(self) -> None:

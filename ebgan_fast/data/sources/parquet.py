@@ -131,7 +131,7 @@ class ParquetSource:
             )
         if len(fitting) > 1 and _USUAL not in fitting:
             raise DataError(
-                f"{self._path}: got several columns that hold images, {shown(fitting)}; expected to be told which: "
+                f"{self._path}: got several columns that hold images, {shown(fitting)}; expected one of them: "
                 f"--column {shortened(fitting[0])}"
             )
         chosen = _USUAL if _USUAL in fitting else fitting[0]

@@ -37,8 +37,8 @@ def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path
     if len(found) > 1:
         usual = shortened("train" if "train" in found else min(found))
         raise DataError(
-            f"{path}: got {NOUNS[kind]} of the splits {_listed(found)}, expected to be told which: --split {usual}, or "
-            "--split all for all as one set"
+            f"{path}: got {NOUNS[kind]} of the splits {_listed(found)}, expected one of them: --split {usual}, or "
+            "--split all to take all as one set"
         )
     return [True] * len(names)
 
