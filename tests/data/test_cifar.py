@@ -108,8 +108,8 @@ def test_a_batch(kind: str, tmp_path: Path) -> None:
         ({"data": np.dtype("u1")}, '"data" of dtype'),
         ({"data": {1, 2}}, "a code that isn't taken"),
         ({(1, 2): 3}, "a key of a dict is a tuple"),
-        ({"data": Path("a")}, r"asks for pathlib\.\w+, which isn't given"),
-        ({"data": np.float64(3)}, "multiarray.scalar, which isn't given"),
+        ({"data": Path("a")}, r"asks for pathlib\.\w+, which it may not use"),
+        ({"data": np.float64(3)}, "multiarray.scalar, which it may not use"),
     ],
 )
 def test_other_pickles(batch: object, words: str, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_a_pickle_calls_is_not_run(protocol: int, tmp_path: Path) -> None:
     calls = [Called(os.mkdir, str(made)), Called(exec, f"import os; os.mkdir({str(made)!r})")]
     for call in calls:
         path = written(tmp_path / "train", {"data": ROWS, "more": call}, protocol)
-        refused(r"asks for (posix|nt|builtins|__builtin__)\.(mkdir|exec), which isn't given to it", path)
+        refused(r"asks for (posix|nt|builtins|__builtin__)\.(mkdir|exec), which it may not use", path)
         assert not made.exists()
         pickle.loads(path.read_bytes())
         made.rmdir()  # made by pickle itself: proof that the test can fail

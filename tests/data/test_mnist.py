@@ -93,7 +93,7 @@ def test_missing_file_names_what_was_looked_for(tmp_path: Path, small: Mnist) ->
                 "train_images": torch.zeros(0, 28, 28, dtype=torch.uint8),
                 "train_labels": torch.zeros(0, dtype=torch.uint8),
             },
-            "got 0 train images and 0 labels, expected as many of each, at least one",
+            "got 0 train images and 0 labels, expected the same number of both, at least one",
         ),
         ({"train_labels": torch.zeros(5, 1, dtype=torch.uint8)}, "got none of train-labels-idx1"),
     ],

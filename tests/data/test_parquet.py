@@ -67,7 +67,7 @@ def test_a_column_that_is_not_taken_is_told(tmp_path: Path) -> None:
 
 def test_several_columns_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"before": structs(PNGS[0]), "after": structs(PNGS[1]), "label": [3]})
-    with pytest.raises(DataError, match=r"\['before', 'after'\]; expected to be told which: --column before") as error:
+    with pytest.raises(DataError, match=r"\['before', 'after'\]; expected one of them: --column before") as error:
         open_source(path)
     assert str(error.value).startswith(f"{path}: got ")
     assert [held(open_source(path, column=column)) for column in ("before", "after")] == [[0], [1]]
