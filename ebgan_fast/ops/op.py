@@ -55,8 +55,7 @@ class Op:
     schema: str
     """The text "name(Tensor recon, ..., str norm) -> (...)", without the last argument, which is the backend."""
     launch: Callable[..., Any]
-    """A function of a backend's kernels (`backends/protocol.py`) and the arguments. Returns None for an unneeded
-    gradient."""
+    """A function of a backend's kernels (`backends/protocol.py`) and the arguments. An unneeded gradient is None."""
     shapes: Callable[..., Any]
     """A function of the arguments that returns results without values, for tracing."""
     tensors: int = 0
@@ -312,7 +311,7 @@ def needs_reference() -> bool:
     return (
         in_transform()
         or forward_ad._current_level >= 0
-        or (_tracing() is not None and torch.onnx.is_in_onnx_export())  # its older exporter; graphs.py has the other
+        or (_tracing() is not None and torch.onnx.is_in_onnx_export())  # torch's older exporter (graphs.py: the newer)
     )
 
 

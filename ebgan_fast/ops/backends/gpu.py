@@ -15,8 +15,7 @@ from torch import Tensor
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """Return a GPU's name in the tables of measured choices, such as "sm_90" or "gfx942"; "default" for other
-    devices."""
+    """Return a GPU's name in the tables of measured choices, such as "sm_90" or "gfx942"; "default" without a GPU."""
     if device.type != "cuda":
         return "default"
     if torch.version.hip:

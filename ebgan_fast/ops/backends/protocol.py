@@ -20,8 +20,10 @@ class Kernels(Protocol):
     """The interface of a backend's module."""
 
     def loss(self, it: Loss, /) -> None:
-        """Fill in the loss, the energies of both batches, and the gradients that they need. Without a value, only
-        energies."""
+        """Fill in the loss, the energies of both batches, and the gradients that they need.
+
+        Without a value, fill in only the energies.
+        """
 
     def gradient(self, batch: Batch, upstream: Tensor, norm: str, /) -> None:
         """Fill in the gradients of the batch's energies, which it holds. upstream is [n], of any float dtype and
@@ -33,8 +35,7 @@ class Kernels(Protocol):
     def hinge(
         self, real: Tensor, fake: Tensor, margin: Coefficient, value: Tensor, grad_real: Tensor, grad_fake: Tensor, /
     ) -> None:
-        """Fill in mean(real) + mean([margin - fake]+) of energies [n] and [m], all acc, and the gradients to the
-        energies."""
+        """Fill in mean(real) + mean([margin - fake]+) of energies [n] and [m], all acc, and the gradients to them."""
 
     def term(self, term: Term, /) -> None:
         """Fill in the pulling-away term of at least two codes, and add weight times it to the loss, if there is one."""
