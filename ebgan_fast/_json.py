@@ -22,8 +22,8 @@ def parsed(content: bytes) -> object:
     Infinity and NaN are read as Python writes them. A number beyond float's range becomes infinite.
 
     Raises:
-        ValueError: if the text is not UTF-8 or not JSON, a name is twice in one object, or there are more than 50
-            levels or an integer of more than 4300 digits.
+        ValueError: if the text is not UTF-8 or not JSON, or one object has a name twice. Also for more than 50 levels,
+            and for an integer of more than 4300 digits.
     """
     try:
         text = content.decode("utf-8-sig")

@@ -361,9 +361,8 @@ def generator_loss(
         gradient: they are for logs. Without a code, pulling_away is 0.
 
     Raises:
-        ValueError: if shapes, batch sizes or devices differ, or the weight is negative, or a weight other than 0 is
-            given without a code, or the upstream is 0, or the norm is unknown. With a process group, as
-            `pulling_away_term` does.
+        ValueError: if shapes, batch sizes or devices differ, the weight is negative, the upstream is 0, or the norm is
+            unknown. Also if a weight other than 0 is given without a code, and as `pulling_away_term` does.
         TypeError: if a batch is not a dense floating-point tensor, a weight or upstream is neither a number nor a
             tensor, or process_group is no process group.
         RuntimeError: with a process group, as `pulling_away_term` does.

@@ -282,8 +282,8 @@ def one_pass_backward(
         The results of `discriminator_loss` and `generator_loss`, in this order, detached.
 
     Raises:
-        ValueError: if the generated batch, the outputs or a loss have no graph, there is no parameter to train, the
-            scale is 0, or the call is inside no_grad or a transform of torch.func.
+        ValueError: if the generated batch, the outputs or a loss have no graph, or there is no parameter to train. Also
+            if the scale is 0, or the call is inside no_grad or a transform of torch.func.
         TypeError: if a loss is no tensor, or the arguments are in another order.
 
     Example:

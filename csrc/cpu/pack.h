@@ -49,8 +49,8 @@ template <class T> struct RowsAsColumns {
   int64_t stride;
   int64_t elements;  // of a row
 
-  // Columns beyond c0 + cols are 0. If `squares` [cols rounded up to whole vectors] is given, every column's sum of
-  // squares is added to it, in four chains of kDepth / 4 each, as long as those of the products.
+  // Columns beyond c0 + cols are 0. Every column's sum of squares is added to `squares` [cols rounded up to whole
+  // vectors], if it is given. The sum has four chains of kDepth / 4 each, as long as those of the products.
   void pack(A* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols, double* squares = nullptr) const {
     constexpr int64_t lanes = kLanes<A>, width = kStrip<A>;
     static const T nothing[kDepth * Lane::kElements] = {};

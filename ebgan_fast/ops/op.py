@@ -47,9 +47,11 @@ class Op:
 
     Its arguments are `tensors`, coefficients and options. The last option is `upstream`, if the op takes it. `need`
     follows, if the op takes it. Its results are the value, `logs` that carry no gradient, and the gradients to
-    `tensors`. An op with a `backward` computes no gradients: its results behind the value are what `backward` needs.
-    The arguments of a `backward` are the gradient to the value, `tensors`, the forward's results behind the value (or
-    the value, if it is the only result), the options, and `need`.
+    `tensors`.
+
+    An op with a `backward` computes no gradients: its results behind the value are what `backward` needs. The arguments
+    of a `backward` are the gradient to the value, `tensors`, the forward's other results, the options, and `need`. If
+    the value is the forward's only result, it is passed as its other result.
     """
 
     schema: str
@@ -61,7 +63,7 @@ class Op:
     tensors: int = 0
     """The number of leading arguments that may need a gradient."""
     formula: Callable[..., Any] | None = None
-    """The reference: a function of `tensors`, coefficients and options, without `upstream`."""
+    """The reference formula: a function of `tensors`, coefficients and options, without `upstream`."""
     logs: int = 0
     backward: Op | None = None
     flops: Callable[..., int] | None = None
