@@ -44,7 +44,11 @@ class Scaler(Protocol):
     """
 
     def scale(self, outputs: Tensor, /) -> Tensor:
-        """Return the loss times the scale."""
+        """Return the loss times the scale.
+
+        Args:
+            outputs: the loss.
+        """
 
 
 class EBGAN(WithWeight):
