@@ -212,8 +212,7 @@ def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: C
 
 
 def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None) -> Tensor:
-    """Return the mean squared cosine similarity of a batch's codes: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation
-    14).
+    """Return the mean squared cosine of a batch's codes: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation 14).
 
     Args:
         code: [N, ...], the encoder's output for generated samples, flattened to [N, d]. A row of zeros contributes 0

@@ -149,7 +149,7 @@ class HingeMarginLoss(WithCoefficients):
 
 
 class PullingAwayTerm(_WithGroup):
-    """The mean squared cosine similarity of a batch's codes: `functional.pulling_away_term` as a Module.
+    """The mean squared cosine of a batch's codes: `functional.pulling_away_term` as a Module.
 
     Called with a code [N, ...], it returns a scalar in [0, 1].
 

@@ -97,7 +97,7 @@ __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& co
   sums.clear();
   fetch(begin);
   for (int64_t k = begin; k < end; k += G::kDepth) {
-    __syncthreads();  // the tile before has been read
+    __syncthreads();  // the previous tile must have been read
     put_factor<G>(next_left, left, code, i, k);
     if (!is_diagonal) put_factor<G>(next_right, right, code, j, k);
     __syncthreads();
