@@ -116,7 +116,7 @@ def triton_version() -> str | None:
         return found[1]
     try:
         return str(getattr(importlib.import_module("triton"), "__version__", "of unknown version"))
-    except Exception as error:  # of a package that is broken, whatever it raises
+    except Exception as error:  # a broken package may raise anything
         return f"of unknown version ({first_line(error)})"
 
 
@@ -146,7 +146,7 @@ def _launch_problem() -> str | None:
     try:
         from triton import knobs
         from triton.runtime import driver
-    except Exception as error:  # of a package that is broken, whatever it raises
+    except Exception as error:  # a broken package may raise anything
         return f"it can't be imported ({first_line(error)})"
     if not os.environ.get("TRITON_CACHE_MANAGER"):  # a manager stores the code elsewhere
         folder = Path(knobs.cache.dir)
@@ -158,7 +158,7 @@ def _launch_problem() -> str | None:
             return f"{folder} can't be written ({error.strerror}); TRITON_CACHE_DIR names another folder"
     try:
         _ = driver.active.utils
-    except Exception as error:  # whatever Triton, its backends and the compiler raise
+    except Exception as error:  # Triton, its backends and the compiler may raise anything
         return f"{first_line(error)}; it needs a C compiler, which CC may name, and Python's headers"
     return None
 

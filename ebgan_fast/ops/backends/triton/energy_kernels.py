@@ -29,10 +29,10 @@ class Batch(NamedTuple):
 
     recon: Any  # [n, elements]
     target: Any  # [n, elements]
-    grad_recon: Any  # [n, elements], or None where it is not wanted
-    grad_target: Any  # [n, elements], or None where it is not wanted
+    grad_recon: Any  # [n, elements], or None if not needed
+    grad_target: Any  # [n, elements], or None if not needed
     energy: Any  # ACC [n]
-    recon_stride: int | None  # from sample to sample
+    recon_stride: int | None  # from one sample to the next
     target_stride: int | None
     grad_recon_stride: int | None
     grad_target_stride: int | None
@@ -126,7 +126,7 @@ def loss_by_rows(
     n_fake,  # may be 0
     margin,  # number, or pointer to a 0-d tensor
     upstream,  # number, or pointer to a 0-d tensor
-    p_loss,  # ACC [], or None for energies alone
+    p_loss,  # ACC [], or None to compute only the energies
     p_counter,  # int32 [1]
     programs_real,  # ceil(n_real / ROWS)
     MARGIN_IS_POINTER: tl.constexpr,
@@ -134,7 +134,7 @@ def loss_by_rows(
     NORM: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,  # samples of a program
-    BLOCK: tl.constexpr,  # at least as many as a sample has elements
+    BLOCK: tl.constexpr,  # at least the elements of a sample
     BATCH_BLOCK: tl.constexpr,  # energies that the last program adds at a time
 ):
     """Compute mean(E_real) + mean([margin - E_fake]+), and the gradients of upstream times the loss.
@@ -242,7 +242,7 @@ def loss_by_chunks(
     margin,
     upstream,
     p_loss,
-    p_counter,  # int32 [1 + n_real + n_fake]: of samples, then of each sample's chunks
+    p_counter,  # int32 [1 + n_real + n_fake]: one for the samples, then one for each sample's chunks
     programs_real,  # n_real * chunks_real
     chunks_real,  # ceil(real.elements / BLOCK)
     chunks_fake,
@@ -250,7 +250,7 @@ def loss_by_chunks(
     p_partials_fake,  # ACC [n_fake, chunks_fake]
     MARGIN_IS_POINTER: tl.constexpr,
     UPSTREAM_IS_POINTER: tl.constexpr,
-    NORM: tl.constexpr,  # with a gradient none whose slope needs the energy
+    NORM: tl.constexpr,  # with a gradient, no norm whose slope needs the energy
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,  # elements of a chunk
     CHUNKS_BLOCK: tl.constexpr,

@@ -63,7 +63,7 @@ def _store_gradient(p_grad, grad_stride, gradient, first, n, start, d, ROWS: tl.
 @triton.jit(do_not_specialize=["column_tiles", "upstream"])
 def primal_gradient(
     p_code,  # [n, d]
-    p_lengths,  # ACC [2, n]: of rows times their scales, and the scales
+    p_lengths,  # ACC [2, n]: lengths of the scaled rows, and the scales
     p_residual,  # ACC [n, n]: G - diag r
     p_grad,  # [n, d]
     code_stride,
@@ -132,7 +132,7 @@ def _units_and_product(
 @triton.jit(do_not_specialize=["upstream"])
 def dual_gradient(
     p_code,  # [n, d]
-    p_lengths,  # ACC [2, n]: of rows times their scales, and the scales
+    p_lengths,  # ACC [2, n]: lengths of the scaled rows, and the scales
     p_residual,  # ACC [d, d]: E
     p_grad,  # [n, d]
     code_stride,

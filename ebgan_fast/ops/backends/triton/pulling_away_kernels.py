@@ -41,10 +41,10 @@ def _operand(
     p_code,
     p_lengths,
     code_stride,
-    first,  # index of the tile's first row: a sample, or dual an element of the code
-    rows,  # of the operand
-    k,  # depth: an element of the code, or dual a sample
-    end,  # of the depth
+    first,  # index of the tile's first row: a sample, or in dual an element of the code
+    rows,  # number of rows of the operand
+    k,  # depth: an element of the code, or in dual a sample
+    end,  # end of the depth
     n,
     DUAL: tl.constexpr,
     ACC: tl.constexpr,
@@ -167,8 +167,8 @@ def gram_matrix(
     p_code,  # [n, d]
     p_lengths,  # ACC [2, n], lengths and scales: read (dual), or written (primal, ALONE)
     p_products,  # ACC [splits, side, side], side = min(n, d); ALONE: residual
-    p_squares,  # ACC [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
-    p_value,  # ACC []; this and the next for ALONE
+    p_squares,  # ACC: primal [splits, n], squares of the lengths; dual [splits], numbers of nonzero lengths
+    p_value,  # ACC []; this argument and the next are for ALONE
     p_loss,  # ACC [], to which weight * value is added, or None
     code_stride,
     n,
@@ -179,9 +179,9 @@ def gram_matrix(
     WEIGHT_IS_POINTER: tl.constexpr,
     ADDS_TO_LOSS: tl.constexpr,
     DUAL: tl.constexpr,
-    SINGLE: tl.constexpr,  # all of the matrix is one tile
-    ALONE: tl.constexpr,  # and that tile has one split
-    PRECISION: tl.constexpr,  # of the products: "tf32", "tf32x3" or "ieee"
+    SINGLE: tl.constexpr,  # the whole matrix is one tile
+    ALONE: tl.constexpr,  # ... and that tile has one split
+    PRECISION: tl.constexpr,  # precision of the products: "tf32", "tf32x3" or "ieee"
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -259,7 +259,7 @@ def gram_matrix(
 def finish_rows(
     p_products,  # ACC [splits, side, side] from gram_matrix; may be p_residual
     p_squares,  # ACC [splits, n], or dual [splits]
-    p_code,  # [n, d] of primal whose rows may be out of range, or None
+    p_code,  # [n, d], in primal with rows that may be out of range; else None
     p_lengths,  # ACC [2, n], written; primal only
     p_residual,  # ACC [side, side]
     p_row_sums,  # ACC [side]
@@ -277,7 +277,7 @@ def finish_rows(
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-    SPLITS: tl.constexpr,  # that are loaded at a time
+    SPLITS: tl.constexpr,  # splits loaded at a time
 ):
     """Compute ROWS rows of residual, with the sums of all splits added in a fixed order.
 

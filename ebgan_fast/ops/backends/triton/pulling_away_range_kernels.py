@@ -135,8 +135,8 @@ def _measure(p_code, p_lengths, code_stride, i, n, d, BLOCK: tl.constexpr):
 @triton.jit
 def _row_of_cosines(
     p_code,  # [n, d]
-    p_lengths,  # ACC [2, n], of rows times their scales, and the scales
-    p_residual,  # ACC [n, n]: its row i is written, but for the diagonal
+    p_lengths,  # ACC [2, n]: lengths of the scaled rows, and the scales
+    p_residual,  # ACC [n, n]: row i is written, except the diagonal
     code_stride,
     i,
     n,

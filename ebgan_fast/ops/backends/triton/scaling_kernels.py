@@ -28,11 +28,11 @@ def _scale(p_from, p_to, count, factor, ACC: tl.constexpr, BLOCK: tl.constexpr):
 def multiply_gradients(
     p_upstream,  # [], any float dtype
     expected,  # number, or pointer to a 0-d tensor
-    p_from_0,  # [count_0], or None, as those below
+    p_from_0,  # [count_0], or None, like those below
     p_from_1,
     p_from_2,
     p_from_3,
-    p_to_0,  # [count_0]: another tensor, or IN_PLACE the same
+    p_to_0,  # [count_0]: another tensor, or with IN_PLACE the same tensor
     p_to_1,
     p_to_2,
     p_to_3,
