@@ -68,7 +68,7 @@ def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> N
     for words in ("discriminator_loss", "hinge_margin_loss", "equation 14", "Raises"):
         assert words in reference
     # The description of a return value is one paragraph, however many lines it has.
-    assert "1 for parallel or opposite codes, 0 for orthogonal ones, about 1/d" in _text_of(reference)
+    assert "1 for parallel or opposite codes, 0 for orthogonal codes, about 1/d" in _text_of(reference)
     # Examples are shown as code, not as the quotation that Markdown makes of >>>.
     networks = (tmp_path / "reference" / "models.html").read_text(encoding="utf-8")
     assert '<code><span class="gp">&gt;&gt;&gt; </span>' in networks

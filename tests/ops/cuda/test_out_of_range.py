@@ -110,7 +110,7 @@ def test_rows_of_zeros_are_read_once_more(rows: slice) -> None:
     assert simulation.moved(1, code) == (0, 0)
 
 
-NOT_PUT = {"pulling_away_kernels.cuh": ("  __syncwarp();  // all of them have been put\n", "")}
+NOT_PUT = {"pulling_away_kernels.cuh": ("  __syncwarp();  // all cosines must be stored before others read them\n", "")}
 
 
 @needs_nvcc

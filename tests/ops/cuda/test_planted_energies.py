@@ -27,7 +27,7 @@ ONE_TOO_MANY = {"energy_kernels.cuh": ("column < count);", "column <= count);")}
 NO_ZEROS = {"energy_kernels.cuh": ("if (upstream != 0 && (!is_fake || !(margin - energy <= 0))) return;", "return;")}
 SHUT_TOO_LATE = {"energy_kernels.cuh": ("return margin - energy <= 0 ? A{0} : -share;", "return -share;")}
 NO_RESET = {"reduce.cuh": ("    if (is_last) *p_counter = 0;\n", "")}
-FENCE = "  __threadfence();  // what this thread stored, before the block is counted\n"
+FENCE = "  __threadfence();  // this thread's stores must be visible before the block is counted\n"
 NO_FENCE = {"reduce.cuh": (FENCE, "")}
 NO_SECOND_FENCE = {"reduce.cuh": ("  if (is_last) __threadfence();\n", "")}
 NO_BARRIER_BEFORE_COUNTING = {"reduce.cuh": (f"{FENCE}  __syncthreads();\n", FENCE)}

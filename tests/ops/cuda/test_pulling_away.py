@@ -233,7 +233,7 @@ def test_multiprocessors_are_busy_where_the_depth_allows_it(
     assert tiles * splits <= (264 if shape[0] > shape[1] else 132)
 
 
-BARRIER = "    __syncthreads();  // the tile before has been read\n"
+BARRIER = "    __syncthreads();  // the previous tile must have been read\n"
 READY = (
     "    put_factor<G>(next_left, left, code, i, k);\n"
     "    if (!is_diagonal) put_factor<G>(next_right, right, code, j, k);\n    __syncthreads();\n"
@@ -241,7 +241,7 @@ READY = (
 NO_BARRIER = {"pulling_away_kernels.cuh": (BARRIER, "")}
 NOT_READY = {"pulling_away_kernels.cuh": (READY, READY.replace("    __syncthreads();\n", ""))}
 ONE_ROW_TOO_MANY = {"tiles.cuh": ("if (l >= from.lines ||", "if (l > from.lines ||")}
-TOO_SOON = {"pulling_away_kernels.cuh": ("    __syncthreads();  // the chunk before has been read\n", "")}
+TOO_SOON = {"pulling_away_kernels.cuh": ("    __syncthreads();  // the previous chunk must have been read\n", "")}
 PLANTED: dict[str, tuple[dict[str, tuple[str, str]], tuple[int, int], type[Exception], str]] = {
     "tile_overwritten": (NO_BARRIER, (5, 100), Race, "of shared memory"),
     "tile_not_ready": (NOT_READY, (5, 40), Race, "of shared memory"),
