@@ -1,18 +1,19 @@
-"""Builds the compiled kernels (`ebgan_fast._C`) with CMake; pyproject.toml says everything else.
+"""The build of the compiled kernels (`ebgan_fast._C`) with CMake. pyproject.toml has all other settings.
 
-EBGAN_FAST_BUILD_EXT says whether to:
+EBGAN_FAST_BUILD_EXT selects if the kernels are built:
     auto  (default) build them; if that fails, warn and install without: plain torch then runs every op
     1     build them, or fail
-    0     do not
+    0     do not build them
 
-EBGAN_FAST_CUDA says which kernels for NVIDIA GPUs come with them:
-    auto  (default) those for this machine's GPUs, where there is one and nvcc is found; without, if that fails
-    1     those for every architecture that nvcc knows of the list below, or fail
+EBGAN_FAST_CUDA selects the kernels for NVIDIA GPUs that are built with them:
+    auto  (default) for this machine's GPUs, if it has one and nvcc is found; without, if that fails
+    1     for every architecture below that nvcc knows, or fail
     0     none
-    75,90 those for these architectures (compute capabilities without the dot), in machine code, or fail
-For 1 and for a list, the newest also comes as PTX, which later GPUs compile at their first use.
+    75,90 for these architectures (compute capabilities without the dot), in machine code, or fail
 
-EBGAN_FAST_WERROR=1 makes every warning of the CUDA compilers an error, as the tests do.
+For 1 and for a list, the newest architecture is also built as PTX, which later GPUs compile at their first use.
+
+EBGAN_FAST_WERROR=1 makes every warning of the CUDA compilers an error. The tests set it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parent.resolve()
 
 
 def announce(text: str) -> None:
-    """A line that pip shows with -v, and in the log of a build that fails."""
+    """Print a line that pip shows with -v, and in the log of a build that fails."""
     print(f"ebgan_fast: {text}", file=sys.stderr, flush=True)
 
 
@@ -47,7 +48,7 @@ def nvcc() -> str | None:
 
 
 def _printed(*command: str) -> str:
-    """What a command says, or nothing where there is no such command."""
+    """Return the output of a command, or "" if it fails or does not exist."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -55,8 +56,11 @@ def _printed(*command: str) -> str:
 
 
 def cuda_architectures(compiler: str, asked: str) -> list[str]:
-    """In CMake's words: "80-real" is machine code, "120" machine code and PTX. RuntimeError for one asked for by its
-    number that the compiler does not know."""
+    """Return the architectures in CMake's form: "80-real" is machine code, "120" machine code and PTX.
+
+    Raises:
+        RuntimeError: if an architecture was requested by its number and the compiler does not know it.
+    """
     if asked == "auto":
         capabilities = _printed("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
         numbers = {int(major + minor) for major, minor in re.findall(r"(\d+)\.(\d+)", capabilities)}
@@ -72,7 +76,11 @@ def cuda_architectures(compiler: str, asked: str) -> list[str]:
 
 
 def cuda_options() -> list[str]:
-    """For CMake; empty for no CUDA kernels. RuntimeError where they are asked for and cannot be built."""
+    """Return CMake's options for the CUDA kernels, or an empty list for none.
+
+    Raises:
+        RuntimeError: if the kernels are requested and cannot be built.
+    """
     if cuda_switch == "0":
         return []
     compiler = nvcc()
@@ -96,7 +104,7 @@ def cuda_options() -> list[str]:
 
 
 class CMakeBuild(build_ext):
-    """Runs CMake for the one extension there is."""
+    """The build command, which runs CMake for the only extension."""
 
     def run(self) -> None:
         try:
@@ -143,7 +151,7 @@ class CMakeBuild(build_ext):
         announce(f"built the compiled kernels: {target.name}")
 
     def _compile(self, work: Path, options: list[str]) -> None:
-        # CMake keeps the compiler of a first, perhaps failed, configuration.
+        # CMake would keep the compiler of an earlier configuration, even of a failed one.
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         jobs = str(self.parallel or os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
@@ -151,12 +159,15 @@ class CMakeBuild(build_ext):
         subprocess.run(["cmake", "--build", str(work), "--parallel", jobs], check=True)
 
     def get_outputs(self) -> list[str]:
-        """Only what was built: a fallback install lists no extension."""
+        """Return only files that were built: an installation without the kernels lists no extension."""
         return [path for path in super().get_outputs() if Path(path).exists()]
 
 
 def read_switch(name: str, values: tuple[str, ...] = ("auto", "0", "1"), pattern: str = "", words: str = "") -> str:
-    """The first value is the default. Another may match `pattern`, which `words` describe."""
+    """Return the value of an environment variable. The first of `values` is the default.
+
+    Other values may match `pattern`, which `words` describe in the error.
+    """
     value = os.environ.get(name, values[0])
     if value not in values and not (pattern and re.fullmatch(pattern, value)):
         *others, last = [*map(repr, values), *([words] if words else [])]

@@ -1,4 +1,4 @@
-// Python module ebgan_fast._C: pointers come as integers, and the GIL is released while a kernel runs.
+// The Python module ebgan_fast._C. Pointers are passed as integers, and the GIL is released while a kernel runs.
 #include <pybind11/pybind11.h>
 
 #include <atomic>
@@ -20,8 +20,8 @@ using ebgan::DType;
 
 std::atomic<bool> forked{false};
 
-// `requested`, or 1 in a process forked from one that may hold a thread team: the team's threads did not survive the
-// fork, and GNU OpenMP would wait for them forever.
+// Returns `requested`, or 1 in a process forked from one that may hold a thread team. The team's threads did not
+// survive the fork, and GNU OpenMP would wait for them forever.
 int usable_threads(int requested) {
 #if defined(EBGAN_HAS_FORK)
   static const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
@@ -37,7 +37,8 @@ template <class Run> void unlocked(int threads, const Run& run) {
   run(kernels, usable);
 }
 
-// (dtype, arguments, threads) -> nothing, by an entry of the kernel table. `of` makes its struct of a tuple.
+// Returns a function (dtype, arguments, threads) that calls an entry of the kernel table. `of` converts the tuple to
+// the entry's struct.
 template <class Arguments>
 auto launch(Arguments (*of)(const py::tuple&), void (*ebgan::Kernels::*kernel)(DType, const Arguments&, int)) {
   return [=](int dtype, const py::tuple& arguments, int threads) {
@@ -51,7 +52,7 @@ void hinge(int acc, const py::tuple& arguments) {
   unlocked(1, [&](const ebgan::Kernels& kernels, int) { kernels.hinge(DType(acc), it); });
 }
 
-// (bytes, whether they are for each thread)
+// (bytes, true if they are for each thread)
 using StreamFrom = std::pair<std::int64_t, bool>;
 
 StreamFrom stream_from() {
@@ -93,7 +94,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels of ebgan_fast; call them through ebgan_fast.functional.";
-  usable_threads(1);  // starts watching for forks: torch may own a thread team before the first kernel runs
+  usable_threads(1);  // watches for forks from now on: torch may own a thread team before the first kernel runs
   m.def("loss", launch(ebgan::loss_of, &ebgan::Kernels::loss));
   m.def("energy_gradient", launch(ebgan::energy_gradient_of, &ebgan::Kernels::energy_gradient));
   m.def("hinge", hinge);

@@ -1,4 +1,5 @@
-// The submodule ebgan_fast._C.cuda: pointers and the stream come as integers; an error of CUDA leaves as RuntimeError.
+// The submodule ebgan_fast._C.cuda. Pointers and the stream are passed as integers. An error of CUDA becomes a
+// RuntimeError.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -70,7 +71,7 @@ void pulling_away_gradient(int dtype, const py::tuple& arguments, bool tf32, Add
                                            stream_of(stream)));
 }
 
-// gradients: (from, to, count) of each
+// gradients: a tuple (from, to, count) for each.
 void scale_gradients(int dtype, const py::list& gradients, Address upstream, Address expected, double expected_number,
                      bool in_place, Address stream) {
   std::vector<Gradient> all;
@@ -83,7 +84,7 @@ void scale_gradients(int dtype, const py::list& gradients, Address upstream, Add
                                      {at(expected), expected_number}, in_place, stream_of(stream)));
 }
 
-// "" where a GPU can be used, else the error's name.
+// Returns "" if a GPU can be used, else the error's name.
 std::string device_error() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);

@@ -1,7 +1,7 @@
-// The kernels as the bindings see them: their arguments on any device, and those of the CPU as a table.
+// The arguments of the kernels on any device, and the table of the CPU's kernels.
 //
-// Pointers are raw; sizes and strides count elements. "acc" is float64 for float64 and float32 for every other dtype: the
-// type of energies, losses, and sums over a batch.
+// Pointers are raw; sizes and strides count elements. "acc" is the type of energies, losses, and sums over a batch:
+// float64 for float64 and float32 for every other dtype.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ namespace ebgan {
 
 enum class DType : int { kFloat64 = 0, kFloat32 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
-// n samples of k elements. The elements of a sample are adjacent, and all four tensors hold them in the same order. Strides
-// lead from one sample to the next.
+// n samples of k elements. The elements of a sample are adjacent, and all four tensors hold them in the same order.
+// Strides are the distances from one sample to the next.
 struct Batch {
   const void* recon;
   const void* target;
-  void* grad_recon;   // null: nobody asked for it
+  void* grad_recon;   // null if not needed
   void* grad_target;  // as above
   void* energy;       // acc [n]
   int64_t recon_stride;
@@ -30,15 +30,16 @@ struct Batch {
   bool wants_gradient() const { return grad_recon || grad_target; }
 };
 
-// A margin, weight or upstream gradient: acc in the device's memory, or a number where the pointer is null. The CPU's are
-// numbers.
+// A margin, weight or upstream gradient. With a pointer it is an acc in the device's memory, with a null pointer a
+// number. On the CPU it is always a number.
 struct Coefficient {
   const void* pointer;
   double value;
 };
 
-// mean(E_real) + mean([margin - E_fake]+), the energies, and the gradients for `upstream`. Without a fake batch (fake.n 0) it
-// is the mean energy. A null value leaves the energies alone to be computed, and no gradient.
+// The arguments for mean(E_real) + mean([margin - E_fake]+), the energies, and the gradients multiplied by `upstream`.
+// Without a fake batch (fake.n 0) the loss is the mean energy. With a null value only the energies are computed,
+// without a loss or gradients.
 struct Loss {
   Norm norm;
   Batch real;
@@ -48,7 +49,8 @@ struct Loss {
   void* value;  // acc scalar
 };
 
-// The gradients of a batch's energies, which the batch holds. A sample with upstream 0 gets zeros, unread.
+// The arguments for the gradients of a batch's energies, which the batch holds. A sample with upstream 0 gets zeros and
+// is not read.
 struct EnergyGradient {
   Norm norm;
   Batch batch;
@@ -56,7 +58,8 @@ struct EnergyGradient {
   int64_t upstream_stride;
 };
 
-// mean(E_real) + mean([margin - E_fake]+) over given energies, and the gradients to them for an upstream of 1.
+// The arguments for mean(E_real) + mean([margin - E_fake]+) of given energies, and the gradients to them for an
+// upstream of 1.
 struct Hinge {
   const void* energy_real;  // acc [n_real]
   const void* energy_fake;  // acc [n_fake]
@@ -68,7 +71,7 @@ struct Hinge {
   void* value;  // acc scalar
 };
 
-// n codes of d adjacent elements.
+// n codes of d adjacent elements each.
 struct Code {
   const void* data;
   int64_t stride;
@@ -76,13 +79,13 @@ struct Code {
   int64_t d;
 };
 
-// The pulling-away term. `lengths` and `residual` are for its gradient alone.
+// The arguments for the pulling-away term. Only its gradient needs `lengths` and `residual`.
 struct PullingAway {
   Code code;
-  void* lengths;   // acc [2, n]: of the rows times their scales, and the scales (row_scale.h)
-  void* residual;  // acc [m, m] with m = min(n, d); pulling_away.cpp and pulling_away.cu say what it holds
+  void* lengths;   // acc [2, n]: the lengths of the scaled rows, and the scales (row_scale.h)
+  void* residual;  // acc [m, m] with m = min(n, d): see pulling_away.cpp and pulling_away.cu
   void* value;     // acc scalar
-  void* loss;      // acc scalar that weight * value is added to, or null
+  void* loss;      // acc scalar to which weight * value is added, or null
   Coefficient weight;
 };
 
@@ -114,42 +117,43 @@ struct Kernels {
 struct InstructionSet {
   const char* name;
   const Kernels* kernels;
-  bool supported;  // by the processor this process runs on
+  bool supported;  // by this processor
 };
 
-// The compiled instruction sets, slowest first; returns how many. (cpu/isa_choice.cpp)
+// Returns the number of compiled instruction sets and points `sets` to them, slowest first. (cpu/isa_choice.cpp)
 int instruction_sets(const InstructionSet** sets);
 
-// The kernels of the fastest supported set, or of the one that EBGAN_FAST_CPU_ISA names; chosen at the first call.
-// Throws std::invalid_argument when that name is unknown, not compiled in, or not supported by the processor.
+// Returns the kernels of the fastest supported set, or of the set that EBGAN_FAST_CPU_ISA names. The choice is made at
+// the first call. Throws std::invalid_argument if that name is unknown, not compiled in, or not supported by the
+// processor.
 const Kernels& kernels();
 
 struct Caches {
-  int64_t l2;    // bytes of one core; 0 where the processor does not say
-  int64_t l3;    // bytes of all cores that share it; 0 where there is none, or the processor does not say
-  bool slow_l3;  // a mesh, far away from every core: an Intel Xeon with AVX-512
+  int64_t l2;    // bytes of one core; 0 if the processor does not report it
+  int64_t l3;    // bytes of all cores that share it; 0 if there is none, or the processor does not report it
+  bool slow_l3;  // true for a mesh, far from every core: an Intel Xeon with AVX-512
 };
 
-// What the processor says of itself, asked once. (cpu/caches.cpp)
+// Returns the sizes that the processor reports, read once. (cpu/caches.cpp)
 const Caches& caches();
 
-// From how many bytes of a pass, all that it reads and writes, gradients are stored past the cache.
+// The number of bytes of a pass, read and written, from which gradients are stored past the cache.
 struct StreamFrom {
   int64_t bytes;
-  bool each_thread;  // `bytes` is for every thread of the team, else for the whole team
+  bool each_thread;  // true: `bytes` is for every thread of the team; false: for the whole team
 };
 
-// The rule, for any processor.
+// Returns the limit by the rule for a processor with these caches.
 StreamFrom stream_from(const Caches&);
 
-// What the kernels go by: the rule for this processor, or what was set.
+// Returns the limit that the kernels use: the rule's for this processor, or the one that was set.
 StreamFrom stream_from();
 
-// The same in bytes of a pass by a team of so many threads. Not inline: every instruction set would compile it anew, and
-// the linker keep any one.
+// Returns that limit in bytes of a pass by a team of this many threads. Not inline: every instruction set would compile
+// a copy, and the linker would keep any one of them.
 int64_t stream_bytes(int threads);
 
-// For tests and measurements. No result depends on it, only the time.
+// Sets the limit, for tests and measurements. It changes only the time, and no result.
 void set_stream_from(StreamFrom);
 
 }  // namespace ebgan

@@ -1,8 +1,7 @@
-// The norms: how the differences of a sample become its energy, and what an energy's gradient is. One source for g++, nvcc
-// and the simulator.
+// The norms: the energy of a sample's differences, and its gradient. One source for g++, nvcc and the simulator.
 //
-// An energy is energy_of(sum of term(difference)); its gradient to the reconstruction is gradient(difference, slope), and
-// that to the target the negative. ebgan_fast/ops/reference.py is the definition.
+// An energy is energy_of(sum of term(difference)). Its gradient to the reconstruction is gradient(difference, slope),
+// and its gradient to the target is the negative of that. ebgan_fast/ops/reference.py is the definition.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +10,7 @@ namespace ebgan {
 
 enum class Norm : int { kMse = 0, kSse = 1, kL2 = 2, kL1 = 3 };
 
-// True if the slope depends on the sample's own energy: it is then known only when the whole sample has been read.
+// True if the slope depends on the sample's own energy, so that it is known only after the whole sample has been read.
 constexpr bool slope_needs_energy(Norm norm) { return norm == Norm::kL2; }
 
 }  // namespace ebgan
@@ -25,14 +24,15 @@ constexpr bool slope_needs_energy(Norm norm) { return norm == Norm::kL2; }
 #define EBGAN_SQRT(x) __builtin_sqrt(x)
 #endif
 
-// A namespace for each instruction set: of an inline function the linker keeps one copy, perhaps the AVX2 one.
+// A namespace for each instruction set. Otherwise the linker would keep one copy of an inline function, perhaps the
+// AVX2 one.
 #if defined(EBGAN_ISA)
 namespace EBGAN_ISA {
 #else
 namespace ebgan::cuda {
 #endif
 
-// The terms of a sum, and their gradients. X is a number, or a vector of the compiler's.
+// The terms of a sum, and their gradients. X is a number, or a vector type of the compiler.
 struct Squares {
   template <class X> EBGAN_ANYWHERE static X term(X difference) { return difference * difference; }
   template <class X> EBGAN_ANYWHERE static X gradient(X difference, X slope) { return slope * difference; }
@@ -47,13 +47,13 @@ struct Sizes {
   }
 };
 
-// Calls run with the terms of a norm. On the host: of kernels for a GPU that held both, those of long samples took more
-// registers, and a multiprocessor held a block less of float32's and float64's.
+// Calls run with the terms of a norm, on the host. If a GPU kernel held both kinds of terms, kernels for long samples
+// needed more registers, and a multiprocessor held one block fewer for float32 and float64.
 template <class Run> auto with_terms(ebgan::Norm norm, const Run& run) {
   return norm == ebgan::Norm::kL1 ? run(Sizes{}) : run(Squares{});
 }
 
-// The energy of a sample of k elements. A is the type that the device sums in.
+// The energy of a sample of k elements. A is the type in which the device sums.
 template <class A> EBGAN_ANYWHERE A energy_of(ebgan::Norm norm, A sum, int64_t k) {
   if (norm == ebgan::Norm::kMse) return sum / static_cast<A>(k);
   if (norm == ebgan::Norm::kSse || norm == ebgan::Norm::kL1) return sum;

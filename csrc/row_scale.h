@@ -1,12 +1,12 @@
-// The scale of a code's row: a power of two by which the row is multiplied before anything is squared. One source for g++,
-// nvcc and the simulator.
+// The scale of a code's row: a power of two by which the row is multiplied before anything is squared. One source for
+// g++, nvcc and the simulator.
 //
-// A cosine does not depend on the lengths of its vectors, but a squared length may overflow, or vanish. A row that is no
-// longer than `longest` and no shorter than `shortest` has the scale 1, so that its bits stay as they are. The others take
-// one step, which brings all of them far enough inside: rows of float32, subnormal numbers among them, get lengths from
-// 2^-49 to 2^62, whose squares neither vanish nor overflow.
-//   float32: squares from 2^-80 to 2^100. The sums of 2^22 squares that vanish, each below 2^-126, are less than an
-//   epsilon of the first; 2^28 squares of the largest number's scale add up to less than the largest number.
+// A cosine does not depend on the lengths of its vectors, but a squared length may overflow, or vanish. A row that is
+// no longer than `longest` and no shorter than `shortest` has the scale 1, so that its bits stay as they are. Any other
+// row is multiplied once, and is then well inside the range. Rows of float32, subnormal numbers among them, get lengths
+// from 2^-49 to 2^62, whose squares neither vanish nor overflow.
+//   float32: squares from 2^-80 to 2^100. The sum of 2^22 squares that vanish, each below 2^-126, is less than an
+//   epsilon of the first. 2^28 squares of the largest number's scale add up to less than the largest number.
 #pragma once
 
 #include "norm.h"
@@ -25,7 +25,7 @@ template <> struct RowRange<double> {
   static constexpr double shortest = 0x1p-400, longest = 0x1p450, up = 0x1p700, down = 0x1p-600;
 };
 
-// True if the scale of a row of this length is not 1. Without a branch: a loop over lengths runs in vectors.
+// True if the scale of a row of this length is not 1. It has no branch, so that a loop over lengths is vectorized.
 template <class A> EBGAN_ANYWHERE bool leaves_range(A length) {
   return (length < RowRange<A>::shortest) | (length > RowRange<A>::longest);
 }

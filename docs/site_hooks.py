@@ -1,8 +1,8 @@
-"""The site beside the repository: `mkdocs.yml` runs these, and `Examples` on every docstring.
+"""Hooks of mkdocs that make a site of pages which are written for the repository; `mkdocs.yml` names them.
 
-Pages are written to be read in the repository, where they link to files above docs/. In the site, README.md,
-CONTRIBUTING.md and CHANGELOG.md are pages of their own, and any other file that a page links to is copied beside them.
-A link to a file that isn't there is left as it is, and the strict build refuses it.
+In the repository, pages link to files above docs/. In the site, README.md, CONTRIBUTING.md and CHANGELOG.md are pages,
+and every other file that a page links to is copied beside them. A link to a missing file is left as it is, and the
+strict build refuses it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=[)\s])")
 
 
 class Examples(Extension):
-    """Has the section `Example:` of a docstring read as the code that it is.
+    """Rename the section `Example:` of every docstring to `Examples:`.
 
-    The site's reader of docstrings knows `Examples:` alone, and takes `>>>` elsewhere for three quotations.
+    The site's reader of docstrings shows code under `Examples:` alone. Elsewhere it takes `>>>` for three quotations.
     """
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
@@ -43,13 +43,13 @@ def _docs(config: MkDocsConfig) -> Path:
 
 
 def _origin(uri: str, docs: Path) -> Path:
-    """The file in the repository that a page of the site is made of."""
+    """Return the file of the repository that a page of the site is made of."""
     by_uri = {page: name for name, page in _PAGES.items()}
     return docs.parent / by_uri[uri] if uri in by_uri else docs / uri
 
 
 def _above(target: str, origin: Path, docs: Path) -> Path | None:
-    """The file outside docs/ that a link leads to, if it's one."""
+    """Return the file outside docs/ that a link leads to, or None if it leads elsewhere."""
     if target.startswith(_ELSEWHERE):
         return None
     path = Path(os.path.normpath(origin.parent / target.partition("#")[0]))
@@ -57,7 +57,7 @@ def _above(target: str, origin: Path, docs: Path) -> Path | None:
 
 
 def _uri(path: Path, docs: Path) -> str:
-    """Where the site has a file of the repository."""
+    """Return the place of a repository's file in the site."""
     if path.is_relative_to(docs):
         return path.relative_to(docs).as_posix()
     name = path.relative_to(docs.parent).as_posix()
@@ -65,7 +65,7 @@ def _uri(path: Path, docs: Path) -> str:
 
 
 def _linked(docs: Path) -> Iterator[Path]:
-    """The files above docs/ that some page links to, and that are no pages."""
+    """Give the files above docs/ that pages link to, without those that are pages themselves."""
     for page in (*docs.rglob("*.md"), *(docs.parent / name for name in _PAGES)):
         for target in _LINK.findall(page.read_text(encoding="utf-8")):
             path = _above(target, page, docs)
@@ -74,7 +74,7 @@ def _linked(docs: Path) -> Iterator[Path]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Adds to the navigation the studies' pages, and that of a GPU's results, which is there where there are some."""
+    """Add the studies' pages to the navigation, and the page of GPU results if it exists."""
     docs = _docs(config)
     sections = [entries for section in config.nav or () for entries in section.values() if isinstance(entries, list)]
     for studies in (entries for entries in sections if _STUDIES in entries):
@@ -87,7 +87,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages and files from above docs/."""
+    """Add the pages and linked files from above docs/."""
     docs = _docs(config)
     for name, uri in _PAGES.items():
         files.append(File.generated(config, uri, content=(docs.parent / name).read_text(encoding="utf-8")))
@@ -97,7 +97,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links between files of the repository into links between files of the site."""
+    """Turn links between files of the repository into links between files of the site."""
     docs = _docs(config)
     origin = _origin(page.file.src_uri, docs)
     here = PurePosixPath(page.file.src_uri).parent

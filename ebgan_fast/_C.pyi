@@ -1,4 +1,5 @@
-# Arguments are the members of the structs in csrc/kernels.h, in their order: `packed` methods of ebgan_fast.ops.
+# Tuples of arguments hold the members of a struct in csrc/kernels.h, in its order. The `packed` methods of
+# ebgan_fast.ops make them.
 from typing import TypedDict
 
 _Arguments = tuple[object, ...]
@@ -6,14 +7,14 @@ _Arguments = tuple[object, ...]
 class BuildInfo(TypedDict):
     compiler: str
     isas_compiled: list[str]  # slowest first
-    isas_supported: list[str]  # of those, by this processor
+    isas_supported: list[str]  # those of them that this processor has
     isa: str
     openmp: bool
-    caches: tuple[int, int, bool]  # bytes of a core's L2 and of the L3, 0 where unknown; whether the L3 is far away
+    caches: tuple[int, int, bool]  # bytes of a core's L2 and of the L3, 0 if unknown; True if the L3 is far
 
 def build_info() -> BuildInfo: ...
 
-# From how many bytes of a pass its gradients go past the cache, and whether that is for each thread.
+# The bytes of a pass from which gradients are stored past the cache, and True if they count for each thread.
 def stream_from() -> tuple[int, bool]: ...
 def stream_rule(l2: int, l3: int, slow_l3: bool, /) -> tuple[int, bool]: ...
 def set_stream_from(bytes: int, each_thread: bool, /) -> None: ...
@@ -23,12 +24,12 @@ def hinge(acc: int, it: _Arguments, /) -> None: ...
 def pulling_away(dtype: int, it: _Arguments, threads: int, /) -> None: ...
 def pulling_away_gradient(dtype: int, it: _Arguments, threads: int, /) -> None: ...
 
-class cuda:  # noqa: N801  a submodule; absent where it was not built
+class cuda:  # noqa: N801  a submodule, absent if it was not built
     compiler: str
     architectures: str  # "75 80 90"
-    has_ptx: bool  # of the last of them, for later GPUs
+    has_ptx: bool  # of the last architecture, for later GPUs
     @staticmethod
-    def device_error() -> str: ...  # "" where there is a GPU
+    def device_error() -> str: ...  # "" if a GPU can be used
     @staticmethod
     def loss_workspace(dtype: int, it: _Arguments, /) -> tuple[int, int]: ...
     @staticmethod

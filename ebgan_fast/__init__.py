@@ -1,11 +1,13 @@
 """Fused kernels for Energy-Based GAN training (Zhao, Mathieu, LeCun 2016, arXiv:1609.03126).
 
-`EBGAN` is the game as one object, with both updates over one pass of the discriminator. `one_pass_backward` is that
-step for losses of your own. `ebgan_fast.functional` holds the losses as functions, also reachable from here, and
-`ebgan_fast.nn` as Modules. `use_backend` chooses what runs them, and `backends` says what can.
+`EBGAN` holds the settings of a GAN and computes both updates with one pass of the discriminator over the generated
+batch. `one_pass_backward` does the same for losses of your own. `ebgan_fast.functional` has the losses as functions,
+which can also be imported from here. `ebgan_fast.nn` has them as Modules. `use_backend` chooses the backend that runs
+the ops, and `backends` lists the backends that can run.
 """
 
-# Before anything of ours: the extension's OpenMP then binds to torch's runtime and obeys torch.set_num_threads.
+# torch must be imported before the extension: the extension's OpenMP then uses torch's runtime and obeys
+# torch.set_num_threads.
 import torch  # noqa: F401  isort: skip
 
 from . import functional, game, nn

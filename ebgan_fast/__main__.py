@@ -1,4 +1,4 @@
-"""`python -m ebgan_fast`, as torchrun starts the program: torchrun --nproc-per-node 8 -m ebgan_fast train ..."""
+"""The entry point of `python -m ebgan_fast`, for torchrun: torchrun --nproc-per-node 8 -m ebgan_fast train ..."""
 
 import sys
 

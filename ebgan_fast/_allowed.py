@@ -1,4 +1,4 @@
-"""This process's share of the machine: a container or a batch system often gives less than there is."""
+"""This process's share of the machine. A container or batch system often allows less than the machine has."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def processors() -> int:
-    """Return how many processors this process may keep busy: those that it may run on, or a container's share."""
+    """Return the number of processors that this process may keep busy: its affinity, or a container's smaller share."""
     try:
         count = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not on macOS and Windows
+    except (AttributeError, OSError):  # macOS and Windows lack the function
         count = os.cpu_count() or 1
     for folder in _folders("cpu"):
         share = _share(_words(folder / "cpu.max"))
@@ -30,7 +30,7 @@ def processors() -> int:
 
 
 def memory() -> int | None:
-    """Return how many bytes this process may take yet, as far as the system says; None if it doesn't."""
+    """Return the number of bytes that this process may still allocate, or None if the system gives no limit."""
     limits = []
     for line in _lines(_MEMINFO):
         if line.startswith("MemAvailable:"):
@@ -39,9 +39,10 @@ def memory() -> int | None:
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             most, taken = _words(folder / limit), _words(folder / used)
             if most and most[0].isdigit():
-                # What files fill is given up where it is needed: half of what is taken counts.
+                # Part of the used memory is the cache of files, which the kernel frees when memory is needed. So only
+                # half of it counts.
                 limits.append(int(most[0]) - int(taken[0]) // 2 if taken else int(most[0]))
-    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has none
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no module resource
         import resource
 
         for name in ("RLIMIT_AS", "RLIMIT_DATA"):
@@ -52,7 +53,7 @@ def memory() -> int | None:
 
 
 def _folders(controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups and of their parents, of versions 1 and 2."""
+    """Yield the folders of this process's control groups, and the parents of each, for cgroup versions 1 and 2."""
     for line in [*_lines(_OWN_CGROUP), "0::/"]:
         _, _, rest = line.partition(":")
         controllers, _, inside = rest.partition(":")
@@ -70,7 +71,7 @@ def _folders(controller: str) -> Iterator[Path]:
 
 
 def _share(words: list[str]) -> float | None:
-    """The processors of "quota period"; None for no limit."""
+    """Return quota / period as a number of processors, or None if there is no limit."""
     if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
         return int(words[0]) / int(words[1])
     return None

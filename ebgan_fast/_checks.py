@@ -1,4 +1,4 @@
-"""Checks of what users pass. Each error gives what came, what was expected, and the way out."""
+"""Checks of users' arguments. Each error says what was given, what was expected, and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FLOATING = frozenset((torch.float64, torch.float32, torch.bfloat16, torch.float16))
 REDUCTIONS = ("none", "mean", "sum")
-_LARGEST = sys.float_info.max  # an int may be finite and larger
+_LARGEST = sys.float_info.max  # an int can be larger and finite
 
 
 def check_norm(norm: str) -> None:
@@ -29,8 +29,14 @@ def check_norm(norm: str) -> None:
 
 
 def check_batch(name: str, batch: Tensor) -> None:
-    """A floating-point, dense, ordinary tensor of at least one dimension, samples of at least one element."""
-    # The usual case in one line: six checks of four tensors would cost as much as a small kernel.
+    """Raise an error unless `batch` is a dense floating-point tensor, [N, ...], whose samples have at least one
+    element.
+
+    Raises:
+        TypeError: if it is no tensor, not dense, or not float64, float32, bfloat16 or float16.
+        ValueError: if it has no dimension, or its samples have no element.
+    """
+    # The usual case is one expression: six separate checks of four tensors would take as long as a small kernel.
     if (
         type(batch) is Tensor
         and batch.dtype in FLOATING
@@ -55,7 +61,7 @@ def check_batch(name: str, batch: Tensor) -> None:
 
 
 def _check_kind(name: str, tensor: Tensor) -> None:
-    """A tensor whose numbers are all there, one beside another."""
+    """Raise a TypeError if the kernels can't read the tensor's numbers: it is nested, sparse, masked or a DTensor."""
     if tensor.is_nested:
         raise TypeError(
             f"{name}: got a nested tensor, expected a dense one. Pad its parts (.to_padded_tensor(0.0)), or call the "
@@ -76,7 +82,7 @@ def _check_kind(name: str, tensor: Tensor) -> None:
 
 
 def check_same(name: str, batch: Tensor, other_name: str, other: Tensor) -> None:
-    """Both tensors of a pair have one shape and one device."""
+    """Raise a ValueError unless both tensors of a pair have the same shape and device."""
     if batch.shape != other.shape:
         raise ValueError(
             f"{name} and {other_name}: got shapes {tuple(batch.shape)} and {tuple(other.shape)}, expected the same "
@@ -122,8 +128,13 @@ def check_reduction(reduction: str) -> None:
 
 
 def has_others(process_group: ProcessGroup) -> bool:
-    """Return True for a process group, checked, in which this process is not alone."""
-    # A wrapper around a group, as tests and launchers make them, is none by its type.
+    """Return True if the process group has other processes than this one.
+
+    Raises:
+        ValueError: if this process is not in the group.
+        TypeError: if `process_group` is no process group.
+    """
+    # Tests and launchers pass wrappers around a group, which are no ProcessGroup by type but have its methods.
     if isinstance(process_group, dist.ProcessGroup) or hasattr(process_group, "allgather"):
         return process_group.size() > 1
     if isinstance(process_group, int) and process_group == dist.GroupMember.NON_GROUP_MEMBER:
@@ -138,8 +149,11 @@ def has_others(process_group: ProcessGroup) -> bool:
 
 
 def coefficient(name: str, value: Coefficient, beside: object = None) -> Coefficient:
-    """Return a margin or weight as the ops take it, checked: a number >= 0, or a 0-d tensor, whose value is not looked
-    at (that would wait for the device). `beside` is a batch that it goes with, unchecked."""
+    """Return a checked margin or weight in the form that the ops take: a number >= 0, or a 0-d tensor.
+
+    The value of a tensor is not read, as that would wait for the device. `beside` is the batch that the coefficient is
+    used with. It is not checked.
+    """
     if type(value) is float and 0 <= value < math.inf:  # the usual case, in 0.2 us
         return value
     value = _scalar(name, value, beside)
@@ -149,17 +163,20 @@ def coefficient(name: str, value: Coefficient, beside: object = None) -> Coeffic
 
 
 def recordable(name: str, value: Coefficient) -> Coefficient:
-    """Return a checked margin or weight as torch's own ops take it, where kernels would read its value alone."""
+    """Return a checked margin or weight in a form that torch's own ops can save for backward."""
     if isinstance(value, Tensor):
         _check_kind(name, value)
         if torch.is_grad_enabled() and not is_compiling() and value.is_inference():
-            return value.clone()  # which torch saves for backward
+            return value.clone()  # torch refuses to save an inference tensor for backward
     return value
 
 
 def upstream(value: Coefficient | None, beside: object) -> Coefficient | None:
-    """Return an upstream gradient as the ops take it, checked: None, a finite number other than 0, or a 0-d tensor,
-    whose value is not looked at. `beside` is a batch that it goes with."""
+    """Return a checked upstream gradient in the form that the ops take: None, a finite number other than 0, or a 0-d
+    tensor.
+
+    The value of a tensor is not read. `beside` is the batch that the gradient is used with.
+    """
     if value is None:
         return None
     meaning = "the gradient that the loss will get in backward (leave it out where that is not known)"
@@ -167,8 +184,10 @@ def upstream(value: Coefficient | None, beside: object) -> Coefficient | None:
 
 
 def factor(name: str, value: Coefficient, meaning: str, beside: object) -> Coefficient:
-    """Return what gradients are multiplied by, checked: a finite number other than 0, or a 0-d tensor. `beside` is a
-    tensor that it goes with."""
+    """Return a checked factor of gradients: a finite number other than 0, or a 0-d tensor.
+
+    `meaning` ends the error message. `beside` is a tensor that the factor is used with.
+    """
     value = _scalar(name, value, beside)
     if not isinstance(value, Tensor) and not 0 < abs(value) <= _LARGEST:
         raise ValueError(f"{name}: got {value}, expected a finite number other than 0: {meaning}")
@@ -176,12 +195,12 @@ def factor(name: str, value: Coefficient, meaning: str, beside: object) -> Coeff
 
 
 def weighs(pt_weight: Coefficient) -> bool:
-    """Return True for a weight that asks for a code; the value of a tensor is not looked at."""
+    """Return True if the weight needs a code: a number other than 0, or any tensor, whose value is not read."""
     return isinstance(pt_weight, Tensor) or pt_weight != 0
 
 
 def check_weighs_nothing(pt_weight: Coefficient) -> None:
-    """A weight that somebody gave beside no code would be passed over in silence, so it must be 0."""
+    """Raise a ValueError if a weight other than 0 is given without a code, as it would have no effect."""
     if weighs(pt_weight):
         got = "a tensor" if isinstance(pt_weight, Tensor) else pt_weight
         raise ValueError(
@@ -191,7 +210,7 @@ def check_weighs_nothing(pt_weight: Coefficient) -> None:
 
 
 def _scalar(name: str, value: Coefficient, beside: object) -> Coefficient:
-    """A number as torch and the kernels take it (NumPy's and fractions become a float), or a 0-d tensor."""
+    """Return a 0-d tensor, or a number that torch and the kernels take. NumPy's numbers become a float."""
     if isinstance(value, Tensor):
         is_usual = type(value) is Tensor and value.layout is torch.strided and not value.is_meta
         if is_usual and value.dim() == 0 and value.dtype in FLOATING:
@@ -212,8 +231,8 @@ def _scalar(name: str, value: Coefficient, beside: object) -> Coefficient:
     if type(value) in (float, int) or isinstance(value, (torch.SymFloat, torch.SymInt)):
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        # torch.compile sees NumPy's numbers so, up to torch 2.9 without their `__array__`. torch before 2.9 refuses
-        # NumPy's bool in words of its own.
+        # torch.compile traces NumPy's numbers as 0-d arrays, which lack `__array__` up to torch 2.9. Before 2.9, torch
+        # refuses NumPy's bool with a message of its own, so a bool is not converted here.
         is_array = getattr(value, "ndim", None) == 0 and (is_compiling() or hasattr(value, "__array__"))
         if is_array and type(value).__name__ not in ("bool", "bool_"):
             tensor = torch.as_tensor(value)

@@ -1,4 +1,4 @@
-"""Margins and weights as parts of a Module: they follow its device, stand in its state_dict, and keep their dtype."""
+"""Margins and weights as parts of a Module: they move with its device, are in its state_dict, and keep their dtype."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _NAMES = frozenset(("margin", "pt_weight"))
 
 
 def _buffer(value: Coefficient, like: Tensor) -> Tensor:
-    """A tensor itself, but a copy of one that inference mode made; a number as a new tensor like another.
+    """Return a tensor that can be saved for backward and changed in place, for a coefficient that becomes a buffer.
 
-    Made outside inference mode, it can be saved for backward and changed in place, whoever builds the Module.
+    A number becomes a new tensor like `like`. An inference tensor is copied. Any other tensor is returned itself. The
+    caller must leave inference mode first, or the new tensors would be inference tensors too.
     """
     if not isinstance(value, Tensor):
         return torch.full_like(like, float(value))
@@ -28,14 +29,14 @@ def _buffer(value: Coefficient, like: Tensor) -> Tensor:
 class WithCoefficients(nn.Module):
     """A Module whose margin or weight is a 0-d buffer, or the Parameter that was given for it.
 
-    A number becomes a float64 buffer, so that the losses are those of the number itself, and a tensor is taken as it
-    is. `.half()` and its like move coefficients and round none. A schedule changes them between steps: in place
-    (`module.margin.fill_(5.0)`), which recompiles nothing, or by a number, which makes a new buffer of the old one's
-    dtype and device.
+    A number becomes a float64 buffer, so that the losses use exactly that number. A tensor is stored as it is.
+    `.half()` and similar calls move coefficients to a device but never round them. A schedule changes a coefficient
+    between steps in one of two ways. In place (`module.margin.fill_(5.0)`), nothing is recompiled. By assignment of a
+    number, the Module makes a new buffer with the old buffer's dtype and device.
     """
 
     def _register_coefficient(self, name: str, value: Coefficient) -> None:
-        """Take a margin or weight: a checked number >= 0, a 0-d tensor or a 0-d Parameter."""
+        """Check and register a margin or weight: a number >= 0, a 0-d tensor or a 0-d Parameter."""
         value = _checks.coefficient(name, value)
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
@@ -60,12 +61,12 @@ class WithCoefficients(nn.Module):
         super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WithCoefficients:
-        """Let torch move the coefficients without a change of dtype, and other Modules within as it likes."""
+        """Apply `fn` to the coefficients without changing their dtype, and to child Modules with no such limit."""
 
         def moved(tensor: Tensor) -> Tensor:
             try:
                 after = fn(tensor)
-            except TypeError:  # a device without float64, as Apple's GPUs are
+            except TypeError:  # Apple's GPUs have no float64
                 tensor = tensor.float()
                 after = fn(tensor)
             if after.dtype == tensor.dtype:
@@ -82,19 +83,19 @@ class WithCoefficients(nn.Module):
         return self
 
     def _shown(self, name: str) -> str:
-        """The coefficient for a representation, which waits for its device."""
+        """Return "name=value" for a representation. Reads the value, which waits for the coefficient's device."""
         value: Tensor = getattr(self, name)
         number = "without a value" if value.is_meta else repr(value.item())
         return f"{name}={number}" + (", trained" if isinstance(value, nn.Parameter) else "")
 
 
 class WithWeight(WithCoefficients):
-    """A Module with a weight of the pulling-away term, which somebody gave or the paper did."""
+    """A Module with a weight of the pulling-away term: the user's, or the paper's if the user gave none."""
 
     pt_weight: Tensor
 
     def _register_weight(self, pt_weight: Coefficient | None) -> None:
-        """Take the weight; None: the paper's, with a code."""
+        """Register the weight. None: the paper's weight, which is used only with a code."""
         self._register_coefficient("pt_weight", functional.PT_WEIGHT if pt_weight is None else pt_weight)
         self._is_weighed = pt_weight is not None and _checks.weighs(pt_weight)
 
@@ -106,8 +107,8 @@ class WithWeight(WithCoefficients):
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         before = self._is_weighed
         super()._load_from_state_dict(*arguments, **options)
-        self._is_weighed = before  # which an assigning load would change
+        self._is_weighed = before  # a load with assign=True calls __setattr__, which would change it
 
     def _weight_for(self, code: Tensor | None) -> Tensor | None:
-        """The weight as `functional.generator_loss` takes it. Without a code it refuses one that somebody gave."""
+        """Return the weight for `functional.generator_loss`: None if there is no code and the user gave no weight."""
         return None if code is None and not self._is_weighed else self.pt_weight

@@ -1,4 +1,4 @@
-"""From typed functions to a command line whose every mistake is one line on standard error and a non-zero status."""
+"""Command lines made of typed functions. Each user error is one line on standard error and a non-zero exit status."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .ops.backends import BackendUnavailableError
 
 @dataclass(frozen=True)
 class Program:
-    """A program of several commands; each command returns an exit status.
+    """A program of several commands. Each command is a function that returns an exit status.
 
-    Statuses of `run`: 1 for a value or file that cannot be used, 2 for a command that cannot be read, 130 for an
-    interrupted run.
+    `run` returns 1 for a value or file that cannot be used, 2 for a command line that cannot be read, and 130 for an
+    interrupted command.
     """
 
     name: str
@@ -36,22 +36,22 @@ class Program:
     commands: Mapping[str, Callable[..., int]]
     mistakes: tuple[type[Exception], ...] = (ValueError, BackendUnavailableError)
     place_of: Callable[[str], str | None] = lambda flag: None
-    """Says where a flag belongs that the command lacks, such as "expected with --preset celeba64"; None if nowhere."""
+    """A function that says which command has a flag that this one lacks: "expected with --preset celeba64", or None."""
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
-        """Run one command. `arguments` default to the process's own; returns the exit status."""
+        """Run one command and return its exit status. `arguments` default to the process's own."""
         _show_every_character()
         _show_warnings_as_lines(self.name)
         try:
             return self.parse(sys.argv[1:] if arguments is None else arguments)()
-        except BrokenPipeError:  # as of a pager that was closed: nobody reads a word about it
+        except BrokenPipeError:  # a pager was closed, for example: nobody would read a message
             silence_standard_output()
-            return 128 + 13  # as a process that SIGPIPE ends
+            return 128 + 13  # the status of a process that SIGPIPE ended
         except OSError as error:
             return fail(self.name, describe(error), 1)
         except self.mistakes as error:
             return fail(self.name, str(error), 1)
-        except KeyboardInterrupt as stop:  # some commands say how to go on
+        except KeyboardInterrupt as stop:  # some commands add how to continue
             return fail(self.name, "; ".join(["interrupted", *map(str, stop.args)]), 130)
         except (MemoryError, RuntimeError) as error:
             if (why := out_of_something(error)) is None:
@@ -59,7 +59,11 @@ class Program:
             return fail(self.name, why, 1)
 
     def parse(self, arguments: Sequence[str]) -> Callable[[], int]:
-        """The command with its arguments bound; SystemExit for --help and for what cannot be read."""
+        """Return the chosen command with its arguments bound.
+
+        Raises:
+            SystemExit: for --help, and with status 2 for a command line that cannot be read.
+        """
         chosen: list[Callable[[], int]] = []
 
         def bound(command: Callable[..., int]) -> Callable[..., int]:
@@ -90,7 +94,7 @@ class Program:
 
 
 def _show_warnings_as_lines(program: str) -> None:
-    """Let this project's warnings, as those of other packages that are for users, be a line without a place in code."""
+    """Print a UserWarning, the kind for users, as one line without a place in the code. Others keep Python's format."""
 
     def formatted(message: Warning | str, category: type[Warning], *place: Any, **named: Any) -> str:
         if category is not UserWarning:
@@ -101,30 +105,31 @@ def _show_warnings_as_lines(program: str) -> None:
 
 
 def _show_every_character() -> None:
-    """Let a console that lacks a character, such as ±, show a question mark in its place, and none show nothing."""
-    if sys.stdout is None:  # closed before the program began
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  as long as the program
+    """Make a console that lacks a character, such as ±, print a question mark. Without a console, print nothing."""
+    if sys.stdout is None:  # standard output was closed before the program began
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the program ends
     for stream in (sys.stdout, sys.stderr):
-        # The second is what Python takes in the locales C and POSIX.
+        # Python uses "surrogateescape" in the locales C and POSIX.
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="replace")
 
 
-# torch's words where a device or the machine has too little; its class for it is of a GPU alone.
+# torch's messages if the machine lacks memory. torch has an exception class for this only on a GPU.
 _OF_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory|Storage size calculation overflowed")
 
-_NARROWEST = 20  # columns of a terminal: in five, tyro lays out its help without end
+_NARROWEST = 20  # columns of a terminal: in five columns, tyro never finishes its help
 
-_FORMAT = warnings.formatwarning  # as it is before any program runs
+_FORMAT = warnings.formatwarning  # Python's own, saved before any program replaces it
 
 _Choice = TypeVar("_Choice", bound=str)
 
 
 def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], default: _Choice) -> _Choice:
-    """Return what a flag says that decides other flags' defaults, as far as it can be read.
+    """Return the value of a flag that decides other flags' defaults, or `default` if the value can't be read.
 
-    The whole command line is read, and refused, later. tyro has nothing for it: its overridable_config_cli makes each
-    set of defaults a subcommand, `train celeba64 --steps 9`, which a flag that may stand anywhere can't be.
+    The whole command line is parsed, and refused if it is wrong, later. tyro has no such function: its
+    overridable_config_cli makes each set of defaults a subcommand (`train celeba64 --steps 9`), but this flag may stand
+    anywhere.
     """
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     reader.add_argument(flag, dest="name")
@@ -136,7 +141,7 @@ def chosen(arguments: Sequence[str], flag: str, choices: Sequence[_Choice], defa
 
 
 def out_of_something(error: BaseException) -> str | None:
-    """Return a sentence about an error whose cause is a limit, with the way out; None for any other error."""
+    """Return a sentence on an error caused by a limit of memory or threads, with a way out. None for other errors."""
     reason = " ".join(str(error).split())
     if isinstance(error, MemoryError) or _OF_MEMORY.search(reason):
         got = f"memory: got less than the command needs ({shortened(reason) or 'MemoryError'})"
@@ -147,12 +152,12 @@ def out_of_something(error: BaseException) -> str | None:
 
 
 def note(program: str, message: str) -> None:
-    """Say something in one line on standard error, whatever signs a file has put into it."""
+    """Print a message as one line on standard error, with unprintable characters escaped."""
     say(f"{program}: {' '.join(message.split())}", Tolerant(sys.stderr))
 
 
 def fail(program: str, message: str, status: int) -> int:
-    """Say in one line why a program ends; returns its exit status."""
+    """Print in one line why the program ends, and return its exit status."""
     note(program, message)
     return status
 
@@ -165,7 +170,7 @@ _WORDS = {
 
 
 def describe(error: OSError) -> str:
-    """The file that an error is about, and the system's words for it, or ours where those don't say what helps."""
+    """Return the file that an error is about and the system's message, or a clearer message for some errors."""
     if error.filename and error.errno in _WORDS:
         return f"{error.filename}: {_WORDS[error.errno]}"
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""Words for a person, to a console that may lack a character or be gone: neither ends the work."""
+"""Printing of text for people. A console that lacks a character, or was closed, does not stop the work."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TextIO
 
 
 class Tolerant:
-    """A text stream whose every write succeeds.
+    """A text stream whose writes never fail.
 
-    A character that the console lacks becomes a question mark. Once a write fails, as to a closed pipe or terminal, the
-    stream falls silent, and standard error is told so.
+    A character that the console lacks becomes a question mark. Once a write fails, for example to a closed pipe or
+    terminal, the stream prints nothing more, and one message on standard error says so.
 
     Args:
-        stream: where the words go. None: standard output, as it is at each write.
+        stream: the stream to write to. None: standard output, looked up at each write.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -29,30 +29,30 @@ class Tolerant:
 
     @property
     def encoding(self) -> str:
-        """The encoding of what lies below."""
+        """The encoding of the underlying stream, "utf-8" if it has none."""
         return getattr(self._target, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Return True on a terminal that is still there."""
+        """Return True if the stream is a terminal that still works."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
             return not self._silent and self._target.isatty()
         return False
 
     def fileno(self) -> int:
-        """The number of the file below."""
+        """Return the file descriptor of the underlying stream."""
         return self._target.fileno()
 
     def write(self, text: str) -> int:
-        """Write as much as can be written."""
+        """Write the text if the stream still works. Returns the number of characters in either case."""
         if not self._silent:
             try:
                 self._written(text)
-            except (OSError, ValueError, AttributeError) as error:  # closed, or no stream at all
+            except (OSError, ValueError, AttributeError) as error:  # the stream is closed or None
                 self._fall_silent(error)
         return len(text)
 
     def flush(self) -> None:
-        """Bring what was written to its place."""
+        """Flush the underlying stream if it still works."""
         if not self._silent:
             try:
                 self._target.flush()
@@ -68,17 +68,19 @@ class Tolerant:
     def _fall_silent(self, error: Exception) -> None:
         self._silent = True
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            if self._target.fileno() in (1, 2):  # the process's own, not a file of the program's
+            if self._target.fileno() in (1, 2):  # standard output or error, not a file that the program opened
                 _lead_nowhere(self._target)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             print(f"standard output is gone ({error}); the work goes on without it", file=sys.stderr, flush=True)
 
 
 def _lead_nowhere(stream: TextIO) -> None:
-    """Let what is left in a stream's buffer go: it would fail again as the interpreter ends, with another status.
+    """Redirect a stream's file descriptor to the null device, so that the text left in its buffer is dropped.
+
+    Otherwise the write would fail again when the interpreter ends, and change the exit status.
 
     Raises:
-        OSError, ValueError, AttributeError: it is no stream with a number.
+        OSError, ValueError, AttributeError: if the stream has no file descriptor.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
@@ -86,13 +88,13 @@ def _lead_nowhere(stream: TextIO) -> None:
 
 
 def silence_standard_output() -> None:
-    """Let nothing of standard output fail any more, once its reader is gone."""
+    """Drop all further standard output, once its reader is gone, so that no write to it fails."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         _lead_nowhere(sys.stdout)
 
 
 def say(text: str, stream: Tolerant | None = None) -> None:
-    """Print lines to standard output, or to a tolerant stream, their signs as `printable` has them."""
+    """Print lines to standard output or to a tolerant stream, with unprintable characters escaped."""
     stream = stream or Tolerant()
     stream.write(_lines(text))
     stream.flush()
@@ -103,10 +105,10 @@ def _lines(text: str) -> str:
 
 
 def answer(text: str) -> None:
-    """Print what a command was asked for, as `say` does, to standard output.
+    """Print the result of a command to standard output, with unprintable characters escaped.
 
     Raises:
-        OSError: it can't be written, as to a full disk or a pipe that is closed.
+        OSError: if it can't be written, for example to a full disk or a closed pipe.
     """
     try:
         print(_lines(text), end="", flush=True)
@@ -116,9 +118,9 @@ def answer(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    r"""Return a text with every sign that isn't to be seen, such as those that move a cursor, as its escape: "\x1b".
+    r"""Return the text with each unprintable character, such as those that move a cursor, as its escape: "\x1b".
 
-    Names of files and of members of archives may hold any sign, and bytes that are no text.
+    Names of files and of archive members may hold any character, and bytes that are no text.
     """
     if text.isprintable():
         return text
@@ -126,33 +128,33 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, longest: int = 200) -> str:
-    """Return a text as `printable` does, in at most so many signs: a file that has a say in it may hold millions."""
+    """Return the printable text, cut to `longest` characters: text from a file may hold millions."""
     line = printable(text[: longest + 1])
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 def abridged(name: str, longest: int = 500) -> str:
-    """Return a name as `printable` does, in at most so many signs: of a longer one both ends, where paths differ."""
+    """Return the printable name. A name of more than `longest` characters keeps both ends, where paths differ."""
     line = printable(name if len(name) <= 2 * longest else name[:longest] + name[-longest:])
     half = (longest - 3) // 2
     return line if len(line) <= longest else f"{line[:half]}...{line[-half:]}"
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, `shortened`; its kind where it has no words."""
+    """Return the first line of an error's message, shortened, or the error's type if there is no message."""
     return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value, short whatever it is.
+    """Return a short `repr` of any value.
 
-    Python's own raises an error for lists that are too deep, and for integers of too many digits.
+    Python's own `repr` raises an error for lists that are too deep and integers of too many digits.
     """
     return shortened(_BRIEF.repr(value), 100)
 
 
 class _Brief(reprlib.Repr):
-    """The `repr` of few parts of a value, two levels deep."""
+    """A `repr` that shows few parts of a value, two levels deep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,11 +162,11 @@ class _Brief(reprlib.Repr):
         self.maxstring, self.maxother, self.maxlong = 60, 60, 40
 
     def repr_OrderedDict(self, x: dict[object, object], level: int) -> str:  # noqa: N802  reprlib's name for it
-        """Take it as any dict: reprlib would leave it to its own `repr`, which has no bounds."""
+        """Show it as a plain dict. reprlib would call OrderedDict's own `repr`, whose length has no limit."""
         return self.repr_dict(x, level)
 
     def repr_int(self, x: int, level: int) -> str:
-        # Its decimal digits take a time that grows with their square.
+        # The time to convert to decimal digits grows with the square of their number.
         return f"<an integer of {x.bit_length()} bits>" if x.bit_length() > 1024 else super().repr_int(x, level)
 
 

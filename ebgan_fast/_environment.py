@@ -1,4 +1,4 @@
-"""Environment variables that hold for a while."""
+"""Environment variables that are set within a block of code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 @contextlib.contextmanager
 def variables(changes: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables within a block, or take those away that are None."""
+    """Set environment variables within a block, and restore them at its end. A value of None removes a variable."""
     before = {name: os.environ.get(name) for name in changes}
     _set(changes)
     try:

@@ -1,6 +1,6 @@
-"""Writing files, each whole or not at all, and reading those that others may have made.
+"""Reading of files that other people may have made, and writing of files, each whole or not at all.
 
-An error of the disk says which file it is about.
+Each error of the disk names the file.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-# What file systems without an fsync answer: CIFS, some of FUSE, and of network drives.
+# Errors of fsync on file systems that lack it: CIFS, and some of FUSE and network drives.
 _NO_SYNC = frozenset(
     getattr(errno, name) for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EBADF", "EACCES", "EPERM", "ENOTTY")
 )
-_PIECE = 1 << 20  # bytes that are read at once
+_PIECE = 1 << 20  # bytes in one read
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError raised inside the file's name, if it has none: a write to a full disk has only a number.
+    """Add the file's name to an OSError of the block that has none, such as the error of a write to a full disk.
 
     Raises:
-        OSError: with the name.
+        OSError: the error of the block, with a name.
     """
     try:
         yield
@@ -38,14 +38,14 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(path: Path, most: int) -> Iterator[BinaryIO]:
-    """A plain file of at most `most` bytes, to read from its beginning.
+    """Open a plain file of at most `most` bytes for reading.
 
-    What lies in a folder that was passed on may be anything: a pipe would be waited for without end, and a file of
-    zeros that takes no place on the disk would fill the memory.
+    A folder from someone else may hold anything. Reading a pipe would wait forever, and a sparse file of zeros, which
+    takes no place on the disk, would fill the memory.
 
     Raises:
-        ValueError: a folder, pipe or device, or a larger file; the message names it.
-        OSError: it can't be read; names the file.
+        ValueError: if it is a folder, pipe or device, or too large. The message names the file.
+        OSError: if it can't be read. Names the file.
     """
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
@@ -58,9 +58,9 @@ def opened(path: Path, most: int) -> Iterator[BinaryIO]:
 
 
 def content_of(path: Path, most: int) -> bytes:
-    """Return the bytes of a file as `opened` takes it."""
+    """Return the bytes of a plain file of at most `most` bytes. Raises as `opened` does."""
     with opened(path, most) as file:
-        pieces = []  # a read of `most` bytes would make room for as many
+        pieces = []  # one read of `most` bytes would allocate that many
         while most > 0 and (piece := file.read(min(most, _PIECE))):
             pieces.append(piece)
             most -= len(piece)
@@ -68,22 +68,22 @@ def content_of(path: Path, most: int) -> bytes:
 
 
 def temporary_name(path: Path) -> Path:
-    """The place in which `replacing` builds the file before it takes that of `path`."""
+    """Return the path where `replacing` writes the new file before it renames it to `path`."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` once its bytes have reached the disk.
+    """Open a file for writing that replaces `path` once its bytes have reached the disk.
 
-    An error inside, or a crash, leaves the old file. `sync_folder` makes the new one's name last as well.
+    After an error in the block, or a crash, the old file is still there. `sync_folder` makes the new name durable too.
 
     Raises:
-        OSError: it can't be written, such as on a full disk; names the file.
+        OSError: if the file can't be written, for example on a full disk. Names the file.
     """
     partial = temporary_name(path)
     try:
-        # A folder may come from others: what a link of that name leads to isn't to be overwritten.
+        # A folder from someone else may hold a link of this name, and the file behind the link must not be overwritten.
         partial.unlink(missing_ok=True)
         with naming(path), partial.open("xb") as file:
             yield file
@@ -93,14 +93,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        # Under the name that the user knows, unless what lies in the other's place is the trouble.
+        # The user knows `path` and not the temporary name, unless something else at the temporary name causes the
+        # error.
         if isinstance(error, OSError) and error.filename == str(partial) and not os.path.lexists(partial):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the system can: Windows opens no folder, and CIFS syncs none."""
+    """Write a folder's names to the disk, where the system can. Windows opens no folder, and CIFS syncs none."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows
@@ -113,10 +114,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(handle: int) -> None:
-    """Bring an open file or folder to the disk; a file system that knows no such thing is left to itself.
+    """Write an open file or folder to the disk. Does nothing on a file system without fsync.
 
     Raises:
-        OSError: the disk is full or failing.
+        OSError: if the disk is full or failing.
     """
     try:
         os.fsync(handle)
@@ -126,10 +127,10 @@ def _sync(handle: int) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file, whole or not at all; the folder of `target` is made.
+    """Copy a file, whole or not at all. Makes the folder of `target` if it is missing.
 
     Raises:
-        OSError: it can't be read or written; names the file.
+        OSError: if a file can't be read or written. Names the file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as content, replacing(target) as file:
@@ -137,12 +138,13 @@ def copy(source: Path, target: Path) -> None:
 
 
 def rename_or_copy(source: Path, target: Path) -> None:
-    """Give the content of `source`, which is about to be replaced, another name; `source` keeps it until then.
+    """Give the content of `source` a second name, `target`. `source` stays, until the caller replaces it.
 
-    By a hard link, or a copy on file systems without, such as FAT. The folder of `target` is made.
+    Makes a hard link, or a copy on file systems without links, such as FAT. Makes the folder of `target` if it is
+    missing.
 
     Raises:
-        OSError: it can't be read or written; names the file.
+        OSError: if a file can't be read or written. Names the file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(target)
@@ -153,4 +155,4 @@ def rename_or_copy(source: Path, target: Path) -> None:
         copy(source, target)
         return
     os.replace(partial, target)
-    partial.unlink(missing_ok=True)  # replacing a link by one to the same file leaves both
+    partial.unlink(missing_ok=True)  # os.replace does nothing if both are links to the same file

@@ -1,4 +1,4 @@
-"""The form of a saved state, held against that of the state which it is to replace."""
+"""A check that a saved state has the form of the state that it replaces."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from torch import Tensor
 
 
 def check_fits(given: object, like: object, name: str) -> None:
-    """Refuse a value of another form: torch would broadcast some, and read past the end of others.
+    """Raise an error if a value has another form than expected. torch would broadcast some, and read past the end of
+    others.
 
-    Tensors fit by shape and dtype, numbers and texts by type, lists by length and parts, dicts by the keys of `like`
-    and their values. Whole numbers are at least 0. Keys that `like` lacks are let pass: a later version may write more.
+    Tensors must have the same shape and dtype, and numbers and texts the same type. Lists must have the same length,
+    and parts that fit. Dicts must have the keys of `like`, with values that fit. Integers must be at least 0. Keys that
+    `like` lacks are ignored: a later version may write more.
 
     Args:
         given: tensors and plain values, as a checkpoint holds them.
         like: a value of the right form.
-        name: what an error calls it.
+        name: the name of the value in an error.
 
     Raises:
-        ValueError: it doesn't fit; names the part.
+        ValueError: if the value doesn't fit. The message names the part.
     """
     if isinstance(like, Tensor):
         fits = isinstance(given, Tensor) and given.shape == like.shape and given.dtype == like.dtype
@@ -41,7 +43,7 @@ def check_fits(given: object, like: object, name: str) -> None:
 
 
 def _parts(given: Any, like: Any) -> list[tuple[str, tuple[Any, Any]]]:
-    """(name, (value of `like`, value given)) of each part of a container."""
+    """Return (name, (value of `like`, value given)) for each part of a container, and nothing for other values."""
     if isinstance(like, Mapping):
         return [(str(name), (value, given[name])) for name, value in like.items()]
     if isinstance(like, Sequence) and not isinstance(like, str):

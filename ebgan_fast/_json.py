@@ -1,4 +1,4 @@
-"""JSON out of files that other programs, or other people, may have made: whatever they hold ends in a ValueError."""
+"""Reading of JSON files that other programs or people may have made. Any invalid content raises a ValueError."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import Any
 from ._console import shown
 from ._files import content_of
 
-# The program writes five levels. Python's own limit is of its stack: what was read may be too deep for what is done
-# with it, and is another in each version.
+# The program's own files have five levels. Python's limit depends on its stack and differs between versions, and a
+# value that could be read may still be too deep for later processing.
 _DEEPEST = 50
-_MOST_DIGITS = 4300  # as many as Python 3.11 and later turn into an integer
+_MOST_DIGITS = 4300  # Python 3.11 and later convert no more digits to an integer
 
 
 def parsed(content: bytes) -> object:
-    """Return the value that a JSON text holds: UTF-8, with or without a byte order mark.
+    """Return the value of a JSON text, given in UTF-8 with or without a byte order mark.
 
-    Infinity and NaN are read as Python writes them; a number beyond float's range becomes infinite.
+    Infinity and NaN are read as Python writes them. A number beyond float's range becomes infinite.
 
     Raises:
-        ValueError: no such text, a name twice in one object, more than 50 levels, an integer of more than 4300 digits.
+        ValueError: if the text is not UTF-8 or not JSON, or one object has a name twice. Also for more than 50 levels,
+            and for an integer of more than 4300 digits.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -33,7 +34,8 @@ def parsed(content: bytes) -> object:
     except RecursionError:
         too_deep = True
     else:
-        # Of few brackets none is deep. Lines of a log have one, and are many.
+        # With few brackets no value can be deep. This spares lines of a log, which are many and have one bracket, the
+        # check.
         too_deep = text.count("[") + text.count("{") > _DEEPEST and _is_deep(value)
     if too_deep:
         raise ValueError(f"more than {_DEEPEST} levels of brackets")
@@ -44,8 +46,8 @@ def read(path: Path, most: int) -> object:
     """Return the value of a JSON file of at most `most` bytes.
 
     Raises:
-        ValueError: something else; the message names the file.
-        OSError: it can't be read; names the file.
+        ValueError: if the file is no plain file, too large or not JSON. The message names the file.
+        OSError: if the file can't be read. Names the file.
     """
     content = content_of(path, most)
     try:
@@ -55,7 +57,12 @@ def read(path: Path, most: int) -> object:
 
 
 def read_object(path: Path, most: int) -> dict[str, Any]:
-    """Return the object of a JSON file, as `read` does."""
+    """Return the object in a JSON file of at most `most` bytes.
+
+    Raises:
+        ValueError: as `read` does, and if the value is no object.
+        OSError: if the file can't be read. Names the file.
+    """
     found = read(path, most)
     if not isinstance(found, dict):
         raise ValueError(f"{path}: got a JSON {type(found).__name__}, expected an object")
@@ -63,7 +70,11 @@ def read_object(path: Path, most: int) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs as a dictionary. Of a name that is there twice, each reader would take its own value."""
+    """Return the pairs of a JSON object as a dictionary.
+
+    Raises:
+        ValueError: if a name is there twice. Programs differ in which of the two values they use.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
@@ -79,7 +90,7 @@ def _integer(digits: str) -> int:
 
 
 def _is_deep(value: object) -> bool:
-    """Return True if a value lies in more lists and objects than `_DEEPEST`."""
+    """Return True if the value is nested more than `_DEEPEST` levels deep in lists and objects."""
     level: list[object] = [value]
     for _ in range(_DEEPEST):
         level = [part for one in level for part in _parts(one)]

@@ -1,4 +1,4 @@
-"""The lock of a folder: one process at a time writes there."""
+"""The lock of a folder, so that only one process at a time writes there."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has none, and lets few users make links
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows lacks the flag, and lets few users make links
 
 
 class FolderLock:
-    """A lock that dies with its process, and whose file names the process meanwhile.
+    """A lock on a folder that ends with its process. While the lock is held, its file names the process.
 
-    It is the system's own (flock, or Windows' byte ranges), in place of the package filelock's. Before version 4,
-    filelock empties the file when a second process asks. From 4 on, it leaves the file of a killed process on file
-    systems without locks.
+    It uses the system's own locks (flock, or byte ranges on Windows) and not the package filelock. Before version 4,
+    filelock empties the file when a second process asks for the lock. From version 4 on, it leaves a killed process's
+    file behind on file systems without locks.
 
     Args:
-        path: the file, which is there as long as the lock is held. Its folder must be there.
-        otherwise: what to do in place of waiting for another process, such as "train in another folder".
+        path: the lock's file, which exists while the lock is held. Its folder must exist.
+        otherwise: what the user can do instead of waiting for another process, such as "train in another folder".
     """
 
     def __init__(self, path: Path, otherwise: str) -> None:
@@ -35,21 +35,23 @@ class FolderLock:
         self._handle: int | None = None
 
     def acquire(self) -> str | None:
-        """Take the lock, without waiting.
+        """Take the lock without waiting.
 
         Returns:
-            None, or why there is none here, in which case the work goes on without.
+            None if the lock is held now. Otherwise the reason why this file system has no locks; the caller goes on
+            without one.
 
         Raises:
-            ValueError: another process has it, with the process and host; or a link is in its place.
-            FileNotFoundError: there is no such folder.
+            ValueError: if another process holds the lock (the message names the process and host), or a link is in its
+                place.
+            FileNotFoundError: if the folder doesn't exist.
         """
         while True:
             try:
                 handle = os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o644)
             except FileNotFoundError:
                 raise
-            except OSError as error:  # a disk that is full or only to be read: what is to be written says so
+            except OSError as error:  # on a full or read-only disk, the caller's own writes raise the error
                 if self.path.is_symlink():
                     raise self._astray() from error
                 return error.strerror or str(error)
@@ -73,20 +75,20 @@ class FolderLock:
                 return error.strerror or str(error)
             if self._is_in_its_place(handle):
                 break
-            os.close(handle)  # of a process that ended between the two calls, which took the file away
+            os.close(handle)  # another process released the lock and removed this file after it was opened here
         self._handle = handle
-        with contextlib.suppress(OSError):  # on a full disk the lock names nobody
+        with contextlib.suppress(OSError):  # on a full disk the file stays empty
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         return None
 
     def release(self) -> None:
-        """Let the next process in. Nothing happens where the lock isn't held."""
+        """Release the lock and remove its file. Does nothing if the lock isn't held."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
-        is_own = self._is_in_its_place(handle)  # not in a folder that was deleted and begun anew
-        if fcntl is None:  # Windows removes no open file
+        is_own = self._is_in_its_place(handle)  # False if the folder was deleted and made anew
+        if fcntl is None:  # Windows can't remove an open file
             os.close(handle)
         with contextlib.suppress(OSError):
             if is_own:
@@ -95,7 +97,7 @@ class FolderLock:
             os.close(handle)
 
     def _astray(self) -> ValueError:
-        """The error of a folder that came with a link in the lock's place: the file behind it would be overwritten."""
+        """Return the error for a link or device in the lock's place. Writing would change the file behind the link."""
         return ValueError(f"{self.path}: got a link or device, expected a file of the folder itself: remove it")
 
     def _is_in_its_place(self, handle: int) -> bool:
@@ -105,7 +107,10 @@ class FolderLock:
 
 
 def _owner(handle: int) -> str:
-    """Return what the holder wrote, which it does right after it has the lock; nothing on Windows, which locks that."""
+    """Return the text that the holder wrote into the file, or "". The holder writes it right after it takes the lock.
+
+    On Windows the result is always "", because the lock also keeps others from reading the file.
+    """
     for _ in range(10 if fcntl is not None else 0):
         if text := os.pread(handle, 1000, 0).decode(errors="replace").strip():
             return text

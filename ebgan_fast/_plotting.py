@@ -1,4 +1,4 @@
-"""The look of all of the program's figures, whatever the user's own settings of matplotlib are."""
+"""The style of all figures of the program, independent of the user's settings of matplotlib."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ._environment import variables
 
 
 def _load_matplotlib() -> None:
-    """Import matplotlib, and let it have the environment's MPLBACKEND only where it takes it.
+    """Import matplotlib, and use the environment's MPLBACKEND only if matplotlib accepts it.
 
-    Notebooks set it, for every process that they start, to a backend of their own. Where that isn't installed,
-    matplotlib can't be imported.
+    A notebook sets MPLBACKEND to its own backend for every process that it starts. If that backend isn't installed, the
+    import of matplotlib would fail.
 
     Raises:
-        ImportError: there is no matplotlib, it finds no folder that it can write, or it can't read the user's settings.
+        ImportError: if matplotlib isn't installed, finds no folder that it can write, or can't read the user's
+            settings.
     """
     if "matplotlib" in sys.modules:
         return
@@ -30,22 +31,22 @@ def _load_matplotlib() -> None:
             loaded = importlib.import_module("matplotlib")
         if named:
             with contextlib.suppress(ValueError):
-                loaded.rcParams["backend"] = named  # as matplotlib does itself, when it is imported
+                loaded.rcParams["backend"] = named  # matplotlib does this itself on import
     except OSError as error:
         raise ImportError(f"matplotlib can't be imported ({error}); MPLCONFIGDIR names its folder") from error
     except ValueError as error:
         raise ImportError(f"matplotlib can't be imported ({error}); MATPLOTLIBRC names its settings") from error
 
 
-_OF_MATPLOTLIB = "MATPLOTLIBRC", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"  # its files and folders
+_OF_MATPLOTLIB = "MATPLOTLIBRC", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"  # its folders
 
 
 @contextlib.contextmanager
 def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
-    """Import as from another folder where this one has settings for matplotlib.
+    """Run the block in another working directory if this one has a file matplotlibrc.
 
-    They may be anyone's, and matplotlib takes them before the user's own. A pipe there would keep every command
-    waiting, and signs that move a cursor would reach the terminal.
+    matplotlib prefers a matplotlibrc of the working directory to the user's own, and anyone may have put it there. A
+    pipe of that name would make every command wait, and its text could send control characters to the terminal.
     """
     if not os.path.lexists("matplotlibrc"):
         yield
@@ -64,7 +65,7 @@ def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
 
 _load_matplotlib()
 
-import matplotlib  # noqa: E402  as above
+import matplotlib  # noqa: E402  after _load_matplotlib
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
@@ -72,37 +73,37 @@ from PIL import Image  # noqa: E402
 
 __all__ = ["BLUE", "GRAY", "GREEN", "ORANGE", "Axes", "Figure", "dress", "in_house_style", "new_figure", "show_picture"]
 
-# Colors told apart by color-blind readers (Okabe and Ito).
+# Colors that color-blind readers can distinguish (Okabe and Ito).
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
 
 _Drawing = TypeVar("_Drawing", bound=Callable[..., object])
 
 
 def in_house_style(draw: _Drawing) -> _Drawing:
-    """Let a function draw by matplotlib's own defaults, not by the user's matplotlibrc.
+    """Make a function draw with matplotlib's defaults, not with the user's matplotlibrc.
 
-    A setting there such as `text.usetex: True` ends a run on a machine without LaTeX.
+    A setting such as `text.usetex: True` would end a run on a machine without LaTeX.
     """
     style: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     return matplotlib.rc_context(style)(draw)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that needs no screen. Its functions are `in_house_style`."""
+    """Return an empty figure, its size in inches, that needs no screen. Draw on it in `in_house_style` functions."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def show_picture(axes: Axes, picture: Image.Image | None) -> None:
-    """Show a gray picture in place of a plot, and nothing where there is none."""
+    """Show a gray picture instead of axes, or only hide the axes if there is no picture."""
     axes.set_axis_off()
     if picture is not None:
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
 
 
 def dress(axes: Axes, quantity: str) -> None:
-    """Name the vertical axis, and leave only the lines that help to read it."""
+    """Label the vertical axis, add a faint grid, and remove the top and right borders."""
     axes.set_ylabel(quantity)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

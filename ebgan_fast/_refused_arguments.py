@@ -1,7 +1,7 @@
-"""Sentences about command lines that can't be read, made of the words of tyro, which reads them.
+"""Error sentences for command lines that can't be read, made from the messages of tyro, which reads them.
 
-tyro 1.0 has an object for each mistake too, in a module that it calls private and may change in any release
-(`tyro._errors`). Of words that have changed, most of the sentence is left.
+tyro 1.0 also has an object for each error, in a private module that may change in any release (`tyro._errors`). If
+tyro's messages change, most of the sentence is still usable.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ._console import shortened
 
 
 def one_line(box: str) -> str:
-    """Return tyro's framed message as one line: its sections, less the frame and the closing pointer to --help."""
+    """Return tyro's framed message as one line: its sections, without the frame and the final hint at --help."""
     inside = "\n".join(line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰")))
     sections = (" ".join(section.split()) for section in re.split("─+|-{9,}", inside))
-    # Without a frame, as where a console lacks its signs, the title is a section of its own.
+    # On a console without frame characters, the title is a section of its own.
     shown = [section for section in sections if section and not section.startswith("For full")]
     if len(shown) > 1 and re.fullmatch("[A-Z][a-z ]+", shown[0]):
         del shown[0]
@@ -29,10 +29,10 @@ def in_our_words(
     """Return a sentence about a command line that can't be read.
 
     Args:
-        told: tyro's words in one line. Words that aren't known, as another version may have, are returned.
+        told: tyro's message in one line. An unknown message, as another version may have, is returned almost as it is.
         given: the command line.
-        commands: names of the program's commands.
-        place_of: says where a flag belongs that the command lacks, as `Program.place_of` does.
+        commands: the names of the program's commands.
+        place_of: a function that says where a flag belongs that this command lacks, as `Program.place_of`.
     """
     if told.startswith("Expected one of {"):
         return f"got no command, expected one of {', '.join(commands)}"
@@ -58,7 +58,7 @@ def in_our_words(
 def _unknown(
     unknown: str, told: str, given: Sequence[str], commands: Sequence[str], place_of: Callable[[str], str | None]
 ) -> str:
-    """Say it of the first word that belongs to nothing."""
+    """Return the sentence for `unknown`, the first word of the command line that tyro could not read."""
     if given and unknown == given[0]:
         return f"got the command {unknown}, expected one of {', '.join(commands)}"
     if not unknown.startswith("-"):
@@ -66,13 +66,13 @@ def _unknown(
     if place := place_of(unknown.partition("=")[0]):
         return f"got {unknown}, {place}"
     similar = re.search(r"; (?:Perhaps you meant|Arguments similar to [^:]*): (--[^\s,]+)", told)
-    if similar and similar[1] == unknown.partition("=")[0]:  # another command's
+    if similar and similar[1] == unknown.partition("=")[0]:  # tyro proposes the same flag, of another command
         similar = None
     return f"got {unknown}, expected {f'perhaps {similar[1]}' if similar else 'a flag of this command'}"
 
 
 def _described(part: str) -> str:
-    """Return "--size INT" for a flag, and for a path, which has no name, the beginning of its help beside it."""
+    """Return "--size INT" for a flag. A path has no name: return its type and the beginning of its help."""
     if part.startswith("--"):
         return " ".join(part.split(" ")[:2])
     kind, _, text = part.partition(" ")
@@ -81,8 +81,8 @@ def _described(part: str) -> str:
 
 
 def _value_after(flag: str, given: Sequence[str]) -> str:
-    """The value of a flag where it stands last; "" where there is none."""
-    names = [one.partition("=")[0].replace("_", "-") for one in given]  # tyro takes either
+    """Return the last value of a flag on the command line, or "" if it has none."""
+    names = [one.partition("=")[0].replace("_", "-") for one in given]  # tyro accepts - and _
     values = [after for name, after in zip(names, given[1:], strict=False) if name == flag]
     values += [one.partition("=")[2] for name, one in zip(names, given, strict=True) if name == flag and "=" in one]
     return values[-1] if values else ""

@@ -1,4 +1,4 @@
-"""Settings of a dataclass whose fields carry their own rule, and say whether a resumed run may change them."""
+"""Dataclass fields that carry a rule for their value, and whether a resumed run may change them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _Value = TypeVar("_Value")
 
 
 class Rule(NamedTuple):
-    """A condition on a field's value, and the words for it in an error."""
+    """A condition on a field's value, and the text for it in an error."""
 
     holds: Callable[[Any], bool]
     expected: str
 
 
 Free = bool | Callable[[Any], bool]
-"""True if a resumed run may change the field; or a function of the settings that says so."""
+"""True if a resumed run may change the field, or a function of the settings that returns this."""
 
 
 def setting(default: _Value, rule: Rule, *, free: Free = False) -> _Value:
-    """A field with a default, a rule, and `free` if a resumed run may change it."""
+    """Return a dataclass field with a default and a rule. `free` says whether a resumed run may change it."""
     value: _Value = dataclasses.field(default=default, metadata={"rule": rule, "free": free})
     return value
 
 
 def needed(rule: Rule, *, free: Free = False) -> Any:
-    """A field without a default, with a rule, and `free` if a resumed run may change it."""
+    """Return a dataclass field without a default, with a rule. `free` says whether a resumed run may change it."""
     return dataclasses.field(metadata={"rule": rule, "free": free})
 
 
 def broken_rules(settings: Any) -> Iterator[tuple[str, str]]:
-    """The name of each field whose value breaks its rule, and what is wrong; of settings among the fields too."""
+    """Yield the name of each field whose value breaks its rule, and an error text. Checks nested settings too."""
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
         rule: Rule | None = item.metadata.get("rule")
@@ -47,13 +47,13 @@ def broken_rules(settings: Any) -> Iterator[tuple[str, str]]:
 
 
 def is_free(item: dataclasses.Field[Any], settings: Any) -> bool:
-    """Return True if a resumed run may change the field of these settings."""
+    """Return True if a resumed run may change this field of the settings."""
     free: Free = item.metadata.get("free", False)
     return free(settings) if callable(free) else free
 
 
 def integer(least: int, most: int | None = None, expected: str = "") -> Rule:
-    """An integer of at least `least`, and at most `most`."""
+    """Return the rule of an integer of at least `least` and at most `most`."""
 
     def holds(value: Any) -> bool:
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -63,7 +63,7 @@ def integer(least: int, most: int | None = None, expected: str = "") -> Rule:
 
 
 def number(holds: Callable[[float], bool], expected: str) -> Rule:
-    """A finite number with a property."""
+    """Return the rule of a finite number for which `holds` is true."""
 
     def check(value: Any) -> bool:
         return NUMBER.holds(value) and _is_finite(value) and holds(value)
@@ -72,7 +72,7 @@ def number(holds: Callable[[float], bool], expected: str) -> Rule:
 
 
 def _is_finite(value: float) -> bool:
-    """Return True if a number has a float that is finite, as not every integer has."""
+    """Return True if the number is finite as a float. Some integers are too large for a float."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -80,18 +80,18 @@ def _is_finite(value: float) -> bool:
 
 
 def one_of(choices: Any) -> Rule:
-    """One of a Literal's values."""
+    """Return the rule of a value among those of a Literal type."""
     names = get_args(choices)
     return Rule(lambda value: value in names, f"one of {', '.join(map(repr, names))}")
 
 
 def instance(kind: type[Any], expected: str) -> Rule:
-    """A value of a type."""
+    """Return the rule of a value of a type."""
     return Rule(lambda value: isinstance(value, kind), expected)
 
 
 def or_none(rule: Rule) -> Rule:
-    """Any value that the rule lets pass, or None."""
+    """Return the rule of a value that is None or satisfies `rule`."""
     comma = "," if rule.expected.startswith(("an integer", "a finite")) else ""
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.expected}{comma} or None")
 
@@ -108,5 +108,5 @@ A_PATH = instance(Path, "a Path")
 
 
 def text(expected: str) -> Rule:
-    """A string that isn't empty."""
+    """Return the rule of a string that isn't empty."""
     return Rule(lambda value: isinstance(value, str) and value != "", expected)

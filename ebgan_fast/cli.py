@@ -1,8 +1,11 @@
 """The command line: `ebgan-fast prepare | train | sample | evaluate | report | doctor`, and the paper's studies.
 
-A user's mistake ends in one line on standard error and a non-zero exit status: 1 for a value or file that cannot be
-used, 2 for a command that cannot be read, 128 + the signal's number for a training run that was asked to stop, 130 for
-any other command that was interrupted.
+A user's mistake ends in one line on standard error and a non-zero exit status:
+
+* 1 for a value or file that cannot be used,
+* 2 for a command line that cannot be read,
+* 128 + the signal's number for a training run that a signal stopped,
+* 130 for any other command that was interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 try:
-    import filelock  # noqa: F401  what the modules below need beside the library
+    import filelock  # noqa: F401  the modules below need these packages
     import rich  # noqa: F401
     import tyro
 
@@ -59,19 +62,19 @@ from .training.statistics import NonFiniteError
 
 _NAME = "ebgan-fast"
 
-# Flags of the networks' and the run's settings side by side, without prefixes or subcommands.
+# The flags of the networks' settings and of the run's settings are on one level, without prefixes or subcommands.
 _FlatConfig = Annotated[TrainConfig, tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands]
 
 
 def _train_command(defaults: TrainConfig) -> Callable[..., int]:
-    """The command with one preset's settings as the defaults of its flags."""
+    """Return the command `train`, with one preset's settings as the defaults of its flags."""
 
     def train(config: _FlatConfig = defaults, resume: bool = False) -> int:
-        """Train an EBGAN: on digits, or on your own images by one of the paper's presets.
+        """Train an EBGAN: on digits, or on your own images with one of the paper's presets.
 
         Args:
             config: What to train and how.
-            resume: Go on from the run folder's checkpoint, bit for bit. With no checkpoint there, start.
+            resume: Continue from the run folder's checkpoint, bit for bit. Without a checkpoint there, start a new run.
         """
         keep_freed_memory()
         result = run_training(config, resume=resume)
@@ -90,19 +93,20 @@ def prepare(
     workers: int | None = None,
     strict: bool = False,
 ) -> int:
-    """Resize images once, so that training reads them without decoding. Interrupted, it goes on where it stood.
+    """Resize images once, so that training reads them without decoding. After an interruption, the same command
+    continues.
 
     Args:
         source: A folder of images at any depth, or a file or folder of many: zip, Hugging Face parquet, tar, LSUN's
             LMDB, arrays (.npy, .npz, HDF5, CIFAR's batches).
         out: Folder to write: packed pixels, an index and checksums.
-        size: Side of the images in pixels. The shorter side is scaled to it and the middle kept (the ADM crop).
-        kind: What to take of a folder that holds several kinds. None: the kind of the most images.
-        split: What to take of a set that has several, such as train; all for all as one set.
-        column: What to take of a parquet file's columns, an .npz's or HDF5 file's arrays, or the parts of webdataset's
+        size: Side of the images in pixels. The shorter side is scaled to it and the middle is kept (the ADM crop).
+        kind: The kind of source to take from a folder that holds several kinds. None: the kind with the most images.
+        split: The split to take from a set that has several, such as train. all: all splits as one set.
+        column: The column to take from a parquet file, the array from an .npz or HDF5 file, or the part of webdataset's
             samples.
-        workers: Processes. None: as many as this process's share of processors and memory allows.
-        strict: End at an image that can't be decoded. Otherwise it is named, counted and left out.
+        workers: Number of processes. None: as many as this process's share of processors and memory allows.
+        strict: Stop at an image that can't be decoded. Otherwise the image is named, counted and left out.
     """
     with _progress("images") as progress:
         prepared = prepare_images(
@@ -138,8 +142,8 @@ def sample(
 
     Args:
         checkpoint: A checkpoint, or the run folder that holds one.
-        out: A name ending in .png for one grid, any other for a folder of one PNG per image.
-        count: How many images.
+        out: A name ending in .png for one grid, any other name for a folder with one PNG per image.
+        count: Number of images.
         seed: Seed of the noise.
         columns: Images in a row of the grid.
         interpolate: Let each row go from one point of the noise to another. Needs a grid.
@@ -175,16 +179,17 @@ def evaluate(
 ) -> int:
     """Score a trained generator: digits by a classifier, other images by Frechet distance and KID.
 
-    Prints the scores, and writes score.json into the run's folder. The classifier is trained once (about a minute of
-    one core, whatever the device, so that it is always the same one) and cached, as the training images' features are.
+    Prints the scores and writes score.json into the run's folder. The classifier is trained once and cached. Its
+    training takes about a minute of one CPU core, whatever the device is, so that the classifier is always the same.
+    The training images' features are cached too.
 
     Args:
         checkpoint: A checkpoint, or the run folder that holds one.
-        samples: Generated images to score.
+        samples: Number of generated images to score.
         seed: Seed of the noise.
         data: Where the training images are now. None: where they were.
-        features: Net whose features are compared, efficientnet-lite0 or a TorchScript file, which is a program that
-            runs here; digits too, if it is given. None: the run's, unless that is a file.
+        features: Net whose features are compared: efficientnet-lite0, or a TorchScript file, which is a program that
+            runs here. With it, digits are compared by features too. None: the run's net, unless that is a file.
         device: Torch device that draws and scores, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     _check_seed(seed)
@@ -233,19 +238,18 @@ def report(
 
     Args:
         run: The run folder, or one of its checkpoints, whose generator then draws the interpolations.
-        neighbors: Look for the training images nearest to samples, which needs the images and the feature net. Digits
-            have none.
+        neighbors: Find the training images nearest to samples. Needs the images and the feature net. Digits have none.
         data: Where the training images are now. None: where they were.
-        features: Net whose features tell which images are near, efficientnet-lite0 or a TorchScript file, which is a
-            program that runs here. None: the run's, unless that is a file.
+        features: Net whose features decide which images are near: efficientnet-lite0, or a TorchScript file, which is a
+            program that runs here. None: the run's net, unless that is a file.
         device: Torch device that draws and compares, such as cpu or cuda:0. auto: the GPU if there is one.
     """
     place, folder = usable_device(device), RunFolder.of(run)
     (generator, config, _), fingerprint = load_run(RunFolder.checkpoint_of(run), place)
     config = dataclasses.replace(config, data=data or config.data)
-    folder.contents()  # a folder that no page can be made of ends the command before the pictures are drawn
+    folder.contents()  # raises here, before the pictures are drawn, if no page can be made of the folder
     draw_interpolation(generator, folder.interpolation, rows=8, columns=10, seed=config.seed)
-    folder.neighbors.unlink(missing_ok=True)  # of another generator
+    folder.neighbors.unlink(missing_ok=True)  # may show another generator's samples
     if neighbors and (found := _images_and_net(config, generator, fingerprint, data, features)):
         images, net = found
         with _progress("nearest images") as progress:
@@ -256,16 +260,16 @@ def report(
 
 
 def doctor() -> int:
-    """Say what this machine can run: versions, processor, threads, each backend and why it can or cannot."""
+    """Say what this machine can run: versions, processor, threads, and each backend with why it can or cannot run."""
     answer(diagnosis.report())
     return 0
 
 
 def _net_to_load(run: TrainConfig, given: str | None) -> str:
-    """The feature net that the command line names; else the run's, whose word doesn't do for a program.
+    """Return the feature net that the command line names, or else the run's. A file must be named on the command line.
 
     Raises:
-        ValueError: the run's is a file.
+        ValueError: if the command line names no net and the run's is a file, which would run as a program.
     """
     if given is not None:
         return given
@@ -280,9 +284,10 @@ def _net_to_load(run: TrainConfig, given: str | None) -> str:
 def _images_and_net(
     run: TrainConfig, generator: AnyGenerator, fingerprint: str | None, given: Path | None, features: str | None
 ) -> tuple[ImageSet, str] | None:
-    """The training images for neighbors of samples, and the net whose features tell what is near.
+    """Return the training images for nearest neighbors, and the name of the net whose features are compared.
 
-    None for digits, and where neither the images are where they were nor the net can be loaded unasked.
+    Returns None for digits. Also returns None, after a note, if the images are no longer where they were or the net
+    would be a file that the command line does not name.
     """
     try:
         if kind_of(run.data, run.image_size) == "digits":
@@ -305,7 +310,7 @@ def _images_and_net(
 
 @contextlib.contextmanager
 def _moved_data(run: TrainConfig, given: Path | None) -> Iterator[None]:
-    """Let an error of the run's own data folder say how to name another."""
+    """Add to an error of the run's own data folder how to name another folder."""
     try:
         yield
     except DataError as error:
@@ -315,7 +320,7 @@ def _moved_data(run: TrainConfig, given: Path | None) -> Iterator[None]:
 
 
 def _counted(batches: Iterable[Tensor], count: int, progress: Callable[[float, str], None]) -> Iterator[Tensor]:
-    """The batches, with words of how many images of `count` are done."""
+    """Yield the batches, and report to `progress` how many images of `count` are done."""
     done = 0
     for batch in batches:
         yield batch
@@ -335,7 +340,7 @@ def _check_seed(value: int) -> None:
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
-    """A callback (share done, text) that draws a bar on a terminal and prints a line now and then elsewhere."""
+    """Give a callback (share done, text) that draws a bar on a terminal, and elsewhere prints a line now and then."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -349,11 +354,11 @@ def _progress(what: str) -> Iterator[Callable[[float, str], None]]:
 
 
 def _with_file(given: Sequence[str]) -> list[str]:
-    """A study's arguments with those of its --file.
+    """Return a study's command line with the arguments of its --file.
 
     Raises:
-        ValueError: a file that can't be used, or a package is missing.
-        OSError: the file can't be read.
+        ValueError: if the file can't be used, or a package is missing.
+        OSError: if the file can't be read.
     """
     try:
         from .studies.framework.flags_file import with_file
@@ -363,7 +368,7 @@ def _with_file(given: Sequence[str]) -> list[str]:
 
 
 def _listed(summary: str) -> Callable[..., int]:
-    """A study's place in the list of commands."""
+    """Return a command that stands for a study in the list of commands and can't be run."""
 
     def command() -> int:
         raise AssertionError("only listed")
@@ -373,10 +378,10 @@ def _listed(summary: str) -> Callable[..., int]:
 
 
 def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
-    """The program, with the defaults that a command line asks for, and the command line with the flags of its file.
+    """Return the program with the defaults that the command line selects, and the command line with its file's flags.
 
     Raises:
-        ValueError, OSError: a study's --file can't be used.
+        ValueError, OSError: if a study's --file can't be used.
     """
     given: Sequence[str] = list(arguments)
     studies = all_studies()
@@ -389,7 +394,7 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
         "evaluate": evaluate,
         "report": report,
         "doctor": doctor,
-        # tyro would propose flags of the others for one that there isn't.
+        # Only the chosen study gets its flags, or tyro would propose another study's flags for an unknown one.
         **{
             name: command_of(study, given) if given[:1] == [name] else _listed(study.summary)
             for name, study in studies.items()
@@ -406,7 +411,7 @@ def program(arguments: Sequence[str]) -> tuple[Program, Sequence[str]]:
 
 
 def _place_of(flag: str) -> str | None:
-    """Say with which presets train has a flag; None if with none."""
+    """Return "expected with --preset ... alone" for a flag of other presets of `train`; None if no preset has it."""
     name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
     families = {each: dataclasses.fields(preset(each, Path()).networks) for each in get_args(PresetName)}
     having = [each for each, fields in families.items() if any(field.name == name for field in fields)]
@@ -414,7 +419,7 @@ def _place_of(flag: str) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. `arguments` default to the process's own; returns the exit status."""
+    """Run one command and return its exit status. `arguments` default to the process's own."""
     try:
         found, given = program(sys.argv[1:] if arguments is None else arguments)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What this machine can run, in words: `ebgan-fast doctor`."""
+"""The text of `ebgan-fast doctor`: versions, the machine, and the backends that can run here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "triton", "numpy", "tyro", "rich", "pillow", "matplotlib",
 
 
 def _version(package: str) -> str:
-    if package == "triton":  # ROCm, XPU and Windows have it under other names
+    if package == "triton":  # ROCm, XPU and Windows have Triton under other package names
         return triton_version() or "not installed"
     try:
         return importlib.metadata.version(package)
@@ -28,7 +28,7 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """The model's name where the system tells it, else the architecture."""
+    """Return the processor's model name if the system gives one, else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -42,7 +42,7 @@ def _size(count: int) -> str:
 
 
 def _caches() -> str:
-    """The caches that the CPU kernels know of, and from where on their gradients go past them."""
+    """Return a text with the known cache sizes, and the size from which gradients are written past the caches."""
     if not backends()["cpu"].available:
         return "not asked: the CPU kernels are missing"
     from . import _C
@@ -63,7 +63,7 @@ def _device() -> str:
         return "none that torch can use"
     try:
         return ", ".join(_gpu(index) for index in range(torch.cuda.device_count()))
-    except RuntimeError as error:  # of a driver that doesn't fit, or of a GPU that another process holds alone
+    except RuntimeError as error:  # a driver that doesn't fit, or a GPU in another process's exclusive use
         return f"torch counts {torch.cuda.device_count()}, and can't use them ({first_line(error)})"
 
 
@@ -72,7 +72,7 @@ def _gpu(index: int) -> str:
 
 
 def report() -> str:
-    """Several lines: versions, machine, and each backend with the reason why it can or cannot run."""
+    """Return the text of `ebgan-fast doctor`: versions, the machine, and each backend with why it can or cannot run."""
     machine = {
         "system": platform.platform(),
         "processor": processor(),

@@ -1,14 +1,14 @@
-"""The ops of Energy-Based GANs as functions: checked, documented, and run by the fastest backend at hand.
+"""The ops of Energy-Based GANs as functions. Each checks its arguments and runs on the fastest backend available.
 
-Shapes: N samples of K elements each, in any trailing shape and any layout. Dtypes: float64, float32, bfloat16 and
-float16; a pair of different dtypes is promoted. Sums run in float32 or wider, and energies and losses come out in
-float32 (float64 for float64 inputs), also under autocast. No function writes its inputs. None waits for the device,
-but for a process group's first call on a GPU. Numbers may be Python's or NumPy's.
+A batch is [N, ...]: N samples of K elements each, in any trailing shape and any memory layout. Dtypes are float64,
+float32, bfloat16 and float16; a pair of different dtypes is promoted to one. Sums run in float32 or wider. Energies and
+losses come out in float32 (float64 for float64 inputs), also under autocast. No function writes its inputs. No function
+waits for the device, except in a process group's first call on a GPU. Numbers may be Python's or NumPy's.
 
-Only the energy has a `reduction`. The losses are sums of means, and the pulling-away term is a mean over pairs: "sum"
-and "none" mean nothing there. For parts of unequal size take the energies and reduce them yourself.
+Only the energy has a `reduction`. The losses are sums of means, and the pulling-away term is a mean over pairs, so
+"sum" and "none" have no meaning for them. For parts of unequal size, take the energies and reduce them yourself.
 
-Equations are those of Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016,
+The equations are those of Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016,
 arXiv:1609.03126).
 """
 
@@ -50,26 +50,26 @@ __all__ = [
 Reduction = Literal["none", "mean", "sum"]
 
 PT_WEIGHT = 0.1
-"""The paper's weight of the pulling-away term."""
+"""The weight of the pulling-away term in the paper."""
 
 
-_STRIDED, _FLOATING = torch.strided, _checks.FLOATING  # lookups of a module's names take a tenth of a microsecond
+_STRIDED, _FLOATING = torch.strided, _checks.FLOATING  # local names: each attribute lookup takes 0.1 us
 
 
 def backend_of(batch: Tensor) -> str:
-    """The name of the backend that runs an op on this tensor."""
+    """Return the name of the backend that runs an op on this tensor."""
     if needs_reference():
         return "reference"
-    if batch.is_cpu:  # 0.1 us; torch makes a new string for every device.type, 0.6 us
+    if batch.is_cpu:  # 0.1 us; device.type makes a new string each time, 0.6 us
         return backends.choose("cpu")
     device = batch.device
     return backends.choose(device.type, device.index)
 
 
 def _pair(name: str, batch: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:
-    """The checked pair, in one dtype."""
+    """Return a checked pair of batches, converted to one dtype."""
     try:
-        if (  # the usual case in one expression: the checks below take 1.5 us a pair, this 0.9
+        if (  # the usual case as one expression takes 0.9 us a pair; the checks below take 1.5
             type(batch) is Tensor
             and type(other) is Tensor
             and (dtype := batch.dtype) is other.dtype
@@ -90,6 +90,7 @@ def _pair(name: str, batch: Tensor, other_name: str, other: Tensor) -> tuple[Ten
 
 
 def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both tensors in the dtype that torch promotes them to."""
     if batch.dtype == other.dtype:
         return batch, other
     dtype = torch.promote_types(batch.dtype, other.dtype)
@@ -97,7 +98,7 @@ def _one_dtype(batch: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient | None) -> bool:
-    """Return True if a loss's arguments that are no batches are right at a glance, which saves four calls."""
+    """Return True if norm and coefficient are valid and of the usual kinds, and upstream is None. Saves four checks."""
     if upstream is not None or norm not in energy.NORMS:
         return False
     if type(coefficient) is float:
@@ -112,30 +113,33 @@ def _is_usual(norm: Norm, coefficient: Coefficient | None, upstream: Coefficient
 
 
 def _is_trained(coefficient: Coefficient) -> bool:
-    """Return True if a margin or weight itself asks for a gradient: the reference gives it, the kernels don't."""
+    """Return True if a margin or weight requires a gradient. Only the reference gives it one; the kernels don't."""
     return type(coefficient) is not float and isinstance(coefficient, Tensor) and coefficient.requires_grad
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", reduction: Reduction = "none") -> Tensor:
-    """The energy D(x) of each sample: how far the auto-encoder's output is from its input (equation 13).
+    """Return the energy D(x) of each sample, [N]: the distance of its reconstruction from the sample (equation 13).
 
     Args:
         recon: [N, ...], the reconstructions Dec(Enc(x)).
-        target: [N, ...], the samples x, of the same shape. Don't detach it in the generator's loss: there the gradient
-            must reach the generated samples through it too.
-        norm: "l2", the default, is the square root of the sum of squared differences, the paper's energy, to which its
-            margins 10 to 80 belong. "sse" is that sum, "mse" the mean, and "l1" the sum of the absolute differences.
-            The gradient of l2 at energy 0 is 0, and so is that of l1 at a difference of 0. Squares are float32's
-            (float64's for float64): they overflow for differences above 1.8e19, and vanish below 1e-19.
-        reduction: over samples. "none" gives each energy, "mean" their mean, fused with its gradients, and "sum" their
-            sum. Both are 0 for an empty batch.
+        target: [N, ...], the samples x, of the same shape. Don't detach it in the generator's loss: the generated
+            samples must get a gradient through `target` too.
+        norm: the kind of energy. "l2", the default, is the square root of the sum of squared differences. It is the
+            paper's energy, and the paper's margins 10 to 80 belong to it. "sse" is the sum of squared differences,
+            "mse" their mean, and "l1" the sum of absolute differences. The gradient of l2 is 0 at energy 0, and that of
+            l1 is 0 at a difference of 0. Squares are computed in float32 (float64 for float64). They overflow for
+            differences above 1.8e19 and vanish below 1e-19.
+        reduction: over the samples. "none" gives each energy, "mean" their mean, fused with its gradients, and "sum"
+            their sum. Mean and sum are 0 for an empty batch.
 
     Returns:
-        [N] energies, or a scalar, float32 (float64 for float64 inputs), in squared or plain pixel units by norm.
+        [N] energies, or a scalar with a reduction. float32 (float64 for float64 inputs). In pixel units for l2 and l1,
+        in squared pixel units for sse and mse.
 
     Raises:
-        ValueError: shapes or devices differ, a sample is empty, or the norm or reduction is unknown.
-        TypeError: not a dense floating-point tensor.
+        ValueError: if shapes or devices differ, a batch has no dimension, a sample is empty, or the norm or reduction
+            is unknown.
+        TypeError: if an input is not a dense floating-point tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -145,12 +149,12 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
         >>> ebgan_fast.reconstruction_energy(reconstructions, images, norm="mse", reduction="mean")
         tensor(1.)
     """
-    if norm not in energy.NORMS:  # without a call in the usual case
+    if norm not in energy.NORMS:  # saves a call in the usual case
         _checks.check_norm(norm)
     if reduction != "none":
         _checks.check_reduction(reduction)
     recon, target = _pair("recon", recon, "target", target)
-    if reduction == "mean":  # which is the generator's loss without a code
+    if reduction == "mean":  # the generator's loss without a code is this mean
         return generator_loss(recon, target, norm=norm).loss
     backend = backend_of(recon)
     energies: Tensor
@@ -162,24 +166,26 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
 
 
 def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: Coefficient) -> Tensor:
-    """The discriminator's loss over given energies: mean(E_real) + mean([m - E_fake]+) (equation 1).
+    """Return the discriminator's loss of given energies: mean(E_real) + mean([m - E_fake]+) (equation 1).
 
-    The hinge is applied per sample and then averaged, as the paper's expectation asks. The hinge of the mean would be a
-    smaller loss (Jensen). At E = m the gradient is 0.
+    The hinge is applied to each sample and then averaged, as in the paper's expectation. The hinge of the mean would be
+    a smaller loss (Jensen's inequality). The gradient at E = m is 0.
 
     Args:
-        energy_real: [N] energies of real samples, or None for the hinge over generated samples alone.
+        energy_real: [N] energies of real samples. None: the loss is the hinge over generated samples alone.
         energy_fake: [M] energies of generated samples; M may differ from N. An empty batch contributes 0.
-        margin: m >= 0 in units of the energy: a number, or a 0-d tensor. With a tensor a schedule neither recompiles
-            nor waits for the device, and its sign is not checked. A margin that requires a gradient gets one.
+        margin: m >= 0 in units of the energy: a number, or a 0-d tensor. If a schedule changes a tensor, nothing is
+            recompiled and nothing waits for the device. The sign of a tensor is not checked. A margin that requires a
+            gradient gets one.
 
     Returns:
-        Scalar loss, float32 (float64 for float64 energies).
+        Scalar loss in units of the energy, float32 (float64 for float64 energies).
 
     Raises:
-        ValueError: energies that are not [N], devices that differ, or a margin that is negative or without a value (on
-            meta).
-        TypeError: not dense floating-point tensors.
+        ValueError: if the energies are not [N], the devices differ, or the margin is negative or has no value (a tensor
+            on meta).
+        TypeError: if the energies are not dense floating-point tensors, or the margin is neither a number nor a
+            floating-point tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -206,29 +212,29 @@ def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: C
 
 
 def pulling_away_term(code: Tensor, *, process_group: ProcessGroup | None = None) -> Tensor:
-    """The likeness of a generated batch's codes: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation 14).
+    """Return the mean squared cosine of a batch's codes: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j) (equation 14).
 
     Args:
         code: [N, ...], the encoder's output for generated samples, flattened to [N, d]. A row of zeros contributes 0
-            and gets gradient 0. Any other row counts by its direction alone, from the smallest normal number to the
-            largest. An infinite or NaN number makes the term NaN.
-        process_group: take the term over the batches of all ranks of this group, each with the same N and d. Its
-            gradient is that of the global term times the number of ranks, because data-parallel training averages
-            gradients. On the CPU, and on gloo, the ranks compare N and d in each call. On NCCL they do so in the
-            group's first call, which waits for the device and can't be captured in a CUDA graph. Nothing sees a later
-            difference there: the term is wrong, or ranks wait for each other until the group's timeout. A
-            DataLoader(drop_last=True) gives no smaller last batch.
+            and gets gradient 0. Of any other row only the direction counts, for numbers from the smallest normal one to
+            the largest. An infinite or NaN number makes the term NaN.
+        process_group: take the term over the batches of all ranks of this group. Each rank must have the same N and d.
+            The gradient is that of the global term times the number of ranks, because data-parallel training averages
+            gradients. On the CPU, and on gloo, the ranks compare N and d in each call. On NCCL they compare them in the
+            group's first call only. That call waits for the device and can't be captured in a CUDA graph. A later
+            difference on NCCL is not detected: the term is wrong, or ranks wait for each other until the group's
+            timeout. A DataLoader(drop_last=True) gives no smaller last batch.
 
     Returns:
         Scalar in [0, 1], float32 (float64 for float64 codes). It is 1 for parallel or opposite codes, 0 for orthogonal
-        ones, about 1/d for random ones, and 0 for N < 2.
+        codes, about 1/d for random codes, and 0 for N < 2.
 
     Raises:
-        ValueError: a code of no elements; codes of different N or d, or of float64 on some ranks alone, on every rank
-            of the group; a group that this process is not in.
-        TypeError: not a dense floating-point tensor, or no process group.
-        RuntimeError: with a process group, a second derivative, a transform of torch.func or forward mode; on NCCL, a
-            group's first call within a CUDA graph's capture.
+        ValueError: if a code has no elements, or this process is not in the group. On every rank of the group if the
+            ranks' N or d differ, or only some of the ranks pass float64.
+        TypeError: if code is not a dense floating-point tensor, or process_group is no process group.
+        RuntimeError: with a process group, in a second derivative, in a transform of torch.func, or in forward mode. On
+            NCCL, if the group's first call is within a CUDA graph's capture.
 
     Example:
         >>> import torch, ebgan_fast
@@ -256,27 +262,31 @@ def discriminator_loss(
     norm: Norm = "l2",
     upstream: Coefficient | None = None,
 ) -> DiscriminatorResult:
-    """The discriminator's loss from both batches in one op: energies, per-sample hinge and every gradient (equation 1).
+    """Return the discriminator's loss of both batches, computed in one op with its energies and gradients (equation 1).
+
+    The hinge is applied to each sample, as in `hinge_margin_loss`.
 
     Args:
         recon_real: [N, ...] reconstructions of the real samples.
         real: [N, ...] real samples.
         recon_fake: [M, ...] reconstructions of the generated samples; M may differ from N.
-        fake: [M, ...] generated samples (detached, when only the discriminator is updated).
-        margin: m >= 0 in units of the energy, a number or a 0-d tensor: see `hinge_margin_loss`.
-        norm: the energy, as in `reconstruction_energy`.
-        upstream: the gradient that the loss will get in backward, if known: a number other than 0, or a 0-d tensor such
-            as a GradScaler's scale. The gradients are made for it before they are rounded, so that backward multiplies
-            nothing and float16 runs fused. Where backward gets another one, the result is right too and costs one
-            multiplication more. None: 1, and float16 runs as separate ops.
+        fake: [M, ...] generated samples. Detach them if only the discriminator is updated.
+        margin: m >= 0 in units of the energy: a number, or a 0-d tensor. See `hinge_margin_loss`.
+        norm: the kind of energy, as in `reconstruction_energy`.
+        upstream: the gradient that the loss will get in backward, if you know it: a number other than 0, or a 0-d
+            tensor such as a GradScaler's scale. The gradients are multiplied by it before they are rounded. So backward
+            needs no multiplication, and float16 runs as one fused op. If backward gets a different gradient, the result
+            is still right, at the cost of one multiplication. None: 1 is assumed, and float16 runs as separate ops.
 
     Returns:
-        The loss, energy_real [N] and energy_fake [M] by these names, float32 (float64 for float64 inputs). The energies
-        carry no gradient and are for logs.
+        The named tuple (loss, energy_real [N], energy_fake [M]) in units of the energy, float32 (float64 for float64
+        inputs). The energies carry no gradient: they are for logs.
 
     Raises:
-        ValueError: shapes or devices of a pair differ, a negative margin, an upstream of 0, or an unknown norm.
-        TypeError: not dense floating-point tensors.
+        ValueError: if the shapes or devices of a pair differ, the margin is negative, the upstream is 0, or the norm is
+            unknown.
+        TypeError: if a batch is not a dense floating-point tensor, or a margin or upstream is neither a number nor a
+            tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -307,8 +317,8 @@ def discriminator_loss(
         return DiscriminatorResult(*reference.discriminator_loss(recon_real, real, recon_fake, fake, margin, norm))
     if upstream is None:
         if recon_real.dtype == torch.float16:
-            # The fused op's gradients would be for an upstream of 1, where float16 underflows that a GradScaler would
-            # save: apart, each op multiplies by the upstream in float32 before it rounds.
+            # The fused op would round its gradients for an upstream of 1, and float16 would lose small values that a
+            # GradScaler saves. As separate ops, each multiplies by the upstream in float32 before it rounds.
             energy_real = reconstruction_energy(recon_real, real, norm=norm)
             energy_fake = reconstruction_energy(recon_fake, fake, norm=norm)
             loss = hinge_margin_loss(energy_real, energy_fake, margin)
@@ -328,27 +338,33 @@ def generator_loss(
     upstream: Coefficient | None = None,
     process_group: ProcessGroup | None = None,
 ) -> GeneratorResult:
-    """The generator's loss in one op: mean(E_fake) + pt_weight * PT(code) (equations 2 and 14).
+    """Return the generator's loss, computed in one op with its gradients: mean(E_fake) + pt_weight * PT(code).
+
+    Equations 2 and 14.
 
     Args:
         recon_fake: [N, ...] reconstructions of the generated samples.
         fake: [N, ...] generated samples, not detached: half of the gradient flows through them as the target.
-        code: [N, ...] the encoder's output for them, or None for a plain EBGAN without the pulling-away term.
-        pt_weight: weight >= 0 of the pulling-away term, a number or a 0-d tensor. None: the paper's 0.1 with a code,
-            and nothing without. A weight that requires a gradient gets one.
-        norm: the energy, as in `reconstruction_energy`.
-        upstream: the gradient that the loss will get in backward, if known: see `discriminator_loss`.
-        process_group: take the pulling-away term over all ranks of this group, each with the same N: see
+        code: [N, ...] the encoder's output for the generated samples. None: a plain EBGAN, without the pulling-away
+            term.
+        pt_weight: weight >= 0 of the pulling-away term: a number, or a 0-d tensor. None: the paper's 0.1 with a code,
+            and no term without a code. A weight that requires a gradient gets one.
+        norm: the kind of energy, as in `reconstruction_energy`.
+        upstream: the gradient that the loss will get in backward, if you know it. See `discriminator_loss`.
+        process_group: take the pulling-away term over all ranks of this group, each with the same N. See
             `pulling_away_term`.
 
     Returns:
-        The loss, energy [N] and pulling_away by these names, float32 (float64 for float64 inputs). The last two carry
-        no gradient and are for logs. Without a code pulling_away is 0.
+        The named tuple (loss, energy [N], pulling_away), float32 (float64 for float64 inputs). Loss and energy are in
+        units of the energy, and pulling_away is in [0, 1], without its weight. Energy and pulling_away carry no
+        gradient: they are for logs. Without a code, pulling_away is 0.
 
     Raises:
-        ValueError: shapes, batch sizes or devices differ, a negative weight, one other than 0 without a code, an
-            upstream of 0, an unknown norm, or what `pulling_away_term` refuses of a process group.
-        TypeError: not dense floating-point tensors, or no process group.
+        ValueError: if shapes, batch sizes or devices differ, the weight is negative, the upstream is 0, or the norm is
+            unknown. Also if a weight other than 0 is given without a code, and as `pulling_away_term` does.
+        TypeError: if a batch is not a dense floating-point tensor, a weight or upstream is neither a number nor a
+            tensor, or process_group is no process group.
+        RuntimeError: with a process group, as `pulling_away_term` does.
 
     Example:
         >>> import torch, ebgan_fast
@@ -377,7 +393,7 @@ def generator_loss(
         _checks.check_same_batch_size("recon_fake", recon_fake, "code", code)
     across_ranks = code is not None and process_group is not None and _checks.has_others(process_group)
     other_dtype = code is not None and code.dtype != recon_fake.dtype
-    # float16: see discriminator_loss.
+    # For float16, see discriminator_loss.
     if across_ranks or other_dtype or (recon_fake.dtype == torch.float16 and upstream is None):
         energies = reconstruction_energy(recon_fake, fake, norm=norm)
         loss = reference.batch_mean(energies)

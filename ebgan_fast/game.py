@@ -1,9 +1,9 @@
-"""The game between discriminator and generator as one object, and both of its updates over one pass.
+"""Both updates of an EBGAN with one pass of the discriminator over the generated batch.
 
-Neither update depends on the other: each takes the other network as it was before the step. So the discriminator's
-pass over the generated batch can serve both. Counted in passes of one network over one batch, a step takes 10 where the
-usual loop takes 12. Two are saved: a forward pass of the discriminator, and the gradient of the generator's loss to the
-discriminator's weights, which nobody uses.
+Neither update depends on the other: each uses the other network as it was before the step. So one pass of the
+discriminator over the generated batch serves both updates. A step takes 10 passes of one network over one batch, and
+the usual loop takes 12. The two passes saved are a forward pass of the discriminator, and the gradient of the
+generator's loss to the discriminator's weights, which nothing uses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ResultG = TypeVar("_ResultG")
 
 
 class Scaler(Protocol):
-    """A loss scaler, such as `torch.amp.GradScaler`.
+    """The interface of a loss scaler, such as `torch.amp.GradScaler`.
 
     Example:
         >>> import torch, ebgan_fast
@@ -44,29 +44,35 @@ class Scaler(Protocol):
     """
 
     def scale(self, outputs: Tensor, /) -> Tensor:
-        """Return the loss times the scale."""
+        """Return the loss times the scale.
+
+        Args:
+            outputs: the loss.
+        """
 
 
 class EBGAN(WithWeight):
-    """The game of an Energy-Based GAN: its margin, norm and weight, said once for both losses.
+    """The losses of an Energy-Based GAN, with the margin, norm and weight set once for both.
 
-    `backward` is the step over one pass of the discriminator. `discriminator` and `generator` are the losses alone.
+    `backward` computes a whole step with one pass of the discriminator over the generated batch. `discriminator` and
+    `generator` compute one loss each.
 
-    It is a Module, whose margin and weight are 0-d buffers. They follow the device and never the dtype, so that
-    `.half()` rounds none. They stand in `state_dict`. A schedule changes them between steps, in place
-    (`game.margin.fill_(5.0)`) or by assignment. A Parameter that is given for one stays one, and is trained. In several
-    processes its gradient is each process's own: average it yourself.
+    EBGAN is a Module, and its margin and weight are 0-d buffers. They move with the Module's device, and `.half()` and
+    similar calls never round them. They are in `state_dict`. A schedule changes them between steps, in place
+    (`game.margin.fill_(5.0)`) or by assignment. A Parameter that is given for one of them stays a Parameter, and is
+    trained. With several processes, each process computes its own gradient of that Parameter: average it yourself.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter (equation 1). The sign of a tensor
-            is not checked. A number becomes float64, or float32 on a device that has no other.
-        norm: "l2", "sse", "mse" or "l1", the kind of energy: see `reconstruction_energy` (equation 13).
+            is not checked. A number becomes a float64 tensor, or float32 on a device without float64.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1". See `reconstruction_energy` (equation 13).
         pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter (equation 14). None: the
-            paper's 0.1 with a code, and nothing without. A given one other than 0 needs a code.
+            paper's 0.1 with a code, and no term without a code. If you give a weight other than 0, each step needs a
+            code.
 
     Raises:
-        ValueError: a negative margin or weight, or an unknown norm.
-        TypeError: a margin or weight that is neither a number nor a floating-point tensor.
+        ValueError: if the margin or weight is negative or not 0-d, or the norm is unknown.
+        TypeError: if the margin or weight is neither a number nor a floating-point tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -104,7 +110,8 @@ class EBGAN(WithWeight):
             real: [N, ...] real samples.
             recon_fake: [M, ...] reconstructions of the generated samples.
             fake: [M, ...] generated samples, detached.
-            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
+            upstream: the gradient that the loss will get in backward, if you know it. See
+                `functional.discriminator_loss`.
 
         Raises:
             ValueError, TypeError: as `functional.discriminator_loss` does.
@@ -128,12 +135,13 @@ class EBGAN(WithWeight):
         Args:
             recon_fake: [N, ...] reconstructions of the generated samples.
             fake: [N, ...] generated samples, not detached.
-            code: [N, ...] the encoder's output for them, or None for an EBGAN without the pulling-away term.
-            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
+            code: [N, ...] the encoder's output for the generated samples. None: an EBGAN without the pulling-away term.
+            upstream: the gradient that the loss will get in backward, if you know it. See
+                `functional.discriminator_loss`.
             process_group: take the pulling-away term over all ranks of this group, each with the same N.
 
         Raises:
-            ValueError, TypeError: as `functional.generator_loss` does.
+            ValueError, TypeError, RuntimeError: as `functional.generator_loss` does.
         """
         weight = self._weight_for(code)
         return functional.generator_loss(
@@ -150,31 +158,34 @@ class EBGAN(WithWeight):
         process_group: ProcessGroup | None = None,
         scale: Coefficient = 1.0,
     ) -> GameResult:
-        """Add both updates' gradients to `.grad`, over one pass of the discriminator on the generated batch.
+        """Add both updates' gradients to `.grad`, with one pass of the discriminator over the generated batch.
 
         The gradients are those of two separate backward passes with the same weights. The discriminator gets none from
-        the generator's loss. Both passes of the discriminator run under the caller's autocast, the losses and backward
-        passes outside it. Nothing waits for the device, but for a process group's first step on a GPU.
+        the generator's loss. Both passes of the discriminator run under the caller's autocast, and the losses and
+        backward passes run without autocast. Nothing waits for the device, except in a process group's first step on a
+        GPU.
 
         Args:
             discriminator: the auto-encoder, which returns reconstructions, or (reconstructions, codes) for the
-                pulling-away term. `lambda images: D(images)[0]` leaves codes out. A Module's own parameters get
-                gradients. Of another callable every leaf that it uses does.
+                pulling-away term. To leave the codes out, pass `lambda images: D(images)[0]`. With a Module, its own
+                parameters get gradients. With another callable, every leaf that it uses gets a gradient.
             generated: [M, ...], the generator's output with its graph.
             real: [N, ...] real samples.
-            scaler: a GradScaler, by whose scale the gradients are multiplied. Step both optimizers by it.
+            scaler: a GradScaler. The gradients are multiplied by its scale: step both optimizers with it.
             process_group: take the pulling-away term over all ranks of this group, each with the same M.
-            scale: a factor of the gradients, but not of the returned losses. Where a batch comes in parts, it is this
-                part's share of the batch. A number other than 0, or a 0-d tensor.
+            scale: a factor of the gradients, but not of the returned losses: a number other than 0, or a 0-d tensor. If
+                you split a batch into parts, give this part's share of the batch.
 
         Returns:
-            Both losses, the energies and the term, without gradient. Under a process group the energies are of this
-            process's samples, and the term is of all. Losses averaged over processes are then the whole batch's.
+            Both losses, the energies and the pulling-away term, without a gradient. Under a process group the energies
+            are of this process's samples, and the term is of all processes' samples. The average of a loss over
+            processes is the loss of the whole batch.
 
         Raises:
-            ValueError: a generated batch without a graph, a discriminator without a parameter to train, a call inside a
-                transform of torch.func, or what `discriminator` and `generator` refuse.
-            TypeError: arguments in another order, or another kind of output of the discriminator.
+            ValueError: if the generated batch has no graph, the discriminator has no parameter to train, or the call is
+                inside no_grad or a transform of torch.func. Also as `discriminator` and `generator` do.
+            TypeError: if the arguments are in another order, or the discriminator's output has another type.
+            RuntimeError: with a process group, as `functional.pulling_away_term` does.
 
         Example:
             >>> import torch, ebgan_fast
@@ -186,7 +197,7 @@ class EBGAN(WithWeight):
             (torch.Size([4, 4]), torch.Size([4, 2]))
         """
 
-        if not isinstance(real, Tensor):  # before the generator has its gradients
+        if not isinstance(real, Tensor):  # checked before the generator gets its gradients
             raise TypeError(f"real: got {type(real).__name__}, expected a torch.Tensor")
 
         def generator_loss(outputs: Any, fake: Tensor, upstream: Coefficient) -> GeneratorResult:
@@ -219,11 +230,11 @@ class EBGAN(WithWeight):
         super().__setattr__(name, value)
 
     def forward(self, *arguments: object, **options: object) -> NoReturn:
-        """Refuse every call: call `discriminator`, `generator` or `backward`.
+        """Raise a TypeError: call `discriminator`, `generator` or `backward` instead.
 
         Args:
-            arguments: any.
-            options: any.
+            arguments: ignored.
+            options: ignored.
 
         Raises:
             TypeError: always.
@@ -246,36 +257,38 @@ def one_pass_backward(
     scaler: Scaler | None = None,
     scale: Coefficient = 1.0,
 ) -> tuple[_ResultD, _ResultG]:
-    """Add the gradients of any two losses to `.grad`, over one pass of the discriminator on the generated batch.
+    """Add the gradients of any two losses to `.grad`, with one pass of the discriminator over the generated batch.
 
-    `EBGAN.backward` is this with the EBGAN's losses. The gradients are those of two separate backward passes with the
-    same weights. The discriminator's passes run under the caller's autocast, the losses and backward passes outside it.
+    `EBGAN.backward` calls this function with the EBGAN's losses. The gradients are those of two separate backward
+    passes with the same weights. The discriminator's passes run under the caller's autocast, and the losses and
+    backward passes run without autocast.
 
     Args:
         discriminator: called with the generated batch and with `real`. It returns a tensor, or tensors in tuples, lists
             or dicts.
         generated: [M, ...], the generator's output with its graph.
-        real: what the discriminator takes of real samples, a tensor as a rule.
-        discriminator_loss: called with the discriminator's outputs for real samples, `real`, its outputs for the
-            generated batch, that batch, and the gradient that the loss will get (`upstream`, for this package's
-            losses). It returns the loss, or a tuple that begins with it.
-        generator_loss: called with the discriminator's outputs for the generated batch, that batch, and `upstream`. It
-            returns as `discriminator_loss` does. Its gradient is taken to these tensors and to `trained`, and to
-            nothing else that it uses: for a penalty on the generator's weights call `backward` on that by itself.
-        parameters: where the gradient of the discriminator's loss goes. None: the parameters of a discriminator that is
-            a Module; of another callable, every leaf that it uses.
-        trained: further tensors of the losses whose leaves get the gradients of both, such as a margin that is a
-            Parameter, or is computed from one.
-        scaler: a GradScaler, by whose scale the gradients are multiplied.
-        scale: a factor of the gradients, but not of the results. A number other than 0, or a 0-d tensor.
+        real: the discriminator's input of real samples, usually a tensor.
+        discriminator_loss: a function of five arguments: the discriminator's outputs for real samples, `real`, the
+            discriminator's outputs for the generated batch, that batch, and the gradient that the loss will get
+            (`upstream` of this package's losses). It returns the loss, or a tuple whose first element is the loss.
+        generator_loss: a function of three arguments: the discriminator's outputs for the generated batch, that batch,
+            and the gradient that the loss will get. It returns the same as `discriminator_loss`. Its gradient goes to
+            these tensors and to `trained`, and to nothing else that it uses. For a penalty on the generator's weights,
+            call `backward` on the penalty separately.
+        parameters: the tensors that get the gradient of the discriminator's loss. None: the parameters of a
+            discriminator that is a Module, or every leaf that another callable uses.
+        trained: further tensors whose leaves get the gradients of both losses, such as a margin that is a Parameter, or
+            is computed from one.
+        scaler: a GradScaler. The gradients are multiplied by its scale.
+        scale: a factor of the gradients, but not of the results: a number other than 0, or a 0-d tensor.
 
     Returns:
-        The results of `discriminator_loss` and of `generator_loss`, in this order, detached.
+        The results of `discriminator_loss` and `generator_loss`, in this order, detached.
 
     Raises:
-        ValueError: a generated batch, outputs or a loss without a graph, no parameter to train, a scale of 0, or a call
-            inside a transform of torch.func.
-        TypeError: a loss that is no tensor, or arguments in another order.
+        ValueError: if the generated batch, the outputs or a loss have no graph, or there is no parameter to train. Also
+            if the scale is 0, or the call is inside no_grad or a transform of torch.func.
+        TypeError: if a loss is no tensor, or the arguments are in another order.
 
     Example:
         >>> import torch, ebgan_fast
@@ -294,20 +307,22 @@ def one_pass_backward(
     _check(discriminator, generated)
     trained = _leaves(trained)
     inputs = _inputs(discriminator, parameters, trained)
-    # Not a leaf: torch refuses a gradient to one that hooks wait for, such as those by which FLOPs are counted.
+    # A view and not a leaf, because torch refuses a gradient to a leaf that hooks wait for, such as those that count
+    # FLOPs.
     fake = generated.detach().requires_grad_().view_as(generated)
     of_fake = discriminator(fake)
     upstream = _upstream((of_fake, fake), generated, scaler, scale)
     with without_autocast(generated.device):
         result_g, gradient = _gradient_to(fake, of_fake, generator_loss, trained, upstream)
-        # Before the discriminator's pass over real samples: this frees the generator's maps. After it, the peak of
-        # celeba64 would be a quarter higher (262 to 328 MB in batches of 64).
+        # The generator's backward pass runs before the discriminator's pass over real samples, to free the generator's
+        # maps. The other order would raise the peak of celeba64 by a quarter (262 to 328 MB in batches of 64).
         generated.backward(gradient)
     of_real = discriminator(real)
     with without_autocast(generated.device):
         result_d = discriminator_loss(of_real, real, of_fake, fake.detach(), upstream)
         loss = _loss_of(result_d, "discriminator_loss")
-        # Naming the weights spares the gradient to the generated batch, which the graph would give too.
+        # With the weights named, autograd doesn't compute the gradient to the generated batch, which is also in the
+        # graph.
         torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)
     if inputs is not None and all(leaf.grad is None for leaf in inputs):
         raise ValueError(
@@ -345,7 +360,7 @@ def _check(discriminator: object, generated: object) -> None:
 
 
 def _leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The leaves that tensors were computed from, each once; a leaf is its own."""
+    """Return the leaves that the tensors were computed from, each once. A tensor that is a leaf is its own leaf."""
     wanting = [tensor for tensor in tensors if tensor.requires_grad]
     leaves = {id(tensor): tensor for tensor in wanting if tensor.is_leaf}
     waiting, seen = [tensor.grad_fn for tensor in wanting], set()
@@ -354,7 +369,8 @@ def _leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        # By its name: torch shows no such class. A node of a user's own Function may have a `variable` too.
+        # Recognized by name, because torch has no public class for it. A node of a user's own Function may also have an
+        # attribute `variable`.
         if type(node).__name__ == "AccumulateGrad":
             leaf: Tensor = node.variable  # type: ignore[attr-defined]
             leaves[id(leaf)] = leaf
@@ -363,12 +379,13 @@ def _leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained: list[Tensor]) -> list[Tensor] | None:
-    """The leaves that the discriminator's loss gives gradients to; None: all that there are."""
+    """Return the leaves that get the gradient of the discriminator's loss, or None for all leaves of the graph."""
     if parameters is None:
         if not isinstance(discriminator, nn.Module) or type(discriminator).__name__ == "FullyShardedDataParallel":
             return None
         parameters = list(discriminator.parameters())
-        if any(type(parameter) is not nn.Parameter for parameter in parameters):  # sharded: other leaves stand for them
+        # Sharded parameters are not the leaves of the graph.
+        if any(type(parameter) is not nn.Parameter for parameter in parameters):
             return None
     wanted = []
     for parameter in parameters:
@@ -385,7 +402,7 @@ def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained:
 
 
 def _upstream(tensors: object, beside: Tensor, scaler: Scaler | None, scale: Coefficient) -> Coefficient:
-    """The gradient that both losses get, in the dtype that they will have as far as their tensors tell."""
+    """Return the gradient that both losses get, float64 if one of `tensors` is, as the losses then are."""
     meaning = "the share of the batch that these samples are, such as 1/k for one of k parts"
     scale = _checks.factor("scale", scale, meaning, beside)
     is_scaled = scaler is not None and getattr(scaler, "is_enabled", lambda: True)()
@@ -404,10 +421,10 @@ def _gradient_to(
     trained: list[Tensor],
     upstream: Coefficient,
 ) -> tuple[_ResultG, Tensor]:
-    """The generator's loss as it came, and its gradient to the generated batch.
+    """Return the result of `generator_loss`, and the gradient of its loss to the generated batch.
 
-    The discriminator's graph is kept for its own loss, the loss's is not: an op that may not be asked again hands out
-    its gradients in place of copies. So the loss gets a graph of its own.
+    The discriminator's graph is kept, because the discriminator's loss needs it too. The loss gets a separate graph
+    that is freed after one use: an op whose graph is freed returns its gradients themselves, without a copy.
     """
     leaves, structure = _pytree.tree_flatten(outputs)
     reachable = [number for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
@@ -448,7 +465,7 @@ def _loss_of(result: object, name: str) -> Tensor:
 
 
 def _for(loss: Tensor, upstream: Coefficient) -> Tensor | None:
-    """The gradient to a loss as autograd takes it."""
+    """Return the gradient to a loss in the form that autograd takes: a tensor of the loss's dtype, or None for 1."""
     return upstream.to(loss.dtype) if isinstance(upstream, Tensor) else None
 
 

@@ -1,11 +1,12 @@
-"""The ops as Modules, for code that builds its losses once and calls them each step.
+"""The ops as Modules, for code that builds its losses once and calls them in each step.
 
-Each calls the function of its name in `functional`, which has the equations, and the same dtypes: float64, float32,
-bfloat16 and float16 in, float32 out (float64 for float64). A wrong margin, weight or norm is refused when the Module is
-built, and tensors that do not fit when it is called, by ValueError or TypeError.
+Each Module calls the function of the same name in `functional`, which has the equations. Inputs are float64, float32,
+bfloat16 or float16. Outputs are float32 (float64 for float64 inputs). A ValueError or TypeError refuses a wrong margin,
+weight or norm when the Module is built, and unsuitable tensors when it is called.
 
-Margins and weights are 0-d buffers. They follow the device and never the dtype, so that `.half()` rounds none. They
-stand in `state_dict`. A schedule changes them in place. A Parameter that is given for one stays one, and is trained.
+Margins and weights are 0-d buffers. They move with the Module's device, and `.half()` and similar calls never round
+them. They are in `state_dict`. A schedule changes them in place. A Parameter that is given for a margin or weight stays
+a Parameter, and is trained.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
 
 
 class _WithGroup(nn.Module):
-    """A Module with a process group, which belongs to the process: copies share it, and it can't be pickled."""
+    """A Module with a process group. The group belongs to this process: copies share it, and it can't be pickled."""
 
     process_group: ProcessGroup | None
 
@@ -62,11 +63,14 @@ class _WithGroup(nn.Module):
 class ReconstructionEnergy(nn.Module):
     """The energy of each sample: `functional.reconstruction_energy` as a Module.
 
-    (recon [N, ...], target [N, ...]) -> energy [N].
+    Called with (recon [N, ...], target [N, ...]), it returns the energies [N].
 
     Args:
-        norm: "l2", "sse", "mse" or "l1", the kind of energy.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1".
         reduction: "none" for the energies [N], or "mean" or "sum" for a scalar.
+
+    Raises:
+        ValueError: if the norm or reduction is unknown.
 
     Example:
         >>> import torch, ebgan_fast
@@ -83,11 +87,16 @@ class ReconstructionEnergy(nn.Module):
         self.reduction = reduction
 
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
-        """Return the energies [N], or their mean or sum, in squared or plain pixel units by norm (equation 13).
+        """Return the energies [N], or their mean or sum (equation 13).
+
+        In pixel units for l2 and l1, in squared pixel units for sse and mse.
 
         Args:
             recon: [N, ...] reconstructions.
             target: [N, ...] samples.
+
+        Raises:
+            ValueError, TypeError: as `functional.reconstruction_energy` does.
         """
         return functional.reconstruction_energy(recon, target, norm=self.norm, reduction=self.reduction)
 
@@ -96,12 +105,16 @@ class ReconstructionEnergy(nn.Module):
 
 
 class HingeMarginLoss(WithCoefficients):
-    """The discriminator's loss over given energies: `functional.hinge_margin_loss` as a Module.
+    """The discriminator's loss of given energies: `functional.hinge_margin_loss` as a Module.
 
-    (energy_real [N] or None, energy_fake [M]) -> scalar loss.
+    Called with (energy_real [N] or None, energy_fake [M]), it returns a scalar loss.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter to be trained.
+
+    Raises:
+        ValueError: if the margin is negative or not 0-d.
+        TypeError: if the margin is neither a number nor a floating-point tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -123,8 +136,11 @@ class HingeMarginLoss(WithCoefficients):
         """Return the scalar loss in units of the energy (equation 1).
 
         Args:
-            energy_real: [N] energies of real samples, or None for the hinge alone.
+            energy_real: [N] energies of real samples. None: the loss is the hinge over generated samples alone.
             energy_fake: [M] energies of generated samples.
+
+        Raises:
+            ValueError, TypeError: as `functional.hinge_margin_loss` does.
         """
         return functional.hinge_margin_loss(energy_real, energy_fake, self.margin)
 
@@ -133,13 +149,13 @@ class HingeMarginLoss(WithCoefficients):
 
 
 class PullingAwayTerm(_WithGroup):
-    """The likeness of a generated batch's codes: `functional.pulling_away_term` as a Module.
+    """The mean squared cosine of a batch's codes: `functional.pulling_away_term` as a Module.
 
-    code [N, ...] -> scalar in [0, 1].
+    Called with a code [N, ...], it returns a scalar in [0, 1].
 
     Args:
         process_group: take the term over the batches of all ranks of this group, each with the same N. Copies of the
-            Module share the group; a Module with a group can't be pickled.
+            Module share the group. A Module with a group can't be pickled.
 
     Example:
         >>> import torch, ebgan_fast
@@ -156,18 +172,25 @@ class PullingAwayTerm(_WithGroup):
 
         Args:
             code: [N, ...] the encoder's output for generated samples.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `functional.pulling_away_term` does.
         """
         return functional.pulling_away_term(code, process_group=self.process_group)
 
 
 class DiscriminatorLoss(WithCoefficients):
-    """The discriminator's loss from both batches: `functional.discriminator_loss` as a Module.
+    """The discriminator's loss of both batches: `functional.discriminator_loss` as a Module.
 
-    (recon_real, real, recon_fake, fake) -> `DiscriminatorResult`.
+    Called with (recon_real, real, recon_fake, fake), it returns a `DiscriminatorResult`.
 
     Args:
         margin: m >= 0 in units of the energy: a number, a 0-d tensor, or a Parameter to be trained.
-        norm: "l2", "sse", "mse" or "l1", the kind of energy.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1".
+
+    Raises:
+        ValueError: if the margin is negative or not 0-d, or the norm is unknown.
+        TypeError: if the margin is neither a number nor a floating-point tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -194,14 +217,18 @@ class DiscriminatorLoss(WithCoefficients):
         *,
         upstream: Coefficient | None = None,
     ) -> DiscriminatorResult:
-        """Return the loss, and the energies [N] and [M] without gradient (equation 1).
+        """Return the loss, and the energies [N] and [M] without a gradient (equation 1).
 
         Args:
             recon_real: [N, ...] reconstructions of the real samples.
             real: [N, ...] real samples.
             recon_fake: [M, ...] reconstructions of the generated samples.
             fake: [M, ...] generated samples, detached.
-            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
+            upstream: the gradient that the loss will get in backward, if you know it. See
+                `functional.discriminator_loss`.
+
+        Raises:
+            ValueError, TypeError: as `functional.discriminator_loss` does.
         """
         batches = recon_real, real, recon_fake, fake
         return functional.discriminator_loss(*batches, self.margin, norm=self.norm, upstream=upstream)
@@ -213,14 +240,19 @@ class DiscriminatorLoss(WithCoefficients):
 class GeneratorLoss(WithWeight, _WithGroup):
     """The generator's loss: `functional.generator_loss` as a Module.
 
-    (recon_fake, fake, code or None) -> `GeneratorResult`.
+    Called with (recon_fake, fake, code or None), it returns a `GeneratorResult`.
 
     Args:
         pt_weight: weight >= 0 of the pulling-away term: a number, a 0-d tensor, or a Parameter to be trained. None: the
-            paper's 0.1 with a code, and nothing without. A given one other than 0 needs a code.
-        norm: "l2", "sse", "mse" or "l1", the kind of energy.
+            paper's 0.1 with a code, and no term without a code. If you give a weight other than 0, each call needs a
+            code.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1".
         process_group: take the pulling-away term over all ranks of this group, each with the same N. Copies of the
-            Module share the group; a Module with a group can't be pickled.
+            Module share the group. A Module with a group can't be pickled.
+
+    Raises:
+        ValueError: if the weight is negative or not 0-d, or the norm is unknown.
+        TypeError: if the weight is neither a number nor a floating-point tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -242,13 +274,19 @@ class GeneratorLoss(WithWeight, _WithGroup):
     def forward(
         self, recon_fake: Tensor, fake: Tensor, code: Tensor | None = None, *, upstream: Coefficient | None = None
     ) -> GeneratorResult:
-        """Return the loss, and without gradient the energies [N] and the pulling-away term (equations 2 and 14).
+        """Return the loss, the energies [N] and the pulling-away term (equations 2 and 14).
+
+        The energies and the term carry no gradient.
 
         Args:
             recon_fake: [N, ...] reconstructions of the generated samples.
             fake: [N, ...] generated samples, not detached.
-            code: [N, ...] the encoder's output for them, or None for an EBGAN without the pulling-away term.
-            upstream: the gradient that the loss will get in backward, if known: see `functional.discriminator_loss`.
+            code: [N, ...] the encoder's output for the generated samples. None: an EBGAN without the pulling-away term.
+            upstream: the gradient that the loss will get in backward, if you know it. See
+                `functional.discriminator_loss`.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `functional.generator_loss` does.
         """
         return functional.generator_loss(
             recon_fake,

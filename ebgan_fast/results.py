@@ -1,4 +1,4 @@
-"""The results of the losses: named tuples, which unpack in one line and give each part by its name."""
+"""The results of the losses: named tuples, to be unpacked or read by name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["DiscriminatorResult", "GameResult", "GeneratorResult"]
 
 
 class DiscriminatorResult(NamedTuple):
-    """The discriminator's loss, with the energies that it was made of (equation 1).
+    """The discriminator's loss, and the energies that it was computed from (equation 1).
 
-    All are float32 (float64 for float64 inputs), in units of the energy. N real and M generated samples.
+    All values are float32 (float64 for float64 inputs), in units of the energy, for N real and M generated samples.
 
     Example:
         >>> import torch, ebgan_fast
@@ -27,17 +27,17 @@ class DiscriminatorResult(NamedTuple):
     """
 
     loss: Tensor
-    """Scalar, to call `backward` on."""
+    """The loss, a scalar. Call `backward` on it."""
     energy_real: Tensor
-    """[N], without gradient: for logs."""
+    """The energy of each real sample, [N], without a gradient: for logs."""
     energy_fake: Tensor
-    """[M], without gradient: for logs."""
+    """The energy of each generated sample, [M], without a gradient: for logs."""
 
 
 class GeneratorResult(NamedTuple):
-    """The generator's loss, with the energies and the pulling-away term that it was made of (equations 2 and 14).
+    """The generator's loss, and the energies and the pulling-away term that it was computed from (equations 2 and 14).
 
-    All are float32 (float64 for float64 inputs). N generated samples.
+    All values are float32 (float64 for float64 inputs), for N generated samples.
 
     Example:
         >>> import torch, ebgan_fast
@@ -49,18 +49,18 @@ class GeneratorResult(NamedTuple):
     """
 
     loss: Tensor
-    """Scalar in units of the energy, to call `backward` on."""
+    """The loss, a scalar in units of the energy. Call `backward` on it."""
     energy: Tensor
-    """[N] in units of the energy, without gradient: for logs."""
+    """The energy of each sample, [N], in units of the energy, without a gradient: for logs."""
     pulling_away: Tensor
-    """Scalar in [0, 1], without its weight and without gradient: for logs. 0 without a code."""
+    """The pulling-away term, a scalar in [0, 1], without weight or gradient: for logs. 0 without a code."""
 
 
 class GameResult(NamedTuple):
-    """Both losses of one step, with what they were made of: all for logs, none with a gradient.
+    """Both losses of one step, and the values that they were computed from. No value has a gradient: all are for logs.
 
-    All are float32 (float64 for float64 inputs). N real and M generated samples. Under a process group these are of
-    this process alone, and the pulling-away term is of all.
+    All values are float32 (float64 for float64 inputs), for N real and M generated samples. Under a process group, the
+    losses and energies are of this process's samples, and the pulling-away term is of all processes' samples.
 
     Example:
         >>> import torch, ebgan_fast
@@ -72,17 +72,17 @@ class GameResult(NamedTuple):
     """
 
     loss_d: Tensor
-    """The discriminator's loss (equation 1): scalar in units of the energy."""
+    """The discriminator's loss (equation 1), a scalar in units of the energy."""
     loss_g: Tensor
-    """The generator's loss (equations 2 and 14): scalar in units of the energy."""
+    """The generator's loss (equations 2 and 14), a scalar in units of the energy."""
     energy_real: Tensor
-    """[N] in units of the energy."""
+    """The energy of each real sample, [N], in units of the energy."""
     energy_fake: Tensor
-    """[M] in units of the energy."""
+    """The energy of each generated sample, [M], in units of the energy."""
     pulling_away: Tensor
-    """Scalar in [0, 1], without its weight. 0 without a code."""
+    """The pulling-away term, a scalar in [0, 1], without its weight. 0 without a code."""
 
 
-# torch takes a named tuple apart as it is, but torch.export.save asks for a name to write down.
+# torch flattens named tuples without registration, but torch.export.save needs a name for each type.
 for _result in (DiscriminatorResult, GeneratorResult, GameResult):
     _pytree._register_namedtuple(_result, serialized_type_name=f"{__package__}.{_result.__name__}")

@@ -1,11 +1,12 @@
 """The energy as an anomaly score.
 
-An EBGAN's discriminator gives low energy to what looks like its training data and high energy elsewhere: the
-auto-encoder learns to reconstruct normal samples, and the hinge keeps it from reconstructing what a generator draws
-beside them. `reconstruction_energy` then scores new samples, one number each, and no anomaly was ever seen in training.
+An EBGAN's discriminator gives low energy to samples like its training data and high energy to others. The auto-encoder
+learns to reconstruct normal samples, and the hinge keeps it from reconstructing the generator's samples near them.
+`reconstruction_energy` then gives each new sample a score. Training uses no anomalies.
 
-Normal images hold one bright disc. Anomalies are rings, and pairs of smaller discs, which are harder: each half is like
-a normal image. (Shapes this simple an auto-encoder without the hinge, `MARGIN = 0`, tells apart as well.)
+Normal images hold one bright disc. Anomalies are rings, and pairs of smaller discs. Pairs are harder to detect, because
+each half looks like a normal image. (On shapes this simple, an auto-encoder without the hinge, `MARGIN = 0`, detects
+anomalies equally well.)
 
     python examples/anomaly_score.py --steps 300
 """
@@ -21,11 +22,11 @@ from torch import Tensor, nn
 import ebgan_fast
 
 SIZE, NOISE, BATCH = 16, 16, 64
-MARGIN = 2.0  # in units of the l2 energy: a black image and one with a disc are about 11 apart
+MARGIN = 2.0  # in units of the l2 energy: a black image and an image with a disc are about 11 apart
 
 
 def shapes(count: int, kind: str) -> Tensor:
-    """[count, SIZE * SIZE] images in [-1, 1] with a soft "disc", "ring" or "pair" of discs at random places."""
+    """Return [count, SIZE * SIZE] images in [-1, 1] with a soft "disc", "ring" or "pair" of discs at random places."""
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     radius = torch.rand(count, 1, 1) * 1.5 + 2
 
@@ -43,7 +44,7 @@ def shapes(count: int, kind: str) -> Tensor:
 
 
 def layers(*widths: int) -> nn.Sequential:
-    """Linear layers with ReLU between them and tanh, the range of the pixels, at the end."""
+    """Return linear layers with ReLU between them and tanh, whose range is that of the pixels, at the end."""
     parts: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         parts += [nn.Linear(before, after), nn.ReLU()]
@@ -51,7 +52,10 @@ def layers(*widths: int) -> nn.Sequential:
 
 
 def auroc(normal: Tensor, anomalous: Tensor) -> float:
-    """The chance that an anomaly scores above a normal sample, ties counted half: Mann and Whitney's rank statistic."""
+    """Return the probability that an anomaly scores above a normal sample (Mann and Whitney's rank statistic).
+
+    Ties count half.
+    """
     above = (anomalous[:, None] > normal[None, :]).double().mean()
     equal = (anomalous[:, None] == normal[None, :]).double().mean()
     return (above + equal / 2).item()
@@ -81,11 +85,11 @@ def train(D: nn.Module, G: nn.Module, steps: int) -> None:
 
 
 def main(*, steps: int = 300, seed: int = 0) -> dict[str, float]:
-    """Train on discs alone -> mean energies, and the AUROC of each kind of anomaly before and after training."""
+    """Train on discs alone. Returns mean energies, and the AUROC of each kind of anomaly before and after training."""
     torch.manual_seed(seed)
     D = layers(SIZE * SIZE, 128, 24, 128, SIZE * SIZE)
     G = layers(NOISE, 128, SIZE * SIZE)
-    held_out = {kind: shapes(1000, kind) for kind in ("disc", "ring", "pair")}  # training draws its own discs
+    held_out = {kind: shapes(1000, kind) for kind in ("disc", "ring", "pair")}  # training draws other discs
     before = {kind: scores(D, images) for kind, images in held_out.items()}
     train(D, G, steps)
     after = {kind: scores(D, images) for kind, images in held_out.items()}

@@ -1,8 +1,8 @@
-"""DistributedDataParallel: the pulling-away term and the gradient of the global batch.
+"""The pulling-away term and the gradient of the global batch under DistributedDataParallel.
 
-Each process has a share of the batch. With `process_group=` the term compares each code with those of all processes,
-and after DistributedDataParallel has averaged the gradients they are those of one process on the whole batch. Without
-it, each process compares its own codes alone: another term, and another gradient.
+Each process has a share of the batch. With `process_group=` the term compares each code with the codes of all
+processes. After DistributedDataParallel has averaged the gradients, they equal those of one process on the whole batch.
+Without `process_group=`, each process compares only its own codes: the term and the gradient are different ones.
 
     torchrun --nproc-per-node 2 examples/distributed.py
     python examples/distributed.py            # starts its own two processes
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 PIXELS, NOISE, CODE, BATCH = 64, 8, 24, 16
-PT_WEIGHT = 10.0  # a hundred times the paper's, so that its gradient shows beside that of the energy
+PT_WEIGHT = 10.0  # a hundred times the paper's, so that its gradient is visible beside that of the energy
 
 
 def step(G: nn.Module, D: nn.ModuleDict, noise: Tensor, group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
-    """The generator's step -> (the pulling-away term, all gradients of G in one vector)."""
+    """Compute the generator's gradients. Returns the pulling-away term, and all gradients of G in one vector."""
     G.zero_grad()
     fake = G(noise)
     code = D["encode"](fake)
@@ -46,11 +46,11 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 
 def compare(seed: int) -> dict[str, float]:
-    """On every process: its share under DistributedDataParallel, beside one process on the whole batch."""
+    """Compare, on every process, its share under DistributedDataParallel with one process on the whole batch."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     backend = dist.get_backend()
     device = torch.device("cuda", rank % torch.cuda.device_count()) if backend == "nccl" else torch.device("cpu")
-    torch.manual_seed(seed)  # the same weights and the same noise everywhere
+    torch.manual_seed(seed)  # the same weights and noise in every process
     G = nn.Sequential(nn.Linear(NOISE, 64), nn.ReLU(), nn.Linear(64, PIXELS), nn.Tanh()).double().to(device)
     encode = nn.Sequential(nn.Linear(PIXELS, CODE), nn.ReLU())
     D = nn.ModuleDict({"encode": encode, "decode": nn.Linear(CODE, PIXELS)}).double().to(device)
@@ -60,8 +60,8 @@ def compare(seed: int) -> dict[str, float]:
     whole_term, whole_gradient = step(copy.deepcopy(G), D, noise, None)
     share = noise.chunk(ranks)[rank]
     parallel = DistributedDataParallel(G)
-    # DistributedDataParallel (torch 2.13) keeps the default group's threads beyond its end, where one that still holds
-    # a tensor of Python's would abort the process; so the codes have a group of their own.
+    # DistributedDataParallel (torch 2.13) keeps the default group's threads after the group's end. A thread that still
+    # holds a Python tensor then aborts the process. So the codes use a separate group.
     codes = dist.new_group()
     term, gradient = step(parallel, D, share, codes)
     local_term, local_gradient = step(parallel, D, share, None)
@@ -76,7 +76,7 @@ def compare(seed: int) -> dict[str, float]:
 
 
 def report(seed: int) -> dict[str, float]:
-    """In a started process group: compare, and print from its first process."""
+    """Compare in a started process group, and print the figures from its first process."""
     figures = compare(seed)
     if dist.get_rank() == 0:
         for name, value in figures.items():
@@ -86,14 +86,14 @@ def report(seed: int) -> dict[str, float]:
 
 
 def run(rank: int, seed: int, ranks: int, folder: str) -> None:
-    """One process of those that this program starts itself."""
+    """Run one of the processes that this program starts itself."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
     torch.save(report(seed), f"{folder}/{rank}.pt")
 
 
 def main(*, seed: int = 0, processes: int = 2) -> dict[str, float]:
-    """The figures of `compare`: as one of torchrun's processes, or from `processes` of its own."""
+    """Return the figures of `compare`, as one of torchrun's processes, or from `processes` started here."""
     if "RANK" in os.environ:
         enough = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
         dist.init_process_group("nccl" if enough else "gloo")

@@ -1,8 +1,9 @@
 """An ordinary PyTorch EBGAN loop in which only the losses are replaced.
 
-The loop, the networks and the optimizers are the same for both; `losses=` chooses who computes the two losses:
-plain torch as people write it (here correctly: an energy per sample, a hinge per sample, squared cosines without the
-diagonal) or ebgan_fast. The same seed gives the same training curve up to rounding.
+The loop, the networks and the optimizers are the same for both. `losses=` chooses the code that computes the two
+losses. One choice is plain torch as people write it, here correctly: an energy per sample, a hinge per sample, squared
+cosines without the diagonal. The other choice is ebgan_fast. The same seed gives the same training curve up to
+rounding.
 
     python examples/replace_the_losses.py --steps 200
 """
@@ -24,7 +25,7 @@ MARGIN, PT_WEIGHT = 10.0, 0.1
 
 
 class AutoEncoder(nn.Module):
-    """The discriminator: it returns its reconstruction and the code, whose rows the pulling-away term compares."""
+    """The discriminator, which returns its reconstruction and the code for the pulling-away term."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ def generator() -> nn.Sequential:
 
 
 def discs(count: int) -> Tensor:
-    """Images in [-1, 1] with one soft disc each, at a random place and of a random radius."""
+    """Return images in [-1, 1] with one soft disc each, at a random place and with a random radius."""
     place = torch.rand(count, 2, 1, 1) * 16 + 8
     radius = torch.rand(count, 1, 1) * 4 + 3
     y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
@@ -69,7 +70,7 @@ def hand_written_loss_g(recon_fake: Tensor, fake: Tensor, code: Tensor) -> Tenso
 def train(
     losses: Literal["hand-written", "ebgan_fast"], steps: int, seed: int, dtype: torch.dtype
 ) -> tuple[Tensor, float]:
-    """The curve [steps, 2] of (loss_d, loss_g), and the median seconds per step."""
+    """Return the curve [steps, 2] of (loss_d, loss_g), and the median seconds per step."""
     torch.manual_seed(seed)
     D, G = AutoEncoder().to(dtype), generator().to(dtype)
     optimizer_d = torch.optim.Adam(D.parameters(), lr=5e-4, betas=(0.5, 0.999))
@@ -104,7 +105,7 @@ def train(
 
 
 def main(*, steps: int = 200, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Train twice from one seed -> the curve [steps, 2] of each."""
+    """Train twice from the same seed. Returns the curve [steps, 2] of each."""
     by_hand, seconds_by_hand = train("hand-written", steps, seed, dtype)
     ours, seconds_ours = train("ebgan_fast", steps, seed, dtype)
     print("step  loss_d by hand  ebgan_fast   loss_g by hand  ebgan_fast")

@@ -1,15 +1,16 @@
 """The pulling-away term against collapse in self-supervised learning.
 
-Two noisy views of each sample shall have the same features. Features standardized over the batch cannot be constant,
-but nothing keeps them from all being the same one: the loss is lowest when each follows the most invariant direction of
-the data, here a brightness that says nothing about the classes. The term is the mean squared cosine between rows:
+Two noisy views of each sample should have the same features. Features that are standardized over the batch cannot be
+constant, but all features can still be equal. The loss is lowest if each feature follows the most invariant direction
+of the data, here a brightness that says nothing about the classes. The pulling-away term is the mean squared cosine
+between rows:
 
-* `pulling_away_term(features.T)`, of centered features, is the mean squared correlation between features: they are told
-  apart (the off-diagonal part of Barlow Twins' loss, within a view);
-* `pulling_away_term(features)` is the mean squared cosine between samples: they are spread over directions.
+* `pulling_away_term(features.T)`, of centered features, is the mean squared correlation between features, so it makes
+  the features different (the off-diagonal part of Barlow Twins' loss, within a view);
+* `pulling_away_term(features)` is the mean squared cosine between samples, so it spreads the samples over directions.
 
-Shown for each: the effective rank of the features (of WIDTH at most) and the accuracy of a linear probe on held-out
-samples, whose labels no encoder has seen.
+The program prints for each the effective rank of the features (WIDTH at most), and the accuracy of a linear probe on
+held-out samples. No encoder has seen the labels.
 
     python examples/self_supervised.py --steps 200
 """
@@ -27,7 +28,7 @@ PIXELS, FACTORS, CLASSES, WIDTH, BATCH = 64, 16, 8, 16, 256
 
 
 class Data:
-    """Samples in PIXELS dimensions of FACTORS factors: the first is brightness, the others depend on the class."""
+    """Samples in PIXELS dimensions, made of FACTORS factors: the first is brightness, the others depend on class."""
 
     def __init__(self) -> None:
         self.directions = torch.linalg.qr(torch.randn(PIXELS, FACTORS))[0].T
@@ -41,7 +42,7 @@ class Data:
 
 
 def view(samples: Tensor) -> Tensor:
-    """The augmentation: noise of the size of a factor's own spread and more."""
+    """Return a view of the samples with noise of standard deviation 1. A factor's within a class is 0.5."""
     return samples + torch.randn_like(samples)
 
 
@@ -67,14 +68,17 @@ def train(data: Data, steps: int, decorrelation: float, diversity: float) -> nn.
 
 
 def effective_rank(features: Tensor) -> float:
-    """exp of the entropy of the correlation matrix's spectrum: 1 if all features are one, WIDTH if no two correlate."""
+    """Return exp of the entropy of the correlation matrix's spectrum.
+
+    It is 1 if all features are equal, and WIDTH if no two of them correlate.
+    """
     spectrum = torch.linalg.eigvalsh(standardized(features).T.corrcoef()).clamp(min=1e-12)
     share = spectrum / spectrum.sum()
     return torch.exp(-(share * share.log()).sum()).item()
 
 
 def probe_accuracy(train_features: Tensor, train_labels: Tensor, features: Tensor, labels: Tensor) -> float:
-    """A ridge regression onto the classes, fitted on one set and measured on the other."""
+    """Return the accuracy of a ridge regression onto the classes, fitted on one set and measured on the other."""
     mean, std = train_features.mean(0), train_features.std(0)
     known, new = (train_features - mean) / std, (features - mean) / std
     classes = nn.functional.one_hot(train_labels, CLASSES).to(known.dtype)
@@ -85,7 +89,7 @@ def probe_accuracy(train_features: Tensor, train_labels: Tensor, features: Tenso
 
 
 def main(*, steps: int = 200, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Train three encoders -> the effective rank and the probe's accuracy of each."""
+    """Train three encoders. Returns the effective rank and the probe's accuracy of each."""
     torch.manual_seed(seed)
     data = Data()
     (known, known_labels), (new, new_labels) = data.draw(2000), data.draw(2000)

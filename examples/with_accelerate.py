@@ -1,8 +1,8 @@
-"""The losses under Hugging Face Accelerate: two models, two optimizers, any mixed precision, and the losses unchanged.
+"""The losses under Hugging Face Accelerate: two models, two optimizers, any mixed precision, and unchanged losses.
 
-`prepare` wraps the networks (autocast, and DistributedDataParallel in several processes) and the optimizers. The losses
-need no wrapping: they take what the networks return, sum in float32 or wider, and in several processes get the process
-group, so that the pulling-away term is that of the global batch.
+`prepare` wraps the networks (autocast, and DistributedDataParallel with several processes) and the optimizers. The
+losses need no wrapping. They take the networks' outputs and sum in float32 or wider. With several processes they get
+the process group, so that the pulling-away term is that of the global batch.
 
     python examples/with_accelerate.py --mixed-precision bf16
     torchrun --nproc-per-node 2 examples/with_accelerate.py   # or accelerate launch, after accelerate config
@@ -34,23 +34,23 @@ class AutoEncoder(nn.Module):
 
 
 def waves(count: int, device: torch.device) -> Tensor:
-    """[count, PIXELS] sine waves of random frequency and phase."""
+    """Return sine waves of random frequency and phase, [count, PIXELS]."""
     frequency = torch.rand(count, 1, device=device) * 3 + 1
     phase = torch.rand(count, 1, device=device)
     return torch.sin(6.2832 * (frequency * torch.linspace(0, 1, PIXELS, device=device) + phase))
 
 
 def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: bool = True) -> dict[str, object]:
-    """Train -> the mean energy of real samples at the first and the last step, the last losses, and their dtypes."""
+    """Train, and return the first and last mean energy of real samples, the last losses, and the dtypes."""
     accelerator = Accelerator(cpu=cpu, mixed_precision=mixed_precision)
     torch.manual_seed(seed)  # the same weights in every process
     D, G = AutoEncoder(), nn.Sequential(nn.Linear(NOISE, 128), nn.ReLU(), nn.Linear(128, PIXELS), nn.Tanh())
     optimizer_d = torch.optim.Adam(D.parameters(), lr=1e-3)
     optimizer_g = torch.optim.Adam(G.parameters(), lr=1e-3)
     D, G, optimizer_d, optimizer_g = accelerator.prepare(D, G, optimizer_d, optimizer_g)
-    # The discriminator is not trained in the generator's step: unwrapped, it need not average gradients nobody uses.
+    # The generator's step does not train the discriminator. Unwrapped, it does not average gradients that nothing uses.
     bare_d = accelerator.unwrap_model(D)
-    # A group of the codes' own: docs/one-pass.md says why, and how this loop does with one pass.
+    # A separate group for the codes: docs/one-pass.md gives the reason, and the same loop with one pass.
     everyone = dist.new_group() if accelerator.num_processes > 1 else None
     loss_of_d = DiscriminatorLoss(margin=5.0)
     loss_of_g = GeneratorLoss(pt_weight=0.1, process_group=everyone)
@@ -61,10 +61,10 @@ def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: b
         real = waves(BATCH, accelerator.device)
         fake = G(torch.randn(BATCH, NOISE, device=accelerator.device))
 
-        # One pass over both halves: DistributedDataParallel wants one forward for each backward.
+        # One pass over both halves, because DistributedDataParallel needs one forward for each backward.
         recon, _ = D(torch.cat([real, fake.detach()]))
         recon_real, recon_fake = recon.chunk(2)
-        with accelerator.autocast():  # changes nothing for the losses: they would be right without it
+        with accelerator.autocast():  # has no effect on the losses, which don't need it
             of_d = loss_of_d(recon_real, real, recon_fake, fake.detach())
         optimizer_d.zero_grad()
         accelerator.backward(of_d.loss)

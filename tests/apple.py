@@ -1,4 +1,4 @@
-"""A tensor that says it's on a device without float64, as Apple's GPUs are, and whose values lie on the CPU."""
+"""A stand-in for tensors on Apple's GPUs, which have no float64; the values lie on the CPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
-DEVICE = torch.device("lazy")  # the one that every build of torch lets a tensor name
+DEVICE = torch.device("lazy")  # a device that every build of torch accepts for a tensor
 
 
 class AppleTensor(Tensor):
-    """Computes as the CPU does, and refuses float64 as torch 2.13 does, on the way to the CPU too.
+    """A tensor that computes on the CPU and refuses float64, as torch 2.13 does on Apple's GPUs.
 
-    torch 2.14 gives zeros for a copy to the CPU that also makes float64: the same code is wrong on both.
+    A copy to the CPU that also converts to float64 is refused too. In torch 2.14 such a copy gives zeros, so the code
+    that makes it is wrong with both versions.
     """
 
     values: Tensor
@@ -56,7 +57,7 @@ class AppleTensor(Tensor):
 
 
 class ThereToo(TorchFunctionMode):
-    """Lets `.to(DEVICE)` of a tensor on the CPU give an AppleTensor."""
+    """A mode in which `.to(DEVICE)` of a tensor on the CPU gives an AppleTensor."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Options that choose the tests and what they run on; fixtures for MNIST, a classifier of its digits, and processes."""
+"""Options that choose the tests and their backend; fixtures for MNIST, a classifier of its digits, and processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from . import cpu_times
 from .ops import sessions
 
-if TYPE_CHECKING:  # a session sets what ebgan_fast reads when it is imported
+if TYPE_CHECKING:  # ebgan_fast reads its environment on import, and a session sets that later
     from ebgan_fast.data import Mnist
     from ebgan_fast.metrics import DigitClassifier
 
@@ -26,8 +26,8 @@ from .forked import Child
 
 Fork = Callable[..., Child]
 
-# Inductor finds its cached code without regard to the instruction set. What it had written for AVX-512 gave a wrong
-# loss, 40.4 for 47.2, once it was compiled for AVX2.
+# Inductor's cache does not distinguish instruction sets. Code that it had written for AVX-512 gave a wrong loss, 40.4
+# in place of 47.2, when it was compiled for AVX2.
 if hasattr(torch.compiler, "config"):  # torch 2.6 has none
     torch.compiler.config.cache_key_tag = torch.backends.cpu.get_cpu_capability()
 
@@ -36,20 +36,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     sessions.add_options(parser)
     group = parser.getgroup("ebgan_fast")
     group.addoption(
-        "--reverse", action="store_true", help="run the last test first: no test may lean on an earlier one"
+        "--reverse", action="store_true", help="run the last test first: no test may depend on an earlier one"
     )
-    group.addoption("--release", action="store_true", help="run also what only a release needs: code for every GPU")
-    group.addoption("--cpu-times", action="store_true", help="write what every test takes (tests/cpu_times.py)")
+    group.addoption("--release", action="store_true", help="also run what only a release needs: code for every GPU")
+    group.addoption("--cpu-times", action="store_true", help="write the CPU time of every test (tests/cpu_times.py)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("gpuless.ptx") is None:
         raise pytest.UsageError("the tests of GPU kernels need gpuless: pip install ./gpuless (make setup does)")
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in what a shell runs in its background: tests send it
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as for a shell's background job; some tests send the signal
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sessions.begin(config)
     if config.getoption("--release"):
-        os.environ["EBGAN_FAST_TEST_RELEASE"] = "1"  # what tests/packaging builds is for every GPU
+        os.environ["EBGAN_FAST_TEST_RELEASE"] = "1"  # tests/packaging then builds for every GPU
     if config.getoption("--cpu-times"):
         config.pluginmanager.register(cpu_times)
 
@@ -60,9 +60,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Spare the garbage collector what lives as long as the process: modules and tests, half a million objects.
+    """Exempt modules and tests, half a million objects that live as long as the process, from garbage collection.
 
-    In `make check` it then takes 4 s of each worker's minute in place of 6.
+    In `make check` the collector then takes 4 s of each worker's minute in place of 6.
     """
     gc.disable()
     try:
@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Networks of a few neurons only lose by a second thread, by a factor of ten where the cores are busy."""
+    """Run a test on one thread: a second one slows tiny networks down, tenfold if the cores are busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -104,7 +104,10 @@ def mnist() -> Mnist:
 
 @pytest.fixture(scope="session")
 def digit_classifier(mnist: Mnist) -> DigitClassifier:
-    """Trained on first use (about 35 s of a core) and kept in the cache folder; of parallel workers one trains."""
+    """Return the classifier of digits. The first use trains it, in about 35 s of one core, in one worker.
+
+    The cache folder keeps it.
+    """
     from ebgan_fast.metrics import load_classifier
 
     return load_classifier(mnist)
@@ -112,7 +115,10 @@ def digit_classifier(mnist: Mnist) -> DigitClassifier:
 
 @pytest.fixture
 def fork(tmp_path: Path) -> Iterator[Fork]:
-    """Starts processes, with the arguments of `Child` after its first, and ends those that a failed test leaves."""
+    """Give a function that starts a process; kill the processes that a failed test leaves.
+
+    The function takes the arguments of `Child` but the output, which is a file of the test.
+    """
     children: list[Child] = []
     number = itertools.count()
 
@@ -128,7 +134,7 @@ def fork(tmp_path: Path) -> Iterator[Fork]:
 
 @pytest.fixture
 def op_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the ops that run from here on, backward and scaling included."""
+    """Return a list to which each op's name is added as the op runs, also in backward and for scaling."""
     from ebgan_fast.ops import op
 
     made: list[str] = []

@@ -1,9 +1,9 @@
-"""The time that each test takes, in seconds of a core, those of its own processes included.
+"""Measure the CPU time of each test in seconds, including that of the processes that it starts.
 
     .venv/bin/pytest --cpu-times -n auto           # writes build/cpu-times
-    .venv/bin/python -m tests.cpu_times            # prints them by folder, and the dearest tests
+    .venv/bin/python -m tests.cpu_times            # prints the times by folder, and the 30 slowest tests
 
-Seconds of a core say the same on a busy machine, where those of a clock do not.
+CPU time stays nearly the same on a busy machine; the time of a clock does not.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     before = os.times()
     done = yield
-    seconds = sum(os.times()[:4]) - sum(before[:4])  # its own and its children's, in user and system mode
+    seconds = sum(os.times()[:4]) - sum(before[:4])  # of this process and its children, in user and system mode
     with open(FOLDER / str(os.getpid()), "a", encoding="utf-8") as file:
         file.write(f"{seconds:.3f}\t{item.nodeid}\n")
     return done
 
 
 def read() -> Counter[str]:
-    """The seconds of every test."""
+    """Return the CPU seconds of every test, by its id."""
     times: Counter[str] = Counter()
     for path in FOLDER.iterdir():
         for line in path.read_text(encoding="utf-8").splitlines():

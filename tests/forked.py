@@ -1,11 +1,11 @@
-"""Processes that a test needs for their own sake: to be killed, to be sent a signal, to be one of several.
+"""Processes for tests that kill a process, send it a signal, or need several.
 
-A new interpreter takes 2 to 6 s of a core for its imports: torch, then all that a first optimizer and
-DistributedDataParallel load. Here one server in each worker of pytest imports once. A test's processes are its forks,
-which begin after some 20 ms. Each has memory, threads, signals and an exit status of its own.
+A new interpreter needs 2 to 6 s of a core for its imports: torch, then all that a first optimizer and
+DistributedDataParallel load. Here each worker of pytest has one server, which imports once. A test's processes are
+forks of the server, which begin after some 20 ms. Each has memory, threads, signals and an exit status of its own.
 
-A fork ends without tearing down its interpreter. What is about that end, or about imports and the environment that they
-read, starts an interpreter (`programs.py`).
+A fork ends without the shutdown of its interpreter. Tests of that shutdown, of imports, or of the environment that
+imports read start an interpreter (`programs.py`).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _context.set_forkserver_preload(_preloaded)
 
 
 def preload(module: str) -> None:
-    """Let the server, if it hasn't begun, import this module too, which many processes need."""
+    """Let the server import one more module, which many processes need. A server that runs already ignores this."""
     if module not in _preloaded:
-        _preloaded.insert(0, module)  # before the last, which closes the imports
+        _preloaded.insert(0, module)  # before the last module, which must end the imports
         _context.set_forkserver_preload(_preloaded)
 
 
 class Child:
-    """A process that runs one function; its output, both streams of it, goes into a file.
+    """A process that runs one function and writes both of its output streams into a file.
 
     Args:
-        output: the file.
-        target: a function of a module, run from the root of the repository; what it raises ends the process with
-            status 1, and SystemExit with its own.
-        arguments: the function's, which pickle can carry.
-        environment: variables to set first.
+        output: the file for the output.
+        target: a function of a module, run from the root of the repository. An exception ends the process with status
+            1, SystemExit with its own status.
+        arguments: the function's arguments, which must be picklable.
+        environment: environment variables to set before the function runs.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Child:
             target=_run, args=(output, environment or {}, target, arguments)
         )
         here = Path.cwd()
-        os.chdir(_ROOT)  # the server, which the first process starts, finds what it imports there
+        os.chdir(_ROOT)  # the first process starts the server, which imports modules from there
         try:
             self._process.start()
         finally:
@@ -61,25 +61,25 @@ class Child:
 
     @property
     def said(self) -> str:
-        """The output so far."""
+        """The process's output so far."""
         return self._output.read_text() if self._output.exists() else ""
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The id of the process."""
         assert self._process.pid is not None
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """True until it has ended."""
+        """True until the process has ended."""
         return self._process.is_alive()
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def wait_for_line(self) -> str:
-        """The first line of output; fails if the process ends without one."""
+        """Wait for the first line of output, and return it; fail if the process ends without one."""
         until = time.monotonic() + _PATIENCE
         while "\n" not in self.said:
             assert self._process.is_alive(), self.said
@@ -88,13 +88,13 @@ class Child:
         return self.said.partition("\n")[0]
 
     def status(self) -> int:
-        """Wait for the end; returns the exit status, or less the number of the signal that killed it."""
+        """Wait for the end; return the exit status, or the negative number of the signal that killed the process."""
         self._process.join(_PATIENCE)
         assert self._process.exitcode is not None, f"still running after two minutes: {self.said}"
         return self._process.exitcode
 
     def kill(self) -> None:
-        """End it, if it hasn't ended."""
+        """Kill the process unless it has ended."""
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
@@ -107,7 +107,7 @@ def _run(
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))  # noqa: SIM115
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a study may have started the server, which then has none
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server has none if a study started it
     os.environ.update(environment)
     os.chdir(_ROOT)
     target(*arguments)

@@ -1,4 +1,4 @@
-"""Imported once by the server of `forked.py`: what the processes of tests need, and no thread."""
+"""Modules that the server of `forked.py` imports once for the processes of tests, without starting a thread."""
 
 import atexit
 import gc
@@ -15,13 +15,13 @@ _server = os.getpid()
 
 @atexit.register
 def _end() -> None:
-    """End the server without a word, as its forks do: nanobind would tell of what Triton leaves behind."""
+    """End the server without its shutdown, as its forks do: nanobind would print a report of Triton's leaks."""
     if os.getpid() == _server:
         os._exit(0)
 
 
-# torch leaves some imports to the first optimizer, 1.5 s of a core, which the forks thus have.
+# The first optimizer makes torch import more, for 1.5 s of a core; the forks have these imports too.
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-# A fork shares the server's memory until one writes there, which the garbage collector does not now.
+# A fork shares the server's memory until one of them writes there; after freeze the garbage collector doesn't write.
 gc.collect()
 gc.freeze()

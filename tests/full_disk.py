@@ -1,4 +1,4 @@
-"""A limit on the size of files, which stands for a full disk: a write beyond it fails in the same way."""
+"""A limit on the size of files as a stand-in for a full disk: a write beyond the limit fails in the same way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from unittest import mock
 def room_for(size: int) -> Iterator[None]:
     """Limit every file that this process and its children write to `size` bytes.
 
-    Under the limit nobody keeps bytecode: Python 3.11 takes a short write for a whole one, and every later process
-    would die of that file of torch's ("EOFError: marshal data too short").
+    Under the limit no process writes bytecode. Python 3.11 would take a short write for a whole one, and every later
+    process that reads the file would fail ("EOFError: marshal data too short").
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,6 +1,7 @@
-"""A guard against work without an end in Python: the test fails, in place of keeping the others waiting.
+"""A guard against endless loops in Python: the test fails, so that the other tests need not wait.
 
-Work inside one call of C, such as the hash of a tuple, isn't interrupted: the test process ends with a traceback.
+Work inside one call of C, such as the hash of a tuple, can't be interrupted. There the test process ends after ten
+minutes with a traceback.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from types import FrameType
 
 import pytest
 
-_SECONDS = 60.0  # of the processor. What is guarded takes less than one, and where it fails hours.
+_SECONDS = 60.0  # of CPU time. The guarded work takes less than one second, or hours if it fails.
 
 
 @contextlib.contextmanager
 def ends() -> Iterator[None]:
-    """Fail the test once the block has computed for a minute, whatever errors the block catches."""
+    """Fail the test if the block computes for more than a minute, whatever exceptions the block catches."""
 
     def fail(number: int, frame: FrameType | None) -> None:
-        pytest.fail(f"it has computed for {_SECONDS:.0f} s without an end")
+        pytest.fail(f"the block has computed for {_SECONDS:.0f} s without an end")
 
     before = signal.signal(signal.SIGVTALRM, fail)
     signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)

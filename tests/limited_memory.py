@@ -1,7 +1,7 @@
-"""A limit on memory that holds: in a process that has nothing to reuse.
+"""A limit on memory, in a process of its own that has no freed memory to reuse.
 
-In a worker of pytest it holds by luck alone. Of what earlier tests took and gave back, gigabytes stay with the process
-(between live blocks the C library keeps them), and an allocation that finds room there needs nothing new.
+In a worker of pytest a limit would hold only by luck. Gigabytes that earlier tests took and freed stay with the
+process, since the C library keeps memory between live blocks. An allocation that fits there needs no new memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from .forked import Child
 
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are of Linux")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these limits on memory")
 
 Fork = Callable[..., Child]
 
@@ -25,13 +25,13 @@ def error_within(fork: Fork, room: int, function: Callable[..., object], *argume
     """Run a function in a process with a limit on its memory, for two minutes at most.
 
     Args:
-        fork: the fixture.
-        room: bytes that the process may take besides what it begins with, address space included.
+        fork: the fixture `fork`.
+        room: bytes of address space that the process may take in addition to what it has at its start.
         function: a function of a module.
-        arguments: its arguments, which pickle can carry.
+        arguments: the function's arguments, which must be picklable.
 
     Returns:
-        The name of the class of the error that ended it, and its text; two empty strings if none did.
+        The name of the error's class and its text; two empty strings if the function raised no error.
     """
     child = fork(_limited, room, function, arguments)
     assert child.status() == 0, child.said

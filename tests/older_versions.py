@@ -1,4 +1,4 @@
-"""Reasons not to run a test beside an older torch or Triton, or beside none."""
+"""Reasons to skip a test with an older torch or Triton, or without Triton."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from ebgan_fast.ops.backends import availability
 
 OLDEST_TRITON = ".".join(map(str, availability.OLDEST_TRITON))
-"""The oldest Triton that takes the kernels, as `pytest.importorskip` wants it."""
+"""The oldest Triton that compiles the kernels, as text for `pytest.importorskip`."""
 
 
 def _lack_of_triton() -> str | None:
@@ -22,12 +22,12 @@ def _lack_of_triton() -> str | None:
 
 
 NO_TRITON = _lack_of_triton()
-"""The reason for which the Triton kernels can't be imported; None where they can."""
+"""The reason why the Triton kernels can't be imported; None if they can."""
 
 needs_triton = pytest.mark.skipif(NO_TRITON is not None, reason=NO_TRITON or "")
 
 _TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
-# Before, an op can't ask whether it is being exported, and Dynamo can't look into our Functions.
+# In earlier versions an op can't find out if it is being exported, and Dynamo can't trace our autograd Functions.
 needs_whole_graphs = pytest.mark.skipif(
     _TORCH < (2, 8), reason=f"fullgraph=True and torch.export need torch 2.8, got {torch.__version__}"
 )

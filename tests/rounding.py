@@ -1,11 +1,11 @@
-"""Bounds for what many roundings give (a network, a training step, a score): measured, not picked.
+"""Measured bounds on the error of computations with many roundings: a network, a training step, a score.
 
 The processor decides how torch adds and multiplies: in which order, fused or not, and at low precision with which
 roundings in between. A bound holds on every processor only if it is measured on the one where the test runs. There are
 two ways to do that. `tests/ops/budget.py` does the same for one op, sample by sample.
 
 * `assert_within_eager`: the truth is the computation in float64. The yardstick is the same computation in eager torch,
-  at the dtype of the test and from the same seed. A result may be twice as far from the truth, and a few units more.
+  at the dtype of the test and from the same seed. A result may have twice eager torch's error, and a few units more.
 * `relative_bound`: for results in float64, which have no wider truth. To first order a formula is off by the same
   number of units in the last place at every precision. So the error of float32 against float64 says how many units
   float64 may be off.
@@ -24,7 +24,7 @@ Values = Tensor | float | Iterable[Tensor]
 
 
 def _flat(values: Values) -> Tensor:
-    """All elements as one float64 vector."""
+    """Return all elements as one float64 vector."""
     if isinstance(values, Tensor):
         return values.detach().double().flatten()
     if isinstance(values, int | float):
@@ -33,12 +33,12 @@ def _flat(values: Values) -> Tensor:
 
 
 def size(values: Values) -> float:
-    """The length of all elements, taken as one vector."""
+    """Return the length of all elements, taken as one vector."""
     return float(_flat(values).norm())
 
 
 def distance(one: Values, other: Values) -> float:
-    """The length of the difference of all elements, taken as one vector."""
+    """Return the length of the difference of all elements, taken as one vector."""
     first, second = _flat(one), _flat(other)
     assert first.shape == second.shape, f"{first.numel()} elements beside {second.numel()}"
     return float((first - second).norm())
@@ -50,12 +50,12 @@ def assert_within_eager(
     """Fail if `found` is further from `truth` than eager torch's own error allows.
 
     Args:
-        found: what the test is about.
-        truth: the same in float64.
-        eager: the same in eager torch, at `dtype`.
-        dtype: the narrowest type that a value is rounded to on the way.
-        what: a name for the message.
-        units: roundings of `dtype` that are allowed beside twice eager's error, which may be small by luck.
+        found: the result under test.
+        truth: the result in float64.
+        eager: the result of eager torch, at `dtype`.
+        dtype: the narrowest type to which a value is rounded in the computation.
+        what: a name of the result for the message.
+        units: roundings of `dtype` that are allowed in addition to twice eager's error, which may be small by luck.
     """
     error, eager_error, length = distance(found, truth), distance(eager, truth), size(truth)
     budget = 2 * eager_error + units * torch.finfo(dtype).eps * length
@@ -66,21 +66,22 @@ def assert_within_eager(
 
 
 def at_wider(truth: Values, eager: Values, dtype: torch.dtype) -> Tensor:
-    """A yardstick for `dtype`, one element after the other: off by as many of its units as `eager` is of float32's.
+    """Return a yardstick for `dtype`: each element has as many units of error as `eager` has in float32.
 
-    For what `relative_bound` can't run, because it isn't a formula of tensors: a training step, a run.
+    This is for computations that `relative_bound` can't run, since they are no formulas of tensors: a training step, a
+    run.
 
     Args:
-        truth: in float64.
-        eager: the same in eager torch, in float32.
-        dtype: a wider one.
+        truth: the result in float64.
+        eager: the result of eager torch in float32.
+        dtype: a dtype wider than float32.
     """
     shrunk = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
     return _flat(truth) + shrunk * (_flat(eager) - _flat(truth))
 
 
 def units_off(formula: Callable[..., Values], *inputs: Tensor) -> float:
-    """The error of `formula` in float32 against float64, in units in the last place of the result's length.
+    """Return the error of `formula` in float32 against float64, in units in the last place of the result's length.
 
     The inputs are rounded to float32 first, so that the rounding of inputs is not counted.
     """
@@ -93,9 +94,9 @@ def units_off(formula: Callable[..., Values], *inputs: Tensor) -> float:
 def relative_bound(
     formula: Callable[..., Values], *inputs: Tensor, dtype: torch.dtype = torch.float64, units: float = ULPS
 ) -> float:
-    """The largest distance, relative to its length, of a result of `formula` at `dtype` from another way to compute it.
+    """Return how far two ways to compute `formula` at `dtype` may differ, relative to the length of the result.
 
-    Twice the units that `units_off` measures, and a few more, of `dtype`.
+    The bound is twice the units that `units_off` measures, and a few more, of `dtype`.
     """
     return (2 * units_off(formula, *inputs) + units) * torch.finfo(dtype).eps
 
@@ -103,10 +104,10 @@ def relative_bound(
 def relative_bound_nearby(
     formula: Callable[..., Values], *inputs: Tensor, dtype: torch.dtype = torch.float64, draws: int = 8
 ) -> float:
-    """`relative_bound` for results of few numbers, where one measurement is often small by luck.
+    """Return a `relative_bound` for results of few numbers, where one measurement is often small by luck.
 
-    It is the largest of `draws`. Each has its inputs off by about a thousandth of themselves, at random. The formula is
-    as sensitive there and rounds in other ways.
+    The bound is the largest of `draws` bounds, each for inputs that are changed at random by about a thousandth. For
+    these inputs the formula is as sensitive, but rounds in other ways.
     """
     generator = torch.Generator().manual_seed(0)
     bounds = []

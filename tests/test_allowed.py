@@ -1,4 +1,4 @@
-"""A process's share of the machine, by control groups of both versions, as containers and batch systems set them."""
+"""The limits of control groups, versions 1 and 2, give a process's share of processors and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ GIB = 1 << 30
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 64 processors and 256 GiB without limits: /sys/fs/cgroup, /proc/self/cgroup and /proc/meminfo."""
+    """Make a machine of 64 processors and 256 GiB without limits; return the folder of its files.
+
+    The folder holds cgroup for /sys/fs/cgroup, own for /proc/self/cgroup, and meminfo for /proc/meminfo.
+    """
     monkeypatch.setattr(_allowed, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(_allowed, "_OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(_allowed, "_MEMINFO", tmp_path / "meminfo")
@@ -61,7 +64,7 @@ def test_a_limit_of_a_group_around_counts(system: Path) -> None:
 
 
 def test_a_container_of_the_first_version(system: Path) -> None:
-    """The path that the process is told of is often the host's, and isn't there."""
+    """In a container the process's path is often that of the host, and does not exist."""
     write(system / "own", "4:memory:/docker/1\n3:cpu,cpuacct:/docker/1\n")
     write(system / "cgroup" / "cpu,cpuacct" / "cpu.cfs_quota_us", "150000\n")
     write(system / "cgroup" / "cpu,cpuacct" / "cpu.cfs_period_us", "100000\n")

@@ -1,4 +1,4 @@
-"""Everything that takes float64, on a device without it."""
+"""All code that computes in float64 works for tensors on a device without float64."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_is_computed_in_float64_needs_none_of_the_device(name: str) -> None
 
 
 def test_the_stand_in_refuses_float64() -> None:
-    """So that these tests can fail."""
+    """The stand-in refuses float64, so that the tests with it can fail."""
     for convert in (lambda it: it.double(), lambda it: it.to("cpu", torch.float64), lambda it: it.to(torch.float64)):
         with pytest.raises(TypeError, match="doesn't support float64"):
             convert(AppleTensor(ONE))
@@ -82,7 +82,7 @@ def test_the_mean_energy_of_real_images() -> None:
 
 
 def test_a_module_moves_there_with_its_coefficients() -> None:
-    """A float64 margin becomes float32 there, where torch's own way would fail."""
+    """A float64 margin becomes float32 on a device without float64, where torch's own conversion would fail."""
     game = ebgan_fast.EBGAN(margin=0.1)
 
     def move(tensor: Tensor) -> Tensor:

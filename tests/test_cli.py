@@ -1,6 +1,6 @@
-"""The command line: exit statuses, one-line errors, and whole small runs.
+"""The command line gives exit statuses and one-line errors, and does whole small runs.
 
-Commands run in this process. Each also runs once as a process (`as_a_process`), and one as `python -m ebgan_fast`.
+Most commands run in this process. Each also runs once as a process (`as_a_process`), and one as `python -m ebgan_fast`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SMALL = ("--steps", "6", "--size-g", "16", "--size-d", "16", "--batch-size", "8"
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A command's exit status, and what it said on either stream."""
+    """A command's exit status, and its output on both streams."""
 
     status: object
     out: str
@@ -45,7 +45,7 @@ class Ended:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process, whose memory stays as it is."""
+    """Give a function that runs a command in this process without a change of the allocator's settings."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: True)
 
@@ -70,7 +70,7 @@ def _idx(values: torch.Tensor) -> bytes:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of IDX files with 40 images of noise."""
+    """Write IDX files of noise, 40 images for training and 20 for tests; return their folder."""
     folder = tmp_path_factory.mktemp("idx")
     for split, count in (("train", 40), ("t10k", 20)):
         images = torch.randint(
@@ -123,7 +123,7 @@ def test_help_lists_commands_and_fields(command: Command) -> None:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty small pictures of noise, and a damaged one."""
+    """Write 20 small pictures of noise and a damaged one; return their folder."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for number in range(20):
@@ -135,7 +135,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.xdist_group("forked")
 @pytest.mark.slow
 def test_a_folder_of_pictures_from_end_to_end(fork: Fork, photos: Path, tmp_path: Path) -> None:
-    """Each command a process, told of nothing but its arguments."""
+    """Each command runs in a process of its own, and knows only its arguments."""
     packed, run = tmp_path / "packed", tmp_path / "run"
 
     def said(*arguments: str | Path) -> str:
@@ -249,7 +249,7 @@ def test_a_mistake_is_one_line_and_a_status(
 def test_commands_run_on_the_device_named(
     run_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Generator, samples, classifier and feature net; a device that holds no values stands for it."""
+    """Generator, samples, classifier and feature net are on the named device; the device meta stands in for a GPU."""
     meta = torch.device("meta")
     used: list[object] = []
     load_run, colored = cli.load_run, False
@@ -308,7 +308,7 @@ def test_commands_run_on_the_device_named(
 
 
 def colors(tmp_path: Path, photos: Path) -> tuple[Path, Path]:
-    """A run on packed pictures, and the pictures, both since moved."""
+    """Train on packed pictures, then move the run and the pictures; return both new folders."""
     packed, run = tmp_path / "packed", tmp_path / "run"
     assert cli.main(["prepare", str(photos), str(packed), "--size", "32", "--workers", "1"]) == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -359,7 +359,7 @@ def test_scores_are_printed_before_they_are_written(
     command: Command, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = shutil.copytree(run_folder, tmp_path / "run")
-    (copied / "score.json").mkdir()  # in the way
+    (copied / "score.json").mkdir()  # a folder where the file would be written
     judge = DigitClassifier((2, 2, 2)).eval()
     judge.test_accuracy = 0.5
     monkeypatch.setattr(cli, "load_classifier", lambda *_, **__: judge)
@@ -396,7 +396,7 @@ def test_long_work_is_told_of_without_a_terminal(
 
 @pytest.mark.slow
 def test_a_mistake_from_outside(digits: Path, tmp_path: Path) -> None:
-    """An interpreter of its own, for the backend that the environment names is read when the package is imported."""
+    """A wrong backend in the environment is one line. The variable is read on import, so a new interpreter runs."""
     arguments = ["train", "--out", tmp_path / "new", "--data", digits, *SMALL]
     done = subprocess.run(
         [sys.executable, "-m", "ebgan_fast", *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""Whatever a program says of a mistake is one line."""
+"""A program's message about a mistake is one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ebgan_fast._refused_arguments import in_our_words
 
 
 def test_a_message_of_several_lines_becomes_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """Libraries below may say a mistake in several, indented."""
+    """A library's message may have several indented lines, which become one."""
 
     def command() -> int:
         raise ValueError("got two lines,\n    expected one\n")
@@ -19,7 +19,7 @@ def test_a_message_of_several_lines_becomes_one(capsys: pytest.CaptureFixture[st
 
 
 def test_words_that_are_not_known_are_shown_as_they_are() -> None:
-    """Another version of the reader may have others."""
+    """Another version of the library that reads command lines may have messages that we don't know."""
     assert in_our_words("Something else; about --steps.", ["train"], ["train"]) == "Something else; about --steps"
 
 

@@ -1,4 +1,4 @@
-"""The pulling-away term over several processes (gloo): the global batch's value and gradient, or one error on all."""
+"""The pulling-away term over processes (gloo) has the global batch's value and gradient, or raises on all ranks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.rounding import distance, relative_bound, relative_bound_nearby, size
 from .conftest import Fork
 
 PATIENCE = timedelta(seconds=20)
-"""How long a rank waits for the others: where one has left them, the test fails after it."""
+"""The time that a rank waits for the others; if one rank has left, the test fails after it."""
 
 
 @contextmanager
 def _joined(rank: int, folder: str, world_size: int) -> Iterator[None]:
-    """One of several processes of a group."""
+    """Run the block as one process of the default process group, on one thread."""
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size, timeout=PATIENCE)
@@ -35,7 +35,7 @@ def _joined(rank: int, folder: str, world_size: int) -> Iterator[None]:
 
 
 def _run(fork: Fork, folder: Path, world_size: int, target: Callable[..., None], *arguments: object) -> list[object]:
-    """What each rank saved; `target` gets its rank and the folder first."""
+    """Run `target(rank, folder, *arguments)` in one process per rank; return what each rank saved."""
     children = [fork(target, rank, str(folder), *arguments) for rank in range(world_size)]
     for child in children:
         assert child.status() == 0, child.said
@@ -94,7 +94,7 @@ def _rank(rank: int, folder: str, n: int, d: int) -> None:
         term = ebgan_fast.pulling_away_term(local, process_group=dist.group.WORLD)
         two = torch.tensor([0.5, -4.0], dtype=torch.float64)
         many = torch.autograd.grad(term, local, two, is_grads_batched=True)[0]
-        # Rows too long and too short to be squared: a power of two changes no bit of the term.
+        # These rows are too long or too short to be squared; the factor, a power of two, changes no bit of the term.
         power = 2.0 ** (-700 if rank else 700)
         far = (local.detach() * power).requires_grad_()
         its_value = ebgan_fast.pulling_away_term(far, process_group=dist.group.WORLD)
@@ -123,7 +123,7 @@ def test_the_term_is_that_of_the_global_batch(fork: Fork, n_d: tuple[int, int], 
             assert message.startswith("pulling_away_term with a process group: got "), f"{way}: {message}"
             assert "leave process_group out" in message, "a derivative must be refused, not dropped"
         assert torch.equal(many, torch.stack([gradient, -8.0 * gradient])), "the weight of the term is 0.5"
-    # What data-parallel training does: the mean over ranks must be the gradient of the global loss.
+    # Data-parallel training averages over ranks: the mean must be the gradient of the global loss.
     gradient = torch.cat([gradient for _, _, gradient, *_ in results]) / RANKS
     assert everyone.grad is not None
     true = 0.5 * everyone.grad
@@ -136,8 +136,8 @@ F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 Codes = list[tuple[int, int, torch.dtype]]
 """The batch size, width and dtype of each rank's code."""
 
-# Of three ranks and width d, codes are gathered up to d in all and the Gram matrix is reduced above. Each rank goes by
-# three times its own batch size.
+# Three ranks gather codes if all ranks together have at most d, the width; else they reduce the Gram matrix. Each rank
+# decides by three times its own batch size.
 REFUSED: dict[str, tuple[Codes, str]] = {
     "sizes, reduced": (
         [(2, 3, F32), (3, 3, F32), (2, 3, F32)],
@@ -219,7 +219,7 @@ WAYS: dict[str, Callable[[Tensor, dist.ProcessGroup], Tensor]] = {
 
 
 def _said(call: Callable[[], object]) -> str:
-    """The words of the ValueError or TypeError that a call raises, or nothing."""
+    """Return the class and the text of the ValueError or TypeError that a call raises; an empty text if none."""
     try:
         call()
     except (ValueError, TypeError) as error:
@@ -231,13 +231,13 @@ def _three(rank: int, folder: str) -> None:
     with _joined(rank, folder, THREE):
         found: dict[str, object] = {}
         group = dist.new_group(timeout=PATIENCE)
-        for name, (codes, _) in REFUSED.items():  # one group, which goes on after each error
+        for name, (codes, _) in REFUSED.items():  # one group for all cases: it stays usable after each error
             found[name] = _said(lambda codes=codes: WAYS["function"](_parts(codes)[rank], group))
         codes, _ = REFUSED["sizes, one of each"]
         for name, way in WAYS.items():
             found[name] = _said(lambda way=way: way(_parts(codes)[rank], group))
         for name, codes in TAKEN.items():
-            code = _parts(codes)[rank].requires_grad_(rank != 1)  # a graph on two of three
+            code = _parts(codes)[rank].requires_grad_(rank != 1)  # two of three ranks record a graph
             value = WAYS["function"](code, group)
             if rank != 1:
                 value.backward()
@@ -269,7 +269,7 @@ def test_ranks_whose_codes_differ_raise_one_error(fork: Fork, tmp_path: Path) ->
     assert [results["destroyed"] for results in found] == [found[0]["no sample"]] * THREE
     for name, codes in TAKEN.items():
         _assert_term([results[name] for results in found], _parts(codes))
-    # Ranks by their numbers among all processes.
+    # The message numbers ranks among all processes, not within the group.
     assert "[2, 11] in torch.float32 on rank 1 and [3, 11] in torch.float32 on rank 2" in found[1]["ranks 1 and 2"]
     assert found[1]["ranks 1 and 2"] == found[2]["ranks 1 and 2"]
     assert found[0]["outside"].startswith("ValueError: process_group: got a group that this process is not in")
@@ -283,7 +283,7 @@ def test_many_ranks_are_named_by_the_first() -> None:
 
 
 def _assert_term(found: Sequence[tuple[Tensor, Tensor | None]], parts: Sequence[Tensor]) -> None:
-    """Every rank's value is the term of all codes together; each gradient is its own part, times the ranks."""
+    """Check each rank's value against the term of all codes, and its gradient against its part, times the ranks."""
     codes = torch.cat([part.double() for part in parts])
     expected = reference.pulling_away_term(codes)
     near = relative_bound_nearby(reference.pulling_away_term, codes, dtype=F32)
@@ -296,11 +296,11 @@ def _assert_term(found: Sequence[tuple[Tensor, Tensor | None]], parts: Sequence[
             assert distance(gradient / len(parts), own) <= allowed * size(true)
 
 
-# ---- Where numbers come late: a stand-in for NCCL
+# ---- A stand-in for NCCL, where reading a number would wait for the device
 
 
 def _late(rank: int, folder: str) -> None:
-    """The ranks' sizes lie on a device, as far as `ranks` knows, and are asked for once."""
+    """Count the exchanges of sizes, while `ranks` takes the sizes for numbers on a device that are read late."""
     exchanges = 0
     exchange = ranks._gathered_numbers
 
@@ -328,7 +328,7 @@ def _late(rank: int, folder: str) -> None:
         seen["later, in a graph"] = exchanges
         seen["another group"] = calls(4, dist.new_group(timeout=PATIENCE))
         fresh = []
-        for _ in range(5):  # each in the place of the last one
+        for _ in range(5):  # each group may get the memory address of the one before
             group = dist.new_group(timeout=PATIENCE)
             fresh.append(calls(4, group))
             dist.destroy_process_group(group)
@@ -381,7 +381,7 @@ def _in_graphs(rank: int, folder: str) -> None:
         value.backward()
         seen["compiled"] = value.detach(), code.grad
         seen["compiled, differ"] = _said(lambda: compiled(_code(4 + rank, 3)))
-        # Without numbers there is nothing to compare, and the ranks tell each other nothing.
+        # Fake and meta tensors have no values, so the ranks exchange nothing.
         with FakeTensorMode():
             fake = WAYS["function"](torch.empty(4 + rank, 3), group)
         meta = WAYS["function"](torch.empty(4 + rank, 3, device="meta"), group)

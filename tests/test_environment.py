@@ -1,4 +1,4 @@
-"""Consoles, variables and limits as people have them: a command works, or says in a sentence what helps."""
+"""With any console, variables and limits a command works, or says in one sentence what helps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORES = [{"step": 1, "elapsed_s": 1.0, "features": "FD", "fd": 1.0, "kid": 0.1}
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with variables beside, or in place of, this process's own."""
+    """Run Python with this process's environment, in which these variables are added or replaced."""
     return subprocess.run(
         [sys.executable, *command], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
@@ -37,7 +37,7 @@ def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", [NOTEBOOK, ""])
 def test_a_backend_of_matplotlib_that_is_not_here(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every cell of a notebook sets one, and matplotlib itself can't be imported where it isn't installed."""
+    """A notebook sets a backend for each cell. If that backend isn't installed, matplotlib itself can't be imported."""
     monkeypatch.setenv("MPLBACKEND", backend)
     program = (
         "import os, ebgan_fast._plotting, matplotlib; matplotlib.figure.Figure(); "
@@ -62,11 +62,11 @@ def test_the_program_starts_in_a_notebooks_cell() -> None:
 
 @pytest.mark.parametrize("draw", [lambda: training_curves(METRICS, "run"), lambda: score_curves(SCORES)])
 def test_figures_need_no_latex_and_look_alike(draw: Callable[[], bytes]) -> None:
-    """A matplotlibrc with usetex is usual among researchers, and LaTeX isn't on a cluster."""
+    """Many researchers have a matplotlibrc with usetex, and clusters often have no LaTeX."""
     expected = draw()
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "figure.facecolor": "black"}):
         assert draw() == expected
-        assert matplotlib.rcParams["text.usetex"]  # the user's own figures are as they were
+        assert matplotlib.rcParams["text.usetex"]  # the settings for the user's own figures stay
 
 
 def test_every_function_that_makes_a_figure_has_the_house_style() -> None:
@@ -80,7 +80,7 @@ def test_every_function_that_makes_a_figure_has_the_house_style() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is a folder in which nobody can make files, of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc of Linux, a folder in which no user can make files")
 def test_no_folder_for_matplotlib(tmp_path: Path) -> None:
     nowhere = "/proc/nowhere"
     program = (
@@ -109,7 +109,10 @@ def test_a_package_of_the_program_that_is_missing(package: str) -> None:
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 def test_a_console_without_a_sign(errors: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python takes the second in the locales C and POSIX, where `--help` ended in a traceback."""
+    """Characters that the console's encoding lacks become "?".
+
+    Python uses surrogateescape in the locales C and POSIX, where `--help` once ended in a traceback.
+    """
     told = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(told, encoding="ascii", errors=errors))
     program = Program("test", "Signs: • ± é.", {"go": lambda: print("•") or 0})
@@ -143,7 +146,7 @@ def test_a_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize(("command", "named"), [("doctor", "standard output: "), ("--help", "")])
 def test_an_answer_that_nobody_gets(command: str, named: str) -> None:
-    """A progress line may be lost; what was asked for may not."""
+    """A lost progress line is no error, but a lost answer is."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "ebgan_fast", command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -155,7 +158,7 @@ def test_an_answer_that_nobody_gets(command: str, named: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["doctor"]])
 @pytest.mark.skipif(not hasattr(os, "pipe2"), reason="this system has no pipes of Linux's kind")
 def test_a_reader_that_is_gone(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    """As `ebgan-fast --help | head -1` leaves one."""
+    """A reader such as `head -1` may close the pipe early; the command ends without a traceback."""
     reader, writer = os.pipe()
     os.close(reader)
     before = os.dup(1)

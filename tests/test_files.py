@@ -10,7 +10,7 @@ from .limited_memory import Fork, error_within, needs_linux
 
 
 def write(path: Path) -> str:
-    """The file that the error of writing one names."""
+    """Try to write a file, and return the file that the error names."""
     with pytest.raises(OSError) as caught, replacing(path) as file:  # noqa: PT011  each system has its own
         file.write(b"new")
     return str(caught.value.filename)
@@ -21,7 +21,7 @@ def test_an_error_names_the_file_that_the_user_knows(tmp_path: Path) -> None:
 
 
 def test_an_error_names_what_is_in_the_way(tmp_path: Path) -> None:
-    """That a folder lies in place of the partial file says nothing of the file."""
+    """If a folder is in place of the partial file, the error names that folder, and the file itself stays as it was."""
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     temporary_name(path).mkdir()
@@ -37,6 +37,6 @@ def test_a_small_file_asks_for_little_memory(fork: Fork, tmp_path: Path) -> None
 
 def test_all_of_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
-    path.write_bytes(bytes(range(256)) * 12_289)  # three pieces and a part of one
+    path.write_bytes(bytes(range(256)) * 12_289)  # three whole pieces and a part of a fourth
     assert content_of(path, 1 << 30) == path.read_bytes()
     assert content_of(path, path.stat().st_size) == path.read_bytes()

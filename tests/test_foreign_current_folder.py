@@ -1,4 +1,4 @@
-"""A current folder whose files are a stranger's, as after unpacking an archive: nothing in it runs or is read."""
+"""No file of the current folder is run or read as settings: the folder may hold a stranger's unpacked archive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(len(counting.done(counting.job(Path(sys.argv[2]), str(Path(sys.argv[2]) / 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder of seven images, and of a program in place of each module of Python's own library."""
+    """Make a folder of seven images, and of a trap in place of each module of Python's standard library."""
     place = layouts.folder(tmp_path / "place")
     trap = f"open({str(tmp_path / MARK)!r}, 'a').write(__name__ + ' ')\nraise ImportError(__name__)\n"
     for name in sys.stdlib_module_names:
@@ -40,7 +40,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def _run(program: str, place: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program as an installed command is run: from a file elsewhere, whose folder is first on Python's path."""
+    """Run a program as an installed command: from a file elsewhere, whose folder is first on Python's path."""
     script = out.with_name("program.py")
     script.write_text(f"import sys\nsys.path.append(sys.argv[1])\nif __name__ == '__main__':\n    {_indented(program)}")
     out.mkdir()
@@ -91,7 +91,7 @@ def _pipe(path: Path) -> None:
     ids=["no text", "signs that move a cursor", "a link to itself", "a folder", "a pipe"],
 )
 def test_settings_of_matplotlib_are_not_read_there(make: Callable[[Path], None], tmp_path: Path) -> None:
-    """Matplotlib takes them before the user's own."""
+    """Matplotlib would prefer a matplotlibrc of the current folder to the user's own."""
     make(tmp_path / "matplotlibrc")
     program = (
         "import sys, os; sys.path[0] = sys.argv[1]; before = list(sys.path); import ebgan_fast._plotting; "
@@ -110,7 +110,7 @@ def test_settings_of_matplotlib_are_not_read_there(make: Callable[[Path], None],
 
 
 def test_the_users_own_settings_of_matplotlib_are_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable may name its file and folder from the current one."""
+    """Environment variables may name the user's settings by a path relative to the current folder."""
     (tmp_path / "matplotlibrc").write_text("lines.linewidth: 5\n")
     (tmp_path / "mine").write_text("lines.linewidth: 7\n")
     monkeypatch.setenv("MATPLOTLIBRC", "mine")
@@ -134,7 +134,7 @@ def test_settings_of_matplotlib_that_cannot_be_read_are_one_sentence(
         [sys.executable, "-m", "ebgan_fast", "doctor"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    named, line = done.stderr.splitlines()  # matplotlib says which file it is
+    named, line = done.stderr.splitlines()  # the first line is matplotlib's, which names the file
     assert str(tmp_path / "mine") in named
     assert line.startswith("ebgan-fast: matplotlib can't be imported (")
     assert "MATPLOTLIBRC" in line

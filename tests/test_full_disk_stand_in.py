@@ -1,4 +1,4 @@
-"""The stand-in for a full disk leaves nothing broken behind."""
+"""The stand-in for a full disk leaves no broken files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODULE = "\n".join(f"value_{number} = 'a text of its own, {number}'" for number
 
 @pytest.mark.parametrize("imports", ["this process", "a child"])
 def test_no_half_bytecode_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports: str) -> None:
-    """Python would keep the first 100 bytes of it, and every later import would fail."""
+    """Python would keep the first 100 bytes of the bytecode, and every later import would fail."""
     (tmp_path / "imported_on_a_full_disk.py").write_text(_MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", False)

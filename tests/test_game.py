@@ -1,4 +1,4 @@
-"""One pass of the discriminator gives the gradients of two, and the game says its norm, margin and weight once."""
+"""One pass of the discriminator gives the gradients of two; a game holds norm, margin and weight in one place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.waits import Waits
 
 
 def test_the_hinge_divides_the_batch() -> None:
-    """Else the tests below would prove little."""
+    """The tests of this file need energies on both sides of the margin, or they would prove little."""
     D, G = networks()
     noise, _ = batches()
     fake = G(noise)
@@ -60,7 +60,7 @@ def test_its_results_are_those_of_the_losses() -> None:
 
 
 def test_gradients_are_added_and_scaled() -> None:
-    """Parts of 1/3 add up, and the losses that are returned are not scaled."""
+    """Three steps with scale 1/3 add up to the whole gradient, and the returned losses are not scaled."""
     D, G = networks()
     noise, real = batches()
     game = EBGAN(MARGIN, "l2", PT_WEIGHT)
@@ -90,7 +90,10 @@ def test_a_scaler_that_is_switched_off_changes_nothing() -> None:
 
 
 def test_small_float16_gradients_survive_under_a_scaler() -> None:
-    """Real samples whose gradient, 2 (r - x) / (N K), is below float16's smallest number: half of 6e-8."""
+    """The gradient of the real samples, 2 (r - x) / (N K), is below half of float16's smallest number, 6e-8.
+
+    Without a scaler it would be rounded to 0.
+    """
     D = nn.Linear(1024, 1024, bias=False).half()
     nn.init.eye_(D.weight)
     real = torch.ones(1024, 1024, dtype=torch.float16)
@@ -154,7 +157,7 @@ def test_passes_run_under_the_callers_autocast_and_losses_outside(scaled: bool) 
         )
     assert of_d.loss.dtype == torch.float32
     assert set(inside) == {("pass", True), ("loss", False), ("backward", False)}
-    assert len(inside) == 7  # two passes, two losses; back through them: to the images, and twice at the end
+    assert len(inside) == 7  # two passes, two losses, and three backward passes: to the images, and two at the end
 
 
 def test_a_step_asks_for_no_value() -> None:
@@ -162,21 +165,23 @@ def test_a_step_asks_for_no_value() -> None:
     noise, real = batches()
     game = EBGAN(MARGIN, "l2", PT_WEIGHT)
     scaler = torch.amp.GradScaler("cpu")
-    # The C++ kernels for the CPU read a margin, which lies beside them; a GPU's take it where it is.
+    # The C++ kernels for the CPU read the margin's value, which costs no wait; a GPU's kernels get its address.
     with ebgan_fast.use_backend("reference"), Waits() as waits:
         game.backward(D, G(noise), real, scaler=scaler, scale=0.5)
     assert waits.found == []
 
 
 def test_it_costs_ten_passes_where_the_usual_loop_costs_twelve() -> None:
-    """Of networks of one size and equal batches: a pass forwards is one unit, backwards it is one to the inputs and one
-    to the weights."""
+    """The networks have one size and the batches are equal.
+
+    A unit is the work of a forward pass. A backward pass costs one unit for the inputs and one for the weights.
+    """
     D = nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(20)))
     G = copy.deepcopy(D)
     noise, real = torch.randn(8, 16), torch.randn(8, 16)
     game = EBGAN(MARGIN)
     unit = 20 * 2 * 8 * 16 * 16
-    layer = 2 * 8 * 16 * 16  # no gradient to the noise or the images, which are given
+    layer = 2 * 8 * 16 * 16  # saved for the noise and for the images, which need no gradient
     with FlopCounterMode(display=False) as one:
         game.backward(D, G(noise), real)
     with FlopCounterMode(display=False) as usual:
@@ -188,7 +193,7 @@ def test_it_costs_ten_passes_where_the_usual_loop_costs_twelve() -> None:
 
 
 def test_nothing_else_gets_a_gradient() -> None:
-    """Neither the images nor a frozen weight; and none of the generator's loss reaches the discriminator."""
+    """Neither the images nor a frozen weight get a gradient; unfrozen weights do."""
     D, G = networks()
     noise, real = batches()
     real.requires_grad_()
@@ -207,7 +212,10 @@ def test_a_function_for_a_discriminator() -> None:
 
 
 def _assert_share_of_open_hinges(margin: Tensor, energies: Tensor) -> None:
-    """Of a margin's gradient: M terms of 1/M or 0, and so M roundings of half a unit at most, and one of 1/M."""
+    """Check that a margin's gradient is the share of open hinges, within (M + 1) roundings of half a unit.
+
+    The gradient is a sum of M terms, each 1/M or 0. The sum has at most M roundings, and 1/M has one.
+    """
     assert margin.grad is not None
     share = int((energies < MARGIN).sum()) / M
     assert abs(margin.grad.item() - share) <= (M + 1) / 2 * torch.finfo(margin.dtype).eps
@@ -224,7 +232,7 @@ def test_a_margin_that_is_a_parameter_is_trained() -> None:
 
 
 def test_two_losses_of_ones_own() -> None:
-    """A plain GAN on discriminators that return dicts."""
+    """The user's own losses may be those of a plain GAN, with a discriminator that returns a dict."""
     D, G = nn.Linear(PIXELS, 1).double(), networks()[1]
     noise, real = batches()
     loss_d, loss_g = one_pass_backward(
@@ -260,7 +268,7 @@ def test_a_compiled_discriminator() -> None:
 @pytest.mark.parametrize("dynamic", [None, True], ids=["sizes found out", "dynamic sizes"])
 @pytest.mark.parametrize("used_before", [False, True], ids=["new", "after an ordinary update"])
 def test_a_discriminator_compiled_for_sizes_that_change(dynamic: bool | None, used_before: bool) -> None:
-    """torch refuses the second asking unless it is told not to reuse what was saved, as docs/one-pass.md says."""
+    """torch refuses a second backward pass unless donated_buffer is False, as docs/one-pass.md says."""
     D, G = networks()
     noise, real = batches()
     game = EBGAN(MARGIN, "l2", PT_WEIGHT)
@@ -335,7 +343,7 @@ def test_a_coefficient_that_is_computed_from_a_parameter_trains_it(is_parametriz
 
 
 class _Remembering(torch.autograd.Function):
-    """The identity. Its node keeps a tensor under the name that torch's nodes of leaves give to theirs."""
+    """The identity, whose graph node keeps a tensor as `variable`, the name that torch uses in the nodes of leaves."""
 
     @staticmethod
     def forward(ctx: Any, half: Tensor) -> Tensor:

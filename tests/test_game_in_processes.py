@@ -1,4 +1,4 @@
-"""Two processes make the step of one: data parallel, sharded, and refused where the exchange would come too early."""
+"""Two processes, data-parallel or sharded, take the step of one; a static graph exchanges too early and is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RANKS = 2
 
 
 def _step_of(rank: int, folder: str) -> None:
-    """One process's share of the step, under DistributedDataParallel, and the gradients that it ends with."""
+    """Take one process's share of the step, data-parallel and then sharded, and save the gradients."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
     D, G = networks()
@@ -31,7 +31,7 @@ def _step_of(rank: int, folder: str) -> None:
     game = EBGAN(MARGIN, "l2", PT_WEIGHT)
     game.backward(parallel[0], parallel[1](noise), real, process_group=codes)
     torch.save(gradients(D, G), f"{folder}/{rank}.pt")
-    del parallel  # docs/one-pass.md says why
+    del parallel  # docs/one-pass.md gives the reason
     try:
         game.backward(DistributedDataParallel(D, static_graph=True), G(noise), real)
     except ValueError as error:
@@ -49,7 +49,7 @@ def _step_of(rank: int, folder: str) -> None:
 
 
 def _shares(rank: int | None) -> tuple[Tensor, Tensor]:
-    """Eight samples of each batch, or one process's half."""
+    """Return eight samples of each batch, or one process's half of them."""
     noise, real = batches()
     both = noise[:8], torch.cat([real, real[:1] + 1])
     return both if rank is None else tuple(it.chunk(RANKS)[rank] for it in both)  # type: ignore[return-value]

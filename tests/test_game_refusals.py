@@ -1,4 +1,4 @@
-"""A step over one pass refuses what it can't take, and says what came, what was expected and the way out."""
+"""A step with one pass refuses wrong arguments, and says what it got, what it expected and the way out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _never(*_: object) -> Tensor:
 
 
 class _Behind(nn.Module):
-    """A discriminator whose forward pass uses copies of its parameters, as a sharded one's does."""
+    """A discriminator whose forward pass uses copies of its parameters, as that of a sharded one does."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The paper's theorems on discrete distributions, exactly: no training, only the losses as weighted batches.
+"""The paper's theorems hold on discrete distributions, without training, for the losses of weighted batches.
 
-A discrete p is a batch in which point k appears p_k * 60 times, so the losses' means are its expectations. From section
-2.2: the best response is D*(x) = m where p_data(x) < p_G(x) and 0 elsewhere, min_D V = m (1 - TV(p_data, p_G)), and at
-equilibrium (p_G = p_data, D = gamma in [0, m]) V = m and U = gamma.
+A discrete distribution p is a batch in which point k appears 60 p_k times, so the losses' means are expectations.
+Section 2.2 says: the best response is D*(x) = m where p_data(x) < p_G(x), and 0 elsewhere;
+min_D V = m (1 - TV(p_data, p_G)). At equilibrium (p_G = p_data, D = gamma in [0, m]) V = m and U = gamma.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import ebgan_fast
 from .ops.budget import ULPS, energy_sums
 
 MARGIN = 3.0
-# Of a loss over 60 energies below twice the margin, each beside the margin.
+# A bound on the rounding of a loss over 60 energies below twice the margin, each compared with the margin.
 ROUNDING = (ULPS + energy_sums(torch.empty(60))) * torch.finfo(torch.float64).eps * 3 * MARGIN
 PAIRS = {
     "equal": ([15, 15, 15, 15], [15, 15, 15, 15]),
@@ -26,7 +26,7 @@ PAIRS = {
 
 
 def _value(counts_data: list[int], counts_g: list[int], discriminator: Tensor) -> float:
-    """V(G, D): the discriminator's expected loss, through an auto-encoder whose energy at point k is D(k)."""
+    """Return V(G, D), the discriminator's expected loss, for an auto-encoder whose energy at point k is D(k)."""
     recon_real, recon_fake = (
         discriminator.repeat_interleave(torch.tensor(counts)).unsqueeze(1) for counts in (counts_data, counts_g)
     )

@@ -19,8 +19,8 @@ def fail() -> None:
 
 @pytest.fixture
 def holes() -> object:
-    """Memory that this process keeps for its next allocations: blocks below 32 MiB, freed beneath a live one."""
-    bytearray(31 << 20)  # from here on glibc takes blocks up to this size from its heap, not from the system
+    """Let this process keep memory for its next allocations: blocks below 32 MiB, freed beneath live blocks."""
+    bytearray(31 << 20)  # after this, glibc takes blocks up to this size from its heap, not from the system
     blocks = [bytearray(20 << 20) for _ in range(20)]
     live = [bytearray(200 << 10) for _ in range(100)]
     del blocks

@@ -1,4 +1,4 @@
-"""The Modules give what the functions give, say what they are, and keep their margins and weights as Modules do."""
+"""The Modules return what the functions return, print their settings, and keep margins and weights in their state."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_representations_name_the_settings() -> None:
     assert repr(nn.GeneratorLoss(0.1, "l2")) == "GeneratorLoss(pt_weight=0.1, norm='l2')"
 
 
-# Of each Module with a margin or weight: how to build it, and the name of the coefficient.
+# For each Module with a margin or weight: a function that builds it, and the coefficient's name.
 WITH_COEFFICIENT: dict[str, tuple[Callable[[Any], torch.nn.Module], str]] = {
     "HingeMarginLoss": (nn.HingeMarginLoss, "margin"),
     "DiscriminatorLoss": (nn.DiscriminatorLoss, "margin"),
@@ -83,7 +83,7 @@ WITH_COEFFICIENT: dict[str, tuple[Callable[[Any], torch.nn.Module], str]] = {
 }
 each_coefficient = pytest.mark.parametrize(("make", "name"), WITH_COEFFICIENT.values(), ids=WITH_COEFFICIENT.keys())
 Make = Callable[[Any], torch.nn.Module]
-ODD = 10.1  # no float32, let alone float16
+ODD = 10.1  # neither float32 nor float16 holds this number exactly
 
 
 @each_coefficient
@@ -103,7 +103,7 @@ def test_no_change_of_dtype_rounds_a_coefficient(
     make: Make, name: str, change: Callable[[torch.nn.Module], torch.nn.Module]
 ) -> None:
     assert getattr(change(make(ODD)), name).item() == ODD
-    given = make(torch.tensor(ODD))  # a tensor keeps the dtype that it came with
+    given = make(torch.tensor(ODD))  # a given tensor keeps its dtype
     assert getattr(change(given), name).dtype == torch.float32
     trained = make(torch.nn.Parameter(torch.tensor(ODD)))
     getattr(trained, name).grad = torch.tensor(0.3)
@@ -207,7 +207,7 @@ def test_what_is_assigned_is_checked(make: Make, name: str) -> None:
 
 @each_coefficient
 def test_inference_mode_leaves_a_coefficient_that_can_be_trained_beside(make: Make, name: str) -> None:
-    """A program may build or schedule its Modules there. What it makes there can't be saved for backward."""
+    """A program may build Modules or set coefficients in inference mode, whose tensors can't be saved for backward."""
     assigned = make(1.0)
     with torch.inference_mode():
         built, given = make(0.5), make(torch.tensor(0.5))

@@ -1,4 +1,4 @@
-"""The yardstick of one pass: the same small networks and batches, and their gradients over two passes."""
+"""The yardstick for one pass: small networks and batches, and their gradients by two passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ebgan_fast.ops import reference
 from tests.rounding import assert_within_eager, at_wider
 
 PIXELS, NOISE, CODE, N, M = 24, 6, 5, 7, 9
-MARGIN, PT_WEIGHT = 4.5, 0.3  # the hinge divides the batch; the weight is none of float32's numbers
+MARGIN, PT_WEIGHT = 4.5, 0.3  # this margin divides the batch; float32 can't hold the weight exactly
 
 
 class AutoEncoder(nn.Module):
@@ -33,7 +33,7 @@ def networks(dtype: torch.dtype = torch.float64, with_code: bool = True) -> tupl
 
 
 def batches(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    """Noise for M generated samples, and N real ones."""
+    """Return noise for M generated samples, and N real samples."""
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(M, NOISE, generator=generator, dtype=torch.float64)
     return noise.to(dtype), torch.randn(N, PIXELS, generator=generator, dtype=torch.float64).to(dtype)
@@ -46,8 +46,10 @@ def gradients(*nets: nn.Module) -> list[Tensor]:
 def over_two_passes(
     D: nn.Module, G: nn.Module, noise: Tensor, real: Tensor, norm: str = "l2", factor: float = 1.0
 ) -> list[Tensor]:
-    """The gradients of D and G as the usual loop has them, by the equations in plain torch, with both updates on the
-    same weights."""
+    """Return the gradients of D and then G, by the paper's equations in plain torch and two passes.
+
+    Both gradients are taken at the same weights.
+    """
 
     def parts(outputs: Any) -> tuple[Tensor, Tensor | None]:
         return outputs if isinstance(outputs, tuple) else (outputs, None)

@@ -1,4 +1,4 @@
-"""A watch for reads of a tensor's value, each of which would wait for a GPU."""
+"""A mode that records reads of a tensor's value, each of which would wait for a GPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Waits(TorchDispatchMode):
-    """Note in `found` every op within the block that gives a value to Python, or a shape that depends on values."""
+    """A mode that adds to `found` every op that gives a value to Python, or a shape that depends on values."""
 
     def __init__(self) -> None:
         super().__init__()

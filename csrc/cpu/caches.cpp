@@ -1,4 +1,4 @@
-// From which size a pass stores past the cache on this processor. Compiled once, for all instruction sets.
+// The size from which a pass stores past the cache on this processor. Compiled once, for all instruction sets.
 #include "../kernels.h"
 
 #include <atomic>
@@ -24,8 +24,9 @@ bool has_avx512() {
   return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ebx & bit_AVX512F);
 }
 
-// Bytes of the data or unified cache of that level. Intel describes its caches in leaf 4, AMD in leaf 0x8000001D, in the
-// same form. The C library's sysconf gave AMD's last cache as the sum over the package before glibc 2.38.
+// Returns the bytes of the data or unified cache of that level. Intel describes its caches in leaf 4, AMD in leaf
+// 0x8000001D, in the same form. The C library's sysconf is not used: before glibc 2.38 it gave AMD's last cache as the
+// sum over the package.
 int64_t cache_bytes(unsigned leaf, unsigned level) {
   for (unsigned index = 0; index < 16; ++index) {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -43,14 +44,15 @@ Caches asked() {
   const bool intel = is_intel();
   const unsigned leaf = intel ? 4 : 0x8000001d;
   const Caches found{cache_bytes(leaf, 2), cache_bytes(leaf, 3), false};
-  // Clients with AVX-512 have 512 KB of L2 beside a ring (but for Tiger Lake), servers 1 MB and more beside a mesh.
+  // An L2 of 1 MB or more and AVX-512 marks a server, which has a mesh. Clients with AVX-512 have 512 KB and a ring
+  // (except Tiger Lake).
   return {found.l2, found.l3, intel && has_avx512() && found.l2 >= kMegabyte};
 }
 #else
 Caches asked() { return {0, 0, false}; }
 #endif
 
-std::atomic<int64_t> set_bytes{-1};  // below 0: nothing was set
+std::atomic<int64_t> set_bytes{-1};  // below 0: not set
 std::atomic<bool> set_each_thread{false};
 
 }  // namespace
@@ -60,7 +62,8 @@ const Caches& caches() {
   return found;
 }
 
-// Measured (docs/performance.md): with a last cache that is near, from half of it; with a far one, from twice a core's L2.
+// Measured (docs/performance.md): with a near last cache, from half of its size; with a far one, from twice a core's
+// L2.
 StreamFrom stream_from(const Caches& has) {
   if (has.slow_l3) return {2 * has.l2, true};
   return {has.l3 > 0 ? has.l3 / 2 : 16 * kMegabyte, false};

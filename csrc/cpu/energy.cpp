@@ -6,11 +6,12 @@ namespace {
 
 using namespace ebgan;
 
-// Elements of one task: fixed, so that every sum has one order at any thread count. After each task a sweep looks whether
-// the sample is past the margin. Tasks of 16,384 elements see that later, which cost up to 8 %.
+// The elements of one task. The number is fixed, so that every sum has one order at any number of threads. After each
+// task a sweep checks if the sample is past the margin. With tasks of 16,384 elements it noticed that later, which cost
+// up to 8 %.
 constexpr int64_t kChunk = 4096;
 
-// One sample, and where its gradients go; a null pointer is a gradient nobody asked for.
+// One sample, and the addresses of its gradients. A null pointer is a gradient that is not needed.
 template <class T> struct Rows {
   const T* recon;
   const T* target;
@@ -34,16 +35,16 @@ template <class T, class Terms> double chunk_sum(const Rows<T>& sample, int64_t 
 
 template <class A> A to_energy(Norm norm, double sum, int64_t k) { return static_cast<A>(energy_of(norm, sum, k)); }
 
-// Exact zeros are due where nothing is passed on, and for l2 at E = 0. Not where a slope alone is 0: times an infinite
-// difference that is NaN, as it is in plain torch.
+// True if the gradients must be exact zeros: the weight is 0, or the norm is l2 at E = 0. Not if only a slope is 0:
+// times an infinite difference that is NaN, as in plain torch.
 bool passes_nothing(Norm norm, double weight, double energy) {
   return weight == 0 || (slope_needs_energy(norm) && energy == 0);
 }
 
-// A sweep sums the terms of the differences, writes the gradients, or writes zeros in their place.
+// A sweep writes gradients, gradients while it sums the terms of the differences, or zeros while it sums the terms.
 enum class Does { kGradient, kGradientAndSum, kZerosAndSum };
 
-// Elements [first, last) of one sample.
+// A sweep over elements [first, last) of one sample.
 template <class T, class Terms> struct Sweep {
   using A = Accumulator<T>;
   Rows<T> sample;
@@ -67,7 +68,8 @@ template <class T, class Terms> struct Sweep {
   }
 
   template <Does kDoes, bool kRecon, bool kTarget, bool kStream> double run() const {
-    // Locals, captured by value: the stores might alias what lies behind a reference, which is then read again each time.
+    // Local copies, captured by value. Behind a reference they would be read again each time, because the stores might
+    // alias them.
     const T* const recon = sample.recon + first;
     const T* const target = sample.target + first;
     T* const to_recon = kRecon ? sample.to_recon + first : nullptr;
@@ -90,7 +92,7 @@ template <class T, class Terms> struct Sweep {
   }
 };
 
-// Exact zeros without a read: a closed hinge passes nothing on, not even NaN.
+// Writes exact zeros without reading the sample: a closed hinge passes no gradient, not even NaN.
 template <class T> void write_zeros(const Rows<T>& sample, int64_t first, int64_t last, bool stream) {
   if (sample.to_recon) put_zeros(sample.to_recon + first, last - first, stream);
   if (sample.to_target) put_zeros(sample.to_target + first, last - first, stream);
@@ -139,7 +141,7 @@ template <class T> bool streams(const Batch& batch, int threads) {
   return streams_rows(tensors * batch.n * batch.k * static_cast<int64_t>(sizeof(T)), threads);
 }
 
-// The gradients for given energies. weight(i) is the upstream gradient of sample i.
+// Writes the gradients for given energies. weight(i) is the upstream gradient of sample i.
 template <class T, class Terms, class Weight>
 void gradients(Norm norm, const Batch& batch, const Weight& weight, int threads) {
   using A = Accumulator<T>;
@@ -164,27 +166,29 @@ void gradients(Norm norm, const Batch& batch, const Weight& weight, int threads)
   });
 }
 
-// A batch's part in the loss: its upstream gradient where the hinge is open, and from which energy on it is closed.
+// A batch's part in the loss: its upstream gradient where the hinge is open, and the margin from which the hinge is
+// closed.
 struct Side {
   double weight;
   bool has_hinge;
-  double margin;  // rounded to the type of the energies, so that E == m can hold
+  double margin;  // rounded to the energies' type, so that E == m can hold
 
-  // A NaN energy leaves the gate open, as relu does, so that its gradient is NaN too.
+  // A NaN energy leaves the hinge open, as relu does, so that its gradient is NaN too.
   bool is_closed(double energy) const { return has_hinge && margin - energy <= 0; }
   double weight_at(double energy) const { return is_closed(energy) ? 0 : weight; }
 };
 
-// One sample: its energy and its gradient. Where the slope does not depend on the energy, both come from one sweep,
-// which takes the gate for open until the sum says that it is shut: terms only add to it. From there on it writes zeros,
-// and at the end also where it had written a gradient. A NaN that comes later opens the gate again, and the sample is
-// swept once more. l2 sweeps twice, over a row that is in cache by then.
+// Computes one sample's energy and gradient. If the slope does not depend on the energy, one sweep computes both. It
+// assumes that the hinge is open until the sum shows that it is closed: terms only add to the sum. From there on it
+// writes zeros, and at the end it overwrites the gradient that it had written with zeros. A NaN that comes later opens
+// the hinge again, and then the sample is swept once more. l2 sweeps twice, the second time over a row that is in the
+// cache.
 template <class T, class Terms>
 Accumulator<T> sample_with_gradient(Norm norm, int64_t elements, const Rows<T>& sample, const Side& side, bool stream) {
   using A = Accumulator<T>;
   const bool two_sweeps = slope_needs_energy(norm);
   double sum = 0;
-  int64_t zeros_from = elements;  // the first element of those that hold zeros already
+  int64_t zeros_from = elements;  // the first element that already holds zeros
   if (two_sweeps) {
     sum = sample_sum<T, Terms>(sample, elements);
   } else {
@@ -206,8 +210,8 @@ Accumulator<T> sample_with_gradient(Norm norm, int64_t elements, const Rows<T>& 
   return energy;
 }
 
-// With fewer samples than threads, energies come first and every thread helps with every sample. Both ways give the same
-// bits.
+// With fewer samples than threads, all energies are computed first, and every thread works on every sample. Both ways
+// give the same bits.
 template <class T, class Terms>
 void energies_and_gradients(Norm norm, const Batch& batch, const Side& side, int threads) {
   using A = Accumulator<T>;
@@ -226,7 +230,7 @@ void energies_and_gradients(Norm norm, const Batch& batch, const Side& side, int
   });
 }
 
-// The mean of term(energy) over a batch, in float64; a batch without samples contributes 0.
+// Returns the mean of term(energy) over a batch, in float64. A batch without samples contributes 0.
 template <class A, class Term> double mean_of(const void* energies, int64_t n, const Term& term) {
   const A* const energy = static_cast<const A*>(energies);
   double sum = 0;
@@ -241,7 +245,7 @@ void write_loss(const void* real, int64_t n_real, const void* fake, int64_t n_fa
   *static_cast<A*>(value) = static_cast<A>(mean_real + mean_hinge);
 }
 
-// Calls run with a value of the dtype's storage type and the norm's terms, which say the types by decltype.
+// Calls run with a value of the dtype's storage type and the norm's terms. Run reads the types with decltype.
 template <class Run> void on_types(DType dtype, Norm norm, const Run& run) {
   dispatch(dtype, [&](auto zero) { with_terms(norm, [&](auto terms) { run(zero, terms); }); });
 }

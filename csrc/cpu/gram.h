@@ -5,8 +5,9 @@
 
 namespace EBGAN_ISA {
 
-// Blocks on and above the diagonal, each cut along k when there are few: by the sizes alone, so that the order of every
-// sum is the same at any thread count. At most 8 tasks share a cut block, so their sums take 1 MB at most.
+// The cut of the product into tasks: blocks on and above the diagonal, each cut along k if there are few. The cut
+// depends only on the sizes, so that the order of every sum is the same at any number of threads. At most 8 tasks share
+// a cut block, so their sums take 1 MB at most.
 struct TrianglePlan {
   int64_t side;
   int64_t blocks;
@@ -28,7 +29,7 @@ struct TrianglePlan {
   }
 };
 
-// Writes a block, less `shift` on the diagonal, and its mirror image.
+// Writes a block with `shift` subtracted on the diagonal, and its mirror image.
 template <class A>
 void write_symmetric(const double* c, int64_t n, int64_t i0, int64_t j0, double shift, A* out) {
   const int64_t rows = smaller(kBlock, n - i0), cols = smaller(kBlock, n - j0);
@@ -46,7 +47,7 @@ void write_symmetric(const double* c, int64_t n, int64_t i0, int64_t j0, double 
   }
 }
 
-// The tasks on the diagonal read every part of the operand once and pack it by operand.pack_diagonal(split, ...).
+// The tasks on the diagonal read every part of the operand once, and pack it with operand.pack_diagonal(split, ...).
 template <class A, class Operand>
 void symmetric_product(const Operand& operand, int64_t n, int64_t depth, double shift, A* out, int threads,
                        const TrianglePlan& plan) {
@@ -85,7 +86,7 @@ void symmetric_product(const Operand& operand, int64_t n, int64_t depth, double 
     double* const total = sums.data() + block * splits * kBlockSize;
     const int64_t used = smaller(kBlock, n) * kBlock;
     for (int64_t s = 1; s < splits; ++s) {
-      if (s * plan.split_depth >= depth) break;  // nothing was left for this split
+      if (s * plan.split_depth >= depth) break;  // this split is empty
       for (int64_t e = 0; e < used; ++e) total[e] += total[s * kBlockSize + e];
     }
     int64_t i0, j0;

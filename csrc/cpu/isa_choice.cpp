@@ -1,4 +1,4 @@
-// Which compiled instruction set runs on this processor.
+// The choice of the compiled instruction set for this processor.
 #include "../kernels.h"
 
 #include <cstdlib>
@@ -9,7 +9,7 @@
 #include <cpuid.h>
 #endif
 
-// The pulling-away term alone has a use for the dot product of bfloat16: every other kernel is that of AVX-512.
+// Only the pulling-away term uses the dot product of bfloat16. All other kernels are those of AVX-512.
 #define EBGAN_DECLARE_PULLING_AWAY(isa)                             \
   namespace isa {                                                   \
   ebgan::PullingAwayKernel pulling_away;                            \
@@ -99,7 +99,7 @@ int instruction_sets(const InstructionSet** sets) {
 }
 
 const Kernels& kernels() {
-  static const Kernels& chosen = choose();  // a call that throws leaves it to be chosen by the next
+  static const Kernels& chosen = choose();  // after a call that throws, the next call chooses again
   return chosen;
 }
 

@@ -1,4 +1,4 @@
-// What a lane of a packed panel holds, and the product of two lanes.
+// The content of a lane of a packed panel, and the product of two lanes.
 #pragma once
 
 #include "processor.h"
@@ -9,7 +9,7 @@
 
 namespace EBGAN_ISA {
 
-// How elements of T lie in the lanes of a panel, and how two lanes are multiplied: widened to A, one to a lane.
+// Lanes that hold one element of T each, widened to A, and their product.
 template <class T> struct Widened {
   using A = Accumulator<T>;
   static constexpr int64_t kElements = 1;  // per lane
@@ -19,8 +19,8 @@ template <class T> struct Widened {
   static void multiply_add(Vector<A>& sum, Vector<A> a, Vector<A> b) { sum += a * b; }
 };
 
-// Two bfloat16 to a lane, as they lie in memory: lanes hold bits, not numbers. Products are exact in float32, and so the
-// sums differ from those of widened elements in their order alone.
+// Lanes that hold two bfloat16 each, as bits in the order of memory, not as numbers. Products are exact in float32, so
+// the sums differ from those of widened elements only in their order.
 struct PairsOfBFloat16 {
   static constexpr int64_t kElements = 2;
   static FloatVector read(const BFloat16* from) { return read_as<FloatVector>(from); }
@@ -43,8 +43,9 @@ struct PairsOfBFloat16 {
   }
 };
 
-// The lanes of a product of codes with themselves. A processor without a dot product of bfloat16 pairs would take two
-// multiplications for each; a build with EBGAN_PAIRED_BFLOAT16 does so all the same, to be tested on any processor.
+// The lanes of a product of codes with themselves. Without an instruction for the dot product of bfloat16 pairs, each
+// pair takes two multiplications. A build with EBGAN_PAIRED_BFLOAT16 uses pairs anyway, so that they can be tested on
+// any processor.
 template <class T> struct LaneOf { using type = Widened<T>; };
 #if defined(__AVX512BF16__) || defined(EBGAN_PAIRED_BFLOAT16)
 template <> struct LaneOf<BFloat16> { using type = PairsOfBFloat16; };

@@ -1,4 +1,4 @@
-// Operands copied into panels of the accumulation type, in the order in which the micro-kernel reads them.
+// Copies operands into panels of the accumulation type, in the order in which the micro-kernel reads them.
 #pragma once
 
 #include "lane.h"
@@ -8,12 +8,12 @@
 namespace EBGAN_ISA {
 
 constexpr int64_t kBlock = 128;  // rows and columns of a block of the result; a multiple of every strip and tile
-constexpr int64_t kDepth = 256;  // of a panel: two of them fit the L2 cache
+constexpr int64_t kDepth = 256;  // depth of a panel: two panels fit the L2 cache
 
 // A panel is a row of strips. A strip is [depth][kStrip] and holds kStrip columns of an operand.
 template <class A> constexpr int64_t kStrip = 2 * kLanes<A>;
 
-// Row-major rows of T with k along the rows: operand(k, c) = data[k][c] * scale[k]; no scale means 1.
+// An operand whose k counts the row-major rows: operand(k, c) = data[k][c] * scale[k]; without a scale it is 1.
 template <class T> struct RowsAsDepth {
   using A = Accumulator<T>;
   using Lane = Widened<A>;
@@ -41,7 +41,7 @@ template <class T> struct RowsAsDepth {
   }
 };
 
-// Row-major rows of T with k, which counts lanes, along their elements: operand(k, c) = data[c][k].
+// An operand whose k counts the lanes along row-major rows: operand(k, c) = data[c][k].
 template <class T> struct RowsAsColumns {
   using A = Accumulator<T>;
   using Lane = typename LaneOf<T>::type;
@@ -49,8 +49,8 @@ template <class T> struct RowsAsColumns {
   int64_t stride;
   int64_t elements;  // of a row
 
-  // Columns beyond c0 + cols are 0. Adds every column's sum of squares to squares [cols rounded up to whole vectors], if
-  // that is given: four chains of kDepth / 4 each, as long as those of the products.
+  // Columns beyond c0 + cols are 0. Every column's sum of squares is added to `squares` [cols rounded up to whole
+  // vectors], if it is given. The sum has four chains of kDepth / 4 each, as long as those of the products.
   void pack(A* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols, double* squares = nullptr) const {
     constexpr int64_t lanes = kLanes<A>, width = kStrip<A>;
     static const T nothing[kDepth * Lane::kElements] = {};
@@ -85,7 +85,7 @@ template <class T> struct RowsAsColumns {
   }
 };
 
-// out[r][k] = data[r][k] * scale[r], rows `depth` apart.
+// Writes out[r][k] = data[r][k] * scale[r], with rows `depth` apart.
 template <class T>
 void pack_rows(Accumulator<T>* out, const T* data, int64_t stride, const Accumulator<T>* scale, int64_t rows,
                int64_t depth) {

@@ -1,7 +1,7 @@
-// The processor as the kernels see it: vectors and memory, storage types, sums, stores past the cache, teams of threads.
+// The kernels' view of the processor: vectors and memory, storage types, sums, stores past the cache, thread teams.
 //
 // Every kernel file is compiled once per instruction set with EBGAN_ISA (a namespace) and EBGAN_VECTOR_BYTES defined.
-// Kernel files instantiate no std function templates: the linker keeps one copy of those, perhaps the AVX2 one.
+// Kernel files must not instantiate std function templates: the linker keeps one copy of each, perhaps the AVX2 one.
 #pragma once
 
 #include <cstddef>
@@ -38,7 +38,8 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Uninitialized, cache-line aligned memory; throws std::bad_alloc, so never created inside a parallel region.
+// Uninitialized memory, aligned to cache lines. It throws std::bad_alloc, so it is never created inside a parallel
+// region.
 template <class A> class Buffer {
  public:
   explicit Buffer(int64_t count)
@@ -81,9 +82,9 @@ template <class To> inline To read_as(const void* from) {
   return to;
 }
 
-// The same numbers in 32 bits, and back. From the generic form GCC 12 makes four and six instructions where one and three
-// do: bfloat16 losses were 1.8 times slower. (AVX-512 has masked forms of all lanes because GCC 12 warns of an
-// uninitialized variable inside the plain ones.)
+// Widens the same numbers to 32 bits, and narrows them back. From the generic form GCC 12 makes four and six
+// instructions instead of one and three, and bfloat16 losses were 1.8 times slower. For AVX-512 these are masked forms
+// of all lanes, because GCC 12 warns of an uninitialized variable inside the plain forms.
 #if defined(__AVX512F__) && EBGAN_VECTOR_BYTES == 64
 inline Bits32 widen(Bits16 bits) {
   return bit_cast<Bits32>(_mm512_maskz_cvtepu16_epi32(0xffff, bit_cast<__m256i>(bits)));
@@ -144,7 +145,8 @@ inline Bits16 from_float(Half, FloatVector value) {
   const Bits32 bits = bit_cast<Bits32>(value);
   const Bits32 sign = (bits >> 16) & 0x8000u;
   const Bits32 magnitude = bits & 0x7fffffffu;
-  // One unit in the last place of 0.5f is the smallest half, so this addition rounds to a multiple of it.
+  // One unit in the last place of 0.5f is the smallest half, so this addition rounds to a multiple of the smallest
+  // half.
   const FloatVector shifted = bit_cast<FloatVector>(magnitude) + 0.5f;
   const Bits32 subnormal = bit_cast<Bits32>(shifted) - 0x3f000000u;
   const Bits32 normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
@@ -168,7 +170,8 @@ template <class T> inline void store(T* to, FloatVector value) {
   __builtin_memcpy(to, &bits, sizeof bits);
 }
 
-// The last `count` < kLanes elements of a row; lanes beyond them are 0 on a load and untouched on a store.
+// The last `count` < kLanes elements of a row. Lanes beyond them are 0 on a load, and a store leaves memory beyond them
+// untouched.
 template <class T> inline Accumulators<T> load_partial(const T* from, int64_t count) {
   T row[kLanes<Accumulator<T>>] = {};
   __builtin_memcpy(row, from, static_cast<size_t>(count) * sizeof(T));
@@ -189,7 +192,7 @@ template <class T> inline void store_up_to(T* to, Accumulators<T> value, int64_t
   left >= kLanes<Accumulator<T>> ? store(to, value) : store_partial(to, value, left);
 }
 
-// Calls run with a value of the storage type, which says the type by decltype.
+// Calls run with a value of the dtype's storage type. Run reads the type with decltype.
 template <class Run> inline void dispatch(ebgan::DType dtype, const Run& run) {
   switch (dtype) {
     case ebgan::DType::kFloat64: run(double{}); break;
@@ -208,9 +211,9 @@ template <class V> inline double lane_sum(V v) {
   return sum;
 }
 
-// sum over k < n of Terms::term(at(k)), where at(k, left) gives the vector that starts at element k, 0 beyond the end.
-// A lane adds at most 32 terms in A before they move to a double (float: 1024 / 32 lanes), so the error stays near
-// that of a pairwise sum at any n, and four chains hide the latency of the addition.
+// Returns the sum over k < n of Terms::term(at(k)). at(k, left) gives the vector that starts at element k, 0 beyond the
+// end. A lane adds at most 32 terms in A before they move to a double (float: 1024 / 32 lanes). So the error stays near
+// that of a pairwise sum at any n. Four chains hide the latency of the addition.
 template <class A, class Terms = Squares, class At> inline double sum_of_terms(int64_t n, const At& at) {
   constexpr int64_t lanes = kLanes<A>, step = 4 * lanes, block = 32 * step;
   double total = 0;
@@ -232,11 +235,11 @@ template <class A, class Terms = Squares, class At> inline double sum_of_terms(i
   return total;
 }
 
-// ---- Stores past the cache. A gradient as large as the cache is not there any more when it is read; an ordinary store would
-// read each line from memory first and push the inputs out.
+// ---- Stores past the cache. A gradient as large as the cache is no longer in the cache when it is read. An ordinary
+// store would read each line from memory first and evict the inputs.
 
-// caches.cpp says from which size, docs/performance.md why. A product writes pieces of 512 bytes, each to another page, and
-// gains from a quarter of it on.
+// See caches.cpp for the size, and docs/performance.md for the reason. A product writes pieces of 512 bytes, each to
+// another page, and gains already from a quarter of that size.
 inline bool streams_rows(int64_t bytes, int threads) { return bytes >= ebgan::stream_bytes(threads); }
 inline bool streams_pieces(int64_t bytes, int threads) { return bytes >= ebgan::stream_bytes(threads) / 4; }
 
@@ -258,7 +261,7 @@ inline void stream(float* to, FloatVector value) { stream_bits(to, value); }
 inline void stream(double* to, DoubleVector value) { stream_bits(to, value); }
 template <class T> inline void stream(T* to, FloatVector value) { stream_bits(to, from_float(T{}, value)); }
 
-// Whether whole vectors can be streamed to a row that starts here.
+// True if whole vectors can be streamed to a row that starts here.
 template <class T> inline bool can_stream(const T* to) {
   return reinterpret_cast<uintptr_t>(to) % (kLanes<Accumulator<T>> * sizeof(T)) == 0;
 }
@@ -279,30 +282,30 @@ template <class T> inline void put_zeros(T* to, int64_t count, bool stream) {
   for (int64_t k = 0; k < count; k += kLanes<A>) put<true>(to + k, Vector<A>{}, count - k);
 }
 
-// Streamed stores become visible in no order; a thread calls this after its last.
+// Streamed stores become visible in no fixed order. A thread calls this after its last one.
 inline void end_stream() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
 }
 
-// ---- Fixed tasks over a team of threads. Which thread runs a task never changes what the task computes.
+// ---- Fixed tasks over a team of threads. The result of a task doesn't depend on the thread that runs it.
 
-constexpr int64_t kGrainBytes = 32 * 1024;  // below about 32 KB a thread, waking it costs more than its work
+constexpr int64_t kGrainBytes = 32 * 1024;  // for less than about 32 KB a thread, waking it costs more than its work
 
 // The number of threads worth using for `bytes` of traffic cut into `tasks`.
 inline int team_size(int threads, int64_t tasks, int64_t bytes) {
   return static_cast<int>(larger(1, smaller(threads, smaller(tasks, bytes / kGrainBytes))));
 }
 
-// Calls run(first, last, member) on consecutive ranges of tasks, one per member of the team.
+// Calls run(first, last, member) for consecutive ranges of tasks, one per member of the team.
 template <class Run> inline void parallel(int64_t tasks, int team, const Run& run) {
 #ifdef _OPENMP
   if (team > 1) {
 #pragma omp parallel num_threads(team)
     {
       const int64_t member = omp_get_thread_num();
-      const int64_t members = omp_get_num_threads();  // the runtime may grant fewer than were asked for
+      const int64_t members = omp_get_num_threads();  // the runtime may give fewer threads than requested
       run(tasks * member / members, tasks * (member + 1) / members, static_cast<int>(member));
     }
     return;

@@ -5,16 +5,16 @@
 
 namespace EBGAN_ISA {
 
-// A tile of 3 kRowStep rows x 2 vectors fills 12 of the 16 vector registers of SSE2 and AVX2 or 24 of the 32 of AVX-512
-// and NEON, and leaves room for the operands. Fewer rows are done with a tile of 1 or 2 kRowStep.
+// A tile of 3 kRowStep rows x 2 vectors leaves room for the operands: it fills 12 of the 16 vector registers of SSE2
+// and AVX2, or 24 of the 32 of AVX-512 and NEON. Fewer rows use a tile of 1 or 2 kRowStep.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRowStep = 4;
 #else
 constexpr int kRowStep = 2;
 #endif
 
-// Products added one to another. Where every sum rounds the same way (codes of one repeated number), the error grows with
-// the chain: 60 units in the last place for 256, 15 for 64, at a cost of 3 %.
+// The number of products that are added in one chain. If every sum rounds the same way (codes of one repeated number),
+// the error grows with the chain: 60 units in the last place for 256, 15 for 64, at a cost of 3 %.
 constexpr int64_t kChain = 64;
 
 // Left operands: row(i)[k * kNext] is element (i, k).
@@ -32,11 +32,11 @@ template <class A> struct PlainRows {
   const A* row(int64_t i) const { return data + i * stride; }
 };
 
-// A block of the result: of A, or of float64 for sums over many depths.
+// A block of the result, in A, or in float64 for sums over many depths.
 template <class C> struct BlockOf {
   C* data;
   int64_t stride;
-  bool add;  // to what is there, else replace it
+  bool add;  // true: add to the block; false: overwrite it
 
   template <class V> void write(int64_t i, int64_t j, V sum) const {
     C* const to = data + i * stride + j;
@@ -45,8 +45,8 @@ template <class C> struct BlockOf {
   }
 };
 
-// Rows [i, i + kRows) x the kVectors vectors of columns at `right`, which are columns j of the block. A row past `last`
-// repeats that one.
+// Computes rows [i, i + kRows) x the kVectors vectors of columns at `right`, which are columns j of the block. A row
+// past `last` repeats row `last`.
 template <class Lane, class A, int kRows, int kVectors, class Left, class C>
 inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int64_t depth, const BlockOf<C>& c,
                  int64_t j) {
@@ -83,7 +83,7 @@ inline void tile(const Left& left, int64_t i, int64_t last, const A* right, int6
   }
 }
 
-// Rows [first, end) of the left operand x one strip (or its half) of the right one.
+// Computes rows [first, end) of the left operand x one strip (or its half) of the right operand.
 template <class Lane, class A, int kVectors, class Left, class C>
 inline void tile_column(const Left& left, int64_t first, int64_t end, const A* right, int64_t depth,
                         const BlockOf<C>& c, int64_t j) {
@@ -94,8 +94,8 @@ inline void tile_column(const Left& left, int64_t first, int64_t end, const A* r
   else if (end > i) tile<Lane, A, kRowStep, kVectors>(left, i, end - 1, right, depth, c, j);
 }
 
-// rows x cols of C over one depth. `right` is a panel of `cols` columns; C is written in whole strips, with rubbish in its
-// columns beyond `cols`.
+// Computes rows x cols of C over one depth. `right` is a panel of `cols` columns. C is written in whole strips, so its
+// columns beyond `cols` get undefined numbers.
 template <class Lane, class A, class Left, class C>
 void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols, int64_t depth,
                    const BlockOf<C>& block) {
@@ -103,8 +103,9 @@ void panel_product(const Left& left, int64_t rows, const A* right, int64_t cols,
     tile_column<Lane, A, 2>(left, 0, rows, right + j * depth, depth, block, j);
 }
 
-// The same for a panel with itself: only elements on and above the diagonal are sure to be written. The square of a strip
-// is done as 2 vectors beside its upper half and 1 beside its lower: 3/4 of it, where 1/2 is wanted.
+// Computes the product of a panel with itself. Only elements on and above the diagonal are sure to be written. The
+// square of a strip is computed with 2 vectors beside its upper half and 1 beside its lower half: 3/4 of the square,
+// where 1/2 is needed.
 template <class Lane, class A, class C>
 void triangle_product(const A* panel, int64_t cols, int64_t depth, const BlockOf<C>& block) {
   constexpr int64_t lanes = kLanes<A>;

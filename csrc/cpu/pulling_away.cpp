@@ -1,16 +1,16 @@
-// Pulling-away term: 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j), over the smaller of the two Gram matrices.
+// The pulling-away term 1/(N(N-1)) sum_{i != j} cos^2(s_i, s_j), computed from the smaller of the two Gram matrices.
 //
 // Primal, N <= d: K = S S^T, n_i = |s_i|, G = K / (n n^T) with a zero diagonal, r_i = sum_j G_ij^2;
 //   value = sum_i r_i / (N(N-1)); grad_i = 4 / (N(N-1) n_i) ((G - diag r) U)_i with U = S / n.
 //   residual holds G - diag r. U is formed while packing, so that no product of two 1/n is ever rounded to float32.
 // Dual, d < N: E = U^T U - (N'/d) I, with N' the number of nonzero rows, which is also the trace of U^T U;
 //   value = (N'(N'-d)/d + ||E||_F^2) / (N(N-1)); grad_i = 4 / (N(N-1) n_i) (E u_i - (u_i^T E u_i) u_i).
-//   residual holds E. Taking the isotropic part out exactly leaves nothing to cancel: ||U^T U||^2 - N' loses all digits
-//   of an evenly spread batch.
+//   residual holds E. The isotropic part is taken out exactly, so that no digits cancel: ||U^T U||^2 - N' would lose
+//   all digits of an evenly spread batch.
 // A zero row has 1/n := 0: it contributes 0 and gets gradient 0.
 //
-// Where a squared length leaves the range of the accumulation type, all of it is done once more, for a copy whose rows were
-// multiplied by their scales: row_scale.h.
+// If a squared length leaves the range of the accumulation type, the whole computation runs again on a copy of the code
+// whose rows are multiplied by their scales: row_scale.h.
 #include "../row_scale.h"
 #include "gram.h"
 
@@ -23,7 +23,7 @@ using namespace ebgan;
 
 double pairs_of(int64_t n) { return static_cast<double>(n) * static_cast<double>(n - 1); }
 
-// 0 for a length of 0. The division comes first: a loop of these then runs in vectors.
+// Returns 1 / length, or 0 for a length of 0. The division comes first, so that a loop of calls is vectorized.
 template <class A> double inverse(A length) {
   const double quotient = 1 / static_cast<double>(length);
   return length == 0 ? 0 : quotient;
@@ -39,13 +39,14 @@ template <class A> Buffer<A> inverses_of(const A* lengths, int64_t n) {
   return inverses;
 }
 
-// What a row of a gradient is multiplied by: factor * scale, which alone may leave the accumulation type's range.
+// The number by which a row of a gradient is multiplied: factor * scale. The product may leave the accumulation type's
+// range.
 struct Slope {
   double factor;
   double scale;
 };
 
-// to[k] = factor * from[k]; C is the accumulation type or float64.
+// Writes to[k] = factor * from[k]. C is the accumulation type or float64.
 template <bool kStream, class T, class C> void write_row(T* to, const C* from, int64_t count, double factor) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
@@ -61,7 +62,7 @@ template <bool kStream, class T, class C> void write_row(T* to, const C* from, i
   }
 }
 
-// to[k] = factor * scale * from[k].
+// Writes to[k] = factor * scale * from[k].
 template <class T, class C> void write_scaled_row(T* to, const C* from, int64_t count, Slope slope) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
@@ -92,9 +93,10 @@ template <class T> bool is_zero(const T* row, int64_t count) {
   return true;
 }
 
-// Chooses the rows' scales, by their lengths; true if one of them is not 1. A length of 0 may be that of a row of zeros.
+// Chooses the rows' scales from their lengths. Returns true if one of them is not 1. A length of 0 may belong to a row
+// of zeros, or to a row whose squares vanish.
 template <class T> bool choose_scales(const Code& code, const Accumulator<T>* lengths, Accumulator<T>* scales) {
-  int some = 0;  // with a bool the loop runs one by one
+  int some = 0;  // a bool would keep the loop from being vectorized
   for (int64_t i = 0; i < code.n; ++i) {
     scales[i] = 1;
     some |= leaves_range(lengths[i]);
@@ -109,7 +111,7 @@ template <class T> bool choose_scales(const Code& code, const Accumulator<T>* le
   return any;
 }
 
-// A copy of a code, widened, its rows times their scales.
+// A copy of a code in the accumulation type, with its rows multiplied by their scales.
 template <class A> class ScaledCode {
  public:
   template <class T>
@@ -133,7 +135,7 @@ template <class A> class ScaledCode {
   int64_t d_;
 };
 
-// product -= (product . u) u for u = row * inverse_length.
+// Subtracts (product . u) u from product, for u = row * inverse_length.
 template <class T> inline void project_out(Accumulator<T>* product, const T* row, int64_t count, double inverse_length) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
@@ -161,8 +163,8 @@ template <class T> void row_lengths(const Code& code, Accumulator<T>* lengths, i
   });
 }
 
-// The operand of the primal Gram matrix. Squares are summed apart from it: its diagonal adds squares in longer chains,
-// and those of bfloat16 round with a bias that put the value 4 ulp off (N = 64, d = 1024).
+// The operand of the primal Gram matrix. Squares are summed separately: the matrix's diagonal adds squares in longer
+// chains, and those of bfloat16 round with a bias that made the value 4 ulp wrong (N = 64, d = 1024).
 template <class T> struct CodesAsColumns : RowsAsColumns<T> {
   double* squares;  // [splits][squares_stride]
   int64_t squares_stride;
@@ -172,7 +174,7 @@ template <class T> struct CodesAsColumns : RowsAsColumns<T> {
   }
 };
 
-// The operand of the dual one.
+// The operand of the dual Gram matrix.
 template <class T> struct UnitCodesAsDepth : RowsAsDepth<T> {
   void pack_diagonal(int64_t, Accumulator<T>* panel, int64_t k0, int64_t depth, int64_t c0, int64_t cols) const {
     this->pack(panel, k0, depth, c0, cols);
@@ -232,7 +234,7 @@ template <class T> double forward(const Code& code, Accumulator<T>* lengths, Acc
   return (code.n <= code.d ? forward_primal<T> : forward_dual<T>)(code, lengths, residual, threads);
 }
 
-// What the gradient is made of: the code, which is of S, and what the forward left.
+// The inputs of the gradient: the code, whose storage type is S, and the forward's results.
 template <class S, class A> struct Saved {
   Code code;
   const A* lengths;
@@ -243,7 +245,7 @@ template <class S, class A> struct Saved {
   Slope slope(int64_t i, double inverse_length) const { return {factor * inverse_length, static_cast<double>(scales[i])}; }
 };
 
-// grad = factor / n_i * (residual U). A block of it is one sum over n.
+// Writes grad = factor / n_i * (residual U). A block of it is one sum over n.
 template <class S, class T>
 void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
   using A = Accumulator<T>;
@@ -284,10 +286,11 @@ void backward_primal(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_s
   });
 }
 
-// Rows of U E that a thread holds until it has projected them: 256 KB of float32, but at least one tile of rows.
+// The number of rows of U E that a thread holds until it has projected them: 256 KB of float32, but at least one tile
+// of rows.
 int64_t rows_held(int64_t d) { return larger(3 * kRowStep, smaller(kBlock, (int64_t{64} << 10) / d)); }
 
-// grad_i = factor / n_i * (E u_i - (u_i^T E u_i) u_i).
+// Writes grad_i = factor / n_i * (E u_i - (u_i^T E u_i) u_i).
 template <class S, class T>
 void backward_dual(const Saved<S, Accumulator<T>>& it, T* grad, int64_t grad_stride, int threads) {
   using A = Accumulator<T>;

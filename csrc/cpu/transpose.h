@@ -7,7 +7,7 @@
 
 namespace EBGAN_ISA {
 
-// The lanes I... of a and b put one behind the other.
+// Returns the lanes I... of the vector a followed by b.
 template <class V, int... I> inline V shuffle(V a, V b, std::integer_sequence<int, I...>) {
 #if defined(__clang__)
   return __builtin_shufflevector(a, b, I...);
@@ -17,18 +17,18 @@ template <class V, int... I> inline V shuffle(V a, V b, std::integer_sequence<in
 #endif
 }
 
-// Which lanes two neighbors of a transposition take: an instruction exists for each of these on 16-byte vectors and,
-// within every 16 bytes, on wider ones.
-struct ZipLow {  // a0 b0 a1 b1, of the low halves of each group of `lanes`
+// The lanes that two vectors exchange in a transposition. An instruction exists for each of these on 16-byte vectors
+// and, within every 16 bytes, on wider ones.
+struct ZipLow {  // a0 b0 a1 b1, from the low halves of each group of `lanes`
   static constexpr int lane(int i, int lanes, int all) { return i / lanes * lanes + i % lanes / 2 + i % 2 * all; }
 };
 struct ZipHigh {
   static constexpr int lane(int i, int lanes, int all) { return ZipLow::lane(i, lanes, all) + lanes / 2; }
 };
-struct SwapLow {  // of each two groups of `lanes`, the first: a's in place, b's moved into the second
+struct SwapLow {  // the first of each two groups of `lanes`: a's in place, b's moved into the second
   static constexpr int lane(int i, int lanes, int all) { return i / lanes % 2 ? i - lanes + all : i; }
 };
-struct SwapHigh {  // the second: a's moved into the first place, b's in place
+struct SwapHigh {  // the second of each two groups: a's moved into the first place, b's in place
   static constexpr int lane(int i, int lanes, int all) { return i / lanes % 2 ? i + all : i + lanes; }
 };
 
@@ -50,7 +50,7 @@ template <class A> inline void transpose(Vector<A> (&v)[kLanes<A>]) {
       for (int i = 0; i < group; ++i) v[base + i] = zipped[i];
     }
   }
-  const auto swap = [&](auto distance) {  // of vectors and, in lanes, of groups
+  const auto swap = [&](auto distance) {  // the distance of vectors and, in lanes, of groups
     constexpr int width = decltype(distance)::value;
     for (int i = 0; i < lanes; ++i) {
       if (i & width) continue;

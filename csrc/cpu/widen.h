@@ -1,4 +1,4 @@
-// Sums of the accumulation type moved to float64.
+// Moves sums of the accumulation type to float64.
 #pragma once
 
 #include "processor.h"

@@ -1,4 +1,4 @@
-// The dtypes of tensors: what sums over them run in, and how they and coefficients travel.
+// The dtypes of tensors: the types of their sums, and how numbers and coefficients are loaded and stored.
 #pragma once
 
 #include "launch.cuh"
@@ -29,7 +29,8 @@ template <> __device__ inline float narrow<float>(float x) { return x; }
 template <> __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 template <> __device__ inline __half narrow<__half>(float x) { return __float2half_rn(x); }
 
-// Neighbors that travel together: 16 bytes, or one number where addresses do not allow that.
+// Neighboring numbers that are loaded or stored together: 16 bytes, or one number if the addresses don't allow 16
+// bytes.
 template <class T, int kWidth> struct alignas(sizeof(T) * kWidth) Packet {
   T values[kWidth];
 };
@@ -39,10 +40,10 @@ template <class T, int kWidth> __device__ Packet<T, kWidth> load(const T* p_from
   return *reinterpret_cast<const Packet<T, kWidth>*>(p_from);
 }
 
-// Into global memory.
+// Stores a packet into global memory.
 template <class T, int kWidth> __device__ void store(T* p_to, const Packet<T, kWidth>& packet) {
   if constexpr (kWidth > 1) {
-    // What an assignment means, said in a way that nvcc 13 cannot take apart into stores of single numbers.
+    // The same as an assignment, in a form that nvcc 13 cannot split into stores of single numbers.
     uint4 bits;
     memcpy(&bits, static_cast<const void*>(&packet), sizeof bits);
     __stwb(reinterpret_cast<uint4*>(p_to), bits);
@@ -51,13 +52,13 @@ template <class T, int kWidth> __device__ void store(T* p_to, const Packet<T, kW
   }
 }
 
-// Whether every row of a tensor allows packets of 16 bytes.
+// True if every row of a tensor allows packets of 16 bytes.
 template <class T> bool rows_are_wide(const void* pointer, int64_t stride, int64_t rows, int64_t elements) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && (rows < 2 || stride % kWide<T> == 0) &&
          elements % kWide<T> == 0;
 }
 
-// Calls run with a null pointer of the dtype's type.
+// Calls run with a null pointer to the dtype's type. Run reads the type from it.
 template <class Run> cudaError_t dispatch(DType dtype, const Run& run) {
   switch (dtype) {
     case DType::kFloat64: return run(static_cast<double*>(nullptr));
@@ -68,7 +69,7 @@ template <class Run> cudaError_t dispatch(DType dtype, const Run& run) {
   return cudaErrorInvalidValue;
 }
 
-// A coefficient in a kernel: in memory, or a number.
+// A coefficient as a kernel takes it: in memory, or a number.
 template <class A> struct Scalar {
   const A* p_value;
   A number;

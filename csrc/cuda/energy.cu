@@ -1,4 +1,4 @@
-// The energies and losses on a GPU: which kernel runs, with how many threads.
+// The launches of energies and losses on a GPU: the choice of kernel and of the number of threads.
 #include "energy_kernels.cuh"
 #include "kernels.h"
 
@@ -8,9 +8,9 @@ namespace ebgan::cuda {
 
 namespace {
 
-constexpr int kRowsThreads = 128;  // of a block of several short samples
+constexpr int kRowsThreads = 128;  // threads of a block that takes several short samples
 
-// No blocks, and so an error of the launch, where there would be more than a grid has.
+// Returns a grid of no blocks if there are more blocks than a grid can have: the launch then returns an error.
 dim3 grid_of(int64_t blocks) { return dim3(blocks > INT32_MAX ? 0 : static_cast<unsigned>(blocks)); }
 
 int64_t longest(const Batch& real, const Batch& fake) { return fake.n && fake.k > real.k ? fake.k : real.k; }
@@ -44,7 +44,7 @@ template <class T> bool is_wide(const Batch& batch) {
 
 void forget_gradients(Batch& batch) { batch.grad_recon = batch.grad_target = nullptr; }
 
-// A loss on its way to a kernel.
+// The arguments of a loss, prepared for a kernel.
 struct Call {
   Loss it;
   Workspace workspace;
@@ -60,7 +60,7 @@ template <class T, int kWidth> cudaError_t run_rows(const Call& call) {
   const int threads = warps * kWarp > kRowsThreads ? warps * kWarp : kRowsThreads;
   const int64_t samples = threads / (warps * kWarp);
   const int64_t of_real = ceil_div(it.real.n, samples), of_fake = ceil_div(it.fake.n, samples);
-  // A loss is due even for no samples.
+  // A batch without samples has a loss too.
   const int64_t blocks = of_real + of_fake > 0 ? of_real + of_fake : 1;
   return with_terms(it.norm, [&](auto terms) {
     return gpu::launch(loss_by_rows<T, kWidth, decltype(terms)>, grid_of(blocks), dim3(threads), 0, call.stream,
@@ -106,8 +106,8 @@ template <class T> int64_t chunk_sums(const Batch& real, const Batch& fake) {
   return real.n * ceil_div(real.k, kChunk<T>) + fake.n * ceil_div(fake.k, kChunk<T>);
 }
 
-// The loss of samples too long for a block, by a norm whose slope is known with the finished energy alone. So samples are
-// read twice: a launch for the energies, one for the loss and one for each batch's gradients.
+// Computes the loss of samples too long for a block, for a norm whose slope needs the finished energy. The samples are
+// read twice: there is one launch for the energies, one for the loss, and one for each batch's gradients.
 template <class T> cudaError_t run_in_two_reads(const Call& call) {
   const Loss& it = call.it;
   Call energies = call;
@@ -147,7 +147,7 @@ WorkspaceSize loss_workspace(DType dtype, const Loss& it) {
     const int64_t samples = it.real.n + it.fake.n;
     return {chunk_sums<T>(it.real, it.fake) + (slope_needs_energy(it.norm) ? samples : 0), 1 + samples};
   };
-  // The sizes depend on the dtype's accumulation alone.
+  // The sizes depend only on the accumulation type.
   return dtype == DType::kFloat64 ? size(static_cast<double*>(nullptr)) : size(static_cast<float*>(nullptr));
 }
 

@@ -1,7 +1,8 @@
-// Kernels for the energies: the losses with every gradient, each sample read once.
+// Kernels for the energies, and for the losses with every gradient. Each sample is read once.
 //
-// Batches are [n, k], samples a stride of elements apart, the elements of one adjacent. acc is Acc<T>, the type of
-// differences, sums, energies and losses. Offsets of samples and chunks are 64-bit, those within a tile 32-bit.
+// Batches are [n, k]. Samples are a stride of elements apart, and the elements of a sample are adjacent. acc is Acc<T>,
+// the type of differences, sums, energies and losses. Offsets of samples and chunks are 64-bit, and offsets within a
+// tile are 32-bit.
 #pragma once
 
 #include "dtypes.cuh"
@@ -9,14 +10,14 @@
 
 namespace ebgan::cuda {
 
-// Elements, which wait in 32 registers for the energy.
+// Elements of a thread, kept in 32 registers until the energy is known.
 template <class T> constexpr int kPerThread = 128 / sizeof(Acc<T>);
 constexpr int kMostThreads = 512;
 constexpr int kChunkThreads = 256;
 template <class T> constexpr int kLongestRow = kPerThread<T> * kMostThreads;
 template <class T> constexpr int kChunk = kPerThread<T> * kChunkThreads;
 
-// A batch of T, for the device.
+// A batch of T as kernels take it.
 template <class T> struct BatchOf {
   const T* p_recon;   // [n, k]
   const T* p_target;  // [n, k]
@@ -33,15 +34,15 @@ template <class T> struct BatchOf {
   __device__ bool wants_gradient() const { return p_grad_recon || p_grad_target; }
 };
 
-// The derivative of upstream times the loss to an energy: upstream / n, or for [margin - energy]+ -upstream / n and 0 at
-// and past the margin.
+// Returns the derivative of upstream times the loss to an energy: upstream / n. For [margin - energy]+ it is -upstream
+// / n, and 0 at and past the margin.
 template <class A> __device__ A weight_of(A energy, int64_t n, A margin, A upstream, bool is_gated) {
   const A share = upstream / static_cast<A>(n);
   if (!is_gated) return share;
   return margin - energy <= 0 ? A{0} : -share;
 }
 
-// The sum of the terms as a tree, so that its error grows with the logarithm.
+// Returns the sum of the terms, added as a tree, so that its error grows only with the logarithm of their number.
 template <class Terms, int kCount, class A> __device__ A tree_sum(const A* x) {
   if constexpr (kCount == 1) {
     return Terms::term(x[0]);
@@ -50,8 +51,8 @@ template <class Terms, int kCount, class A> __device__ A tree_sum(const A* x) {
   }
 }
 
-// A thread's part of `threads * kPerThread<T>` neighboring elements: packets `threads` apart, so that neighboring
-// threads touch neighboring memory. `count` elements exist. Terms is one of norm.h's.
+// A thread's part of `threads * kPerThread<T>` neighboring elements. Its packets are `threads` apart, so that
+// neighboring threads access neighboring memory. `count` elements exist. Terms is one of norm.h's.
 template <class T, int kWidth, class Terms> struct Part {
   int thread;
   int threads;
@@ -78,7 +79,7 @@ template <class T, int kWidth, class Terms> struct Part {
     });
   }
 
-  // The gradient for a slope, or exact zeros also where the difference is infinite or NaN.
+  // Stores the gradient for a slope, or exact zeros, even if the difference is infinite or NaN.
   __device__ void store_gradient(T* p_grad, const Acc<T>* difference, Acc<T> slope, bool is_zero) const {
     if (!p_grad) return;
     each([&](int first, int column, bool exists) {
@@ -92,7 +93,7 @@ template <class T, int kWidth, class Terms> struct Part {
   }
 };
 
-// The mean energy, or the mean of [margin - energy]+; 0 for no samples, NaN for NaN. In every thread.
+// Returns the mean energy, or the mean of [margin - energy]+, in every thread; 0 for no samples, NaN for NaN.
 template <class A> __device__ A mean_of(const A* p_energy, int64_t n, A margin, bool is_hinge) {
   A total = 0;
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
@@ -108,9 +109,9 @@ __device__ void store_loss(A* p_loss, const A* p_real, int64_t n_real, const A* 
   if (threadIdx.x == 0) *p_loss = real + fake;
 }
 
-// mean(E_real) + mean([margin - E_fake]+) and its gradients for samples of up to kLongestRow<T> elements: one read of
-// every batch, one write of every gradient. `warps` warps take a sample; the last block adds up the energies in their
-// order.
+// Computes mean(E_real) + mean([margin - E_fake]+) and its gradients for samples of up to kLongestRow<T> elements.
+// Every batch is read once and every gradient written once. `warps` warps take a sample. The last block to finish adds
+// up the energies in their order.
 template <class T, int kWidth, class Terms>
 __global__ void __launch_bounds__(kMostThreads)
     loss_by_rows(BatchOf<T> real,          //
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(kMostThreads)
     store_loss(p_loss, real.p_energy, real.n, fake.p_energy, fake.n, wide_margin);
 }
 
-// Zeros over a sample's gradient, by all threads of the block.
+// Overwrites a sample's gradient with zeros, with all threads of the block.
 template <class T, int kWidth> __device__ void store_zeros(T* p_grad, int64_t k) {
   if (!p_grad) return;
   const Packet<T, kWidth> zeros{};
@@ -165,8 +166,8 @@ template <class T, int kWidth> __device__ void store_zeros(T* p_grad, int64_t k)
     store<T, kWidth>(p_grad + i, zeros);
 }
 
-// The last block of a sample: its energy from the chunks' sums, and zeros if the gate turned out to be shut, or where
-// upstream is 0.
+// In the last block of a sample: computes its energy from the chunks' sums, and overwrites its gradient with zeros if
+// the hinge is closed or upstream is 0.
 template <class T, int kWidth>
 __device__ void finish_sample(const BatchOf<T>& batch, int64_t sample, const Acc<T>* p_partials, int64_t chunks,
                               Acc<T> margin, Acc<T> upstream, bool is_fake, Norm norm) {
@@ -180,10 +181,11 @@ __device__ void finish_sample(const BatchOf<T>& batch, int64_t sample, const Acc
   if (batch.p_grad_target) store_zeros<T, kWidth>(batch.p_grad_target + sample * batch.grad_target_stride, batch.k);
 }
 
-// `loss_by_rows` for samples of any length, a block for each chunk. The gate is known only when a sample's last chunk
-// is done, so every chunk writes its gradient as if it were open: still one read of every batch. Not for a norm
-// whose slope needs the finished energy. What only the last chunk asks is left to it: asked by each of them, it took
-// registers, and float64 and the 16-bit types had a block fewer on a multiprocessor.
+// Computes the same as `loss_by_rows` for samples of any length, with a block for each chunk. The hinge is known only
+// when a sample's last chunk is done. So every chunk writes its gradient as if the hinge were open, and every batch is
+// still read once. Not for a norm whose slope needs the finished energy. Only the last chunk checks the hinge and the
+// upstream: a check in every chunk took registers, and float64 and the 16-bit types had one block fewer on a
+// multiprocessor.
 template <class T, int kWidth, class Terms>
 __global__ void __launch_bounds__(kChunkThreads)
     loss_by_chunks(BatchOf<T> real,          //
@@ -230,9 +232,9 @@ __global__ void __launch_bounds__(kChunkThreads)
     store_loss(p_loss, real.p_energy, real.n, fake.p_energy, fake.n, wide_margin);
 }
 
-// The gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read.
+// Computes the gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read.
 template <class T, int kWidth, class Terms>
-__global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for sm_90 spilled float64 to fit more
+__global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // else nvcc spilled float64 for sm_90
     energy_gradients(BatchOf<T> batch,          // p_energy is read
                      const Acc<T>* p_upstream,  // [n]
                      int64_t upstream_stride,   //
@@ -255,7 +257,7 @@ __global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // for
   part.store_gradient(batch.p_grad_target ? batch.p_grad_target + to_target : nullptr, difference, -slope, is_zero);
 }
 
-// mean(E_real) + mean([margin - E_fake]+) over given energies, with both gradients. One block.
+// Computes mean(E_real) + mean([margin - E_fake]+) of given energies, and both gradients. The kernel runs as one block.
 template <class A>
 __global__ void __launch_bounds__(kChunkThreads)
     hinge_loss(const A* p_energy_real,  // [n_real]

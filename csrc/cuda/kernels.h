@@ -1,6 +1,6 @@
-// The kernels for NVIDIA GPUs. Pointers are the device's; every function launches on `stream`, allocates nothing, waits
-// for nothing, and returns what the launch said, so that a CUDA graph can capture it. Results are the same bits in
-// every run. ../kernels.h has the arguments.
+// The launches of the kernels for NVIDIA GPUs. Pointers are the device's. Every function launches on `stream`,
+// allocates nothing, waits for nothing, and returns the launch's error code, so that a CUDA graph can capture it.
+// Results have the same bits in every run. ../kernels.h has the arguments.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace ebgan::cuda {
 
-// Scratch memory of a call, from the caller. Counters are zeros, and are left as zeros.
+// The scratch memory of a call, which the caller allocates. Counters are zeros before the call and after it.
 struct Workspace {
   void* partials;  // acc
   int32_t* counters;
@@ -22,7 +22,7 @@ struct WorkspaceSize {
   int64_t counters;
 };
 
-// In one launch; l2 of samples too long for a block takes several.
+// One launch, or several for l2 of samples too long for a block.
 WorkspaceSize loss_workspace(DType, const Loss&);
 cudaError_t loss(DType, const Loss&, Workspace, cudaStream_t);
 
@@ -30,7 +30,7 @@ cudaError_t energy_gradient(DType, const EnergyGradient&, cudaStream_t);
 
 cudaError_t hinge(DType acc, const Hinge&, cudaStream_t);
 
-// Whether float32 products may run as one tf32 product, or as three that keep float32's accuracy.
+// How float32 products run: as one tf32 product, or as three that keep float32's accuracy.
 enum class Float32Products : int { kExact = 0, kTf32 = 1 };
 
 WorkspaceSize pulling_away_workspace(DType, const Code&);
@@ -38,7 +38,7 @@ cudaError_t pulling_away(DType, const PullingAway&, Float32Products, Workspace, 
 
 cudaError_t pulling_away_gradient(DType, const PullingAwayGradient&, Float32Products, cudaStream_t);
 
-constexpr int kMostGradients = 4;  // of any op
+constexpr int kMostGradients = 4;  // the most that an op has
 
 struct Gradient {
   const void* from;  // one run of `count` numbers
@@ -46,9 +46,9 @@ struct Gradient {
   int64_t count;
 };
 
-// Gradients that were made for the upstream `expected`, as they are for `upstream`: to = upstream / expected * from for at
-// most kMostGradients gradients of one dtype, rounded once. In place (every to is its from) an upstream that was expected
-// moves nothing.
+// Multiplies gradients that were computed for the upstream `expected`: to = upstream / expected * from, rounded once,
+// for at most kMostGradients gradients of one dtype. In place (every to is its from), and if upstream equals expected,
+// no memory is written.
 cudaError_t scale_gradients(DType, const Gradient*, int count, Coefficient upstream, Coefficient expected, bool in_place,
                             cudaStream_t);
 

@@ -1,7 +1,8 @@
-// Products of a warp: in tensor cores from sm_80 on, for float64 and older GPUs one multiply-add after the other.
+// Products of a warp. From sm_80 on they run in tensor cores. For float64 and on older GPUs they are one multiply-add
+// after the other.
 //
-// A warp's result is tiles of 16 x 8. Of each, a lane holds four numbers: rows group and group + 8 with group = lane /
-// 4, columns 2 * (lane % 4) and the one after it.
+// A warp's result is made of tiles of 16 x 8. A lane holds four numbers of each tile, in rows group and group + 8 with
+// group = lane / 4, and in columns 2 * (lane % 4) and the next one.
 #pragma once
 
 #include "dtypes.cuh"
@@ -11,7 +12,7 @@
 
 namespace gpu {
 
-// c [16, 8] += a [16, 16] b [16, 8], of 16-bit numbers in pairs. PTX's documentation has the lanes' parts.
+// c [16, 8] += a [16, 16] b [16, 8], with 16-bit numbers in pairs. PTX's documentation defines the lanes' parts.
 template <class T> __device__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -30,7 +31,7 @@ __device__ inline void mma_m16n8k16<__half>(float (&c)[4], const uint32_t (&a)[4
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// c [16, 8] += a [16, 8] b [8, 8], of numbers rounded to tf32.
+// c [16, 8] += a [16, 8] b [8, 8], with numbers rounded to tf32.
 __device__ inline void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -57,7 +58,7 @@ __device__ inline uint32_t to_tf32(float x) {
 
 namespace ebgan::cuda {
 
-// A factor in shared memory: its rows are the rows (left) or columns (right) of the product.
+// A factor in shared memory. Its rows are the rows (left) or columns (right) of the product.
 template <class S> struct Factor {
   const S* p_tile;
   int row_step;    // from one row to the next
@@ -67,7 +68,7 @@ template <class S> struct Factor {
   __device__ Factor from(int row) const { return {p_tile + row * row_step, row_step, depth_step}; }
 };
 
-// The numbers of a warp's tiles, kRows x kColumns of them.
+// The numbers of a lane in a warp's tiles, kRows x kColumns tiles.
 template <class A, int kRows, int kColumns> struct Sums {
   A values[kRows][kColumns][4];
 
@@ -77,7 +78,7 @@ template <class A, int kRows, int kColumns> struct Sums {
         for (A& value : tile) value = 0;
   }
 
-  // visit(row, column, value) for each number of the lane; the place within the warp's tiles.
+  // Calls visit(row, column, value) for each number of the lane, with its place within the warp's tiles.
   template <class Visit> __device__ void each(const Visit& visit) {
     const int lane = threadIdx.x % kWarp, group = lane / 4, pair = lane % 4 * 2;
 #pragma unroll
@@ -89,7 +90,7 @@ template <class A, int kRows, int kColumns> struct Sums {
   }
 };
 
-// One multiply-add after the other.
+// Adds the product with one multiply-add after the other.
 template <class A, class S, int kRows, int kColumns>
 __device__ void add_plainly(Sums<A, kRows, kColumns>& sums, Factor<S> left, Factor<S> right, int depth) {
   for (int k = 0; k < depth; ++k)
@@ -100,7 +101,7 @@ __device__ void add_plainly(Sums<A, kRows, kColumns>& sums, Factor<S> left, Fact
 
 #if EBGAN_TENSOR_CORES
 
-// A float32 number as tf32, and what that leaves out.
+// A float32 number as tf32, and the remainder that tf32 leaves out.
 struct Split {
   uint32_t big, small;
 };
@@ -172,8 +173,8 @@ __device__ void add_in_16_bits(Sums<float, kRows, kColumns>& sums, Factor<T> lef
 
 #endif
 
-// sums += left right^T over `depth` (a multiple of 16). float32 numbers keep their accuracy if `is_exact`, and are
-// rounded to tf32 if not.
+// Adds left right^T over `depth` (a multiple of 16) to sums. float32 numbers keep their accuracy if `is_exact`. If not,
+// they are rounded to tf32.
 template <class A, class S, int kRows, int kColumns>
 __device__ void add_product(Sums<A, kRows, kColumns>& sums, Factor<S> left, Factor<S> right, int depth, bool is_exact) {
 #if EBGAN_TENSOR_CORES

@@ -1,4 +1,4 @@
-// The pulling-away term on a GPU: which form, which kernels, which tiles.
+// The launches of the pulling-away term on a GPU: the choice of form, kernels and tiles.
 #include "kernels.h"
 #include "pulling_away_gradient_kernels.cuh"
 #include "pulling_away_kernels.cuh"
@@ -9,14 +9,14 @@ namespace ebgan::cuda {
 
 namespace {
 
-// Blocks that a matrix of fewer tiles is cut into: one on each multiprocessor of an H100, dual two on each, whose tiles
-// are small and have little in flight.
+// The number of blocks into which a matrix of fewer tiles is cut. Primal: one on each multiprocessor of an H100. Dual:
+// two on each, because its tiles are small and have little in flight.
 constexpr int kBlocks = 132, kDualBlocks = 264;
-constexpr int kFewestSteps = 4;  // of a split, so that what it leaves is not much more than what it reads
+constexpr int kFewestSteps = 4;  // steps of a split at least, so that it writes not much more than it reads
 
 bool is_dual(const Code& code) { return code.d < code.n; }
 
-// Dual matrices are small: in tiles of 128, one of 128 elements would be a single tile, and 16 blocks at N = 2048.
+// Dual matrices are small. In tiles of 128, a matrix of 128 elements would be one tile, and 16 blocks at N = 2048.
 template <class T> int block_of(const Code& code) {
   return sizeof(T) == 8 || is_dual(code) || code.n <= 64 ? 64 : 128;
 }
@@ -32,7 +32,7 @@ template <class T> Cut cut_of(const Code& code) {
   return {side, depth, split_depth, static_cast<int>(splits), static_cast<int>(tiles)};
 }
 
-// Elements of what gram_matrix leaves: one split's products lie in residual.
+// The number of elements that gram_matrix writes to scratch memory. With one split, its products are in residual.
 int64_t products_of(const Cut& cut) { return cut.splits > 1 ? cut.splits * cut.side * cut.side : 0; }
 int64_t squares_of(const Cut& cut, const Code& code) { return cut.splits * (is_dual(code) ? 1 : code.n); }
 
@@ -127,7 +127,7 @@ cudaError_t pulling_away_gradient(DType dtype, const PullingAwayGradient& it, Fl
                                   cudaStream_t stream) {
   return dispatch(dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    // A 16-bit gradient keeps 11 bits at most: what tf32 keeps of its factors.
+    // A 16-bit gradient keeps at most 11 bits, the number that tf32 keeps of its factors.
     const bool is_exact = sizeof(T) > 2 && products == Float32Products::kExact;
     return run_gradient<T>(it, is_exact, stream);
   });

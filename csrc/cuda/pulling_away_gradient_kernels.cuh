@@ -1,16 +1,16 @@
-// Kernels for the pulling-away term's gradient, from what gram_matrix left: see pulling_away_kernels.cuh.
+// Kernels for the gradient of the pulling-away term, computed from gram_matrix's results: see pulling_away_kernels.cuh.
 //
-// Primal: grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i)
-// u_i). Times the upstream gradient, and times the row's scale, as length_i is that of the row times its scale; a row of
-// zeros gets zeros.
+// Primal: grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i. Dual: grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E
+// u_i) u_i). Both are multiplied by the upstream gradient, and by the row's scale, because length_i is that of the
+// scaled row. A row of zeros gets zeros.
 #pragma once
 
 #include "tiles.cuh"
 
 namespace ebgan::cuda {
 
-// A block's part of the gradient, and the tiles of the factors in shared memory. The result leaves through the same
-// memory, in packets.
+// A block's part of the gradient, and the tiles of the factors in shared memory. The result is written through the same
+// shared memory, in packets.
 template <class T, int kRows_> struct GradientTile {
   using A = Acc<T>;
   static constexpr int kRows = kRows_, kColumns = 64;
@@ -25,7 +25,7 @@ template <class T, int kRows_> struct GradientTile {
   static constexpr size_t kMemory = kFactors > kResult ? kFactors : kResult;
 };
 
-// Where a gradient goes.
+// The destination of a gradient.
 template <class T> struct Output {
   T* p_grad;  // [n, d]
   int64_t step;
@@ -34,13 +34,13 @@ template <class T> struct Output {
   bool is_wide;
   Scalar<Acc<T>> upstream;
 
-  // 4 upstream / (n(n-1)), to be divided by the row's length.
+  // Returns 4 upstream / (n(n-1)), which the caller divides by the row's length.
   __device__ Acc<T> scale() const {
     return 4 * upstream.get() / (static_cast<Acc<T>>(n) * static_cast<Acc<T>>(n - 1));
   }
 };
 
-// sums = left[row.., :] right[:, column..]; one of both is divided by its lengths.
+// Computes sums = left[row.., :] right[:, column..]. One of the two is divided by its lengths.
 template <class G, bool kLeftIsScaled, class L, class R>
 __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* memory, const Lines<L>& left, int64_t row,
                                const Lines<R>& right, int64_t column, bool is_exact) {
@@ -58,7 +58,7 @@ __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* mem
   sums.clear();
   fetch(0);
   for (int64_t k = 0; k < depth; k += G::kDepth) {
-    __syncthreads();  // the tile before has been read
+    __syncthreads();  // the previous tile must have been read
     next_left.put(left_tile.p_numbers, left, row);
     next_right.put(right_tile.p_numbers, right, k);
     __syncthreads();
@@ -68,11 +68,11 @@ __device__ void multiply_lines(typename G::Share::Part& sums, unsigned char* mem
   }
 }
 
-// From shared memory to the rows i.. and columns c.. of the gradient, neighbors by neighboring threads.
+// Copies shared memory to the rows i.. and columns c.. of the gradient. Neighboring threads copy neighboring numbers.
 template <class G, int kWidth, class T>
 __device__ void copy_result(const T* p_result, const Output<T>& output, int64_t i, int64_t c) {
   constexpr int kPerLine = G::kColumns / kWidth;
-#pragma unroll 1  // more at a time spilled float64
+#pragma unroll 1  // unrolled, float64 spilled
   for (int number = threadIdx.x; number < G::kRows * kPerLine; number += G::Share::kThreads) {
     const int line = number / kPerLine, column = number % kPerLine * kWidth;
     if (i + line < output.n && c + column < output.d)
@@ -81,18 +81,18 @@ __device__ void copy_result(const T* p_result, const Output<T>& output, int64_t 
   }
 }
 
-// visit(row, column, value) of the block's tile becomes the gradient there.
+// Stores the result of visit(row, column, value) as the gradient, for each number of the block's tile.
 template <class G, class T, class Visit>
 __device__ void store_result(typename G::Share::Part& sums, unsigned char* memory, const Output<T>& output, int64_t i,
                              int64_t c, const Visit& visit) {
   T* const p_result = reinterpret_cast<T*>(memory);
-  __syncthreads();  // the factors have been read
+  __syncthreads();  // the factors must have been read
   sums.each([&](int row, int column, Acc<T>& value) {
     const int r = G::Share::row() + row, k = G::Share::column() + column;
     p_result[r * G::kStep + k] = narrow<T>(visit(r, k, value));
   });
   __syncthreads();
-  // Two loops: of two branches in one, nvcc made stores of single numbers.
+  // Two loops: from two branches in one loop, nvcc made stores of single numbers.
   if (output.is_wide) {
     copy_result<G, G::kWidth>(p_result, output, i, c);
   } else {
@@ -102,7 +102,7 @@ __device__ void store_result(typename G::Share::Part& sums, unsigned char* memor
 
 template <class T> constexpr int kPrimalRows = sizeof(T) == 8 ? 64 : 128;
 
-// A block takes kPrimalRows rows and 64 columns: up to 128 codes are read once.
+// A block takes kPrimalRows rows and 64 columns, so that up to 128 codes are read once.
 template <class T>
 __global__ void __launch_bounds__(GradientTile<T, kPrimalRows<T>>::Share::kThreads, 1)
     primal_gradient(Lines<Acc<T>> residual,    // [n, n]: G - diag r
@@ -124,13 +124,14 @@ __global__ void __launch_bounds__(GradientTile<T, kPrimalRows<T>>::Share::kThrea
 
 constexpr int kDualRows = 64;
 
-// What the rows of the block are multiplied by, in shared memory.
+// The factors of the block's rows, in shared memory.
 template <class A> struct RowFactors {
-  A radial[kDualRows];  // u_i^T E u_i times the scale: it multiplies u_i over the scale
+  A radial[kDualRows];  // u_i^T E u_i times the scale; it multiplies u_i / scale
   A scale[kDualRows];
 };
 
-// The factors, from the lanes' parts of u_i^T E u_i over the scale: the lanes of a row, then the two warps that share it.
+// Computes the factors from the lanes' parts of u_i^T E u_i / scale: adds the lanes of a row, then the two warps that
+// share the row.
 template <class G, class T, class A>
 __device__ void sum_rows(const A* mine, A (*p_halves)[kDualRows], const Lines<T>& code, int64_t i, RowFactors<A>& to) {
   const int lane = threadIdx.x % kWarp;
@@ -151,7 +152,8 @@ __device__ void sum_rows(const A* mine, A (*p_halves)[kDualRows], const Lines<T>
   __syncthreads();
 }
 
-// A block takes 64 rows and all columns; those of more than one tile are multiplied twice, once for u_i^T E u_i.
+// A block takes 64 rows and all columns. If the columns are more than one tile, U E is computed twice, the first time
+// for u_i^T E u_i.
 template <class T>
 __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1)
     dual_gradient(Lines<Acc<T>> residual,  // [d, d]: E
@@ -164,14 +166,14 @@ __global__ void __launch_bounds__(GradientTile<T, kDualRows>::Share::kThreads, 1
   __shared__ A halves[2][kDualRows];
   __shared__ RowFactors<A> factors;
   const int64_t i = int64_t{blockIdx.x} * kDualRows;
-  const auto unit = [&](int row, int64_t column) -> A {  // over the scale
+  const auto unit = [&](int row, int64_t column) -> A {  // divided by the scale
     const int64_t r = i + row;
     if (r >= code.lines || column >= code.columns) return 0;
     return widen(code.p_first[r * code.step + column]) * inverse_of(code.p_lengths[r]);
   };
   typename G::Share::Part sums;
   const int lane = threadIdx.x % kWarp;
-  A mine[4] = {};  // of the rows that the lane's numbers lie in
+  A mine[4] = {};  // one sum for each row in which the lane has numbers
   for (int64_t c = 0; c < code.columns; c += G::kColumns) {
     multiply_lines<G, true>(sums, memory, code, i, residual, c, is_exact);
 #pragma unroll

@@ -1,26 +1,26 @@
-// Kernels for the pulling-away term's value, over the smaller of the two Gram matrices. acc is Acc<T>.
+// Kernels for the value of the pulling-away term, computed from the smaller of the two Gram matrices. acc is Acc<T>.
 //
 // Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i = sum_j G_ij^2;
 //     value = sum_i r_i / (n(n-1)); residual is G - diag r.
 // Dual, d < n: E = U^T U - (n'/d) I with U = S / lengths, n' the number of nonzero rows, the trace of U^T U;
 //     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); residual is E.
-// A row of zeros has 1/length := 0. Counters are zeros, left as zeros.
-// Rows whose squares leave the range of acc are multiplied by a power of two before (../row_scale.h). Dual, row_lengths
-// chooses it; primal, see out_of_range.cuh.
+// A row of zeros has 1/length := 0. Counters are zeros, and a kernel leaves them as zeros. Rows whose squares leave the
+// range of acc are first multiplied by a power of two (../row_scale.h). In dual, row_lengths chooses it. For primal,
+// see out_of_range.cuh.
 #pragma once
 
 #include "out_of_range.cuh"
 
 namespace ebgan::cuda {
 
-// Where the value goes.
+// The destination of the value.
 template <class A> struct Ending {
   A* p_value;  // []
   A* p_loss;   // [], to which weight * value is added, or null
   Scalar<A> weight;
   int64_t n;
 
-  // By one thread, from the sum over ordered pairs.
+  // Stores the value, given the sum over ordered pairs. One thread calls this.
   __device__ void store(A sum) const {
     const A pairs = static_cast<A>(n) * static_cast<A>(n - 1);
     const A value = sum / pairs;
@@ -29,7 +29,7 @@ template <class A> struct Ending {
   }
 };
 
-// A Gram matrix in tiles: one triangle of them, each cut along its depth.
+// The cut of a Gram matrix into one triangle of tiles, each cut along its depth.
 struct Cut {
   int64_t side;         // of the matrix
   int64_t depth;        // of the sums
@@ -37,21 +37,21 @@ struct Cut {
   int splits;
   int tiles;  // on and below the diagonal
 
-  __host__ __device__ bool is_alone() const { return tiles == 1 && splits == 1; }  // one block has all of it
+  __host__ __device__ bool is_alone() const { return tiles == 1 && splits == 1; }  // one block computes it all
 };
 
-// What gram_matrix leaves for finish_rows, and where that puts it.
+// The results of gram_matrix for finish_rows, and the results of finish_rows.
 template <class A> struct Matrix {
   A* p_products;  // [splits, side, side]: each split's part of the Gram matrix; with one split, p_residual
-  A* p_squares;   // [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
-  A* p_lengths;   // [2, n], of the rows times their scales, and the scales: written (primal) or read (dual)
+  A* p_squares;   // primal [splits, n]: squares of the lengths; dual [splits]: the numbers of nonzero lengths
+  A* p_lengths;   // [2, n], lengths of the scaled rows, and the scales: written (primal) or read (dual)
   A* p_residual;  // [side, side]
-  A* p_row_sums;  // [side], of the squares of residual
+  A* p_row_sums;  // [side], sums of the squares of residual
   int64_t side;
   int splits;
 };
 
-// Sides of 64 or 128; the numbers that a tile holds at a time in the type that the products take.
+// The tiles of a Gram matrix, with sides of 64 or 128. They hold numbers in the type that the products take.
 template <class T, int kBlock_, bool kDual_> struct GramTile {
   static constexpr bool kDual = kDual_;
   static constexpr int kBlock = kBlock_;
@@ -62,7 +62,7 @@ template <class T, int kBlock_, bool kDual_> struct GramTile {
   using Fetch = Fetched<T, Memory, Share::kThreads, kDual_>;
 };
 
-// [kBlock, depth] of S, or dual of U^T, at matrix row `row`.
+// Fetches [kBlock, depth] of S, or in dual of U^T, from row `row` of the matrix on.
 template <class G, class T>
 __device__ void fetch_factor(typename G::Fetch& fetched, const Lines<T>& code, int64_t row, int64_t k, int64_t end) {
   if constexpr (G::kDual) {
@@ -80,13 +80,13 @@ __device__ void put_factor(const typename G::Fetch& fetched, const typename G::M
   fetched.put(to.p_numbers, code, G::kDual ? k : row);
 }
 
-// The product of rows i.. and j.. over one split's depth.
+// Computes the product of rows i.. and j.. over one split's depth.
 template <class G, class T>
 __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& code, int64_t i, int64_t j, int64_t begin,
                                int64_t end, bool is_exact) {
   __shared__ __align__(16) unsigned char memory[2][G::Memory::kSize * sizeof(typename G::S)];
   using S = typename G::S;
-  const bool is_diagonal = i == j;  // both factors are the same
+  const bool is_diagonal = i == j;  // both factors are then equal
   const typename G::Memory left{reinterpret_cast<S*>(memory[0])};
   const typename G::Memory right{is_diagonal ? left.p_numbers : reinterpret_cast<S*>(memory[1])};
   typename G::Fetch next_left, next_right;
@@ -97,7 +97,7 @@ __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& co
   sums.clear();
   fetch(begin);
   for (int64_t k = begin; k < end; k += G::kDepth) {
-    __syncthreads();  // the tile before has been read
+    __syncthreads();  // the previous tile must have been read
     put_factor<G>(next_left, left, code, i, k);
     if (!is_diagonal) put_factor<G>(next_right, right, code, j, k);
     __syncthreads();
@@ -106,15 +106,16 @@ __device__ void multiply_split(typename G::Share::Part& sums, const Lines<T>& co
   }
 }
 
-// How many lengths are not zero; in every thread.
+// Returns the number of lengths that are not zero, in every thread.
 template <class A> __device__ A nonzero_of(const A* p_lengths, int64_t n) {
   A count = 0;
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) count += p_lengths[i] == 0 ? A{0} : A{1};
   return sum_of_block(count);
 }
 
-// The values of a tile at rows i.. and columns j.. of the matrix, and off the diagonal tiles their mirror image. On
-// them the mirror image alone, which is the same: eight lanes fill its sectors, four of every other number the tile's.
+// Stores a tile at rows i.. and columns j.. of the matrix, and its mirror image. For a tile on the diagonal only the
+// mirror image is stored, which is equal: its stores fill memory sectors with eight lanes, and the tile's own with four
+// lanes of every other number.
 template <class Share, class A>
 __device__ void store_mirrored(typename Share::Part& sums, A* p_matrix, int64_t side, int64_t i, int64_t j) {
   sums.each([&](int row, int column, A& value) {
@@ -125,7 +126,7 @@ __device__ void store_mirrored(typename Share::Part& sums, A* p_matrix, int64_t 
   });
 }
 
-// The squares of the lengths, from a tile on the diagonal. True if one of a warp's is 0.
+// Stores the squares of the lengths, from a tile on the diagonal. Returns true if one of the warp's squares is 0.
 template <class Share, class A>
 __device__ bool store_squares(typename Share::Part& sums, A* p_squares, int64_t side, int64_t i) {
   bool has_zero = false;
@@ -138,18 +139,19 @@ __device__ bool store_squares(typename Share::Part& sums, A* p_squares, int64_t 
   return __any_sync(kEveryLane, has_zero);
 }
 
-// The row of the tile-th tile, counted row by row on and below the diagonal.
+// Returns the row of tile number `tile`. Tiles on and below the diagonal are numbered row by row.
 __device__ inline int row_of_triangle(int tile) {
   int row = static_cast<int>((sqrtf(8.0f * static_cast<float>(tile) + 1.0f) - 1.0f) / 2.0f);
-  while (int64_t{row} * (row + 1) / 2 > tile) --row;  // the root may round either way
+  while (int64_t{row} * (row + 1) / 2 > tile) --row;  // the root may be rounded up or down
   while (int64_t{row + 1} * (row + 2) / 2 <= tile) ++row;
   return row;
 }
 
 constexpr int kPerLane = 4;
-constexpr int kChunk = kPerLane * kWarp;  // columns that are finished at a time
+constexpr int kChunk = kPerLane * kWarp;  // columns finished at a time
 
-// What every `stride`-th split from `split` on left at a warp's columns, which are kWarp apart in a lane.
+// Adds the results of every `stride`-th split from `split` on, at a warp's columns. The columns of a lane are kWarp
+// apart.
 template <class A>
 __device__ void add_splits(A (&sums)[kPerLane], const A* p_first, int64_t step, int split, int stride, int splits,
                            int64_t columns) {
@@ -163,14 +165,14 @@ __device__ void add_splits(A (&sums)[kPerLane], const A* p_first, int64_t step, 
   }
 }
 
-// What every split left at one place; in every lane.
+// Returns the sum of all splits at one place, in every lane.
 template <class A> __device__ A sum_of_splits(const A* p_first, int64_t step, int splits) {
   A sum = 0;
   for (int split = threadIdx.x % kWarp; split < splits; split += kWarp) sum += p_first[split * step];
   return sum_of_warp(sum);
 }
 
-// Of a row's products with the rows c.., those of rows that are apart become cosines, by a warp.
+// Replaces the row's products with the rows c.. by cosines where a row is out of range (are_apart). A warp calls this.
 template <class T>
 __device__ void put_cosines(Acc<T>* p_products, const Lines<T>& code, int64_t row, int64_t c, Acc<T> mine,
                             const Acc<T>* p_inverses) {
@@ -180,11 +182,11 @@ __device__ void put_cosines(Acc<T>* p_products, const Lines<T>& code, int64_t ro
     const double value = cosine(code, row, c + k);
     if (threadIdx.x % kWarp == 0) p_products[k] = static_cast<Acc<T>>(value);
   }
-  __syncwarp();  // all of them have been put
+  __syncwarp();  // all cosines must be stored before others read them
 }
 
-// Rows first, first + 1, ..., kRows of them, of residual, with their lengths and the sums of their squares. kWarps / kRows
-// warps share the splits of a row; the sums of all are added in a fixed order. Dual ones take nothing from the code.
+// Finishes kRows rows of residual from row `first` on, with their lengths and the sums of their squares. kWarps / kRows
+// warps share the splits of a row. The sums of all splits are added in a fixed order. In dual, the code is not read.
 template <int kWarps, int kRows, bool kDual, class T, class A>
 __device__ void finish_rows_of_block(const Lines<T>& code, const Matrix<A>& to, int64_t first) {
   constexpr int kShares = kWarps / kRows;
@@ -214,7 +216,7 @@ __device__ void finish_rows_of_block(const Lines<T>& code, const Matrix<A>& to, 
     A product[kPerLane] = {}, square[kPerLane] = {};
     if (is_inside) add_splits(product, to.p_products + row * side + c, side * side, share, kShares, to.splits, columns);
     if constexpr (!kDual) add_splits(square, to.p_squares + c, side, warp, kWarps, to.splits, columns);
-    __syncthreads();  // the chunk before has been read
+    __syncthreads();  // the previous chunk must have been read
 #pragma unroll
     for (int e = 0; e < kPerLane; ++e) {
       products[warp][lane + e * kWarp] = product[e];
@@ -225,7 +227,7 @@ __device__ void finish_rows_of_block(const Lines<T>& code, const Matrix<A>& to, 
       for (int k = threadIdx.x; k < kChunk; k += blockDim.x) {
         A sum = 0;
         for (int w = 0; w < kWarps; ++w) sum += squares[w][k];
-        const A length = sqrt(sum);  // A's range: in C++, this root is of float64
+        const A length = sqrt(sum);  // limits the root to A's range: in C++ it is a float64
         inverses[k] = inverse_in_range(length);
       }
       __syncthreads();
@@ -261,7 +263,7 @@ __device__ void finish_rows_of_block(const Lines<T>& code, const Matrix<A>& to, 
   if (!kDual) to.p_residual[row * side + row] = -row_sum;
 }
 
-// The value, from the sums of all rows; by a whole block.
+// Computes and stores the value from the sums of all rows. A whole block calls this.
 template <bool kDual, class A> __device__ void store_value(const Matrix<A>& from, const Ending<A>& ending) {
   A sum = 0;
   for (int64_t row = threadIdx.x; row < from.side; row += blockDim.x) sum += from.p_row_sums[row];
@@ -273,9 +275,10 @@ template <bool kDual, class A> __device__ void store_value(const Matrix<A>& from
   if (threadIdx.x == 0) ending.store(sum);
 }
 
-// S S^T or U^T U, each split's part of it apart: one triangle of tiles, mirrored. finish_rows adds up the splits and
-// does the rest. A block that is alone has all of the matrix and does it itself: for so few numbers a second launch
-// takes longer than its work.
+// Computes a tile of S S^T or U^T U for one split of its depth, and stores it in the split's own matrix. Only one
+// triangle of tiles is computed, and then mirrored. finish_rows adds up the splits and does the rest. A block that is
+// alone computes the whole matrix and finishes it itself: a second launch would take longer than its work for so few
+// numbers.
 template <class T, int kBlock, bool kDual>
 __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
     gram_matrix(Lines<T> code,          // [n, d]; dual with the lengths
@@ -301,25 +304,25 @@ __global__ void __launch_bounds__(Shares<Acc<T>, kBlock, kBlock>::kThreads, 1)
   } else if (i == j) {
     A* const p_squares = to.p_squares + split * cut.side;
     if (store_squares<Share>(sums, p_squares, cut.side, i)) {
-      const int64_t first = (end - 1) / cut.split_depth * cut.split_depth;  // `begin`, which would cost registers before
+      const int64_t first = (end - 1) / cut.split_depth * cut.split_depth;  // `begin` again; to keep it costs registers
       tell_vanished(code, i + Share::row(), Share::kWarpRows, first, end, p_squares);
     }
   }
   if (!cut.is_alone()) return;
   constexpr int kWarps = Share::kThreads / kWarp;
-  __syncthreads();  // all of the matrix, before it is read
+  __syncthreads();  // the whole matrix must be stored before it is read
   for (int64_t first = 0; first < cut.side; first += kWarps)
     finish_rows_of_block<kWarps, kWarps, kDual>(code, to, first);
-  __syncthreads();  // every row's sum, before it is read
+  __syncthreads();  // every row's sum must be stored before it is read
   store_value<kDual>(to, ending);
 }
 
 constexpr int kRowsOfBlock = 8;
 constexpr int kFinishThreads = kRowsOfBlock * kWarp;
-constexpr int kFinishedRows = 2;  // the fewer, the more blocks read all the lengths
+constexpr int kFinishedRows = 2;  // with fewer rows, more blocks read all the lengths
 
-// residual and the lengths, kFinishedRows rows by a block; the last one has the value. kDual: the code is not read, and T
-// is acc.
+// Finishes residual and the lengths, kFinishedRows rows per block. The last block to finish computes the value. With
+// kDual the code is not read, and T is acc.
 template <class T, bool kDual>
 __global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spilled to have 64 registers
     finish_rows(Lines<T> code,       // [n, d]
@@ -331,7 +334,7 @@ __global__ void __launch_bounds__(kFinishThreads, 2)  // without the 2, nvcc spi
   if (arrives_last(p_counter, gridDim.x)) store_value<kDual>(to, ending);
 }
 
-// The length of a row times `scale`, by a warp.
+// Returns the length of a row times `scale`. A warp calls this.
 template <class T> __device__ Acc<T> length_of_row(const T* p_row, int64_t columns, Acc<T> scale) {
   Acc<T> squares = 0;
   for (int64_t column = threadIdx.x % kWarp; column < columns; column += kWarp) {
@@ -341,8 +344,8 @@ template <class T> __device__ Acc<T> length_of_row(const T* p_row, int64_t colum
   return sqrt(sum_of_warp(squares));
 }
 
-// The lengths of the codes times their scales, and the scales, a warp for each. A row that is out of range, or zeros, is
-// read twice.
+// Computes the lengths of the scaled codes, and the scales, with a warp for each code. A row that is out of range, or
+// zeros, is read twice.
 template <class T>
 __global__ void __launch_bounds__(kFinishThreads)
     row_lengths(Lines<T> code,  // [n, d]
@@ -355,7 +358,7 @@ __global__ void __launch_bounds__(kFinishThreads)
   if (scale != 1) length = length_of_row(p_row, code.columns, scale);
   if (threadIdx.x % kWarp > 0) return;
   p_lengths[row] = length;
-  p_lengths[code.lines + row] = length == 0 ? Acc<T>{1} : scale;  // of zeros: spares Fetched the second look
+  p_lengths[code.lines + row] = length == 0 ? Acc<T>{1} : scale;  // for a row of zeros 1 saves Fetched a second load
 }
 
 }  // namespace ebgan::cuda

@@ -1,4 +1,4 @@
-// Gradients of an upstream that was expected, multiplied for the upstream that came, which only the device knows.
+// Multiplies gradients if backward gets another upstream than expected. Only the device knows the upstream that came.
 #include "dtypes.cuh"
 #include "kernels.h"
 
@@ -7,7 +7,8 @@
 namespace ebgan::cuda {
 
 constexpr int kScalingThreads = 256;
-// A launch for an upstream of 1 only starts and ends its blocks: those that a large GPU holds at once, and no more.
+// If the upstream is the expected one, the blocks only start and end. So there are no more than a large GPU holds at
+// once.
 constexpr int64_t kMostScalingBlocks = 1024;
 
 template <class T> struct Scaled {
@@ -18,7 +19,7 @@ template <class T> struct Scaled {
 };
 
 template <class T> struct ScaledOnes {
-  Scaled<T> of[kMostGradients];  // those that are missing have a count of 0
+  Scaled<T> of[kMostGradients];  // missing ones have a count of 0
 };
 
 template <class T, int kWidth> __device__ void scale_packet(const Scaled<T>& one, int64_t first, Acc<T> factor) {
@@ -28,7 +29,8 @@ template <class T, int kWidth> __device__ void scale_packet(const Scaled<T>& one
   store<T, kWidth>(one.p_to + first, packet);
 }
 
-// to = upstream / expected * from, rounded once. In place, an upstream that was expected moves nothing; NaN does.
+// Writes to = upstream / expected * from, rounded once. In place, if the two are equal, nothing is written. NaN is not
+// equal.
 template <class T>
 __global__ void __launch_bounds__(kScalingThreads)
     multiply_gradients(ScaledOnes<T> gradients,   //
@@ -38,7 +40,7 @@ __global__ void __launch_bounds__(kScalingThreads)
   const Acc<T> came = upstream.get(), awaited = expected.get(), factor = came == awaited ? Acc<T>{1} : came / awaited;
   if (is_in_place && came == awaited) return;
   const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x, threads = int64_t{gridDim.x} * blockDim.x;
-#pragma unroll  // for sm_75, nvcc indexed a copy of the arguments on the stack
+#pragma unroll  // without it, for sm_75, nvcc indexed a copy of the arguments on the stack
   for (int g = 0; g < kMostGradients; ++g) {
     const Scaled<T> one = gradients.of[g];
     const int64_t in_packets = one.is_wide ? one.count / kWide<T> * kWide<T> : 0;

@@ -1,42 +1,43 @@
-// Tiles of a matrix on their way from memory to shared memory, and a block's product of them.
+// Tiles of a matrix that are copied from global to shared memory, and a block's product of them.
 #pragma once
 
 #include "mma.cuh"
 
 namespace ebgan::cuda {
 
-// A matrix in memory: lines `step` apart, of adjacent numbers.
+// A matrix in memory. Its lines are `step` apart, and the numbers of a line are adjacent.
 template <class T> struct Lines {
   const T* p_first;
   int64_t step;
   int64_t lines;
   int64_t columns;
-  const Acc<T>* p_lengths;  // [lines], where they are divided by them (a line of zeros stays one)
-  const Acc<T>* p_scales;   // [lines], by which they are multiplied before: ../row_scale.h
-  bool is_wide;             // packets of 16 bytes lie within a line and are aligned
+  const Acc<T>* p_lengths;  // [lines], if the lines are divided by their lengths (a line of zeros stays zero)
+  const Acc<T>* p_scales;   // [lines], the lines are first multiplied by these: ../row_scale.h
+  bool is_wide;             // packets of 16 bytes are aligned and within a line
 };
 
 template <class A> __device__ A inverse_of(A norm) { return norm == 0 ? A{0} : A{1} / norm; }
 
-// The factor of a line's numbers, or -1 if they are multiplied by its scale before.
+// Returns the factor of a line's numbers, or -1 if they must be multiplied by the scale first.
 template <class T> __device__ Acc<T> factor_of(const Lines<T>& from, int64_t line) {
-  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // neither load waits for the other
+  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // neither load waits
   return scale == 1 ? factor : Acc<T>{-1};
 }
 
-// kLines x kColumns numbers of type S in shared memory, lines kStep apart so that a warp's fragments meet no bank
-// twice: 4 banks further a line where fragments run along it, 8 where they run across.
+// kLines x kColumns numbers of type S in shared memory. Lines are kStep apart, so that the accesses of a warp's
+// fragments use each bank once: a line starts 4 banks further if fragments run along lines, 8 if they run across.
 template <class S, int kLines_, int kColumns_, bool kAlong> struct Tile {
   static constexpr int kLines = kLines_, kColumns = kColumns_;
   static constexpr int kStep = kColumns + (kAlong ? 16 : 32) / static_cast<int>(sizeof(S) < 4 ? 2 : 4);
   static constexpr int kSize = kLines * kStep;
   S* p_numbers;
 
-  // Lines are rows of the factor, or its depth.
+  // Returns the tile as a factor. Lines are the factor's rows, or its depth.
   __device__ Factor<S> factor() const { return kAlong ? Factor<S>{p_numbers, kStep, 1} : Factor<S>{p_numbers, 1, kStep}; }
 };
 
-// A thread's packets of a tile: fetched while the tile before is still multiplied, put when that is done.
+// A thread's packets of a tile. They are fetched while the previous tile is still being multiplied, and stored when
+// that is done.
 template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
   static constexpr int kWidth = kWide<T>;
   static constexpr int kPerLine = Into::kColumns / kWidth;
@@ -46,7 +47,7 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
   Packet<T, kWidth> packets[kPackets];
   Acc<T> factors[kScaled ? kPackets : 1];
 
-  // From (line, column) of the matrix on; zeros outside, and from column `end` on.
+  // Fetches from (line, column) of the matrix on. Numbers outside, and from column `end` on, are zeros.
   __device__ void fetch(const Lines<T>& from, int64_t line, int64_t column, int64_t end) {
     if (end > from.columns) end = from.columns;
 #pragma unroll
@@ -68,7 +69,7 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
     }
   }
 
-  // What was fetched from line `line` on.
+  // Stores the packets that were fetched from line `line` on.
   template <class S> __device__ void put(S* p_numbers, const Lines<T>& from, int64_t line) const {
 #pragma unroll
     for (int i = 0; i < kPackets; ++i) {
@@ -77,7 +78,7 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
       if constexpr (!kScaled) {
         *reinterpret_cast<Packet<T, kWidth>*>(p) = packets[i];
       } else if (factors[i] < 0) {
-        // Not by their product: of a length near the largest number it is subnormal.
+        // Multiplied separately: for a length near the largest number, the product of both is subnormal.
         const int64_t l = line + number / kPerLine;
         const Acc<T> scale = from.p_scales[l], factor = inverse_of(from.p_lengths[l]);
 #pragma unroll
@@ -90,7 +91,7 @@ template <class T, class Into, int kThreads, bool kScaled> struct Fetched {
   }
 };
 
-// How a block's warps share its result: 2 warps across, as many down as it takes.
+// How a block's warps share its result: 2 warps across, and as many down as needed.
 template <class A, int kRows, int kColumns, int kWarpRows_ = 32> struct Shares {
   static constexpr int kWarpRows = kWarpRows_;
   static constexpr int kWarps = kRows / kWarpRows * 2;

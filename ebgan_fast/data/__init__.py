@@ -1,4 +1,7 @@
-"""Images from local files: MNIST, or folders and archives of your own, packed once; and the batches that feed a run."""
+"""Images from local files, and the batches that a run trains on.
+
+The images are MNIST, or those of a folder or archive of your own, which `ebgan-fast prepare` packs once.
+"""
 
 from .errors import DataError
 from .idx import read_idx

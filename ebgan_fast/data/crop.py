@@ -1,4 +1,4 @@
-"""From an image of any shape to the square that training sees."""
+"""Crop an image of any shape to the square that training uses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_LONG = 8  # squares that a scaled image may hold besides the one that is cut out
-_BITS = 22  # of a weight, after the point: Pillow's, for 8 bits
+_LONG = 8  # a scaled image longer than so many squares isn't made as a whole
+_BITS = 22  # binary digits of a weight after the point, as in Pillow for 8-bit images
 
 
 def center_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """Return the middle square of an RGB image, scaled to `size` pixels a side: uint8 [size, size, 3].
 
-    This is the crop of Dhariwal and Nichol (ADM, 2021), by which published ImageNet figures are made. The image is
-    halved by averaging while its shorter side is at least twice the size. A bicubic filter then scales it until the
-    shorter side is the size, and the middle is cut out. Of a long image that grows, only what the square shows is
-    made; its pixels are the same.
+    This is the crop of Dhariwal and Nichol (ADM, 2021), with which published ImageNet figures are made. The image is
+    halved by averaging while its shorter side is at least twice the size. A bicubic filter then scales the image so
+    that its shorter side is the size, and the middle is cut out. If a long image is enlarged, only the part in the
+    square is computed; its pixels are the same.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -32,7 +32,7 @@ def center_crop(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return pixels[top : top + size, left : left + size]
 
 
-# Pillow scales the width first and rounds, then the height. Both functions below keep to that order.
+# Pillow scales the width first, rounds to bytes, and then scales the height. Both functions below keep that order.
 
 
 def _middle_of_wide(image: Image.Image, width: int, size: int) -> NDArray[np.uint8]:
@@ -51,10 +51,10 @@ def _middle_of_tall(image: Image.Image, height: int, size: int) -> NDArray[np.ui
 
 
 class _Line(NamedTuple):
-    """A row or column of a grown image, as a sum of the image's own lines."""
+    """A row or column of an enlarged image, as a weighted sum of the stored image's lines."""
 
-    first: int  # of the image's own lines
-    weights: list[int]  # of that line and of those after it, in units of 2**-_BITS
+    first: int  # the number of the first of these lines
+    weights: list[int]  # the weights of that line and of those after it, in units of 2**-_BITS
 
     @property
     def end(self) -> int:
@@ -62,13 +62,13 @@ class _Line(NamedTuple):
 
 
 def _middle_lines(length: int, grown: int, size: int) -> list[_Line]:
-    """Return the middle `size` of the `grown` lines that Pillow's bicubic filter makes of an image's `length`."""
+    """Return the middle `size` lines of the `grown` lines that Pillow's bicubic filter makes of `length` lines."""
     start = (grown - size) // 2
     scale = length / grown
     lines = []
     for number in range(start, start + size):
         center = (number + 0.5) * scale
-        first, end = max(int(center - 2 + 0.5), 0), min(int(center + 2 + 0.5), length)  # rounded as in Pillow
+        first, end = max(int(center - 2 + 0.5), 0), min(int(center + 2 + 0.5), length)  # rounds as Pillow does
         weights = [_bicubic(place - center + 0.5) for place in range(first, end)]
         total = sum(weights)
         whole = [math.trunc(weight / total * (1 << _BITS) + math.copysign(0.5, weight)) for weight in weights]
@@ -77,11 +77,11 @@ def _middle_lines(length: int, grown: int, size: int) -> list[_Line]:
 
 
 def _blended(pixels: NDArray[np.uint8], lines: list[_Line]) -> NDArray[np.uint8]:
-    """Return lines made of an image's, to the bit as Pillow makes them.
+    """Return lines of an enlarged image, equal bit for bit to Pillow's.
 
     Args:
-        pixels: uint8 [n, W, C], from the first line that they need to the last.
-        lines: what to make.
+        pixels: the stored image's lines from the first to the last that `lines` use, uint8 [n, W, C].
+        lines: the lines to make.
 
     Returns:
         uint8 [number of lines, W, C].
@@ -96,7 +96,7 @@ def _blended(pixels: NDArray[np.uint8], lines: list[_Line]) -> NDArray[np.uint8]
 
 
 def _bicubic(x: float) -> float:
-    """The value of Keys' filter with a = -0.5."""
+    """Return the value of Keys' bicubic filter with a = -0.5 at `x` pixels from the center."""
     x = abs(x)
     if x < 1.0:
         return (1.5 * x - 2.5) * x * x + 1.0

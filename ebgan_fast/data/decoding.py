@@ -1,4 +1,4 @@
-"""From a stored image to RGB, whatever lies beside its pixels, or to the reason why there is none."""
+"""Decode stored images to RGB, and give the reason if an image can't be decoded."""
 
 from __future__ import annotations
 
@@ -29,52 +29,52 @@ _TO_BE_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_USUAL = ("JPEG", "PNG", "BMP", "GIF", "PPM")  # which Pillow loads by itself; all others take it 0.1 s once
-_ORIENTATION = 0x0112  # of EXIF
+_USUAL = ("JPEG", "PNG", "BMP", "GIF", "PPM")  # formats that Pillow loads at once; loading all others takes 0.1 s
+_ORIENTATION = 0x0112  # the tag's number in EXIF
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
-_WHITE, _WHITE_OF_12 = 65_535, 4_095  # of gray with 16 bits and with 12
-_TILE = 1 << 16  # pixels that are converted at once: 256 kB of RGB, as Pillow holds it, stay in a cache
+_WHITE, _WHITE_OF_12 = 65_535, 4_095  # the values of white in gray of 16 bits and of 12 bits
+_TILE = 1 << 16  # pixels that are converted at once: as Pillow holds RGB they take 256 kB, which fit a cache
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_BITS = 24  # the place of the number of bits of a sample
+_PNG_BITS = 24  # the offset of the byte that holds the number of bits of a sample
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG = b"\xff\xd8"
-# Comments, and what applications write, but for Adobe's segment, which names the colors.
+# Comments and the segments of applications, except for Adobe's segment, which names the color space.
 _JPEG_ASIDE = frozenset({*range(0xE0, 0xEE), 0xEF, 0xFE})
 _EXIF = b"Exif\0\0"  # the start of a JPEG's segment of EXIF
 
-_OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")  # names and numbers, which differ between images with the same trouble
-_LONGEST = 200  # signs of a reason
+_OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")  # names and numbers: images with the same fault differ in these
+_LONGEST = 200  # characters of a reason
 
 
 def decode(stored: bytes | Pixels) -> Image.Image:
-    """Return a stored image as RGB: upright, the first of its frames, on white where it is transparent.
+    """Return the first frame of a stored image as RGB, upright, with white where it is transparent.
 
-    Gray of 16 bits is scaled to 8. Text, profiles and EXIF beside the pixels may be damaged or large: they cost no
-    image. An image whose EXIF is damaged isn't turned.
+    Gray of 16 bits is scaled to 8 bits. Text, profiles and EXIF beside the pixels may be damaged or large: the image
+    is decoded all the same. An image whose EXIF is damaged isn't turned.
 
     Args:
         stored: the bytes of a file, or uint8 pixels [H, W], or [H, W, C] with C = 1, 3 or 4.
 
     Raises:
-        DataError: the file is empty or a pointer of Git LFS, or its pixels are of a kind without a white, such as
-            floats.
-        Exception: whatever Pillow raises for a file that it can't decode.
+        DataError: the file is empty or a pointer of Git LFS, or its pixels are of a kind that defines no value as
+            white, such as floats.
+        Exception: any error that Pillow raises for a file that it can't decode.
     """
     if isinstance(stored, np.ndarray):
         pixels = stored[:, :, 0] if stored.ndim == 3 and stored.shape[2] == 1 else stored
         return _on_white(Image.fromarray(np.ascontiguousarray(pixels)))
     exifs: list[bytes] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of damaged EXIF, and of images of 90 million pixels
+        warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF, and of images of 90 million pixels
         try:
             image = _loaded(stored)
-        except Exception as error:  # whatever a damaged file makes Pillow raise
+        except Exception as error:  # Pillow may raise any error for a damaged file
             if not stored:
                 raise DataError("an empty file") from error
             if is_lfs_pointer(stored):
                 raise DataError("a pointer of Git LFS in place of the file; git lfs pull fetches it") from error
-            # Pillow refuses a file for what lies beside its pixels too: text of more than a megabyte, damaged EXIF.
+            # Pillow also refuses files whose pixels are whole, for text of more than a megabyte or damaged EXIF.
             pixels_alone, exifs = _png_parts(stored) or _jpeg_parts(stored) or (b"", [])
             if not pixels_alone:
                 raise
@@ -82,12 +82,12 @@ def decode(stored: bytes | Pixels) -> Image.Image:
         turn = _turn(image, exifs)
         if image.format == "PNG" and "transparency" in image.info:
             _scale_clear_color(image, stored[_PNG_BITS])
-        image = _on_white(image)  # and the stored one is gone before there is a turned one
+        image = _on_white(image)  # frees the decoded image before the turned one takes memory
         return image if turn is None else image.transpose(turn)
 
 
 def trouble_of(error: Exception) -> tuple[str, str]:
-    """Return why an image can't be taken: the reason, which images share, and all that there is to say, in one line."""
+    """Return why an image can't be taken: a reason that images share, and this image's full text, each in one line."""
     text = " ".join(str(error).split())[:_LONGEST]
     if isinstance(error, ImageError):
         return error.reason, text
@@ -101,7 +101,7 @@ def trouble_of(error: Exception) -> tuple[str, str]:
 
 
 def _loaded(content: bytes) -> Image.Image:
-    # Not all that Pillow opens: it would let another program run what is PostScript under the name of an image.
+    # Only these formats: Pillow would give a file of PostScript, whatever its name, to another program that runs it.
     try:
         image = Image.open(io.BytesIO(content), formats=_USUAL)
     except Image.UnidentifiedImageError:
@@ -111,7 +111,7 @@ def _loaded(content: bytes) -> Image.Image:
 
 
 def _png_parts(content: bytes) -> tuple[bytes, list[bytes]] | None:
-    """Return a PNG less the chunks that say nothing of its pixels, and its EXIF; None if it is no PNG."""
+    """Return a PNG without the chunks that don't describe its pixels, and its blocks of EXIF; None for another file."""
     if not content.startswith(_PNG):
         return None
     kept, exifs, place = [_PNG], [], len(_PNG)
@@ -127,7 +127,7 @@ def _png_parts(content: bytes) -> tuple[bytes, list[bytes]] | None:
 
 
 def _jpeg_parts(content: bytes) -> tuple[bytes, list[bytes]] | None:
-    """Return a JPEG less the segments that say nothing of its pixels, and its EXIF; None if it is no JPEG."""
+    """Return a JPEG without the segments that don't describe its pixels, and its EXIF; None for another file."""
     if not content.startswith(_JPEG):
         return None
     kept, exifs, place = [_JPEG], [], len(_JPEG)
@@ -148,9 +148,9 @@ def _turn(image: Image.Image, exifs: Sequence[bytes]) -> Image.Transpose | None:
     """Return the turn that makes an image upright.
 
     Args:
-        image: whose own EXIF is asked first.
-        exifs: what was taken from its file. These are the parts of one block that was too long for a segment, or
-            blocks of which some are damaged.
+        image: the decoded image. Its own EXIF is read first.
+        exifs: EXIF that was removed from its file: the parts of one block that was too long for a segment, or several
+            blocks, some of them damaged.
     """
     reads: list[Callable[[], Image.Exif]] = [image.getexif]
     if exifs:
@@ -158,7 +158,7 @@ def _turn(image: Image.Image, exifs: Sequence[bytes]) -> Image.Transpose | None:
     for read in reads:
         try:
             orientation = read().get(_ORIENTATION)
-        except Exception:  # whatever damaged EXIF makes Pillow raise
+        except Exception:  # Pillow may raise any error for damaged EXIF
             continue
         if isinstance(orientation, int) and 1 <= orientation <= 8:
             return _TO_BE_UPRIGHT.get(orientation)
@@ -172,18 +172,19 @@ def _parsed(block: bytes) -> Image.Exif:
 
 
 def _scale_clear_color(image: Image.Image, bits: int) -> None:
-    """Give the color that a PNG names as transparent the 8 bits that its pixels have: Pillow scales these alone."""
+    """Scale the color that a PNG names as transparent to 8 bits: Pillow scales the pixels but not this color."""
     color = image.info["transparency"]
     if image.mode == "RGB" and bits == 16:
         image.info["transparency"] = tuple(value >> 8 for value in color)
-    elif image.mode in ("1", "L") and color < 1 << bits < 256:  # some versions of Pillow have scaled that of one bit
+    elif image.mode in ("1", "L") and color < 1 << bits < 256:  # some versions of Pillow scale a color of one bit
         image.info["transparency"] = color * 255 // ((1 << bits) - 1)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Return an image as RGB: gray of 16 bits scaled to 8, and what is transparent on white.
+    """Return an image as RGB: gray of 16 bits is scaled to 8 bits, and transparent parts are laid on white.
 
-    Only these two take tiles, as they need several copies. Any other image is itself or its one converted copy.
+    Images of these two kinds are converted tile by tile, because the conversion needs several copies. Any other image
+    is returned itself, or as its one converted copy.
     """
     is_deep = image.mode in ("F", "I") or image.mode.startswith("I;16")
     if not is_deep and not _is_seen_through(image):
@@ -195,19 +196,19 @@ def _on_white(image: Image.Image) -> Image.Image:
     for top in range(0, image.height, rows):
         for left in range(0, image.width, columns):
             box = left, top, min(left + columns, image.width), min(top + rows, image.height)
-            made.paste(convert(image.crop(box)), box)  # of RGBA, all of which is opaque, the colors
+            made.paste(convert(image.crop(box)), box)  # pasting opaque RGBA copies its colors
     return made
 
 
 def _grays_of(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the 8 bits of each gray of 16, where Pillow's conversion would cut it off.
+    """Return the table of 8-bit grays for an image of 16-bit grays; Pillow's own conversion would cut large values off.
 
     Raises:
-        ImageError: the image has other numbers than such grays.
+        ImageError: the image holds other numbers than 16-bit grays.
     """
     if image.mode in ("F", "I"):
         low, high = cast(tuple[float, float], image.getextrema())
-        # Integers of 32 bits are also what Pillow makes of 16 in some formats and versions.
+        # In some formats and versions Pillow turns 16-bit grays into 32-bit integers.
         if image.mode == "F" or image.format not in ("PNG", "PPM") or low < 0 or high > _WHITE:
             kind = "floats" if image.mode == "F" else "integers of 32 bits"
             raise ImageError(
@@ -230,14 +231,14 @@ def _table(white: int, zero_is_white: bool) -> NDArray[np.uint8]:
 def _scaled(tile: Image.Image, table: NDArray[np.uint8]) -> Image.Image:
     stored = np.asarray(tile)
     grays = table[stored]
-    if "transparency" in tile.info:  # one of the 65,536 grays, of which others become the same one of 256
+    if "transparency" in tile.info:  # compared before scaling: several of the 65,536 grays share one of the 256
         grays[stored == tile.info["transparency"]] = 255
     return Image.fromarray(grays)
 
 
 def _is_seen_through(image: Image.Image) -> bool:
     bands = image.getbands()
-    # A palette's own mode doesn't tell of its alpha in all versions of Pillow.
+    # In some versions of Pillow the palette's mode doesn't say if it has alpha.
     palette = image.getpalette("RGBA") if image.mode == "P" else None
     seen_through = palette is not None and min(palette[3::4], default=255) < 255
     return "A" in bands or "a" in bands or seen_through or "transparency" in image.info

@@ -1,4 +1,4 @@
-"""The errors of data."""
+"""The errors of data: missing or damaged files, and images that can't be taken."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """The error of data that are missing, damaged or not what they should be. The message names the file.
+    """The error of data that are missing, damaged or of another kind than expected. The message names the file.
 
     Example:
         >>> from ebgan_fast.data import DataError, load_mnist
@@ -23,8 +23,8 @@ class ImageError(DataError):
     """The error of an image that can't be taken.
 
     Args:
-        reason: the same for all images with the same trouble, so that they are counted together.
-        detail: what is this image's own.
+        reason: the fault in words that all images with this fault share, so that they are counted together.
+        detail: the facts of this one image.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -33,28 +33,33 @@ class ImageError(DataError):
 
 
 class NoImagesError(DataError):
-    """The error of a file or folder that is whole and holds no images."""
+    """The error of a file or folder that is undamaged but holds no images."""
 
 
 def no_images(
     path: object, got: str, beside: str = "", expected: str = "images that Pillow can decode"
 ) -> NoImagesError:
-    """Return the error of something without images.
+    """Return the error of a file or folder without images.
 
     Args:
-        path: of it.
-        got: what it is, such as "a zip".
-        beside: what it holds instead, or "".
-        expected: what would do.
+        path: the file or folder.
+        got: its kind in words, such as "a zip".
+        beside: the things that it holds instead, or "".
+        expected: words for what it should hold.
     """
     return NoImagesError(f"{path}: got {got} without images{beside and f', of {beside}'}; expected {expected}")
 
 
 def needed(module: str, extra: str, what: str) -> Any:
-    """A module that only some data need.
+    """Import and return a module that only some kinds of data need.
+
+    Args:
+        module: the module's full name.
+        extra: the extra of ebgan_fast that installs it.
+        what: the data that need it, for the message.
 
     Raises:
-        DataError: it isn't installed; the message says what needs it, and the command that installs it.
+        DataError: the module isn't installed. The message names the data and the command that installs the module.
     """
     try:
         return importlib.import_module(module)

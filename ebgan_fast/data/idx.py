@@ -1,4 +1,4 @@
-"""Strict reader of IDX, the file format that MNIST is published in (https://yann.lecun.com/exdb/mnist/)."""
+"""A strict reader of IDX, the file format in which MNIST is published (https://yann.lecun.com/exdb/mnist/)."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _CHUNK = 1 << 24
 
 
 def read_idx(path: str | Path, ndim: int) -> Tensor:
-    """Read an IDX file of unsigned bytes, plain or gzipped (told by content, not by name).
+    """Read an IDX file of unsigned bytes, plain or gzipped. The content decides which, not the name.
 
-    The file is two zero bytes, a dtype code, the number of dimensions, each size as a big-endian uint32, then
-    the elements in C order.
+    An IDX file consists of two zero bytes, a dtype code, the number of dimensions, each size as a big-endian uint32,
+    and the elements in C order.
 
     Args:
         path: the file.
-        ndim: how many dimensions it must have: 3 for images, 1 for labels.
+        ndim: the number of dimensions that the array must have: 3 for images, 1 for labels.
 
     Returns:
         A uint8 tensor of `ndim` dimensions.
 
     Raises:
-        DataError: unreadable, or not exactly one IDX array of `ndim` dimensions of unsigned bytes.
+        DataError: the file can't be read, or isn't exactly one IDX array of unsigned bytes with `ndim` dimensions.
 
     Example:
         >>> from pathlib import Path
@@ -92,9 +92,9 @@ def _parse(file: BinaryIO, path: Path, ndim: int) -> Tensor:
 
 
 def _read_at_most(file: BinaryIO, count: int) -> bytearray:
-    """Read `count` bytes or to the end.
+    """Read `count` bytes, or fewer if the file ends before.
 
-    In chunks: a damaged header can ask for 2**96 bytes, and read(n) allocates n.
+    The file is read in chunks, because a damaged header can ask for 2**96 bytes and read(n) allocates n.
     """
     data = bytearray()
     while len(data) < count and (chunk := file.read(min(_CHUNK, count - len(data)))):

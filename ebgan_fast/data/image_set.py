@@ -1,4 +1,4 @@
-"""Sets of images that training draws batches from."""
+"""Sets of images from which training draws batches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.nn import functional
 
 
 class ImageSet(Protocol):
-    """Images of one shape, as bytes, by number.
+    """A set of images of one shape, as bytes, each found by its number.
 
-    Any object with these members is one, so a set of your own needs no base class.
+    Any object with these members is an image set, so your own class needs no base class.
 
     Example:
         >>> import torch
@@ -35,18 +35,20 @@ class ImageSet(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape of one image: (C, H, W)."""
 
     @property
     def fingerprint(self) -> str:
-        """Differs between sets of different images."""
+        """A text that differs between sets of different images."""
 
     def __len__(self) -> int: ...
 
     def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
-        """uint8 [B, C, H, W] of int64 indices [B], into `out` where it is given; may run in another thread.
+        """Return images by number, uint8 [B, C, H, W]. Another thread may call it.
 
-        `out` is contiguous if C is 1, and channels_last otherwise.
+        Args:
+            indices: the numbers of the images, int64 [B].
+            out: a tensor to fill and return, contiguous if C is 1, and channels_last otherwise. None: a new one.
         """
 
 
@@ -55,14 +57,15 @@ class TensorImages:
 
     Args:
         images: uint8 [M, C, H, W] on any device.
-        fingerprint: of the set that they were read from. None: taken of shape and pixels.
+        fingerprint: the fingerprint of the set from which the images were read. None: it is computed from the shape
+            and the pixels.
 
     Attributes:
-        device: where they lie.
+        device: the device of the tensor.
 
     Raises:
         TypeError: `images` isn't a uint8 tensor.
-        ValueError: another number of dimensions.
+        ValueError: `images` has another number of dimensions.
 
     Example:
         >>> import torch
@@ -85,16 +88,16 @@ class TensorImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape of one image: (C, H, W)."""
         channels, height, width = self._images.shape[1:]
         return channels, height, width
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """32 hex digits that differ between sets of different images: of shape and pixels, or those given."""
+        """The fingerprint that was given, or 32 hex digits that differ between sets of different images."""
         if self._given_fingerprint is not None:
             return self._given_fingerprint
-        # Once: every checkpoint holds it, and MNIST's 60,000 images take a tenth of a second.
+        # Computed once: every checkpoint holds it, and MNIST's 60,000 images take a tenth of a second.
         shape = json.dumps(list(self._images.shape)).encode()
         pixels = self._images.cpu().contiguous().numpy().tobytes()
         return hashlib.blake2b(shape + pixels, digest_size=16).hexdigest()
@@ -103,16 +106,16 @@ class TensorImages:
         return len(self._images)
 
     def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
-        """uint8 [B, C, H, W] of int64 indices [B], into `out` where it is given."""
+        """Return images by number, uint8 [B, C, H, W]; see `ImageSet.gather`."""
         images, indices = self._images, indices.to(self.device)
         if out is None or not (_is_channels_last(images) and _is_channels_last(out)):
             return torch.index_select(images, 0, indices, out=out)
-        # In the order of memory, so that an image is one run of bytes.
+        # Both in the order of memory, so that an image is copied as one run of bytes.
         torch.index_select(images.permute(0, 2, 3, 1), 0, indices, out=out.permute(0, 2, 3, 1))
         return out
 
     def to(self, device: torch.device) -> TensorImages:
-        """The set in a device's memory."""
+        """Return the set in a device's memory."""
         return TensorImages(self._images.to(device), self._given_fingerprint)
 
 
@@ -125,13 +128,13 @@ def pad_to_square(images: Tensor, size: int) -> Tensor:
 
     Args:
         images: [M, H, W].
-        size: side of the squares, at least H and W. An odd margin is wider below and right.
+        size: the side of the squares in pixels, at least H and W. An odd margin is wider below and on the right.
 
     Returns:
-        [M, 1, size, size].
+        The squares, [M, 1, size, size].
 
     Raises:
-        ValueError: another number of dimensions, or images larger than the squares.
+        ValueError: the images have another number of dimensions, or are larger than the squares.
 
     Example:
         >>> import torch
@@ -153,14 +156,14 @@ def pad_to_square(images: Tensor, size: int) -> Tensor:
 
 
 def without_margin(images: Tensor, side: int = 28) -> Tensor:
-    """Cut the margin of `pad_to_square` off again.
+    """Remove the margin that `pad_to_square` added.
 
     Args:
         images: [M, H, W].
-        side: of what stood in the squares, at most H and W.
+        side: the side of the images before they were padded, at most H and W.
 
     Returns:
-        [M, side, side], a view.
+        The middle of each image, a view of [M, side, side].
     """
     top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
     return images[:, top : top + side, left : left + side]

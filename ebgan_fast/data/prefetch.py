@@ -1,4 +1,4 @@
-"""The next items of an iteration, made by a thread while the last one is in use."""
+"""Make the next items of an iteration in a thread while the caller uses the last one."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 
-_LOOK_EVERY = 0.1  # seconds between two looks of a waiting thread at whether it is to end
+_LOOK_EVERY = 0.1  # seconds after which a waiting thread checks again if it must end
 
 
 class Prefetcher(Generic[_Item]):
-    """Takes items off an endless iterator ahead of time.
+    """A thread that takes items from an endless iterator ahead of time.
 
     The thread ends with `close`, with the last reference to the prefetcher, or with the interpreter.
 
     Args:
-        items: run in the thread alone. It must not refer to the prefetcher, or to what holds it.
-        ahead: how many items may wait, at least 1.
+        items: the iterator. It runs in the thread alone. It must not refer to the prefetcher or to the prefetcher's
+            owner, or the last reference would never go.
+        ahead: the number of items that may wait, at least 1.
     """
 
     def __init__(self, items: Iterator[_Item], ahead: int) -> None:
@@ -33,7 +34,7 @@ class Prefetcher(Generic[_Item]):
         self._end = weakref.finalize(self, _stop, ending, thread)
 
     def next(self) -> _Item:
-        """The next item; raises what the iterator raised in its place, after which there are no more."""
+        """Return the next item, or raise the error that the iterator raised instead. No items follow an error."""
         item = self._ready.get()
         if isinstance(item, BaseException):
             raise item
@@ -46,7 +47,7 @@ class Prefetcher(Generic[_Item]):
 
 def _stop(ending: threading.Event, thread: threading.Thread) -> None:
     ending.set()
-    if thread is not threading.current_thread():  # where the garbage collector may run this
+    if thread is not threading.current_thread():  # the garbage collector may call this in the thread itself
         thread.join()
 
 

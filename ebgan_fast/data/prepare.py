@@ -1,8 +1,9 @@
-"""Packing images: each decoded and resized once, so that training reads pixels.
+"""Pack a set of images: decode and resize each image once, so that training reads pixels.
 
-A folder in the making holds prepare.json (what it is made of) and, for every shard that is done, shard_00000.bin and
-shard_00000.json. The .json is written after the .bin has reached the disk, and index.json after all of them: what a
-killed process leaves is either whole or made again. A lock keeps a second process out.
+An unfinished folder holds prepare.json, the plan: the source and the settings. For every finished shard it holds
+shard_00000.bin and shard_00000.json. The .json is written after the .bin has reached the disk, and index.json after all
+shards. So if a process is killed, the next call keeps each whole shard and makes the others again. A lock keeps a
+second process out.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from .sources import LOST, Kind, Source, Tally, open_source, stamp
 from .worker import Breakdown, Failure
 
 _PLAN, _LOCK = "prepare.json", ".lock"
-_PLAN_BEFORE = ("source", "images", "size", "per_shard")  # of a version that didn't look at the files
+_PLAN_BEFORE = ("source", "images", "size", "per_shard")  # fields of an earlier version, which had no stamp of files
 _WAY_OUT = "give another output folder, or delete this one"
 _SHARD_BYTES = 1 << 28  # 256 MiB
-_LARGEST_RECORD = 1 << 30  # bytes; it names each image that was left out
+_LARGEST_RECORD = 1 << 30  # bytes: a record names each image that was left out
 
 _DIGEST = re.compile("[0-9a-f]{32}")
 
@@ -43,10 +44,10 @@ class Prepared:
     """The outcome of packing a source.
 
     Attributes:
-        images: how many were packed.
-        skipped: names of those that couldn't be decoded.
-        left_out: these and what else is lost, counted by reason.
-        left_aside: anything else that lay there, counted by kind, such as ".txt".
+        images: the number of packed images.
+        skipped: names of the images that couldn't be decoded.
+        left_out: the count of all lost images, by reason: those in `skipped`, and for example links to nothing.
+        left_aside: the count of anything else in the source, by kind, such as ".txt".
     """
 
     images: int
@@ -70,30 +71,32 @@ def prepare_images(
 ) -> Prepared:
     """Crop and resize every image of a source into packed shards. The result doesn't depend on `workers`.
 
-    Killed at any time, or ended by a full disk, the same call goes on after the last whole shard. Of a folder that is
-    finished, it reads every byte and compares the checksums.
+    If a call is killed, or ends because the disk is full, the same call continues after the last whole shard. If the
+    folder is finished, the call reads every byte and compares the checksums.
 
     Args:
-        source: what `open_source` understands.
-        out: folder to make, or one that an earlier call with the same images and size began.
-        size: side of the square images, in pixels.
-        kind: what to take of a folder that holds several kinds, see `open_source`.
-        split: what to take of a set that has several.
-        column: what to take of a parquet file's columns, or of an array file's arrays.
-        workers: processes. None: as many as this process's share of processors and memory allows; 1: this one.
-        strict: raise at the first image that can't be decoded; otherwise it is told on standard error and left out.
-        progress: told the images done, those of earlier calls included, and their number.
-        shard_bytes: largest size of a shard.
+        source: a file or folder that `open_source` can open.
+        out: the folder to make, or one that an earlier call with the same images and size began.
+        size: the side of the square images in pixels.
+        kind: the kind to take from a folder that holds several kinds, see `open_source`.
+        split: the split to take from a set that has several.
+        column: the column to take from a parquet file or a webdataset, or the array to take from an array file.
+        workers: the number of processes. None: as many as this process's share of processors and memory allows. 1: this
+            process reads the images itself.
+        strict: True to raise an error at the first image that can't be decoded. False: such images are reported on
+            standard error and left out.
+        progress: called with the number of finished images, those of earlier calls included, and the number of all.
+        shard_bytes: the largest size of a shard in bytes.
 
     Returns:
-        How many images were packed, which weren't, and what else was there.
+        The number of packed images, those that were left out, and anything else in the source.
 
     Raises:
         ValueError: an impossible size or number of workers, or an unknown kind.
-        DataError: no source; a folder made of something else, that another process is making, or whose bytes have
-            changed; images that have changed since it was begun; no image that can be decoded, or with `strict` one
-            that can't.
-        OSError: the disk is full or can't be written; what is done stays.
+        DataError: the source can't be opened; the folder was made with another source or other settings, is being made
+            by another process, or has changed bytes; the images have changed since the folder was begun; no image can
+            be decoded, or with `strict` one can't be.
+        OSError: the disk is full or can't be written. Finished shards stay.
 
     Example:
         >>> from pathlib import Path
@@ -131,7 +134,7 @@ def prepare_images(
                 _refuse(Failure(packed.skipped[0], packed.reasons[0], packed.reasons[0]))
             packed.verify(lambda share, _: progress(round(share * len(opened)), len(opened)))
         else:
-            # What an option would take: who wants that knows before the work.
+            # Said before the work, so that a user who wants them can stop and give the option that takes them.
             for text in opened.aside.of(kind for kind in opened.aside.kinds if "(--" in kind).texts():
                 _tell(f"left aside: {text}")
             records = _shards(out, opened, size, per_shard, workers or allowed_workers(), strict, progress)
@@ -139,7 +142,7 @@ def prepare_images(
                 raise DataError(_changed(out, source, "while they were packed"))
             _finish(out, size, records)
             packed = PackedImages(out)
-        for record in out.glob("shard_*.json"):  # also those that a killed process left
+        for record in out.glob("shard_*.json"):  # a process that was killed may have left some, too
             if not record.is_dir():
                 record.unlink(missing_ok=True)
     left_out = Tally()
@@ -151,7 +154,15 @@ def prepare_images(
 
 @contextlib.contextmanager
 def _begun(out: Path, plan: dict[str, Any]) -> Iterator[None]:
-    """Make the folder, or check that it was begun with the same plan; hold its lock meanwhile."""
+    """Make the folder, or check that it was begun with the same plan, and hold its lock until the block ends.
+
+    Args:
+        out: the folder.
+        plan: the fields of prepare.json.
+
+    Raises:
+        DataError: the folder is of another plan or of something else, or another process holds the lock.
+    """
     _check(out, plan)
     out.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(out / _LOCK, "prepare the images into another folder")
@@ -169,11 +180,15 @@ def _begun(out: Path, plan: dict[str, Any]) -> Iterator[None]:
 
 
 def _check(out: Path, plan: dict[str, Any]) -> bool:
-    """Return True if a folder was begun with this plan, False if it is new."""
+    """Return True if a folder was begun with this plan, and False if it is new.
+
+    Raises:
+        DataError: the folder was begun with another plan, or holds something else.
+    """
     path = out / _PLAN
-    # What a process leaves that was killed before it had the plan, and what a Mac adds to any folder.
+    # Files that a process leaves if it is killed before it wrote the plan, and the file that a Mac adds to any folder.
     beginnings = _LOCK, temporary_name(path).name, ".DS_Store"
-    # Listed before the plan is looked for, which another process may write meanwhile.
+    # The folder is listed before the plan is looked for: another process may write the plan in between.
     is_foreign = out.exists() and (not out.is_dir() or any(file.name not in beginnings for file in out.iterdir()))
     if path.is_file():
         begun = _read(path)
@@ -184,17 +199,20 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         if "stamp" not in begun:
             of_then = {name: plan[name] for name in _PLAN_BEFORE}
             if is_packed(out) and begun == of_then and plan["split"] is None and plan["column"] is None:
-                _tell(f"{out}: an earlier version made it, which didn't note of which files: changes since aren't seen")
+                _tell(
+                    f"{out}: an earlier version made it, without a record of the source's files: changes since aren't "
+                    "seen"
+                )
                 return True
             raise DataError(
-                f"{out}: got a folder that an earlier version began, which didn't note of which files; expected one of "
-                f"this version: {_WAY_OUT}"
+                f"{out}: got a folder that an earlier version began, without a record of the source's files; expected "
+                f"one of this version: {_WAY_OUT}"
             )
         differing = {name: (begun.get(name), value) for name, value in plan.items() if begun.get(name) != value}
         if list(differing) == ["stamp"]:
             raise DataError(_changed(out, Path(plan["source"]), "since the folder was begun"))
         if "size" in differing:
-            differing.pop("per_shard", None)  # which follows from it
+            differing.pop("per_shard", None)  # follows from the size
         listed = ", ".join(
             f"{name} {shown(was)}, now {shown(now)}" for name, (was, now) in differing.items() if name != "stamp"
         )
@@ -214,7 +232,7 @@ def _changed(out: Path, source: Path, when: str) -> str:
 
 @dataclass(frozen=True)
 class _Record:
-    """A shard that is done, as its .json has it."""
+    """The record of a finished shard, which its .json file holds."""
 
     shard: Shard
     skipped: list[Failure]
@@ -223,7 +241,7 @@ class _Record:
 def _shards(
     out: Path, source: Source, size: int, per_shard: int, workers: int, strict: bool, progress: Progress
 ) -> list[_Record]:
-    """Write every shard that an earlier call didn't."""
+    """Write every shard that no earlier call has finished, and return the records of all shards."""
     total, records = len(source), []
     with contextlib.closing(Reader(source, size, workers)) as reader:
         for number, first in enumerate(range(0, total, per_shard)):
@@ -241,7 +259,13 @@ def _shards(
 
 
 def _record_of(path: Path, wanted: int, image_bytes: int) -> _Record | None:
-    """The record of a shard that is whole: of so many images, those included that can't be decoded."""
+    """Return the record of a finished shard, or None if it is missing or not whole.
+
+    Args:
+        path: the shard's .bin file.
+        wanted: the number of images that the shard was made of, including those that couldn't be decoded.
+        image_bytes: the bytes of one packed image.
+    """
     fields = _read(path.with_suffix(".json")) or {}
     with contextlib.suppress(KeyError, TypeError, OSError):
         record = _Record(Shard(**fields["shard"]), [Failure(**failure) for failure in fields["skipped"]])
@@ -260,7 +284,7 @@ def _record_of(path: Path, wanted: int, image_bytes: int) -> _Record | None:
 
 
 def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Callable[[int], None]) -> _Record:
-    """Write one shard of the source's images `wanted`."""
+    """Write the shard of the source's images `wanted`, and return its record."""
     skipped: list[Failure] = []
     digest = hashlib.blake2b(digest_size=16)
     images = 0
@@ -312,7 +336,7 @@ def _finish(out: Path, size: int, records: list[_Record]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The fields of a JSON file; None if it isn't there or is none."""
+    """Return the fields of a JSON file, or None if the file is missing or damaged."""
     try:
         return read_object(path, _LARGEST_RECORD)
     except (OSError, ValueError):
@@ -320,11 +344,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: bytes | Iterator[bytes]) -> None:
-    """Write a file that is there whole or not at all, also after a power cut.
+    """Write a file so that it is whole or missing, even after a power cut.
 
     Raises:
-        OSError: it can't be written, such as on a full disk; names the file.
+        OSError: the file can't be written, for example on a full disk. The error names the file.
     """
     with replacing(path) as file:
         file.writelines((content,) if isinstance(content, bytes) else content)
-    sync_folder(path.parent)  # a record must not outlive the shard that it is of
+    sync_folder(path.parent)  # a record must not reach the disk before its shard

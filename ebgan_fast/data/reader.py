@@ -1,4 +1,4 @@
-"""Decoded and cropped images in order, by this process or by several others."""
+"""Decode and crop images in order, in this process or in several worker processes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .sources.names import image_formats
 from .worker import Square, decoded_squares
 
 _PER_TASK = 16  # images that a process takes at a time
-_PATIENCE = 10.0  # seconds for a process that has closed its output to end
-_BYTES = 400 << 20  # of a worker that decodes photographs: 40 MB of its own, and 8 bytes a pixel for 45 megapixels
+_PATIENCE = 10.0  # seconds that a process has to end after it closed its output
+_BYTES = 400 << 20  # a worker that decodes photographs: 40 MB of its own, and 8 bytes for each of 45 megapixels
 
 _PACKAGE = Path(__file__).parents[1]
-# A worker is no copy of this process, so that a script needs no main guard, and no fork of threads. It loads what it
-# needs alone, in place of all that the packages load: 0.3 s and 40 MB in place of 2.7 s and 230.
-# Python lets it import from the current folder, which may be an archive's of anyone: its path is replaced first.
+# A worker is a new process, not a fork: a script needs no main guard, and no process with threads is forked. It imports
+# only the modules that it needs: 0.3 s and 40 MB, where importing the whole packages takes 2.7 s and 230 MB.
+# Python would let it import from the current folder, which may hold a stranger's files: sys.path is replaced first.
 _WORKER = """
 import sys
 package, *sys.path = sys.argv[1:]
@@ -44,56 +44,60 @@ serve()
 
 
 def allowed_workers() -> int:
-    """Return how many workers this process's share of processors and memory allows."""
+    """Return the number of workers that this process's share of processors and memory allows, at least 1."""
     memory = _allowed.memory()
     return max(1, min(_allowed.processors(), _allowed.processors() if memory is None else memory // _BYTES))
 
 
 def _without_interrupts() -> None:
-    """Keep Ctrl-C from what this thread starts: a worker would tell of it, until it has loaded what ignores it."""
+    """Block Ctrl-C in this thread and in the processes that it starts.
+
+    A worker ignores Ctrl-C only once its first lines have run; before, it would print a traceback.
+    """
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _has_own_formats() -> bool:
-    """Return True if Pillow was taught formats by another package, such as pillow_heif."""
-    image_formats()  # all of Pillow's are loaded then
+    """Return True if another package, such as pillow_heif, has added formats to Pillow."""
+    image_formats()  # loads all formats of Pillow itself
     return any(not getattr(opened[0], "__module__", "").startswith("PIL.") for opened in Image.OPEN.values())
 
 
 class Reader:
-    """Decodes and crops the images of a source.
+    """A reader that decodes and crops the images of a source.
 
     Args:
         source: the images.
-        size: side of the squares.
-        workers: processes. 1: this one. So it is where Python is part of another program, or where this one has taught
-            Pillow formats of its own, which other processes don't know.
+        size: the side of the squares in pixels.
+        workers: the number of processes. 1: this process reads the images itself. It also does so, for any number, if
+            Python is embedded in another program, or if a package has added formats to Pillow in this process, which
+            workers wouldn't know.
     """
 
     def __init__(self, source: Source, size: int, workers: int) -> None:
         self._source, self._size, self._workers = source, size, workers
         several = workers > 1 and bool(sys.executable) and not _has_own_formats()
-        # Each thread asks a process of its own.
+        # Each thread sends its tasks to a process of its own.
         self._threads = ThreadPoolExecutor(workers, initializer=_without_interrupts) if several else None
-        self._own = threading.local()  # the process of each
+        self._own = threading.local()  # each thread's process
         self._told: set[subprocess.Popen[bytes]] = set()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._starting = threading.Lock()
         self._closed = False
 
     def read(self, wanted: range) -> Iterator[Square]:
-        """Give the square of each image wanted, in order.
+        """Give the square of each image in `wanted`, in order, or the report of a failure in its place.
 
         Raises:
-            DataError: a process ended, such as for want of memory; the message names its images.
+            DataError: a process ended, for example because memory ran out. The message names its images.
         """
         tasks = iter([wanted[first : first + _PER_TASK] for first in range(0, len(wanted), _PER_TASK)])
         if self._threads is None:
             for task in tasks:
                 yield from decoded_squares(self._source, self._size, task)
             return
-        # No more ahead than keeps all busy: a whole shard of answers would wait in memory otherwise.
+        # Three tasks a worker keep all workers busy. With all tasks sent at once, a whole shard would wait in memory.
         ahead = deque(self._threads.submit(self._ask, task) for task in itertools.islice(tasks, 3 * self._workers))
         while ahead:
             results = ahead.popleft().result()
@@ -111,13 +115,13 @@ class Reader:
         for process in self._processes:
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # what it wasn't told any more
+                with contextlib.suppress(OSError):  # closing flushes, which fails: the process has ended
                     assert pipe is not None
                     pipe.close()
         self._source.close()
 
     def _ask(self, task: range) -> list[Square]:
-        """Let this thread's process do a task."""
+        """Send a task to this thread's process, and return the answer."""
         if not hasattr(self._own, "process"):
             self._own.process = self._started()
         process: subprocess.Popen[bytes] = self._own.process
@@ -143,7 +147,7 @@ class Reader:
                 [sys.executable, "-c", _WORKER, str(_PACKAGE), *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # Windows' way to keep Ctrl-C off
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # keeps Ctrl-C away on Windows
             )
             self._processes.append(process)
             return process

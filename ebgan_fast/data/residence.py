@@ -1,4 +1,4 @@
-"""The images that live in the memory of the device that trains on them."""
+"""Sets of images in the memory of the device that trains on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .image_set import ImageSet, TensorImages
 
-_SHARE = 4  # a set may take one part in so many of the free memory: the rest is for the networks and their maps
+_SHARE = 4  # a set may take a quarter of the free memory: the rest is for the networks and their feature maps
 
 
 def on_device(
@@ -20,19 +20,20 @@ def on_device(
     *,
     piece: int = 1 << 26,
 ) -> TensorImages | None:
-    """The set in the device's memory, or None where its batches are to be read one by one.
+    """Return the set in the device's memory, or None if its batches must be read one by one.
 
-    A GPU holds what fits a quarter of its free memory. A device that has no memory of its own, or doesn't tell how much
-    is free, takes what lies in memory already and nothing from the disk.
+    A GPU takes a set of at most a quarter of its free memory. A device without memory of its own, or one that doesn't
+    report its free memory, takes a set that lies in memory already, and none from the disk.
 
     Args:
-        images: any set. It is read in order, piece by piece; one in memory is sent as a whole.
-        device: where batches are wanted.
-        progress: told after each piece the bytes sent and all bytes. What it raises ends the load.
-        piece: bytes that are read and sent at once, 64 MB by default; an image at least.
+        images: any set. A set on disk is read in order, piece by piece; a set in memory is sent as a whole.
+        device: the device that needs the batches.
+        progress: called after each piece with the bytes sent and the bytes of the whole set. An error that it raises
+            ends the load.
+        piece: bytes that are read and sent at once, 64 MB by default, but at least one image.
 
     Returns:
-        The same images in the same order, with the same fingerprint; `images` itself if it is there.
+        The same images in the same order, with the same fingerprint; `images` itself if it lies there already.
     """
     if isinstance(images, TensorImages) and _is_same(images.device, device):
         return images
@@ -44,17 +45,17 @@ def on_device(
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes of the device's own memory that are free, or None if it has none or doesn't tell."""
+    """Return the free bytes of the device's own memory, or None if it has none or doesn't report them."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def size_in_bytes(images: ImageSet) -> int:
-    """The bytes of all pixels of a set."""
+    """Return the number of bytes of all pixels of a set."""
     return len(images) * math.prod(images.shape)
 
 
 def _loaded(images: ImageSet, device: torch.device, progress: Callable[[int, int], None], piece: int) -> TensorImages:
-    # A signal is heard between two pieces.
+    # In pieces, so that a signal can end the load between two of them.
     held = _empty(images, len(images), device)
     each = math.prod(images.shape)
     for numbers in torch.arange(len(images)).split(max(1, piece // each)):
@@ -65,12 +66,12 @@ def _loaded(images: ImageSet, device: torch.device, progress: Callable[[int, int
 
 
 def _empty(images: ImageSet, count: int, device: torch.device) -> Tensor:
-    """Room for so many images, in the layout of a batch."""
+    """Return uninitialized memory for `count` images, in the layout of a batch."""
     channels, height, width = images.shape
     layout = torch.channels_last if channels > 1 else torch.contiguous_format
     return torch.empty((count, channels, height, width), dtype=torch.uint8, device=device, memory_format=layout)
 
 
 def _is_same(one: torch.device, other: torch.device) -> bool:
-    """Return True for the same device; a name without a number is the current one of its kind."""
+    """Return True if both name the same device. A name without a number means the current device of its kind."""
     return torch.empty(0, device=one).device == torch.empty(0, device=other).device

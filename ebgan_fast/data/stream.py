@@ -1,4 +1,4 @@
-"""Shuffled batches of an image set, resumable at any step and shared out to any number of processes."""
+"""Shuffled batches of an image set. They can be resumed at any step and divided among any number of processes."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 
 
 class ImageStream:
-    """Endless batches, each epoch a new permutation that depends on (seed, epoch) alone.
+    """An endless stream of batches. Each epoch is a new permutation, which depends on (seed, epoch) alone.
 
-    The last images of an epoch, too few for a batch, are dropped; the next epoch drops others. The batch is that of all
-    processes together: each takes its rows, so that what is learned from doesn't depend on their number. A set in
-    memory is sent to the device's where it fits (`residence`). Any other is read by a thread ahead of the steps, which
-    `close`, or the end of a `with` block, ends. The batches are the same bit for bit.
+    The last images of an epoch are dropped if they are too few for a batch; the next epoch drops others. A batch is
+    divided among all processes: each takes its rows. So the images of a step don't depend on the number of processes.
+
+    A set in memory is sent to the device's memory if it fits there (`residence`). A thread reads any other set ahead of
+    the steps; `close`, or the end of a `with` block, ends the thread. Both ways give the same batches bit for bit.
 
     Args:
-        images: what to draw from.
-        batch_size: images in a batch, all processes together.
+        images: the set to draw from.
+        batch_size: images in a batch of all processes together.
         seed: any integer of 64 bits, signed or not.
-        device: where batches are wanted.
-        dtype: of the batches.
-        flip: mirror every other image, by a coin for each (seed, epoch, place in the epoch).
-        rank: this process.
-        ranks: number of processes.
+        device: the device that the batches go to.
+        dtype: the dtype of the batches.
+        flip: mirror about half of the images, by a random bit for each (seed, epoch, place in the epoch).
+        rank: the number of this process.
+        ranks: the number of processes.
         prefetch: batches that wait for a step, beside the one that the thread reads. 0: no thread.
 
     Raises:
-        ValueError: `batch_size` outside 1 to the number of images, or not a multiple of `ranks`; `rank` outside 0 to
-            `ranks` - 1; `prefetch` below 0.
+        ValueError: `batch_size` is outside 1 to the number of images, or not a multiple of `ranks`; `rank` is outside
+            0 to `ranks` - 1; or `prefetch` is below 0.
 
     Example:
         >>> import torch
@@ -83,7 +84,7 @@ class ImageStream:
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.batches_per_epoch = len(images) // batch_size
         self._device, self._dtype = device, dtype
-        # Nothing is loaded from the disk here: a run does that, and says so, before its first step.
+        # Nothing is loaded from the disk here: a run loads its set before the first step, and reports it (`settled`).
         held = on_device(images, device) if isinstance(images, TensorImages) else None
         self._ahead = prefetch if held is None else 0
         local = batch_size // ranks
@@ -104,13 +105,14 @@ class ImageStream:
 
     @property
     def reads_ahead(self) -> bool:
-        """True while a thread reads batches ahead of the steps: from the first `next` to `close`, for a set on disk."""
+        """True while a thread reads batches ahead of the steps: for a set on disk, from the first `next` to `close`."""
         return self._reader is not None
 
     def next(self) -> Tensor:
-        """This process's rows of the next batch: [batch_size / ranks, C, H, W] in [-1, 1], channels_last if C > 1.
+        """Return this process's rows of the next batch: [batch_size / ranks, C, H, W] in [-1, 1].
 
-        Raises what reading the images raised; the next call then tries the same batch again.
+        They are channels_last if C > 1. An error that reading the images raised is raised here; the next call then
+        tries the same batch again.
         """
         try:
             batch = self._next_item()
@@ -132,7 +134,7 @@ class ImageStream:
         return next(self._items) if self._reader is None else self._reader.next()
 
     def close(self) -> None:
-        """End the reading ahead. `next` may begin it anew."""
+        """End the thread that reads ahead. A later `next` starts another."""
         if self._reader is not None:
             self._reader.close()
         self._reader = self._items = None
@@ -146,14 +148,18 @@ class ImageStream:
         self.close()
 
     def state_dict(self) -> dict[str, int]:
-        """The place of the stream, `epoch` and `position` (batches taken), and what the order depends on."""
+        """Return the stream's place, `epoch` and `position` (batches taken), and the settings that fix the order."""
         return {"epoch": self._epoch, "position": self._position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from where `state` was taken, on any number of processes.
+        """Continue from the place where `state` was taken, on any number of processes.
+
+        Args:
+            state: the result of `state_dict`.
 
         Raises:
-            ValueError: the state is of another seed, batch size, number of images or flip, hence other batches.
+            ValueError: the state has other keys or an impossible place, or belongs to a stream of other batches: of
+                another seed, batch size, number of images or flip.
         """
         if set(state) != set(self.state_dict()):
             raise ValueError(f"got state keys {sorted(state)}, expected {sorted(self.state_dict())}")
@@ -178,13 +184,20 @@ class ImageStream:
 
 @dataclass(frozen=True)
 class _Batches:
-    """One process's rows of every batch. Knows nothing of the stream, whose end must end the thread that reads.
+    """One process's rows of every batch.
+
+    It holds no reference to the stream: the reading thread must end when the stream is garbage collected.
 
     Attributes:
-        rows: this process's of each batch.
-        home: device of the indices.
-        pinned: whether batches lie in memory that a GPU can fetch by itself; torch keeps it for the next batches.
-        dtype: what bytes become, by `to_signed_unit`, before a step on the CPU asks. None: left to the device.
+        images: the set to draw from.
+        batch_size: images in a batch of all processes together.
+        seed: the seed of the order.
+        flip: True to mirror about half of the images.
+        rows: this process's rows of each batch.
+        home: the device of the indices.
+        pinned: True if batches lie in memory that a GPU can fetch by itself. torch reuses it for later batches.
+        dtype: the dtype that `to_signed_unit` makes of the bytes, for steps on the CPU. None: the batches stay bytes,
+            which the stream converts on its device.
     """
 
     images: ImageSet
@@ -197,10 +210,10 @@ class _Batches:
     dtype: torch.dtype | None
 
     def begin(self, epoch: int, position: int) -> Iterator[Tensor]:
-        """Every batch from there on, [rows, C, H, W], channels_last if C > 1, without an end."""
+        """Give every batch from this place on, [rows, C, H, W], channels_last if C > 1, without an end."""
         count = len(self.images)
         while True:
-            # On the images' device once for an epoch: sent for each batch, a GPU's step would wait for it.
+            # Sent to the images' device once an epoch: if indices were sent for each batch, a GPU's step would wait.
             order = torch.randperm(count, generator=self._rng(f"{self.seed}/{epoch}")).to(self.home)
             coins = torch.randint(2, (count,), generator=self._rng(f"{self.seed}/{epoch}/flip")).bool().to(self.home)
             for start in range(position * self.batch_size, count - self.batch_size + 1, self.batch_size):
@@ -225,6 +238,6 @@ class _Batches:
 
     @staticmethod
     def _rng(name: str) -> torch.Generator:
-        # torch's CPU generator keeps 32 bits of its seed: seed + epoch, or seed << 32, would repeat orders.
+        # torch's CPU generator keeps 32 bits of its seed: seeds of seed + epoch, or of seed << 32, would repeat orders.
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

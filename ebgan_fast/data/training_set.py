@@ -1,4 +1,4 @@
-"""The images that a run learns: opened by what lies in the folder, and settled where its steps read them."""
+"""The images that a run learns: open them by the content of their folder, and move them where the steps read them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from .mnist import Mnist, load_mnist
 from .packed import PackedImages, is_packed
 
 Kind = Literal["digits", "images"]
-"""Digits: gray, in ten classes, so that a classifier judges them. Images: anything that `ebgan-fast prepare` made."""
+"""The kind of a training set. A classifier can judge digits: they are gray, in ten classes. Images are any others.
+
+`ebgan-fast prepare` makes the folders of images.
+"""
 
 _IDX = "*-ubyte*"
 _QUIET = 5.0  # seconds between two lines of a long load
 
 
 def kind_of(data: Path | None, size: int) -> Kind:
-    """Return the kind of the data that a folder holds; None stands for the digits of an installed package.
+    """Return the kind of the data that a folder holds.
 
     Args:
-        data: a folder that `ebgan-fast prepare` made, one of MNIST's IDX files, or None.
-        size: side of the images, for the command that an error names.
+        data: a folder that `ebgan-fast prepare` made, or a folder of MNIST's IDX files. None: the digits of an
+            installed package.
+        size: the side of the images in pixels, for the command that an error names.
 
     Raises:
-        DataError: a folder of something else, or none.
+        DataError: the path is no folder, or the folder holds something else.
     """
     if data is None:
         return "digits"
@@ -46,7 +50,7 @@ def kind_of(data: Path | None, size: int) -> Kind:
         raise DataError(
             f"{data}: got a file, expected a folder that ebgan-fast prepare made, or one of MNIST's four IDX files"
         )
-    if any((data / "raw").glob(_IDX)):  # as torchvision leaves them
+    if any((data / "raw").glob(_IDX)):  # torchvision stores them there
         raise DataError(f"{data}: got a folder around MNIST's files, expected the one that holds them: {data / 'raw'}")
     raise DataError(
         f"{data}: got something else than prepared images, expected a folder that ebgan-fast prepare made: "
@@ -55,15 +59,16 @@ def kind_of(data: Path | None, size: int) -> Kind:
 
 
 def open_images(data: Path | None, size: int, channels: int | None = None) -> ImageSet:
-    """Open the training images, digits padded to squares.
+    """Open the training images. Digits are padded to squares of the size.
 
     Args:
-        data: see `kind_of`.
-        size: side that the images must have.
-        channels: those of the networks' images. None: networks that take any.
+        data: a folder, or None for the digits of an installed package; see `kind_of`.
+        size: the side in pixels that the images must have.
+        channels: the number of channels of the images that the networks make. None: the networks take any number.
 
     Raises:
-        DataError: missing, damaged, of another size, or a folder of something else.
+        DataError: the images are missing, damaged, or of another size or number of channels, or the folder holds
+            something else.
     """
     if kind_of(data, size) == "digits":
         return open_digits(data, size, channels)[1]
@@ -83,10 +88,18 @@ def open_images(data: Path | None, size: int, channels: int | None = None) -> Im
 
 
 def open_digits(data: Path | None, size: int, channels: int | None = None) -> tuple[Mnist, TensorImages]:
-    """Open digits with their labels, and the training images among them padded to squares; see `open_images`.
+    """Open digits with their labels, and the training images among them padded to squares.
+
+    Args:
+        data: a folder of MNIST's IDX files, or None for the digits of an installed package.
+        size: the side of the squares in pixels.
+        channels: the number of channels of the images that the networks make. None: the networks take any number.
+
+    Returns:
+        The digits as published, and the padded training images [M, 1, size, size].
 
     Raises:
-        DataError: missing or damaged, of a larger size, or networks that make images of colors.
+        DataError: the digits are missing, damaged or larger than `size`, or the networks make images of colors.
     """
     if channels not in (None, 1):
         got = "data: got nothing" if data is None else f"{data}: got gray digits"
@@ -108,15 +121,16 @@ def settled(
     say: Callable[[str], None],
     check: Callable[[], None] = lambda: None,
 ) -> ImageSet:
-    """The images in the device's memory if they fit there, else as they are; for a run's log, in a line where.
+    """Return the images in the device's memory if they fit there, else `images` itself, and report the place.
 
-    Nothing is said where the device has no memory of its own, as the CPU.
+    Nothing is reported for a device without memory of its own, such as the CPU.
 
     Args:
         images: the training images.
-        device: of the networks.
-        say: told the line, and how far a load of more than five seconds is.
-        check: called between two pieces of the load. What it raises ends the load.
+        device: the device of the networks.
+        say: called with a line for the run's log: where the images are, and the progress of a load of more than five
+            seconds.
+        check: called between two pieces of the load. An error that it raises ends the load.
     """
     free = residence.free_memory(device)
     if free is None:
@@ -139,5 +153,5 @@ def settled(
 
 
 def amount_text(count: int) -> str:
-    """A number of bytes as a log has it, such as "2.4 MB" or "2.5 GB"."""
+    """Return a number of bytes in words, such as "2.4 MB" or "2.5 GB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.{0 if count >= 1e7 else 1}f} MB"

@@ -1,6 +1,6 @@
-"""A process that decodes and crops images: it is told which by its standard input, and answers on its output.
+"""A worker process that decodes and crops images: it reads tasks from standard input and writes answers to its output.
 
-It ends as its input does, so that it never outlives the one who asks, however that one ends.
+The process ends when its input ends. So it never outlives the process that asks, however that process ends.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .crop import center_crop
 from .decoding import decode, trouble_of
 from .sources.source import Source
 
-# What the system says of one file. Anything else, such as a failing disk, isn't the image's fault.
+# Errors of the system that one file causes. Any other, such as that of a failing disk, isn't the image's fault.
 _OF_A_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An image without pixels.
+    """The report of an image that can't be taken.
 
     Attributes:
-        name: of the image.
-        reason: shared by images with the same trouble.
-        text: all that there is to say.
+        name: the name of the image.
+        reason: the fault in words that all images with this fault share.
+        text: the full text about this image.
     """
 
     name: str
@@ -39,18 +39,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A trouble of the machine at an image, of which nobody knows if it can be decoded."""
+    """The report of a fault of the machine while it read an image, which may itself be good."""
 
     name: str
     text: str
 
 
 Square: TypeAlias = "bytes | Failure | Breakdown"
-"""The pixels of an image, size x size x 3 bytes, or why there are none."""
+"""The pixels of an image, size x size x 3 bytes, or the report why there are none."""
 
 
 def decoded_squares(source: Source, size: int, wanted: range) -> list[Square]:
-    """Return the squares of the images wanted."""
+    """Return the cropped square of each image in `wanted`, or the report of a failure in its place."""
     results: list[Square] = []
     for index in wanted:
         try:
@@ -59,7 +59,7 @@ def decoded_squares(source: Source, size: int, wanted: range) -> list[Square]:
             results.append(
                 Breakdown(source.name(index), "no memory is left; fewer workers or a smaller size take less")
             )
-        except Exception as error:  # whatever a damaged file makes Pillow or an archive raise
+        except Exception as error:  # Pillow and the readers of archives may raise any error for a damaged file
             reason, text = trouble_of(error)
             number = error.errno if isinstance(error, OSError) else None
             failed = number is None or number in _OF_A_FILE
@@ -70,14 +70,14 @@ def decoded_squares(source: Source, size: int, wanted: range) -> list[Square]:
 
 
 def serve() -> None:
-    """Answer until nobody asks."""
+    """Read tasks from standard input and answer each, until the input ends."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # so that text which a library prints isn't taken for an answer
     tasks = sys.stdin.buffer
     try:
         source, size, (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) = pickle.load(tasks)
         while True:
             pickle.dump(decoded_squares(source, size, pickle.load(tasks)), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
-    except (EOFError, OSError, pickle.UnpicklingError):  # the one who asks has ended, perhaps half-way through
+    except (EOFError, OSError, pickle.UnpicklingError):  # the process that asks has ended, perhaps within a task
         os._exit(0)

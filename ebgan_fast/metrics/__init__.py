@@ -1,4 +1,4 @@
-"""Scores of generated images: of digits by a classifier that the project trains, of others by a net's features."""
+"""Scores of generated images: digits are scored by a classifier that the project trains, others by a net's features."""
 
 from .classifier import DigitClassifier, Recipe, load_classifier
 from .classifier_scores import ClassifierScore, DigitScore, InceptionScore, inception_score, score, score_images

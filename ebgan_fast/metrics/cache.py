@@ -1,4 +1,7 @@
-"""Files computed once and shared by processes: checked when read, whole when written, locked between."""
+"""A cache of files that are computed once and shared by processes.
+
+A file is checked when it is read. It is written as a whole or not at all. A lock lets one process at a time compute it.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_folder(chosen: Path | None) -> Path:
-    """Return `chosen`, else what the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast.
+    """Return `chosen`, or the folder that the environment variable EBGAN_FAST_CACHE names, or ~/.cache/ebgan_fast.
 
-    It is made if it isn't there, for this user alone to write.
+    The folder is made if it doesn't exist. Only this user may write to it.
 
     Raises:
-        ValueError: it can't be made, or this user has no home folder for it.
+        ValueError: the folder can't be made, or this user has no home folder.
     """
     folder = _named(chosen)
     try:
@@ -43,7 +46,7 @@ def _named(chosen: Path | None) -> Path:
     if named := os.environ.get(_VARIABLE):
         return Path(named).expanduser() if named.startswith("~/") else Path(named)
     home = Path(os.path.expanduser("~"))
-    if not home.is_absolute():  # no HOME, and a user that the system doesn't know; or HOME is empty
+    if not home.is_absolute():  # HOME is empty, or there is no HOME and the system doesn't know the user
         raise ValueError(f"got no home folder for the cache, expected one; {_VARIABLE} names a folder of its own")
     return home / ".cache" / "ebgan_fast"
 
@@ -56,10 +59,10 @@ def _unusable(folder: Path, error: OSError) -> ValueError:
 
 
 def check_folder(chosen: Path | None) -> None:
-    """Make the folder that `cache_folder` gives, and try to write a file there.
+    """Make the folder that `cache_folder` returns, and try to write a file there.
 
     Raises:
-        ValueError: it can't be made or written.
+        ValueError: the folder can't be made or written.
     """
     folder = cache_folder(chosen)
     try:
@@ -70,9 +73,14 @@ def check_folder(chosen: Path | None) -> None:
 
 
 def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> AbstractContextManager[Any]:
-    """Hold the lock of `path`. A dead process has none, nor has anybody on a file system without locks.
+    """Take the lock of `path`, and return a context manager that releases it.
 
-    While another process has it, `on_wait` is called again after each `every` seconds; what it raises ends the waiting.
+    The lock of a process that died is free. On a file system without locks, no lock is taken.
+
+    Args:
+        path: the file that the lock protects.
+        on_wait: called while another process holds the lock. An error that it raises ends the waiting.
+        every: seconds between two calls of `on_wait`.
     """
     lock = FileLock(f"{path}.lock")
     seconds = 0.0
@@ -80,21 +88,21 @@ def locked(path: Path, on_wait: Callable[[], None], *, every: float = 0.5) -> Ab
         with contextlib.suppress(Timeout):
             try:
                 return lock.acquire(timeout=seconds)
-            except NotImplementedError:  # two processes may then compute the same, and the last one's file stays
+            except NotImplementedError:  # no locks here: two processes may compute one file, and the later one stays
                 return nullcontext()
         on_wait()
         seconds = every
 
 
 def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dict[str, Any] | None:
-    """Return what `write` put there; None if there is no file or, with a warning, one that isn't to be used.
+    """Return the content that `write` has stored in a file, or None if there is none or it must not be used.
 
-    A file is used only if this user or root owns it and nobody else may write it, as whoever writes it decides the
-    scores, and if it is as it was written.
+    A file is used only if its digest fits, this user or root owns it, and nobody else may write it: whoever writes the
+    file decides the scores. A file that must not be used is reported by a warning.
 
     Args:
         path: the file.
-        check: called with the content; raises a ValueError if it isn't what the caller wrote.
+        check: called with the content; raises a ValueError if the content isn't what the caller expects.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -112,21 +120,21 @@ def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dic
             raise ValueError("another digest")
         loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         check(loaded)
-    except Exception:  # whatever torch raises, as of a file of another version
+    except Exception:  # torch may raise any error, for example for a file of another version
         warnings.warn(f"{path}: got a damaged cache file, which is made anew", stacklevel=3)
         return None
     return loaded
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file as `open` does, and a pipe that nobody writes to at once."""
+    """Open a file as `open` does, but without waiting at a pipe that no process writes to."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _is_unsafe(status: os.stat_result) -> bool:
-    """Return True for a file that another user than this one and root owns or may write, and for a pipe or device.
+    """Return True if another user than this one and root owns a file or may write it, or if it is a pipe or device.
 
-    Windows doesn't tell.
+    On Windows the answer is always False.
     """
     if os.name != "posix":
         return False
@@ -135,7 +143,7 @@ def _is_unsafe(status: os.stat_result) -> bool:
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Store tensors and plain values after their digest. Readers see the old file or the new one, no part."""
+    """Store tensors and plain values in a file, after their digest. Readers see the old file or the whole new one."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Scores of generated images by a classifier: the inception score and the EBGAN paper's swapped form."""
+"""Scores of generated images by a classifier: the inception score, and the EBGAN paper's form of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DIGITS = 10
 
 @dataclass(frozen=True)
 class ClassifierScore:
-    """The scores of N samples by a classifier of K classes, see `inception_score`. The divergences are in nats.
+    """The scores of N samples by a classifier of K classes; see `inception_score`. The divergences are in nats.
 
     Example:
         >>> import torch
@@ -25,15 +25,15 @@ class ClassifierScore:
     """
 
     exp_score: float
-    """exp of the mean KL(p(y|x) || p(y)), averaged over the splits: 1 (worst) to K (best)."""
+    """The inception score, 1 (worst) to K (best): the mean over the splits of exp(mean KL(p(y|x) || p(y)))."""
     exp_score_std: float
-    """Standard deviation of that over the splits (of the population, as is usual); 0 for one split."""
+    """The standard deviation of the inception score over the splits (of the population, as usual); 0 for one split."""
     kl_conditional_marginal: float
-    """Mean KL(p(y|x) || p(y)) over all samples: 0 to ln K, which is 2.303 of ten classes."""
+    """The mean KL(p(y|x) || p(y)) over all samples: 0 to ln K, which is 2.303 for ten classes."""
     kl_marginal_conditional: float
-    """Mean KL(p(y) || p(y|x)) over all samples, the EBGAN paper's I': 0 upwards, without a bound."""
+    """The mean KL(p(y) || p(y|x)) over all samples, the EBGAN paper's I'. It is at least 0 and has no upper bound."""
     class_share: list[float]
-    """Share of the samples whose likeliest class is 0, 1, ... K - 1; sums to 1."""
+    """The share of the samples whose likeliest class is 0, 1, ... K - 1. The shares sum to 1."""
 
 
 DigitScore = ClassifierScore
@@ -43,27 +43,29 @@ DigitScore = ClassifierScore
 def inception_score(logits: Tensor, splits: int = 10) -> ClassifierScore:
     """Return the inception score and the EBGAN paper's swapped form, from a classifier's logits of samples.
 
-    The classifier says p(y|x) = softmax(logits) of a sample x, and the marginal is p(y) = mean_x p(y|x). Salimans et
+    The classifier gives p(y|x) = softmax(logits) for a sample x, and the marginal is p(y) = mean_x p(y|x). Salimans et
     al. 2016 (Improved Techniques for Training GANs, section 4) define the inception score
-    exp(E_x KL(p(y|x) || p(y))). As in their code it is taken over consecutive splits, each with a marginal of
-    its own. Zhao et al. 2016 compare their grid search by I' = E_x KL(p(y) || p(y|x)) (section 4.1, appendix
-    C): the arguments swapped, and no exp. The 2 printed above it in section 4.1 marks a footnote and is often
-    misread as a square. I' is unbounded: a classifier that is sure of every sample takes it far above ln K,
-    so it compares models only under one classifier.
+    exp(E_x KL(p(y|x) || p(y))). As in their code it is computed for consecutive splits, each with its own marginal.
 
-    All in float64 on log-probabilities, with no epsilon: a probability that underflows adds its limit, 0. This is done
-    on the CPU, as not every device has float64.
+    Zhao et al. 2016 compare the models of their grid search by I' = E_x KL(p(y) || p(y|x)) (section 4.1, appendix C):
+    with swapped arguments, and without exp. The 2 printed above I' in section 4.1 marks a footnote; it is often misread
+    as a square. I' has no upper bound: if a classifier is sure of every sample, I' is far above ln K. So I' compares
+    models only if one classifier scores them all.
+
+    Everything is computed in float64 from log-probabilities, without an epsilon: a probability that underflows adds its
+    limit, 0. This is done on the CPU, because not every device has float64.
 
     Args:
-        logits: [N, K], K at least 2, floating point, on any device, in an order that has nothing to do with the class.
-        splits: how many parts, equal up to one sample, 1 to N.
+        logits: [N, K], K at least 2, floating point, on any device. The order must not depend on the class.
+        splits: the number of parts, equal up to one sample, 1 to N.
 
     Returns:
         Both scores, and each class's share of the samples. Divergences are in nats.
 
     Raises:
         TypeError: `logits` isn't a floating-point tensor.
-        ValueError: another shape, a value that isn't finite, fewer samples than splits, or `splits` below 1.
+        ValueError: `logits` has another shape, a value that isn't finite, or fewer samples than splits; or `splits` is
+            below 1.
 
     Example:
         >>> import torch
@@ -91,18 +93,19 @@ def inception_score(logits: Tensor, splits: int = 10) -> ClassifierScore:
 
 
 def score(logits: Tensor, splits: int = 10) -> DigitScore:
-    """Score generated digits by the logits of a classifier of the ten digits: `inception_score` of ten classes.
+    """Score generated digits by the logits of a classifier of the ten digits: the `inception_score` of ten classes.
 
     Args:
-        logits: [N, 10], floating point, on any device, in an order that has nothing to do with the class.
-        splits: how many parts, equal up to one sample, 1 to N.
+        logits: [N, 10], floating point, on any device. The order must not depend on the class.
+        splits: the number of parts, equal up to one sample, 1 to N.
 
     Returns:
         Both scores, and each digit's share of the samples. Divergences are in nats.
 
     Raises:
         TypeError: `logits` isn't a floating-point tensor.
-        ValueError: another shape, a value that isn't finite, fewer samples than splits, or `splits` below 1.
+        ValueError: `logits` has another shape, a value that isn't finite, or fewer samples than splits; or `splits` is
+            below 1.
 
     Example:
         >>> import torch
@@ -121,19 +124,19 @@ def score(logits: Tensor, splits: int = 10) -> DigitScore:
 def score_images(
     classifier: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 500, splits: int = 10
 ) -> DigitScore:
-    """Score images of digits by a classifier, in batches and without gradients: `score` of `classifier(images)`.
+    """Score images of digits by a classifier, in batches and without gradients: the `score` of `classifier(images)`.
 
     Args:
-        classifier: images to logits [B, 10], such as `DigitClassifier`.
-        images: [N, ...] in the form that the classifier takes, float32 in [-1, 1], on its device.
-        batch_size: images at a time, at least 1.
-        splits: parts whose scores' spread is given, at most N.
+        classifier: a function from images to logits [B, 10], such as a `DigitClassifier`.
+        images: [N, ...] in the shape that the classifier takes, float32 in [-1, 1], on its device.
+        batch_size: the number of images in a batch, at least 1.
+        splits: the number of parts, 1 to N. The standard deviation is that of the parts' scores.
 
     Returns:
         Both scores, and each digit's share of the images.
 
     Raises:
-        ValueError: batch_size below 1, or fewer images than splits.
+        ValueError: `batch_size` is below 1, or there are fewer images than splits.
 
     Example:
         >>> import torch
@@ -150,20 +153,22 @@ def score_images(
 
 
 class InceptionScore:
-    """The inception score and the EBGAN paper's swapped form, of samples that arrive in batches.
+    """The inception score and the EBGAN paper's swapped form, for samples that arrive in batches.
 
-    Of all samples given by `update`, `compute` returns what `inception_score` does. Splits are parts of all samples, so
-    all logits are kept, on the CPU. The parts follow the order of the updates, which must not depend on the class.
+    `update` adds samples. `compute` returns the `inception_score` of all samples added so far. Splits are parts of all
+    samples, so all logits are kept, on the CPU. The parts follow the order of the updates, which must not depend on the
+    class.
 
-    It is a plain object. In a Module it adds no parameters and nothing to its `state_dict`.
+    The metric is a plain object. As an attribute of a Module it adds no parameters and nothing to the `state_dict`.
 
     Args:
-        classifier: images to logits [B, K], in eval mode, such as `DigitClassifier`. None: `update` takes logits.
-        splits: parts whose scores' spread is given, at least 1.
+        classifier: a function in eval mode from images to logits [B, K], such as a `DigitClassifier`. None: `update`
+            takes logits.
+        splits: the number of parts, at least 1. The standard deviation is that of the parts' scores.
 
     Raises:
         TypeError: `classifier` can't be called.
-        ValueError: `splits` below 1.
+        ValueError: `splits` is below 1.
 
     Example:
         >>> import torch
@@ -180,7 +185,7 @@ class InceptionScore:
         if classifier is not None and not callable(classifier):
             raise TypeError(
                 f"classifier: got {type(classifier).__name__}, expected a function or Module of images, or None; "
-                "splits go by their name"
+                "give the number of splits by name, such as splits=10"
             )
         if splits < 1:
             raise ValueError(f"splits: got {splits}, expected at least 1")
@@ -190,15 +195,15 @@ class InceptionScore:
 
     @torch.no_grad()
     def update(self, samples: Tensor) -> None:
-        """Take in a batch of samples. An error leaves the metric as it was.
+        """Add a batch of samples. If an error is raised, the metric is unchanged.
 
         Args:
-            samples: with a classifier, images in the form that it takes, on its device. Without one, finite logits
-                [N, K] of a floating-point dtype, on any device. All are to have the same K, at least 2.
+            samples: with a classifier, images in the shape that it takes, on its device. Without one, finite logits
+                [N, K] of a floating-point dtype, on any device. All batches must have the same K, at least 2.
 
         Raises:
-            TypeError: logits that aren't a floating-point tensor.
-            ValueError: another shape or K, or logits that aren't finite.
+            TypeError: the logits aren't a floating-point tensor.
+            ValueError: the logits have another shape or K, or aren't finite.
         """
         logits = samples if self.classifier is None else self.classifier(samples)
         if self._logits:
@@ -208,19 +213,19 @@ class InceptionScore:
         _check_finite(logits)
         if len(logits) == 0:
             return
-        self._logits.append(logits.detach().to("cpu", copy=True))  # the next batch may be written to the same place
+        self._logits.append(logits.detach().to("cpu", copy=True))  # the next batch may be written into the same memory
 
     def compute(self) -> ClassifierScore:
-        """Return the scores of all samples so far, as `inception_score` does.
+        """Return the scores of all samples so far; see `inception_score`.
 
         Raises:
-            ValueError: fewer samples than splits.
+            ValueError: there are fewer samples than splits.
         """
         count = sum(map(len, self._logits))
         if count < self.splits:
             raise ValueError(
-                f"samples: got {count}, expected at least {self.splits}, one a split; update(...) adds some, and fewer "
-                "splits need fewer"
+                f"samples: got {count}, expected at least {self.splits}, one for each split; update(...) adds some, "
+                "and fewer splits need fewer"
             )
         return inception_score(torch.cat(self._logits), self.splits)
 
@@ -230,12 +235,23 @@ class InceptionScore:
 
 
 def _check_logits(logits: Tensor, classes: int | None = None, more: str = "with at least two classes") -> None:
-    """Refuse what isn't floating-point [N, K]. K is `classes` if that is given, and `more` says the way out."""
+    """Raise an error if `logits` isn't floating-point [N, K].
+
+    Args:
+        logits: the value to check.
+        classes: the K that is expected. None: any K of at least 2.
+        more: the way out, for the message.
+
+    Raises:
+        TypeError: `logits` isn't a floating-point tensor.
+        ValueError: `logits` has another shape.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(f"got logits of {getattr(logits, 'dtype', type(logits))}, expected a floating-point tensor")
     if logits.dim() != 2 or logits.shape[1] < 2 or classes not in (None, logits.shape[1]):
         raise ValueError(
-            f"got logits of shape {list(logits.shape)}, expected [N, {classes or 'K'}], a logit a class; {more}"
+            f"got logits of shape {list(logits.shape)}, expected [N, {classes or 'K'}], one logit for each class; "
+            f"{more}"
         )
 
 
@@ -249,10 +265,10 @@ def _check_finite(logits: Tensor) -> None:
 
 
 def _log_marginal(log_p: Tensor) -> Tensor:
-    """The log of the mean probability of each class: [1, K]."""
+    """Return the log of the mean probability of each class, [1, K]."""
     return log_p.logsumexp(0, keepdim=True) - math.log(len(log_p))
 
 
 def _mean_kl(log_a: Tensor, log_b: Tensor) -> Tensor:
-    """The mean over samples of KL(a || b); [N, K] and [1, K] in either order."""
+    """Return the mean over samples of KL(a || b). Either argument is [N, K], the other [1, K]."""
     return (log_a.exp() * (log_a - log_b)).sum(1).mean()

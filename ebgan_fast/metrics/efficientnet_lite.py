@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, the feature net that installs as a package.
+"""EfficientNet-Lite0, the feature net whose weights can be installed as a package.
 
-Tan and Le's B0 (2019) as its authors made it for phones: without squeeze-excitation, ReLU6 for swish, stem and head of
-fixed width. Modules are named as in the weights' file.
+It is the B0 of Tan and Le (2019) in the form that its authors made for phones: without squeeze-excitation, with ReLU6
+in place of swish, and with a stem and head of fixed width. The modules have the names that the file of weights uses.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.nn import functional
 SIDE = 224
 FEATURES = 1280
 _CLASSES = 1000
-_EPSILON = 1e-3  # of batch norm, TensorFlow's
+_EPSILON = 1e-3  # of batch norm, as in TensorFlow
 _STEM = 32
 
-# Repeats, kernel, stride of the first, expansion, maps.
+# Each stage: the number of blocks, the kernel's side, the stride of the first block, the expansion, the output maps.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -31,9 +31,10 @@ _STAGES = (
 
 
 class SamePad(nn.Conv2d):
-    """A convolution padded as TensorFlow's "SAME", by which the weights were trained: an odd pixel lies at the end.
+    """A convolution with TensorFlow's "SAME" padding, with which the weights were trained. It has no bias.
 
-    Maps [B, inputs, H, W] become [B, outputs, ceil(H / stride), ceil(W / stride)]. There is no bias.
+    If the padding is odd, the extra pixel is at the end. Maps [B, inputs, H, W] become
+    [B, outputs, ceil(H / stride), ceil(W / stride)].
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
@@ -51,7 +52,10 @@ def _norm(maps: int) -> nn.BatchNorm2d:
 
 
 class _Block(nn.Module):
-    """Widen, convolve each map, narrow; added to the input where the shapes agree."""
+    """A block that widens the maps, convolves each by itself, and narrows them again.
+
+    The input is added to the result if the shapes agree.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -74,9 +78,10 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The net: uint8 images [N, 3, H, W] to features [N, 1280], the mean of the last maps.
+    """A net from uint8 images [N, 3, H, W] to features [N, 1280], the means of the last maps.
 
-    Images are scaled to 224 x 224 by an antialiased bicubic filter, then (x - 127) / 128, as the net was trained.
+    Images are scaled to 224 x 224 by an antialiased bicubic filter. Then each value x becomes (x - 127) / 128, as when
+    the net was trained.
     """
 
     def __init__(self) -> None:
@@ -95,7 +100,7 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(FEATURES, _CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The features [N, 1280] of uint8 images [N, 3, H, W]."""
+        """Return the features [N, 1280] of uint8 images [N, 3, H, W]."""
         scaled = functional.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True)
         maps = ((scaled.clamp(0, 255) - 127) / 128).contiguous(memory_format=torch.channels_last)
         maps = functional.relu6(self._bn0(self._conv_stem(maps)))
@@ -103,7 +108,7 @@ class EfficientNetLite0(nn.Module):
         return maps.mean((2, 3))
 
     def classify(self, images: Tensor) -> Tensor:
-        """The logits [N, 1000] of ImageNet's classes of uint8 images [N, 3, H, W]."""
+        """Return the logits [N, 1000] of ImageNet's classes for uint8 images [N, 3, H, W]."""
         logits: Tensor = self._fc(self(images))
         return logits
 
@@ -113,7 +118,7 @@ def load_efficientnet_lite0(weights: Path) -> EfficientNetLite0:
 
     Raises:
         RuntimeError: the file holds another net's weights.
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     net = EfficientNetLite0()
     net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

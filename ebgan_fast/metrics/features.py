@@ -1,4 +1,4 @@
-"""Nets whose features tell sets of images apart: one that installs as a package, or the user's own file."""
+"""Nets whose features compare sets of images: one whose weights are installed as a package, or a file of the user's."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _INCEPTION_FEATURES = 2048
 class FeatureNet(nn.Module):
     """A net that turns uint8 images [N, 3, H, W] into float32 features [N, num_features], without gradients.
 
-    It brings images to the size that it needs.
+    The net itself must scale images to the size that it needs.
 
     Args:
-        net: uint8 images [N, 3, H, W] to features [N, num_features], in eval mode.
-        label: what a distance of its features is called.
-        key: names its weights: the features in a cache are told apart by it.
-        num_features: length of a sample's features.
+        net: a function in eval mode from uint8 images [N, 3, H, W] to features [N, num_features].
+        label: the name of a distance of its features.
+        key: a text that differs between nets of different weights. It keeps their features apart in a cache.
+        num_features: the length of a sample's features.
 
     Attributes:
-        label: what a distance of its features is called: "FID (...)" for Inception's alone, else "FD (...)".
-        key: differs between nets of different weights.
-        num_features: length of a sample's features.
+        label: the name of a distance of its features: "FID (...)" only for Inception's, else "FD (...)".
+        key: a text that differs between nets of different weights.
+        num_features: the length of a sample's features.
 
     Example:
         >>> import torch
@@ -56,36 +56,36 @@ class FeatureNet(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """The features of images, float32 [N, num_features], in full float32."""
+        """Return the features of images, float32 [N, num_features], computed in full float32."""
         with without_tf32():
             features = self.net(images)
         return features.float()
 
 
 def is_program(spec: str) -> bool:
-    """Return True if a net's name means a file, which is a program that runs once it is loaded."""
+    """Return True if a net's name means a file. Such a file is a program, which runs when it is loaded."""
     return spec != _NAME
 
 
 def load_feature_net(spec: str) -> FeatureNet:
     """Load a feature net by its name or from a file.
 
-    A TorchScript file is a program: it may read and write files. Load one that you would run.
+    A TorchScript file is a program: it may read and write files. Load only files that you would run.
 
     Args:
         spec: "efficientnet-lite0", whose weights come from an installed package; or the path of a TorchScript file
-            that maps uint8 images [N, 3, H, W] to features [N, d]. One that takes `return_features=True` and
-            gives 2048 of them, as the Inception file of StyleGAN3 and EDM (inception-2015-12-05.pt), makes the distance
+            that maps uint8 images [N, 3, H, W] to features [N, d]. If the file takes `return_features=True` and returns
+            2048 features, as the Inception file of StyleGAN3 and EDM does (inception-2015-12-05.pt), the distance is
             the standard FID.
 
     Returns:
         The net, in eval mode on the CPU.
 
     Raises:
-        ValueError: the package is missing or its file differs, no such file, or one that isn't such a net.
+        ValueError: the package is missing or its file has changed, the file doesn't exist, or it isn't such a net.
 
     Example:
-        A net of one's own, whose features are the pixels:
+        A net of your own, whose features are the pixels:
 
         >>> import tempfile
         >>> import torch
@@ -107,11 +107,11 @@ def load_feature_net(spec: str) -> FeatureNet:
 
 
 def colors(images: Tensor) -> Tensor:
-    """Return uint8 images [N, C, H, W] with three channels; a gray one stands for three equal colors.
+    """Return uint8 images [N, C, H, W] as [N, 3, H, W]. The channel of a gray image is repeated.
 
     Raises:
-        TypeError: images that aren't a uint8 tensor.
-        ValueError: another number of dimensions, or C that isn't 1 or 3.
+        TypeError: `images` isn't a uint8 tensor.
+        ValueError: `images` has another number of dimensions, or C isn't 1 or 3.
     """
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         raise TypeError(
@@ -123,11 +123,15 @@ def colors(images: Tensor) -> Tensor:
 
 
 def check_features(features: Tensor, name: str) -> None:
-    """Refuse what isn't a tensor of finite features [n, d].
+    """Raise an error if `features` isn't a tensor of finite features [n, d].
+
+    Args:
+        features: the value to check.
+        name: its name, for the message.
 
     Raises:
-        TypeError: not a tensor, or not of floating point.
-        ValueError: another shape, or a number that isn't finite.
+        TypeError: `features` isn't a floating-point tensor.
+        ValueError: `features` has another shape, or a number that isn't finite.
     """
     if not isinstance(features, Tensor):
         raise TypeError(f"{name}: got {type(features).__name__}, expected a tensor of features [n, d]")
@@ -138,7 +142,7 @@ def check_features(features: Tensor, name: str) -> None:
         )
     if features.dim() != 2 or features.shape[1] == 0:
         raise ValueError(
-            f"{name}: got shape {list(features.shape)}, expected [n, d], a row of features a sample; "
+            f"{name}: got shape {list(features.shape)}, expected [n, d], one row for each sample; "
             "features.flatten(1) makes rows"
         )
     finite = features.isfinite().all(1)
@@ -150,13 +154,16 @@ def check_features(features: Tensor, name: str) -> None:
 
 
 def device_of(net: nn.Module) -> torch.device:
-    """The device of a net's weights, which a scripted net may hold as buffers."""
+    """Return the device of a net's weights, which a scripted net may hold as buffers."""
     tensors = itertools.chain(net.parameters(), net.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def distances_on(device: torch.device) -> torch.device:
-    """The device that takes distances of features: Apple's GPUs have no float64, others not all of its solvers."""
+    """Return the device that computes distances of features on `device`: a CUDA device itself, else the CPU.
+
+    Apple's GPUs have no float64, and other devices don't have all solvers in float64.
+    """
     return device if device.type == "cuda" else torch.device("cpu")
 
 
@@ -203,7 +210,7 @@ def _own_net(path: Path) -> FeatureNet:
 
 
 class _Inception(nn.Module):
-    """Inception as StyleGAN3 stores it, whose logits are its default output."""
+    """The features of Inception as StyleGAN3 stores it: that net returns logits by default."""
 
     def __init__(self, scripted: nn.Module) -> None:
         super().__init__()

@@ -1,12 +1,15 @@
 """The Frechet distance of two sets of features, each taken as a Gaussian: |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)).
 
-No covariance is formed, and no square root taken of one. The centered features over sqrt(n - 1) are Q R, so C = R^T R,
-and the eigenvalues of C1 C2 are the squares of the singular values of R1 R2^T, whose sum is the root's trace. Each
-singular value is off by the rounding of the largest. So is an eigenvalue of C1 C2, or of sqrt(C1) C2 sqrt(C1), but
-then its root is off by up to the rounding's root, 1.5e-8 of the largest, for each direction in which a set doesn't
-vary: hundreds where it has fewer images than features.
+The covariances aren't formed, and no matrix square root is computed. The centered features divided by sqrt(n - 1) have
+the QR decomposition Q R, so C = R^T R. The eigenvalues of C1 C2 are the squares of the singular values of R1 R2^T. So
+the trace of the root is the sum of these singular values.
 
-Features come in parts, of which one is in memory at a time, and no mean is needed before. See `_joined`.
+The reason is rounding. Each singular value has an error of one rounding of the largest. The eigenvalues of C1 C2, or of
+sqrt(C1) C2 sqrt(C1), have such errors too, but a root of them must be taken. The root of an eigenvalue 0 then has an
+error of up to the root of the rounding: 1.5e-8 of the largest. This happens for each direction in which a set doesn't
+vary: hundreds of directions if the set has fewer images than features.
+
+Features arrive in parts, only one of which is in memory at a time. The mean needn't be known before: see `_joined`.
 """
 
 from __future__ import annotations
@@ -21,16 +24,16 @@ from torch import Tensor, nn
 from .features import check_features, distances_on
 from .two_sets import OfTwoSets
 
-_ROWS = 8192  # at a time: 84 MB of 1280 numbers in float64
+_ROWS = 8192  # rows that are taken at a time: 84 MB if each has 1280 numbers in float64
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A set of features as a Gaussian: its mean, and a factor of its covariance.
+    """The Gaussian that describes a set of features, by its mean and a factor of its covariance.
 
     Attributes:
-        mean: float64 [d].
-        factor: float64 [min(n, d), d] of n samples, such that the covariance is factor^T factor.
+        mean: the mean, float64 [d].
+        factor: a matrix with factor^T factor equal to the covariance, float64 [min(n, d), d] for n samples.
 
     Example:
         >>> import torch
@@ -53,20 +56,22 @@ def gaussian(
     """Return the mean and unbiased covariance of features, computed in float64.
 
     The covariance is sum (x - mean)(x - mean)^T / (n - 1), as in the FID of Heusel et al. 2017. It is kept as a factor,
-    so none of its digits are lost to squares. Rows are taken in parts, each joined to the factor of those before it, so
-    memory doesn't grow with n.
+    because squares would lose digits. The rows are taken in parts, and each part is joined to the factor of the parts
+    before it, so that memory doesn't grow with n.
 
     Args:
         features: [n, d] of a floating-point dtype, finite, n at least 2.
-        progress: told the rows done and all rows, before each part and at the end. What it raises ends the work.
-        rows: in a part.
+        progress: called with the number of finished rows and of all rows, before each part and at the end. An error
+            that it raises ends the work.
+        rows: the number of rows in a part.
 
     Returns:
         The Gaussian: float64, in the features' units, on their device if that is a CUDA device, else on the CPU.
 
     Raises:
-        TypeError: features that aren't a tensor of floating point.
-        ValueError: another shape, fewer than two rows, a number that isn't finite, or `rows` below 1.
+        TypeError: `features` isn't a floating-point tensor.
+        ValueError: `features` has another shape, fewer than two rows, or a number that isn't finite; or `rows` is below
+            1.
 
     Example:
         >>> import torch
@@ -95,7 +100,7 @@ def gaussian(
 
 @dataclass(frozen=True)
 class _Scatter:
-    """A set of features by its number, its mean less `origin`, and a factor of sum (x - mean)(x - mean)^T."""
+    """A set of features, kept as its count, its mean minus `origin`, and a factor of sum (x - mean)(x - mean)^T."""
 
     count: int
     origin: Tensor
@@ -107,13 +112,13 @@ class _Scatter:
 
 
 def _joined(before: _Scatter | None, part: Tensor) -> _Scatter:
-    """The set `before`, and the rows of `part` too.
+    """Return the scatter of the set `before` with the rows of `part` added.
 
     The scatter of a and b rows together is S_a + S_b + ab/(a + b) s s^T, where s is the shift between the two means
-    (Chan, Golub and LeVeque 1979). The last term needs no row of its own: the part's rows less its mean sum to zero, so
-    s sqrt(a/(a + b)) added to each of the b rows adds that term alone.
+    (Chan, Golub and LeVeque 1979). The last term needs no row of its own. The part's rows minus their mean sum to zero.
+    So if s sqrt(a/(a + b)) is added to each of these b rows, exactly the last term is added to the scatter.
 
-    Features are taken from the first part's mean, so that a mean far from 0 costs the shifts no digits.
+    The first part's mean is subtracted from all features, so that the shifts lose no digits if the mean is far from 0.
     """
     wide = part.double()
     origin = wide.mean(0) if before is None else before.origin
@@ -128,7 +133,7 @@ def _joined(before: _Scatter | None, part: Tensor) -> _Scatter:
 
 
 def _upper(matrix: Tensor) -> Tensor:
-    """R of the matrix's QR: a factor with the same R^T R."""
+    """Return R of the matrix's QR decomposition: R^T R equals the matrix's own M^T M."""
     factor: Tensor = torch.linalg.qr(matrix, mode="r").R
     return factor
 
@@ -136,18 +141,19 @@ def _upper(matrix: Tensor) -> Tensor:
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """Return the Frechet distance of two Gaussians, |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).
 
-    Dowson and Landau 1982; of Inception's features it is the FID (Heusel et al. 2017, equation 6).
+    The formula is that of Dowson and Landau 1982. For Inception's features the distance is the FID (Heusel et al. 2017,
+    equation 6).
 
     Args:
         one: a Gaussian of d numbers, such as `gaussian` makes of features.
-        other: another one of d numbers, on the same device.
+        other: another Gaussian of d numbers, on the same device.
 
     Returns:
-        The distance in float64, in squares of the features' units. Of equal Gaussians it is 0 up to rounding, which may
-        be negative.
+        The distance, computed in float64, in squares of the features' units. For equal Gaussians it is 0 up to
+        rounding, and may be negative.
 
     Raises:
-        ValueError: another number of features, or another device.
+        ValueError: the Gaussians have different numbers of features, or lie on different devices.
 
     Example:
         >>> import torch
@@ -158,8 +164,8 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """
     if one.mean.shape != other.mean.shape:
         raise ValueError(
-            f"got Gaussians of {one.mean.numel()} and {other.mean.numel()} features, expected as many; take both "
-            "by one net"
+            f"got Gaussians of {one.mean.numel()} and {other.mean.numel()} features, expected the same number; "
+            "compute both with one net"
         )
     if one.mean.device != other.mean.device:
         raise ValueError(
@@ -173,17 +179,17 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 
 def sum_of_singular_values(matrix: Tensor) -> Tensor:
-    """Return the sum of the singular values of a matrix [m, n], directly, as a CPU is quick at."""
+    """Return the sum of the singular values of a matrix [m, n], computed directly, which is fast on a CPU."""
     values: Tensor = torch.linalg.svdvals(matrix)
     return values.sum()
 
 
 def sum_by_symmetric_eigenvalues(matrix: Tensor) -> Tensor:
-    """Return the sum of the singular values of a matrix [m, n], by eigenvalues, as a GPU is quick at.
+    """Return the sum of the singular values of a matrix [m, n], computed by eigenvalues, which is fast on a GPU.
 
-    Those of [[0, M], [M^T, 0]] are plus and minus M's singular values, and zeros.
-    On a GPU torch takes the singular values themselves by cuSOLVER's Jacobi rotations, sweep after sweep. A symmetric
-    matrix is made tridiagonal once.
+    The eigenvalues of [[0, M], [M^T, 0]] are plus and minus M's singular values, and zeros. On a GPU torch computes
+    singular values by cuSOLVER's Jacobi rotations, in many sweeps. For eigenvalues it reduces the symmetric matrix to
+    tridiagonal form only once.
     """
     rows, columns = matrix.shape
     both = matrix.new_zeros(rows + columns, rows + columns)
@@ -193,9 +199,9 @@ def sum_by_symmetric_eigenvalues(matrix: Tensor) -> Tensor:
 
 
 class GrowingGaussian:
-    """A set of features that arrives in batches, as the Gaussian that `gaussian` gives of all.
+    """A set of features that arrives in batches, kept as the Gaussian that `gaussian` returns for all of them.
 
-    Rows wait until there are as many as `gaussian` takes at a time. So the sum is the same whatever the batches.
+    Rows wait until there are as many as `gaussian` takes at a time. So the result doesn't depend on the batches' sizes.
     """
 
     def __init__(self) -> None:
@@ -205,7 +211,7 @@ class GrowingGaussian:
         self._found: Gaussian | None = None
 
     def add(self, features: Tensor) -> None:
-        """Take in a batch of features [n, d]. An error leaves the set as it was."""
+        """Add a batch of features [n, d]. If an error is raised, the set is unchanged."""
         scatter, waiting = self._scatter, self._waiting
         missing = _ROWS - self.count % _ROWS
         rest = features
@@ -213,12 +219,12 @@ class GrowingGaussian:
             scatter = _joined(scatter, torch.cat([*waiting, rest[:missing]]))
             rest, waiting, missing = rest[missing:], [], _ROWS
         if len(rest):
-            waiting = [*waiting, rest.clone()]  # the caller may write the next batch to the same place
+            waiting = [*waiting, rest.clone()]  # the caller may write the next batch into the same memory
         self._scatter, self._waiting, self._found = scatter, waiting, None
         self.count += len(features)
 
     def gaussian(self) -> Gaussian:
-        """Return the Gaussian of the samples so far, at least two."""
+        """Return the Gaussian of all samples so far. There must be at least two."""
         if self._found is None:
             scatter = _joined(self._scatter, torch.cat(self._waiting)) if self._waiting else self._scatter
             assert scatter is not None
@@ -229,16 +235,17 @@ class GrowingGaussian:
 class FrechetDistance(OfTwoSets[GrowingGaussian]):
     """The Frechet distance of real and generated samples that arrive in batches: 0 is best.
 
-    Of all samples given by `update`, `compute` returns what `frechet_distance` does of their Gaussians. The number is
-    the same whatever the batches. Memory doesn't grow with the samples: a set keeps a factor [d, d] and up to 8192
-    rows. The distance is taken in float64, on the features' device if that is a CUDA device, else on the CPU.
+    `update` adds samples. `compute` returns the `frechet_distance` of the Gaussians of all samples added so far. The
+    result doesn't depend on how samples are divided into batches. Memory doesn't grow with the number of samples: a set
+    keeps a factor [d, d] and up to 8192 rows. The distance is computed in float64, on the features' device if that is a
+    CUDA device, else on the CPU.
 
-    It is a plain object. In a Module it adds no parameters and nothing to its `state_dict`.
+    The metric is a plain object. As an attribute of a Module it adds no parameters and nothing to the `state_dict`.
 
     Args:
-        net: uint8 images [N, 3, H, W] to features [N, d], in eval mode, such as a `FeatureNet`; images are moved to its
-            device. None: `update` takes features.
-        reset_real_features: if `reset` forgets the real samples too.
+        net: a Module in eval mode from uint8 images [N, 3, H, W] to features [N, d], such as a `FeatureNet`. Images are
+            moved to its device. None: `update` takes features.
+        reset_real_features: True if `reset` also forgets the real samples.
 
     Raises:
         TypeError: `net` isn't a Module.
@@ -263,10 +270,10 @@ class FrechetDistance(OfTwoSets[GrowingGaussian]):
         return GrowingGaussian()
 
     def compute(self) -> float:
-        """Return the distance of all samples so far, as `frechet_distance` does.
+        """Return the Frechet distance of all samples so far; see `frechet_distance`.
 
         Raises:
-            ValueError: fewer than two samples of either kind.
+            ValueError: there are fewer than two real or fewer than two generated samples.
         """
         self._check_counts(2)
         return frechet_distance(self._real.gaussian(), self._generated.gaussian())

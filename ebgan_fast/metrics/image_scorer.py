@@ -1,4 +1,4 @@
-"""Distances of generated images from real ones: the Frechet distance and the kernel distance of a net's features."""
+"""Compute distances of generated images from real ones: the Frechet and the kernel distance of a net's features."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .kid import kernel_distance
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet
 
-# Images at a time in the feature net. On a CPU few are as fast as many, and a signal is heard after some two seconds.
+# Images at a time in the feature net. On a CPU few are as fast as many, and a signal then waits two seconds at most.
 _MOST_ON_GPU, _MOST = 500, 50
-_NET_BYTES = 16 << 20  # an image in it: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
-_MOST_REAL = 50_000  # what is usual for published figures
-_SECONDS_KEPT = 60.0  # between two writes of features half done
-CACHE_VERSION = 1  # of what is done to an image before its features are kept: count up when they change
+_NET_BYTES = 16 << 20  # bytes an image takes: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
+_MOST_REAL = 50_000  # the usual number for published figures
+_SECONDS_KEPT = 60.0  # seconds between two writes of unfinished features
+CACHE_VERSION = 1  # of the way from an image to its features: count up when features change
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """The distances of generated images from training images; 0 is best.
+    """The distances of generated images from training images. 0 is best.
 
     Example:
         >>> from ebgan_fast.metrics import ImageScore
@@ -46,40 +46,41 @@ class ImageScore:
     """
 
     features: str
-    """The name of the distance, with the net that it is taken by."""
+    """The name of the Frechet distance, which includes the net's name, such as "FD (EfficientNet-Lite0)"."""
     samples: int
-    """Generated images."""
+    """The number of generated images."""
     real_images: int
-    """Training images that they were compared with."""
+    """The number of training images in the comparison."""
     fd: float
-    """Frechet distance of the two sets' features, as Gaussians. Fewer samples than a few times the features' number
-    make it larger: compare only figures of as many samples."""
+    """The Frechet distance of the Gaussians of both sets' features. It is larger if there are fewer samples than a few
+    times the number of features: compare only distances of equally many samples."""
     kid: float
-    """Kernel distance (maximum mean discrepancy, squared, by (x.y/d + 1)^3): the mean over 100 subsets. Unbiased."""
+    """The kernel distance, the squared maximum mean discrepancy by (x.y/d + 1)^3, as the mean over 100 subsets. It is
+    unbiased."""
     kid_std: float
-    """Standard deviation of that over the subsets; 0 where a subset holds all images of both sets."""
+    """The standard deviation of the kernel distance over the subsets; 0 if a subset holds all images of both sets."""
     kid_subset_size: int
-    """Images of each set in a subset: the scorer's size, or the smaller set's if that is less."""
+    """The number of images of each set in a subset: the scorer's setting, or the smaller set's size if that is less."""
 
 
 class ImageScorer:
-    """A comparison of generated images with one set of real ones, whose features are computed once and cached on disk.
+    """A scorer that compares generated images with one set of real images.
 
-    The net and both distances run on the net's device, the distances in float64; where that isn't a CUDA device they
-    run on the CPU.
+    The features of the real images are computed once and cached on disk. The net runs on its device. The distances are
+    computed in float64, on the same device if it is a CUDA device, else on the CPU.
 
     Args:
-        net: what the images are compared by; on the device where it is to run.
-        images: the real images. Of more than `most_real`, as many are chosen by a fixed seed.
-        most_real: real images to compare with.
-        kid_subset_size: images of each set in one of KID's subsets, where both have as many.
-        cache_folder: where features are kept; see `cache.cache_folder`.
+        net: the net whose features are compared, on the device where it is to run.
+        images: the real images. If there are more than `most_real`, so many are chosen by a fixed seed.
+        most_real: the largest number of real images in the comparison.
+        kid_subset_size: the number of images of each set in one of KID's subsets, if both sets have so many.
+        cache_folder: the folder that keeps the features; None: see `cache.cache_folder`.
 
     Raises:
-        ValueError: `kid_subset_size` below 2.
+        ValueError: `kid_subset_size` is below 2.
 
     Example:
-        Images of noise beside brighter ones, compared by their pixels:
+        Images of noise and brighter images, compared by their pixels:
 
         >>> import tempfile
         >>> from pathlib import Path
@@ -116,10 +117,10 @@ class ImageScorer:
         self._real_gaussian: Gaussian | None = None
 
     def check(self) -> None:
-        """Raise an error now that would end the first score: the cache folder is tried, and the net on two images.
+        """Raise any error now that would otherwise end the first score: try the cache folder and the net on two images.
 
         Raises:
-            ValueError: a folder that can't be written, or a net that doesn't give finite features [2, d] of them.
+            ValueError: the folder can't be written, or the net doesn't return finite features [2, d] for two images.
         """
         cache.check_folder(self._cache_folder)
         indices = self.chosen[:2]
@@ -128,7 +129,7 @@ class ImageScorer:
         expected = f"expected finite features [{len(indices)}, d]"
         try:
             found = self.features(self.images.gather(indices))
-        except RuntimeError as error:  # a scripted net's, too
+        except RuntimeError as error:  # also raised by scripted nets
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise ValueError(f"{self.net.label}: got an error {given} ({reason[0]}), {expected}") from error
         if found.dim() != 2 or len(found) != len(indices):
@@ -142,14 +143,15 @@ class ImageScorer:
         """Score generated images.
 
         Args:
-            generated: uint8 [N, C, H, W], or batches of them; their order doesn't matter but for which images share a
-                subset of KID.
-            seed: of those subsets.
-            progress: told how far the real images' features are, then the distances.
+            generated: the generated images, uint8 [N, C, H, W], or batches of them. Their order only decides which
+                images share a subset of KID.
+            seed: the seed of these subsets.
+            progress: called with the progress of the real images' features, and then of the distances.
 
         Raises:
-            TypeError: images that aren't uint8.
-            ValueError: another shape, fewer than two images of either kind, or features that aren't finite.
+            TypeError: the images aren't uint8.
+            ValueError: the images have another shape, there are fewer than two real or generated ones, or features
+                aren't finite.
         """
         real = self.real_features(progress)
         if len(real) < 2:
@@ -180,25 +182,25 @@ class ImageScorer:
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Return features float32 [B, d] of uint8 images [B, C, H, W]; a gray one stands for three equal colors.
+        """Return the features, float32 [B, d], of uint8 images [B, C, H, W]. The channel of a gray image is repeated.
 
-        They lie where distances are taken: on the net's device if that is a CUDA device, else on the CPU.
+        The features lie where distances are computed: on the net's device if that is a CUDA device, else on the CPU.
 
         Raises:
-            TypeError: images that aren't uint8.
-            ValueError: another number of dimensions, or C that isn't 1 or 3.
+            TypeError: the images aren't uint8.
+            ValueError: the images have another number of dimensions, or C isn't 1 or 3.
         """
         found: Tensor = self.net(colors(images).to(device_of(self.net)))
         return found.to(distances_on(found.device))
 
     def real_features(self, progress: Progress | None = None) -> Tensor:
-        """Return features float32 [M, d] of the chosen real images, on the CPU: from the cache, or computed once.
+        """Return the features of the chosen real images, float32 [M, d] on the CPU: from the cache, or computed once.
 
         Args:
-            progress: told how far they are.
+            progress: called with the progress of the features.
 
         Raises:
-            ValueError: features that aren't finite, or a cache folder that can't be made.
+            ValueError: features aren't finite, or the cache folder can't be made.
             OSError: the cache folder can't be written.
         """
         if self._real is None:
@@ -222,15 +224,16 @@ class ImageScorer:
         return features
 
     def _check_kept(self, content: dict[str, Tensor], *, whole: bool) -> None:
-        """Raise a ValueError if a cache file holds something else than features of the images, all or the first."""
+        """Raise a ValueError if a cache file doesn't hold features of all images (`whole`), or of the first images."""
         total = len(self.chosen)
         rows = total if whole else min(len(content["features"]), total)
         check_fits(content, {"features": torch.empty(rows, self.net.num_features, device="meta")}, "features")
 
     def _computed(self, report: Progress, begun: Path) -> Tensor:
-        """The features, from those on that an interrupted call has left in `begun`, as this one does if it is one.
+        """Return the features of the real images, continuing from those that an interrupted call has left in `begun`.
 
-        A minute's work at most is lost in a process that is killed.
+        If this call is interrupted, it writes its features there too. If the process is killed, at most a minute's work
+        is lost.
         """
         total = len(self.chosen)
         before = cache.read(begun, lambda content: self._check_kept(content, whole=False))
@@ -259,17 +262,20 @@ class ImageScorer:
 
 
 def _counted(progress: Progress | None, text: str) -> Callable[[int, int], None]:
-    """Return a progress of counts, (done, total), whose text has a place for each."""
+    """Return a function of (done, total) that reports them to `progress`. The text has a place {} for each."""
     report = progress or (lambda share, text: None)
     return lambda done, total: report(done / total, text.format(done, total))
 
 
 def _keep(begun: Path, found: list[Tensor]) -> None:
-    """Write what is done to the file. A full disk costs the next call time, and hides no error under way."""
+    """Write the unfinished features to a file, and only warn if this fails.
+
+    Then the next call takes longer, and an error that is being raised isn't hidden.
+    """
     try:
         cache.write(begun, {"features": torch.cat(found)})
     except (OSError, RuntimeError) as error:
-        warnings.warn(f"{begun}: features half done can't be kept ({error})", stacklevel=2)
+        warnings.warn(f"{begun}: unfinished features can't be kept ({error})", stacklevel=2)
 
 
 def _check_finite(features: Tensor, what: str) -> None:
@@ -278,7 +284,7 @@ def _check_finite(features: Tensor, what: str) -> None:
 
 
 def _chosen(count: int, most: int) -> Tensor:
-    """The indices of the real images to compare with, ascending."""
+    """Return the indices of the real images in the comparison, at most `most`, ascending."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values

@@ -1,4 +1,7 @@
-"""The kernel distance (KID) of two sets of features: maximum mean discrepancy, squared, by (x.y/d + 1)^3, unbiased."""
+"""The kernel distance (KID) of two sets of features: the squared maximum mean discrepancy by the kernel (x.y/d + 1)^3.
+
+The estimate is unbiased.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .two_sets import OfTwoSets
 SUBSETS = 100
 
 _DEGREE = 3
-_MOST_ON_GPU = 20  # subsets at a time; one fills a CPU's caches
+_MOST_ON_GPU = 20  # subsets at a time; on a CPU one subset fills the caches
 
 
 def kernel_distance(
@@ -26,25 +29,26 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Return mean and standard deviation of the kernel distance over 100 pairs of random subsets.
 
-    It is the maximum mean discrepancy, squared, by the kernel (x.y/d + 1)^3: of Inception's features the KID of
-    Binkowski et al. 2018 (section 4). It is unbiased, so it may be below 0. Subsets and formula are torchmetrics', so
-    figures compare with its.
+    The distance is the squared maximum mean discrepancy by the kernel (x.y/d + 1)^3. For Inception's features it is the
+    KID of Binkowski et al. 2018 (section 4). The estimate is unbiased, so it may be below 0. Subsets and formula are
+    those of torchmetrics, so the results can be compared with its results.
 
     Args:
-        real: [n, d] of a floating-point dtype, finite.
-        generated: [m, d], on the same device.
-        size: rows of each set in a subset, 2 to the smaller of n and m.
-        seed: of the subsets, which are the same on any device.
-        progress: told the subsets done and all subsets, before each part of them and at the end. What it raises ends
-            the work.
+        real: the features of the real samples, [n, d] of a floating-point dtype, finite.
+        generated: the features of the generated samples, [m, d], on the same device.
+        size: the number of rows of each set in a subset, 2 to the smaller of n and m.
+        seed: the seed of the subsets, which are the same on any device.
+        progress: called with the number of finished subsets and of all subsets, before each part of them and at the
+            end. An error that it raises ends the work.
 
     Returns:
         (mean, standard deviation) over the subsets, computed in float64; plain numbers without a unit. The deviation is
-        of the population, and 0 where a subset holds all of both sets.
+        that of the population. It is 0 if a subset holds all rows of both sets.
 
     Raises:
-        TypeError: features that aren't a tensor of floating point.
-        ValueError: another shape, another d or device of the two, numbers that aren't finite, or another `size`.
+        TypeError: `real` or `generated` isn't a floating-point tensor.
+        ValueError: they have another shape, different d or devices, or numbers that aren't finite; or `size` is outside
+            its range.
 
     Example:
         >>> import torch
@@ -57,8 +61,8 @@ def kernel_distance(
     check_features(generated, "generated")
     if real.shape[1] != generated.shape[1]:
         raise ValueError(
-            f"got real and generated features of {real.shape[1]} and {generated.shape[1]} numbers, expected as many; "
-            "take both by one net"
+            f"got real and generated features of {real.shape[1]} and {generated.shape[1]} numbers, expected the "
+            "same number; compute both with one net"
         )
     if real.device != generated.device:
         raise ValueError(
@@ -83,7 +87,7 @@ def kernel_distance(
         ]
     )
     chosen = chosen.to(real.device).unflatten(0, (SUBSETS, 2))
-    # Both sets' rows, and two kernels of the three at a time.
+    # The rows of both sets, and two of the three kernels at a time.
     bytes_each = 8 * size * (2 * real.shape[1] + 2 * size)
     at_once = most_at_once(real.device, bytes_each, _MOST_ON_GPU if real.device.type == "cuda" else 1)
     found: list[Tensor] = []
@@ -96,9 +100,13 @@ def kernel_distance(
 
 
 def discrepancies(real: Tensor, generated: Tensor) -> Tensor:
-    """Return the kernel distance of each pair of sets of features, [s, n, d] and [s, n, d]: float64 [s].
+    """Return the kernel distance of each pair of sets of features, float64 [s].
 
-    It is taken of all pairs between two sets, and of those of different rows within one.
+    The kernel is summed over all pairs of rows between the two sets, and over the pairs of different rows within each.
+
+    Args:
+        real: s sets of real features, [s, n, d].
+        generated: s sets of generated features, [s, n, d].
     """
     x, y = real.double(), generated.double()
     n = x.shape[1]
@@ -107,7 +115,10 @@ def discrepancies(real: Tensor, generated: Tensor) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor, different: bool) -> Tensor:
-    """Return float64 [s]: the kernel's sum over all pairs of rows of [s, n, d], or those of different places."""
+    """Return the kernel's sum over pairs of a row of x and a row of y, both [s, n, d]: float64 [s].
+
+    If `different` is True, the pairs of row i with row i are left out.
+    """
     values = (x @ y.transpose(1, 2)).div_(x.shape[2]).add_(1).pow_(_DEGREE)
     if different:
         values.diagonal(dim1=1, dim2=2).zero_()
@@ -115,19 +126,19 @@ def _kernel(x: Tensor, y: Tensor, different: bool) -> Tensor:
 
 
 class GrowingRows:
-    """A set of features that arrives in batches and is kept."""
+    """A set of features that arrives in batches, all of which are kept."""
 
     def __init__(self) -> None:
         self.count = 0
         self._batches: list[Tensor] = []
 
     def add(self, features: Tensor) -> None:
-        """Take in a batch of features [n, d]."""
-        self._batches.append(features.clone())  # the caller may write the next batch to the same place
+        """Add a batch of features [n, d]."""
+        self._batches.append(features.clone())  # the caller may write the next batch into the same memory
         self.count += len(features)
 
     def rows(self) -> Tensor:
-        """Return the features of all samples, at least one: [count, d]."""
+        """Return the features of all samples, [count, d]. There must be at least one sample."""
         self._batches = [torch.cat(self._batches)]
         return self._batches[0]
 
@@ -135,22 +146,22 @@ class GrowingRows:
 class KernelDistance(OfTwoSets[GrowingRows]):
     """The kernel distance (KID) of real and generated samples that arrive in batches.
 
-    Of all samples given by `update`, `compute` returns what `kernel_distance` does. Subsets are drawn of all samples,
-    so all features are kept: 5 KB a sample of 1280 numbers in float32. They are kept and compared on the features'
-    device if that is a CUDA device, else on the CPU.
+    `update` adds samples. `compute` returns the `kernel_distance` of all samples added so far. Subsets are drawn from
+    all samples, so all features are kept: 5 KB for a sample of 1280 numbers in float32. They are kept and compared on
+    the features' device if that is a CUDA device, else on the CPU.
 
-    It is a plain object. In a Module it adds no parameters and nothing to its `state_dict`.
+    The metric is a plain object. As an attribute of a Module it adds no parameters and nothing to the `state_dict`.
 
     Args:
-        net: uint8 images [N, 3, H, W] to features [N, d], in eval mode, such as a `FeatureNet`; images are moved to its
-            device. None: `update` takes features.
-        subset_size: samples of each set in one of the 100 subsets, at least 2.
-        seed: of the subsets.
-        reset_real_features: if `reset` forgets the real samples too.
+        net: a Module in eval mode from uint8 images [N, 3, H, W] to features [N, d], such as a `FeatureNet`. Images are
+            moved to its device. None: `update` takes features.
+        subset_size: the number of samples of each set in one of the 100 subsets, at least 2.
+        seed: the seed of the subsets.
+        reset_real_features: True if `reset` also forgets the real samples.
 
     Raises:
-        TypeError: `net` isn't a Module, or `subset_size` no int.
-        ValueError: `subset_size` below 2.
+        TypeError: `net` isn't a Module, or `subset_size` isn't an int.
+        ValueError: `subset_size` is below 2.
 
     Example:
         >>> import torch
@@ -185,10 +196,10 @@ class KernelDistance(OfTwoSets[GrowingRows]):
         return GrowingRows()
 
     def compute(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the distance over the subsets, as `kernel_distance` does.
+        """Return mean and standard deviation of the distance over the subsets; see `kernel_distance`.
 
         Raises:
-            ValueError: fewer samples of either kind than `subset_size`.
+            ValueError: there are fewer real or fewer generated samples than `subset_size`.
         """
         self._check_counts(self.subset_size, ", and a smaller subset_size needs fewer")
         return kernel_distance(self._real.rows(), self._generated.rows(), self.subset_size, self.seed)

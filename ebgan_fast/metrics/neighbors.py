@@ -1,4 +1,4 @@
-"""The training images that a sample is nearest to: they show if a generator invents or repeats."""
+"""Find the training images nearest to a sample: they show if a generator makes new images or copies training images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int
     """Find the real samples nearest to each generated one, by the Euclidean distance of features.
 
     Args:
-        features: [n, d] of the generated samples.
-        real_features: [m, d] of the real samples, on any device.
-        count: how many of the m, 1 to m.
-        at_once: real features to compare with at a time: 10,000 samples beside 50,000 of them would take 2 GB.
+        features: the features of the generated samples, [n, d].
+        real_features: the features of the real samples, [m, d], on any device.
+        count: the number of real samples to find for each generated one, 1 to m.
+        at_once: real samples that are compared at a time: the distances of 10,000 samples to 50,000 would take 2 GB.
 
     Returns:
         (indices int64, distances), each [n, count] on the device of `features`, the nearest first.
 
     Raises:
-        ValueError: `count` outside 1 to m, or `at_once` below 1.
+        ValueError: `count` is outside 1 to m, or `at_once` is below 1.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int
     distances = features.new_empty(len(features), 0)
     for first in range(0, len(real_features), at_once):
         part = real_features[first : first + at_once].to(features.device)
-        # Not by the dot product, which loses the digits of a small distance.
+        # Without the dot product, which would lose the digits of small distances.
         further = torch.cdist(features, part, compute_mode="donot_use_mm_for_euclid_dist")
         places = torch.arange(first, first + len(part), device=features.device).expand(len(features), -1)
         distances, indices = torch.cat((distances, further), 1), torch.cat((indices, places), 1)
@@ -50,16 +50,16 @@ def nearest(features: Tensor, real_features: Tensor, count: int, *, at_once: int
 
 
 def neighbor_rows(scorer: ImageScorer, samples: Tensor, count: int, progress: Progress | None = None) -> Tensor:
-    """Return each sample, then the training images nearest to it.
+    """Return the rows of a picture, each with a sample and the training images nearest to it.
 
     Args:
-        scorer: of the training images.
-        samples: uint8 [n, C, H, W].
-        count: training images a sample; fewer if there aren't as many.
-        progress: told how far the training images' features are.
+        scorer: a scorer with the training images.
+        samples: generated images, uint8 [n, C, H, W].
+        count: the number of training images in a row. If there are fewer training images, a row holds them all.
+        progress: called with the progress of computing the training images' features.
 
     Returns:
-        uint8 [n * (1 + count), C, H, W] on the CPU, row by row.
+        The images of all rows, uint8 [n * (1 + count), C, H, W] on the CPU, row by row.
 
     Example:
         >>> import tempfile

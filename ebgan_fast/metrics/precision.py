@@ -1,4 +1,4 @@
-"""Full float32 for the nets that judge, so that a GPU's scores compare with a CPU's."""
+"""Run the nets that score images in full float32, so that scores from a GPU and a CPU can be compared."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
-    """Take convolutions and products in full float32.
+    """Compute convolutions and matrix products in full float32 until the block ends.
 
-    torch rounds the factors of a GPU's convolutions to tf32 by default, which stores 10 bits of float32's 23. A CPU's
-    products lose more where a program allows it by `torch.set_float32_matmul_precision("medium")`. The training images'
-    features may come from a cache that another device filled: what rounding alters would count as a difference of the
-    images.
+    By default torch rounds the factors of a GPU's convolutions to tf32, which keeps 10 of float32's 23 bits. A CPU's
+    products lose even more bits if the program has called `torch.set_float32_matmul_precision("medium")`. The features
+    of the training images may come from a cache that another device filled. A difference of rounding would then count
+    as a difference of the images.
     """
     switches = _switches()
     before = [getattr(place, name) for place, name, _ in switches]
@@ -30,9 +30,9 @@ def without_tf32() -> Iterator[None]:
 
 
 def _switches() -> list[tuple[Any, str, object]]:
-    """The places where torch keeps them, with the name and the value that asks for full float32.
+    """Return torch's switches for precision: the object, the attribute's name, and the value for full float32.
 
-    Newer versions want one name only used.
+    Newer versions have a new name, and want a program to use only that one.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     if hasattr(cudnn, "conv"):  # torch 2.9

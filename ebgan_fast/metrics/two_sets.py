@@ -1,4 +1,4 @@
-"""The common part of metrics of real and generated samples: batches come in any order, and wrong ones are refused."""
+"""The common part of metrics of real and generated samples, which arrive in batches in any order and are checked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Growing(Protocol):
     """A set of features that arrives in batches."""
 
     count: int
-    """Samples so far."""
+    """The number of samples so far."""
 
     def add(self, features: Tensor) -> None:
-        """Take in a batch of features [n, d] and keep no reference to it. An error leaves the set as it was."""
+        """Add a batch of features [n, d] without keeping a reference to it. After an error the set is unchanged."""
 
 
 SetT = TypeVar("SetT", bound=Growing)
@@ -28,11 +28,11 @@ SetT = TypeVar("SetT", bound=Growing)
 class OfTwoSets(ABC, Generic[SetT]):
     """A metric of real and generated samples that arrive in batches.
 
-    A subclass says how it keeps a set, and computes.
+    A subclass chooses how a set is kept (`_empty`), and adds a method `compute`.
 
     Args:
-        net: uint8 images [N, 3, H, W] to features [N, d]. None: features are given themselves.
-        reset_real_features: if `reset` forgets the real samples too.
+        net: a Module from uint8 images [N, 3, H, W] to features [N, d]. None: `update` takes features.
+        reset_real_features: True if `reset` also forgets the real samples.
 
     Raises:
         TypeError: `net` isn't a Module.
@@ -55,17 +55,17 @@ class OfTwoSets(ABC, Generic[SetT]):
 
     @torch.no_grad()
     def update(self, samples: Tensor, real: bool) -> None:
-        """Take in a batch of samples. An error leaves the metric as it was.
+        """Add a batch of samples. If an error is raised, the metric is unchanged.
 
         Args:
-            samples: with a net, uint8 images [N, C, H, W] on any device, where a gray one (C of 1) stands for three
-                equal colors. Without one, finite features [N, d] of a floating-point dtype. All are to have the same
-                d and lie on one device.
+            samples: with a net, uint8 images [N, C, H, W] on any device; a gray image (C = 1) is repeated to three
+                channels. Without a net, finite features [N, d] of a floating-point dtype. All batches must have the
+                same d and lie on one device.
             real: True for real samples, False for generated ones.
 
         Raises:
-            TypeError: another dtype, no tensor, or `real` isn't a bool.
-            ValueError: another shape, d or device, or features that aren't finite.
+            TypeError: `samples` is no tensor or has another dtype, or `real` isn't a bool.
+            ValueError: `samples` has another shape, d or device, or features aren't finite.
         """
         if not isinstance(real, bool):
             raise TypeError(
@@ -82,7 +82,7 @@ class OfTwoSets(ABC, Generic[SetT]):
         self._fits = (features.shape[1], features.device)
 
     def reset(self) -> None:
-        """Forget the generated samples, and the real ones too unless `reset_real_features` is False."""
+        """Forget the generated samples, and also the real ones unless `reset_real_features` is False."""
         self._generated = self._empty()
         if self.reset_real_features:
             self._real = self._empty()
@@ -95,12 +95,13 @@ class OfTwoSets(ABC, Generic[SetT]):
             found: Tensor = net(given.to(device_of(net)))
         if isinstance(found, Tensor) and found.dim() == 2 and len(found) != len(given):
             raise ValueError(
-                f"{name}: got {len(found)} rows of features of {len(given)} images, expected one an image from the net"
+                f"{name}: got {len(found)} rows of features from the net for {len(given)} images, expected one row for "
+                "each image"
             )
         return found
 
     def _check_fits(self, features: Tensor, name: str) -> None:
-        """Refuse features that don't compare with those before."""
+        """Raise a ValueError if the features have another length or device than those before."""
         if self._fits is None or self._real.count == self._generated.count == 0:
             return
         length, device = self._fits
@@ -116,7 +117,7 @@ class OfTwoSets(ABC, Generic[SetT]):
             )
 
     def _check_counts(self, least: int, else_: str = "") -> None:
-        """Refuse to compute of fewer samples of a kind than `least`; `else_` is another way out."""
+        """Raise a ValueError if there are fewer than `least` real or generated samples; `else_` is another way out."""
         for real, kept in ((True, self._real), (False, self._generated)):
             if kept.count < least:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""The paper's networks."""
+"""The paper's networks: fully connected and convolutional generators and discriminators, and the ladder network."""
 
 from .conv import ConvAutoEncoder, ConvGenerator
 from .families import Conv, Mlp, Networks

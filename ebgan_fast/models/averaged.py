@@ -1,4 +1,4 @@
-"""A generator for drawing: other weights, such as an average, and batch norm statistics measured for them."""
+"""Make a generator for sampling: with other weights, such as an average, and with batch norm statistics for them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from .families import AnyGenerator
 
 _MEASURING_BATCHES = 20
 _MEASURING_BATCH_SIZE = 250
-_MEASURING_PIXELS = 1 << 22  # at most so many in a batch, for memory: 64 images of 256 x 256
+_MEASURING_PIXELS = 1 << 22  # the largest number of pixels in a batch, to save memory: 64 images of 256 x 256
 
 
 @torch.no_grad()
 def for_sampling(generator: AnyGenerator, parameters: list[Tensor] | None = None) -> AnyGenerator:
-    """A copy of the generator in eval mode, with other parameters if given.
+    """Return a copy of the generator in eval mode, with other parameters if they are given.
 
-    The running statistics of its batch norm are those of other weights, older ones or not averaged, which
-    shows in the samples. So they are measured afresh over 5,000 draws of fixed noise (fewer above 128 pixels). Global
-    random numbers are left alone.
+    The running statistics of the generator's batch norm belong to other weights: to earlier ones, or to those before
+    averaging. The difference is visible in samples. So the statistics are measured anew over 5,000 draws of fixed noise
+    (fewer for images above 128 pixels). Global random numbers aren't used.
+
+    Args:
+        generator: the generator to copy.
+        parameters: a tensor for each parameter, in order. None: the generator's own.
     """
     sampler = copy.deepcopy(generator).requires_grad_(False)
     if parameters is not None:
@@ -32,7 +36,7 @@ def for_sampling(generator: AnyGenerator, parameters: list[Tensor] | None = None
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over batches
+            norm.momentum = None  # takes the plain mean over batches
         sampler.train()
         first = next(sampler.parameters())
         noise_rng = torch.Generator().manual_seed(0)

@@ -1,9 +1,9 @@
 """The convolutional networks of the paper's runs on LSUN, CelebA and ImageNet (section 4.3 to 4.5, appendix F).
 
-What the paper leaves open follows DCGAN (Radford et al. 2016), which it names as its model: initial weights from
-N(0, 0.02^2), ReLU in the generator, LeakyReLU of slope 0.2 in the discriminator. As in its appendix C, batch norm
-follows every layer but the generator's last and the discriminator's first; nor does it follow the decoder's last (see
-`mlp.AutoEncoder` for the reason), which has no tanh either.
+The paper names DCGAN (Radford et al. 2016) as its model. So everything that the paper leaves open follows DCGAN:
+initial weights from N(0, 0.02^2), ReLU in the generator, LeakyReLU of slope 0.2 in the discriminator. As in the paper's
+appendix C, batch norm follows every layer but the generator's last and the discriminator's first. The decoder's last
+layer has neither batch norm nor tanh (see `mlp.AutoEncoder` for the reason).
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ _LEAK = 0.2
 
 
 class ConvGenerator(nn.Module):
-    """The convolutional generator: noise [N, noise_size] to images [N, C, H, W] in (-1, 1).
+    """A convolutional generator from noise [N, noise_size] to images [N, C, H, W] in (-1, 1).
 
-    Layers are fractionally strided convolutions, the first from a vector to kernel x kernel. Into each of the first
-    layers the paper feeds noise of its own, as planes beside the feature maps; here all noise of a sample is one row,
-    the first layer's vector followed by the planes layer by layer.
+    The layers are fractionally strided convolutions. The first turns a vector into maps of kernel x kernel. The paper
+    gives each of the first layers its own noise, as planes beside the feature maps. Here all noise of a sample is one
+    row: the vector of the first layer, followed by the planes layer by layer.
 
     Args:
-        layers: at least two; the last gives the image's channels, without noise of its own.
-        noise: noise planes into each of the first layers, the first of them a vector's length; 0 for none.
+        layers: at least two layers. The maps of the last are the image's channels; this layer takes no noise.
+        noise: the number of noise planes for each of the first layers, or 0 for none. The first number is the length of
+            the vector.
 
     Attributes:
-        noise_size: numbers of noise a sample takes.
-        image_shape: (C, H, W) of the images.
-        noise_shapes: (planes, H, W) per layer that takes noise.
+        noise_size: the length of a sample's row of noise.
+        image_shape: the shape (C, H, W) of an image.
+        noise_shapes: the shape (planes, H, W) of the noise of each layer that takes noise.
 
     Raises:
-        ValueError: fewer than two layers, noise for the last layer, or a layer that can't be built.
+        ValueError: there are fewer than two layers, noise for the last layer, or a layer that can't be built.
 
     Example:
         >>> import torch
@@ -80,7 +81,7 @@ class ConvGenerator(nn.Module):
         _init_weights(self)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """noise: [N, noise_size]. Returns [N, C, H, W]."""
+        """Return the images [N, C, H, W] of a batch of noise [N, noise_size]."""
         parts = noise.split([math.prod(shape) for shape in self.noise_shapes], dim=1)
         maps: Tensor | None = None
         for index, layer in enumerate(self.layers):
@@ -93,17 +94,20 @@ class ConvGenerator(nn.Module):
 
 
 class ConvAutoEncoder(nn.Module):
-    """The energy's convolutional network: images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, maps, h, w]).
+    """The convolutional auto-encoder of the energy: images [N, C, H, W] to reconstructions [N, C, H, W] and codes.
+
+    The codes have the shape [N, maps, h, w].
 
     Args:
-        encoder: layers that divide the side by their strides.
-        decoder: fractionally strided layers that undo it; the last gives the image's channels.
+        encoder: layers that divide the image's side by their strides.
+        decoder: fractionally strided layers that multiply the side again. The last layer's maps are the image's
+            channels.
 
     Attributes:
-        shrink: by which the encoder divides the side of an image.
+        shrink: the factor by which the encoder divides the side of an image.
 
     Raises:
-        ValueError: encoder and decoder whose strides differ in product, or a layer that can't be built.
+        ValueError: the products of the encoder's and of the decoder's strides differ, or a layer can't be built.
 
     Example:
         >>> import torch
@@ -143,13 +147,16 @@ class ConvAutoEncoder(nn.Module):
         _init_weights(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images: [N, C, H, W], H and W divisible by `shrink`. Returns (recon [N, C, H, W], code [N, maps, h, w])."""
+        """Return (reconstructions [N, C, H, W], codes [N, maps, h, w]) of images [N, C, H, W].
+
+        H and W must be multiples of `shrink`.
+        """
         code = self.encoder(images)
         return self.decoder(code), code
 
 
 def _upwards(features: int, layer: ConvLayer, *, bias: bool, first: bool = False) -> nn.Module:
-    """A fractionally strided convolution; of stride 1 on maps it is a convolution, which runs faster as one."""
+    """Return a fractionally strided convolution. One of stride 1 on maps is made as a convolution, which is faster."""
     if first:
         return nn.ConvTranspose2d(features, layer.maps, layer.kernel, layer.stride, bias=bias)
     if layer.stride == 1:

@@ -1,4 +1,4 @@
-"""The settings that a run's networks are built from, family by family, and the networks that they make."""
+"""The settings from which a run's networks are built: a class for each family, which also builds the networks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .notation import parse_layers, parse_noise, widened
 AnyGenerator = Generator | ConvGenerator
 AnyDiscriminator = AutoEncoder | ConvAutoEncoder
 
-_NOTATION = text("a string in the paper's notation")  # what it says is checked where the networks are built
+_NOTATION = text("a string in the paper's notation")  # the layers in it are checked when the networks are built
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """The fully connected networks of the paper's grid search. Defaults: its best EBGAN (figure 4).
+    """The settings of the fully connected networks in the paper's grid search. The defaults: its best EBGAN (figure 4).
 
     Example:
         >>> import torch
@@ -30,40 +30,40 @@ class Mlp:
     """
 
     z_dim: int = setting(100, COUNT)
-    """Length of the noise vector, drawn from N(0, 1)."""
+    """The length of the noise vector, drawn from N(0, 1)."""
     n_layer_g: int = setting(5, COUNT)
-    """nLayerG, weight layers of the generator."""
+    """The number of weight layers of the generator, the paper's nLayerG."""
     n_layer_d: int = setting(2, integer(2, expected="an integer of at least 2, one encoder and one decoder layer"))
-    """nLayerD, encoder and decoder layers of the discriminator together; the decoder always is one."""
+    """The number of the discriminator's encoder and decoder layers, the paper's nLayerD. One of them is the decoder."""
     size_g: int = setting(800, COUNT)
-    """sizeG, features of each hidden layer of the generator."""
+    """The number of features of each hidden layer of the generator, the paper's sizeG."""
     size_d: int = setting(1024, COUNT)
-    """sizeD, features of each encoder layer of the discriminator."""
+    """The number of features of each encoder layer of the discriminator, the paper's sizeD."""
     dropout_d: bool = setting(False, SWITCH)
-    """dropoutD, dropout of rate 0.5 after each encoder layer."""
+    """True for dropout of rate 0.5 after each encoder layer, the paper's dropoutD."""
 
     @property
     def channels(self) -> int | None:
-        """Channels of the images that the networks make; None: as many as the data have."""
+        """The number of channels of the images that the networks make. None: as many as the data have."""
         return None
 
     @property
     def depth_g(self) -> int:
-        """Weight layers of the generator."""
+        """The number of weight layers of the generator."""
         return self.n_layer_g
 
     def generator(self, image_shape: tuple[int, int, int]) -> Generator:
-        """A new generator of images (C, H, W)."""
+        """Return a new generator of images of the shape (C, H, W)."""
         return Generator(self.z_dim, self.n_layer_g, self.size_g, image_shape)
 
     def discriminator(self, image_shape: tuple[int, int, int]) -> AutoEncoder:
-        """A new discriminator of images (C, H, W)."""
+        """Return a new discriminator of images of the shape (C, H, W)."""
         return AutoEncoder(self.n_layer_d, self.size_d, self.dropout_d, image_shape)
 
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolutional networks in the paper's notation (appendix F).
+    """The settings of convolutional networks, in the paper's notation (appendix F).
 
     Example:
         >>> from ebgan_fast.models import Conv
@@ -84,34 +84,34 @@ class Conv:
     """
 
     generator_layers: str = needed(_NOTATION)
-    """Generator in the paper's notation, such as (512)4c-(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s."""
+    """The generator's layers in the paper's notation, such as (512)4c-(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s."""
     noise_planes: str = needed(_NOTATION)
-    """Length of the noise vector, then the noise planes into each further generator layer that has some: 100-64-32."""
+    """The length of the noise vector, then the number of noise planes of each further layer with some: 100-64-32."""
     encoder_layers: str = needed(_NOTATION)
-    """Encoder of the discriminator in the paper's notation."""
+    """The layers of the discriminator's encoder in the paper's notation."""
     decoder_layers: str = needed(_NOTATION)
-    """Decoder of the discriminator in the paper's notation."""
+    """The layers of the discriminator's decoder in the paper's notation."""
     width: float = setting(1.0, POSITIVE)
-    """Factor on the maps of every layer but those that give an image: 0.5 halves the networks' width."""
+    """The factor on the maps of every layer but those that make an image: 0.5 halves the networks' width."""
 
     @property
     def channels(self) -> int | None:
-        """Channels of the images that the networks make; None: as many as the data have."""
+        """The number of channels of the images that the networks make. None: as many as the data have."""
         try:
             return parse_layers(self.decoder_layers)[-1].maps
-        except ValueError:  # told where the networks are built
+        except ValueError:  # raised again when the networks are built
             return None
 
     @property
     def depth_g(self) -> int:
-        """Weight layers of the generator."""
+        """The number of weight layers of the generator."""
         return self.generator_layers.count("-") + 1
 
     def generator(self, image_shape: tuple[int, int, int]) -> ConvGenerator:
-        """A new generator of images (C, H, W).
+        """Return a new generator of images of the shape (C, H, W).
 
         Raises:
-            ValueError: layers that can't be read or built, or that give images of another shape.
+            ValueError: the layers can't be read or built, or make images of another shape.
         """
         layers = widened(parse_layers(self.generator_layers), self.width, keep_last=True)
         built = ConvGenerator(layers, parse_noise(self.noise_planes))
@@ -123,10 +123,10 @@ class Conv:
         return built
 
     def discriminator(self, image_shape: tuple[int, int, int]) -> ConvAutoEncoder:
-        """A new discriminator of images (C, H, W).
+        """Return a new discriminator of images of the shape (C, H, W).
 
         Raises:
-            ValueError: layers that can't be read or built, or that don't fit images of that shape.
+            ValueError: the layers can't be read or built, or don't fit images of that shape.
         """
         encoder = widened(parse_layers(self.encoder_layers), self.width, keep_last=False)
         built = ConvAutoEncoder(encoder, widened(parse_layers(self.decoder_layers), self.width, keep_last=True))
@@ -147,4 +147,4 @@ class Conv:
 Networks = Mlp | Conv
 
 FAMILIES: dict[str, type[Mlp] | type[Conv]] = {"mlp": Mlp, "conv": Conv}
-"""The families by the names that a run's config.json calls them by."""
+"""The families of networks, by their names in a run's config.json."""

@@ -1,6 +1,7 @@
-"""The permutation-invariant ladder network with a cost on the bottom layer alone.
+"""The permutation-invariant ladder network with a denoising cost on the bottom layer only.
 
-After Rasmus et al. 2015 (Semi-Supervised Learning with Ladder Networks); sizes as in the EBGAN paper's appendix D.
+It follows Rasmus et al. 2015 (Semi-Supervised Learning with Ladder Networks). The sizes are those of the EBGAN paper's
+appendix D.
 """
 
 from __future__ import annotations
@@ -13,28 +14,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_EPSILON = 1e-10  # under the root of a batch's variance, after the authors' own code
+_EPSILON = 1e-10  # added to a batch's variance under the root, as in the authors' own code
 
-# Starts of the combinator's ten vectors: both sigmoids have slope 1, all else is 0.
+# Initial values of the combinator's ten vectors: the inner slope of both sigmoids is 1, everything else is 0.
 _COMBINATOR_STARTS = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 
 
 class LadderNetwork(nn.Module):
-    """A classifier of images [N, sizes[0]] whose decoder denoises its input.
+    """A classifier of images [N, sizes[0]] with a decoder that denoises the images.
 
-    The encoder is corrupted by N(0, noise_std^2) on the input and after each layer's batch norm, which has no scale but
-    a shift, and ReLU. The decoder goes down the same layers. In each, a combinator of ten vectors takes the estimate
-    for a unit to be linear in its corrupted value, with a mean and a slope that depend on what comes from above
-    ("gauss"). With the cost on the bottom layer alone, nothing compares the layers between, so training needs no clean
-    pass.
+    Noise N(0, noise_std^2) corrupts the encoder's input, and each layer's values after they are normalized. Then the
+    layer adds a shift and applies ReLU; the last layer applies a scale instead of ReLU.
+
+    The decoder goes down the same layers. Each of its layers has a combinator of ten vectors, the one called "gauss".
+    The combinator's estimate for a unit is linear in the unit's corrupted value. Mean and slope of this line depend on
+    the signal from the layer above. The cost is on the bottom layer only. So nothing compares the layers in between,
+    and training needs no clean pass.
 
     Args:
-        sizes: units from the pixels to the classes.
-        noise_std: standard deviation of the corruption.
-        generator: of the initial weights, N(0, 1/fan-in), and of the corruption; None: torch's own.
+        sizes: the number of units of each layer, from the pixels to the classes.
+        noise_std: the standard deviation of the corruption.
+        generator: the random generator for the initial weights, N(0, 1/fan-in), and for the corruption. None: torch's
+            own.
 
     Raises:
-        ValueError: fewer than two sizes, one below 1, or a negative noise.
+        ValueError: there are fewer than two sizes, a size is below 1, or `noise_std` is negative.
 
     Example:
         >>> import torch
@@ -75,36 +79,44 @@ class LadderNetwork(nn.Module):
             self.register_buffer(f"variance{layer}", torch.ones(size))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, classes] without corruption, by the statistics that `measure` took."""
+        """Return the logits [N, classes] without corruption, normalized by the statistics that `measure` took."""
         return self._clean(images, measuring=False)
 
     @torch.no_grad()
     def measure(self, images: Tensor) -> None:
-        """Take the batch norms' statistics for `forward` from these images [M, sizes[0]], uncorrupted."""
+        """Measure the batch norm statistics for `forward` on images [M, sizes[0]], without corruption."""
         self._clean(images, measuring=True)
 
     def classify_corrupted(self, images: Tensor) -> Tensor:
-        """Logits [N, classes] of the corrupted images, which the supervised cost is taken of."""
+        """Return the logits [N, classes] of the corrupted images, from which the supervised cost is computed."""
         logits, _ = self._corrupted(images)
         return logits
 
     def forward_both(self, labeled: Tensor, unlabeled: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits of the first batch, reconstruction of the second), each normalized by its own batch, in one product
-        per layer of the encoder."""
+        """Return (logits of the labeled batch, reconstructions of the unlabeled batch), both corrupted.
+
+        Each batch is normalized by its own statistics. Both run through the encoder together, in one matrix product for
+        each layer.
+
+        Args:
+            labeled: images [n, sizes[0]].
+            unlabeled: images [m, sizes[0]].
+        """
         rows = [len(labeled), len(unlabeled)]
         logits, values = self._corrupted(torch.cat([labeled, unlabeled]), rows)
         below = [value[rows[0] :] for value in values]
         return logits[: rows[0]], self._decode(logits[rows[0] :], below)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """The denoised images [N, sizes[0]], of which the energy is taken."""
+        """Return the denoised images [N, sizes[0]], from which the energy is computed."""
         return self._decode(*self._corrupted(images))
 
     def _corrupted(self, images: Tensor, rows: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Logits, and the corrupted values of each layer before its activation, from the pixels up.
+        """Return the logits, and the corrupted values of each layer before its activation, from the pixels up.
 
         Args:
-            rows: lengths of the parts that are normalized apart; None: all together.
+            images: [N, sizes[0]].
+            rows: the lengths of the parts of the batch that are normalized separately. None: all rows together.
         """
         hidden = self.noisy(images)
         values = [hidden]
@@ -137,7 +149,7 @@ class LadderNetwork(nn.Module):
         return hidden
 
     def noisy(self, values: Tensor) -> Tensor:
-        """Values with the corruption that every layer adds in training, drawn anew."""
+        """Return the values plus newly drawn noise, the corruption that every layer adds in training."""
         noise = torch.randn(values.shape, generator=self.generator, dtype=values.dtype, device=values.device)
         return torch.add(values, noise, alpha=self.noise_std)
 
@@ -146,22 +158,25 @@ class LadderNetwork(nn.Module):
 
 
 def _normalized(values: Tensor, rows: list[int] | None = None) -> Tensor:
-    """Each feature less its mean and over its deviation in the batch, or in each part of the batch."""
+    """Return each feature minus its mean, divided by its standard deviation, in the batch or in each of its parts."""
     parts = [values] if rows is None else values.split(rows)
     normalized = [functional.batch_norm(part, None, None, training=True, eps=_EPSILON) for part in parts]
     return normalized[0] if rows is None else torch.cat(normalized)
 
 
 def combined(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
-    """The combinator of a corrupted value and the signal from above, u: (value - mean) * slope + mean.
+    """Return a combinator's estimate (value - mean) * slope + mean, [N, width].
 
-    The mean is a1 sigmoid(a2 u + a3) + a4 u + a5, the slope alike with a6 to a10.
+    With u for the signal from above, the mean is a1 sigmoid(a2 u + a3) + a4 u + a5. The slope is the same formula with
+    a6 to a10.
 
     Args:
-        value, above: [N, width].
-        a: [10, width], the coefficients of each unit.
+        value: the corrupted values, [N, width].
+        above: the signal from the layer above, [N, width].
+        a: the coefficients a1 to a10 of each unit, [10, width].
     """
-    # By unbind, whose gradient is one stack: that of each a[i] is a matrix of zeros but for a row, ten of them to add.
+    # unbind's gradient is a single stack. The gradient of each a[i] would be a matrix [10, width] of zeros except for
+    # one row, and ten such matrices would be added.
     a1, a2, a3, a4, a5, a6, a7, a8, a9, a10 = a.unbind(0)
     mean = a1 * torch.sigmoid(a2 * above + a3) + torch.addcmul(a5, a4, above)
     slope = a6 * torch.sigmoid(a7 * above + a8) + torch.addcmul(a10, a9, above)

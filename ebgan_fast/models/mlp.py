@@ -16,25 +16,26 @@ _DROPOUT = 0.5
 
 
 class Generator(nn.Module):
-    """The fully connected generator: noise [N, z_dim] to images [N, C, H, W] in (-1, 1).
+    """A fully connected generator from noise [N, z_dim] to images [N, C, H, W] in (-1, 1).
 
-    `n_layer` weight layers: all but the last give `size` features, batch-normalized, then ReLU; the last
-    gives the pixels through tanh, with no batch norm. Initial weights are N(0, 0.02^2), biases 0.
+    It has `n_layer` weight layers. Each but the last has `size` features, with batch norm and then ReLU. The last makes
+    the pixels, with tanh and without batch norm. The initial weights are N(0, 0.02^2), the biases 0.
 
-    A layer that batch norm follows has no bias: the norm subtracts it again, and Adam would let it drift on
-    rounding noise.
+    A layer before batch norm has no bias: batch norm would subtract it again, and rounding noise would make it drift
+    under Adam.
 
     Args:
-        z_dim: length of the noise vector. The paper gives none.
-        n_layer: nLayerG, at least 1.
-        size: sizeG, features of each hidden layer.
-        image_shape: (C, H, W).
+        z_dim: the length of the noise vector. The paper doesn't give it.
+        n_layer: the number of weight layers, at least 1, the paper's nLayerG.
+        size: the number of features of each hidden layer, the paper's sizeG.
+        image_shape: the shape (C, H, W) of an image.
 
     Attributes:
-        noise_size: numbers of noise a sample takes, which is z_dim.
+        noise_size: the length of a sample's noise, which is `z_dim`.
+        image_shape: the shape (C, H, W) of an image.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a number is below 1.
 
     Example:
         >>> import torch
@@ -64,33 +65,34 @@ class Generator(nn.Module):
         _init_weights(self, _GENERATOR_STD)
 
     def forward(self, noise: Tensor) -> Tensor:
-        """noise: [N, z_dim]. Returns [N, C, H, W]."""
+        """Return the images [N, C, H, W] of a batch of noise [N, z_dim]."""
         images: Tensor = self.layers(noise).unflatten(1, self.image_shape)
         return images
 
 
 class AutoEncoder(nn.Module):
-    """The energy's fully connected network: images [N, C, H, W] to (reconstruction [N, C, H, W], code [N, size]).
+    """The fully connected auto-encoder of the energy: images [N, C, H, W] to reconstructions [N, C, H, W] and codes.
 
-    The encoder has `n_layer - 1` weight layers of `size` features, each with ReLU and all but the first with
-    batch norm (the paper leaves it out at the "discriminator input layer"). The decoder is one weight layer.
-    Initial weights are N(0, 0.002^2), biases 0.
+    The codes have the shape [N, size]. The encoder has `n_layer - 1` weight layers of `size` features, each with ReLU.
+    All but the first have batch norm: the paper leaves it out at the "discriminator input layer". The decoder is one
+    weight layer. The initial weights are N(0, 0.002^2), the biases 0.
 
-    Our own readings, where the paper is silent or unclear:
-        The decoder's output has neither batch norm nor tanh. Batch norm there would force the same mean and
-        spread of each pixel on real and generated batches, and make a sample's energy depend on its
-        neighbors in the batch. The paper names tanh for the generator only; tanh reaches the black of the
-        background, -1, at infinity. Dropout has rate 0.5 and follows every encoder layer, the code's
-        included: at nLayerD = 2 there is no other.
+    Two choices are our own, because the paper is silent or unclear about them:
+        The decoder's output has neither batch norm nor tanh. Batch norm there would give each pixel the same mean and
+        spread in real and in generated batches. It would also make a sample's energy depend on the other samples of its
+        batch. The paper names tanh only for the generator. Tanh reaches -1, the black of the background, only at
+        infinity.
+        Dropout has rate 0.5 and follows every encoder layer, including the last, which makes the code: at nLayerD = 2
+        there is no other.
 
     Args:
-        n_layer: nLayerD, encoder and decoder layers together, at least 2.
-        size: sizeD, features of each encoder layer.
-        dropout: dropoutD.
-        image_shape: (C, H, W).
+        n_layer: the number of encoder and decoder layers together, at least 2, the paper's nLayerD.
+        size: the number of features of each encoder layer, the paper's sizeD.
+        dropout: True for dropout, the paper's dropoutD.
+        image_shape: the shape (C, H, W) of an image.
 
     Raises:
-        ValueError: a size below 1, or fewer than 2 layers.
+        ValueError: a number is below 1, or there are fewer than 2 layers.
 
     Example:
         >>> import torch
@@ -118,7 +120,7 @@ class AutoEncoder(nn.Module):
         _init_weights(self, _DISCRIMINATOR_STD)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images: [N, C, H, W]. Returns (recon [N, C, H, W], code [N, size])."""
+        """Return (reconstructions [N, C, H, W], codes [N, size]) of images [N, C, H, W]."""
         code = self.encoder(images.flatten(1))
         return self.decoder(code).unflatten(1, self.image_shape), code
 
@@ -126,17 +128,18 @@ class AutoEncoder(nn.Module):
 class LogisticDiscriminator(nn.Module):
     """The plain GAN's discriminator in the paper's grid search: images [N, C, H, W] to logits [N] of being real.
 
-    `n_layer` weight layers: all but the last as the auto-encoder's, the last gives the logit. Batch norm there, which
-    the paper's rule would ask for, is left out: it would say of each batch that half of it is real.
+    It has `n_layer` weight layers. All but the last are those of the auto-encoder; the last makes the logit. By the
+    paper's rule the logit would have batch norm. It has none, because batch norm would make half of each batch look
+    real.
 
     Args:
-        n_layer: nLayerD, at least 1.
-        size: sizeD, features of each hidden layer.
-        dropout: dropoutD.
-        image_shape: (C, H, W).
+        n_layer: the number of weight layers, at least 1, the paper's nLayerD.
+        size: the number of features of each hidden layer, the paper's sizeD.
+        dropout: True for dropout, the paper's dropoutD.
+        image_shape: the shape (C, H, W) of an image.
 
     Raises:
-        ValueError: a size or a number of layers below 1.
+        ValueError: a size or the number of layers is below 1.
 
     Example:
         >>> import torch
@@ -158,13 +161,13 @@ class LogisticDiscriminator(nn.Module):
         _init_weights(self, _DISCRIMINATOR_STD)
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: [N, C, H, W]. Returns logits [N]."""
+        """Return the logits [N] of images [N, C, H, W]."""
         logits: Tensor = self.output(self.hidden(images.flatten(1))).squeeze(1)
         return logits
 
 
 def _hidden_layers(features: int, count: int, size: int, dropout: bool) -> nn.Sequential:
-    """Weight layers of a discriminator, each with ReLU and all but the first with batch norm."""
+    """Return the weight layers of a discriminator, each with ReLU and all but the first with batch norm."""
     layers: list[nn.Module] = []
     for depth in range(count):
         first = depth == 0

@@ -1,4 +1,4 @@
-"""The paper's notation for convolutional networks, such as "(64)4c2s-(128)4c2s-(256)4c2s" (appendix F)."""
+"""Read the paper's notation for convolutional networks, such as "(64)4c2s-(128)4c2s-(256)4c2s" (appendix F)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LAYER = re.compile(r"\((\d+)\)(\d+)c(?:(\d+)s)?")
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """One layer: "(maps)kernel c stride s", where a stride of 1 is left out, as in "(3)3c".
+    """One convolutional layer. Its notation is "(maps)kernel c stride s"; a stride of 1 is left out, as in "(3)3c".
 
     Example:
         >>> from ebgan_fast.models import ConvLayer
@@ -20,11 +20,11 @@ class ConvLayer:
     """
 
     maps: int
-    """Feature maps that it gives."""
+    """The number of feature maps that the layer makes."""
     kernel: int
-    """Side of its square kernel."""
+    """The side of the layer's square kernel."""
     stride: int = 1
-    """By which an encoder's layer divides the side of its input, and a decoder's or generator's multiplies it."""
+    """The factor by which a layer divides the side of its input in an encoder, and multiplies it elsewhere."""
 
     def __str__(self) -> str:
         stride = "" if self.stride == 1 else f"{self.stride}s"
@@ -32,10 +32,10 @@ class ConvLayer:
 
     @property
     def padding(self) -> int:
-        """Cut or added on each side, so that the side changes by exactly the stride.
+        """The padding on each side by which the image's side changes by exactly the factor `stride`.
 
         Raises:
-            ValueError: no padding does that, because kernel - stride is odd or negative.
+            ValueError: no padding does this, because kernel - stride is odd or negative.
         """
         surplus = self.kernel - self.stride
         if surplus < 0 or surplus % 2:
@@ -47,13 +47,13 @@ class ConvLayer:
 
 
 def parse_layers(text: str) -> tuple[ConvLayer, ...]:
-    """The layers that a string names, in the paper's notation (appendix F).
+    """Return the layers that a string describes in the paper's notation (appendix F).
 
     Args:
-        text: such as "(64)4c2s-(128)4c2s": maps, kernel, stride; layers joined by hyphens.
+        text: layers joined by hyphens, each with its maps, kernel and stride, such as "(64)4c2s-(128)4c2s".
 
     Raises:
-        ValueError: a part that can't be read, or a size of 0; the message names it.
+        ValueError: a part can't be read, or has a size of 0. The message names the part.
 
     Example:
         >>> from ebgan_fast.models import parse_layers
@@ -76,13 +76,14 @@ def _parse_layer(part: str, text: str) -> ConvLayer:
 
 
 def parse_noise(text: str) -> tuple[int, ...]:
-    """The noise planes that a string names, one number per generator layer.
+    """Return the numbers of noise planes that a string lists, one for each of the generator's first layers.
 
     Args:
-        text: "100-64-32" is a vector of 100 into the first, 64 planes into the second, ...
+        text: numbers joined by hyphens. "100-64-32" means a vector of 100 for the first layer, 64 planes for the second
+            and 32 planes for the third.
 
     Raises:
-        ValueError: not whole numbers joined by hyphens, or none for the first layer.
+        ValueError: the text isn't whole numbers joined by hyphens, or the first is 0.
 
     Example:
         >>> from ebgan_fast.models import parse_noise
@@ -99,7 +100,13 @@ def parse_noise(text: str) -> tuple[int, ...]:
 
 
 def widened(layers: tuple[ConvLayer, ...], width: float, *, keep_last: bool) -> tuple[ConvLayer, ...]:
-    """The layers with `width` times as many maps, at least 1 each; `keep_last` leaves the last, an image's channels."""
+    """Return the layers with `width` times as many maps, but at least 1 each.
+
+    Args:
+        layers: the layers.
+        width: the factor on their maps.
+        keep_last: True to leave the last layer unchanged, if its maps are an image's channels.
+    """
     last = len(layers) - 1
     return tuple(
         layer

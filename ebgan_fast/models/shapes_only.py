@@ -1,4 +1,4 @@
-"""Networks of which only the shapes are wanted: no memory is taken, and nothing is drawn."""
+"""Build networks only for their shapes: without memory for their weights, and without drawing random numbers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _FILLS = frozenset(("fill_", "kaiming_uniform_", "normal_", "uniform_", "zero_",
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves tensors as they are where initial weights would be drawn.
+    """A mode in which functions that fill a tensor with initial weights leave it unchanged.
 
-    On the meta device torch asks its compiler how to draw them, and that takes two seconds to import.
+    To draw weights on the meta device, torch would ask its compiler, which takes two seconds to import.
     """
 
     def __torch_function__(
@@ -29,6 +29,6 @@ class _Unfilled(TorchFunctionMode):
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
-    """Let networks that are made inside have tensors of the meta device, which have shapes alone."""
+    """Put the tensors of networks that are built inside the block on the meta device, where they only have shapes."""
     with torch.device("meta"), _Unfilled():
         yield

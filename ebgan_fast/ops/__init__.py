@@ -1,1 +1,1 @@
-"""The ops: their definition (`reference`), one file by subject, how they join torch (`op`), and the `backends`."""
+"""The fused ops: their definition (`reference`), their files by subject, the join with torch (`op`), and `backends`."""

@@ -1,4 +1,4 @@
-"""Detours of an op where torch asks for what kernels lack: derivatives of gradients, transforms, hooks, odd tensors."""
+"""Slower paths of an op, for what kernels lack: derivatives of gradients, transforms, hooks, and unusual tensors."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def is_traced() -> bool:
-    """Return True while `make_fx` traces, in whose graph no value may be looked at."""
+    """Return True while `make_fx` traces. Its graph may not depend on the value of a tensor."""
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def with_coefficients(options: Sequence[Any], saved: Sequence[Tensor]) -> list[Any]:
-    """The options of an op, whose coefficients were saved as tensors are and left None in their places."""
+    """Return the options of an op, with saved coefficients in the places that hold None."""
     coefficients = iter(saved)
     return [next(coefficients) if option is None else option for option in options]
 
@@ -51,7 +51,7 @@ def with_coefficients(options: Sequence[Any], saved: Sequence[Tensor]) -> list[A
 def gradients_of_formula(
     op: Op, tensors: Sequence[Tensor | None], options: Sequence[Any], upstream: Tensor, needed: Sequence[bool]
 ) -> Gradients:
-    """The gradients of the reference formula, part of the graph where one is wanted (create_graph)."""
+    """Return the gradients of the reference formula. With create_graph they are part of the graph themselves."""
     assert op.formula is not None
     formula, given = op.formula, options[:-1] if op.takes_upstream else options
 
@@ -62,7 +62,8 @@ def gradients_of_formula(
 
     places = [place for place, tensor in enumerate(tensors) if tensor is not None and needed[place]]
     if in_transform():
-        # Inside, what was recorded outside counts as constant: the formula is recorded anew, at a level of its own.
+        # Inside a transform, the graph recorded outside counts as constant. So the formula is recorded again, at the
+        # transform's level.
         def of_wanted(*wanted: Tensor) -> Tensor:
             every = list(tensors)
             for place, tensor in zip(places, wanted, strict=True):
@@ -73,7 +74,7 @@ def gradients_of_formula(
     else:
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            # Views, so that one tensor passed twice is told apart.
+            # Views, because a tensor that is passed twice needs two separate gradients.
             views = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
             if not create_graph:
                 views = [None if view is None else view.detach().requires_grad_() for view in views]
@@ -87,34 +88,40 @@ def gradients_of_formula(
 
 
 def multiplied(gradient: Tensor, upstream: Tensor, expected: Coefficient) -> Tensor:
-    """The product in the upstream's dtype, rounded once: on a GPU, torch rounds a 0-d factor to 16 bits first."""
+    """Return gradient times upstream / expected, multiplied in the upstream's dtype and rounded once.
+
+    On a GPU, torch would round a 0-d factor to 16 bits before a product with 16-bit numbers.
+    """
     factor = upstream
     if isinstance(expected, Tensor) or expected != 1:
         factor = upstream / expected
-        # 1 where they are equal, infinite ones too. That has no derivative, so not where somebody may want one.
+        # The factor is 1 where the two are equal, also if both are infinite. This choice has no derivative, so a
+        # transform or forward mode, which may need one, skips it.
         if not (in_transform() or forward_ad._current_level >= 0):
             factor = torch.where(upstream == expected, torch.ones_like(factor), factor)
     return (gradient.to(factor.dtype) * factor).to(gradient.dtype)
 
 
-# ---- What hooks on saved tensors give back
+# ---- Saved tensors that hooks return
 
 
 def kinds(saved: Sequence[Tensor | None]) -> list[Kind | None] | None:
-    """The shape, strides, dtype and device of each tensor that a hook is about to take; None in a graph, whose compiler
-    saves as it likes."""
+    """Return the shape, strides, dtype and device of each tensor that a hook is about to take.
+
+    Returns None in a compiled graph: the compiler chooses how to save tensors.
+    """
     if is_compiling():
         return None
     return [None if it is None else (it.shape, it.stride(), it.dtype, it.device) for it in saved]
 
 
 def unpacked(name: str, saved: Sequence[Tensor | None], before: Sequence[Kind | None]) -> Sequence[Tensor | None]:
-    """The saved tensors in the layouts and dtypes and on the devices that they had, as a kernel reads them.
+    """Return the saved tensors with their former layouts, dtypes and devices, as a kernel reads them.
 
-    The layout of a code decides what its residual means.
+    The layout matters: the meaning of a code's residual depends on it.
 
     Raises:
-        RuntimeError: a hook gave back a tensor of another shape.
+        RuntimeError: if a hook returned a tensor of another shape.
     """
     as_before: list[Tensor | None] = []
     for tensor, kind in zip(saved, before, strict=True):
@@ -131,7 +138,7 @@ def unpacked(name: str, saved: Sequence[Tensor | None], before: Sequence[Kind | 
 
 
 def _laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """The tensor with these strides, or contiguous where kernels read a contiguous copy of such a one."""
+    """Return the tensor with these strides, or contiguous if kernels would copy a tensor of these strides."""
     if tensor.stride() == strides:
         return tensor
     if order_of(torch.empty_strided(tensor.shape, strides, device="meta")) is None:
@@ -143,7 +150,7 @@ def _laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
 
 
 def told_apart(arguments: Sequence[Any]) -> list[Any]:
-    """The arguments with a view wherever a tensor comes again: Dynamo takes each in one place."""
+    """Return the arguments with a view in place of each repeated tensor, because Dynamo takes each tensor once only."""
     return [
         it.view_as(it) if isinstance(it, Tensor) and any([it is other for other in arguments[:place]]) else it
         for place, it in enumerate(arguments)
@@ -151,12 +158,12 @@ def told_apart(arguments: Sequence[Any]) -> list[Any]:
 
 
 def mended(name: str, arguments: Sequence[Any]) -> list[Any] | None:
-    """The arguments of an op that failed as it can run on, or None if they are not the reason.
+    """Return arguments that can run in place of those that failed, or None if the arguments were not the reason.
 
-    Tensors of inference mode, which torch does not save for backward, come as copies.
+    Tensors of inference mode, which torch does not save for backward, are replaced by copies.
 
     Raises:
-        ValueError: a tensor has left a function transform, and has no memory that a kernel could read.
+        ValueError: if a tensor has left a function transform, so that a kernel can't read its memory.
     """
     tensors = [it for it in arguments if isinstance(it, Tensor)]
     if not in_transform() and any(map(is_wrapped, tensors)):
@@ -164,7 +171,8 @@ def mended(name: str, arguments: Sequence[Any]) -> list[Any] | None:
             f"{name}: got a tensor that has left a transform of torch.func (vmap, grad, jvp), expected one that was "
             "made outside. Call the op inside the transformed function, or let that return the tensor"
         )
-    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():  # which makes every copy such a tensor again
+    # In inference mode, a copy is an inference tensor too.
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         return None
     if not any(it.is_inference() for it in tensors):
         return None

@@ -1,6 +1,6 @@
 """The check of the devices of a raw op's tensors.
 
-A graph may be made on one device and run on another, whose memory its kernels cannot read.
+A graph may be made on one device and run on another, whose memory the graph's kernels cannot read.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _WAY_OUT = (
 
 
 def check(name: str, backend: str, arguments: Sequence[object]) -> None:
-    """Refuse tensors whose memory the backend's kernels cannot read.
+    """Raise an error if the backend's kernels cannot read the memory of the tensors.
 
-    A 0-d tensor is a margin, a weight or an upstream gradient: one that is on the CPU, or beside batches that are, is
-    read by its value. The upstream of a list of gradients is read in its place, as they are.
+    A 0-d tensor is a margin, a weight or an upstream gradient. Its value is read if it is on the CPU, or if the batches
+    are. But the upstream of a list of gradients is read in its own memory, as the gradients are.
 
     Raises:
-        ValueError: a tensor is on a device of another type than the backend takes, or they are on several devices, or
-            the name is that of no kernels.
-        BackendUnavailableError: the backend cannot run on this machine.
+        ValueError: if a tensor is on another type of device than the backend takes, the tensors are on several devices,
+            or the backend's name is unknown.
+        BackendUnavailableError: if the backend cannot run on this machine.
     """
     known = KNOWN.get(backend)
     if known is None or backend == "reference":

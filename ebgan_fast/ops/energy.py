@@ -1,8 +1,8 @@
 """The energies and losses: reconstruction_energy, hinge_margin_loss, discriminator_loss and generator_loss.
 
-Each op is a launch, which prepares memory and calls a backend's kernels, and a spec, an `Op`. Launches take tensors of
-float64, float32, bfloat16 or float16 in any layout, check nothing, write no input and never wait for a GPU. "acc" is
-float64 for float64 and float32 for the others: the dtype of sums, energies and losses.
+Each op consists of a launch, which prepares memory and calls a backend's kernels, and a specification, an `Op`.
+Launches take tensors of float64, float32, bfloat16 or float16 in any layout. They check nothing, write no input and
+never wait for a GPU. "acc" is the dtype of sums, energies and losses: float64 for float64, and float32 for the others.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ NORMS = {name: number for number, name in enumerate(get_args(Norm))}
 """The number of each norm in the kernels: `csrc/norm.h`, `backends/triton/norm_kernels.py`."""
 
 
-@dataclass(slots=True, eq=False)  # made and read in two thirds of a named tuple's time
+@dataclass(slots=True, eq=False)  # takes two thirds of a named tuple's time to make and read
 class Loss:
-    """mean(E_real) + mean([margin - E_fake]+), both energies, and the gradients that the batches ask for."""
+    """The loss mean(E_real) + mean([margin - E_fake]+), both energies, and the gradients that the batches need."""
 
     norm: str
     real: Batch
     fake: Batch | None
-    """The batch behind the hinge; None: the mean energy of the other."""
+    """The batch whose energies go into the hinge. None: the loss is the mean energy of `real`."""
     margin: Coefficient
     upstream: Coefficient
-    """The gradients are multiplied by it, in acc before they are rounded; the loss is not."""
+    """The factor of the gradients, applied in acc before they are rounded. The loss is not multiplied."""
     value: Tensor | None
-    """acc [], to be filled in; None: energies alone."""
+    """The memory of the loss, acc []. None: compute the energies only."""
 
     def packed(self, margin: tuple[int, float], upstream: tuple[int, float]) -> tuple[object, ...]:
-        """The loss as `ebgan_fast._C` takes it: the members of Loss in csrc/kernels.h."""
+        """Return the loss as `ebgan_fast._C` takes it: the members of Loss in csrc/kernels.h."""
         fake = () if self.fake is None else self.fake.packed()
         value = 0 if self.value is None else self.value.data_ptr()
         return NORMS[self.norm], self.real.packed(), fake, *margin, *upstream, value
 
 
 def _reconstruction_energy(kernels: Kernels, recon: Tensor, target: Tensor, norm: str) -> Tensor:
-    """Per-sample energy: [N, ...] and [N, ...] -> acc [N]."""
+    """Return the energy of each sample, acc [N]."""
     batch = Batch(recon, target)
     kernels.loss(Loss(norm, batch, None, 0.0, 1.0, None))
     return batch.energy
@@ -57,7 +57,8 @@ def _reconstruction_energy(kernels: Kernels, recon: Tensor, target: Tensor, norm
 def _reconstruction_energy_backward(
     kernels: Kernels, upstream: Tensor, recon: Tensor, target: Tensor, energy: Tensor, norm: str, need: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of `reconstruction_energy` for an upstream gradient [N] of any stride; energy is what it returned.
+    """Return the gradients of `reconstruction_energy`. `upstream` is [N] of any stride; `energy` is the forward's
+    result.
 
     A sample with upstream gradient 0 gets exact zeros and is not read.
     """
@@ -69,9 +70,9 @@ def _reconstruction_energy_backward(
 def _hinge_margin_loss(
     kernels: Kernels, energy_real: Tensor, energy_fake: Tensor, margin: Coefficient
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, grad_real [N], grad_fake [M]); the gradients are for upstream 1 and have the dtypes of the energies."""
+    """Return (loss, grad_real [N], grad_fake [M]). The gradients are for upstream 1, in the dtypes of the energies."""
     wide = accumulation_dtype(energy_real.dtype)
-    if not (energy_real.dtype is wide and energy_fake.dtype is wide):  # four .to() that change nothing take 2 us
+    if not (energy_real.dtype is wide and energy_fake.dtype is wide):  # four .to() without a change take 2 us
         loss, grad_real, grad_fake = _hinge_margin_loss(kernels, energy_real.to(wide), energy_fake.to(wide), margin)
         return loss, grad_real.to(energy_real.dtype), grad_fake.to(energy_fake.dtype)
     real, fake = readable(energy_real).contiguous(), readable(energy_fake).contiguous()
@@ -92,8 +93,10 @@ def _discriminator_loss(
     upstream: Coefficient,
     need: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """(loss, energy_real, energy_fake, and the gradients to the four tensors), each sample read once where that is
-    possible."""
+    """Return (loss, energy_real, energy_fake, and the gradients to the four tensors).
+
+    Each sample is read only once where that is possible.
+    """
     of_real = Batch(recon_real, real, need[0], need[1])
     of_fake = Batch(recon_fake, fake, need[2], need[3])
     value = torch.empty_strided((), (), dtype=of_real.energy.dtype, device=recon_real.device)
@@ -111,8 +114,10 @@ def _generator_loss(
     upstream: Coefficient,
     need: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """mean(E) + weight * PT(code), with PT 0 without a code: (loss, energy, pulling_away, and the gradients to the
-    three tensors)."""
+    """Return mean(E) + weight * PT(code) as (loss, energy, pulling_away, and the gradients to the three tensors).
+
+    Without a code, PT is 0.
+    """
     batch = Batch(recon, fake, need[0], need[1])
     value = torch.empty_strided((), (), dtype=batch.energy.dtype, device=recon.device)
     kernels.loss(Loss(norm, batch, None, 0.0, upstream, value))

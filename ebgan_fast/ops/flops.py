@@ -1,7 +1,7 @@
-"""Formulas by which torch's FlopCounterMode counts the matrix products in fused ops, as it counts its own.
+"""Formulas with which torch's FlopCounterMode counts the matrix products in fused ops.
 
-Importing `torch.utils.flop_counter` takes 0.3 s and brings Triton. So it is not imported here: a finder of modules
-waits for the program to do so.
+Importing `torch.utils.flop_counter` takes 0.3 s and imports Triton. So this module doesn't import it: a finder of
+modules registers the formulas when the program imports the counter.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _waiting: list[tuple[Any, Callable[..., int]]] = []
 
 
 def register(op: Any, formula: Callable[..., int]) -> None:
-    """Have torch's counter count an op of `torch.ops`, now or once it is imported.
+    """Make torch's counter count an op of `torch.ops`, now or once the counter is imported.
 
     Args:
-        op: its last argument is the backend.
-        formula: called with the other arguments, shapes in place of tensors.
+        op: an op whose last argument is the backend.
+        formula: called with the op's other arguments, shapes in place of tensors. Returns the number of operations.
     """
     counter = sys.modules.get(_COUNTER)
     if counter is not None:
@@ -44,7 +44,7 @@ def _register(counter: ModuleType, op: Any, formula: Callable[..., int]) -> None
 
 
 class _Finder(MetaPathFinder):
-    """Finds the counter as others do, and has it loaded by a loader that registers what waits."""
+    """A finder that leaves the search for the counter to others, and makes its loader register the waiting formulas."""
 
     _is_asking = False
 

@@ -1,8 +1,8 @@
-"""A raw op in a graph that is kept: exported, traced or saved. It may run on another machine, and it may be trained.
+"""Gradients of raw ops in graphs that are kept: exported, traced or saved. Such a graph may run elsewhere and be
+trained.
 
-`torch.export` and `torch.jit.trace` record an op of `torch.ops` by its name and know nothing of a Function around it.
-So the raw op itself has a gradient there. Eager mode and `torch.compile` get theirs from the Functions in `op.py`,
-which are faster.
+`torch.export` and `torch.jit.trace` record an op of `torch.ops` by its name, without the Function around it. So the raw
+op itself needs a gradient there. Eager mode and `torch.compile` use the Functions in `op.py`, which are faster.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import detours, energy, pulling_away  # noqa: F401  of which two make the ops
+from . import detours, energy, pulling_away  # noqa: F401  the last two define the ops
 from .detours import Gradients, gradients_of_formula, in_transform, multiplied, with_coefficients
 from .devices import check
 from .op import LIBRARY, OPS, Function, Op, is_hooked, is_transformed, modes, raw
 
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
-# The keys of the dispatcher below autograd and its bookkeeping of aliases, of which these ops make none.
+# The dispatcher's keys below autograd and below its bookkeeping of aliases. These ops make no aliases.
 _BELOW = torch._C._after_ADInplaceOrView_keyset
-# Where nothing else has a say, a call saves 3 of 16 us by not going to the dispatcher again.
+# If no other key is active, the kernel is called directly. That saves 3 of 16 us of a call to the dispatcher.
 _DENSE = [torch._C.DispatchKeySet(key).raw_repr() for key in (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)]
 
 
 def _differentiable(op: Op) -> Callable[..., Any]:
-    """Return the raw op as autograd meets it: (keys of the dispatcher, the arguments of its schema) -> its results.
+    """Return the raw op as autograd calls it: (keys of the dispatcher, the arguments of its schema) -> its results.
 
-    Its value has a gradient, also where the graph was made without one. Nothing else that it returns has.
+    The value has a gradient, even if the graph was made without one. The other results have none.
     """
     n = op.tensors
     function = _function_of(op)
@@ -39,7 +39,7 @@ def _differentiable(op: Op) -> Callable[..., Any]:
         if modes() and torch.onnx.is_in_onnx_export():
             return _in_plain_ops(op, arguments[:-1])
         is_recorded = torch.is_grad_enabled()
-        # The reference alone goes through transforms and forward mode, and has the gradient of a margin or weight that
+        # Only the reference can run in transforms and forward mode. Only it has the gradient of a margin or weight that
         # was frozen when the graph was made.
         if (
             in_transform()
@@ -63,7 +63,7 @@ def _differentiable(op: Op) -> Callable[..., Any]:
 
 
 def _in_plain_ops(op: Op, arguments: Sequence[Any]) -> Any:
-    """The results of the raw op by the reference. Those for a backward pass, which it has not, are empty."""
+    """Return the raw op's results, computed by the reference. Results that only a backward pass needs are empty."""
     assert op.formula is not None
     shown = op.formula(*arguments[: len(arguments) - op.takes_need - op.takes_upstream])
     shown = shown if isinstance(shown, tuple) else (shown,)
@@ -72,12 +72,12 @@ def _in_plain_ops(op: Op, arguments: Sequence[Any]) -> Any:
 
 
 def _function_of(op: Op) -> type[Function]:
-    """The Function of a raw op: (the arguments of its schema) -> its results.
+    """Return the Function of a raw op: (the arguments of its schema) -> its results.
 
-    Its kernels run by way of the dispatcher, where devices are checked.
+    It calls its kernels through the dispatcher, where devices are checked.
     """
     n, backward = op.tensors, op.backward
-    # What follows the options: `need`, where the op takes it, and the backend.
+    # The arguments behind the options are `need`, if the op takes it, and the backend.
     end = -2 if op.takes_need else -1
 
     class Recorded(Function):

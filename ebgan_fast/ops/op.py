@@ -1,16 +1,18 @@
-"""One fused op as torch sees it: a raw op of `torch.ops.ebgan_fast`, and behind it, where a graph is wanted, autograd.
+"""One fused op as torch sees it: a raw op of `torch.ops.ebgan_fast`, and an autograd Function where a graph is
+recorded.
 
-An `Op` is data: its schema, what it launches on a backend, the shapes of its results, and the reference formula that
-differentiates it once more. `energy.py` and `pulling_away.py` hold the instances; this file holds all that they share.
+An `Op` is data: its schema, its launch on a backend, the shapes of its results, and the reference formula that gives
+its second derivatives. `energy.py` and `pulling_away.py` hold the instances. This file holds the code that they share.
 
-Raw ops check the device and nothing else (`functional.py` does the rest). Each takes the name of the backend that runs
-it, so a traced graph keeps the choice that was made when it was traced. A gradient that is not needed is an empty
-tensor. `need` is of ints because `torch.jit.trace` takes no list of bools.
+Raw ops check only the device (`functional.py` checks the rest). Each takes the name of the backend that runs it, so a
+traced graph keeps the choice of the time of tracing. A gradient that is not needed is an empty tensor. `need` holds
+ints because `torch.jit.trace` takes no list of bools.
 
-The one autograd Function is ctx-style: it costs 38 us forward and backward at tiny sizes where `custom_op` +
-`register_autograd` costs 68 (torch 2.13, two cores). Its backward uses a kernel, or the gradients that a kernel made
-with the value. Where a graph of the gradient itself is wanted (create_graph), or the upstream is a batch of many or a
-dual number, it differentiates the reference formula instead: derivatives of derivatives are right and never dropped.
+The autograd Function is ctx-style. At tiny sizes it costs 38 us forward and backward, and `custom_op` +
+`register_autograd` costs 68 (torch 2.13, two cores). Its backward runs a kernel, or returns the gradients that the
+forward's kernel computed with the value. It differentiates the reference formula instead if the gradient itself needs a
+graph (create_graph), or the upstream is a batch of gradients or a dual number. So second derivatives are right and
+never dropped.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from .tensors import Coefficient, accumulation_dtype, number, readable
 
 __all__ = ["Function", "Op", "call", "kernel", "needs_reference", "raw"]
 
-# The package's own name, under which a second copy of it may be loaded beside this one.
+# The package's own name: a second copy of the package may be loaded under another name.
 NAMESPACE = (__package__ or "").rpartition(".")[0].replace(".", "_")
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 OPS: dict[str, Op] = {}
@@ -43,28 +45,29 @@ OPS: dict[str, Op] = {}
 class Op:
     """A fused op.
 
-    Its arguments are `tensors`, then coefficients and options, the last of them `upstream` where the op takes one, and
-    then `need` where it takes that. Its results are the value, `logs` that carry no gradient, and then the gradients to
-    `tensors`. With a `backward` it makes no gradients: behind the value comes what that op needs. The arguments of a
-    `backward` are the gradient to the value, `tensors`, what the forward left (the value, if that is all), the options,
-    and `need`.
+    Its arguments are `tensors`, coefficients and options. The last option is `upstream`, if the op takes it. `need`
+    follows, if the op takes it. Its results are the value, `logs` that carry no gradient, and the gradients to
+    `tensors`.
+
+    An op with a `backward` computes no gradients: its results behind the value are what `backward` needs. The arguments
+    of a `backward` are the gradient to the value, `tensors`, the forward's other results, the options, and `need`. If
+    the value is the forward's only result, it is passed as its other result.
     """
 
     schema: str
-    """ "name(Tensor recon, ..., str norm) -> (...)": the arguments without the backend, which comes behind them."""
+    """The text "name(Tensor recon, ..., str norm) -> (...)", without the last argument, which is the backend."""
     launch: Callable[..., Any]
-    """Called with a backend's kernels (`backends/protocol.py`) and the arguments; None stands for a gradient that is
-    not needed."""
+    """A function of a backend's kernels (`backends/protocol.py`) and the arguments. An unneeded gradient is None."""
     shapes: Callable[..., Any]
-    """Called with the arguments while the op is traced: the results for tensors without values."""
+    """A function of the arguments that returns results without values, for tracing."""
     tensors: int = 0
-    """The number of leading arguments that may want a gradient."""
+    """The number of leading arguments that may need a gradient."""
     formula: Callable[..., Any] | None = None
-    """The reference: of `tensors`, coefficients and options, without `upstream`."""
+    """The reference formula: a function of `tensors`, coefficients and options, without `upstream`."""
     logs: int = 0
     backward: Op | None = None
     flops: Callable[..., int] | None = None
-    """Called with the arguments, shapes in place of tensors: the operations of its matrix products (`flops.py`)."""
+    """A function of the arguments, shapes in place of tensors. Returns the operations of the op's matrix products."""
 
     def __post_init__(self) -> None:
         self.name = self.schema.partition("(")[0]
@@ -75,7 +78,8 @@ class Op:
         self._is_alone = results == "Tensor"
         self._shown = slice(0, 1 + self.logs) if self.logs else 0
         self._function = _with_kernel(self, self.backward) if self.backward else _with_gradients(self)
-        # What Function.apply calls behind its questions about transforms, which take 2.6 us and are answered here.
+        # Function.apply checks for transforms first, which takes 2.6 us. `apply` below checks for them itself and calls
+        # this.
         self._record = super(torch.autograd.Function, self._function).apply  # type: ignore[misc]
         OPS[self.name] = self
         LIBRARY.define(f"{arguments}, str backend) -> {results}")
@@ -86,20 +90,21 @@ class Op:
             flops.register(raw(self.name), self.flops)
 
     def run(self, *arguments: Any) -> Any:
-        """The results of the raw op, by its kernels."""
+        """Return the results of the raw op, computed by the kernels of the backend that its last argument names."""
         check(self.name, arguments[-1], arguments)
         results = kernel(self.name, arguments[-1])(*arguments[:-1])
         if not isinstance(results, tuple):
             return results
-        # An op whose gradients may be unneeded has a batch of their dtype first, or behind the upstream gradient.
+        # If gradients may be unneeded, the first argument, or the second behind an upstream gradient, is a batch of
+        # their dtype.
         like = next(it for it in arguments[1::-1] if isinstance(it, Tensor))
         return tuple(like.new_empty(0) if result is None else result for result in results)
 
     def apply(self, backend: str, *arguments: Any) -> Any:
-        """The value, or (value, *logs), recorded if autograd wants to know of it.
+        """Return the value, or (value, *logs), and record the op if autograd needs it.
 
-        An energy of 8 x 16 takes 15 us by way of a Function, 7 past it. Arguments that torch refuses to record come a
-        second time, as `detours.mended` gives them.
+        An energy of 8 x 16 takes 15 us through a Function and 7 without one. If torch refuses to record the arguments,
+        the op runs a second time with those of `detours.mended`.
         """
         try:
             if torch.is_grad_enabled():
@@ -113,7 +118,7 @@ class Op:
                             or _are_wrapped(tensors)
                         ):
                             if is_traced or _is_exporting():
-                                break  # such a graph holds the raw op, which has a gradient itself: graphs.py
+                                break  # such a graph holds the raw op, whose gradient is in graphs.py
                             if is_compiling():
                                 arguments = tuple(detours.told_apart(arguments))
                             return self._function.apply(backend, *arguments)
@@ -129,17 +134,17 @@ class Op:
 
 @functools.cache
 def kernel(name: str, backend: str) -> Callable[..., Any]:
-    """Return the function that launches an op on a backend, whose module is imported at the first use.
+    """Return the function that launches an op on a backend. The backend's module is imported at the first use.
 
-    In place of a gradient that is not needed it returns None.
+    The function returns None in place of a gradient that is not needed.
     """
     kernels = importlib.import_module(f".backends.{backend}", __package__)
     return functools.partial(OPS[name].launch, kernels)
 
 
-# torch 2.7
+# new in torch 2.7
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
-# A lookup of each name on the way takes as long as the question.
+# Local names, because the lookups would take as long as the calls.
 modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
 _is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
 _is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph
@@ -161,18 +166,18 @@ def _is_subclassed(argument: object) -> bool:
 
 
 def call(name: str, backend: str, *arguments: Any) -> Any:
-    """The raw op of that name, or its kernels themselves where no tracer, mode or tensor subclass watches the
+    """Run the raw op of that name, or its kernels directly if no tracer, mode or tensor subclass watches the
     dispatcher.
 
-    The way through `torch.ops` costs 22 of 53 us (discriminator loss of tiny batches, torch 2.13).
+    The call through `torch.ops` costs 22 of 53 us (discriminator loss of tiny batches, torch 2.13).
 
-    A coefficient (margin, weight, upstream) may be a number. A gradient that is not needed may come as None.
+    A coefficient (margin, weight, upstream) may be a number. A gradient that is not needed may be returned as None.
     """
     if (
         not is_compiling()
         and modes() == 0
         and _tracing() is None
-        # The first question takes 0.5 us, the second 1.5.
+        # The first check takes 0.5 us, the second 1.5.
         and (_USUAL.issuperset(map(type, arguments)) or not any(map(_is_subclassed, arguments)))
     ):
         return kernel(name, backend)(*arguments)
@@ -187,11 +192,11 @@ def call(name: str, backend: str, *arguments: Any) -> Any:
 
 
 def raw(name: str) -> Any:
-    """The op of that name in `torch.ops`."""
+    """Return the op of that name in `torch.ops`."""
     return getattr(getattr(torch.ops, NAMESPACE), name)
 
 
-# Shapes, for the instances.
+# Results without values, for the `shapes` of the ops.
 
 
 def scalar_like(tensor: Tensor) -> Tensor:
@@ -210,7 +215,7 @@ def gradient_like(tensor: Tensor, needed: bool) -> Tensor:
 
 
 class Function(torch.autograd.Function):
-    """torch's, with types."""
+    """torch's autograd Function, with types."""
 
     if TYPE_CHECKING:
 
@@ -219,7 +224,7 @@ class Function(torch.autograd.Function):
 
 
 def _with_kernel(op: Op, backward: Op) -> type[Function]:
-    """The Function of an op whose backward is an op of its own: (backend, *arguments) -> value."""
+    """Return the Function of an op whose backward is a separate op: (backend, *arguments) -> value."""
     n, takes_need = op.tensors, backward.takes_need
     name, name_of_backward = op.name, backward.name
 
@@ -243,7 +248,7 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
             if torch.is_grad_enabled() or is_transformed(upstream):
                 found = gradients_of_formula(op, saved[:n], options, upstream, ctx.needs_input_grad[1 : 1 + n])
             elif takes_need:
-                # Autograd passes over what is not needed, which may be an empty tensor.
+                # Autograd ignores gradients that are not needed, which may be empty tensors.
                 need = ctx.needs_input_grad[1 : 1 + n]
                 found = call(name_of_backward, ctx.backend, upstream, *saved, *options, need)
             else:
@@ -254,8 +259,10 @@ def _with_kernel(op: Op, backward: Op) -> type[Function]:
 
 
 def _with_gradients(op: Op) -> type[Function]:
-    """The Function of an op that makes its gradients with its value: (backend, *arguments) -> value, or (value,
-    *logs)."""
+    """Return the Function of an op that computes its gradients with its value.
+
+    (backend, *arguments) -> value, or (value, *logs).
+    """
     n, shown = op.tensors, 1 + op.logs
 
     class Recorded(Function):
@@ -263,11 +270,11 @@ def _with_gradients(op: Op) -> type[Function]:
         def forward(ctx: Any, backend: str, *arguments: Any) -> Any:
             need = (list(ctx.needs_input_grad[1 : 1 + n]),) if op.takes_need else ()
             results = call(op.name, backend, *arguments, *need)
-            ctx.set_materialize_grads(False)  # no zeros for the outputs that carry no gradient
+            ctx.set_materialize_grads(False)  # no zeros for outputs without a gradient
             ctx.backend, ctx.options = backend, arguments[n:]
             ctx.is_hooked = hooked = is_hooked()
             coefficients = [option for option in ctx.options if isinstance(option, Tensor)]
-            if coefficients:  # they are saved as tensors are
+            if coefficients:  # saved as the other tensors are
                 ctx.options = [None if isinstance(option, Tensor) else option for option in ctx.options]
             saved = *arguments[:n], *results[shown:], *coefficients
             ctx.save_for_backward(*saved)
@@ -299,18 +306,23 @@ def _with_gradients(op: Op) -> type[Function]:
 
 
 def needs_reference() -> bool:
-    """Return True if a function transform (vmap, grad, jvp), forward-mode differentiation or a trace for ONNX is
-    active: kernels cannot be transformed, the reference formulas can."""
+    """Return True if only the reference formulas can run, because kernels cannot be transformed.
+
+    This is so in a function transform (vmap, grad, jvp), in forward-mode differentiation, and in a trace for ONNX.
+    """
     return (
         in_transform()
         or forward_ad._current_level >= 0
-        or (_tracing() is not None and torch.onnx.is_in_onnx_export())  # its older exporter; graphs.py has the other
+        or (_tracing() is not None and torch.onnx.is_in_onnx_export())  # torch's older exporter (graphs.py: the newer)
     )
 
 
 def is_transformed(upstream: Tensor) -> bool:
-    """Return True for an upstream gradient that says more than its memory: many at once, as
-    `torch.autograd.grad(is_grads_batched=True)` and vmap send them, or a dual number of forward mode."""
+    """Return True if a kernel can't read all of an upstream gradient from its memory.
+
+    It may be a batch of gradients, as `torch.autograd.grad(is_grads_batched=True)` and vmap pass, or a dual number of
+    forward mode.
+    """
     return not is_compiling() and (in_transform() or forward_ad._current_level >= 0 or _is_legacy_batch(upstream))
 
 
@@ -320,16 +332,16 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def in_capture(device: torch.device) -> bool:
-    """Return True if what runs now goes into a CUDA graph."""
+    """Return True if a CUDA graph is being captured on the device."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-# torch 2.8
+# new in torch 2.8
 top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 def is_hooked() -> bool | None:
-    """Return True if a hook takes what is saved for backward, and may own what comes back; None if torch can't say."""
+    """Return True if a hook takes tensors saved for backward, and may own those it returns. None: torch can't say."""
     if is_compiling():
         return True
     return None if top_hooks is None else top_hooks(True) is not None
@@ -338,16 +350,16 @@ def is_hooked() -> bool | None:
 def _scaled(
     gradients: Sequence[Tensor | None], upstream: Tensor, expected: Coefficient, needed: Sequence[bool], ctx: Any
 ) -> Gradients:
-    """The gradients for the upstream that came, of those that were made for the one `expected`.
+    """Return the gradients for the actual upstream, from gradients that were computed for the upstream `expected`.
 
-    The forward made them and gave them to nobody. So where they will not be met again, they are multiplied where they
-    lie, and not even touched for an upstream that was expected. On a GPU only the kernel knows the upstream. They are
-    met again where the graph is kept, and where a CUDA graph holds this backward without its forward. A compiled graph
-    multiplies by itself: its compiler puts the product into whatever comes next.
+    Nothing outside has seen the saved gradients. So if no later pass needs them, they are multiplied in place, and left
+    unchanged if the upstream is the expected one. On a GPU only the kernel reads the upstream. A later pass needs them
+    if the graph is kept, or if a CUDA graph holds this backward without its forward. In a compiled graph a plain
+    product is used, which the compiler fuses with the next op.
     """
-    # What is not needed may be an empty tensor.
+    # A gradient that is not needed may be an empty tensor.
     wanted = [gradient if it else None for gradient, it in zip(gradients, needed, strict=True)]
-    # Where torch can't say whether a hook shares the gradients, they are multiplied into new memory.
+    # If torch can't say whether a hook shares the gradients, the products are new tensors.
     is_readable = ctx.is_hooked is False and _is_plain(upstream)
     is_kept = is_readable and _is_graph_kept()
     is_known = is_readable and ctx.backend == "cpu" and not (modes() and detours.is_traced())
@@ -364,14 +376,14 @@ def _scaled(
 
 
 def _scale_gradients(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> list[Tensor]:
-    """New gradients: upstream / expected times those, rounded once. Each fills one run of memory."""
+    """Return new gradients: upstream / expected times the given ones, rounded once. Each fills one run of memory."""
     to = [torch.empty_like(gradient) for gradient in gradients]
     kernels.scale(gradients, to, readable(upstream), expected)
     return to
 
 
 def _scale_gradients_(kernels: Any, gradients: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
-    """Multiply gradients by upstream / expected where they lie; for an upstream that was expected nothing is moved."""
+    """Multiply gradients in place by upstream / expected. If the two are equal, no gradient is read or written."""
     kernels.scale(gradients, gradients, readable(upstream), expected)
 
 

@@ -1,4 +1,4 @@
-"""The pulling-away term of one batch. `ranks.py` has it over the batches of several processes."""
+"""The pulling-away term of one batch. `ranks.py` computes the term over the batches of several processes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Term:
-    """The term of a code, all of it acc (the code's accumulation dtype), to be filled in by a kernel.
+    """The pulling-away term of a code, to be filled in by a kernel. All tensors are acc, the code's accumulation dtype.
 
-    `lengths` and `residual` are for the gradient alone; the kernels' own files say what `residual` holds.
+    Only the gradient needs `lengths` and `residual`. The kernels' own files define the content of `residual`.
     """
 
     code: CodeLayout
     lengths: Tensor
-    """[2, N]: of the codes times their scales, and the scales, powers of two that keep their squares in range."""
+    """The lengths of the scaled codes and the scales, [2, N]. A scale is a power of two that keeps squares in range."""
     residual: Tensor
-    """[m, m] with m = min(N, d)."""
+    """A matrix that the gradient needs, [m, m] with m = min(N, d)."""
     value: Tensor
     loss: Tensor | None
-    """[], to which weight times the term is added."""
+    """The scalar to which weight times the term is added, or None."""
     weight: Coefficient
 
     def packed(self, weight: tuple[int, float]) -> tuple[object, ...]:
-        """The term as `ebgan_fast._C` takes it: the members of PullingAway in csrc/kernels.h."""
+        """Return the term as `ebgan_fast._C` takes it: the members of PullingAway in csrc/kernels.h."""
         loss = 0 if self.loss is None else self.loss.data_ptr()
         return (
             self.code.packed(),
@@ -48,13 +48,13 @@ class Term:
         )
 
     def gradient_packed(self, upstream: tuple[int, float], grad: Gradient) -> tuple[object, ...]:
-        """The term's gradient as `ebgan_fast._C` takes it: the members of PullingAwayGradient."""
+        """Return the term's gradient as `ebgan_fast._C` takes it: the members of PullingAwayGradient."""
         forward = self.lengths.data_ptr(), self.residual.data_ptr()
         return self.code.packed(), *forward, *upstream, grad.filled.data_ptr(), grad.stride
 
 
 def launch(kernels: Kernels, code: Tensor, loss: Tensor | None = None, weight: Coefficient = 0.0) -> Term:
-    """Compute the term of a code, and add weight times it to the loss, if there is one."""
+    """Compute the term of a code, and add weight times the term to `loss` if it is given."""
     layout = CodeLayout(code)
     n, wide, device = layout.n, accumulation_dtype(code.dtype), code.device
     side = min(n, layout.elements)
@@ -71,7 +71,7 @@ def launch(kernels: Kernels, code: Tensor, loss: Tensor | None = None, weight: C
 
 
 def launch_gradient(kernels: Kernels, term: Term, code: Tensor, upstream: Coefficient) -> Tensor:
-    """The gradient to the code, of whose layout the term is."""
+    """Return the gradient to the code. `term` must have the layout of this code."""
     layout = term.code
     grad = layout.gradient(code)
     if layout.n < 2 or layout.elements == 0:
@@ -104,10 +104,10 @@ def _shapes(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def products(code: Sequence[int], count: int) -> int:
-    """The operations of that many matrix products: one makes the smaller Gram matrix of a code of this shape, another
-    its gradient.
+    """Return the number of operations of `count` matrix products.
 
-    A product counts in full, as in torch's counter, though a kernel makes half of a symmetric matrix.
+    One product makes the smaller Gram matrix of a code of this shape, and another makes its gradient. Each counts in
+    full, as in torch's counter, though a kernel computes only half of a symmetric matrix.
     """
     n, d = code[0], math.prod(code[1:])
     if n < 2:  # no kernel runs

@@ -1,10 +1,12 @@
 """The pulling-away term over the batches of all ranks of a process group.
 
-Ranks exchange whichever is smaller: the codes (all-gather, while the global batch is at most as large as a code is
-wide) or the d x d Gram matrix of the normalized codes (all-reduce). Backward needs no communication.
+The ranks exchange the smaller of two things. If the global batch is at most as large as a code is wide, they exchange
+the codes (all-gather). Otherwise they exchange the d x d Gram matrix of the normalized codes (all-reduce). Backward
+needs no communication.
 
-A rank knows from its own codes alone what the others will send. Ranks of different sizes would each compute another
-number, or wait for one another. So they tell each other what they have first, and where it differs all raise one error.
+A rank must know from its own codes what the others will send. Ranks with different sizes would each compute a different
+number, or wait for each other. So the ranks compare their sizes first, and if they differ, every rank raises the same
+error.
 """
 
 from __future__ import annotations
@@ -28,24 +30,24 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-# ---- What the ranks have
+# ---- The comparison of sizes and dtypes
 
 
 _AGREED: weakref.WeakSet[ProcessGroup] = weakref.WeakSet()
-"""The groups whose ranks have compared what they have once and for all, the same on every rank."""
+"""The groups whose ranks have already compared their sizes, once for all calls. Every rank holds the same groups."""
 
-_NAMED_RANKS = 4  # of those that have the same
+_NAMED_RANKS = 4  # named in an error for each size
 
 
 def _compare(n: int, d: int, dtype: torch.dtype, device: torch.device, group: ProcessGroup) -> None:
-    """Raise the same ValueError on every rank, if the codes of the ranks don't go together.
+    """Raise the same ValueError on every rank if the ranks' codes don't have the same sizes and dtype of sums.
 
-    It takes 0.2 ms between two processes that have a core each. Where reading what came waits for a device, it is done
-    once.
+    Takes 0.2 ms between two processes with one core each. If reading the result waits for a device, the ranks compare
+    only once per group.
 
     Args:
-        n, d, dtype, device: of this rank's codes.
-        group: the ranks, all of which call this.
+        n, d, dtype, device: the batch size, width, dtype and device of this rank's codes.
+        group: the process group. All of its ranks must call this function.
     """
     at_once = _reads_at_once(device, group)
     if not at_once:
@@ -66,15 +68,16 @@ def _compare(n: int, d: int, dtype: torch.dtype, device: torch.device, group: Pr
 
 
 def _reads_at_once(device: torch.device, group: ProcessGroup) -> bool:
-    """Return True if the ranks can tell each other numbers without waiting for a device.
+    """Return True if the ranks can exchange numbers without waiting for a device.
 
-    They then do so on the CPU, as gloo can for codes on a GPU too. A group of gloo and NCCL goes by the codes' device.
+    They then exchange the numbers on the CPU, which gloo can also do for codes on a GPU. A group of gloo and NCCL goes
+    by the codes' device.
     """
     return device.type == "cpu" or group.name() == "gloo"
 
 
 def _gathered_numbers(own: Sequence[int], device: torch.device, group: ProcessGroup) -> list[tuple[int, ...]]:
-    """The numbers of every rank, in the order of the group."""
+    """Return the numbers of every rank, in the order of the group."""
     numbers = torch.tensor(own, device=device)
     everyone = numbers.new_empty((group.size(), len(own)))
     dist.all_gather(list(everyone.unbind()), numbers, group=group)
@@ -84,7 +87,7 @@ def _gathered_numbers(own: Sequence[int], device: torch.device, group: ProcessGr
 def _check_alike(everyone: Sequence[tuple[int, ...]], group: ProcessGroup) -> None:
     """Raise a ValueError if ranks differ in (batch size, width, number of the dtype in `DTYPES`).
 
-    Dtypes whose sums run in the same one go together, as under autocast.
+    Dtypes whose sums run in the same dtype may differ, as happens under autocast.
     """
     dtypes = list(DTYPES)
     sizes, widths, numbers = (set(column) for column in zip(*everyone, strict=True))
@@ -112,19 +115,19 @@ def _check_alike(everyone: Sequence[tuple[int, ...]], group: ProcessGroup) -> No
 def _global_ranks(group: ProcessGroup) -> Sequence[int]:
     try:
         return dist.get_process_group_ranks(group)
-    except KeyError:  # torch doesn't know the group, which was destroyed or made by hand
+    except KeyError:  # torch doesn't know a group that was destroyed or made by hand
         return range(group.size())
 
 
 def _named(ranks: Sequence[int]) -> str:
-    """The ranks in words, the first few of many."""
+    """Return the ranks as text: the first few, and the number of the others."""
     *others, last = map(str, ranks[:_NAMED_RANKS])
     if len(ranks) > _NAMED_RANKS:
         others, last = [*others, last], f"{len(ranks) - _NAMED_RANKS} more"
     return f"ranks {', '.join(others)} and {last}" if others else f"rank {last}"
 
 
-# In a graph `_compare` is an op. The collectives behind it read its result, so that they can't come before it.
+# In a graph, `_compare` is an op. The collectives behind it read its result, so they can't be moved before it.
 
 
 def _compared_by_name(unit: Tensor, dtype: int, group: str) -> Tensor:
@@ -141,7 +144,7 @@ torch.library.register_fake(
 
 
 def _compared(unit: Tensor, dtype: torch.dtype, group: ProcessGroup) -> Tensor:
-    """The unit rows of a code of this dtype, once it is known that those of all ranks go together."""
+    """Return the unit rows of a code of this dtype, after the comparison of all ranks' sizes and dtypes."""
     if is_compiling() or unit.is_meta or type(unit) is not Tensor:
         compared: Tensor = raw("compared_over_ranks")(unit, DTYPES[dtype], group.group_name)
         return compared
@@ -154,8 +157,10 @@ def _compared(unit: Tensor, dtype: torch.dtype, group: ProcessGroup) -> Tensor:
 
 
 def _unit_rows(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of length 1 (a zero row stays zero), the scale of each row, and 1/length of the row times its scale (0 for a
-    zero row)."""
+    """Return the rows of a code with length 1, the scale of each row, and 1 / the length of each scaled row.
+
+    A zero row stays zero, and its 1/length is 0.
+    """
     rows = sample_rows(code.detach())
     scale = row_scales(rows)
     rows = rows * scale
@@ -165,7 +170,10 @@ def _unit_rows(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gathered(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """(N(N-1) times the term, W) with the gradient 4 (W - (w_i.u_i) u_i) / length_i, from the codes of all ranks."""
+    """Return N(N-1) times the term, and W, computed from the codes of all ranks.
+
+    The gradient is 4 (W - (w_i.u_i) u_i) / length_i.
+    """
     local = unit.shape[0]
     everyone = unit.new_empty((local * group.size(), unit.shape[1]))
     dist.all_gather(list(everyone.chunk(group.size())), unit, group=group)
@@ -176,9 +184,10 @@ def _gathered(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
 
 
 def _reduced(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
-    """The results of `_gathered`, from the d x d Gram matrix summed over ranks."""
+    """Return the same as `_gathered`, computed from the d x d Gram matrix summed over ranks."""
     d = unit.shape[1]
-    # One message: of 64 codes of width 32 it took 0.34 ms, two took 0.55 (gloo, two processes with a core each).
+    # One message: with 64 codes of width 32 it took 0.34 ms, and two messages 0.55 (gloo, two processes with a core
+    # each).
     sums = unit.new_empty(d * d + 1)
     gram, itself = sums[:-1].view(d, d), sums[-1]
     torch.mm(unit.T, unit, out=gram)
@@ -188,7 +197,7 @@ def _reduced(unit: Tensor, group: ProcessGroup) -> tuple[Tensor, Tensor]:
 
 
 class _GlobalPullingAwayTerm(Function):
-    """(code, process_group) -> value over the global batch, the same on every rank."""
+    """The pulling-away term over the global batch: (code, process_group) -> value, the same on every rank."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, code: Tensor, group: ProcessGroup) -> Tensor:
@@ -201,7 +210,8 @@ class _GlobalPullingAwayTerm(Function):
             total, weighted = pull(unit, group)
         pairs = count * (count - 1)
         radial = (weighted * unit).sum(1, keepdim=True)
-        # Data-parallel training divides the summed gradient by the number of ranks; the term's gradient is a sum.
+        # Data-parallel training divides the sum of the gradients by the number of ranks, so this gradient is multiplied
+        # by it.
         gradient = (weighted - radial * unit) * inverse * (4.0 * ranks / max(pairs, 1))
         ctx.save_for_backward(gradient, scale)
         ctx.code_shape, ctx.code_dtype = code.shape, code.dtype  # type: ignore[attr-defined]
@@ -219,20 +229,21 @@ class _GlobalPullingAwayTerm(Function):
 
 
 def pulling_away_term(code: Tensor, process_group: ProcessGroup) -> Tensor:
-    """Equation 14 over the codes of all ranks, each with the same batch size and width.
+    """Return the pulling-away term over the codes of all ranks (equation 14).
 
     Args:
-        code: [N, ...], this rank's codes.
-        process_group: the group; NCCL for codes on a GPU, gloo on the CPU.
+        code: [N, ...], this rank's codes. Every rank must have the same batch size and width.
+        process_group: the group: NCCL for codes on a GPU, gloo on the CPU.
 
     Returns:
         Scalar, equal on all ranks. The gradient is the global one times the number of ranks.
 
     Raises:
-        ValueError: the ranks have codes of different batch sizes, widths or dtypes of sums; the same error on all.
-        RuntimeError: a transform, forward mode or a CUDA graph's capture is active, or in backward create_graph.
+        ValueError: if the ranks' codes differ in batch size, width or dtype of sums. All ranks raise the same error.
+        RuntimeError: in a transform or forward mode, in backward with create_graph, or if the group's first call is
+            within a CUDA graph's capture.
     """
-    # The ranks exchange numbers, and not what a transform or forward mode adds to them.
+    # The ranks exchange plain numbers, without what a transform or forward mode adds to them.
     if in_transform() or forward_ad.unpack_dual(code).tangent is not None:
         raise RuntimeError(
             "pulling_away_term with a process group: got a code inside a transform of torch.func or forward mode, "

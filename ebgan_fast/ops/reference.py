@@ -1,15 +1,16 @@
-"""The terms of Energy-Based GANs as the paper writes them, in plain differentiable torch.
+"""The definition of every op, in plain differentiable torch, as the paper writes it.
 
-This file is the definition: every other backend is tested against it, evaluated in float64. It is kept short enough to
-check against Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016, arXiv:1609.03126) by eye,
-so it uses none of the closed-form algebra that makes the kernels fast. What the paper leaves open is decided here:
+Every other backend is tested against this file, evaluated in float64. A reader should be able to check it by eye
+against Zhao, Mathieu and LeCun, "Energy-Based Generative Adversarial Networks" (2016, arXiv:1609.03126). So it is short
+and uses none of the closed-form algebra that makes the kernels fast. The paper leaves some cases open, and this file
+defines them:
 
-* an l2 energy of 0 has gradient 0, an l1 difference of 0 or NaN too (torch's), and so has a hinge at E = m;
-* a closed hinge passes nothing on: a fake of infinite energy is past every margin, adds 0 to the loss and gets
-  gradient 0. NaN is past none: it leaves the hinge open, and loss and gradient are NaN;
-* a code of length 0 has cosine 0 with every other code, and gets gradient 0. One of any other length, however small or
-  large its numbers, has the cosines of its direction. An infinite or NaN number in a code makes the term NaN;
-* a batch without samples contributes 0 to a mean, and the pulling-away term of fewer than two codes is 0.
+* Gradients are 0 at an l2 energy of 0, at an l1 difference of 0 or NaN (as in torch), and at E = m of a hinge.
+* A closed hinge passes no gradient. A fake of infinite energy is past every margin: it adds 0 to the loss and gets
+  gradient 0. NaN is past no margin: it leaves the hinge open, and loss and gradient are NaN.
+* A code of length 0 has cosine 0 with every other code, and gets gradient 0. Any other code, however small or large its
+  numbers, has the cosines of its direction. An infinite or NaN number in a code makes the term NaN.
+* A batch without samples contributes 0 to a mean, and the pulling-away term of fewer than two codes is 0.
 """
 
 from __future__ import annotations
@@ -29,18 +30,23 @@ __all__ = [
 
 
 def _root(squares: Tensor) -> Tensor:
-    """Square root with derivative 0 at 0; NaN stays NaN."""
+    """Return the square roots, with derivative 0 at 0. NaN stays NaN."""
     at_zero = squares == 0
     return torch.where(at_zero, 0.0, torch.where(at_zero, 1.0, squares).sqrt())
 
 
 def batch_mean(per_sample: Tensor) -> Tensor:
-    """[N] -> scalar; 0 for an empty batch."""
+    """Return the mean of [N] values as a scalar, 0 for an empty batch."""
     return per_sample.sum() / max(per_sample.shape[0], 1)
 
 
 def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
-    """D(x) = ||Dec(Enc(x)) - x|| per sample (equation 13): [N, ...] and [N, ...] -> [N].
+    """Return D(x) = ||Dec(Enc(x)) - x|| of each sample, [N] (equation 13).
+
+    Args:
+        recon: [N, ...] reconstructions.
+        target: [N, ...] samples.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1".
 
     Example:
         >>> import torch
@@ -61,7 +67,12 @@ def reconstruction_energy(recon: Tensor, target: Tensor, norm: str) -> Tensor:
 
 
 def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coefficient) -> Tensor:
-    """The expectation of L_D = D(x) + [m - D(G(z))]+ (equation 1) over the two batches; the hinge is per sample.
+    """Return the mean of L_D = D(x) + [m - D(G(z))]+ over two batches, a scalar (equation 1). The hinge is per sample.
+
+    Args:
+        energy_real: [N] energies of real samples.
+        energy_fake: [M] energies of generated samples.
+        margin: m, in units of the energy.
 
     Example:
         >>> import torch
@@ -76,7 +87,10 @@ def hinge_margin_loss(energy_real: Tensor, energy_fake: Tensor, margin: Coeffici
 
 
 def pulling_away_term(code: Tensor) -> Tensor:
-    """f_PT(S) = 1/(N(N-1)) sum_i sum_{j != i} (S_i.S_j / (|S_i| |S_j|))^2 (equation 14): [N, ...] -> scalar.
+    """Return f_PT(S) = 1/(N(N-1)) sum_i sum_{j != i} (S_i.S_j / (|S_i| |S_j|))^2, a scalar (equation 14).
+
+    Args:
+        code: S, [N, ...], the encoder's output for generated samples.
 
     Example:
         >>> import torch
@@ -99,7 +113,7 @@ def pulling_away_term(code: Tensor) -> Tensor:
 
 
 def weighed(pt_weight: Coefficient, pulling_away: Tensor) -> Tensor:
-    """The weighted term, in the term's dtype: torch would widen it to that of a weight that is a tensor."""
+    """Return the weighted term in the term's dtype. torch would widen it to the dtype of a weight that is a tensor."""
     if isinstance(pt_weight, Tensor):
         pt_weight = pt_weight.to(pulling_away.dtype)
     return pt_weight * pulling_away
@@ -108,7 +122,15 @@ def weighed(pt_weight: Coefficient, pulling_away: Tensor) -> Tensor:
 def discriminator_loss(
     recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor, margin: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Equation 1 over the energies of both batches -> (loss, energy_real, energy_fake); the energies are detached.
+    """Return (loss, energy_real [N], energy_fake [M]) of both batches (equation 1). The energies are detached.
+
+    Args:
+        recon_real: [N, ...] reconstructions of the real samples.
+        real: [N, ...] real samples.
+        recon_fake: [M, ...] reconstructions of the generated samples.
+        fake: [M, ...] generated samples.
+        margin: m, in units of the energy.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1".
 
     Example:
         >>> import torch
@@ -121,7 +143,8 @@ def discriminator_loss(
     energy_real = reconstruction_energy(recon_real, real, norm)
     energy_fake = reconstruction_energy(recon_fake, fake, norm)
     closed = margin - energy_fake <= 0
-    # 0 times the derivative of an infinite energy would be NaN: samples behind a closed hinge are left out before.
+    # Samples behind a closed hinge are set to 0 before the energy, because 0 times the derivative of an infinite energy
+    # would be NaN.
     left_out = closed.reshape(-1, *(1 for _ in fake.shape[1:]))
     open_energy = reconstruction_energy(recon_fake.masked_fill(left_out, 0), fake.masked_fill(left_out, 0), norm)
     hinge = torch.where(closed, 0.0, margin - open_energy)
@@ -131,8 +154,17 @@ def discriminator_loss(
 def generator_loss(
     recon_fake: Tensor, fake: Tensor, code: Tensor | None, pt_weight: Coefficient, norm: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """L_G = D(G(z)) (equation 2) plus the weighted pulling-away term -> (loss, energy, pulling_away); the last two are
-    detached.
+    """Return (loss, energy [N], pulling_away) of L_G = D(G(z)) plus the weighted pulling-away term (equations 2 and
+    14).
+
+    Energy and pulling_away are detached.
+
+    Args:
+        recon_fake: [N, ...] reconstructions of the generated samples.
+        fake: [N, ...] generated samples.
+        code: [N, ...] the encoder's output for the generated samples. None: no pulling-away term.
+        pt_weight: weight of the pulling-away term.
+        norm: the kind of energy: "l2", "sse", "mse" or "l1".
 
     Example:
         >>> import torch

@@ -1,8 +1,9 @@
-"""The ops' view of tensors: the dtype that sums run in, the samples of a batch as runs of memory, their gradients.
+"""The tensors of the ops as kernels read them: the dtype of sums, samples as runs of memory, and gradients.
 
-Elements of a sample may lie in any order, as long as every tensor of a pair and its gradients share it. Contiguous,
-channels_last and batch-sliced tensors are read as they are; anything else goes through one copy. So does what is not
-`readable` as it is. Gradients come out with the strides of `torch.empty_like(input)`, as autograd expects them.
+The elements of a sample may lie in any order, as long as both tensors of a pair and their gradients have the same
+order. Contiguous, channels_last and batch-sliced tensors are read in place. Tensors of any other layout are copied
+once, and so are tensors that are not `readable`. Gradients have the strides of `torch.empty_like(input)`, as autograd
+expects.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from torch import Tensor
 DTYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 """The number of each dtype in the compiled kernels (`csrc/kernels.h`)."""
 
-# A margin, a weight or an upstream gradient: a number, or a 0-d tensor whose value nobody waits for.
+# A margin, a weight or an upstream gradient: a number, or a 0-d tensor. Nothing waits for a tensor's value.
 Coefficient: TypeAlias = Tensor | float
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of sums over values of `dtype`, in which energies and losses come out too."""
+    """Return the dtype in which sums over values of `dtype` run. It is also the dtype of energies and losses."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -29,23 +30,27 @@ _WITH_AUTOCAST = frozenset(("cpu", "cuda"))
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Switch autocast off, which would run matrix products in 16 bits; some devices (meta) have none to switch off."""
-    # torch.compile of torch 2.9 and before knows the switch, and not the question.
+    """Return a context without autocast, which would run matrix products in 16 bits.
+
+    Some devices (meta) have no autocast, and the context does nothing.
+    """
+    # torch.compile up to torch 2.9 can trace torch.autocast but not is_autocast_available.
     if device.type in _WITH_AUTOCAST or torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
 
 
 def sample_rows(batch: Tensor) -> Tensor:
-    """[N, ...] -> [N, K] in the accumulation dtype; a batch of scalars has K = 1."""
+    """Return a batch [N, ...] as rows [N, K] in the accumulation dtype. A batch of scalars has K = 1."""
     wide = batch.to(accumulation_dtype(batch.dtype))
     return wide.unsqueeze(1) if wide.dim() == 1 else wide.flatten(1)
 
 
-# For each dtype of sums: bounds for the largest number of a row, and what rows below (up) or above them (down) are
-# multiplied by. A second derivative divides by fourth powers of lengths, and float32 ends at 2^-126 and 2^127. So the
-# largest number of a row comes between 2^-25 and 2^24, in float64 between 2^-200 and 2^224. The kernels have a first
-# derivative alone, and a wider range: csrc/row_scale.h.
+# For each dtype of sums: (bound, factor) pairs for the largest number of a row. A row whose largest number is below the
+# bound (up), or above it (down), is multiplied by the factor. A second derivative divides by fourth powers of lengths,
+# and float32 ends at 2^-126 and 2^127. So the largest number of a scaled row lies between 2^-25 and 2^24, and in
+# float64 between 2^-200 and 2^224. The kernels compute a first derivative only and have a wider range:
+# csrc/row_scale.h.
 _STEPS_UP = {
     torch.float32: ((2.0**-24, 2.0**44), (2.0**-64, 2.0**84), (2.0**-104, 2.0**124)),
     torch.float64: ((2.0**-200, 2.0**400), (2.0**-600, 2.0**800), (2.0**-1000, 2.0**1000)),
@@ -57,10 +62,9 @@ _STEPS_DOWN = {
 
 
 def row_scales(rows: Tensor) -> Tensor:
-    """[N, 1]: a power of two for each row [N, K]. It is 1, or one that keeps the row's squares from overflowing or
-    vanishing.
+    """Return a scale for each row [N, K], [N, 1]: 1, or a power of two so that the row's squares stay in range.
 
-    A cosine does not depend on the lengths of its vectors. So it may be taken of rows times these powers, which are
+    A cosine does not depend on the lengths of its vectors. So it may be computed from the scaled rows. The scales are
     constants to autograd.
     """
     largest = rows.detach().abs().amax(1, keepdim=True)
@@ -73,21 +77,21 @@ def row_scales(rows: Tensor) -> Tensor:
 
 
 def readable(tensor: Tensor) -> Tensor:
-    """The tensor with its numbers in memory.
+    """Return the tensor with its numbers in memory, as a copy where needed.
 
-    torch may have negated it by a bit alone (`is_neg`), so that memory holds the other sign. Zeros that a derivative
-    gives may have no memory at all (`_is_zerotensor`).
+    torch may negate a tensor by a flag (`is_neg`), so that memory holds numbers of the opposite sign. Zeros that a
+    derivative returns may have no memory at all (`_is_zerotensor`).
     """
     return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_neg()
 
 
 def number(coefficient: Coefficient) -> float:
-    """The value of a coefficient; of a tensor on a GPU it waits for the device."""
+    """Return the value of a coefficient. For a tensor on a GPU this waits for the device."""
     return coefficient.item() if isinstance(coefficient, Tensor) else coefficient
 
 
 def product(a: Coefficient, b: Coefficient, dtype: torch.dtype) -> Coefficient:
-    """The product of two coefficients in `dtype`, on the device where one of them is there.
+    """Return the product of two coefficients in `dtype`, on the GPU if one of them is a tensor there.
 
     torch would multiply a number and a bfloat16 tensor in bfloat16.
     """
@@ -97,12 +101,12 @@ def product(a: Coefficient, b: Coefficient, dtype: torch.dtype) -> Coefficient:
     return a * b
 
 
-# Per-sample strides of the dimensions behind the batch; None means that a sample is not one run of memory.
+# The strides of the dimensions behind the batch, or None for a sample that is not one run of memory.
 Order = tuple[int, ...] | None
 
 
 def order_of(tensor: Tensor) -> Order:
-    """The order of a sample's elements in memory, or None when they are not adjacent or samples overlap."""
+    """Return the order of a sample's elements in memory, or None if they are not adjacent or samples overlap."""
     sizes = tensor.shape[1:]
     order = tuple(stride if size > 1 else 0 for size, stride in zip(sizes, tensor.stride()[1:], strict=True))
     run = 1
@@ -113,14 +117,14 @@ def order_of(tensor: Tensor) -> Order:
     return order if tensor.shape[0] < 2 or tensor.stride(0) >= run else None
 
 
-# Batches of images as networks in channels_last leave them, by their number of dimensions.
+# The channels_last formats, by the number of dimensions of a batch.
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def are_alike(recon: Tensor, target: Tensor) -> bool:
-    """Return True for the usual pairs: both contiguous, or both channels_last, samples side by side, not negated.
+    """Return True for a usual pair: both contiguous or both channels_last, samples adjacent, not negated by a flag.
 
-    The general way to the same answer takes 20 us a pair, this one 1.
+    This check takes 1 us a pair. The general one takes 20 and gives the same answer.
     """
     if recon.is_neg() or target.is_neg():
         return False
@@ -133,14 +137,14 @@ def are_alike(recon: Tensor, target: Tensor) -> bool:
 class Gradient:
     """A gradient that a kernel fills in the order in which it reads the input.
 
-    `filled` is what the kernel writes, samples `stride` elements apart. Where that is not `torch.empty_like(input)`,
-    `finish` copies it there.
+    The kernel writes `filled`, with samples `stride` elements apart. If `filled` is not laid out as
+    `torch.empty_like(input)`, `finish` copies it into such a tensor.
     """
 
     __slots__ = ("_result", "filled", "stride")
 
     def __init__(self, like: Tensor, order: Order, elements: int) -> None:
-        """`order` None stands for contiguous."""
+        """Allocate the gradient of `like` in an order of the elements. None: contiguous."""
         self.stride = elements
         filled = self._result = torch.empty_like(like)
         if order is None:
@@ -154,15 +158,16 @@ class Gradient:
         self.filled = filled
 
     def finish(self) -> Tensor:
+        """Return the gradient with the strides of `torch.empty_like(input)`, once the kernel has run."""
         if self.filled is not self._result:
             self._result.copy_(self.filled)
         return self._result
 
 
 class Batch:
-    """recon and target as a kernel reads them, their energies, and the gradients asked for.
+    """The tensors recon and target as a kernel reads them, their energies, and the gradients that are needed.
 
-    Strides are those from sample to sample, in elements; of a gradient that is not asked for, it means nothing.
+    Strides count the elements from one sample to the next. The stride of a gradient that is not needed has no meaning.
     """
 
     __slots__ = (
@@ -190,10 +195,10 @@ class Batch:
         need_target: bool = False,
         energy: Tensor | None = None,
     ) -> None:
-        """`energy` is what the forward returned; None gives new memory for a kernel to fill."""
+        """Prepare the memory of a batch. `energy` is what the forward returned; None allocates it for a kernel."""
         n = self.n = recon.shape[0]
         elements = self.elements = recon.numel() // n if n else 1
-        if energy is None:  # by strides, as elsewhere: torch.empty takes 0.2 us more for [n], 0.9 for a 0-d tensor
+        if energy is None:  # torch.empty takes 0.2 us more for [n], 0.9 for a 0-d tensor
             wide = torch.float64 if recon.dtype is torch.float64 else torch.float32
             energy = torch.empty_strided((n,), (1,), dtype=wide, device=recon.device)
         self.energy = energy
@@ -221,7 +226,7 @@ class Batch:
         self._unfinished = of_recon, of_target
 
     def packed(self) -> tuple[int, ...]:
-        """The batch as `ebgan_fast._C` takes it: the members of Batch in csrc/kernels.h."""
+        """Return the batch as `ebgan_fast._C` takes it: the members of Batch in csrc/kernels.h."""
         grad_recon, grad_target = self.grad_recon, self.grad_target
         return (
             self._recon_at,
@@ -239,11 +244,11 @@ class Batch:
 
     @property
     def wants_gradient(self) -> bool:
-        """True if a kernel is to fill in a gradient."""
+        """True if a kernel must fill in at least one gradient."""
         return self.grad_recon is not None or self.grad_target is not None
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients to recon and to target, once the kernel has run; None for one that was not needed."""
+        """Return the gradients to recon and target once the kernel has run, None for one that is not needed."""
         if self._unfinished is None:
             return self.grad_recon, self.grad_target
         of_recon, of_target = self._unfinished
@@ -254,10 +259,10 @@ class Batch:
 
 
 class CodeLayout:
-    """A code [n, elements] as a kernel reads it, samples `stride` elements apart; `code` is the memory.
+    """A code [n, elements] as a kernel reads it from the memory of `code`, with samples `stride` elements apart.
 
-    The dual Gram matrix depends on the order of the elements, so forward and backward must read alike: the order is a
-    function of the code's own layout.
+    The dual Gram matrix depends on the order of the elements. So forward and backward must use the same order, which
+    depends only on the code's own layout.
     """
 
     __slots__ = ("_at", "code", "elements", "n", "order", "stride")
@@ -280,9 +285,9 @@ class CodeLayout:
         self.code = code
 
     def packed(self) -> tuple[int, ...]:
-        """The code as `ebgan_fast._C` takes it: the members of Code in csrc/kernels.h."""
+        """Return the code as `ebgan_fast._C` takes it: the members of Code in csrc/kernels.h."""
         return self._at, self.stride, self.n, self.elements
 
     def gradient(self, like: Tensor) -> Gradient:
-        """Memory for the gradient to `like`, the tensor that this code reads."""
+        """Return memory for the gradient to `like`, the tensor that this code reads."""
         return Gradient(like, self.order, self.elements)

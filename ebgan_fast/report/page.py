@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with its pictures inside, which opens anywhere and offline."""
+"""The report of a run: one HTML file that holds its pictures, so that it opens on any machine and offline."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import torch
 from .. import __version__
 from .._console import shortened
 from .._files import opened, replacing
-from .._settings import COUNT, FINITE
+from .._settings import COUNT, FINITE, number
 from ..training.pictures import score_curves, training_curves
 from ..training.run.folder import RunContents, RunFolder, compares
 from ..training.run.lines import Line
 from ..training.scoring import worth_of_digits
 
 _EARLIER_GRIDS = 4
-_MOST_NETS = 8  # whose scores are drawn: a chart takes a second
+_MOST_NETS = 8  # A chart of one net's scores takes a second.
 # A grid of a hundred images of 1024 pixels is 300 MB before it is packed. A browser unpacks what the page holds.
 _LARGEST_PICTURE, _MOST_PIXELS = 1 << 28, 1 << 28
-_LONGEST_TEXT = 1000  # of a file's words
+_LONGEST_TEXT = 1000  # characters that one value of a file may fill
 _FEW_SAMPLES = 10_000
 # Attribute of the run's folder, heading, caption.
 _EXTRAS = (
@@ -40,18 +40,18 @@ _EXTRAS = (
 
 
 def write_report(folder: Path) -> Path:
-    """Write report.html into a run's folder, from what lies there: metrics, scores, grids and pictures.
+    """Write report.html into a run's folder, from the metrics, scores, grids and pictures that lie there.
 
     Args:
-        folder: a run folder; scores.jsonl, score.json, interpolation.png and neighbors.png are shown where there are
-            any.
+        folder: a run folder. The page shows scores.jsonl, score.json, interpolation.png and neighbors.png if they are
+            there.
 
     Returns:
-        The file.
+        The path of report.html.
 
     Raises:
-        ValueError: not a run folder, one whose run has logged nothing yet, or a file or picture in it that a run
-            wouldn't write; the message names it.
+        ValueError: the folder is not a run's, its run has logged nothing yet, or it holds a file or picture that a run
+            would not write. The message names the file.
         OSError: a file can't be read or written.
 
     Example:
@@ -70,7 +70,7 @@ def write_report(folder: Path) -> Path:
     run = place.contents()
     title = f"EBGAN run {folder.resolve().name}"
     sections = [
-        f"<p>{_text(_summary(run))}</p>",
+        f"<p>{_text(' '.join(filter(None, (_game(run), _summary(run)))))}</p>",
         _samples(run.grids),
         _scores(run),
         _section("Training", _curves(training_curves(run.metrics), _caption(run))),
@@ -80,7 +80,7 @@ def write_report(folder: Path) -> Path:
     template = importlib.resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     page = string.Template(template).substitute(title=html.escape(title), body="\n".join(filter(None, sections)))
     with replacing(place.report) as file:
-        # A folder's name may hold bytes that are no text.
+        # The folder's name may hold bytes that are not UTF-8.
         file.write(page.encode("utf-8", "replace"))
     return place.report
 
@@ -93,6 +93,22 @@ def _caption(run: RunContents) -> str:
     if run.settings.get("pt_weight") == 0:
         single.append("the pulling-away term, whose weight is 0")
     return f"{text}; {', '.join(single)}: of its last step."
+
+
+def _game(run: RunContents) -> str:
+    """Return a sentence on the game that the run plays: its energy, margin and pulling-away weight, as far as known."""
+    settings, parts = run.settings, []
+    if isinstance(norm := settings.get("norm"), str):
+        parts.append(f"norm {norm}")
+    # The first line's margin is the number that stands for "auto".
+    if FINITE.holds(first := run.metrics[0].get("margin")):
+        auto = " (auto)" if settings.get("margin") == "auto" else ""
+        last = run.metrics[-1].get("margin")
+        moved = f" at first, {last:.4g} now" if FINITE.holds(last) and last != first else ""
+        parts.append(f"margin {first:.4g}{auto}{moved}")
+    if FINITE.holds(weight := settings.get("pt_weight")):
+        parts.append(f"pulling-away weight {weight:.4g}" if weight else "no pulling-away term")
+    return f"EBGAN with {', '.join(parts)}." if parts else ""
 
 
 def _summary(run: RunContents) -> str:
@@ -108,7 +124,7 @@ def _summary(run: RunContents) -> str:
     if not run.scores:
         return text
     latest = run.scores[-1]
-    # A run that goes on may go on with another net.
+    # A resumed run may be scored by another net.
     comparable = [line for line in run.scores if compares(line, latest)]
     first = comparable[0]
     if len(comparable) == 1:
@@ -145,7 +161,7 @@ def _scores(run: RunContents) -> str:
     else:
         parts.append("<p>This run was not scored while it trained.</p>")
     if run.evaluation:
-        parts.append(f"<h3>Evaluation of the checkpoint</h3>{_named_values(run.evaluation)}")
+        parts.append(f"<h3>Evaluation of the checkpoint</h3>{_evaluation(run.evaluation)}")
         samples = run.evaluation.get("samples")
         if "exp_score" in run.evaluation and isinstance(samples, int) and (worth := worth_of_digits(samples)):
             parts.append(f"<p>{html.escape(worth)}</p>")
@@ -172,6 +188,61 @@ def _net_scores(scores: Sequence[Line]) -> str:
     return _curves(score_curves(scores), f"{net} and KID over steps and time.") + _table(columns, rows)
 
 
+# Name in score.json, name of the row, what a reader needs beside the value. A row's error stands in the field of the
+# same name with _std.
+_EVALUATED = (
+    ("checkpoint", "Checkpoint", ""),
+    ("steps", "Steps of training", ""),
+    ("samples", "Generated samples", ""),
+    ("seed", "Seed of their noise", ""),
+    ("real_images", "Training images", ""),
+    ("features", "Feature net", ""),
+    ("fd", "Fréchet distance", "0 is best"),
+    ("kid", "Kernel distance (KID)", "0 is best"),
+    ("kid_subset_size", "Samples in a subset of KID", ""),
+    ("classifier_test_accuracy", "Classifier's accuracy on the test digits", ""),
+    ("exp_score", "Score: exp E KL(p(y|x) ‖ p(y))", "1 is worst, the number of classes best"),
+    ("kl_conditional_marginal", "E KL(p(y|x) ‖ p(y))", "nats"),
+    ("kl_marginal_conditional", "The paper's I′: E KL(p(y) ‖ p(y|x))", "nats"),
+)
+_MOST_BARS = 100
+_SHARE = number(lambda value: 0 <= value <= 1, "a number in [0, 1]")
+
+
+def _evaluation(scored: Line) -> str:
+    """Return score.json as a table with a name and an explanation in each row, and its class shares as bars."""
+    known = {name for name, _, _ in _EVALUATED}
+    errors = {f"{name}_std" for name in known & scored.keys()}
+    rows = []
+    for name, words, meaning in _EVALUATED:
+        if name in scored:
+            spread = scored.get(f"{name}_std")
+            error = f" ± {spread:.2g}" if isinstance(spread, float) else ""
+            value = _percent(scored[name]) if name == "classifier_test_accuracy" else _value(scored[name])
+            rows.append((words, f"{value}{error}", meaning))
+    shares = scored.get("class_share")
+    bars = ""
+    if isinstance(shares, list) and 0 < len(shares) <= _MOST_BARS and all(_SHARE.holds(value) for value in shares):
+        bars = _bars(shares)
+    # Another version of the program may have written more.
+    others = scored.keys() - known - errors - ({"class_share"} if bars else set())
+    rows += [(name, _value(value), "") for name, value in scored.items() if name in others]
+    return f'<div class="named">{_table(("quantity", "value", "meaning"), rows)}</div>{bars}'
+
+
+def _bars(shares: Sequence[float]) -> str:
+    """Return a bar chart of the classes' shares of the samples, as a table that reads well without its bars."""
+    longest = max(shares) or 1.0
+    rows = "".join(
+        f'<tr><th scope="row">{index}</th>'
+        f'<td><span class="bar" style="width: {100 * share / longest:.1f}%"></span></td>'
+        f"<td>{share:.1%}</td></tr>"
+        for index, share in enumerate(shares)
+    )
+    caption = f"Share of each class among the samples, by the classifier. Equal shares are {1 / len(shares):.1%} each."
+    return f'<table class="bars"><caption>{caption}</caption><tbody>{rows}</tbody></table>'
+
+
 def _extra(path: Path, heading: str, caption: str) -> str:
     return _section(heading, _figure(_picture(path), caption)) if path.exists() else ""
 
@@ -181,7 +252,13 @@ def _settings(run: RunContents, place: RunFolder) -> str:
     missing = [path.name for path in (getattr(place, name) for name, _, _ in _EXTRAS) if not path.exists()]
     left_out = f" Left out, as the run folder lacks them: {', '.join(missing)}." if missing else ""
     closing = html.escape(f"Report made with {versions}.{left_out}")
-    return _section("Settings", f"{_named_values(run.settings)}<p>{closing}</p>")
+    flags = {_flag(name): value for name, value in run.settings.items()}
+    return _section("Settings", f"{_named_values(flags)}<p>{closing}</p>")
+
+
+def _flag(name: str) -> str:
+    """Return the flag of `ebgan-fast train` that sets a field; the family of networks comes with the preset."""
+    return "networks" if name == "family" else f"--{name.replace('_', '-')}"
 
 
 def _section(heading: str, body: str) -> str:
@@ -189,11 +266,11 @@ def _section(heading: str, body: str) -> str:
 
 
 def _picture(path: Path) -> bytes:
-    """Return the bytes of a PNG file, by its first ones.
+    """Return the bytes of a PNG file, after a look at its head.
 
     Raises:
-        ValueError: another file, or a picture that no run draws; the message names it.
-        OSError: it can't be read; names the file.
+        ValueError: the file is no PNG, or has more pixels than a run draws. The message names the file.
+        OSError: the file can't be read. The error names it.
     """
     with opened(path, _LARGEST_PICTURE) as file:
         head = file.read(24)
@@ -211,13 +288,13 @@ def _figure(png: bytes, caption: str) -> str:
 
 
 def _curves(png: bytes, caption: str) -> str:
-    """A picture with words in it, which on a narrow screen stays large enough to read them."""
+    """Return a figure of curves, which scrolls on a narrow screen so that its labels stay large enough to read."""
     return f'<div class="scroll curves">{_figure(png, caption)}</div>'
 
 
 def _named_values(values: Line) -> str:
     rows = [(name, _value(value)) for name, value in values.items()]
-    return f'<div class="named">{_table(("name", "value"), rows)}</div>'
+    return f'<div class="named">{_table(("flag", "value"), rows)}</div>'
 
 
 def _value(value: object) -> str:
@@ -225,6 +302,10 @@ def _value(value: object) -> str:
         more = ", ..." if len(value) > _LONGEST_TEXT else ""
         return ", ".join(map(_value, value[:_LONGEST_TEXT])) + more
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: object) -> str:
+    return f"{value:.2%}" if isinstance(value, float) else _value(value)
 
 
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
@@ -242,5 +323,5 @@ def _duration(seconds: float) -> str:
 
 
 def _text(words: str) -> str:
-    """Return words, in which files have a say, as text of the page."""
+    """Return text that a file may have chosen, cut short and escaped for HTML."""
     return html.escape(shortened(words, _LONGEST_TEXT))

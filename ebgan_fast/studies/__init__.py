@@ -1,7 +1,7 @@
-"""The paper's studies, each one command: trials on a shared queue, results in a file, tables and figures out of it.
+"""The paper's studies. Each is a command that does trials from a shared queue and writes results, tables and figures.
 
-A module of this folder is a study and ends in its `STUDY`. `framework` has what they share, `networks` and `sets` have
-what they train, on what.
+Each module of this folder is a study, and its last name is `STUDY`. `framework` holds what all studies share,
+`networks` the networks that they train, and `sets` their data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def all_studies() -> dict[str, Study[Any]]:
-    """Every study by its name, in the order of the files."""
+    """Return every study by its name, in the order of the files."""
     found = (module for module in pkgutil.iter_modules(__path__) if not module.ispkg)
     names = [module.name for module in found if not module.name.startswith("_")]
     studies: list[Study[Any]] = [importlib.import_module(f"{__name__}.{name}").STUDY for name in names]

@@ -1,4 +1,5 @@
-"""`python -m ebgan_fast.studies redraw results.json out`: a study's table and figures, anew from its results alone."""
+"""`python -m ebgan_fast.studies redraw results.json out` draws a study's table and figures again, from its results
+alone."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ def redraw(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path])
     """Write a study's table and figures, from its file of results alone.
 
     Args:
-        results: The results.json that a study wrote, such as one of docs/studies/results.
-        out: Folder to write to, made if need be.
+        results: The results.json that a study wrote, such as a file in docs/studies/results.
+        out: The folder to write to. It is created if it isn't there.
     """
     found = read(results)
     studies = all_studies()
@@ -37,14 +38,14 @@ def redraw(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path])
 
 
 def names() -> int:
-    """Print the studies' names, one a line."""
+    """Print the names of the studies, one per line."""
     answer("\n".join(all_studies()))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. `arguments` default to the process's own; returns the exit status."""
-    description = "Tables and figures of the paper's studies, anew from their results."
+    """Run the command, and return its exit status. Without `arguments`, those of the process are used."""
+    description = "Tables and figures of the paper's studies, drawn again from their results."
     commands: dict[str, Callable[..., int]] = {"redraw": redraw, "names": names}
     return Program("python -m ebgan_fast.studies", description, commands).run(arguments)
 

@@ -1,4 +1,4 @@
-"""The paper's grid search on MNIST (section 4.1, table 1): EBGAN's 512 configurations and the plain GAN's 6144."""
+"""The paper's grid search on MNIST (section 4.1, table 1): 512 configurations of EBGAN and 6144 of the plain GAN."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .sets.digits import load_digits
 
 Family = Literal["EBGAN", "GAN"]
 
-# Table 1. EBGAN's optimizers and learning rate are fixed there.
+# Table 1 has these values. It fixes EBGAN's optimizers and learning rate.
 LAYERS = (2, 3, 4, 5)
 SIZES_G = (400, 800, 1600, 3200)
 SIZES_D = (128, 256, 512, 1024)
@@ -47,43 +47,44 @@ CHOICES: dict[str, list[Any]] = {
 }
 
 _SHOWN = 50  # samples in each trial's grid
-_BEST = 3  # configurations of each family in table and figure
-_BIN = 0.077  # nats, the width of the bars in the paper's figures
+_BEST = 3  # configurations of each family in the table and the figure
+_BIN = 0.077  # width of a bar in the paper's figures, in nats
 _COLORS = {"EBGAN": BLUE, "GAN": ORANGE}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The part of table 1 that is tried, and how long each trial trains. The paper gives neither batch nor steps."""
+    """The part of table 1 that is tried, and how long each trial trains. The paper gives neither batch size nor
+    steps."""
 
     families: tuple[Family, ...] = ("EBGAN", "GAN")
-    """Kinds of GAN."""
+    """The kinds of GAN to try: EBGAN, and GAN for the plain one."""
     n_layer_g: tuple[int, ...] = LAYERS
-    """nLayerG, weight layers of the generator."""
+    """The values of nLayerG to try: the number of weight layers of the generator."""
     n_layer_d: tuple[int, ...] = LAYERS
-    """nLayerD, weight layers of the discriminator."""
+    """The values of nLayerD to try: the number of weight layers of the discriminator."""
     size_g: tuple[int, ...] = SIZES_G
-    """sizeG, features of each hidden layer of the generator."""
+    """The values of sizeG to try: the number of features of each hidden layer of the generator."""
     size_d: tuple[int, ...] = SIZES_D
-    """sizeD, features of each hidden layer of the discriminator."""
+    """The values of sizeD to try: the number of features of each hidden layer of the discriminator."""
     dropout_d: tuple[bool, ...] = (False, True)
-    """dropoutD."""
+    """The values of dropoutD to try: True puts dropout after each hidden layer of the discriminator."""
     optim_g: tuple[Optimizer, ...] = ("adam", "sgd")
-    """Optimizer of the plain GAN's generator."""
+    """The optimizers to try for the plain GAN's generator."""
     optim_d: tuple[Optimizer, ...] = ("adam", "sgd")
-    """Optimizer of the plain GAN's discriminator."""
+    """The optimizers to try for the plain GAN's discriminator."""
     lr: tuple[float, ...] = RATES
-    """Learning rates of the plain GAN."""
+    """The learning rates to try for the plain GAN."""
     draw: int | None = None
-    """Configurations of each family, drawn at random from those above. None: all of them."""
+    """The number of configurations of each family to draw at random from all of the above. None: try all."""
     steps: int = 20_000
-    """Updates of both networks in a trial."""
+    """The number of steps of a trial. Each step updates both networks."""
     batch_size: int = 64
-    """Real images in a step, and as many generated ones."""
+    """The number of real images in a step. A step generates as many images."""
     samples: int = 10_000
-    """Generated digits that a trial's score is taken of."""
+    """The number of generated digits that give a trial's score."""
     seed: int = 0
-    """Seed of every trial's weights, noise and batches, and of what is drawn."""
+    """The seed of every trial's weights, noise and batches, and of the random choice of configurations."""
 
 
 BUDGETS: dict[Budget, Grid] = {
@@ -94,10 +95,10 @@ BUDGETS: dict[Budget, Grid] = {
 
 
 def trials(grid: Grid) -> list[Params]:
-    """The configurations, those of the families mixed, so that a part of them is a fair picture of all.
+    """Return the configurations, with those of the families mixed, so that a part of them represents all.
 
     Raises:
-        ValueError: a value that table 1 doesn't have, nothing to try, or a grid that can't be searched.
+        ValueError: a value isn't in table 1, there is nothing to try, or the grid can't be searched.
     """
     check_counts(grid, "steps", "batch_size", "samples")
     check_batch(grid.batch_size, "because of batch norm")
@@ -128,7 +129,7 @@ def _all_of(family: Family, grid: Grid) -> list[Params]:
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """A configuration in the paper's terms, and its score."""
+    """Return a configuration in the paper's terms, with its score if there is one."""
     words = (
         f"{params['family']} nLayerG {params['n_layer_g']} nLayerD {params['n_layer_d']} sizeG {params['size_g']} "
         f"sizeD {params['size_d']}{' dropout' if params['dropout_d'] else ''}"
@@ -139,19 +140,19 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 
 
 def picture_of(params: Params) -> str:
-    """The name of a trial's samples in the study's folder."""
+    """Return the file name of a trial's samples in the study's folder."""
     return f"samples/{hashlib.blake2b(key(params).encode(), digest_size=6).hexdigest()}.png"
 
 
 def trial(params: Params, job: Job[Grid], tick: Tick) -> Measured:
-    """Train one configuration, and score what its generator draws."""
+    """Train one configuration, and score the digits that its generator draws."""
     grid, digits = job.settings, job.data
     trainer = _trainer(params, job)
     train(trainer, grid.steps, tick)
     sampler = trainer.sampler()
     result = digits.scores(sampler, grid.samples, grid.seed)
     save_grid(sample_images(sampler, _SHOWN, grid.seed), job.options.out / picture_of(params))
-    # The direction whose values, at most ln 10, the axes of the paper's figures 2 and 3 fit.
+    # This direction of the divergence is at most ln 10, as the axes of the paper's figures 2 and 3 are.
     return Measured(result, result["kl_conditional_marginal"])
 
 
@@ -189,22 +190,23 @@ def _trainer(params: Params, job: Job[Grid]) -> Trainer | GanTrainer:
 
 
 def score(trial: Done) -> float:
-    """The score that the figures show: E KL(p(y|x) || p(y)) in nats. A trial that failed has 0, the score of noise."""
+    """Return the score that the figures show: E KL(p(y|x) || p(y)) in nats. A failed trial has 0, the score of
+    noise."""
     return 0.0 if trial.result is None else float(trial.result["kl_conditional_marginal"])
 
 
 def swapped_score(trial: Done) -> float:
-    """The paper's I' = E KL(p(y) || p(y|x)) in nats, which has no bound. A trial that failed has 0."""
+    """Return the paper's I' = E KL(p(y) || p(y|x)) in nats, which has no bound. A failed trial has 0."""
     return 0.0 if trial.result is None else float(trial.result["kl_marginal_conditional"])
 
 
 def of_family(trials: Sequence[Done], family: str) -> list[Done]:
-    """The trials of one kind of GAN."""
+    """Return the trials of one kind of GAN."""
     return [trial for trial in trials if trial.params["family"] == family]
 
 
 def top_share(results: Results, family: str, measure: Callable[[Done], float] = score) -> float:
-    """Share of a family's trials that are in the top third of all trials' scores, by `score` or `swapped_score`."""
+    """Return the share of a family's trials that are in the top third of all trials, by `score` or `swapped_score`."""
     ranked = sorted(results.trials, key=measure, reverse=True)
     top = {id(trial) for trial in ranked[: len(ranked) // 3]}
     own = of_family(results.trials, family)
@@ -212,7 +214,7 @@ def top_share(results: Results, family: str, measure: Callable[[Done], float] = 
 
 
 def table(results: Results) -> str:
-    """Two tables in Markdown: the families, and the best configurations of each."""
+    """Return two tables in Markdown: the families, and the best configurations of each."""
     rows = []
     families = _families(results)
     for family in families:
@@ -252,14 +254,16 @@ def table(results: Results) -> str:
 
 
 def sample_files(results: Results) -> list[str]:
-    """The samples of the best of each family."""
+    """Return the names of the samples of each family's best trials."""
     return [picture_of(trial.params) for family in _families(results) for trial in _best(results, family)]
 
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write histograms.png (figure 2), by-optimizer.png (figure 3) and best.png (figure 4) into a folder; returns
-    those that could be drawn: other machines' samples may be elsewhere."""
+    """Write histograms.png (figure 2), by-optimizer.png (figure 3) and best.png (figure 4) into a folder.
+
+    Return the paths of those that could be drawn. The samples for best.png may be on another machine.
+    """
     drawn = [_draw_by_layers(results, folder / "histograms.png")]
     if of_family(results.trials, "GAN"):
         drawn.append(_draw_by_optimizer(results, folder / "by-optimizer.png"))
@@ -310,7 +314,7 @@ def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
 
 
 def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
-    """Shares of each family's runs by score."""
+    """Draw the shares of each family's runs by score."""
     edges = [_BIN * index for index in range(math.ceil(math.log(10) / _BIN) + 1)]
     for family, color in _COLORS.items():
         scores = [score(trial) for trial in of_family(trials, family)]

@@ -1,4 +1,5 @@
-"""The effect of the margin on MNIST (figure 9): too small drops digits, too large collapses."""
+"""The effect of the margin on MNIST (figure 9): with a small margin digits are missing, with a large one samples
+collapse."""
 
 from __future__ import annotations
 
@@ -25,30 +26,33 @@ _SHOWN, _COLUMNS = 50, 10
 
 @dataclass(frozen=True)
 class MarginSweep:
-    """The margins that are tried, and on which networks: the full size's and the learning rate are figure 9's."""
+    """The margins that are tried, and the networks. The networks of the full size and the learning rate are figure
+    9's."""
 
     margins: tuple[float, ...] = (1, 2, 4, 6, 8, 12, 16, 32)
-    """Margins, of the l2 energy."""
+    """The margins to try, in units of the l2 energy."""
     seeds: int = 3
-    """Runs of each margin, with seeds from 0."""
+    """The number of runs of each margin, with seeds from 0."""
     steps: int = 20_000
-    """Updates of both networks."""
+    """The number of steps of a run. Each step updates both networks."""
     batch_size: int = 64
-    """Real images in a step, and as many generated ones."""
+    """The number of real images in a step. A step generates as many images."""
     size_g: int = 1600
-    """sizeG, with nLayerG 5."""
+    """sizeG, the number of features of each hidden layer of the generator. Its nLayerG is 5."""
     size_d: int = 1024
-    """sizeD, with nLayerD 2."""
+    """sizeD, the number of features of each encoder layer of the discriminator. Its nLayerD is 2."""
     lr: float = 0.001
-    """Learning rate of both networks (Adam)."""
+    """The learning rate of both networks (Adam). Figure 9 has 0.001.
+    The smaller budgets double it, which halves the steps that their smaller networks need."""
     ema: float = 0.999
-    """Decay per step of the generator's average, which draws the samples. 0: its latest weights do."""
+    """The decay per step of the moving average of the generator's weights.
+    The average draws the samples. 0: the latest weights draw them."""
     samples: int = 10_000
-    """Generated digits to score."""
+    """The number of generated digits that give a run's score."""
 
 
 BUDGETS: dict[Budget, MarginSweep] = {
-    # Twice the rate, which the smaller networks bear and which halves the steps that they need (docs/mnist.md).
+    # The smaller networks stand twice the learning rate, which halves the number of steps (docs/mnist.md).
     "minutes": MarginSweep(seeds=1, steps=4_000, size_g=400, size_d=512, lr=0.002, samples=5_000),
     "hour": MarginSweep(seeds=3, steps=8_000, size_g=400, size_d=512, lr=0.002),
     "full": MarginSweep(),
@@ -56,7 +60,7 @@ BUDGETS: dict[Budget, MarginSweep] = {
 
 
 def trials(sweep: MarginSweep) -> list[Params]:
-    """Every margin with every seed. Raises a ValueError for a sweep that can't be run."""
+    """Return every margin with every seed. Raise a ValueError if the sweep can't be run."""
     check_given(sweep, "margins")
     for margin in sweep.margins:
         if not (margin > 0 and math.isfinite(margin)):
@@ -69,13 +73,13 @@ def trials(sweep: MarginSweep) -> list[Params]:
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """A run in a few words, and its classes."""
+    """Return a run in a few words, with its classes and score if there are any."""
     words = f"margin {params['margin']:g}, seed {params['seed']}"
     return words if result is None else f"{words}: {result['classes']} classes, score {result['exp_score']:.2f}"
 
 
 def trial(params: Params, job: Job[MarginSweep], tick: Tick) -> Measured:
-    """Train with one margin, and score what the generator draws."""
+    """Train with one margin, and score the digits that the generator draws."""
     sweep, digits = job.settings, job.data
     config = TrainConfig(
         out=Path(),
@@ -99,17 +103,17 @@ def trial(params: Params, job: Job[MarginSweep], tick: Tick) -> Measured:
 
 
 def picture_of(params: Params) -> str:
-    """The name of a run's samples in the study's folder."""
+    """Return the file name of a run's samples in the study's folder."""
     return f"samples/margin-{params['margin']:g}-{params['seed']}.png"
 
 
 def classes(results: Results, margin: float) -> list[int]:
-    """The number of digits that each run of a margin covers; 0 for a run that failed."""
+    """Return the number of digits that each run of a margin covers. A failed run has 0."""
     return [run.result["classes"] if run.result else 0 for run in results.runs(margin=margin)]
 
 
 def table(results: Results) -> str:
-    """A row for each margin: means over the seeds, and the classes of each seed."""
+    """Return a table in Markdown with a row for each margin: means over the seeds, and the classes of each seed."""
     rows = []
     for margin in _margins(results):
         measured = [run.result for run in results.runs(margin=margin) if run.result]
@@ -120,18 +124,18 @@ def table(results: Results) -> str:
         covered = ", ".join(map(str, classes(results, margin)))
         rows.append([f"{margin:g}", covered, mean("exp_score"), mean("kl_conditional_marginal"), mean("diversity")])
     return markdown_table(
-        ["margin", "digits covered, by seed", "exp E KL(p(y|x) ‖ p(y))", "E KL(p(y|x) ‖ p(y))", "diversity"], rows
+        ["margin", "digits covered, by seed", r"exp E KL(p(y\|x) ‖ p(y))", r"E KL(p(y\|x) ‖ p(y))", "diversity"], rows
     )
 
 
 def sample_files(results: Results) -> list[str]:
-    """The samples of each margin's first run."""
+    """Return the names of the samples of each margin's first run."""
     return [picture_of(results.runs(margin=margin)[0].params) for margin in _margins(results)]
 
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write margins.png, samples of each margin's first run as in figure 9, into a folder."""
+    """Write margins.png, the samples of each margin's first run as in figure 9, into a folder. Return its path."""
     margins = _margins(results)
     rows = -(-len(margins) // 4)
     figure = new_figure(13, 2 * rows + 0.3)

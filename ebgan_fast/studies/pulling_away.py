@@ -1,4 +1,4 @@
-"""EBGAN without and with the pulling-away term, and with what other code computes for it."""
+"""EBGAN without the pulling-away term, with it, and with what other code computes for it."""
 
 from __future__ import annotations
 
@@ -30,42 +30,48 @@ _SHOWN_POINTS = 300
 
 @dataclass(frozen=True)
 class PullingAway:
-    """The terms that are compared, on which data, and how long it trains."""
+    """The terms that are compared, the data, and how long each run trains."""
 
     terms: tuple[Term, ...] = TERMS
-    """none; the paper's equation 14; its cosines without the square; its codes normalized along the batch."""
+    """The terms to compare.
+    none: no term. paper: the paper's equation 14.
+    no square: the mean of equation 14's cosines, which are not squared.
+    batch axis: equation 14 with codes that are normalized along the batch."""
     sets: tuple[DataName, ...] = _DATA
-    """A ring of 8 Gaussians, a 5 x 5 grid of them, MNIST."""
+    """The data sets to train on: a ring of 8 Gaussians, a 5 x 5 grid of Gaussians, and MNIST."""
     seeds: int = 5
-    """Runs of each, with seeds from 0."""
+    """The number of runs of each term on each set, with seeds from 0."""
     weight: float = 0.1
-    """Weight of the term in the generator's loss; the paper's is 0.1."""
+    """The weight of the term in the generator's loss. The paper's is 0.1."""
     steps: int = 20_000
-    """Updates of both networks on MNIST."""
+    """The number of steps of a run on MNIST. Each step updates both networks."""
     point_steps: int = 20_000
-    """Updates of both networks on the mixtures of Gaussians."""
+    """The number of steps of a run on a mixture of Gaussians. Each step updates both networks."""
     batch_size: int = 64
-    """Real images in a step, and as many generated ones."""
+    """The number of real images or points in a step. A step generates as many."""
     size_g: int = 800
-    """sizeG on MNIST, with nLayerG 5: the paper's best EBGAN-PT (figure 4c)."""
+    """sizeG on MNIST, the number of features of each hidden layer of the generator. Its nLayerG is 5.
+    The full budget has 800, as the paper's best EBGAN-PT (figure 4c)."""
     size_d: int = 1024
-    """sizeD on MNIST, with nLayerD 2."""
+    """sizeD on MNIST, the number of features of each encoder layer of the discriminator. Its nLayerD is 2."""
     margin: float = 10.0
-    """Margin on MNIST."""
+    """The margin on MNIST, in units of the l2 energy."""
     lr: float = 0.001
-    """Learning rate of both networks on MNIST (Adam)."""
+    """The learning rate of both networks on MNIST (Adam).
+    The smaller budgets double it, which halves the steps that their smaller networks need."""
     point_margin: float = 1.0
-    """Margin on the mixtures, whose points lie at most 2.8 apart."""
+    """The margin on the mixtures, in units of the l2 energy. Their points lie at most 2.8 apart."""
     point_lr: float = 0.0005
-    """Learning rate of both networks on the mixtures."""
+    """The learning rate of both networks on the mixtures (Adam)."""
     ema: float = 0.999
-    """Decay per step of the generator's average, which draws the samples. 0: its latest weights do."""
+    """The decay per step of the moving average of the generator's weights.
+    The average draws the samples. 0: the latest weights draw them."""
     samples: int = 10_000
-    """Generated images or points to score."""
+    """The number of generated images or points that give a run's scores."""
 
 
 BUDGETS: dict[Budget, PullingAway] = {
-    # On MNIST as the margin sweep: smaller networks at twice the rate.
+    # On MNIST these are the margin sweep's: smaller networks at twice the learning rate.
     "minutes": PullingAway(seeds=1, steps=4_000, point_steps=4_000, size_g=400, size_d=512, lr=0.002, samples=5_000),
     "hour": PullingAway(seeds=3, steps=8_000, point_steps=10_000, size_g=400, size_d=512, lr=0.002),
     "full": PullingAway(),
@@ -73,7 +79,7 @@ BUDGETS: dict[Budget, PullingAway] = {
 
 
 def trials(comparison: PullingAway) -> list[Params]:
-    """Every term on every set with every seed. Raises a ValueError for a comparison that can't be run."""
+    """Return every term on every set with every seed. Raise a ValueError if the comparison can't be run."""
     check_given(comparison, "terms", "sets")
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
     check_positive(comparison, "weight", "margin", "lr", "point_margin", "point_lr")
@@ -88,18 +94,18 @@ def trials(comparison: PullingAway) -> list[Params]:
 
 
 def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
-    """Read the digits, if any trial is on them."""
+    """Read the digits if a trial trains on them."""
     return Digits.of(options) if "mnist" in comparison.sets else NoData()
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """A run in a few words, and what it found."""
+    """Return a run in a few words, with the number of modes that it found if it has a result."""
     words = f"{params['set']}, term: {params['term']}, seed {params['seed']}"
     return words if result is None else f"{words}: {result['modes']} of {_MODES[params['set']]}"
 
 
 def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
-    """Train with one term on one set, and score what the generator draws."""
+    """Train with one term on one set, and score the images or points that the generator draws."""
     comparison, digits = job.settings, job.data
     on_digits = params["set"] == "mnist"
     seed: int = params["seed"]
@@ -132,12 +138,12 @@ def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
 
 
 def picture_of(params: Params) -> str:
-    """The name of the samples of a run on MNIST in the study's folder."""
+    """Return the file name of the samples of a run on MNIST in the study's folder."""
     return f"samples/{params['term'].replace(' ', '-')}-{params['seed']}.png"
 
 
 def table(results: Results) -> str:
-    """A row for each term, the mean and the range over seeds."""
+    """Return a table in Markdown with a row for each term: the modes of each seed, and means over the seeds."""
     header: list[str] = ["term"]
     for name in _sets(results):
         header += [f"{name}: modes of {_MODES[name]}", "score" if name == "mnist" else "good samples"]
@@ -155,20 +161,20 @@ def table(results: Results) -> str:
             rows.append(row)
     return (
         f"{markdown_table(header, rows)}\n"
-        "Modes: of each seed. All else: means over seeds. Equation 14: the paper's term of the generated codes at the "
-        "end, whatever was trained.\n"
+        "Modes: one number a seed. All else: means over seeds. Equation 14: the paper's term of the codes at the end, "
+        "in every row.\n"
     )
 
 
 def sample_files(results: Results) -> list[str]:
-    """The samples of each term's first run on MNIST."""
+    """Return the names of the samples of each term's first run on MNIST."""
     runs = (results.runs(set="mnist", term=term) for term in TERMS)
     return [picture_of(found[0].params) for found in runs if found]
 
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write terms.png, samples of each term's first run, into a folder."""
+    """Write terms.png, the samples of each term's first run, into a folder. Return its path."""
     sets = _sets(results)
     terms = [term for term in TERMS if any(results.runs(set=name, term=term) for name in sets)]
     figure = new_figure(3.2 * len(terms), 2.9 * len(sets))

@@ -1,4 +1,4 @@
-"""Semi-supervised MNIST (section 4.2, table 2): a ladder network alone, and inside an EBGAN."""
+"""Semi-supervised MNIST (section 4.2, table 2): a ladder network alone, and as the discriminator of an EBGAN."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Model = Literal["classifier", "LN", "EBGAN-LN"]
 
 MODELS: tuple[Model, ...] = ("classifier", "LN", "EBGAN-LN")
 _COLORS = {"classifier": GRAY, "LN": BLUE, "EBGAN-LN": ORANGE}
-_TESTS = 20  # looks at the test error in a run
+_TESTS = 20  # times that a run measures its test error
 _SHOWN = 50
 _TICKS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # percent
 
@@ -39,35 +39,39 @@ class SemiSupervised:
     """The models that are compared, and how long they train. `--budget full` is the paper's recipe (appendix D)."""
 
     labels: tuple[int, ...] = (100,)
-    """Labeled images, as many of each digit: the paper has 100, 200 and 1000."""
+    """The numbers of labeled images to try, with equally many of each digit. The paper has 100, 200 and 1000."""
     models: tuple[Model, ...] = MODELS
-    """classifier: the encoder alone. LN: the ladder network on real images. EBGAN-LN: the ladder network as an EBGAN's
-    discriminator."""
+    """The models to compare.
+    classifier: the encoder alone. LN: the ladder network on real images.
+    EBGAN-LN: the ladder network as an EBGAN's discriminator."""
     seeds: int = 15
-    """Runs of each, with seeds from 0."""
+    """The number of runs of each model with each number of labels, with seeds from 0."""
     steps: int = 120_000
-    """Updates of the classifier and of LN."""
+    """The number of updates of the classifier and of LN."""
     ebgan_steps: int = 180_000
-    """Updates of EBGAN-LN."""
+    """The number of updates of EBGAN-LN."""
     margin_steps: int = 60_000
-    """Steps of EBGAN-LN over which the margin falls to 0, where the generator is switched off."""
+    """The number of steps of EBGAN-LN in which the margin falls to 0. Then the generator is switched off."""
     margin: float = 16.0
-    """Margin of the first step, of the sum of squares."""
+    """The margin of the first step, in units of the energy, which is a sum of squares."""
     batch_size: int = 100
-    """Images without labels in a step, and at most as many with labels."""
+    """The number of images without labels in a step, and the largest number of labeled images."""
     recon_weight: float = 1000.0
-    """784 times the weight of the energy beside the classifier's loss."""
+    """784 times the weight of the energy in the loss. The classifier's loss has the weight 1.
+    The paper has 1000. Few steps need more: Rasmus et al. have 5000 for 100 labels."""
     lr: float = 0.0002
-    """Learning rate of the classifier and of LN."""
+    """The learning rate of the classifier and of LN.
+    The paper has 0.0002. Few steps need more: Rasmus et al. have 0.002."""
     ebgan_lr: float = 0.0005
-    """Learning rate of EBGAN-LN's ladder network."""
+    """The learning rate of EBGAN-LN's ladder network."""
     lr_g: float = 0.00025
-    """Learning rate of the generator."""
+    """The learning rate of the generator."""
     beta1: float = 0.5
-    """Adam's decay of the ladder network's first moment."""
+    """The decay rate of Adam's first moment, for the ladder network."""
 
 
-# Few steps want a higher learning rate and more weight on the energy: Rasmus et al. give 0.002 and 5000 for 100 labels.
+# With few steps, a higher learning rate and a larger weight of the energy are better. Rasmus et al. give 0.002 and 5000
+# for 100 labels.
 _FEW_STEPS = SemiSupervised(
     seeds=1,
     steps=2_000,
@@ -87,7 +91,8 @@ BUDGETS: dict[Budget, SemiSupervised] = {
 
 
 def trials(settings: SemiSupervised) -> list[Params]:
-    """Every model with every number of labels and seed. Raises a ValueError for settings that can't be run."""
+    """Return every model with every number of labels and every seed. Raise a ValueError if the settings can't be
+    run."""
     check_given(settings, "labels", "models")
     check_counts(settings, "seeds", "steps", "ebgan_steps", "batch_size")
     check_batch(settings.batch_size, "because of batch norm")
@@ -110,20 +115,20 @@ def trials(settings: SemiSupervised) -> list[Params]:
 
 
 class UnscoredDigits(Digits):
-    """The digits, as ladder networks take them and without a classifier that would score them."""
+    """The digits for ladder networks, without a classifier that scores generated digits."""
 
     def conditions(self) -> dict[str, Any]:
-        """Give nothing to tell."""
+        """Return nothing for the results to say."""
         return {}
 
     @functools.cached_property
     def flat(self) -> FlatDigits:
-        """The digits on the device, as floats."""
+        """The digits on the device, with images as floats."""
         return flat_digits(self.mnist, self.device)
 
 
 def load(settings: SemiSupervised, options: DigitOptions) -> UnscoredDigits:
-    """Read the digits. Raises a ValueError for fewer than a batch."""
+    """Read the digits. Raise a ValueError if there are fewer than a batch."""
     digits = UnscoredDigits.of(options, 28)
     if settings.batch_size > (count := len(digits.mnist.train_images)):
         raise ValueError(f"batch_size: got {settings.batch_size}, expected at most {count}, the number of images")
@@ -131,13 +136,13 @@ def load(settings: SemiSupervised, options: DigitOptions) -> UnscoredDigits:
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """A run in a few words, and its error."""
+    """Return a run in a few words, with its test error if there is one."""
     words = f"{params['model']}, {params['labels']} labels, seed {params['seed']}"
     return words if result is None else f"{words}: {result['error']:.2%} wrong"
 
 
 def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
-    """Train one model, and look at its test error now and then."""
+    """Train one model, and measure its test error at up to 20 steps."""
     settings = job.settings
     ebgan = params["model"] == "EBGAN-LN"
     config = LadderConfig(
@@ -168,17 +173,17 @@ def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
 
 
 def picture_of(params: Params) -> str:
-    """The name of a run's samples in the study's folder."""
+    """Return the file name of a run's samples in the study's folder."""
     return f"samples/{params['labels']}-{params['seed']}.png"
 
 
 def errors(results: Results, model: str, labels: int) -> list[float]:
-    """Test errors in percent of the runs of one model."""
+    """Return the test errors of the runs of one model, in percent."""
     return [100 * run.result["error"] for run in results.runs(model=model, labels=labels) if run.result]
 
 
 def table(results: Results) -> str:
-    """Mean and standard deviation over seeds, in the form of table 2."""
+    """Return a table in Markdown in the form of table 2: mean and standard deviation over the seeds."""
     amounts = _amounts(results)
     rows = []
     for model in MODELS:
@@ -189,14 +194,15 @@ def table(results: Results) -> str:
 
 
 def sample_files(results: Results) -> list[str]:
-    """The samples of the first EBGAN-LN of each number of labels."""
+    """Return the names of the samples of the first EBGAN-LN for each number of labels."""
     runs = (results.runs(model="EBGAN-LN", labels=labels) for labels in _amounts(results))
     return [picture_of(found[0].params) for found in runs if found]
 
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write errors.png, the test error over the steps, and samples.png, where there are some, into a folder."""
+    """Write errors.png, the test error over the steps, into a folder, and samples.png if there are samples. Return the
+    paths."""
     return [_draw_errors(results, folder), *_draw_samples(results, folder)]
 
 
@@ -214,7 +220,7 @@ def _draw_errors(results: Results, folder: Path) -> Path:
         limits = axes.get_ylim()
         axes.set_yticks(_TICKS, list(map(str, _TICKS)))
         axes.minorticks_off()
-        axes.set_ylim(limits)  # the ticks would widen them
+        axes.set_ylim(limits)  # the ticks would widen the limits
         axes.set_xlabel("step")
         axes.set_title(f"{labels} labels")
         dress(axes, "test error, %")

@@ -1,10 +1,12 @@
-"""The paper's theorems at work (section 2.2): two players on a discrete space find the equilibrium.
+"""The paper's theorems in a small game (section 2.2): two players on a discrete space reach the equilibrium.
 
-A point k has data probability p_k. The discriminator is any energy D in [0, m]^K, the generator any distribution q.
-With V = sum p D + sum q [m - D]+ and U = sum q D, theorems 1 and 2 say of every equilibrium: q = p, V = m, and
-D = gamma on all points with p > 0, so U = gamma. For D in [0, m] V is m + sum (p - q) D, so the game has the equilibria
-of a zero-sum one, and what is known of those applies: play the best response to the other's average (fictitious play,
-Robinson 1951), or climb the gradient with a look ahead (Korpelevich 1976).
+A point k has data probability p_k. The discriminator is any energy D in [0, m]^K, and the generator any distribution q.
+Let V = sum p D + sum q [m - D]+ and U = sum q D. Theorems 1 and 2 say that every equilibrium has q = p and V = m. They
+also say that D = gamma on all points with p > 0, so U = gamma.
+
+For D in [0, m], V is m + sum (p - q) D. So the game has the equilibria of a zero-sum game, and the methods for those
+apply. In fictitious play, each player plays the best response to the other's average (Robinson 1951). In the
+extragradient method, each player steps along the gradient, with a look ahead (Korpelevich 1976).
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ class Game:
     """The game, and how long it is played."""
 
     points: int = 20
-    """Points of the space, of which a quarter has no data."""
+    """The number of points of the space. A quarter of them have no data."""
     margin: float = 10.0
-    """The margin m."""
+    """The margin m of the discriminator's loss."""
     seed: int = 0
-    """Seed of the data's distribution and of the first moves."""
+    """The seed of the data's distribution and of the first moves."""
     rounds: int = 100_000
-    """Moves of both players."""
+    """The number of moves of each player."""
     step: float = 0.1
-    """Step of the gradient play, with energies in units of the margin; below 1, where it is known to converge."""
+    """The step size of the gradient play, with energies in units of the margin. It is known to converge below 1."""
 
 
 BUDGETS: dict[Budget, Game] = {"minutes": Game(), "hour": Game(rounds=1_000_000), "full": Game(rounds=10_000_000)}
@@ -47,16 +49,17 @@ BUDGETS: dict[Budget, Game] = {"minutes": Game(), "hour": Game(rounds=1_000_000)
 
 @dataclass(frozen=True)
 class Play:
-    """The course of V and U in a game, and the players' last strategies.
+    """The course of V and U in a game, and the last strategies of both players.
 
     Attributes:
-        name: how they played.
-        rounds: when it was looked at.
-        value: V(G, D) then.
-        energy: U(G, D) then.
-        distance: total variation between q and p then.
-        unevenness: mean over the data of |D - gamma| then, where gamma is the mean of D.
-        generator, discriminator: the last q and D.
+        name: the name of the way of playing.
+        rounds: the rounds after which the next four were measured.
+        value: V(G, D) after these rounds.
+        energy: U(G, D) after these rounds.
+        distance: the total variation between q and p after these rounds.
+        unevenness: the mean over the data of |D - gamma| after these rounds, where gamma is the mean of D over the
+            data.
+        generator, discriminator: the last q and the last D.
     """
 
     name: str
@@ -70,12 +73,12 @@ class Play:
 
 
 def value(p: Array, q: Array, energy: Array, margin: float) -> float:
-    """V(G, D), the discriminator's expected loss (equation 1)."""
+    """Return V(G, D), the discriminator's expected loss (equation 1)."""
     return float(p @ energy + q @ np.maximum(margin - energy, 0))
 
 
 def data(game: Game) -> Array:
-    """p: random, and 0 on a quarter of the points."""
+    """Return the data's distribution p, which is random, and 0 on a quarter of the points."""
     p = np.random.default_rng(game.seed).exponential(size=game.points)
     p[: game.points // 4] = 0
     p /= p.sum()
@@ -83,7 +86,11 @@ def data(game: Game) -> Array:
 
 
 def best_responses(game: Game, tick: Tick = no_tick) -> Play:
-    """Fictitious play: D answers the average q by m where q > p, else by 0; G the average D by its lowest point."""
+    """Play best responses to the other player's average (fictitious play).
+
+    D answers the average q with m where q > p, and with 0 elsewhere. G answers the average D with the point of its
+    lowest energy.
+    """
     p = data(game)
     q_mean = np.full(game.points, 1 / game.points)
     d_mean = np.random.default_rng(game.seed + 1).uniform(0, game.margin, game.points)
@@ -102,7 +109,11 @@ def best_responses(game: Game, tick: Tick = no_tick) -> Play:
 
 
 def gradient_play(game: Game, tick: Tick = no_tick) -> Play:
-    """Extragradient: both step along their gradients, taken where a first step would lead, and are projected back."""
+    """Play the extragradient method.
+
+    Both players step along their gradients, taken at the points to which a first step would lead. Then they are
+    projected back to allowed strategies.
+    """
     p = data(game)
     q = np.full(game.points, 1 / game.points)
     share = np.random.default_rng(game.seed + 1).uniform(0, 1, game.points)  # D / m
@@ -122,10 +133,11 @@ PLAYS = {"best responses to averages": best_responses, "gradient play": gradient
 
 
 def trials(game: Game) -> list[Params]:
-    """Both ways of playing.
+    """Return both ways of playing.
 
     Raises:
-        ValueError: fewer than 4 points, no rounds, or a margin or step that isn't positive.
+        ValueError: there are fewer than 4 points or no rounds, the margin or the step isn't positive, or the seed is
+            negative or too large.
     """
     for name, got, least in (("points", game.points, 4), ("rounds", game.rounds, 1)):
         if got < least:
@@ -136,18 +148,18 @@ def trials(game: Game) -> list[Params]:
 
 
 def trial(params: Params, job: Job[Game], tick: Tick) -> Measured:
-    """Play in one way."""
+    """Play the game in one way."""
     play = PLAYS[params["play"]](job.settings, tick)
     return Measured(asdict(play), -play.distance[-1])
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """A play in a few words, and how near it came."""
+    """Return a way of playing in a few words, with its last distance from p if there is one."""
     return params["play"] if result is None else f"{params['play']}: TV(q, p) {result['distance'][-1]:.1e}"
 
 
 def table(results: Results) -> str:
-    """A table in Markdown: the values of the theorems, and those that were reached."""
+    """Return a table in Markdown with the values of the theorems and the values that were reached."""
     game, plays = _game_and_plays(results)
     rows: list[list[Any]] = [["theorems 1 and 2", "", f"{game.margin:g}", f"0 to {game.margin:g}", "0", "0"]]
     rows += [
@@ -166,7 +178,8 @@ def table(results: Results) -> str:
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write theory.png into a folder: V and U, the distances from equilibrium, and the last strategies."""
+    """Write theory.png into a folder: V and U, the distances from equilibrium, and the last strategies. Return its
+    path."""
     game, plays = _game_and_plays(results)
     figure = new_figure(12, 3.6 * len(plays))
     for row, one in zip(figure.subplots(len(plays), 3, squeeze=False), plays, strict=True):
@@ -203,7 +216,7 @@ def _game_and_plays(results: Results) -> tuple[Game, list[Play]]:
 
 
 class _Log:
-    """The notes of a game, at rounds that thin out: twenty in each tenfold."""
+    """The measurements of a game, at rounds whose distances grow: twenty in each tenfold of rounds."""
 
     def __init__(self, name: str, game: Game, p: Array) -> None:
         self._name, self._game, self._p = name, game, p
@@ -230,7 +243,7 @@ class _Log:
 
 
 def onto_simplex(point: Array) -> Array:
-    """The nearest distribution."""
+    """Return the distribution that is nearest to a point."""
     descending = np.sort(point)[::-1]
     surplus = np.cumsum(descending) - 1
     counts = np.arange(1, len(point) + 1)

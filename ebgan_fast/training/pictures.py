@@ -1,4 +1,4 @@
-"""Pictures: grids and folders of images, ways between samples, nearest training images, and curves of a run."""
+"""Pictures of a run: grids and folders of images, interpolations, nearest training images, and curves."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _NO_IMAGES = "images: got none, expected at least one"
 
 
 def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int = 10) -> None:
-    """Write one PNG with the images in rows of `columns`, thin gray lines between them.
+    """Write one PNG with the images in rows of `columns`, separated by thin gray lines.
 
     Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (gray) or 3 (RGB); or batches of such.
-        path: a file; its folder is made.
-        columns: images in a row, at least 1. The last row may be short.
+        images: [n, C, H, W] in [-1, 1] with C = 1 (gray) or 3 (RGB), or an iterable of such batches.
+        path: the PNG file. Its folder is created.
+        columns: the number of images in a row, at least 1. The last row may be shorter.
 
     Raises:
-        ValueError: no images, another shape, or columns below 1.
+        ValueError: there are no images, they have another shape, or `columns` is below 1.
 
     Example:
         >>> import torch
@@ -74,14 +74,15 @@ def save_grid(images: Tensor | Iterable[Tensor], path: str | Path, columns: int 
 
 
 def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
-    """Write each image as its own PNG: 00000.png, 00001.png and so on.
+    """Write each image as a PNG file of its own: 00000.png, 00001.png and so on.
 
     Args:
-        images: [n, C, H, W] in [-1, 1], C = 1 (gray) or 3 (RGB); or batches of such, which are written as they come.
-        folder: made if need be.
+        images: [n, C, H, W] in [-1, 1] with C = 1 (gray) or 3 (RGB), or an iterable of such batches. Each batch is
+            written before the next one is taken.
+        folder: the folder, which is created if it isn't there.
 
     Raises:
-        ValueError: no images, another shape, a file in the folder's place, or a folder that isn't empty.
+        ValueError: there are no images, they have another shape, `folder` is a file, or the folder isn't empty.
 
     Example:
         >>> import os
@@ -111,7 +112,7 @@ def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
 
 
 def _to_bytes(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
-    """uint8 [n, H, W, C] of each batch."""
+    """Yield the pixels of each batch, uint8 [n, H, W, C]."""
     for batch in [images] if isinstance(images, Tensor) else images:
         if batch.dim() != 4 or batch.shape[1] not in (1, 3) or batch.numel() == 0:
             raise ValueError(
@@ -121,19 +122,19 @@ def _to_bytes(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _picture(pixels: Tensor) -> Image.Image:
-    """A picture of pixels uint8 [H, W, C]."""
+    """Return the picture that has these pixels, uint8 [H, W, C]."""
     return Image.fromarray((pixels[..., 0] if pixels.shape[-1] == 1 else pixels).numpy())
 
 
 def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, columns: int, seed: int) -> None:
-    """Draw a PNG whose every row goes from one point of the noise to another.
+    """Draw a PNG in which each row goes from one noise vector to another.
 
     Args:
-        generator: in eval mode.
-        path: the file.
-        rows: ways.
-        columns: images on each, at least 2.
-        seed: of the noise.
+        generator: a generator in eval mode.
+        path: the PNG file.
+        rows: the number of rows.
+        columns: the number of images in a row, at least 2.
+        seed: the seed of the noise.
     """
     ends = torch.randn(2, rows, generator.noise_size, generator=torch.Generator().manual_seed(seed))
     points = spherical_interpolation(ends[0], ends[1], columns)
@@ -143,25 +144,25 @@ def draw_interpolation(generator: AnyGenerator, path: Path, *, rows: int, column
 def draw_neighbors(
     scorer: ImageScorer, generator: AnyGenerator, path: Path, *, seed: int, progress: Progress | None = None
 ) -> None:
-    """Draw a PNG with eight samples in the first column, each before the five training images of nearest features.
+    """Draw a PNG of eight rows: a sample, then the five training images whose features are nearest to the sample's.
 
     Args:
-        scorer: of the training images.
-        generator: in eval mode.
-        path: the file.
-        seed: of the noise.
-        progress: told how far the training images' features are, as (share done, text).
+        scorer: a scorer for the training images.
+        generator: a generator in eval mode.
+        path: the PNG file.
+        seed: the seed of the noise.
+        progress: called with (share done, text) while the features of the training images are computed.
     """
     samples = to_pixels(sample_images(generator, _SAMPLES, seed))
     rows = neighbor_rows(scorer, samples, _NEIGHBORS, progress)
     save_grid(to_signed_unit(rows), path, len(rows) // _SAMPLES)
 
 
-# Beyond this, matplotlib's limits and ticks overflow.
+# Larger numbers make matplotlib's limits and ticks overflow.
 _LARGEST = 1e300
-_LONGEST_WORDS = 80  # what is drawn takes a millisecond a sign
+_LONGEST_WORDS = 80  # characters; drawing one takes a millisecond
 
-# Name in the lines, label, color.
+# The name of the field in a line, the label in the legend, and the color.
 _Curve = tuple[str, str, str]
 
 _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
@@ -179,12 +180,13 @@ _PANELS: tuple[tuple[str, tuple[_Curve, ...]], ...] = (
 
 @in_house_style
 def training_curves(lines: Sequence[Line], title: str = "") -> bytes:
-    """Return a PNG of losses, energies with the margin, active hinges, term, gradients and speed over the steps.
+    """Return a PNG of the losses, energies, margin, active hinges, pulling-away term, gradients and speed over the
+    steps.
 
     Args:
-        lines: of metrics.jsonl, at least one. What none of them tells gets no panel; what isn't a finite number, no
-            point.
-        title: above the panels; any text.
+        lines: the lines of metrics.jsonl, at least one. A quantity that no line has gets no panel. A value that isn't a
+            finite number gets no point.
+        title: the title above the panels; any text.
     """
     told = {name for line in lines for name in line}
     panels = [panel for panel in _PANELS if told.intersection(name for name, _, _ in panel[1])]
@@ -203,17 +205,17 @@ def training_curves(lines: Sequence[Line], title: str = "") -> bytes:
 
 
 def save_curves(lines: Sequence[Line], path: Path, title: str) -> None:
-    """Write `training_curves` to a PNG file."""
+    """Write the PNG of `training_curves` to a file."""
     with replacing(path) as file:
         file.write(training_curves(lines, title))
 
 
 @in_house_style
 def score_curves(lines: Sequence[Line]) -> bytes:
-    """Return a PNG of the Frechet distance and KID over steps and over time.
+    """Return a PNG of the Frechet distance and the KID over the steps and over the time.
 
     Args:
-        lines: of scores.jsonl, at least one, all of one feature net, whose name may be any text.
+        lines: the lines of scores.jsonl, at least one, all of one feature network. The network's name may be any text.
     """
     figure = new_figure(10, 5.6)
     minutes = [{**line, "minutes": line["elapsed_s"] / 60} for line in lines]
@@ -243,19 +245,19 @@ def _draw(
 
 
 def _drawable(value: object) -> float:
-    """Return a number as a float; NaN, which leaves a gap, for what can't be drawn."""
+    """Return the value as a float, or NaN if it can't be drawn. NaN leaves a gap in a curve."""
     number = float(value) if isinstance(value, (int, float)) and FINITE.holds(value) else math.nan
     return number if abs(number) <= _LARGEST else math.nan
 
 
 def _words(text: str) -> str:
-    """Return a text as matplotlib can draw it: short, without signs that no font has, and no formula."""
+    """Return a text that matplotlib can draw: short, without characters that no font has, and not read as a formula."""
     return shortened(text, _LONGEST_WORDS).replace("$", r"\$")
 
 
 def _finish(axes: Axes, quantity: str, *, legend: bool) -> None:
     dress(axes, quantity)
-    if axes.dataLim.ymin >= 0:  # KID may be less: it is unbiased
+    if axes.dataLim.ymin >= 0:  # KID may be below 0, because it is unbiased
         axes.set_ylim(bottom=0)
     if legend and axes.lines:
         axes.legend()

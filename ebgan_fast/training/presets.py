@@ -1,10 +1,12 @@
-"""The paper's runs as configs (appendix C and F), and what the project chose where the paper is silent.
+"""The paper's runs as configs (appendix C and F), with values of our own where the paper gives none.
 
-Layers, noise planes, margins, norm l2 and the weight 0.1 of the pulling-away term are the paper's. Its generator at
-64x64 is only called DCGAN-like: here it is that of Radford et al. 2016 as published in code, half as wide as in their
-figure. Learning rate, batch and Adam's beta1 are DCGAN's, which the paper refers to. The lengths are ours: what DCGAN
-and its successors take to settle, about 30 epochs of CelebA's 203,000 images, 4 of LSUN's 3 million bedrooms, 15 of
-ImageNet's 1.3 million at 128 pixels. 256 pixels halve the batch, for memory.
+From the paper: layers, noise planes, margins, norm l2 and the weight 0.1 of the pulling-away term. The paper calls its
+generator at 64 x 64 pixels DCGAN-like and says no more. Ours is that of the published code of Radford et al. 2016, half
+as wide as in their figure. Learning rate, batch size and Adam's beta1 are DCGAN's, to which the paper refers.
+
+The numbers of steps are ours: as long as DCGAN and its successors take to settle. That is about 30 epochs of CelebA's
+203,000 images, 4 of LSUN's 3 million bedrooms, and 15 of ImageNet's 1.3 million images at 128 pixels. At 256 pixels the
+batch is half as large, to save memory.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ _128 = replace(
 _256 = replace(
     _128,
     preset="imagenet256",
-    networks=replace(  # the paper's table says of the discriminator: as at 128
+    networks=replace(  # the paper's table gives the discriminator of 128 pixels again
         _128_networks,
         generator_layers="(2048)4c-(1024)4c2s-(512)4c2s-(256)4c2s-(128)4c2s-(64)4c2s-(64)4c2s-(3)3c",
         noise_planes="100-64-32-16-8-4-2",
@@ -76,15 +78,15 @@ _PRESETS: dict[PresetName, TrainConfig] = {
 
 
 def preset(name: PresetName, out: Path, **fields: object) -> TrainConfig:
-    """The config of one of the paper's runs.
+    """Return the config of one of the paper's runs.
 
     Args:
         name: "mnist", "lsun64", "celeba64", "imagenet128" or "imagenet256" (dogs).
         out: the run folder.
-        fields: settings in the place of the preset's.
+        fields: settings that replace the preset's.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: there is no preset of this name.
 
     Example:
         >>> from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drawing images from a trained generator: loaded from a run, batch by batch."""
+"""Images from a trained generator, which is loaded from a run and draws batch by batch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .config import TrainConfig, from_dict
 from .run import checkpoint
 
 _MOST_ON_GPU, _MOST = 500, 250  # images at a time
-_MOST_PIXELS = 1 << 26  # of an image: 8192 x 8192
-_PIXEL_BYTES = 1024  # of memory for each pixel drawn: the last layers' 64 to 128 maps, some three at a time
+_MOST_PIXELS = 1 << 26  # of one image, 8192 x 8192
+_PIXEL_BYTES = 1024  # bytes of memory for each pixel drawn: the last layers have 64 to 128 maps, some three at a time
 
 
 class LoadedGenerator(NamedTuple):
-    """A generator from a checkpoint, and the run that it is of. Unpacks to (generator, config, step).
+    """A generator from a checkpoint, with the run's config and step. It unpacks to (generator, config, step).
 
     Example:
         >>> from pathlib import Path
@@ -42,28 +42,28 @@ class LoadedGenerator(NamedTuple):
     """
 
     generator: AnyGenerator
-    """The network that draws: in eval mode, with averaged weights if the run averages."""
+    """The generator in eval mode, with averaged weights if the run averages."""
     config: TrainConfig
     """The config of the run."""
     step: int
-    """The steps that the run had done."""
+    """The number of steps that the run had done."""
 
 
 def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cpu") -> LoadedGenerator:
-    """Load the generator of a run as it draws samples: in eval mode, with averaged weights if the run averages.
+    """Load the generator of a run for drawing samples: in eval mode, and with averaged weights if the run averages.
 
-    Settings of the run that this version doesn't know, or can't use, are warned of and left out.
+    Settings of the run that this version doesn't know or can't use are left out, with a warning.
 
     Args:
         checkpoint_path: the run's checkpoint.pt.
-        device: where the generator is wanted, whatever device trained it.
+        device: the device for the generator. It may differ from the device that trained it.
 
     Returns:
-        The generator, the run's config and the steps done, by these names or unpacked.
+        The generator, the run's config and the number of steps done, as a `LoadedGenerator`.
 
     Raises:
-        CheckpointError (a ValueError): not a whole checkpoint of this version.
-        ValueError: the device lacks the memory.
+        CheckpointError (a ValueError): the file isn't a complete checkpoint of this version.
+        ValueError: the device has too little memory.
         OSError: the file can't be opened.
 
     Example:
@@ -84,16 +84,29 @@ def load_generator(checkpoint_path: str | Path, device: torch.device | str = "cp
 
 
 def load_run(path: Path, device: torch.device | str = "cpu") -> tuple[LoadedGenerator, str | None]:
-    """Load the generator of a run, as `load_generator` does, with the fingerprint of the images that it learned."""
+    """Load the generator of a run as `load_generator` does, and the fingerprint of the run's training images.
+
+    Args:
+        path: the run's checkpoint.pt.
+        device: the device for the generator.
+
+    Returns:
+        The loaded generator, and the fingerprint, or None if the checkpoint has none.
+
+    Raises:
+        CheckpointError (a ValueError): the file isn't a complete checkpoint of this version.
+        ValueError: the device has too little memory.
+        OSError: the file can't be opened.
+    """
     state = checkpoint.read(path)
     notes: list[str] = []
     try:
         run = from_dict(state["config"], notes.append)
         generator, step = _generator_of(run, state["image_shape"], state["trainer"]), state["trainer"]["step"]
         check_fits(step, 0, "step")
-    except OSError:  # of the machine, not of the checkpoint
+    except OSError:  # caused by the machine, not by the checkpoint
         raise
-    except Exception as error:  # whatever odd values raise
+    except Exception as error:  # values of any kind may stand in the state, and raise anything
         reason = shortened(str(error) or type(error).__name__)
         raise checkpoint.CheckpointError(
             f"{path}: got a checkpoint without a fitting generator ({reason}), expected one that a run wrote"
@@ -111,12 +124,12 @@ def load_run(path: Path, device: torch.device | str = "cpu") -> tuple[LoadedGene
 
 
 def _generator_of(run: TrainConfig, image_shape: Any, trainer: dict[str, Any]) -> AnyGenerator:
-    """The generator of a trainer's state, with averaged weights if the run averages.
+    """Return the generator of a trainer's state, with averaged weights if the run averages.
 
-    The sizes that the config asks for are held against the state's tensors before memory is taken for them.
+    The sizes in the config are compared with the state's tensors before memory is allocated for them.
 
     Raises:
-        ValueError: they don't fit.
+        ValueError: the sizes don't fit.
     """
     check_fits(image_shape, [0, 0, 0], "image_shape")
     channels, height, width = image_shape
@@ -147,21 +160,21 @@ def sample_images(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Draw images; the same n and seed give the same noise on any device and for any batch size.
+    """Draw images from a generator. Equal n and seed give equal noise on any device and for any batch size.
 
     Args:
-        generator: in eval mode.
-        n: how many, at least 1.
-        seed: of the noise, N(0, 1).
-        batch_size: how many at a time, at least 1. None: as many as the generator's device has memory for, up to 250,
-            or 500 on a GPU.
-        device: where the images are wanted.
+        generator: a generator in eval mode.
+        n: the number of images, at least 1.
+        seed: the seed of the noise, which is drawn from N(0, 1).
+        batch_size: the number of images drawn at a time, at least 1. None: as many as the memory of the generator's
+            device allows, up to 250, or 500 on a GPU.
+        device: the device for the images.
 
     Returns:
-        float32 [n, C, H, W] in [-1, 1].
+        The images, float32 [n, C, H, W] in [-1, 1].
 
     Raises:
-        ValueError: n or batch_size below 1.
+        ValueError: n or batch_size is below 1.
 
     Example:
         >>> import torch
@@ -183,7 +196,7 @@ def sample_images(
 def batches_of_images(
     generator: AnyGenerator, noise: Tensor, batch_size: int | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[Tensor]:
-    """The images that noise [n, noise_size] gives, float32 [B, C, H, W] in [-1, 1] batch by batch."""
+    """Yield the images of noise [n, noise_size] in batches, float32 [B, C, H, W] in [-1, 1]."""
     like = next(generator.parameters())
     for part in noise.split(batch_size or drawn_at_once(generator)):
         with torch.no_grad():
@@ -194,17 +207,18 @@ def batches_of_images(
 def images_of(
     generator: AnyGenerator, noise: Tensor, batch_size: int | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """The images that noise [n, noise_size] gives: float32 [n, C, H, W] in [-1, 1], see `sample_images`."""
+    """Return the images of noise [n, noise_size], float32 [n, C, H, W] in [-1, 1]. See `sample_images` for the
+    arguments."""
     return torch.cat(list(batches_of_images(generator, noise, batch_size, device)))
 
 
 def noise_of(generator: AnyGenerator, n: int, seed: int) -> Tensor:
-    """The noise of `sample_images`, [n, noise_size] on the CPU."""
+    """Return the noise of `sample_images`, [n, noise_size] on the CPU."""
     return torch.randn(n, generator.noise_size, generator=torch.Generator().manual_seed(seed))
 
 
 def drawn_at_once(generator: AnyGenerator, most: int = _MOST) -> int:
-    """The number of images that the generator draws at a time: 500 on a GPU, `most` elsewhere; fewer for memory."""
+    """Return how many images the generator draws at a time: 500 on a GPU, else `most`, or fewer if memory is short."""
     _, height, width = generator.image_shape
     device = next(generator.parameters()).device
     return most_at_once(device, _PIXEL_BYTES * height * width, _MOST_ON_GPU if device.type == "cuda" else most)

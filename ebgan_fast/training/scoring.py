@@ -1,4 +1,4 @@
-"""Scores of a run's generator: images by a feature net, digits by a classifier, and what the figures are worth."""
+"""Scores of a run's generator: images by a feature network, digits by a classifier, and how reliable the scores are."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from ..models.families import AnyGenerator
 from .sampling import drawn_at_once, images_of, sample_images
 
 _FEW_DIGITS = 1_000
-_DRAWN = 100  # samples' noise at a time, whatever the batch: torch's random numbers depend on how many are asked for
+_DRAWN = 100  # samples whose noise is drawn at a time, whatever the batch: torch's numbers depend on how many it draws
 
 
 class Evaluator:
-    """Scores generators by one feature net against one set of images.
+    """Scores generators with one feature network against one set of images.
 
-    The net is loaded and tried on two of the images at once, so that a score doesn't fail after hours of training. The
-    training images' features are computed and cached at the first score.
+    The network is loaded and tried on two of the images when the evaluator is made, so that a score doesn't fail after
+    hours of training. The features of the training images are computed and cached at the first score.
 
     Args:
-        features: a net's name or file, as `load_feature_net` takes it.
+        features: the name or file of the feature network, as `load_feature_net` takes it.
         images: the training images.
-        device: of the feature net and of the distances.
+        device: the device of the feature network and of the distances.
 
     Attributes:
-        features: length of a sample's features.
+        features: the number of features of a sample.
         scorer: compares images with the training images.
 
     Raises:
-        ValueError: no such net, a file that isn't one, a net that can't take these images, or a cache folder that
-            can't be written.
+        ValueError: there is no such network, the file isn't one, the network can't take these images, or the cache
+            folder can't be written.
     """
 
     def __init__(self, features: str, images: ImageSet, device: torch.device) -> None:
@@ -52,14 +52,15 @@ class Evaluator:
     def score(
         self, generator: AnyGenerator, samples: int, seed: int, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """A line of scores.jsonl but for its step: the net's label, Frechet distance, KID and what they were taken of.
+        """Return a line of scores.jsonl without its step: the network's label, Frechet distance, KID, and the numbers
+        of images.
 
         Args:
-            generator: in eval mode, on any device.
-            samples: images to draw.
-            seed: of the noise; the same noise at any batch size and on any device.
-            progress: told how far the training images' features are, then the generated ones', then the distances, as
-                (share done, text). What it raises ends the score.
+            generator: a generator in eval mode, on any device.
+            samples: the number of images to draw.
+            seed: the seed of the noise. The noise is the same for any batch size and on any device.
+            progress: called with (share done, text) for the features of the training images, then for those of the
+                generated images, then for the distances. An error that it raises ends the score.
         """
         report = progress or (lambda share, text: None)
         return dataclasses.asdict(self.scorer.score(_drawn(generator, samples, seed, report), progress=report))
@@ -68,14 +69,25 @@ class Evaluator:
 def score_digits(
     classifier: DigitClassifier, generator: AnyGenerator, samples: int, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    """Score generated digits by a classifier on a device, without the margin that was laid around them for training."""
+    """Score generated digits with a classifier, without the margin that was added around the digits for training.
+
+    Args:
+        classifier: the classifier.
+        generator: a generator in eval mode.
+        samples: the number of digits to draw.
+        seed: the seed of the noise.
+        device: the device of the classifier.
+
+    Returns:
+        The classifier's test accuracy and the fields of a `DigitScore`.
+    """
     images = without_margin(sample_images(generator, samples, seed, device=device)[:, 0])
     result = score_images(classifier, images)
     return {"classifier_test_accuracy": classifier.test_accuracy, **dataclasses.asdict(result)}
 
 
 def digits_text(scored: dict[str, Any], samples: int) -> str:
-    """Say in lines what `score_digits` found."""
+    """Return lines of text that report the scores of `score_digits`."""
     accuracy = scored["classifier_test_accuracy"]
     result = DigitScore(**{name: value for name, value in scored.items() if name != "classifier_test_accuracy"})
     shares = "  ".join(f"{digit}: {share:.1%}" for digit, share in enumerate(result.class_share))
@@ -92,7 +104,7 @@ def digits_text(scored: dict[str, Any], samples: int) -> str:
 
 
 def images_text(scored: dict[str, Any], features: int) -> str:
-    """Say in lines what `Evaluator.score` found by so many features."""
+    """Return lines of text that report the scores of `Evaluator.score`, for a network with this number of features."""
     lines = [
         f"{scored['samples']} generated images against {scored['real_images']} training images",
         f"  {scored['features']}   {scored['fd']:.4g}",
@@ -104,32 +116,33 @@ def images_text(scored: dict[str, Any], features: int) -> str:
 
 
 def worth_of_digits(samples: int) -> str | None:
-    """Say what a classifier's scores of few samples are worth, in a sentence; None where there are enough."""
+    """Return a sentence about how reliable a classifier's scores of few samples are. None: there are enough samples."""
     if samples >= _FEW_DIGITS:
         return None
     return (
-        f"Of fewer than {_FEW_DIGITS:,} samples the divergences come out too low, as a part has too few of each class, "
-        "and the shares are rough. They compare only with figures of as many samples."
+        f"With fewer than {_FEW_DIGITS:,} samples the divergences are too low, because each part has too few samples "
+        "of each class, and the shares are imprecise. Compare them only with scores of as many samples."
     )
 
 
 def worth_of(scored: dict[str, Any], features: int) -> str | None:
-    """Say what a Frechet distance of few images is worth, in a sentence; None where there are enough.
+    """Return a sentence about how reliable a Frechet distance of few images is. None: there are enough images.
 
-    Of fewer samples than features a covariance has eigenvalues of 0, whatever the images are.
+    With fewer samples than features, the covariance has eigenvalues of 0, whatever the images are.
     """
     fewest = min(scored["samples"], scored["real_images"])
     if fewest > features:
         return None
     which = "samples" if scored["samples"] == fewest else "training images"
     return (
-        f"{scored['features']} of {fewest:,} {which} and {features:,} features is larger than of many, and compares "
-        "only with figures of as many; KID has no such error."
+        f"{scored['features']} of only {fewest:,} {which} for {features:,} features is too large. Compare it only with "
+        "scores of as many; KID has no such error."
     )
 
 
 def _drawn(generator: AnyGenerator, samples: int, seed: int, report: Progress) -> Iterator[Tensor]:
-    """Batches of generated images as their pixels will be stored: uint8 [B, C, H, W] on the generator's device."""
+    """Yield batches of generated images as they would be stored in files: uint8 [B, C, H, W] on the generator's
+    device."""
     rng = torch.Generator().manual_seed(seed)
     device = next(generator.parameters()).device
     at_once = max(1, drawn_at_once(generator, _DRAWN) // _DRAWN) * _DRAWN

@@ -1,4 +1,4 @@
-"""One call of `train` from its first step to its last: when it saves, tells, draws and scores, and how it stops."""
+"""One call of `train` from its first step to its last: when it saves, prints, draws and scores, and how it stops."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class TrainResult:
 
     Attributes:
         folder: the run folder.
-        step: steps done in all.
+        step: the number of steps done, with those of earlier sessions.
         stats: the latest line of metrics.jsonl, or None if there is none yet.
-        stopped_by: number of the signal that stopped it before its last step, or None.
+        stopped_by: the number of the signal that stopped the run before its last step, or None.
 
     Example:
         >>> from pathlib import Path
@@ -62,18 +62,18 @@ class TrainResult:
 
 
 class Session:
-    """A trainer, and the folder that it fills.
+    """A trainer, and the run folder that it fills.
 
-    In a step that has several duties, what is due to be saved is saved first: a line of metrics, then the checkpoint.
-    What follows (words, pictures, a score) may fail or be killed without the loss of a step. A run that goes on makes
-    up for what its last step lacks.
+    Several things may be due in one step. First the line of metrics and then the checkpoint are written. Whatever
+    follows (prints, pictures, a score) may fail or be killed without the loss of a step. A resumed run does what its
+    last step still lacks.
 
     Args:
-        folder: the run's.
-        trainer: before its first step.
+        folder: the run folder.
+        trainer: the trainer, before its first step.
         images: the training images, as the trainer has them.
-        evaluator: of the first process in a scored run.
-        stop: the signals that this process has had.
+        evaluator: what scores the run; None in all processes but the first, and in a run without scores.
+        stop: the signals that this process has received.
     """
 
     def __init__(
@@ -97,7 +97,11 @@ class Session:
         self.interval_first = 0
 
     def run(self, saved: dict[str, Any] | None) -> TrainResult:
-        """Train to the last step, from `saved` on, unless a signal ends it."""
+        """Train to the last step, unless a signal ends the run before.
+
+        Args:
+            saved: the state of a checkpoint to resume from. None: start a new run.
+        """
         if saved is not None:
             self._restore(saved)
         trainer, steps = self.trainer, self.config.steps
@@ -105,7 +109,7 @@ class Session:
             self.display = stack.enter_context(make_display(trainer.step_count, steps, quiet=not self.writes))
             vote = stack.enter_context(contextlib.closing(StopVote(self.world)))
             if saved is None:
-                self._save()  # at once: from here on the folder can be resumed
+                self._save()  # at once, so that the run can be resumed from here on
             elif trainer.step_count:
                 self.display.say(f"resumed at step {trainer.step_count}: {self.folder.path}")
             if self.config.tensorboard and self.writes:
@@ -130,7 +134,7 @@ class Session:
                 raise NonFiniteError(
                     f"{error}; the last good checkpoint is of step {self.saved_step}: {self.folder.checkpoint}"
                 ) from error
-            stopped_by = stopped_by or self.score_given_up_by  # that of the last step
+            stopped_by = stopped_by or self.score_given_up_by  # a signal during the last step's score
             if stopped_by is not None:
                 self._draw_last_curves()
             self.display.say(self._closing_words(stopped_by))
@@ -160,7 +164,7 @@ class Session:
             self.trainer.load_state_dict(saved["trainer"])
             check_fits(saved["elapsed_s"], 0.0, "elapsed_s")
             self.elapsed_before = saved["elapsed_s"]
-        except Exception as error:  # whatever odd values raise
+        except Exception as error:  # values of any kind may stand in the state, and raise anything
             reason = shortened(str(error) or type(error).__name__)
             raise CheckpointError(
                 f"{self.folder.checkpoint}: got a state that doesn't fit ({reason}), expected one of this run"
@@ -168,10 +172,10 @@ class Session:
         step = self.saved_step = self.interval_first = self.trainer.step_count
         if not self.writes:
             return
-        self.folder.scores.rewind(step)  # of the last step too: its score may have been cut short
+        self.folder.scores.rewind(step)  # also after the last step, whose score may have been cut short
         if step < self.config.steps:
             self.folder.metrics.rewind(step, self.config.log_every)
-            # The checkpoint was written before its step's score, which took time too.
+            # The checkpoint's time is from before its step was scored. The line of the score has the time after it.
             spent = (line["elapsed_s"] for line in self.folder.scores.lines())
             self.elapsed_before = max(self.elapsed_before, *spent, 0.0)
         if step < self.config.steps or not self.folder.config.exists():
@@ -179,7 +183,7 @@ class Session:
         self.hints = Hints(self.folder.metrics.lines())
 
     def _make_up(self) -> None:
-        """Do what the last step of a run that goes on was due to do and didn't, as it was killed."""
+        """Do what was due in the last step of a resumed run, but wasn't done because the run was killed."""
         step = self.trainer.step_count
         if self.writes and step > 0:
             lines = self.folder.metrics.lines()
@@ -223,14 +227,15 @@ class Session:
             self._score()
 
     def _is_saved(self, step: int) -> bool:
-        """Return True if a checkpoint is due after this step, whatever else may bring one."""
+        """Return True if a checkpoint is due after this step, apart from those for other reasons."""
         return self._is_scored(step) or step % self.config.checkpoint_every == 0 or step == self.config.steps
 
     def _is_drawn(self, step: int) -> bool:
         return step % self.config.sample_every == 0 or step == self.config.steps
 
     def _is_scored(self, step: int) -> bool:
-        """Return True if the first process scores the generator of this step; the same in every process."""
+        """Return True if the generator of this step is scored. Every process gets the same answer; only the first one
+        scores."""
         run = self.config
         return run.evaluate_every > 0 and step > 0 and (step % run.evaluate_every == 0 or step == run.steps)
 
@@ -253,14 +258,16 @@ class Session:
             save_curves(lines, self.folder.curves, self.folder.path.resolve().name)
 
     def _draw_last_curves(self) -> None:
-        """Draw the curves of a run that ends before its last step; a failure hides nothing of the end's cause."""
+        """Draw the curves of a run that ends before its last step. A failure is only printed: it must not hide why the
+        run ends."""
         try:
             self._draw_curves()
         except Exception as error:
             self.display.say(f"{self.folder.curves} couldn't be drawn ({type(error).__name__}: {error})")
 
     def _score(self) -> None:
-        """Score the generator in the first process, while the others wait. It may take minutes: a signal ends it."""
+        """Score the generator in the first process, while the others wait. A score may take minutes, so a signal ends
+        it."""
         absence = Absence(self.world)
         began = time.perf_counter()
         given_up = False
@@ -278,7 +285,7 @@ class Session:
         received = absence.over(lambda: self.stop.received)
         if self.world.any(given_up):
             self.score_given_up_by = received
-        self.interval_started += time.perf_counter() - began  # steps_per_s is of training alone
+        self.interval_started += time.perf_counter() - began  # steps_per_s counts the time of training alone
 
     def _scored(self, evaluator: Evaluator, absence: Absence) -> None:
         show = self.display.progress()
@@ -344,5 +351,5 @@ class Session:
 
 
 def _is_older(file: Path, other: Path) -> bool:
-    """Return True if a file is missing, or was written before another, which is there."""
+    """Return True if a file is missing or was written before another file, which exists."""
     return not file.exists() or file.stat().st_mtime_ns < other.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""The numbers of every step: kept on the device, and averaged where a line of the log is due."""
+"""The numbers of every step, which stay on the device and are averaged when a line of the log is due."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from .config import TrainConfig
 from .parallel import World
 
-# Columns of the statistics, one row a step.
+# The columns of the statistics, which have one row per step.
 STATISTICS = ("loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", "pulling_away")
 
 
 class NonFiniteError(RuntimeError):
-    """The error of a run that can't go on, as a loss or weight became infinite or NaN.
+    """A loss or weight became infinite or NaN, so the run can't go on.
 
     Example:
         >>> from pathlib import Path
@@ -33,19 +33,19 @@ class NonFiniteError(RuntimeError):
 
 
 class Statistics:
-    """The rows of the open log interval, and the lengths of the gradients in its last step.
+    """The rows of the current log interval, one per step, and the lengths of the gradients in its last step.
 
-    They stay on the device until a line is due: no step waits for it.
+    They stay on the device until a line of the log is due, so that no step waits for the device.
 
     Args:
-        config: the run's.
-        device: of the steps.
+        config: the config of the run.
+        device: the device of the steps.
         world: the processes of the run.
-        takes_term: True for a step, counted from 1, in which the pulling-away term is taken.
+        takes_term: returns True for a step, counted from 1, that computes the pulling-away term.
 
     Attributes:
-        rows: [log_every, len(STATISTICS)], one a step.
-        gradient_norms: [2], the generator's and the discriminator's.
+        rows: [log_every, len(STATISTICS)], one row per step.
+        gradient_norms: [2], the length of the generator's gradient and that of the discriminator's.
     """
 
     def __init__(
@@ -58,24 +58,28 @@ class Statistics:
         self.gradient_norms = torch.zeros(2, device=device)
 
     def is_logged(self, step: int) -> bool:
-        """Return True if a log interval ends with this step, counted from 1; the same in every process."""
+        """Return True if a log interval ends with this step, counted from 1. Every process gets the same answer."""
         return step % self._config.log_every == 0 or step == self._config.steps
 
     def note(self, step: int, row: Tensor) -> None:
-        """Keep the row of this step, counted from 1."""
+        """Store the row of this step, counted from 1."""
         self.rows[(step - 1) % self._config.log_every] = row
 
     def means(self, step: int) -> dict[str, float]:
-        """Return means over processes and over the steps up to `step` of its log interval. Waits for the device.
+        """Return the means over the processes and over the steps of a log interval up to `step`. Wait for the device.
 
-        The lengths of the gradients are those of its last step. The pulling-away term's mean is over the steps that
-        `takes_term` names; it is missing where there is none yet.
+        The lengths of the gradients are those of the interval's last step. The mean of the pulling-away term is over
+        the steps that computed it, and is left out if there are none.
+
+        Args:
+            step: the last step done, counted from 1.
 
         Raises:
             NonFiniteError: a loss in the interval was infinite or NaN.
         """
         filled = (step - 1) % self._config.log_every + 1
-        # First to the CPU: Apple's GPUs have no float64, and torch 2.14 gives zeros for both steps in one.
+        # Move to the CPU before the conversion: Apple's GPUs have no float64, and .to() with both at once gives zeros
+        # in torch 2.14.
         rows = self._world.mean(self.rows[:filled].cpu().double())
         first = step - filled + 1
         for row, values in enumerate(rows.isfinite().tolist()):
@@ -90,5 +94,5 @@ class Statistics:
             if taken:
                 means["pulling_away"] = float(rows[taken, STATISTICS.index("pulling_away")].mean())
         norms = dict(zip(("grad_norm_g", "grad_norm_d"), self.gradient_norms.tolist(), strict=True))
-        # float16 gradients may overflow: that step is left out and the scale halved.
+        # float16 gradients may overflow. That step's update is then skipped, and the scale is halved.
         return means | {name: norm for name, norm in norms.items() if math.isfinite(norm)}

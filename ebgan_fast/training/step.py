@@ -1,4 +1,4 @@
-"""The state of a run and its step: what the host draws, what the device computes, and what follows."""
+"""The state of a run, and its step: what the host draws, what the device computes, and what follows."""
 
 from __future__ import annotations
 
@@ -29,32 +29,34 @@ from .optim import Adam, MixedPrecision, WeightAverage, learning_rate_factor, ma
 from .parallel import World, own_device
 from .statistics import STATISTICS, NonFiniteError, Statistics
 
-_CONVERGED_SHARE = 0.1  # of the steps that look for a margin, the last ones: what the mean is taken over
+_CONVERGED_SHARE = 0.1  # the last share of the steps that look for a margin: the mean energy is over these
 
 _Net = TypeVar("_Net", bound=nn.Module)
 
 
 class Trainer:
-    """Both networks, their optimizers and everything else that a resumed run must continue with.
+    """Both networks, their optimizers, and everything else that a resumed run must continue with.
 
-    A run is the same on any number of processes, up to rounding and to batch norm, whose statistics are those of a
-    process's own part of the batch: every process draws the whole batch's order and noise, and uses its share.
+    Every process draws the order and the noise of the whole batch, and uses its share. So a run gives the same results
+    on any number of processes, up to rounding and batch norm. Batch norm takes its statistics from a process's own part
+    of the batch.
 
     Args:
-        config: a valid config; `batch_size` is that of all processes together.
-        images: what to learn, on any device.
-        world: the processes of the run.
-        recorder: of a config's `cuda_graph`. None: CUDA's.
+        config: a valid config. Its `batch_size` is that of all processes together.
+        images: the training images, on any device.
+        world: the processes of the run. None: this process alone.
+        recorder: what records the steps of a config with `cuda_graph`. None: a CUDA recorder.
 
     Attributes:
-        step_count: steps done.
+        step_count: the number of steps done.
         config: the config.
-        start_margin: the margin of the first step; a config's "auto" must be replaced before the first step.
+        start_margin: the margin of the first step. For a config's "auto" it is NaN, which must be replaced before the
+            first step.
         generator, discriminator: the networks, in train mode.
 
     Raises:
-        ValueError: fewer images than a batch holds, networks that don't fit the images or can't be built, or a
-            `cuda_graph` without CUDA or for several processes.
+        ValueError: there are fewer images than a batch holds, or the networks don't fit the images or can't be built.
+            Or the config has `cuda_graph` without CUDA or with several processes.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Trainer:
         self._run_g = self.world.data_parallel(self.generator)
         self._run_d = self.world.data_parallel(self.discriminator)
         self._statistics = Statistics(config, self.device, self.world, self.takes_term)
-        # What `_compute` reads and writes besides networks and optimizers. Each keeps its place in memory, but for the
+        # `_compute` reads and writes these tensors, besides networks and optimizers. Each keeps its address, except the
         # real images of a run without a graph.
         self._real: Tensor | None = None
         self._noise = torch.empty(config.batch_size, self.generator.noise_size, device=self.device)
@@ -110,17 +112,17 @@ class Trainer:
 
     @property
     def learning_rates(self) -> tuple[float, float]:
-        """The generator's and the discriminator's learning rate in the next step."""
+        """The learning rates of the next step: the generator's and the discriminator's."""
         config = self.config
         factor = learning_rate_factor(self.step_count, config.steps, config.lr_decay, config.lr_decay_start)
         return config.lr_g * factor, config.lr_d * factor
 
     def step(self) -> None:
-        """Update both networks over one forward pass of each on the generated batch.
+        """Update both networks, with one forward pass of each over the generated batch.
 
-        Neither update depends on the other: the generator's loss takes the discriminator's weights from before the
-        step, and the discriminator's the images from before it. So the discriminator's graph on the generated batch
-        serves both (`one_pass_backward`).
+        Neither update depends on the other. The generator's loss uses the discriminator's weights from before the step,
+        and the discriminator's loss uses the images from before the step. So one graph of the discriminator on the
+        generated batch serves both (`one_pass_backward`).
         """
         self._draw()
         if self._graph is None or self._is_apart():
@@ -130,11 +132,11 @@ class Trainer:
         self._after()
 
     def _draw(self) -> None:
-        """Bring the step's images, noise, margin and learning rates to where `_compute` reads them."""
+        """Store the images, noise, margin and learning rates of the step where `_compute` reads them."""
         for optimizer, rate in zip((self.optimizer_g, self.optimizer_d), self.learning_rates, strict=True):
             optimizer.set_rate(rate)
         self._margin.fill_(self.margin)
-        # The whole batch's in every process, so that the noise doesn't depend on how many they are.
+        # Every process draws the noise of the whole batch, so that it doesn't depend on the number of processes.
         torch.randn(self._noise.shape, generator=self.noise_rng, out=self._noise)
         real = self.batches.next()
         if self._graph is None:
@@ -145,9 +147,10 @@ class Trainer:
             self._real.copy_(real)
 
     def _compute(self) -> None:
-        """Update both networks and fill the step's row of statistics. All is on the device: nothing waits for it.
+        """Update both networks, and fill the step's row of statistics. Everything is on the device, and nothing waits
+        for it.
 
-        It depends on no number of the host's but for a step that `_is_apart`, or in float16.
+        No number of the host enters, except in steps that `_is_apart` names and in float16. So a graph may record it.
         """
         assert self._real is not None
         parts, world = self.config.accumulate, self.world
@@ -159,11 +162,11 @@ class Trainer:
             with self._gradients_exchanged(part == parts - 1):
                 self._row += self._backward(images, draws, self._margin) / parts
         if self.precision.is_scaled and self._statistics.is_logged(self.step_count + 1):
-            self._measure_gradients()  # which the optimizers change
+            self._measure_gradients()  # before the optimizers change the gradients
         self.precision.step(self.optimizer_g, self.optimizer_d)
 
     def _after(self) -> None:
-        """Let the average follow the generator, and note the statistics."""
+        """Update the average of the generator, and store the statistics."""
         if not self.precision.is_scaled and self._statistics.is_logged(self.step_count + 1):
             self._measure_gradients()
         if self.average is not None:
@@ -172,18 +175,19 @@ class Trainer:
         self._statistics.note(self.step_count, self._row)
 
     def _is_apart(self) -> bool:
-        """Return True if the next step computes what most steps don't, so that no recording serves it."""
+        """Return True if the next step computes something that most steps don't, so that the recording can't be
+        used."""
         return self.config.pt_weight == 0 and self.takes_term(self.step_count + 1)
 
     def takes_term(self, step: int) -> bool:
-        """Return True if the pulling-away term is taken in this step, counted from 1; the same in every process.
+        """Return True if this step, counted from 1, computes the pulling-away term. Every process gets the same answer.
 
-        A term of weight 0 is taken in the steps that a line of the log is written after.
+        A term of weight 0 is computed only in the steps after which a line of the log is written.
         """
         return self.config.pt_weight > 0 or self._statistics.is_logged(step)
 
     def autoencoder_step(self) -> Tensor:
-        """Update the discriminator on the next real images alone, as an auto-encoder; returns their mean energy."""
+        """Train the discriminator for one step as an auto-encoder of real images alone. Return their mean energy."""
         self.optimizer_d.zero_grad()
         parts = self.config.accumulate
         energy = torch.zeros((), device=self.device)
@@ -198,18 +202,18 @@ class Trainer:
         return energy
 
     def mean_real_energy(self, steps: int, on_step: Callable[[int], None]) -> float:
-        """The mean energy of real images under an auto-encoder trained on them alone, the margin that the data suggest.
+        """Return the mean energy of real images under an auto-encoder that is trained on real images alone.
 
-        The paper's appendix E starts its search for the margin there: the hinge's term of the loss lies in [0, m], and
-        this makes it as large as the real images' term. The discriminator is trained for it, and the images go on: use
-        another trainer for the run.
+        The paper's appendix E starts its search for the margin m there. The hinge term of the loss lies in [0, m], and
+        this m makes it as large as the term of the real images. This method trains the discriminator and uses up
+        images, so make another trainer for the run.
 
         Args:
-            steps: of training, at least 1. The mean is over the last tenth of them.
-            on_step: told the steps done. What it raises ends the search.
+            steps: the number of training steps, at least 1. The mean is over the last tenth of them.
+            on_step: called with the number of steps done. An error that it raises ends the search.
 
         Returns:
-            In the units of the config's norm; the same on all processes.
+            The energy in units of the config's norm, the same in all processes.
         """
         energies: list[Tensor] = []
         for step in range(steps):
@@ -219,7 +223,7 @@ class Trainer:
         return float(self.world.mean(last.mean().cpu().double()))
 
     def _backward(self, real: Tensor, noise: Tensor, margin: Tensor) -> Tensor:
-        """Add one part's gradients to both networks'; returns its row of statistics."""
+        """Add the gradients of one part of the batch to both networks'. Return the part's row of statistics."""
         norm = self.config.norm
 
         def loss_of_g(outputs: tuple[Tensor, Tensor], fakes: Tensor, upstream: Coefficient) -> tuple[Tensor, Tensor]:
@@ -238,7 +242,7 @@ class Trainer:
                 recon_real, real, recon_fake, fakes, margin, norm=norm, upstream=upstream
             )
 
-        # One block around all passes: those of the discriminator share its weights' copies in 16 bits.
+        # One block around all passes lets those of the discriminator share the 16-bit copies of its weights.
         with self.precision.autocast():
             of_d, (loss_g, pulling_away) = one_pass_backward(
                 self._run_d,
@@ -257,9 +261,9 @@ class Trainer:
     def generator_loss(
         self, recon: Tensor, fakes: Tensor, code: Tensor, upstream: Coefficient
     ) -> tuple[Tensor, Tensor]:
-        """The generator's loss (equation 2, with equation 14's term), and the pulling-away term for the log.
+        """Return the generator's loss (equation 2 with the term of equation 14), and the pulling-away term for the log.
 
-        A term of weight 0 is for the log alone: it is 0 in a step that `takes_term` leaves out.
+        A term of weight 0 is for the log alone. It is 0 in steps for which `takes_term` returns False.
         """
         config, group = self.config, self.world.group
         loss, _, pulling_away = functional.generator_loss(
@@ -281,7 +285,8 @@ class Trainer:
 
     @contextlib.contextmanager
     def _gradients_exchanged(self, wanted: bool) -> Iterator[None]:
-        """Average gradients over the processes in the last part's backward only."""
+        """Within the block, let backward average gradients over the processes only if `wanted`, which is so for the
+        last part."""
         with contextlib.ExitStack() as stack:
             for net in (self._run_g, self._run_d):
                 if not wanted and isinstance(net, DistributedDataParallel):
@@ -289,7 +294,8 @@ class Trainer:
             yield
 
     def _measure_gradients(self) -> None:
-        """Note the length of each network's gradient, once a log interval: each step would read it once more."""
+        """Store the length of each network's gradient. This is done once a log interval, as each time reads all
+        gradients."""
         optimizers = (self.generator, self.optimizer_g), (self.discriminator, self.optimizer_d)
         for index, (net, optimizer) in enumerate(optimizers):
             self.precision.unscale(optimizer)
@@ -297,7 +303,7 @@ class Trainer:
             self._statistics.gradient_norms[index] = get_total_norm(gradients)
 
     def statistics(self) -> dict[str, float]:
-        """Return the means over the log interval that the last step belongs to; see `Statistics.means`.
+        """Return the means over the log interval of the last step; see `Statistics.means`.
 
         Raises:
             NonFiniteError: a loss in the interval was infinite or NaN.
@@ -305,7 +311,8 @@ class Trainer:
         return self._statistics.means(self.step_count)
 
     def check_finite(self) -> None:
-        """Raise a NonFiniteError if the open log interval, a weight or an optimizer's state isn't finite."""
+        """Raise a NonFiniteError if a row of the current log interval, a weight or an optimizer's state isn't
+        finite."""
         if self.step_count > 0:
             self.statistics()
         broken = self._broken_part()
@@ -314,7 +321,7 @@ class Trainer:
             raise NonFiniteError(f"step {self.step_count}: got an infinite or NaN value in the {where}, expected none")
 
     def _broken_part(self) -> str | None:
-        """The name of a network or optimizer with a tensor that isn't finite, or None."""
+        """Return the name of a network or optimizer that has a tensor with an infinite or NaN value, or None."""
         for name, tensors in (
             ("generator", self.generator.state_dict().values()),
             ("discriminator", self.discriminator.state_dict().values()),
@@ -328,11 +335,12 @@ class Trainer:
         return None
 
     def sampler(self) -> AnyGenerator:
-        """The generator that draws samples now, apart from the one in training (`models.averaged.for_sampling`)."""
+        """Return a generator that draws samples now. It is separate from the generator in training
+        (`models.averaged.for_sampling`)."""
         return for_sampling(self.generator, self.average.values if self.average else None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next steps depend on besides config and images, as tensors and plain values."""
+        """Return everything that the next steps depend on, besides config and images, as tensors and plain values."""
         return {
             "step": self.step_count,
             "generator": self.generator.state_dict(),
@@ -351,14 +359,18 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken, under a config that `check_resumable` lets pass.
+        """Go on from a saved state, under a config that `check_resumable` accepts.
 
-        The state is the first process's. The others' dropout goes on from (seed, rank, step).
+        The state is that of the first process. In the other processes, dropout gets a new seed from (seed, rank, step).
+
+        Args:
+            state: the state that `state_dict` returned.
 
         Raises:
-            ValueError, TypeError, KeyError, RuntimeError: a state of another form, as a stranger's file may hold.
+            ValueError, TypeError, KeyError, RuntimeError: the state has another form. A file from an unknown source may
+                hold anything.
         """
-        # The optimizers and the batches look at their own parts.
+        # The optimizers and the stream of batches check their own parts.
         own = self.state_dict()
         names = ("step", "generator", "discriminator", "average", "precision", "noise_rng", "torch_rng", "cuda_rng")
         for name in (*names, "statistics", "gradient_norms"):
@@ -388,12 +400,12 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
     def close(self) -> None:
-        """Stop reading images ahead."""
+        """Stop the thread that reads images ahead."""
         self.batches.close()
 
 
 def _placed(net: _Net, device: torch.device) -> _Net:
-    """Place a network on the device, convolutions in the layout that they are fastest in, images' own in memory."""
+    """Move a network to the device. Convolutional networks get channels_last, the layout in which they are fastest."""
     if isinstance(net, (ConvGenerator, ConvAutoEncoder)):
         net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net
@@ -401,6 +413,6 @@ def _placed(net: _Net, device: torch.device) -> _Net:
 
 
 def _seed_of(*numbers: int) -> int:
-    """63 bits that differ between tuples of numbers."""
+    """Return 63 bits that differ between different tuples of numbers."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -1,4 +1,4 @@
-// The sum of n numbers. -DRACE leaves the atomic out, -DTOO_FAR reads one number too many.
+// The sum of n numbers. -DRACE replaces the atomic addition by a plain one. -DTOO_FAR reads one number too many.
 #ifdef TOO_FAR
 #define AFTER_THE_LAST n + 1
 #else

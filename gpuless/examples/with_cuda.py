@@ -1,4 +1,4 @@
-"""A kernel of a .cu file: right, with a race, and with an access out of bounds."""
+"""Run a kernel of a .cu file three times: correct, with a race, and with an access out of bounds."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A Triton kernel: right, with a race, and with an access out of bounds."""
+"""Run a Triton kernel three times: correct, with a race, and with an access out of bounds."""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""Programs of their own that the tests start."""
+"""Fixtures for tests that start a Python process of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run_python() -> Run:
-    """Start Python in another process, which finds what this one finds; environment variables may be given."""
+    """Return a function that runs Python in another process with this one's import paths, and with given environment
+    variables.
+    """
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join(path for path in sys.path if path)

@@ -1,4 +1,4 @@
-"""Dtypes of NumPy and of torch, and what is asked of an array of either."""
+"""Dtypes of NumPy and torch, and helpers that read arrays of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = (*(f"numpy.{name}" for name in NAMES), *(f"torch.{name}" for name in (*
 
 
 def dtype_of(name: str) -> Any:
-    """Skips the test where torch is missing."""
+    """Return the dtype named like "numpy.float32" or "torch.bfloat16". Skip the test if torch is missing."""
     library, _, kind = name.partition(".")
     if library == "numpy":
         return np.dtype(kind)
@@ -22,11 +22,11 @@ def dtype_of(name: str) -> Any:
 
 
 def last(array: ArrayLike) -> int:
-    """The number of elements of memory between the first and the last."""
+    """Return the offset, in elements, from the array's first element to its last."""
     return sum((size - 1) * stride for size, stride in zip(array.shape, element_strides(array), strict=True))
 
 
 def is_poison(array: ArrayLike) -> bool:
-    """Return True if all of it is NaN, or -1."""
+    """Return True if every element is NaN, or -1 for integers."""
     floating = array.dtype.is_floating_point if is_torch(array.dtype) else array.dtype.kind == "f"
     return bool((array != array if floating else array == -1).all())

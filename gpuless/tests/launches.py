@@ -45,6 +45,10 @@ class Launch:
         seed: int = 0,
         compiled_for: Launch | None = None,
     ) -> Report:
-        """Simulate it. `edit` changes its PTX; `compiled_for` is the launch that the compiler is told of instead."""
+        """Run the kernel in the simulator.
+
+        `edit` changes the PTX before the run. If `compiled_for` is given, the kernel is compiled for that launch
+        instead.
+        """
         artifact = (compiled_for or self).compile(target, debug=debug)
         return artifact.run(self.grid, self.arguments, seed=seed, edit=edit)

@@ -1,5 +1,7 @@
-"""Kernels that are as they should be and ones with a planted fault that only their machine code shows: every one of
-them computes the right numbers. Each is a launch, by name."""
+"""Launches of correct kernels, and of kernels with a planted fault that shows only in their machine code.
+
+All of the faulty kernels compute the right numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from launches import Launch
 
 @triton.jit
 def center(x, out, n, BLOCK: tl.constexpr):
-    """A row less its mean: the row stays in registers while it is added up."""
+    """Subtract the mean from a row, which stays in registers during the sum."""
     row = tl.program_id(0) * n
     column = tl.arange(0, BLOCK)
     values = tl.load(x + row + column, mask=column < n, other=0.0)
@@ -23,7 +25,7 @@ def center(x, out, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def center_unrolled(x, out, n, BLOCK: tl.constexpr):
-    """The same, with the code of eight rows in a row."""
+    """Subtract the means from eight rows, with the code of one row repeated eight times."""
     column = tl.arange(0, BLOCK)
     for step in tl.static_range(8):
         row = (tl.program_id(0) * 8 + step) * n
@@ -33,7 +35,7 @@ def center_unrolled(x, out, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def total(x, out, n, BLOCK: tl.constexpr):
-    """Sums of rows."""
+    """Compute the sum of each row."""
     column = tl.arange(0, BLOCK)
     values = tl.load(x + tl.program_id(0) * n + column, mask=column < n, other=0.0)
     tl.store(out + tl.program_id(0), tl.sum(values, axis=0))
@@ -41,7 +43,7 @@ def total(x, out, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def total_by_atomics(x, out, n, BLOCK: tl.constexpr):
-    """The sum of everything, in the order in which the programs happen to arrive."""
+    """Compute the sum of all elements by atomic additions, whose order changes from run to run."""
     column = tl.arange(0, BLOCK)
     values = tl.load(x + tl.program_id(0) * n + column, mask=column < n, other=0.0)
     tl.atomic_add(out, tl.sum(values, axis=0))
@@ -49,7 +51,7 @@ def total_by_atomics(x, out, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def product(a, b, out, depth, SIDE: tl.constexpr, STEP: tl.constexpr):
-    """One tile of a @ b."""
+    """Compute one tile of a @ b."""
     row = tl.arange(0, SIDE)[:, None]
     column = tl.arange(0, SIDE)[None, :]
     sums = tl.zeros((SIDE, SIDE), dtype=tl.float32)
@@ -62,7 +64,7 @@ def product(a, b, out, depth, SIDE: tl.constexpr, STEP: tl.constexpr):
 
 @triton.jit
 def product_without_dot(a, b, out, depth, SIDE: tl.constexpr, STEP: tl.constexpr):
-    """The same tile, one column of a times one row of b after the other."""
+    """Compute the tile of a @ b without tl.dot: add one column of a times one row of b after the other."""
     row = tl.arange(0, SIDE)
     column = tl.arange(0, SIDE)
     sums = tl.zeros((SIDE, SIDE), dtype=tl.float32)
@@ -75,12 +77,12 @@ def product_without_dot(a, b, out, depth, SIDE: tl.constexpr, STEP: tl.constexpr
 
 @triton.jit
 def plain(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
-    """Nothing but arguments."""
+    """A kernel that has arguments and does nothing."""
 
 
 @triton.jit(do_not_specialize=["number"])
 def unspecialized(p, number, scale, flag, BLOCK: tl.constexpr, DTYPE: tl.constexpr):
-    """The same, one kernel for every number."""
+    """A kernel that does nothing and is not specialized for `number`: one compile serves every number."""
 
 
 @triton.jit

@@ -1,5 +1,4 @@
-"""Kernels with one bug each, and their right versions, run by test_interpreter.py under Triton's
-interpreter."""
+"""Kernels with one bug each, and their correct versions. test_interpreter.py runs them under Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ def copy_kernel(p_in, p_out, count, MUTATION: tl.constexpr, BLOCK: tl.constexpr)
 
 
 def _copy(values: torch.Tensor, mutation: str) -> torch.Tensor:
-    """Host code as of an op: it allocates its output by itself."""
+    """Copy a tensor as an op's host code does, which allocates the output itself."""
     out = torch.empty_like(values)
     kernel: Any = copy_kernel
     kernel[(1,)](values, out, values.numel(), MUTATION=mutation, BLOCK=BLOCK)
@@ -54,7 +53,7 @@ def copy_guarded(mutation: str, begins: bool) -> None:
 
 
 def copy_unguarded(mutation: str) -> None:
-    """Copy in the middle of larger tensors, of which only the rows that are right in spite of the bug are looked at."""
+    """Copy rows inside larger tensors, and look only at the rows that are right in spite of the bug."""
     values, out = (torch.zeros(3, BLOCK)[1, :COUNT] for _ in range(2))
     values.copy_(torch.arange(COUNT))
     kernel: Any = copy_kernel
@@ -63,7 +62,7 @@ def copy_unguarded(mutation: str) -> None:
 
 
 def compile_in_the_interpreter() -> None:
-    """Kernels are Python here: a compile would say something dark about a missing attribute."""
+    """Check that a compile under the interpreter raises a clear error, and none about a missing attribute."""
     with pytest.raises(RuntimeError, match="TRITON_INTERPRET is set"):
         gpuless.triton.compile(copy_kernel, {})
 
@@ -84,6 +83,6 @@ def copy_a_far_row(row: int, wide: bool, stride: int) -> None:
     kernel[(1,)](values, out, row, stride, WIDE=wide, BLOCK=BLOCK)
     assert torch.equal(out[row], expected), f"row {row} holds {out[row]}"
     assert out[0].isnan().all(), f"row 0 holds {out[0]}"
-    # An interpreter, or a test, that copies the whole would spoil the point.
+    # An interpreter or a test that copies the whole array would make this check worthless.
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert megabytes < 2048, f"{megabytes} MB of memory"

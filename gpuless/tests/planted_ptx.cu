@@ -1,11 +1,12 @@
-// Kernels for the tests of the PTX simulator: right as they stand, wrong with -DBUG_... of the test's choice.
+// Kernels for the tests of the PTX simulator. They are correct as they stand; -DBUG_... plants the bug that a test
+// chooses.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 constexpr int kThreads = 128;
 
-// [gridDim.x, 4 n4] -> [gridDim.x]
+// Sums rows: [gridDim.x, 4 n4] -> [gridDim.x].
 extern "C" __global__ void __launch_bounds__(kThreads) row_sums(const float4* __restrict__ x, float* __restrict__ sums, int n4) {
     __shared__ float of_warp[kThreads / 32];
     const float4* row = x + static_cast<long long>(blockIdx.x) * n4;
@@ -36,7 +37,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) row_sums(const float4* __
     }
 }
 
-// A 32 x 32 tile of [m, k] [k, n], float16 in, bfloat16 out; dynamic shared memory for a tile of each.
+// Computes a 32 x 32 tile of [m, k] [k, n], from float16 to bfloat16. Dynamic shared memory holds a tile of each
+// factor.
 extern "C" __global__ void product(const __half* __restrict__ a, const __half* __restrict__ b, __nv_bfloat16* __restrict__ c,
                                    int m, int n, int k) {
     extern __shared__ float tiles[];
@@ -73,7 +75,7 @@ extern "C" __global__ void histogram(const int* values, int n, int* counts) {
     }
 }
 
-// Column sums of [gridDim.x, kThreads]: every block stores its row, doubled, and the last to arrive adds them all up.
+// Computes column sums of [gridDim.x, kThreads]. Every block stores its row, doubled, and the last to arrive adds all.
 extern "C" __global__ void __launch_bounds__(kThreads)
     total_by_last(const float* x, float* partials, unsigned* counter, float* total) {
     __shared__ bool is_last;

@@ -1,4 +1,4 @@
-// Kernels that have a bug if asked to, run by test_simt.py: right with Bug::kNone, and each bug is to be seen.
+// Kernels for test_simt.py. They are correct with Bug::kNone, and a test must see each other bug.
 #include "gpuless.cuh"
 
 #include <cuda_bf16.h>
@@ -10,20 +10,20 @@ namespace {
 
 enum class Bug {
   kNone,
-  kNoBarrier,            // __syncthreads left out
-  kNoSyncwarp,           // __syncwarp left out
-  kNoAtomic,             // read and written in two steps
+  kNoBarrier,            // __syncthreads is left out
+  kNoSyncwarp,           // __syncwarp is left out
+  kNoAtomic,             // an update reads and writes in two steps
   kReadPastTheEnd,       // of an input
   kWritePastShared,      // of dynamic shared memory
   kIndexPastShared,      // of an array in static shared memory
-  kUnwrittenShared,      // read before anything is written
-  kShuffleInABranch,     // for lanes that are elsewhere
-  kShuffleFromOutside,   // from a lane that the mask leaves out
-  kShuffleInEachBranch,  // another one
+  kUnwrittenShared,      // shared memory is read before it is written
+  kShuffleInABranch,     // names lanes that are elsewhere
+  kShuffleFromOutside,   // from a lane outside of the mask
+  kShuffleInEachBranch,  // a different shuffle in each
   kMaskWithoutItself,
   kMasksThatDiffer,
-  kBarrierInEachBranch,  // another one
-  kBarrierAfterAReturn,  // of other threads
+  kBarrierInEachBranch,  // a different barrier in each
+  kBarrierAfterAReturn,  // other threads have returned before it
 };
 
 constexpr const char* kNames[] = {"none",
@@ -50,7 +50,7 @@ Bug named(const char* name) {
 constexpr unsigned kFullWarp = 0xffffffff;
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 
-// A block sums a row of 4 * quads numbers.
+// Each block sums a row of 4 * quads numbers.
 template <class T> __global__ void __launch_bounds__(kThreads) row_sum(const float4* in, T* out, int quads, Bug bug) {
   __shared__ T of_warp[kWarps];
   const int thread = threadIdx.x, lane = thread % warpSize, warp = thread / warpSize;
@@ -76,7 +76,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) row_sum(const flo
 
 constexpr int kTile = 16;
 
-// out[m, n] = a[m, k] b[k, n], a block of kTile x kTile threads for a tile of it.
+// out[m, n] = a[m, k] b[k, n]; a block of kTile x kTile threads computes a tile.
 template <class In, class Out>
 __global__ void product(const In* a, const In* b, Out* out, int m, int n, int k, Bug bug) {
   float* const of_a = gpu::dynamic_shared<float>();
@@ -95,7 +95,7 @@ __global__ void product(const In* a, const In* b, Out* out, int m, int n, int k,
   if (row < m && column < n) out[static_cast<size_t>(row) * n + column] = static_cast<Out>(sum);
 }
 
-// Every warp turns its numbers around; how many are odd, whether any is 0, whether all are positive.
+// Each warp reverses its numbers. It also stores how many are odd, if any is 0, and if all are positive.
 __global__ void warp_facts(const int* in, int* reversed, int4* facts, Bug bug) {
   __shared__ int of_block[kThreads];
   const int thread = threadIdx.x, lane = thread % warpSize, i = blockIdx.x * kThreads + thread;
@@ -108,7 +108,7 @@ __global__ void warp_facts(const int* in, int* reversed, int4* facts, Bug bug) {
   if (lane == 0) facts[i / warpSize] = make_int4(first, odd, any_zero, all_positive);
 }
 
-// What 32 numbers are after each kind of shuffle, in segments of 8 and 16.
+// Stores 32 numbers after each kind of shuffle, in segments of 8 and 16 lanes.
 __global__ void shuffles(const int* in, int* out, Bug bug) {
   const int lane = threadIdx.x, value = in[lane];
   unsigned mask = kFullWarp;
@@ -121,7 +121,7 @@ __global__ void shuffles(const int* in, int* out, Bug bug) {
   out[96 + lane] = __shfl_down_sync(kFullWarp, value, 3u, 8);
 }
 
-// Without the bugs a block adds its warps' sums and waits for all; the first warp is long at something else.
+// Without a bug, each block adds its warps' sums and waits for all of them. The first warp is kept busy for long.
 __global__ void block_totals(const int* in, int* totals, Bug bug) {
   __shared__ int total;
   if (threadIdx.x == 0) total = 0;
@@ -139,7 +139,7 @@ __global__ void block_totals(const int* in, int* totals, Bug bug) {
   if (threadIdx.x == 0) totals[blockIdx.x] = total;
 }
 
-// The first `count` lanes turn their numbers around; the others have ended by then.
+// The first `count` lanes reverse their numbers. The other lanes have ended by then.
 __global__ void turn_around(const int* in, int* out, int count) {
   __shared__ int of_warp[32];
   const int lane = threadIdx.x;
@@ -149,8 +149,8 @@ __global__ void turn_around(const int* in, int* out, int count) {
   out[lane] = of_warp[count - 1 - lane];
 }
 
-// A histogram of 16 bins and the largest number; the last block to end writes their sum and its own number, and leaves
-// the counts at 0.
+// Computes a histogram of 16 bins and the largest number. The last block to end writes the sum of the bins and its own
+// number, and sets the counts back to 0.
 __global__ void histogram(const int* in, int count, int* bins, int* largest, unsigned* ended, int* last) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < count) {

@@ -1,5 +1,5 @@
-// planted row_sum | product | shuffles | no_rows BUG [SHIFT]: runs a kernel of planted_simt.cu on arrays from malloc, the
-// input shifted by so many numbers; exit status 1 if the result is wrong.
+// planted row_sum | product | shuffles | no_rows BUG [SHIFT]: runs a kernel of planted_simt.cu on arrays from malloc.
+// The input begins SHIFT numbers later. The exit status is 1 if the result is wrong.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -24,10 +24,10 @@ static int row_sums(const char* bug, int shift) {
   return 0;
 }
 
-// Of ones: every number of the product is the length of a row.
+// Multiplies matrices of ones: every number of the product is the length of a row.
 static int products(const char* bug) {
   constexpr int kSide = 17;
-  constexpr unsigned short kOne = 0x3c00, kSeventeen = 0x4188;  // as float16, as bfloat16
+  constexpr unsigned short kOne = 0x3c00, kSeventeen = 0x4188;  // 1 as float16, 17 as bfloat16
   const std::vector<unsigned short> ones(kSide * kSide, kOne);
   std::vector<unsigned short> out(kSide * kSide);
   run_product(ones.data(), ones.data(), out.data(), kSide, kSide, kSide, 0, bug);

@@ -1,4 +1,4 @@
-"""Triton kernels, right by default and wrong on demand, each as a launch."""
+"""Launches of Triton kernels that are correct by default and have a bug on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FULL, MASKED, ONE_TOO_MANY = (tl.constexpr(number) for number in range(3))
 
 @triton.jit
 def row_sums(p_x, p_sums, stride, n, MASK: tl.constexpr, BLOCK: tl.constexpr):
-    """[rows, n] -> [rows], one program a row."""
+    """Sum each row of [rows, n] into [rows], with one program for each row."""
     row = tl.program_id(0).to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, n, BLOCK):
@@ -34,7 +34,7 @@ def row_sums_launch(x: Any, sums: Any, mask: int = 1, block: int = 512, num_warp
 
 @triton.jit
 def product(p_a, p_b, p_c, n, m, k, PRECISION: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr):
-    """[n, k] [k, m] -> [n, m] in tiles, float32 sums."""
+    """Compute [n, k] [k, m] -> [n, m] in tiles, with float32 sums."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK, BLOCK), tl.float32)
@@ -62,7 +62,7 @@ def total_by_last(
     SEMANTICS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Column sums: every program stores its row, and the last to arrive adds them all up."""
+    """Compute column sums. Each program stores its row, and the last program to arrive adds all rows."""
     program = tl.program_id(0)
     index = tl.arange(0, BLOCK)
     tl.store(p_partials + program * BLOCK + index, tl.load(p_x + program * BLOCK + index) * 2)
@@ -82,7 +82,7 @@ def count_without_atomics(p_count):
 
 @triton.jit
 def offsets(p_offsets, row, stride, BLOCK: tl.constexpr):
-    """row * stride + i, in 32 bits; only what is small may be asked for."""
+    """Store row * stride + i in 32 bits, after an assertion that `row` is below 100."""
     index = tl.arange(0, BLOCK)
     tl.device_assert(row < 100, "row is too large")
     tl.store(p_offsets + index, row * stride + index)
@@ -90,17 +90,17 @@ def offsets(p_offsets, row, stride, BLOCK: tl.constexpr):
 
 @triton.jit
 def squares_of_rows(p_x, p_sums, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Sums of squares of rows. Where a row has one element in a lane, the first addition is one of two lanes."""
+    """Sum the squares of each row. With one element of a row in each lane, the first addition joins two lanes."""
     row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     x = tl.load(p_x + row[:, None] * stride + column[None, :])
     tl.store(p_sums + row, tl.sum(x * x, axis=1))
 
 
 class Rows(NamedTuple):
-    """A matrix as a kernel takes it."""
+    """A matrix, as the kernel takes it."""
 
     p_x: Any  # [n, elements]
-    p_twice: Any  # [n, elements], or None where it is not wanted
+    p_twice: Any  # [n, elements], or None if the doubled rows are not wanted
     stride: int
     elements: int
 
@@ -117,7 +117,7 @@ def _double_row(rows, row, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n"])
 def double_rows(first, second, n, to, BLOCK: tl.constexpr):
-    """Rows of two matrices doubled, the first with n of them; sums of all rows go where the pair `to` says."""
+    """Double the rows of two matrices, the first with n rows. Store the sum of each row at to[0], with stride to[1]."""
     row = tl.program_id(0)
     total = 0.0
     if row < n:

@@ -1,4 +1,4 @@
-"""A few instructions of PTX with a kernel around them, to test one instruction at a time."""
+"""Kernels of a few PTX instructions, to test one instruction at a time."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ _KERNEL = """
 
 
 def kernel(parameters: int, registers: str, body: str) -> str:
-    """A kernel of pointers, which %address0, %address1, ... then hold. It has %thread, %index (64 bits) and predicates
-    %p0 to %p9; `registers` declares more, like "b32 a, b64 c"."""
+    """Return the PTX of a kernel whose parameters are pointers.
+
+    The registers %address0, %address1, … hold the pointers. The kernel also has %thread, %index (64 bits) and the
+    predicates %p0 to %p9. `registers` declares more, like "b32 a, b64 c".
+    """
     declarations = "".join(
         f"    .reg .{kind} %{name};\n" for kind, name in (each.split() for each in registers.split(",") if each.strip())
     )
@@ -59,16 +62,16 @@ def run(
     seed: int = 0,
     declarations: str = "",
 ) -> Report:
-    """Simulate a snippet on arrays. `declarations` stand before the kernel, like those of shared memory."""
+    """Run a snippet on arrays in the simulator. `declarations`, as of shared memory, come before the kernel."""
     text = kernel(len(pointers), registers, body).replace(".visible", declarations + " .visible")
     arguments: list[Argument] = list(pointers)
     return simulate(text, grid=grid, threads=threads, arguments=arguments, shared_bytes=shared_bytes, seed=seed)
 
 
 def evaluate(body: str, inputs: Mapping[str, Array], result: np.dtype[Any] | type, registers: str = "") -> Array:
-    """The content of %d after the body, a thread for each element of the inputs, which are in registers of their names.
+    """Return the content of %d after the body, with one thread for each element of the inputs.
 
-    Predicates are %p0 to %p9, of which a body stores one by selp.
+    Each input is in the register of its name. Predicates are %p0 to %p9; a body stores a predicate by selp.
     """
     count = len(next(iter(inputs.values())))
     threads = -(-count // 32) * 32

@@ -1,4 +1,4 @@
-"""Floating-point numbers as exact fractions: what the simulator's arithmetic is held against."""
+"""Floating-point numbers as exact fractions, to check the simulator's arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 class Format(NamedTuple):
     bits: np.dtype[Any]  # unsigned
     precision: int
-    exponent: int  # of the largest power of two
+    exponent: int  # that of the largest power of two
 
 
 FORMATS = {
@@ -28,12 +28,12 @@ FORMATS = {
 
 
 def fraction_bits(kind: str) -> int:
-    """The bits of the mantissa as stored; tf32 is stored as a float32."""
+    """Return the number of mantissa bits in memory. tf32 is stored as a float32."""
     return 23 if kind == "tf32" else FORMATS[kind].precision - 1
 
 
 def exact(pattern: int, kind: str) -> Fraction | float:
-    """The number that a bit pattern stands for."""
+    """Return the number that a bit pattern stands for."""
     width, stored = 8 * FORMATS[kind].bits.itemsize, fraction_bits(kind)
     bias = FORMATS[kind].exponent
     sign = -1 if pattern >> width - 1 else 1
@@ -45,7 +45,7 @@ def exact(pattern: int, kind: str) -> Fraction | float:
 
 
 def rounded(value: Fraction, kind: str, ties: str = "even") -> Fraction | float:
-    """Round to the nearest number of the format; "zero" cuts off."""
+    """Round to the nearest number of the format, or cut off for ties="zero"."""
     _, precision, largest = FORMATS[kind]
     if value == 0:
         return Fraction(0)
@@ -64,13 +64,13 @@ def rounded(value: Fraction, kind: str, ties: str = "even") -> Fraction | float:
 
 
 def finite(kind: str, count: int, seed: int, spread: int = 8) -> Array:
-    """Bit patterns of both signs, exponents near each other so that sums round, and a few subnormals."""
+    """Return bit patterns of finite numbers: both signs, a few subnormals, and exponents so close that sums round."""
     generator = np.random.default_rng(seed)
     stored, bias = fraction_bits(kind), FORMATS[kind].exponent
     field = np.clip(bias + generator.integers(-spread, spread, count), 1, 2 * bias)
     field[::29] = 0
     mantissa = generator.integers(0, 1 << stored, count)
-    mantissa[::3] &= -1 << stored // 2  # short ones make ties
+    mantissa[::3] &= -1 << stored // 2  # short mantissas make ties
     if kind == "tf32":
         mantissa = mantissa >> 13 << 13
     sign = generator.integers(0, 2, count).astype(np.uint64) << np.uint64(8 * FORMATS[kind].bits.itemsize - 1)
@@ -80,7 +80,7 @@ def finite(kind: str, count: int, seed: int, spread: int = 8) -> Array:
 
 
 def root(value: Fraction) -> Fraction:
-    """The square root, cut off after 2000 bits and a little more where it goes on: rounding then goes the right way."""
+    """Return the square root with 2000 bits. If it has more bits, add a little, so that rounding goes the right way."""
     scaled = value * 4**2000
     whole = math.isqrt(scaled.numerator // scaled.denominator)
     return Fraction(2 * whole + (whole * whole != scaled), 2**2001)

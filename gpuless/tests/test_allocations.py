@@ -1,4 +1,4 @@
-"""Tensors that torch allocates end at forbidden memory too, and are as they would have been."""
+"""Tests that torch's new tensors end at forbidden memory and are otherwise the same as without the guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache gives what was written, or nothing."""
+"""Tests that the cache returns what was written, or nothing."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_what_nobody_used_for_long_goes(folder: Path) -> None:
         cache.write(name, name.encode())
         at = time.time() - days * 24 * 3600
         os.utime(folder / name, (at, at))
-    (folder / ".lock-na").touch()  # a process may hold it
+    (folder / ".lock-na").touch()  # another process may hold this lock
     os.utime(folder / ".lock-na", (0, 0))
     look_again(folder)
     assert {path.name for path in folder.iterdir()} == {"new", "used", "last", ".looked", ".lock-na"}

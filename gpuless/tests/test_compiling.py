@@ -1,4 +1,4 @@
-"""A compiler runs when what it would read has changed, and only then."""
+"""Tests that a compiler runs if and only if something that it reads has changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = ("-x", "c++", "-c", "-O1")
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sequence[str]]:
-    """The commands that were run, with an empty cache."""
+    """Return the list of commands that were run, which starts empty. The cache is empty too."""
     monkeypatch.setenv("GPULESS_CACHE", str(tmp_path / "kept"))
     commands: list[Sequence[str]] = []
     run = compiling.run
@@ -30,7 +30,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sequence[str]]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A source that includes a header beside it, which includes one of another folder."""
+    """Return a folder with a source. The source includes a header beside it, which includes one from another folder."""
     root = tmp_path / "tree"
     (root / "include").mkdir(parents=True)
     (root / "source.cpp").write_text('#include "beside.h"\nint number() { return kNumber; }\n')
@@ -79,7 +79,7 @@ def test_a_header_of_the_system_is_a_miss_when_it_changes(
     assert build(tree, **arguments) == first
     assert len(runs) == 1
     (tree / "include" / "far.h").write_text("constexpr int kNumber = 89;\n")
-    compiling.forget()  # a process looks once
+    compiling.forget()  # a process reads system headers only once
     assert build(tree, **arguments) != first
 
 
@@ -130,7 +130,9 @@ def test_an_include_that_a_macro_names_is_not_kept(runs: list[Sequence[str]], tr
 
 
 def test_equal_trees_are_one(runs: list[Sequence[str]], tree: Path) -> None:
-    """Below a root; elsewhere a path is part of what is made, by its messages."""
+    """Equal trees share an entry if each is compiled with its root. Without a root the path is part of the entry,
+    because messages hold it.
+    """
     other = tree.with_name("other")
     shutil.copytree(tree, other)
     for root in (tree, other):
@@ -142,7 +144,7 @@ def test_equal_trees_are_one(runs: list[Sequence[str]], tree: Path) -> None:
 
 
 def test_text_does_not_name_the_tree(runs: list[Sequence[str]], tree: Path) -> None:
-    """Else what was kept of one would name a file that is gone."""
+    """Text compiled with take_root_out does not hold the tree's path: a kept text could name a file that is gone."""
     options = ["-x", "c++", "-S", "-g"]
     named = build(tree, options=options)
     assert str(tree).encode() in named

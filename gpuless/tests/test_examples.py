@@ -1,4 +1,4 @@
-"""The examples run by themselves, and README.md shows them as they are."""
+"""Tests that the examples run, and that README.md shows them unchanged."""
 
 from __future__ import annotations
 
@@ -58,8 +58,18 @@ def test_the_readme_shows_it(name: str) -> None:
     assert body in blocks
 
 
+def test_the_readme_begins_with_a_race_that_is_found(run_python: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("triton", reason="triton is not installed (Linux only)")
+    readme = (ROOT / "README.md").read_text()
+    (tmp_path / "race.py").write_text(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0])
+    last = run_python(str(tmp_path / "race.py")).stderr.splitlines()[-1]
+    shown = without_ptx(" ".join(re.findall(r"```text\n(.*?)```", readme, re.DOTALL)[0].split()))
+    assert without_ptx(last) == shown
+
+
 def without_ptx(text: str) -> str:
-    """The reports without PTX's own lines and registers, which another release of nvcc numbers otherwise."""
+    """Return reports without PTX line numbers and registers, which differ between releases of nvcc."""
     return re.sub(r"PTX line \d+ (\([^)]*\)): .*", r"\1", text)
 
 

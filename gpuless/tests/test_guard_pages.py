@@ -1,4 +1,4 @@
-"""Guard pages see what they are there for, and nothing else."""
+"""Tests that guard pages catch every access out of bounds, and no other access."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_guarded_array_has_values_strides_and_nan_between_them(library: str) -
     assert np.array_equal(copy, values)
     between = np.lib.stride_tricks.as_strided(copy, (23,), (8,))[1::2]
     assert np.isnan(between).all()
-    if library == "torch":  # NumPy's view of a dimension that is expanded may only be read
+    if library == "torch":  # NumPy's view of an expanded dimension is read-only
         expanded = pytest.importorskip("torch").arange(3.0)[:, None].expand(3, 5)
     else:
         expanded = np.broadcast_to(np.arange(3.0)[:, None], (3, 5))
@@ -64,7 +64,9 @@ def test_nothing_is_forbidden_memory_too(name: str) -> None:
 
 
 def test_whole_vectors_keep_an_aligned_address() -> None:
-    """Kernels are specialized for addresses that are multiples of 16."""
+    """A size that is a multiple of 16 bytes gives an address that is one too. Kernels are specialized for such
+    addresses.
+    """
     assert address(poisoned((12,), np.float32)) % 16 == 0
     assert address(poisoned((13,), np.float32)) % 16 == 12
     assert address(poisoned((13,), np.float32, begins=True)) % 16 == 0

@@ -1,4 +1,4 @@
-"""Triton's interpreter beside forbidden memory: right kernels are fine, and every planted bug ends as it must."""
+"""Tests of Triton's interpreter next to forbidden memory: correct kernels pass, and each planted bug is caught."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from gpuless.interpreter import Outcome, interpreted
 
-pytestmark = pytest.mark.xdist_group("interpreter")  # of one process, whose start takes 5 seconds
+pytestmark = pytest.mark.xdist_group("interpreter")  # they share one process, whose start takes 5 seconds
 
 SEEN = [
     "load without a mask",
@@ -14,13 +14,13 @@ SEEN = [
     "load before the first",
     "store without a mask",
 ]
-FAR = 2**15  # the stride of a row
-NEGATIVE, ZERO = 2**31 // FAR, 2**32 // FAR  # rows for which row * stride is, in 32 bits, -2^31 and 0
+FAR = 2**15  # the elements from one row to the next
+NEGATIVE, ZERO = 2**31 // FAR, 2**32 // FAR  # rows whose row * stride in 32 bits is -2^31 and 0
 
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[tuple[object, ...], Outcome]:
-    """Outcomes by a function's name and first arguments."""
+    """Return each call's Outcome, by the function's name and its first arguments."""
     pytest.importorskip("triton", reason="triton is not installed (Linux only)")
     from planted_interpreter import compile_in_the_interpreter, copy_a_far_row, copy_guarded, copy_unguarded
 
@@ -71,7 +71,7 @@ def test_a_compile_in_the_interpreter_is_an_error(outcomes: dict[tuple[object, .
 
 
 def test_another_error_is_no_outcome() -> None:
-    """A broken test must not pass for a caught bug."""
+    """An error that is neither a fault nor a failed assertion raises, so a broken test cannot pass for a caught bug."""
     with pytest.raises(RuntimeError, match="unsupported operand"):
         interpreted((add, 1, "1"))
 

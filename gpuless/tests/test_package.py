@@ -1,4 +1,4 @@
-"""Importing the package is cheap, and it says which tools are missing."""
+"""Tests that importing the package is cheap, and that the package tells which tools are missing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from gpuless import tools
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['triton'] = None\n"  # as where they aren't installed
+NO_TORCH = "import sys; sys.modules['torch'] = sys.modules['triton'] = None\n"  # as if they weren't installed
 
 
 def test_importing_it_imports_nothing_heavy(run_python: Run) -> None:
-    """Nor does the plugin, which every run of pytest in this environment loads."""
+    """Importing gpuless imports neither torch, triton nor NumPy. Importing its pytest plugin doesn't either: pytest
+    loads the plugin in every run.
+    """
     program = "import sys; before = set(sys.modules); import gpuless, gpuless.tools; print(*set(sys.modules) - before)"
     heavy = {"torch", "triton", "numpy"}
     assert not heavy & set(run_python("-c", program).stdout.split())
@@ -95,7 +97,9 @@ def test_the_command_prints_the_table(run_python: Run) -> None:
 
 
 def test_every_file_of_the_simulator_is_in_the_package() -> None:
-    """A header that the pattern of pyproject.toml leaves out is missed only where the package is installed."""
+    """The package holds every header. A header that pyproject.toml's pattern misses would be absent only in an
+    installed package.
+    """
     folder = Path(gpuless.__file__).parent
     names = {path.name for path in (folder / "simt").iterdir()}
     assert {"simt.h", "engine.h", "record.h", "tensor_cores.h", "gpuless.cuh", "stand_in"} <= names

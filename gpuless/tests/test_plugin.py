@@ -1,4 +1,4 @@
-"""The fixture `gpu`: right kernels pass under every seed, and each planted bug fails or is told apart."""
+"""Tests of the fixture `gpu`: correct kernels pass under every seed, and each planted bug fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def total(gpu: Gpu, *options: str, before: int = 0) -> int:
 
 @needs_nvcc
 def test_every_seed_starts_from_what_was_given() -> None:
-    """Four runs that went on from each other would add up four times."""
+    """Every run starts from the given arrays. If runs continued from each other, four runs would add four times."""
     gpu = Gpu()
     assert total(gpu, before=3) == 500 * 499 // 2 + 3
     gpu.seeds = [7]
@@ -45,7 +45,9 @@ def test_bugs_are_errors() -> None:
 
 @needs_nvcc
 def test_an_order_that_shows_is_an_error(tmp_path: Path) -> None:
-    """Each block takes a ticket by an atomic: no race, and another result in another order."""
+    """A result that depends on the order of blocks is an error. Each block takes a ticket by an atomic, which is no
+    race.
+    """
     source = tmp_path / "ticket.cu"
     source.write_text("__global__ void ticket(int* next, int* own) { own[blockIdx.x] = atomicAdd(next, 32) / 1024; }")
     arguments = [np.zeros(1, np.int32), np.zeros(4, np.int32)]

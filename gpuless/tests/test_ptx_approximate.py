@@ -1,4 +1,4 @@
-"""Approximate instructions of the PTX simulator: never outside of their bounds, and not exact either."""
+"""Tests that approximate instructions keep to their error bounds, and that they are not exact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptx_snippets import evaluate
 
 Array = NDArray[Any]
 
-ULP = 2.0**-23  # relative to the power of two below
+ULP = 2.0**-23  # relative to the power of two below the number
 
 
 def _values(low: float, high: float, count: int = 2048, seed: int = 0) -> Array:
@@ -21,11 +21,11 @@ def _values(low: float, high: float, count: int = 2048, seed: int = 0) -> Array:
 
 
 def _units(exact: Array) -> Array:
-    """Units in the last place of the float32 next to numbers that are no powers of two."""
+    """Return a unit in the last place of the float32 next to each number. No number may be a power of two."""
     return 2.0 ** np.floor(np.log2(np.abs(exact))) * ULP
 
 
-# Instruction, domain, truth, and the bound of the PTX manual: in units in the last place, relative, or absolute.
+# Instruction -> its domain, the true function, and the PTX manual's bound as an absolute error of each result.
 CASES: dict[str, tuple[tuple[float, float], Callable[[Array], Array], Callable[[Array], Array]]] = {
     "rcp.approx.f32 %d, %a;": ((0.1, 40), lambda a: 1 / a, _units),
     "div.full.f32 %d, 0f40400000, %a;": ((0.1, 40), lambda a: 3 / a, lambda exact: 2 * _units(exact)),

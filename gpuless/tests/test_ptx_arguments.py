@@ -1,4 +1,4 @@
-"""Arguments of a simulated kernel: NumPy arrays and torch tensors, and what neither can be."""
+"""Tests of a simulated kernel's arguments: NumPy arrays and torch tensors, and what is refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_so_is_a_tensor() -> None:
 
 
 def test_a_view_of_a_tensor_ends_with_its_last_element() -> None:
-    """20 rows of 2, 3 apart: 59 numbers from the view's own start."""
+    """A view of 20 rows of 2 elements, 3 apart, ends 59 elements after its own start."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     view = torch.zeros(100, dtype=torch.bfloat16)[10:70].view(20, 3)[:, :2]
     run("st.global.b16 [%address0+116], 0;", view, registers=REGISTERS)

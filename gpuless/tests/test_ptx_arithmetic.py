@@ -1,4 +1,4 @@
-"""Arithmetic and conversions of the PTX simulator against exact rational numbers, rounded once."""
+"""Tests of the simulator's arithmetic and conversions against exact rational numbers, rounded once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_floats_are_rounded_once(name: str, kind: str) -> None:
     arity = len(signature(OPERATIONS[name]).parameters)
     inputs = {each: finite(kind, count, seed) for seed, each in zip(range(arity), "abc", strict=False)}
     if name in ("div.rn", "rcp.rn"):
-        inputs["ab"[arity - 1]] |= FORMATS[kind].bits.type(1)  # nothing is zero
+        inputs["ab"[arity - 1]] |= FORMATS[kind].bits.type(1)  # no divisor is zero
     operands = ", ".join("%" + each for each in inputs)
     absolute = f"abs.{kind} %a, %a;" if name == "sqrt.rn" else ""
     got = evaluate(f"{absolute} {name}.{kind} %d, {operands};", inputs, FORMATS[kind].bits)
@@ -49,7 +49,7 @@ def test_floats_are_rounded_once(name: str, kind: str) -> None:
 
 
 def test_a_sum_of_a_product_just_off_a_tie_is_not_rounded_twice() -> None:
-    """a b + c lies 2^-70 under the middle of two floats: float64 can't tell it from the middle."""
+    """a b + c lies 2^-70 below the middle of two floats. float64 cannot tell it from the middle."""
     a, b = np.float32(2**-12 * (1 + 2**-23)), np.float32(2**-12 * (1 - 2**-23))
     c = np.float32(1 + 2**-23)
     inputs = {name: np.array([value], np.float32) for name, value in zip("abc", (a, b, c), strict=True)}

@@ -1,4 +1,4 @@
-"""cvt of the PTX simulator against exact rational numbers and Python's integers."""
+"""Tests of the simulator's cvt against exact rational numbers and Python's integers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_first_operand_of_a_packed_conversion_is_the_upper_half(kind: str) -
 
 
 def _integers(kind: str) -> np.ndarray:
-    """Numbers of that type, among them the extremes and numbers of every length."""
+    """Return integers of this type, with the extremes and numbers of every length."""
     dtype = np.dtype({"s": "i", "u": "u"}[kind[0]] + str(int(kind[1:]) // 8))
     generator, limits = np.random.default_rng(0), np.iinfo(dtype)
     values = generator.integers(limits.min, limits.max, 250, dtype=dtype, endpoint=True)

@@ -1,4 +1,4 @@
-"""A value that several threads load, one of them to overwrite it: a race only if another's copy goes anywhere."""
+"""Tests of a value that several threads load and one overwrites: a race only if another thread's copy goes anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STORE = "setp.eq.u32 %p0, %thread, 0; @%p0 st.global.b32 [%address0], %w;"
 
 
 def increment(between: str = "", after: str = "", store: str = STORE) -> np.ndarray:
-    """All 64 threads load an int and add one to it, and one stores the sum."""
+    """Run 64 threads that load an int and add one to it. One thread stores the sum."""
     number, other = np.full(1, 41, np.int32), np.zeros(64, np.int32)
     body = f"{LOAD} add.u32 %w, %v, 1; {between} {store} {after}"
     run(body, number, other, registers=REGISTERS, threads=64, declarations=".shared .align 4 .b8 buffer[256];")
@@ -51,7 +51,7 @@ def test_copies_that_go_somewhere(where: str, position: str) -> None:
 
 
 def test_a_copy_of_another_load_is_no_excuse() -> None:
-    """The value that was read goes nowhere, and is not what the store overwrites it with either."""
+    """A value that goes nowhere is still a race if the store does not overwrite it with its own copy."""
     reader = "setp.ne.u32 %p1, %thread, 0; @%p1 ld.global.b32 %x, [%address0]; st.global.b32 [%address1], %x;"
     with pytest.raises(Race):
         increment(reader)

@@ -1,4 +1,4 @@
-"""Integers and bits in the PTX simulator against Python's own integers."""
+"""Tests of integers and bits in the PTX simulator against Python's own integers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES = {
 
 
 def numbers(kind: str, seed: int, count: int = 250) -> np.ndarray:
-    """Integers of every length, among them the extremes, 0, 1 and -1."""
+    """Return integers of every length, with the extremes, 0, 1 and (if signed) -1."""
     dtype = DTYPES[kind]
     generator, limits = np.random.default_rng(seed), np.iinfo(dtype)
     values = generator.integers(limits.min, limits.max, count - 5, dtype=dtype, endpoint=True)
@@ -35,7 +35,7 @@ def wrapped(value: int, kind: str) -> int:
 
 
 def quotient(a: int, b: int) -> int:
-    """Toward zero, as C divides."""
+    """Divide toward zero, as C does."""
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
@@ -142,7 +142,7 @@ def test_bytes_are_permuted_by_nibbles() -> None:
 
 
 def test_prmt_with_the_selectors_that_triton_emits() -> None:
-    """0x5410 takes both lower halves, 0x7632 both upper ones."""
+    """Two selectors are checked: 0x5410 takes both lower halves, and 0x7632 both upper halves."""
     inputs = {"a": np.array([0xAAAABBBB], np.uint32), "b": np.array([0xCCCCDDDD], np.uint32)}
     assert evaluate("prmt.b32 %d, %a, %b, 0x5410U;", inputs, np.uint32)[0] == 0xDDDDBBBB
     assert evaluate("prmt.b32 %d, %a, %b, 0x7632U;", inputs, np.uint32)[0] == 0xCCCCAAAA
@@ -234,7 +234,7 @@ def test_registers_are_put_together_and_taken_apart() -> None:
 
 
 def test_loops_end_thread_by_thread() -> None:
-    """Each thread adds 1 + 2 + ... + a: the warp parts and meets again."""
+    """Each thread adds 1 + 2 + ... + a, so the threads of a warp part and meet again."""
     values = np.arange(64, dtype=np.uint32) % 11
     body = """
     mov.u32 %d, 0;

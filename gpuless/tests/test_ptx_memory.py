@@ -1,4 +1,4 @@
-"""Memory of the PTX simulator: what may be touched, what is counted, copies that are under way."""
+"""Tests of memory in the PTX simulator: bounds, counts, and asynchronous copies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_loads_and_stores_move_the_bytes_of_arrays() -> None:
 
 def test_a_view_starts_at_its_own_first_element_and_ends_with_its_last() -> None:
     whole = np.zeros(100, np.float32)
-    view = whole[10:90].reshape(8, 10)[:, 2:5]  # from 12 to 84, with gaps that belong to it
+    view = whole[10:90].reshape(8, 10)[:, 2:5]  # elements 12 to 84; the gaps in between belong to it
     run(f"{at(0)} add.u64 %at, %at, 160; st.global.b32 [%at], 0f3F800000;", view, registers=AT)
     assert np.flatnonzero(whole).tolist() == list(range(52, 84))
     with pytest.raises(OutOfBounds, match=r"store of 4 bytes at byte 292 of argument 0, which has 292 .*thread 31"):
@@ -60,7 +60,7 @@ STRUCT = """
 
 
 def test_pointers_in_a_struct() -> None:
-    """The arrays of structs come after the arguments."""
+    """Arrays in structs get the numbers after the arguments."""
     source, to = np.arange(64, dtype=np.float32), np.zeros(32, np.float32)
     both = Struct((99).to_bytes(8, "little") + (2).to_bytes(16, "little"), {0: source, 16: to})
 
@@ -117,7 +117,7 @@ def test_threads_that_a_guard_leaves_out_touch_nothing() -> None:
 
 @pytest.mark.parametrize(("start", "width"), [(1, 8), (2, 16), (1, 16)])
 def test_vectors_at_the_real_alignment_of_a_array(start: int, width: int) -> None:
-    """A view that begins at an odd element is not aligned for a vector, whatever the compiler was promised."""
+    """A view that begins at an odd element is not aligned for a vector, even if the compiler was told that it is."""
     whole = np.zeros(64, np.float32)
     assert address(whole) % 16 == 0
     registers = "{%v, %w}" if width == 8 else "{%v, %w, %x, %y}"
@@ -188,7 +188,7 @@ def test_shared_memory_that_nobody_wrote() -> None:
 
 @pytest.mark.parametrize(("stride", "factor"), [(1, 1), (2, 2), (8, 8), (32, 32), (33, 1)])
 def test_bank_conflicts(stride: int, factor: int) -> None:
-    """32 banks of 4 bytes: lanes a power of two of words apart share a bank."""
+    """Lanes conflict if their distance in words is a power of two above 1, because there are 32 banks of 4 bytes."""
     text = kernel(1, AT, f"mul.lo.u32 %w, %thread, {4 * stride}; st.shared.b32 [%w], %thread;")
     report = simulate(text, grid=(1,), threads=32, arguments=[np.zeros(1, np.float32)], shared_bytes=33 * 32 * 4)
     assert report.bank_conflict_factor == factor
@@ -227,7 +227,7 @@ def copied(**changes: str) -> list[float]:
 
 def test_asynchronous_copies() -> None:
     assert copied() == [4 * (thread ^ 15) + 1 for thread in range(32)]
-    alone = "ld.shared.b32 %v, [%w+4];"  # a thread's own copy needs no barrier
+    alone = "ld.shared.b32 %v, [%w+4];"  # a thread needs no barrier for its own copy
     assert copied(barrier="", read=alone) == [4 * thread + 1 for thread in range(32)]
 
 

@@ -1,4 +1,4 @@
-"""PTX from nvcc in the simulator: right kernels give right numbers, and every planted bug is found."""
+"""Tests of nvcc's PTX in the simulator: correct kernels give right numbers, and every planted bug is found."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def row_sums(bug: str = "", architecture: str = "sm_80", n: int = 1000) -> tuple
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
 def test_row_sums(architecture: str) -> None:
-    """Each element goes through 2 additions of its vector, at most 2 of its thread, 5 of its warp and 4 of the rest."""
+    """Each element takes part in 2 additions of its vector, up to 2 of its thread, 5 of its warp and 4 of the block."""
     x, sums = row_sums(architecture=architecture)
     bound = 13 * 2.0**-24 * x.double().abs().sum(1)
     assert ((sums.double() - x.double().sum(1)).abs() <= bound).all()
@@ -71,7 +71,7 @@ def product(bug: str = "") -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_product() -> None:
-    """70 fused multiply-adds, and a rounding to bfloat16."""
+    """The error bound of a product is 70 fused multiply-adds and one rounding to bfloat16."""
     a, b, c = product()
     exact, scale = a.double() @ b.double(), a.double().abs() @ b.double().abs()
     assert ((c.double() - exact).abs() <= 2.0**-8 * exact.abs() + 70 * 2.0**-24 * scale * (1 + 2.0**-8)).all()
@@ -104,7 +104,7 @@ def total_by_last(seed: int, bug: str = "") -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_last_block_adds_up_what_the_others_stored() -> None:
-    """Ordered by fences and a relaxed atomic, the idiom of CUDA's own samples."""
+    """Fences and a relaxed atomic order the accesses, as in CUDA's own samples."""
     for seed in range(4):
         x, total, counter = total_by_last(seed)
         assert counter.item() == 0

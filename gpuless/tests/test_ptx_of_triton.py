@@ -1,4 +1,4 @@
-"""Triton's own PTX in the simulator: right kernels give right numbers, and every planted bug is found."""
+"""Tests of Triton's own PTX in the simulator: correct kernels give right numbers, and every planted bug is found."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
 @pytest.mark.parametrize("n", [1, 500, 2048, 2500])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_row_sums(dtype: torch.dtype, n: int, target: str) -> None:
-    """Each element goes through at most n / 512 + 9 additions, of relative error 2^-24."""
+    """Each element takes part in at most n / 512 + 9 additions with a relative error of 2^-24."""
     x, sums = random(3, n, dtype=dtype), torch.full((3,), torch.nan)
     report = row_sums_launch(x, sums).run(target=target)
     additions = -(-n // 512) + 9
@@ -43,7 +43,9 @@ def test_row_sums(dtype: torch.dtype, n: int, target: str) -> None:
 
 
 def test_members_of_a_tuple_reach_their_parameters() -> None:
-    """In their order, without the one that is None; traffic is told by the same numbers."""
+    """The members of a tuple reach their parameters in order, without the member that is None. Reports use the same
+    numbers.
+    """
     first, second, twice = random(2, 48), random(3, 40, seed=1), torch.full((3, 40), torch.nan)
     sums = torch.full((5,), torch.nan)
     launch = double_rows_launch(Rows(first, None, 48, 47), Rows(second, twice, 40, 40), sums)
@@ -58,7 +60,7 @@ def test_members_of_a_tuple_reach_their_parameters() -> None:
 
 
 def product_error(a: Tensor, b: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """The error of each element, and what sums of |a| |b| it comes from."""
+    """Return the error of each element of a b, and the element of |a| |b|, which scales it."""
     c = torch.full((a.shape[0], b.shape[1]), torch.nan)
     report = product_launch(a, b, c, precision).run()
     assert report.tensor_core_instructions > 0
@@ -68,21 +70,22 @@ def product_error(a: Tensor, b: Tensor, precision: str) -> tuple[Tensor, Tensor]
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("n", "m", "k"), [(64, 64, 64), (70, 48, 144), (37, 35, 71)])
 def test_products_of_16_bit_floats(dtype: torch.dtype, n: int, m: int, k: int) -> None:
-    """Products are exact, and every addition is off by a unit in the last place of the sum at most."""
+    """Products are exact. Every addition is off by at most a unit in the last place of the sum."""
     error, scale = product_error(random(n, k, dtype=dtype), random(k, m, dtype=dtype, seed=1), "ieee")
     assert (error <= (k + 1) * 2.0**-23 * scale).all()
 
 
 def test_products_of_float32_in_tf32_and_in_three_of_them() -> None:
-    """tf32 cuts operands to 11 bits: each is off by 2^-10 of itself. Three products restore all but the product of what
-    was cut off and what is cut off that, 2^-20 of it each."""
+    """tf32 cuts operands to 11 bits, so each is off by 2^-10 of itself. Three products restore everything but three
+    terms of 2^-20 each: the product of the parts that were cut off, and what is cut off those two parts.
+    """
     a, b = random(64, 72), random(72, 40, seed=1)
     sums = 3 * 73 * 2.0**-23
     in_one, scale = product_error(a, b, "tf32")
     assert (in_one <= (2 * 2.0**-10 + 2.0**-20 + sums) * scale).all()
     in_three, scale = product_error(a, b, "tf32x3")
     assert (in_three <= (3 * 2.0**-20 + sums) * scale).all()
-    assert in_one.max() > 20 * in_three.max()  # else the cut is not modeled
+    assert in_one.max() > 20 * in_three.max()  # otherwise the cut is not modeled
 
 
 def last(seed: int, semantics: str = "acq_rel", edit: Callable[[str], str] = str) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,7 +108,7 @@ def test_the_last_program_adds_up_what_the_others_stored_in_any_order() -> None:
 
 
 def before_the_atomic(ptx: str) -> str:
-    """Without the barriers there."""
+    """Remove the barriers before the atomic from PTX."""
     begin, atomic, end = ptx.partition("atom.global")
     assert "bar.sync" in begin
     return re.sub(BARRIER, "", begin) + atomic + end
@@ -143,7 +146,7 @@ def test_a_promise_of_alignment_that_does_not_hold(start: int) -> None:
 
 
 def without(pattern: str, index: int) -> Callable[[str], str]:
-    """Drop the index-th match from PTX."""
+    """Return a function that removes the match number `index` from PTX."""
 
     def edit(ptx: str) -> str:
         matches = list(re.finditer(pattern, ptx))
@@ -168,8 +171,10 @@ def test_every_barrier_of_a_reduction_is_needed() -> None:
 
 
 def test_a_pipelined_product_without_a_wait_or_a_barrier() -> None:
-    """Copies for later steps of the loop are under way while it multiplies. Triton waits once more than it has to: the
-    barrier there is the only one that may go."""
+    """A product that misses a wait or a barrier is a race: copies for later steps are in progress while it multiplies.
+
+    Triton waits once more than it must. The barrier there is the only one that may be removed.
+    """
     a, b, c = random(64, 160, dtype=torch.float16), random(160, 64, dtype=torch.float16), torch.zeros(64, 64)
     launch = product_launch(a, b, c, "ieee")
     assert count(r"cp\.async\.c[ag]", launch) > 0
@@ -203,7 +208,7 @@ def offsets(row: int, stride: int, debug: bool) -> Tensor:
 
 def test_an_integer_that_overflows_in_a_debug_build() -> None:
     assert offsets(7, 1000, debug=True)[3] == 7003
-    assert offsets(99, 2**25, debug=False)[0] == 99 * 2**25 - 2**32  # wraps, and nobody is told
+    assert offsets(99, 2**25, debug=False)[0] == 99 * 2**25 - 2**32  # it wraps without a report
     with pytest.raises(DeviceAssert, match="int32 overflow detected for operation mul"):
         offsets(99, 2**25, debug=True)
 
@@ -215,7 +220,9 @@ def test_an_assertion_of_the_kernel() -> None:
 
 
 def test_lanes_of_one_row_that_disagree_on_its_sum() -> None:
-    """fma(a, a, b b) in one lane is fma(b, b, a a) in the other: both are stored to one place, with other last bits."""
+    """fma(a, a, b b) in one lane is fma(b, b, a a) in the other. Both lanes store to one place, with different last
+    bits.
+    """
     arguments = {"p_x": random(8, 33), "p_sums": torch.zeros(8), "stride": 33, "ROWS": 8, "COLUMNS": 32}
     Launch(planted.squares_of_rows, (1,), arguments, 4).run()
     with pytest.raises(Race, match="two lanes of one instruction store different values"):

@@ -1,4 +1,4 @@
-"""The order that the PTX simulator sees, and the races that it finds where nothing orders two accesses."""
+"""Tests of the order between accesses in the PTX simulator, and of the races where nothing orders them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shared(body: str, threads: int = 64) -> Report:
 
 
 def test_a_barrier_orders_shared_memory_both_ways() -> None:
-    """Written, read by others, and written again."""
+    """Shared memory is written, read by other threads, and written again."""
     write, read = "st.shared.b32 [%w], %thread;", "xor.b32 %x, %w, 128; ld.shared.b32 %v, [%x];"
     shared(f"{write} bar.sync 0; {read} bar.sync 0; {write}")
     with pytest.raises(Race, match="load at byte 128 of shared memory, written by thread 32"):
@@ -40,7 +40,7 @@ def test_lanes_of_a_warp_need_a_barrier_too_but_a_small_one() -> None:
 
 
 def test_every_reader_is_remembered() -> None:
-    """Of many readers of one element only one is ordered before the write."""
+    """Only one of many readers of an element is ordered before the write."""
     body = """
     setp.eq.u32 %p0, %thread, 0; setp.ne.u32 %p1, %thread, {left_out};
     @%p0 st.shared.b32 [buffer], 1;
@@ -85,7 +85,7 @@ def test_ctas_that_touch_the_same_bytes_race_whichever_runs_first(seed: int) -> 
 
 
 def test_a_read_before_another_ctas_write_is_a_race() -> None:
-    """CTA 0 reads what CTA 1 writes: found in either order."""
+    """CTA 0 reads what CTA 1 writes. The race is found in both orders of the CTAs."""
     body = """
     mov.u32 %cta, %ctaid.x; setp.eq.u32 %p0, %cta, 0;
     @%p0 ld.global.b32 %v, [%address0];
@@ -207,7 +207,7 @@ def test_a_broken_last_arriver_is_a_race(name: str, seed: int) -> None:
 
 
 def test_the_readers_need_the_barrier_after_the_atomic() -> None:
-    """Only thread 0 has acquired; the others would read too early."""
+    """Only thread 0 has acquired, so the other threads would read too early."""
     changed = LAST_ARRIVER.format(**CORRECT).replace(
         "@%p0 st.shared.b32 [buffer], %v;\n    bar.sync 0;\n    ld.shared.b32 %v, [buffer];",
         "@!%p0 ld.relaxed.gpu.global.b32 %v, [%address1]; @!%p0 sub.u32 %v, %v, 1;",
@@ -252,7 +252,7 @@ RELEASE, ACQUIRE = "st.release.gpu.global.b32", "ld.acquire.gpu.global.b32"
 
 
 def test_a_release_that_is_acquired_passes_a_message() -> None:
-    """Both orders of the two CTAs come up: one sees the flag raised, the other doesn't and reads nothing."""
+    """Both orders of the two CTAs occur: one sees the flag raised; the other does not and reads nothing."""
     assert {tuple(passed(seed, RELEASE, ACQUIRE)) for seed in range(8)} == {(42,) * 32, (0,) * 32}
     fenced = {tuple(passed(seed, RELEASE, "ld.relaxed.gpu.global.b32", "fence.acq_rel.gpu;")) for seed in range(8)}
     assert fenced == {(42,) * 32, (0,) * 32}
@@ -282,7 +282,9 @@ def test_a_message_without_release_or_acquire_is_a_race(store: str, load: str, t
 
 
 def test_knowledge_is_passed_on() -> None:
-    """Each CTA adds 1 to what the one before it left, which it only knows by way of that one's knowledge."""
+    """Each CTA adds 1 to the number that the CTA before it left. It knows that number only through the knowledge passed
+    on.
+    """
     body = """
     mov.u32 %cta, %ctaid.x; setp.eq.u32 %p0, %thread, 0;
     @%p0 atom.acq_rel.gpu.global.add.u32 %v, [%address1], 0;

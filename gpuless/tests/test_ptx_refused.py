@@ -1,4 +1,4 @@
-"""PTX that the simulator does not know is refused, never taken for something else."""
+"""Tests that PTX which the simulator does not know is refused and never taken for something else."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_refused(instruction: str) -> None:
 @pytest.mark.parametrize(("opcode", "sign"), [("add", 1), ("sub", -1)])
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 def test_sums_of_a_narrow_and_a_wide_operand(opcode: str, sign: int, kind: str) -> None:
-    """add.f32.bf16: the first operand has 16 bits, the rest of the instruction 32."""
+    """In add.f32.bf16 the first operand has 16 bits, and all other operands have 32."""
     generator = np.random.default_rng(0)
     drawn = generator.standard_normal(64).astype(np.float32)
     bits = (
@@ -64,7 +64,7 @@ def test_sums_of_a_narrow_and_a_wide_operand(opcode: str, sign: int, kind: str) 
 
 
 def test_a_maximum_shows_what_nobody_wrote_with_odd_seeds() -> None:
-    """NaN is what max drops, so there is another kind of garbage."""
+    """Registers that were never written show in a maximum with odd seeds. max drops the NaN of even seeds."""
     body = "setp.lt.u32 %p0, %thread, 16; @%p0 mov.b32 %a, 0f3F800000; max.f32 %a, %a, 0f00000000;"
     body += "mad.lo.u64 %e, %index, 4, %address0; st.global.b32 [%e], %a;"
     to = np.empty(32, np.float32)

@@ -1,4 +1,4 @@
-"""mma.sync, ldmatrix and stmatrix of the PTX simulator, against the layouts that the PTX manual's tables give."""
+"""Tests of mma.sync, ldmatrix and stmatrix in the PTX simulator against the layouts in the PTX manual's tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Array = NDArray[Any]
 
 
 class Shape(NamedTuple):
-    """A tensor-core instruction, and where element i of lane (group g, place t in it) of an operand lies."""
+    """A tensor-core instruction, with the place of each lane's elements in its operands.
+
+    a and b give the place of element i of the lane with group g and number t in the group.
+    """
 
     instruction: str
     depth: int
@@ -70,7 +73,7 @@ SHAPES["bf16"] = SHAPES["f16"]._replace(instruction=SHAPES["f16"].instruction.re
 
 
 def to_bits(values: Array, kind: str) -> Array:
-    """float32 or float64 -> what registers hold, exact for the numbers of these tests."""
+    """Return float32 or float64 as the content of registers. For the numbers of these tests this is exact."""
     if kind == "bf16":
         return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
     dtype = {"f16": np.float16, "tf32": np.float32, "f64": np.float64}[kind.split()[0]]
@@ -78,13 +81,13 @@ def to_bits(values: Array, kind: str) -> Array:
 
 
 def fragments(matrix: Array, place: Any, count: int) -> Array:
-    """[64 lanes of 2 warps, count]: what each lane holds of its warp's matrix [2, rows, columns]."""
+    """Return what each lane holds of its warp's matrix [2, rows, columns], [64 lanes of 2 warps, count]."""
     lanes = [[matrix[lane // 32][place(lane % 32 // 4, lane % 4, i)] for i in range(count)] for lane in range(64)]
     return np.array(lanes)
 
 
 def multiply(shape: Shape, kind: str, a: Array, b: Array, c: Array, body: str = "") -> Array:
-    """A B + C of two warps by one instruction."""
+    """Return A B + C of two warps, computed by one instruction."""
     wide = kind == "f64"
     counts = [shape.rows * shape.depth // 32, 8 * shape.depth // 32, shape.rows * 8 // 32]
     operands = [
@@ -117,7 +120,7 @@ def multiply(shape: Shape, kind: str, a: Array, b: Array, c: Array, body: str = 
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_small_integers_multiply_exactly(kind: str) -> None:
-    """Every sum is a whole number below 2^11: no order and no width of the accumulator changes it."""
+    """Every sum is a whole number below 2^11, so neither the order nor the width of the accumulator changes it."""
     shape, generator = SHAPES[kind], np.random.default_rng(0)
     a = generator.integers(-8, 9, (2, shape.rows, shape.depth)).astype(np.float64)
     b = generator.integers(-8, 9, (2, shape.depth, 8)).astype(np.float64)
@@ -127,8 +130,10 @@ def test_small_integers_multiply_exactly(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["f16", "bf16", "tf32"])
 def test_products_are_exact_and_sums_nearly_float32(kind: str) -> None:
-    """Hardware adds in blocks with at least 24 bits, each step cut off: at most one unit of the largest partial sum for
-    each of the depth + 1 summands."""
+    """The bound is one unit of the largest partial sum for each of the depth + 1 summands.
+
+    Hardware adds in blocks with at least 24 bits, and cuts off each step.
+    """
     shape, generator = SHAPES[kind], np.random.default_rng(1)
     a = generator.standard_normal((2, shape.rows, shape.depth)).astype(np.float32)
     b = generator.standard_normal((2, shape.depth, 8)).astype(np.float32)
@@ -143,12 +148,14 @@ def test_float64_rounds_like_float64() -> None:
     shape, generator = SHAPES["f64"], np.random.default_rng(1)
     a, b = generator.standard_normal((2, 8, 4)), generator.standard_normal((2, 4, 8))
     c = generator.standard_normal((2, 8, 8))
-    bound = 2 * 2.0**-53 * 5 * (np.abs(a) @ np.abs(b) + np.abs(c))  # five roundings there, and five of numpy here
+    bound = 2 * 2.0**-53 * 5 * (np.abs(a) @ np.abs(b) + np.abs(c))  # five roundings there, and five of NumPy here
     assert (np.abs(multiply(shape, "f64", a, b, c) - (a @ b + c)) <= bound).all()
 
 
 def test_tf32_operands_lose_their_low_bits() -> None:
-    """1 + 2^-11 is halfway between two tf32 numbers and 1 + 2^-10 - 2^-23 nearly the upper one: both are cut to 1."""
+    """Both operands are cut to 1: 1 + 2^-11 is halfway between two tf32 numbers, and 1 + 2^-10 - 2^-23 almost the upper
+    one.
+    """
     shape = SHAPES["tf32"]
     a, b = np.zeros((2, 16, 8)), np.zeros((2, 8, 8))
     a[:, :, 0], b[:, 0] = 1 + 2.0**-10 - 2.0**-23, 1 + 2.0**-11
@@ -177,7 +184,9 @@ MATRIX = ".shared .align 16 .b8 matrix[1024];"
 @pytest.mark.parametrize("transposes", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_ldmatrix_gives_a_lane_two_neighbors_of_a_row(count: int, transposes: bool) -> None:
-    """Lane 8 m + r holds the address of row r of matrix m; lane l gets elements 2 (l % 4) and the next of row l / 4."""
+    """Lane 8 m + r holds the address of row r of matrix m. Lane l gets two elements of row l / 4: 2 (l % 4) and the
+    next.
+    """
     numbers = np.arange(count * 64, dtype=np.uint16).reshape(count, 8, 8)
     source = numbers.view(np.uint8).copy()
     output = np.zeros(32 * count, np.int32)

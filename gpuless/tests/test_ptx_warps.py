@@ -1,4 +1,4 @@
-"""Shuffles, votes and barriers of the PTX simulator, and what it says when a part of a warp is missing."""
+"""Tests of shuffles, votes and barriers in the PTX simulator, and of its errors if a part of a warp is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LANES = np.arange(64, dtype=np.uint32)
 
 
 def shuffled(mode: str, by: int, width: int = 32) -> list[int]:
-    """The result, by the manual's pseudocode, of 64 threads that hold their own number, in segments of `width`."""
+    """Return what a shuffle gives 64 threads that each hold their own number, in segments of `width` lanes."""
     segment = 32 - width
     clamp = segment << 8 | (0 if mode == "up" else 31)
     return evaluate(f"shfl.sync.{mode}.b32 %d, %a, {by}, {clamp}, -1;", {"a": LANES}, np.uint32).tolist()
@@ -73,7 +73,7 @@ def test_named_lanes_that_are_missing_are_divergence(name: str) -> None:
 
 
 def test_a_shuffle_from_a_lane_that_is_not_there_is_divergence() -> None:
-    """The mask names the lower half only, and lane 0 reads lane 16."""
+    """A shuffle whose mask names only the lower half is divergence if lane 0 reads lane 16."""
     body = "setp.lt.u32 %p0, %a, 16; @%p0 shfl.sync.bfly.b32 %d, %a, 16, 31, 0xffff;"
     with pytest.raises(Divergence, match="not there"):
         evaluate(body, {"a": LANES}, np.uint32)

@@ -1,4 +1,4 @@
-"""Every budget is broken by a kernel with a planted fault, and told so; counts are those that can be had by hand."""
+"""Tests that a planted fault breaks each budget and is reported, and that counts agree with those found by hand."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from gpuless.resources import (
 from gpuless.triton import Artifact
 from planted_compile import GOOD, PLANTED
 
-USAGE = "  REG:20 STACK:0 SHARED:0 LOCAL:0"  # as cuobjdump tells it
+USAGE = "  REG:20 STACK:0 SHARED:0 LOCAL:0"  # as cuobjdump prints it
 ARCHITECTURES = ("sm_80", "sm_90", "gfx942")
 
-# A budget's key, the kernel that sets the budget and the one that breaks it.
+# A budget's key, the kernel that sets the budget, and the kernel that breaks it.
 FAULTS = [
     ("registers", "center", "one warp"),
     ("stack", "center", "too long a row"),
@@ -84,19 +84,21 @@ def test_every_budget_has_a_fault() -> None:
 
 @pytest.mark.parametrize("target", ARCHITECTURES)
 def test_accesses_of_a_row_are_as_wide_as_they_can_be(target: str) -> None:
-    accesses = 1024 // (4 * CHIPS[target].lanes * 4)  # 4 warps, 4 floats to an access
+    accesses = 1024 // (4 * CHIPS[target].lanes * 4)  # 4 warps, 4 floats for each access
     resources = measured("center", target)
     assert (resources.loads, resources.stores) == ({128: accesses}, {128: accesses})
 
 
 def test_products_per_warp() -> None:
-    """64 x 64 x 64 by 4 warps: HMMA is 16 x 8 x 16 of one warp, HGMMA 64 x 64 x 16 of all four."""
+    """4 warps multiply 64 x 64 x 64. HMMA is 16 x 8 x 16 by one warp, HGMMA 64 x 64 x 16 by all four."""
     assert measured("product", "sm_80").tensor_core == (64 // 16) * (64 // 8) * (64 // 16) // 4
     assert measured("product", "sm_90").tensor_core == 64 // 16
 
 
 def test_async_loads_stand_apart() -> None:
-    """16 KB a step, 16 bytes a thread: 8 copies before the loop for the first step, 8 in it for the next."""
+    """A step copies 16 KB, 16 bytes a thread: 8 copies before the loop for the first step, and 8 in the loop for the
+    next.
+    """
     resources = measured("product", "sm_80")
     assert (resources.loads, resources.async_loads) == ({}, {128: 16})
 
@@ -123,7 +125,7 @@ def test_an_unknown_key_is_an_error() -> None:
 
 @pytest.fixture
 def no_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every artifact one instruction, EXIT: those of `_nvidia` have no binary to read."""
+    """Give every artifact the single instruction EXIT, because those of `_nvidia` have no binary to read."""
     monkeypatch.setattr(sass, "code_of", lambda binary: {})
     monkeypatch.setattr(sass, "instructions", lambda target, codes: [["EXIT"] for _ in codes])
 
@@ -191,7 +193,7 @@ def test_instructions_of_amd_that_look_alike() -> None:
     assert (resources.registers, resources.stack, resources.spills) == (64, 12, 5)
 
 
-# Warps and KB of shared memory of a multiprocessor: NVIDIA's table of compute capabilities, not ours.
+# The warps and the KB of shared memory of a multiprocessor, from NVIDIA's table of compute capabilities.
 NVIDIAS = {"sm_80": (64, 164), "sm_90": (64, 228), "sm_100": (64, 228), "sm_120": (48, 100)}
 
 OCCUPANCY = r"""
@@ -255,10 +257,10 @@ def test_occupancy_by_registers_is_that_of_amds_compiler(name: str) -> None:
 
 @pytest.mark.usefixtures("no_code")
 def test_tensor_memory_is_a_limit_of_blocks() -> None:
-    """512 columns to a multiprocessor."""
+    """A multiprocessor has 512 columns of tensor memory."""
     artifact = _nvidia(target="sm_100", tensor_memory=256)
     assert measure(artifact).occupancy == 2 * 4 / 64
-    assert GOOD["product"]().compile("sm_100").tensor_memory >= 32  # the least that can be had
+    assert GOOD["product"]().compile("sm_100").tensor_memory >= 32  # the smallest allocation
 
 
 def test_a_budget_has_room_for_a_tenth_more_instructions_only() -> None:

@@ -1,4 +1,4 @@
-"""Kernels that nvdisasm reads in one run have the instructions that it lists for each alone."""
+"""Tests that kernels disassembled in one run have the same instructions as when each is disassembled alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ TARGETS = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 
 @pytest.fixture(scope="module")
 def kernels() -> dict[str, list[Artifact]]:
-    """Kernels, each with a listing of its own, which are compiles: what was kept of them is taken."""
+    """Return compiled kernels for each target, each with its own listing. Compiles and listings may come from the
+    cache.
+    """
     compiled = {target: [make().compile(target) for make in GOOD.values()] for target in TARGETS}
     for artifacts in compiled.values():
         assert all(artifact.sass for artifact in artifacts)
@@ -29,7 +31,7 @@ def kernels() -> dict[str, list[Artifact]]:
 
 @pytest.fixture(autouse=True)
 def _nothing_kept(kernels: dict[str, list[Artifact]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The instructions of many at once are read anew."""
+    """Use an empty cache, so that every test disassembles anew."""
     monkeypatch.setattr(sass.cache, "folder", lambda: tmp_path)
 
 
@@ -86,7 +88,7 @@ def test_other_files_are_refused(kernels: dict[str, list[Artifact]]) -> None:
 
 
 def test_codes_of_half_an_instruction_are_an_error() -> None:
-    """Codes of 24 and 8 bytes are as long as two instructions, but the cut between them is not between these."""
+    """Codes of 24 and 8 bytes together are two instructions long, but the cut lies inside of an instruction."""
     with pytest.raises(RuntimeError, match=r"got codes of \[24, 8\] bytes, expected multiples of 16"):
         sass.instructions("sm_80", [bytes(24), bytes(8)])
 

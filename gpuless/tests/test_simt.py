@@ -1,4 +1,4 @@
-"""The SIMT simulator runs right kernels right in any order of threads, and shows every planted bug."""
+"""Tests that the SIMT simulator runs correct kernels correctly in any order of threads, and shows every planted bug."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def warp_facts(library: ctypes.CDLL, values: Tensor, bug: str = "none") -> tuple
 
 
 def integers(shape: tuple[int, ...], dtype: torch.dtype, low: int = -8, high: int = 8) -> Tensor:
-    """Sums of them are exact, so that no order is an excuse."""
+    """Return integers whose sums are exact, so that no order of additions can change them."""
     return guarded(torch.randint(low, high, shape, generator=torch.Generator().manual_seed(1)).to(dtype))
 
 
@@ -108,7 +108,7 @@ def test_shuffles_keep_to_their_segments(library: ctypes.CDLL, seed: int) -> Non
     library.run_shuffles(pointer(values), pointer(out), b"none")
     lane = torch.arange(32)
     broadcast = lane // 8 * 8 + 3
-    crossed = torch.where(lane < 16, lane, lane ^ 24)  # an earlier segment can be read, a later one cannot
+    crossed = torch.where(lane < 16, lane, lane ^ 24)  # an earlier segment can be read, a later segment cannot
     down = torch.where(lane % 8 < 5, lane + 3, lane)
     assert torch.equal(out, values[torch.stack([lane ^ 1, broadcast, crossed, down])])
 
@@ -121,7 +121,7 @@ def test_syncwarp_waits_for_no_lane_that_has_ended(library: ctypes.CDLL, seed: i
 
 
 def last_of_histogram(library: ctypes.CDLL) -> int:
-    """The block that came last."""
+    """Run the histogram and return the number of the block that came last."""
     values = integers((1000,), torch.int32, 0, 5000)
     bins, ended = torch.zeros(16, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     largest, last = torch.zeros(1, dtype=torch.int32), poisoned((2,), torch.int32)
@@ -147,7 +147,9 @@ def block_totals(library: ctypes.CDLL, values: Tensor, bug: str) -> Tensor:
 
 @pytest.mark.parametrize("bug", ["no atomic", "no barrier"])
 def test_warps_advance_together_in_some_blocks_and_apart_in_others(library: ctypes.CDLL, seed: int, bug: str) -> None:
-    """Updates are lost only together; the first warp is overtaken always, unless apart."""
+    """Some blocks run warps together, others run them apart. Updates are lost only together. A missing barrier shows
+    only where the first warp is not run apart.
+    """
     values = integers((16, 256), torch.int32, 1)
     right = values.sum(1)
     assert torch.equal(block_totals(library, values, "none"), right)
@@ -167,7 +169,7 @@ def test_missing_barriers_give_wrong_results(library: ctypes.CDLL, seed: int) ->
 
 
 def test_orders_differ_by_seed(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are the same for the same one."""
+    """Orders differ from seed to seed. The same seed gives the same order."""
     values = integers((512,), torch.int32)
 
     def turned(seed: int) -> Tensor:
@@ -186,7 +188,7 @@ def test_static_shared_memory_is_nan_in_every_block(library: ctypes.CDLL) -> Non
 
 def test_dynamic_shared_memory_is_nan_in_every_block(library: ctypes.CDLL) -> None:
     a, b = integers((33, 7), torch.float16), integers((7, 33), torch.float16)
-    assert not product(library, b.T.contiguous(), a.T.contiguous()).isnan().any()  # leaves numbers in freed memory
+    assert not product(library, b.T.contiguous(), a.T.contiguous()).isnan().any()  # this leaves numbers in freed memory
     assert product(library, a, b, "unwritten shared").isnan().all()
 
 
@@ -224,13 +226,15 @@ def test_bugs_are_reported(sanitized: Path, arguments: list[str], report: str) -
         done = simt.run(sanitized, *arguments, seed=seed)
         assert done.returncode != 0
         assert report in done.stderr
-        assert "planted_simt.cu:" in done.stderr  # names the line
+        assert "planted_simt.cu:" in done.stderr  # the report names the line
 
 
 def test_a_compiler_that_fortifies_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Glibc's fortified longjmp ends a process that goes from one stack to another."""
+    """A compiler that sets _FORTIFY_SOURCE by itself works too. glibc's fortified longjmp ends a process that goes from
+    one stack to another.
+    """
     wrapped = tmp_path / "c++"
-    # Another version to the cache of compiles.
+    # The cache of compiles must see another version.
     says = '[ "$1" = --version ] && echo "fortifies unasked"'
     wrapped.write_text(f'#!/bin/sh\n{says}\nexec {tools.compiler()} -D_FORTIFY_SOURCE=2 "$@"\n')
     wrapped.chmod(0o755)

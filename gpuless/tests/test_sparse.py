@@ -1,4 +1,6 @@
-"""Arrays beyond 32 bits cost what is written to them, and what 32 bits can reach around them is forbidden."""
+"""Tests that arrays with more than 2^31 elements cost only what is written, and that memory within an int32's reach is
+forbidden.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ BEYOND = 2**31 + 5
 
 
 def held() -> int:
-    """Memory of this process, in bytes: the peak so far tells nothing after a test that took more."""
+    """Return the memory of this process now, in bytes. The peak would count an earlier test that took more."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -40,7 +42,7 @@ def test_fill_is_read_everywhere_and_written_in_one_place(name: str) -> None:
 
 @pytest.mark.parametrize("offset", [BEYOND, BEYOND + 2**31 - 1, -(2**31)])
 def test_what_an_int32_can_reach_outside_is_forbidden(offset: int) -> None:
-    array, _before, _behind = (sparse((BEYOND,), np.float32) for _ in range(3))  # Linux maps downwards
+    array, _before, _behind = (sparse((BEYOND,), np.float32) for _ in range(3))  # Linux maps downward
     assert not is_forbidden(array, 0)
     assert is_forbidden(array, offset)
 

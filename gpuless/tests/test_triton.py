@@ -1,4 +1,6 @@
-"""A compile is that of Triton's JIT at the same launch: it is asked, with a driver that has no GPU."""
+"""Tests that a compile is the one that Triton's JIT would do for the same launch. The JIT itself is asked, with a
+driver without a GPU.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ def hints_of(special: Specialization) -> dict[str, Any]:
 
 
 def test_what_the_rules_are() -> None:
-    """Written out for one launch, so that agreement with the JIT is not agreement on nothing."""
+    """The rules are written out for one launch, so that the comparisons with the JIT cannot agree on nothing."""
     launch = plain_launch(torch.empty(4, dtype=torch.bfloat16), 48, 2.5, True)
     found = launch.specialize("sm_80")
     kinds = {"p": "*bf16", "number": "i32", "scale": "fp32", "flag": "u1", "BLOCK": "constexpr", "DTYPE": "constexpr"}
@@ -81,7 +83,7 @@ def test_what_the_rules_are() -> None:
 
 
 def test_members_of_tuples_are_arguments_of_their_own() -> None:
-    """Constants among them are none: no pointer, a stride of 1."""
+    """Members of tuples are arguments of their own, except the constants: a pointer that is None, and a stride of 1."""
     sums = torch.empty(2, 5)[0]
     first, second = Rows(torch.empty(2, 48), None, 48, 40), Rows(torch.empty(3, 1), torch.empty(3, 1), 1, 17)
     launch = double_rows_launch(first, second, sums)
@@ -106,7 +108,7 @@ def test_members_of_tuples_are_arguments_of_their_own() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_parameters_are_the_runtime_arguments(target: str) -> None:
-    """And two pointers to Triton's scratch memory."""
+    """The kernel's parameters are the runtime arguments, and two pointers to Triton's scratch memory."""
     artifact = GOOD["center"]().compile(target)
     assert artifact.runtime_arguments == ("x", "out", "n")
     if artifact.ptx:
@@ -120,7 +122,7 @@ def test_parameters_are_the_runtime_arguments(target: str) -> None:
 
 
 def test_shared_memory_is_told() -> None:
-    """4 warps exchange their sums, a float each."""
+    """The artifact tells its shared memory: 4 warps exchange their sums, a float each."""
     assert GOOD["center"]().compile("sm_80").shared == 4 * 4
 
 
@@ -149,7 +151,7 @@ def test_debug_compiles_assertions_in() -> None:
 
 @pytest.mark.parametrize("environment", ["0", "1"])
 def test_options_of_the_launch_are_heard(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever Triton's release or the environment say."""
+    """Options of the launch count more than Triton's defaults and the environment."""
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", environment)
     arguments = {"p": torch.empty(4), "a": 2.0, "b": 3.0}
     apart = Launch(rounded, (1,), arguments, 1).compile("sm_80").ptx

@@ -1,4 +1,6 @@
-"""A kernel is compiled when it, its specialization or the compiler has changed, and only then, in any process."""
+"""Tests that a kernel is compiled again, in any process, if and only if it, its specialization or the compiler has
+changed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
-    """The targets that were compiled for, with an empty cache."""
+    """Yield the list of targets that were compiled for, which starts empty. The cache is empty too."""
     monkeypatch.setenv("GPULESS_CACHE", str(tmp_path))
     found: list[str] = []
     original = triton.compile
@@ -62,7 +64,7 @@ def test_what_is_kept_is_whole(compiles: list[str]) -> None:
 
 
 def test_another_process_compiles_nothing(compiles: list[str], run_python: Run) -> None:
-    """A key must not depend on the order of a set, or on an address."""
+    """Another process finds the entry, so its key depends neither on the order of a set nor on an address."""
     artifact = GOOD["center"]().compile()
     assert artifact.sass
     program = (
@@ -105,7 +107,7 @@ def test_a_changed_kernel_is_a_miss(compiles: list[str], tmp_path: Path) -> None
     for text in (source, source, source.replace("+ 1", "+ 2")):
         path = tmp_path / "changing.py"
         path.write_text(text)
-        linecache.clearcache()  # where Triton's source comes from
+        linecache.clearcache()  # Triton reads the source through it
         module: dict[str, Any] = {"__name__": "changing"}
         exec(compile(text, str(path), "exec"), module)
         found.append(gpuless.triton.compile(module["add"], {"p": GOOD["center"]().arguments["x"]}).ptx)

@@ -1,4 +1,4 @@
-"""Archives and tables with any members, and what a source gives of them."""
+"""Write archives and tables with any members, and list the pictures that a source reads from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PNGS = [layouts.encoded(layouts.picture(number)) for number in range(12)]
 
 
 def pictures(folder: Path, count: int, first: int = 0) -> Path:
-    """Make a folder, or more files in it."""
+    """Write `count` PNGs, numbered from `first`, into a folder that may exist; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
         (folder / f"{number:02d}.png").write_bytes(PNGS[number])
@@ -60,7 +60,7 @@ def tar_of(path: Path, *members: tuple[str | tarfile.TarInfo, bytes] | tarfile.T
 
 
 def linked(name: str) -> zipfile.ZipInfo:
-    """A member of a zip that is a symbolic link; its content is the target."""
+    """Return the head of a zip's member that is a symbolic link; the member's content is the target."""
     info = zipfile.ZipInfo(name)
     info.create_system, info.external_attr = 3, 0o120777 << 16
     return info
@@ -95,7 +95,7 @@ def lmdb_of(path: Path, contents: Sequence[bytes], subdir: bool = True) -> Path:
 
 
 def held(source: Source) -> list[int]:
-    """The numbers of the pictures that a source gives, in its order."""
+    """Return the numbers of the pictures that a source reads, in its order."""
     numbers = {content: number for number, content in enumerate(PNGS)}
     stored = [source.read(index) for index in range(len(source))]
     return [numbers[content] for content in stored if isinstance(content, bytes)]

@@ -1,4 +1,4 @@
-"""Files of arrays of images, in every way that they are kept, and what is refused of them."""
+"""Write an array of images in each format, and check that a file is refused."""
 
 from __future__ import annotations
 

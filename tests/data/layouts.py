@@ -1,4 +1,4 @@
-"""The same images in every layout that users have."""
+"""Seven images of noise, written in every layout that users have."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NAMES = [f"{number:03d}" for number in range(7)]
 
 
 def picture(number: int, width: int = 21, height: int = 17) -> Image.Image:
-    """Noise of its own for each number."""
+    """Return an image of noise, another one for each number."""
     return Image.fromarray(np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    """Without loss."""
+    """Return the bytes of an image in a format of Pillow; WebP is written without loss."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
     return buffer.getvalue()
@@ -44,7 +44,7 @@ def folder(path: Path) -> Path:
 
 
 def nested(path: Path) -> Path:
-    """As CelebA's aligned folder or ImageNet's, with an attribute file beside and hidden files between."""
+    """Write folders like CelebA's and ImageNet's, with a file of attributes and with hidden files."""
     for number, (name, content) in enumerate(contents().items()):
         place = path / "img_align_celeba" / f"n{number // 3}"
         place.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def nested(path: Path) -> Path:
 
 
 def zipped(path: Path) -> Path:
-    """As StyleGAN's and EDM's, in another order than that of the names."""
+    """Write a zip like StyleGAN's and EDM's, its images in the reverse order of their names."""
     path = path.with_suffix(".zip")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("dataset.json", "{}")
@@ -67,7 +67,7 @@ def zipped(path: Path) -> Path:
 
 
 def parquet(path: Path) -> Path:
-    """As Hugging Face's datasets: two files, row groups of two."""
+    """Write two parquet files like those of Hugging Face's datasets, with row groups of two images."""
     path.mkdir()
     rows = [{"image": {"bytes": content, "path": name}, "label": 3} for name, content in contents().items()]
     for number, part in enumerate((rows[:5], rows[5:])):
@@ -77,7 +77,7 @@ def parquet(path: Path) -> Path:
 
 
 def tars(path: Path) -> Path:
-    """As webdataset: two tars; a sample has a label and sometimes a second image."""
+    """Write two tars like webdataset's, in which each sample has a label and a second image."""
     path.mkdir()
     pairs = list(contents().items())
     for number, part in enumerate((pairs[:4], pairs[4:])):
@@ -92,7 +92,7 @@ def tars(path: Path) -> Path:
 
 
 def lsun(path: Path) -> Path:
-    """As LSUN: webp under hashes."""
+    """Write an LMDB like LSUN's, of WebP images under keys that end like hashes."""
     path.mkdir()
     with lmdb.open(str(path), map_size=1 << 24) as database, database.begin(write=True) as writing:
         for name, content in contents("WEBP").items():
@@ -101,7 +101,7 @@ def lsun(path: Path) -> Path:
 
 
 def pack(path: Path, images: torch.Tensor, counts: Sequence[int]) -> None:
-    """Images [M, C, H, W] as `prepare` would have packed them, in shards of so many."""
+    """Write images [M, C, H, W] as `prepare` packs them; shard i has counts[i] images."""
     path.mkdir()
     shards = []
     for number, part in enumerate(images.split(list(counts))):

@@ -1,4 +1,4 @@
-"""Sets of images of 8 x 8, as the tests of `prepare` pack them."""
+"""The sizes of the small sets that the tests of `prepare` pack, of images of 8 x 8, and a reader of their files."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ TWO_IMAGES = 2 * IMAGE_BYTES
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder."""
+    """Return the content of each file of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Images in arrays: what is taken and refused, and that memory doesn't get out of hand."""
+"""Arrays of images are taken or refused by their shape and dtype, and take little memory."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_empty_arrays_are_refused(way: Way, shape: tuple[int, ...], tmp_path: Pa
 
 
 def test_sizes_that_a_file_only_claims(tmp_path: Path) -> None:
-    """A header of any size is cheap to write: nothing is allocated by what it says."""
+    """A header may claim any size, so no memory is allocated by what a header says."""
     path = tmp_path / "a.npy"
     for shape, words in [
         ((10**15, 99, 99, 3), r"got \d+ bytes, expected 29403\d+ by its header"),
@@ -161,7 +161,7 @@ def test_damage_within_is_told_when_it_is_read(tmp_path: Path) -> None:
 
 
 def test_after_an_error_a_member_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that failed may have lost a part. It would give the rest as if nothing were missing."""
+    """A stream that failed may have lost a part of the data, and would return the rest as if nothing were missing."""
     array = images(50, 20, 20, 3)
     source = open_array(compressed(tmp_path, array))
     source.read(3)
@@ -230,7 +230,7 @@ def test_pickles_in_arrays_are_not_run(tmp_path: Path) -> None:
     refused("begins as none of these", tmp_path / "a.npy")
     assert not (tmp_path / "made").exists()
     np.load(tmp_path / "a.npz", allow_pickle=True)["hostile"]
-    assert (tmp_path / "made").exists()  # so that the test could have failed
+    assert (tmp_path / "made").exists()  # proof that the test can fail
 
 
 def test_a_large_member_is_not_loaded_whole(tmp_path: Path) -> None:

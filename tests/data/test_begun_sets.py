@@ -1,4 +1,4 @@
-"""A folder that was begun or finished earlier: by this version or another, with records that may be anyone's."""
+"""`prepare` goes on with a folder that this or another version began or finished, or refuses it in one sentence."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ GOES_ON = "expected the same: give another output folder"
 
 
 class InterruptionError(Exception):
-    """The end of a call after some images."""
+    """An error that ends a call of `prepare_images` after some images."""
 
 
 def begin(source: Path, out: Path, images: int) -> None:
-    """Pack so many images of a source, in shards of two."""
+    """Pack the first `images` images of a source, in shards of two, and interrupt the call there."""
 
     def stop(done: int, total: int) -> None:
         if done == images:
@@ -37,7 +37,7 @@ def begin(source: Path, out: Path, images: int) -> None:
 
 
 def replace(source: Path, name: str = "005.png") -> None:
-    """Put other bytes of the same number in a file's place, a second later."""
+    """Replace a file's content by other bytes, as many as before, with a time one second later."""
     path = source / name
     before = path.stat()
     path.write_bytes(bytes(reversed(path.read_bytes())))
@@ -118,7 +118,7 @@ def test_an_earlier_versions_beginning_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_earlier_versions_set_is_verified_and_accepted(tmp_path: Path) -> None:
-    """The pictures that it was made of are gone; as many stand for them."""
+    """The pictures that the set was made of are gone; as many other pictures stand in for them."""
     source, out = tmp_path / "images", shutil.copytree(ROOT / "tests/written_before/e23d039/packed", tmp_path / "out")
     source.mkdir()
     for number in range(13):
@@ -165,7 +165,7 @@ def test_a_damaged_plan_is_one_sentence(content: bytes, images: int, tmp_path: P
 
 
 def edited(**values: object) -> Callable[[bytes], bytes]:
-    """Other values in the fields of the shard of a record."""
+    """Return a function that changes values of the shard in a record."""
 
     def edit(content: bytes) -> bytes:
         fields = json.loads(content)
@@ -252,13 +252,13 @@ def test_a_finished_set_without_a_shard_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_records_of_a_finished_set_go(tmp_path: Path) -> None:
-    """As a process leaves them that was killed right after it wrote the index."""
+    """A process that was killed right after it wrote the index leaves such records."""
     source, out = layouts.folder(tmp_path / "images"), tmp_path / "out"
     prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     whole = contents(out)
     for number in (1, 3):
         (out / f"shard_{number:05d}.json").write_text("{}")
-    (out / "shard_00002.json").mkdir()  # which is nobody's record
+    (out / "shard_00002.json").mkdir()  # a folder, which no `prepare` wrote as a record
     prepare_images(source, out, SIZE, workers=1, shard_bytes=TWO_IMAGES)
     (out / "shard_00002.json").rmdir()
     assert contents(out) == whole

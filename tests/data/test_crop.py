@@ -39,7 +39,7 @@ def test_small_images_grow() -> None:
 
 
 def scaled_whole(image: Image.Image, size: int) -> np.ndarray:
-    """The crop by its definition: halved, scaled as a whole, then cut."""
+    """Return the crop by its definition: halve the image, scale all of it, then cut the square."""
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = size / min(image.size)
@@ -55,7 +55,7 @@ def scaled_whole(image: Image.Image, size: int) -> np.ndarray:
     [(1, 9, 8), (1, 300, 16), (2, 333, 16), (3, 100, 7), (5, 41, 6), (5, 400, 48), (7, 57, 8), (7, 200, 14)],
 )
 def test_a_long_image_gives_the_same_pixels(short: int, long: int, size: int, upright: bool) -> None:
-    """Also one of extremes, whose scaled values go beyond a byte."""
+    """The crop equals its definition, also for black and white pixels, whose scaled values go beyond a byte."""
     width, height = (short, long) if upright else (long, short)
     noise = picture(4, width, height)
     black_or_white = noise.point(lambda value: 255 * (value > 127))
@@ -72,7 +72,7 @@ either_way = pytest.mark.parametrize("upright", [False, True])
 def test_no_more_of_a_long_image_is_scaled_than_the_square_shows(
     short: int, long: int, size: int, upright: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither are more rows made wide, nor more columns high."""
+    """No image within the crop has a side more than 4 pixels longer than the square's."""
     sizes = []
     resize = Image.Image.resize
 
@@ -84,7 +84,7 @@ def test_no_more_of_a_long_image_is_scaled_than_the_square_shows(
     line = Image.new("RGB", (short, long) if upright else (long, short))
     assert center_crop(line, size).shape == (size, size, 3)
     assert sizes
-    assert max(max(size) for size in sizes) <= size + 4  # the filter looks two lines beyond
+    assert max(max(size) for size in sizes) <= size + 4  # the filter reads two lines beyond each edge
 
 
 def crop_a_line(width: int, height: int, size: int) -> None:
@@ -98,6 +98,9 @@ def crop_a_line(width: int, height: int, size: int) -> None:
 def test_a_long_image_takes_the_memory_of_its_square(
     fork: Fork, short: int, long: int, size: int, upright: bool
 ) -> None:
-    """Made wide as a whole it would be 512 MB or 1 GB, and high too, 43 or 66 GB; tracemalloc sees none of it."""
+    """Scaling all of the image would take 512 MB or 1 GB in one direction, and 43 or 66 GB in both.
+
+    tracemalloc does not see Pillow's memory, so the process gets a limit.
+    """
     width, height = (short, long) if upright else (long, short)
     assert error_within(fork, 64 << 20, crop_a_line, width, height, size) == ("", "")

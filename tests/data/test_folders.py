@@ -1,4 +1,4 @@
-"""Trees of files: links, names of every kind, what is no file, and what can't be opened."""
+"""Folders with links, names of every kind, pipes and devices, and files that can't be opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def names_of(path: Path) -> list[str]:
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
-    """Under the real name where there is one inside, even if a link comes before it."""
+    """A folder inside the tree keeps its real name, even if a link to it comes first."""
     pictures(tmp_path / "outside" / "deep", 2)
     root = pictures(tmp_path / "set" / "real", 1, first=2).parent
     (root / "again").symlink_to("real")
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_opened(through_a_link: bool, tmp_path: Path, mo
 
 
 def test_what_is_no_file_is_told_and_not_opened(tmp_path: Path) -> None:
-    """To open a FIFO would wait for one who writes."""
+    """Opening a FIFO would wait for a process that writes to it."""
     root = pictures(tmp_path / "set", 1)
     for name in ("a.png", "plain", "b.tar", "c.parquet"):
         os.mkfifo(root / name)
@@ -116,7 +116,7 @@ def test_what_is_no_file_is_told_and_not_opened(tmp_path: Path) -> None:
     (root / "zero.png").symlink_to("/dev/zero")
     listening = socket.socket(socket.AF_UNIX)
     here = Path.cwd()
-    os.chdir(root)  # the path of a socket has to be short
+    os.chdir(root)  # a socket's path has to be short, so it is made in the current folder
     try:
         listening.bind("socket.jpg")
     finally:
@@ -140,7 +140,7 @@ ODD = {"text that is none": b"\xff\xfe", "an escape": b"\x1b[31m\x1b]0;title\x07
 
 @pytest.mark.parametrize("name", ODD.values(), ids=ODD)
 def test_names_of_any_bytes(name: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Files with such names are packed, and their names do nothing to a terminal."""
+    """Files with odd names are packed, and their names are printed without control characters."""
     odd = os.fsdecode(name)
     root = pictures(tmp_path / f"set{odd}", 1)
     pictures(root / odd, 1, first=1)
@@ -172,12 +172,12 @@ def test_names_of_any_bytes(name: bytes, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def encoders() -> list[tuple[str, str]]:
-    """Every suffix that Pillow can write, with its format."""
+    """Return every suffix that Pillow can write, with its format."""
     Image.init()
     return [(suffix, kind) for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of formats that Pillow will drop
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Pillow warns of formats that it will drop
 def test_every_suffix_that_pillow_decodes(tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()
@@ -188,14 +188,15 @@ def test_every_suffix_that_pillow_decodes(tmp_path: Path) -> None:
             try:
                 layouts.picture(0, 32, 32).convert(mode).save(path, kind)
                 decode(path.read_bytes())
-            except Exception:  # a mode that the format hasn't, or one that Pillow writes only
+            except Exception:  # the format lacks the mode, or Pillow can only write the format
                 path.unlink(missing_ok=True)
                 continue
             wanted[path.name] = suffix
             break
     assert {".jpg", ".jfif", ".jpe", ".jp2", ".tga", ".webp", ".bmp", ".tif", ".gif"} <= set(wanted.values())
     assert (".avif" in wanted.values()) == ("AVIF" in Image.SAVE)
-    assert not {".eps", ".ps", ".pdf", ".emf", ".wmf"} & set(wanted.values())  # left to other programs, or only written
+    # Pillow leaves these formats to other programs, or only writes them.
+    assert not {".eps", ".ps", ".pdf", ".emf", ".wmf"} & set(wanted.values())
     assert set(names_of(root)) == set(wanted)
     prepared = prepare_images(root, tmp_path / "out", 8, workers=1)
     assert prepared.skipped == []

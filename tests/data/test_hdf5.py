@@ -1,4 +1,4 @@
-"""HDF5: read by blocks, and never left by a link."""
+"""HDF5 files are read by blocks, and no link leads out of a file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_hdf5_is_not_left_by_its_links(tmp_path: Path) -> None:
         layout[:] = h5py.VirtualSource("private.h5", "images", (2, 8, 8))
         file.create_virtual_dataset("virtual", layout)
         for name in ("link", "soft", "raw", "virtual"):
-            assert file[name].shape == (2, 8, 8)  # h5py itself would go there
+            assert file[name].shape == (2, 8, 8)  # h5py itself would follow the link
     refused("a file without arrays", tmp_path / "a.h5")
     for name in ("link", "group/images", "soft"):
         refused("in another file .*private.h5", tmp_path / "a.h5", name)

@@ -14,7 +14,7 @@ def test_bytes_map_onto_the_signed_unit() -> None:
     assert values[0].item() == -1
     assert values[255].item() == 1
     exact = torch.arange(256, dtype=torch.float64) / 255 * 2 - 1
-    # Two float32 roundings of values below 2: half an ulp of 2**-23 each.
+    # Two roundings to float32 of values below 2, each by half a unit of 2**-23.
     assert (values.double() - exact).abs().max() <= 2**-23
     assert ((values + 1) * 127.5).round().to(torch.uint8).tolist() == list(range(256))
 

@@ -1,4 +1,4 @@
-"""LMDB: the same entries as liblmdb's, and damage that ends no process."""
+"""The reader of LMDBs finds liblmdb's entries, and no damage of a database ends the process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAF, LONG = 2, 4
 
 
 def written(path: Path, seed: int, count: int, longest_key: int, longest: int) -> Path:
-    """Write a database by several transactions that also replace and delete."""
+    """Write a database in several transactions, which also replace and delete entries."""
     draw = random.Random(seed)
     path.mkdir()
     with lmdb.open(str(path), map_size=1 << 26, sync=False) as database:
@@ -50,7 +50,7 @@ def by_liblmdb(path: Path) -> list[tuple[bytes, bytes]]:
     [(5, 8, 100), (100, 4, 9000), (3000, 40, 200), (3000, 511, 60), (600, 20, 40_000), (40_000, 30, 1)],
 )
 def test_every_entry_is_liblmdbs(tmp_path: Path, count: int, longest_key: int, longest: int) -> None:
-    """In trees of one to four levels, where pages were freed and taken again, and in a copy without free pages."""
+    """The trees have one to four levels. One copy has pages that were freed and used again, the other no free pages."""
     path = written(tmp_path / "db", count, count, longest_key, longest)
     (tmp_path / "copy").mkdir()
     with lmdb.open(str(path), readonly=True, lock=False) as database:
@@ -64,7 +64,7 @@ def test_every_entry_is_liblmdbs(tmp_path: Path, count: int, longest_key: int, l
 
 
 def photographs(path: Path) -> Path:
-    """Write 60 images: most within leaves, some on pages of their own."""
+    """Write 60 images, most of them within leaves, some on pages of their own."""
     contents = [PNGS[number % len(PNGS)] + bytes(PAGE + 1000 if number % 4 == 0 else 0) for number in range(60)]
     return lmdb_of(path, contents, subdir=False)
 
@@ -95,7 +95,7 @@ def read_flipped(path: Path, flips: list[tuple[int, int]]) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("forked")
 def test_a_flipped_byte_ends_no_process(fork: Fork, tmp_path: Path) -> None:
-    """liblmdb ended one of six by SIGABRT or SIGBUS: here the heads of all pages and nodes are flipped."""
+    """Bytes in the head of each page and node are flipped. liblmdb ended one of six processes by SIGABRT or SIGBUS."""
     path = photographs(tmp_path / "a.mdb")
     draw = random.Random(0)
     heads = [page + place for page in range(0, path.stat().st_size, PAGE) for place in range(0, 40, 2)]
@@ -109,17 +109,17 @@ def test_a_flipped_byte_ends_no_process(fork: Fork, tmp_path: Path) -> None:
     others = {line for line in refused if not (line.startswith(start) and line.endswith("), expected a whole LMDB"))}
     assert others == set()
     assert len(refused) > 50
-    assert len({line for line in said if line.startswith("read")}) > 1  # without loss, and with damaged values
+    assert len({line for line in said if line.startswith("read")}) > 1  # some copies lost no value, others did
 
 
 def leaf_of(content: bytes, flags: int = LEAF) -> int:
-    """Return the place of the last page of a kind."""
+    """Return the offset of the last page with these flags."""
     places = [place for place in range(2 * PAGE, len(content), PAGE) if content[place + 10] == flags]
     return places[-1]
 
 
 def nodes_of_long_values(content: bytearray) -> list[int]:
-    """Return the places of the nodes whose values have pages of their own."""
+    """Return the offsets of the nodes whose values have pages of their own."""
     found = []
     for page in range(2 * PAGE, len(content), PAGE):
         count = (struct.unpack_from("<H", content, page + 12)[0] - 16) // 2 if content[page + 10] == LEAF else 0
@@ -143,7 +143,7 @@ def a_key_out_of_its_page(content: bytearray) -> None:
 
 
 def a_child_far_away(content: bytearray) -> None:
-    """The root of a tree of two levels."""
+    """Let the first child in the root of a two-level tree be a page far beyond the file."""
     root = leaf_of(content, 1)
     node = root + struct.unpack_from("<H", content, root + 16)[0]
     struct.pack_into("<HHH", content, node, 0xFFFF, 0xFFFF, 0xFFFF)
@@ -156,7 +156,7 @@ def a_child_twice(content: bytearray) -> None:
 
 
 def a_value_far_away(content: bytearray) -> None:
-    """Those that have pages of their own, at a place to which no file can be sought."""
+    """Let each value with pages of its own begin at an offset to which no file can seek."""
     for node in nodes_of_long_values(content):
         (key,) = struct.unpack_from("<H", content, node + 6)
         struct.pack_into("<Q", content, node + 8 + key, 1 << 50)
@@ -218,7 +218,7 @@ def test_what_is_damaged_is_said(damage: str, tmp_path: Path) -> None:
 
 
 def value_page(form: str, place: int, value: int) -> Callable[[bytearray], None]:
-    """Change a field in the head of the last page that begins a value."""
+    """Return a function that changes a field in the head of the last page that begins a value."""
     return lambda content: struct.pack_into(form, content, leaf_of(content, LONG) + place, value)
 
 
@@ -228,7 +228,7 @@ def value_page(form: str, place: int, value: int) -> Callable[[bytearray], None]
     ids=["another number", "two kinds", "fewer pages"],
 )
 def test_a_value_on_a_damaged_page_is_lost_alone(damaging: Callable[[bytearray], None], tmp_path: Path) -> None:
-    """The last one is of a page's bytes without its head: one page is too few, though its bytes would fit."""
+    """In the last case the value fills a page less its head, so one page is too few although the bytes would fit."""
     long = PNGS[0] + bytes(PAGE - 8 - len(PNGS[0]))
     path = lmdb_of(tmp_path / "a.mdb", [PNGS[1], long], subdir=False)
     content = bytearray(path.read_bytes())
@@ -243,7 +243,7 @@ def test_a_value_on_a_damaged_page_is_lost_alone(damaging: Callable[[bytearray],
 @needs_linux
 @pytest.mark.xdist_group("forked")
 def test_a_value_beyond_the_file_asks_for_no_memory(fork: Fork, tmp_path: Path) -> None:
-    """A node may claim a gigabyte, and its page as many pages."""
+    """A node may claim a value of a gigabyte, and the value's page may claim as many pages."""
     path = photographs(tmp_path / "a.mdb")
     content = bytearray(path.read_bytes())
     for page in range(2 * PAGE, len(content), PAGE):
@@ -294,7 +294,7 @@ def test_an_image_on_a_damaged_page_is_left_out(workers: int, tmp_path: Path) ->
 
 
 def test_a_database_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
-    """liblmdb would meet the end by SIGBUS."""
+    """With liblmdb a read beyond the file's new end would kill the process by SIGBUS."""
     path = photographs(tmp_path / "a.mdb")
     source = open_source(path)
     whole = path.stat().st_size
@@ -313,7 +313,7 @@ def test_a_database_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
 @needs_linux
 @pytest.mark.xdist_group("forked")
 def test_nodes_that_overlap_take_no_gigabytes(fork: Fork, tmp_path: Path) -> None:
-    """3,700 pointers of one page to one key of 30,000 bytes: 111 MB of a page of 64 kB."""
+    """One page of 64 kB has 3,700 pointers to one key of 30,000 bytes, together 111 MB."""
     page, count, key = 1 << 16, 3_700, 30_000
     tree = struct.pack("<IHHQQQQQ", 0, 0, 1, 0, 1, 0, count, 2)
     meta = struct.pack("<II16xI44x", 0xBEEFC0DE, 1, page) + tree + struct.pack("<QQ", 2, 1)

@@ -1,6 +1,6 @@
-"""The memory that one image takes: twice what Pillow holds of it as RGB, however little its file is.
+"""One image takes at most twice the memory of its RGB pixels in Pillow, however small its file is.
 
-Decoders that take more themselves, such as of TIFF and WebP, aren't here.
+Decoders that need more memory themselves, such as those of TIFF and WebP, are not tested.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ebgan_fast.data.worker import decoded_squares
 from ..limited_memory import Fork, error_within, needs_linux
 
 WIDTH, HEIGHT = 4001, 3999
-PIXEL = 4  # bytes, of RGB as of RGBA
-TILE = 1 << 16  # pixels that may be converted at once
-COPIES = 6  # of a tile, at most: as it is stored, with alpha, white, both, RGB, and the next one
+PIXEL = 4  # bytes of a pixel in Pillow, for RGB as for RGBA
+TILE = 1 << 16  # pixels that are converted at once
+COPIES = 6  # of a tile, at most: as stored, with alpha, white, both together, RGB, and the next tile
 
 
 def image_of(mode: str, kind: str = "PNG", **options: object) -> Callable[[Path, int, int], Path]:
@@ -52,7 +52,7 @@ def npz(folder: Path, width: int, height: int) -> Path:
 
 
 def unwritten(folder: Path, width: int, height: int) -> Path:
-    """Sixteen images in 1,400 bytes."""
+    """Write a file of 1,400 bytes that claims sixteen images, none of which was ever written."""
     with h5py.File(folder / "a.h5", "w") as file:
         file.create_dataset("images", (16, height, width, 4), np.uint8)
     return folder / "a.h5"
@@ -88,7 +88,7 @@ def take_a_square(source: Path) -> None:
     """Decode and crop the first image.
 
     Raises:
-        ValueError: it can't be done; says why.
+        ValueError: the image can't be decoded; the text says why.
     """
     opened = open_source(source)
     square = decoded_squares(opened, 8, range(1))[0]
@@ -98,7 +98,7 @@ def take_a_square(source: Path) -> None:
 
 
 def tell_what_a_square_takes(source: Path) -> None:
-    """Print the bytes of address space that decoding takes at its peak, with the libraries that it loads."""
+    """Print the bytes of address space that decoding takes at its peak, including the libraries that it loads."""
 
     def kilobytes(name: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -114,7 +114,7 @@ def tell_what_a_square_takes(source: Path) -> None:
 @pytest.mark.xdist_group("forked")
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_takes_twice_its_pixels(kind: str, fork: Fork, tmp_path: Path) -> None:
-    """Beside what an image of a few pixels takes, and the file."""
+    """The memory of an image of 9 x 9 pixels, libraries included, and the file's size are not counted."""
     for name in ("small", "large"):
         (tmp_path / name).mkdir()
     small, large = KINDS[kind](tmp_path / "small", 9, 9), KINDS[kind](tmp_path / "large", WIDTH, HEIGHT)

@@ -1,4 +1,4 @@
-"""Folders of several kinds, of which the one of the most images is taken, and sets of several splits."""
+"""In a folder with several kinds of files, the kind with the most images is taken; a set may have several splits."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_every_kind_can_be_asked_for(tmp_path: Path) -> None:
     zip_of(root / "a.zip", *members(1, first=2))
     parquet_of(root / "a.parquet", PNGS[3:4])
     lmdb_of(root / "db", PNGS[4:5])
-    assert held(open_source(root)) == [0]  # of as many, the first
+    assert held(open_source(root)) == [0]  # all kinds have one image, so the first kind is taken
     for number, kind in enumerate(("images", "tar", "zip", "parquet", "lmdb")):
         source = open_source(root, kind=kind)  # type: ignore[arg-type]
         assert held(source) == [number]
@@ -122,7 +122,7 @@ def test_a_column_of_what_has_none(tmp_path: Path) -> None:
 
 
 def test_a_damaged_tar(tmp_path: Path) -> None:
-    """Beside pictures it is told; among tars, of which images would be lost, it ends it."""
+    """Beside pictures a damaged tar is reported; among tars, where images would be lost, it is an error."""
     root = pictures(tmp_path / "set", 2)
     (root / "broken.tar").write_bytes(b"no tar" * 200)
     source = open_source(root)
@@ -244,7 +244,7 @@ def test_a_folder_of_a_split_may_have_other_words(train: str, test: str, tmp_pat
 
 
 def test_pictures_of_trains(tmp_path: Path) -> None:
-    """A class of that name among others is no split, nor is one split alone refused."""
+    """A class named train among other classes is no split, and a set with one split alone is taken."""
     for number, name in enumerate(("cat", "train", "test_tube")):
         pictures(tmp_path / "set" / name, 1, first=number)
     source = open_source(tmp_path / "set")
@@ -270,7 +270,7 @@ def test_all_of_a_set_without_splits(tmp_path: Path) -> None:
 
 
 def test_a_split_that_only_one_kind_has(tmp_path: Path) -> None:
-    """More pictures, such as figures of a page, don't hide it."""
+    """The split is found although the folder holds more pictures of another kind, such as figures of a page."""
     pictures(tmp_path / "figures", 10)
     webdatasets(tmp_path)
     assert held(open_source(tmp_path, split="train")) == [0, 1, 2, 3]
@@ -359,7 +359,7 @@ def test_an_array_called_image_is_taken_before_others(tmp_path: Path) -> None:
 
 
 def test_options_of_a_single_file(tmp_path: Path) -> None:
-    """Its own split may be named; a batch has no columns; an array's name makes no batch of it."""
+    """A file's own split may be named; a batch of CIFAR has no columns; an array named like a batch is no batch."""
     root = arrays(tmp_path / "set", "train-00000-of-00002.npy")
     assert len(open_source(root / "train-00000-of-00002.npy", split="train")) == 2
     with pytest.raises(DataError, match="a file of no splits"):

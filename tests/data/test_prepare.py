@@ -41,7 +41,7 @@ def test_every_layout_is_packed_alike(layout: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_number_of_processes_does_not_matter(tmp_path: Path) -> None:
-    """A shard of so many images that a process takes them in three parts, and two share them out."""
+    """The shard has so many images that they make three tasks, which two processes share."""
     source = tmp_path / "images"
     source.mkdir()
     for number in range(40):
@@ -115,7 +115,7 @@ def test_impossible_numbers(fields: dict[str, int], tmp_path: Path) -> None:
 def test_every_file_and_its_name_reach_the_disk_before_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a power cut, a name is safe once its folder was synced, and bytes once their file was."""
+    """After a power cut, bytes are safe once their file was synced, and a name once its folder was synced."""
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -135,7 +135,7 @@ def test_every_file_and_its_name_reach_the_disk_before_the_record(
 
 
 def test_a_full_disk_is_named_and_what_is_done_stays(tmp_path: Path) -> None:
-    """Index and records fit, a shard of four images doesn't."""
+    """The index and the records fit on the full disk, a shard of four images does not."""
     source = layouts.folder(tmp_path / "images")
     out = tmp_path / "out"
     prepare_images(source, tmp_path / "whole", SIZE, workers=1, shard_bytes=2 * TWO_IMAGES)

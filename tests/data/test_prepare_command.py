@@ -1,4 +1,4 @@
-"""The words of `ebgan-fast prepare`: its last lines say what became of everything, and no name moves the cursor."""
+"""The lines that `ebgan-fast prepare` prints account for every file, and hold no control characters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = ("--size", "8", "--workers", "1")
 
 
 def prepared(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, list[str], list[str]]:
-    """The status, and the lines of both outputs."""
+    """Run `prepare` on these arguments; return the status and the lines of both outputs, without progress."""
     status = cli.main(["prepare", *map(str, arguments), *SIZE])
     out, err = capsys.readouterr()
     return status, out.splitlines(), [line for line in err.splitlines() if not line.startswith("images: ")]
@@ -35,7 +35,7 @@ def prepared(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tupl
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Seven images, a truncated one, two files of text, a hidden one, five of no image, and a tar of one."""
+    """Make a folder of 7 images (1 truncated), 5 PNGs without an image, 2 texts, a README, a hidden file and a tar."""
     folder = layouts.folder(tmp_path / "photos")
     whole = layouts.encoded(layouts.picture(0))
     (folder / "003.png").write_bytes(whole[:200])
@@ -66,7 +66,7 @@ def test_the_last_lines_say_what_became_of_everything(
     ]
     assert told[0] == "left aside: 1 tar (--kind tar takes it) (backup.tar)"
     assert len(told) == 7
-    assert prepared(capsys, photos, out) == (0, said, [])  # a finished set says the same
+    assert prepared(capsys, photos, out) == (0, said, [])  # for a finished set the last lines are the same
 
 
 def test_the_other_kind_is_taken_when_it_is_asked_for(
@@ -79,7 +79,7 @@ def test_the_other_kind_is_taken_when_it_is_asked_for(
 
 
 def test_no_name_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Escape sequences, a line's end, text from right to left, bytes that are no text, wherever a name is shown."""
+    """Names with escape sequences, line ends, right-to-left text and bytes that are no text are printed escaped."""
     folder = layouts.folder(tmp_path / "photos\x1b[2J")
     for place, name in enumerate(["\x1b]0;title\x07", "line\nbreak", "\u202egnp.exe", os.fsdecode(b"\xff\xfe")]):
         (folder / f"{name}.png").write_bytes(layouts.encoded(layouts.picture(place)) if place % 2 else b"no image")
@@ -95,13 +95,13 @@ def test_no_name_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert len(refused) == 1
 
 
-LONG = 60_000  # signs of a name
-LONGEST = 2_200  # of a line: a kind and three names of 500 signs each, and what stands between them
+LONG = 60_000  # characters of a name
+LONGEST = 2_200  # characters of a line: a kind, three names of at most 500 characters each, and the words between
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_no_name_fills_the_screen(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wherever a name is shown; the set's index has all of it."""
+    """A long name is abridged wherever it is printed; the set's index has the whole name."""
     write = {"tar": tar_of, "zip": zip_of}[kind]
     name = "b" * LONG
     members = [(f"{name}.png", b"no image"), (f"{name}.txt", b"text"), (name, b"text"), ("a." + "c" * LONG, b"text")]
@@ -124,12 +124,12 @@ def test_a_name_is_whole_or_its_two_ends() -> None:
     assert abridged("a" * 500) == "a" * 500
     assert abridged("a" * 500 + "b") == "a" * 248 + "..." + "a" * 247 + "b"
     assert abridged("a\n" + "b" * LONG + "\n") == "a\\n" + "b" * 245 + "..." + "b" * 246 + "\\n"
-    assert len(abridged("\x1b" * 499)) == 499  # whose escapes alone are too many
+    assert len(abridged("\x1b" * 499)) == 499  # the escaped name would be too long, so it is abridged
 
 
 @pytest.mark.slow
 def test_no_columns_fill_the_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nor do their names, of which a file may have thousands."""
+    """A file may have thousands of columns, so a message names only some of them."""
     for kind, value in (("numbers", 1), ("sounds", b"no image"), ("images", PNGS[0])):
         path = tmp_path / f"{kind}.parquet"
         names = [*(f"column {number}" for number in range(2000)), "b" * LONG]
@@ -170,7 +170,7 @@ def test_a_set_that_was_begun_without_it_is_strict_later(tmp_path: Path, capsys:
         f"ebgan-fast: {folder / 'bad.png'}: got an image that can't be taken (no image that Pillow knows), "
         "expected one that can (without --strict it is left out)"
     ]
-    (out / "index.json").unlink()  # a shard that an earlier call has packed
+    (out / "index.json").unlink()  # now the set is a shard that an earlier call has packed
     record = {"shard": {"file": "shard_00000.bin", "images": 7, "digest": "0" * 32}}
     record["skipped"] = [{"name": "bad.png", "reason": "bad", "text": "worse"}]  # type: ignore[assignment]
     (out / "shard_00000.json").write_text(json.dumps(record))
@@ -182,7 +182,7 @@ def test_a_set_that_was_begun_without_it_is_strict_later(tmp_path: Path, capsys:
 def test_a_failing_disk_ends_the_command_and_leaves_nothing_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that may not be read is left out: the disk has answered."""
+    """A failing disk ends the command. A file without the permission to read is left out: the disk has answered."""
     folder, out = layouts.folder(tmp_path / "photos"), tmp_path / "out"
     read = FolderSource.read
 

@@ -1,4 +1,4 @@
-"""Packing beside other processes, by several, and after some that ended; on file systems that fail."""
+"""`prepare` packs beside other processes, with several workers, after processes that died, and on failing disks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .small_sets import IMAGE_BYTES, SIZE, TWO_IMAGES, contents
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for processes and files")
 
 ROOT = Path(__file__).parents[2]
-PER_SHARD = 33  # three tasks, so that two processes have some of each shard
-LIFE = 10.0  # seconds that a worker may live on
+PER_SHARD = 33  # images, three tasks, so that each of two processes reads some of each shard
+LIFE = 10.0  # seconds that a worker may live after its parent
 
 
 def many(path: Path) -> Path:
-    """50 images, in two shards."""
+    """Write 50 images, which make two shards."""
     path.mkdir()
     pictures = list(layouts.contents().values())
     for number in range(50):
@@ -46,20 +46,20 @@ def pack_many(
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[str]:
-    """The mark of this test's processes; those that it leaves are ended."""
+    """Give the mark for this test's processes, and kill those that still live at its end."""
     yield str(tmp_path)
     workers.left_after(str(tmp_path), 0)
 
 
 @pytest.fixture
 def own_mark(mark: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same, of what this process starts."""
+    """Set the mark in this process's environment, so that the workers that it starts have it; return the mark."""
     monkeypatch.setenv(workers.MARK, mark)
     return mark
 
 
 def pack_and_wait(source: Path, out: Path, count: int, go: Path) -> None:
-    """A process that tells of its first image, and goes on once there is the file `go`."""
+    """Pack a set; after the first image print a line and wait until the file `go` exists."""
 
     def wait(done: int, total: int) -> None:
         if done == 1:
@@ -119,7 +119,7 @@ def test_workers_end_with_their_parent(number: signal.Signals, mark: str, fork: 
 
 
 def pack_alone(source: Path, out: Path) -> None:
-    """A process of its own session, as a shell starts one, which tells that it was interrupted."""
+    """Pack a set in a session of its own, as a shell starts it; print a line at an interrupt."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print("begun", flush=True)
@@ -134,7 +134,7 @@ def pack_alone(source: Path, out: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.02, 0.03, 0.05])
 def test_ctrl_c_at_the_start_of_the_workers_is_told_once(delay: float, mark: str, fork: Fork, tmp_path: Path) -> None:
-    """It reaches every process of the terminal, workers that have hardly begun too."""
+    """Ctrl-C reaches every process of the terminal, also workers that have hardly begun, and is reported once."""
     child = fork(pack_alone, many(tmp_path / "images"), tmp_path / "out", environment={workers.MARK: mark})
     workers.some(mark, 1)
     time.sleep(delay)
@@ -226,12 +226,12 @@ def test_workers_that_are_killed_between_two_shards_are_told(own_mark: str, tmp_
 
 
 def test_a_worker_that_is_killed_while_it_reads_is_told(own_mark: str, tmp_path: Path) -> None:
-    """While it opens an image in whose place is a pipe, which nobody writes to."""
+    """The worker is killed while it opens an image that is replaced by a pipe without a writer."""
     source, out = many(tmp_path / "images"), tmp_path / "out"
-    image, kept = source / "049.png", tmp_path / "kept.png"  # the last task's only one
+    image, kept = source / "049.png", tmp_path / "kept.png"  # the only image of the last task
 
     def kill() -> None:
-        os.close(os.open(image, os.O_WRONLY))  # waits for the one who reads
+        os.close(os.open(image, os.O_WRONLY))  # waits until a worker opens the pipe to read
         for pid in workers.marked(own_mark):
             os.kill(pid, signal.SIGKILL)
 

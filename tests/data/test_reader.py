@@ -1,4 +1,4 @@
-"""The processes that decode: their settings, formats that they can't know, and the number of tasks ahead."""
+"""The processes that decode images: their settings of Pillow, formats unknown to them, and the tasks ahead."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 8
 
 
 def test_workers_have_the_settings_of_the_one_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's, so that the result doesn't depend on their number."""
+    """Workers have the caller's settings of Pillow, so that the result doesn't depend on their number."""
     source = layouts.folder(tmp_path / "images")
     whole = layouts.encoded(layouts.picture(0))
     (source / "000.png").write_bytes(whole[: len(whole) // 2])
@@ -37,7 +37,7 @@ def test_workers_have_the_settings_of_the_one_who_asks(tmp_path: Path, monkeypat
 def test_formats_that_a_program_has_taught_pillow_are_decoded_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As pillow_heif's: other processes don't know them."""
+    """A program may register a format, as pillow_heif does. Other processes don't know the format."""
 
     class Own(ImageFile.ImageFile):
         format = "OWN"
@@ -66,7 +66,7 @@ def test_formats_that_a_program_has_taught_pillow_are_decoded_by_it(
 
 
 def test_no_more_answers_wait_than_keep_the_workers_busy(tmp_path: Path) -> None:
-    """A dozen tasks of 480 are asked for: all pixels of a shard would wait in memory otherwise."""
+    """At most 12 of 480 tasks are sent ahead; otherwise all pixels of a shard would wait in memory."""
     asked = 0
 
     class Source:

@@ -1,6 +1,6 @@
-"""Which sets go into a device's memory, and that they are the same images there.
+"""Sets that fit are loaded into a device's memory, and give the same images there.
 
-There is no GPU here: the CPU is made to tell of free memory of its own, as a GPU does.
+The tests need no GPU: they let the CPU report free memory of its own, as a GPU does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def packed(request: pytest.FixtureRequest, tmp_path: Path) -> PackedImages:
 
 
 def give(monkeypatch: pytest.MonkeyPatch, free: int | None) -> None:
-    """Let every device tell of so many free bytes."""
+    """Let every device report this number of free bytes; None for a device that can't report it."""
     monkeypatch.setattr(residence, "free_memory", lambda device: free)
 
 
@@ -65,7 +65,7 @@ def test_a_quarter_of_the_free_memory_is_the_limit(packed: PackedImages, monkeyp
         give(monkeypatch, free)
         assert (on_device(packed, CPU) is not None) == fits
         assert (on_device(in_memory, META) is not None) == fits
-        assert on_device(in_memory, CPU) is in_memory  # where it is, it stays
+        assert on_device(in_memory, CPU) is in_memory  # a set that is on the device already stays as it is
 
 
 def test_a_device_that_does_not_tell_takes_what_is_in_memory(packed: PackedImages) -> None:
@@ -93,7 +93,7 @@ def test_a_gpu_is_asked_and_the_cpu_has_no_memory_of_its_own(monkeypatch: pytest
 def test_batches_are_the_readers_bit_for_bit(
     packed: PackedImages, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    """Over two epochs, flipped, with the second half of the batches from a stream that resumed the other's state."""
+    """The batches cover two epochs with flips; a stream that resumed another's state gives the second half."""
 
     def batches(stream: ImageStream, count: int) -> list[Tensor]:
         return [stream.next() for _ in range(count)]
@@ -122,7 +122,7 @@ def test_batches_are_the_readers_bit_for_bit(
 
 
 def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inside an epoch nothing is sent there: a step would wait for it. A device without values stands in."""
+    """Within an epoch nothing is copied to the device, since a step would wait for it. The device meta stands in."""
 
     class Places(TorchDispatchMode):
         seen: set[torch.device] = set()  # noqa: RUF012
@@ -143,7 +143,7 @@ def test_a_batch_is_made_on_the_device_alone(packed: PackedImages, monkeypatch: 
 
 
 def test_a_stream_loads_nothing_from_the_disk(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a run does, which says so."""
+    """Only a run loads a set from the disk into a device's memory, and the run says so."""
     give(monkeypatch, 4 * SIZE)
     read: list[int] = []
     gather = PackedImages.gather
@@ -157,7 +157,7 @@ def test_a_stream_loads_nothing_from_the_disk(packed: PackedImages, monkeypatch:
         assert read == []
         stream.next()
         assert stream.reads_ahead
-    assert set(read) == {4}  # batches
+    assert set(read) == {4}  # the stream read batch by batch
 
 
 def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_an_interrupt_ends_a_load(packed: PackedImages, monkeypatch: pytest.Monk
 
 
 class Slow:
-    """A set of 10,000 images, each of which takes a tenth of a second."""
+    """A set of 10,000 images, each of which takes a tenth of a second to read."""
 
     shape, fingerprint = (1, 2, 2), "made up"
 

@@ -1,4 +1,4 @@
-"""Every layout gives the same images, in any order and in any process; and what is wrong is one sentence."""
+"""Every layout gives the same images, in any order and in any process; each error is one sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_layout_gives_the_same_images(layout: str, tmp_path: Path) -> None
         assert name in source.name(number) or f"row {number if number < 5 else number - 5}" in source.name(number)
         assert str(tmp_path) in source.name(number)
         assert (np.asarray(decode(source.read(number))) == np.asarray(layouts.picture(number))).all()
-    # In any order, too.
+    # Images can be read in any order.
     assert source.read(6) == source.read(6) != source.read(0)
 
 
@@ -59,7 +59,7 @@ def test_two_sources_of_one_path(layout: str, tmp_path: Path) -> None:
 
 
 def test_databases_of_every_kind(tmp_path: Path) -> None:
-    """A folder, one of several, a file in the folder, and a database of one file."""
+    """A source may be a database's folder, a folder of databases, the file data.mdb, or a database of one file."""
     set_of_two = lmdb_of(tmp_path / "set" / "a_lmdb", PNGS[:2]).parent
     lmdb_of(set_of_two / "b_lmdb", PNGS[2:3])
     assert held(open_source(set_of_two)) == [0, 1, 2]
@@ -75,7 +75,7 @@ def test_databases_of_every_kind(tmp_path: Path) -> None:
 
 
 def open_cut_short(path: Path, sizes: list[int]) -> None:
-    """A process that opens a database which is cut ever shorter, and prints what is said of it."""
+    """Cut a database to these sizes in turn, open it each time, and print its length or the error."""
     for size in sizes:
         with path.open("r+b") as file:
             file.truncate(size)
@@ -87,7 +87,7 @@ def open_cut_short(path: Path, sizes: list[int]) -> None:
 
 @pytest.mark.xdist_group("forked")
 def test_a_database_that_is_cut_short(fork: Fork, tmp_path: Path) -> None:
-    """To read a page that is gone would kill the process."""
+    """A cut database is refused: with a mapped file, the read of a missing page would kill the process."""
     path = lmdb_of(tmp_path / "db", PNGS) / "data.mdb"
     whole = path.stat().st_size
     metas = 2 * LMDB_PAGE
@@ -153,7 +153,7 @@ def test_what_is_not_understood_is_told(tmp_path: Path) -> None:
 
 
 def test_every_error_is_one_sentence(tmp_path: Path) -> None:
-    """It begins with the path, and says what was expected."""
+    """Each error begins with the path and says what was got and expected."""
     for name in ("a.zip", "a.tar", "a.parquet", "db/data.mdb"):
         for content in (b"", b"damaged " * 400, POINTER, b"PK\x05\x06", b"PAR1PAR1", bytes(10_240)):
             path = tmp_path / name

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 class OnDisk:
-    """A set that isn't in memory, as far as a stream can tell: read by a thread, image i of byte 10 i."""
+    """A set that a stream takes for one on the disk; image i is filled with the byte 10 i."""
 
     shape = (3, 2, 2)
     fingerprint = "made up"
@@ -47,7 +47,7 @@ class OnDisk:
 
 
 class SlantedOnDisk(OnDisk):
-    """Images dark on the left and bright on the right."""
+    """A set as on the disk, of images dark on the left and bright on the right."""
 
     shape = (1, 1, 2)
 
@@ -58,9 +58,9 @@ class SlantedOnDisk(OnDisk):
 
 @pytest.fixture(params=["memory", "disk", "loaded"])
 def numbered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """23 images; image i is filled with the byte 10 i, so a batch tells which images it holds.
+    """Give a set of 23 images in memory, on the disk, or loaded into a device's memory.
 
-    In the third form they are loaded into the memory of a device, for which the CPU stands in.
+    Image i is filled with the byte 10 i, so a batch shows which images it holds. The CPU stands in for the device.
     """
     if request.param == "loaded":
         monkeypatch.setattr(residence, "free_memory", lambda device: 1 << 20)
@@ -206,7 +206,7 @@ def test_images_lie_channels_last_and_in_the_dtype(numbered: Any) -> None:
 
 
 def slanted() -> TensorImages:
-    """Eight images, each dark on the left and bright on the right."""
+    """Return eight images in memory, each dark on the left and bright on the right."""
     return TensorImages(torch.tensor([0, 255], dtype=torch.uint8).expand(8, 1, 1, 2).clone())
 
 
@@ -222,9 +222,9 @@ def test_half_of_the_images_are_mirrored_anew_in_each_epoch() -> None:
     first, second = (mirrored(make(slanted(), 4, seed=0, flip=True), 400) for _ in range(2))
     assert first == second
     n = len(first)
-    assert abs(sum(first) - n / 2) < 5 * (n / 4) ** 0.5  # standard deviations of fair coins
+    assert abs(sum(first) - n / 2) < 5 * (n / 4) ** 0.5  # five standard deviations of n fair coins
     epochs = [tuple(first[start : start + 8]) for start in range(0, n, 8)]
-    assert len(set(epochs)) > 100  # of 200 drawn from 256
+    assert len(set(epochs)) > 100  # of 200 epochs, each one of 256 patterns
     assert not any(mirrored(make(slanted(), 4, seed=0), 4))
 
 
@@ -254,7 +254,7 @@ def test_every_image_is_mirrored_whole() -> None:
 
 
 def test_an_epochs_order_is_that_of_earlier_releases(numbered: Any) -> None:
-    """Checkpoints go on in the order they were begun in: torch's permutation, seeded by BLAKE2b of "seed/epoch"."""
+    """A resumed run keeps its order of images: torch's permutation, seeded by BLAKE2b of "seed/epoch"."""
     stream = make(numbered, 23, seed=-7)
     for epoch in range(2):
         seed = int.from_bytes(hashlib.blake2b(f"-7/{epoch}".encode(), digest_size=8).digest(), "little") >> 1
@@ -273,9 +273,9 @@ def test_the_disk_is_read_by_a_thread_ahead_of_the_steps() -> None:
     while images.reads < 4 and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(0.2)
-    assert images.reads == 4  # one taken, two waiting, one in the thread's hand
+    assert images.reads == 4  # batches: one taken, two waiting in the queue, one that the thread holds
     assert images.readers == {"ebgan_fast image reader"}
-    assert stream.state_dict()["position"] == 1  # what was taken, not what was read
+    assert stream.state_dict()["position"] == 1  # counts the batches that were taken, not those that were read
 
 
 def test_a_closed_stream_goes_on_where_it_stood() -> None:
@@ -284,7 +284,7 @@ def test_a_closed_stream_goes_on_where_it_stood() -> None:
         first = take(stream, 3)
         assert readers()
     assert not readers()
-    stream.close()  # a second time
+    stream.close()  # a second close is allowed
     assert first + take(stream, 3) == straight
 
 
@@ -307,7 +307,7 @@ def test_a_failure_of_the_disk_reaches_the_step(prefetch: int) -> None:
         stream.next()
     assert not readers()
     assert stream.state_dict()["position"] == 2
-    assert taken + take(stream, 1) == take(make(OnDisk(), 5, 0), 3)  # the disk is back
+    assert taken + take(stream, 1) == take(make(OnDisk(), 5, 0), 3)  # the disk works again
 
 
 def test_a_set_in_memory_needs_no_thread() -> None:
@@ -324,7 +324,7 @@ def test_a_stream_that_is_forgotten_ends_its_thread() -> None:
     assert not readers()
 
 
-# Never closed, and held to the end by a module's variable.
+# A program that never closes its stream, which a module's variable holds to the end.
 FORGETFUL = """
 import torch
 from tests.data.test_stream import OnDisk

@@ -1,4 +1,4 @@
-"""Zips that unpack to far more than their file: a member is read by as many bytes as are wanted, or not at all."""
+"""Some zips unpack to far more bytes than they have. A member is read up to the wanted bytes, or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("forked")
 
 
 def packed(path: Path, method: int, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
-    """Write a zip of members packed by a method, but for a.png, which isn't packed."""
+    """Write a zip of members compressed by a method; the member a.png is not compressed."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members:
             archive.writestr(name, content, zipfile.ZIP_STORED if name == "a.png" else method)
@@ -34,7 +34,7 @@ def packed(path: Path, method: int, *members: tuple[str | zipfile.ZipInfo, bytes
 
 
 def claim(path: Path, name: str, size: int) -> None:
-    """Let the zip's table say that a member has so many bytes."""
+    """Change the zip's directory so that it claims `size` bytes for a member."""
     content = bytearray(path.read_bytes())
     place = content.rindex(b"PK\1\2")
     while content[place + 46 : place + 46 + len(name)] != name.encode():
@@ -44,7 +44,7 @@ def claim(path: Path, name: str, size: int) -> None:
 
 
 def decode_all(path: Path) -> None:
-    """Decode all images of a file, and raise what is told of the others."""
+    """Decode all images of a file; raise a ValueError with the reasons for all others."""
     source = open_source(path)
     squares = decoded_squares(source, 8, range(len(source)))
     told = [f"{square.name}: {square.text}" for square in squares if not isinstance(square, bytes)]
@@ -101,7 +101,7 @@ def test_no_more_is_unpacked_than_the_table_says(fork: Fork, tmp_path: Path) -> 
 
 
 def test_a_link_to_a_member_that_is_not_read(tmp_path: Path) -> None:
-    """It leads somewhere, and the image that it names can't be taken."""
+    """The link counts as an image, since its target exists, but the target can't be read."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(linked("link.png"), b"plain")
@@ -114,7 +114,7 @@ def test_a_link_to_a_member_that_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("method", "name"), [(9, "Deflate64"), (93, "Zstandard"), (95, "XZ"), (1, "method 1")])
 def test_other_packings_are_named(method: int, name: str, tmp_path: Path) -> None:
-    """Those too that a later Python unpacks."""
+    """Other methods of compression are refused by name, also those that a later Python can unpack."""
     path = packed(tmp_path / "a.zip", zipfile.ZIP_STORED, ("a.png", PNGS[0]))
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo("a.png")
@@ -124,7 +124,7 @@ def test_other_packings_are_named(method: int, name: str, tmp_path: Path) -> Non
 
 
 def test_an_array_is_read_as_it_was_packed(tmp_path: Path) -> None:
-    """A file that is changed after it was opened is refused too."""
+    """A compressed array is read; after the file was changed to another compression, it is refused."""
     array, content = images(3, 8, 8), io.BytesIO()
     np.save(content, array)
     path = packed(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, ("images.npy", content.getvalue()))

@@ -1,4 +1,4 @@
-"""A check that a line of a shell block could run: its program is known, and takes those arguments."""
+"""Check that a line of a shell block could run: its program is known and accepts the arguments."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _python(arguments: Sequence[str]) -> None:
 
 
 def _torchrun(arguments: Sequence[str]) -> None:
-    """torchrun's own flags have a value each."""
+    """Check the command after torchrun's own flags, each of which has a value but --standalone."""
     own = 0
     while arguments[own].startswith("--"):
         own += 1 if "=" in arguments[own] or arguments[own] == "--standalone" else 2

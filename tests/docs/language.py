@@ -1,12 +1,13 @@
 """The rules of the project's English that a program can check: CONTRIBUTING.md has them in words.
 
-`python -m tests.docs.language [PATH...]` prints what breaks a rule, a line each; of all files, or those below the paths.
+`python -m tests.docs.language [PATH...]` prints a line for each broken rule, in all files or in those below the paths.
 """
 
 from __future__ import annotations
 
 import ast
 import io
+import itertools
 import re
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def _docstrings(node: ast.AST) -> Iterator[tuple[int, str]]:
         docstring = ast.get_docstring(node)
         if docstring is not None:
             yield body[0].lineno, docstring
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in itertools.pairwise(body):
         is_field = isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr)
         if is_field and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
             yield after.lineno, after.value.value

@@ -1,4 +1,4 @@
-"""The pages that people read, and their fenced blocks."""
+"""The pages of the documentation, and their fenced blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code that pages show runs as it stands, and their commands could run."""
+"""The Python code that pages show runs as it stands, and their commands could run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .commands import complaint
 from .pages import BLOCKS, Block, name_of
 
 LANGUAGES = {"python", "sh", "text"}
-# Its blocks share a folder and run in order: test_tutorial.py.
+# The tutorial's blocks share a folder and run in order, in test_tutorial.py.
 TUTORIAL = "docs/tutorial.md"
 
 
 def _params(language: str, but: str = "") -> list[object]:
     found = [block for block in BLOCKS if block.language == language and name_of(block.page) != but]
     return [
-        # A compiler takes seconds.
+        # Blocks that compile take seconds.
         pytest.param(
             block,
             id=f"{name_of(block.page)}-{index}",
@@ -35,7 +35,7 @@ def test_python_runs(block: Block) -> None:
     exec(compile(block.text, name_of(block.page), "exec"), {"__name__": "a_block"})
     if "donated_buffer = False" in block.text:
         torch._functorch.config.donated_buffer = True
-    if "Accelerator(" in block.text:  # whose settings are the process's
+    if "Accelerator(" in block.text:  # Accelerate keeps its settings for the whole process
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)

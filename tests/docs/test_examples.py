@@ -1,4 +1,4 @@
-"""Every public function and class has an example in its docstring, which prints what it says."""
+"""Every public function and class has an example in its docstring, which prints what the docstring shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _READS_MNIST = re.compile(r"\b(load_mnist\(\)|train\()")
 
 
 def _public() -> Iterator[tuple[str, Any]]:
-    """Every public function and class, by the first of its names."""
+    """Give every public function and class once, with the first of its names."""
     seen: set[int] = set()
     for module_name in PUBLIC:
         module = importlib.import_module(module_name)
@@ -31,7 +31,7 @@ def _public() -> Iterator[tuple[str, Any]]:
 
 
 def _complaint(name: str, value: Any) -> str | None:
-    """Run a docstring's examples with no names but their own, and return what is wrong; None if nothing is."""
+    """Run a docstring's examples without any imports but their own; return what is wrong, or None."""
     (test,) = doctest.DocTestFinder(recurse=False, exclude_empty=False).find(value, name, module=False, globs={})
     if not test.examples:
         return f"{name} has no example: expected a section 'Example:' of >>> lines in its docstring"
@@ -54,11 +54,11 @@ def test_its_example_prints_what_it_says(
 
 
 def _without_one() -> None:
-    """Nothing."""
+    """Do nothing here."""
 
 
 def _with_a_wrong_one() -> None:
-    """Add.
+    """Add two numbers.
 
     Example:
         >>> 1 + 1
@@ -67,7 +67,7 @@ def _with_a_wrong_one() -> None:
 
 
 def _with_one_that_imports_nothing() -> None:
-    """Read.
+    """Read a name.
 
     Example:
         >>> Path("a").name
@@ -76,7 +76,7 @@ def _with_one_that_imports_nothing() -> None:
 
 
 def _with_one() -> None:
-    """Read.
+    """Read a name.
 
     Example:
         >>> from pathlib import Path

@@ -14,7 +14,7 @@ PICTURES = (".png", ".svg", ".webp")
 
 
 def broken_links(page: Path) -> list[str]:
-    """Of the links between files of the repository."""
+    """Return the links of a page to files or headings of the repository that do not exist."""
     found = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if target.startswith("http"):

@@ -1,4 +1,4 @@
-"""The tests that docs/robustness.md names are there."""
+"""The tests that docs/robustness.md names exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def test_every_line_names_its_tests() -> None:
 
 
 def test_the_tests_are_there() -> None:
-    """A folder of tests, a target of make, or one function: `tests/test_apple.py::test_the_means_of_a_log_interval`."""
+    """Each name is a folder of tests, a target of make, or one function.
+
+    For example: `tests/test_apple.py::test_the_means_of_a_log_interval`.
+    """
     for row in _rows():
         for name in _tests(row):
             if name.startswith("make "):

@@ -1,4 +1,4 @@
-"""The site builds strictly; what is stale in it does not."""
+"""The site builds strictly, and a stale link or page fails the build."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mkdocs.__main__ import cli
 
 from .pages import ROOT
 
-# Without --quiet, under which warnings are not counted.
+# Without --quiet, since mkdocs counts no warnings under it.
 STRICT = ("build", "--strict", "--site-dir")
 
 
@@ -31,7 +31,7 @@ def _only_this_mkdocs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _build_here(root: Path, to: Path) -> tuple[int, str]:
-    """Return the status and the output of the program, which runs in this process: another takes 0.6 s to start."""
+    """Build a site in this process, since another takes 0.6 s to start; return the exit status and the output."""
     done = CliRunner().invoke(cli, [*STRICT, str(to), "--config-file", str(root / "mkdocs.yml")])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.output
@@ -56,7 +56,7 @@ def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for page in tmp_path.rglob("*.html"):
-        if page.name == "404.html":  # its links are from the site's root
+        if page.name == "404.html":  # its links begin at the site's root
             continue
         links = _Links()
         links.feed(page.read_text(encoding="utf-8"))
@@ -67,9 +67,9 @@ def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> N
     reference = (tmp_path / "reference" / "losses.html").read_text(encoding="utf-8")
     for words in ("discriminator_loss", "hinge_margin_loss", "equation 14", "Raises"):
         assert words in reference
-    # What a function returns is one thing, however many lines speak of it.
-    assert "1 for parallel or opposite codes, 0 for orthogonal ones, about 1/d" in _text_of(reference)
-    # Examples are code, not the quotations that >>> is elsewhere.
+    # The description of a return value is one paragraph, however many lines it has.
+    assert "1 for parallel or opposite codes, 0 for orthogonal codes, about 1/d" in _text_of(reference)
+    # Examples are shown as code, not as the quotation that Markdown makes of >>>.
     networks = (tmp_path / "reference" / "models.html").read_text(encoding="utf-8")
     assert '<code><span class="gp">&gt;&gt;&gt; </span>' in networks
     for page in (tmp_path / "reference").glob("*.html"):
@@ -80,7 +80,7 @@ def test_the_site_builds_and_its_links_are_files_of_its_own(tmp_path: Path) -> N
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A site of two pages, with the real hooks and the real strictness."""
+    """Write a site of a few pages that has the hooks and settings of the real site; return its folder."""
     settings: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     settings |= {"theme": {"name": "mkdocs"}, "plugins": [], "nav": [{"Home": "index.md"}, {"Page": "page.md"}]}
     settings["nav"] += [{"Changes": "changelog.md"}, {"Contributing": "contributing.md"}]

@@ -1,4 +1,4 @@
-"""The tutorial does what it says, from its first block to its last."""
+"""The blocks of the tutorial run in order and write the files that it names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ebgan_fast.metrics import DigitClassifier
 
 from .pages import ROOT, blocks_of
 
-# What the reader does once, and whoever runs the tests has done.
+# The programs that install the package: the machine of the tests has it already.
 INSTALLATION = ("pip",)
 
 
 @pytest.mark.slow
 def test_the_tutorial(tmp_path: Path, digit_classifier: DigitClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, for a dozen others would each import torch: test_cli.py starts the program as a user does."""
+    """All commands run in this process, since a dozen others would each import torch. test_cli.py starts processes."""
     monkeypatch.chdir(tmp_path)
     for block in blocks_of(ROOT / "docs" / "tutorial.md"):
         if block.language == "python":

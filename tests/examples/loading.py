@@ -1,4 +1,4 @@
-"""The examples as modules: they are no package, a user copies one file."""
+"""Load the examples as modules. They are no package, since a user copies one file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-# DistributedDataParallel keeps gloo's threads after destroy_process_group (torch 2.13), and one that asks for the
-# interpreter's lock while it shuts down aborts the process (CPython 3.11): 5 of 137 runs, after everything was printed.
+# DistributedDataParallel keeps gloo's threads after destroy_process_group (torch 2.13). A thread that asks for the
+# interpreter's lock while the interpreter shuts down aborts the process (CPython 3.11). This happened in 5 of 137 runs,
+# after everything was printed.
 LATE_ABORT = "terminate called without an active exception"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def output_of(arguments: list[str]) -> str:
-    """What `python ARGUMENTS` prints; it is started again where it aborted as above."""
+    """Return what `python ARGUMENTS` prints; run it again, up to three times in all, if it ends in a late abort."""
     for _ in range(3):
         ran = subprocess.run(
             [sys.executable, *arguments],

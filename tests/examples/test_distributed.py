@@ -1,4 +1,4 @@
-"""The program of real processes prints that term and gradient are those of the whole batch."""
+"""The example of several processes prints that term and gradient equal those of the whole batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _figures(arguments: list[str]) -> dict[str, float]:
 
 
 def _bounds(seed: int) -> tuple[float, float]:
-    """Bounds on float64's rounding on the whole batch: of the term, and of the gradient as a share of its length."""
+    """Return bounds on float64's rounding of the whole batch's term, and of its gradient as a share of the length."""
     example = load("distributed")
     torch.manual_seed(seed)
     # The example's networks.
@@ -48,7 +48,7 @@ def test_processes_together_do_what_one_does(launcher: str) -> None:
     # Each term is printed with 15 decimals.
     assert abs(figures["term, process_group"] - figures["term, whole batch"]) <= term + 1e-15
     assert figures["gradient off, process_group"] <= gradient
-    # The example would show nothing if leaving the group out made no difference. Seeds 0 to 5: the
-    # gradient is off by 0.04 to 0.11 of its length, the term by 8e-4 to 1e-2.
+    # The example would show nothing if the process group made no difference. With seeds 0 to 5 and without the group,
+    # the gradient is off by 0.04 to 0.11 of its length, the term by 8e-4 to 1e-2.
     assert figures["gradient off, each alone"] > 0.01
     assert abs(figures["term, each alone"] - figures["term, whole batch"]) > 1e-4

@@ -1,4 +1,4 @@
-"""Each example has a test, and is what its first lines promise: one file that says how it is run."""
+"""Each example has a test, and is one short file whose docstring says how to run it."""
 
 from __future__ import annotations
 

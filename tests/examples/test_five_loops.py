@@ -1,4 +1,4 @@
-"""Five programs that a reader of the pages would write train the same EBGAN, step for step that of the paper."""
+"""Five programs, as a reader of the pages would write them, train the paper's EBGAN step for step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.rounding import assert_within_eager, at_wider
 from .five_loops import accumulation, common, data_parallel, one_pass, ordinary_loop
 from .five_loops.common import BATCH, MARGIN, STEPS, Outcome
 
-PT_WEIGHT = 0.1  # the paper's
+PT_WEIGHT = 0.1  # the paper's value
 
 
 def _energy(recon: Tensor, images: Tensor) -> Tensor:
-    """Equation 13: the length of the error of each sample."""
+    """Return the energy of each sample, [N], by equation 13: the length of its error."""
     return (recon - images).square().sum(1).sqrt()
 
 
 def _pulling_away(code: Tensor) -> Tensor:
-    """Equation 14's term: the mean squared cosine of two codes of the batch."""
+    """Return the pulling-away term of equation 14: the mean squared cosine over all pairs of codes."""
     lengths = code.square().sum(1).sqrt()
     cosines = (code @ code.T) / (lengths[:, None] * lengths)
     pairs = ~torch.eye(len(code), dtype=torch.bool)
@@ -35,7 +35,7 @@ def _pulling_away(code: Tensor) -> Tensor:
 def _by_hand(
     dtype: torch.dtype, with_code: bool, parts: tuple[int, ...] = (BATCH,), bfloat16: bool = False
 ) -> tuple[Outcome, Tensor]:
-    """The run in plain torch -> its outcome, and which generated samples were within the margin, [STEPS, BATCH]."""
+    """Train in plain torch; return the outcome, and which generated samples were within the margin, [STEPS, BATCH]."""
     D, G = common.networks(dtype)
     optimizers = common.optimizers(D, G)
     curve, within = [], []
@@ -64,7 +64,7 @@ def _by_hand(
 
 
 def _assert_the_papers(found: Outcome, with_code: bool, parts: tuple[int, ...] = (BATCH,)) -> None:
-    """Hold weights and losses, in float64, to the run in plain torch."""
+    """Check that weights and losses, in float64, equal those of the run in plain torch."""
     truth, within = _by_hand(torch.float64, with_code, parts)
     eager, within_eager = _by_hand(torch.float32, with_code, parts)
     assert torch.equal(within, within_eager), "float32 has samples on the other side of the margin: no yardstick"
@@ -77,7 +77,7 @@ def _assert_the_papers(found: Outcome, with_code: bool, parts: tuple[int, ...] =
 
 @pytest.fixture
 def accelerate_loop() -> Iterator[ModuleType]:
-    """The program under Accelerate, which keeps its first precision for the process."""
+    """Give the program under Accelerate, and reset Accelerate, which keeps its first precision for the process."""
     accelerate = pytest.importorskip("accelerate", reason="needs Accelerate: pip install accelerate")
     from .five_loops import with_accelerate
 
@@ -109,7 +109,7 @@ def test_with_a_code_each_part_has_its_own_term(by_one_pass: bool) -> None:
     )
     parts, batch = (_by_hand(torch.float64, True, sizes)[0].losses[0] for sizes in (accumulation.PARTS, (BATCH,)))
     torch.testing.assert_close(parts[0], batch[0])
-    assert abs(parts[1] - batch[1]) > 1e-3, "the example would not show a term over the batch"
+    assert abs(parts[1] - batch[1]) > 1e-3, "the terms of parts and batch are equal, so the test shows nothing"
 
 
 @pytest.mark.parametrize("with_code", [True, False], ids=["code", "no code"])
@@ -123,7 +123,7 @@ def test_bfloat16_under_accelerate_stays_near(accelerate_loop: ModuleType, with_
     eager, _ = _by_hand(torch.float32, with_code, bfloat16=True)
     exact, _ = _by_hand(torch.float32, with_code)
     moved, true_move, eager_move = (outcome.weights - start for outcome in (found, truth, eager))
-    assert_within_eager(moved, true_move, eager_move, torch.bfloat16, "the way of the weights")
+    assert_within_eager(moved, true_move, eager_move, torch.bfloat16, "the change of the weights")
     assert_within_eager(found.losses, truth.losses, eager.losses, torch.bfloat16, "losses")
     assert (found.weights - exact.weights).norm() > 0.1 * (eager.weights - exact.weights).norm(), "no bfloat16 at all"
 

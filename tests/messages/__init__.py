@@ -1,1 +1,1 @@
-"""Every message that a user's mistake can bring, command by command: each is caused, and shown on docs/messages.md."""
+"""Cause every message that a user's mistake can bring, command by command, and show each on docs/messages.md."""

@@ -1,4 +1,4 @@
-"""Make docs/messages.md anew: `python -m tests.messages`."""
+"""Write docs/messages.md from the cases: `python -m tests.messages`."""
 
 from .page import PAGE, write
 

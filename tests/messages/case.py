@@ -1,4 +1,4 @@
-"""A mistake as a case, and what came of it: the status, the words, the files, and the places that raised."""
+"""A case is one mistake; its outcome holds the exit status, the words, the files and the places that raised."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ Place = tuple[str, int]
 """A file of the package and a line in it."""
 
 PACKAGE = Path(cli.__file__).parent
-_LARGE = 1 << 24  # bytes of a file that isn't read: one that has no blocks stands for a large one
-_HERE = re.compile(r"[^\s'\"]*/messages\w+/here/")  # before a name in a case's folder
+_LARGE = 1 << 24  # bytes from which a file is not read for a digest; a sparse file stands for a large one
+_HERE = re.compile(r"[^\s'\"]*/messages\w+/here/")  # the path of a case's folder
 
 
 @dataclass(frozen=True)
 class Case:
-    """One mistake.
+    """One mistake of a user, and what must come of it.
 
     Attributes:
-        command: the command that is given it.
-        mistake: the mistake in a few plain words.
-        make: prepares files in the folder that it is given, which is the current one, and returns the arguments.
+        command: the command in which the mistake is made; empty for none.
+        mistake: the mistake in a few plain words, the case's title on docs/messages.md.
+        make: a function that takes the current folder, prepares files in it, and returns the command's arguments.
         about: the file or flag that the message must name.
         status: the exit status: 1 for a value or file that can't be used, 2 for a command that can't be read.
         machine: regular expressions of words that differ between machines and versions of libraries.
-        around: what stands for a trouble of the machine, such as a missing package; it may enter contexts that end
-            with the case.
-        leaves: why files change, where they do.
-        told: why other lines come before the message, where they do.
-        plain: why the message isn't one sentence with "got" and "expected", where it isn't.
+        around: a function that imitates a trouble of the machine, such as a missing package. The context that it
+            may return is open during the case.
+        leaves: the reason why files change; empty if none may change.
+        told: the reason why other lines come before the message; empty if none may come.
+        plain: the reason why the message isn't one sentence with "got" and "expected"; empty if it must be.
     """
 
     command: str
@@ -62,7 +62,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """The name of its test."""
+        """The name of the case's test: the command and the mistake."""
         return f"{self.command}: {self.mistake}"
 
 
@@ -72,9 +72,9 @@ class Outcome:
 
     Attributes:
         status: the exit status.
-        said: standard error.
-        before: the content of each file, as a digest, and the folders.
-        after: the same after the command.
+        said: the text of standard error.
+        before: a digest and the size of each file before the command, and "no file" for each folder, by name.
+        after: what `before` holds, after the command.
         raised: every place of the package that an exception of the failure went through.
     """
 
@@ -86,7 +86,7 @@ class Outcome:
 
 
 def outcome_of(case: Case) -> Outcome:
-    """Run a case in a new folder, in this process, on one thread."""
+    """Run a case in a new folder, in this process, on one thread; return its outcome."""
     with tempfile.TemporaryDirectory(prefix="messages") as kept, pytest.MonkeyPatch.context() as patch:
         folder = Path(kept).resolve() / "here"
         folder.mkdir()
@@ -121,7 +121,7 @@ def _outcome(case: Case, folder: Path, patch: pytest.MonkeyPatch) -> Outcome:
 
 
 def _note_failures(patch: pytest.MonkeyPatch, raised: set[Place]) -> None:
-    """Let what tells of a failure note where it comes from."""
+    """Make the functions that report a failure add the places that raised it to `raised`."""
     fail, trouble_of = _command_line.fail, worker.trouble_of
 
     def noted_fail(program: str, message: str, status: int) -> int:
@@ -140,7 +140,7 @@ def _note_failures(patch: pytest.MonkeyPatch, raised: set[Place]) -> None:
 
 
 def _places(error: BaseException | None) -> Iterator[Place]:
-    """The places that an error went through, with those of its causes."""
+    """Give the places that an error and its causes went through."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:
@@ -175,7 +175,7 @@ def _tree(folder: Path) -> dict[str, str]:
 
 
 def shown(case: Case, said: str) -> str:
-    """Return the last line that was said, with … for what differs between machines."""
+    """Return the last line of `said`, with … in place of the words that differ between machines."""
     text = said.strip().rpartition("\n")[2]
     for pattern in case.machine:
         text = re.sub(pattern, "…", text)

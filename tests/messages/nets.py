@@ -1,4 +1,4 @@
-"""Nets that score no images, each for a reason of its own."""
+"""Feature nets that can't score images, each for another reason."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor, nn
 
 
 class Square(nn.Module):
-    """Takes no images."""
+    """A net that takes no images: it multiplies matrices of shapes that don't fit."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.matmul(images[:, :, :1])
 
 
 class Same(nn.Module):
-    """Gives images in place of features."""
+    """A net that returns images in place of features."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.float()
 
 
 class OfOneSize(nn.Module):
-    """Takes images of 64 x 64 alone, the size that a net is tried on."""
+    """A net that takes only images of 64 x 64, the size on which the program first tries a net."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.float().view(images.size(0), 3 * 64 * 64)
 
 
 class OneRow(nn.Module):
-    """Gives a row of features less for other sizes."""
+    """A net that returns one row of features too few for every size but 64 x 64."""
 
     def forward(self, images: Tensor) -> Tensor:
         rows = images.float().flatten(1)
@@ -39,12 +39,12 @@ class OneRow(nn.Module):
 
 
 class Infinite(nn.Module):
-    """Gives features that aren't finite."""
+    """A net that returns features that aren't finite."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.float().flatten(1) / 0
 
 
 def scripted(net: nn.Module) -> Callable[[Path], object]:
-    """Return what writes the net to net.pt in a folder."""
+    """Return a function that writes the net to net.pt in a folder."""
     return lambda folder: torch.jit.script(net).save(str(folder / "net.pt"))

@@ -1,4 +1,4 @@
-"""docs/messages.md: a table of the messages of each command, made of the cases as they ran."""
+"""The text of docs/messages.md: a table for each command, with the message that each case caused."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from .cases import drawn, foreign, line, prepare, sources, studies, train, train
 PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
 CASES = [
     case for module in (line, prepare, sources, train, train_data, drawn, studies, foreign) for case in module.CASES
-]  # in the order of the page within a command
+]  # in the order in which the page shows the cases of a command
 COMMANDS = tuple(dict.fromkeys(case.command for case in CASES))
 
 _HEAD = """# Messages
 
-These are the mistakes that the program tells of, command by command. A message is one line on standard error after
-`ebgan-fast: `, and the exit status is 1 for a value or file that can't be used, 2 for a command line that can't be
-read. `python -m tests.messages` makes this page by causing each mistake, where `…` stands for words of a library.
+This page shows the message for each mistake that the program reports, command by command. A message is one line on
+standard error that begins with `ebgan-fast: `. The exit status is 1 if a value or file can't be used, and 2 if the
+command line can't be read. `python -m tests.messages` writes this page: it causes each mistake and copies the message,
+with `…` in place of words that differ between machines or between versions of a library.
 """
 
 
 @functools.cache
 def outcome(case: Case) -> Outcome:
-    """Run a case once in this process."""
+    """Return the outcome of a case, which runs once in this process."""
     return outcome_of(case)
 
 
@@ -40,15 +41,15 @@ def page() -> str:
 
 
 def _shown(case: Case) -> str:
-    """The message of a case, less the program's name and what differs between machines."""
+    """Return a case's message without the program's name and the words that differ between machines."""
     return re.sub("a{50,}", "aaa…", shown(case, outcome(case).said).removeprefix("ebgan-fast: "))
 
 
 def _cell(text: str) -> str:
-    """A text as a cell of a table, in which no sign is Markdown's."""
+    """Return a text as the cell of a table, with a backslash before each character that Markdown interprets."""
     return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
 
 
 def write() -> None:
-    """Write the page."""
+    """Write the page to docs/messages.md."""
     PAGE.write_text(page(), encoding="utf-8")

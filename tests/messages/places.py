@@ -1,4 +1,4 @@
-"""Files that the cases are about: images in small sets, digits, packed images, and runs, each trained once."""
+"""Files for the cases: small sets of images, digits, packed images and runs. Each kind of run is trained once."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SMALL = ("--steps", "4", "--size-g", "8", "--size-d", "8", "--batch-size", "4", 
 
 
 def photos(folder: Path, count: int = 3) -> Path:
-    """Make images/ with a few pictures; returns its name."""
+    """Make images/ with `count` pictures; return its name."""
     archives.pictures(folder / "images", count)
     return Path("images")
 
 
 def idx(values: torch.Tensor) -> bytes:
-    """Return an IDX file of bytes."""
+    """Return the content of an IDX file that holds these values as bytes."""
     sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
     return bytes([0, 0, 8, values.dim()]) + sizes + values.to(torch.uint8).numpy().tobytes()
 
 
 def digits(folder: Path, count: int = 20) -> Path:
-    """Make digits/ with IDX files of noise; returns its name."""
+    """Make digits/ with the four IDX files, `count` images of noise in each part; return its name."""
     place = folder / "digits"
     place.mkdir()
     chance = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def digits(folder: Path, count: int = 20) -> Path:
 
 
 def packed(folder: Path, size: int = 32, count: int = 8, channels: int = 3) -> Path:
-    """Make packed/ as `prepare` would; returns its name."""
+    """Make packed/, images of noise in the form that `prepare` writes; return its name."""
     chance = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8, generator=chance)
     layouts.pack(folder / "packed", images, [count - count // 2, count // 2])
@@ -54,12 +54,12 @@ def packed(folder: Path, size: int = 32, count: int = 8, channels: int = 3) -> P
 
 
 def run_of_digits(folder: Path) -> Path:
-    """Make digits/ and run/, trained on them; returns the run's name."""
+    """Make digits/, and run/ that was trained on them; return the run's name."""
     return _copied("digits", folder)
 
 
 def run_of_images(folder: Path) -> Path:
-    """Make packed/ and run/, trained on them; returns the run's name."""
+    """Make packed/, and run/ that was trained on it; return the run's name."""
     return _copied("packed", folder)
 
 
@@ -72,7 +72,10 @@ def _copied(kind: str, folder: Path) -> Path:
 
 @functools.cache
 def _trained(kind: str) -> Path:
-    """A folder with a run that was trained on data of a kind, told of the data by a name that the cases have too."""
+    """Train a run on data of a kind; return the folder with both.
+
+    The run knows its data by a relative name, which each case's folder has too.
+    """
     kept = Path(tempfile.mkdtemp(prefix="messages")).resolve()
     atexit.register(shutil.rmtree, kept, ignore_errors=True)
     place = kept / "here"
@@ -82,16 +85,16 @@ def _trained(kind: str) -> Path:
         patch.chdir(place)
         patch.setattr(cli, "keep_freed_memory", lambda: True)
         assert cli.main(["train", "--out", "run", "--data", kind, *SMALL]) == 0
-    return place.rename(kept / "moved")  # so that a run finds its data where a case says so, and nowhere else
+    return place.rename(kept / "moved")  # so that a run finds no data but those of the case
 
 
 def text(folder: Path, name: str, content: str = "no such thing\n") -> Path:
-    """Make a file of text; returns its name."""
+    """Make a text file and its folders; return its name."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(content)
     return Path(name)
 
 
 def killed(*arguments: object) -> None:
-    """Stand for a process that the system ends, as one that takes too much memory."""
+    """Kill this process as the system kills one that takes too much memory."""
     os.kill(os.getpid(), signal.SIGKILL)

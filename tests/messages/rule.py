@@ -1,8 +1,8 @@
-"""The rule of every message, as a check.
+"""The rule for every message, as a check.
 
-One line that begins with the program's name, without control signs; one sentence; it names the file or flag that it is
-about; it says what was got and what was expected, or the way out. The command ends with the documented status, and
-leaves every file as it was.
+A message is one line without control characters, and begins with the program's name. It is one sentence. It names the
+file or flag that it is about. It says what was got and what was expected, or the way out. The command ends with the
+documented status and changes no file.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from .case import Case, Outcome, shown
 
 PROGRAM = "ebgan-fast"
 
-# Words that say the way out where nothing was got.
+# Words of a way out, which a message may have in place of "got" and "expected".
 WAYS_OUT = ("pip install", "the same command goes on", "(see --help)", "--resume")
 
-# Words of the operating system, which every program says so, after the name of the file.
+# The name of a file, and the operating system's words for a failure, as other programs print them.
 SYSTEM = re.compile(
     r"[^:]+: (No such file or directory|Permission denied|File too large|No space left on device|File name too long|"
     r"Too many levels of symbolic links)"
@@ -25,7 +25,7 @@ SYSTEM = re.compile(
 
 
 def complaints(case: Case, outcome: Outcome) -> Iterator[str]:
-    """Give what breaks the rule."""
+    """Give a text for each part of the rule that a case's outcome breaks."""
     if outcome.status != case.status:
         yield f"got status {outcome.status}, expected {case.status}"
     lines = outcome.said.splitlines()
@@ -34,7 +34,7 @@ def complaints(case: Case, outcome: Outcome) -> Iterator[str]:
         return
     *earlier, message = lines
     if not message.isprintable():
-        yield f"got signs that move a cursor: {message!r}"
+        yield f"got control characters: {message!r}"
     message = shown(case, message)
     if any(line.startswith(f"{PROGRAM}: ") for line in earlier):
         yield f"got several messages, expected one: {outcome.said}"
@@ -50,11 +50,11 @@ def complaints(case: Case, outcome: Outcome) -> Iterator[str]:
     if not (is_whole or SYSTEM.fullmatch(text) or case.plain):
         yield f"got neither what was got and expected nor the way out: {text}"
     if case.plain and is_whole and is_sentence:
-        yield f"got a reason for a message that needs none: {case.plain}"
+        yield f"got a reason (plain) that the message doesn't need: {case.plain}"
     changed = sorted(
         name for name in {**outcome.before, **outcome.after} if outcome.before.get(name) != outcome.after.get(name)
     )
     if changed and not case.leaves:
         yield f"got other files than before: {', '.join(changed)}"
     if case.leaves and not changed:
-        yield f"got the same files as before, expected what is said of them: {case.leaves}"
+        yield f"got the same files as before, expected the change that `leaves` gives a reason for: {case.leaves}"

@@ -1,4 +1,4 @@
-"""The places that can raise, and those that no case reaches, each with the reason."""
+"""Find the statements that can raise, and compare them with those that the cases reached or unreached.py lists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .case import PACKAGE, Place
 from .unreached import MODULES, UNREACHED
 
-# Of control, and of what no user causes: a signal, a console, a check of the program's own.
+# Exceptions that no mistake of a user causes: of control flow, of signals, and of the program's own checks.
 _NO_MISTAKES = {
     "AssertionError", "AttributeError", "IndexError", "KeyboardInterrupt", "NotImplementedError", "StoppedError",
     "SystemExit",
@@ -17,12 +17,12 @@ _NO_MISTAKES = {
 
 
 class Site(NamedTuple):
-    """A statement that raises, or that tells of a failure.
+    """A statement that raises, or that calls `fail`.
 
     Attributes:
-        file: within the package.
-        function: that holds it, with its class.
-        start: the first words of its message, or what is raised.
+        file: its file, a path within the package.
+        function: the qualified name of the function around it.
+        start: the first 50 characters of its message, or of its code if it has no message.
     """
 
     file: str
@@ -37,7 +37,7 @@ class _Found(NamedTuple):
 
 
 def sites() -> list[_Found]:
-    """Return every such statement of the modules that commands run."""
+    """Return every statement that raises or calls `fail`, in the modules that commands run, with its lines."""
     return [
         found
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -66,7 +66,7 @@ def _name(raised: ast.expr) -> str:
 
 
 def _start(raised: ast.expr) -> str:
-    """The first words of the message, with {} for what is filled in; the code where there is none."""
+    """Return the first 50 characters of the message, with {} for each value in it; of the code if it has none."""
     for argument in raised.args if isinstance(raised, ast.Call) else ():
         if isinstance(argument, ast.JoinedStr):
             parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in argument.values)
@@ -77,7 +77,7 @@ def _start(raised: ast.expr) -> str:
 
 
 def complaints(reached: Iterable[Place]) -> Iterator[str]:
-    """Give each site that is neither reached nor on the list, and each entry of the list that is out of date."""
+    """Give a text for each site that is neither reached nor listed, and for each entry that is out of date."""
     lines: dict[str, set[int]] = {}
     for file, line in reached:
         lines.setdefault(file, set()).add(line)

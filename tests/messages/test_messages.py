@@ -1,4 +1,4 @@
-"""Each mistake ends in one sentence that helps; the page shows them all, and no message is left out."""
+"""Each mistake ends in one sentence that helps; the page shows every message, and no place that raises is forgotten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from . import rule, sites
 from .case import Case
 from .page import CASES, PAGE, outcome, page
 
-# All in one process, which runs each case once.
+# All tests run in one process, so that each case runs once.
 pytestmark = pytest.mark.xdist_group("messages")
 
 
@@ -23,7 +23,7 @@ def test_no_two_cases_have_one_name() -> None:
 
 @pytest.mark.slow
 def test_the_page_shows_what_the_commands_say() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.messages makes it anew"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.messages writes it anew"
 
 
 @pytest.mark.slow

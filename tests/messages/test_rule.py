@@ -1,4 +1,4 @@
-"""The rule sees each way to break it."""
+"""The rule for messages finds each way to break it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEPT = {"images/00.png": "a digest"}
 
 
 def _told(said: str = _GOOD, status: object = 1, after: dict[str, str] | None = None, case: Case = _CASE) -> str:
-    """Return what the rule says of a message, a status and the files that are left."""
+    """Return the rule's complaints about a message, a status and the files after the command."""
     outcome = Outcome(status, said, _KEPT, _KEPT if after is None else after, frozenset())
     return "; ".join(rule.complaints(case, outcome))
 
@@ -31,7 +31,7 @@ def test_a_message_that_helps_is_left_alone() -> None:
         ("", "got 0 lines"),
         ("Traceback\nValueError: steps\n", "got 2 lines"),
         ("steps: got 0, expected 1\n", "begin with the program's name"),
-        ("ebgan-fast: steps: got \x1b, expected 1\n", "signs that move a cursor"),
+        ("ebgan-fast: steps: got \x1b, expected 1\n", "control characters"),
         ("ebgan-fast: steps: got 0, expected 1. Use more\n", "more or less than one sentence"),
         ("ebgan-fast: steps: got 0, expected 1.\n", "a full stop"),
         ("ebgan-fast: got 0, expected 1\n", "no word of steps"),
@@ -46,5 +46,5 @@ def test_other_statuses_files_and_needless_reasons_are_told() -> None:
     assert "got status 0, expected 1" in _told(status=0)
     assert "got other files than before: images/00.png" in _told(after={})
     assert "got the same files" in _told(case=dataclasses.replace(_CASE, leaves="something"))
-    assert "needs none" in _told(case=dataclasses.replace(_CASE, plain="something"))
+    assert "doesn't need" in _told(case=dataclasses.replace(_CASE, plain="something"))
     assert "expected several" in _told(case=dataclasses.replace(_CASE, told="something"))

@@ -1,10 +1,10 @@
-"""Statements that raise and that no case reaches, by the reason: whole modules, and single ones."""
+"""Whole modules and single statements that raise but that no case reaches, each with the reason."""
 
 from __future__ import annotations
 
-_TENSORS = "tensors alone: a command hands over its own, of the shapes and types that are expected"
+_TENSORS = "it checks tensors alone: a command passes its own tensors, which have the expected shapes and types"
 
-# By the start of their paths.
+# Modules, by the start of their paths.
 MODULES: dict[str, str] = {
     "_checks.py": _TENSORS,
     "_coefficients.py": _TENSORS,
@@ -12,16 +12,16 @@ MODULES: dict[str, str] = {
     "nn.py": _TENSORS,
     "ops/detours.py": _TENSORS,
     "ops/devices.py": _TENSORS,
-    "ops/ranks.py": "tensors of several processes, which are alike where torchrun has started them alike",
+    "ops/ranks.py": "it checks tensors of several processes, which are alike if torchrun started all processes alike",
     "metrics/classifier_scores.py": _TENSORS,
     "metrics/frechet.py": _TENSORS,
     "metrics/kid.py": _TENSORS,
     "metrics/two_sets.py": _TENSORS,
 }
 
-# By reason: file, function, and the first words of the message.
+# Statements by reason: file, qualified function, and the first 50 characters of the message.
 UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "callers of the library alone can cause it: a command hands over what is whole, or has checked it before": (
+    "only callers of the library can cause it: a command passes whole values, or has checked them before": (
         ("data/image_set.py", "TensorImages.__init__", "got images of {}, expected a uint8 tensor"),
         ("data/image_set.py", "TensorImages.__init__", "got images of shape {}, expected [M, C, H, W]"),
         ("data/image_set.py", "pad_to_square", "got images of shape {}, expected [M, H, W]"),
@@ -64,7 +64,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("training/presets.py", "preset", "preset: got {}, expected one of {}"),
         ("training/sampling.py", "sample_images", "{}: got {}, expected at least 1"),
     ),
-    "several processes or a GPU are needed: tests/training/test_processes.py and the tests on a device look at it": (
+    "it needs several processes or a GPU: tests/training/test_processes.py and the tests on a device cause it": (
         ("ops/backends/__init__.py", "choose", "got backend {}, which cannot run on this GPU: {}; "),
         ("training/parallel.py", "_check_own_gpus", "device: got one GPU of {} for the processes {} and"),
         ("training/parallel.py", "own_device", "LOCAL_RANK: got {}, expected less than {}, the GPU"),
@@ -92,12 +92,12 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/sources/lmdb_pages.py", "_read_tree", "PageError('cut short' if number else 'no LMDB')"),
         ("data/sources/lmdb_pages.py", "_add_leaf", "_damaged(number)"),
     ),
-    "a file is made to harm: tests/data/test_cifar.py causes it, as of a pickle that would run something": (
+    "a file is made to harm, such as a pickle that would run code: tests/data/test_cifar.py causes it": (
         ("data/sources/cifar.py", "_StandIn.__setstate__", "it changes {}"),
         ("data/sources/cifar.py", "_Encode.__call__", "it encodes other than Latin-1"),
         ("data/sources/cifar.py", "_Encode.__setstate__", "it changes _codecs.encode"),
     ),
-    "a file is made to harm: tests/data/test_parquet_sizes.py causes it, as of a parquet file with a damaged page": (
+    "a parquet file has a damaged page or is made to harm: tests/data/test_parquet_sizes.py causes it": (
         ("data/sources/parquet.py", "ParquetSource._read_up_to", "now.broken[group][1].with_traceback(None)"),
         ("data/sources/parquet.py", "ParquetSource._read_up_to", "{} rows in a group of {}"),
         ("data/sources/parquet.py", "ParquetSource._rows_of", "parts that overlap"),
@@ -108,7 +108,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("data/sources/parquet_pages.py", "_Header._pass", "self._damaged()"),
         ("data/sources/parquet_pages.py", "_Header._byte", "self._damaged()"),
     ),
-    "a checkpoint is made by hand: the state of its images has no name that a flag could mend": (
+    "a checkpoint is made by hand: no flag can mend the state of its images": (
         ("data/stream.py", "ImageStream.load_state_dict", "got state keys {}, expected {}"),
         ("data/stream.py", "ImageStream.load_state_dict", "got a state with {} {}, expected {} as in this run"),
         ("data/stream.py", "ImageStream.load_state_dict", "state.position: got {}, expected 0 to {}"),
@@ -134,12 +134,12 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("training/run/inspection.py", "_Listing._tensor", "a tensor of shape {}, strides {} at {}"),
         ("training/run/inspection.py", "_Listing._tensor", "a tensor of shape {} in a storage of {} numbers"),
     ),
-    "a study's results are read by the library alone: tests/studies/test_foreign_files.py causes it": (
+    "only the library reads a study's results: tests/studies/test_foreign_files.py causes it": (
         ("studies/framework/results.py", "_check", "got {}{}, expected an object"),
         ("studies/framework/results.py", "_check", "got {}{}, expected fields {} alone"),
         ("studies/framework/results.py", "_check", "{}: got {}{}, expected {}"),
     ),
-    "a study's storage is damaged or changed in yet another way: tests/studies (storage, journal) causes it": (
+    "a study's storage is damaged or changed in yet another way: tests/studies (storage, journal) cause it": (
         ("studies/framework/queue.py", "TrialQueue._trials", "{}: {}, expected an object; another --out starts a"),
         ("studies/framework/addresses.py", "open_storage", "storage: got the address {}, expected one without "),
         (
@@ -150,7 +150,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("studies/framework/databases.py", "open_server.opened", "{}: got {}, expected one that answers; {}"),
         ("studies/framework/journal.py", "mend", "{}: got a last line of {} bytes and more, expected"),
     ),
-    "a study's results are drawn anew by another program: tests/studies/test_redraw.py causes it": (
+    "another program draws a study's results anew: tests/studies/test_redraw.py causes it": (
         ("studies/__main__.py", "redraw", "{}: got the study {}, expected one of {}"),
         ("studies/__main__.py", "redraw", "{}: {}, expected those of a study"),
         ("studies/framework/results.py", "Results.picture", "pictures: got {} in {}, expected a WebP of at most"),
@@ -160,21 +160,21 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MPLCONFIGDIR na"),
         ("_plotting.py", "_load_matplotlib", "matplotlib can't be imported ({}); MATPLOTLIBRC na"),
     ),
-    "it makes a cache file be made anew, of which a warning tells": (
+    "it leads to a warning, and the program makes the cache file anew": (
         ("metrics/cache.py", "read", "another digest"),
         ("metrics/cache.py", "check_folder", "_unusable(folder, error)"),
     ),
-    "a package is damaged in a way that its checksum tells before": (
+    "a package is damaged in a way that its checksum shows before": (
         ("data/mnist.py", "_load_package", "{}: got {} class counts {}, expected {}"),
         ("data/mnist.py", "ArrayUnpickler.find_class", "got a pickle that names {}.{}, expected numpy arra"),
     ),
-    "it is no mistake: an interrupt, another process's lock, or the end of the work on another thread": (
+    "it is no mistake of a user: an interrupt, another process's lock, or the end of another thread's work": (
         ("_command_line.py", "Program.run", "fail(self.name, '; '.join(['interrupted', *map(str"),
         ("_lock.py", "_take", "BlockingIOError(*error.args)"),
         ("data/prefetch.py", "Prefetcher.next", "item"),
         ("data/reader.py", "Reader._started", "the reading of images has ended"),
     ),
-    "it ends a score, a trial or a process, which is told in another sentence": (
+    "it ends a score, a trial or a process, and the command reports that end in another message": (
         ("metrics/image_scorer.py", "ImageScorer.score", "training images: got {}, expected at least 2"),
         ("metrics/image_scorer.py", "ImageScorer.score", "samples: got {}, expected at least 2"),
         ("metrics/image_scorer.py", "_check_finite", "got {} whose features aren't finite, expected fini"),
@@ -189,7 +189,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
     "a file system writes a part of a line: tests/training/test_full_disk.py causes it": (
         ("training/run/lines.py", "LinesFile.append", "OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), s"),
     ),
-    "an environment variable or another thread has a say in the backend, which is set before the program runs": (
+    "an environment variable or another thread chooses the backend before the command runs": (
         ("ops/backends/__init__.py", "_checked", "{}: got backend {}, expected one of 'auto', {}"),
         ("ops/backends/__init__.py", "_enter", "use_backend: got {} while a block of another threa"),
         ("ops/backends/__init__.py", "choose", "backend {}: got a tensor on {}, expected one on {}"),

@@ -12,7 +12,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.mark.parametrize(("free", "expected"), [(4000, 10), (3999, 9), (400, 1), (0, 1), (10**12, 10)])
 def test_a_quarter_of_the_memory_is_taken(monkeypatch: pytest.MonkeyPatch, free: int, expected: int) -> None:
-    """Of what a GPU has free, of what a CPU has in all; pieces of 100 bytes, ten at most, one at least."""
+    """The quarter is of a GPU's free memory, and of all memory for a CPU. Here up to ten pieces take 100 bytes each."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**15))
     assert most_at_once(GPU, 100, 10) == expected
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": free, "SC_PAGE_SIZE": 1}[name])
@@ -20,7 +20,7 @@ def test_a_quarter_of_the_memory_is_taken(monkeypatch: pytest.MonkeyPatch, free:
 
 
 def test_memory_that_torch_keeps_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Freed blocks stay with torch: at the second score the first one's maps still count."""
+    """Torch keeps freed blocks: at a second score it still holds the memory of the first score's feature maps."""
     second = torch.device("cuda", 1)
     sizes = {"mem_get_info": (400, 10**15), "memory_reserved": 5600, "memory_allocated": 2000}
     for name, size in sizes.items():

@@ -62,7 +62,7 @@ def test_the_lock_makes_others_wait_and_is_given_back(tmp_path: Path) -> None:
 
 
 def test_a_wait_ends_when_the_lock_is_given_back_or_at_will(tmp_path: Path) -> None:
-    """So that a signal is heard while another process computes."""
+    """A signal must be able to end the wait while another process computes."""
     path = tmp_path / "file"
     waits: list[int] = []
     other = cache.locked(path, lambda: pytest.fail("nobody has it")).__enter__()
@@ -88,7 +88,7 @@ def test_a_wait_ends_when_the_lock_is_given_back_or_at_will(tmp_path: Path) -> N
 @pytest.mark.skipif(os.name != "posix", reason="this system doesn't tell who may write a file")
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_may_write_is_made_anew(tmp_path: Path, mode: int) -> None:
-    """Who can write it decides the scores."""
+    """A user who can write the file decides the scores."""
     path = tmp_path / "file"
     cache.write(path, {"number": 1})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -132,7 +132,7 @@ def test_a_pipe_keeps_nobody_waiting(tmp_path: Path, fork: Fork) -> None:
 
 
 def test_no_link_in_the_locks_place_is_followed(tmp_path: Path) -> None:
-    """As others may put there, where they may write the folder."""
+    """Another user who may write to the folder could put a link there, to make this user overwrite a file."""
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_text("kept")
     Path(f"{path}.lock").symlink_to(victim)
@@ -163,7 +163,7 @@ def test_the_folder_is_this_users_alone_to_write(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """filelock raises it on some network drives; two processes then compute the same."""
+    """filelock raises NotImplementedError on some network drives. Then two processes may compute the same file."""
 
     def fail(*_: object, **__: object) -> None:
         raise NotImplementedError("FileSystem does not appear to support flock; use SoftFileLock instead")

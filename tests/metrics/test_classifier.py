@@ -21,7 +21,7 @@ UNDER = "ignore:got a classifier with:UserWarning"
 
 
 def bars(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images that are easy to tell: class c has a white bar two rows high from row 2c + 4."""
+    """Return easily distinguished images and their labels: class c has a white bar in rows 2c + 4 and 2c + 5."""
     labels = (torch.arange(count) % 10).to(torch.uint8)
     images = torch.zeros(count, 28, 28, dtype=torch.uint8)
     for index, label in enumerate(labels.tolist()):
@@ -49,10 +49,10 @@ def test_the_projects_classifier_names_real_digits(mnist: Mnist, digit_classifie
 
 
 def could_tip(classifier: DigitClassifier, mnist: Mnist, logits: torch.Tensor) -> int:
-    """The number of test digits that rounding may name otherwise on another processor or in another batch.
+    """Return the number of test digits whose class rounding may change, on another processor or in another batch.
 
-    Both logits that decide may be off by `rounding`, there and here: by twice the largest error on the thousand digits
-    nearest to tipping, and a few units.
+    Both of the two largest logits may have an error of `rounding`, there and here. `rounding` is twice the largest
+    error on the thousand digits whose two largest logits are closest, plus a few units.
     """
     best = logits.topk(2).values
     gaps, places = (best[:, 0] - best[:, 1]).sort()
@@ -99,7 +99,7 @@ def test_bytes_are_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings(UNDER)
 def test_training_learns(digits: Mnist, tmp_path: Path) -> None:
-    """Forty-five steps tell ten bars apart; chance is 10 %. A moved bar stays nearest its own place."""
+    """Forty-five steps suffice to tell ten bars apart; chance is 10 %. A shifted bar stays nearest to its own place."""
     learned = load_classifier(digits, cache_dir=tmp_path, recipe=Recipe(epochs=9, batch_size=32))
     assert learned.test_accuracy > 0.9
 
@@ -107,7 +107,7 @@ def test_training_learns(digits: Mnist, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings(UNDER)
 @pytest.mark.parametrize("count", [2, 20, 300])
 def test_a_small_set_trains_too(digits: Mnist, tmp_path: Path, count: int) -> None:
-    """One batch an epoch gives a schedule of four steps in all."""
+    """A set of one batch makes a schedule of only four steps."""
     few = Mnist(digits.train_images[:count], digits.train_labels[:count], digits.test_images, digits.test_labels)
     recipe = Recipe(channels=(2, 3, 4))
     assert 0 <= load_classifier(few, cache_dir=tmp_path, recipe=recipe).test_accuracy <= 1
@@ -149,7 +149,7 @@ def test_training_repeats_and_leaves_the_global_generator(digits: Mnist, tmp_pat
 
 @pytest.mark.filterwarnings(UNDER)
 def test_the_classifier_is_the_same_one_on_any_device(digits: Mnist, tmp_path: Path) -> None:
-    """One of a device's own training would score otherwise: it is trained on the CPU and then moved."""
+    """A classifier trained on another device would score differently, so it is trained on the CPU and then moved."""
     moved = load_classifier(digits, cache_dir=tmp_path / "a", recipe=TINY, device="meta")
     assert {weight.device.type for weight in moved.state_dict().values()} == {"meta"}
     assert not moved.training
@@ -181,7 +181,7 @@ def test_the_number_of_threads_changes_nothing(digits: Mnist, tmp_path: Path) ->
         trained = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            # Of the real size: loops too short to be shared out would show no difference.
+            # A recipe of the real size: torch doesn't divide short loops among threads, so they would show nothing.
             recipe = Recipe(epochs=1, batch_size=160)
             trained.append(load_classifier(digits, cache_dir=tmp_path / str(threads), recipe=recipe))
             assert torch.get_num_threads() == threads
@@ -253,7 +253,7 @@ def load_in_process(folder: Path, log: Path) -> None:
     print("here")
     while not (log / "go").exists():
         time.sleep(0.001)
-    # 60 epochs: long enough for the other process to come to the lock meanwhile.
+    # 60 epochs take long enough for the other process to reach the lock.
     load_classifier(
         Mnist(*bars(160), *bars(50)),
         cache_dir=folder,

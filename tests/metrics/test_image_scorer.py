@@ -25,7 +25,7 @@ D = 12
 
 
 def pixels_as_features(images: Tensor) -> Tensor:
-    """The 12 values of 3 x 2 x 2 images."""
+    """Return the 12 values of each 3 x 2 x 2 image, divided by 64, as features [N, 12]."""
     return images.flatten(1).double() / 64
 
 
@@ -34,7 +34,7 @@ def net() -> FeatureNet:
 
 
 def noise(count: int, seed: int, center: float = 128.0, spread: float = 20.0) -> Tensor:
-    """uint8 [count, 3, 2, 2], correlated along the rows."""
+    """Return images of noise, uint8 [count, 3, 2, 2], correlated along the rows."""
     rng = torch.Generator().manual_seed(seed)
     values = torch.randn(count, 3, 2, 2, generator=rng)
     values[..., 1] += 0.5 * values[..., 0]
@@ -56,7 +56,10 @@ def test_a_score_is_of_both_distances(tmp_path: Path) -> None:
 
 
 def test_the_distance_of_known_gaussians(tmp_path: Path) -> None:
-    """Shifted by m and s times as wide: |m|^2 + (s - 1)^2 tr(C), whatever the covariance C, up to rounding to bytes."""
+    """A set shifted by m and s times as wide has the distance |m|^2 + (s - 1)^2 tr(C) for any covariance C.
+
+    The only error is that of rounding to bytes.
+    """
     values = torch.randn(500, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     values[..., 1] += 0.5 * values[..., 0]  # so that the covariance has other entries than its diagonal
     values -= values.mean(0)
@@ -65,7 +68,7 @@ def test_the_distance_of_known_gaussians(tmp_path: Path) -> None:
     moved = (values * 24.0 + 128 + shift).round().clamp(0, 255).to(torch.uint8)
     trace = float(values.flatten(1).double().T.cov().trace()) * (12 / 64) ** 2
     real_scorer = scorer(tmp_path, real)
-    # A rounded byte is off by up to half: a standard deviation of 0.29 beside 12.
+    # A rounded byte has an error of up to a half: a standard deviation of 0.29 beside 12.
     assert real_scorer.score(fake).fd == pytest.approx(trace, rel=2e-3)
     length = 4 * float(shift.square().sum()) / 64**2
     assert real_scorer.score(moved).fd == pytest.approx(trace + length, rel=2e-3)
@@ -77,7 +80,7 @@ def test_a_set_is_at_no_distance_from_itself(tmp_path: Path) -> None:
     found = scorer(tmp_path, real).score([real])
     assert abs(found.fd) < rounding(features, features)
     assert found.kid == pytest.approx(plain_kid(features, features), abs=kid_rounding(features, features))
-    assert -0.1 < found.kid < 0  # unbiased, so below zero by what a sample and itself have in common
+    assert -0.1 < found.kid < 0  # the unbiased estimate is below 0, because pairs of a sample with itself are left out
     near, far = (scorer(tmp_path, real).score([noise(300, 1, center)]).fd for center in (128.0, 150.0))
     assert near < 0.1 < far
 
@@ -109,7 +112,7 @@ def test_gray_images_stand_for_equal_colors(tmp_path: Path) -> None:
 
 
 class Counted:
-    """The net, and how many images it was given at a time."""
+    """A net that records the number of images in each call."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -175,12 +178,12 @@ def test_a_full_disk_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError("no space")
 
     monkeypatch.setattr("ebgan_fast.metrics.cache.write", full)
-    with pytest.warns(UserWarning, match="features half done can't be kept .no space"), pytest.raises(type(error)):
+    with pytest.warns(UserWarning, match="unfinished features can't be kept .no space"), pytest.raises(type(error)):
         scorer(tmp_path, noise(125, 0)).real_features(stop)
 
 
 def test_a_killed_computation_loses_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a minute a batch: each second one is kept while the work goes on."""
+    """If a batch takes half a minute, the features are written after every second batch."""
     seconds = 0.0
     monkeypatch.setattr("ebgan_fast.metrics.image_scorer.time.monotonic", lambda: seconds)
     kept: list[int] = []
@@ -197,7 +200,7 @@ def test_a_killed_computation_loses_a_minute(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_batch_shrinks_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 MB an image, four times over."""
+    """Each image takes 16 MB, and only a quarter of the memory may be used."""
     pages = {"SC_PHYS_PAGES": 64 * 30, "SC_PAGE_SIZE": 1 << 20}
     monkeypatch.setattr("os.sysconf", pages.__getitem__)
     net = Counted()
@@ -219,7 +222,7 @@ def test_scores_warn_of_nothing(tmp_path: Path) -> None:
 
 
 class Sited(nn.Module):
-    """A net that notes where the images are that it is given."""
+    """A net that records the device of the images in each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,7 +234,7 @@ class Sited(nn.Module):
 
 
 def test_where_a_net_runs(tmp_path: Path) -> None:
-    """As its weights lie, which a scripted net may call buffers."""
+    """A net runs on the device of its weights, which may be buffers in a scripted net."""
     meta, cpu = torch.device("meta"), torch.device("cpu")
     parameters, buffers, neither = Sited(), Sited(), Sited()
     parameters.weight = nn.Parameter(torch.empty(3, device=meta))
@@ -280,7 +283,7 @@ def test_training_images_that_cannot_be_compared_with(tmp_path: Path) -> None:
 
 
 def test_where_distances_are_taken() -> None:
-    """Apple's GPUs have no float64."""
+    """Only a CUDA device computes distances itself: for example, Apple's GPUs have no float64."""
     assert [distances_on(torch.device(name)).type for name in ("cuda", "cpu", "mps", "xpu")] == [
         "cuda",
         "cpu",
@@ -318,7 +321,7 @@ def test_neighbors_are_the_same_in_chunks(chunk: int) -> None:
 def test_a_row_is_a_sample_and_its_neighbors(tmp_path: Path) -> None:
     images = noise(40, 0)
     real = scorer(tmp_path, images, most_real=25)
-    samples = images[real.chosen[[7, 3]]]  # so each one's nearest is itself
+    samples = images[real.chosen[[7, 3]]]  # the nearest training image of each sample is the sample itself
     rows = neighbor_rows(real, samples, 2).unflatten(0, (2, 3))
     assert torch.equal(rows[:, 0], samples)
     assert torch.equal(rows[:, 1], samples)

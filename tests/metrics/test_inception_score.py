@@ -15,21 +15,22 @@ from tests.ops.budget import ULPS
 
 
 def rounding(samples: int, largest: float = 10 * math.log(10)) -> float:
-    """A bound on the rounding of a score whose terms are at most `largest`: 10 is exp of a divergence of ln 10.
+    """Return a bound on the rounding of a score whose terms are at most `largest`.
 
-    A sum over N samples and 10 classes meets N + 10 roundings of half a unit at most, in whichever order it is taken. A
-    score takes two, of the marginal and of the mean, and the few units of budget.py for exp, log and quotients.
+    The default `largest` is 10 ln 10: exp of a divergence of ln 10 is 10. A sum over N samples and 10 classes has at
+    most N + 10 roundings of half a unit, in any order. A score takes two such sums, for the marginal and for the mean,
+    and the few units of budget.py for exp, log and quotients.
     """
     return (samples + 10 + ULPS) * torch.finfo(torch.float64).eps * largest
 
 
 def certain(labels: list[int]) -> Tensor:
-    """Logits whose softmax is one-hot: exp(-1000) is 0 in float64."""
+    """Return logits whose softmax is one-hot: exp(-1000) is 0 in float64."""
     return 1000 * torch.nn.functional.one_hot(torch.tensor(labels), 10).float()
 
 
 def two_classes(p: float, count: int) -> Tensor:
-    """Logits of `count` samples, by turns (p, 1-p) and (1-p, p) on classes 0 and 1, nothing elsewhere."""
+    """Return logits of `count` samples, alternately with (p, 1-p) and (1-p, p) on classes 0 and 1, and 0 elsewhere."""
     logits = torch.full((count, 10), -1000.0, dtype=torch.float64)
     logits[0::2, 0] = logits[1::2, 1] = math.log(p)
     logits[0::2, 1] = logits[1::2, 0] = math.log(1 - p)
@@ -57,10 +58,11 @@ def test_the_same_prediction_throughout_scores_one(logits: Tensor) -> None:
 
 @pytest.mark.parametrize("p", [0.5, 0.6, 0.9, 0.999])
 def test_two_soft_classes(p: float) -> None:
-    """Half of the samples say (p, 1-p), half (1-p, p), so the marginal is (1/2, 1/2).
+    """The divergences are known: half of the samples have (p, 1-p), half (1-p, p), so the marginal is (1/2, 1/2).
 
-    KL(p(y|x) || p(y)) = p ln 2p + (1-p) ln 2(1-p), and KL(p(y) || p(y|x)) = -ln(2p) / 2 - ln(2(1-p)) / 2, for
-    each sample alike. The other eight classes have probability 0 on both sides and add the limit 0.
+    For every sample KL(p(y|x) || p(y)) = p ln 2p + (1-p) ln 2(1-p), and
+    KL(p(y) || p(y|x)) = -ln(2p) / 2 - ln(2(1-p)) / 2. The other eight classes have probability 0 on both sides and add
+    the limit 0.
     """
     forward = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
     swapped = -math.log(2 * p) / 2 - math.log(2 * (1 - p)) / 2
@@ -74,13 +76,16 @@ def test_two_soft_classes(p: float) -> None:
 
 
 def test_the_swapped_divergence_has_no_bound_and_no_epsilon() -> None:
-    """ln p(y|x) is -1000 on the nine classes that x isn't in and 0 on its own: 0.9 * 1000 - ln 10."""
+    """The value is 0.9 * 1000 - ln 10: ln p(y|x) is -1000 for the nine other classes and 0 for the sample's own."""
     result = score(certain(list(range(10)) * 2), splits=2)
     assert result.kl_marginal_conditional == pytest.approx(900 - math.log(10), abs=rounding(20, 1000))
 
 
 def test_each_split_has_its_own_marginal() -> None:
-    """Halves of two classes and of one: 2 and 1. Whole: shares 1/4, 1/4, 1/2, of entropy 1.5 ln 2."""
+    """One half has two classes and scores 2, the other has one and scores 1. The whole has the entropy 1.5 ln 2.
+
+    Its shares are 1/4, 1/4 and 1/2.
+    """
     logits = certain([0, 1] * 10 + [2] * 20)
     halves = score(logits, splits=2)
     assert halves.exp_score == pytest.approx(1.5, abs=rounding(40))
@@ -94,7 +99,7 @@ def test_each_split_has_its_own_marginal() -> None:
 
 
 def test_splits_that_do_not_divide() -> None:
-    """Seven samples in three: 3, 2 and 2; classes 012 | 00 | 12 score 3, 1 and 2."""
+    """Seven samples make three splits of 3, 2 and 2 samples. Their classes 012 | 00 | 12 score 3, 1 and 2."""
     result = score(certain([0, 1, 2, 0, 0, 1, 2]), splits=3)
     assert result.exp_score == pytest.approx(2, abs=rounding(7))
     assert result.exp_score_std == pytest.approx(math.sqrt(2 / 3), abs=rounding(7))
@@ -116,7 +121,7 @@ def test_equals_the_definition_on_random_logits() -> None:
     result = score(logits, splits=5)
     both = 2 * rounding(60)
     assert result.exp_score == pytest.approx(mean, abs=both)
-    # A standard deviation moves no further than the furthest of the scores.
+    # The error of a standard deviation is at most the largest error of the scores.
     assert result.exp_score_std == pytest.approx(math.sqrt(sum((s - mean) ** 2 for s in scores) / 5), abs=both)
     whole = marginal(p)
     forward = sum(divergence(row, whole) for row in p) / 60
@@ -185,7 +190,7 @@ def test_images_need_a_batch_size() -> None:
 
 @pytest.mark.parametrize("classes", [2, 5, 1000])
 def test_a_classifier_may_have_any_number_of_classes(classes: int) -> None:
-    """Sure of each sample, and as often of each class: the score is their number."""
+    """The score is the number of classes if each sample's class is sure and each class is equally frequent."""
     sure = 1000 * torch.eye(classes)
     found = inception_score(sure, splits=1)
     bound = rounding(classes + classes, classes * math.log(classes) + 1)
@@ -208,7 +213,7 @@ def test_of_ten_classes_both_functions_say_the_same() -> None:
 
 @pytest.mark.parametrize("classes", [1, 0])
 def test_one_class_tells_nothing(classes: int) -> None:
-    with pytest.raises(ValueError, match=r"expected \[N, K\], a logit a class; with at least two classes"):
+    with pytest.raises(ValueError, match=r"expected \[N, K\], one logit for each class; with at least two classes"):
         inception_score(torch.zeros(20, classes))
 
 
@@ -219,7 +224,7 @@ def test_batches_score_as_all_at_once(batch: int) -> None:
     for part in logits.split(batch):
         kept = part.clone()
         metric.update(kept)
-        kept.zero_()  # the next batch may be written to the same place
+        kept.zero_()  # the next batch may be written into the same memory
     assert metric.compute() == metric.compute() == inception_score(logits, splits=4)
     metric.reset()
     metric.update(logits[:20, :3])
@@ -227,7 +232,7 @@ def test_batches_score_as_all_at_once(batch: int) -> None:
 
 
 def test_torchmetrics_scores_the_same() -> None:
-    """In an order of its own, and with the spread of a sample for that of a population."""
+    """torchmetrics shuffles the samples, and returns the standard deviation of a sample instead of a population's."""
 
     class Given(torch.nn.Module):
         def forward(self, logits: Tensor) -> Tensor:
@@ -295,13 +300,13 @@ def test_metrics_that_cannot_compute() -> None:
     metric = InceptionScore()
     for count in (0, 9):
         metric.update(torch.zeros(count, 3))
-        with pytest.raises(ValueError, match=f"samples: got {count}, expected at least 10, one a split; update"):
+        with pytest.raises(ValueError, match=f"samples: got {count}, expected at least 10, one for each split; update"):
             metric.compute()
     metric.update(torch.zeros(1, 3))
     metric.compute()
     with pytest.raises(ValueError, match="splits: got 0, expected at least 1"):
         InceptionScore(splits=0)
-    with pytest.raises(TypeError, match=r"classifier: got int, expected a function or Module.*splits go by their name"):
+    with pytest.raises(TypeError, match=r"classifier: got int, expected a function or Module.*such as splits=10"):
         InceptionScore(10)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The kernel distance against its formula and torchmetrics."""
+"""The kernel distance equals its formula and torchmetrics' result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPS = torch.finfo(torch.float64).eps
 
 
 def plain_kid(one: Tensor, other: Tensor) -> float:
-    """Unbiased: pairs of different samples within a set, all pairs between the sets."""
+    """Return the unbiased kernel distance, from pairs of different samples in a set and all pairs between the sets."""
     a, b = one.double(), other.double()
     n, d = a.shape
     within = [((x @ x.T / d + 1) ** 3).fill_diagonal_(0).sum() / (n * (n - 1)) for x in (a, b)]
@@ -27,9 +27,10 @@ def plain_kid(one: Tensor, other: Tensor) -> float:
 
 
 def kid_rounding(one: Tensor, other: Tensor) -> float:
-    """A first-order bound for the difference of two ways to the kernel distance.
+    """Return a first-order bound for the difference of two computations of the kernel distance.
 
-    Both are differences of mean kernels. A kernel is the cube of a sum over d, and its mean a sum over n^2.
+    Both computations are differences of mean kernels. A kernel is the cube of a sum over d, and its mean is a sum over
+    n^2.
     """
     a, b = one.double(), other.double()
     n, d = a.shape
@@ -44,7 +45,7 @@ def features(n: int, seed: int, shift: float = 0.0) -> Tensor:
 @pytest.mark.parametrize("size", [2, 20, 70])
 @pytest.mark.parametrize("seed", [0, 3])
 def test_torchmetrics_draws_the_same_subsets(size: int, seed: int) -> None:
-    """So that scores before and after compare."""
+    """Scores can then be compared with those that torchmetrics gave before."""
 
     class Given(torch.nn.Module):
         num_features = 12
@@ -63,7 +64,7 @@ def test_torchmetrics_draws_the_same_subsets(size: int, seed: int) -> None:
             metric.update(batch, real=is_real)
     torch.manual_seed(seed)
     mean, std = (float(value) for value in theirs.compute())
-    # The kernels of a subset are those of the sets, of which the largest bounds a mean of them.
+    # The largest kernel of the whole sets is a bound for a mean of kernels in a subset.
     largest = torch.cat((real, fake)).double().square().sum(1).max()
     bound = 2 * EPS * (3 * math.log2(12) / 2 + math.log2(size) + ULPS) * 4 * float((largest / 12 + 1) ** 3)
     ours = metric.compute()
@@ -99,7 +100,7 @@ def test_subsets_at_a_time_change_rounding_alone(monkeypatch: pytest.MonkeyPatch
     largest = torch.cat((real, fake)).double().square().sum(1).max()
     bound = 2 * EPS * (3 * math.log2(12) / 2 + math.log2(10) + ULPS) * 4 * float((largest / 12 + 1) ** 3)
     assert kernel_distance(real, fake, 10, 0) == pytest.approx(one, rel=0, abs=bound)
-    # Twenty rows of 12 and two 10 x 10 kernels, in float64.
+    # A subset takes twenty rows of 12 numbers and two 10 x 10 kernels, in float64.
     assert asked == [8 * (20 * 12 + 2 * 100)]
 
 
@@ -108,7 +109,7 @@ def test_subsets_at_a_time_change_rounding_alone(monkeypatch: pytest.MonkeyPatch
     [
         (features(9, 0).long(), features(9, 1), 3, TypeError, "real: got torch.int64, expected floating-point"),
         (features(9, 0), features(9, 1)[0], 3, ValueError, r"generated: got shape \[12\], expected \[n, d\]"),
-        (features(9, 0), features(9, 1)[:, :5], 3, ValueError, "features of 12 and 5 numbers, expected as many"),
+        (features(9, 0), features(9, 1)[:, :5], 3, ValueError, "features of 12 and 5 numbers, expected the same"),
         (
             features(9, 0),
             features(9, 1) / 0,
@@ -128,7 +129,7 @@ def test_sets_that_do_not_compare(
 
 
 def test_sets_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "check_features", lambda features, name: None)  # which looks at the numbers
+    monkeypatch.setattr(subject, "check_features", lambda features, name: None)  # the check would read the numbers
     with pytest.raises(ValueError, match="got features on cpu and meta, expected one device"):
         kernel_distance(features(9, 0), features(9, 1).to("meta"), 3)
 

@@ -1,4 +1,4 @@
-"""Scores on a GPU are those of a CPU, up to rounding."""
+"""Scores on a GPU equal those on a CPU, up to rounding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GPU = torch.device("cuda")
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_distance_has_its_digits(name: str) -> None:
-    """The symmetric matrix is twice as large as the one that a CPU takes singular values of."""
+    """The distance keeps its bound of error on a GPU, which decomposes a symmetric matrix of twice the size."""
     one, other = PAIRS[name]
     gaussians = [gaussian(features.to(GPU)) for features in (one, other)]
     product = float((gaussians[0].factor @ gaussians[1].factor.T).norm())
@@ -43,7 +43,7 @@ def test_the_distance_has_its_digits(name: str) -> None:
 def test_kernel_distances_are_of_the_same_subsets() -> None:
     real, fake = drawn(90, 0), drawn(70, 1, 0.5)
     ours = kernel_distance(real.to(GPU), fake.to(GPU), 70, 3)
-    # A subset's mean kernels are at most those of the largest rows.
+    # The mean kernels of a subset are at most the kernel of the longest rows.
     largest = torch.cat((real, fake)).norm(dim=1).max() * torch.ones(70, 12) / math.sqrt(12)
     bound = kid_rounding(largest, largest)
     assert ours == pytest.approx(kernel_distance(real, fake, 70, 3), rel=0, abs=bound)
@@ -68,7 +68,7 @@ def test_batches_are_kept_where_they_lie(made: Callable[[], FrechetDistance | Ke
 
 
 def test_features_have_float32s_digits(tmp_path: Path) -> None:
-    """A sum of 27 products may be off by as many units of the sum of their sizes; tf32 would be off by thousands."""
+    """A sum of 27 products has an error of at most 30 units of the sum of their sizes; tf32 would have thousands."""
     torch.manual_seed(0)
     net = nn.Conv2d(3, 40, 3)
 
@@ -98,7 +98,7 @@ def test_features_have_float32s_digits(tmp_path: Path) -> None:
 
 
 def test_scores_are_those_of_a_cpu(tmp_path: Path) -> None:
-    """Of images that lie there, and of images that don't; either may be off by the rounding of the features."""
+    """Images on the GPU and on the CPU both get the CPU's score, up to the rounding of the features."""
     torch.manual_seed(0)
     weights = nn.Linear(12, 6)
 
@@ -114,7 +114,7 @@ def test_scores_are_those_of_a_cpu(tmp_path: Path) -> None:
     real, fake = noise(200, 0), noise(170, 1, 140.0, 30.0)
 
     def distances(weight: Tensor, bias: Tensor, one: Tensor, other: Tensor) -> Tensor:
-        """The formulas, at the inputs' dtype but for the distances themselves, as the scorer takes them."""
+        """Return both distances. Like the scorer, it takes features in the inputs' dtype and distances in float64."""
         features = [images.to(weight.dtype).flatten(1) / 64 @ weight.T + bias for images in (one, other)]
         fd = frechet_distance(*map(gaussian, features))
         return torch.tensor([fd, kernel_distance(*features, 170, 0)[0]], dtype=torch.float64)

@@ -11,11 +11,11 @@ from ebgan_fast.metrics import DigitClassifier, FrechetDistance, precision
 from ebgan_fast.metrics.features import FeatureNet
 from ebgan_fast.metrics.precision import without_tf32
 
-HAS_SWITCHES = hasattr(torch.backends.cudnn, "conv")  # torch 2.9, which doesn't want the older names used beside
+HAS_SWITCHES = hasattr(torch.backends.cudnn, "conv")  # torch 2.9 and later, which don't want the older names mixed in
 
 
 def states() -> list[object]:
-    """The switches of torch for convolutions and products, on a GPU and on a CPU."""
+    """Return the states of torch's switches for convolutions and products, on a GPU and on a CPU."""
     backends = torch.backends
     if not HAS_SWITCHES:
         return [backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]
@@ -28,9 +28,9 @@ def exact() -> list[object]:
 
 
 def test_tf32_is_off_inside_and_as_it_was_after() -> None:
-    """A program may have allowed it in both: in products too, by the older of torch's two ways."""
+    """A program may have allowed tf32 in convolutions and in products, even by the older of torch's two ways."""
     before = states()
-    assert before != exact()  # convolutions have it by default
+    assert before != exact()  # convolutions use tf32 by default
     with without_tf32():
         assert states() == exact()
     assert states() == before
@@ -51,7 +51,7 @@ def test_tf32_is_off_inside_and_as_it_was_after() -> None:
 
 @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="torch before 2.9 has no such switch")
 def test_a_cpus_products_are_in_full_float32() -> None:
-    """As "medium" asks for bfloat16 there, on processors that have it."""
+    """The precision "medium" would otherwise let products use bfloat16, on processors that have it."""
     one, other = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0)).unbind()
     exact_product = one @ other
     mkldnn = torch.backends.mkldnn

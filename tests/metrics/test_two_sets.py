@@ -1,4 +1,4 @@
-"""Metrics that take batches in a loop, beside the functions that take whole sets."""
+"""Metrics that take batches in a loop return the same numbers as the functions that take whole sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ebgan_fast.metrics import FrechetDistance, KernelDistance, frechet_distance, gaussian, kernel_distance, two_sets
 
 Metric = FrechetDistance | KernelDistance
-SIZE = 30  # of the kernel distance's subsets
+SIZE = 30  # samples in a subset of the kernel distance
 
 
 def kernel_metric(*args: Any, **options: Any) -> KernelDistance:
@@ -38,12 +38,12 @@ def drawn(count: int, seed: int, shift: float = 0.0) -> Tensor:
 @MADE
 @pytest.mark.parametrize("batch", [37, 4096, 8192, 20000])
 def test_batches_give_the_number_of_the_whole_sets(made: Callable[..., Metric], batch: int) -> None:
-    """The sets hold several of the parts that `gaussian` takes, which many batches fill, or a part of one."""
+    """The sets are longer than two of the parts that `gaussian` takes. A batch may be smaller or larger than a part."""
     real, generated = drawn(20000, 0), drawn(18000, 1, 0.5)
     metric = made()
     for start in range(0, 20000, batch):
         metric.update(real[start : start + batch], real=True)
-        metric.update(generated[start : start + batch], real=False)  # the last are empty
+        metric.update(generated[start : start + batch], real=False)  # the last batches are empty
     expected = of_whole_sets(made, real, generated)
     assert metric.compute() == expected
     assert metric.compute() == expected
@@ -70,7 +70,7 @@ def test_a_batch_may_be_written_over_afterward(made: Callable[..., Metric]) -> N
 
 
 def test_memory_does_not_grow_with_the_samples() -> None:
-    """A set keeps fewer than 8192 rows of float32, a factor and two means; a kilobyte names them."""
+    """A set keeps fewer than 8192 rows of float32, a factor and two means. A pickle adds a few kilobytes."""
     metric, sizes = FrechetDistance(), []
     for part in range(5):
         metric.update(drawn(8192, part), real=True)
@@ -81,7 +81,7 @@ def test_memory_does_not_grow_with_the_samples() -> None:
 
 @MADE
 def test_a_copy_goes_on_alone(made: Callable[..., Metric]) -> None:
-    """The graph of features isn't kept: torch copies no tensor that has one."""
+    """The metric keeps features without their autograd graph: torch can't copy a tensor that has one."""
     real, generated = drawn(50, 0), nn.Linear(3, 3)(drawn(40, 1))
     metric = made()
     metric.update(real, real=True)
@@ -93,7 +93,7 @@ def test_a_copy_goes_on_alone(made: Callable[..., Metric]) -> None:
 
 
 class Net(nn.Module):
-    """Three numbers of a color image, without a graph, times over."""
+    """A net whose three features are a color image's means. It returns each row `times` times, without a graph."""
 
     times = 1
 
@@ -228,7 +228,7 @@ def test_images_that_a_net_cannot_take() -> None:
     ):
         metric.update(images(5, 2, 2), real=True)
     net.times = 3
-    with pytest.raises(ValueError, match="real samples: got 15 rows of features of 5 images, expected one an image"):
+    with pytest.raises(ValueError, match="real samples: got 15 rows of features from the net for 5 images, expected"):
         metric.update(images(5, 2), real=True)
     assert metric.compute() == before
 

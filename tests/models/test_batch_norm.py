@@ -1,4 +1,4 @@
-"""The models' batch norm beside torch's: the same in all but the count of steps."""
+"""The models' batch norm equals torch's in everything but the count of steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def run(norm: nn.Module, shape: tuple[int, ...], training: bool) -> list[Tensor]:
-    """Three steps: outputs, gradients and statistics."""
+    """Return the outputs, gradients and statistics of three steps."""
     seeds = torch.Generator().manual_seed(0)
     norm.train(training)
     found = []
@@ -46,7 +46,7 @@ def assert_equal(one: Iterable[Tensor], other: Iterable[Tensor]) -> None:
 
 
 def torchs_own(net: nn.Module) -> nn.Module:
-    """A copy of a network with torch's batch norm."""
+    """Return a copy of a network with torch's batch norm."""
     plain = copy.deepcopy(net)
     norms = [module for module in plain.modules() if isinstance(module, BatchNorm1d | BatchNorm2d)]
     assert norms

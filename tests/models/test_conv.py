@@ -54,7 +54,7 @@ def test_a_bias_where_no_batch_norm_follows() -> None:
 
 
 def planes_reach(generator: ConvGenerator, first: int, last: int) -> Tensor:
-    """How much the first sample's image depends on each of its noise values first to last."""
+    """Return the gradient of an image's sum of squares by its noise values `first` to `last`."""
     generator.eval()
     noise = torch.randn(1, generator.noise_size, requires_grad=True)
     generator(noise).square().sum().backward()
@@ -68,7 +68,10 @@ def test_every_noise_plane_reaches_the_image() -> None:
 
 
 def test_the_planes_stand_where_their_layer_has_its_maps() -> None:
-    """The last noise plane's corner value touches only the image's corner, a value of the first vector all of it."""
+    """The corner value of a plane of the third layer changes only the image's corner.
+
+    A value of the first vector changes all of the image.
+    """
     generator = make_generator().eval()
     noise = torch.randn(1, generator.noise_size)
     before = generator(noise)

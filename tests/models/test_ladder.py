@@ -1,4 +1,4 @@
-"""The ladder network against its definition, written out unit by unit."""
+"""The ladder network equals its definition, which is written out here layer by layer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SIZES = (6, 5, 4, 3)
 def network() -> LadderNetwork:
     torch.manual_seed(0)
     network = LadderNetwork(SIZES, noise_std=0.3).double()
-    for parameter in network.parameters():  # away from the start's zeros, which would hide a missing term
+    for parameter in network.parameters():  # the initial zeros would hide a missing term
         torch.nn.init.normal_(parameter, std=0.5)
-    return network.float().double()  # float32 holds the numbers, so `assert_defined` can take them at both precisions
+    return network.float().double()  # numbers that float32 holds exactly, so `assert_defined` can use both precisions
 
 
 def noises(seed: int, rows: int) -> list[Tensor]:
@@ -38,7 +38,7 @@ def normalized(values: Tensor) -> Tensor:
 
 
 def defined(network: LadderNetwork, images: Tensor, noise: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rasmus et al. 2015, algorithm 1: (logits, denoised input)."""
+    """Return (logits, denoised input) by algorithm 1 of Rasmus et al. 2015."""
     corrupted = [images + 0.3 * noise[0]]
     hidden = corrupted[0]
     for layer, weight in enumerate(network.up):
@@ -91,7 +91,7 @@ def test_the_clean_path_has_no_noise_and_the_measured_statistics(network: Ladder
     network.measure(images)
     silence = [torch.zeros(50, width, dtype=torch.float64) for width in SIZES]
     assert_defined(network(images), network, images, silence, 0)
-    # Each image by itself: the statistics are no longer a batch's.
+    # Each image by itself gives the same, so the statistics aren't those of a batch.
     alone = torch.cat([network(images[index : index + 1]) for index in range(50)])
     assert_defined(alone, network, images, silence, 0)
 
@@ -101,12 +101,12 @@ def test_every_parameter_learns(network: LadderNetwork) -> None:
     (logits.square().sum() + recon.square().sum()).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
-        # Any shift of a layer's output is taken out again by the norm above it; all else counts.
+        # No parameter is a constant shift of a layer's output, which the norm above the layer would remove.
         assert parameter.grad.abs().max() > 0, name
 
 
 class Calls(TorchDispatchMode):
-    """Counts operations by name, those left out that only look at a tensor in another way."""
+    """A mode that counts operations by name, except those that only return a view."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,14 +119,14 @@ class Calls(TorchDispatchMode):
 
 
 def row_by_row(value: Tensor, above: Tensor, a: Tensor) -> Tensor:
-    """The combinator with each vector taken by its index."""
+    """Return the combinator's estimate, with each vector taken by its index."""
     mean = a[0] * torch.sigmoid(a[1] * above + a[2]) + torch.addcmul(a[4], a[3], above)
     slope = a[5] * torch.sigmoid(a[6] * above + a[7]) + torch.addcmul(a[9], a[8], above)
     return torch.addcmul(mean, value - mean, slope)
 
 
 def test_a_combinators_gradient_is_one_stack(network: LadderNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not ten matrices of zeros with a row each, and nine sums of them; the gradients' bits are the same."""
+    """The gradient is one stack, and not the sum of ten matrices of zeros with one row each. Its bits are the same."""
 
     def pass_and_back() -> tuple[Counter[str], list[Tensor | None]]:
         network.generator = torch.Generator().manual_seed(3)

@@ -31,7 +31,7 @@ def test_layers_of_the_generator() -> None:
 
 
 def test_layers_of_the_discriminator() -> None:
-    """No batch norm at its input layer (the paper's appendix C) nor, by our reading, at its output."""
+    """The input layer has no batch norm (the paper's appendix C), nor, by our own choice, has the output."""
     assert kinds(AutoEncoder(2, 11)) == ["Linear", "ReLU", "Linear"]
     assert kinds(AutoEncoder(4, 11)) == ["Linear", "ReLU"] + ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
 
@@ -43,8 +43,8 @@ def test_dropout_after_every_encoder_layer() -> None:
 
 
 def test_parameter_counts_of_the_papers_best() -> None:
-    """Figure 4, configuration b: nLayerG 5, sizeG 800, nLayerD 2, sizeD 1024."""
-    hidden = 800 + 800  # gain and shift of batch norm in the place of a bias
+    """The best EBGAN is configuration b of figure 4: nLayerG 5, sizeG 800, nLayerD 2, sizeD 1024."""
+    hidden = 800 + 800  # the gain and shift of batch norm, in place of a bias
     assert count(Generator(100, 5, 800)) == 100 * 800 + 3 * 800 * 800 + 4 * hidden + 800 * 1024 + 1024
     assert count(AutoEncoder(2, 1024)) == 2 * (1024 * 1024 + 1024)
     assert count(AutoEncoder(4, 256)) == (1024 * 256 + 256) + 2 * (256 * 256 + 512) + (256 * 1024 + 1024)
@@ -61,7 +61,8 @@ def test_initial_weights(net: nn.Module, std: float) -> None:
             continue
         weight = module.weight.detach().double()
         n = weight.numel()
-        # Five standard errors of the mean, of the standard deviation, and of the share within one of it.
+        # The bounds are five standard errors: of the mean, of the standard deviation, and of the share within one
+        # standard deviation.
         assert abs(weight.mean().item()) < 5 * std / math.sqrt(n)
         assert abs(weight.std().item() / std - 1) < 5 / math.sqrt(2 * n)
         within = math.erf(1 / math.sqrt(2))

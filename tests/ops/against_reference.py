@@ -1,4 +1,4 @@
-"""An op, its value and its gradients, held against the reference in float64."""
+"""Check an op's value and gradients against the float64 reference, within the budget of tests/ops/budget.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,19 @@ def check(
     terms: Sequence[Tensor | float | None] = (),
     sums: float = 0,
 ) -> None:
-    """`terms`: for the value and each gradient, how large the terms are that cancel in it, or None."""
+    """Fail unless the value and gradients of `op` lie within their budget around those of `truth_op` in float64.
+
+    The inputs must stay unchanged, and the dtypes of the results must be those that the op documents.
+
+    Args:
+        op: the op of the package, called with `tensors`.
+        truth_op: the reference formula, called with `tensors` in float64.
+        eager_op: the same formula in eager torch, whose error scales the budget.
+        tensors: the inputs; each gets a gradient.
+        upstream: the gradient of the op's value, or None for ones.
+        terms: for the value and then each gradient, the size of the terms that cancel in it, or None.
+        sums: units that the sums of the formula may be off by, as in `assert_within_budget`.
+    """
     before = [tensor.clone() for tensor in tensors]
     got = _value_and_gradients(op, tensors, upstream)
     assert all(map(torch.equal, before, tensors)), "an input was written"
@@ -55,7 +67,7 @@ def check(
 
 
 def check_reconstruction_energy(recon: Tensor, target: Tensor, norm: str, upstream: Tensor) -> None:
-    """`upstream`: [N]."""
+    """Check `reconstruction_energy` on one pair of batches; `upstream` has shape [N]."""
     check(
         lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm),
         lambda r, t: reference.reconstruction_energy(r, t, norm),
@@ -79,7 +91,7 @@ def check_pulling_away_term(code: Tensor, upstream: Tensor) -> None:
 
 
 def check_discriminator_loss(batches: Sequence[Tensor], margin: float, norm: str) -> None:
-    """`batches`: recon_real, real, recon_fake, fake."""
+    """Check `discriminator_loss` on `batches`: recon_real, real, recon_fake, fake."""
     check(
         lambda *leaves: ebgan_fast.discriminator_loss(*leaves, margin, norm=norm)[0],
         lambda *leaves: reference.discriminator_loss(*leaves, margin, norm)[0],

@@ -1,14 +1,17 @@
-"""How far a result may be from the truth: measured, not picked.
+"""The error that a result may have: measured in each test, never chosen by hand.
 
-The truth is the reference in float64 on the same rounded inputs. The budget of a sample is twice the error that the
-same formula makes in eager torch at that dtype, plus a few units in the last place of the sample's largest value.
-Units are those of the type that sums run in (float32, or float64 for float64). A result in a narrower type has one of
-its own beside them. It is rounded to that type at the end, by half a unit, and once more where a loss's gradient is
-multiplied by its upstream. On a GPU, a simulated one too, two factors of its products may be rounded to tf32, whose
-unit is float16's: then its unit is that of the terms.
-A result in float64 has no wider truth. There the units count twice, as the reference is off by as many.
-Where the formula takes the difference of larger terms (the hinge's margin and energy; the pulling-away term's gradient,
-which is 0 for parallel codes), the units are those of the terms.
+The truth is the reference in float64 on the same rounded inputs. The budget of a sample has two parts: twice the error
+of the same formula in eager torch at that dtype, and a few units in the last place of the sample's largest value. The
+units are those of the type that sums run in: float32, or float64 for float64.
+
+A result in a narrower type has a unit of that type in its budget too. Its final rounding costs half a unit, and
+multiplying a loss's gradient by its upstream rounds once more. A GPU, simulated or real, may round two factors of a
+product to tf32, whose unit is as large as float16's. There the narrow unit is that of the terms instead of the result.
+
+float64 has no wider truth: the reference is off by as many units as the result, so the units count twice.
+
+Some formulas take the difference of larger terms: the hinge subtracts an energy from the margin, and the pulling-away
+term's gradient, which is 0 for parallel codes, subtracts two vectors. Their units are those of the terms.
 """
 
 from __future__ import annotations
@@ -22,26 +25,29 @@ from torch import Tensor
 from .simulated_cuda import SIMULATED
 
 ULPS = 4
-"""Eight roundings, of half a unit each: no result meets more outside of sums.
+"""Units in the last place for roundings outside of sums: 4, as no result has more than eight roundings of half a unit.
 
-An l2 gradient meets seven and a half: two for the difference (under the root and before the product), half of one for
-its square, and one each for root, quotient, 1/N, upstream and product. A loss meets seven: two for the difference,
-which is squared, and one each for the square, 1/K, 1/N, margin or weight, and the addition.
+An l2 gradient has seven and a half. The difference is rounded once but counts twice, under the root and in the product.
+Its square counts half. Root, quotient, 1/N, upstream and product count one each.
+
+A loss has seven. The difference, which is squared, counts two. The square, 1/K, 1/N, the margin or weight, and the
+addition count one each.
 """
 
 
 def _rows(values: Tensor) -> Tensor:
-    """[samples, elements]; a scalar is one sample, a vector of energies N samples."""
+    """Return values as [samples, elements] in float64; a scalar is one sample, a vector of N energies N samples."""
     values = values.detach().double()
     return values.reshape(1, 1) if values.dim() == 0 else values.reshape(values.shape[0], values[:1].numel())
 
 
 CHAIN = 64
-"""Products that a kernel adds one after another before it joins sums in pairs: the longest chain of any backend."""
+"""The number of products in the longest chain of any backend: a kernel adds them one after another, then joins chains
+in pairs."""
 
 
 def sums_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that sums over values of `dtype` run in."""
+    """Return the dtype that sums over values of `dtype` run in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -56,15 +62,17 @@ def assert_within_budget(
 ) -> None:
     """Fail if a sample of `got` is further from `truth` than its budget.
 
-    A number beyond the dtype's range counts as the largest one in it, in all three: an infinity is no error where the
-    truth overflows, and makes no budget infinite where it doesn't.
+    In all three tensors a number beyond the dtype's range counts as the largest number of the dtype. So an infinity is
+    no error where the truth overflows, and it makes no budget infinite where the truth does not.
 
     Args:
-        got, truth, eager: [samples, ...], of the backend, of the reference in float64, and of eager torch.
+        got: the backend's result, [samples, ...].
+        truth: the reference's result in float64, [samples, ...].
+        eager: the result of eager torch, [samples, ...].
         what: a name for the message.
-        terms: [samples], the size of what cancels in each sample.
+        terms: the size of the terms that cancel in each sample, [samples], or one for all.
         sums: units that the sums in the formula are off by: `energy_sums` or `pulling_away_sums`.
-        sides: 2 if `truth` is rounded as `got` is. That is always so in float64.
+        sides: 2 if `truth` has roundings like `got`. In float64 the function takes 2 by itself.
     """
     assert got.shape == truth.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(truth.shape)}"
     if got.numel() == 0:
@@ -92,21 +100,25 @@ def assert_within_budget(
 
 
 def energy_sums(recon: Tensor) -> float:
-    """The first-order bound for the pairwise sums over samples and batch: log2(elements)/2 units. One eager run may be
-    far below it by luck."""
+    """Return the first-order bound on the error of the pairwise sums over samples and batch: log2(elements)/2 units.
+
+    A single eager run may happen to be far below this bound.
+    """
     return math.log2(max(recon.numel(), 1)) / 2
 
 
 def pulling_away_sums(code: Tensor) -> float:
-    """First-order bound for cos^2, whose error is twice that of the product of two unit codes and four times that of
-    their elements (half of the sum's, and one each for root and quotient). When all codes are alike, so are these
-    roundings in every term, and nothing averages out.
+    """Return the first-order bound on the error of cos^2, in units.
 
-    The sums are pairwise, log2(d)/2 units off, or worse where `_chained` is.
+    The error of cos^2 is twice that of the product of two unit codes, and four times that of their elements. An
+    element's error is half of the sum's, and one unit each for root and quotient. When all codes are alike, these
+    roundings are alike in every term, and nothing averages out.
 
-    float64 has no wider truth, and the reference's sums in its matrix products are no pairwise ones: a library may add
-    one term after another. In cos^2 those over d elements are off by d units more, in the gradient those over N codes
-    by N/2.
+    The sums are pairwise: they are log2(d)/2 units off, or more where `_chained` measures more.
+
+    float64 has no wider truth, and the reference's matrix products need not add in pairs: a library may add one term
+    after another. In cos^2 the sums over d elements are then off by d more units. In the gradient the sums over N codes
+    are off by N/2 more.
     """
     n, d = code.shape[0], code[:1].numel()
     rows = _rows(code)
@@ -116,13 +128,15 @@ def pulling_away_sums(code: Tensor) -> float:
 
 
 def _chained(rows: Tensor) -> float:
-    """The error of products of two rows that float32 adds in chains: the largest, in units of the two lengths' product.
+    """Return the largest error of products of two rows that float32 adds in chains, in units of the product of both
+    lengths.
 
-    It is measured, as it depends on the numbers. The products of codes of one repeated number are all alike. Then every
-    addition rounds the same way, up to 3/16 of a unit: 12 units in a chain of 64. Those of random codes average out.
+    The error is measured, as it depends on the numbers. In codes of one repeated number all products are alike, so
+    every addition rounds the same way, by up to 3/16 of a unit: 12 units in a chain of 64. In random codes the
+    roundings average out.
     """
     largest = rows.abs().amax(1, keepdim=True) if rows.numel() else rows.sum(1, keepdim=True)
-    scaled = rows / torch.exp2(torch.where(largest > 0, largest, 1.0).log2().floor())  # rounding stays what it was
+    scaled = rows / torch.exp2(torch.where(largest > 0, largest, 1.0).log2().floor())  # the rounding stays what it was
     values, worst = scaled.cpu().numpy(), 0.0
     starts = range(0, values.shape[1], CHAIN)
     lengths = np.sqrt(np.square(values).sum(1))
@@ -135,14 +149,17 @@ def _chained(rows: Tensor) -> float:
 
 
 def pulling_away_diagonal(code: Tensor) -> float:
-    """What the i = j terms would add to the value: eager torch and the form on d x d products subtract them."""
+    """Return what the i = j terms would add to the value; eager torch and the form on d x d products subtract them."""
     n = code.shape[0]
     return int(_rows(code).any(1).sum()) / max(n * (n - 1), 1)
 
 
 def pulling_away_terms(code: Tensor) -> Tensor:
-    """[N]: the gradient of row i is 4/(N(N-1)|s_i|) times the difference of two vectors, sum_j cos_ij u_j and
-    (sum_j cos_ij^2) u_i, both with the j = i term u_i; this is the length of the second."""
+    """Return the length of the second of the two vectors that cancel in the gradient of each row, [N].
+
+    The gradient of row i is 4/(N(N-1)|s_i|) times the difference of sum_j cos_ij u_j and (sum_j cos_ij^2) u_i. Both
+    sums contain the j = i term, which is u_i.
+    """
     n = code.shape[0]
     rows = _rows(code)
     lengths = rows.norm(dim=1)

@@ -1,4 +1,4 @@
-"""Tensors as users have them: every layout that torch lets through, drawn by hypothesis."""
+"""Tensors in every layout that torch allows, drawn by hypothesis, and the marks that run a test on every backend."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ LAYOUTS = (
     "offset",
 )
 
-# Each of the three is a choice for the whole process: sessions.py.
+# Each of the three choices holds for the whole process: sessions.py makes it.
 INTERPRETED = os.environ.get(sessions.INTERPRET) == "1"
 OTHER_ISA = bool(os.environ.get(sessions.ISA))
-# bench/gpu.sh asks for "cuda"; conftest.py makes it the default of every tensor that a test names no device for.
+# bench/gpu.sh sets "cuda"; conftest.py makes it the default of every tensor for which a test names no device.
 DEVICE = torch.device(os.environ.get("EBGAN_FAST_TEST_DEVICE", "cpu"))
-# Where this backend can't run, its tests fail instead of being skipped: somebody came for their result.
+# The backend that a session was started for. Where it cannot run, its tests fail instead of being skipped.
 REQUIRED = os.environ.get(sessions.REQUIRED)
 ON_DEVICE = {"cpu": ("reference", "cpu"), "cuda": ("reference", "triton", "cuda")}
 TESTED = ("triton",) if INTERPRETED else ("cuda",) if SIMULATED else ("cpu",) if OTHER_ISA else ON_DEVICE[DEVICE.type]
@@ -55,17 +55,17 @@ every_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def examples(count: int) -> settings:
-    """The number of cases to draw; fewer where one takes up to a second."""
+    """Return settings that draw `count` cases, or fewer in a simulator, where a case takes up to a second."""
     return settings(max_examples=count // 4 if INTERPRETED else count // 6 if SIMULATED else count)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Normal numbers, the same on every device."""
+    """Return normal numbers, the same on every device."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype, device="cpu").to(DEVICE)
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
-    """The same values (but the expanded layouts repeat some) at other addresses, poisoned with NaN between."""
+    """Return the values in another layout, with NaN in the gaps. The expanded layouts repeat some values."""
     if values.dim() == 0 or values.numel() == 0:
         return values
     if layout == "channels_last" and values.dim() == 4:
@@ -102,7 +102,7 @@ shapes = st.one_of(small_shapes, st.tuples(st.integers(1, 3), st.integers(4000, 
 
 @st.composite
 def batches(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A batch of that shape in some layout, of normal values in some scale, now and then with rows of zeros."""
+    """Draw a batch of this shape in some layout: normal values in some scale, now and then with a row of zeros."""
     scale = draw(st.sampled_from((1e-3, 1.0, 30.0)))
     values = normal(*shape, seed=draw(st.integers(0, 2**32 - 1))) * scale
     if shape[0] and draw(st.booleans()):
@@ -112,7 +112,7 @@ def batches(draw: st.DrawFn, shape: tuple[int, ...], dtype: torch.dtype) -> Tens
 
 @st.composite
 def pairs(draw: st.DrawFn, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """recon and target of one shape; layouts agree or not."""
+    """Draw recon and target of one shape, each in a layout of its own."""
     shape = draw(shapes)
     return draw(batches(shape, dtype)), draw(batches(shape, dtype))
 

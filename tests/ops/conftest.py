@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from hypothesis import HealthCheck, settings
 
-# Both before the test modules are imported: some hold tensors, and ask which backends there are.
+# Both run before the test modules are imported: some modules hold tensors, or ask for the backends, at import.
 from . import sessions, simulated_cuda
 
 simulated_cuda.install_if_asked()
@@ -14,7 +14,7 @@ from .cases import DEVICE  # noqa: E402
 if DEVICE.type != "cpu":
     torch.set_default_device(DEVICE)
 
-# The same cases in every run: a failure here is a failure everywhere.
+# The same cases in every run: a case that fails here fails on every machine.
 settings.register_profile(
     "ops",
     derandomize=True,

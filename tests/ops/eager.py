@@ -1,5 +1,7 @@
-"""The ops as a user writes them in eager torch, on inputs widened to the dtype that sums run in: the yardstick for
-errors. Written independently of the package's reference."""
+"""The ops as a user writes them in eager torch, whose error scales a result's budget.
+
+Inputs are widened to the dtype that sums run in. The formulas are written independently of the package's reference.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ops as a backend launches them, past autograd and the dispatcher."""
+"""The ops as a backend launches them, without autograd and torch's dispatcher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ebgan_fast.ops import op
 
 
 class Launches:
-    """A backend's ops by their names: `Launches("cpu").reconstruction_energy(recon, target, "l2")`."""
+    """The ops of one backend as methods: `Launches("cpu").reconstruction_energy(recon, target, "l2")`."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend

@@ -1,10 +1,10 @@
-"""The op tests on another backend or instruction set: a choice for a whole process, made before the tests are imported.
+"""Sessions run the op tests on another backend or instruction set, chosen before any test is imported.
 
-    pytest --backend=interpreter    the kernels of Triton in its interpreter
-    pytest --backend=simt           the kernels of CUDA as C++, a fiber a thread
-    pytest --isa=avx2               the kernels of the CPU on another instruction set
+    pytest --backend=interpreter    Triton's kernels in its interpreter;
+    pytest --backend=simt           the CUDA kernels compiled as C++, where each GPU thread is a fiber;
+    pytest --isa=avx2               the CPU's kernels on another instruction set.
 
-Each runs those files of this folder that know of the choice. `make test` runs them all.
+Each session runs those files of this folder that can use its choice. `make test` runs all sessions.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import pytest
 
 HERE = Path(__file__).parent
 
-# The variables by which the process is told. Triton and the compiled module read the first two by themselves.
+# The variables that hold the choice. Triton and the compiled module read the first two by themselves.
 INTERPRET, ISA, SIMULATED_CUDA = "TRITON_INTERPRET", "EBGAN_FAST_CPU_ISA", "EBGAN_FAST_TEST_SIMULATED_CUDA"
-# A backend that is named there fails its tests where it can't run, which else are skipped.
+# Names the backend whose tests fail, instead of being skipped, where it cannot run.
 REQUIRED = "EBGAN_FAST_TEST_REQUIRED"
 
-# Checks, errors, transforms and the choice of a backend are the same code on all of them: they run once, without a
-# session.
+# Checks, errors, transforms and the choice of a backend are the same code in every session: their tests run once,
+# without a session.
 VALUES = (
     "test_contract.py",
     "test_values.py",
@@ -46,10 +46,11 @@ FILES = {
 
 
 def add_options(parser: pytest.Parser) -> None:
-    group = parser.getgroup("ebgan_fast", "the op tests elsewhere (tests/ops/sessions.py)")
+    group = parser.getgroup("ebgan_fast", "sessions of the op tests (tests/ops/sessions.py)")
     group.addoption("--backend", choices=("interpreter", "simt"), help="run the op tests on the simulated GPU kernels")
     group.addoption("--isa", metavar="NAME", help="run the op tests on this instruction set of the processor")
-    # With a path behind the options, pytest imports that folder's conftest.py, and ebgan_fast, before it reads them.
+    # If the command line names a path, pytest imports that folder's conftest.py, and with it ebgan_fast, before it has
+    # parsed these options.
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--backend", nargs="?")
     early.add_argument("--isa", nargs="?")
@@ -59,7 +60,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def _tell(name: str, isa: str | None) -> None:
-    """Set the variables of a session, where it can be had here."""
+    """Set the environment variables of a session, if it can run on this machine."""
     if isa:
         os.environ[ISA] = isa
     elif importlib.util.find_spec("gpuless") and not _missing(name):
@@ -67,7 +68,7 @@ def _tell(name: str, isa: str | None) -> None:
 
 
 def asked_for(config: pytest.Config) -> str | None:
-    """Return the name of the session in FILES, or None for the tests without one."""
+    """Return the session's name, a key of FILES, or None for a run without a session."""
     backend: str | None = config.getoption("--backend")
     isa: str | None = config.getoption("--isa")
     if backend and isa:
@@ -76,7 +77,8 @@ def asked_for(config: pytest.Config) -> str | None:
 
 
 def begin(config: pytest.Config) -> None:
-    """Tell the process what it runs on. A session that can't be had here says why, and passes."""
+    """Set up the session that the command line names. A session that cannot run here prints why and exits with status
+    0."""
     name = asked_for(config)
     if name is not None and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args[:] = [str(HERE)]
@@ -90,12 +92,12 @@ def begin(config: pytest.Config) -> None:
     _tell(name, config.getoption("--isa"))
     if os.environ != before and f"{__package__}.cases" in sys.modules:
         option = "--isa" if name == "isa" else f"--backend={name}"
-        raise pytest.UsageError(f"{option}: the op tests were imported before the process was told; leave out the path")
+        raise pytest.UsageError(f"{option}: the op tests were imported before the session began; leave out the path")
     os.environ[REQUIRED] = {"isa": "cpu", "interpreter": "triton", "simt": "cuda"}[name]
 
 
 def check() -> None:
-    """Fail if the process was told too late: ebgan_fast reads the variables when it is imported."""
+    """Fail if the variables were set too late: ebgan_fast reads them when it is imported."""
     from ebgan_fast import backends
 
     asked = os.environ.get(ISA)
@@ -106,7 +108,7 @@ def check() -> None:
 
 
 def is_left_out(path: Path, config: pytest.Config) -> bool:
-    """Return True for a test file that knows nothing of the session."""
+    """Return True for a test file that takes no part in the session."""
     name = asked_for(config)
     if name is None or not path.name.startswith("test_") or path.is_dir():
         return False
@@ -114,7 +116,7 @@ def is_left_out(path: Path, config: pytest.Config) -> bool:
 
 
 def other_instruction_sets() -> list[str]:
-    """Return the sets that this processor has beside the one that it runs by itself."""
+    """Return the instruction sets that this processor has beside the one that the package chooses."""
     try:
         from ebgan_fast import _C
     except ImportError:
@@ -125,7 +127,7 @@ def other_instruction_sets() -> list[str]:
 
 def _check_isa(name: str) -> None:
     asked = [sys.executable, "-c", "from ebgan_fast import _C; print(*_C.build_info()['isas_supported'])"]
-    told = {variable: value for variable, value in os.environ.items() if variable != ISA}  # by add_options
+    told = {variable: value for variable, value in os.environ.items() if variable != ISA}  # add_options may have set it
     done = subprocess.run(asked, capture_output=True, text=True, env=told)
     if done.returncode:
         pytest.exit(f"--isa={name}: SKIPPED: the compiled module is not installed", returncode=0)

@@ -1,5 +1,7 @@
-"""Backend cuda on tensors of the CPU, its kernels in the SIMT simulator: a choice for the whole process, made before
-the test modules are imported."""
+"""Run backend cuda on CPU tensors, its kernels in the SIMT simulator.
+
+The choice holds for the whole process and is made before the test modules are imported.
+"""
 
 from __future__ import annotations
 

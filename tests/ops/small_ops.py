@@ -1,4 +1,4 @@
-"""Every op at a size where finite differences are cheap, by name, and how two ways to one result are compared."""
+"""Every op by name, at a size where finite differences are cheap, and comparisons of two ways to one result."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .cases import NORMS, normal
 
 Op = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
-# The margins lie between the energies of the drawn samples (about 2.4 for 5 elements in l2), clear of each. This is the
-# largest.
+# The margins lie between the energies of the drawn samples (about 2.4 for 5 elements in l2), far from each. This is the
+# largest margin.
 MARGIN = 2.9
 OPS: dict[str, Op] = {
     **{
@@ -49,7 +49,7 @@ OPS: dict[str, Op] = {
 
 
 def assert_same(one: Tensor, other: Tensor, inputs: Sequence[Tensor], what: str, terms: float = 2 * MARGIN) -> None:
-    """Fail if two ways to one result of `inputs` differ by more than the roundings of both."""
+    """Fail if two ways to compute one result of `inputs` differ by more than the roundings of both."""
     sums = max(max(energy_sums(tensor), pulling_away_sums(tensor)) for tensor in inputs)
     assert_within_budget(one, other, other, what, terms, sums)
 
@@ -57,9 +57,9 @@ def assert_same(one: Tensor, other: Tensor, inputs: Sequence[Tensor], what: str,
 def assert_same_gradients(
     some: Sequence[Tensor], others: Sequence[Tensor], inputs: Sequence[Tensor], upstream: float = 1.0
 ) -> None:
-    """Fail if two ways to the gradients of `inputs` differ by more than the roundings of both.
+    """Fail if two ways to compute the gradients of `inputs` differ by more than the roundings of both.
 
-    The two vectors of the pulling-away term's gradient may cancel.
+    The two vectors of the pulling-away term's gradient may cancel, so their size sets the budget.
     """
     terms = upstream * max(pulling_away_terms(tensor).max().item() for tensor in inputs)
     for index, (one, other) in enumerate(zip(some, others, strict=True)):

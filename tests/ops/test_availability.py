@@ -1,4 +1,4 @@
-"""GPUs, Triton and CUDA kernels on machines that lack something: stand-ins for all of them."""
+"""The status of GPUs, Triton and CUDA kernels on machines that lack something, all simulated by stand-ins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PyMODINIT_FUNC PyInit_ebgan_fast_probe(void) { return PyModule_Create(&module); 
 
 
 class _Driver:
-    """Triton's driver, which builds its launcher as the real one does, but for the GPU's library."""
+    """Triton's driver, which builds its launcher as the real driver does, but without the GPU's library."""
 
     @property
     def active(self) -> SimpleNamespace:
@@ -40,7 +40,7 @@ class _Driver:
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gpus]:
-    """Let torch see GPUs of these compute capabilities, on a machine where Triton can build."""
+    """Give a function that makes torch see GPUs of these compute capabilities, on a machine where Triton can build."""
 
     def see(*capabilities: tuple[int, int]) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -69,7 +69,7 @@ def _number(device: object) -> int:
 
 
 def _forget_compiler() -> None:
-    """Let Triton look for a compiler anew."""
+    """Make Triton look for a compiler again."""
     if NO_TRITON is not None:
         return
     import triton.runtime.build
@@ -211,7 +211,7 @@ def test_a_machine_on_which_triton_cannot_build(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gpus((9, 0))
-    assert _triton().available  # with its compiler and cache
+    assert _triton().available  # the compiler and the cache are still there
     way_out = lack(monkeypatch, tmp_path)
     _forget_compiler()
     if lack is not _no_cache:
@@ -227,7 +227,7 @@ def test_a_machine_on_which_triton_cannot_build(
             backends.refresh()
             assert backends.choose("cuda", 0) == "cuda"
     told = _warnings(caplog)
-    assert len(told) == 2  # one for each of the two machines
+    assert len(told) == 2  # one for each of the two sets of backends
     assert all(way_out in one for one in told)
 
 

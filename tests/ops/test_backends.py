@@ -1,4 +1,4 @@
-"""Which backend runs, and what is said of those that can't."""
+"""The choice of a backend, and the reasons that are given for backends that cannot run."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_torch_is_loaded_before_the_extension() -> None:
 
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An H100 and an A100, both of which both kernels could run on; the file of measured choices, still empty."""
+    """Simulate an H100 and an A100 for both GPU backends, and give the file of measured choices, still empty."""
     choices = tmp_path / "first_choice.json"
     choices.write_text("{}")
     monkeypatch.setattr(backends, "FIRST_CHOICE", choices)
@@ -166,7 +166,7 @@ def test_triton_takes_tensors_of_a_gpu_unless_it_is_interpreted(monkeypatch: pyt
         assert backends.KNOWN["triton"].takes() == device
 
 
-@pytest.mark.filterwarnings("error")  # torch.compile's, of a cached function that it would trace into
+@pytest.mark.filterwarnings("error")  # torch.compile would warn of a cached function that it traces into
 def test_the_choice_is_a_constant_of_compiled_code(two_gpus: Path) -> None:
     two_gpus.write_text(json.dumps({"sm_90": {"backend": "cuda", "why": "measured"}}))
 
@@ -198,7 +198,7 @@ def test_the_committed_choices_name_backends_with_a_reason() -> None:
 
 @pytest.mark.skipif(not ebgan_fast.backends()["cpu"].available, reason="the compiled module is not installed")
 def test_compile_does_not_trace_into_the_search_for_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """backends() asks compiled modules, such as for CUDA's devices, which cannot be traced."""
+    """torch.compile must not trace backends(): it calls compiled modules, for example to count CUDA's devices."""
     from ebgan_fast import _C
 
     torch.compiler.reset()

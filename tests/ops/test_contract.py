@@ -1,4 +1,4 @@
-"""Every op on every backend, dtype and layout against the float64 reference, value and gradients."""
+"""Every op on every backend, dtype and layout: value and gradients are held against the float64 reference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _skip_what_the_interpreter_gets_wrong(dtype: torch.dtype) -> None:
 
 
 def _clear_of_the_margin(energies: Tensor, fraction: float) -> float:
-    """A margin between two energies, far enough from both that rounding cannot move one across it."""
+    """Return a margin between two energies, so far from both that no rounding can move an energy across it."""
     levels = torch.cat([energies.sort().values, energies.max().reshape(1) * 2 + 1]) if energies.numel() else None
     if levels is None:
         return fraction
@@ -65,7 +65,7 @@ def test_reconstruction_energy(backend: str, dtype: torch.dtype, norm: str, data
     recon, target = data.draw(pairs(dtype))
     upstream = data.draw(st.none() | batches(recon.shape[:1], torch.float32))
     if upstream is None:
-        upstream = torch.ones(()).expand(recon.shape[:1])  # what .sum() sends: stride 0
+        upstream = torch.ones(()).expand(recon.shape[:1])  # the upstream that .sum() sends: stride 0
     with ebgan_fast.use_backend(backend):
         check_reconstruction_energy(recon, target, norm, upstream)
 
@@ -183,8 +183,8 @@ def test_generator_loss(backend: str, dtype: torch.dtype, norm: str, with_code: 
 @examples(30)
 @given(data=st.data())
 def test_only_the_gradients_that_are_asked_for(backend: str, data: st.DataObject) -> None:
-    """Each subset of inputs that require a gradient gets the gradients of the full set, and no others."""
-    # A simulator multiplies codes of 9,000 elements for ten seconds.
+    """Inputs that require a gradient get the gradients of the full set, and the other inputs get none."""
+    # A simulator needs ten seconds to multiply codes of 9,000 elements.
     shape = data.draw(small_shapes if SIMULATED or INTERPRETED else shapes)
     tensors = [data.draw(batches(shape, torch.float32)) for _ in range(4)]
     wanted = data.draw(st.lists(st.booleans(), min_size=4, max_size=4).filter(any))

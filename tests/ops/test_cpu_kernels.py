@@ -1,5 +1,7 @@
-"""The compiled kernels themselves, below torch.library: every bit pattern, every edge of a buffer, threads and forks.
-What an op has to compute is held in test_contract.py; `make test-isas` repeats both on every set."""
+"""The compiled CPU kernels, called below torch.library: every bit pattern, every edge of a buffer, threads and forks.
+
+test_contract.py checks the values of the ops. `make test-isas` repeats both files on every instruction set.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def _every_pattern(dtype: torch.dtype) -> Tensor:
 
 
 def _same_bits(got: Tensor, expected: Tensor) -> bool:
-    """Equal bit by bit, so that -0 is not 0; any NaN equals any other."""
+    """Return True if the tensors are equal bit by bit, so that -0 differs from 0; any NaN equals any other."""
     view = {2: torch.int16, 4: torch.int32, 8: torch.int64}[got.element_size()]
     both_nan = got.isnan() & expected.isnan()
     return bool(((got.view(view) == expected.view(view)) | both_nan).all())
@@ -51,8 +53,8 @@ def test_every_16_bit_value_is_read_exactly(dtype: torch.dtype) -> None:
     assert _same_bits(energy, values.float().square().squeeze(1))
 
 
-# 2^-11 and 2^-8 are half a unit in the last place of float16 and bfloat16: they make ties, which go to even.
-# The powers of two push values into the subnormals and over the top; 1/3 lands anywhere.
+# 2^-11 and 2^-8 are half a unit in the last place of float16 and bfloat16: they make ties, which round to even. The
+# powers of two push values into the subnormals and past the largest number. 1/3 gives ordinary roundings.
 @pytest.mark.parametrize("factor", [1.0, -1.0, 1 / 3, 1 + 2**-11, 1 + 2**-8, 2.0**-12, 2.0**12, 2.0**-120, 0.5])
 @pytest.mark.parametrize("shape", [(2**16, 1), (1, 2**16), (2**13 - 1, 8)], ids=str)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -71,7 +73,7 @@ def test_every_16_bit_value_is_written_as_torch_rounds_it(
 
 
 class Guarded:
-    """Rows inside a larger buffer; what lies around and between them must stay as it was."""
+    """Rows inside a larger buffer whose other elements, around and between the rows, must stay as they were."""
 
     def __init__(self, n: int, k: int, gap: int, dtype: torch.dtype, inside: float, outside: float) -> None:
         self.buffer = torch.full((n * (k + gap) + 2 * 64,), outside, dtype=dtype)
@@ -157,7 +159,7 @@ def _kernel_pulling_away(code: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("shape", [(40, 64), (64, 40)], ids=["primal", "dual"])
 @pytest.mark.parametrize("exponent", [12, 15, 17])
 def test_rows_of_any_size_count_alike(shape: tuple[int, int], exponent: int) -> None:
-    """Lengths from 1e-exponent to 1e+exponent in one float32 batch."""
+    """The term is right for rows whose lengths go from 1e-exponent to 1e+exponent in one float32 batch."""
     generator = torch.Generator().manual_seed(exponent)
     code = torch.randn(shape, generator=generator)
     code *= 10.0 ** torch.linspace(-exponent, exponent, shape[0]).unsqueeze(1)
@@ -171,23 +173,26 @@ def test_rows_of_any_size_count_alike(shape: tuple[int, int], exponent: int) -> 
 @pytest.mark.parametrize("d", [60, 300, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=str)
 def test_codes_of_one_repeated_number(dtype: torch.dtype, d: int) -> None:
-    """Every sum over such a code rounds the same way, so a long chain of additions shows: all cosines are 1 or -1.
+    """A long chain of additions would show in such codes, as every sum over them rounds the same way.
 
-    Without float64, whose products round as well where the instruction set has no fused multiply-add: that is another
-    bound than the one of the sums.
+    All cosines are 1 or -1. float64 takes no part: where the instruction set has no fused multiply-add, its products
+    round as well, and the bound on the sums does not cover that.
     """
     for seed in range(12):
         code = torch.randn(2, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
         code = code.expand(2, d).contiguous()
         value = cpu.pulling_away_term(code)[0]
-        one = torch.tensor(1.0)  # also in eager's place: nothing is forgiven because eager torch errs more
+        one = torch.tensor(1.0)  # given as eager's result too, so that no error of eager torch widens the budget
         assert_within_budget(value, one, one, f"seed {seed}", sums=pulling_away_sums(code))
 
 
 @pytest.mark.parametrize("d", [2, 10, 95, 300])
 def test_a_simplex_in_the_dual_form_loses_no_digits(d: int) -> None:
-    """d + 1 evenly spread codes in d dimensions have every cosine -1/d: the term is 1/d^2, its least value.
-    ||U^T U||^2 - N would take the difference of two numbers near d that differ by about 1/d."""
+    """d + 1 evenly spread codes in d dimensions give 1/d^2, the least value of the term, to the last digits.
+
+    Every cosine is -1/d. The formula ||U^T U||^2 - N would lose digits: it subtracts two numbers near d that differ by
+    about 1/d.
+    """
     corners = torch.eye(d + 1, dtype=torch.float64) - 1 / (d + 1)
     plane = torch.linalg.svd(corners).Vh[:d]  # an orthonormal basis of the d dimensions that the corners span
     code = (corners @ plane.T).float()
@@ -195,13 +200,13 @@ def test_a_simplex_in_the_dual_form_loses_no_digits(d: int) -> None:
     value, _, residual = cpu.pulling_away_term(code)
     assert residual.shape == (d, d)
     assert_within_budget(value, truth, eager, "value", sums=pulling_away_sums(code))
-    # Rounding to float32 turns a code by half a unit at most. So a cosine, -1/d, is off by one, and its square by 2 d
-    # relative to itself.
+    # Rounding to float32 turns a code by half a unit at most. So a cosine, which is -1/d, is off by one unit, and its
+    # square is off by 2 d units relative to itself.
     assert truth.item() == pytest.approx(1 / d**2, rel=2 * d * torch.finfo(torch.float32).eps)
 
 
 def test_the_dual_gradient_follows_the_order_of_the_code() -> None:
-    """The dual Gram matrix is laid out by elements, so forward and backward must read a code alike."""
+    """The dual Gram matrix is laid out by elements, so forward and backward must read a code in the same order."""
     generator = torch.Generator().manual_seed(0)
     code = torch.randn(300, 4, 3, 2, generator=generator)
     value, gradient = _kernel_pulling_away(code)
@@ -232,8 +237,8 @@ def _everything(n: int, k: int, d: int, dtype: torch.dtype) -> list[Tensor]:
     return [*results, energy, *_kernel_pulling_away(code)]
 
 
-# (N, K, d): fewer samples than threads with rows of one, several and many chunks; codes with the depth of the
-# Gram matrix cut in splits; one, few and many blocks of it; both forms.
+# (N, K, d). Samples: fewer than threads, with rows of one, several and many chunks. Codes: those whose Gram matrix is
+# summed in several splits of the depth, and Gram matrices of one, few and many blocks. Both forms take part.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
@@ -293,6 +298,6 @@ raise SystemExit(0 if status == 0 else f"the forked child ended with wait status
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_can_run_kernels() -> None:
-    """The team of threads does not survive a fork, and GNU OpenMP would wait for it forever."""
+    """A forked child must not wait for the thread team, which a fork ends: GNU OpenMP would wait forever."""
     done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

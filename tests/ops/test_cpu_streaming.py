@@ -23,19 +23,20 @@ if ebgan_fast.backends()["cpu"].available:
 
 cpu = Launches("cpu")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-CHUNK = 4096  # kChunk of csrc/cpu/energy.cpp: a sweep looks at the margin after so many elements
+CHUNK = 4096  # kChunk of csrc/cpu/energy.cpp: a pass looks at the margin each time it has read so many elements
 SetStreamFrom = Callable[[int], None]
 
 
 @pytest.fixture
 def stream_from() -> Iterator[SetStreamFrom]:
-    """Set from how many bytes of a pass on gradients go past the cache, until the test ends."""
+    """Give a function that sets the number of bytes from which on gradients are stored past the cache, until the test
+    ends."""
     yield lambda count: _C.set_stream_from(count, False)
     _C.set_stream_from(-1, False)
 
 
 def _all_gradients(n: int, k: int, dtype: torch.dtype, norm: str, margin: float) -> list[Tensor]:
-    """Losses, energies and gradients of every kernel that may stream."""
+    """Return the losses, energies and gradients of every kernel that may store past the cache."""
     recon, target, code = (normal(n, k, seed=seed).to(dtype) for seed in range(3))
     found = list(cpu.discriminator_loss(recon, target, target, recon, margin, norm, 1.0, [True] * 4))
     energy = cpu.reconstruction_energy(recon, target, norm)
@@ -47,7 +48,7 @@ def _all_gradients(n: int, k: int, dtype: torch.dtype, norm: str, margin: float)
     return found
 
 
-# Rows that start on whole vectors, rows that don't, rows of several chunks, and fewer samples than threads.
+# Rows that start on whole vectors, rows that do not, rows of several chunks, and fewer samples than threads.
 @pytest.mark.parametrize("size", [(5, 64), (5, 67), (3, 2 * CHUNK + 64), (3, 2 * CHUNK + 13), (1, 5000)], ids=str)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -55,7 +56,7 @@ def test_streamed_results_are_the_same_bits(
     stream_from: SetStreamFrom, dtype: torch.dtype, norm: str, size: tuple[int, int]
 ) -> None:
     recon, target = (normal(*size, seed=seed).to(dtype) for seed in range(2))
-    margin = cpu.reconstruction_energy(target, recon, norm).median().item()  # closes some gates, that of the median too
+    margin = cpu.reconstruction_energy(target, recon, norm).median().item()  # closes gates, also the median's
     stream_from(2**62)
     ordinary = _all_gradients(*size, dtype, norm, margin)
     stream_from(0)
@@ -64,7 +65,8 @@ def test_streamed_results_are_the_same_bits(
 
 
 def _past_the_margin(at: int, k: int, dtype: torch.dtype) -> Tensor:
-    """Differences of three samples of k elements. The sum of squares of the middle one jumps from 1 to 17 at `at`."""
+    """Return the differences of three samples of k elements. The middle sample's sum of squares jumps from 1 to 17 at
+    `at`."""
     differences = torch.zeros(3, k, dtype=dtype)
     differences[:, 0] = 1
     differences[1, at] = 4
@@ -78,7 +80,7 @@ def _past_the_margin(at: int, k: int, dtype: torch.dtype) -> Tensor:
 def test_a_sample_gets_zeros_wherever_it_passes_the_margin(
     stream_from: SetStreamFrom, dtype: torch.dtype, at: int, streamed: bool
 ) -> None:
-    """And its neighbors their gradients. All numbers are exact."""
+    """The sample past the margin gets zeros, and its neighbors get their gradients. All numbers are exact."""
     stream_from(0 if streamed else 2**62)
     differences = _past_the_margin(at, 3 * CHUNK + 128, dtype)
     zero = torch.zeros_like(differences)
@@ -99,7 +101,7 @@ def test_a_sample_gets_zeros_wherever_it_passes_the_margin(
 @pytest.mark.parametrize("streamed", [False, True], ids=["ordinary", "streamed"])
 @pytest.mark.parametrize("norm", ["mse", "sse"])
 def test_a_nan_behind_the_margin_reaches_the_gradient(stream_from: SetStreamFrom, norm: str, streamed: bool) -> None:
-    """An energy of NaN leaves the gate open, though the sum had passed the margin before the NaN came."""
+    """A sample whose energy is NaN keeps its gradient, though its sum had passed the margin before the NaN came."""
     stream_from(0 if streamed else 2**62)
     recon, target = normal(3, 3 * CHUNK, seed=0).float(), normal(3, 3 * CHUNK, seed=1).float()
     recon[1, :CHUNK] += 100
@@ -130,7 +132,7 @@ def test_an_infinite_difference_behind_the_margin_closes_the_gate() -> None:
 
 
 def _cache_of(level: str) -> int:
-    """The bytes of a cache of the first core, as Linux tells it; 0 where there is none."""
+    """Return the bytes of a cache of the first core, as Linux reports it; 0 where Linux reports none."""
     for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         if (folder / "level").read_text().strip() == level and (folder / "type").read_text().strip() != "Instruction":
             return 1024 * int((folder / "size").read_text().strip().removesuffix("K"))
@@ -147,7 +149,11 @@ def test_the_caches_are_those_that_the_system_tells() -> None:
 
 
 def test_the_rule_follows_the_caches(stream_from: SetStreamFrom) -> None:
-    """A near last cache counts whole, a far one not at all; a processor that says nothing has some rule too."""
+    """The size from which stores go past the cache follows the sizes of the caches.
+
+    A near last cache counts whole. A far one does not count: then L2 decides. A processor that reports no caches has a
+    limit too.
+    """
     near, far = _C.stream_rule(2**19, 2**25, False), _C.stream_rule(2**21, 2**28, True)
     assert _C.stream_rule(2**20, 2**26, False) == (2 * near[0], False)
     assert _C.stream_rule(2**22, 2**25, True) == (2 * far[0], True)

@@ -1,4 +1,4 @@
-"""What eager mode saves: the dispatcher, the margin's tensor, and the copy of a gradient whose upstream is 1."""
+"""Eager mode skips the dispatcher, makes no tensor of the margin, and copies no gradient whose upstream is 1."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_a_kept_graph_are_nobody_elses(name: str) -> None:
-    """A user may clip or scale a gradient in place; the next backward over the same graph must not meet that."""
+    """A gradient that a user clips or scales in place must not change the next backward over the same graph."""
     loss, batches = CASES[name](getattr(ebgan_fast, name))
     value = loss(*batches)
     first = torch.autograd.grad(value, batches, retain_graph=True)
@@ -80,7 +80,10 @@ def test_gradients_take_their_upstream(name: str, upstream: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_a_margin_is_the_same_as_a_number_and_as_a_tensor(dtype: torch.dtype) -> None:
-    """0.7 is no float32: rounded down, it is below the energy that it was to equal."""
+    """The number 0.7 and the tensor 0.7 give the same loss and gradient, where an energy equals the margin.
+
+    float32 cannot hold 0.7. A margin rounded down to float32 would lie below the energy that must equal it.
+    """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     at_margin = torch.tensor([0.7, 0.1], dtype=wide).requires_grad_()
     losses = []
@@ -124,7 +127,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "HingeMarginLoss": lambda a, b, *_: ebgan_fast.hinge_margin_loss(a[:, 0], b[:, 0], 0.5),
     "PullingAwayTerm": lambda a, *_: ebgan_fast.pulling_away_term(a),
     "DiscriminatorLoss": lambda *batches: ebgan_fast.discriminator_loss(*batches, 1.5, norm="mse"),
-    # 0.25 is the same in float32, which the dispatcher makes of it.
+    # The dispatcher makes a float32 of the weight, which holds 0.25 exactly.
     "GeneratorLoss": lambda a, b, c, _: ebgan_fast.generator_loss(a, b, c, pt_weight=0.25, norm="mse"),
 }
 
@@ -163,7 +166,7 @@ def test_without_a_graph_no_function_is_made_and_the_values_are_the_same(
 
 
 class _Wrapped(Tensor):
-    """A tensor whose values lie in another one, as quantized and distributed tensors have them."""
+    """A tensor whose values lie in another tensor, as those of quantized and distributed tensors do."""
 
     inner: Tensor
 
@@ -186,7 +189,7 @@ def _unwrapped(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_tensor_subclass_gets_its_own_say(name: str) -> None:
-    """It has no memory of its own, which a kernel would read."""
+    """A tensor subclass handles the op in its own dispatch, as it has no memory of its own that a kernel could read."""
     batches = [batch.detach() for batch in _batches(4)]
     plain = [batch.clone().requires_grad_() for batch in batches]
     wrapped: list[Tensor] = [_Wrapped(batch).requires_grad_() for batch in batches]

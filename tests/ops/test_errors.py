@@ -1,4 +1,4 @@
-"""What the ops refuse, and whether the message says what came, what was expected and the way out."""
+"""The calls that the ops refuse. Each message says what came, what was expected and the way out."""
 
 from __future__ import annotations
 

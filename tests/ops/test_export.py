@@ -1,5 +1,7 @@
-"""Graphs that outlive the call: exported, traced, packaged, for ONNX. They give what eager mode gives, can be trained,
-and refuse a device that their kernels cannot read."""
+"""Graphs that outlive the call: exported, traced, packaged, and converted to ONNX.
+
+They give what eager mode gives, can be trained, and refuse a device that their kernels cannot read.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def _generator_loss(model: _AutoEncoder, x: Tensor, y: Tensor) -> Values:
     return ebgan_fast.generator_loss(model.decode(code), x, code, pt_weight=0.25)
 
 
-# 0.25 and 1.0 are the same in float32, which a graph makes of a margin or weight. A largest number is not rounded.
+# A graph makes a float32 of a margin or weight, which holds 0.25 and 1.0 exactly. amax rounds nothing.
 LOSSES: dict[str, Callable[[_AutoEncoder, Tensor, Tensor], Any]] = {
     "reconstruction_energy": lambda model, x, y: ebgan_fast.reconstruction_energy(model(x), x, norm="mse"),
     "hinge_margin_loss": lambda model, x, y: ebgan_fast.hinge_margin_loss(model(x).amax(1), model(y).amax(1), 1.0),
@@ -49,9 +51,9 @@ every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 class _AutoEncoder(nn.Module):
-    """A small auto-encoder.
+    """A small auto-encoder that multiplies single numbers only.
 
-    It has products of single numbers alone: those of matrices may round otherwise at other addresses.
+    Matrix products may round differently when their operands lie at other addresses.
     """
 
     def __init__(self) -> None:
@@ -69,7 +71,7 @@ class _AutoEncoder(nn.Module):
 
 
 class _Model(nn.Module):
-    """A loss with its auto-encoder inside; the results are a plain tuple."""
+    """A loss together with its auto-encoder, returning a plain tuple."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ def _assert_equal(got: Values, expected: Values) -> None:
 
 
 def _gradients(module: nn.Module, batches: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Those of the parameters that the loss depends on, by their names."""
+    """Return the gradients of the parameters that the loss depends on, by the parameters' names."""
     names, parameters = zip(*module.named_parameters(), strict=True)
     found = torch.autograd.grad(module(*batches)[0].sum(), parameters, allow_unused=True)
     return {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
@@ -111,7 +113,7 @@ def _exported(model: nn.Module, strict: bool, dynamic: bool = True) -> torch.exp
 
 
 def _ops(graph: torch.fx.GraphModule) -> set[str]:
-    """The names of this package's ops in a graph, those of its inner graphs too."""
+    """Return the names of this package's ops in a graph and its inner graphs."""
     return {
         str(node.target)
         for module in graph.modules()
@@ -121,7 +123,7 @@ def _ops(graph: torch.fx.GraphModule) -> set[str]:
     }
 
 
-# The strict way asks the compiler's front end, which takes longer.
+# The strict way runs the compiler's front end, which takes longer.
 strict_or_not = pytest.mark.parametrize(
     "strict", [pytest.param(True, id="strict", marks=pytest.mark.slow), pytest.param(False, id="non_strict")]
 )
@@ -134,7 +136,10 @@ strict_or_not = pytest.mark.parametrize(
 def test_an_exported_model_is_the_model_at_any_batch_size(
     backend: str, name: str, strict: bool, tmp_path: Path
 ) -> None:
-    """In values and gradients at any batch size, saved and loaded or decomposed too."""
+    """An exported model gives the model's values and gradients at any batch size.
+
+    The exported program is also saved and loaded again, and decomposed.
+    """
     model = _Model(name)
     with ebgan_fast.use_backend(backend):
         program = _exported(model, strict)
@@ -207,7 +212,7 @@ def test_a_traced_model_gives_the_same_bits_and_gradients(backend: str, name: st
 @every_kernel
 @pytest.mark.slow
 def test_a_packaged_model_gives_the_same_bits(backend: str, tmp_path: Path) -> None:
-    """One package for all losses: a compiler takes ten seconds."""
+    """A packaged model gives the model's bits. All losses share one package, as compiling it takes ten seconds."""
 
     class All(nn.Module):
         def __init__(self) -> None:
@@ -293,7 +298,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "scale_gradients": ([_IMAGES, _CODE], _ONE, _ONE),
     "scale_gradients_": ([_IMAGES, _CODE], _ONE, _ONE),
 }
-# 0-d tensors of which kernels take the address, as no other reads them.
+# The 0-d tensors whose address the kernels take. Other 0-d tensors are read on the host first.
 READ_IN_PLACE = {("scale_gradients", 1), ("scale_gradients_", 1)}
 every_raw_op = pytest.mark.parametrize("name", ARGUMENTS)
 
@@ -304,7 +309,7 @@ def test_every_raw_op_has_arguments_here() -> None:
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ops whose kernels are asked for from here on; none runs."""
+    """Give the list of the ops whose kernels are called from here on; no kernel runs."""
     names: list[str] = []
     monkeypatch.setattr(op, "kernel", lambda name, backend: lambda *arguments: names.append(name))
     return names
@@ -331,7 +336,7 @@ def _moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
     def moved(argument: Any) -> Any:
         if isinstance(argument, list):
             return [moved(each) for each in argument]
-        # Not `to`, which older versions of torch run on a constant for its value.
+        # `to` would be wrong here: older versions of torch run it on a constant to get its value.
         return torch.empty_like(argument, device=device) if isinstance(argument, Tensor) else argument
 
     return tuple(map(moved, arguments))
@@ -339,7 +344,7 @@ def _moved(arguments: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 @pytest.fixture
 def pretended() -> Iterator[None]:
-    """Tensors of a GPU without one, and a backend that takes them."""
+    """Fake tensors on a GPU that does not exist, and a backend that takes them."""
     with stand_in.backend("cuda", takes="cuda"), FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
@@ -348,7 +353,7 @@ def pretended() -> Iterator[None]:
 def test_every_tensor_that_kernels_read_must_be_on_their_device(
     name: str, launched: list[str], pretended: None
 ) -> None:
-    """One tensor after another elsewhere: on the CPU, or on another GPU."""
+    """Each op refuses its tensors when one of them is elsewhere: on the CPU, or on another GPU."""
     run, there = op.OPS[name].run, _moved(ARGUMENTS[name], "cuda:0")
     run(*there, "cuda")
     for index, argument in enumerate(there):
@@ -365,7 +370,7 @@ def test_every_tensor_that_kernels_read_must_be_on_their_device(
                 run(*arguments)
                 assert launched == [name]
             elif device == "cuda:1" and len(there) == 1:
-                run(*arguments)  # all of them are there
+                run(*arguments)  # the only tensor defines the device
             else:
                 with pytest.raises(ValueError, match=said):
                     run(*arguments)
@@ -441,7 +446,7 @@ def test_a_margin_that_was_frozen_when_the_graph_was_made_can_be_trained() -> No
 @every_loss
 @strict_or_not
 def test_onnx_gets_plain_ops(backend: str, name: str, strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter decomposes the program that it was given, or that it made."""
+    """The exporter decomposes a program to plain ops, whether it was given the program or made it."""
     model = _Model(name)
     with ebgan_fast.use_backend(backend):
         program = _exported(model, strict)

@@ -1,4 +1,4 @@
-"""The operations of matrix products in fused ops, as torch's FlopCounterMode counts its own."""
+"""Fused ops report the operations of their matrix products to torch's FlopCounterMode, as torch's own ops do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def _counted(counter: FlopCounterMode) -> dict[str, int]:
 
 
 def _of_products(code: Tensor, backward: bool) -> int:
-    """torch's count of the algorithm in its own products: the smaller Gram matrix, and that with the codes."""
+    """Return torch's count for the same algorithm in torch's products.
+
+    They are the smaller Gram matrix and, with `backward`, its product with the codes.
+    """
     rows = code.detach().reshape(code.shape[0], -1)
     n, d = rows.shape
     with FlopCounterMode(display=False) as counter:

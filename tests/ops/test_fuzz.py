@@ -1,6 +1,6 @@
 """Drawn calls of every op against formulas that share no code with the package: the same cases in every run.
 
-`make fuzz` runs cases that nobody has seen. test_fuzz_itself.py looks whether bugs would be seen.
+`make fuzz` runs new cases. test_fuzz_itself.py checks that bugs would be found.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from .fuzz.drawing import Case
 from .fuzz.traits import EXPECTED, chosen, traits
 from .simulated_cuda import SIMULATED
 
-# A simulator takes a second for what a kernel does in a millisecond.
+# A simulator takes a second where a kernel takes a millisecond.
 CASES, MOST_ELEMENTS = (60, 1500) if INTERPRETED else (200, 3000) if SIMULATED else (500, None)
 CHUNKS = -(-CASES // 25)
 
 
 def _fits(case: Case) -> bool:
-    """Return False for what a simulator takes long for, and for bfloat16 where Triton's interpreter cuts it off."""
+    """Return False for cases that take a simulator too long, and for bfloat16 in Triton's interpreter.
+
+    The interpreter cuts bfloat16 off instead of rounding it.
+    """
     tensors = case.tensors.values()
     if INTERPRETED and any(tensor.dtype == torch.bfloat16 for tensor in tensors):
         return False
@@ -30,7 +33,7 @@ def _fits(case: Case) -> bool:
 
 
 def _expected() -> frozenset[object]:
-    """Return the traits that the cases of this session should have."""
+    """Return the traits that the cases of this session must have between them."""
     of_bfloat16 = {trait for trait in EXPECTED if isinstance(trait, tuple) and torch.bfloat16 in trait}
     return EXPECTED - of_bfloat16 if INTERPRETED else EXPECTED
 
@@ -43,7 +46,7 @@ def session_cases() -> tuple[Case, ...]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:.* encountered in:RuntimeWarning"
-)  # of NumPy, in which Triton's interpreter computes
+)  # from NumPy, in which Triton's interpreter computes
 @every_backend
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_drawn_calls(backend: str, chunk: int) -> None:

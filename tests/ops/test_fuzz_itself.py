@@ -1,4 +1,4 @@
-"""The differential test itself: it sees planted bugs, meets every kind of call, and rounds as IEEE 754 does."""
+"""The differential test itself: it finds planted bugs, covers every kind of call, and rounds as IEEE 754 does."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ pytestmark = pytest.mark.slow
 
 BACKEND = "cpu" if ebgan_fast.backends()["cpu"].available else "reference"
 
-# ---- What it sees
+# ---- The bugs that it finds
 
 
 def _outcome(case: Case) -> list[Tensor]:
-    """The results of a call by two threads, and what then lies in the memory of the tensors given."""
-    was = torch.get_num_threads()  # a worker of several has one
+    """Return the results of a call on two threads, and the memory of its input tensors after the call."""
+    was = torch.get_num_threads()  # a worker beside others has one thread
     torch.set_num_threads(2)
     try:
         results = [tensor.resolve_neg().double() for tensor in run(case, BACKEND).values()]
@@ -51,9 +51,9 @@ def _outcome(case: Case) -> list[Tensor]:
 
 @functools.cache
 def _outcomes(op: str) -> dict[int, list[Tensor]]:
-    """Outcomes of 24 small cases of an op, whose results are right, by their seeds.
+    """Return the outcomes of 24 small cases of an op, by seed; each of them passes without a bug.
 
-    The largest have elements enough to give a second thread work.
+    The largest cases have enough elements to give a second thread work.
     """
     cases = (case for case in map(draw, itertools.count()) if case.op == op)
     small = (case for case in cases if sum(tensor.numel() for tensor in case.tensors.values()) <= 3000)
@@ -63,9 +63,9 @@ def _outcomes(op: str) -> dict[int, list[Tensor]]:
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is seen in most of the cases in which it changes a number.
+    """A planted bug is found in most of the cases in which it changes a number.
 
-    In the others it may do no wrong: what it changes stays within rounding, or is 0 but for rounding.
+    In the other cases it may be harmless: the change stays within rounding, or the number is 0 but for rounding.
     """
     op, bug = BUGS[name]
     if bug is by_threads and BACKEND == "reference":
@@ -77,7 +77,7 @@ def test_a_planted_bug_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         got = _outcome(draw(seed))
         if all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(expected, got, strict=True)):
             continue
-        if bug is by_threads and len(draw(seed).threads) == 1:  # nothing to compare with
+        if bug is by_threads and len(draw(seed).threads) == 1:  # one thread leaves nothing to compare
             continue
         changed += 1
         with np.errstate(all="ignore"):
@@ -85,7 +85,7 @@ def test_a_planted_bug_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert 2 * seen > changed, f"{seen} of {changed}"
 
 
-# ---- What it meets
+# ---- The calls that it covers
 
 
 def test_the_same_integer_gives_the_same_case() -> None:
@@ -127,7 +127,7 @@ def test_the_scale_of_a_code() -> None:
     assert scale_of(code * 0) is None
 
 
-# Float64 alone: kind "wide" spans the range of the other types, but not its.
+# Only for float64: values of kind "wide" span the range of the other types, but not float64's.
 _FAR = set(itertools.product(("any", "rows"), (torch.float64,), ("primal", "dual")))
 
 
@@ -206,7 +206,7 @@ def test_the_term_at_any_scale() -> None:
 
 
 def test_the_gradient_at_any_scale() -> None:
-    """The term of two codes is cos^2 of their angle: at 45 degrees its slope is -1, over the length of each code."""
+    """The term of two codes is cos^2 of their angle, so at 45 degrees its slope is -1 divided by each code's length."""
     code = np.array([[1.0, 0.0], [1.0, 1.0]])
     expected = np.array([[0.0, 1.0], [0.5, -0.5]])
     for power in (-1000, 0, 1000):
@@ -274,7 +274,8 @@ def test_a_set_without_a_case_is_no_success(
     assert command.main(["--minutes", "0.05", "--isa", "first"]) == 0
 
 
-# A worker that is right once, wrong once, and dies; one that hangs; others are right. All but the first stay no longer.
+# A worker that starts at 5 passes one case, fails one and dies in a third. One that starts at 20 hangs. All others pass
+# one case and end.
 WORKER = """
 import json, os, sys, time
 first = int(sys.argv[2])
@@ -290,7 +291,7 @@ if first == 20:
     time.sleep(600)
 done(first, [])
 """
-COMMAND = ("-I", "-S", "-c", WORKER)  # without site-packages it begins at once
+COMMAND = ("-I", "-S", "-c", WORKER)  # without site-packages the interpreter starts at once
 
 
 def test_a_turn_goes_on_behind_what_failed() -> None:

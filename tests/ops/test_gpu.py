@@ -1,4 +1,7 @@
-"""What only a GPU can show. `bench/gpu.sh` runs this there, with the tests of values and derivatives on its tensors."""
+"""The tests that need a real GPU.
+
+`bench/gpu.sh` runs them there, and the tests of values and derivatives on the GPU's tensors.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.parametrize(
     "backend", [name for name in ("triton", "cuda") if ebgan_fast.backends()[name].available or name == REQUIRED]
 )
 
-# (N, K, d): a sample a program, chunks of samples, many tiles of codes, more codes than elements.
+# (N, K, d): a program for each sample, samples in chunks, many tiles of codes, more codes than elements.
 SIZES = [(64, 784, 1024), (16, 3 * 128 * 128, 16384), (300, 4096, 512), (300, 96, 32)]
 
 
@@ -30,7 +33,7 @@ def _on_backend(backend: str):
 
 
 def _inputs(n: int, k: int, d: int, device: str = "cuda") -> list[Tensor]:
-    """Four batches and a code."""
+    """Return four batches [N, K] and a code [N, d]."""
     shapes = [(n, k)] * 4 + [(n, d)]
     return [torch.empty(shape, device=device, requires_grad=True) for shape in shapes]
 
@@ -43,7 +46,7 @@ def _fill(inputs: Sequence[Tensor], seed: int) -> None:
 
 
 def _step(inputs: Sequence[Tensor], margin: float | Tensor = 2.0) -> list[Tensor]:
-    """Both losses with everything they give."""
+    """Return both losses, their other results, and their gradients to all inputs."""
     *batches, code = inputs
     d_loss, *energies = ebgan_fast.discriminator_loss(*batches, margin, norm="mse")
     g_loss, energy, pulling_away = ebgan_fast.generator_loss(*batches[2:], code, pt_weight=0.1, norm="mse")
@@ -74,7 +77,10 @@ def test_a_graph_replays_what_a_call_computes(backend: str, size: tuple[int, int
 
 
 def test_a_graph_takes_the_upstream_of_each_replay(backend: str) -> None:
-    """1 leaves the gradients as the forward wrote them, 3 multiplies them where they lie, and 1 again."""
+    """A replayed graph multiplies by the upstream that is in memory at that time.
+
+    At 1 the gradients stay as the forward wrote them. At 3 and 0.5 they are multiplied in place.
+    """
     inputs, factor = _inputs(*SIZES[0]), torch.ones((), device="cuda")
     _fill(inputs, 0)
 
@@ -119,7 +125,7 @@ def test_streams_do_not_disturb_each_other(backend: str, size: tuple[int, int, i
 def test_nothing_waits_for_the_gpu(backend: str, size: tuple[int, int, int]) -> None:
     inputs, margin = _inputs(*size), torch.tensor(2.0, device="cuda")
     _fill(inputs, 0)
-    _step(inputs, margin)  # compiles
+    _step(inputs, margin)  # compiles the kernels
     torch.cuda.set_sync_debug_mode("error")
     try:
         _step(inputs, margin)

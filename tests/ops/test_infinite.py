@@ -1,4 +1,4 @@
-"""Infinite and NaN samples: the gradients of plain torch where they count, zeros behind a closed hinge."""
+"""Infinite and NaN samples: gradients match plain torch, and samples past a closed hinge get zeros."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from . import eager
 from .cases import every_backend, every_dtype, every_norm, normal
 
 INF, NAN = float("inf"), float("nan")
-# One program or sweep; chunks of samples.
+# 7 elements fit one program or pass. 9001 are cut into chunks.
 every_length = pytest.mark.parametrize("elements", [7, 9001])
 MARGIN = 1e4  # above every finite energy here
 ROW, COLUMN = 1, 5
 
 
 def _batches(elements: int, dtype: torch.dtype, value: float) -> tuple[Tensor, Tensor]:
-    """A batch with one such element, and zeros."""
+    """Return a batch whose element at ROW, COLUMN is `value`, and a batch of zeros."""
     recon = normal(3, elements).to(dtype)
     recon[ROW, COLUMN] = value
     return recon.requires_grad_(), torch.zeros_like(recon).requires_grad_()
@@ -30,7 +30,10 @@ def _batches(elements: int, dtype: torch.dtype, value: float) -> tuple[Tensor, T
 def _discriminator_loss(
     backend: str, fakes: tuple[Tensor, Tensor], margin: float, norm: str
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """The loss beside real samples of energy 0, the energies of the generated ones, and the gradients to these."""
+    """Return the loss, the energies of the generated samples, and the gradients to `fakes`.
+
+    The real samples have energy 0.
+    """
     real = torch.zeros_like(fakes[0])
     with ebgan_fast.use_backend(backend):
         loss, _, energy = ebgan_fast.discriminator_loss(real, real, *fakes, margin, norm=norm)
@@ -38,7 +41,8 @@ def _discriminator_loss(
 
 
 def _same_where_not_finite(got: Tensor, expected: Tensor) -> None:
-    """The finite ones have tests of their own."""
+    """Fail unless both tensors have NaN, infinities and zeros at the same places; other tests compare the finite
+    values."""
     for is_it in (torch.isnan, torch.isposinf, torch.isneginf):
         assert torch.equal(is_it(got), is_it(expected)), is_it.__name__
     finite = expected.isfinite()
@@ -46,7 +50,7 @@ def _same_where_not_finite(got: Tensor, expected: Tensor) -> None:
 
 
 def _losses(norm: str) -> dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]]:
-    """Each loss of (recon, target) without a hinge over it, and as users write it in plain torch."""
+    """Return each loss of (recon, target) that has no hinge, and the same loss in plain torch."""
     return {
         "energy": (
             lambda r, t: ebgan_fast.reconstruction_energy(r, t, norm=norm).sum(),
@@ -71,7 +75,10 @@ def _losses(norm: str) -> dict[str, tuple[Callable[..., Tensor], Callable[..., T
 def test_gradients_are_those_of_plain_torch(
     backend: str, dtype: torch.dtype, norm: str, elements: int, value: float
 ) -> None:
-    """l2's slope is 1/E: 0 at an infinite energy, and 0 times an infinite difference is NaN."""
+    """Infinite and NaN values give the NaN, infinities and zeros of plain torch's gradients.
+
+    The slope of l2 is 1/E. At an infinite energy it is 0, and 0 times the infinite difference is NaN.
+    """
     for name, (loss, plain) in _losses(norm).items():
         inputs = _batches(elements, dtype, value)
         with ebgan_fast.use_backend(backend):
@@ -89,7 +96,7 @@ def test_gradients_are_those_of_plain_torch(
 @every_norm
 @every_length
 def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
-    """An infinite energy is past every margin: no loss, and zeros in place of what 0 times infinity would give."""
+    """A sample of infinite energy is past every margin: its loss is 0, and its gradient 0, not 0 times infinity."""
     loss, energy, gradients = _discriminator_loss(backend, _batches(elements, dtype, INF), MARGIN, norm)
     assert energy.isinf().tolist() == [row == ROW for row in range(3)]
     assert loss.isfinite()
@@ -103,7 +110,7 @@ def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm
 @every_norm
 @every_length
 def test_nan_opens_the_hinge(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
-    """Nothing says that it is past the margin: the loss tells of it, and the gradient where plain torch's does."""
+    """A sample whose energy is NaN is not past the margin: the loss is NaN, and the gradient where plain torch's is."""
     inputs = _batches(elements, dtype, NAN)
     loss, energy, gradients = _discriminator_loss(backend, inputs, 0.5, norm)
     assert energy.isnan().tolist() == [row == ROW for row in range(3)]
@@ -117,7 +124,7 @@ def test_nan_opens_the_hinge(backend: str, dtype: torch.dtype, norm: str, elemen
 
 @every_backend
 def test_a_grad_scaler_skips_the_step(backend: str) -> None:
-    """An infinite reconstruction in float16 leaves the weights, as it does in plain torch."""
+    """A GradScaler skips the step after an infinite float16 reconstruction, as it does with plain torch."""
     weight = torch.nn.Parameter(torch.ones(7))
     optimizer = torch.optim.SGD([weight], lr=0.1)
     scaler = torch.amp.GradScaler(weight.device.type)

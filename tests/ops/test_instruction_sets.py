@@ -1,4 +1,4 @@
-"""The choice of an instruction set. sessions.py runs the tests of the kernels on each of them."""
+"""The choice of an instruction set; sessions.py runs the kernels' tests on each set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_unknown_instruction_set_is_refused_by_name() -> None:
     assert "'baseline'" in done.stdout
 
 
-# torch is imported once, and each set has a process of its own: one is chosen when the package is imported.
+# torch is imported once. Each set has a process of its own, as the package chooses the set when it is imported.
 PICKED = """
 import os, sys, torch
 for isa in sys.argv[1:]:

@@ -1,8 +1,9 @@
-"""More elements than 32 bits count, in 2 MiB of memory per array.
+"""Arrays of more elements than 32 bits can count, in 2 MiB of memory each.
 
-The same pages of one file are mapped again and again over a range of addresses, so that 4 GiB can be read and written
-without being there. Elements are 0 but in three windows, pages of their own: at the beginning, before element 2^31, and
-from there to the end. They decide every result, and an index that is cut to 32 bits misses the last.
+The pages of one small file are mapped many times over a range of addresses. So a kernel can read and write 4 GiB that
+do not exist. All elements are 0 except in three windows, which have pages of their own: one at the beginning, one
+before element 2^31, and one from there to the end. The windows decide every result, and an index cut to 32 bits misses
+the last.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 BEYOND = 5
 COUNT = 2**31 + BEYOND
-BLOCK = 2 << 20  # bytes: stays in cache
+BLOCK = 2 << 20  # bytes; small enough to stay in cache
 PAGE = mmap.PAGESIZE
 FLOAT32, FLOAT16 = 1, 3
 SSE = 1
@@ -57,7 +58,7 @@ def _tensor(address: int, count: int, dtype: torch.dtype) -> Tensor:
 
 
 class Huge:
-    """`rows` of COUNT elements, all `fill`. In `windows` lies what can be told apart, three to a row."""
+    """`rows` of COUNT elements, all equal to `fill`; a test writes other values into `windows`, three to a row."""
 
     def __init__(self, dtype: torch.dtype, fill: float, rows: int) -> None:
         anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -74,7 +75,7 @@ class Huge:
             for at in (row, row + row_bytes - 2 * PAGE, row + row_bytes - PAGE):
                 _map(at, PAGE, anonymous | _MAP_FIXED)
                 page = _tensor(at, PAGE // dtype.itemsize, dtype)
-                page.fill_(float("nan"))  # what lies behind the last element of a row stays so
+                page.fill_(float("nan"))  # stays NaN behind the last element of a row
                 self.windows.append(page[: BEYOND if at == row + row_bytes - PAGE else None].fill_(fill))
         os.close(file)
         self.block = _tensor(self.address + BLOCK, BLOCK // dtype.itemsize, dtype).fill_(fill)
@@ -120,13 +121,13 @@ def test_a_sample_beyond_32_bits(huge: Make) -> None:
     differences = [r.double() - t.double() for r, t in zip(recon.windows, target.windows, strict=True)]
     assert mean.item() == energy.item() == sum(d.square().sum().item() for d in differences)
     for gradient, sign in ((to_recon, 2), (to_target, -2)):
-        assert not gradient.block.any()  # neither NaN nor anything else
+        assert not gradient.block.any()  # neither NaN nor another number
         for window, difference in zip(gradient.windows, differences, strict=True):
             assert torch.equal(window.double(), sign * difference)
 
 
 def test_a_batch_of_energies_beyond_32_bits(huge: Make) -> None:
-    """Every gate is closed, but in the windows."""
+    """The loss counts the open gates, which are all in the windows."""
     fake, to_fake = huge(torch.float32, 3.0), huge(torch.float32, float("nan"))
     for window in fake.windows:
         window[::2] = 0.5
@@ -149,7 +150,7 @@ def test_codes_beyond_32_bits(huge: Make) -> None:
     _C.pulling_away(FLOAT16, (layout, *state, value.data_ptr(), 0, 0, 0.0), 2)
     _C.pulling_away_gradient(FLOAT16, (layout, *state, 0, upstream, grad.address, grad.stride), 2)
 
-    dense = torch.cat(code.windows).view(2, -1)  # zeros count nowhere
+    dense = torch.cat(code.windows).view(2, -1)  # zeros change neither value nor gradient
     truth, eager = (_pulling_away(dense.to(to), upstream) for to in (torch.float64, torch.float16))
     sums = pulling_away_sums(dense)
     assert_within_budget(value, truth[0], eager[0], "value", sums=sums)

@@ -1,4 +1,4 @@
-"""The shortcut for the usual pairs gives what the general way gives."""
+"""The shortcut for the usual pairs of layouts gives what the general way gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = [(3, 2, 4, 5), (1, 2, 4, 5), (3, 1, 4, 5), (3, 2, 1, 1), (3, 1, 1, 1), 
 
 
 def _memory_of(tensor: Tensor) -> list[float]:
-    """A dense tensor's numbers in the order in which they lie."""
+    """Return a dense tensor's numbers in the order of their addresses."""
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset()).tolist()
 
 
@@ -30,8 +30,8 @@ def test_both_ways_read_and_fill_alike(shape: tuple[int, ...], monkeypatch: pyte
     for recon_last, target_last in itertools.product((False, True), repeat=2):
         recon, target = _laid_out(shape, recon_last), _laid_out(shape, target_last)
         pair = Batch(recon, target, True, True)
-        assert _memory_of(pair.recon) == _memory_of(pair.target)  # alike, so their differences are elementwise
-        # A kernel fills a gradient in the order in which it reads: a number for each that was read.
+        assert _memory_of(pair.recon) == _memory_of(pair.target)  # one order, for elementwise differences
+        # A kernel writes a gradient in the order in which it reads: one number for each number that it read.
         for filled in (pair.grad_recon, pair.grad_target):
             assert filled is not None
             filled.as_strided((filled.numel(),), (1,), filled.storage_offset()).copy_(

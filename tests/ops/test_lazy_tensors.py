@@ -1,8 +1,9 @@
-"""Tensors whose numbers are not what lies in memory: what takes a pointer would read something else, or crash.
+"""Tensors whose numbers are not what lies in memory: a kernel that took their address would read wrong numbers or
+crash.
 
-torch has negated some by a bit alone (`is_neg`). They come from the imaginary part of a conjugate,
-`torch.fft.fft(x).conj().imag`, and from backward through one. Others are zeros without memory (`_is_zerotensor`): the
-derivative of `sgn` is one.
+Some are negated by a bit only (`is_neg`): the imaginary part of a conjugate, `torch.fft.fft(x).conj().imag`, and
+gradients that come back through one. Others are zeros without memory (`_is_zerotensor`), such as the derivative of
+`sgn`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .cases import every_backend, every_dtype, normal
 from .small_ops import OPS
 
 ONE = torch.tensor(1.0)
-# Those that read coefficients.
+# The ops that take coefficients: margin, weight, upstream.
 WITH_COEFFICIENTS = {
     "hinge_margin_loss": lambda a, b, c: ebgan_fast.hinge_margin_loss(a[:, 0], b[:, 0], c),
     "discriminator_loss": lambda a, b, c: ebgan_fast.discriminator_loss(a, b, b, a, c, norm="mse").loss,
@@ -30,14 +31,14 @@ WITH_COEFFICIENTS = {
 
 
 def _negated_twice(tensor: Tensor) -> Tensor:
-    """The same numbers, their negatives in memory."""
+    """Return a tensor of the same numbers whose memory holds their negatives."""
     result = torch._neg_view(-tensor.detach())
     assert result.is_neg()
     return result
 
 
 def _without_memory(tensor: Tensor) -> Tensor:
-    """Zeros."""
+    """Return zeros of this shape, dtype and device that have no memory."""
     result = torch._efficientzerotensor(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     assert result._is_zerotensor()
     return result
@@ -63,7 +64,7 @@ def test_inputs_and_upstream_gradients(backend: str, name: str, dtype: torch.dty
     inputs = tuple(tensor.to(dtype) for tensor in inputs)
     with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
         expected = _value_and_gradients(op, inputs, _same)
-        for place in range(len(inputs) + 1):  # behind the inputs, the upstream gradient
+        for place in range(len(inputs) + 1):  # the last place is the upstream gradient
             some = [_negated_twice(it) if index == place else it for index, it in enumerate(inputs)]
             got = _value_and_gradients(op, some, _negated_twice if place == len(inputs) else _same)
             assert all(map(torch.equal, got, expected)), f"argument {place}"
@@ -94,12 +95,12 @@ def test_coefficients(backend: str, name: str, made: Callable[[Tensor], Tensor],
             for it in (made(usual), usual)
         )
     for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)  # a told upstream of 0 gives NaN
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)  # an `upstream` argument of 0 gives NaN
 
 
 @every_backend
 def test_the_derivative_of_a_sign(backend: str) -> None:
-    """A user's way to an upstream without memory."""
+    """A gradient may come back through `sgn`, which gives an upstream without memory."""
     recon = normal(3, 8).requires_grad_()
     with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
         ebgan_fast.reconstruction_energy(recon, torch.zeros_like(recon)).sgn().sum().backward()
@@ -110,12 +111,15 @@ def test_the_derivative_of_a_sign(backend: str) -> None:
 @every_backend
 @every_dtype
 def test_the_imaginary_part_of_a_conjugate(backend: str, dtype: torch.dtype) -> None:
-    """Both ways in which users come by the bit: a batch from an FFT, and a complex number made of an energy."""
+    """The ops resolve the negative bit in both cases that users meet.
+
+    The first is a batch from an FFT, the second a complex number made of an energy.
+    """
     recon = torch.fft.fft(normal(3, 8)).conj().imag
     assert recon.is_neg()
     with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
         for batch in (recon, recon.to(dtype)):
-            target = torch.ones(3, 8, dtype=batch.dtype)  # beside 0 an energy has no sign
+            target = torch.ones(3, 8, dtype=batch.dtype)  # against 0, -x and x have one energy
             got, expected = (ebgan_fast.reconstruction_energy(it, target) for it in (batch, batch.resolve_neg()))
             assert torch.equal(got, expected)
         leaf = normal(3, 8).to(dtype).requires_grad_()

@@ -1,4 +1,4 @@
-"""The raw torch.library ops: torch's own checks of schema, aliasing, fake tensors and tracing, over layouts."""
+"""The raw torch.library ops pass torch's checks of schema, aliasing, fake tensors and tracing, in several layouts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .simulated_cuda import SIMULATED
 
 LAYOUTS = ("contiguous", "channels_last", "sliced_samples", "permuted")
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-# Strides know nothing of the dtype: each layout with one of them.
+# Strides do not depend on the dtype, so each layout is checked with one dtype only.
 every_dtype_and_layout = pytest.mark.parametrize(("dtype", "layout"), list(zip(DTYPES, LAYOUTS, strict=True)), ids=str)
 SHAPES = ((3, 7), (7, 3), (4, 2, 3, 5), (2, 1))
 every_dtype_and_shape = pytest.mark.parametrize(("dtype", "shape"), list(zip(DTYPES, SHAPES, strict=True)), ids=str)
 
 raw = torch.ops.ebgan_fast
 
-# Compiled graphs are made of shapes and strides alone, which fake tensors must get right on every backend. So they run
-# on the CPU and on a GPU; in a simulator they took half of the time of these tests.
+# The fake tensors decide what is compiled: they must get shapes and strides right, on every backend alike. So this
+# check runs on the CPU and on a GPU; in a simulator it took half of the time of these tests.
 CHECKS = [
     *("test_schema", "test_autograd_registration", "test_faketensor"),
     *([] if INTERPRETED or SIMULATED else ["test_aot_dispatch_dynamic"]),

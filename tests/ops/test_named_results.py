@@ -1,4 +1,4 @@
-"""Results unpack and have names wherever torch hands them on: eager, compiled, transformed, data parallel, exported."""
+"""Results unpack and keep their names in eager mode, compiled, transformed, data parallel and exported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ each_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
 def _check(loss: str, found: Any, batches: list[Tensor] = BATCHES) -> None:
-    """Its type, its names, and its values, which are those of the parts."""
+    """Fail unless the result has its type, its field names, and the values of the single ops."""
     kind, names, _ = LOSSES[loss]
     assert type(found) is kind
     assert found._fields == names
@@ -95,7 +95,7 @@ def test_under_vmap(loss: str) -> None:
 
 
 class _Model(nn.Module):
-    """An auto-encoder whose forward ends with its loss."""
+    """An auto-encoder whose forward returns its loss."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tensors of other kinds than numbers side by side: each is refused in one sentence, or works."""
+"""Tensors of unusual kinds are each refused with one sentence, or work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .cases import DEVICE, every_backend, every_kernel
 
 BATCH, OTHER, ENERGY, NUMBER = torch.ones(4, 3), torch.zeros(4, 3), torch.ones(4), torch.tensor(1.5)
 
-# What takes a batch, by the name of the argument and the op.
+# Calls with an odd batch, by the name of the argument and the op.
 BATCHES: dict[tuple[str, str], Callable[[Any], object]] = {
     ("recon", "energy"): lambda odd: ebgan_fast.reconstruction_energy(odd, odd),
     ("target", "energy"): lambda odd: ebgan_fast.reconstruction_energy(BATCH, odd),
@@ -54,7 +54,7 @@ def _left_vmap(tensor: Tensor) -> Tensor:
     return kept[0]
 
 
-# Of a batch: how it becomes odd, and the error behind the argument's name.
+# For each kind: a function that makes a batch odd, and the message that follows the argument's name.
 KINDS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "nested": (
         lambda it: torch.nested.nested_tensor(list(it)),
@@ -94,7 +94,10 @@ def test_a_batch_is_refused(backend: str, kind: str, place: tuple[str, str]) -> 
 @every_kernel
 @pytest.mark.parametrize("place", BATCHES, ids=by_place)
 def test_a_batch_that_has_left_a_transform_is_refused(backend: str, place: tuple[str, str]) -> None:
-    """It lives on as a shell without memory. Plain torch refuses it in words of its own."""
+    """A tensor that has left a transform is refused: it is a shell without memory.
+
+    Plain torch refuses it too, with another message.
+    """
     message = (
         "got a tensor that has left a transform of torch.func .*expected one that was made outside. Call the op inside "
         "the transformed function, or let that return the tensor"
@@ -175,7 +178,7 @@ def test_batches_on_meta_have_shapes_alone(name: str, number: Any) -> None:
 @every_kernel
 @pytest.mark.parametrize("name", CALLS)
 def test_fake_tensors_go_through_outside_of_their_mode(backend: str, name: str) -> None:
-    """As a program has them that asks for shapes or memory before it runs."""
+    """Fake tensors work outside of their mode, in a program that asks for shapes or memory before it runs."""
     fake = FakeTensorMode().from_tensor(BATCH)
     with ebgan_fast.use_backend(backend):
         leaf = fake.detach().requires_grad_()
@@ -187,7 +190,7 @@ def test_fake_tensors_go_through_outside_of_their_mode(backend: str, name: str) 
 
 
 class _Named(Tensor):
-    """A subclass that adds nothing to its numbers."""
+    """A subclass of Tensor that changes nothing."""
 
 
 @every_backend

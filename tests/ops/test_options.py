@@ -1,4 +1,4 @@
-"""Reductions, the hinge over one batch, weights that nobody gave, and numbers of every kind."""
+"""Reductions, the hinge over one batch, weights that were left out, and numbers of every kind."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_reduced_energy_of_no_sample_is_0(backend: str, reduction: str) -> Non
 def test_a_mean_is_one_op(op_calls: list[str]) -> None:
     recon, target = normal(5, 7).requires_grad_(), normal(5, 7, seed=1)
     ebgan_fast.reconstruction_energy(recon, target, reduction="mean").backward()
-    assert op_calls in (["generator_loss"], [])  # none where the reference runs
+    assert op_calls in (["generator_loss"], [])  # no op where the reference runs
 
 
 @every_backend
@@ -103,7 +103,7 @@ NUMBERS = {
 @every_dtype
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS.keys())
 def test_numbers_of_every_kind_are_the_number(backend: str, dtype: torch.dtype, number: float) -> None:
-    """Value, dtype and gradients are those of a Python float."""
+    """Each kind of number gives the value, dtype and gradients of a Python float."""
     recon_real, real, recon_fake, fake = (normal(3, 4, seed=seed).to(dtype) for seed in range(4))
     code = normal(3, 5, seed=4).to(dtype)
 

@@ -1,4 +1,4 @@
-"""An op is understood from few files, and its arguments are spelled in few places."""
+"""One op is understood from few files, and its arguments are spelled in few places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The switches of torch that allow tf32. Each case has its own process: the switches cannot all be put back."""
+"""Each switch of torch that allows tf32 is obeyed. Every case has its own process, as some switches cannot be reset."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CASES = [
     ((ALL.format("ieee"),), False),
     ((MATMUL.format("tf32"),), True),
     ((MATMUL.format("ieee"),), False),
-    # The narrower switch wins, unless it says "none".
+    # The narrower switch wins, unless it is "none".
     ((ALL.format("tf32"), MATMUL.format("ieee")), False),
     ((ALL.format("ieee"), MATMUL.format("tf32")), True),
     ((ALL.format("tf32"), MATMUL.format("none")), True),
-    # Both kinds in one program: the products' own word is the last.
+    # Both kinds of switches in one program: the switch of matrix products wins.
     ((LEGACY.format("high"), MATMUL.format("ieee")), False),
     ((LEGACY.format("highest"), MATMUL.format("tf32")), True),
     ((MATMUL.format("tf32"), LEGACY.format("highest")), False),
@@ -40,7 +40,8 @@ has_switches = pytest.mark.skipif(
     not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason=f"torch {torch.__version__} has no fp32_precision"
 )
 
-# What is read after each case's statements, and what backend triton makes of it, a line for each case.
+# Runs each case's statements in a forked child, and prints what gpu.allows_tf32() and backend triton then say: one line
+# of JSON a case.
 PROGRAM = """
 import json, os, sys
 import torch
@@ -103,5 +104,6 @@ def test_nobody_else_asks_the_function_that_may_raise() -> None:
         for path in (root / folder).rglob("*.py")
         if "get_float32_matmul_precision" in path.read_text(encoding="utf-8")
     ]
-    # bench/results/tf32.py restores both sets of switches, beside packages of other commits, and lives with the error.
+    # bench/results/tf32.py also works beside packages of other commits. It restores both sets of switches and handles
+    # the error.
     assert sorted(asking) == ["bench/results/tf32.py", "ebgan_fast/ops/backends/gpu.py"]

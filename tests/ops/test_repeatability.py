@@ -1,4 +1,4 @@
-"""The same bits from run to run and at any number of threads."""
+"""Results have the same bits from run to run and at any number of threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import ebgan_fast
 
 from .cases import BACKENDS, DEVICE, normal
 
-# (N, K, d): small, long rows, wide codes, many samples; d = 100,000 with 7 codes is where torch.mm differs by threads.
+# (N, K, d): small, long rows, wide codes, many samples. With 7 codes of d = 100,000, torch.mm depends on the number of
+# threads.
 SIZES = [(3, 17, 5), (64, 1024, 800), (5, 300_001, 3), (7, 100, 100_000), (2000, 33, 48), (257, 64, 512)]
 
 

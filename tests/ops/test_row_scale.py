@@ -1,4 +1,4 @@
-"""The pulling-away term of codes of any length: a cosine does not depend on the lengths of its vectors."""
+"""The pulling-away term does not depend on the length of any code, as a cosine does not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .budget import assert_within_budget, pulling_away_diagonal, pulling_away_su
 from .cases import DEVICE, DTYPES, INTERPRETED, SIMULATED, every_backend, normal
 
 IS_SLOW = INTERPRETED or SIMULATED
-# Primal and dual, of one block or tile and of several.
+# Primal and dual forms, of one block or tile and of several.
 SHAPES = [(6, 40), (40, 6)] if IS_SLOW else [(6, 40), (40, 6), (150, 190), (190, 150)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-# The longest and the shortest row whose squares are summed as they are, for each dtype of sums: csrc/row_scale.h.
+# Exponents of the longest and the shortest row whose squares are summed unscaled, by dtype of the sums:
+# csrc/row_scale.h.
 SAFE = {torch.float32: (-40, 50), torch.float64: (-400, 450)}
 _INTERPRETER = "Triton's interpreter multiplies matrices of bfloat16 as integers; triton/test_simulated.py has them"
 every_dtype = pytest.mark.parametrize(
@@ -34,7 +35,7 @@ FORMS = {"primal": (3, 5), "dual": (5, 3), "one number": (3, 1)}
 
 
 def _code(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Numbers from 1/8 to 8 or so, one row of zeros, and two rows that are nearly parallel."""
+    """Return numbers from about 1/8 to 8, with one row of zeros and two rows that are nearly parallel."""
     values = normal(*shape, seed=shape[0])
     values = torch.where(values.abs() < 0.125, 0.125, values)
     values[1] = 0.0
@@ -43,14 +44,17 @@ def _code(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
 
 
 def _exponents(code: Tensor) -> range:
-    """The powers of two by which the numbers stay normal, and finite."""
+    """Return the exponents of two by which all numbers of the code stay normal and finite."""
     limits, sizes = torch.finfo(code.dtype), code[code != 0].double().abs()
     lowest = math.ceil(math.log2(limits.smallest_normal) - math.log2(sizes.min().item()))
     return range(lowest, math.floor(math.log2(limits.max) - math.log2(sizes.max().item())) + 1)
 
 
 def _some(exponents: range, code: Tensor) -> list[int]:
-    """Both ends, the edges of the safe range, and some between; all of them for a small code outside float64."""
+    """Return both ends, the edges of the safe range, and some exponents between.
+
+    A small code of another dtype than float64 gets all of them.
+    """
     edges = (edge + step for edge in SAFE[sums_dtype(code.dtype)] for step in (-3, 0, 3))
     count = 6 if IS_SLOW or code.numel() > 1000 else 60 if code.dtype == torch.float64 else 256
     between = exponents[:: max(1, len(exponents) // count)]
@@ -58,14 +62,17 @@ def _some(exponents: range, code: Tensor) -> list[int]:
 
 
 def _times(code: Tensor, exponents: Tensor | int) -> Tensor:
-    """Code times a power of two, for all or for each row; in two steps, as float64 has no 2^1100."""
+    """Return the code times a power of two, one for all rows or one for each.
+
+    It multiplies in two steps, as float64 cannot hold 2^1100.
+    """
     exponents = torch.as_tensor(exponents, dtype=torch.float64, device=code.device)
     half = (exponents / 2).floor()
     return code.double() * torch.exp2(half) * torch.exp2(exponents - half)
 
 
 class _Expected:
-    """The term of a code, and what is expected of it when its rows are multiplied by powers of two."""
+    """The term of a code, and a check of the term after each row is multiplied by a power of two."""
 
     def __init__(self, code: Tensor) -> None:
         self.code = code
@@ -116,8 +123,12 @@ def test_of_rows_times_a_power_of_two_each(backend: str, dtype: torch.dtype, sha
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("shape", [(3, 4), (4, 3)], ids=["primal", "dual"])
 def test_second_derivatives(dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    """By the reference, whose graph divides by fourth powers of lengths. The power of two changes none of their bits,
-    while they are normal numbers. test_ways_to_differentiate.py knows the numbers."""
+    """The reference's second derivatives are right at any scale, though their graph divides by fourth powers of
+    lengths.
+
+    A power of two changes none of their bits while they are normal numbers. test_ways_to_differentiate.py checks the
+    numbers themselves.
+    """
     code, along = normal(*shape).to(dtype), normal(*shape, seed=1).to(dtype)
 
     def second(exponent: int) -> Tensor:
@@ -135,13 +146,13 @@ def test_second_derivatives(dtype: torch.dtype, shape: tuple[int, int]) -> None:
 @every_dtype
 @every_shape
 def test_lengths_within_the_range_change_no_bit(backend: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    """A power of two changes none of a code, so none of its term; the gradient's is the power's reciprocal."""
+    """A power of two changes no bit of the term, and multiplies the gradient by exactly its reciprocal."""
     code = _code(shape, dtype)
     lengths = code.double().norm(dim=1)
     shortest, longest = SAFE[sums_dtype(dtype)]
     lowest = shortest - math.floor(math.log2(lengths[lengths > 0].min().item()))
     highest = longest - math.ceil(math.log2(lengths.max().item()))
-    # A gradient keeps its bits while it is a normal number, which is float16's first limit.
+    # A gradient keeps its bits only while it is a normal number; float16 gradients soon are not.
     with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
         value, gradient = _value_and_gradient(ebgan_fast.pulling_away_term, code)
         for exponent in {max(lowest, _exponents(code)[0]), min(highest, _exponents(code)[-1])}:
@@ -156,7 +167,7 @@ def test_lengths_within_the_range_change_no_bit(backend: str, dtype: torch.dtype
 @every_dtype
 @pytest.mark.parametrize("shape", [(4, 9), (9, 4)], ids=["primal", "dual"])
 def test_subnormal_codes(backend: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    """The least numbers that there are. Small integers, so that they are exact."""
+    """Codes of the smallest numbers of each dtype give the right term. They are small integer multiples, so exact."""
     limits = torch.finfo(dtype)
     integers = torch.arange(shape[0] * shape[1], dtype=torch.float64).reshape(shape).remainder(7) - 3
     expected = _Expected(integers.to(DEVICE, dtype))
@@ -169,7 +180,7 @@ def test_subnormal_codes(backend: str, dtype: torch.dtype, shape: tuple[int, int
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_of_an_infinite_number_or_nan(backend: str, dtype: torch.dtype, form: str, bad: float) -> None:
     code = normal(*FORMS[form]).to(dtype)
-    code[1] = 0.0  # beside it there is nothing, in its own row and in the next one
+    code[1] = 0.0  # the row beside the bad number is zero
     code[0, 0] = bad
     with ebgan_fast.use_backend(backend):  # type: ignore[arg-type]
         assert ebgan_fast.pulling_away_term(code).isnan()

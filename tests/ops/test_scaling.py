@@ -1,4 +1,4 @@
-"""Gradients of upstream 1, multiplied by the upstream gradient: on every backend, and in a program's backward."""
+"""Saved gradients are multiplied by the upstream gradient: on every backend, and in a program's backward."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ def _drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _assert_right(got: Tensor, exact: Tensor, wide: torch.dtype) -> None:
-    """`exact` is in float64, which holds every product of two float32 numbers. A 16-bit gradient is rounded from the
-    product in float32."""
+    """Fail unless `got` is the exact product, rounded once to the sums' dtype and then to its own.
+
+    `exact` is in float64, which holds every product of two float32 numbers. A 16-bit gradient is rounded from the
+    product in float32.
+    """
     right = exact.to(wide).to(got.dtype)
     if INTERPRETED and got.dtype == torch.bfloat16 and bool(exact.isfinite().all()):
         assert_within_budget(got, exact, right, "gradient")  # the interpreter cuts bfloat16 off
@@ -34,7 +37,7 @@ def _assert_right(got: Tensor, exact: Tensor, wide: torch.dtype) -> None:
 
 
 def _recorded(backend: str, name: str) -> tuple[list[Tensor], Tensor]:
-    """An op's leaves, and its value of them."""
+    """Return an op's leaves, and its value on them."""
     op, inputs = OPS[name]
     leaves = leaves_of(inputs)
     with ebgan_fast.use_backend(backend):
@@ -77,14 +80,14 @@ def test_a_gradient_of_no_elements(backend: str, dtype: torch.dtype) -> None:
 @every_kernel
 def test_more_elements_than_the_programs_of_a_launch_hold(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each program goes on to the elements that are left."""
-    programs = 2048  # above the launches' own limits
-    if INTERPRETED:  # a thousand programs take it a minute
+    programs = 2048  # above the limit of either backend's launches
+    if INTERPRETED:  # a thousand programs take the interpreter a minute
         programs = 2
         monkeypatch.setattr("ebgan_fast.ops.backends.triton.scaling.MOST_PROGRAMS", programs)
     gradient = _drawn(programs * 4096 + 4099)
     exact = gradient.double() * 0.25
     raw.scale_gradients_([gradient], torch.tensor(0.25), torch.tensor(1.0), backend)
-    assert torch.equal(gradient.double(), exact)  # a power of two
+    assert torch.equal(gradient.double(), exact)  # exact, as the factor is a power of two
 
 
 def _discriminator(recon_real: Tensor, real: Tensor, recon_fake: Tensor, fake: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ def _generator(recon: Tensor, fake: Tensor, code: Tensor, _: Tensor) -> Tensor:
 @pytest.mark.parametrize("loss", [_discriminator, _generator])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_upstream_keeps_its_digits(backend: str, loss: Callable[..., Tensor], dtype: torch.dtype) -> None:
-    """0.3 is off by 0.13 % in bfloat16, half of what a gradient may be off by."""
+    """The upstream is multiplied in float32: 0.3 in bfloat16 is off by 0.13 %, half of a gradient's whole budget."""
     batches = [_drawn(4, 40, seed=seed).to(dtype).requires_grad_() for seed in range(4)]
     wanted = batches if loss is _discriminator else batches[:3]
     with ebgan_fast.use_backend(backend):
@@ -128,7 +131,7 @@ def test_backward_twice_with_different_upstreams(backend: str, name: str) -> Non
 @every_kernel
 @every_op
 def test_many_upstreams_at_once(backend: str, name: str) -> None:
-    """As `torch.autograd.functional.jacobian(vectorize=True)` sends them."""
+    """A batch of upstreams works, as `torch.autograd.functional.jacobian(vectorize=True)` sends."""
     leaves, value = _recorded(backend, name)
     upstreams = torch.stack([torch.full_like(value, factor) for factor in (1.0, -2.0, 0.5)])
     together = torch.autograd.grad(value, leaves, upstreams, is_grads_batched=True, retain_graph=True)
@@ -144,8 +147,11 @@ def test_many_upstreams_at_once(backend: str, name: str) -> None:
 def test_what_a_hook_gives_back_is_the_hooks(
     backend: str, tells: bool, spreads: bool, upstream: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hook on saved tensors may keep one copy of equal ones, or lay them out as no kernel can take them."""
-    if not tells:  # before torch 2.8
+    """Gradients stay right when a hook on saved tensors replaces them.
+
+    A hook may keep one copy of equal tensors, or return a layout that no kernel can take.
+    """
+    if not tells:  # torch before 2.8 cannot report hooks
         monkeypatch.setattr(op, "top_hooks", None)
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     kept: list[Tensor] = []
@@ -166,7 +172,7 @@ def test_what_a_hook_gives_back_is_the_hooks(
             got = torch.autograd.grad(loss, batches, torch.full_like(loss, upstream))
             assert all(map(torch.equal, got, expected))
             for gradient in got:
-                gradient.fill_(float("nan"))  # the user's own
+                gradient.fill_(float("nan"))  # the user may overwrite a result
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,10 @@ def test_a_captured_backward_alone_leaves_what_it_reads(
     op_calls: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A graph that holds it may be replayed many times over the gradients of one forward."""
+    """If only the backward is captured, it must not change the saved gradients.
+
+    The captured graph may be replayed many times over the gradients of one forward.
+    """
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     capturing = forward
     monkeypatch.setattr(op, "in_capture", lambda device: capturing)
@@ -195,7 +204,7 @@ def test_a_captured_backward_alone_leaves_what_it_reads(
 
 
 def test_where_torch_cannot_tell_of_hooks_nothing_is_multiplied_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch before 2.8."""
+    """Before version 2.8, torch cannot report hooks, so the saved gradients stay unchanged."""
     batches = [_drawn(4, 6, seed=seed).requires_grad_() for seed in range(4)]
     expected = torch.autograd.grad(_discriminator(*batches), batches, torch.tensor(0.5))
     monkeypatch.setattr(op, "top_hooks", None)

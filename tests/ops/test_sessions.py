@@ -1,4 +1,4 @@
-"""No session of the op tests is forgotten, and none runs on anything but what it says."""
+"""Every session of the op tests is run by `make test`, and runs on the backend or set that it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _asked_for(**options: str) -> Any:
-    """As much of pytest's configuration as a session asks for."""
+    """Return a stand-in for pytest's configuration, with what a session reads of it."""
     source = pytest.Config.ArgsSource.ARGS
     return SimpleNamespace(getoption=lambda name: options.get(name.lstrip("-")), args_source=source, args=[])
 
@@ -59,14 +59,14 @@ def test_a_session_that_is_none_is_refused(
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
     if "backend" not in options:
-        monkeypatch.setenv(sessions.ISA, options["isa"])  # as add_options has it by then
+        monkeypatch.setenv(sessions.ISA, options["isa"])  # add_options has set it by then
     with pytest.raises(pytest.UsageError, match=complaint):
         sessions.begin(_asked_for(**options))
 
 
 @pytest.mark.slow
 def test_a_session_with_a_path_runs_on_its_backend() -> None:
-    """pytest imports the folder's conftest.py, and ebgan_fast, before it reads the options."""
+    """`--isa` holds although pytest imports the folder's conftest.py, and ebgan_fast, before it reads the options."""
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip(f"backend cpu: {ebgan_fast.backends()['cpu'].reason}")
     options = ["--collect-only", "-q", "-n0", "--isa=baseline", "tests/ops/test_values.py"]

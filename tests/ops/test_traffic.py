@@ -1,5 +1,7 @@
-"""Each batch is read twice and each gradient written once, backward included, though only the device knows the upstream
-gradient."""
+"""The losses read each batch once and a code twice, and write each gradient once, backward included.
+
+The upstream gradient may be on the device, where the program cannot read it.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ every_backend = pytest.mark.parametrize("backend", ["triton", pytest.param("cuda
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 
 N = 4
-SHORT, LONG = 784, 3 * 8192  # a sample a program, chunks of samples
-CODE = 1040  # N of them are as many elements as no other tensor has
+SHORT, LONG = 784, 3 * 8192  # one program for each sample; samples in chunks
+CODE = 1040  # N codes have a number of elements that no other tensor has
 
 
 def _batches(count: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
@@ -52,7 +54,10 @@ def _batches(count: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
     [("mse", SHORT, 2), ("l2", SHORT, 2), ("mse", LONG, 2), ("l2", LONG, 4)],
 )
 def test_the_discriminator_loss(backend: str, dtype: torch.dtype, norm: str, elements: int, reads: int) -> None:
-    """No sample is past the margin; long ones are read twice for l2, whose gradient needs the finished energy."""
+    """The discriminator loss reads each batch once, or long samples with l2 twice, and writes each gradient once.
+
+    No sample is past the margin. The gradient of l2 needs the finished energy, so long samples are read again for it.
+    """
     batches = _batches(4, elements, dtype)
     for recon in batches[::2]:
         recon.requires_grad_()
@@ -76,7 +81,10 @@ def test_the_generator_loss(backend: str, dtype: torch.dtype) -> None:
 @every_backend
 @pytest.mark.parametrize("keep", [False, True], ids=["freed", "kept"])
 def test_another_upstream_costs_a_read_and_a_write(backend: str, keep: bool) -> None:
-    """A graph that is kept costs them for 1 too: its gradients may be changed by whoever gets them."""
+    """An upstream other than 1 costs one more read and write of each gradient.
+
+    A graph that is kept pays this also for 1: its gradients are copied, as the caller may change them.
+    """
     inputs = [tensor.requires_grad_() for tensor in _batches(2, SHORT, torch.float32)]
     upstream = 1.0 if keep else 3.0
     moved = moved_by(backend, lambda *it: ebgan_fast.generator_loss(*it, norm="mse")[0], inputs, upstream, keep)

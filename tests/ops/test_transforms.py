@@ -73,7 +73,7 @@ def test_func_grad_and_jvp(backend: str, name: str) -> None:
     leaves = leaves_of(inputs)
     expected = torch.autograd.grad(total(*leaves), leaves)
     got = torch.func.grad(total, argnums=tuple(range(len(inputs))))(*inputs)
-    # Of different seeds: one tangent to both sides of a difference would give a slope of 0.
+    # Each tangent has another seed: equal tangents on both sides of a difference would give a slope of 0.
     tangents = tuple(normal(*tensor.shape, seed=9 + index) for index, tensor in enumerate(inputs))
     _, slope = torch.func.jvp(total, inputs, tangents)
     assert_same_gradients(got, expected, inputs)
@@ -93,7 +93,7 @@ def test_vmap(backend: str, name: str) -> None:
 @needs_whole_graphs
 @pytest.mark.slow
 @every_backend
-@pytest.mark.parametrize("name", [name for name in OPS if not name.endswith("-sse")])  # a factor beside mse
+@pytest.mark.parametrize("name", [name for name in OPS if not name.endswith("-sse")])  # sse is mse times K
 def test_compile_fullgraph_dynamic(backend: str, name: str) -> None:
     op, inputs = OPS[name]
     torch.compiler.reset()
@@ -173,7 +173,7 @@ def test_compile_with_inductor(backend: str) -> None:
 @every_backend
 @every_op
 def test_compile_with_breaks(backend: str, name: str) -> None:
-    """As older versions of torch compile what they can't see as one graph."""
+    """A compiled function with graph breaks works; older versions of torch break where they cannot make one graph."""
     op, inputs = OPS[name]
     torch.compiler.reset()
     leaves, again = leaves_of(inputs), leaves_of(inputs)

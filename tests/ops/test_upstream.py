@@ -1,4 +1,4 @@
-"""The upstream gradient as an argument of the fused losses: gradients made for it, and handed out as they are."""
+"""The fused losses take the upstream gradient as an argument, and make their gradients for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _batches(count: int, elements: int, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _margin(recon: Tensor, fake: Tensor, norm: str) -> float:
-    """A margin between the energies, clear of each."""
+    """Return a margin between the energies, far from each."""
     energies = reference.reconstruction_energy(recon.detach().double(), fake.detach().double(), norm).sort().values
     return float(energies[:2].mean())
 
@@ -44,7 +44,7 @@ def test_the_discriminator_loss(
     backend: str, dtype: torch.dtype, norm: str, elements: int, way: Value, upstream: float, op_calls: list[str]
 ) -> None:
     batches = _batches(4, elements, dtype)
-    if dtype == torch.float16:  # 65504 is its largest number
+    if dtype == torch.float16:  # the largest float16 is 65504
         upstream = min(upstream, 16.0)
     margin = _margin(batches[2], batches[3], norm)
     with ebgan_fast.use_backend(backend):
@@ -55,8 +55,8 @@ def test_the_discriminator_loss(
     if backend == "cpu":
         assert op_calls == []
     else:
-        assert op_calls == ["scale_gradients_"]  # where the device finds that nothing is to be moved
-    if dtype != torch.float16:  # without the argument its ops run apart
+        assert op_calls == ["scale_gradients_"]  # the device finds that nothing must be multiplied
+    if dtype != torch.float16:  # without `upstream`, float16 runs the single ops
         assert all(map(torch.equal, plain, got)), "the loss or an energy depends on the upstream"
     wide = [batch.detach().double().requires_grad_() for batch in batches]
     truth = torch.autograd.grad(reference.discriminator_loss(*wide, margin, norm)[0] * upstream, wide)
@@ -99,7 +99,10 @@ def test_the_generator_loss(
 @every_dtype
 @pytest.mark.parametrize("which", ["weight", "upstream", "both"])
 def test_coefficients_of_few_digits_are_multiplied_in_many(backend: str, dtype: torch.dtype, which: str) -> None:
-    """A product of a number and a 0-d tensor has the tensor's dtype in torch, which may be narrower than the code's."""
+    """Weight and upstream are multiplied in the code's dtype, not in a narrower one of their own.
+
+    In torch the product of a number and a 0-d tensor has the tensor's dtype, which may be narrower than the code's.
+    """
     recon, fake = _batches(2, 5, torch.float64)
     code = normal(3, 7, seed=2).requires_grad_()
     few = {
@@ -118,7 +121,10 @@ def test_coefficients_of_few_digits_are_multiplied_in_many(backend: str, dtype: 
 @every_kernel
 @pytest.mark.parametrize("keep", [False, True], ids=["freed", "kept"])
 def test_another_upstream_than_the_one_that_was_told(backend: str, keep: bool) -> None:
-    """Backward multiplies by the quotient, here a power of two; a graph that is kept gives new tensors."""
+    """Backward multiplies by the quotient of the actual upstream and the one given to the loss.
+
+    The quotient here is a power of two, so results are exact. A graph that is kept gives new tensors.
+    """
     batches = _batches(4, 40, torch.float32)
     with ebgan_fast.use_backend(backend):
         told = ebgan_fast.discriminator_loss(*batches, 9.0, norm="l2", upstream=8.0)[0]
@@ -128,7 +134,7 @@ def test_another_upstream_than_the_one_that_was_told(backend: str, keep: bool) -
     assert all(map(torch.equal, first, expected))
     if keep:
         for gradient in first:
-            gradient.fill_(float("nan"))  # the user's own
+            gradient.fill_(float("nan"))  # the user may overwrite a result
         again = torch.autograd.grad(told, batches, torch.full_like(told, 8.0))
         assert all(torch.equal(found, 4 * right) for found, right in zip(again, expected, strict=True))
 

@@ -1,4 +1,4 @@
-"""The choice of a backend holds for the process, and blocks that overlap leave it as they found it."""
+"""The choice of a backend holds for the process, and overlapping blocks restore the earlier choice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _found_as_left() -> Iterator[None]:
 
 
 def _in_thread(action: Callable[[], None]) -> BaseException | None:
-    """What the action raises in a thread of its own."""
+    """Run the action in a thread of its own, and return what it raises."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -41,7 +41,7 @@ def _in_thread(action: Callable[[], None]) -> BaseException | None:
 
 @contextlib.contextmanager
 def _held(name: str) -> Iterator[None]:
-    """A block of another thread, open as long as this one."""
+    """Hold a use_backend block open in another thread, as long as this block is open."""
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -109,7 +109,8 @@ def test_two_threads_may_ask_for_one_backend_and_not_for_two() -> None:
 
 
 def test_no_thread_changes_the_choice_under_an_open_block_of_another() -> None:
-    """Also where its own first block had the same name."""
+    """A thread cannot change the choice while another thread's block is open, even after a first block of the same
+    name."""
     with _held("reference"), ebgan_fast.use_backend("reference"), pytest.raises(RuntimeError, match="another thread"):
         ebgan_fast.use_backend("auto").__enter__()
 
@@ -122,7 +123,10 @@ def test_a_block_that_is_refused_leaves_nothing_behind() -> None:
 
 
 def test_threads_that_come_and_go_leave_the_choice_as_it_was() -> None:
-    """Two blocks that overlap in time used to leave the process on the backend of the one that ended first."""
+    """Blocks of several threads that overlap in time restore the earlier choice.
+
+    The process once stayed on the backend of the block that ended first.
+    """
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -164,7 +168,7 @@ def test_backward_on_a_thread_of_its_own_sees_the_choice() -> None:
 def test_a_fork_has_no_blocks_of_threads_that_it_lacks() -> None:
     with _held("reference"):
         child = os.fork()
-        if child == 0:  # no assertion may go back into pytest here
+        if child == 0:  # in the child, no assertion may return into pytest
             try:
                 with ebgan_fast.use_backend("auto"):
                     os._exit(0 if backends.requested() == "auto" else 1)

@@ -1,4 +1,4 @@
-"""Values that theory gives, and the paper's formulas written out element by element."""
+"""Values known from theory, and the paper's formulas written out element by element."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ def _on_backend(backend: str):
 
 
 def _within(sums: float, expected: Any, dtype: torch.dtype = torch.float64, sides: int = 1) -> Any:
-    """A stand-in for `expected` that equals what is off by the roundings of `sides` sums and a few units of `dtype`."""
+    """Return a stand-in for `expected` that equals every number within the roundings.
+
+    They are those of `sides` sums and a few units of `dtype`.
+    """
     return pytest.approx(expected, rel=sides * (ULPS + sums) * torch.finfo(dtype).eps, abs=0.0)
 
 
 def _assert_pulling_away(code: Tensor, expected: float) -> None:
-    """Fail if the term of `code` is further from `expected`, which rounds hardly at all, than its roundings explain."""
+    """Fail if the term of `code` is further from the nearly exact `expected` than roundings explain."""
     value = ebgan_fast.pulling_away_term(code).item()
     assert value == _within(pulling_away_sums(code), expected, code.dtype)
 
@@ -61,7 +64,7 @@ def test_discriminator_loss_is_equation_1_written_out() -> None:
         *(torch.tensor(batch, dtype=torch.float64) for batch in batches), margin, norm="l2"
     )
     sums = energy_sums(torch.tensor(recon_real))
-    # Margin and energy of a fake sample, whose difference is taken, are below twice the margin together.
+    # A fake sample's term is margin minus energy. The two together are below twice the margin.
     assert got.item() + 2 * margin == _within(sums, expected + 2 * margin)
     assert got_real.tolist() == _within(sums, energy_real)
     assert got_fake.tolist() == _within(sums, energy_fake)
@@ -87,7 +90,10 @@ def test_pulling_away_term_of_parallel_and_opposite_codes_is_one(n_d: tuple[int,
 
 
 def test_pulling_away_term_of_orthogonal_codes_is_zero() -> None:
-    """Rows of a Hadamard matrix, of lengths that are powers of two: no sum of theirs is rounded."""
+    """Orthogonal codes have the term 0 exactly.
+
+    They are rows of a Hadamard matrix, with lengths that are powers of two, so no sum of them is rounded.
+    """
     rows = torch.ones(1, 1, dtype=torch.float64)
     for _ in range(4):
         rows = torch.cat([torch.cat([rows, rows], 1), torch.cat([rows, -rows], 1)])
@@ -190,7 +196,8 @@ def test_non_finite_samples_show_in_the_loss(bad: float) -> None:
 
 
 def test_float16_gradients_survive_a_grad_scaler() -> None:
-    # A mean over many pixels has gradients far below float16's smallest number; a GradScaler's upstream lifts them.
+    # A mean over many pixels has gradients far below float16's smallest number. A GradScaler's upstream lifts them into
+    # its range.
     recon = torch.full((8, 40_000), 0.01, dtype=torch.float16, requires_grad=True)
     target = torch.zeros_like(recon)
     scale = 65536.0

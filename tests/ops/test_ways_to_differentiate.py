@@ -1,5 +1,4 @@
-"""Every way in which torch differentiates, over every op: the numbers of the formula in eager torch, which is asked in
-the same way."""
+"""Each way in which torch differentiates gives the numbers of the eager formula, differentiated in the same way."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from .small_ops import MARGIN, OPS, Op, assert_same, leaves_of
 from .ways import TOLD, WAYS, Function, tangents
 
 EVERY_OP: dict[str, Op] = {
-    **{name: op for name, op in OPS.items() if not name.endswith(("-sse", "-mse", "loss-l1"))},  # no way of their own
+    **{name: op for name, op in OPS.items() if not name.endswith(("-sse", "-mse", "loss-l1"))},  # no path of their own
     "reconstruction_energy-mean": (
         lambda r, x: ebgan_fast.reconstruction_energy(r, x, reduction="mean"),
         (normal(3, 5), normal(3, 5, seed=1)),
@@ -54,13 +53,13 @@ def _energy(recon: Tensor, target: Tensor, *, norm: str = "l2", reduction: str =
 
 
 def _weight(pt_weight: Any) -> Any:
-    """The weight as torch saves it: no tensor of inference mode."""
+    """Return a copy of a weight that inference mode made, which torch cannot save; return other weights unchanged."""
     if isinstance(pt_weight, Tensor) and pt_weight.is_inference():
         return pt_weight.clone()
     return functional.PT_WEIGHT if pt_weight is None else pt_weight
 
 
-# What the functions of these names are in eager torch. One that is told its upstream gives the same.
+# The eager formula for each function. A loss with an `upstream` argument gives the same value.
 IN_EAGER: dict[str, Callable[..., Any]] = {
     "reconstruction_energy": _energy,
     "hinge_margin_loss": eager.hinge_margin_loss,
@@ -76,7 +75,7 @@ IN_EAGER: dict[str, Callable[..., Any]] = {
 
 @contextmanager
 def in_eager_torch() -> Iterator[None]:
-    """Calls of the package's functions are those of the formulas."""
+    """Replace the package's functions by the eager formulas."""
     with pytest.MonkeyPatch.context() as patch:
         for name, formula in IN_EAGER.items():
             patch.setattr(ebgan_fast, name, formula)
@@ -86,7 +85,7 @@ def in_eager_torch() -> Iterator[None]:
 def _assert_same_results(got: Any, expected: Any, inputs: Sequence[Tensor]) -> None:
     some, others = ([it for it in pytree.tree_leaves(found) if it is not None] for found in (got, expected))
     assert len(some) == len(others), "a derivative is missing"
-    # Every result is a sum of such terms, which may cancel.
+    # The largest result bounds the terms of every result; they may cancel.
     terms = max(2 * MARGIN, *(other.abs().max().item() for other in others))
     for index, (one, other) in enumerate(zip(some, others, strict=True)):
         assert_same(one.detach(), other.detach(), [it for it in inputs if it.dim()], f"result {index}", terms)
@@ -107,7 +106,8 @@ def test_it_gives_the_formula_s_numbers(backend: str, name: str, way: str) -> No
 
 @every_kernel
 def test_linearize(backend: str) -> None:
-    """Take the slope of one op by `torch.func.linearize`, whose tracing takes longer than all other ways."""
+    """`torch.func.linearize` gives the slope of an op; its tracing takes longer than all other ways, so one op is
+    tried."""
     op, inputs = EVERY_OP["generator_loss-l2"]
     with ebgan_fast.use_backend(backend):
         _, slope = torch.func.linearize(op, *inputs)
@@ -227,7 +227,8 @@ def test_a_raw_op_gives_the_formula_s_numbers(backend: str, name: str, way: str)
 # ---- Hooks that give back another tensor than they took
 
 HOOKED = [name for name in EVERY_OP if not name.endswith(("-mean", "-trained"))]
-# What pack makes of a tensor, with the same numbers. Kernels read memory as what it was.
+# The tensor that pack returns for another one: equal numbers in a different form. The kernels must not read its memory
+# as if it had the first form.
 PACKS: dict[str, Callable[[Tensor], Tensor]] = {
     "a wider dtype": lambda it: it.double(),
     "another layout": lambda it: it.mT.contiguous().mT if it.dim() > 1 else torch.stack([it, it], -1)[..., 0],
@@ -264,7 +265,7 @@ def test_so_it_may_for_a_raw_op(backend: str, name: str, pack: str) -> None:
 @every_kernel
 @pytest.mark.parametrize("shape", [(5, 2, 2, 3), (20, 2, 2, 3)], ids=["primal", "dual"])
 def test_a_code_keeps_the_order_of_its_elements(backend: str, shape: tuple[int, ...]) -> None:
-    """As `save_on_cpu(pin_memory=True)` gives it back: contiguous."""
+    """A code's elements keep their order if a hook returns it contiguous, as `save_on_cpu(pin_memory=True)` does."""
     code = normal(*shape).to(memory_format=torch.channels_last)
     with ebgan_fast.use_backend(backend):
         for op in (ebgan_fast.pulling_away_term, functools.partial(RAW["pulling_away_term"][0], backend)):
@@ -292,7 +293,10 @@ def test_a_hook_that_gives_back_another_shape_is_told(backend: str, name: str) -
 
 @every_kernel
 def test_what_inference_mode_made_is_refused_within_it(backend: str) -> None:
-    """By torch's own sentence, at once: every copy made there is such a tensor again."""
+    """An op refuses a leaf that inference mode made, with torch's own message and at once.
+
+    Copying it would not help: every copy made in inference mode is such a tensor again.
+    """
     with torch.inference_mode(), torch.enable_grad(), ebgan_fast.use_backend(backend):
         recon, target = normal(3, 5).requires_grad_(), normal(3, 5, seed=1)
         with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):

@@ -1,4 +1,4 @@
-"""Counters on a GPU that is not there: a made-up stream, which may be capturing, and zeros of the CPU."""
+"""Counters on a simulated GPU: a stand-in for the stream, which may be capturing, and zeros in CPU memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GPU, OTHER_GPU = torch.device("cuda", 0), torch.device("cuda", 1)
 
 
 class _MadeUp:
-    """The GPU's state, and how many allocations it was asked for."""
+    """The GPU's state, and the number of allocations and waits."""
 
     def __init__(self) -> None:
         self.capturing = False
@@ -75,9 +75,12 @@ def test_launches_of_a_stream_share_and_streams_do_not(gpu: _MadeUp) -> None:
 
 
 def test_a_graph_costs_no_allocation_and_shares_with_nobody(gpu: _MadeUp) -> None:
-    """No node that sets zeros, and no memory that an eager launch or another launch of any graph has."""
+    """A captured launch gets its own memory: it shares no counters with eager launches or other captured launches.
+
+    Capturing adds no node that sets zeros.
+    """
     eager = counting.counters(GPU, 5)
-    assert gpu.waits == 1  # the zeros are there before any graph can run
+    assert gpu.waits == 1  # the zeros are written before any graph can run
     made = gpu.zeros
     gpu.capturing = True
     taken = [counting.counters(GPU, count) for count in (1, 300, 1, 7)]
@@ -108,7 +111,10 @@ def test_without_a_slab_or_beyond_it_the_graph_sets_its_own_zeros(gpu: _MadeUp) 
 
 
 def test_a_call_outside_a_graph_brings_new_zeros_for_later_graphs(gpu: _MadeUp) -> None:
-    """Not before half of them are used; those of earlier graphs stay theirs."""
+    """A call outside a capture allocates new zeros for later graphs once half of the old ones are used.
+
+    The counters of earlier graphs stay theirs.
+    """
     counting.counters(GPU, 3)
     spans = []
     for count, brings in ((counting.SLAB // 2, 0), (32, 1), (counting.SLAB, 1)):
@@ -125,7 +131,7 @@ def test_a_call_outside_a_graph_brings_new_zeros_for_later_graphs(gpu: _MadeUp) 
 
 
 def test_the_capture_that_counts_is_the_tensors_gpu(gpu: _MadeUp) -> None:
-    """GPU 0 captures; a launch on GPU 1 meanwhile is none of its graph's."""
+    """A launch on GPU 1 belongs to no graph while only GPU 0 captures."""
     gpu.capturing = True
     counting.counters(OTHER_GPU, 3)
     assert gpu.entered == [1]

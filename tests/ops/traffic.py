@@ -1,5 +1,8 @@
-"""What a loss with its backward moves on a GPU that is not there: kernels in the PTX simulator, and torch's own ops
-between them. The host may read no value of a tensor meanwhile."""
+"""The elements that a loss and its backward move on a simulated GPU.
+
+The kernels run in the PTX simulator, with torch's own ops between them. The host may read no value of a tensor
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _WRITTEN_UNREAD = ("copy_", "fill_", "zero_")
 
 
 class Moved:
-    """Elements read and written, by the number of elements of the tensor; and the gradients that came of it."""
+    """The elements read and written, counted by the number of elements of the tensor, and the resulting gradients."""
 
     def __init__(self) -> None:
         self.gradients: tuple[Tensor, ...] = ()
@@ -36,17 +39,17 @@ class Moved:
         self.written: Counter[int] = Counter()
 
     def count(self, tensor: Tensor, read: int = 0, written: int = 0) -> None:
-        """`read` and `written` are bytes."""
+        """Add to the counts of this tensor; `read` and `written` are in bytes."""
         self.read[tensor.numel()] += read // tensor.element_size()
         self.written[tensor.numel()] += written // tensor.element_size()
 
     def passes(self, elements: int) -> tuple[float, float]:
-        """How often tensors of so many elements were read and written, all of them together."""
+        """Return how often the tensors of so many elements were read and written, in passes over one of them."""
         return self.read[elements] / elements, self.written[elements] / elements
 
 
 class _TorchOps(TorchDispatchMode):
-    """Counts what torch's ops move; one that hands a value to the host is an error."""
+    """Count what torch's ops move; fail if one gives a value to the host."""
 
     def __init__(self, moved: Moved) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class _TorchOps(TorchDispatchMode):
 
 
 def _unwatched(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The simulator's own use of tensors is not the program's."""
+    """Return the function, whose own torch ops are not counted: a simulator's tensors are not the program's."""
 
     def call(*arguments: Any) -> Any:
         with _disable_current_modes():
@@ -126,15 +129,16 @@ def moved_by(
 
     Args:
         backend: "triton" or "cuda".
-        loss: takes the inputs.
-        inputs: gradients are taken of those that require one.
+        loss: the function to measure; it takes the inputs.
+        inputs: the tensors; gradients are taken for those that require one.
         upstream: the upstream gradient.
-        keep: whether backward keeps the graph.
+        keep: True if backward keeps the graph.
     """
     moved = Moved()
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
     with _on_triton() if backend == "triton" else _on_cuda(inputs) as count:
-        # Past the dispatcher, as in a program that no mode watches: a raw op would hide what it does from the mode.
+        # The kernels are called directly, as in a program without a dispatch mode. Otherwise the mode would see one raw
+        # op instead of what it does.
         direct = mock.patch.object(op, "call", lambda name, via, *each: op.kernel(name, via)(*each))
         with direct, _TorchOps(moved):
             value = loss(*inputs)

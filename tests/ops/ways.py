@@ -1,4 +1,4 @@
-"""Every way in which torch differentiates, by name: functions of an op and its inputs, which return what they find."""
+"""Each way in which torch differentiates, by name: functions of an op and its inputs that return what they computed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Function = Callable[..., Tensor]
 Way = Callable[[Function, tuple[Tensor, ...]], Any]
 
 TOLD = 2.0
-"""The first of the upstream gradients. An op that is told it finds what it expects."""
+"""The first upstream gradient. An op that takes `upstream=TOLD` gets exactly this one."""
 
 
 def tangents(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    # Of different seeds: one tangent to both sides of a difference would give a slope of 0.
+    # Each tangent has another seed: equal tangents on both sides of a difference would give a slope of 0.
     return tuple(normal(*tensor.shape, seed=9 + index) for index, tensor in enumerate(inputs))
 
 
@@ -130,7 +130,8 @@ def _func_vjp(op: Function, inputs: tuple[Tensor, ...]) -> Any:
 
 
 def _inside(context: Callable[[], contextlib.AbstractContextManager[Any]]) -> Way:
-    """The gradient, the same of the graph that is kept, and a second derivative."""
+    """Return the way that computes, inside a context, the gradient, the gradient from the kept graph, and a second
+    derivative."""
 
     def way(op: Function, inputs: tuple[Tensor, ...]) -> Any:
         leaves = leaves_of(inputs)

@@ -1,4 +1,4 @@
-"""Wheels of the source tree: one as pip makes it, for all tests, and those of builds that leave the kernels out."""
+"""Wheels of the source tree: one that pip builds for all tests, and those of builds without the kernels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests import kept_compiles
 
 ROOT = Path(__file__).parents[2]
 EVERY_GPU = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-# A minute of a core for the oldest and the newest, three and a half for all.
+# The oldest and the newest take a minute of a core, all take three and a half.
 RELEASE = os.environ.get("EBGAN_FAST_TEST_RELEASE") == "1"
 ARCHITECTURES = EVERY_GPU if RELEASE else (EVERY_GPU[0], EVERY_GPU[-1])
 SOURCES = [
@@ -66,7 +66,7 @@ def _copy_sources(to: Path) -> None:
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> Build:
-    """Run a command that leaves its wheel in the folder's `wheels`."""
+    """Run a command that leaves its wheel in the folder's `wheels`, and return the build."""
     clean = {name: value for name, value in os.environ.items() if name not in ("EBGAN_FAST_BUILD_EXT", "PYTHONPATH")}
     done = subprocess.run(
         command,
@@ -84,7 +84,7 @@ Builder = Callable[[dict[str, str]], Build]
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the source tree, with nothing that was built."""
+    """A copy of the source tree, without anything that was built."""
     pytest.importorskip("setuptools", minversion="77", reason="building takes setuptools >= 77")
     folder = tmp_path_factory.mktemp("sources")
     _copy_sources(folder)
@@ -93,7 +93,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def build(sources: Path, tmp_path: Path) -> Builder:
-    """Build a wheel by the hook that pip calls, with this environment's tools: pip's own environment costs 10 s."""
+    """Give a function that builds a wheel in this environment by the hook that pip calls.
+
+    An environment of pip's own would cost 10 s.
+    """
 
     def run(environment: dict[str, str]) -> Build:
         folder = Path(shutil.copytree(sources, tmp_path / "tree"))
@@ -115,7 +118,7 @@ def sdist(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dynamic() -> Callable[[Path], str]:
-    """The dynamic section of an ELF file."""
+    """Give a function that returns the dynamic section of an ELF file as text."""
     readelf = shutil.which("readelf")
     if sys.platform != "linux" or readelf is None:
         pytest.skip("reads what an ELF file links with readelf")
@@ -124,7 +127,7 @@ def dynamic() -> Callable[[Path], str]:
 
 @pytest.fixture(scope="session")
 def needed(dynamic: Callable[[Path], str]) -> Callable[[Path], list[str]]:
-    """The libraries that an ELF file needs."""
+    """Give a function that returns the names of the libraries that an ELF file needs."""
 
     def read(file: Path) -> list[str]:
         return [line.split("[")[1].rstrip("]") for line in dynamic(file).splitlines() if "(NEEDED)" in line]
@@ -134,8 +137,10 @@ def needed(dynamic: Callable[[Path], str]) -> Callable[[Path], list[str]]:
 
 @pytest.fixture(scope="session")
 def compiled(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Built by pip from the source archive, so that a file or a requirement missing there fails here. Where there is
-    nvcc, with the kernels for GPUs; the compiled objects are kept in the user's cache folder."""
+    """The wheel that pip builds from the source archive, so that a file or a requirement missing there fails here.
+
+    It has the kernels for GPUs where nvcc is found. The compiled objects are kept in the user's cache folder.
+    """
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         pytest.skip("no C++ compiler on this machine")
     gpus = ",".join(number.removeprefix("sm_") for number in ARCHITECTURES) if nvcc() else "0"

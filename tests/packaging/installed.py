@@ -1,4 +1,4 @@
-"""What a wheel is tried with after it was built, where there is nothing but the wheel: `[tool.cibuildwheel]`."""
+"""Try a freshly built wheel where only the wheel is installed: `[tool.cibuildwheel]` runs this."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The registers, memory and instructions of each CUDA kernel in a built module, read from its machine code.
 
 After a wanted change, `python -m tests.packaging.machine_code FILE` writes the budgets of the GPUs that a built module
-is for (the ebgan_fast/_C.*.so of a wheel) and keeps those of others; read the difference before you commit it.
+is for (the ebgan_fast/_C.*.so of a wheel). Budgets of other GPUs are kept. Read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import triton
 from gpuless import cache, sass
 from gpuless.resources import Resources, budget_of, measure_sass, read_budgets, write_budgets
 
-# Disassembled as well: the GPU with multiply-adds alone, and two with tensor cores, the newest among them.
+# GPUs whose code is disassembled too: sm_75, which runs multiply-adds only, and two that use tensor cores, the newest
+# among them.
 READ = ("sm_75", "sm_90", "sm_120")
 FILE = Path(__file__).with_name("cuda_budgets.json")
 
 
 def cuobjdump(module: Path, *options: str) -> str:
-    """The output of cuobjdump, which comes with Triton."""
+    """Return the output of cuobjdump, which comes with Triton."""
     tool = triton.knobs.nvidia.cuobjdump
     name = cache.key("cuobjdump", tool.version, module.read_bytes(), *options)
     command = [tool.path, *options, str(module)]
@@ -32,14 +33,14 @@ def cuobjdump(module: Path, *options: str) -> str:
 
 
 def _sections(text: str, pattern: str) -> Iterator[tuple[str, str]]:
-    """(what the pattern's group holds, the text from there to the next match)."""
+    """Yield each text that the pattern's group matches, with the text from there to the next match."""
     found = list(re.finditer(pattern, text, re.MULTILINE))
     for match, after in zip(found, [*found[1:], None], strict=False):
         yield match[1], text[match.end() : after.start() if after else None]
 
 
 def _names(mangled: list[str]) -> dict[str, str]:
-    """ "gram_matrix<float, 64, false>" and the like, without namespaces."""
+    """Return the kernels' names without namespaces, such as "gram_matrix<float, 64, false>", by their mangled names."""
     plain = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout
     short = re.compile(r"^(?:void )?ebgan::cuda::([^(]+)\(")
     names = {}
@@ -51,7 +52,7 @@ def _names(mangled: list[str]) -> dict[str, str]:
 
 
 def _warps(kernel: str) -> int:
-    """Of a block, as the host code launches it."""
+    """Return the number of warps of a kernel's block, as the host code launches it."""
     if kernel.startswith("loss_by_rows"):
         return 16
     if kernel.startswith("gram_matrix"):
@@ -62,10 +63,10 @@ def _warps(kernel: str) -> int:
 
 
 def _instructions(module: Path, architecture: str) -> Iterator[tuple[str, list[str]]]:
-    """The kernels for one GPU and their instructions."""
+    """Yield the kernels for one GPU and their instructions."""
     with tempfile.TemporaryDirectory() as folder:
         command = [triton.knobs.nvidia.cuobjdump.path, "-arch", architecture, "-xelf", "all", str(module.resolve())]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)  # into files of its folder
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)  # writes files into the folder
         codes = {}
         for cubin in sorted(Path(folder).iterdir()):
             codes |= sass.code_of(cubin.read_bytes())
@@ -73,7 +74,7 @@ def _instructions(module: Path, architecture: str) -> Iterator[tuple[str, list[s
 
 
 def resources_of(module: Path) -> dict[str, Resources]:
-    """By "kernel | architecture"."""
+    """Return the resources of each kernel for each GPU, by "kernel | architecture"."""
     usage = {
         (architecture, symbol): line
         for architecture, part in _sections(cuobjdump(module, "-res-usage"), r"^arch = (sm_\d+)$")
@@ -95,7 +96,7 @@ def resources_of(module: Path) -> dict[str, Resources]:
 
 
 _OF_CODE = ("spills", "wide_loads", "wide_stores", "tensor_core", "float_atomics", "instructions")
-_LEFT_OUT = ("scalar_loads", "scalar_stores")  # of one number in place of 16 bytes, as variants of the kernels need
+_LEFT_OUT = ("scalar_loads", "scalar_stores")  # of one number, not 16 bytes; some kernels need them
 
 
 def _budget(resources: Resources) -> dict[str, float]:

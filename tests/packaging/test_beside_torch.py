@@ -1,4 +1,4 @@
-"""The wheel beside the torch that people have: pip resolves it and touches neither torch nor its Triton."""
+"""The wheel installs beside any torch that users have: pip touches neither torch nor its Triton."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
 
-# What wheels of torch require of Triton on Linux, and under which name that is installed. The last stands for builds
-# for CPUs, and for systems that package torch themselves, such as Alpine, for which Triton has no wheel.
+# For each torch, the Triton that its Linux wheel requires and the name it is installed under. The last entry stands for
+# builds for CPUs. It also stands for systems that package torch themselves, such as Alpine, where Triton has no wheel.
 TORCH: dict[str, tuple[str, str, str]] = {
     "2.6": ("2.6.0+cu124", "triton==3.2.0", "triton 3.2.0"),
     "2.8": ("2.8.0+cu128", "triton==3.4.0", "triton 3.4.0"),
@@ -28,7 +28,7 @@ TORCH: dict[str, tuple[str, str, str]] = {
 
 @pytest.fixture(scope="module")
 def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package without its extension: what it requires is the same."""
+    """A wheel without the extension, whose requirements are the same."""
     if importlib.util.find_spec("pip") is None:
         pytest.skip("pip is not installed in this environment")
     folder = tmp_path_factory.mktemp("wheel")
@@ -47,7 +47,7 @@ def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _installed(environment: Path, name: str, version: str, *requires: str) -> None:
-    """Put a package's entry into an environment, and nothing else of it."""
+    """Put only a package's metadata into an environment."""
     paths = sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)})
     folder = Path(paths) / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(parents=True)
@@ -70,7 +70,7 @@ def test_pip_adds_the_package_alone(build: str, wheel: Path, tmp_path: Path) -> 
     report = tmp_path / "report.json"
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     command = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--python", str(python)]
-    # Without an index: what pip would have to fetch, it can't.
+    # Without an index pip cannot fetch anything, so a further requirement would fail.
     command += ["install", "--dry-run", "--quiet", "--no-index", f"--report={report}", str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

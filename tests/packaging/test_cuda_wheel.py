@@ -1,6 +1,6 @@
-"""The wheel with kernels for GPUs: the machine code that nvcc made of them, and what it says where there is no GPU.
+"""The wheel with kernels for GPUs: its machine code, and its messages on a machine without a GPU.
 
-Built for the oldest and the newest GPU; with EBGAN_FAST_TEST_RELEASE=1 for all seven.
+It is built for the oldest and the newest GPU, with EBGAN_FAST_TEST_RELEASE=1 for all seven.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from gpuless.tools import nvcc
 from .conftest import ARCHITECTURES, EVERY_GPU, ROOT, Build
 from .machine_code import FILE, READ, cuobjdump, resources_of
 
-NVCC = "13.0"  # of which the budgets are
+NVCC = "13.0"  # the version that the budgets were recorded with
 BUDGETS = read_budgets(FILE)
 
 _needs_nvcc = pytest.mark.skipif(nvcc() is None, reason="nvcc is not installed (CUDA toolkit)")
 
 
 def of_the_wheel(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test that looks at the one wheel, which one worker makes."""
+    """Mark a test that looks at the one wheel, so that one worker builds it."""
     return pytest.mark.slow(pytest.mark.xdist_group("build")(_needs_nvcc(test)))
 
 
@@ -54,11 +54,11 @@ def resources(module: Path) -> dict[str, Resources]:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
 def test_a_warning_ends_a_strict_build_alone(tmp_path: Path) -> None:
-    """Elsewhere one new warning of a compiler would take the kernels away."""
+    """A compiler's warning ends only a strict build, or a new compiler could cost users the kernels."""
     pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed, which the bindings need")
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     shutil.copy2(ROOT / "CMakeLists.txt", tmp_path)
-    # In the place of kernels, which take 10 s.
+    # This replaces kernels that take 10 s to compile.
     (tmp_path / "csrc" / "cuda" / "energy.cu").write_text("void planted() { int never_used; }\n")
     made = tmp_path / "build"
     options = [
@@ -108,7 +108,10 @@ def test_there_are_budgets_for_every_gpu() -> None:
 
 @pytest.mark.parametrize("kernel", sorted({key.split(" | ")[0] for key in BUDGETS}))
 def test_no_budget_allows_what_is_never_right(kernel: str) -> None:
-    """Recorded budgets are what was; these hold whatever was."""
+    """No recorded budget allows a stack, spills, float atomics or other things that are never right.
+
+    A budget records what a kernel took. These limits hold for every record.
+    """
     for key in (f"{kernel} | {it}" for it in EVERY_GPU):
         _check_budget(key, BUDGETS[key])
 

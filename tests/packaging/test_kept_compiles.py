@@ -1,4 +1,4 @@
-"""Objects are taken from the cache where nothing that a compile reads has changed, and nowhere else."""
+"""A compile is taken from the cache if nothing that it reads has changed, and only then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests import kept_compiles
 
-# It notes each compile, prints what the variable SAYS holds, and ends with STATUS.
+# It logs each compile, prints the variable SAYS, and ends with STATUS.
 COMPILER = """#!/bin/sh
 case "$*" in *--version*) echo "version 1"; exit;; esac
 echo "$*" >> {log}
@@ -25,7 +25,7 @@ Compile = Callable[..., int]
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a source, a header of its own, one of another package, and a compiler."""
+    """A folder with a source, a header of the project, a header of another package, and a compiler."""
     monkeypatch.setenv("GPULESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SAYS", "")
     monkeypatch.setenv("STATUS", "0")

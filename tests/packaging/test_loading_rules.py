@@ -1,5 +1,8 @@
-"""What loaders of kernels ask of a package (Hugging Face's `kernels`): relative imports, few requirements, a public
-surface in `__all__`, and a namespace of torch ops that is its own under whatever name it is loaded."""
+"""The package meets the rules of loaders of kernels, such as Hugging Face's `kernels`.
+
+They ask for relative imports, few requirements, and a public surface in `__all__`. The namespace of torch ops must be
+the package's own under any name that it is loaded by.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ PUBLIC = [
 
 
 def _imports(file: Path) -> Iterator[str]:
-    """The absolute ones, by their first name."""
+    """Yield the first name of each absolute import."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -43,7 +46,7 @@ def test_the_package_imports_itself_relatively() -> None:
 @pytest.mark.parametrize("file", CORE, ids=lambda file: file.relative_to(PACKAGE).as_posix())
 def test_the_core_needs_torch_alone(file: Path) -> None:
     allowed = {"torch", *sys.stdlib_module_names}
-    # The latter asks Triton, where it is found, whether it can launch.
+    # availability.py asks Triton, where it is installed, whether it can launch.
     if "triton" in file.relative_to(PACKAGE).parts or file.name == "availability.py":
         allowed.add("triton")
     assert set(_imports(file)) <= allowed
@@ -59,7 +62,7 @@ def test_a_public_module_names_its_surface(name: str) -> None:
         assert not public.startswith("_") or public == "__version__"
 
 
-# Copies by name, with the namespace of their ops.
+# The names of copies, with the namespaces of their ops.
 _COPIES = {"ebgan_fast_0123abcd": "ebgan_fast_0123abcd", "vendor.ebgan_fast": "vendor_ebgan_fast"}
 _BESIDE = """
 import importlib, sys

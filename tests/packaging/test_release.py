@@ -1,4 +1,4 @@
-"""What a release is made with: the wheels' configuration, the citation, types for those who install it."""
+"""The files that a release needs: the wheels' configuration, the citation, and types for users."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ ebgan_fast.pulling_away_term(batch, process_group=0.1)
 @pytest.mark.slow
 def test_a_user_s_types_are_checked(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(_USE)
-    # From a copy, as from site-packages: an editable package is found by an import hook, which mypy does not run.
+    # A copy, as in site-packages: an editable package is found by an import hook, which mypy does not run.
     (tmp_path / "ebgan_fast").symlink_to(PACKAGE)
-    # Of torch's compilers no type reaches a loss, and to read them takes half of the time.
+    # No type from torch's compilers reaches a loss, and reading them takes half of the time.
     (tmp_path / "mypy.ini").write_text(
         "[mypy]\n[mypy-torch._dynamo.*,torch._functorch.*,torch._inductor.*,torch.ao.*,torch.export.*,torch.fx.*]\n"
         "follow_imports = skip\n"
     )
-    # torch's types, which are most of the work, are kept with what `make lint` keeps.
+    # torch's types are most of the work, so they are kept where `make lint` keeps its own.
     kept = ROOT / ".mypy_cache" / "of_a_user"
     command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", f"--cache-dir={kept}", "use.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Which CUDA kernels a build decides on, with tools that only say what they are told."""
+"""The choice of CUDA kernels to build, with stand-ins for nvcc and nvidia-smi."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SwitchedSetup = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that alone is searched for programs."""
+    """A folder that is the only one searched for programs."""
     for name in ("CUDACXX", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -33,7 +33,7 @@ def _tool(folder: Path, name: str, says: str) -> None:
 
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch) -> SwitchedSetup:
-    """What setup.py defines, with the switches set."""
+    """Give a function that returns what setup.py defines under these switches."""
 
     def run(**switches: str) -> dict[str, Any]:
         monkeypatch.setattr(setuptools, "setup", lambda **arguments: None)

@@ -1,4 +1,4 @@
-"""The record of the wheel under other versions is what the program wrote, and says that all is well."""
+"""docs/versions.md is as the program wrote it, and all its runs passed."""
 
 from __future__ import annotations
 

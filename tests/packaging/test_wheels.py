@@ -1,4 +1,4 @@
-"""The wheels that are built of the source tree: with a compiler, without one, and when told not to look for one."""
+"""Wheels built from the source tree: with a compiler, without one, and when told not to look for one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import pytest
 from .conftest import ROOT, Build, Builder
 
 DATA = (".json", ".pyi", ".typed")
-# This environment's programs first: cmake may have come with pip.
+# This environment's programs come first, as cmake may have been installed by pip.
 PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 NO_COMPILER = {"CXX": "/nonexistent/c++", "PATH": PROGRAMS}
-# One worker makes the wheel that these tests and those of the CUDA kernels look at.
+# One worker builds the wheel that these tests and those of the CUDA kernels look at.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("build")]
 
 
 def _use(wheel: Build, folder: Path) -> str:
-    """Import the package from an unpacked wheel, take one energy, and tell whether the kernels are there."""
+    """Import the package from an unpacked wheel, compute one energy, and return "True" if the kernels are there."""
     wheel.unpack(folder)
     program = (
         # An editable install of this tree would lend its own _C to the unpacked package.
@@ -51,7 +51,7 @@ def test_the_source_archive_holds_what_a_build_needs(sdist: Path) -> None:
     needed |= {"CMakeLists.txt", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
     assert needed | {"ebgan_fast/py.typed", "ebgan_fast/_C.pyi"} <= inside
     assert not [name for name in inside if name.endswith((".so", ".pyc"))]
-    assert not [name for name in inside if name.startswith("gpuless")]  # a package of its own
+    assert not [name for name in inside if name.startswith("gpuless")]  # gpuless is a package of its own
 
 
 def test_a_compiled_wheel_runs_its_kernels(compiled: Build, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_wheel_without_kernels_says_so_and_works(build: Builder, tmp_path: Pat
 
 @pytest.fixture
 def cmake() -> None:
-    """What a build needs before it looks for a compiler."""
+    """Skip the test where cmake or pybind11 is missing: a build needs both before it looks for a compiler."""
     pytest.importorskip("pybind11", reason="pybind11 is not installed, which the bindings need")
     if shutil.which("cmake", path=PROGRAMS) is None:
         pytest.skip("cmake is not installed")

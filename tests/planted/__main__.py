@@ -1,10 +1,10 @@
-"""Plants bugs in copies of the repository, runs the test named beside each, and says whether it was caught.
+"""Plant bugs in copies of the repository, run the test named beside each, and report whether it caught the bug.
 
     make planted
     python -m tests.planted [NAME ...]
 
-Exit status 0 if every bug was caught, 1 if one was missed or could not be judged. A run that was killed goes on where
-it was, as long as no source has changed.
+The exit status is 0 if every bug was caught, 1 if one was missed or could not be judged. A run that was killed
+continues where it was, if no source has changed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ ROOT = Path(__file__).parents[2]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.planted", description="Are planted bugs caught?")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a bug's name; without one, all")
-    parser.add_argument("--group", action="append", choices=KINDS, default=[], help="bugs of this kind alone")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a bug's name; all bugs without one")
+    parser.add_argument("--group", action="append", choices=KINDS, default=[], help="only bugs of this kind")
     parser.add_argument("--list", action="store_true", help="show the bugs, and plant none")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="tests at a time (%(default)s)")
-    parser.add_argument("--fresh", action="store_true", help="judge anew what an earlier run has judged")
+    parser.add_argument(
+        "--fresh", action="store_true", help="judge all bugs again, also those that an earlier run judged"
+    )
     return parser
 
 
@@ -43,7 +45,7 @@ def _end(number: int, frame: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge the bugs asked for; returns the exit status."""
+    """Judge the bugs that the command line names, and return the exit status."""
     asked = _parser().parse_args(arguments)
     try:
         if asked.jobs < 1:

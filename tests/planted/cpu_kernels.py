@@ -41,7 +41,7 @@ PLANTS = (
         test="tests/ops/test_values.py::test_zero_codes_contribute_nothing_and_get_no_gradient[3-cpu]",
     ),
     Planted(
-        name="the mirror image takes back what is subtracted on the diagonal",
+        name="mirroring undoes the subtraction on the diagonal",
         kind="cpu",
         file="csrc/cpu/gram.h",
         text="    const int64_t last = diagonal ? j : rows;\n",
@@ -57,7 +57,7 @@ PLANTS = (
         test="tests/ops/test_instruction_sets.py::test_the_doctor_names_the_set_and_says_why",
     ),
     Planted(
-        name="EBGAN_FAST_CPU_ISA is not heard",
+        name="EBGAN_FAST_CPU_ISA is ignored",
         kind="cpu",
         file="csrc/cpu/isa_choice.cpp",
         text="sets[i].name == std::string(asked)) return *sets[i].kernels;\n",
@@ -65,7 +65,7 @@ PLANTS = (
         test="tests/ops/test_instruction_sets.py::test_the_environment_variable_picks_the_set",
     ),
     Planted(
-        name="a slope of 0 is taken for nothing to pass on",
+        name="a slope of 0 counts as a weight of 0",
         kind="cpu",
         file=_ENERGY,
         text="  return weight == 0 || (slope_needs_energy(norm) && energy == 0);\n",

@@ -1,4 +1,4 @@
-"""Bugs in the CUDA C++ kernels and in their host code. tests/ops/cuda plants more, of its own kernels' order."""
+"""Bugs in the CUDA C++ kernels and in their host code. tests/ops/cuda plants more, such as races."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PLANTS = (
         name="a block's sum is written while the one before is read",
         kind="cuda",
         file="csrc/cuda/reduce.cuh",
-        text="  __syncthreads();  // an earlier sum may still be read\n",
+        text="  __syncthreads();  // an earlier sum may still be in use\n",
         instead="",
         test=f"{_ENERGIES}::test_the_hinge",
         errors=("Race", "AssertionError"),
     ),
     Planted(
-        name="a chunk's start in 32 bits",
+        name="a chunk's start is computed in 32 bits",
         kind="cuda",
         file="csrc/cuda/energy_kernels.cuh",
         text="chunk = block % chunks, start = chunk * kChunk<T>;\n  const int64_t left = batch.k - start;\n",
@@ -53,7 +53,7 @@ PLANTS = (
         test=f"{_ENERGIES}::test_gradients_of_energies[7-mse-float32]",
     ),
     Planted(
-        name="an upstream that was expected, or any in place, moves nothing",
+        name="an unexpected upstream is not multiplied in place",
         kind="cuda",
         file="csrc/cuda/scaling.cu",
         text="  if (is_in_place && came == awaited) return;\n",

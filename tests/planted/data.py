@@ -12,7 +12,7 @@ _BEGUN = "tests/data/test_begun_sets.py"
 
 PLANTS = (
     Planted(
-        name="the first image of a shard is looked for in the one before",
+        name="the first image of a shard is looked up in the shard before",
         kind="data",
         file="ebgan_fast/data/packed.py",
         text="        shards = torch.bucketize(indices, self._ends, right=True).tolist()\n",
@@ -85,7 +85,7 @@ PLANTS = (
         test="tests/data/test_crop.py::test_the_middle_of_an_image_of_the_right_height_is_cut_out",
     ),
     Planted(
-        name="a reader that was killed between two shards is an error of a pipe",
+        name="a reader that was killed between two shards raises a pipe's error",
         kind="data",
         file="ebgan_fast/data/reader.py",
         text="        except (EOFError, OSError, pickle.UnpicklingError) as error:\n",
@@ -94,7 +94,7 @@ PLANTS = (
         errors=("BrokenPipeError",),
     ),
     Planted(
-        name="a reader waits on when nobody asks any more",
+        name="a reader stays alive after its parent has ended",
         kind="data",
         file="ebgan_fast/data/worker.py",
         text="        os._exit(0)\n",
@@ -118,7 +118,7 @@ PLANTS = (
         test=f"{_PROCESSES}::test_a_second_process_is_refused_and_the_first_unharmed",
     ),
     Planted(
-        name="records of a finished set stay",
+        name="records of a finished set are not deleted",
         kind="data",
         file=_PREPARE,
         text="        for record in out.glob(",
@@ -126,7 +126,7 @@ PLANTS = (
         test=f"{_BEGUN}::test_records_of_a_finished_set_go",
     ),
     Planted(
-        name="a folder with half a plan is a stranger's",
+        name="a folder with a half-written plan counts as a foreign one",
         kind="data",
         file=_PREPARE,
         text="    beginnings = _LOCK, temporary_name(path).name, ",

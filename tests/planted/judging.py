@@ -1,4 +1,4 @@
-"""From how pytest ended to a verdict."""
+"""The verdict on a planted bug, from the end of its pytest process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Note:
         when: "collect", "setup", "call" or "teardown".
         outcome: "passed", "failed" or "skipped".
         errors: the names of the exception's classes, bases included.
-        words: what the exception, or the skip, says.
+        words: the message of the exception, or the reason of the skip.
     """
 
     test: str
@@ -35,8 +35,8 @@ class Ended:
     """The end of a pytest process.
 
     Attributes:
-        status: its exit status; None where it was ended for taking too long.
-        notes: how its tests ended.
+        status: its exit status; None if it was ended for taking too long.
+        notes: the ends of its tests.
         last: the last line that it printed.
     """
 
@@ -47,7 +47,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome, and why it is none of "caught" and "missed"."""
+    """An outcome, and the reason if it is neither "caught" nor "missed"."""
 
     outcome: Outcome
     reason: str = ""
@@ -58,7 +58,7 @@ def _first_line(words: str) -> str:
 
 
 def _without_verdict(ended: Ended) -> str | None:
-    """The reason why a process says nothing of the sources; None if its tests ran."""
+    """Return the reason why a process gives no verdict on the sources; None if its tests ran."""
     if ended.status is None:
         return "the test took too long and was ended"
     if ended.status not in (0, 1, 5):
@@ -75,7 +75,7 @@ def _without_verdict(ended: Ended) -> str | None:
 
 
 def judge(plant: Planted, ended: Ended) -> Verdict:
-    """The verdict on a bug, from the end of its test in the copy that has it."""
+    """Return the verdict on a bug, from the end of its test in the copy with the bug."""
     if reason := _without_verdict(ended):
         return Verdict("not judged", reason)
     failed = [note for note in ended.notes if note.outcome == "failed"]
@@ -88,9 +88,9 @@ def judge(plant: Planted, ended: Ended) -> Verdict:
 
 
 def unfit(test: str, ended: Ended) -> str | None:
-    """The reason why a test can't judge: it doesn't pass without a bug. None if it does.
+    """Return why a test does not pass without a bug, and so cannot judge one; None if it passes.
 
-    `ended` may be of several tests; `test` may be one or, without its parameters, several.
+    `ended` may be the end of several tests. `test` may be the id of one test, or without parameters of several.
     """
     mine = [note for note in ended.notes if note.test == test or note.test.startswith((f"{test}[", f"{test}::"))]
     for note in mine:
@@ -98,6 +98,6 @@ def unfit(test: str, ended: Ended) -> str | None:
             return f"the test fails without the bug: {_first_line(note.words)}"
     if any(note.when == "call" and note.outcome == "passed" for note in mine):
         return None
-    # A module is skipped under its own name.
+    # A skipped module is noted under its own name.
     whole = [note for note in ended.notes if note.when == "collect" and test.startswith(note.test)]
     return _without_verdict(Ended(ended.status, mine or whole, ended.last)) or "the test did not run"

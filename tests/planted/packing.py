@@ -1,4 +1,4 @@
-"""Bugs in what becomes of an image until it is packed: its source, its decoding, its name."""
+"""Bugs in the way of an image until it is packed: its source, its decoding, its name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from .plant import Planted
 
 _CROP = "tests/data/test_crop.py"
 _DECODING = "tests/data/test_decoding.py"
+_METADATA = "tests/data/test_decoding_metadata.py"
 
 PLANTS = (
     Planted(
@@ -27,23 +28,23 @@ PLANTS = (
         test=f"{_CROP}::test_no_more_of_a_long_image_is_scaled_than_the_square_shows",
     ),
     Planted(
-        name="a JPEG with a damaged profile is packed as it lies",
+        name="the orientation of a JPEG with a damaged profile is lost",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text="            exifs.append(segment[4 + len(_EXIF) :])\n",
         instead="            exifs.append(segment[4 : len(_EXIF)])\n",
-        test=f"{_DECODING}::test_what_lies_beside_a_jpeg_costs_no_turn",
+        test=f"{_METADATA}::test_what_lies_beside_a_jpeg_costs_no_turn",
     ),
     Planted(
-        name="EXIF of a wrong checksum turns a PNG",
+        name="EXIF with a wrong checksum turns a PNG",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='        elif name == b"eXIf" and zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]:\n',
         instead='        elif name == b"eXIf":\n',
-        test=f"{_DECODING}::test_a_png_whose_exif_is_damaged_too_is_not_turned",
+        test=f"{_METADATA}::test_a_png_whose_exif_is_damaged_too_is_not_turned",
     ),
     Planted(
-        name="a transparent gray takes its neighbors with it",
+        name="grays near the transparent one become transparent too",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='stored == tile.info["transparency"]',
@@ -67,12 +68,12 @@ PLANTS = (
         test=f"{_DECODING}::test_a_tiff_says_what_is_white",
     ),
     Planted(
-        name="the text of a PNG costs the image",
+        name="a PNG with damaged text is refused",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='b"tRNS", b"IDAT", b"IEND"}',
         instead='b"tRNS", b"IDAT", b"IEND", b"zTXt"}',
-        test=f"{_DECODING}::test_what_lies_beside_a_png_costs_no_image",
+        test=f"{_METADATA}::test_what_lies_beside_a_png_costs_no_image",
         errors=("ValueError",),
     ),
     Planted(
@@ -81,7 +82,7 @@ PLANTS = (
         file="ebgan_fast/data/decoding.py",
         text='b"PLTE", b"tRNS", ',
         instead='b"PLTE", ',
-        test=f"{_DECODING}::test_a_transparent_color_outlives_what_is_taken_away",
+        test=f"{_METADATA}::test_a_transparent_color_outlives_what_is_taken_away",
     ),
     Planted(
         name="floats are shown as if white were 255",
@@ -92,7 +93,7 @@ PLANTS = (
         test=f"{_DECODING}::test_pixels_without_a_white_are_refused_with_their_mode",
     ),
     Planted(
-        name="a stranger's index names a file outside of its folder",
+        name="a foreign index may name a file outside of its folder",
         kind="data",
         file="ebgan_fast/data/packed.py",
         text='    if parts != {name} or name in ("", "..") or "\\0" in name or ":" in name:\n',
@@ -118,11 +119,11 @@ PLANTS = (
         test="tests/test_allowed.py::test_a_container_of_the_second_version",
     ),
     Planted(
-        name="a pickle of CIFAR's is run",
+        name="a pickle in a CIFAR file may call any function",
         kind="data",
         file="ebgan_fast/data/sources/cifar.py",
         text="        if (module, name) not in _NUMPY:\n"
-        '            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which isn\'t given to it")\n',
+        '            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which it may not use")\n',
         instead="        if (module, name) not in _NUMPY:\n            return super().find_class(module, name)\n",
         test="tests/data/test_cifar.py::test_what_a_pickle_calls_is_not_run",
     ),

@@ -1,4 +1,4 @@
-"""A planted bug: what a slip makes of the sources, and the test that must notice."""
+"""A planted bug: a small change of the sources, and the test that must fail with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# How a test says no: an assertion, or pytest.fail, as where pytest.raises saw nothing raised.
+# The exceptions by which a test fails: an assertion, or pytest.fail, which pytest.raises uses if nothing was raised.
 OWN_WORDS = ("AssertionError", "Failed")
 
 
@@ -31,13 +31,13 @@ class Planted:
     """A bug in one place of one file.
 
     Attributes:
-        name: the slip, in words.
+        name: the bug, in words.
         kind: the part of the project that it is in.
         file: its path in the repository.
-        text: what stands in the file exactly once.
-        instead: what stands there with the bug.
+        text: a text that the file contains exactly once.
+        instead: the text in its place with the bug.
         test: the id of a test that passes without the bug and fails with it.
-        errors: the exceptions by which it may fail. Any other, such as a compiler's complaint, is no verdict.
+        errors: the exceptions by which the test may fail. Any other, such as a compiler's error, gives no verdict.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Planted:
 
     @property
     def needs_extension(self) -> bool:
-        """True if the compiled module must be built for it. The tests of csrc/cuda compile that folder themselves."""
+        """True if the compiled module must be built for the bug. Tests of csrc/cuda compile that folder themselves."""
         return self.file.startswith("csrc/") and not self.file.startswith("csrc/cuda/")
 
     def stale(self, source: str | None) -> str | None:
-        """The reason why the bug can't be planted in this text of the file, with the way out; None if it can."""
-        way_out = "make the planted bug anew for what stands there now"
+        """Return why the bug cannot be planted in this text of the file, and the way out; None if it can."""
+        way_out = "write the planted bug anew for the present text"
         if source is None:
             return f"{self.file} is no file of the repository; {way_out}"
         if (count := source.count(self.text)) != 1:
@@ -63,5 +63,5 @@ class Planted:
         return None
 
     def planted(self, source: str) -> str:
-        """The file's text with the bug."""
+        """Return the file's text with the bug."""
         return source.replace(self.text, self.instead)

@@ -1,4 +1,4 @@
-"""All planted bugs."""
+"""The tuple of all planted bugs, and the choice of some by name and kind."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PLANTS: tuple[Planted, ...] = (
 
 
 def chosen(plants: Sequence[Planted], names: Sequence[str], kinds: Sequence[str]) -> list[Planted]:
-    """The bugs of these kinds whose names hold one of these texts.
+    """Return the bugs of these kinds whose names contain one of these texts.
 
     Raises:
-        ValueError: a text that is in no name.
+        ValueError: if a text is in no name.
     """
     for name in names:
         if not any(name.lower() in plant.name.lower() for plant in plants):

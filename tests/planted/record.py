@@ -1,6 +1,6 @@
-"""What a run has found, a line each, so that a run that was killed goes on where it was.
+"""The results of a run, a line each, so that a run that was killed continues where it was.
 
-A line counts for the sources and tools that it was found with, and for the bug as it was written then.
+A line counts only for the sources and tools that it was found with, and for the bug as it was written then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOOLS = ("torch", "triton", "numpy", "pytest", "hypothesis")
 
 
 def state_of(files: Sources) -> str:
-    """32 hex digits that differ between two states of the sources, or of the tools that test them."""
+    """Return 32 hex digits that differ between two states of the sources, or of the tools that test them."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(sys.version.encode())
     for tool in _TOOLS:
@@ -38,9 +38,9 @@ class Record:
     """The verdicts and the tests that pass, in a file of JSON lines.
 
     Args:
-        path: the file, of which lines of another state are dropped.
-        state: from `state_of`.
-        fresh: whether to forget what is there.
+        path: the file; its lines of another state are dropped.
+        state: the present state, from `state_of`.
+        fresh: True to drop all lines.
     """
 
     def __init__(self, path: Path, state: str, fresh: bool = False) -> None:
@@ -52,8 +52,8 @@ class Record:
         path.write_text("".join(json.dumps(line) + "\n" for line in self._lines), encoding="utf-8")
 
     def verdict(self, plant: Planted) -> Verdict | None:
-        """The verdict on a bug that was caught or missed before."""
-        # As JSON has it: tuples become lists.
+        """Return the verdict on a bug that was caught or missed before; None if there is none."""
+        # JSON makes lists of tuples, so the bug goes through JSON before it is compared.
         wanted = json.loads(json.dumps(asdict(plant)))
         for line in self._lines:
             if line.get("plant") == wanted:
@@ -65,7 +65,7 @@ class Record:
         return any(line.get("passes") == test for line in self._lines)
 
     def note_verdict(self, plant: Planted, verdict: Verdict) -> None:
-        """Note a bug as caught or missed; nothing else is kept, so that it is judged again."""
+        """Note a bug that was caught or missed. Other outcomes are not kept, so the bug is judged again."""
         if verdict.outcome in ("caught", "missed"):
             self._append({"plant": asdict(plant), "outcome": verdict.outcome})
 
@@ -78,9 +78,9 @@ class Record:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of the file."""
+    """Return the lines of the file that are complete."""
     found = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):  # cut off when the run was killed
+        with contextlib.suppress(ValueError):  # a line was cut off when the run was killed
             found.append(json.loads(text))
     return found

@@ -1,4 +1,4 @@
-"""Bugs judged side by side: each is planted in a copy, its test is run there, and the copy is mended."""
+"""Judge bugs side by side: plant each in a copy, run its test there, and restore the copy."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Tell = Callable[[Planted, Verdict, float], None]
 
 
 class Run:
-    """Judges bugs, some at a time, each in a copy of its own.
+    """Judge bugs, some at a time, each in a copy of its own.
 
     Args:
         root: the repository.
-        files: its files.
+        files: the repository's files.
         work: the folder of the copies.
-        record: of what is known.
-        jobs: tests at a time.
-        tell: told each bug's verdict, with the seconds that it took.
+        record: the record of verdicts and passing tests.
+        jobs: the number of tests at a time.
+        tell: a function that takes each bug, its verdict and the seconds that it took.
         package: the package that tests import.
     """
 
@@ -51,7 +51,7 @@ class Run:
         self._stopped = threading.Event()
 
     def __call__(self, plants: Sequence[Planted]) -> None:
-        """Judge the bugs. An interrupt ends what runs, and leaves to the next run what isn't judged yet."""
+        """Judge the bugs. An interrupt ends the running tests and leaves the other bugs to the next run."""
         left = []
         for plant in plants:
             content = self._files.get(plant.file)
@@ -67,7 +67,7 @@ class Run:
         with ThreadPoolExecutor(self._jobs) as pool:
             tasks: list[Future[None]] = []
             try:
-                # The tests without a bug first: each bug of a kind waits for its kind's.
+                # Tests run without a bug first: each bug waits for the tests of its kind.
                 for kind in dict.fromkeys(plant.kind for plant in left):
                     tests = list(dict.fromkeys(plant.test for plant in left if plant.kind == kind))
                     self._unfit[kind] = pool.submit(self._unfit_of, tests)
@@ -83,7 +83,10 @@ class Run:
                 raise
 
     def _unfit_of(self, tests: Sequence[str]) -> dict[str, str]:
-        """Why each of these tests can't judge, of those that can't: in one process, which builds what they share."""
+        """Return the reason for each of these tests that cannot judge.
+
+        All tests run in one process, which builds their shared parts once.
+        """
         left = [test for test in tests if not self._record.passes(test)]
         if not left:
             return {}
@@ -92,7 +95,7 @@ class Run:
             ended = copy.run(left)
             found = {}
             for test in left:
-                # One id that is unknown keeps all from running.
+                # One unknown id keeps pytest from running any test.
                 alone = ended if ended.status in (0, 1) or len(left) == 1 else copy.run([test])
                 if reason := unfit(test, alone):
                     found[test] = reason
@@ -103,7 +106,7 @@ class Run:
             self._trees.put(copy)
 
     def _judge_built(self, plants: Sequence[Planted]) -> None:
-        """One after the other, in the one copy that has a build of the compiled module."""
+        """Judge bugs one after the other, in the one copy that has a build of the compiled module."""
         copy = self._make("tree-built")
         for plant in plants:
             self._judge_in(copy, plant)
@@ -127,7 +130,7 @@ class Run:
         else:
             verdict = judge(plant, ended)
         seconds = time.monotonic() - started
-        if self._stopped.is_set():  # its process was ended
+        if self._stopped.is_set():  # the test's process was ended
             return
         if reason := self._unfit[plant.kind].result().get(plant.test):
             verdict = Verdict("not judged", reason)

@@ -38,7 +38,7 @@ PLANTS = (
         test="tests/metrics/test_kernel_distance.py::test_whole_sets_need_no_subsets",
     ),
     Planted(
-        name="a finished trial's result is not kept",
+        name="a finished trial's result is not saved",
         kind="studies",
         file="ebgan_fast/studies/framework/queue.py",
         text="        self.note(trial_id, _RESULT, measured.result)\n",
@@ -55,7 +55,7 @@ PLANTS = (
         test="tests/studies/test_queue.py::test_a_dead_owner_of_this_machine_loses_it",
     ),
     Planted(
-        name="a zombie lives",
+        name="a process that has ended but was not waited for counts as alive",
         kind="studies",
         file="ebgan_fast/studies/framework/owners.py",
         text='fields[19] == born and fields[0] not in "ZX" else',
@@ -63,7 +63,7 @@ PLANTS = (
         test="tests/studies/test_owners.py::test_a_process_that_was_killed_and_not_buried_is_dead",
     ),
     Planted(
-        name="a container's processes are taken for this system's",
+        name="a container's processes count as this system's",
         kind="studies",
         file="ebgan_fast/studies/framework/owners.py",
         text='"kernel": me["kernel"], "pids": me["pids"]}',
@@ -71,7 +71,7 @@ PLANTS = (
         test="tests/studies/test_owners.py::test_of_other_systems_nothing_is_known",
     ),
     Planted(
-        name="a look that hung counts as silence of the owner",
+        name="a check that hung counts as silence of the owner",
         kind="studies",
         file="ebgan_fast/studies/framework/owners.py",
         text="        look.silent += min(now - look.at, SECONDS_BETWEEN_SIGNS)\n",
@@ -95,7 +95,7 @@ PLANTS = (
         test="tests/studies/test_queue.py::test_a_trial_that_is_completed_while_it_is_closed_counts",
     ),
     Planted(
-        name="a journal goes on in the line that was cut",
+        name="a journal appends to the line that was cut",
         kind="studies",
         file="ebgan_fast/studies/framework/journal.py",
         text="            mend(self._path, self._name)\n",
@@ -121,7 +121,7 @@ PLANTS = (
         test="tests/studies/test_storage.py::test_a_database_of_something_else_gets_no_tables",
     ),
     Planted(
-        name="an address is told with its password",
+        name="an address is printed with its password",
         kind="studies",
         file="ebgan_fast/studies/framework/addresses.py",
         text='    before, at, after = address.rpartition("@")\n    if at:\n',
@@ -137,7 +137,7 @@ PLANTS = (
         test="tests/studies/test_locks.py::test_who_does_what_changes_under_the_lock_alone",
     ),
     Planted(
-        name="a trial whose taking was not heard of is nobody's",
+        name="a trial whose taking got no answer has no owner",
         kind="studies",
         file="ebgan_fast/studies/framework/queue.py",
         text="        if not is_mine and tries > 1:\n",
@@ -145,7 +145,7 @@ PLANTS = (
         test="tests/studies/test_queue.py::test_a_trial_whose_taking_was_not_heard_of_is_taken",
     ),
     Planted(
-        name="a dead process's last note is passed over",
+        name="a dead process's last note is ignored",
         kind="studies",
         file="ebgan_fast/studies/framework/queue.py",
         text="trials.get_trial, trial_id))\n            measured",
@@ -153,7 +153,7 @@ PLANTS = (
         test="tests/studies/test_queue.py::test_a_result_that_is_noted_after_a_look_and_before_a_death_is_kept",
     ),
     Planted(
-        name="lines are added to a journal that took another's place",
+        name="lines are added to a journal that replaced another",
         kind="studies",
         file="ebgan_fast/studies/framework/journal.py",
         text="            self._check_that_it_is_the_same()\n",
@@ -162,7 +162,7 @@ PLANTS = (
         errors=("AssertionError", "Failed", "FileNotFoundError"),
     ),
     Planted(
-        name="a mistake of several lines is printed as it is",
+        name="a message of several lines is printed in several lines",
         kind="command line",
         file="ebgan_fast/_command_line.py",
         text="{' '.join(message.split())}",
@@ -170,7 +170,7 @@ PLANTS = (
         test="tests/test_command_line.py::test_a_message_of_several_lines_becomes_one",
     ),
     Planted(
-        name="a value that cannot be ends in a traceback",
+        name="an impossible value ends in a traceback",
         kind="command line",
         file="ebgan_fast/cli.py",
         text="        (ValueError, BackendUnavailableError, NonFiniteError),\n",

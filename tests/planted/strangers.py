@@ -1,4 +1,4 @@
-"""Bugs in what is made of machines that lack something, and of files from strangers."""
+"""Bugs on machines that lack something, and with files from strangers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ PLANTS = (
         test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
-        name="attributes have any name",
+        name="attributes may have any name",
         kind="strangers",
         file="ebgan_fast/training/run/inspection.py",
         text="        pickle.BUILD[0]: _build,\n",
@@ -78,7 +78,7 @@ PLANTS = (
         test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
-        name="keys are numbers of any size",
+        name="keys may be numbers of any size",
         kind="strangers",
         file="ebgan_fast/training/run/inspection.py",
         text="not (type(key) is int and 0 <= key < 1 << 32)",
@@ -94,7 +94,7 @@ PLANTS = (
         test=f"{_DATABASES}::test_nodes_that_overlap_take_no_gigabytes",
     ),
     Planted(
-        name="an image is laid on white as a whole",
+        name="an image is laid on white in one piece",
         kind="strangers",
         file="ebgan_fast/data/decoding.py",
         text="_TILE = 1 << 16 ",
@@ -110,7 +110,7 @@ PLANTS = (
         test="tests/training/test_foreign_run_folder.py::test_a_lock_that_is_a_link_is_left_alone",
     ),
     Planted(
-        name="a structure may be as deep as it likes",
+        name="a structure may have any depth",
         kind="strangers",
         file="ebgan_fast/training/run/inspection.py",
         text="_MOST_LEVELS = 32 ",
@@ -118,7 +118,7 @@ PLANTS = (
         test=f"{_ARCHIVES}::test_a_file_that_torch_save_does_not_write",
     ),
     Planted(
-        name="a run goes on through links to folders",
+        name="a run follows links to folders",
         kind="strangers",
         file="ebgan_fast/training/run/folder.py",
         text="if path.is_symlink():",
@@ -126,7 +126,7 @@ PLANTS = (
         test="tests/training/test_foreign_run_folder.py::test_a_run_goes_on_through_no_link",
     ),
     Planted(
-        name="gradients that a hook may share are handed out",
+        name="gradients that a hook may share are returned uncopied",
         kind="strangers",
         file="ebgan_fast/ops/op.py",
         text="is_readable = ctx.is_hooked is False and",
@@ -167,7 +167,7 @@ PLANTS = (
         errors=("KeyError",),
     ),
     Planted(
-        name="a run's word is enough for a program",
+        name="a run may name a program to execute",
         kind="strangers",
         file="ebgan_fast/cli.py",
         text="    if is_program(run.features):",
@@ -191,7 +191,7 @@ PLANTS = (
         test=f"{_CACHE}::test_a_file_of_another_user_is_made_anew",
     ),
     Planted(
-        name="as many rows are unpacked as usual",
+        name="large rows are unpacked as many at a time as small ones",
         kind="strangers",
         file="ebgan_fast/data/sources/parquet.py",
         text="        rows = 1 if damage else max(1, min(_ROWS, _ROOM // max(1, longest)))\n",
@@ -207,7 +207,7 @@ PLANTS = (
         test="tests/data/test_zip_sizes.py::test_a_member_that_would_fill_the_memory_is_not_unpacked",
     ),
     Planted(
-        name="words reach a terminal raw",
+        name="control characters reach the terminal",
         kind="strangers",
         file="ebgan_fast/_console.py",
         text='f"{printable(line)}\\n"',
@@ -215,7 +215,7 @@ PLANTS = (
         test="tests/test_environment.py::test_no_sign_moves_a_cursor",
     ),
     Planted(
-        name="an older Triton will do",
+        name="an older Triton is accepted",
         kind="strangers",
         file="ebgan_fast/ops/backends/availability.py",
         text="    if _numbers(version) < OLDEST_TRITON:",
@@ -223,7 +223,7 @@ PLANTS = (
         test=f"{_MACHINES}::test_a_triton_older_than_the_kernels_need",
     ),
     Planted(
-        name="the first GPU stands for all",
+        name="every GPU is judged by the first one",
         kind="strangers",
         file="ebgan_fast/ops/backends/__init__.py",
         text="return KNOWN[name].lacks(index) if status",
@@ -231,7 +231,7 @@ PLANTS = (
         test=f"{_MACHINES}::test_an_old_gpu_beside_a_new_one",
     ),
     Planted(
-        name="Triton is there before it can build",
+        name="Triton counts as available before it can build",
         kind="strangers",
         file="ebgan_fast/ops/backends/availability.py",
         text="        _ = driver.active.utils\n",
@@ -298,7 +298,7 @@ PLANTS = (
         test=f"{_FOLDER}::test_settings_of_matplotlib_are_not_read_there",
     ),
     Planted(
-        name="any digest of a record counts",
+        name="the digest in a record may be any text",
         kind="strangers",
         file="ebgan_fast/data/prepare.py",
         text="            and _DIGEST.fullmatch(record.shard.digest)\n",

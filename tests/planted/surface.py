@@ -1,4 +1,4 @@
-"""Bugs in what users call beside the ops: the game, the Modules' coefficients, options, the choice of a backend."""
+"""Bugs in public functions beside the ops: the game, the Modules' coefficients, options, the choice of a backend."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLANTS = (
         test="tests/test_game.py::test_passes_run_under_the_callers_autocast_and_losses_outside",
     ),
     Planted(
-        name="the scale of a step is not the discriminator's",
+        name="the scale of a step is not applied to the discriminator's loss",
         kind="surface",
         file=_GAME,
         text="        torch.autograd.backward(loss, _for(loss, upstream), inputs=inputs)\n",
@@ -50,16 +50,16 @@ PLANTS = (
         test="tests/test_nn.py::test_what_is_assigned_is_checked",
     ),
     Planted(
-        name="a margin without a value goes beside real batches",
+        name="a margin without a value is accepted beside real batches",
         kind="surface",
         file="ebgan_fast/_checks.py",
         text="        if value.is_meta and isinstance(beside, Tensor) and not beside.is_meta:\n",
         instead="        if False:\n",
         test="tests/ops/test_odd_tensors.py::test_a_coefficient_is_refused[margin-hinge-meta-reference]",
-        errors=(*OWN_WORDS, "RuntimeError"),  # of torch, further in
+        errors=(*OWN_WORDS, "RuntimeError"),  # raised by torch, further in
     ),
     Planted(
-        name="a weight without a code is passed over",
+        name="a weight without a code is ignored",
         kind="surface",
         file=_FUNCTIONAL,
         text="        _checks.check_weighs_nothing(pt_weight)\n",
@@ -67,7 +67,7 @@ PLANTS = (
         test="tests/ops/test_errors.py::test_refused[a weight without a code]",
     ),
     Planted(
-        name="ranks with different batches compute on",
+        name="ranks with different batches go on computing",
         kind="surface",
         file=_RANKS,
         text="        _check_alike(everyone, group)\n",
@@ -75,7 +75,7 @@ PLANTS = (
         test="tests/test_distributed.py::test_ranks_whose_codes_differ_raise_one_error",
     ),
     Planted(
-        name="ranks of one group have compared for those of all",
+        name="one group's comparison counts for all groups",
         kind="surface",
         file=_RANKS,
         text="        if group in _AGREED:\n",
@@ -91,7 +91,7 @@ PLANTS = (
         test="tests/ops/test_options.py::test_numbers_of_every_kind_are_the_number",
     ),
     Planted(
-        name="a block of use_backend restores what it found",
+        name="the end of a nested use_backend block restores the environment's choice",
         kind="surface",
         file=_BACKENDS,
         text="        _requested = _blocks[-1].name if _blocks else _ENVIRONMENT\n",

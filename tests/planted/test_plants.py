@@ -1,4 +1,4 @@
-"""The planted bugs fit the sources as they are, and each names a test that there is. `make planted` plants them."""
+"""Each planted bug fits the present sources and names an existing test. `make planted` plants them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ every_plant = pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.n
 
 @functools.cache
 def _tests_of(path: Path) -> frozenset[str]:
-    """The names of the test functions in a module."""
+    """Return the names of the functions in a test module."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef))
 
@@ -31,7 +31,7 @@ def test_its_text_is_there_once(plant: Planted) -> None:
     assert source is not None
     assert plant.planted(source) != source
     if path.suffix == ".py":
-        compile(plant.planted(source), plant.file, "exec")  # a slip, and not a typing error
+        compile(plant.planted(source), plant.file, "exec")  # the bug must be valid Python
 
 
 @every_plant

@@ -1,4 +1,4 @@
-"""Bugs planted in a project of two files: what is caught, missed or not judged, and what an earlier run has found."""
+"""Bugs planted in a project of two files are caught, missed or not judged as expected, and a killed run continues."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ EXPECTED = {
     UNNOTICED: Verdict("missed"),
     dataclasses.replace(SLIP, name="of another time", text="in numbers[0:]:"): Verdict(
         "stale",
-        f"{PACKAGE}/__init__.py has 'in numbers[0:]:'... 0 times, expected once; make the planted bug anew for what "
-        "stands there now",
+        f"{PACKAGE}/__init__.py has 'in numbers[0:]:'... 0 times, expected once; write the planted bug anew for the "
+        "present text",
     ),
     dataclasses.replace(SLIP, name="another exception", instead="in numbers + None:"): Verdict(
         "not judged",
@@ -93,7 +93,7 @@ EXPECTED = {
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    """The project, with the plugin that notes how tests end."""
+    """The project's files, with the plugin that notes the ends of tests."""
     witness = {f"tests/planted/{name}": (HERE / name).read_bytes() for name in ("__init__.py", "witness.py")}
     texts = {f"{PACKAGE}/__init__.py": TOTAL, "tests/__init__.py": "", "tests/test_total.py": TESTS, "pytest.ini": ""}
     return {**witness, **{name: text.encode() for name, text in texts.items()}}
@@ -102,7 +102,7 @@ def files() -> dict[str, bytes]:
 def judged(
     files: dict[str, bytes], folder: Path, plants: list[Planted], fresh: bool = False
 ) -> dict[Planted, tuple[Verdict, float]]:
-    """The verdicts of one run, with their seconds."""
+    """Return the verdicts of one run, with their seconds."""
     told: dict[Planted, tuple[Verdict, float]] = {}
 
     def tell(plant: Planted, verdict: Verdict, seconds: float) -> None:
@@ -119,7 +119,7 @@ def test_each_bug_gets_its_verdict(files: dict[str, bytes], tmp_path: Path) -> N
     assert {plant.name: verdict for plant, (verdict, _) in found.items()} == {
         plant.name: verdict for plant, verdict in EXPECTED.items()
     }
-    # No copy has a bug left in it.
+    # Every copy is restored.
     for name in ("tree-0", "tree-1"):
         assert (tmp_path / name / PACKAGE / "__init__.py").read_text() == TOTAL
 
@@ -146,7 +146,7 @@ def test_a_run_goes_on_where_another_was_killed(files: dict[str, bytes], tmp_pat
 def test_a_test_without_an_end_is_ended(
     files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a process that it started."""
+    """A test that takes too long is ended, with the processes that it started."""
     files["tests/test_total.py"] = b"import subprocess\n\n\ndef test_it():\n    subprocess.run(['sleep', '600'])\n"
     monkeypatch.setattr(tree, "_SECONDS", 3)
     copy = tree.Tree(tmp_path, tmp_path / "tree", files, PACKAGE)
@@ -154,7 +154,7 @@ def test_a_test_without_an_end_is_ended(
 
 
 def test_another_copy_of_the_package_is_refused(files: dict[str, bytes], tmp_path: Path) -> None:
-    """Else a bug would be planted where no test looks."""
+    """A copy refuses to test another installation of the package, where no bug is planted."""
     copy = tree.Tree(tmp_path, tmp_path / "tree", files, "ebgan_fast")
     ended = copy.run(["tests"])
     assert ended.status == 4

@@ -1,4 +1,4 @@
-"""Bugs in training: the step, its schedules, the average, and what a resumed run goes on from."""
+"""Bugs in training: the step, its schedules, the average, and the state of a resumed run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ PLANTS = (
         test=f"{_STEP}::test_the_average_follows_its_formula",
     ),
     Planted(
-        name="the noise of a resumed run begins anew",
+        name="the noise of a resumed run starts again",
         kind="training",
         file=_TRAINER,
         text='        self.noise_rng.set_state(state["noise_rng"])\n',
@@ -82,7 +82,7 @@ PLANTS = (
         test=f"{_RESUMED}[9]",
     ),
     Planted(
-        name="the dropout of a resumed run begins anew",
+        name="the dropout of a resumed run starts again",
         kind="training",
         file=_TRAINER,
         text='        torch.set_rng_state(state["torch_rng"])\n',
@@ -90,7 +90,7 @@ PLANTS = (
         test=f"{_RESUMED}[9]",
     ),
     Planted(
-        name="the average is not in the checkpoint's way back",
+        name="the average is not loaded from the checkpoint",
         kind="training",
         file=_TRAINER,
         text="                mine.copy_(saved)\n",
@@ -98,7 +98,7 @@ PLANTS = (
         test=f"{_RESUMED}[9]",
     ),
     Planted(
-        name="a step is told and drawn before it is saved",
+        name="a step is shown and drawn before it is saved",
         kind="training",
         file=_SESSION,
         text="        if saves:\n            self._save()\n        self.display.advance(step)\n"
@@ -111,7 +111,7 @@ PLANTS = (
         test="tests/training/test_saves_first.py::test_the_order_of_a_steps_duties",
     ),
     Planted(
-        name="a run that goes on leaves out the picture that its last step lacks",
+        name="a resumed run does not draw the picture that its last step lacks",
         kind="training",
         file=_SESSION,
         text="not self.folder.grid(step).exists():\n                self._draw()\n",
@@ -119,7 +119,7 @@ PLANTS = (
         test="tests/training/test_saves_first.py::test_a_picture_that_fails_costs_no_step",
     ),
     Planted(
-        name="the search for a margin hears no signal",
+        name="the search for a margin ignores signals",
         kind="training",
         file=_SESSION,
         text="            if (number := vote(self.stop.received)) is not None:\n",
@@ -127,7 +127,7 @@ PLANTS = (
         test="tests/training/test_stops.py::test_a_signal_ends_the_search_for_a_margin",
     ),
     Planted(
-        name="a hangup ends what nohup started",
+        name="a hangup ends a run that nohup started",
         kind="training",
         file="ebgan_fast/training/parallel.py",
         text="                if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:\n",
@@ -159,7 +159,7 @@ PLANTS = (
         test="tests/training/test_kept_checkpoints.py::test_the_latest_before_the_last_are_kept",
     ),
     Planted(
-        name="the old checkpoint goes before the new one is in its place",
+        name="the old checkpoint is deleted before the new one is in its place",
         kind="training",
         file=_FILES,
         text="        os.replace(partial, path)\n",

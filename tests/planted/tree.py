@@ -1,4 +1,4 @@
-"""Copies of the repository that bugs are planted in, and the processes that run their tests there."""
+"""Copies of the repository to plant bugs in, and the processes that run their tests there."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .plant import Planted
 Sources = Mapping[str, bytes]
 """The contents of the repository's files, by path."""
 
-_SECONDS = 900  # that a test may take; a planted loop may have no end
-# This environment's programs first.
+_SECONDS = 900  # the longest that a test may take; a planted loop may have no end
+# This environment's programs come first.
 _PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-# Those of a pytest that this is run from.
+# Variables that an outer pytest sets for its own workers.
 _NOT_PASSED_ON = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
 
 
 class BuildError(Exception):
-    """The compiled module could not be built; the message is what the compiler said."""
+    """The compiled module could not be built; the message is the compiler's."""
 
 
 def sources(root: Path) -> dict[str, bytes]:
-    """The files that git knows or would ask about, as they are in the working tree.
+    """Return the files that git tracks or does not ignore, as they are in the working tree, by path.
 
     Raises:
-        ValueError: not a git checkout.
+        ValueError: if the folder is not a git checkout.
     """
     command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -47,12 +47,12 @@ def sources(root: Path) -> dict[str, bytes]:
 
 
 class Tree:
-    """A copy of the repository's files, in a folder that is kept: a build does again only what has changed.
+    """A copy of the repository's files. The folder is kept, so that a build compiles only what has changed.
 
     Args:
-        root: the repository, whose compiled module is taken as it is.
-        folder: the copy's place.
-        files: of the repository.
+        root: the repository, whose compiled module is copied as it is.
+        folder: the copy's folder.
+        files: the repository's files.
         package: the package that tests import.
     """
 
@@ -70,7 +70,7 @@ class Tree:
         self._restore_extension()
 
     def _write(self, name: str, content: bytes) -> None:
-        """Leave a file alone that has its content already: a build goes by the time of the last change."""
+        """Write a file unless it has this content already: a build compiles files by their time of change."""
         path = self.folder / name
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,10 +84,10 @@ class Tree:
 
     @contextlib.contextmanager
     def planted(self, plant: Planted) -> Iterator[None]:
-        """The copy has the bug inside the `with` block.
+        """Plant the bug in the copy for the length of the `with` block.
 
         Raises:
-            BuildError: the compiled module can't be built.
+            BuildError: if the compiled module cannot be built.
         """
         whole = self._files[plant.file]
         self._write(plant.file, plant.planted(whole.decode()).encode())
@@ -101,7 +101,7 @@ class Tree:
                 self._restore_extension()
 
     def _build(self) -> None:
-        """Configure and build; CMake compiles again what has changed."""
+        """Configure and build the compiled module; CMake compiles only what has changed."""
         try:
             import pybind11
         except ImportError:
@@ -127,7 +127,7 @@ class Tree:
         shutil.copy2(built, self.folder / self._package)
 
     def run(self, tests: Sequence[str], *options: str) -> Ended:
-        """Run tests in a process of their own, in the copy as it is."""
+        """Run tests in a process of their own, in the copy as it is, and return how the process ended."""
         with tempfile.TemporaryDirectory(prefix="planted_") as place:
             notes = Path(place) / "notes.jsonl"
             notes.touch()
@@ -135,7 +135,7 @@ class Tree:
             status, output = _ended([*command, *options, *tests], self.folder, self._environment(notes))
             lines = notes.read_text(encoding="utf-8").splitlines()
         said = [line for line in output.splitlines() if line.strip()]
-        # The exception's own line, if there is one, and else pytest's.
+        # The exception's own line comes first, then pytest's error, then the last line.
         exceptions, errors = ([line for line in said if line.startswith(mark)] for mark in ("E  ", "ERROR"))
         last = (exceptions or errors or said or ["nothing printed"])[-1]
         return Ended(status, [Note(**json.loads(line)) for line in lines], last)
@@ -147,7 +147,7 @@ class Tree:
             **kept,
             "PATH": _PROGRAMS,
             "PYTHONPATH": os.pathsep.join(map(str, places)),
-            # A change that keeps a file's length may come within the second in which compiled code was written.
+            # Compiled code could be out of date: a change that keeps a file's length may come within the same second.
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
             witness.NOTES: str(notes),
@@ -159,14 +159,17 @@ _running: set[subprocess.Popen[str]] = set()
 
 
 def stop() -> None:
-    """End the processes that run tests, and all that they started."""
+    """End the processes that run tests, and all processes that they started."""
     for process in list(_running):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def _ended(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int | None, str]:
-    """The status and output of a command; None where it took too long and was ended, with all that it started."""
+    """Return the status and output of a command.
+
+    The status is None if the command took too long. Then it was ended, with all processes that it started.
+    """
     process = subprocess.Popen(
         command,
         cwd=folder,

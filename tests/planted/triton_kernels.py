@@ -10,7 +10,7 @@ _SIMULATED = "tests/ops/triton/test_simulated.py"
 
 PLANTS = (
     Planted(
-        name="a tile's mask lets the elements behind a sample through",
+        name="a tile's mask includes the elements behind a sample",
         kind="triton",
         file=_KERNELS,
         text="    inside = (first + row < n)[:, None] & (column < batch.elements)\n",
@@ -53,7 +53,7 @@ PLANTS = (
         errors=("Race",),
     ),
     Planted(
-        name="a chunk's offset in 32 bits",
+        name="a chunk's offset is computed in 32 bits",
         kind="triton",
         file=_KERNELS,
         text="    wide_row = row.to(tl.int64)\n    start = chunk.to(tl.int64) * BLOCK\n",
@@ -70,7 +70,7 @@ PLANTS = (
         test="tests/ops/test_traffic.py::test_the_generator_loss[float32-triton]",
     ),
     Planted(
-        name="the fake batch is not behind the hinge",
+        name="the fake batch has no hinge",
         kind="triton",
         file=_KERNELS,
         text="_tile_of_rows(fake, first, n_fake, wide_margin, wide_upstream, True,",
@@ -86,7 +86,7 @@ PLANTS = (
         test="tests/ops/triton/test_cuts.py::test_splits_cover_the_depth",
     ),
     Planted(
-        name="a margin on the processor is handed to a GPU as a pointer",
+        name="a margin on the processor is given to a GPU as a pointer",
         kind="triton",
         file="ebgan_fast/ops/backends/triton/energy.py",
         text='    if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":\n',

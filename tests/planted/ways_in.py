@@ -13,7 +13,7 @@ _WAYS = "tests/ops/test_ways_to_differentiate.py::test_it_gives_the_formula_s_nu
 
 PLANTS = (
     Planted(
-        name="another upstream than the one that was told is taken for that one",
+        name="the upstream argument of a loss is ignored in backward",
         kind="autograd",
         file=_AUTOGRAD,
         text="                expected = options[-1] if op.takes_upstream else 1.0\n",
@@ -21,16 +21,16 @@ PLANTS = (
         test="tests/ops/test_upstream.py::test_another_upstream_than_the_one_that_was_told",
     ),
     Planted(
-        name="a kept graph hands out its own gradients",
+        name="a kept graph returns its own gradients",
         kind="autograd",
         file=_AUTOGRAD,
         text="    if is_known and not is_kept and upstream.item() == number(expected):\n",
         instead="    if is_known and upstream.item() == number(expected):\n",
         test="tests/ops/test_eager_path.py::test_gradients_of_a_kept_graph_are_nobody_elses",
-        errors=(*OWN_WORDS, "RuntimeError"),  # of torch, which sees that a tensor it saved has changed
+        errors=(*OWN_WORDS, "RuntimeError"),  # raised by torch, which finds a saved tensor changed
     ),
     Planted(
-        name="what a hook gave back is multiplied in place",
+        name="a tensor that a hook returned is multiplied in place",
         kind="autograd",
         file=_AUTOGRAD,
         text="    is_readable = ctx.is_hooked is False and _is_plain(upstream)\n",
@@ -54,7 +54,7 @@ PLANTS = (
         test=f"{_WAYS}[a dual upstream-discriminator_loss-l2-cpu]",
     ),
     Planted(
-        name="an upstream gradient that is the one expected counts as constant",
+        name="an upstream gradient with the expected value counts as constant",
         kind="autograd",
         file=_DETOURS,
         text="        if not (in_transform() or forward_ad._current_level >= 0):\n",
@@ -62,7 +62,7 @@ PLANTS = (
         test=f"{_WAYS}[jvp over an upstream-discriminator_loss-told-cpu]",
     ),
     Planted(
-        name="what a hook gave back is read as what it was",
+        name="a tensor that a hook returned is read in its old dtype",
         kind="autograd",
         file=_DETOURS,
         text="_laid_out(readable(tensor.to(device, dtype)), strides)\n",
@@ -70,7 +70,7 @@ PLANTS = (
         test="tests/ops/test_ways_to_differentiate.py::test_a_hook_may_give_back_the_same_numbers_as_other_memory",
     ),
     Planted(
-        name="a code that a hook gave back is read in another order",
+        name="a code that a hook returned is read in another order",
         kind="autograd",
         file=_DETOURS,
         text="    if tensor.stride() == strides:\n        return tensor\n",
@@ -94,7 +94,7 @@ PLANTS = (
         test="tests/ops/test_eager_path.py::test_gradients_take_their_upstream",
     ),
     Planted(
-        name="the target's gradient is asked for by the reconstruction's need",
+        name="the target gets a gradient if the reconstruction needs one",
         kind="autograd",
         file=_AUTOGRAD,
         text="*saved, *options, need)\n",
@@ -135,7 +135,7 @@ PLANTS = (
         test=f"{_VALUES}::test_mixed_dtypes_are_promoted[cpu]",
     ),
     Planted(
-        name="the weight of a Module stays behind",
+        name="the weight of a Module is not passed on",
         kind="modules",
         file="ebgan_fast/nn.py",
         text="            pt_weight=self._weight_for(code),\n",
@@ -159,7 +159,7 @@ PLANTS = (
         test=f"{_VALUES}::test_the_hinge_is_not_that_of_the_mean[reference]",
     ),
     Planted(
-        name="the energies are summed where their mean is due",
+        name="the energies are summed instead of averaged",
         kind="reference",
         file=_REFERENCE,
         text="    return per_sample.sum() / max(per_sample.shape[0], 1)\n",
@@ -167,7 +167,7 @@ PLANTS = (
         test=f"{_VALUES}::test_discriminator_loss_is_equation_1_written_out[reference]",
     ),
     Planted(
-        name="codes are squared as they are",
+        name="codes are squared without a scale",
         kind="reference",
         file=_REFERENCE,
         text="    rows = rows * row_scales(rows)\n",

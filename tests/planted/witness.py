@@ -1,4 +1,4 @@
-"""A pytest plugin that notes how each test ended, and by which exception: `-p tests.planted.witness`.
+"""A pytest plugin that notes the end of each test, and its exceptions: `-p tests.planted.witness`.
 
 It refuses to run where `ebgan_fast` is not the copy that the bug was planted in.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-NOTES = "PLANTED_NOTES"  # the file that notes are appended to
-PACKAGE = "PLANTED_PACKAGE"  # the package that must be the copy's
+NOTES = "PLANTED_NOTES"  # the variable that holds the file that notes are appended to
+PACKAGE = "PLANTED_PACKAGE"  # the variable that holds the name of the package that must be the copy's
 
 
 def _note(**fields: Any) -> None:
@@ -24,7 +24,7 @@ def _note(**fields: Any) -> None:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions of a group, which hypothesis raises for several failures of one test."""
+    """Yield the single exceptions of a group; hypothesis raises a group for several failures of one test."""
     parts = getattr(error, "exceptions", None)
     if parts is None:
         yield error

@@ -33,7 +33,7 @@ PIXEL = _pixel()
 
 
 class Page(HTMLParser):
-    """A page's text, pictures and tags; fails on tags that don't match."""
+    """The text, pictures and links of a page. A tag that is closed out of order fails."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -87,13 +87,13 @@ def score_line(step: int, fd: float) -> dict[str, Any]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run that was scored, with a name that HTML could mistake."""
+    """The folder of a scored run, whose name holds characters that mean something in HTML."""
     return make_run(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Such a folder with its report, to be read alone."""
+    """The folder of a scored run with its report, for tests that change nothing in it."""
     folder = make_run(tmp_path_factory.mktemp("reported"))
     write_report(folder)
     return folder
@@ -115,7 +115,7 @@ def make_run(place: Path) -> Path:
 
 
 class Charts:
-    """The lines of each chart that a page asked for; in its place stands one gray pixel."""
+    """A stand-in for the charts: it keeps the lines that each was drawn from, and returns one gray pixel."""
 
     def __init__(self) -> None:
         self.of_training: list[Sequence[Line]] = []
@@ -131,7 +131,7 @@ class Charts:
 
 @pytest.fixture
 def charts(monkeypatch: pytest.MonkeyPatch) -> Charts:
-    """Spares what a test doesn't look at: a chart takes half a second."""
+    """Replace the charts, of which each takes half a second, for tests that don't look at them."""
     charts = Charts()
     monkeypatch.setattr(report_page, "training_curves", charts.note(charts.of_training))
     monkeypatch.setattr(report_page, "score_curves", charts.note(charts.of_scores))
@@ -249,7 +249,7 @@ def test_files_that_no_run_writes_are_named(run: Path, name: str, content: bytes
 
 
 def test_distances_by_different_nets_are_kept_apart(run: Path, charts: Charts) -> None:
-    """A run that goes on may go on with another feature net, or with more samples."""
+    """A resumed run may be scored by another feature net, or with more samples."""
     inception = [{**score_line(step, fd), "features": "FID (own.pt)"} for step, fd in ((350, 50.0), (400, 25.0))]
     fewer = [{**inception[0], "step": 340, "fd": 900.0, "samples": 10}]
     write_lines(run / "scores.jsonl", [score_line(100, 300.0), *fewer, *inception])
@@ -266,15 +266,93 @@ def test_distances_by_different_nets_are_kept_apart(run: Path, charts: Charts) -
 
 
 @pytest.mark.usefixtures("charts")
-def test_an_evaluation_is_shown(run: Path) -> None:
-    (run / "score.json").write_text(json.dumps({"exp_score": 9.123456, "class_share": [0.25, 0.125], "samples": 5000}))
+def test_an_evaluation_of_digits_is_shown_in_words(run: Path) -> None:
+    """A reader needs no name of a field, and sees the classes' shares as bars in proportion."""
+    scored = {
+        "checkpoint": "checkpoint.pt",
+        "samples": 5000,
+        "classifier_test_accuracy": 0.9931,
+        "exp_score": 9.123456,
+        "exp_score_std": 0.0567,
+        "kl_conditional_marginal": 2.2,
+        "kl_marginal_conditional": 10.66,
+        "class_share": [0.25, 0.125, 0.625],
+    }
+    (run / "score.json").write_text(json.dumps(scored))
     page = Page(write_report(run))
-    assert "Evaluation of the checkpoint name value exp_score 9.123 class_share 0.25, 0.125 samples 5000" in page.text
+    for row in (
+        "quantity value meaning Checkpoint checkpoint.pt Generated samples 5000",
+        "Classifier's accuracy on the test digits 99.31%",
+        "Score: exp E KL(p(y|x) ‖ p(y)) 9.123 ± 0.057 1 is worst, the number of classes best",
+        "E KL(p(y|x) ‖ p(y)) 2.2 nats The paper's I′: E KL(p(y) ‖ p(y|x)) 10.66 nats",
+        "Share of each class among the samples, by the classifier. Equal shares are 33.3% each. ",
+        "each. 0 25.0% 1 12.5% 2 62.5%",
+    ):
+        assert row in page.text
+    for field in (*scored.keys() - {"checkpoint", "samples"}, "exp_score"):
+        assert field not in page.text
+    widths = re.findall(r'class="bar" style="width: ([\d.]+)%"', (run / "report.html").read_text(encoding="utf-8"))
+    assert list(map(float, widths)) == [40.0, 20.0, 100.0]
+
+
+@pytest.mark.usefixtures("charts")
+def test_an_evaluation_of_images_is_shown_in_words(run: Path) -> None:
+    scored = {"features": "FD (own.pt)", "fd": 12.5, "kid": 0.0123, "kid_std": 0.002, "kid_subset_size": 100}
+    (run / "score.json").write_text(json.dumps(scored))
+    page = Page(write_report(run))
+    for row in ("Feature net FD (own.pt)", "Fréchet distance 12.5 0 is best", "Kernel distance (KID) 0.0123 ± 0.002"):
+        assert row in page.text
+    assert "Share of each class" not in page.text
+
+
+@pytest.mark.usefixtures("charts")
+@pytest.mark.parametrize("share", ["a half", [], [2.0], ["0.5", "0.5"], [0.001] * 101, {"0": 1.0}])
+def test_class_shares_that_are_none_are_shown_as_they_are(run: Path, share: Any) -> None:
+    (run / "score.json").write_text(json.dumps({"class_share": share, "of_a_later_version": 3}))
+    page = Page(write_report(run))
+    assert "class_share" in page.text
+    assert "of_a_later_version 3" in page.text
+    assert "Share of each class" not in page.text
+
+
+@pytest.mark.usefixtures("charts")
+def test_no_share_at_all_is_a_chart_without_bars(run: Path) -> None:
+    (run / "score.json").write_text(json.dumps({"class_share": [0.0, 0.0]}))
+    assert "0 0.0% 1 0.0%" in Page(write_report(run)).text
+
+
+@pytest.mark.usefixtures("charts")
+@pytest.mark.parametrize(
+    ("settings", "margins", "words"),
+    [
+        (
+            {"norm": "l2", "margin": 10.0, "pt_weight": 0.1},
+            (10.0, 10.0),
+            "norm l2, margin 10, pulling-away weight 0.1.",
+        ),
+        (
+            {"norm": "sse", "margin": 16.0, "pt_weight": 0.0},
+            (16.0, 2.0),
+            "norm sse, margin 16 at first, 2 now, no pull",
+        ),
+        ({"norm": "l2", "margin": "auto"}, (7.25, 7.25), "norm l2, margin 7.25 (auto)."),
+        ({"norm": ["<b>"], "pt_weight": "much"}, (20.0, 20.0), "EBGAN with margin 20."),
+    ],
+)
+def test_the_first_line_names_norm_and_margin(
+    run: Path, settings: dict[str, Any], margins: tuple[float, float], words: str
+) -> None:
+    (run / "config.json").write_text(json.dumps(settings))
+    lines = [{**metrics_line(step), "margin": margin} for step, margin in zip((100, 200), margins, strict=True)]
+    write_lines(run / "metrics.jsonl", lines)
+    page = Page(write_report(run))
+    assert page.text.partition("EBGAN with ")[2].startswith(words.removeprefix("EBGAN with "))
+    assert page.text.index("EBGAN with ") < page.text.index("200 steps in")
 
 
 @pytest.mark.usefixtures("charts")
 def test_grids_follow_in_order(run: Path) -> None:
-    """By number: as text, a step of seven digits comes before one of six. Other pictures are none of the run's."""
+    """Grids are sorted by step as a number: as text, seven digits come before six. Other pictures are left out."""
     for name in ("step_1000000", "step_999999", "step_last"):
         (run / "samples" / f"{name}.png").write_bytes(PIXEL + name.encode())
     (run / "samples" / "step_2000000.pt").write_bytes(b"no picture")
@@ -288,7 +366,7 @@ def test_grids_follow_in_order(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_page_is_utf_8_whatever_the_locale(run: Path) -> None:
-    """Under a locale whose encoding is ASCII, as some clusters' shells have."""
+    """The page is UTF-8 also under an ASCII locale, which the shells of some clusters have."""
     code = f"from pathlib import Path; from ebgan_fast.report import write_report; write_report(Path({str(run)!r}))"
     ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", code], env={**os.environ, **ascii_only}, check=True)
@@ -319,12 +397,12 @@ def picture_of(content: bytes) -> Image.Image:
 
 
 def chart_of(reported: Path, which: int) -> Image.Image:
-    """Of the pictures after a page's three grids: 0 the scores, 1 the training."""
+    """Return a picture after the page's three grids: 0 is the chart of scores, 1 the chart of training."""
     return picture_of(base64.b64decode(Page(reported / "report.html").pictures[3 + which].partition(",")[2]))
 
 
 def test_what_no_line_tells_gets_no_panel(reported: Path) -> None:
-    """Of six in two columns, two; a line alone is a point."""
+    """An old line lacks the values of four panels: two of the six are left. A single line is drawn as a point."""
     picture = picture_of(training_curves([line_of_an_old_run()]))
     assert 3 * picture.height == 2 * chart_of(reported, 1).height
     assert {(0, 114, 178), (213, 94, 0), (0, 158, 115)} <= colors_of(picture)
@@ -336,7 +414,7 @@ def test_curves_have_their_colors(reported: Path) -> None:
 
 @pytest.mark.parametrize("below", [False, True])
 def test_kernel_distances_below_zero_are_drawn(reported: Path, below: bool) -> None:
-    """KID is unbiased, so near 0 it falls on either side. Below the Frechet distance's blue."""
+    """KID is unbiased, so it may be negative near 0. Its orange curve lies below the Frechet distance's blue one."""
     if below:
         picture = picture_of(score_curves([{**score_line(step, 10.0), "kid": -0.001 * step} for step in (1, 2, 3)]))
     else:

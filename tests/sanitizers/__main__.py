@@ -1,12 +1,13 @@
-"""Runs the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, and between guard pages: `make sanitize`.
+"""Run the kernels under AddressSanitizer and UndefinedBehaviorSanitizer, and between guard pages: `make sanitize`.
 
     python tests/sanitizers            compile, then run
-    python tests/sanitizers compile    compile alone, with no package but pybind11 and CMake
-    python tests/sanitizers run        run what was compiled before
+    python tests/sanitizers compile    compile only; needs no package but pybind11 and CMake
+    python tests/sanitizers run        run an earlier build
 
-The cases of run_kernels.py run in two builds: with the sanitizers, on arrays from malloc; and as a wheel has them, on
-arrays between guard pages. Each vector width runs every case; an instruction set that takes kernels from another leaves
-their cases to that one. Where the sanitizers cannot be had, it says why and passes.
+The cases of run_kernels.py run in two builds. The one with the sanitizers runs on arrays from malloc. The other,
+compiled as for a wheel, runs on arrays between guard pages. Each vector width runs every case. An instruction set that
+takes kernels from another set does not repeat their cases. Where the sanitizers cannot run, the program prints why and
+exits with status 0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from builds import HERE, SOURCES, Build, CannotRunError, FailedError, build, com
 
 RUNNER = HERE / "run_kernels.py"
 SANITIZERS = {
-    # Python itself leaks. A small quarantine: memory that is freed is soon used again, and stays in cache.
+    # Python itself leaks. With a small quarantine, freed memory is soon used again, and stays in cache.
     "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:abort_on_error=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
 }
@@ -38,16 +39,17 @@ def _library(compiler: str, name: str) -> str:
 
 
 def _loaded() -> dict[str, str]:
-    """Environment variables under which Python loads a module with sanitizers."""
-    # libstdc++ as well: AddressSanitizer looks for it at its own start, and a C++ exception ends the process else.
+    """Return the environment variables under which Python loads a module with sanitizers."""
+    # libstdc++ is needed too: AddressSanitizer looks for it at its own start. Without it a C++ exception ends the
+    # process.
     preload = " ".join(_library(compiler(), name) for name in ("libasan.so", "libstdc++.so.6"))
     return {"LD_PRELOAD": preload, **SANITIZERS}
 
 
 def _run(module: Path, arguments: Sequence[str], environment: dict[str, str]) -> str:
-    """What the runner printed last. On failure, the case that it was in and everything after."""
+    """Return the last line that the runner printed; raise FailedError with the output of a case that failed."""
     command = [sys.executable, RUNNER, module, *arguments]
-    # There are more threads than cores: the kernels' are to wait asleep, and numpy needs no more than one.
+    # There are more threads than cores, so the kernels' threads must sleep while they wait. numpy needs only one.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -57,7 +59,7 @@ def _run(module: Path, arguments: Sequence[str], environment: dict[str, str]) ->
 
 
 def _cases(made: Build, placement: str, isa: str, environment: dict[str, str]) -> str:
-    """Run what an instruction set has of its own in one build, and say so in a line."""
+    """Run the cases of an instruction set's own kernels in one build, and return a line about them."""
     families = made.own(isa)
     rest = [family for family in SOURCES if family not in families]
     said = _run(made.module, [placement, *families], {**environment, "EBGAN_FAST_CPU_ISA": isa})
@@ -65,11 +67,11 @@ def _cases(made: Build, placement: str, isa: str, environment: dict[str, str]) -
 
 
 def _compiled(anew: bool) -> tuple[Build, Build]:
-    """The build with the sanitizers and the plain one, from this compile or an earlier one."""
+    """Return the build with the sanitizers and the plain one, from this compile or an earlier one."""
     path = compiler()
-    _loaded()  # a compiler that comes without the sanitizers would fail
+    _loaded()  # raises if the compiler comes without the sanitizers
     start = time.monotonic()
-    # Plain: as setup.py does.
+    # The plain build is the one of setup.py.
     switches = {"sanitized": "-DEBGAN_SANITIZE=ON", "plain": "-DCMAKE_BUILD_TYPE=Release"}
     sanitized, plain = (build(path, name, switch, anew=anew) for name, switch in switches.items())
     if anew:
@@ -78,7 +80,7 @@ def _compiled(anew: bool) -> tuple[Build, Build]:
 
 
 def _ran(sanitized: Build, plain: Build) -> bool:
-    """Run all cases, say how each went, and return False if one failed."""
+    """Run all cases, print the result of each run, and return False if one failed."""
     loaded = _loaded()
     sets = _run(sanitized.module, ["--list"], loaded).split()
     passed = True

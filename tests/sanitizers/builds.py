@@ -1,4 +1,4 @@
-"""The builds that the cases run in, and the machine code that an instruction set has of its own there."""
+"""The builds that the cases run in, and the kernels that an instruction set has of its own there."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ sys.path.insert(0, str(ROOT))
 from tests import kept_compiles  # noqa: E402
 
 FOLDER = ROOT / "build" / "sanitize"
-# This environment's programs first.
+# This environment's programs come first.
 PROGRAMS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-# The source in csrc/cpu that a family of cases in run_kernels.py is for.
+# The source in csrc/cpu that each family of cases in run_kernels.py tests.
 SOURCES = {"energy": "energy", "hinge": "energy", "code": "pulling_away"}
-# The sets that take kernels from another, and what is left: CMakeLists.txt has them as sources_ISA.
+# The families that remain for a set that takes kernels from another set: sources_ISA in CMakeLists.txt.
 OWN = {"avx512bf16": ["code"]}
 
 
 class CannotRunError(Exception):
-    """Why there are no sanitizers here; says nothing about the kernels."""
+    """The sanitizers cannot run here, for the reason in the message; the kernels are not judged."""
 
 
 class FailedError(Exception):
-    """What the compiler or the runner printed."""
+    """The build or a run failed; the message is the output of the compiler or the runner."""
 
 
 def compiler() -> str:
-    """The path of GCC."""
+    """Return the path of GCC."""
     if sys.platform != "linux":
         raise CannotRunError("loads the sanitizers with LD_PRELOAD, as on Linux")
     name = os.environ.get("CXX", "c++")
     path = shutil.which(name)
     if path is None:
         raise CannotRunError(f"no C++ compiler ({name})")
-    # Clang's runtime is another one, and linked into the program.
+    # Clang has another runtime, which is linked into the program.
     if "Free Software Foundation" not in subprocess.run([path, "--version"], capture_output=True, text=True).stdout:
         raise CannotRunError(f"takes GCC, and {name} is another compiler")
     return path
@@ -50,7 +50,7 @@ def compiler() -> str:
 
 @dataclass(frozen=True)
 class Build:
-    """The compiled module of one build, and where its objects lie."""
+    """The compiled module of one build, and the folder of its objects."""
 
     folder: Path
 
@@ -59,9 +59,10 @@ class Build:
         return self.folder / "out" / f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 
     def own(self, isa: str) -> list[str]:
-        """The families of cases that run machine code of the set's own: all, unless it takes kernels from another set.
+        """Return the families of cases for the set's own kernels: all, unless the set takes kernels from another.
 
-        FailedError where that leaves none, or where a set that takes from no other lacks a source.
+        Raises:
+            FailedError: if no family is left, or if a set that takes from no other lacks a source.
         """
         objects = self.folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu"
         own = [family for family, source in SOURCES.items() if (objects / f"{source}.cpp.o").exists()]
@@ -72,7 +73,7 @@ class Build:
 
 
 def build(path: str, name: str, switch: str, *, anew: bool) -> Build:
-    """Configure and build the kernels: `anew`, or where there is no such build yet.
+    """Configure and build the kernels if `anew`, or if there is no such build yet, and return the build.
 
     Objects that were compiled before come from the user's cache folder.
     """

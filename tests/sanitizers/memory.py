@@ -1,4 +1,4 @@
-"""Arrays at addresses of our choosing, in the four dtypes of the kernels, with what lies beside them watched."""
+"""Arrays at chosen addresses, in the four dtypes of the kernels, with checks of the memory beside them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _C.free.argtypes = [ctypes.c_void_p]
 
 @dataclass(frozen=True)
 class Format:
-    """A dtype: its number in the kernels, how numpy holds it, its epsilon and its smallest positive number."""
+    """The properties of a dtype: its code in the kernels, numpy's storage, epsilon and least positive number."""
 
     name: str
     code: int
@@ -60,10 +60,10 @@ def accumulator(fmt: Format) -> Format:
 
 @dataclass
 class Memory:
-    """Allocations of one case: by malloc, where AddressSanitizer puts a redzone on either side, or against a guard page
-    that ends the process when it is touched.
+    """The allocations of one case, with malloc or beside guard pages.
 
-    Guard pages see what AddressSanitizer does not: intrinsics that store past the cache or load under a mask.
+    AddressSanitizer puts a redzone on both sides of memory from malloc. A guard page ends the process when it is
+    touched. It also shows what AddressSanitizer misses: intrinsics that store past the cache or load under a mask.
     """
 
     guard_pages: bool
@@ -75,11 +75,11 @@ class Memory:
         if not self.guard_pages:
             self._blocks.append(_C.malloc(nbytes))
             return self._blocks[-1]
-        # Only one end can lie at a guard, unless the size is whole pages.
+        # Only one end can lie at a guard page, unless the size is whole pages.
         return self._pages.guarded(nbytes, begins=self._side.choice((True, False)))
 
     def sparse(self, nbytes: int) -> int:
-        """Address space that costs memory only where it is written."""
+        """Return the address of memory that costs only the pages that are written."""
         return self._pages.reserved(nbytes)
 
     def release(self) -> None:
@@ -94,10 +94,10 @@ _SPARSE_FROM = 2**30  # elements
 
 
 class Rows:
-    """n rows of k elements, `gap` elements between them and `shift` before the first; nothing after the last.
+    """Rows of an array: n rows of k elements, with `gap` elements between them and `shift` elements before the first.
 
-    Inputs (values given) lie among NaN: a read outside the rows spoils the result. Outputs start as NaN among
-    sentinels: an element that is not written, or one that is and should not be, shows.
+    An input, which has values, lies among NaN, so that a read outside the rows spoils the result. An output starts as
+    NaN among sentinels, which shows elements that are not written, and writes outside the rows.
     """
 
     def __init__(
@@ -126,7 +126,8 @@ class Rows:
         return self.format.decode(self._rows)
 
     def check(self, what: str) -> None:
-        """Every output element is written, every input is as it was, and so is everything outside."""
+        """Check that every output element is written, and that every input and all memory outside the rows is
+        unchanged."""
         if self._given is None:
             unwritten = np.argwhere(np.isnan(self.read()))
             assert not len(unwritten), f"{what}: {len(unwritten)} elements not written (or NaN), first {unwritten[0]}"

@@ -1,10 +1,10 @@
-"""Runs the kernels of one compiled module, without torch, on arrays that end where the kernels must.
+"""Run the kernels of one compiled module, without torch, on arrays that end where the kernels must.
 
-    python run_kernels.py MODULE malloc|guard-pages FAMILY...     how to place the arrays (see memory.Memory), and which
-                                                                  cases to run: energy, hinge, code
-    python run_kernels.py MODULE --list                           names the instruction sets that this processor has
+    python run_kernels.py MODULE malloc|guard-pages FAMILY...     place the arrays so (see memory.Memory), and run these
+                                                                  cases: energy, hinge, code
+    python run_kernels.py MODULE --list                           print the instruction sets of this processor
 
-A line per case goes to standard output before it runs, so that the last one names the case that ended the process.
+Each case prints a line before it runs, so that the last line names the case that ended the process.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from memory import FLOAT32, FLOAT64, FORMATS, Array, Format, Memory, Rows, accum
 
 SHORT = [*range(1, 71), 127, 128, 129, 1023, 4097]
 CHUNKED = [(1, 4097), (2, 9000), (1, 70_001), (3, 8192)]  # rows longer than one task of 4,096 elements
-# Run again with stores past the cache, from rows that start on whole vectors and from others: (gap, shift).
+# These run again with stores past the cache: (gap, shift) of rows that start on whole vectors, and of others.
 STREAMED = [(3, 9024, (0, 0)), (3, 9024 + 13, (64 - 13, 0)), (2, 9024, (3, 5))]
 STREAMED_CODES = [(8192, 16, (0, 0)), (17, 9024 + 13, (64 - 13, 0)), (17, 9024, (3, 5))]
 CODES = [(0, 3), (1, 5), (2, 1), (2, 2), (3, 7), (5, 97), (7, 8), (9, 4), (97, 100), (100, 95), (250, 17), (64, 300)]
 LARGE_CODES = [(193, 200), (130, 520), (1500, 40), (400, 33), (2, 40_000), (7, 9001)]
 BEYOND_32_BITS = 2**31 + 11
-# Of a loss, or of a pulling-away term. Gradients are exact zeros for an upstream of 0.
+# The upstreams of a loss or a pulling-away term. For 0, gradients are exact zeros.
 UPSTREAMS = (1.0, 1.5, -0.375, 3.0, 0.0)
-# Powers of two that bring the squares of a code out of the range of its sums. None does of float16's.
+# Exponents of two that bring the squares of a code out of the range of its sums. float16 has none.
 FAR = {"float64": 500, "float32": 60, "bfloat16": 60}
 NO_BATCH = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
 
@@ -49,27 +49,31 @@ def load(path: str) -> ModuleType:
 
 
 def _turns(k: int) -> Sequence[int]:
-    """The turns that rows of k elements take: all eight, or every other one.
+    """Return the turns that rows of k elements take: all eight, or every other one.
 
-    Rows of k and of k + 16 elements end alike: a vector holds 16 at most. One takes the even turns, one the odd.
+    Rows of k and of k + 16 elements end alike, as a vector holds 16 elements at most. One of the two takes the even
+    turns, the other the odd turns.
     """
     return range(8) if k <= 16 or k > 70 else range(k // 16 % 2, 8, 2)
 
 
 def _number(value: float) -> tuple[int, float]:
-    """A coefficient as the kernels take it: no address, and the number."""
+    """Return a coefficient as the kernels take it: no address, and the number."""
     return 0, value
 
 
 class Batch:
-    """recon, target, and outputs for the energies and the gradients asked for. `turn` picks which, and each array's gap
-    between samples and shift from the start of its memory, unless `layout` is the (gap, shift) of all."""
+    """A pair of recon and target, with outputs for the energies and some gradients.
+
+    `turn` decides which gradients there are, and the gap and shift of each array. With `layout`, a (gap, shift), all
+    arrays have that one.
+    """
 
     def __init__(self, memory: Memory, fmt: Format, n: int, k: int, turn: int, layout: Layout = None) -> None:
         draw = np.random.default_rng([fmt.code, n, k, turn])
         recon, target = draw.integers(-4, 5, (2, n, k)).astype(np.float64)
         if n > 2:
-            recon[-1] = target[-1]  # an energy of 0
+            recon[-1] = target[-1]  # makes an energy of 0
         self.n, self.k, self.format = n, k, fmt
         self.difference = recon - target
         layouts = [layout or (turn * odd % 6, (turn * odd + odd // 2) % 8) for odd in (1, 3, 5, 7)]
@@ -80,14 +84,14 @@ class Batch:
         self.energy = Rows(memory, accumulator(fmt), (1, n), None, shift=turn % 3)
 
     def packed(self, gradients: bool = True) -> tuple[int, ...]:
-        """The members of Batch in csrc/kernels.h."""
+        """Return the members of Batch in csrc/kernels.h."""
         arrays = self.recon, self.target, *((self.to_recon, self.to_target) if gradients else (None, None))
         addresses = [rows.address if rows else 0 for rows in arrays]
         strides = [rows.stride if rows else 0 for rows in arrays]
         return *addresses, self.energy.address, *strides, self.n, self.k
 
     def check(self, norm: str, coefficient: Array | None) -> None:
-        """coefficient [n]: dL/dE; None when no gradient was asked for."""
+        """Check energies and gradients; `coefficient` is dL/dE, [n], or None if no gradient was computed."""
         self.recon.check("recon")
         self.target.check("target")
         self.energy.check("energy")
@@ -107,7 +111,7 @@ class Cases:
         self.memory = Memory(guard_pages=placement == "guard-pages")
 
     def run(self, families: Sequence[str]) -> int:
-        """Run the cases of the families, and give their number."""
+        """Run the cases of the families, and return their number."""
         cases = {"energy": self.energies, "hinge": self.hinges, "code": self.codes}
         number = 0
         for number, (name, case) in enumerate((case for family in families for case in cases[family]()), 1):
@@ -183,7 +187,8 @@ class Cases:
 
         real, fake = batch(n, k), batch(n + 1, k)
         energy_fake = truth.energies(name, fake.difference)
-        # Between two energies: some gates open, some closed. In every fourth turn a sample is past it early in its row.
+        # The margin lies between two energies: some gates are open, some closed. In every fourth turn a sample is past
+        # the margin early in its row.
         share = 0.0123 if turn % 4 == 3 else 1 + 0.001 * (-1) ** turn
         margin = float(np.median(energy_fake)) * share + 0.25
         value = loss(real, fake, margin)
@@ -209,7 +214,8 @@ class Cases:
         loss.check("loss")
         terms = np.maximum(margin - energy_fake, 0)
         expected = energy_real.sum() / max(len(energy_real), 1) + terms.sum() / max(len(energy_fake), 1)
-        # The roundings of energies and margin, whose difference may be small, and those of the sums over the batch.
+        # The bound has the roundings of energies and margin, whose difference may be small, and those of the sums over
+        # the batch.
         size = expected + (margin + energy_fake).sum() / max(len(energy_fake), 1)
         bound = (2 * loss.format.eps + (len(energy_real) + len(energy_fake)) * FLOAT64.eps) * size
         truth.assert_close("loss", loss.read()[0], np.array([expected]), loss.format, bound)
@@ -218,7 +224,7 @@ class Cases:
         values = np.random.default_rng([fmt.code, n, d]).integers(-4, 5, (n, d)).astype(np.float64)
         if turn % 2 and n:
             values[0] = 0
-        # In the last turn each row is too short or too long for its squares, in turn.
+        # In the last turn every row is too short or too long for its squares, alternately.
         far = FAR.get(fmt.name, 0) if turn == 3 else 0
         powers = 2.0 ** np.where(np.arange(n) % 2, far, -far)[:, None]
         acc, side, threads = accumulator(fmt), min(n, d), 1 + (turn + n) % 3
@@ -246,7 +252,8 @@ class Cases:
             assert not np.count_nonzero(grad.read()), "grad: expected zeros"
             return
         expected = truth.pulling_away(values)
-        # Products round, and so do their sums: at most 128 terms to a partial sum, half a unit each, forward and back.
+        # The products round, and so do their sums: at most 128 terms in a partial sum, half a unit each, forward and
+        # backward.
         units = 128 * acc.eps
         got, scales = lengths.read()
         assert (scales[values.any(1)] != 1).all() if far else (scales == 1).all(), f"scales: got {scales}"

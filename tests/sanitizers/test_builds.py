@@ -1,4 +1,4 @@
-"""An instruction set runs all cases, but for those of kernels that it takes from another set."""
+"""An instruction set runs all cases, except those of kernels that it takes from another set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .builds import Build, FailedError
 
 
 def _made(folder: Path, isa: str, *sources: str) -> Build:
-    """A build with these objects."""
+    """Return a build that has these objects."""
     objects = folder / "CMakeFiles" / f"kernels_{isa}.dir" / "csrc" / "cpu"
     objects.mkdir(parents=True)
     for source in sources:
@@ -31,7 +31,7 @@ def test_a_set_leaves_to_another_what_it_takes_from_there(tmp_path: Path) -> Non
     ("isa", "sources"),
     [
         ("avx2", ["renamed"]),
-        ("avx2", ["energy", "renamed"]),  # the cases of codes would run nowhere
+        ("avx2", ["energy", "renamed"]),  # no set would run the cases of codes
         ("avx512bf16", ["energy", "pulling_away"]),
     ],
 )

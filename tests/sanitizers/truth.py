@@ -1,4 +1,4 @@
-"""The ops in float64 numpy, with how far a kernel may be off."""
+"""The ops in float64 numpy, and the errors that a kernel may have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def energies(norm: str, difference: Array) -> Array:
 
 
 def gradients(norm: str, difference: Array, coefficient: Array) -> Array:
-    """To recon; the gradient to target is its negative."""
+    """Return the gradient to recon; the gradient to target is its negative."""
     if norm == "l1":
         return coefficient[:, None] * np.sign(difference)
     if norm == "l2":
@@ -36,8 +36,11 @@ def hinge_gates(margin: float, energy: Array) -> Array:
 
 
 def assert_close(what: str, got: Array, truth: Array, fmt: Format, bound: Array | float = 0.0) -> None:
-    """Within two units in the last place, for a factor and a product that are rounded, and `bound`. Inputs are small
-    integers, so that sums of squares are exact at any order of summation."""
+    """Fail unless the values differ by two units in the last place and `bound` at most.
+
+    The two units are for a factor and a product that are rounded. Inputs are small integers, so sums of squares are
+    exact in any order.
+    """
     allowed = 2 * fmt.eps * np.abs(truth) + 2 * fmt.tiny + bound
     wrong = np.argwhere(~(np.abs(got - truth) <= allowed))
     if len(wrong):
@@ -50,8 +53,10 @@ class PullingAway:
     value: float
     lengths: Array
     gradient: Array
-    value_size: float  # sums of the absolute values of every product that value and gradient add up
+    value_size: float
+    """The sum of the absolute values of all products that the value adds up."""
     gradient_size: Array
+    """For each element, the sum of the absolute values of all products that the gradient adds up."""
 
 
 def pulling_away(code: Array) -> PullingAway:
@@ -74,6 +79,6 @@ def pulling_away(code: Array) -> PullingAway:
 
 
 def _cubed(unit: Array) -> tuple[Array, Array]:
-    """U U^T U, which is sum_j cos_ij u_j for row i, and sum_j cos_ij^2."""
+    """Return U U^T U, whose row i is sum_j cos_ij u_j, and sum_j cos_ij^2 for each row."""
     along = np.linalg.multi_dot([unit, unit.T, unit])
     return along, (along * unit).sum(1)

@@ -1,4 +1,4 @@
-"""Storages of each kind, empty."""
+"""Empty storages of each kind, for the tests of studies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import postgresql
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
-    """A server, started once for all tests of a process."""
+    """Start a PostgreSQL server once for all tests of a process, and yield its address."""
     if reason := postgresql.missing():
         pytest.skip(reason)
     with postgresql.server() as address:
@@ -24,7 +24,7 @@ def postgresql_server() -> Iterator[str]:
 
 @pytest.fixture(params=["journal", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of an empty storage."""
+    """Yield the address of an empty storage."""
     if request.param == "journal":
         yield str(tmp_path / "journal.log")
     elif request.param == "sqlite":
@@ -35,7 +35,7 @@ def storage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries and words that come after hundredths of a second."""
+    """Make tries for a lock, and lines about waiting, come after hundredths of a second."""
     for module in (journal, databases):
         monkeypatch.setattr(module, "SECONDS_OF_A_TRY", 0.05)
     monkeypatch.setattr(storages, "_SECONDS_BETWEEN_TRIES", 0.02)

@@ -1,4 +1,4 @@
-"""A study whose trials only write down that they ran, and the function of a process that runs it."""
+"""A study whose trials only write down that they ran, and the function with which another process runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEEN = "seen.txt"
 
 @dataclass(frozen=True)
 class Counting:
-    """Settings of the study."""
+    """The settings of the study."""
 
     count: int
     seconds: float = 0.0
@@ -28,21 +28,21 @@ class Counting:
 
 
 def note(folder: Path, words: str) -> None:
-    """Write a line in one piece, which no kill cuts."""
+    """Write a line in one call, so that a kill can't cut it."""
     handle = os.open(folder / SEEN, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, f"{words}\n".encode())
     os.close(handle)
 
 
 def seen(folder: Path, word: str) -> list[int]:
-    """Numbers of the trials of which a word was noted."""
+    """Return the numbers of the trials that noted this word."""
     path = folder / SEEN
     lines = path.read_text().split("\n") if path.exists() else []
     return [int(line.split()[1]) for line in lines if line.startswith(word)]
 
 
 def workers_of(folder: Path) -> list[int]:
-    """Numbers of the processes that began the trials, in their order."""
+    """Return the numbers of the processes that began the trials, in the order of the trials' beginnings."""
     lines = (folder / SEEN).read_text().splitlines()
     return [int(line.split()[2]) for line in lines if line.startswith("began")]
 
@@ -92,18 +92,18 @@ STUDY = Study(
 
 
 def job(folder: Path, storage: str, count: int, seconds: float = 0.0, workers: int = 1, steps: int = 10) -> Job[Any]:
-    """A run of the study."""
+    """Return a run of the study."""
     options = Options(folder, storage=storage, workers=workers)
     return Job(STUDY, Counting(count, seconds, steps), options, NoData())
 
 
 def done(one: Job[Any]) -> list[Done]:
-    """Do it, and give all its trials."""
+    """Do the trials of a run, and return all of them."""
     return run(one, queue_of(one))
 
 
 def work(one: Job[Any], together: int) -> None:
-    """Run the study once `together` processes are ready to."""
+    """Run the study once `together` processes are ready."""
     note(one.options.out, f"ready {os.getpid()}")
     while len(seen(one.options.out, "ready")) < together:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Kills of two processes that share a study, at random moments: what was finished stays, and nothing is done twice.
+"""Kills of two processes that share a study, at random moments. Finished trials stay, and none is done twice.
 
 `python -m tests.studies.kills` kills fifty times on each kind of storage, which takes five minutes.
 """
@@ -22,13 +22,20 @@ from .counting import SEEN, done, job, seen
 from .processes import SECONDS, start, wait_for
 
 KILLS = 50
-_MOST_TRIALS = 1250  # each look at a database's trials takes longer by their number
-_TRIALS_PER_KILL = 50  # two processes do at most 32 in the third of a second between two kills
-_SECONDS = 0.02  # of a trial; what a storage does for one takes about as long
+_MOST_TRIALS = 1250  # the more trials a database has, the longer takes each look at them
+_TRIALS_PER_KILL = 50  # two processes do at most 32 trials in the third of a second between two kills
+_SECONDS = 0.02  # of a trial; the storage's work for a trial takes about as long
 
 
 def check(folder: Path, storage: str, kills: int, seed: int = 0) -> int:
-    """Kill so often, let the last processes finish, and return how many trials were finished between the kills.
+    """Kill two processes so many times, let new ones finish the study, and return how many trials were done between
+    kills.
+
+    Args:
+        folder: an empty folder.
+        storage: the address of an empty storage.
+        kills: the number of kills.
+        seed: the seed of the moments of the kills.
 
     Raises:
         AssertionError: a finished trial was lost, done again or done twice.
@@ -37,7 +44,7 @@ def check(folder: Path, storage: str, kills: int, seed: int = 0) -> int:
     count = min(kills * _TRIALS_PER_KILL, _MOST_TRIALS)
     observer = queue_of(job(folder, storage, count))
     finished: dict[str, object] = {}
-    before = 0  # characters of what was noted when these were finished
+    before = 0  # characters that had been noted when these trials were finished
     for number in range(kills):
         _kill(folder, storage, count, chance)
         now = _measured(observer.done())
@@ -53,7 +60,7 @@ def check(folder: Path, storage: str, kills: int, seed: int = 0) -> int:
     whole = (folder / SEEN).read_text()
     begun = _numbers(whole[before:], "began")
     assert whole[before:].count("began") == len(begun), "a trial was begun twice"
-    # Those that a killed process had measured and not closed are completed with what it had noted.
+    # Trials that a killed process had measured but not closed are completed with the results that it had noted.
     measured = found.keys() - finished.keys() - begun
     assert begun <= found.keys() - finished.keys(), f"{begun & finished.keys()} was begun again"
     assert measured <= _numbers(whole[:before], "ended"), f"{measured} was never done"
@@ -61,7 +68,7 @@ def check(folder: Path, storage: str, kills: int, seed: int = 0) -> int:
 
 
 def _kill(folder: Path, storage: str, count: int, chance: random.Random) -> None:
-    """Start two processes, and kill both: as they start, or while they do trials."""
+    """Start two processes, and kill both while they start or while they do trials."""
     words = chance.choice(("ready", "began", "began"))
     before = len(seen(folder, words))
     children = [start(folder, storage, count, _SECONDS) for _ in range(2)]
@@ -75,7 +82,7 @@ def _kill(folder: Path, storage: str, count: int, chance: random.Random) -> None
 
 
 def _measured(found: list[Done]) -> dict[str, object]:
-    """The process and the moment that each finished trial's result names."""
+    """Return the process and the moment in each finished trial's result, by the trial's key."""
     return {key(one.params): tuple(one.result["by"]) if one.result else one.reason for one in found}
 
 
@@ -85,7 +92,7 @@ def _numbers(noted: str, word: str) -> set[str]:
 
 
 def main() -> None:
-    """Kill fifty times on each kind of storage, and say what stayed."""
+    """Kill fifty times on each kind of storage, and print how many trials were finished."""
     for kind in ("journal", "sqlite", "postgresql"):
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,4 +1,5 @@
-"""A PostgreSQL server of the tests' own, in a folder and behind a socket there, where its programs are installed."""
+"""A PostgreSQL server for the tests, in a folder of its own and behind a socket there, if its programs are
+installed."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from pathlib import Path
 
 _numbers = itertools.count()
 _PROGRAMS = ("initdb", "pg_ctl")
-_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian's, which aren't on the path
+_FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian's folders, which PATH lacks
 
 
 def missing() -> str | None:
-    """Return what the tests on PostgreSQL lack here, in a sentence; None if they can run."""
+    """Return a sentence that says what the tests on PostgreSQL lack here, or None if they can run."""
     try:
         import psycopg  # noqa: F401
     except ImportError as error:
@@ -33,8 +34,8 @@ def _program(name: str) -> str | None:
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """The address of a new, empty database, whose server runs within the block."""
-    # A socket's path has 107 signs at most, which pytest's folders may exceed.
+    """Run a server within the block, and yield the address of a new, empty database."""
+    # A socket's path has 107 characters at most, which pytest's folders may exceed.
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder = Path(name)
         if user := _other_user():
@@ -49,7 +50,7 @@ def server() -> Iterator[str]:
 
 
 def new_database(address: str) -> str:
-    """The address of another, empty database on a server."""
+    """Create another, empty database on a server, and return its address."""
     import psycopg
 
     name = f"trials{next(_numbers)}"
@@ -67,13 +68,13 @@ def start(address: str) -> None:
 
 
 def stop(address: str) -> None:
-    """Stop it as a power cut does."""
+    """Stop the server of an address in the way a power cut does."""
     folder = Path(address.partition("host=")[2])
     _run(folder, "pg_ctl", "-w", "-D", str(folder / "cluster"), "-m", "immediate", "stop")
 
 
 def _other_user() -> str | None:
-    """A user without rights, as whom PostgreSQL starts: it refuses to as root."""
+    """Return a user without rights if this process is root's: PostgreSQL refuses to start as root."""
     return "nobody" if os.name == "posix" and os.geteuid() == 0 else None
 
 

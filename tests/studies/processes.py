@@ -1,4 +1,4 @@
-"""Processes that run a study, and waiting for what they do."""
+"""Processes that run a study, and a function that waits for what they do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ebgan_fast.studies.framework import run
 
 from . import counting
 
-SECONDS = 60.0  # for what takes one
+SECONDS = 60.0  # to wait at most for what takes about one second
 
 
 def start(folder: Path, storage: str, count: int, seconds: float, workers: int = 1, together: int = 1) -> BaseProcess:
-    """A process that runs a study once `together` of them are ready."""
+    """Start a process that runs a study once `together` processes are ready."""
     one = counting.job(folder, storage, count, seconds, workers)
     process = run.processes().Process(target=counting.work, args=(one, together))
     process.start()

@@ -16,7 +16,7 @@ from .test_queue import opened
 
 
 def refusal(address: str) -> str:
-    """The one sentence about a storage that can't be used."""
+    """Return the one sentence that refuses a storage."""
     with pytest.raises((StorageError, OSError)) as raised:
         opened(address, 1)
     told = str(raised.value)
@@ -37,7 +37,7 @@ with FileLock(sys.argv[1]):
 
 @contextlib.contextmanager
 def held(lock: Path, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """A process that has a lock."""
+    """Start a process that holds a lock, and yield the process."""
     process = subprocess.Popen([sys.executable, "-c", _HOLD, lock, str(seconds)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

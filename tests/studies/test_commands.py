@@ -1,4 +1,4 @@
-"""The commands of all studies: their common flags and files, and the words for a user's mistakes."""
+"""The commands of all studies have common flags and files, and common words for a user's mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ebgan_fast.studies.theory import Game
 def test_a_study_that_is_done_is_drawn_anew_and_not_repeated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One stands for all: they share the code that conducts them."""
+    """One study stands for all, because all share the code that conducts them."""
     arguments = ["theory", "--out", str(tmp_path), "--rounds", "200", "--workers", "1"]
     assert cli.main(arguments) == 0
     first, table = read(tmp_path / "results.json"), (tmp_path / "table.md").read_text()
@@ -41,7 +41,7 @@ def test_a_study_that_is_done_is_drawn_anew_and_not_repeated(
 def test_two_processes_that_end_at_once_write_one_after_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each whole set of files: results, table and figures."""
+    """Each process writes its whole set of files, so results, table and figures fit together."""
     options = Options(tmp_path, workers=1)
     writing: list[str] = []
     write = results.write
@@ -133,7 +133,7 @@ def test_the_list_of_commands_says_of_a_study_what_its_help_says() -> None:
 
 
 def test_the_list_of_commands_does_without_optuna() -> None:
-    """It is an extra, and takes half a second."""
+    """Optuna is an extra, and its import takes half a second."""
     program = "import sys; sys.modules['optuna'] = None; from ebgan_fast import cli; cli.main(['--help'])"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr

@@ -1,4 +1,4 @@
-"""A generator's digits: what they are said to cover, where they are scored, and what is read once."""
+"""The scores of a generator's digits: which digits are covered, on which device, and how often the digits are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ebgan_fast.studies.sets.digits import Digits
 
 
 class Fixed(nn.Module):
-    """Gives images in turn, whatever the noise."""
+    """A generator that returns its images in turn, whatever the noise is."""
 
     noise_size = 2
     image_shape = (1, 28, 28)
@@ -30,7 +30,7 @@ class Fixed(nn.Module):
         self.images = nn.Parameter(images.float() / 127.5 - 1)
 
     def forward(self, noise: Tensor) -> Tensor:
-        # Every batch starts anew: the sets below are as long as a batch.
+        # Every batch starts with the first image: the sets below are as long as a batch.
         return self.images[torch.arange(len(noise)) % len(self.images)].unsqueeze(1)
 
 
@@ -40,13 +40,13 @@ def test_real_digits_cover_all_and_one_image_only_its_own(mnist: Mnist) -> None:
     real = Digits(mnist).scores(Fixed(mnist.train_images[:250]), 1000, 0)  # type: ignore[arg-type]
     assert real["classes"] == 10
     assert real["exp_score"] > 9
-    # Each image comes four times among the thousand, at a distance of 0 from itself.
+    # Each image is four times among the thousand, and its copies have distance 0.
     assert real["diversity"] == pytest.approx(1.0, abs=0.03)
     one = Digits(mnist).scores(Fixed(mnist.train_images[:1]), 1000, 0)  # type: ignore[arg-type]
     assert one["classes"] == 1
     assert one["class_share"][mnist.train_labels[0]] == 1.0
     assert one["diversity"] == 0.0  # copies of one image: every difference is 0
-    # Equal images may get logits that differ by rounding, some 1e-5, and the divergence grows with their square.
+    # Logits of equal images may differ by rounding, about 1e-5. The divergence grows with the square of that.
     assert one["kl_conditional_marginal"] == pytest.approx(0.0, abs=1e-6)
 
 
@@ -56,7 +56,7 @@ def test_a_class_needs_one_sample_in_a_hundred(mnist: Mnist, digit_classifier: D
         sure = digit_classifier(mnist.train_images[:250].float() / 127.5 - 1).softmax(1).amax(1) > 0.99
     images, labels = mnist.train_images[:250][sure], mnist.train_labels[:250][sure]
     zeros, ones = images[labels == 0], images[labels == 1]
-    for rare, classes in ((2, 1), (3, 2)):  # of 250, 0.8 and 1.2 %
+    for rare, classes in ((2, 1), (3, 2)):  # 0.8 and 1.2 % of 250
         mixed = torch.cat([zeros[:1].repeat(250 - rare, 1, 1), ones[:rare]])
         assert Digits(mnist).scores(Fixed(mixed), 1000, 0)["classes"] == classes  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def blank() -> Mnist:
 
 
 def test_scores_are_taken_on_the_studys_device(monkeypatch: pytest.MonkeyPatch, blank: Mnist) -> None:
-    """A device that holds no values stands for a GPU until images and logits come back."""
+    """The device "meta", which holds no values, stands for a GPU until images and logits come back."""
     asked: list[torch.device] = []
     drawn: list[str] = []
     spread_on: list[str] = []
@@ -88,7 +88,7 @@ def test_scores_are_taken_on_the_studys_device(monkeypatch: pytest.MonkeyPatch, 
         assert loaded.scores(generator, 20, 0)["exp_score"] == 1  # type: ignore[arg-type]
     assert asked == [torch.device("meta")]  # once
     assert drawn == ["meta", "meta"]
-    assert spread_on == ["meta"] * 3  # of the real digits once
+    assert spread_on == ["meta"] * 3  # twice for samples, once for the real digits
 
 
 def test_images_lie_on_the_device_once(blank: Mnist) -> None:
@@ -109,7 +109,7 @@ def _tell(loaded: Digits, answers: Connection) -> None:
 
 @pytest.mark.parametrize("kind", [Digits, UnscoredDigits])
 def test_another_process_is_sent_them_and_reads_none(mnist: Mnist, kind: type[Digits]) -> None:
-    """Not through shared memory, of which a container has little."""
+    """The digits aren't sent through shared memory, of which a container has little."""
     loaded = kind(mnist, "meta", 28)
     context = multiprocessing.get_context("spawn")
     answers, sender = context.Pipe(duplex=False)

@@ -1,4 +1,5 @@
-"""A study's YAML file and results are data that people pass on: an odd one ends in one sentence that names it."""
+"""A study's YAML file and results may come from strangers: for a malformed one, an error of one sentence names the
+file."""
 
 from __future__ import annotations
 
@@ -92,7 +93,8 @@ def test_a_command_ends_in_one_line(tmp_path: Path, study: str, odd: str, capsys
 
 
 def test_what_is_harmless_stays_accepted(tmp_path: Path) -> None:
-    """The mark that Windows' editors set, lists that share their values, and YAML's own words for a value."""
+    """A file may have a byte order mark from a Windows editor, lists that share their values, and YAML's own words for
+    values."""
     path = tmp_path / "grid.yaml"
     path.write_bytes(
         b"\xef\xbb\xbfsize_g: &sizes [400, 800]\nsize-d: *sizes\nflip: yes\ndata:\nlr: 1.0e-3\nname: '\xc3\xa9'\n"
@@ -146,7 +148,8 @@ def test_values_that_no_study_writes(tmp_path: Path, change: Change) -> None:
 
 
 def test_a_file_of_many_results_takes_as_much_longer(tmp_path: Path) -> None:
-    """Four times as many trials cost four times as many calls, and the paper's whole grid has 6144.
+    """The number of calls grows in proportion to the number of trials, of which the paper's whole grid has 6144 for
+    GANs.
 
     Work inside one call, such as a search through a list, isn't seen.
     """

@@ -1,4 +1,4 @@
-"""The mixtures of Gaussians, and which of them a generator is said to have found."""
+"""The mixtures of Gaussians, and the scores that say which Gaussians a generator has found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ebgan_fast.studies.sets import gaussians
 
 
 class Fixed(nn.Module):
-    """Gives points in turn, whatever the noise."""
+    """A generator that returns its points in turn, whatever the noise is."""
 
     noise_size = 2
     image_shape = (1, 1, 2)

@@ -1,4 +1,4 @@
-"""The grid is table 1's, and its figures say what the trials did."""
+"""The grid is that of table 1, and its tables say what the trials did."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import whole_run
 
 
 def made(*trials: tuple[str, float | None]) -> Results:
-    """Results of trials with a score each, or None for one that failed."""
+    """Return the results of trials, each with its family and its score. The score None stands for a failed trial."""
     done = []
     for number, (family, score) in enumerate(trials):
         params: dict[str, Any] = {
@@ -77,10 +77,10 @@ def test_the_share_in_the_top_third() -> None:
     ebgans = [("EBGAN", score) for score in (2.0, 1.5, 0.05, 0.04)]
     gans = [("GAN", 1.0), *[("GAN", None)] * 4]
     results = made(*ebgans, *gans)
-    # Of nine the first three are 2.0, 1.5 and 1.0.
+    # The top third of nine trials is 2.0, 1.5 and 1.0.
     assert grid.top_share(results, "EBGAN") == 2 / 4
     assert grid.top_share(results, "GAN") == 1 / 5
-    # 10 - score turns the order round, but what failed stays last.
+    # 10 - score reverses the order, but failed trials stay last.
     assert grid.top_share(results, "EBGAN", grid.swapped_score) == 2 / 4
     assert grid.top_share(results, "GAN", grid.swapped_score) == 1 / 5
 

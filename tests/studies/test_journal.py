@@ -1,4 +1,5 @@
-"""Journals that were cut are mended, and damaged lines are named; one that takes another's place is refused."""
+"""Incomplete last lines of journals are mended, damaged lines are named, and a file that replaces a journal is
+refused."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from .test_queue import end, opened, results, taken
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A journal of which the last line closes the second of two trials."""
+    """Return the bytes of a journal whose last line closes the second of two trials."""
     path = tmp_path_factory.mktemp("whole") / "journal.log"
     queue = opened(str(path), 1, 2)
     for number in (1, 2):
@@ -31,14 +32,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_journal_may_be_cut_anywhere_in_its_last_line(
     tmp_path: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its note is made anew: the second trial was measured, which the line before says."""
+    """The line before says what the second trial measured, so the trial is closed again."""
     start = whole.rindex(b"\n", 0, -1) + 1
     for length in range(start + 1, len(whole)):
         path = tmp_path / "journal.log"
         path.write_bytes(whole[:length])
         queue = opened(str(path), 1, 2)
         told = capsys.readouterr().err
-        kept = length == len(whole) - 1  # all but its end was there
+        kept = length == len(whole) - 1  # only the newline was missing
         assert told.count("\n") == (not kept), length
         assert kept or (str(path) in told and "cut short" in told)
         assert queue.done()[0].result == {"found": 1}
@@ -64,7 +65,7 @@ def test_a_journal_may_be_cut_in_its_first_line(tmp_path: Path, whole: bytes, mo
 def test_a_journal_whose_end_is_no_line_is_mended(
     tmp_path: Path, whole: bytes, tail: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A power cut leaves zeros, and earlier versions went on in the line that was cut."""
+    """A power cut leaves zeros at the end, and earlier versions continued writing in an incomplete line."""
     path = tmp_path / "journal.log"
     path.write_bytes(whole + tail)
     assert len(opened(str(path), 1, 2).done()) == 2
@@ -74,7 +75,7 @@ def test_a_journal_whose_end_is_no_line_is_mended(
 
 
 def test_a_journal_that_is_cut_while_it_is_open_is_mended_at_the_next_write(tmp_path: Path) -> None:
-    """By another process, which was killed."""
+    """Another process, which was killed, has left an incomplete line."""
     path = tmp_path / "journal.log"
     queue = opened(str(path), 1)
     claim = taken(queue)
@@ -156,13 +157,13 @@ def _replace(path: Path) -> None:
 
 
 def _overwrite(path: Path) -> None:
-    """In the same file, and longer."""
+    """Write something else, which is longer, into the same file."""
     path.write_bytes(b"margins\n" * path.stat().st_size)
 
 
 @pytest.mark.parametrize("change", [_delete, _truncate, _halve, _replace, _overwrite])
 def test_a_journal_that_is_replaced_while_a_study_runs_is_named(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    """Nothing is added to what is there, and its lock is free."""
+    """Nothing is added to the file that is there, and the lock is free afterward."""
     path = tmp_path / "journal.log"
     queue = opened(str(path), 1, 2)
     claim = taken(queue)
@@ -177,7 +178,7 @@ def test_a_journal_that_is_replaced_while_a_study_runs_is_named(tmp_path: Path, 
 
 
 def test_trials_that_others_can_read(tmp_path: Path) -> None:
-    """Optuna's own storage opens the journal."""
+    """Optuna's own storage can open the journal."""
     import optuna
 
     path = tmp_path / "journal.log"

@@ -1,4 +1,4 @@
-"""Locks, full disks and servers that are away are waited for, and the result stays."""
+"""A process waits for locks, full disks and servers that are away, and its result isn't lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .test_queue import end, opened, results, taken
 
 
 def test_a_journal_is_one_file_wherever_a_process_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link to it is the same journal under the same lock."""
+    """A link to a journal leads to the same journal and the same lock."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "link.log").symlink_to("journal.log")
@@ -40,7 +40,7 @@ def test_a_journal_is_one_file_wherever_a_process_goes(tmp_path: Path, monkeypat
 
 
 def test_the_lock_that_an_earlier_version_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    """Optuna's own: a link, which dangles where the journal's path was relative."""
+    """Earlier versions left Optuna's own lock: a link, which leads nowhere if the journal's path was relative."""
     (tmp_path / "journal.log.lock").symlink_to("runs/grid/journal.log")
     assert len(done(job(tmp_path, str(tmp_path / "journal.log"), 1))) == 1
 
@@ -88,7 +88,7 @@ OPERATIONS: dict[str, Callable[[TrialQueue, Claim], object]] = {
 def test_who_does_what_changes_under_the_lock_alone(
     file_storage: str, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite has none of its own that holds from the look at a trial to its change."""
+    """SQLite has no lock that holds from the look at a trial to its change."""
     queue = opened(file_storage, 1, 2)
     claim = taken(queue)
     with held(lock_of(file_storage), 1000):
@@ -130,12 +130,12 @@ def test_a_lock_that_is_never_given_up_ends_in_a_sentence(file_storage: str, mon
         for module in (journal, databases):
             monkeypatch.setattr(module, "PATIENCE", 0.3)
         told = refusal(file_storage)
-    assert "got a lock of another process, expected to get at the trials; the same command goes on" in told
+    assert "got a lock of another process, expected access to the trials; the same command goes on" in told
 
 
 @contextlib.contextmanager
 def locked_by_a_backup(path: Path, seconds: float) -> Iterator[None]:
-    """An SQLite file that nobody else can read or write for some time."""
+    """Lock an SQLite file for some seconds, so that no other process can read or write it."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("BEGIN EXCLUSIVE")
     timer = threading.Timer(seconds, lambda: database.execute("COMMIT"))
@@ -151,7 +151,7 @@ def locked_by_a_backup(path: Path, seconds: float) -> Iterator[None]:
 def test_a_locked_database_is_waited_for_and_the_result_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every call, one after another: opening, queueing, taking a trial, keeping its result, reading."""
+    """Every call is tried: opening, queueing, taking a trial, keeping its result, reading and giving back."""
     path = tmp_path / "trials.db"
     storage = f"sqlite:///{path}"
     opened(storage, 1)
@@ -172,7 +172,7 @@ def test_a_locked_database_is_waited_for_and_the_result_stays(
 
 @pytest.mark.usefixtures("quick")
 def test_an_interrupted_process_does_not_wait_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its trial has no owner that lives, which the next run sees."""
+    """The interrupted trial then has no living owner, and the next run sees that."""
     monkeypatch.setattr(queues, "_SECONDS_TO_GIVE_BACK", 0.1)
     path = tmp_path / "trials.db"
     queue = opened(f"sqlite:///{path}", 1)

@@ -1,4 +1,4 @@
-"""The sweep's table, and its run."""
+"""The table of the margin sweep, and its run by the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel says if one of its own processes lives; of others, signs of life do."""
+"""The kernel says whether one of its own processes is alive. For other processes, signs of life do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_this_process_lives() -> None:
     ],
 )
 def test_of_other_systems_nothing_is_known(other: dict[str, Any]) -> None:
-    """Not even if there is a process of that number here, which began at that tick."""
+    """This holds even if a process here has the same number and began at the same tick."""
     assert known_life({**this_process(), **other}) == "unknown"
 
 
@@ -55,7 +55,7 @@ def test_another_process_of_the_same_number_is_not_the_owner() -> None:
 
 
 def test_a_process_that_was_killed_and_not_buried_is_dead() -> None:
-    """A zombie: a container's first process may never ask how its children ended."""
+    """The killed process is a zombie: a container's first process may never wait for its children."""
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(100)"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -68,7 +68,8 @@ def test_a_process_that_was_killed_and_not_buried_is_dead() -> None:
 
 
 def test_a_process_that_is_hidden_from_this_one_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by the option hidepid of /proc, on machines that many use: it isn't there, and may not be asked."""
+    """The option hidepid of /proc hides processes on machines that many use: they have no entry, and can't be
+    signaled."""
 
     def absent(pid: int) -> list[str]:
         raise FileNotFoundError(pid)
@@ -101,7 +102,7 @@ def test_a_process_that_is_gone_is_dead() -> None:
 
 
 def test_every_process_has_its_own_token() -> None:
-    """One that was forked off too, as a study's processes are."""
+    """This holds also for a forked process, as a study's processes are."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -129,7 +130,8 @@ print(this_process()["pids"], queue.bury(), queue.fill(), queue.unsure())
 @pytest.mark.slow
 @pytest.mark.parametrize("space", ["--pid --mount-proc", "--pid", "--time --boottime 100000"])
 def test_a_container_does_not_take_the_trial_of_a_process_outside(tmp_path: Path, space: str) -> None:
-    """There the owner's number or age is another's, and the kernel and the host's name are the same."""
+    """In the container, the owner's number or age belongs to another process, though kernel and host name are the
+    same."""
     command = [str(shutil.which("unshare")), "--fork", *space.split()]
     if os.geteuid() != 0:
         command += ["--user", "--map-root-user"]
@@ -149,7 +151,7 @@ def test_a_container_does_not_take_the_trial_of_a_process_outside(tmp_path: Path
         ).stdout.split()
         assert told[0] != this_process()["pids"]
         assert told[1:] == ["0", "0", "1"]
-        # The owner's own kernel knows better.
+        # Outside the container, the kernel knows that the owner is alive.
         assert queue_of(job(tmp_path, storage, 1)).unsure() == 0
     finally:
         owner.kill()
@@ -157,7 +159,7 @@ def test_a_container_does_not_take_the_trial_of_a_process_outside(tmp_path: Path
 
 
 def test_no_clock_and_no_zone_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Owner and looker may be days apart by their clocks, either way."""
+    """The clocks of the owner and of the process that looks may be days apart, in either direction."""
     from .test_queue import claimed_by, end, opened
 
     for number, shift in enumerate((-1e6, 1e6)):

@@ -20,14 +20,14 @@ def test_a_page_has_the_table_of_its_results(path: Path) -> None:
 
 
 def test_the_papers_studies_have_results() -> None:
-    """A new study's page may come before its results."""
+    """Only these studies must have results: the page of a new study may come before its results."""
     found = {path.stem for path in (PAGES / "results").glob("*.json")}
     assert found >= {"grid", "margin-sweep", "pt-study", "semi-supervised", "theory"}
 
 
 @pytest.mark.parametrize("name", all_studies())
 def test_a_page_is_found(name: str) -> None:
-    """From the list of studies, with its command."""
+    """The list of studies links to each page and gives its command."""
     line = next(line for line in (PAGES / "README.md").read_text().splitlines() if f"({name}.md)" in line)
     assert f"`ebgan-fast {name}`" in line
     assert f"ebgan-fast {name} --out" in (PAGES / f"{name}.md").read_text()

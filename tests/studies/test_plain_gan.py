@@ -1,4 +1,4 @@
-"""The plain GAN: its losses' gradients by definition, its optimizers, its failures."""
+"""The plain GAN follows the gradients of its losses, uses the optimizers of its config, and reports overflows."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def config(**fields: object) -> GanConfig:
 
 
 def test_a_step_descends_goodfellows_losses() -> None:
-    """The discriminator's cross-entropy and -log D(G(z)), with both networks as they were before the step."""
+    """The losses are the discriminator's cross-entropy and -log D(G(z)), with both networks as they were before the
+    step."""
     trainer, twin = GanTrainer(config(lr=1.0), images()), GanTrainer(config(lr=1.0), images())
-    for _ in range(3):  # at the start no gradient of the logit's bias is left
+    for _ in range(3):  # at the start the gradient of the logit's bias is 0
         trainer.step()
         twin.step()
     real, noise = twin.batches.next(), torch.randn(10, 3, generator=twin.noise_rng)
 
     def gradients(dtype: torch.dtype) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Losses (D, G), and both networks' gradients, D's first."""
+        """Return the losses (D, G), the gradients of the discriminator, and those of the generator."""
         generator, discriminator = copy.deepcopy(twin.generator).to(dtype), copy.deepcopy(twin.discriminator).to(dtype)
         fakes = generator(noise.to(dtype))
         bce = torch.nn.functional.binary_cross_entropy_with_logits
@@ -66,7 +67,7 @@ def test_a_step_descends_goodfellows_losses() -> None:
     ):
         name = type(net).__name__
         found = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-        # A network's as one vector: the biases before a batch norm have no gradient but rounding.
+        # Compare a network's gradients as one vector: biases before a batch norm have rounding for a gradient.
         assert_within_eager(found, exact, near, torch.float32, f"gradients of the {name}")
         start = list(before.parameters())
         after, near = ([a - b for a, b in zip(start, steps, strict=True)] for steps in (exact, near))
@@ -82,7 +83,7 @@ def test_optimizers_are_those_of_the_config() -> None:
 
 def test_it_learns_to_draw_the_one_image_there_is() -> None:
     one = TensorImages(torch.full((20, 1, 4, 4), 255, dtype=torch.uint8))
-    # Without batch norm in the discriminator, to which all constant batches look alike.
+    # Two layers have no batch norm in the discriminator. It would make all constant batches look alike.
     trainer = GanTrainer(config(n_layer_d=2, optim_g="adam", optim_d="adam", lr=0.01), one)
     for _ in range(300):
         trainer.step()
@@ -100,7 +101,8 @@ def test_weights_that_overflow_are_told_of() -> None:
 
 
 def test_the_discriminators_layers_are_the_papers() -> None:
-    """nLayerD weight layers, batch norm on all but the first and the logit, dropout after each hidden one."""
+    """The discriminator has nLayerD weight layers. Batch norm follows all but the first and the last; dropout follows
+    each hidden layer."""
     kinds = [type(module).__name__ for module in LogisticDiscriminator(3, 8, True, (1, 4, 4)).modules()]
     assert [kind for kind in kinds if kind in ("Linear", "BatchNorm1d", "Dropout")] == [
         "Linear",

@@ -1,4 +1,4 @@
-"""The comparison of terms: its run."""
+"""The command that compares the pulling-away term with others runs."""
 
 from __future__ import annotations
 

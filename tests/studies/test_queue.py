@@ -1,4 +1,4 @@
-"""The queue of trials: one owner each, and none lost with its owner."""
+"""Each trial in the queue has one owner, and no trial is lost with its owner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def taken(queue: TrialQueue) -> Claim:
 
 
 def claimed_by(monkeypatch: pytest.MonkeyPatch, queue: TrialQueue, **owner: Any) -> Claim:
-    """A claim of a process that differs from this one in these."""
+    """Take a trial as a process that differs from this one in its token and these fields."""
     with monkeypatch.context() as patch:
         patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other", **owner})
         return taken(queue)
@@ -48,7 +48,7 @@ def results(queue: TrialQueue) -> list[tuple[Params, dict[str, Any] | None]]:
 
 
 def states(storage: str) -> list[str]:
-    """Optuna's own words for every trial."""
+    """Return Optuna's own words for the state of every trial."""
     study = optuna.load_study(storage=open_storage(storage).trials, study_name="test")
     return [trial.state.name for trial in study.get_trials()]
 
@@ -70,7 +70,7 @@ def test_what_is_not_asked_for_stays(storage: str) -> None:
 
 
 def test_of_trials_that_two_processes_queued_at_once_one_is_done(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:  # each looks before the other has added
+    with monkeypatch.context() as patch:  # each process looks before the other has added its trial
         patch.setattr(TrialQueue, "_trials", lambda self, *states: [])
         first, _ = opened(storage, 1), opened(storage, 1)
     assert states(storage) == ["WAITING", "WAITING"]
@@ -90,13 +90,13 @@ def test_a_living_owner_keeps_its_trial(storage: str) -> None:
 
 def test_a_dead_owner_of_this_machine_loses_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = opened(storage, 1)
-    # The number is that of a living process, which was born at another time.
+    # A living process has the owner's number, but it began at another time.
     claimed_by(monkeypatch, queue, born="17")
     assert (queue.bury(), queue.fill()) == (1, 1)
     end(taken(queue), 1)
     assert results(queue) == [({"number": 1}, {"found": 1})]
     assert len(opened(storage, 1).done()) == 1
-    assert states(storage) == ["FAIL", "COMPLETE"]  # nothing is queued anew
+    assert states(storage) == ["FAIL", "COMPLETE"]  # opening the queue again has queued nothing
 
 
 def test_an_owner_that_cannot_be_seen_is_dead_after_minutes_of_silence(
@@ -119,7 +119,7 @@ def test_an_owner_that_cannot_be_seen_is_dead_after_minutes_of_silence(
 
 
 def test_looks_that_hung_do_not_count(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The storage was locked for an hour, to the owner's signs as well."""
+    """The storage was locked for an hour, for the owner's signs as well."""
     queue = opened(storage, 1)
     claimed_by(monkeypatch, queue, host="elsewhere")
     now = time.monotonic()
@@ -152,7 +152,7 @@ def test_signs_of_life_come_while_a_trial_lasts(storage: str, monkeypatch: pytes
 
 
 def test_what_a_process_measured_before_it_was_killed_is_kept(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after it had noted its result and before it had closed the trial."""
+    """The process was killed after it had noted its result and before it had closed the trial."""
     queue = opened(storage, 1)
     claim = claimed_by(monkeypatch, queue, born="17")
     with monkeypatch.context() as patch:
@@ -165,7 +165,8 @@ def test_what_a_process_measured_before_it_was_killed_is_kept(storage: str, monk
 
 
 def test_the_result_of_a_process_that_was_taken_for_dead_is_kept(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of a laptop that was asleep: its trial waits for another, or is done by another, or under way there."""
+    """A laptop may have been asleep. Its trial was queued again, and another process hasn't begun, has begun or has
+    done it."""
     for other_has in ("not begun", "begun", "done"):
         number = ["not begun", "begun", "done"].index(other_has)
         queue = opened(storage, number)
@@ -182,7 +183,8 @@ def test_the_result_of_a_process_that_was_taken_for_dead_is_kept(storage: str, m
 
 
 def test_a_trial_that_is_completed_while_it_is_closed_counts(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The looker has noted why it closes the trial, and the owner, which lives after all, is faster to complete it."""
+    """One process has noted why it closes the trial. The owner is alive after all, and completes the trial before
+    that."""
     queue = opened(storage, 1)
     claim = claimed_by(monkeypatch, queue, born="17")
     close = TrialQueue._set_state
@@ -211,7 +213,7 @@ def test_a_trial_that_kills_its_processes_fails_at_the_third(storage: str, monke
 
 
 def test_a_process_that_is_killed_as_it_takes_a_trial_leaves_it(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before it could note that the trial is its own."""
+    """The process is killed before it notes that the trial is its own."""
     queue = opened(storage, 1)
     with monkeypatch.context() as patch:
         patch.setattr(queues, "this_process", lambda: {**this_process(), "token": "other", "born": "17"})
@@ -232,7 +234,7 @@ def test_a_process_that_is_killed_as_it_takes_a_trial_leaves_it(storage: str, mo
 def test_who_was_slower_to_take_a_trial_does_not_own_it(
     storage: str, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
-    """It lives, or is killed once it has noted that it tries; the owner lives."""
+    """The slower process lives, or is killed after it noted that it tries to take the trial. The owner lives."""
     queue, slower = opened(storage, 1), opened(storage, 1)
     claim = taken(queue)
 
@@ -251,14 +253,15 @@ def test_who_was_slower_to_take_a_trial_does_not_own_it(
 
 
 def test_a_trial_that_cannot_be_taken_is_left(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it is seen waiting, as by a database that refuses the change: nobody waits in a loop."""
+    """A database may refuse the change each time the trial is seen waiting. No process then tries in an endless
+    loop."""
     queue = opened(storage, 1)
     monkeypatch.setattr(queue, "_take", lambda trial_id: False)
     assert queue.claim() is None
 
 
 def test_seconds_are_those_of_the_process_that_measured(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optuna's own times are of the clock, which may be set, and before version 5 of a zone."""
+    """Optuna's own times depend on the clock, which may be set, and before version 5 on the time zone."""
     queue = opened(storage, 1)
     claim = taken(queue)
     now = time.perf_counter()
@@ -269,7 +272,7 @@ def test_seconds_are_those_of_the_process_that_measured(storage: str, monkeypatc
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "1"])
 def test_a_value_that_no_storage_holds_fails_the_trial(storage: str, value: Any) -> None:
-    """SQLite would never read its trials again."""
+    """SQLite could never read its trials again after such a value."""
     queue = opened(storage, 1, 2)
     taken(queue).done(Measured({"found": 1}, value))
     end(taken(queue), 2)
@@ -280,7 +283,7 @@ def test_a_value_that_no_storage_holds_fails_the_trial(storage: str, value: Any)
 
 
 class Lost:
-    """A storage whose answers are lost once: what was asked for is done, and the call fails."""
+    """A storage method whose answer is lost once: it does what was asked for, and then the call fails."""
 
     def __init__(self, queue: TrialQueue, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
         self._call = getattr(queue._storage.trials, method)
@@ -355,7 +358,7 @@ def test_a_result_that_is_noted_after_a_look_and_before_a_death_is_kept(
 def test_a_trial_that_was_queued_anew_is_not_done_once_its_owner_has_come_back(
     storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process has seen it waiting before."""
+    """Another process has seen the trial waiting before the owner came back."""
     queue = opened(storage, 1, 2)
     claim = claimed_by(monkeypatch, queue, born="17")
     other = opened(storage, 1, 2)
@@ -391,7 +394,7 @@ def test_no_sign_of_life_comes_after_the_end(storage: str, monkeypatch: pytest.M
 def test_a_trial_that_this_process_has_dropped_does_not_count_as_a_death(
     storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that a second interrupt has kept from being given back."""
+    """A second interrupt may keep a process from giving its trial back."""
     queue = opened(storage, 1)
     for _ in range(5):
         claim = taken(queue)
@@ -402,7 +405,7 @@ def test_a_trial_that_this_process_has_dropped_does_not_count_as_a_death(
 
 
 def test_of_two_processes_with_other_settings_one_is_refused(storage: str) -> None:
-    """Both begin at once, and the first has made the study and not yet noted its settings."""
+    """All begin at once, while the study may exist without its settings noted."""
     from concurrent.futures import ThreadPoolExecutor
 
     def begin(steps: int) -> str:

@@ -1,4 +1,5 @@
-"""A study's table and figures are made of its file of results alone; odd files end in one sentence."""
+"""A study's table and figures are drawn from its file of results alone. For a malformed file, an error of one sentence
+says what is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def samples(path: Path, mode: str = "L") -> None:
 
 
 def swept(folder: Path) -> Path:
-    """Results of two margins, one of whose samples are on another machine."""
+    """Write the results of two margins, where the samples of one margin are on another machine. Return the file."""
     samples(folder / "samples" / "margin-1-0.png")
     found = read(RESULTS / "margin-sweep.json")
     trials = [trial for trial in found.trials if trial.params["margin"] in (1, 8)]
@@ -41,7 +42,7 @@ def test_committed_results_give_table_and_figures(tmp_path: Path, name: str) -> 
 
 
 def test_samples_are_those_of_the_file(tmp_path: Path) -> None:
-    """The figure is the same wherever the samples were left."""
+    """The figure is the same even if the samples' own files are gone."""
     path = swept(tmp_path)
     found = read(path)
     assert list(found.pictures) == ["samples/margin-1-0.png"]
@@ -112,7 +113,7 @@ def test_odd_results_are_named(tmp_path: Path, change: dict[str, Any], capsys: p
 
 
 def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:
-    """Their files had no pictures, and a number on a line."""
+    """Files of earlier versions had no pictures, and one number per line."""
     found = read(RESULTS / "theory.json")
     content = json.loads((RESULTS / "theory.json").read_text())
     content.pop("pictures", None)

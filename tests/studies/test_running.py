@@ -1,4 +1,4 @@
-"""Trials are done once each, whoever does them and whatever is killed."""
+"""Each trial is done once, whichever process does it and whichever process is killed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def storages(folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
-    """SIGINT reaches this process, and no other, once the condition holds."""
+    """Send SIGINT to this process alone, once the condition holds."""
 
     def send() -> None:
         wait_for(condition)
         os.kill(os.getpid(), signal.SIGINT)
 
-    # A shell starts its background jobs with interrupts ignored, and their children inherit that.
+    # A shell starts background jobs that ignore interrupts, and their children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=send)
     thread.start()
@@ -66,7 +66,7 @@ def test_finished_trials_are_not_repeated(tmp_path: Path, capsys: pytest.Capture
     assert sorted(seen(tmp_path, "began")) == [0, 1, 2, 3]
     assert len(found) == 4
     assert "2 of 4 trials were done before" in capsys.readouterr().out
-    assert len(done(job(tmp_path, storage, 3))) == 3  # a part of what is there
+    assert len(done(job(tmp_path, storage, 3))) == 3  # a run may have fewer trials than the storage
 
 
 def test_a_failed_trial_is_recorded_and_not_repeated(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_no_workers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_two_processes_share_the_work_and_do_no_trial_twice(tmp_path: Path, kind: str) -> None:
-    """The two make the storage at the same time too."""
+    """The two processes also create the storage at the same time."""
     storage = storages(tmp_path)[kind]
     children = [start(tmp_path, storage, 40, 0.05, together=2) for _ in range(2)]
     for child in children:
@@ -115,7 +115,7 @@ def test_a_killed_study_goes_on_without_repeating_finished_trials(tmp_path: Path
     assert 3 <= len(before) < 8
     found = done(job(tmp_path, storage, 8))
     assert sorted(one.params["number"] for one in found) == list(range(8))
-    assert sorted(seen(tmp_path, "ended")) == list(range(8))  # the one that was cut off among them
+    assert sorted(seen(tmp_path, "ended")) == list(range(8))  # with the trial that the kill had cut off
     assert len(seen(tmp_path, "began")) == 8 + 1
 
 
@@ -124,7 +124,7 @@ def test_an_interrupted_study_leaves_its_trials_to_the_next(tmp_path: Path, work
     storage = str(tmp_path / "journal.log")
     with pytest.raises(KeyboardInterrupt), interrupted_when(lambda: len(seen(tmp_path, "began")) == workers):
         done(job(tmp_path, storage, 3, 30.0, workers))
-    # Given back by those who had them, not found to be dead.
+    # The processes gave the trials back themselves. They weren't found to be dead.
     assert queue_of(job(tmp_path, storage, 3)).bury() == 0
     assert len(done(job(tmp_path, storage, 3))) == 3
     assert sorted(seen(tmp_path, "ended")) == [0, 1, 2]
@@ -145,7 +145,7 @@ def test_started_workers_end_when_the_process_that_started_them_is_killed(tmp_pa
 
 
 class Refusing(NoData):
-    """Data that is refused in the process which gets it."""
+    """Data that raise an error in the process that gets them."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -204,7 +204,7 @@ def test_an_error_that_cannot_be_sent_is_told(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_gives_trials_back(tmp_path: Path, workers: int) -> None:
-    """As an interrupt does: batch systems stop a process by it, and it is no death."""
+    """Batch systems stop processes with SIGTERM. It acts as an interrupt, and doesn't count as a death."""
     storage = str(tmp_path / "journal.log")
     parent = start(tmp_path, storage, 3, 30.0, workers=workers)
     wait_for(lambda: len(seen(tmp_path, "began")) == workers)
@@ -219,7 +219,7 @@ def test_sigterm_gives_trials_back(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.slow
 def test_processes_that_were_stopped_by_others_are_told_of(tmp_path: Path) -> None:
-    """By SIGTERM to each: their trials are given back, and nobody does them."""
+    """Each process got SIGTERM and gave its trial back, so that no process does these trials."""
 
     def stop() -> None:
         wait_for(lambda: len(seen(tmp_path, "began")) == 2)
@@ -262,7 +262,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 1.5])
 def test_a_terminals_interrupt_reaches_no_process_that_starts(tmp_path: Path, seconds: float) -> None:
-    """Ctrl-C goes to all processes of a terminal: the one from which the others are forked would say a traceback."""
+    """Ctrl-C goes to all processes of a terminal. The server that forks the others would print a traceback."""
     program = tmp_path / "program.py"
     program.write_text(_INTERRUPTED)
     process = subprocess.Popen(
@@ -283,7 +283,8 @@ def test_a_terminals_interrupt_reaches_no_process_that_starts(tmp_path: Path, se
 
 @pytest.mark.slow
 def test_a_process_that_was_killed_is_told_of(tmp_path: Path) -> None:
-    """One is killed while it works: the other does what is left, and nothing is said. Both are: a sentence says so."""
+    """If one of two processes is killed, the other does what is left and nothing is printed. If both are, an error says
+    so."""
     storage = str(tmp_path / "journal.log")
 
     def kill(count: int) -> threading.Thread:

@@ -1,4 +1,4 @@
-"""A step of EBGAN-LN against the equations, the choice of labels, and table 2's form."""
+"""A step of EBGAN-LN follows the equations, labels are chosen evenly, and the table has the form of table 2."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def float64() -> Iterator[None]:
 
 @pytest.mark.usefixtures("float64")
 def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: FlatDigits) -> None:
-    """In float64: in float32 rounding turns one of the 180,000 ReLUs around in one seed of twenty, which changes a
-    gradient by 4 %."""
-    # The energies of these images are 100 to 122: the margin lies among them.
+    """The test needs float64. In float32, rounding flips one of the 180,000 ReLUs in one seed of twenty, which changes
+    a gradient by 4 %."""
+    # The energies of these images are 100 to 122. With this margin, that of the third step lies among them.
     config = dataclasses.replace(CONFIG, margin=214.0)
     trainer, twin = LadderTrainer(config, digits), LadderTrainer(config, digits)
     for one in (trainer, twin):
         one.images, one.labeled = one.images.double(), one.labeled.double()
     assert twin.generator is not None
     assert trainer.generator is not None
-    for _ in range(2):  # away from the first step, where the margin has not moved
+    for _ in range(2):  # in the first step, the margin has not moved yet
         trainer.step()
         twin.step()
     margin = twin.margin
@@ -77,7 +77,7 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: F
     chance = twin.noise.get_state()
 
     def gradients(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-        """The generator's and the ladder's, from the same noise at every dtype."""
+        """Return the gradients of the generator and of the ladder network, from the same noise at every dtype."""
         assert twin.generator is not None
         generator, ladder = copy.deepcopy(twin.generator).to(dtype), copy.deepcopy(twin.ladder).to(dtype)
         rng = torch.Generator()
@@ -93,9 +93,9 @@ def test_a_step_descends_equations_1_and_2_beside_the_classifiers_loss(digits: F
         recon_fake = ladder.reconstruct(fakes)
         energy_fake = (recon_fake - fakes).square().sum(1)
         of_generator = torch.autograd.grad(energy_fake.mean(), list(generator.parameters()), retain_graph=True)
-        # The discriminator's loss takes the images as they are.
+        # In the discriminator's loss, the generated images are constants.
         energy_held = (recon_fake - fakes.detach()).square().sum(1)
-        # Float32 is off by 0.0001, and moves no energy past the margin.
+        # float32 is off by 0.0001, so that no energy passes the margin by rounding.
         assert (energy_held - margin).abs().min() > 0.001
         assert 0 < int((energy_held < margin).sum()) < 30
         energy_real = (recon - images).square().sum(1)

@@ -1,4 +1,4 @@
-"""A trial's steps are checked now and then, and end in a trainer that is closed."""
+"""A trial's trainer is checked at intervals, and is closed at the end of its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files, rows and addresses of something else are named in one sentence, and stay as they are."""
+"""A file, row or address that belongs to something else is named in one sentence, and isn't changed."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_an_address_with_a_zero_is_refused() -> None:
 
 
 def test_tables_that_were_made_in_part_are_made_whole(tmp_path: Path) -> None:
-    """By a process that was killed between two of them: SQLite keeps each by itself."""
+    """The process that creates the tables may be killed between two of them: SQLite writes each by itself."""
     whole = tmp_path / "whole.db"
     opened(f"sqlite:///{whole}", 1)
     with contextlib.closing(sqlite3.connect(whole)) as database:

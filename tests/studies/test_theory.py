@@ -53,7 +53,7 @@ def test_the_projection_gives_the_nearest_distribution() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """Its results are those of the games, its table has both, and its folder nothing else."""
+    """The results are those of the games, the table has both games, and the folder holds nothing else."""
     results = whole_run.check("theory", tmp_path, ["--rounds", "200"], 2, {"theory.png"})
     assert {path.name for path in tmp_path.iterdir()} == {
         *("results.json", "table.md", "theory.png"),

@@ -1,4 +1,4 @@
-"""A whole run of a study by its command, and digits that are few."""
+"""A whole run of a study by its command, and a small set of digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ebgan_fast.studies.framework.results import Results, read
 
 
 def check(name: str, out: Path, flags: Sequence[str], trials: int, pictures: set[str]) -> Results:
-    """Run a study on the CPU in this process; return its results, which its files are held against."""
+    """Run a study on the CPU in this process, compare its files with its results, and return the results."""
     assert cli.main([name, "--out", str(out), "--workers", "1", *flags]) == 0
     results = read(out / "results.json")
     assert results.study == name
@@ -30,7 +30,8 @@ def check(name: str, out: Path, flags: Sequence[str], trials: int, pictures: set
 
 
 def few_digits(folder: Path) -> Path:
-    """A thousand images to learn from and two hundred to test with, in the ten classes, as IDX files."""
+    """Write a thousand training images and two hundred test images, in ten classes, as IDX files. Return their
+    folder."""
     chance = torch.Generator().manual_seed(0)
     for part, count in (("train", 1000), ("t10k", 200)):
         sizes = {"images-idx3": (count, 28, 28), "labels-idx1": (count,)}

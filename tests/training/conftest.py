@@ -1,4 +1,4 @@
-"""Small runs: a folder of synthetic digits, networks of a few neurons, one thread."""
+"""Fixtures for small runs: a folder of synthetic digits, networks of a few neurons, one thread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def configure(tmp_path: Path, digits_folder: Path) -> Configure:
-    """Makes configs of small runs that use all that has a state: batch norm, dropout, average, schedules."""
+    """Return a function that makes configs of small runs. They use batch norm, dropout, an average and schedules, which
+    all have a state.
+    """
     return configuring(tmp_path / "run", digits_folder)
 
 
@@ -72,7 +74,7 @@ def leave_out_curves(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes half a second each time."""
+    """Draw no curves, which takes half a second each time."""
     leave_out_curves(monkeypatch)
 
 
@@ -85,7 +87,7 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:
-    """One thread for each test."""
+    """Run each test on one thread."""
 
 
 @pytest.fixture(scope="session")
@@ -100,13 +102,13 @@ def _trained(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> P
 
 @pytest.fixture
 def whole(_trained: Path, tmp_path: Path) -> Path:
-    """A run of 20 steps that was never cut off, trained once: the test's own copy."""
+    """Return the test's own copy of a run of 20 steps that was never interrupted. It is trained once for all tests."""
     return shutil.copytree(_trained, tmp_path / "whole")
 
 
 @pytest.fixture
 def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PixelNet:
-    """What runs score by, with a cache of the test's own."""
+    """Let runs score themselves by this small feature net, with a cache of the test's own."""
     net = PixelNet()
     take_pixels(monkeypatch, net, tmp_path / "cache")
     return net
@@ -114,7 +116,7 @@ def pixel_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PixelNet:
 
 @pytest.fixture(scope="session")
 def packed_blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Blobs as `prepare` would pack them, to be read alone."""
+    """Return a folder of blobs as `prepare` packs images. Tests only read it."""
     folder = tmp_path_factory.mktemp("blobs") / "packed"
     pack(folder, blobs().gather(torch.arange(40)), [40])
     return folder
@@ -122,7 +124,7 @@ def packed_blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_scored(packed_blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scored run of 8 steps that was never cut off, to be read alone."""
+    """Return a scored run of 8 steps that was never interrupted. Tests only read it."""
     place = tmp_path_factory.mktemp("scored")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_curves(patch)

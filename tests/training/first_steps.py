@@ -1,15 +1,15 @@
-"""Digests of the state after the first three steps of small runs, of each preset and of what a config can ask for.
+"""Digests of the state after the first three steps of small runs: one of each preset, and variations of their settings.
 
-    python -m tests.training.first_steps              prints them
-    python -m tests.training.first_steps --record     writes this processor's into first_steps.json
+    python -m tests.training.first_steps              prints the digests
+    python -m tests.training.first_steps --record     writes this processor's digests into first_steps.json
 
-Where a change of the bits is meant, empty the list in first_steps.json before.
+Empty the list in first_steps.json first, if a change of the bits is intended.
 
-Two states of the code compute the same bits if they print the same. The losses are the reference's, so that torch alone
-decides the bits, and torch is told to use kernels that every x86-64 processor with AVX2 has: none of oneDNN's, which
-also look at the sizes of its caches. MKL's square roots aren't to be told: they begin with an approximation by the
-processor, and of 100,000 on an AMD EPYC with AVX-512 20,000 are the other neighbor of the exact root. So a record is
-of the processors that take the same `roots`.
+Two versions of the code compute the same bits if they print the same. The losses come from the reference backend, so
+torch alone decides the bits. torch must use kernels that every x86-64 processor with AVX2 has. It uses none of oneDNN's
+kernels, which also depend on the sizes of the processor's caches. MKL's square roots cannot be fixed in this way: they
+begin with an approximation by the processor. On an AMD EPYC with AVX-512, 20,000 of 100,000 roots are the other
+neighbor of the exact root. So a record holds only for processors that compute the same `roots`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from ebgan_fast.training.step import Trainer
 RECORD = Path(__file__).with_name("first_steps.json")
 STEPS = 3
 
-# Read by torch and MKL when they are loaded. Of MKL's settings this one alone holds for AMD's processors too.
+# torch and MKL read these when they are loaded. MKL_CBWR=COMPATIBLE is MKL's only setting that also works on AMD
+# processors.
 ENVIRONMENT = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "COMPATIBLE", "EBGAN_FAST_BACKEND": "reference"}
 
 _COUNT, _BATCH = 10, 4  # two batches an epoch
@@ -46,7 +47,7 @@ _SIZES: dict[str, Any] = {"z_dim": 8, "size_g": 16, "size_d": 16}
 
 
 def cases() -> dict[str, TrainConfig]:
-    """Every preset with narrow networks, and variations of two of them."""
+    """Return the configs to record: every preset with narrow networks, and variations of two presets."""
     mnist, celeba = _small("mnist", Mlp(**_SIZES)), _narrow("celeba64")
     return {
         "mnist": mnist,
@@ -82,14 +83,14 @@ def _small(name: PresetName, networks: Networks) -> TrainConfig:
 
 
 def images_of(config: TrainConfig) -> TensorImages:
-    """Bytes that look like noise, by a formula."""
+    """Return images computed by a formula, whose bytes look like noise."""
     shape = (_COUNT, 1 if config.preset == "mnist" else 3, config.image_size, config.image_size)
     numbers = torch.arange(torch.Size(shape).numel())
     return TensorImages(((numbers * 2654435761) >> 13 & 255).to(torch.uint8).view(shape))
 
 
 def state_after(config: TrainConfig) -> dict[str, Any]:
-    """All that a run goes on with, after the first steps."""
+    """Return the state from which a run goes on, after the first steps."""
     trainer = Trainer(config, images_of(config))
     step = trainer.autoencoder_step if config.margin == "auto" else trainer.step
     for _ in range(STEPS):
@@ -99,7 +100,7 @@ def state_after(config: TrainConfig) -> dict[str, Any]:
 
 
 def digest_of(state: object) -> str:
-    """BLAKE2b of every value, number for number, wherever it lies in memory and in whatever order dicts have it."""
+    """Return the BLAKE2b digest of every value. Memory layout and the order of dicts don't change it."""
     digest = hashlib.blake2b(digest_size=16)
     for part in _parts(state):
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -128,12 +129,14 @@ def _parts(value: object) -> Iterator[bytes]:
 
 
 def roots() -> str:
-    """The digest of 4096 square roots as torch takes them here."""
+    """Return the digest of 4096 square roots as torch computes them here."""
     return digest_of(torch.arange(1.0, 4097.0).sqrt())
 
 
 def digests() -> dict[str, str]:
-    """Digests of all cases, and "roots", by a process that is told its kernels before it loads torch."""
+    """Return the digests of all cases, and of "roots". A new process computes them, as torch chooses kernels when
+    loaded.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.first_steps"],
         cwd=Path(__file__).parents[2],
@@ -154,7 +157,8 @@ def _main() -> None:
         torch.backends.mkldnn.set_flags(False)
         found = {"roots": roots(), **{name: digest_of(state_after(config)) for name, config in cases().items()}}
     if sys.argv[1:] == ["--record"]:
-        # Those of other processors stay true only beside the same code: `git diff` shows whether these have changed.
+        # Records of other processors are true only for the same code. `git diff` shows if this processor's have
+        # changed.
         others = [one for one in json.loads(RECORD.read_text()) if one["digests"]["roots"] != found["roots"]]
         record = {"torch": torch.__version__, "processor": processor(), "digests": found}
         RECORD.write_text(json.dumps([*others, record], indent=1) + "\n")

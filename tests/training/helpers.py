@@ -1,4 +1,4 @@
-"""Synthetic digits, and what it means for two runs to be the same."""
+"""Synthetic digits, and comparisons of two runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ebgan_fast.training.step import Trainer
 
 
 def bars(count: int, seed: int) -> Tensor:
-    """uint8 [count, 28, 28], each a bright bar two pixels wide on black, upright or level."""
+    """Return images, uint8 [count, 28, 28]. Each shows a bright bar on black, two pixels wide, upright or level."""
     rng = torch.Generator().manual_seed(seed)
     images = torch.zeros(count, 28, 28, dtype=torch.uint8)
     for image, place, upright in zip(
@@ -31,7 +31,7 @@ def bars(count: int, seed: int) -> Tensor:
 
 
 def write_idx(folder: Path, train_images: Tensor) -> None:
-    """The four files of an MNIST-like set; of the test part, five images."""
+    """Write the four files of a set like MNIST. The test part has five images."""
     folder.mkdir()
     for part, images in (("train", train_images), ("t10k", train_images[:5])):
         header = struct.pack(">4I", 0x803, *images.shape)
@@ -44,11 +44,11 @@ TIMING = {"steps_per_s", "images_per_s", "elapsed_s", "memory_gb"}
 
 
 class CutOff(BaseException):
-    """Stands for the end of the process."""
+    """Raised in place of the end of the process."""
 
 
 def cut_off_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """End the run in its step `step + 1`."""
+    """End the run at the start of step `step + 1`."""
     original = Trainer.step
 
     def fragile(trainer: Trainer) -> None:
@@ -77,7 +77,10 @@ def assert_same_state(one: Any, other: Any, at: str = "state") -> None:
 
 
 def assert_same_run(one: Path, other: Path, but: Collection[str] = ()) -> None:
-    """Checkpoint, metrics and samples, in all but times, the folder's name and `but` those fields of the config."""
+    """Check that two runs have the same checkpoint, metrics and samples.
+
+    Times, the folder's name and the config's fields in `but` may differ.
+    """
     states = [checkpoint.read(folder / "checkpoint.pt") for folder in (one, other)]
     for state in states:
         del state["elapsed_s"]

@@ -1,7 +1,8 @@
-"""Training steps as public code has them, at any dtype: what a trainer's numbers are measured against.
+"""Training steps as public code has them, at any dtype, to measure a trainer's numbers against.
 
-The losses are the paper's in eager torch, the discriminator passes twice over the generated images, and gradients come
-from two separate backward passes. In float64 that is the truth, at the precision of a test the yardstick.
+The losses are the paper's, in eager torch. The discriminator passes twice over the generated images. Gradients come
+from two separate backward passes. In float64 the results count as the truth, and at a test's precision as the yardstick
+for errors.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ def gradients_of(*nets: nn.Module) -> list[Tensor]:
 
 
 class PlainSteps:
-    """The steps of a trainer that has done none, in eager torch.
+    """The steps of a new trainer, done in eager torch.
 
     Args:
-        trainer: gives its networks, images, noise, margin and learning rates; don't step it.
-        dtype: of weights, losses and Adam.
-        autocast: what the networks' layers round to, if not to `dtype`.
-        scale: factor on the losses, by which the gradients are divided in the end, as float16 needs it.
+        trainer: The source of networks, images, noise, margin and learning rates. It must have done no step, and must
+            do none later.
+        dtype: The dtype of weights, losses and Adam.
+        autocast: The dtype that the networks' layers round to; None for `dtype`.
+        scale: A factor on the losses, by which the gradients are divided at the end. float16 needs it.
 
     Attributes:
-        gradients: of the last step: the generator's, then the discriminator's.
-        rows: the statistics of each step, in the order of `STATISTICS`.
+        gradients: The gradients of the last step: the generator's, then the discriminator's.
+        rows: The statistics of each step, in the order of `STATISTICS`.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class PlainSteps:
             fakes = self.generator(draws.to(self._dtype))
         with self._precision():
             recon, code = self.discriminator(fakes)
-        # At low precision the losses are in float32, as anyone who wants a usable one has to make them.
+        # At low precision the losses are in float32, as any usable loop computes them.
         wide = fakes.to(self._dtype)
         pulling_away = public_loop.pulling_away(code.to(self._dtype).flatten(1))
         loss_g = public_loop.energy(recon.to(self._dtype), wide).mean() + config.pt_weight * pulling_away
@@ -84,7 +86,9 @@ class PlainSteps:
         self._update()
 
     def statistics(self) -> dict[str, float]:
-        """Means over the steps, and the lengths of the last one's gradients. A term of weight 0 is the last step's."""
+        """Return means over the steps, and the lengths of the last step's gradients. A term of weight 0 is the last
+        step's.
+        """
         count = len(list(self.generator.parameters()))
         parts = {"grad_norm_g": self.gradients[:count], "grad_norm_d": self.gradients[count:]}
         norms = {name: float(torch.cat([one.flatten() for one in part]).norm()) for name, part in parts.items()}
@@ -94,7 +98,9 @@ class PlainSteps:
         return means | norms
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
-        """Anew for each pass: within one context the weights' copies, and so their gradients' sums, would be shared."""
+        """Return a new context for each pass. In one context the passes would share the weights' copies and gradient
+        sums.
+        """
         return torch.autocast("cpu", self._autocast) if self._autocast else contextlib.nullcontext()
 
     def _zero_gradients(self) -> None:
@@ -112,12 +118,12 @@ class PlainSteps:
 
 
 class Budget:
-    """What a trainer's numbers may be off by, measured by plain steps in float64 and at the trainer's precision.
+    """The errors that a trainer's numbers may have, measured by plain steps in float64 and at the trainer's precision.
 
     Args:
-        make: a trainer as the tested one began, each time anew.
-        steps: how many the tested trainer does.
-        scale: as `PlainSteps` takes it.
+        make: Makes a new trainer in the state in which the tested one began.
+        steps: The number of steps of the tested trainer.
+        scale: The factor on the losses, as for `PlainSteps`.
     """
 
     def __init__(self, make: Callable[[], Trainer], steps: int = 1, scale: float = 1.0) -> None:
@@ -131,11 +137,12 @@ class Budget:
                 plain.step()
 
     def assert_gradients(self, found: list[Tensor], *, each: bool = False) -> None:
-        """Those of each network as one vector, or each parameter's.
+        """Check the gradients of each network as one vector, or with `each` those of each parameter.
 
-        Where the tested trainer runs the kernels of the plain steps, both round alike up to the losses, and each
-        parameter's gradient stays within its own budget. Where it adds in another order, as over processes, roundings
-        are independent: among twenty tensors one yardstick is too short by luck, in one seed of fifteen.
+        If the tested trainer runs the same kernels as the plain steps, both round alike up to the losses. Then each
+        parameter's gradient stays within its own budget. If the trainer adds in another order, as over processes, the
+        roundings are independent. Then one of twenty tensors has a yardstick that is too short by chance, in one seed
+        of fifteen.
         """
         truths, eagers = self.truth.gradients, self.eager.gradients
         assert len(found) == len(truths)
@@ -146,12 +153,12 @@ class Budget:
             self._assert(found[part], truths[part], eagers[part], f"gradients {start} to {end - 1}")
 
     def assert_statistics(self, found: dict[str, float], names: Iterable[str]) -> None:
-        """Means over the steps, and lengths of gradients."""
+        """Check means over the steps, and lengths of gradients."""
         truth, eager = self.truth.statistics(), self.eager.statistics()
         self._assert_all({name: (found[name], truth[name], eager[name]) for name in names})
 
     def assert_curves(self, found: dict[str, list[float]], log_every: int) -> None:
-        """Means over each interval of `log_every` steps, one list for each statistic."""
+        """Check means over each interval of `log_every` steps, one list for each statistic."""
         truth, eager = (
             torch.stack([torch.stack(rows).mean(0) for rows in zip(*[iter(plain.rows)] * log_every, strict=True)], 1)
             for plain in (self.truth, self.eager)
@@ -162,10 +169,11 @@ class Budget:
         )
 
     def _assert_all(self, results: dict[str, tuple[Tensor | float, ...]]) -> None:
-        """Results of few numbers, each as (found, truth, eager).
+        """Check results of few numbers, each given as (found, truth, eager).
 
-        Eager's error in one of them may be small by luck. So the yardstick is the largest of all, relative to the size
-        of each. Only the share of active hinges has its own: one hinge more or fewer is no rounding.
+        Eager's error in one of them may be small by chance. So the yardstick is the largest error of all, relative to
+        the size of each result. Only the share of active hinges has its own yardstick: one hinge more or fewer is not
+        rounding.
         """
         rounded = {name: values for name, values in results.items() if name != "hinge_active"}
         errors = [distance(eager, truth) / size(truth) for _, truth, eager in rounded.values() if size(truth)]

@@ -1,4 +1,4 @@
-"""Runs that score themselves by a feature net of a few numbers."""
+"""Runs that score themselves by a feature net with eight features."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .test_conv_runs import small
 
 
 class PixelNet:
-    """A feature net of eight numbers: the channels' means in two halves, and two more.
+    """A feature net of eight numbers: the channels' means in two halves of the image, and two more.
 
     Attributes:
-        calls: batches that it was given.
-        stop_at: the number of the batch in which a SIGTERM comes.
-        before: given each batch first; what it raises is the net's error.
+        calls: The number of batches that the net was given.
+        stop_at: The number of the batch during which a SIGTERM arrives.
+        before: A function that gets each batch first. An error that it raises is the net's error.
     """
 
     def __init__(self) -> None:
@@ -43,13 +43,15 @@ class PixelNet:
 
 
 def take_pixels(patch: pytest.MonkeyPatch, net: PixelNet, cache: Path) -> None:
-    """Let runs score by this net, and keep its features there."""
+    """Let runs score by this net, and keep its features in `cache`."""
     patch.setenv("EBGAN_FAST_CACHE", str(cache))
     patch.setattr(scoring, "load_feature_net", lambda spec: FeatureNet(net, f"FD ({spec})", f"pixels {spec}", 8))
 
 
 def scored(out: Path, packed: Path, **fields: Any) -> TrainConfig:
-    """A run of 6 steps, scored after 3 and 6, by default of networks without convolutions, which draw in no time."""
+    """Return the config of a run of 6 steps that is scored after 3 and 6. By default its networks are Mlp, which draw
+    fast.
+    """
     defaults: dict[str, Any] = {
         "networks": Mlp(z_dim=4, n_layer_g=2, size_g=8, size_d=8),
         "data": packed,

@@ -1,4 +1,4 @@
-"""A made-up CUDA graph on the CPU: notes the operations of a step, and runs them again on the very same tensors."""
+"""A simulated CUDA graph on the CPU. It records the operations of a step and runs them again on the same tensors."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ebgan_fast.training.graph import Compute
 
 _aten = torch.ops.aten
 _ASKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
-_PICKS = (_aten.index, _aten.index_put, _aten.index_put_)  # which ask where they are given a mask
+_PICKS = (_aten.index, _aten.index_put, _aten.index_put_)  # they wait for a value only if they get a mask
 _MASKS = (torch.bool, torch.uint8)
 
 
 class CannotBeRecordedError(Exception):
-    """The error of an operation that a CUDA graph has no place for."""
+    """Raised for an operation that a CUDA graph cannot hold."""
 
 
 class Recordable(TorchDispatchMode):
-    """Raises a CannotBeRecordedError for what is not the device's own work.
+    """A dispatch mode that raises CannotBeRecordedError for an operation that is not the device's own work.
 
-    That is: a value, or a shape that depends on values, which the host would wait for; a tensor that the host makes of
-    its own numbers; a tensor of another device.
+    There are three such operations: the host would wait for a value, or for a shape that depends on values; the host
+    makes a tensor of its own numbers; a tensor is on another device.
 
     Args:
-        device: the type of the device.
+        device: The type of the device.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -57,7 +57,7 @@ class Recordable(TorchDispatchMode):
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
+    """Return the tensors in nested tuples, lists and dicts."""
     return (it for it in _pytree.tree_leaves(values) if isinstance(it, Tensor))
 
 
@@ -67,14 +67,14 @@ class _Call:
     args: Any
     kwargs: Any
     made: list[tuple[int, Tensor]]
-    """The results in memory of their own, each with its place among all results."""
+    """The results in new memory, each with its place among all results."""
 
 
 class Tape(TorchDispatchMode):
-    """Notes operations, with the tensors that they read, write and make.
+    """A dispatch mode that records operations, with the tensors that they read, write and make.
 
-    As in a capture nothing has happened when the block ends: what was written is as it was, the random numbers too, and
-    what was made holds no values yet.
+    As after a capture, nothing has happened when the block ends. Tensors that were written have their old values again,
+    and the random numbers their old state. New tensors hold no values yet.
     """
 
     def __init__(self) -> None:
@@ -108,14 +108,14 @@ class Tape(TorchDispatchMode):
             if isinstance(it, Tensor) and it.untyped_storage()._cdata not in self._before | self._made:
                 made.append((place, it.detach()))
         self._made |= {it.untyped_storage()._cdata: it.untyped_storage() for _, it in made}
-        # Without autograd's graph, which nobody would free.
+        # Detach from autograd's graph, which would never be freed.
         args, kwargs = _pytree.tree_map_only(Tensor, Tensor.detach, (args, kwargs))
         self.calls.append(_Call(func, args, kwargs, made))
         return results
 
     @torch.no_grad()
     def replay(self) -> None:
-        """Do again what was noted, in its order."""
+        """Run the recorded operations again, in their order."""
         for call in self.calls:
             results = _pytree.tree_leaves(call.func(*call.args, **call.kwargs))
             for place, kept in call.made:
@@ -123,7 +123,7 @@ class Tape(TorchDispatchMode):
 
 
 def in_place_of_cuda(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    """Let runs record on tapes; returns their recorders as they are made."""
+    """Let runs record on tapes. Return the list of their recorders, which grows as runs make them."""
     made: list[TapeRecorder] = []
 
     def tape(device: torch.device, processes: int) -> TapeRecorder:
@@ -136,12 +136,12 @@ def in_place_of_cuda(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
 
 @dataclass
 class TapeRecorder:
-    """Records steps on tapes.
+    """A recorder that records steps on tapes.
 
     Attributes:
-        strict: True if a step that a CUDA graph couldn't hold raises a CannotBeRecordedError.
+        strict: If True, a step that a CUDA graph couldn't hold raises CannotBeRecordedError.
         events: "warm up", "record" and "replay", in order.
-        tapes: the recordings.
+        tapes: The recordings.
     """
 
     strict: bool = True
@@ -149,12 +149,12 @@ class TapeRecorder:
     tapes: list[Tape] = field(default_factory=list)
 
     def warm_up(self, compute: Compute) -> None:
-        """Run it as it is."""
+        """Run the step without recording it."""
         self.events.append("warm up")
         compute()
 
     def record(self, compute: Compute) -> Compute:
-        """Note what it does, and undo it."""
+        """Record the step, and undo its effects."""
         self.events.append("record")
         tape = Tape()
         self.tapes.append(tape)

@@ -1,4 +1,4 @@
-"""Which calls a step makes, and which it spares: the term for the log, copies of weights, counts of batch norm."""
+"""Tests of the calls that a step makes and avoids: the term for the log, copies of weights, counts of batch norm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .test_trainer import make
 
 
 class Calls(TorchDispatchMode):
-    """Notes every operation that a step sends to the device, with what it is asked of."""
+    """A dispatch mode that records every operation that a step sends to the device, with its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def on(self, func: Any) -> list[Tensor]:
-        """The first arguments of all calls of one operation."""
+        """Return the first arguments of all calls of one operation."""
         return [args[0] for made, args in self.made if made is func]
 
 
 @pytest.fixture
 def terms(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The codes that the pulling-away term is taken of apart from the loss."""
+    """Return the list of codes whose pulling-away term is computed outside of the loss."""
     codes: list[Tensor] = []
     original = functional.pulling_away_term
 
@@ -56,7 +56,7 @@ def terms(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_term_of_weight_0_is_taken_for_log_lines_alone(terms: list[Tensor], accumulate: int) -> None:
-    """Lines come after steps 3, 6 and 7, the run's last."""
+    """A term of weight 0 is computed only for log lines: after steps 3, 6 and 7, the last."""
     trainer = Trainer(small(pt_weight=0.0, log_every=3, steps=7, accumulate=accumulate), blobs())
     taken = []
     for _ in range(7):
@@ -68,7 +68,9 @@ def test_a_term_of_weight_0_is_taken_for_log_lines_alone(terms: list[Tensor], ac
 
 
 def test_the_logged_term_is_that_of_the_lines_own_step() -> None:
-    """All else is a mean over the interval, and inside one there is no term to tell."""
+    """The logged term belongs to the line's own step. All other numbers are means over the interval. Between lines
+    there is no term.
+    """
     trainer, each = (Trainer(small(pt_weight=0.0, log_every=every, steps=7), blobs()) for every in (3, 1))
     codes: list[Tensor] = []
     trainer.discriminator.register_forward_hook(lambda net, inputs, outputs: codes.append(outputs[1].detach()))
@@ -95,7 +97,7 @@ def test_the_logged_term_is_that_of_the_lines_own_step() -> None:
 def test_a_run_with_a_term_for_the_log_resumes_inside_an_interval(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lines after 4, 8 and 10; cut off in step 8 and resumed from the checkpoint of step 6."""
+    """A run with lines after steps 4, 8 and 10 is cut off in step 8 and resumed from the checkpoint of step 6."""
     whole, cut = (configure(out=configure().out / name, pt_weight=0.0, steps=10) for name in ("whole", "cut"))
     train(whole)
     with monkeypatch.context() as patch:
@@ -119,7 +121,7 @@ def test_a_term_for_the_log_that_is_not_finite_is_found(configure: Configure, mo
 
 
 def weights_of(net: nn.Module) -> dict[int, str]:
-    """The layers' weights and biases that autocast rounds, by where they lie."""
+    """Return the names of the layers' weights and biases that autocast rounds, by their addresses."""
     layers = (
         (name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
     )
@@ -128,7 +130,7 @@ def weights_of(net: nn.Module) -> dict[int, str]:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_each_weight_is_copied_to_16_bits_once_a_step(precision: str) -> None:
-    """The discriminator's two passes share the copies; the next step makes them anew, of the new weights."""
+    """The discriminator's two passes share the 16-bit copies. The next step copies the new weights."""
     trainer = Trainer(small(precision=precision), blobs())
     weights = weights_of(trainer.generator) | weights_of(trainer.discriminator)
     for _ in range(2):
@@ -144,8 +146,11 @@ def test_each_weight_is_copied_to_16_bits_once_a_step(precision: str) -> None:
 def test_the_losses_hand_out_their_gradients(
     precision: str, accumulate: int, pt_weight: float, op_calls: list[str]
 ) -> None:
-    """None is copied or multiplied: the loss's graph is not kept beside the discriminator's, and the upstream, a scale
-    of float16 or a part of a batch included, is known when the loss is taken. No energy is taken apart."""
+    """The losses return their gradients without a copy or a multiplication, and compute no energy separately.
+
+    The loss's graph is not kept beside the discriminator's. The upstream is known when the loss is computed, also a
+    scale of float16 or a part of a batch.
+    """
     config = small(pt_weight=pt_weight, log_every=10, accumulate=accumulate, precision=precision)
     trainer = Trainer(config, blobs())
     for _ in range(2):
@@ -183,7 +188,7 @@ def test_the_generators_maps_are_freed_before_the_second_pass() -> None:
     trainer = Trainer(small(), blobs())
     order: list[str] = []
     trainer.discriminator.register_forward_pre_hook(lambda *_: order.append("pass"))
-    first, *_ = trainer.generator.parameters()  # the last to get its gradient
+    first, *_ = trainer.generator.parameters()  # the last parameter to get its gradient
     first.register_post_accumulate_grad_hook(lambda _: order.append("generator done"))
     trainer.step()
     assert order == ["pass", "generator done", "pass"]

@@ -80,7 +80,7 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
 
 
 class _Touch:
-    """Pickled as a call that makes a file."""
+    """An object that is pickled as a call that creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

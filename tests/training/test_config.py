@@ -24,7 +24,7 @@ DEFAULT = TrainConfig(out=Path("run"))
 
 
 def test_the_defaults_are_the_papers_best() -> None:
-    """Figure 4, configuration c; appendix C."""
+    """The defaults are those of figure 4, configuration c, and of appendix C."""
     validate(DEFAULT)
     assert DEFAULT.networks == Mlp(n_layer_g=5, n_layer_d=2, size_g=800, size_d=1024, dropout_d=False)
     assert (DEFAULT.lr_g, DEFAULT.lr_d) == (0.001, 0.001)
@@ -99,7 +99,7 @@ def test_a_size_of_a_network_that_cannot_be_used(networks: Mlp | Conv, name: str
 
 @pytest.mark.parametrize("networks", [Mlp(), CONV], ids=["mlp", "conv"])
 def test_every_field_has_a_rule(networks: Mlp | Conv) -> None:
-    """What no field can use is found in each."""
+    """Each field has a rule: a value that no field can use is reported for every field."""
     own = [field.name for field in dataclasses.fields(networks)]
     wrong = dataclasses.replace(networks, **dict.fromkeys(own, object()))
     fields = [field.name for field in dataclasses.fields(TrainConfig) if field.name != "networks"]
@@ -172,7 +172,7 @@ def test_a_missing_field_takes_its_default(name: str) -> None:
     found = from_dict(fields, told.append)
     assert found == (dataclasses.replace(DEFAULT, out=Path()) if name == "out" else DEFAULT)
     assert not told
-    assert name not in fields  # the caller's own
+    assert name not in fields  # the caller's own dict
 
 
 def test_a_missing_size_of_a_network_takes_its_default() -> None:
@@ -199,13 +199,15 @@ def test_an_unknown_field_is_told_and_ignored() -> None:
     [("steps", "many"), ("norm", "l3"), ("data", 3), ("out", None), ("precision", "float8"), ("margin", [])],
 )
 def test_a_value_of_a_later_version_is_told_and_replaced(name: str, value: Any) -> None:
-    """What a run draws does not hang on it."""
+    """A value of a later version is reported and replaced by the default. The images that a run draws don't depend on
+    it.
+    """
     told: list[str] = []
     found = from_dict({**to_dict(DEFAULT), name: value}, told.append)
     assert found == (dataclasses.replace(DEFAULT, out=Path()) if name == "out" else DEFAULT)
     (note,) = told
     assert note.startswith(f"{name}: got {value!r}, expected ")
-    assert note.endswith("is taken in its place")
+    assert note.endswith("is used instead")
 
 
 def test_networks_of_no_family_are_refused() -> None:
@@ -221,7 +223,7 @@ def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "net.pt").write_bytes(b"")
     run = absolute(TrainConfig(out=Path("runs/one"), data=Path("packed"), features="net.pt"))
     assert (run.out, run.data, run.features) == (tmp_path / "runs/one", tmp_path / "packed", str(tmp_path / "net.pt"))
-    assert absolute(DEFAULT).features == DEFAULT.features  # a net's name
+    assert absolute(DEFAULT).features == DEFAULT.features  # the name of a net, not a path
 
 
 def test_a_config_of_a_device_that_is_not_here_can_be_read() -> None:

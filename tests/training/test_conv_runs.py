@@ -1,4 +1,4 @@
-"""Convolutional runs in small: mixed precision, parts of a batch, compiled networks, the margin that data suggest."""
+"""Tests of small convolutional runs: mixed precision, parts of a batch, compiled networks, the margin from the data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def small(**fields: Any) -> TrainConfig:
 
 
 def blobs(count: int = 40, side: int = 16) -> TensorImages:
-    """Bright squares of random color and place on gray."""
+    """Return images of bright squares on gray, with random color and place."""
     rng = torch.Generator().manual_seed(0)
     images = torch.full((count, 3, side, side), 90, dtype=torch.uint8)
     for image in images:
@@ -57,7 +57,7 @@ def gradients(trainer: Trainer) -> list[Tensor]:
 
 
 def without_batch_statistics(trainer: Trainer) -> Trainer:
-    """Batch norm by its running statistics, so that a sample's gradient does not depend on its batch."""
+    """Let batch norm use its running statistics, so that a sample's gradient does not depend on its batch."""
     for net in (trainer.generator, trainer.discriminator):
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -66,7 +66,7 @@ def without_batch_statistics(trainer: Trainer) -> Trainer:
 
 
 def test_images_and_maps_lie_channels_last() -> None:
-    """So that convolutions need no copies and the losses read images and reconstructions in one order."""
+    """Images and maps lie channels-last, so that convolutions need no copies and losses read both in one order."""
     trainer = Trainer(small(), blobs())
     layouts: list[bool] = []
 
@@ -77,12 +77,12 @@ def test_images_and_maps_lie_channels_last() -> None:
 
     trainer.discriminator.register_forward_hook(note)
     trainer.step()
-    assert layouts == [True] * 6  # images, reconstructions and codes, of generated and real
+    assert layouts == [True] * 6  # images, reconstructions and codes, of generated and of real images
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_step_is_a_plain_loops_at_each_precision(precision: Precision) -> None:
-    """Gradients and statistics, as near to float64 as those of eager torch under autocast."""
+    """A step's gradients and statistics are as near to float64 as those of eager torch under autocast."""
     scale = 2.0**8 if precision == "float16" else 1.0
 
     def make() -> Trainer:
@@ -93,19 +93,19 @@ def test_a_step_is_a_plain_loops_at_each_precision(precision: Precision) -> None
     trainer.step()
     found = gradients(trainer)
     assert all(gradient.dtype == torch.float32 for gradient in found)
-    # Nothing depends on which side of the margin rounding puts an energy. And no ReLU's input is nearer to 0 than 240
-    # times float32's error there, with this seed.
+    # No result depends on the side of the margin that rounding puts an energy on. With this seed no ReLU's input is
+    # nearer to 0 than 240 times float32's error there.
     assert budget.truth.statistics()["hinge_active"] == 1.0
     assert budget.truth.statistics()["energy_fake"] < 0.8 * trainer.config.margin
     budget.assert_gradients(found, each=True)
     budget.assert_statistics(trainer.statistics(), (*STATISTICS, "grad_norm_g", "grad_norm_d"))
-    # Low precision takes place: float32's gradients are nearer to the truth by a factor of 1,000 and more.
+    # Low precision is really used: float32's gradients are nearer to the truth by a factor of 1,000 and more.
     truth, eager = budget.truth.gradients, budget.eager.gradients
     assert precision == "float32" or distance(found, truth) > distance(eager, truth) / 2
 
 
 def set_scale(trainer: Trainer, scale: float) -> None:
-    """Of a float16 run's losses and gradients."""
+    """Set the scale of a float16 run's losses and gradients."""
     if trainer.precision.dtype == torch.float16:
         trainer.precision.load_state_dict({**trainer.precision.state_dict(), "scale": scale})
 
@@ -126,11 +126,13 @@ def test_float16_leaves_out_a_step_that_overflows_and_halves_its_scale() -> None
     trainer.step()
     assert scale_of(trainer) == 2.0**38
     assert set(STATISTICS) <= set(trainer.statistics())
-    assert not {"grad_norm_g", "grad_norm_d"} & set(trainer.statistics())  # infinite: no number for a curve
+    assert not {"grad_norm_g", "grad_norm_d"} & set(trainer.statistics())  # infinite, so no number for a curve
 
 
 def test_parts_of_a_batch_add_up_to_it() -> None:
-    """Without the pulling-away term and batch statistics, which look at a part alone."""
+    """The parts' gradients add up to the batch's. This leaves out the pulling-away term and batch statistics, which
+    look at one part alone.
+    """
 
     def make() -> Trainer:
         return without_batch_statistics(Trainer(small(pt_weight=0.0, accumulate=4), blobs()))
@@ -161,8 +163,10 @@ def test_the_term_of_parts_is_their_mean() -> None:
 
 @pytest.mark.slow
 def test_compiled_networks_train_alike() -> None:
-    """Loss, statistics and gradients are those of plain networks. Small nets, with batch norm in both and noise planes:
-    every kernel of C++ takes 2 s to compile."""
+    """Compiled networks have the same loss, statistics and gradients as plain networks.
+
+    The nets are small, with batch norm in both and noise planes, because every C++ kernel takes 2 s to compile.
+    """
     networks = Conv("(4)4c-(4)4c2s-(3)3c", "4-1", "(4)4c2s-(4)3c", "(3)4c2s")
 
     def trainer(**fields: bool) -> Trainer:
@@ -178,7 +182,7 @@ def test_compiled_networks_train_alike() -> None:
 
 
 def test_the_margin_that_the_data_suggest() -> None:
-    """It falls while the auto-encoder learns, and repeats."""
+    """The margin that the data suggest falls while the auto-encoder learns, and is the same in each search."""
     shown: list[int] = []
 
     def margin(steps: int) -> float:
@@ -210,7 +214,7 @@ def learn(config: TrainConfig, steps: int) -> list[float]:
     return energies
 
 
-# float16 is slow on a CPU, 4 s.
+# float16 is slow on a CPU: 4 s.
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_a_set_of_blobs_is_learned(precision: str) -> None:
     energies = learn(small(precision=precision, lr_d=0.002, steps=50, log_every=1), 50)
@@ -218,9 +222,9 @@ def test_a_set_of_blobs_is_learned(precision: str) -> None:
 
 
 def assert_no_wait(make: Callable[[], Trainer]) -> None:
-    """Between two log lines, a step reads no value back from the device: a GPU could run ahead, or replay it."""
+    """Check that a step between two log lines reads no value from the device, so a GPU could run ahead or replay it."""
     trainer = make()
-    # The C++ kernels for the CPU read a margin, which lies beside them; a GPU's take it where it is.
+    # The C++ kernels for the CPU read a margin in CPU memory. A GPU's kernels read it from the device.
     with ebgan_fast.use_backend("reference"), Waits() as waits:
         trainer.step()
     assert waits.found == []

@@ -1,4 +1,4 @@
-"""The devices of a run's processes: one GPU a task, more processes than GPUs, and variables that make no sense."""
+"""Tests of the devices of a run's processes: one GPU a task, more processes than GPUs, and invalid variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let torch see so many GPUs."""
+    """Return a function that makes torch see a given number of GPUs."""
 
     def see(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
@@ -34,7 +34,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_a_task_that_sees_its_own_gpu_alone(
     name: str, gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batch systems show each task one GPU, which is number 0 to each, and count the tasks all the same."""
+    """Batch systems show each task one GPU, number 0 in each task, while LOCAL_RANK still counts the tasks."""
     gpus(1)
     for rank in ("0", "3"):
         monkeypatch.setenv("LOCAL_RANK", rank)
@@ -93,7 +93,7 @@ def test_a_place_among_the_processes_that_is_none(
 
 
 def test_a_number_of_thousands_of_digits(gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python makes no integer of them."""
+    """A number of thousands of digits is refused in a short message, though Python cannot convert it."""
     monkeypatch.setenv("WORLD_SIZE", "9" * 5000)
     with pytest.raises(ValueError, match=r"WORLD_SIZE: got '99.*, expected a whole number") as caught, joined(CPU):
         pass
@@ -125,14 +125,14 @@ def test_processes_that_do_not_come_together(
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ([("a", "1"), ("a", "2"), ("b", "1")], None),  # two machines may have equal numbers
+        ([("a", "1"), ("a", "2"), ("b", "1")], None),  # GPUs of two machines may have equal numbers
         ([("a", "1"), ("a", "2"), ("a", "1")], "device: got one GPU of a for the processes 0 and 2"),
     ],
 )
 def test_two_processes_on_one_gpu(
     found: list[tuple[str, str]], said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NCCL would wait, or fail in words of its own."""
+    """Two processes on one GPU are refused here. NCCL would wait, or fail with a message of its own."""
 
     def gather(every: list[Any], here: Any, group: object) -> None:
         assert (here, group) == (("a", "1"), "control")

@@ -1,4 +1,4 @@
-"""The training program computes the bits that it computed when first_steps.json was written."""
+"""Tests that training computes the same bits as when first_steps.json was written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECORDS: list[dict[str, Any]] = json.loads(RECORD.read_text())
 
 
 def record_for(roots: str) -> dict[str, Any] | None:
-    """The record of processors that take these square roots, or the one of roots that nobody noted."""
+    """Return the record of processors with these square roots, or the record whose roots are "unknown"."""
     by_roots = {record["digests"]["roots"]: record for record in _RECORDS}
     return by_roots.get(roots, by_roots.get("unknown"))
 
@@ -43,7 +43,7 @@ def test_every_case_is_recorded() -> None:
 
 
 def leaves(state: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of every tensor and plain value."""
+    """Yield the container and key of every tensor and plain value."""
     for key, value in state.items() if isinstance(state, dict) else enumerate(state):
         if isinstance(value, (dict, list)):
             yield from leaves(value)
@@ -52,7 +52,7 @@ def leaves(state: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def changed(value: object) -> object:
-    """The value with its lowest bit turned over, or another one."""
+    """Return another value: a tensor or float with its lowest bit changed, an integer plus 1, or another text."""
     if isinstance(value, Tensor):
         value.view(-1).view(torch.uint8)[0] ^= 1
         return value

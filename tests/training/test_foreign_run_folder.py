@@ -1,4 +1,4 @@
-"""A run folder is data that people pass on: what no run writes ends in one short sentence that names the file."""
+"""Tests of run folders from strangers: a file that no run writes ends in one short sentence that names the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Make = Callable[[Path], object]
 
 
 def sparse(path: Path, head: bytes = b"") -> None:
-    """10 GB of zeros that take no place on the disk."""
+    """Write a file of 10 GB of zeros that takes no space on the disk."""
     path.write_bytes(head)
     os.truncate(path, 10 << 30)
 
@@ -50,7 +50,7 @@ def of(content: bytes) -> Make:
     return lambda path: path.write_bytes(content)
 
 
-# In place of any file.
+# Things that may stand in place of any file.
 NO_FILE: dict[str, Make] = {"folder": Path.mkdir, "pipe": os.mkfifo, "loop": loop, "sparse": sparse}
 
 NO_OBJECT = {
@@ -85,7 +85,7 @@ def assert_one_sentence(said: str, path: Path) -> None:
 
 
 def refusal(read: Callable[[], object], path: Path) -> str:
-    """Return the words of a reader that refuses a file."""
+    """Return the message of a reader that refuses a file."""
     with ends(), pytest.raises((ValueError, OSError)) as error:
         read()
     said = str(error.value)
@@ -95,7 +95,7 @@ def refusal(read: Callable[[], object], path: Path) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a run that was scored; a report of it draws no curves, which take a second."""
+    """Return the folder of a scored run. Its report draws no curves, which would take a second."""
     for name in ("training_curves", "score_curves"):
         monkeypatch.setattr(report_page, name, lambda lines: PIXEL)
     folder = make_run(tmp_path).rename(tmp_path / "run")
@@ -122,7 +122,7 @@ _SCORE = json.dumps(score_line(100, 3.0)).encode()
 @pytest.mark.parametrize("odd", [*NO_FILE, *NO_OBJECT, "long-line"])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "scores.jsonl"])
 def test_lines_that_are_none(run: Path, name: str, odd: str) -> None:
-    """The last line may be cut short, so a whole one follows."""
+    """A bad line is refused. Only the last line may be cut short, so a whole line follows the bad one."""
     good = _LINE if name == "metrics.jsonl" else _SCORE
     bad = b'{"note": "%s"}' % (b"x" * (1 << 20)) if odd == "long-line" else NO_OBJECT.get(odd, b"")
     path = put(run / name, NO_FILE.get(odd) or of(good + b"\n" + bad + b"\n" + good + b"\n"))
@@ -170,7 +170,9 @@ def test_values_that_no_line_has(run: Path, name: str, field: str, values: list[
 
 
 def test_what_is_harmless_stays_accepted(run: Path) -> None:
-    """A mark that Windows' editors set, fields of another version, nulls, and what older runs wrote of overflows."""
+    """Harmless oddities are accepted: a byte-order mark, fields of another version, nulls, and overflows that older
+    runs wrote.
+    """
     deep: Any = 1
     for _ in range(20):
         deep = [deep]
@@ -191,7 +193,7 @@ def test_what_is_harmless_stays_accepted(run: Path) -> None:
 
 
 def test_lines_that_stay_keep_their_bytes(tmp_path: Path) -> None:
-    """Whatever a JSON writer would make of them."""
+    """The lines before a rewind keep their bytes, even where a JSON writer would write them differently."""
     path = tmp_path / "metrics.jsonl"
     first, second = b'{"step":10,  "x": 1e999, "y": null}\n', b'{"step": 20}\n'
     path.write_bytes(first + second)
@@ -214,7 +216,7 @@ def test_the_pages_words_are_short_and_no_tags(run: Path) -> None:
 
 
 def test_scores_by_many_nets_are_not_all_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chart takes a second."""
+    """Scores by many nets are not all drawn, because a chart takes a second."""
     drawn: list[str] = []
 
     def chart(lines: list[dict[str, Any]]) -> bytes:
@@ -248,14 +250,16 @@ NO_PICTURES: dict[str, Make] = {
 def test_pictures_that_are_none(run: Path, name: str, odd: str) -> None:
     path = put(run / name, NO_PICTURES[odd])
     if odd == "loop" and name == "interpolation.png":
-        assert "interpolation.png" in Page(write_report(run)).text  # as one that isn't there
+        assert "interpolation.png" in Page(write_report(run)).text  # a link to itself counts as no file
         return
     refusal(lambda: write_report(run), path)
     assert not (run / "report.html").exists()
 
 
 def test_a_folder_of_thousands_of_grids(run: Path) -> None:
-    """All but five are named alone. A name's number may have 200 digits, of one alphabet."""
+    """A folder of thousands of grids is read, and all but five grids are listed by name only. The number in a name may
+    have 200 digits, all of one alphabet.
+    """
     for step in range(3000):
         (run / "samples" / f"step_{step:08d}.png").touch()
     for name in ("1" * 200, "٣", "", "-1", "1e3"):
@@ -290,7 +294,9 @@ def test_curves_of_odd_numbers_are_drawn(odd: dict[str, Any]) -> None:
 
 
 def test_curves_with_odd_names_are_drawn() -> None:
-    """As a net's file and a run's folder may have: formulas, signs that no font has, no text at all, a megabyte."""
+    """Curves are drawn with any name of a net's file or a run's folder: formulas, characters that no font has, a
+    megabyte.
+    """
     name = "$a$ \\frac{$ \ud800 \0 \n" + ESCAPE + "x" * 1_000_000
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -325,7 +331,9 @@ def assert_short(said: str) -> None:
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_odd_values_in_a_config_are_told_in_short(value: Any) -> None:
-    """Those of a checkpoint are no JSON: torch's pickle has no limit of depth or digits."""
+    """Odd values in a config are reported in a short message. A checkpoint's values are no JSON: torch's pickle limits
+    neither depth nor digits.
+    """
     told: list[str] = []
     for name in GOOD.keys() - {"networks"}:
         from_dict({**GOOD, name: value}, told.append)
@@ -355,7 +363,7 @@ def test_many_unknown_fields_are_told_in_one_line() -> None:
 
 
 def resave(path: Path, **fields: Any) -> None:
-    """Change fields of the config that a checkpoint holds."""
+    """Change fields of the config in a checkpoint."""
     state = checkpoint.read(path)
     checkpoint.write(path, {**state, "config": {**state["config"], **fields}})
 
@@ -373,7 +381,7 @@ def test_odd_values_in_a_checkpoint(whole: Path, configure: Configure) -> None:
 
 
 def arguments_of(config: TrainConfig) -> list[str]:
-    """The flags that a command needs to go on with a run."""
+    """Return the flags with which a command resumes a run."""
     fields = to_dict(config)
     fields |= {name: value for name, value in fields.pop("networks").items() if name != "family"}
     flags: list[str] = []
@@ -411,7 +419,7 @@ def test_a_command_ends_in_one_line(
 
 @pytest.mark.parametrize("value", ["much", None, [1], ESCAPE])
 def test_a_hint_of_an_odd_line(whole: Path, configure: Configure, value: Any) -> None:
-    """A run that goes on looks through its lines for what it has hinted at."""
+    """A resumed run reads its lines to find the hints that it has given. An odd value there is refused."""
     path = whole / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     write_lines(path, [{**lines[0], "hinge_active": value}, *lines[1:]])
@@ -422,7 +430,9 @@ def test_a_hint_of_an_odd_line(whole: Path, configure: Configure, value: Any) ->
 
 
 def test_a_link_in_a_run_folder_leads_no_file_astray(tmp_path: Path) -> None:
-    """A report that is half written has a name of its own, which a stranger's folder may have made a link."""
+    """A link in a run folder leads no file astray. A stranger's folder may hold a link under the name of a half-written
+    report.
+    """
     folder = make_run(tmp_path / "run")
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -435,7 +445,9 @@ def test_a_link_in_a_run_folder_leads_no_file_astray(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "scores.jsonl", "samples", "checkpoints", "tensorboard"])
 def test_a_run_goes_on_through_no_link(name: str, whole: Path, configure: Configure) -> None:
-    """It would cut a file of the user's own, or remove the checkpoints of another run."""
+    """A run resumes through no link. Through one it would cut a file of the user's own, or remove another run's
+    checkpoints.
+    """
     inside, outside = whole / name, whole.parent / "outside"
     if inside.exists():
         inside.rename(outside)
@@ -444,7 +456,7 @@ def test_a_run_goes_on_through_no_link(name: str, whole: Path, configure: Config
 
 
 def test_a_run_goes_on_in_a_folder_that_is_a_link(whole: Path, configure: Configure) -> None:
-    """As users have it whose disk is full."""
+    """A run resumes in a folder that is itself a link, which users have when a disk is full."""
     (whole.parent / "link").symlink_to(whole)
     assert train(configure(out=whole.parent / "link"), resume=True).step == 20
 
@@ -454,7 +466,9 @@ def test_a_run_goes_on_in_a_folder_that_is_a_link(whole: Path, configure: Config
 def test_a_lock_that_is_a_link_is_left_alone(
     link: Callable[[Path, Path], None], resume: bool, whole: Path, configure: Configure
 ) -> None:
-    """A new run may begin beside it too, as one that was killed leaves it."""
+    """A lock that is a link is left alone. A new run meets one too: a folder that holds only a killed run's lock may be
+    used.
+    """
     victim = whole.parent / "victim"
     victim.write_text("mine")
     folder = whole if resume else whole.parent / "new"

@@ -1,4 +1,4 @@
-"""A disk that is full: the file is named, and what was saved stays."""
+"""Tests of a full disk: the error names the file, and saved data stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a step is recorded: the order of calls, CUDA's part, what is refused, and Adam's rate as a tensor."""
+"""Tests of the recording of a step: the order of calls, CUDA's part, refusals, and Adam's rate as a tensor."""
 
 from __future__ import annotations
 
@@ -89,8 +89,11 @@ def test_a_short_run_is_not_recorded(configure: Configure, steps: int) -> None:
 
 
 def test_cuda_is_asked_as_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a made-up CUDA: the recording's stream waits for what is around, which waits for it; torch's own class
-    captures on that stream, and cares for other threads no more than it must."""
+    """CUDA is called as torch's documentation says, shown on a simulated CUDA.
+
+    The recording's stream waits for the surrounding stream, and the surrounding stream waits for it. torch's own class
+    captures on that stream, in the mode that restricts only its own thread.
+    """
     events: list[str] = []
 
     class Stream:

@@ -1,4 +1,4 @@
-"""Checkpoints beside the last one: the latest few, and the best by score."""
+"""Tests of the checkpoints that are kept beside the last one: the latest few, and the best by score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def steps_kept(out: Path) -> list[int]:
-    """The steps of the checkpoints, which their names tell."""
+    """Return the steps of the kept checkpoints, which their names must match."""
     found = {path.name: checkpoint.read(path)["trainer"]["step"] for path in sorted((out / "checkpoints").iterdir())}
     assert list(found) == [f"step_{step:06d}.pt" for step in found.values()]
     return list(found.values())
@@ -38,7 +38,9 @@ def test_the_latest_before_the_last_are_kept(configure: Configure, keep: int, ke
 
 @pytest.mark.usefixtures("pixel_net")
 def test_a_checkpoint_that_is_copied_over_the_last_changes_no_other(packed_blobs: Path, tmp_path: Path) -> None:
-    """As one does to go back. The copy writes into the file that it finds."""
+    """Users copy an older checkpoint over the last one to go back. The copy writes into the existing file, and must
+    change no other.
+    """
     run = scored(tmp_path / "run", packed_blobs, steps=9, keep=2)
     train(run)
     folder = RunFolder(run.out)
@@ -65,7 +67,7 @@ def test_a_run_that_goes_on_keeps_the_same(configure: Configure, monkeypatch: py
             with pytest.raises(CutOff):
                 train(run, resume=True)
     assert steps_kept(run.out) == [6]
-    # Killed between the second name and the new checkpoint.
+    # This is the state after a kill between the second name and the new checkpoint.
     os.link(run.out / "checkpoint.pt", run.out / "checkpoints" / "step_000012.pt")
     train(run, resume=True)
     assert steps_kept(run.out) == steps_kept(whole.out) == [12, 18]
@@ -116,7 +118,7 @@ def test_the_best_has_the_lowest_distance(
     distances: tuple[float, ...],
     best: int,
 ) -> None:
-    """Of equal ones the later, which has seen more."""
+    """The best checkpoint has the lowest distance. Of equal ones the later is kept, as it has seen more images."""
     given = iter(distances)
     monkeypatch.setattr("ebgan_fast.metrics.image_scorer.frechet_distance", lambda *_: next(given))
     run = scored(tmp_path / "run", packed_blobs, steps=9)
@@ -161,7 +163,9 @@ def test_a_second_name_again_leaves_one(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_checkpoint(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own, or the run's where it is kept; another folder of that name is no run's."""
+    """The folder of a checkpoint is its own folder, or for a kept checkpoint the run's. Another folder named
+    "checkpoints" is no run's.
+    """
     kept = RunFolder(whole).kept(20)
     kept.parent.mkdir()
     for path in (whole, whole / "checkpoint.pt", whole / "best.pt", kept):

@@ -1,4 +1,4 @@
-"""The kind of data is a property of the data: any networks learn it, and scores and reports fit the images."""
+"""Tests that the kind of data belongs to the data: any networks learn it, and scores and reports fit the images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DIGITS: dict[str, Any] = {"image_size": 32, "margin": 5.0}
 
 
 def digits_by_layers(out: Path, data: Path) -> TrainConfig:
-    """A preset of photographs, of their size, on digits."""
+    """Return a config that trains a photographs preset, at its image size, on digits."""
     layers = GRAY.generator_layers.replace("-(1)3c", "-(4)4c2s-(1)3c")
     return preset("celeba64", out, data=data, networks=dataclasses.replace(GRAY, generator_layers=layers), **SHORT)
 
@@ -41,7 +41,7 @@ def digits_by_default(out: Path, data: Path) -> TrainConfig:
 
 
 def colors_by_default(out: Path, data: Path) -> TrainConfig:
-    """The preset of digits, on packed photographs."""
+    """Return a config that trains the digits preset on packed photographs."""
     return preset("mnist", out, data=data, image_size=16, networks=Mlp(z_dim=4, size_g=8, size_d=8), **SHORT)
 
 
@@ -51,7 +51,7 @@ def colors_by_layers(out: Path, data: Path) -> TrainConfig:
 
 @pytest.fixture
 def quick_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of the real one, which takes 35 s; of chance."""
+    """Replace the real classifier, which takes 35 s, by an untrained one with the accuracy of chance."""
     made = classifier.DigitClassifier((2, 3, 4)).eval()
     made.test_accuracy = 0.1
     monkeypatch.setattr(cli, "load_classifier", lambda *_, **__: made)
@@ -72,16 +72,16 @@ def test_digits_train_are_judged_by_a_classifier_and_reported(
     assert cli.main(["evaluate", str(run.out), "--samples", "50"]) == 0
     said = capsys.readouterr().out
     assert "50 generated digits, judged by a classifier of 10.00% test accuracy" in said
-    assert "Of fewer than 1,000 samples" in said
+    assert "With fewer than 1,000 samples" in said
     assert cli.main(["report", str(run.out)]) == 0
-    assert "Of fewer than 1,000 samples" in (run.out / "report.html").read_text()
-    if side == 32:  # a thousand of 64 x 64 take twenty seconds
+    assert "With fewer than 1,000 samples" in (run.out / "report.html").read_text()
+    if side == 32:  # a thousand images of 64 x 64 take twenty seconds
         assert cli.main(["evaluate", str(run.out), "--samples", "1000"]) == 0
-        assert "Of fewer than" not in capsys.readouterr().out
+        assert "With fewer than" not in capsys.readouterr().out
         assert cli.main(["report", str(run.out)]) == 0
-        assert "Of fewer than" not in (run.out / "report.html").read_text()
+        assert "With fewer than" not in (run.out / "report.html").read_text()
     assert not (run.out / "neighbors.png").exists()
-    assert "exp_score" in (run.out / "report.html").read_text()
+    assert "Score: exp E KL(p(y|x) ‖ p(y))" in (run.out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("config", [colors_by_default, colors_by_layers])
@@ -97,7 +97,7 @@ def test_images_train_are_judged_by_a_net_and_reported(
     said = capsys.readouterr().out
     assert "50 generated images against 40 training images" in said
     assert "FD (pixels)" in said
-    assert "compares only with" not in said  # the net has eight features
+    assert "Compare it only with" not in said  # the net has eight features
     assert cli.main(["report", str(run.out), "--features", "pixels"]) == 0
     with Image.open(run.out / "neighbors.png") as picture:
         assert picture.size == (6 * 18 + 2, 8 * 18 + 2)
@@ -115,16 +115,18 @@ def test_a_run_scores_digits_too_where_a_net_is_named(
 def test_a_distance_of_few_samples_says_what_it_is_worth(
     packed_blobs: Path, tmp_path: Path, pixel_net: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the first score of a run, and where one is asked for; FD of 10 samples by 8 features has enough."""
+    """A distance of few samples comes with a hint: once for a run's scores, and in `evaluate`. An FD of 10 samples by 8
+    features has enough.
+    """
     run = dataclasses.replace(
         colors_by_default(tmp_path / "run", packed_blobs), evaluate_every=1, evaluate_samples=8, steps=3
     )
     train(run)
-    hints = [line for line in capsys.readouterr().out.splitlines() if "of 8 samples and 8 features" in line]
+    hints = [line for line in capsys.readouterr().out.splitlines() if "of only 8 samples for 8 features" in line]
     assert len(hints) == 1
-    assert hints[0].startswith("hint: FD (pixels) of 8 samples")
+    assert hints[0].startswith("hint: FD (pixels) of only 8 samples")
     cli.main(["evaluate", str(run.out), "--samples", "10"])
-    assert "features is larger" not in capsys.readouterr().out
+    assert "features is too large" not in capsys.readouterr().out
 
 
 def test_kinds(packed_blobs: Path, digits_folder: Path, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_kinds(packed_blobs: Path, digits_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: got no such folder, expected one that ebgan-fast prepare made"):
         kind_of(tmp_path / "nowhere", 32)
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"")
-    with pytest.raises(DataError, match="got none of train-labels"):  # digits that are not whole
+    with pytest.raises(DataError, match="got none of train-labels"):  # a set of digits with missing files
         open_images(tmp_path, 32)
 
 
@@ -170,7 +172,9 @@ def test_images_of_another_kind_than_the_generators_are_refused(
 def test_other_images_than_the_runs_are_told(
     packed_blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Scored against a set apart, with a word; never shown as the run's training images."""
+    """Images other than the run's are allowed for a score, with a warning. They are never shown as the run's training
+    images.
+    """
     run = colors_by_default(tmp_path / "run", packed_blobs)
     train(run)
     others = tmp_path / "others"

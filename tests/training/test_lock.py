@@ -1,4 +1,6 @@
-"""One run, one folder: the lock dies with its process and names it, and a file system without locks is told of."""
+"""Tests of the lock of a run's folder: it ends with its process, names the process, and reports file systems without
+locks.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ OWN = rf"process {os.getpid()} on {socket.gethostname()}"
 
 
 def hold(path: Path) -> None:
-    """A process that takes a lock and waits to be killed."""
+    """Take a lock, print "held" and wait to be killed."""
     assert FolderLock(path, "go away").acquire() is None
     print("held", flush=True)
     time.sleep(100)
@@ -53,7 +55,7 @@ def test_a_folder_that_another_run_writes_is_refused(configure: Configure, whole
 
 
 def test_a_new_folder_that_another_run_has_begun_is_refused(configure: Configure) -> None:
-    """It holds a lock alone yet."""
+    """A new folder with another run's lock is refused, even while it holds nothing but the lock."""
     run = configure()
     run.out.mkdir()
     held = FolderLock(run.out / ".lock", "go away")
@@ -116,14 +118,14 @@ def test_a_file_system_without_locks_is_a_line(
     train(run)
     told = [line for line in capsys.readouterr().out.splitlines() if "no lock" in line]
     assert told == [
-        f"{run.out}: no lock can be had here ({os.strerror(number)}): see to it that one run alone writes here"
+        f"{run.out}: no lock is possible here ({os.strerror(number)}): make sure that only one run writes here"
     ]
     assert not list(run.out.glob(".*"))
     assert_same_run(run.out, whole)
 
 
 def test_a_lock_file_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run ends between the opening and the locking of its file: the lock would be of no file."""
+    """A lock file that was removed is made again: a run may end between the opening and the locking of its file."""
     path = tmp_path / ".lock"
     take, times = run_lock._take, 0
 
@@ -140,7 +142,7 @@ def test_a_lock_file_taken_away_meanwhile_is_made_again(tmp_path: Path, monkeypa
     assert times == 2
     with pytest.raises(ValueError, match=f"in use by {OWN}"):
         second.acquire()
-    second.release()  # which holds none
+    second.release()  # this one holds no lock
     with pytest.raises(ValueError, match="in use"):
         second.acquire()
     first.release()
@@ -207,5 +209,5 @@ def test_a_start_that_fails_leaves_no_folder(configure: Configure, monkeypatch: 
         patch.setattr(session.Session, "run", fail)
         with pytest.raises(KeyError):
             train(run)
-    assert run.out.exists()  # which was there before
+    assert run.out.exists()  # the folder was there before
     assert not list(run.out.iterdir())

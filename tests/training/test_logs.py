@@ -44,7 +44,7 @@ def test_a_bar_on_a_terminal(configure: Configure, monkeypatch: pytest.MonkeyPat
     assert f"{line['steps_per_s']:.1f} steps/s" in shown
     assert f"energy real {line['energy_real']:.3f}" in shown
     assert "done: 8 steps" in shown
-    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor hidden, and shown again
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is hidden, and shown again
 
 
 def test_the_terminal_is_left_as_it_was_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_the_terminal_is_left_as_it_was_after_an_error(monkeypatch: pytest.Monke
 
 
 def test_lines_of_long_work_are_paced() -> None:
-    """None in the first ten seconds, then one for each tenth, ten seconds apart at least and a minute at most."""
+    """Lines of long work are paced: none in the first ten seconds, then one for each tenth, 10 to 60 seconds apart."""
     seconds = 0.0
     said: list[tuple[float, str]] = []
     progress = paced(lambda text: said.append((seconds, text)), lambda: seconds)
@@ -73,7 +73,7 @@ def test_lines_of_long_work_are_paced() -> None:
     work(0.7, 20.0)
     work(0.85, 20.2)
     work(0.86, 30.1)
-    work(0.0, 31.0)  # the next part of it
+    work(0.0, 31.0)  # the next part of the work
     work(0.05, 40.0)
     work(0.1, 41.0)
     work(0.11, 52.0)
@@ -84,7 +84,7 @@ def test_lines_of_long_work_are_paced() -> None:
 
 
 def test_a_wait_is_told_at_once() -> None:
-    """Work that waits for another process tells the same twice a second; each minute it is said again."""
+    """A wait is reported at once, and again each minute. The waiting work reports the same text twice a second."""
     seconds = 0.0
     said: list[tuple[float, str]] = []
     progress = paced(lambda text: said.append((seconds, text)), lambda: seconds)
@@ -120,7 +120,7 @@ def line_of(hinge_active: float, margin: float = 10.0) -> dict[str, float]:
     [
         (line_of(0.0), "hint: no hinge was active"),
         (line_of(1.0), "hint: every hinge was active"),
-        (line_of(1.0000001192092896), "hint: every hinge was active"),  # of ten parts
+        (line_of(1.0000001192092896), "hint: every hinge was active"),  # the mean of ten parts
         (line_of(0.0, 0.0), "hint: the margin is 0"),
         (line_of(0.01), None),
         (line_of(0.99), None),
@@ -132,7 +132,7 @@ def test_a_hint_is_given_once(line: dict[str, float], words: str | None) -> None
     first = hints.of(line)
     assert [hint.startswith(words) for hint in first] == [True] if words else not first
     assert hints.of(line) == []
-    assert Hints([line_of(0.5), line]).of(line) == []  # of a run that goes on
+    assert Hints([line_of(0.5), line]).of(line) == []  # for a run that goes on
 
 
 def test_a_margin_of_zero_is_told_before_the_first_step(
@@ -180,7 +180,9 @@ def test_a_metrics_file_that_is_none(tmp_path: Path, bad: str) -> None:
 
 
 def test_a_title_may_hold_any_sign(tmp_path: Path) -> None:
-    """As a run folder's name does; matplotlib reads formulas between dollars."""
+    """A title may hold any character, as the name of a run's folder may. matplotlib reads text between dollar signs as
+    a formula.
+    """
     line = {"step": 1, "loss_d": 1.0, "loss_g": 1.0}
     save_curves([line], tmp_path / "curves.png", r"a$\b_$ \frac{")
     with Image.open(tmp_path / "curves.png") as picture:
@@ -189,12 +191,12 @@ def test_a_title_may_hold_any_sign(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", [4, 12])
 def test_curves_are_drawn(configure: Configure, steps: int) -> None:
-    """With one line in metrics.jsonl and with several."""
+    """Curves are drawn for one line in metrics.jsonl, and for several."""
     run = configure(steps=steps)
     train(run)
     with Image.open(run.out / "curves.png") as picture:
         width, height = picture.size
         colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
     assert min(width, height) > 500
-    # The four curves and the margin's dashes.
+    # The colors of the four curves and of the margin's dashes.
     assert {(0, 114, 178), (213, 94, 0), (0, 158, 115), (85, 85, 85)} <= colors

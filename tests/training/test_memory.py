@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("forked")]
 
 
 def print_faults(keep: bool) -> None:
-    """Page faults of a block of 48 MB that is allocated, filled and freed, once the heap has found its shape."""
+    """Print the page faults of a 48 MB block that is allocated, filled and freed after some rounds of the same."""
 
     def fill() -> None:
         torch.empty(12 << 20).fill_(1.0)
@@ -43,6 +43,9 @@ def test_kept_memory_is_not_mapped_again(fork: Fork) -> None:
 
 
 def test_the_library_leaves_the_allocator_as_it_is(fork: Fork) -> None:
-    """glibc maps a block above 32 MB anew each time: 12,288 pages of 4 KB, fewer where pages are larger."""
-    kept = faults(fork, keep=True)  # skips where there is no difference to see
+    """The library does not change the allocator: glibc maps a block above 32 MB anew each time.
+
+    That is 12,288 pages of 4 KB, and fewer where pages are larger.
+    """
+    kept = faults(fork, keep=True)  # this skips the test where there is no difference to see
     assert faults(fork, keep=False) >= 6 + kept

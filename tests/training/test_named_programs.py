@@ -1,4 +1,6 @@
-"""A feature net that is a file is a program: it is loaded when the user names it, and never at a run's word."""
+"""Tests that a feature net in a file, which is a program, is loaded only if the user names it, and never because a run
+does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_curves")
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, pixel_net: PixelNet) -> list[str]:
-    """The nets that were loaded."""
+    """Return the list of nets that are loaded."""
     names: list[str] = []
     load: Callable[[str], object] = scoring.load_feature_net
 
@@ -35,7 +37,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, pixel_net: PixelNet) -> list[str]:
 
 @pytest.fixture
 def run(whole_scored: Path, tmp_path: Path) -> Path:
-    """A run that was scored by what isn't a packaged net."""
+    """Return a run that was scored by a net outside of the package."""
     return Path(shutil.copytree(whole_scored, tmp_path / "passed-on"))
 
 
@@ -85,7 +87,7 @@ def test_a_run_that_goes_on_takes_the_net_of_its_command(run: Path, packed_blobs
 def test_digits_are_judged_without_it(
     configure: Configure, loaded: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The classifier judges them, whatever net the run was scored by."""
+    """The classifier judges digits, whatever net the run was scored by."""
     config = configure(steps=2, features="net.pt")
     train(config)
     monkeypatch.setenv("EBGAN_FAST_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""The presets against the paper's table (appendix F), written out here layer by layer."""
+"""Tests of the presets against the paper's table (appendix F), which is written out here layer by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.rounding import assert_within_eager
 
 PAPERS = [name for name in get_args(PresetName) if name != "mnist"]
 
-# Per layer: maps in (noise planes included), maps out, kernel, stride, side of what it gives.
+# For each layer: maps in (with noise planes), maps out, kernel, stride, side of the output.
 _G64 = [(100, 512, 4, 1, 4), (512, 256, 4, 2, 8), (256, 128, 4, 2, 16), (128, 64, 4, 2, 32), (64, 3, 4, 2, 64)]
 _D64 = [(3, 64, 4, 2, 32), (64, 128, 4, 2, 16), (128, 256, 4, 2, 8)]
 _D64 += [(256, 128, 4, 2, 16), (128, 64, 4, 2, 32), (64, 3, 4, 2, 64)]
@@ -30,7 +30,7 @@ _G256 += [(256 + 8, 128, 4, 2, 64), (128 + 4, 64, 4, 2, 128), (64 + 2, 64, 4, 2,
 
 
 def _d(side: int) -> list[tuple[int, int, int, int, int]]:
-    """Encoder and decoder at 128 and 256 pixels."""
+    """Return the encoder's and decoder's layers at 128 and 256 pixels."""
     maps = [3, 64, 128, 256, 512]
     encoder = [(a, b, 4, 2, side >> i + 1) for i, (a, b) in enumerate(pairwise(maps))]
     decoder = [(b, a, 4, 2, side >> i) for i, (a, b) in enumerate(pairwise(maps))]
@@ -47,7 +47,7 @@ TABLE: dict[str, tuple[int, float, list[Any], list[Any], int]] = {
 
 
 def _convolutions(net: nn.Module, *inputs: torch.Tensor) -> list[tuple[int, int, int, int, int]]:
-    """What each convolution is and gives, in the order that they run."""
+    """Return each convolution's sizes and its output's side, in the order in which they run."""
     seen = []
 
     def note(module: nn.Module, _: Any, output: torch.Tensor) -> None:
@@ -78,7 +78,7 @@ def test_layers_are_the_papers(name: PresetName) -> None:
 
 
 def _parameters(table: list[tuple[int, int, int, int, int]], biased: set[int]) -> int:
-    """Kernels; two numbers a map of batch norm, or one of a bias."""
+    """Return the number of parameters: the kernels, and for each map two numbers of batch norm or one of a bias."""
     return sum(
         inputs * outputs * kernel**2 + outputs * (1 if index in biased else 2)
         for index, (inputs, outputs, kernel, _, _) in enumerate(table)
@@ -101,7 +101,9 @@ def test_parameter_counts(name: PresetName) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_one_full_size_step(name: PresetName) -> None:
-    """At the smallest batch that has pairs, for memory: networks, images and losses are of full size."""
+    """One step of full-size networks, images and losses works. The batch has two images, the fewest that have pairs, to
+    save memory.
+    """
     side = TABLE[name][0]
     margin = 10 * TABLE[name][1]  # so large that every hinge is active
     config = preset(name, Path("run"), batch_size=2, margin=margin, flip=False, log_every=1, device="cpu")
@@ -127,7 +129,7 @@ def test_one_full_size_step(name: PresetName) -> None:
     assert torch.equal(real, expected) or torch.equal(real, expected.flip(0))  # in the order of the epoch
 
     def losses(dtype: torch.dtype) -> dict[str, float]:
-        """Of what the networks gave, so that no bound has to know how a processor convolves."""
+        """Return losses of the networks' outputs, so that no bound depends on how a processor convolves."""
         energies = [
             public_loop.energy(recon.to(dtype), batch.to(dtype))
             for recon, batch in ((recon_real, real), (recon_fake, fake))

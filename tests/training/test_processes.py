@@ -1,4 +1,4 @@
-"""Runs of two processes (gloo): the joint batch as one process would compute it, stopping, resuming."""
+"""Tests of runs of two processes (gloo): the joint batch as one process would compute it, stopping, resuming."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def two_steps(folder: Path, fields: dict[str, Any]) -> None:
-    """One process of two steps: its gradients and statistics into a file."""
+    """Train two steps as one process of several, and write gradients and statistics into a file."""
     torch.set_num_threads(1)
     with joined(torch.device("cpu")) as world:
         trainer = without_batch_statistics(Trainer(small(**fields), blobs(), world))
@@ -53,7 +53,7 @@ def two_steps(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def train_as(config: Path) -> None:
-    """One process of a run."""
+    """Train as one process of a run."""
     torch.set_num_threads(1)
     session.save_curves = lambda lines, path, title: None
     print("started")
@@ -62,7 +62,9 @@ def train_as(config: Path) -> None:
 
 
 def train_scored(config: Path, signaled: Path) -> None:
-    """One process of a run whose feature net's first batch, of the training images, brings it a SIGTERM."""
+    """Train as one process of a scored run. The feature net's first batch of training images sends this process a
+    SIGTERM.
+    """
 
     def net(images: Tensor) -> Tensor:
         if len(images) > 2 and not signaled.exists():
@@ -75,7 +77,7 @@ def train_scored(config: Path, signaled: Path) -> None:
 
 
 def train_signaled_elsewhere(config: Path) -> None:
-    """One process of a scored run; the second has a SIGTERM while it waits for the first one's score."""
+    """Train as one process of a scored run. The second process gets a SIGTERM while it waits for the first's score."""
     over, at_work = Absence.over, Absence.at_work
     rank = int(os.environ["RANK"])
 
@@ -98,7 +100,7 @@ def train_signaled_elsewhere(config: Path) -> None:
 
 
 def train_patiently(config: Path) -> None:
-    """One process of a run whose score tells of itself at each part, as one that lasts hours does each minute."""
+    """Train as one process of a run whose score reports at each part. A score that lasts hours reports each minute."""
     at_work = Absence.at_work
     met: list[int | None] = []
 
@@ -112,7 +114,8 @@ def train_patiently(config: Path) -> None:
     print(len(met) > 100 if os.environ["RANK"] == "0" else not met)
 
 
-# Threads of gloo in a run and after it, with the trainer still there. In an interpreter of its own, whose end counts.
+# Counts gloo's threads during a run and after it, while the trainer still exists. It runs in its own interpreter, whose
+# exit status counts.
 THREADS = """
 from pathlib import Path
 import torch
@@ -136,7 +139,7 @@ print(during, count())
 
 
 def places(ranks: int = 2) -> list[dict[str, str]]:
-    """What torchrun would tell each process of a run on this machine."""
+    """Return the environment variables that torchrun would set for each process of a run on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -149,7 +152,7 @@ def start(fork: Fork, target: Callable[..., object], *arguments: object, **envir
 
 
 def finish(children: list[Child]) -> list[str]:
-    """The output of processes that end well."""
+    """Return the output of processes that must end well."""
     for child in children:
         assert child.status() == 0, child.said
     return [child.said for child in children]
@@ -162,12 +165,14 @@ def finish(children: list[Child]) -> list[str]:
     ids=["float32", "term for the log", "parts of a batch", "bfloat16"],
 )
 def test_two_processes_compute_the_joint_batch(fork: Fork, tmp_path: Path, fields: dict[str, Any]) -> None:
-    """Losses and gradients, the pulling-away term and its gradient among them, but for batch statistics, which are of a
-    process's own images."""
+    """Two processes compute the losses and gradients of the joint batch, with the pulling-away term and its gradient.
+
+    Batch statistics are left out, because each process takes them from its own images.
+    """
     finish(start(fork, two_steps, tmp_path, fields))
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     budget = Budget(lambda: without_batch_statistics(Trainer(small(**fields), blobs())), steps=2)
-    # Two processes divide a batch into other parts than one.
+    # Two processes divide a batch into other parts than one process does.
     names = {*STATISTICS, "grad_norm_g", "grad_norm_d"} - ({"pulling_away"} if "accumulate" in fields else set())
     for found, statistics, _ in results:
         budget.assert_gradients(found)
@@ -179,8 +184,10 @@ def test_two_processes_compute_the_joint_batch(fork: Fork, tmp_path: Path, field
 
 @pytest.mark.slow
 def test_threads_that_hold_tensors_end_with_the_run() -> None:
-    """One that outlived the interpreter would abort the process. The two that stay exchange gradients alone, whose
-    group DistributedDataParallel never lets go of."""
+    """Threads that hold tensors end with the run. A thread that outlived the interpreter would abort the process.
+
+    The two threads that stay exchange gradients only. DistributedDataParallel never releases their group.
+    """
     children = [
         subprocess.Popen(
             [sys.executable, "-c", THREADS],
@@ -209,15 +216,17 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_curves")
 def test_a_run_of_two_processes_goes_on_in_one(fork: Fork, configure: Configure, tmp_path: Path) -> None:
-    """And one of one in two. Without batch norm a run is the same up to rounding however it is divided, one in float64
-    among them."""
+    """A run of two processes goes on in one, and a run of one goes on in two.
+
+    Without batch norm a run is the same up to rounding however it is divided, also one in float64.
+    """
     plain = {"n_layer_g": 1, "n_layer_d": 2, "dropout_d": False, "lr_decay": "none"}
     run = configure(out=tmp_path / "pair", steps=12, margin_steps=20, **plain)
     write_json(run, tmp_path / "pair.json")
     said = finish(start(fork, train_as, tmp_path / "pair.json"))
     assert [text.splitlines()[-1] for text in said] == ["12 None"] * 2, said
     assert "step 12 of 12" in said[0]
-    assert said[1].splitlines() == ["started", "12 None"]  # the first one alone tells
+    assert said[1].splitlines() == ["started", "12 None"]  # only the first process prints lines
     longer = dataclasses.replace(run, steps=20)
     assert train(longer, resume=True).step == 20
     lines = lines_of(run.out)
@@ -248,7 +257,9 @@ def test_a_signal_to_one_process_stops_both_at_one_step(fork: Fork, configure: C
 
 @pytest.mark.slow
 def test_a_signal_in_a_score_stops_both(fork: Fork, configure: Configure, tmp_path: Path) -> None:
-    """The other process waits for the one that scores. The score is made up for, also that of a last step."""
+    """The other process waits for the one that scores, so a signal stops both. A resume adds the missing score, also of
+    a last step.
+    """
     cache = str(tmp_path / "cache")
     plain = {"lr_decay": "none", "margin_steps": 5, "evaluate_samples": 20, "dropout_d": False}
     for steps in (1000, 4):
@@ -269,7 +280,7 @@ SCORED = {"evaluate_every": 4, "evaluate_samples": 20, "dropout_d": False}
 
 
 def trained(fork: Fork, target: Callable[..., object], run: TrainConfig, place: Path) -> list[str]:
-    """The output of both processes of a run, with a cache of its own."""
+    """Return the output of both processes of a run, with a cache of its own."""
     write_json(run, place / "run.json")
     return finish(start(fork, target, place / "run.json", EBGAN_FAST_CACHE=str(place / "cache")))
 
@@ -284,7 +295,7 @@ def test_a_signal_to_the_other_process_ends_a_score(fork: Fork, configure: Confi
 
 @pytest.mark.slow
 def test_the_others_wait_as_long_as_a_score_takes(fork: Fork, configure: Configure, tmp_path: Path) -> None:
-    """The first process meets them again and again, so that no collective gives up."""
+    """The first process contacts the others again and again, so that no collective operation times out."""
     run = configure(steps=8, **SCORED)
     said = trained(fork, train_patiently, run, tmp_path)
     assert [text.splitlines()[-2:] for text in said] == [["8 None", "True"]] * 2, said

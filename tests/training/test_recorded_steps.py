@@ -1,4 +1,4 @@
-"""A step that is recorded and replayed, shown without a GPU: on a tape of operations in place of a CUDA graph."""
+"""Tests of a step that is recorded and replayed, without a GPU: a tape of operations replaces the CUDA graph."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ SCHEDULES = {
     "log_every": 4,
     "steps": 20,
 }
-STEPS = 13  # of the 20: three as they are, the fourth recorded, and log lines after the 4th, 8th and 12th
+STEPS = 13  # three steps of the 20 run as they are, the fourth is recorded; log lines come after the 4th, 8th and 12th
 
 
 @pytest.fixture(autouse=True)
 def _reference() -> Iterator[None]:
-    """The CPU's own kernels look at a margin that lies beside them. Those of a GPU don't, nor does the reference."""
+    """Use the reference backend. The CPU's own kernels read a margin in CPU memory, which neither a GPU's kernels nor
+    the reference do.
+    """
     with ebgan_fast.use_backend("reference"):
         yield
 
@@ -51,7 +53,7 @@ def built(config: TrainConfig, recorder: Recorder | None = None, kind: type[Trai
 
 
 def run(trainer: Trainer, steps: int = STEPS) -> list[dict[str, float]]:
-    """Go on to a step; returns the lines of the log."""
+    """Train up to a step. Return the statistics of the log lines."""
     lines = []
     while trainer.step_count < steps:
         trainer.step()
@@ -63,7 +65,7 @@ def run(trainer: Trainer, steps: int = STEPS) -> list[dict[str, float]]:
 def assert_a_recording_changes_nothing(
     config: TrainConfig, kind: type[Trainer] = Trainer, strict: bool = True
 ) -> list[str]:
-    """Returns what the recorder was asked for."""
+    """Check that a recorded run has the same statistics and state as a plain one. Return the recorder's events."""
     plain = built(config)
     lines, state = run(plain), plain.state_dict()
     recorder = TapeRecorder(strict)
@@ -88,7 +90,7 @@ def assert_a_recording_changes_nothing(
 )
 @pytest.mark.parametrize("family", ["mlp", "conv"])
 def test_a_recorded_run_is_the_run_bit_for_bit(configure: Configure, family: str, fields: dict[str, Any]) -> None:
-    """And its steps ask for no value: the tape takes none."""
+    """A recorded run is bit for bit the plain run, and its steps read no value: the tape would refuse that."""
     config = configure(**fields) if family == "mlp" else small(**{**SCHEDULES, **fields})
     events = assert_a_recording_changes_nothing(config)
     assert events == ["warm up"] * 3 + ["record"] + ["replay"] * (STEPS - 3)
@@ -100,14 +102,14 @@ def test_a_step_with_a_term_for_the_log_alone_runs_apart(configure: Configure, f
     fields: dict[str, Any] = {"pt_weight": 0.0, "accumulate": accumulate}
     config = configure(**fields) if family == "mlp" else small(**{**SCHEDULES, **fields})
     events = assert_a_recording_changes_nothing(config)
-    assert events == ["warm up"] * 3 + ["record"] + ["replay"] * (STEPS - 3 - 3)  # steps 4, 8 and 12 are apart
+    assert events == ["warm up"] * 3 + ["record"] + ["replay"] * (STEPS - 3 - 3)  # steps 4, 8 and 12 run apart
 
 
 def test_the_kernels_of_the_cpu_are_recorded_too(configure: Configure) -> None:
     if not ebgan_fast.backends()["cpu"].available:
         pytest.skip("the compiled kernels aren't built")
     with ebgan_fast.use_backend("cpu"):
-        config = configure(pt_weight=0.125)  # which a tape gets as float32
+        config = configure(pt_weight=0.125)  # exact in float32, as which a tape gets it
         assert_a_recording_changes_nothing(config, strict=False)
         recorder = TapeRecorder(strict=False)
         run(built(config, recorder), 4)
@@ -203,7 +205,7 @@ ASKING: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def asking(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let the discriminator's loss ask."""
+    """Let the discriminator's loss read a value in the way that `name` says."""
     original = functional.discriminator_loss
 
     def curious(*args: Any, **options: Any) -> Any:
@@ -225,7 +227,7 @@ def test_a_question_for_a_value_shows(configure: Configure, monkeypatch: pytest.
 
 
 class WithoutValues(Trainer):
-    """A trainer whose tensors are on torch's device `meta`, which has no values to ask for, and no fused Adam."""
+    """A trainer on torch's device `meta`, whose tensors have no values to read and which has no fused Adam."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -242,7 +244,9 @@ class WithoutValues(Trainer):
 @pytest.mark.parametrize("fields", [{}, {"accumulate": 2}, {"pt_weight": 0.0}, {"norm": "sse"}], ids=str)
 @pytest.mark.parametrize("family", ["mlp", "conv"])
 def test_a_step_needs_no_value(configure: Configure, family: str, fields: dict[str, Any]) -> None:
-    """On the CPU a list of values, or a copy to the CPU, is no operation that a tape could see."""
+    """A step needs no value. On the CPU a tape could not see a list of values, or a copy to the CPU; the device `meta`
+    refuses both.
+    """
     config = configure(**fields) if family == "mlp" else small(**fields)
     trainer = built(config, kind=WithoutValues)
     with Recordable("meta"):
@@ -266,7 +270,7 @@ def test_a_question_shows_on_a_device_without_values(
 
 
 def places(trainer: Trainer) -> dict[str, int]:
-    """The addresses of all that a recording reads and writes."""
+    """Return the addresses of all tensors that a recording reads or writes."""
     assert trainer._real is not None
     named = {"images": trainer._real, "noise": trainer._noise, "margin": trainer._margin, "row": trainer._row}
     for name, net, optimizer in (
@@ -318,7 +322,7 @@ def test_another_place_shows(configure: Configure, bug: type[Trainer]) -> None:
 @pytest.mark.parametrize("recorded_before", [False, True])
 @pytest.mark.parametrize("after", [2, 7])
 def test_a_recorded_run_goes_on_from_any_state(configure: Configure, after: int, recorded_before: bool) -> None:
-    """Before or after its recording, and from a run with or without one."""
+    """A recorded run goes on from a state before or after its recording, and from a run with or without a recording."""
     plain = built(configure())
     run(plain)
     expected = plain.state_dict()
@@ -327,7 +331,7 @@ def test_a_recorded_run_goes_on_from_any_state(configure: Configure, after: int,
     saved = copy.deepcopy(before.state_dict())
     recorder = TapeRecorder()
     trainer = built(configure(), recorder)
-    torch.rand(3)  # the global random numbers of another process stand elsewhere
+    torch.rand(3)  # in another process the global random numbers have another state
     trainer.load_state_dict(saved)
     run(trainer)
     assert_same_state(trainer.state_dict(), expected)
@@ -335,7 +339,7 @@ def test_a_recorded_run_goes_on_from_any_state(configure: Configure, after: int,
 
 
 def test_another_state_is_recorded_anew(configure: Configure) -> None:
-    """The optimizers' moments lie elsewhere then."""
+    """Another state is recorded anew, because the optimizers' moments then have other addresses."""
     plain = built(configure())
     run(plain, 6)
     saved = copy.deepcopy(plain.state_dict())
@@ -358,7 +362,7 @@ def test_an_old_recording_of_another_state_shows(configure: Configure, monkeypat
 
 @pytest.fixture
 def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    """The recorders of the runs, in place of CUDA's."""
+    """Return the recorders of the runs, which replace CUDA's."""
     return in_place_of_cuda(monkeypatch)
 
 
@@ -367,7 +371,9 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
 def test_a_whole_run_that_is_stopped_and_resumed(
     configure: Configure, tapes: list[TapeRecorder], monkeypatch: pytest.MonkeyPatch, rest: bool
 ) -> None:
-    """Stopped after its recording, inside a log interval. A resumed run may do without a graph, or begin with one."""
+    """A run is stopped after its recording, inside a log interval. The resumed run may go without a graph or begin with
+    one.
+    """
     out = configure().out
     plain, recorded = configure(out=out / "plain"), configure(out=out / "recorded", cuda_graph=True)
     train(plain)
@@ -390,7 +396,7 @@ def test_a_whole_run_that_is_stopped_and_resumed(
 
 @pytest.mark.usefixtures("no_curves")
 def test_a_run_that_looks_for_its_margin(configure: Configure, tapes: list[TapeRecorder]) -> None:
-    """Its search, which takes steps of another kind, is not recorded."""
+    """The search for a margin is not recorded, because its steps are of another kind."""
     fields: dict[str, Any] = {"margin": "auto", "margin_auto_steps": 5, "margin_schedule": "constant"}
     out = configure().out
     plain, recorded = (

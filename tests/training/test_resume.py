@@ -1,4 +1,4 @@
-"""A run that was cut off and resumed equals one that never was."""
+"""Tests that a run that was cut off and resumed equals a run that never was."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .helpers import CutOff, assert_same_run, cut_off_after
 pytestmark = pytest.mark.usefixtures("no_curves")
 
 
-# Checkpoints at 0, 6, 12, 18 and 20, log lines at 4, 8, 12, 16 and 20, a new epoch after 6, 12 and 18. So a run goes on
-# from its start, from inside a log interval whose line is there already, or isn't, and from the end of one.
+# Checkpoints come at 0, 6, 12, 18 and 20, log lines at 4, 8, 12, 16 and 20, a new epoch after 6, 12 and 18. So a run
+# resumes from its start, inside a log interval whose line exists already or doesn't, and at the end of an interval.
 @pytest.mark.parametrize("cut", [0, 9, 12, 17, 19])
 def test_resumed_equals_uninterrupted(
     configure: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch, cut: int
@@ -36,14 +36,14 @@ def test_resumed_equals_uninterrupted(
         with pytest.raises(CutOff):
             train(run)
     assert checkpoint.read(run.out / "checkpoint.pt")["trainer"]["step"] == cut // 6 * 6
-    torch.rand(3)  # the global random numbers of another process stand elsewhere
+    torch.rand(3)  # in another process the global random numbers have another state
     result = train(run, resume=True)
     assert (result.step, result.stopped_by) == (20, None)
     assert_same_run(run.out, whole)
 
 
 def train_and_die(config: Path, where: str) -> None:
-    """A process that is killed in step 16, or half-way through writing the checkpoint of step 18."""
+    """Train in a process that is killed in step 16, or half-way through writing the checkpoint of step 18."""
     session.save_curves = lambda lines, path, title: None
     step, save = Trainer.step, torch.save
 
@@ -73,7 +73,7 @@ def train_and_die(config: Path, where: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["step", "checkpoint"])
 def test_killed_without_warning(fork: Fork, configure: Configure, whole: Path, tmp_path: Path, where: str) -> None:
-    """kill -9 in a step, and half-way through writing a checkpoint."""
+    """A run resumes after kill -9 in a step, and after kill -9 half-way through writing a checkpoint."""
     run = configure()
     write_json(run, tmp_path / "given.json")
     child = fork(train_and_die, tmp_path / "given.json", where)
@@ -87,14 +87,16 @@ def test_killed_without_warning(fork: Fork, configure: Configure, whole: Path, t
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter(configure: Configure, tmp_path: Path) -> None:
-    """Also where the shorter one ended within a log interval, whose line is then of fewer steps."""
+    """A longer run goes on from the end of a shorter one, even inside a log interval. The shorter run's last line then
+    covers fewer steps.
+    """
     fixed: dict[str, Any] = {"lr_decay": "none", "margin_steps": 12}
     train(configure(out=tmp_path / "whole", steps=16, **fixed))
     run = configure(steps=10, **fixed)
     assert train(run).stats is not None
     steps = [json.loads(line)["step"] for line in (run.out / "metrics.jsonl").read_text().splitlines()]
     assert steps == [4, 8, 10]
-    (run.out / "samples" / "step_000010.png").unlink()  # of the last step, which the whole run passes by
+    (run.out / "samples" / "step_000010.png").unlink()  # the grid of the last step, which the whole run does not draw
     train(dataclasses.replace(run, steps=16), resume=True)
     assert_same_run(run.out, tmp_path / "whole")
     assert read_json(run.out / "config.json").steps == 16

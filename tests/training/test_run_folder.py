@@ -1,4 +1,4 @@
-"""What a run refuses, and what it leaves."""
+"""Tests of what a run refuses, and of the files that it leaves."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_bad_data_leaves_no_folder(configure: Configure, tmp_path: Path) -> None
 
 
 def test_threads_are_put_back(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped in its first step, for a run's pictures take long where two threads share a busy core."""
+    """The number of threads is set back after a run. The run stops in its first step: pictures take long if two threads
+    share a busy core.
+    """
     before = torch.get_num_threads()
     seen: list[int] = []
     original = Trainer.step
@@ -118,7 +120,9 @@ def test_threads_are_put_back(configure: Configure, monkeypatch: pytest.MonkeyPa
 def test_cudnns_choice_is_switched_on_where_wanted_and_put_back(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, wanted: bool, before: bool
 ) -> None:
-    """Also after a run that fails. A run that doesn't ask for it leaves what the program has set."""
+    """cuDNN's choice is set back also after a run that fails. A run that doesn't ask for it keeps the program's
+    setting.
+    """
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
     seen: list[bool] = []
     original = Trainer.step

@@ -1,4 +1,4 @@
-"""What reads a run, or what a run reads: interpolations and neighbors, TensorBoard, the margin, its images."""
+"""Tests of readers of a run, and of a run's inputs: interpolations, neighbors, TensorBoard, the margin, images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_pictures_of_a_run(packed_blobs: Path, tmp_path: Path) -> None:
     ends = torch.randn(2, 3, generator.noise_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = ((generator(ends[0, :1])[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    assert np.abs(first.astype(int) - expected.astype(int)).max() <= 1  # another batch, another rounding
+    assert np.abs(first.astype(int) - expected.astype(int)).max() <= 1  # another batch size rounds differently
     evaluator = Evaluator("pixels", open_images(run.data, run.image_size), torch.device("cpu"))
     draw_neighbors(evaluator.scorer, generator, tmp_path / "near.png", seed=0)
     with Image.open(tmp_path / "near.png") as near:

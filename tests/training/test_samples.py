@@ -120,12 +120,14 @@ def test_samples_depend_on_the_seed_alone() -> None:
     assert torch.equal(images, sample_images(generator, 23, seed=3))
     assert not torch.equal(images, sample_images(generator, 23, seed=4))
     parts = sample_images(generator, 23, seed=3, batch_size=4)
-    truth = sample_images(copy.deepcopy(generator).double(), 23, seed=3)  # but for the float32 that it is given out in
+    truth = sample_images(copy.deepcopy(generator).double(), 23, seed=3)  # float64 but for the output, which is float32
     assert_within_eager(parts, truth, images, torch.float32, "images in parts")
 
 
 def test_images_stay_where_they_are_wanted(configure: Configure, tmp_path: Path) -> None:
-    """A device that holds no values stands for a GPU: a way through the CPU would be refused."""
+    """Images stay on the device that was asked for. The device `meta`, which holds no values, replaces a GPU: a copy
+    through the CPU would raise.
+    """
     run = configure(ema=0.9, n_layer_g=1)  # no batch norm, whose statistics would be measured
     trainer = Trainer(run, TensorImages(pad_to_square(bars(50, seed=0), run.image_size)))
     path = tmp_path / "checkpoint.pt"
@@ -152,7 +154,9 @@ def test_images_stay_where_they_are_wanted(configure: Configure, tmp_path: Path)
 def test_a_batch_is_what_memory_holds(
     monkeypatch: pytest.MonkeyPatch, device: str, side: int, memory: int, expected: int
 ) -> None:
-    """1 KB a pixel, four times over: 64 MB an image of 256 x 256."""
+    """A batch holds as many images as fit into memory, at 64 MB for an image of 256 x 256: 1 KB a pixel, with a quarter
+    of the memory used.
+    """
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (memory, 1 << 50))
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": memory, "SC_PAGE_SIZE": 1}.__getitem__)
     parameter = SimpleNamespace(device=torch.device(device))
@@ -184,7 +188,7 @@ def test_a_grid_shows_each_image_in_its_place(tmp_path: Path) -> None:
 
 
 def test_colors_keep_their_places(tmp_path: Path) -> None:
-    """One red pixel, the rest blue."""
+    """Colors keep their places: one pixel is red, and all others are blue."""
     image = torch.tensor([-1.0, -1.0, 1.0])[:, None, None].repeat(1, 2, 3)
     image[:, 1, 2] = torch.tensor([1.0, -1.0, -1.0])
     save_grid(image[None], tmp_path / "grid.png")
@@ -210,7 +214,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_batches_are_written_as_they_come(tmp_path: Path) -> None:
-    """So that memory holds no more than one; the pictures are those of one tensor."""
+    """Batches are written as they arrive, so memory holds at most one. The pictures equal those of a single tensor."""
     generator = Generator(4, 3, 16, (3, 5, 7)).eval()
     seen = []
 

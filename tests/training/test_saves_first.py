@@ -1,4 +1,4 @@
-"""In a step of several duties what is to be saved comes first; what follows may fail without the loss of a step."""
+"""Tests that a step saves first: its later tasks may fail without the loss of a step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noting(patch: pytest.MonkeyPatch, order: list[str], owner: Any, name: str, w
 
 @pytest.mark.usefixtures("pixel_net")
 def test_the_order_of_a_steps_duties(packed_blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All fall due in the only step."""
+    """All tasks are due in the only step."""
     order: list[str] = []
     noting(monkeypatch, order, LinesFile, "append", "line")
     noting(monkeypatch, order, checkpoint, "write", "save")
@@ -64,7 +64,9 @@ def test_a_picture_that_fails_costs_no_step(
     owner: Any,
     name: str,
 ) -> None:
-    """Step 4 is drawn, and due to be saved; the run that goes on draws what lacks."""
+    """A picture that fails costs no step: step 4 is saved before it is drawn. The resumed run draws the missing
+    pictures.
+    """
     run = scored(tmp_path / "run", packed_blobs, steps=8)
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, broken)
@@ -77,7 +79,7 @@ def test_a_picture_that_fails_costs_no_step(
 
 
 class Broken(io.StringIO):
-    """A pipe whose reader has gone after some writes."""
+    """A pipe whose reader is gone after a number of writes."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -125,7 +127,7 @@ def test_a_console_without_a_character_shows_another(
 def test_a_terminal_that_is_closed_ends_no_run(
     configure: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bar's thread writes to it too."""
+    """A closed terminal ends no run, although the progress bar's thread writes to it too."""
     screen = Broken(3)
     screen.isatty = lambda: True  # type: ignore[method-assign]
     run = configure()

@@ -1,4 +1,4 @@
-"""A score may take minutes: it is told of, and a signal ends it."""
+"""Tests of a score that may take minutes: its progress is reported, and a signal ends it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .scoring import PixelNet, lines_of, scored
 pytestmark = pytest.mark.usefixtures("no_curves", "pixel_net")
 
 
-# Batches: the training images' and the generated ones' at step 3; then generated ones' at steps 6 and 8, the last.
+# The batches are: training images, then generated images at step 3; generated images at steps 6 and 8, the last.
 @pytest.mark.parametrize(("batch", "step", "scores"), [(1, 3, []), (2, 3, []), (3, 6, [3]), (4, 8, [3, 6])])
 def test_a_signal_ends_a_score_which_is_made_up_for(
     packed_blobs: Path,
@@ -50,7 +50,7 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
     for one, other in zip(lines_of(path), lines_of(whole_scored / "scores.jsonl"), strict=True):
         assert {**one, "elapsed_s": 0} == {**other, "elapsed_s": 0}
     before = files(tmp_path / "run")
-    train(run, resume=True)  # which has all its scores
+    train(run, resume=True)  # the run has all its scores
     assert files(tmp_path / "run") == before
 
 
@@ -58,7 +58,7 @@ def test_a_signal_ends_a_score_which_is_made_up_for(
 def test_a_signal_is_heard_while_distances_are_taken(
     packed_blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distance: str
 ) -> None:
-    """After the first part of a set's Gaussian, or after the first of a hundred subsets."""
+    """A signal is handled after the first part of a set's Gaussian, or after the first of a hundred subsets."""
     monkeypatch.setattr(image_scorer, "gaussian", functools.partial(gaussian, rows=10))
     monkeypatch.setattr(scoring, "ImageScorer", functools.partial(ImageScorer, kid_subset_size=5))
     module, name = (torch.linalg, "qr") if distance == "Frechet" else (kid, "discrepancies")
@@ -80,7 +80,7 @@ def test_a_second_signal_ends_a_score_at_once(packed_blobs: Path, tmp_path: Path
     run = scored(tmp_path / "run", packed_blobs)
 
     def twice(images: Tensor) -> None:
-        if len(images) > 2:  # not those that are tried before the first step
+        if len(images) > 2:  # two images are tried before the first step
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
             pytest.fail("the second signal was ignored")

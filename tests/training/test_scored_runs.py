@@ -1,4 +1,4 @@
-"""Runs that score themselves: when, by what, what a score that fails costs, and where a run doesn't begin."""
+"""Tests of runs that score themselves: when and by what they score, and when a score fails or a run doesn't begin."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_run_scores_itself_and_goes_on_bit_for_bit(
     assert all((line["features"], line["samples"], line["real_images"]) == ("FD (pixels)", 50, 40) for line in scores)
     cut = scored(tmp_path / "cut", packed_blobs, steps=8)
     with monkeypatch.context() as patch:
-        cut_off_after(patch, 7)  # after the score of step 6 and the checkpoint of step 6
+        cut_off_after(patch, 7)  # after the score of step 6 and its checkpoint
         with pytest.raises(CutOff):
             train(cut)
     assert "step 6  FD (pixels) " in capsys.readouterr().out
@@ -55,7 +55,8 @@ def test_features_are_computed_at_the_first_score(
     step = Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda trainer: (calls.append(pixel_net.calls), step(trainer))[1])
     train(scored(tmp_path / "run", packed_blobs, steps=7))
-    # Two images at the start, the training images' batch and the generated ones' at step 3, the latter alone at step 6.
+    # Two images are tried at the start. Step 3 takes a batch of training and one of generated images, step 6 only the
+    # latter.
     assert calls == [1, 1, 1, 3, 3, 3, 4]
 
 
@@ -116,7 +117,9 @@ def test_a_score_that_fails_is_a_line_and_costs_no_step(
     pixel_net: PixelNet,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The step is saved and its grid drawn before; the run goes on, and makes up for the score of its last step."""
+    """A score that fails costs no step: the step is saved and its grid drawn before. The run goes on, and a resume adds
+    the last score.
+    """
     with pytest.MonkeyPatch.context() as apart:
         apart.setenv("EBGAN_FAST_CACHE", str(tmp_path / "other"))
         train(scored(tmp_path / "whole", packed_blobs, steps=8, sample_every=3))
@@ -147,7 +150,7 @@ def test_a_score_that_fails_is_a_line_and_costs_no_step(
 def test_time_of_scores_is_kept_when_a_run_goes_on(
     packed_blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checkpoint of a step is older than its score."""
+    """Time spent on scores counts after a resume, although a step's checkpoint is older than its score."""
     run = scored(tmp_path / "run", packed_blobs, steps=8)
     original = Evaluator.score
 
@@ -171,7 +174,9 @@ def test_time_of_scores_is_kept_when_a_run_goes_on(
 def test_the_noise_of_a_score_does_not_depend_on_the_batch(
     monkeypatch: pytest.MonkeyPatch, at_once: int, largest: int
 ) -> None:
-    """torch's random numbers depend on how many are asked for: always those of a hundred samples."""
+    """The noise of a score does not depend on the batch. torch's random numbers depend on the count, so noise is always
+    drawn for 100 samples.
+    """
     seen: list[Tensor] = []
 
     class Generator(torch.nn.Module):
@@ -213,4 +218,4 @@ def test_a_score_is_of_the_averaged_generator(packed_blobs: Path, tmp_path: Path
     again = Evaluator("pixels", open_images(run.data, run.image_size), torch.device("cpu")).score(
         generator, 50, run.seed
     )
-    assert {name: line[name] for name in again} == again  # the same arithmetic, as after a resume
+    assert {name: line[name] for name in again} == again  # the same arithmetic as after a resume

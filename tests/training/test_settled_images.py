@@ -1,4 +1,4 @@
-"""Where a run keeps its images: told in one line, and nothing that it computes depends on it."""
+"""Tests of where a run keeps its images: a line reports the place, and no result depends on it."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def run_of(out: Path, packed: Path, **fields: Any) -> TrainConfig:
 
 
 def give(patch: pytest.MonkeyPatch, free: int) -> None:
-    """Let the CPU stand in for a device with so many free bytes of its own."""
+    """Let the CPU act as a device that has its own memory, with `free` bytes free."""
     patch.setattr(residence, "free_memory", lambda device: free)
 
 
 def reads_ahead(patch: pytest.MonkeyPatch) -> set[bool]:
-    """Whether a thread reads the images, step by step."""
+    """Record at each step if a thread reads the images. Return the set of values seen."""
     seen: set[bool] = set()
     original = Trainer.step
 
@@ -58,9 +58,11 @@ def reads_ahead(patch: pytest.MonkeyPatch) -> set[bool]:
 def test_a_run_goes_on_where_its_images_are_elsewhere(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit, in both directions, as if it had never been cut off and all its images read from the disk."""
+    """A run goes on, bit for bit, if its images move between device and disk. It equals a run from disk that was never
+    cut off.
+    """
     train(run_of(tmp_path / "whole", packed, networks=SMALL_CONV))
-    for first in (True, False):  # on the device at first, then on the disk; and the other way
+    for first in (True, False):  # first on the device and then on the disk, and the other way
         cut = run_of(tmp_path / f"cut {first}", packed, networks=SMALL_CONV)
         for part, there in enumerate([first, not first]):
             with monkeypatch.context() as patch:
@@ -105,7 +107,7 @@ def test_a_run_says_where_its_images_are(
 def test_the_search_for_a_margin_takes_the_same_images(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are loaded once for both, and read no more."""
+    """The search for a margin and the run share the images, which are loaded once."""
     give(monkeypatch, 4 * SIZE)
     read: list[int] = []
     gather = PackedImages.gather

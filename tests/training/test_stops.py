@@ -1,4 +1,4 @@
-"""How a run ends before its last step: by a signal, or by a value that isn't finite."""
+"""Tests of runs that end before their last step: by a signal, or by a value that isn't finite."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_signals_that_come_twice_by_themselves_end_no_run_unsaved(
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under nohup."""
+    """A hangup signal that is ignored, as under nohup, stays ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         original = Trainer.step
@@ -126,7 +126,7 @@ def test_a_signal_ends_the_search_for_a_margin(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    """The folder is there already, and the run that goes on searches anew."""
+    """A signal ends the search for a margin. The folder exists already, and a resumed run searches again."""
     train(auto(packed_blobs, tmp_path / "whole"))
     run = auto(packed_blobs, tmp_path / "run")
     original, steps = Trainer.autoencoder_step, 0
@@ -197,7 +197,7 @@ def test_a_signal_before_the_first_step_of_a_run_that_goes_on_leaves_it_as_it_wa
 
 
 def program(*arguments: str) -> None:
-    """A process of the command line."""
+    """Run the command line in this process, and exit with its status."""
     sys.exit(cli.main(arguments))
 
 
@@ -237,7 +237,8 @@ def plant_nan(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Trainer, "step", poisoned)
 
 
-# The step after 12 is found at the log line of 16; that after 17 at the checkpoint of 18, before a log line.
+# The step after 12 is found at the log line of 16. The step after 17 is found at the checkpoint of 18, before a log
+# line.
 @pytest.mark.parametrize(("planted", "kept"), [(12, 12), (17, 12), (18, 18)])
 def test_a_nan_ends_the_run_and_the_good_checkpoint_stays(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, planted: int, kept: int

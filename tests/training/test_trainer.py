@@ -1,4 +1,4 @@
-"""The lean step against the plain algorithm, with everything computed apart."""
+"""Tests of the lean training step against the plain algorithm, which computes everything separately."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .plain_step import Budget, gradients_of
 
 
 class Float64Batches:
-    """A stream of images in float64."""
+    """A stream of image batches in float64."""
 
     def __init__(self, batches: Any) -> None:
         self.batches = batches
@@ -44,7 +44,11 @@ def make(config: TrainConfig) -> Trainer:
 def test_gradients_equal_those_of_separate_passes(
     configure: Configure, layers: tuple[int, int], pt_weight: float
 ) -> None:
-    """Without batch norm, with it in the generator, and with it in both. Half of the hinges are off."""
+    """Gradients equal those of separate passes: without batch norm, with it in the generator, and with it in both
+    networks.
+
+    Half of the hinges are inactive.
+    """
 
     def made(margin: float = 1.0) -> Trainer:
         trainer = make(
@@ -63,7 +67,7 @@ def test_gradients_equal_those_of_separate_passes(
         for net in (trainer.generator, trainer.discriminator):
             for module in net.modules():
                 if isinstance(module, nn.Linear):
-                    nn.init.normal_(module.weight, 0.0, 0.3)  # the initial ones give samples that are all alike
+                    nn.init.normal_(module.weight, 0.0, 0.3)  # with the initial weights all samples would be alike
         return trainer
 
     first = made()
@@ -71,7 +75,7 @@ def test_gradients_equal_those_of_separate_passes(
         noise = torch.randn(first.config.batch_size, first.generator.noise_size, generator=first.noise_rng)
         fakes = first.generator(noise)
         energies = public_loop.energy(first.discriminator(fakes)[0], fakes)
-    margin = energies.sort().values[3:5].mean().item()  # between the two middle ones of eight
+    margin = energies.sort().values[3:5].mean().item()  # between the two middle energies of eight
     budget, trainer = Budget(lambda: made(margin)), made(margin)
     assert budget.truth.statistics()["hinge_active"] == budget.eager.statistics()["hinge_active"] == 0.5
     trainer.step()
@@ -95,7 +99,7 @@ def test_the_discriminator_gets_no_gradient_from_the_generators_loss(configure: 
 
 
 class Products(TorchDispatchMode):
-    """Counts matrix products by the shape of their result."""
+    """A dispatch mode that counts matrix products by the shape of their result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,10 +120,10 @@ def test_a_step_computes_no_gradient_that_it_does_not_use(configure: Configure) 
     with Products() as products:
         trainer.step()
     assert passes == {"generator": 1, "discriminator": 2}
-    # Weight gradients of the discriminator's first layer: for the real and the generated batch, none for the
-    # generator's loss. As many of its decoder, whose shape is the same.
+    # Weight gradients of the discriminator's first layer: one each for the real and the generated batch, none for the
+    # generator's loss. The decoder's weight has the same shape, and as many gradients.
     assert products.shapes[12, 1024] == 2 + 2
-    # Gradient with respect to images [8, 1024]: for the generator's loss alone.
+    # Gradients with respect to images [8, 1024]: only for the generator's loss.
     assert products.shapes[8, 1024] == 1
 
 
@@ -136,15 +140,15 @@ def test_the_average_follows_its_formula(configure: Configure) -> None:
         expected = [d * average + (1 - d) * weights for average, weights in zip(expected, now, strict=True)]
         largest = [torch.maximum(most, weights.abs()) for most, weights in zip(largest, now, strict=True)]
     assert trainer.average is not None
-    # An update rounds at most eight times, by half a unit of the largest weight so far, and a later one keeps at most
-    # the share `decay` of that error.
+    # An update rounds at most eight times, each by half a unit of the largest weight so far. Each later update keeps at
+    # most the share `decay` of that error.
     bound = 8 / 2 * torch.finfo(torch.float32).eps / (1 - decay)
     for average, value, most in zip(trainer.average.values, expected, largest, strict=True):
         assert bool(((average.double() - value).abs() <= bound * most).all())
 
 
 def test_margin_and_learning_rates_reach_the_step(configure: Configure) -> None:
-    """While every hinge is active, the loss gives the margin away."""
+    """The scheduled margin and rates reach the step. While every hinge is active, the loss shows the margin."""
     config = configure(margin=1000.0, margin_schedule="linear", margin_end=900.0, dropout_d=False, ema=0.0, log_every=1)
     trainer = make(config)
     for step in range(3):
@@ -152,8 +156,8 @@ def test_margin_and_learning_rates_reach_the_step(configure: Configure) -> None:
         trainer.step()
         row = trainer.statistics()
         margin = row["loss_d"] - row["energy_real"] + row["energy_fake"]
-        # The margin, the difference, a sum of eight and the sum with the real: ten half units of the margin, and one
-        # for the energies, which are a twentieth of it.
+        # The margin, the difference, a sum of eight and the sum with the real energy round by ten half units of the
+        # margin. The energies, which are a twentieth of the margin, add one more.
         assert row["energy_fake"] < row["energy_real"] < 50
         expected = 1000 - 100 * step / config.steps
         assert abs(margin - expected) <= 11 / 2 * torch.finfo(torch.float32).eps * expected
@@ -175,7 +179,7 @@ def test_a_learned_set_of_bars_has_lower_energy(configure: Configure) -> None:
 
 def test_statistics_are_means_over_the_interval(configure: Configure) -> None:
     trainer, each = (make(configure(log_every=every)) for every in (3, 1))
-    # Dropout draws from the global random numbers, for which each waits until the other has had them.
+    # Dropout draws from the global random numbers, so both trainers begin each step from the same state.
     rows = []
     for step in range(1, 8):
         before = torch.get_rng_state()
@@ -190,7 +194,7 @@ def test_statistics_are_means_over_the_interval(configure: Configure) -> None:
 
 
 class WithOtherLoss(Trainer):
-    """The generator's loss takes the images alone, the decoder's output alone, or nothing of the two."""
+    """A trainer whose generator's loss uses the images alone, the decoder's output alone, or neither."""
 
     of = "fakes"
 
@@ -203,7 +207,7 @@ class WithOtherLoss(Trainer):
 
 @pytest.mark.parametrize("of", ["fakes", "recon", "none"])
 def test_an_overriding_loss_may_take_what_it_will(configure: Configure, of: str) -> None:
-    """Its gradient reaches the generated images."""
+    """An overriding loss may use any of its inputs: its gradient reaches the generated images."""
     config = configure(dropout_d=False)
     trainer = WithOtherLoss(config, TensorImages(pad_to_square(bars(50, seed=0), config.image_size)))
     trainer.of = of
@@ -285,14 +289,15 @@ def test_the_sampler_is_the_average_with_its_own_statistics(configure: Configure
     assert trainer.average is not None
     assert not sampler.training
     assert all(map(torch.equal, sampler.parameters(), trainer.average.values))
-    # The first batch norm's input is linear in the noise N(0, I): mean 0 and the weights' squared length.
+    # The first batch norm's input is linear in the noise N(0, I): its mean is 0, its variance the weights' squared
+    # length.
     weight, norm = sampler.layers[0].weight, sampler.layers[1]
     variance = weight.pow(2).sum(1)
     draws = 5000
     assert (norm.running_mean.abs() < 5 * (variance / draws).sqrt()).all()
     assert ((norm.running_var / variance - 1).abs() < 5 * (2 / draws) ** 0.5).all()
     assert norm.momentum == trainer.generator.layers[1].momentum
-    # Sampling leaves no trace in the run.
+    # Sampling changes nothing in the run.
     for name in ("noise_rng", "torch_rng"):
         assert torch.equal(before[name], trainer.state_dict()[name])
     assert all(torch.equal(value, trainer.generator.state_dict()[name]) for name, value in before["generator"].items())

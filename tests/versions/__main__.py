@@ -1,9 +1,9 @@
-"""One wheel, never built anew, under the op tests with other versions of torch and Triton: docs/versions.md.
+"""Run the op tests on one wheel, built once, with other versions of torch and Triton, and write docs/versions.md.
 
     make test-versions
 
-Takes gigabytes of packages and half an hour on two cores, so it's no part of `make test`. The tests run from a copy
-of the repository without the package in it, so that what they import is the installed wheel.
+It takes gigabytes of packages and half an hour on two cores, so it is no part of `make test`. The tests run from a copy
+of the repository without the package, so that they import the installed wheel.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ TREE = WORK / "tests"
 ENVIRONMENTS = (
     Environment("torch 2.6.0", ("torch==2.6.0",)),  # the oldest that pyproject.toml allows; its Triton is too old
     Environment("torch 2.14.1", ("torch==2.14.1",)),
-    # The oldest for the kernels. Its interpreter makes numbers of arrays of one element, which numpy 2.4 refuses.
+    # The oldest Triton for the kernels. Its interpreter makes numbers of one-element arrays, which numpy 2.4 refuses.
     Environment("triton 3.5.1", ("torch==2.13.0", "triton==3.5.1", "numpy<2.4")),
 )
 TOOLS = ("pytest<9.2", "pytest-xdist", "hypothesis")
-# Of the installed package, as the tests of one environment see it.
+# Prints the path and the versions of the installed package, as the tests of one environment import it.
 _SEEN = (
     "import importlib.metadata as m, platform, torch, ebgan_fast; "
     "print(ebgan_fast.__file__, torch.__version__, m.version('triton'), m.version('numpy'), platform.python_version(), "
@@ -40,7 +40,7 @@ _SEEN = (
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
-    """SystemExit where the command fails."""
+    """Run a command; raise SystemExit if it fails."""
     print("$", *command, flush=True)
     done = subprocess.run([str(word) for word in command], cwd=cwd, env={**os.environ, **environment}, check=False)
     if done.returncode:
@@ -48,7 +48,7 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
 
 
 def built_wheel() -> Path:
-    """With the CPU kernels; those of Triton are source."""
+    """Build and return a wheel with the CPU kernels; Triton's kernels are part of it as source."""
     shutil.rmtree(WORK / "wheel", ignore_errors=True)
     switches = {"EBGAN_FAST_BUILD_EXT": "1", "EBGAN_FAST_CUDA": "0"}
     run(sys.executable, "-m", "build", "--wheel", "--outdir", WORK / "wheel", ROOT, **switches)
@@ -57,7 +57,7 @@ def built_wheel() -> Path:
 
 
 def copied_tests() -> None:
-    """All tracked files but those of the package."""
+    """Copy all tracked files except those of the package and the documentation."""
     shutil.rmtree(TREE, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -67,7 +67,7 @@ def copied_tests() -> None:
 
 
 def installed(environment: Environment, wheel: Path) -> Path:
-    """The environment's Python, in a new virtual environment with the wheel in it."""
+    """Install the wheel in a new virtual environment, and return the environment's Python."""
     folder = WORK / environment.name.replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     run(sys.executable, "-m", "venv", folder)
@@ -79,7 +79,7 @@ def installed(environment: Environment, wheel: Path) -> Path:
 
 
 def tested(environment: Environment, python: Path, tests: Sequence[str]) -> Result:
-    """SystemExit where the tests would run on anything but the wheel."""
+    """Run the tests in an environment; raise SystemExit if they would run on anything but the wheel."""
     seen = subprocess.run([python, "-c", _SEEN], cwd=TREE, check=True, capture_output=True, text=True).stdout.split()
     home, torch, triton, numpy, release, has_kernels = seen
     if not Path(home).is_relative_to(python.parents[1]) or has_kernels != "True":
@@ -96,7 +96,7 @@ def tested(environment: Environment, python: Path, tests: Sequence[str]) -> Resu
 
 
 def main(tests: Sequence[str]) -> int:
-    """Exit status 1 if any test failed. Only the whole of tests/ops is recorded."""
+    """Test every environment and return the exit status, 1 if any test failed. Only all of tests/ops is recorded."""
     wheel = built_wheel()
     copied_tests()
     results = [

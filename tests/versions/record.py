@@ -1,4 +1,4 @@
-"""docs/versions.md: what the last run of `python -m tests.versions` found, written and read back."""
+"""The page docs/versions.md, which holds the results of the last `python -m tests.versions`: written and read back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ PAGE = "docs/versions.md"
 _COLUMNS = ("torch", "triton", "numpy", "python")
 _TITLE = "# One wheel, several versions\n"
 _INTRODUCTION = """\
-The compiled kernels link nothing of torch, and those of Triton are source: one wheel serves every version of both.
-`make test-versions` shows it: it builds the wheel once and runs the op tests on it, without rebuilding, in a fresh
-environment for each row. It takes gigabytes and half an hour, so it is no part of `make test`; the tests"""
+This page is for readers who ask which versions of torch and Triton work. One wheel serves all of them: the compiled
+kernels link nothing of torch, and Triton's kernels are source.
+
+`make test-versions` shows it. It builds the wheel once. Then it runs the op tests on that wheel in a fresh environment
+for each row. It takes gigabytes and half an hour, so `make test` leaves it out. The tests check the form of this page.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,20 @@ class Environment:
 
 @dataclass(frozen=True)
 class Result:
-    """Of the op tests in one environment."""
+    """The results of the op tests in one environment."""
 
     name: str
     versions: Mapping[str, str]
     passed: int
     failed: int
-    """Errors included."""
+    """The number of failed tests, with those that raised an error outside the test."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """How many for each reason."""
+    """The number of skipped tests for each reason."""
     minutes: float = 0.0
 
     @classmethod
     def read(cls, report: Path, name: str, versions: Mapping[str, str], minutes: float, status: int) -> Result:
-        """From pytest's JUnit report and its exit status: tests that did not run have failed."""
+        """Read pytest's JUnit report and its exit status; a run that ended early has at least one failed test."""
         cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
         failed = sum(any(case.find(kind) is not None for kind in ("failure", "error")) for case in cases)
         reasons = [_reason(why) for case in cases if (why := case.find("skipped")) is not None]
@@ -50,7 +53,7 @@ class Result:
 
 
 def _reason(skipped: ElementTree.Element) -> str:
-    """Of one test; of a whole file it stands at the end of the text."""
+    """Return the reason why a test was skipped; if its whole file was, the reason is at the end of the text."""
     whole_file = re.search(r"Skipped: (.*)['\"]\)$", skipped.text or "")
     return whole_file[1] if whole_file else skipped.get("message", "")
 
@@ -59,7 +62,7 @@ def page(wheel: str, date: str, results: Sequence[Result]) -> str:
     lines = [
         _TITLE,
         _INTRODUCTION,
-        f"hold this page to its form. The last run, on {date}, of `{wheel}`:",
+        f"The last run, on {date}, of `{wheel}`:",
         "",
         "| environment | " + " | ".join(_COLUMNS) + " | passed | failed | skipped | minutes |",
         "|---|" + "---|" * len(_COLUMNS) + "---:|" * 4,
@@ -67,14 +70,14 @@ def page(wheel: str, date: str, results: Sequence[Result]) -> str:
     for result in results:
         cells = [result.name, *(result.versions[column] for column in _COLUMNS), str(result.passed), str(result.failed)]
         lines.append("| " + " | ".join([*cells, str(sum(result.skipped.values())), f"{result.minutes:.0f}"]) + " |")
-    lines += ["", "Skipped, and why:", ""]
+    lines += ["", "The skipped tests, with their number and reason:", ""]
     for result in results:
         lines += [f"* {result.name}, {count}: {reason}" for reason, count in sorted(result.skipped.items())]
     return "\n".join(lines) + "\n"
 
 
 def read(text: str) -> list[Result]:
-    """The rows of the page. ValueError for a page that `page` did not write."""
+    """Return the rows of the page; raise ValueError for a page that `page` did not write."""
     rows = re.findall(
         r"^\| (\S.*?) \| " + r"(\S+) \| " * 4 + r"(\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""What earlier versions wrote is opened and gone on with."""
+"""Tests that the current code opens what earlier versions wrote, and goes on with it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ..training.helpers import TIMING
 from ..training.scoring import PixelNet, lines_of, take_pixels
 
 HERE = Path(__file__).parent
-RUNS = {"run": "digits", "run_images": "packed"}  # and what they learn from
+RUNS = {"run": "digits", "run_images": "packed"}  # the folder of each run, and the folder of its images
 
-# Of what an optimizer, random numbers or an average that is lost in between changes: a thousandth and more. Of what the
-# kernels of other processors change: 2e-5 and less.
+# A lost optimizer, random state or average changes the results by a thousandth and more. The kernels of other
+# processors change them by 2e-5 and less.
 NEAR = 1e-4
 
 
 @pytest.fixture(params=sorted(path.parent.name for path in HERE.glob("*/journal.log")))
 def written(request: pytest.FixtureRequest) -> Path:
-    """A folder of what one version wrote."""
+    """Return the folder of files that one version wrote."""
     return HERE / str(request.param)
 
 
 @pytest.fixture(autouse=True)
 def _small_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Caches of the test's own, no curves, and one thread, as networks this small only lose by a second one."""
+    """Use the test's own cache, draw no curves, and run on one thread: a second one only slows networks this small."""
     take_pixels(monkeypatch, PixelNet(), tmp_path / "cache")
     leave_out_curves(monkeypatch)
     before = torch.get_num_threads()
@@ -75,7 +75,7 @@ def test_a_checkpoints_generator_draws(written: Path, name: str) -> None:
 
 
 def gone_on(written: Path, name: str, tmp_path: Path) -> tuple[TrainConfig, Path]:
-    """The run's config with the images that were kept, and a copy of its folder in which it has ended."""
+    """Return the run's config, with the kept images, and a copy of its folder in which the run has ended."""
     run = shutil.copytree(written / name, tmp_path / name)
     config = load_generator(run / "checkpoint.pt").config
     config = dataclasses.replace(config, out=run, data=written / RUNS[name])
@@ -85,7 +85,7 @@ def gone_on(written: Path, name: str, tmp_path: Path) -> tuple[TrainConfig, Path
 
 
 def apart(one: list[Any], other: list[Any], start: list[Any]) -> float:
-    """The distance of two lists of tensors, in units of what the other has moved since the start."""
+    """Return the distance of two lists of tensors, relative to how far the second has moved from `start`."""
     first, second, before = (torch.cat([value.double().flatten() for value in each]) for each in (one, other, start))
     return float((first - second).norm() / (second - before).norm())
 
@@ -125,7 +125,7 @@ def test_a_report_shows_the_run(written: Path, name: str, tmp_path: Path) -> Non
 
 
 def test_a_packed_set_has_its_pixels(written: Path) -> None:
-    """Twelve pictures of 12 x 8 pixels by a formula, of which the middle was kept."""
+    """A packed set has its pixels: twelve pictures of 12 x 8 pixels by a formula, cut to their middle."""
     images = PackedImages(written / "packed")
     images.verify()
     assert (len(images), images.shape) == (12, (3, 8, 8))
@@ -151,8 +151,8 @@ SWEEP = "--margins 1 4 16 --seeds 1 --steps 3 --batch-size 8 --size-g 8 --size-d
 def test_a_study_goes_on(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of its three trials one was done, one under way in a process that was killed, and one waiting."""
-    monkeypatch.setattr(owners, "SECONDS_TO_DEATH", 0.6)  # that version gave signs of life of another form
+    """A study goes on. One of its three trials is done, one runs in a process that was killed, and one waits."""
+    monkeypatch.setattr(owners, "SECONDS_TO_DEATH", 0.6)  # that version signaled that it is alive in another way
     out = tmp_path / "sweep"
     out.mkdir()
     shutil.copy(written / "journal.log", out)

@@ -1,8 +1,8 @@
-"""Write what users keep, by the code as it is: two runs that were stopped, a packed set, a study that was killed.
+"""Write files as users have them, with the current code: two stopped runs, a packed set, a killed study.
 
     python -m tests.written_before.write FOLDER
 
-The paths in it are those of a folder that is gone afterward.
+The paths in the files are those of a folder that is removed afterward.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ STOPPED_AFTER = 4
 
 
 def digits(count: int) -> np.ndarray:
-    """uint8 [count, 28, 28]: stripes, which differ in direction and brightness."""
+    """Return stripes of different direction and brightness, uint8 [count, 28, 28]."""
     number, y, x = np.ogrid[:count, :28, :28]
     return np.where((x * (number % 5) + y * (number % 3 + 1)) % 28 < 9, 255 - number % 50, 0).astype(np.uint8)
 
 
 def picture(number: int) -> np.ndarray:
-    """uint8 [8, 12, 3]: slopes of the three colors."""
+    """Return a picture in which each color has a slope, uint8 [8, 12, 3]."""
     y, x, channel = np.ogrid[:8, :12, :3]
     return ((5 * number + 3 * y * (channel + 1) + 7 * x + 80 * channel) % 256).astype(np.uint8)
 
 
 def _write_digits(folder: Path) -> None:
     folder.mkdir()
-    for part, count in (("train", 512), ("t10k", 10)):  # two batches of the classifier's, its fewest
+    for part, count in (("train", 512), ("t10k", 10)):  # two of the classifier's batches, the fewest that it takes
         for name, values in (("images-idx3", digits(count)), ("labels-idx1", np.arange(count, dtype=np.uint8) % 10)):
             head = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
             content = gzip.compress(head + values.tobytes(), mtime=0)
@@ -53,7 +53,7 @@ def _write_digits(folder: Path) -> None:
 
 
 def _pack(folder: Path) -> None:
-    """Twelve pictures in two shards, and the name of one that can't be read."""
+    """Pack twelve pictures into two shards. A thirteenth picture can't be read."""
     pictures = Path("pictures")
     pictures.mkdir()
     for number in range(12):
@@ -63,7 +63,7 @@ def _pack(folder: Path) -> None:
 
 
 def _stop_runs(patch: pytest.MonkeyPatch) -> None:
-    """One by a signal in a step, one by a signal in a score, both inside of a log interval."""
+    """Stop one run by a signal in a step, and one by a signal in a score. Both stop inside a log interval."""
     common = {"steps": 6, "batch_size": 4, "log_every": 3, "ema": 0.9, "threads": 1, "device": "cpu"}
     step = Trainer.step
 
@@ -82,7 +82,7 @@ def _stop_runs(patch: pytest.MonkeyPatch) -> None:
         assert train(run).step == STOPPED_AFTER
 
     net = PixelNet()
-    net.stop_at = 4  # tried once, then the training images, the samples of step 2, and those of step 4
+    net.stop_at = 4  # the net is tried once; then come the training images, the samples of step 2 and those of step 4
     take_pixels(patch, net, Path("cache").absolute())
     conv = Conv("(2)4c-(2)4c2s-(3)3c", "4-1", "(2)4c2s-(2)3c", "(3)4c2s")
     scored = {"evaluate_every": 2, "evaluate_samples": 20, "features": "pixels"}
@@ -95,7 +95,7 @@ def _stop_runs(patch: pytest.MonkeyPatch) -> None:
 
 
 def _kill_study(folder: Path) -> None:
-    """A sweep whose process is killed in its second trial of three."""
+    """Start a sweep whose process is killed in the second of three trials."""
     if not (forked := os.fork()):
         with pytest.MonkeyPatch.context() as patch:
             step = Trainer.step
@@ -114,7 +114,7 @@ def _kill_study(folder: Path) -> None:
 
 
 def write(folder: Path) -> None:
-    """Fill a new folder."""
+    """Write everything into a new folder."""
     folder = folder.absolute()
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)

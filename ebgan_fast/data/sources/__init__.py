@@ -1,4 +1,4 @@
-"""Sources of images: folders, archives and arrays on the local disk, each read image by image as it was stored."""
+"""Sources of images: folders, archives and arrays on the local disk, each read image by image in its stored form."""
 
 from .names import KINDS, Kind
 from .opening import open_source

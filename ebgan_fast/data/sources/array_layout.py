@@ -1,4 +1,4 @@
-"""The layouts of images in an array: which shapes are taken, why others aren't, and the choice among several arrays."""
+"""The layouts of images in an array: the shapes that are taken, the reasons against others, and a choice of arrays."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ DType: TypeAlias = "np.dtype[Any]"
 
 _USUAL = "image"
 _CHANNELS = (1, 3, 4)
-_MOST_PIXELS = 178_956_970  # where Pillow refuses an image, too: a small file may claim any size
+_MOST_PIXELS = 178_956_970  # pixels of an image, Pillow's limit too: a small file may claim any size
 _MOST_LISTED = 12
-_MOST_SIGNS = 300  # of a text that a file or a library has a say in
+_MOST_SIGNS = 300  # characters of a text that may come from a stranger's file
 
 
 class Rows(Protocol):
-    """The rows of one array on the disk. They can be pickled; what they have open stays in its process."""
+    """The rows of one array on the disk. They can be pickled, but without their open files."""
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return one row as it lies there. The caller has checked the index."""
+        """Return one row in its stored layout. The caller has checked the index."""
 
     def close(self) -> None:
-        """Close what reading has opened. It is opened again when it is needed."""
+        """Close the files that `read` has opened. A later `read` opens them again."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The number of images in an array, the shape of one, and if its channels come first."""
+    """The layout of images in an array: their number, the shape of one, and True if its channels come first."""
 
     count: int
     row: Shape
@@ -53,17 +53,17 @@ class Layout:
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one image."""
+        """The number of bytes of one image."""
         return math.prod(self.row)
 
     def pixels(self, row: NDArray[np.uint8]) -> Pixels:
-        """Return a row as pixels of its own, channels last: neither a view of a file nor of other rows."""
+        """Return a row as pixels with channels last. The result is a copy, so that it keeps no file or block alive."""
         return np.array(np.moveaxis(row, 0, 2) if self.channels_first else row, order="C")
 
 
 @dataclass(frozen=True)
 class Found:
-    """An array that was opened: its name in the file (None: it has none), its layout, its rows, what lies beside it."""
+    """An opened array: its name in the file or None, its layout, its rows, and the count of what lies beside it."""
 
     column: str | None
     layout: Layout
@@ -72,17 +72,23 @@ class Found:
 
 
 def shortened(text: object) -> str:
-    """Return a text of one line that moves no cursor, and of a length to be read."""
+    """Return a text as one printable line of at most 300 characters."""
     return _console.shortened(str(text), _MOST_SIGNS)
 
 
 def unreadable(path: Path, error: Exception, expected: str) -> DataError:
-    """Return the error of a file that is no such file at all, or damaged, by what its reader raised."""
+    """Return the error of a file that is damaged, or isn't of the format that its reader expects.
+
+    Args:
+        path: the file.
+        error: the error that the reader raised.
+        expected: words for what was expected.
+    """
     return DataError(f"{path}: got a file that can't be read ({quoted(error, _MOST_SIGNS)}), {expected}")
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names for a message; of many, the first ones."""
+    """Return the first names, at most 12, joined for a message."""
     names = list(names)
     more = ", ..." if len(names) > _MOST_LISTED else ""
     return ", ".join(shortened(name) for name in names[:_MOST_LISTED]) + more
@@ -94,7 +100,7 @@ def described(shape: Shape, dtype: DType) -> str:
 
 
 def layout_of(shape: Shape, dtype: DType) -> Layout | str:
-    """Return the layout of an array of images, or why it isn't one, as the words that follow "got"."""
+    """Return the layout of an array of images. If the array isn't one, return the words that follow "got"."""
     got = described(shape, dtype)
     if min(shape, default=1) < 1:
         return f"{got}, expected at least one image of at least one pixel"
@@ -122,14 +128,14 @@ def layout_of(shape: Shape, dtype: DType) -> Layout | str:
 
 
 def _way_to_one(shape: Shape) -> str:
-    """The way out for an array with two axes that could be the channels."""
-    if shape[2] in _CHANNELS:  # then either transpose has two such axes as well
+    """Return the way out for an array with two axes that could be the channels."""
+    if shape[2] in _CHANNELS:  # both transposes would again have two such axes
         return "way out: pad the images to more than 4 pixels a side"
     return "way out: save a.transpose(0, 2, 3, 1) if axis 1 are the channels, else a.transpose(0, 3, 1, 2)"
 
 
 def _way_to_uint8(dtype: DType) -> str:
-    """The way out for an array of another dtype; "" if there is none to be told."""
+    """Return the way out for an array of another dtype, or "" if there is none."""
     if dtype.kind == "f":
         way = 'save (255 * a).round().astype("uint8") if its values are 0 to 1'
     elif dtype.kind == "b":
@@ -145,10 +151,14 @@ def _way_to_uint8(dtype: DType) -> str:
 
 
 def choose(path: Path, arrays: Mapping[str, tuple[Shape, DType]]) -> tuple[str, Layout]:
-    """Return the array of images among those of a file, by name and layout: "image", or the only one.
+    """Return the name and layout of the array of images in a file: that named "image", or the only one.
+
+    Args:
+        path: the file, for messages.
+        arrays: the shape and dtype of each array in the file, by name.
 
     Raises:
-        DataError: there is none, or more than one and none is called "image".
+        DataError: no array holds images, or several do and none of these is named "image".
     """
     layouts = {name: layout_of(*array) for name, array in arrays.items()}
     fitting = [(name, layout) for name, layout in layouts.items() if isinstance(layout, Layout)]
@@ -168,10 +178,10 @@ def choose(path: Path, arrays: Mapping[str, tuple[Shape, DType]]) -> tuple[str, 
 
 
 def layout_of_column(path: Path, column: str, shape: Shape, dtype: DType) -> Layout:
-    """Return the layout of the array that was asked for by name.
+    """Return the layout of an array that the user has named.
 
     Raises:
-        DataError: it isn't one of images.
+        DataError: the array doesn't hold images.
     """
     layout = layout_of(shape, dtype)
     if isinstance(layout, str):
@@ -180,7 +190,7 @@ def layout_of_column(path: Path, column: str, shape: Shape, dtype: DType) -> Lay
 
 
 def no_such_column(path: Path, column: str, names: Iterable[str]) -> DataError:
-    """Return the error of a name that no array has."""
+    """Return the error of a name `column` that none of the arrays `names` has."""
     return DataError(
         f"{path}: got no array {shortened(column)}, expected one of those that are there: {listed(names) or 'none'}"
     )

@@ -1,4 +1,4 @@
-"""Images in arrays of bytes: a .npy, one array of an .npz, or one dataset of an HDF5 file."""
+"""Read images from arrays of bytes: a .npy, one array of an .npz, or one dataset of an HDF5 file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .hdf5 import is_hdf5, open_hdf5
 from .npy import MAGIC, open_npy, open_npz
 from .source import Pixels, Source
 
-_ZIP = (b"PK\3\4", b"PK\5\6")  # of a zip with members, and of an empty one
+_ZIP = (b"PK\3\4", b"PK\5\6")  # the first bytes of a zip with members, and of an empty one
 
 
 class ArraySource:
-    """The images of one array in a file, in its order."""
+    """The images of one array in a file, in the array's order."""
 
     def __init__(self, path: Path, found: Found) -> None:
         self._path = path
@@ -43,15 +43,15 @@ class ArraySource:
 
 
 def open_array(path: Path, column: str | None = None) -> Source:
-    """Open the images of an array, by what the file begins with.
+    """Open the images of an array. The first bytes of the file decide its kind, not its suffix.
 
     Args:
         path: a .npy, an .npz or an HDF5 file.
-        column: name of the array in an .npz, or path of the dataset within an HDF5 file. None: the only one of
-            images.
+        column: the name of the array in an .npz, or the path of the dataset within an HDF5 file. None: the array named
+            "image", or the only one that holds images.
 
     Raises:
-        DataError: the file can't be read, or it isn't clear which images it holds; the message says the way out.
+        DataError: the file can't be read, or the array to take isn't clear. The message says what to do.
     """
     expected = "expected a .npy, an .npz or an HDF5 file"
     try:

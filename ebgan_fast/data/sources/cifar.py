@@ -1,7 +1,7 @@
-"""Batches as CIFAR-10, CIFAR-100 and the downsampled ImageNet have them: pickled dicts, read without running them.
+"""Read the batches of CIFAR-10, CIFAR-100 and the downsampled ImageNet: pickled dicts, read without running the pickle.
 
-A pickle is a program that may call anything. Here its calls make records of what was to be called, and of the functions
-that an array needs alone; the pixels are then made from the recorded bytes.
+A pickle is a program that may call any function. Here it may name only the functions that make an array, and even these
+aren't called: each call is recorded, and the pixels are then made from the recorded bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .source import Pixels, Source, Tally
 
 _EXPECTED = 'expected a pickled dict with "data" of uint8 [N, 3 * side * side], as of CIFAR'
 
-_ARRAY = "_reconstruct"  # an array of protocols 0 to 4
-_BUFFER = "_frombuffer"  # and of protocol 5
-_NUMPY = {  # numpy 2 has renamed numpy.core
+_ARRAY = "_reconstruct"  # makes an array in protocols 0 to 4
+_BUFFER = "_frombuffer"  # makes an array in protocol 5
+_NUMPY = {  # each function twice, because numpy 2 has renamed numpy.core
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
     ("numpy.core.multiarray", "_reconstruct"): _ARRAY,
@@ -33,7 +33,7 @@ _NUMPY = {  # numpy 2 has renamed numpy.core
 }
 _UINT8 = ("u1", b"u1", "|u1", b"|u1", "uint8", b"uint8", "B", b"B")
 
-# Without those that look up classes in other ways, make instances by themselves, or hash what isn't a string.
+# All but the opcodes that look up classes in other ways, make instances by themselves, or hash other things than text.
 # fmt: off
 _TAKEN_CODES = (
     *pickle.MARK, *pickle.STOP, *pickle.POP, *pickle.POP_MARK, *pickle.NONE, *pickle.NEWTRUE, *pickle.NEWFALSE,
@@ -53,7 +53,7 @@ _TAKEN_CODES = (
 
 
 class _Record:
-    """The record of a call that isn't made: its function's name, the arguments, and the state that came after."""
+    """The record of a call that isn't made: the function's name, the arguments, and the state set after the call."""
 
     __slots__ = ("arguments", "made_by", "state")
 
@@ -67,7 +67,7 @@ class _Record:
 
 
 class _StandIn:
-    """A function or class of numpy that records its calls. It is no type, so that no opcode makes instances of it."""
+    """A stand-in for a function or class of numpy, which records calls. It is no type: no opcode can instantiate it."""
 
     __slots__ = ("_name",)
 
@@ -82,7 +82,7 @@ class _StandIn:
 
 
 class _Encode:
-    """`_codecs.encode` for Latin-1 alone: how Python 3 writes bytes by protocol 2."""
+    """A stand-in for `_codecs.encode` that takes Latin-1 only. Python 3 writes bytes so in protocol 2."""
 
     __slots__ = ()
 
@@ -96,7 +96,7 @@ class _Encode:
 
 
 class _Entries(dict[Any, Any]):
-    """A dict with keys of text alone: to hash a tuple nested a million deep would end the process."""
+    """A dict with keys of text, bytes and integers only: hashing a tuple nested a million deep kills the process."""
 
     __slots__ = ()
 
@@ -107,9 +107,10 @@ class _Entries(dict[Any, Any]):
 
 
 class _Reader(pickle._Unpickler):
-    """An unpickler that runs nothing of the pickle's.
+    """An unpickler that calls no function that the pickle names.
 
-    It is the one in Python: the one in C makes room for as many entries as the largest index in a file, up to 64 GiB.
+    It derives from the unpickler that is written in Python. The one in C reserves memory for as many entries as the
+    largest index in the file says, up to 64 GiB.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
@@ -120,7 +121,7 @@ class _Reader(pickle._Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return _Encode()
         if (module, name) not in _NUMPY:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which isn't given to it")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which it may not use")
         return _StandIn(_NUMPY[module, name])
 
     def _load_empty_dict(self) -> None:
@@ -138,12 +139,12 @@ class _Reader(pickle._Unpickler):
 
 
 class CifarSource:
-    """The images of a pickled batch, in its order: uint8 [side, side, 3] of the planes R, G and B."""
+    """The images of a pickled batch, in the batch's order. Each is uint8 [side, side, 3], of the planes R, G and B."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows: NDArray[np.uint8] | None = None
-        self._shape = _load(path).shape  # not kept: of five batches only the one that is read should be held
+        self._shape = _load(path).shape  # the rows aren't kept: of five batches only the one in use should be in memory
         self._side = math.isqrt(self._shape[1] // 3)
         self.aside = Tally()
 
@@ -179,7 +180,7 @@ def open_batch(path: Path) -> Source:
     """Open the images of a pickled batch, such as CIFAR-10's data_batch_1, without running the pickle.
 
     Args:
-        path: the file, as it lies in the archive that it is distributed in.
+        path: the file, unchanged from the published archive.
 
     Raises:
         DataError: the file can't be read, or isn't such a batch.
@@ -188,11 +189,15 @@ def open_batch(path: Path) -> Source:
 
 
 def _load(path: Path) -> NDArray[np.uint8]:
-    """The rows of a batch, [N, 3 * side * side]."""
+    """Return the rows of a batch, uint8 [N, 3 * side * side].
+
+    Raises:
+        DataError: the file can't be read, or isn't such a batch.
+    """
     try:
         with path.open("rb") as file:
             loaded = _unpickled(file)
-    except Exception as error:  # a pickle can be damaged, or made, to raise anything; also RecursionError, MemoryError
+    except Exception as error:  # a damaged or malicious pickle may raise any error, even RecursionError or MemoryError
         raise unreadable(path, error, _EXPECTED) from error
     if not isinstance(loaded, _Entries):
         raise NoImagesError(f"{path}: got a pickled {_kind(loaded)}, {_EXPECTED}")
@@ -209,7 +214,7 @@ def _load(path: Path) -> NDArray[np.uint8]:
 def _unpickled(file: IO[bytes]) -> Any:
     try:
         return _Reader(file, encoding="bytes").load()
-    except KeyError as error:  # of the dispatch: what else is missing raises other kinds
+    except KeyError as error:  # an opcode that isn't in `dispatch`; other faults raise other errors
         raise pickle.UnpicklingError("it holds a code that isn't taken, or is no pickle") from error
 
 
@@ -218,7 +223,7 @@ def _kind(value: Any) -> str:
 
 
 def _rows_of(data: Any) -> NDArray[np.uint8] | str:
-    """The rows that a recorded array holds, or what it is instead."""
+    """Return the rows that a recorded array holds, or words for the thing that it is instead."""
     match data:
         case _Record(made_by="_reconstruct", state=(_, shape, dtype, fortran, content)):
             pass

@@ -1,4 +1,4 @@
-"""A tree of files: every folder once, also through links; and the images in it, such as ImageNet's or CelebA's."""
+"""List a tree of files, and read the images in it, such as ImageNet's or CelebA's. Each folder is listed only once."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _SPECIAL = "neither files nor folders"
 
 @dataclass
 class Listing:
-    """The content of a folder at any depth. Paths are within it, parts joined by "/", in order.
+    """The content of a folder at any depth. Paths are relative to the folder, joined by "/", and sorted.
 
     Attributes:
-        images: files of one image.
-        sets: files of many, or folders in the case of an LMDB, by kind.
-        aside: anything else.
+        images: the paths of files that hold one image.
+        sets: the paths of files that hold many images, by kind. An LMDB may be a folder.
+        aside: the count of anything else.
     """
 
     images: list[str] = field(default_factory=list)
@@ -42,16 +42,17 @@ class Listing:
 
 
 def list_folder(path: Path) -> Listing:
-    """List a folder. A link to a folder is followed, unless that one is read otherwise or lies around the link.
+    """List a folder.
 
-    Real folders come first, so that an image has its real name where it has one inside.
+    A link to a folder is followed, unless that folder was listed already or contains the link. Real folders are listed
+    first, so that an image which lies inside the folder gets its real path.
 
     Raises:
         OSError: the folder itself can't be read.
     """
     listing, seen = Listing(), set()
     links: list[str] = []
-    with os.scandir(path):  # an error of this one ends it
+    with os.scandir(path):  # raises if the folder itself can't be read
         pass
 
     def visit(folder: str) -> None:
@@ -60,7 +61,7 @@ def list_folder(path: Path) -> Listing:
             inside = waiting.pop()
             place = os.path.join(path, inside)
             try:
-                if (number := _number(place)) in seen:  # a folder that is mounted twice, or a link of this moment
+                if (number := _number(place)) in seen:  # mounted twice, or replaced by a link in this moment
                     listing.aside.add(_AGAIN, inside)
                     continue
                 seen.add(number)
@@ -95,7 +96,7 @@ def list_folder(path: Path) -> Listing:
 
 
 def _number(path: str) -> tuple[int, int]:
-    """The numbers of a real folder, the same through every link."""
+    """Return the device and inode of a folder, which are the same through every link."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
@@ -108,7 +109,7 @@ def _is_around(outer: str, inner: str) -> bool:
 
 
 def _leads(there: Callable[[], bool]) -> bool:
-    """The answer of an entry's method; False for a link that leads in a circle."""
+    """Return the result of an entry's method, or False if it raises, as for a link that leads to itself."""
     try:
         return there()
     except OSError:
@@ -116,10 +117,10 @@ def _leads(there: Callable[[], bool]) -> bool:
 
 
 def _classify(listing: Listing, name: str, entry: os.DirEntry[str]) -> None:
-    """Put a file where it belongs."""
+    """Add a file to the listing's images, sets or count of anything else."""
     suffix = suffix_of(entry.name)
     if not _leads(entry.is_file):
-        # A link without a suffix may have led to a folder of images.
+        # A broken link without a suffix may have led to a folder of images.
         of_images = not suffix or suffix in image_suffixes() or suffix in SUFFIX_KINDS
         is_dangling = entry.is_symlink() and not os.path.exists(entry.path)
         listing.aside.add(DANGLING if is_dangling and of_images else suffix if is_dangling else _SPECIAL, name)
@@ -143,7 +144,7 @@ def _classify(listing: Listing, name: str, entry: os.DirEntry[str]) -> None:
 
 
 def _is_batch_file(head: bytes) -> bool:
-    """Return True for the first bytes of a pickle, or of what stands for one that wasn't fetched."""
+    """Return True for the first bytes of a pickle, or of Git LFS's pointer to a file that wasn't fetched."""
     return head[:1] == b"\x80" or is_lfs_pointer(head)
 
 
@@ -155,11 +156,11 @@ def _head(path: str) -> bytes:
 
 
 class FolderSource:
-    """Files of one image each, in the order of their paths.
+    """The images of a folder, each in a file of its own, in the order of `names`.
 
     Args:
         path: the folder.
-        names: paths within it.
+        names: the paths of the files, relative to the folder.
     """
 
     def __init__(self, path: Path, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""HDF5, block by block: one dataset of a file that may be a stranger's, so that nothing outside of it is read."""
+"""Read one dataset of an HDF5 file, block by block. The file may be a stranger's, so nothing outside of it is read."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ from .array_layout import (
 from .source import Tally
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_BLOCK_ROWS = 16  # at least
-_BLOCK_BYTES = 64 << 20  # at most
-_CHUNK_BYTES = 1 << 30  # a chunk is unpacked whole, and a small file may hold one of 4 GiB
-_MOST_CHUNKS = 1 << 11  # of one read: HDF5 takes 6.6 kB for each, and a small file may claim millions
-_MOST_LINKS = 16  # soft links on the way to one dataset, as they may form a loop
+_BLOCK_ROWS = 16  # the fewest rows of a block, if they aren't too large
+_BLOCK_BYTES = 64 << 20  # the largest size of a block of several rows
+_CHUNK_BYTES = 1 << 30  # HDF5 unpacks a chunk as a whole, and a small file may hold a chunk of 4 GiB
+_MOST_CHUNKS = 1 << 11  # chunks in one read: HDF5 takes 6.6 kB for each, and a small file may claim millions
+_MOST_LINKS = 16  # soft links that are followed to one dataset, because links may form a loop
 
 
 def is_hdf5(file: IO[bytes]) -> bool:
-    """Return True if a file is HDF5. Its signature is at 0 or, behind a user's block, at 512, 1024, 2048 and so on."""
+    """Return True if a file is HDF5.
+
+    The signature stands at byte 0 or, after a block of the user, at byte 512, 1024, 2048 and so on.
+    """
     size = file.seek(0, 2)
     place = 0
     while place < size:
@@ -46,10 +49,15 @@ def is_hdf5(file: IO[bytes]) -> bool:
 
 
 def open_hdf5(path: Path, column: str | None) -> Found:
-    """Open one dataset of an HDF5 file: the one at the path `column` within, or the only one of images.
+    """Open one dataset of an HDF5 file.
+
+    Args:
+        path: the file.
+        column: the path of the dataset within the file. None: the dataset "image", or the only one that holds images.
 
     Raises:
-        DataError: it can't be read, has no such dataset, or not exactly one of images.
+        DataError: h5py isn't installed, the file can't be read or has no such dataset, or the dataset to take isn't
+            clear or can't be read here.
     """
     h5py = needed("h5py", "data", f"{path}: an HDF5 file")
     aside = Tally()
@@ -87,7 +95,7 @@ def open_hdf5(path: Path, column: str | None) -> Found:
 def _walk(h5py: Any, file: Any, aside: Tally) -> Iterator[tuple[str, Any]]:
     """Give each dataset of a file once, with its path.
 
-    Only hard links are followed. The target of a soft link has a hard one elsewhere.
+    Only hard links are followed: the target of a soft link also has a hard link elsewhere in the file.
     """
     seen = {_address(h5py, file)}
     left = [("", file)]
@@ -117,7 +125,13 @@ def _address(h5py: Any, found: Any) -> int:
 
 
 def _dataset_at(h5py: Any, file: Any, path: Path, column: str) -> Any:
-    """The dataset at a path within the file, through its groups and soft links. h5py would follow links out of it."""
+    """Return the dataset at a path within the file, through groups and soft links.
+
+    h5py isn't asked for the whole path, because it would follow links to other files.
+
+    Raises:
+        DataError: there is no dataset at this path, or it lies in another file.
+    """
     here = file["/"]
     left = [part for part in column.split("/") if part not in ("", ".")][::-1]
     links = 0
@@ -145,12 +159,12 @@ def _dataset_at(h5py: Any, file: Any, path: Path, column: str) -> Any:
 
 
 def _kept_elsewhere(dataset: Any) -> str | None:
-    """The kind of a dataset whose values lie in other files."""
+    """Return the kind, for a tally, of a dataset whose values lie in other files; None for any other dataset."""
     return "datasets of other files" if dataset.is_virtual or dataset.external else None
 
 
 def _array_of(dataset: Any) -> tuple[Shape, DType] | None:
-    """The shape and dtype of a dataset; None for one without, or whose type numpy lacks."""
+    """Return the shape and dtype of a dataset; None if it has no shape, or a type that numpy doesn't have."""
     try:
         shape, dtype = dataset.shape, dataset.dtype
     except TypeError:
@@ -159,7 +173,7 @@ def _array_of(dataset: Any) -> tuple[Shape, DType] | None:
 
 
 def _check_storage(h5py: Any, path: Path, column: str, dataset: Any) -> None:
-    """Refuse a dataset that can't be read here, or not within bounds."""
+    """Raise a DataError if a dataset can't be read: it has values in other files, large chunks or a missing filter."""
     if _kept_elsewhere(dataset):
         raise DataError(
             f"{path}: got {shortened(column)} with values in other files, expected them in this one; way out: copy "
@@ -182,7 +196,7 @@ def _check_storage(h5py: Any, path: Path, column: str, dataset: Any) -> None:
 
 
 def _read(dataset: Any, start: int, stop: int) -> NDArray[np.uint8]:
-    """Return rows of a dataset, of which HDF5 is asked for some chunks at a time."""
+    """Return the rows `start` to `stop` of a dataset, read by at most `_MOST_CHUNKS` chunks at once."""
     whole = (range(start, stop), *map(range, dataset.shape[1:]))
     chunks = dataset.chunks or dataset.shape
     if _number_of_chunks(whole, chunks) <= _MOST_CHUNKS:
@@ -206,7 +220,7 @@ def _number_of_chunks(box: Sequence[range], chunks: Shape) -> int:
 
 
 def _halves(box: tuple[range, ...], chunks: Shape) -> Iterator[tuple[range, ...]]:
-    """Give both halves of a box, cut between chunks along the first side of more than one."""
+    """Give both halves of a box, cut between two chunks along the first axis that has more than one chunk."""
     for axis, (side, long) in enumerate(zip(box, chunks, strict=True)):
         first, last = side[0] // long, side[-1] // long
         if first < last:
@@ -217,9 +231,10 @@ def _halves(box: tuple[range, ...], chunks: Shape) -> Iterator[tuple[range, ...]
 
 
 class DatasetRows:
-    """The rows of one dataset. A block of them is kept, of whole chunks where that isn't too much.
+    """The rows of one dataset, read and kept in blocks.
 
-    Rows that are so large that a block has one alone aren't kept.
+    A block consists of whole chunks, unless these are too large. If rows are so large that a block is a single row, no
+    block is kept.
     """
 
     def __init__(self, path: Path, column: str, layout: Layout, chunk: int) -> None:
@@ -237,11 +252,11 @@ class DatasetRows:
     def read(self, index: int) -> NDArray[np.uint8]:
         number, row = divmod(index, self._rows)
         if number != self._number or self._block is None:
-            self._block = self._number = None  # before the next one is read: two would be twice the memory
+            self._block = self._number = None  # freed before the next block is read, so that only one is in memory
             if self._dataset is None:
                 self._open()
             block = _read(self._dataset, number * self._rows, min((number + 1) * self._rows, self._layout.count))
-            if self._rows == 1:  # a large one, of which nobody asks again
+            if self._rows == 1:  # a large row, which won't be read again
                 alone: NDArray[np.uint8] = block[row]
                 return alone
             self._block, self._number = block, number

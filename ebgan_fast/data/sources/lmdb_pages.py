@@ -1,10 +1,10 @@
-"""The pages of an LMDB, read within bounds.
+"""A reader of LMDB files that checks the bounds of everything that it reads.
 
-liblmdb trusts the file that it maps: a damaged page ends the process by a signal, without a word. Here every number of
-the file is held against its page and the file's size, so that damage is an error like any other.
+liblmdb trusts the file that it maps: a damaged page kills the process by a signal, without a message. Here every number
+in the file is compared with the size of its page and of the file, so that damage raises an ordinary error.
 
-The format is that of LMDB 0.9 where numbers have 64 bits and the lowest byte comes first: a B+ tree of pages, whose
-leaves hold keys and values; a value that is too long for its leaf lies on pages of its own.
+The format is that of LMDB 0.9 with numbers of 64 bits, lowest byte first. The file is a B+ tree of pages. Its leaves
+hold keys and values. A value that is too long for its leaf lies on pages of its own.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from .reading import check_size
 
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE_SIZES = tuple(1 << bits for bits in range(8, 17))
-_MOST_LEVELS = 32  # liblmdb's
+_MOST_LEVELS = 32  # liblmdb's limit
 _NOWHERE = (1 << 64) - 1  # the root of an empty tree
 
-_PAGE = struct.Struct("<QHHHH")  # its number, padding, its flags, the ends of its pointers and of its free space
-_LONG_PAGE = struct.Struct("<Q2xHI")  # its number, its flags, how many pages the value has
-_NODE = struct.Struct("<HHHH")  # two halves of a size or page, flags, the size of the key
+_PAGE = struct.Struct("<QHHHH")  # the page's number, padding, flags, the ends of its pointers and of its free space
+_LONG_PAGE = struct.Struct("<Q2xHI")  # the page's number, flags, the number of pages that the value takes
+_NODE = struct.Struct("<HHHH")  # the two halves of a size or page number, flags, the size of the key
 _META = struct.Struct("<II16xI48xHHQQQQQQQ")
 _BRANCH, _LEAF, _LONG, _IS_META = 1, 2, 4, 8  # flags of a page
-_KIND = 0x6F  # the flags that tell one kind of page from another; the others are of a process that writes
-_ELSEWHERE, _TREE = 1, 2  # flags of a node: its value has pages of its own, or is the root of another tree
+_KIND = 0x6F  # the flags that give the kind of a page; the others are for processes that write
+_ELSEWHERE, _TREE = 1, 2  # flags of a node: its value lies on pages of its own, or is the root of another tree
 _SEVERAL = 4  # a flag of a tree: a key has several values
 
 
 class PageError(Exception):
-    """The error of a file that is no LMDB, or a damaged one."""
+    """The error of a file that is no LMDB, or one that can't be read."""
 
 
 class _Tree(NamedTuple):
@@ -43,22 +43,22 @@ class _Tree(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """The entries of a database in the order of its keys: these, and where the values lie."""
+    """The entries of a database in the order of its keys: the keys, and the offsets and sizes of the values."""
 
     page_size: int
-    end: int  # of the pages in use, in bytes
+    end: int  # the offset where the pages in use end
     keys: list[bytes]
-    places: array[int]  # of the value in the file; a whole number of pages where it has pages of its own
+    places: array[int]  # the offset of each value; it begins a page if the value has pages of its own
     sizes: array[int]
 
 
 def read_entries(file: IO[bytes]) -> Entries:
-    """Read all keys of a database. No value is read that has pages of its own.
+    """Read all keys of a database, with the offsets and sizes of the values. Values on pages of their own aren't read.
 
     Raises:
-        PageError: it is no LMDB, is cut short or damaged, has several values for one key or databases within it, or
-            another process writes it.
-        OSError: it can't be read.
+        PageError: the file is no LMDB, is truncated or damaged, has several values for one key or databases within it,
+            or another process is writing it.
+        OSError: the file can't be read.
     """
     tree = _read_tree(file)
     try:
@@ -87,7 +87,7 @@ def _entries_of(file: IO[bytes], tree: _Tree) -> Entries:
                 left += [(child, level + 1) for child in reversed(_children(page, number))]
             else:
                 _add_leaf(found, page, number)
-        except struct.error as error:  # a pointer that leads out of the page, or a page that is cut short
+        except struct.error as error:  # a pointer leads out of the page, or the page is truncated
             raise _damaged(number) from error
     if len(found.keys) != tree.entries:
         raise PageError(f"damaged: {len(found.keys)} keys of {tree.entries}")
@@ -95,16 +95,21 @@ def _entries_of(file: IO[bytes], tree: _Tree) -> Entries:
 
 
 def read_value(file: IO[bytes], entries: Entries, index: int) -> bytes:
-    """Read a value.
+    """Return the value of an entry.
+
+    Args:
+        file: the database.
+        entries: the result of `read_entries`.
+        index: the number of the entry.
 
     Raises:
-        PageError: its page is damaged.
-        ImageError: it is more than an image can be.
-        OSError: it can't be read.
+        PageError: the value's page is damaged.
+        ImageError: the value is longer than an image can be.
+        OSError: the file can't be read.
     """
     place, size = entries.places[index], entries.sizes[index]
     check_size(size)
-    if not size:  # which may lie where its page ends, and the next one begins
+    if not size:  # an empty value may lie at the end of its page, which would look like the start of the next
         return b""
     number, start = divmod(place, entries.page_size)
     if place + size + (0 if start else _LONG_PAGE.size) > entries.end:
@@ -128,7 +133,7 @@ def _damaged(number: int) -> PageError:
 
 
 def _read_tree(file: IO[bytes]) -> _Tree:
-    """Read the newer of both metas, which stand on the first two pages."""
+    """Read the tree's description from the first two pages, which hold an older and a newer one. Return the newer."""
     size = file.seek(0, 2)
     newest, found = -1, None
     place = 0
@@ -160,7 +165,7 @@ def _read_tree(file: IO[bytes]) -> _Tree:
 
 
 def _pointers(page: bytes, number: int, kind: int) -> tuple[int, ...]:
-    """Return where the nodes of a page begin."""
+    """Return the offsets of a page's nodes within the page."""
     own, _, flags, lower, upper = _PAGE.unpack_from(page)
     count = (lower - _PAGE.size) // 2
     has_room = count >= 0 and lower <= upper
@@ -175,7 +180,7 @@ def _children(page: bytes, number: int) -> list[int]:
 
 
 def _add_leaf(found: Entries, page: bytes, number: int) -> None:
-    """Add the entries of a leaf."""
+    """Add the entries of a leaf page to those found."""
     page_size, end_of_pages, keys, places, sizes = found
     before, unpack, size_of_head = number * page_size, _NODE.unpack_from, _NODE.size
     taken = 0
@@ -191,7 +196,7 @@ def _add_leaf(found: Entries, page: bytes, number: int) -> None:
         else:
             place, end = before + value, value + size
         taken += end - pointer
-        # Nodes that overlap could hold a gigabyte of keys on one page.
+        # Without a check of the sum, nodes that overlap could give a gigabyte of keys from one page.
         if end > page_size or taken > page_size or flags > _ELSEWHERE or place > end_of_pages:
             raise _damaged(number)
         keys.append(page[pointer + size_of_head : value])

@@ -1,4 +1,4 @@
-"""LMDB as LSUN is published: every value is an encoded image."""
+"""Read images from an LMDB, the format in which LSUN is published: every value is an encoded image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .source import Tally
 
 
 class LmdbSource:
-    """The values of a database, in the order of its keys.
+    """The images of an LMDB, in the order of its keys.
 
     Args:
-        path: the folder that holds data.mdb, or a database of one file.
+        path: the folder that holds data.mdb, or a database in one file.
 
     Raises:
-        DataError: no LMDB, a damaged one, or one without values.
+        DataError: the path is no LMDB, or the database is damaged or empty.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Members of an archive: which are images, and what its links lead to."""
+"""The members of an archive: find its images, and follow its links."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Container, Iterable
 from .names import COMPRESSED, SUFFIX_KINDS, is_hidden, is_image, looks_like_image, suffix_of
 from .source import DANGLING, HIDDEN, NO_SUFFIX
 
-_TO_FOLDERS = "links to folders inside an archive"  # whose images are taken under their own names
-_STEPS = 16  # of a link that leads to a link
+_TO_FOLDERS = "links to folders inside an archive"  # the images in these folders are taken under their own names
+_STEPS = 16  # links in a chain that are followed
 
 
 def images_among(
@@ -19,14 +19,14 @@ def images_among(
     head: Callable[[str], bytes],
     tell: Callable[[str, str], None],
 ) -> dict[str, str]:
-    """Return the member that holds each image; what is none is told.
+    """Return the name of each image with the name of the member that holds its bytes.
 
     Args:
-        files: members with content of their own.
-        links: the path, from the archive's root, that each other member names.
-        names: all members, files and links.
-        head: gives the first bytes of a file.
-        tell: is given the kind and the name of each member that is no image.
+        files: the names of members with bytes of their own.
+        links: the path, from the archive's root, to which each link leads.
+        names: the names of all members, files and links.
+        head: returns the first bytes of a file.
+        tell: called with the kind and the name of each member that is no image.
     """
     found = {}
     folders = _folders_of(names) if links else set()
@@ -54,12 +54,17 @@ def images_among(
 
 
 def from_root(link: str, target: str) -> str:
-    """Return the path within an archive that a symbolic link names: it is from the link's own folder."""
+    """Return the path from an archive's root to which a symbolic link leads.
+
+    Args:
+        link: the link's own path.
+        target: the path that the link names, which starts at the link's folder.
+    """
     return posixpath.normpath(posixpath.join(posixpath.dirname(link), target))
 
 
 def _folders_of(names: Iterable[str]) -> set[str]:
-    """All folders that members lie in, as `from_root` writes them."""
+    """Return all folders that hold members, each path as `from_root` writes it."""
     folders = {"."}
     for name in names:
         folder = posixpath.dirname(name)
@@ -70,7 +75,7 @@ def _folders_of(names: Iterable[str]) -> set[str]:
 
 
 def _followed(name: str, links: dict[str, str], files: Container[str]) -> str:
-    """The path that a member leads to over links, as far as the archive holds it."""
+    """Return the path to which a member leads through links, as far as the archive holds them."""
     for _ in range(_STEPS):
         if name in files or name not in links:
             break

@@ -1,4 +1,4 @@
-"""Rules about names: which file is an image, a set of images, or hidden, and which split of a set it belongs to."""
+"""Rules about names: they say if a file is an image, a set of images, or hidden, and to which split it belongs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Literal, get_args
 from PIL import Image
 
 Kind = Literal["images", "parquet", "tar", "zip", "lmdb", "arrays"]
-"""Images: files of one image each. The others are files of many; arrays are .npy, .npz, HDF5 and CIFAR's batches."""
+"""The kind of a file. The kind "images" means files of one image each; files of the other kinds hold many images.
+
+The kind "arrays" means .npy, .npz, HDF5 and CIFAR's batches.
+"""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -22,7 +25,7 @@ NOUNS: dict[Kind, str] = {
     "lmdb": "LMDBs",
     "arrays": "arrays",
 }
-"""The kinds in a sentence."""
+"""The words for files of each kind in a message."""
 
 SUFFIX_KINDS: dict[str, Kind] = {
     ".parquet": "parquet",
@@ -36,10 +39,10 @@ SUFFIX_KINDS: dict[str, Kind] = {
     ".lmdb": "lmdb",
 }
 COMPRESSED = frozenset({".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".gz", ".7z", ".rar"})
-"""Archives that can't be read image by image."""
+"""Suffixes of archives that can't be read image by image."""
 
-# Formats that Pillow names and that are no images here: it hands PostScript to another program, and of the others it
-# knows the name alone, or writes them only.
+# Formats that Pillow names and that aren't taken for images: Pillow passes PostScript to another program; of the others
+# it knows only the name, or it only writes them.
 _NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
 
 _HEADS = re.compile(
@@ -47,11 +50,12 @@ _HEADS = re.compile(
     rb"|\xff\x4f\xff\x51",
     re.DOTALL,
 )
-HEAD_BYTES = 64  # of which one tells what a file is
+HEAD_BYTES = 64
+"""The first bytes of a file that suffice to recognize an image."""
 
-_BATCH = re.compile(r"((train_)?data_batch(_\d+)?|test_batch|train|test|val_data)")  # CIFAR's, and of ImageNet reduced
+_BATCH = re.compile(r"((train_)?data_batch(_\d+)?|test_batch|train|test|val_data)")  # CIFAR, and downsampled ImageNet
 
-# A word of a path as Hugging Face's datasets finds it, and the same word's other forms.
+# The word of a split in a path, as Hugging Face's datasets finds it, and its other forms.
 _SPLIT = re.compile(
     r"(?:^|[-._ 0-9])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval(?:uation)?)(?=[-._ 0-9]|$)",
     re.IGNORECASE,
@@ -64,7 +68,7 @@ _WORDS |= {"eval": "test", "evaluation": "test"}
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """The formats that Pillow, as it is installed here, can decode, by its names, the usual ones first."""
+    """Return Pillow's names of the formats that it can decode as it is installed here, the usual ones first."""
     Image.preinit()
     Image.init()
     return tuple(name for name in Image.ID if name in Image.OPEN and name not in _NO_IMAGES)
@@ -72,15 +76,18 @@ def image_formats() -> tuple[str, ...]:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes of the files that Pillow, as it is installed here, can decode; in small letters, with the dot."""
-    formats = {*image_formats(), "MPO"}  # opened as the JPEG that it begins with
+    """Return the suffixes, lower case and with the dot, of files that Pillow can decode as it is installed here."""
+    formats = {*image_formats(), "MPO"}  # Pillow opens an MPO as the JPEG with which it begins
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix of a file's name in small letters, ".tar.gz" as one; "" if it has none, or a number."""
+    """Return the suffix of a file's name in lower case, or "" if there is none or it is a number.
+
+    Two suffixes such as ".tar.gz" are returned as one.
+    """
     stem, suffix = os.path.splitext(name.rpartition("/")[2].lower())
-    if suffix[1:].isdecimal():  # frame.0001
+    if suffix[1:].isdecimal():  # as in frame.0001
         return ""
     if stem.endswith(".tar") and suffix not in SUFFIX_KINDS:
         return f".tar{suffix}"
@@ -88,29 +95,33 @@ def suffix_of(name: str) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Return True if a name's suffix is one of a file that Pillow can decode."""
+    """Return True if a name has the suffix of an image that Pillow can decode."""
     return suffix_of(name) in image_suffixes()
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Return True if the first `HEAD_BYTES` of a file are those of an image: for files without a suffix."""
+    """Return True if a file with these first `HEAD_BYTES` begins like an image. Used for files without a suffix."""
     return _HEADS.match(head) is not None
 
 
 def is_hidden(name: str) -> bool:
-    """Return True if any part of a path within a set begins with a dot, or is what a Mac adds to a zip."""
+    """Return True if any part of a path within a set begins with a dot, or is the folder that a Mac adds to a zip."""
     return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
 
 
 def is_batch(name: str) -> bool:
-    """Return True if a file is named as CIFAR's batches are."""
+    """Return True if a file has the name of one of CIFAR's batches."""
     return _BATCH.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def split_of(name: str, kind: Kind) -> str | None:
-    """Return the split that a file belongs to, by its path within the set: "train", "test", "validation", any other.
+    """Return the split to which a file belongs: "train", "test", "validation" or another word; None if there is none.
 
-    Images are told by their folders alone: a train is also something that an image shows.
+    The split of an image is read from its folders alone, not from its own name: "train" may be what the image shows.
+
+    Args:
+        name: the file's path within the set.
+        kind: the kind of the file.
     """
     *folders, base = name.split("/")
     if kind == "images":
@@ -126,7 +137,7 @@ def split_of(name: str, kind: Kind) -> str | None:
 
 
 def _split_of_folder(name: str) -> str | None:
-    """The split of a folder such as seg_train, val2017 or test_images; None of test_tube, which is a class."""
+    """Return the split of a folder such as seg_train, val2017 or test_images; None for test_tube, which is a class."""
     *others, last = (word.rstrip("0123456789") for word in re.split("[-._ ]+", name))
     if _SPLIT.fullmatch(last):
         return _word(last)

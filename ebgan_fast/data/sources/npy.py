@@ -1,4 +1,4 @@
-"""NumPy's files, row by row: an array by itself in a .npy, or one of those in an .npz, which is a zip of them."""
+"""Read NumPy's files row by row: the array of a .npy, or one array of an .npz, which is a zip of .npy files."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from .source import Tally
 
 MAGIC = npy_format.MAGIC_PREFIX
 
-_MOST_HEADER = 10_000  # bytes, as numpy has it
+_MOST_HEADER = 10_000  # bytes, which is numpy's limit
 _STEP = 1 << 20
 _SUFFIX = ".npy"
 
 
 class Header(NamedTuple):
-    """The header of a .npy: its array's shape, order and dtype, and the header's own size."""
+    """The header of a .npy: the shape, order and dtype of its array, and the size of the header itself in bytes."""
 
     shape: Shape
     fortran: bool
@@ -49,7 +49,7 @@ class Header(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """The bytes of the header and the array."""
+        """The number of bytes of the header and the array together."""
         return self.size + math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -57,26 +57,26 @@ def read_header(file: IO[bytes]) -> Header:
     """Read the header of a .npy of any version. No pickle is loaded.
 
     Raises:
-        ValueError: it has none, or a damaged one.
+        ValueError: the header is missing or damaged.
     """
     start = file.read(12)
     if len(start) < 12 or not start.startswith(MAGIC):
         raise ValueError("no .npy header")
     first = start[6] == 1
     size = 10 + struct.unpack_from("<H", start, 8)[0] if first else 12 + struct.unpack_from("<I", start, 8)[0]
-    if size > _MOST_HEADER:  # numpy reads it whole before it refuses it: up to 4 GiB, of a zip of 4 MiB
+    if size > _MOST_HEADER:  # numpy would read all of it before it refuses: up to 4 GiB, from a zip of 4 MiB
         raise ValueError(f"a header of {size} bytes")
     text = io.BytesIO(start + file.read(max(0, size - 12)))
     try:
         version = npy_format.read_magic(text)
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise ValueError(f"version {version} of the format")
-        # Version 3 is 2 with names of fields in UTF-8: those are at most part of a message here.
+        # Version 3 differs from 2 in the encoding of field names, UTF-8. These appear only in messages here.
         read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about Python 2, by which the file was written
+            warnings.simplefilter("ignore")  # numpy warns if Python 2 wrote the file
             shape, fortran, dtype = read(text)
-    except Exception as error:  # its text is parsed as Python: SyntaxError, RecursionError, TokenError and others
+    except Exception as error:  # numpy parses the text as Python: SyntaxError, RecursionError, TokenError and others
         raise ValueError(f"a damaged header, {shortened(error)}") from error
     return Header(tuple(map(int, shape)), bool(fortran), dtype, size)
 
@@ -85,7 +85,7 @@ def open_npy(path: Path) -> Found:
     """Open the array of a .npy.
 
     Raises:
-        DataError: it can't be read, or holds no images.
+        DataError: the file can't be read, or its array holds no images.
     """
     try:
         with path.open("rb") as file:
@@ -105,7 +105,7 @@ def open_npy(path: Path) -> Found:
 
 
 class MappedRows:
-    """The rows of a .npy, of which the system reads what is asked for."""
+    """The rows of a .npy, read by memory map."""
 
     def __init__(self, path: Path, layout: Layout, header: Header) -> None:
         self._path = path
@@ -115,7 +115,7 @@ class MappedRows:
         self._array: NDArray[np.uint8] | None = None
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        if self._array is None:  # as np.load does with mmap_mode="r", by the header that was checked
+        if self._array is None:  # np.load with mmap_mode="r" would do so, but here with the header that was checked
             order: Literal["C", "F"] = "F" if self._fortran else "C"
             self._array = np.memmap(self._path, np.uint8, "r", self._offset, self._shape, order)
         row: NDArray[np.uint8] = self._array[index]
@@ -129,10 +129,14 @@ class MappedRows:
 
 
 def open_npz(path: Path, column: str | None) -> Found:
-    """Open one array of an .npz: the one named, or the only one of images.
+    """Open one array of an .npz.
+
+    Args:
+        path: the file.
+        column: the name of the array. None: the array named "image", or the only one that holds images.
 
     Raises:
-        DataError: it can't be read, has no such array, or not exactly one of images.
+        DataError: the file can't be read, has no array of this name, or the array to take isn't clear.
     """
     aside = Tally()
     headers: dict[str, Header] = {}
@@ -149,7 +153,7 @@ def open_npz(path: Path, column: str | None) -> Found:
                 headers[name] = _read_member_header(path, archive, members[name])
     except DataError:
         raise
-    except Exception as error:  # BadZipFile, OSError, and what odd fields of a zip raise
+    except Exception as error:  # BadZipFile, OSError, and others that odd fields of a zip raise
         raise unreadable(path, error, "expected a whole .npz") from error
     if column is None:
         column, layout = choose(path, {name: (header.shape, header.dtype) for name, header in headers.items()})
@@ -175,14 +179,14 @@ def _read_member_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipI
             return read_header(member)
     except ImageError as error:
         raise DataError(f"{path}: got {shortened(info.filename)} in it {error}") from error
-    except Exception as error:  # also zlib.error, RuntimeError for one that needs a password, NotImplementedError
+    except Exception as error:  # also zlib.error, NotImplementedError, and RuntimeError if a password is needed
         raise DataError(
             f"{path}: got {shortened(info.filename)} in it unreadable ({shortened(error)}), expected a whole .npz"
         ) from error
 
 
 class MemberRows:
-    """The rows of one array of an .npz. Each is read, or unpacked, from where the last one ended."""
+    """The rows of one array of an .npz. Reading, or unpacking, goes on from the end of the row that was read last."""
 
     def __init__(self, path: Path, member: str, offset: int, layout: Layout) -> None:
         self._path = path
@@ -200,16 +204,16 @@ class MemberRows:
                 self._open = open_member(self._archive, self._archive.getinfo(self._member))
             place = self._offset + index * size
             if place < self._open.tell():
-                self._open.seek(0)  # what is packed can be unpacked from its start alone
-            while self._open.tell() < place:  # one seek would unpack 16 MiB at once
+                self._open.seek(0)  # a packed member can only be unpacked from its start
+            while self._open.tell() < place:  # in steps: one long seek would unpack 16 MiB at once
                 self._open.seek(min(place, self._open.tell() + _STEP))
             row, done = np.empty(size, np.uint8), 0
-            # By steps: one read of a row that is packed well joins it anew for each kilobyte of the file.
+            # In steps: one read of a whole row that is packed well would copy it again for each kilobyte of the file.
             while done < size and (part := self._open.read(min(_STEP, size - done))):
                 row[done : done + len(part)] = np.frombuffer(part, np.uint8)
                 done += len(part)
         except Exception:
-            self.close()  # what was being unpacked is at no place that could be gone on from
+            self.close()  # the unpacking stopped at an unknown place, from which it can't go on
             raise
         if done != size:
             self.close()

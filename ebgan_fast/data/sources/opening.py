@@ -1,4 +1,4 @@
-"""Opening a source by what lies at a path."""
+"""Open the images at a path: find out their kind, and choose among several kinds and splits."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ _UNDERSTOOD = (
     "CIFAR's batches) of them, or a folder of such files"
 )
 _OF_COLUMNS: tuple[Kind, ...] = ("parquet", "tar", "arrays")
-# Arrays beside images are features of these if they are many, and each is opened to be counted.
+# Above this number, arrays beside images are taken for features of the images, and aren't opened to be counted.
 _ARRAYS_BESIDE = 100
-_LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
+_LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # stands at byte 16
 
 
 def open_source(path: Path, *, kind: Kind | None = None, split: str | None = None, column: str | None = None) -> Source:
-    """Open images by what the path is and holds; nothing is downloaded.
+    """Open the images of a file or folder. Their kind is found out; nothing is downloaded.
 
     A folder may hold several kinds. The kind with the most images is taken; on a tie, the one that `KINDS` names first.
     The rest is counted in the source's `aside`.
 
     Args:
         path: a file or folder.
-        kind: the kind to take in a folder of several.
-        split: the split to take of a set that has several, or "all". None: there must be one.
-        column: the part to take of a parquet file, a webdataset, an .npz or an HDF5 file. None: the part that is
-            named "image", or the only one of images; of a webdataset the first.
+        kind: the kind to take in a folder of several. None: the kind with the most images.
+        split: the split to take of a set that has several, or "all". None: the set must have only one.
+        column: the part to take of a parquet file, a webdataset, an .npz or an HDF5 file. None: the part named "image",
+            or the only part that holds images; in a webdataset one image of each sample.
 
     Raises:
-        DataError: nothing there, nothing that is understood, several splits, or a file that is damaged; the message
-            says what would do.
-        ValueError: an unknown kind.
+        DataError: the path doesn't exist or holds nothing that can be read here, a file is damaged, or there are
+            several splits and none was chosen. The message says what to do.
+        ValueError: the kind is unknown.
     """
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     if path.is_dir():
         source = _in_folder(path, kind, split, column)
-    elif path.exists() and not path.is_file():  # to open a FIFO would wait
+    elif path.exists() and not path.is_file():  # opening a FIFO would wait for a writer
         raise DataError(f"{path}: got neither a file nor a folder, expected {_UNDERSTOOD}")
     elif path.exists():
         found = _kind_of(path)
@@ -97,7 +97,10 @@ def _open(path: Path, kind: Kind, split: str | None, column: str | None) -> Sour
 
 
 def _kind_of(path: Path) -> Kind:
-    """The kind of a file, by its suffix or else its first bytes: a damaged one is told from one of something else."""
+    """Return the kind of a file, by its suffix, or by its first bytes if it has no known one.
+
+    So a damaged archive keeps the kind that its suffix names, and its error says that it is damaged.
+    """
     suffix = suffix_of(path.name)
     if suffix in SUFFIX_KINDS:
         return SUFFIX_KINDS[suffix]
@@ -143,7 +146,7 @@ def _check_column(path: Path, kind: Kind, column: str | None) -> None:
 
 
 def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | None) -> Source:
-    """Open the kind of which a folder holds the most images."""
+    """Open the images of a folder, of the kind asked for or else of the kind with the most images."""
     listing = list_folder(path)
     names = {"images": listing.images, **listing.sets}
     there = [each for each in KINDS if names.get(each)]
@@ -158,7 +161,7 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
     if not any(found.values()):
         errors = [error for opened in found.values() for error in (opened.error, opened.empty) if error is not None]
         raise errors[0] if errors else no_images(path, "a folder", str(listing.aside), _UNDERSTOOD)
-    best = max(found, key=lambda each: len(found[each]))  # the first of those that have as many
+    best = max(found, key=lambda each: len(found[each]))  # on a tie the first of them
     if (error := found[best].error) is not None:
         raise error
     sources = found[best].sources
@@ -175,13 +178,13 @@ def _in_folder(path: Path, kind: Kind | None, split: str | None, column: str | N
 
 @dataclass
 class _Opened:
-    """The files of one kind in a folder, opened.
+    """The opened files of one kind in a folder.
 
     Attributes:
-        sources: those that hold images.
-        aside: those that don't, and those of other splits.
-        error: a reason why not all can be taken, such as a damaged file.
-        empty: the error of one that holds none.
+        sources: the files that hold images.
+        aside: the count of files without images, and of files of other splits.
+        error: the first error because of which not all files can be taken, such as that of a damaged file.
+        empty: the error of the first file without images.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -194,10 +197,10 @@ class _Opened:
 
 
 def _opened(path: Path, kind: Kind, names: list[str], split: str | None, column: str | None) -> _Opened:
-    """Open the files of one kind, those of the chosen split.
+    """Open the files of one kind that belong to the chosen split.
 
     Raises:
-        DataError: they are of several splits, and none was chosen.
+        DataError: the files belong to several splits, and none was chosen.
     """
     opened = _Opened()
     if kind not in ("tar", "zip") or any(split_of(name, kind) is not None for name in names):
@@ -206,12 +209,12 @@ def _opened(path: Path, kind: Kind, names: list[str], split: str | None, column:
         except DataError as error:
             if split is None:
                 raise
-            return _Opened(error=error)  # another kind may have it
+            return _Opened(error=error)  # files of another kind may have the split
         for name, wanted in zip(names, taken, strict=True):
             if not wanted:
                 opened.aside.add(f"{NOUNS[kind]} of other splits", name)
         names = [name for name, wanted in zip(names, taken, strict=True) if wanted]
-        split = ALL if split == ALL else None  # of what is in each
+        split = ALL if split == ALL else None  # from here on: the split to take within each file
     if kind == "images":
         opened.sources.append(FolderSource(path, names))
         return opened
@@ -227,7 +230,7 @@ def _opened(path: Path, kind: Kind, names: list[str], split: str | None, column:
 
 
 def _hint(kind: Kind, opened: _Opened | None) -> str:
-    """The words about a kind that isn't taken."""
+    """Return the words that follow the name of a kind that isn't taken: how to take it, or why it can't be."""
     if opened is None or len(opened):
         return f"(--kind {kind} takes them)"
     return f"that can't be taken (--kind {kind} says why)" if opened.error is not None else "without images"

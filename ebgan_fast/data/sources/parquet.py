@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face's datasets store images: a column of structs with the bytes and the path, or of bytes."""
+"""Read images from Parquet as Hugging Face's datasets store them: in a column of bytes, or of structs with bytes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .parquet_pages import Part, part_of
 from .reading import check_size, quoted
 from .source import Tally
 
-_ROWS = 16  # at a time: of photographs, 80 MB
-# Bytes of the rows that are read at a time, each of which may be as long as its page. pyarrow takes up to seven times
-# as many: a page, its dictionary, the rows and the room in which they grow.
+_ROWS = 16  # rows that are read at a time: 80 MB of photographs
+# Bytes of the rows that are read at a time, if each row is as long as its page. pyarrow takes up to seven times as many
+# bytes: for a page, its dictionary, the rows, and the buffer in which the rows grow.
 _ROOM = 1 << 27
-# Bytes of a row that a small file may hold. pyarrow puts 1024 values at least into a page: of drawings, 512 kB each.
+# Bytes that a row of a small file may take. pyarrow puts at least 1024 values into a page: drawings of 512 kB each.
 _LONGEST_ROW = 1 << 29
-# Bytes of a row group that are read at a time. Without, all of it is: groups of 2 GB took 7 GB of memory.
+# Bytes of a row group that are read at a time. Without this limit the whole group is: 2 GB took 7 GB of memory.
 _BUFFER = 1 << 20
 _USUAL = "image"
-_LOOKED_AT = 16  # values of a column, of which one should begin as an image
-# Types by pyarrow's names.
+_LOOKED_AT = 16  # values of a column that are checked: one of them must begin like an image
+# Patterns of pyarrow's names for types.
 _OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")
 _OF_LISTS = re.compile(r"((large_)?list(_view)?|fixed_size_list)<")
 _TOO_LONG = "may unpack to far more than its file: write that anew, without compression"
@@ -35,7 +35,7 @@ _LISTS = "columns of lists of images, which can't be taken"
 
 
 class _Column(NamedTuple):
-    """A column by its name, and the path of the part that is read: of structs their bytes."""
+    """A column's name, and the path of the part to read: the field "bytes" in a column of structs."""
 
     name: str
     path: str
@@ -43,16 +43,16 @@ class _Column(NamedTuple):
 
 @dataclass
 class _Open:
-    """The things that a source knows while its file is open, and that no other process is sent."""
+    """The state of a source while its file is open. It isn't pickled."""
 
     reader: Any = None
     batches: Iterator[Any] = field(default_factory=lambda: iter(()))
-    at_hand: Any = ()  # rows
-    first: int = 0  # the number of the first of these
-    rows: dict[tuple[str, int], Part] = field(default_factory=dict)  # of a path in a group
-    looked_through: int = 0  # bytes
-    leaves: list[tuple[str, int]] = field(default_factory=list)  # paths of what holds values, and their numbers
-    broken: dict[int, tuple[int, Exception]] = field(default_factory=dict)  # by group: its first such row, and why
+    at_hand: Any = ()  # the rows in memory
+    first: int = 0  # the number of the first row in memory
+    rows: dict[tuple[str, int], Part] = field(default_factory=dict)  # by path and row group
+    looked_through: int = 0  # bytes of the parts whose headers were read
+    leaves: list[tuple[str, int]] = field(default_factory=list)  # path and number of each column that holds values
+    broken: dict[int, tuple[int, Exception]] = field(default_factory=dict)  # by group: its first bad row, and the error
 
 
 class ParquetSource:
@@ -60,11 +60,12 @@ class ParquetSource:
 
     Args:
         path: the file.
-        column: the one to take, of bytes or of structs with bytes, whatever they are. None: "image", or the only one
-            that holds images.
+        column: the column to take. It must be of bytes, or of structs with bytes, of any content. None: "image", or
+            the only column that holds images.
 
     Raises:
-        DataError: no parquet, no such column, none or several that hold images.
+        DataError: the file is no parquet file, pyarrow isn't installed, there is no such column, or it isn't clear
+            which column holds images.
     """
 
     def __init__(self, path: Path, column: str | None = None) -> None:
@@ -89,7 +90,10 @@ class ParquetSource:
             raise no_images(path, f"columns {names} of no rows")
 
     def _opened(self) -> Any:
-        """The reader. It is closed between files: of a thousand, a process may open 64."""
+        """Return pyarrow's reader of the file, opened if it is closed.
+
+        `Joined` closes it before another file is read: a set may have a thousand files, and a process open only 64.
+        """
         if self._open.reader is None:
             parquet = needed("pyarrow.parquet", "data", f"{self._path}: a parquet file")
             self._open.reader = parquet.ParquetFile(self._path, buffer_size=_BUFFER, pre_buffer=False)
@@ -127,7 +131,7 @@ class ParquetSource:
             )
         if len(fitting) > 1 and _USUAL not in fitting:
             raise DataError(
-                f"{self._path}: got several columns that hold images, {shown(fitting)}; expected to be told which: "
+                f"{self._path}: got several columns that hold images, {shown(fitting)}; expected one of them: "
                 f"--column {shortened(fitting[0])}"
             )
         chosen = _USUAL if _USUAL in fitting else fitting[0]
@@ -154,7 +158,7 @@ class ParquetSource:
         return read
 
     def _read_up_to(self, index: int) -> None:
-        """Have the row at hand. Rows come from the start of their group, or after those that are at hand."""
+        """Read on until the row is in memory: after the rows in memory, or else from the start of the row's group."""
         now, group = self._open, bisect.bisect_right(self._ends, index)
         if group in now.broken and index >= now.broken[group][0]:
             raise now.broken[group][1].with_traceback(None)
@@ -165,7 +169,7 @@ class ParquetSource:
             following = start
         try:
             while following <= index:
-                now.at_hand = ()  # before the next batch is read: two would be twice the memory
+                now.at_hand = ()  # freed before the next batch is read, so that only one is in memory
                 batch = next(now.batches, None)
                 if batch is None:
                     raise ValueError(f"{following - start} rows in a group of {self._ends[group] - start}")
@@ -180,8 +184,8 @@ class ParquetSource:
         """Give the rows of a column in a row group, as many at a time as memory allows.
 
         Raises:
-            ImageError: one row may be longer than what there is room for, and than twice the file.
-            ValueError: the group is damaged behind these rows.
+            ImageError: a row may be longer than `_LONGEST_ROW` and than twice the file.
+            ValueError: the group is damaged after the rows that were given.
         """
         known = self._open.rows
         if (column.path, group) not in known:
@@ -192,7 +196,8 @@ class ParquetSource:
             raise ImageError(_TOO_LONG, f"{longest} bytes, expected at most {most}")
         rows = 1 if damage else max(1, min(_ROWS, _ROOM // max(1, longest)))
         batches = reader.iter_batches(rows, row_groups=[group], columns=[column.path])
-        # By name: another column may be called like the path. No batch is kept while the next one is read.
+        # Found by its name, because another column may have the path as its name. `map` keeps no batch while it reads
+        # the next one.
         found = map(lambda batch: batch.column(batch.schema.names.index(column.name)), batches)
         if damage is None:
             yield from found
@@ -201,7 +206,13 @@ class ParquetSource:
             raise ValueError(damage)
 
     def _rows_of(self, reader: Any, path: str, group: int) -> Part:
-        """The bytes that no row exceeds in a row group, how many rows are whole, and what is wrong behind them."""
+        """Return for a column in a row group a bound of the bytes of a row, the number of whole rows, and the damage.
+
+        The damage lies after the whole rows. It is None if there is none.
+
+        Raises:
+            ValueError: the parts of the file overlap.
+        """
         schema, parts = reader.schema, reader.metadata.row_group(group)
         now = self._open
         if not now.leaves:
@@ -211,12 +222,12 @@ class ParquetSource:
         longest, whole, damage = 0, parts.num_rows, None
         with self._path.open("rb", buffering=1 << 9) as file:
             size = file.seek(0, 2)
-            for _, number in [*itself, *now.leaves[first:last]]:  # "/" follows "."
+            for _, number in [*itself, *now.leaves[first:last]]:  # "/" is the character after "."
                 now.looked_through += parts.column(number).total_compressed_size
-                if now.looked_through > size:  # a thousand groups of the same bytes would take hours
+                if now.looked_through > size:  # a thousand groups that name the same bytes would take hours
                     raise ValueError("parts that overlap")
                 part = part_of(file, parts.column(number))
-                # All values of lists may lie in one row.
+                # One row may hold all values, if values are lists.
                 is_list = schema.column(number).max_repetition_level > 0
                 longest += part.longest * (part.values if is_list else 1)
                 if part.damage is not None:
@@ -224,14 +235,16 @@ class ParquetSource:
         return Part(longest, whole, damage)
 
     def _is_of_images(self, reader: Any, column: _Column, otherwise: bool | None) -> bool:
-        """Return True if one of a column's first values that aren't null begins as an image, or if its name says so.
+        """Return True if a column is named "image", or one of its first values that aren't null begins like an image.
 
         Args:
-            otherwise: the answer where its values can't be looked at. None: that is an error, as it may be the one
+            reader: pyarrow's reader of the file.
+            column: the column.
+            otherwise: the answer if the values can't be read. None: raise the error, because this column may be the one
                 to take.
 
         Raises:
-            DataError: its values would fill the memory.
+            DataError: the values would fill the memory, and `otherwise` is None.
         """
         if column.name == _USUAL:
             return True
@@ -242,7 +255,7 @@ class ParquetSource:
         heads = (content[:HEAD_BYTES].to_pybytes() for content in itertools.islice(there, _LOOKED_AT))
         try:
             return any(looks_like_image(head) for head in heads)
-        except Exception as error:  # pyarrow 17's too, at a null among lists of a fixed size
+        except Exception as error:  # among them pyarrow 17's, for a null among lists of a fixed size
             if otherwise is not None:
                 return otherwise
             if isinstance(error, ImageError):
@@ -269,8 +282,8 @@ def _column(field: Any) -> _Column:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Return True for a type of bytes, or of structs with a field of bytes that is named so."""
-    # By number: pyarrow before 18 has no list of a struct's fields.
+    """Return True for a type of bytes, or of structs with a field of bytes that is named "bytes"."""
+    # The fields are asked for by number: pyarrow before 18 has no list of a struct's fields.
     inner = [kind.field(number) for number in range(kind.num_fields)] if str(kind).startswith("struct<") else []
     bytes_inside = [part for part in inner if part.name == "bytes"]
     return any(_OF_BYTES.match(str(each)) for each in (kind, *(part.type for part in bytes_inside)))
@@ -281,7 +294,7 @@ def _holds_lists(kind: Any) -> bool:
 
 
 def _content(value: Any) -> Any:
-    """The bytes of a value, where they lie; of a list the first that are there; None for one without."""
+    """Return the bytes of a value as a buffer, without a copy, or None for null. Of a list, take the first not null."""
     if not value.is_valid:
         return None
     kind = str(value.type)

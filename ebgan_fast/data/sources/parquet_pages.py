@@ -1,38 +1,38 @@
-"""Sizes of a Parquet file's pages, from the headers before them: a page of 10 kB may unpack to gigabytes.
+"""Read the sizes of a Parquet file's pages from the pages' headers: a page of 10 kB may unpack to gigabytes.
 
-What the footer says of a column is anyone's word, and nothing is read by it. pyarrow makes room for each page by the
-header before the page, and refuses one that unpacks to anything else.
+The sizes in the footer aren't used: a stranger may have written them, and pyarrow doesn't use them either. pyarrow
+reserves memory for each page by the header before the page, and refuses a page that unpacks to another size.
 """
 
 from __future__ import annotations
 
 from typing import IO, Any, NamedTuple, TypeAlias
 
-# Thrift's compact protocol: kinds of a field.
+# The kinds of a field in Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (*range(1, 11), 12)
-_LARGEST_FIELD = (1 << 15) - 1  # a larger one would wrap around, to another field
-_LONGEST_HEADER = 1 << 24  # pyarrow's limit
-_MOST_LEVELS = 16  # a header has three
+_LARGEST_FIELD = (1 << 15) - 1  # a larger number would wrap around to another field
+_LONGEST_HEADER = 1 << 24  # bytes, which is pyarrow's limit
+_MOST_LEVELS = 16  # structs within structs; a valid header has three
 
-# Fields of a page's header, each of its kind: of another kind it would be passed over.
+# Fields of a page's header, each with its kind: pyarrow ignores a field of another kind.
 _UNPACKED, _PACKED = (2, _I32), (3, _I32)
-_ENCODINGS = (((5, _STRUCT), (2, _I32)), ((8, _STRUCT), (4, _I32)))  # of both versions of pages, in their own headers
-_VALUES = (1, _I32)  # their number, in these
+_ENCODINGS = (((5, _STRUCT), (2, _I32)), ((8, _STRUCT), (4, _I32)))  # each page version's own header, and a field in it
+_VALUES = (1, _I32)  # the field with the number of values, in both of these headers
 _DELTA_BYTE_ARRAY = 7
 
 _Fields: TypeAlias = "dict[tuple[int, int], Any]"
 
 
 class Part(NamedTuple):
-    """A column's part in a row group, as the headers of its pages tell of it: up to the first that is damaged."""
+    """The sizes in a column's part of a row group, by the headers of its pages up to the first damaged one."""
 
     longest: int  # bytes that no value exceeds
-    values: int
-    damage: str | None  # what is wrong behind them
+    values: int  # the number of values before the damage
+    damage: str | None  # the damage after these values
 
 
 def part_of(file: IO[bytes], column: Any) -> Part:
-    """Read the headers of all pages of a part.
+    """Read the headers of all pages of a column's part in a row group.
 
     Args:
         file: the parquet file.
@@ -43,7 +43,7 @@ def part_of(file: IO[bytes], column: Any) -> Part:
         place = dictionary
     end, size = place + column.total_compressed_size, file.seek(0, 2)
     largest = total = count = 0
-    grows = False  # from page to page: a value may begin as the one before
+    grows = False  # True if values may grow from page to page: each may begin with the bytes of the one before
     damage = None
     while place < end:
         try:
@@ -62,10 +62,10 @@ def part_of(file: IO[bytes], column: Any) -> Part:
 
 
 def _header_at(file: IO[bytes], place: int, size: int) -> _Fields:
-    """Read the header of a page, which says how many bytes follow it.
+    """Read the header of the page at a place. The header says how many bytes follow it.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: the header is missing or damaged.
     """
     if not 0 <= place < size:
         raise ValueError(f"no page at byte {place}")
@@ -77,10 +77,10 @@ def _header_at(file: IO[bytes], place: int, size: int) -> _Fields:
 
 
 class _Header:
-    """The header that begins at a file's place, in Thrift's compact protocol; it ends no later than pyarrow lets it.
+    """A reader of the header that begins at a file's current place, in Thrift's compact protocol.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the header is damaged, or longer than pyarrow allows.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -88,7 +88,10 @@ class _Header:
         self._left = _LONGEST_HEADER
 
     def fields(self, levels: int = _MOST_LEVELS) -> _Fields:
-        """The values of a struct by field and kind, the last of each, as Thrift has it; None for what is no number."""
+        """Return the values of a struct by field and kind, with None for values that are neither integer nor struct.
+
+        If a field occurs twice, the last value is returned, as in Thrift.
+        """
         found: _Fields = {}
         number = 0
         while head := self._byte():
@@ -100,7 +103,7 @@ class _Header:
         return found
 
     def _value(self, kind: int, levels: int) -> Any:
-        """Read a value, or pass over one that is no integer."""
+        """Return an integer or the fields of a struct. Skip a value of another kind, and return None for it."""
         if levels == 0:
             raise self._damaged()
         if kind in (_I16, _I32, _I64):
@@ -116,7 +119,7 @@ class _Header:
             count = head >> 4 if head >> 4 < 15 else self._varint()
             for _ in range(count):
                 self._byte() if head & 15 in (_TRUE, _FALSE) else self._value(head & 15, levels - 1)
-        elif kind not in (_TRUE, _FALSE):  # whose value is the kind; and no header holds a map
+        elif kind not in (_TRUE, _FALSE):  # the kind of a boolean is its value; a header has no maps
             raise self._damaged()
         return None
 

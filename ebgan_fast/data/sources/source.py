@@ -1,4 +1,4 @@
-"""A source of images as the rest sees it, several as one, and what is counted beside the images."""
+"""The interface of a source of images, several sources joined to one, and the count of what lies beside the images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ..._console import abridged
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
+"""The pixels of one image: uint8 [H, W] of gray, or [H, W, C] with C = 1 (gray), 3 (RGB) or 4 (RGBA)."""
 
 _PLURAL = re.compile(r"\b(array|column|file|folder|image|link|LMDB|member|tar|zip)s\b")
-_NAMED = 3  # names that a count shows
-_SHOWN = 20  # kinds that are shown; the rest is one
+_NAMED = 3  # names that are shown of a kind
+_SHOWN = 20  # kinds that are shown one by one; the others are summed up
 
 # Kinds of a tally.
 CLOSED = "folders that can't be opened"
@@ -29,13 +29,13 @@ DANGLING = "links to nothing"
 JOINED = "tars with more after the end, which isn't read"
 ENDLESS = "tars without an end, perhaps cut short"
 LOST = (CLOSED, DANGLING, JOINED, ENDLESS)
-"""The kinds in which images may be lost."""
+"""The kinds of things that may have held images, which are then lost."""
 HIDDEN = "hidden"
 NO_SUFFIX = "without a suffix"
 
 
 class Tally:
-    """Counts by kind, with the first three names of each kind.
+    """A count of things by kind, with the first three names of each kind.
 
     Example:
         >>> from ebgan_fast.data.sources import Tally
@@ -65,7 +65,7 @@ class Tally:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds, in the order in which they came."""
+        """The kinds, in the order in which they were first added."""
         return list(self._counts)
 
     def of(self, kinds: Iterable[str]) -> Tally:
@@ -87,9 +87,10 @@ class Tally:
         return isinstance(other, Tally) and (self._counts, self._names) == (other._counts, other._names)
 
     def texts(self) -> list[str]:
-        """Return the kinds, each with its count and names, the largest count first.
+        """Return a text for each kind, with its count and names, the largest count first.
 
-        No sign in them moves a cursor, and none is long: a member of an archive may have a name of 64 kB.
+        The names are printable, so that none can move a terminal's cursor. They are also shortened: a member of an
+        archive may have a name of 64 kB.
         """
         found = []
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
@@ -107,39 +108,40 @@ class Tally:
 
 
 def _of_one(kind: str) -> str:
-    """A kind's words for one thing: "links to a folder around them" is a link, and around it."""
+    """Return a kind's words for one thing: "links to a folder around them" becomes "link to a folder around it"."""
     return _PLURAL.sub(r"\1", kind, count=1).replace(" them", " it", 1)
 
 
 class Source(Protocol):
-    """Images in a fixed order. It can be pickled; what it has open stays in its process."""
+    """A source of images in a fixed order. It can be pickled, but without its open files."""
 
     aside: Tally
-    """The count of all that lies there and isn't taken."""
+    """The count of everything else that lies there and isn't taken."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Return the path, with the place in the archive, as a user would look for it."""
+        """Return the path of an image, with its place in the archive, by which a user can find it."""
 
     def read(self, index: int) -> bytes | Pixels:
-        """Return the image as it is stored: the bytes of a JPEG and the like, or pixels."""
+        """Return an image in its stored form: the bytes of a file such as a JPEG, or pixels."""
 
     def files(self) -> Iterator[str]:
-        """Give the path of every file that images are read from."""
+        """Give the path of every file from which images are read."""
 
     def close(self) -> None:
-        """Close what reading has opened. It is opened again when it is needed."""
+        """Close the files that `read` has opened. A later `read` opens them again."""
 
 
 def stamp(source: Source, root: Path) -> str:
     """Return 32 hex digits that change with the name, size or time of any file that an image is read from.
 
-    Sizes and times are asked for now, not remembered. A file that is gone has neither.
+    Sizes and times are those at the moment of the call. A file that is gone has neither.
 
     Args:
         source: the images.
-        root: what was opened: names within it count, so that it may be given by another path.
+        root: the file or folder that was opened. Only names within it count, so that another path to it, such as a
+            relative one, gives the same digits.
     """
     prefix = str(root)
     digest = hashlib.blake2b(digest_size=16)
@@ -155,7 +157,7 @@ def stamp(source: Source, root: Path) -> str:
 
 
 class Joined:
-    """Several sources one after the other. Only the one that was read last is open."""
+    """Several sources joined one after the other to one. Only the source that was read last has open files."""
 
     def __init__(self, parts: Sequence[Source]) -> None:
         self._parts = list(parts)
@@ -169,7 +171,7 @@ class Joined:
         return self._ends[-1] if self._ends else 0
 
     def _place(self, index: int) -> tuple[int, int]:
-        """The number of the part, and the index in it."""
+        """Return the number of the part that holds an image, and the image's index in this part."""
         number = bisect.bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
 

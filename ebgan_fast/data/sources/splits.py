@@ -1,4 +1,4 @@
-"""The split of a set that is taken: train and test aren't mixed unless someone says so."""
+"""Choose the split of a set: train and test are never mixed unless the user asks for it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _SHOWN = 10
 
 
 def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path) -> list[bool]:
-    """Return for each name if it is taken.
+    """Return for each name True if it belongs to the chosen split.
 
     Args:
-        names: paths within the set: of images, or of files of many.
-        kind: what they are.
-        split: the split that is wanted, or "all". None: there should be one only.
-        path: of the set, for the message.
+        names: the paths, within the set, of images or of files that hold many images.
+        kind: the kind of these files.
+        split: the split to take, or "all". None: the set must have only one.
+        path: the path of the set, for the message.
 
     Raises:
-        DataError: several splits and none was chosen, or the chosen one isn't there.
+        DataError: there are several splits and none was chosen, or the chosen split isn't there.
     """
     if split == ALL:
         return [True] * len(names)
@@ -37,13 +37,13 @@ def chosen_split(names: Sequence[str], kind: Kind, split: str | None, path: Path
     if len(found) > 1:
         usual = shortened("train" if "train" in found else min(found))
         raise DataError(
-            f"{path}: got {NOUNS[kind]} of the splits {_listed(found)}, expected to be told which: --split {usual}, or "
-            "--split all for all as one set"
+            f"{path}: got {NOUNS[kind]} of the splits {_listed(found)}, expected one of them: --split {usual}, or "
+            "--split all to take all as one set"
         )
     return [True] * len(names)
 
 
 def _listed(found: Counter[str]) -> str:
-    """The splits with their numbers of files, such as "test (1), train (2)"."""
+    """Return the splits with their numbers of files, such as "test (1), train (2)"."""
     listed = [f"{shortened(split)} ({count})" for split, count in sorted(found.items())]
     return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")

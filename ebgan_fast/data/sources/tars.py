@@ -1,4 +1,4 @@
-"""Tar files: any images, or webdataset's samples, whose members share their name up to its first dot."""
+"""Read images from tar files: any images, or webdataset samples, whose members share their name up to its first dot."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from .splits import chosen_split
 _FURTHER = (
     "further images of webdataset samples (--column NAME takes those of one name, --column all takes each as an image)"
 )
-_ALL = "all"  # a column, as it is a split
+_ALL = "all"  # the column that stands for every image
 
 _STEP = 1 << 20
-_LONGEST_HEADER = 1 << 20  # bytes: of a long name, or of attributes
+_LONGEST_HEADER = 1 << 20  # bytes that a long name or attributes may take
 _DUMPED_FOLDER = b"D"  # GNU's incremental dumps list a folder in a member of this type
 
-# The name of a sample's part is a word, "mask.png". The rest of IMG.001.jpg or v1.0-a.jpg is no word.
+# The name of a sample's part consists of words, such as "mask.png". "001.jpg" of IMG.001.jpg doesn't, nor "0-a.jpg" of
+# v1.0-a.jpg.
 _WORDS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 class _Headers(io.BufferedReader):
-    """A tar's file, of which tarfile reads no more at once than a header has.
+    """A tar's file that refuses to read more bytes at once than a header can have.
 
-    A damaged header claims any length. tarfile would reserve that much memory.
+    A damaged header may claim any length, and tarfile would reserve that much memory.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -44,18 +45,18 @@ class _Headers(io.BufferedReader):
 
 
 class TarSource:
-    """The images of a tar, in its order: one of each webdataset sample, or those that are asked for.
+    """The images of a tar, in its order: one image of each webdataset sample, or those that `column` names.
 
-    Of two members with one name the last is taken, as unpacking leaves it.
+    If two members have one name, the last is taken, which unpacking would leave on the disk.
 
     Args:
-        path: a tar, uncompressed, so that an image is read where it lies.
-        column: what follows the first dot of the names to take, such as "mask.png", or "all". None: one of each
-            sample, see `_of_samples`.
-        split: the split to take, of those that folders in it name.
+        path: the tar. It must be uncompressed, so that an image can be read without the bytes before it.
+        column: the rest after the first dot of the names to take, such as "mask.png", or "all" for every image. None:
+            one image of each sample, see `_of_samples`.
+        split: the split to take, if folders in the tar are named after splits.
 
     Raises:
-        DataError: no tar, or one without images or of several splits.
+        DataError: the file is no tar, or the tar has no images, or it has several splits and none was chosen.
     """
 
     def __init__(self, path: Path, column: str | None = None, split: str | None = None) -> None:
@@ -65,7 +66,7 @@ class TarSource:
         try:
             with _Headers(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 found = self._list(tar, file)
-        except Exception as error:  # tarfile's own kinds, and whatever else a damaged tar makes it raise
+        except Exception as error:  # tarfile's own errors, and any other that a damaged tar makes it raise
             raise DataError(
                 f"{path}: got a file that can't be read ({quoted(error)}), expected an uncompressed tar"
             ) from error
@@ -85,14 +86,14 @@ class TarSource:
         self.aside.add(kind, f"{self._path.name}/{name}")
 
     def _list(self, tar: tarfile.TarFile, file: BinaryIO) -> dict[str, tuple[int, int]]:
-        """Offset and size of each image."""
+        """Return the offset and size of each image, by name."""
         files: dict[str, tuple[int, int]] = {}
         links: dict[str, str] = {}
         names: dict[str, None] = {}
         end = 0
         for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # it keeps them all: 1 kB each
-            if member.size < 0 or tar.offset <= end:  # which would lead back, and around
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all members, 1 kB each
+            if member.size < 0 or tar.offset <= end:  # would lead back to earlier members, in an endless loop
                 raise tarfile.ReadError(f"damaged: a member of {member.size} bytes at byte {member.offset}")
             end = tar.offset
             name, target = member.name.removeprefix("./"), member.linkname.removeprefix("./")
@@ -102,9 +103,9 @@ class TarSource:
             if member.issparse():
                 self._tell("sparse members, to be unpacked first", name)
                 continue
-            if member.isfile() or (is_unknown and member.size):  # an unknown type is a file's, says POSIX
+            if member.isfile() or (is_unknown and member.size):  # POSIX: treat members of unknown types as files
                 files[name] = member.offset_data, member.size
-            elif member.islnk() and target in files:  # a file as it is so far: a later one may have its name
+            elif member.islnk() and target in files:  # resolved now: a later file may have the target's name
                 files[name] = files[target]
             elif member.islnk() or member.issym():
                 links[name] = target if member.islnk() else from_root(name, member.linkname)
@@ -125,10 +126,10 @@ class TarSource:
         return {name: files[target] for name, target in found.items()}
 
     def _check_end(self, file: BinaryIO, end: int) -> None:
-        """Look at what follows the last member: two blocks of zeros, of which more may follow.
+        """Check the bytes after the last member: a tar ends with two blocks of zeros, and more zeros may follow.
 
         Raises:
-            tarfile.ReadError: a damaged header, which tarfile takes for the end.
+            tarfile.ReadError: a damaged header stands there, which tarfile takes for the end.
         """
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
@@ -167,14 +168,18 @@ class TarSource:
 
 
 def _parted(name: str) -> tuple[str, str]:
-    """A member's sample, with its folder, and the name of its part: webdataset's rule."""
+    """Return the sample of a member, with its folder, and the name of its part, by webdataset's rule."""
     folder, slash, base = name.rpartition("/")
     sample, _, part = base.partition(".")
     return f"{folder}{slash}{sample}", part
 
 
 def _named(names: list[str], column: str, path: Path) -> list[str]:
-    """The images whose part has this name."""
+    """Return the names of the images whose part is called `column`.
+
+    Raises:
+        DataError: there are no such images.
+    """
     found = [name for name in names if _parted(name)[1] == column]
     if not found:
         common = Counter(_parted(name)[1] for name in names).most_common(10)
@@ -184,15 +189,21 @@ def _named(names: list[str], column: str, path: Path) -> list[str]:
 
 
 def _of_samples(names: list[str], tell: Callable[[str, str], None]) -> list[str]:
-    """One image of each sample, and all images that are no samples' parts.
+    """Return the names of one image of each webdataset sample, and of all images that belong to no sample.
 
-    Images with one name up to the first dot are a sample if one of them has no further dot, or if two have a rest that
-    occurs again. IMG.001.jpg and IMG.002.jpg, or john.smith.jpg and john.doe.jpg alone, are two images.
+    Images that share their name up to the first dot are a sample in two cases: the rest of one name, its part, has no
+    further dot; or the parts of two of them occur in other names too. IMG.001.jpg and IMG.002.jpg are two images, and
+    so are john.smith.jpg and john.doe.jpg if no other name ends like them.
 
-    The order of a tar's members is no sample's own, so parts are ranked once for the tar: those without a further dot
-    first, such as jpg, then those that occur more often, then those that come earlier. A sample gives the part of the
-    highest rank. If all of its parts have a further dot, one may be an image and another its mask: then it gives the
-    same part as all samples of this kind, or none. No part that stands beside a jpg is given by a sample without.
+    The members of samples may stand in any order, so the parts are ranked once for the whole tar. Parts without a
+    further dot come first, such as jpg; then parts that occur more often; then parts that come earlier. The image of a
+    sample is its part of the highest rank. If all parts of a sample have a further dot, one may be an image and another
+    its mask: then all such samples give the same part, or no image. A part that stands beside a jpg in some sample is
+    never the image of a sample without a jpg.
+
+    Args:
+        names: the names of all images in the tar.
+        tell: called with the kind and the name of each image that isn't taken.
     """
     parts = {name: part for name in names if _WORDS.fullmatch(part := _parted(name)[1])}
     samples: dict[str, dict[str, str]] = {}
@@ -203,8 +214,8 @@ def _of_samples(names: list[str], tell: Callable[[str, str], None]) -> list[str]
     occurring = Counter(parts.values())
     ranked = sorted(occurring, key=lambda part: ("." in part, -occurring[part]))
     ranks = {part: rank for rank, part in enumerate(ranked)}
-    beside: set[str] = set()  # one without a further dot
-    equals: set[str] = set()
+    beside: set[str] = set()  # parts with a further dot that stand beside one without
+    equals: set[str] = set()  # parts with a further dot that stand beside each other
     for sample in samples.values():
         dotted = {part for part in sample if "." in part}
         recurring = {part for part in dotted if occurring[part] > 1}

@@ -17,29 +17,29 @@ from .source import NO_SUFFIX, Tally
 from .splits import chosen_split
 
 _PACKED = "members without a suffix, packed by {}, which isn't read: pack the zip anew"
-_LONGEST_PATH = 4096  # bytes, that a link can name
+_LONGEST_PATH = 4096  # bytes of a path that a link can name
 
 
 def _beginning(archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int) -> bytes:
-    """The first bytes of a member; none if it can't be read, of which `read` says more."""
+    """Return the first bytes of a member, or b"" if it can't be read. In that case `read` later gives the reason."""
     try:
         with open_member(archive, info) as file:
             return file.read(count)
-    except Exception:  # whatever damage or a password makes zipfile raise
+    except Exception:  # zipfile may raise any error for damage or a password
         return b""
 
 
 class ZipSource:
-    """The images of a zip, in the order of their names; labels in dataset.json are left aside.
+    """The images of a zip, in the order of their names. The labels in dataset.json are ignored.
 
-    Of two members with one name the last is taken, as unpacking leaves it.
+    If two members have one name, the last is taken, which unpacking would leave on the disk.
 
     Args:
         path: the zip.
-        split: the split to take, of those that folders in it name.
+        split: the split to take, if folders in the zip are named after splits.
 
     Raises:
-        DataError: no zip, or one without images or of several splits.
+        DataError: the file is no zip, or the zip has no images, or it has several splits and none was chosen.
     """
 
     def __init__(self, path: Path, split: str | None = None) -> None:
@@ -49,7 +49,7 @@ class ZipSource:
         try:
             with zipfile.ZipFile(path) as archive:
                 found = self._list(archive)
-        except Exception as error:  # zipfile's own kinds, and whatever else a damaged zip makes it raise
+        except Exception as error:  # zipfile's own errors, and any other that a damaged zip makes it raise
             raise DataError(f"{path}: got a file that can't be read ({quoted(error)}), expected a whole zip") from error
         if not found:
             raise no_images(path, "a zip", str(self.aside))
@@ -62,12 +62,12 @@ class ZipSource:
         self.aside.add(kind, f"{self._path.name}/{name}")
 
     def _list(self, archive: zipfile.ZipFile) -> dict[str, str]:
-        """The member that holds each image."""
+        """Return the name of each image with the name of the member that holds its bytes."""
         files: dict[str, zipfile.ZipInfo] = {}
         links: dict[str, str] = {}
         for info in archive.infolist():
             name, target = info.filename, b""
-            if not name:  # which is_dir of Python 3.11 can't bear
+            if not name:  # is_dir of Python 3.11 would raise an IndexError
                 raise zipfile.BadZipFile("a member without a name")
             if info.is_dir():
                 continue
@@ -104,7 +104,7 @@ class ZipSource:
             with open_member(self._zip, info) as file:
                 return file.read(info.file_size)
         except OSError as error:
-            if error.errno == errno.EINVAL:  # the archive's trouble and not the disk's
+            if error.errno == errno.EINVAL:  # the archive is at fault, not the disk
                 raise DataError("got a member that lies outside of its zip, expected a whole zip") from error
             raise
 

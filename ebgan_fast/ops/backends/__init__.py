@@ -1,4 +1,4 @@
-"""The choice of the backend that runs an op: by name, by the environment, or the fastest that can."""
+"""The choice of the backend that runs an op: by name, by the environment, or the fastest that can run."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
 ENVIRONMENT_VARIABLE = "EBGAN_FAST_BACKEND"
 
 FIRST_CHOICE = Path(__file__).with_name("first_choice.json")
-"""By architecture, the backend that was faster there, and by how much. `python -m bench page` writes it."""
+"""The faster backend on each GPU architecture, and by how much. `python -m bench page` writes this file."""
 
 
 class BackendUnavailableError(RuntimeError):
-    """The error of a backend that was asked for by name and cannot run on this machine.
+    """The error that a backend was requested by name and cannot run on this machine.
 
     Example:
         >>> from ebgan_fast import BackendUnavailableError, backends, use_backend
@@ -70,13 +70,13 @@ _log = logging.getLogger("ebgan_fast")
 
 
 class Backend(NamedTuple):
-    """The questions that are asked of a backend."""
+    """The functions that describe a backend."""
 
     status: Callable[[], BackendStatus]
     takes: Callable[[], str]
-    """The type of device whose tensors it takes, such as "cpu"; "" for any."""
+    """A function that returns the type of device whose tensors the backend takes, such as "cpu"; "" for any."""
     lacks: Callable[[int], str | None] = lambda index: None
-    """The reason why it can't run on the GPU of that number, where it can run on another; None if it can."""
+    """A function of a GPU's number that returns why the backend can't run on that GPU, or None if it can."""
 
 
 KNOWN: dict[str, Backend] = {
@@ -85,18 +85,18 @@ KNOWN: dict[str, Backend] = {
     "triton": Backend(triton_status, lambda: "cpu" if interprets() else "cuda", triton_lacks),
     "cuda": Backend(cuda_status, lambda: "cuda", cuda_lacks),
 }
-"""Every backend by its name. Kernels that run elsewhere, in a simulator for example, take the place of an entry."""
+"""The backends by name. A program whose kernels run elsewhere, for example in a simulator, may replace an entry."""
 
 if not _CPU_STATUS.available and _CPU_MISTAKE is None:
     _log.warning("ebgan_fast runs on plain torch: %s", _CPU_STATUS.reason)
 
-# What no block asks for.
+# The choice outside of all blocks.
 _ENVIRONMENT: str = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-# A plain global, not a thread-local: autograd runs backward on threads of its own, and torch.compile guards on it.
+# A global, not a thread-local, because autograd runs backward on other threads, and torch.compile guards on a global.
 _requested: str = _ENVIRONMENT
 
 
-@dataclass(frozen=True, eq=False)  # each is itself alone
+@dataclass(frozen=True, eq=False)  # two blocks are never equal
 class _Block:
     """An open block of `use_backend`."""
 
@@ -104,13 +104,13 @@ class _Block:
     thread: int
 
 
-# In the order in which they were entered; the last one is in force.
+# In the order in which they were entered. The last one decides.
 _blocks: list[_Block] = []
 _blocks_lock = threading.Lock()
 
 
 def _in_a_fork() -> None:
-    """Forget the blocks of threads that a forked process does not have."""
+    """Forget the blocks of other threads in a forked process, which does not have those threads."""
     global _blocks_lock, _requested
     _blocks_lock = threading.Lock()
     _blocks[:] = [block for block in _blocks if block.thread == threading.get_ident()]
@@ -122,7 +122,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Return the status of each backend by its name: whether it can run on this machine, and why (not).
+    """Return the status of each backend by name: if it can run on this machine, and the reason.
 
     Example:
         >>> import ebgan_fast
@@ -135,7 +135,7 @@ def backends() -> dict[str, BackendStatus]:
 
 
 def requested() -> str:
-    """Return the backend that `use_backend` or the environment asks for, or "auto".
+    """Return the name of the backend that `use_backend` or the environment requests, or "auto".
 
     Example:
         >>> import ebgan_fast
@@ -148,7 +148,7 @@ def requested() -> str:
 
 
 def refresh() -> None:
-    """Forget which backends were found: the next op looks for them anew.
+    """Forget which backends can run, so that the next op checks again.
 
     Example:
         >>> from ebgan_fast.ops import backends
@@ -165,8 +165,8 @@ def _is_available(name: str) -> bool:
     return KNOWN[name].status().available
 
 
-# torch.compile takes the answer for a constant, where it would trace into the search for devices. What
-# torch.compiler.assume_constant_result does, without its import of the compiler.
+# With this mark torch.compile takes the result as a constant, and does not trace into the search for devices.
+# torch.compiler.assume_constant_result sets the same mark, but imports the compiler.
 _is_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -184,24 +184,25 @@ def _checked(name: str, source: str) -> str:
     return name
 
 
-# As above: a status may ask a compiled module.
+# Marked as above: a status may call a compiled module.
 _checked._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def use_backend(name: BackendName) -> Iterator[None]:
-    """Run every op inside the `with` block on one backend, for the whole process: backward passes run on other threads.
+    """Run every op inside the `with` block on one backend, in the whole process.
 
-    Blocks may be nested. Blocks of several threads may overlap while they ask for the same backend. Tasks of one
-    thread, such as asyncio's, see each other's choice.
+    The choice holds for all threads, because backward passes run on other threads. Blocks may be nested. Blocks of
+    several threads may overlap if they request the same backend. Tasks of one thread, such as asyncio's, share the
+    choice.
 
     Args:
-        name: "reference", "cpu", "triton", "cuda", or "auto" (the fastest that can run the tensors at hand).
+        name: "reference", "cpu", "triton", "cuda", or "auto" (the fastest that can run the tensors).
 
     Raises:
-        ValueError: the name is unknown.
-        BackendUnavailableError: that backend cannot run on this machine; the message says why.
-        RuntimeError: a block of another thread is open and asks for another backend.
+        ValueError: if the name is unknown.
+        BackendUnavailableError: if that backend cannot run on this machine. The message says why.
+        RuntimeError: if another thread's block is open and requests another backend.
 
     Example:
         >>> import torch, ebgan_fast
@@ -211,7 +212,8 @@ def use_backend(name: BackendName) -> Iterator[None]:
     """
     global _requested
     chosen = _checked(name, "use_backend")
-    if torch.compiler.is_compiling():  # a block within what is traced: of the graph alone, and no lock can be traced
+    # A block inside a traced function affects only the graph. A lock can't be traced.
+    if torch.compiler.is_compiling():
         before, _requested = _requested, chosen
         try:
             yield
@@ -247,15 +249,16 @@ def _leave(block: _Block) -> None:
 
 
 def choose(device_type: str, index: int | None = None) -> str:
-    """The backend that runs an op on tensors of this device.
+    """Return the name of the backend that runs an op on tensors of this device.
 
     Args:
-        device_type: of torch's device.
-        index: of torch's device; None: the current one of the type.
+        device_type: the type of torch's device, such as "cpu".
+        index: the index of torch's device. None: the current device of the type.
 
     Raises:
-        ValueError: the requested backend cannot take tensors of this device, or the environment names no backend.
-        BackendUnavailableError: the requested backend cannot run here, or not on this GPU.
+        ValueError: if the requested backend cannot take tensors of this device, or the environment names no known
+            backend.
+        BackendUnavailableError: if the requested backend cannot run on this machine, or not on this GPU.
 
     Example:
         >>> import ebgan_fast
@@ -284,11 +287,11 @@ def choose(device_type: str, index: int | None = None) -> str:
 
 
 def _taken_by(name: str) -> str:
-    """The type of device whose tensors a backend takes."""
+    """Return the type of device whose tensors a backend takes."""
     return KNOWN[name].takes()
 
 
-# As above: the answer is the same for the life of the process.
+# Marked as above: the result is the same as long as the process runs.
 _taken_by._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -312,7 +315,7 @@ _on_the_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _lack(name: str, index: int) -> str | None:
-    """Return why a backend can't run on that GPU, or None if it can."""
+    """Return why a backend can't run on the GPU of that number, or None if it can."""
     status = KNOWN[name].status()
     return KNOWN[name].lacks(index) if status.available else status.reason
 
@@ -327,8 +330,7 @@ _lack_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _first_there(index: int) -> str:
-    """The kernels that run first on that GPU: the faster ones where that was measured on its architecture, else
-    Triton's."""
+    """Return the backend that runs first on that GPU: the faster one if measured on its architecture, else Triton."""
     of_gpus = [name for name in ("triton", "cuda") if _taken_by(name) == "cuda"]
     lacks = {name: lack for name in of_gpus if (lack := _lack(name, index))}
     can_run = [name for name in of_gpus if name not in lacks]
@@ -344,7 +346,7 @@ _warned: set[str] = set()
 
 
 def _warn_once(runs: str, lacks: dict[str, str]) -> None:
-    """Tell once what runs on a GPU in place of the kernels that can't."""
+    """Log once which backend runs on a GPU in place of those that can't."""
     reasons = "; ".join(f"{name}: {why}" for name, why in lacks.items())
     text = f"ebgan_fast runs tensors of a GPU on backend {runs!r} ({reasons})"
     if text not in _warned:

@@ -1,4 +1,4 @@
-"""The backends that this machine can run, each with the reason why it can or can't."""
+"""The backends that can run on this machine, each with the reason why it can or can't."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ..._C import BuildInfo
 
 OLDEST_TRITON = (3, 5)
-"""The oldest Triton that takes the kernels: 3.4 has no `constexpr_function`. `make test-versions` holds it."""
+"""The oldest Triton that compiles the kernels: 3.4 has no `constexpr_function`. `make test-versions` tests it."""
 
-_OLDEST_GPU = (7, 0)  # of NVIDIA's, by compute capability, that Triton compiles for
+_OLDEST_GPU = (7, 0)  # the compute capability of the oldest NVIDIA GPU that Triton compiles for
 
 
 class BackendStatus(NamedTuple):
-    """The status of a backend: whether it can run here, and the reason in one line.
+    """The status of a backend: if it can run here, and the reason in one line.
 
     Example:
         >>> import ebgan_fast
@@ -37,18 +37,18 @@ class BackendStatus(NamedTuple):
     """
 
     available: bool
-    """True if it can run on this machine."""
+    """True if the backend can run on this machine."""
     reason: str
-    """The kernels that run, or the thing that is missing."""
+    """The kernels that run, or the missing part."""
 
 
 NO_TRITON = BackendStatus(False, "triton is not installed (torch's wheels for GPUs bring it; else pip install triton)")
 
 
 def cpu_status() -> tuple[BackendStatus, str | None]:
-    """Return the status of the CPU's kernels, and what is wrong with the environment.
+    """Return the status of the CPU kernels and, separately, an error in the environment, or None.
 
-    The latter is a mistake, to be told at the first op, where a missing extension is a circumstance to be lived with.
+    A wrong EBGAN_FAST_CPU_ISA is a user's mistake that the first op raises. A missing extension is only reported.
     """
     try:
         extension = importlib.import_module("ebgan_fast._C")
@@ -62,7 +62,7 @@ def cpu_status() -> tuple[BackendStatus, str | None]:
 
 
 def _why(info: BuildInfo) -> str:
-    """The reason for the instruction set in use."""
+    """Return the reason for the instruction set in use."""
     if os.environ.get("EBGAN_FAST_CPU_ISA"):
         return "EBGAN_FAST_CPU_ISA asks for it"
     lacking = [isa for isa in info["isas_compiled"] if isa not in info["isas_supported"]]
@@ -71,13 +71,13 @@ def _why(info: BuildInfo) -> str:
 
 
 def interprets() -> bool:
-    """Return True if Triton runs its kernels in an interpreter, on CPU tensors (its own environment variable)."""
+    """Return True if Triton's own environment variable makes it run kernels in an interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 @functools.cache
 def triton_status() -> BackendStatus:
-    """Return Triton's status. Asked for at the first use: importing the package must not look for devices."""
+    """Return Triton's status. Called at the first use, because importing the package must not search for devices."""
     version = triton_version()
     if version is None:
         return NO_TRITON
@@ -99,16 +99,16 @@ def triton_status() -> BackendStatus:
 
 
 def triton_version() -> str | None:
-    """Return the version of the Triton that Python would import, whichever distribution brought it; None without one.
+    """Return the version of the Triton that Python would import, from any distribution, or None if there is none.
 
-    ROCm, XPU and Windows have distributions of other names: the module itself says what it is. Its source is read, as
-    an import takes half a second.
+    Distributions for ROCm, XPU and Windows have other names, so the version comes from the module itself. The function
+    reads the module's source, as an import takes half a second.
     """
     try:
         spec = importlib.util.find_spec("triton")
-    except ValueError:  # a stand-in without a spec
+    except ValueError:  # a stub module without a spec
         return None
-    if spec is None or spec.origin is None:  # a folder of that name
+    if spec is None or spec.origin is None:  # only a folder of that name
         return None
     source = Path(spec.origin)
     text = source.read_text(encoding="utf-8", errors="replace") if source.suffix == ".py" else ""
@@ -116,12 +116,12 @@ def triton_version() -> str | None:
         return found[1]
     try:
         return str(getattr(importlib.import_module("triton"), "__version__", "of unknown version"))
-    except Exception as error:  # of a package that is broken, whatever it raises
+    except Exception as error:  # a broken package may raise anything
         return f"of unknown version ({first_line(error)})"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with: 3.4.0+git0 is (3, 4, 0). One without any counts as new enough."""
+    """Return the numbers at the start of a version: 3.4.0+git0 gives (3, 4, 0). Without any it counts as new enough."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else OLDEST_TRITON
 
@@ -140,15 +140,15 @@ def triton_lacks(index: int) -> str | None:
 def _launch_problem() -> str | None:
     """Return why Triton can't launch a kernel here, or None if it can.
 
-    Before its first kernel it builds the module that launches all of them, with the machine's C compiler and into its
-    cache: the same is done here.
+    Before its first kernel, Triton builds a module that launches all kernels, with the machine's C compiler and into
+    its cache. This function does the same.
     """
     try:
         from triton import knobs
         from triton.runtime import driver
-    except Exception as error:  # of a package that is broken, whatever it raises
+    except Exception as error:  # a broken package may raise anything
         return f"it can't be imported ({first_line(error)})"
-    if not os.environ.get("TRITON_CACHE_MANAGER"):  # which keeps the code elsewhere
+    if not os.environ.get("TRITON_CACHE_MANAGER"):  # a manager stores the code elsewhere
         folder = Path(knobs.cache.dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -158,13 +158,13 @@ def _launch_problem() -> str | None:
             return f"{folder} can't be written ({error.strerror}); TRITON_CACHE_DIR names another folder"
     try:
         _ = driver.active.utils
-    except Exception as error:  # whatever Triton, its backends and the compiler raise
+    except Exception as error:  # Triton, its backends and the compiler may raise anything
         return f"{first_line(error)}; it needs a C compiler, which CC may name, and Python's headers"
     return None
 
 
 def _unusable(index: int, error: RuntimeError) -> str:
-    """The words for a GPU that torch can't ask, as where another process holds it alone."""
+    """Return the text for a GPU that torch can't query, for example because another process uses it exclusively."""
     return f"GPU {index} can't be used ({first_line(error)})"
 
 
@@ -175,7 +175,7 @@ def _gpu(index: int) -> str:
 
 @functools.cache
 def cuda_status() -> BackendStatus:
-    """Return the status of the CUDA kernels. Asked for at the first use, as Triton's is."""
+    """Return the status of the CUDA kernels. Called at the first use, as `triton_status` is."""
     try:
         from ... import _C
     except ImportError:
@@ -196,8 +196,8 @@ def cuda_status() -> BackendStatus:
 def cuda_lacks(index: int) -> str | None:
     """Return why the CUDA kernels can't run on the GPU of that number, or None if they can.
 
-    Machine code runs on GPUs of its own generation, from its own number on. PTX, where there is some, is compiled for
-    later generations.
+    Machine code runs on GPUs of the generation that it was built for, from the number that it was built for on. PTX, if
+    it was built in, is compiled for later generations.
     """
     from ... import _C
 
@@ -214,6 +214,6 @@ def cuda_lacks(index: int) -> str | None:
 
 
 def _span(architectures: list[str]) -> str:
-    """ "sm_90", or "sm_75…120"."""
+    """Return the range of architectures as text: "sm_90", or "sm_75…120"."""
     first, last = architectures[0], architectures[-1]
     return f"sm_{first}" if first == last else f"sm_{first}…{last}"

@@ -1,7 +1,8 @@
-"""The ops' launches on the CPU: thin calls into the compiled module `ebgan_fast._C` (`protocol.py` has the contract).
+"""The launches of the ops on the CPU: thin calls into the compiled module `ebgan_fast._C`, as `protocol.py` defines
+them.
 
-Sums over a batch run in float64, and so do scale factors. The kernels round a margin to the dtype of the energies, so
-that E == margin can hold. Every result is bitwise the same at any thread count.
+Sums over a batch and scale factors are float64. The kernels round a margin to the dtype of the energies, so that E ==
+margin can hold. Every result is bitwise the same at any number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..tensors import DTYPES, Batch, Coefficient, Gradient, number
 
 def loss(it: Loss) -> None:
     margin, upstream = it.margin, it.upstream
-    if type(margin) is not float or type(upstream) is not float:  # two calls that change nothing take 0.3 us
+    if type(margin) is not float or type(upstream) is not float:  # two calls without a change take 0.3 us
         margin, upstream = number(margin), number(upstream)
     _C.loss(DTYPES[it.real.recon.dtype], it.packed((0, margin), (0, upstream)), get_num_threads())
 
@@ -27,7 +28,7 @@ def loss(it: Loss) -> None:
 def gradient(batch: Batch, upstream: Tensor, norm: str) -> None:
     if upstream.dtype is not batch.energy.dtype:
         upstream = upstream.to(batch.energy.dtype)
-    stride = upstream.stride()[0]  # half as long as stride(0), of 0.2 us
+    stride = upstream.stride()[0]  # stride(0) takes 0.2 us, this half
     arguments = NORMS[norm], batch.packed(), upstream.data_ptr(), stride
     _C.energy_gradient(DTYPES[batch.recon.dtype], arguments, get_num_threads())
 
@@ -52,6 +53,6 @@ def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected:
         return
     factor = 1.0
     if came != awaited:
-        factor = came / awaited if awaited else math.copysign(math.inf, came)  # as on a GPU: 0 times it is NaN
+        factor = came / awaited if awaited else math.copysign(math.inf, came)  # 0 times inf is NaN, as on a GPU
     for gradient, scaled in zip(gradients, to, strict=True):
         torch.mul(gradient, factor, out=scaled)

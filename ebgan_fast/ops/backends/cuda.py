@@ -1,5 +1,7 @@
-"""The ops' launches on an NVIDIA GPU, compiled ahead of time: thin calls into `ebgan_fast._C.cuda` (`protocol.py` has
-the contract)."""
+"""The launches of the ops on an NVIDIA GPU, compiled ahead of time: thin calls into `ebgan_fast._C.cuda`.
+
+`protocol.py` defines them.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,20 @@ from .gpu import allows_tf32, counters, here
 
 
 def stream(device: torch.device) -> int:
-    """The address of the device's current stream."""
+    """Return the address of the device's current stream."""
     return torch.cuda.current_stream(device).cuda_stream
 
 
 class _Coefficient:
-    """A margin, weight or upstream gradient: memory of the device, or a number. Keep it until the launch."""
+    """A margin, weight or upstream gradient as a kernel takes it: device memory, or a number.
+
+    The object must live until the launch.
+    """
 
     def __init__(self, value: Coefficient, like: Tensor) -> None:
-        """`like` has the device, and acc as its dtype."""
+        """Prepare a coefficient. `like` has the device of the kernel, and acc as its dtype."""
         if isinstance(value, Tensor) and value.device.type == "cpu" and like.device.type != "cpu":
-            value = value.item()  # there to be read without waiting
+            value = value.item()  # a value on the CPU is read without waiting
         self.packed: tuple[int, float]
         if isinstance(value, Tensor):
             self._tensor = readable(value.to(like))
@@ -34,7 +39,10 @@ class _Coefficient:
 
 
 class _Workspace:
-    """Scratch memory and counters. Keep it until the launch: later use of that memory comes after it on the stream."""
+    """Scratch memory and counters of a launch.
+
+    The object must live until the launch. Memory that is reused later is used after the launch on the same stream.
+    """
 
     def __init__(self, size: tuple[int, int], like: Tensor) -> None:
         partials, count = size
@@ -85,7 +93,7 @@ def term_gradient(term: Term, upstream: Coefficient, grad: Gradient) -> None:
         _C.cuda.pulling_away_gradient(DTYPES[term.code.code.dtype], arguments, allows_tf32(), stream(device))
 
 
-_MOST_GRADIENTS = 4  # of one launch: as many as an op has
+_MOST_GRADIENTS = 4  # in one launch: as many as an op has
 
 
 def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:

@@ -1,5 +1,7 @@
-"""The needs that both GPU backends share: the GPU's name, the user's word on float32 products,
-and counters, by which the last program of a launch knows that it is the last."""
+"""Helpers of both GPU backends: the GPU's name, the setting for float32 products, and counters.
+
+The counters tell the last program of a launch that it is the last one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from torch import Tensor
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """The name of a GPU in the tables of measured choices: "sm_90", "gfx942"; "default" where there is no GPU."""
+    """Return a GPU's name in the tables of measured choices, such as "sm_90" or "gfx942"; "default" without a GPU."""
     if device.type != "cuda":
         return "default"
     if torch.version.hip:
@@ -23,11 +25,12 @@ def architecture(device: torch.device) -> str:
 
 
 def allows_tf32() -> bool:
-    """Return True if float32 products on a GPU may round their factors to tf32, as torch's own products do then.
+    """Return True if float32 products on a GPU may round their factors to tf32, as torch's own products then do.
 
-    `torch.backends.cuda.matmul.fp32_precision` (torch 2.9) says "tf32" whichever way that was asked for: there, in
-    `torch.backends.fp32_precision`, which it inherits from, or by `torch.set_float32_matmul_precision`. The getter of
-    that last function raises once a program has used the switches, so only an older torch is asked by it.
+    `torch.backends.cuda.matmul.fp32_precision` (torch 2.9) is "tf32" for each way to set it: this attribute,
+    `torch.backends.fp32_precision`, from which it inherits, or `torch.set_float32_matmul_precision`.
+    `torch.get_float32_matmul_precision` raises an error once a program has set the attributes. So it is called only for
+    older versions of torch.
     """
     precision = getattr(torch.backends.cuda.matmul, "fp32_precision", None)
     if precision is None:
@@ -42,20 +45,22 @@ def here(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device)
 
 
-_FEWEST = 1024  # counters of a stream, in one allocation
-# Counters of graphs of a device, in one allocation of 256 KB. A training step takes some hundreds.
+_FEWEST = 1024  # counters per allocation for a stream
+# Counters per allocation for the graphs of a device: 256 KB. A training step takes some hundreds of counters.
 SLAB = 1 << 16
-_LINE = 32  # of 128 bytes; a launch whose counters are not aligned to 16 would be compiled anew
+_LINE = 32  # 128 bytes; Triton would compile a launch again if its counters were not aligned to 16
 
 
 class _Slabs:
-    """Zeros of a device that graphs take parts of. No part is given twice, and none is freed: a graph may be replayed
-    as long as the process lives."""
+    """Zeros on a device, of which each launch in a CUDA graph takes its own part.
+
+    No part is used twice or freed, because a graph may be replayed as long as the process lives.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._slabs: list[Tensor] = []
-        self._used = 0  # of the last one
+        self._used = 0  # counters taken from the last slab
 
     @property
     def is_low(self) -> bool:
@@ -63,16 +68,16 @@ class _Slabs:
         return not self._slabs or self._used > SLAB // 2
 
     def refill(self) -> None:
-        """Add a slab where that is low. Not in a capture, which it would break."""
+        """Add a slab if less than half is left. Don't call this in a capture, which it would break."""
         if not self.is_low:
             return
         self._slabs.append(torch.zeros(SLAB, dtype=torch.int32, device=self._device))
         self._used = 0
-        # A graph may be replayed on a stream that waits for nothing: the zeros must be there.
+        # The zeros must be written now, because a graph may be replayed on a stream that doesn't wait for this one.
         torch.cuda.current_stream(self._device).synchronize()
 
     def take(self, count: int) -> Tensor | None:
-        """`count` zeros of its own for a launch in a graph, or None when they are used up."""
+        """Return `count` zeros for one launch in a graph, or None if not enough are left."""
         first, end = self._used, self._used + -(-count // _LINE) * _LINE
         if not self._slabs or end > SLAB:
             return None
@@ -82,15 +87,16 @@ class _Slabs:
 
 of_streams: dict[tuple[torch.device, int], Tensor] = {}
 of_graphs: dict[torch.device, _Slabs] = {}
-_lock = threading.Lock()  # several threads may call and capture
+_lock = threading.Lock()  # several threads may launch and capture
 
 
 def counters(device: torch.device, count: int) -> Tensor:
-    """`count` int32 zeros, which every kernel leaves as zeros again.
+    """Return `count` int32 zeros. Every kernel leaves them as zeros again.
 
-    Kernels of one stream run one after another, so they share theirs. A launch in a CUDA graph gets its own, for the
-    graph may be replayed on any stream: from a slab that the first call outside a graph made, where setting zeros in
-    the graph would cost a node each. Under the interpreter, which an exception may leave halfway, they are new.
+    Kernels of one stream run one after another, so they share their counters. A launch in a CUDA graph gets its own
+    counters, because the graph may be replayed on any stream. They come from a slab that the first call outside a graph
+    allocated, because setting zeros inside the graph would cost a node per launch. Under Triton's interpreter they are
+    new at each call, because an exception may stop a kernel halfway.
     """
     if device.type != "cuda":
         return torch.zeros(count, dtype=torch.int32, device=device)

@@ -1,1 +1,1 @@
-"""The parts that all studies share: the queue of their trials, the run, the command, the file of results."""
+"""The parts that all studies share: the queue of trials, the run, the command, and the file of results."""

@@ -1,4 +1,4 @@
-"""Addresses of storages, and what is opened at them."""
+"""Addresses of storages, and the opening of the storage at an address."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb", "oracle", "m
 
 
 def open_storage(address: str) -> Storage:
-    """Open a storage, or make it if there is none.
+    """Open a storage. It is created if it isn't there.
 
     Args:
-        address: of a database, such as sqlite:///grid.db, or the path of a journal file.
+        address: the address of a database, such as sqlite:///grid.db, or the path of a journal file.
 
     Raises:
-        StorageError: it is something else, or can't be read.
+        StorageError: the address isn't one, or holds something else, or the storage can't be read.
         OSError: a file can't be read or written.
     """
     if "\0" in address:
@@ -52,7 +52,7 @@ def open_storage(address: str) -> Storage:
 
 
 def _shown(address: str) -> str:
-    """The address without passwords, whatever is wrong with it."""
+    """Return the address without passwords, even if the address is malformed."""
     before, at, after = address.rpartition("@")
     if at:
         found = re.fullmatch(r"(\w+(?:\+\w+)?://[^:@/]*)(:[^@/]*)?", before)

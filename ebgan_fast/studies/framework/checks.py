@@ -1,4 +1,4 @@
-"""Checks of a study's settings, each in one sentence that names the setting."""
+"""Checks of a study's settings. Each error is one sentence that names the setting."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ def _check(rule: Rule, settings: object, names: Iterable[str]) -> None:
 
 
 def check_counts(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's settings that isn't at least 1."""
+    """Raise a ValueError if one of the named settings is below 1."""
     _check(Rule(lambda value: value >= 1, "at least 1"), settings, names)
 
 
 def check_positive(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's settings that isn't a finite number above 0."""
+    """Raise a ValueError if one of the named settings isn't a finite number above 0."""
     _check(POSITIVE._replace(expected="a positive number"), settings, names)
 
 
 def check_not_negative(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's settings that isn't a finite number of at least 0."""
+    """Raise a ValueError if one of the named settings isn't a finite number of at least 0."""
     _check(NOT_NEGATIVE, settings, names)
 
 
 def check_shares(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's settings that isn't in [0, 1)."""
+    """Raise a ValueError if one of the named settings isn't in [0, 1)."""
     _check(SHARE, settings, names)
 
 
 def check_given(settings: object, *names: str) -> None:
-    """Raise a ValueError for one of a study's lists that has no value."""
+    """Raise a ValueError if one of the named settings, which are lists, is empty."""
     for name in names:
         if not getattr(settings, name):
             raise ValueError(f"{name}: got no value, expected at least one")
 
 
 def check_batch(batch_size: int, why: str) -> None:
-    """Raise a ValueError for a batch of fewer than two images, which has no spread."""
+    """Raise a ValueError if a batch has fewer than two images. The error ends in `why`, the reason for two."""
     if batch_size < 2:
         raise ValueError(f"batch_size: got {batch_size}, expected at least 2, {why}")
 
 
 def check_seed(seed: int) -> None:
-    """Raise a ValueError for a seed that isn't an integer of 64 bits, at least 0."""
+    """Raise a ValueError if a seed isn't an integer from 0 to 2^63 - 1."""
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"seed: got {seed}, expected an integer from 0 to {(1 << 63) - 1}")

@@ -1,4 +1,4 @@
-"""A study as a command of the program: its flags, its run, and its results in files."""
+"""A study as a command of the program: its flags, its run, and the files of its results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _LOCK = ".results.flock"
 
 
 def command_of(study: Study[Any], arguments: Sequence[str] = ()) -> Callable[..., int]:
-    """A study's command.
+    """Return a study's command.
 
     Args:
-        study: whose it is.
-        arguments: those of the command line, whose --budget says what the other flags' defaults are.
+        study: the study.
+        arguments: the arguments of the command line. Their --budget decides the defaults of the other flags.
     """
     budget = chosen(arguments, "--budget", get_args(Budget), "minutes")
     conducted = study
@@ -38,10 +38,10 @@ def command_of(study: Study[Any], arguments: Sequence[str] = ()) -> Callable[...
     command.__doc__ = f"""{study.summary}
 
     Args:
-        run: Where and how.
-        study: What is tried. --file settings.yaml takes flags, of either kind, from a file.
+        run: Where the study is kept, and what runs it.
+        study: What is tried. --file settings.yaml takes flags of both groups from a YAML file.
     """
-    # tyro makes the flags of these.
+    # tyro makes the flags from these annotations.
     command.__annotations__.update(
         run=Annotated[study.options, tyro.conf.OmitArgPrefixes],
         study=Annotated[type(settings), tyro.conf.OmitArgPrefixes],
@@ -50,10 +50,15 @@ def command_of(study: Study[Any], arguments: Sequence[str] = ()) -> Callable[...
 
 
 def conduct(study: Study[Any], settings: Any, options: Options) -> int:
-    """Run what is left of a study, and write what came out of all of it; returns the exit status.
+    """Run the trials of a study that aren't done yet, write the results of all its trials, and return the exit status.
+
+    Args:
+        study: the study.
+        settings: the study's own settings.
+        options: where the study is kept and what runs it.
 
     Raises:
-        ValueError: settings that can't be run, data or a storage that can't be used, or trials that all failed.
+        ValueError: the settings can't be run, the data or the storage can't be used, or all trials failed.
         OSError: a file can't be read or written.
     """
     try:
@@ -61,18 +66,18 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
     except ImportError as error:
         raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
 
-    study.configurations(settings)  # refused, if at all, before anything is made
+    study.configurations(settings)  # raises an error for bad settings before anything is created
     options.check()
     job = Job(study, settings, options, study.load(settings, options))
     is_new = not options.out.exists()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        queue = queue_of(job)  # before a classifier is trained for trials that have no place
+        queue = queue_of(job)  # before `conditions` trains a classifier, as the storage may be unusable
         told = {"budget": options.budget, **job.shared_settings, **job.data.conditions(), **asdict(settings)}
         trials = run(job, queue)
     except (ValueError, OSError):
         if is_new:
-            with contextlib.suppress(OSError):  # what is in it stays
+            with contextlib.suppress(OSError):  # a folder that isn't empty stays
                 options.out.rmdir()
         raise
     except KeyboardInterrupt as stop:
@@ -86,21 +91,21 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
         )
     found = results.results_of(study.name, told, options.torch_device, trials)
     found = results.with_pictures(found, options.out, study.sample_files(found))
-    with FileLock(options.out / _LOCK):  # another process may end at the same moment
+    with FileLock(options.out / _LOCK):  # another process may write its results at the same time
         results.write(found, options.out)
         say_all(draw(study, found, options.out), options.out / results.FILE)
     return 0
 
 
 def draw(study: Study[Any], found: results.Results, out: Path) -> list[Path]:
-    """Write a study's table and figures into a folder; returns their paths, that of the table first."""
+    """Write a study's table and figures into a folder. Return their paths, the table's first."""
     with replacing(out / TABLE) as file:
         file.write(study.table(found).encode())
     return [out / TABLE, *study.draw(found, out)]
 
 
 def say_all(drawn: Sequence[Path], *others: Path) -> None:
-    """Show the table that was drawn first, and say where everything is."""
+    """Print the table, which is the first path, and then the paths of all files."""
     say(drawn[0].read_text(encoding="utf-8"))
     for path in (*others, *drawn):
         say(str(path))

@@ -1,4 +1,4 @@
-"""Databases of trials: an SQLite file or a server."""
+"""Databases of trials: SQLite files and servers."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, NoSuchModuleError, Progra
 from ..._console import first_line
 from .storage import PATIENCE, SECONDS_OF_A_TRY, SQLITE_HEAD, Storage, StorageError, asked, head_of, passing
 
-_TABLES = ("studies", "study_", "trials", "trial_", "version_info", "alembic_version")  # beginnings of Optuna's
-_TIMES_TO_MAKE_TABLES = 5  # processes that make a server's tables at once get in each other's way
+_TABLES = ("studies", "study_", "trials", "trial_", "version_info", "alembic_version")  # Optuna's names begin so
+_TIMES_TO_MAKE_TABLES = 5  # tries: processes that create a server's tables at the same time make each other fail
 _SECONDS_BETWEEN_TIMES = 0.5
-_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # of drivers
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # by module
 
 
 def open_sqlite(name: str, url: URL) -> Storage:
-    """Open an SQLite file, or make it if there is none.
+    """Open an SQLite file. It is created if it isn't there.
 
     Args:
-        name: its address as the user may read it.
-        url: its address.
+        name: the file's address as it is shown to the user.
+        url: the file's address.
 
     Raises:
-        StorageError: it is something else, or damaged.
-        OSError: it can't be read or written.
+        StorageError: the file is something else, or is damaged.
+        OSError: the file can't be read or written.
     """
     if url.database in (None, "", ":memory:") or url.query:
         raise StorageError(f"storage: got the address {name}, expected that of a file, such as sqlite:///trials.db")
     given = Path(str(url.database))
-    path = Path(os.path.realpath(given))  # one lock, whatever the file is called
+    path = Path(os.path.realpath(given))  # so that all names of the file lead to the same lock
     lock = FileLock(f"{path}.lock", timeout=SECONDS_OF_A_TRY)
     address = url.set(database=str(path)).render_as_string(hide_password=False)
 
@@ -56,7 +56,7 @@ def open_sqlite(name: str, url: URL) -> Storage:
 
 
 def _check_sqlite(path: Path, name: str) -> None:
-    """Raise a StorageError for a file of something else, to which tables of trials would be added."""
+    """Raise a StorageError if a file holds something else, because tables of trials would be added to it."""
     head = head_of(path, name, "an SQLite database")
     if head not in (b"", SQLITE_HEAD):
         raise StorageError(f"{name}: got a file of something else, expected an SQLite database or a new name")
@@ -64,13 +64,13 @@ def _check_sqlite(path: Path, name: str) -> None:
 
 
 def _own_tables(path: Path, name: str) -> list[str]:
-    """Return the tables of a database whose making was cut short, all empty; none if it is whole or new.
+    """Return the tables of an incomplete database, all of them empty. Return none if the database is complete or new.
 
-    SQLite keeps each table by itself, and the version, which comes last, shows that all are there. Some may lack an
-    index, so that a process which finds them makes all anew.
+    SQLite writes each table by itself. The version is written last, so it shows that all tables are there. An
+    incomplete database may also lack an index, so the process that finds it creates all tables again.
 
     Raises:
-        StorageError: a database of something else, or one that has lost tables.
+        StorageError: the database holds something else, or has lost tables.
     """
     database = sqlite3.connect(f"{path.as_uri()}?mode=ro", SECONDS_OF_A_TRY, uri=True)
     with contextlib.closing(database):
@@ -94,14 +94,14 @@ def _take_out(path: Path, tables: Sequence[str]) -> None:
 
 
 def open_server(name: str, url: URL) -> Storage:
-    """Open a server's database, and make its tables if there are none.
+    """Open a database on a server. Its tables are created if there are none.
 
     Args:
-        name: its address without a password.
-        url: its address.
+        name: the address as it is shown to the user, without a password.
+        url: the address.
 
     Raises:
-        StorageError: it doesn't answer, or its driver is missing.
+        StorageError: the server doesn't answer, or its driver is missing.
     """
     address = url.render_as_string(hide_password=False)
 
@@ -120,15 +120,15 @@ def open_server(name: str, url: URL) -> Storage:
                     raise StorageError(f"{name}: got {reason}, expected one that answers; {way_out}") from error
                 if not isinstance(error, (IntegrityError, ProgrammingError)) or number == _TIMES_TO_MAKE_TABLES:
                     raise
-                time.sleep(_SECONDS_BETWEEN_TIMES)  # another process has just made the same tables
+                time.sleep(_SECONDS_BETWEEN_TIMES)  # another process has just created the same tables
         raise AssertionError("the loop returns or raises")
 
-    # A server that isn't there is a mistake in the address; one that goes away later is waited for.
+    # Don't wait for a server that isn't there at the start: the address may be wrong. Wait for it in later calls.
     return Storage(name, asked(name, opened, 0.0), nullcontext())
 
 
 def _missing_driver(error: ImportError) -> str:
-    """Say what to install for a database."""
+    """Return a sentence that says which package to install for a database."""
     cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
     module = (cause.name or "").partition(".")[0]
     return f"got no driver ({first_line(cause)}), expected one: pip install {_PACKAGES.get(module, module)}"

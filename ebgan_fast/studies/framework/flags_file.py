@@ -1,4 +1,4 @@
-"""A study's flags out of a YAML file."""
+"""A study's flags from a YAML file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import yaml
 from ..._console import shortened, shown
 from ..._files import content_of
 
-# The parser takes half a second for so many bytes, or a tenth for so many brackets that no other closes. A file of all
-# flags of a study has 1 kB.
+# The parser takes half a second for a file of _LARGEST bytes, and a tenth of a second for _MOST_BRACKETS brackets that
+# aren't closed. A file with all flags of a study has 1 kB.
 _LARGEST, _MOST_BRACKETS = 1 << 14, 1000
-_MOST_VALUES, _LONGEST_VALUE = 10_000, 1000  # an alias repeats a list in few signs
+_MOST_VALUES, _LONGEST_VALUE = 10_000, 1000  # values and characters; an alias repeats a list in few characters
 _NAME = re.compile("[A-Za-z0-9_-]{1,40}")
-_NO_SETTINGS = "help", "file"  # flags, which would let a study end without a trial
+_NO_SETTINGS = "help", "file"  # flags that aren't settings: with them a study would end without a trial
 _RESOLVER = yaml.resolver.BaseResolver
 _EXAMPLE = "expected lines such as size_g: [400, 800]"
 
 
 def with_file(arguments: Sequence[str]) -> list[str]:
-    """Arguments with those of a YAML file, which --file names, put before the ones that are given beside it.
+    """Return the arguments with the flags of the YAML file that --file names. Flags of the command line override these.
+
+    Args:
+        arguments: the arguments of the command line.
 
     Raises:
-        ValueError: a file of something else than one value or list for each flag; the message names it.
-        OSError: it can't be read; names the file.
+        ValueError: the file holds something else than one value or list for each flag. The message names the file.
+        OSError: the file can't be read. The error names it.
     """
     given = [part for one in arguments for part in _apart(one)]
     if given[-1:] == ["--file"]:
@@ -50,20 +53,20 @@ def with_file(arguments: Sequence[str]) -> list[str]:
 
 
 def _apart(argument: str) -> list[str]:
-    """The two arguments that --file=grid.yaml stands for; any other by itself."""
+    """Return the two arguments that --file=grid.yaml stands for. Return any other argument alone."""
     name, sign, value = argument.partition("=")
     return [name, value] if sign and name == "--file" else [argument]
 
 
 def _flags(content: bytes) -> Iterator[str]:
-    """Each flag of a file, before its values.
+    """Yield each flag of a file, and then the flag's values.
 
-    The file's shape is checked before any value is made: lists of one another's aliases, and mappings merged with one
-    another, grow without end.
+    The structure of the file is checked before any value is built: nested aliases of lists, and mappings merged into
+    one another, can grow without end.
 
     Raises:
-        ValueError: another shape, or a value that YAML can't make.
-        yaml.YAMLError: no YAML.
+        ValueError: the file has another structure, or a value that YAML can't build.
+        yaml.YAMLError: the file isn't YAML.
     """
     text = _decoded(content)
     if text.count("[") + text.count("{") > _MOST_BRACKETS:
@@ -106,7 +109,7 @@ def _name(node: yaml.Node) -> str:
 
 
 def _values(name: str, node: yaml.Node) -> list[yaml.ScalarNode]:
-    """The parts of a value: its own, or those of a list."""
+    """Return the nodes of a value: the value itself, or the items of a list."""
     is_list = isinstance(node, yaml.SequenceNode) and _is_plain(node)
     nodes = node.value if is_list else [node]
     for one in nodes:
@@ -124,15 +127,15 @@ def _kind(node: yaml.Node) -> str:
 
 
 def _is_plain(node: yaml.Node) -> bool:
-    """Return True for a list or mapping that is one to YAML too, and not what another tag makes of it."""
+    """Return True for a node with YAML's own tag for a list or a mapping. Another tag makes something else of it."""
     return node.tag in (_RESOLVER.DEFAULT_SEQUENCE_TAG, _RESOLVER.DEFAULT_MAPPING_TAG)
 
 
 def _made(loader: yaml.SafeLoader, name: str, node: yaml.ScalarNode) -> str:
-    """The flag's word for a value."""
+    """Return the argument for a value."""
     try:
         text = str(loader.construct_object(node))
-    # A month 13 is a ValueError, !!bool of another word a KeyError, !!timestamp of one an AttributeError.
+    # A month 13 raises a ValueError, !!bool of an unknown word a KeyError, and !!timestamp of a word an AttributeError.
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError(f"{name}: got {shortened(node.value, 60)}, expected a value that YAML can make") from error
     if len(text) > _LONGEST_VALUE:

@@ -1,4 +1,4 @@
-"""Journal files of trials: locked by the system, mended where they were cut, named with the line that is damaged."""
+"""Journal files of trials. The system locks them, an incomplete last line is mended, and a damaged line is named."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ _LONGEST_LINE = 1 << 26  # bytes; the studies' own have 20,000 at most
 
 
 def open_journal(given: Path) -> Storage:
-    """Open a journal, or make it if there is none.
+    """Open a journal. It is created if it isn't there.
+
+    Args:
+        given: the path that the user named.
 
     Raises:
-        StorageError: it is something else, or damaged.
-        OSError: it can't be read or written.
+        StorageError: the file is something else, or is damaged.
+        OSError: the file can't be read or written.
     """
-    path = Path(os.path.realpath(given))  # one lock, whatever the file is called and wherever the process goes
+    path = Path(os.path.realpath(given))  # one lock for all names of the file and for all working directories
     # Optuna's own lock has the ending .lock.
     lock = FileLock(f"{path}.flock", timeout=SECONDS_OF_A_TRY)
     journal: list[_Journal] = []
@@ -50,7 +53,7 @@ def open_journal(given: Path) -> Storage:
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal, which knows the line that it is at."""
+    """Optuna's journal, which also knows the number of the line that is being read."""
 
     line = 0
 
@@ -62,16 +65,18 @@ class _Journal(JournalFileBackend):
 
 
 class _JournalLock(JournalFileOpenLock):
-    """A lock that the system takes from a process that is killed, under which a journal that was cut is mended.
+    """The lock of a journal. The system releases it when its process is killed. Taking it also mends an incomplete last
+    line.
 
-    Optuna's own are files that stay behind: whoever finds one waits for 30 s, and then breaks it, held or not.
+    Optuna's own locks are files that a killed process leaves behind. A process that finds such a file waits for 30 s
+    and then breaks the lock, even if it is held.
     """
 
     def __init__(self, path: Path, name: str, lock: FileLock) -> None:
         super().__init__(str(path))
         self._path, self._name = path, name
         self._guard = lock
-        self._left: tuple[int, int] | None = None  # the file's number and its size after the last write
+        self._left: tuple[int, int] | None = None  # the file's inode number and size after the last write
 
     def acquire(self) -> bool:
         self._guard.acquire()
@@ -90,7 +95,8 @@ class _JournalLock(JournalFileOpenLock):
         self._guard.release()
 
     def _check_that_it_is_the_same(self) -> None:
-        """Raise a StorageError where the file was taken away, replaced or cut since: numbers of trials mean others."""
+        """Raise a StorageError if the file was removed, replaced or cut since the last write: trial numbers would mean
+        others."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -104,17 +110,17 @@ class _JournalLock(JournalFileOpenLock):
 
 
 def mend(path: Path, name: str) -> None:
-    """Take the last line out of a journal if a kill, a full disk or a power cut has cut it short, and say so.
+    """Remove the last line of a journal if a kill, a full disk or a power cut has left it incomplete, and print a note.
 
-    Nothing is lost by it: a line that isn't whole is one that nobody was told of as written.
+    Nothing is lost: no process has been told that an incomplete line was written.
 
     Args:
-        path: of the journal.
-        name: how the user knows it.
+        path: the path of the journal.
+        name: the journal's name as it is shown to the user.
 
     Raises:
-        StorageError: no journal.
-        OSError: it can't be read or written.
+        StorageError: the file isn't a journal.
+        OSError: the file can't be read or written.
     """
     with path.open("r+b") as file:
         start, line = _last_line(file)
@@ -123,7 +129,7 @@ def mend(path: Path, name: str) -> None:
         if len(line) >= _LONGEST_LINE:
             raise StorageError(f"{name}: got a last line of {len(line):,} bytes and more, expected a journal of trials")
         _check_journal(path, name)
-        if _is_entry(line):  # all but its end is there
+        if _is_entry(line):  # only the newline is missing
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
         else:
@@ -135,17 +141,18 @@ def mend(path: Path, name: str) -> None:
 
 
 def _check_journal(path: Path, name: str) -> None:
-    """Raise a StorageError for a file of something else, to which trials would be added."""
+    """Raise a StorageError if a file holds something else, because trials would be added to it."""
     head = head_of(path, name, "a journal of trials")
     if head == SQLITE_HEAD:
         raise StorageError(f"{name}: got an SQLite database, expected its address: --storage sqlite:///{name}")
-    begins = head.replace(b" ", b"")[: len(_HEAD)]  # Optuna's older versions wrote a space between
-    if not _HEAD.startswith(begins):  # the beginning of one is a first line that was cut
+    begins = head.replace(b" ", b"")[: len(_HEAD)]  # older versions of Optuna wrote a space after the colon
+    if not _HEAD.startswith(begins):  # a part of _HEAD is an incomplete first line
         raise StorageError(f"{name}: got a file of something else, expected a journal of trials or a new name")
 
 
 def _last_line(file: BinaryIO) -> tuple[int, bytes]:
-    """Return the offset and the bytes of the last line with its newline. Reading stops at _LONGEST_LINE bytes."""
+    """Return the offset and the bytes of the last line, with its newline. At most about _LONGEST_LINE bytes are
+    read."""
     end = file.seek(0, os.SEEK_END)
     start, line = end, b""
     while start > 0 and len(line) < _LONGEST_LINE:

@@ -1,8 +1,8 @@
-"""The owners of trials: whether the process that does one still lives, as far as another one can tell.
+"""The owners of trials, and how one process finds out if the process that does a trial is still alive.
 
-On the same system the kernel says so. From elsewhere there is a sign of life, which the owner changes while it works.
-An owner is dead once a looker has seen the same sign for minutes. No clock is read but the looker's own: it doesn't
-matter what time or zone either machine believes in.
+On the same system, the kernel knows. For other systems there is a sign of life, a number that the owner changes while
+it works. A process that looks on takes an owner for dead after it has seen the same sign for minutes. It reads only its
+own clock, so the times and time zones of the machines may differ.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class Owner(TypedDict):
     """The process that does a trial.
 
     Attributes:
-        token: of this process alone.
-        host: name of its machine.
-        kernel: an identifier of this boot of the kernel; None outside Linux, or where /proc shows another namespace.
-        pids: the kernel's namespaces that the two numbers below are of: containers have their own.
-        pid: the process's number.
-        born: when it began, in the kernel's ticks, which tells it from a later one of the same number.
+        token: a text that this process alone has.
+        host: the name of the machine.
+        kernel: an identifier of this boot of the kernel. None outside Linux, or where /proc shows another namespace.
+        pids: the kernel's namespaces in which `pid` and `born` count. Containers have namespaces of their own.
+        pid: the number of the process.
+        born: the time at which the process began, in the kernel's ticks. A later process with the same number has
+            another time.
     """
 
     token: str
@@ -46,7 +47,7 @@ class Owner(TypedDict):
 
 
 def this_process() -> Owner:
-    """This process, told from every other."""
+    """Return the owner that stands for this process."""
     pid = os.getpid()
     kernel, pids = _kernel()
     return {
@@ -60,7 +61,8 @@ def this_process() -> Owner:
 
 
 def known_life(owner: Mapping[str, Any]) -> Life:
-    """Return what the kernel says of a process, "unknown" if it is another kernel's or in another namespace."""
+    """Return what the kernel says of a process: "unknown" if the process is on another kernel or in another
+    namespace."""
     me = this_process()
     about = {"host": me["host"], "kernel": me["kernel"], "pids": me["pids"]}
     same_kernel = all(found is not None and found == owner.get(name) for name, found in about.items())
@@ -71,17 +73,18 @@ def known_life(owner: Mapping[str, Any]) -> Life:
 
 @functools.cache
 def _token(pid: int) -> str:
-    """A name for this process. A process that was forked off has another number, and so another name."""
+    """Return a unique name for this process. A forked process has another number, and so another name."""
     return uuid.uuid4().hex
 
 
 def _kernel() -> tuple[str | None, str | None]:
-    """The running kernel, and the namespace of this process's number; None where /proc shows another namespace."""
+    """Return the running kernel and the namespaces of this process. Both are None where /proc shows another
+    namespace."""
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return None, None
         namespaces = os.readlink("/proc/self/ns/pid")
-        with contextlib.suppress(FileNotFoundError):  # of a kernel before 5.6
+        with contextlib.suppress(FileNotFoundError):  # kernels before 5.6 have no such file
             namespaces += os.readlink("/proc/self/ns/time")
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip(), namespaces
     except OSError:
@@ -89,7 +92,8 @@ def _kernel() -> tuple[str | None, str | None]:
 
 
 def _birth(pid: int) -> str | None:
-    """The time at which a process began, in the kernel's ticks; None if it isn't seen, or the system isn't Linux."""
+    """Return the time at which a process began, in kernel ticks. None: the process can't be seen, or this isn't
+    Linux."""
     try:
         return _stat(pid)[19]
     except OSError:
@@ -97,24 +101,25 @@ def _birth(pid: int) -> str | None:
 
 
 def _life_of(pid: int, born: str) -> Life:
-    """Return what this kernel says of the process of a number that began then."""
+    """Return what this kernel says of the process with this number that began at this time."""
     try:
         fields = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return "dead" if _is_gone(pid) else "unknown"
-    except OSError:  # such as of a looker that may open no more files
+    except OSError:  # this process may have too many open files, for example
         return "unknown"
-    # One that was killed stays a zombie until its parent asks for it, which a container's first process may never do.
+    # A killed process stays a zombie until its parent waits for it. A container's first process may never do that.
     return "lives" if fields[19] == born and fields[0] not in "ZX" else "dead"
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of a process's line in /proc, from its state on."""
+    """Return the fields of a process's line in /proc, from its state on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _is_gone(pid: int) -> bool:
-    """Return True if there is no process of a number: /proc may hide those of other users."""
+    """Return True if there is no process with this number. /proc alone doesn't tell: it may hide other users'
+    processes."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -125,12 +130,13 @@ def _is_gone(pid: int) -> bool:
 
 
 class Pulse:
-    """A thread that gives a sign of life now and then, from its making until `stop`.
+    """A thread that gives a sign of life at intervals, from its creation until `stop`.
 
     It is a thread because one step of a trial may take longer than the time between two signs.
 
     Args:
-        sign: gives one, and returns quickly. What it raises is left to the next time.
+        sign: gives the sign of this number, and returns quickly. An error that it raises is ignored, and the next sign
+            is given as usual.
     """
 
     def __init__(self, sign: Callable[[int], None]) -> None:
@@ -139,7 +145,7 @@ class Pulse:
         threading.Thread(target=self._beat, name="sign of life", daemon=True).start()
 
     def stop(self) -> None:
-        """Give no sign any more."""
+        """Give no more signs."""
         self._ended.set()
 
     def _beat(self) -> None:
@@ -161,24 +167,24 @@ class _Look:
 
 
 class Watch:
-    """The signs of life that a looker has seen."""
+    """The signs of life that this process has seen."""
 
     def __init__(self) -> None:
         self._looks: dict[int, _Look] = {}
 
     def life(self, number: int, sign: Any) -> Life:
-        """Return what a sign of life says, seen now.
+        """Return what a sign of life says that was seen just now.
 
         Args:
-            number: of the trial that it is given for.
-            sign: what changes while the trial's owner lives.
+            number: the number of the trial.
+            sign: the sign, which changes while the trial's owner is alive.
         """
         now = time.monotonic()
         look = self._looks.setdefault(number, _Look(sign, now))
         if sign != look.sign:
             self._looks[number] = _Look(sign, now, changed=True)
             return "lives"
-        # A look that hung, as on a locked database, says nothing of the time that it hung: the owner hung with it.
+        # A look may hang, such as on a locked database. That time doesn't count, as the owner's signs hung too.
         look.silent += min(now - look.at, SECONDS_BETWEEN_SIGNS)
         look.at = now
         if look.silent >= SECONDS_TO_DEATH:

@@ -1,8 +1,8 @@
-"""A study's trials in an Optuna storage that processes and machines share: each is done once, and none is lost.
+"""A study's trials in an Optuna storage that processes and machines share. Each trial is done once, and none is lost.
 
-Optuna's own GridSampler may give one configuration to two processes that ask at the same time (its documentation says
-so), and forgets a trial whose process was killed. So all configurations are queued as waiting trials, which a storage
-hands out one by one, and a trial of a dead process is queued again.
+Optuna's own GridSampler may give the same configuration to two processes that ask at the same time, as its
+documentation says. It also loses a trial whose process was killed. So this module queues all configurations as waiting
+trials, which a storage hands out one by one. It queues the trial of a dead process again.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from .results import Done, Params
 from .storage import PATIENCE, Storage, StorageError
 from .study import Choices, Measured, Range, key
 
-# Names of what is noted at a trial and at the study.
+# The names of the notes at a trial and at the study.
 _OWNER, _SIGN, _MEASURED, _RESULT, _REASON, _SETTINGS = "owner", "alive", "measured", "result", "reason", "settings"
 
-# Reasons that close a trial which was not measured and didn't fail: its configuration is to be done by another.
+# Reasons to close a trial that measured nothing and didn't fail. Another trial is to do its configuration.
 _INTERRUPTED, _KILLED, _COPY = "interrupted", "its process was killed", "a copy of another trial"
 _UNFINISHED = (_INTERRUPTED, _KILLED, _COPY)
-_MOST_DEATHS = 3  # of processes, before a trial counts as failed: one that needs too much memory would kill for ever
+_MOST_DEATHS = 3  # deaths until a trial counts as failed: a trial that needs too much memory would kill for ever
 
-_WORKING_ON: set[tuple[str, int]] = set()  # queues and numbers of the trials that this process does
+_WORKING_ON: set[tuple[str, int]] = set()  # (queue, trial number) of the trials that this process is doing
 
-_MANY = 500  # trials, which take long to queue: 6,656 in SQLite half a minute
+_MANY = 500  # from so many trials on, a note is printed: queueing 6,656 in SQLite takes half a minute
 _SECONDS_BETWEEN_LOOKS = 0.1
-_SECONDS_TO_SETTINGS = 5.0  # for which a study that another process has made may have none
-_SECONDS_TO_GIVE_BACK = 5.0  # an interrupted process waits no longer for a lock: its trial will be found without owner
+_SECONDS_TO_SETTINGS = 5.0  # for which a study that another process has created may be without settings
+_SECONDS_TO_GIVE_BACK = 5.0  # an interrupted process waits no longer for a lock; others will find its trial ownerless
 
 
 class Claim:
-    """A trial that this process is to do. It gives signs of life until it ends."""
+    """A trial that this process has taken and is to do. It gives signs of life until it ends."""
 
     def __init__(self, queue: TrialQueue, trial: FrozenTrial, trial_id: int) -> None:
         self.params: Params = dict(trial.params)
@@ -58,13 +58,13 @@ class Claim:
         self._pulse = Pulse(functools.partial(queue.sign, trial_id))
 
     def done(self, measured: Measured) -> Done:
-        """Keep what was measured, which ends the trial; it fails by a value that no storage holds, such as NaN."""
+        """End the trial with what it measured. A value that no storage holds, such as NaN, makes the trial fail."""
         if not FINITE.holds(measured.value):
             return self._end(None, f"got the value {shown(measured.value)}, expected a finite number")
         return self._end(measured, None)
 
     def failed(self, reason: str) -> Done:
-        """End the trial where there is nothing to measure, such as a loss that became NaN."""
+        """End the trial as failed, for this reason, such as a loss that became NaN."""
         return self._end(None, reason)
 
     def give_back(self) -> None:
@@ -87,18 +87,18 @@ class Claim:
 
 
 class TrialQueue:
-    """The trials of one study, those of this run among them.
+    """The trials of one study, among them those of this run.
 
     Args:
-        storage: where they are kept.
-        name: of the study in the storage.
-        settings: what all its trials have in common, as JSON can hold it.
-        configurations: the trials of this run: one value of each parameter, all different. Those that the study doesn't
-            have yet are queued.
-        parameters: what each parameter may be in any run of the study: Optuna's tools want to know.
+        storage: the storage that keeps the trials.
+        name: the name of the study in the storage.
+        settings: the settings that all trials of the study share, as JSON can hold them.
+        configurations: the trials of this run, all different. Each has one value of each parameter. Those that the
+            study doesn't have yet are queued.
+        parameters: the values that each parameter may have in any run of the study. Optuna's tools need them.
 
     Raises:
-        StorageError: the storage's study of that name has other settings, or can't be read.
+        StorageError: the study of this name has other settings, or the storage can't be read.
         OSError: a file can't be written.
     """
 
@@ -111,7 +111,7 @@ class TrialQueue:
         parameters: Mapping[str, Choices | Range],
     ) -> None:
         self.place = storage.name
-        """The storage as the user may read it, without a password."""
+        """The storage's name as it is shown to the user, without a password."""
         self._name = f"{storage.name} {name}"
         self._storage = storage
         self._distributions = {name: _distribution(values) for name, values in parameters.items()}
@@ -126,7 +126,7 @@ class TrialQueue:
         self.fill()
 
     def fill(self) -> int:
-        """Queue those of this run's configurations that no trial is done, under way or waiting for; return how many."""
+        """Queue this run's configurations that have no trial done, under way or waiting. Return their number."""
 
         def add() -> int:
             with self._storage.lock:
@@ -150,15 +150,15 @@ class TrialQueue:
         return self._storage.ask(add)
 
     def claim(self) -> Claim | None:
-        """A waiting trial of this run that no other process has; None if there are none left."""
+        """Take a waiting trial of this run that no other process has, and return it. None: there are none left."""
         if claim := self._claim_of_those_seen():
             return claim
-        # All at once: of 2,000 trials in SQLite a look takes 0.3 s, and one trial by its number a millisecond.
+        # Look at all trials at once: with 2,000 trials in SQLite a look takes 0.3 s, and a single trial a millisecond.
         self._waiting.extend(self._look_for_waiting())
         return self._claim_of_those_seen()
 
     def _claim_of_those_seen(self) -> Claim | None:
-        """The first trial that was waiting at the last look, and still is."""
+        """Take the first trial that was waiting at the last look and still is. None: there is none."""
         while self._waiting:
             trial = self._waiting.popleft()
             trial_id = self._id_of(trial)
@@ -168,7 +168,8 @@ class TrialQueue:
         return None
 
     def _look_for_waiting(self) -> Iterator[FrozenTrial]:
-        """This run's waiting trials. Of equal ones the first is left, in every process, and the others are closed."""
+        """Yield this run's waiting trials. If several are equal, every process keeps the first one and closes the
+        others."""
         found: dict[str, FrozenTrial] = {}
         trials = [trial for trial in self._storage.ask(self._trials) if key(trial.params) in self._wanted]
         for trial in trials:
@@ -184,17 +185,18 @@ class TrialQueue:
                 self.close(self._id_of(trial), _COPY)
 
     def bury(self) -> int:
-        """Close the trials of dead processes, and keep what they had measured; return how many there were.
+        """Close the trials of dead processes, and return their number. A trial whose result was noted is completed with
+        it.
 
-        `fill` queues anew what they had not.
+        `fill` queues the other trials again.
         """
         running = self._storage.ask(lambda: self._trials(TrialState.RUNNING))
         dead = [self._id_of(trial) for trial in running if self._life(trial) == "dead"]
         for trial_id in dead:
-            # Anew: it may have noted something after the look above and before it died.
+            # Read the trial again: its owner may have stored notes after the look above, before it died.
             trial = self._storage.ask(functools.partial(self._storage.trials.get_trial, trial_id))
             measured, result = trial.user_attrs.get(_MEASURED), trial.user_attrs.get(_RESULT)
-            # Killed between the two: what it noted last was the result.
+            # The result is noted last. So a process that was killed between the two notes has no result.
             value: Any = measured.get("value") if isinstance(measured, dict) else None
             if isinstance(result, dict) and FINITE.holds(value):
                 self._complete(trial_id, value)
@@ -203,41 +205,46 @@ class TrialQueue:
         return len(dead)
 
     def unsure(self) -> int:
-        """Return how many of this run's trials others have of whom it isn't known yet whether they live."""
+        """Return how many of this run's trials belong to processes that may be alive or dead, as nothing is known
+        yet."""
         running = self._storage.ask(lambda: self._trials(TrialState.RUNNING))
         return sum(self._life(trial) == "unknown" for trial in running if key(trial.params) in self._wanted)
 
     def done(self) -> list[Done]:
-        """This run's finished trials, failed ones too, in the order of its configurations, whoever did them when."""
+        """Return this run's finished trials, with the failed ones, in the order of the configurations.
+
+        It doesn't matter which process did them in which run.
+        """
         found: dict[str, Done] = {}
         for trial in self._storage.ask(lambda: self._trials(TrialState.COMPLETE, TrialState.FAIL)):
             name = key(trial.params)
             if name not in self._wanted or _is_unfinished(trial):
                 continue
-            # Where two processes did the same, what was measured first counts.
+            # If two processes did the same configuration, the first result counts.
             if name not in found or (found[name].result is None and trial.state == TrialState.COMPLETE):
                 found[name] = self._read(trial)
         return [found[name] for name in self._wanted if name in found]
 
     def begin(self, number: int) -> None:
-        """Remember that this process works on a trial."""
+        """Remember that this process works on the trial of this number."""
         _WORKING_ON.add((self._name, number))
 
     def end(self, number: int) -> None:
-        """Forget it."""
+        """Remember that this process no longer works on the trial of this number."""
         _WORKING_ON.discard((self._name, number))
 
     def note(self, trial_id: int, name: str, value: Any, patience: float = PATIENCE) -> None:
-        """Note something at a trial, unless it is closed."""
+        """Store a note at a trial, unless the trial is closed."""
         with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.ask(lambda: self._storage.trials.set_trial_user_attr(trial_id, name, value), patience)
 
     def keep(self, trial: FrozenTrial, trial_id: int, measured: Measured, seconds: float) -> None:
         """Complete a trial with what was measured.
 
-        If others have taken its process for dead and closed it, it is kept beside.
+        Other processes may have taken this one for dead and closed the trial. Then the result is added as another
+        trial.
         """
-        # In this order: `bury` completes a trial that has a result, for which it needs the value.
+        # The order matters: `bury` completes a trial that has a result, and then needs the value.
         about = {"value": measured.value, "seconds": seconds}
         self.note(trial_id, _MEASURED, about)
         self.note(trial_id, _RESULT, measured.result)
@@ -250,10 +257,10 @@ class TrialQueue:
                     self.close(self._id_of(other), _COPY)
 
     def sign(self, trial_id: int, number: int) -> None:
-        """Give a sign of life, if nothing is in the way.
+        """Store a sign of life at a trial, unless the storage is busy.
 
-        Our lock comes first: a thread that held Optuna's own and waited for ours would hold the others up. What the
-        trial's own thread notes may take Optuna's alone, as no other thread waits for that.
+        Our lock must be taken before Optuna's. A thread that held Optuna's lock and waited for ours would make the
+        others wait. Notes of the trial's own thread may take Optuna's lock alone, because no other thread waits for it.
         """
 
         def note() -> None:
@@ -263,19 +270,20 @@ class TrialQueue:
         self._storage.ask(note, patience=0.0)
 
     def close(self, trial_id: int, reason: str, patience: float = PATIENCE) -> None:
-        """Close a trial without a result, unless it is closed."""
+        """Close a trial without a result, unless it is closed already."""
         self.note(trial_id, _REASON, reason, patience)
         with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.ask(lambda: self._set_state(trial_id, TrialState.FAIL), patience)
 
     def _complete(self, trial_id: int, value: float) -> bool:
-        """Complete a trial; False if another process has closed it."""
+        """Complete a trial. Return False if another process has closed it."""
 
         def complete() -> bool:
             try:
                 return self._set_state(trial_id, TrialState.COMPLETE, [value])
             except UpdateFinishedTrialError:
-                return self._storage.trials.get_trial(trial_id).state == TrialState.COMPLETE  # by a try before this one
+                # An earlier try of this process may have completed it.
+                return self._storage.trials.get_trial(trial_id).state == TrialState.COMPLETE
 
         return self._storage.ask(complete)
 
@@ -284,9 +292,10 @@ class TrialQueue:
             return self._storage.trials.set_trial_state_values(trial_id, state, values)
 
     def _take(self, trial_id: int) -> bool:
-        """Take a waiting trial; False if another process has it.
+        """Take a waiting trial. Return False if another process has it.
 
-        The process notes itself as a candidate first. If it is killed in between, the trial has dead candidates alone.
+        This process first notes itself as a candidate. If it is killed before it notes itself as the owner, the trial
+        has only dead candidates.
         """
         trials, me = self._storage.trials, this_process()
         candidate = f"{_OWNER} {me['token']}"
@@ -303,7 +312,7 @@ class TrialQueue:
         self.note(trial_id, candidate, me)
         is_mine = self._storage.ask(take)
         if not is_mine and tries > 1:
-            # A try that failed may have taken it before its answer was lost: then nobody else has tried.
+            # A failed try may have taken the trial and lost the answer. Then this process is the only candidate.
             notes = self._storage.ask(lambda: trials.get_trial(trial_id)).user_attrs
             is_mine = _OWNER not in notes and [name for name in notes if name.startswith(_OWNER)] == [candidate]
         if is_mine:
@@ -313,7 +322,7 @@ class TrialQueue:
         return is_mine
 
     def _life(self, trial: FrozenTrial) -> Life:
-        """Say if the owner of a trial under way lives. Where none is noted yet, one living candidate is enough."""
+        """Say if the owner of a trial under way is alive. If no owner is noted yet, one living candidate is enough."""
         known = {self._known_life(owner, trial.number) for owner in _owners(trial)}
         if "lives" in known or known == {"dead"}:
             return "lives" if "lives" in known else "dead"
@@ -328,7 +337,7 @@ class TrialQueue:
         return any(owner.get("token") == this_process()["token"] for owner in _owners(trial))
 
     def _read(self, trial: FrozenTrial) -> Done:
-        """Read a finished trial. Raises a StorageError for what no study writes."""
+        """Return a finished trial. Raise a StorageError for contents that no study writes."""
         result, reason, measured = (trial.user_attrs.get(name) for name in (_RESULT, _REASON, _MEASURED))
         if trial.state == TrialState.COMPLETE and not isinstance(result, dict):
             got = f"got {shown(result)} for the result of trial {trial.number}"
@@ -338,7 +347,7 @@ class TrialQueue:
         else:
             result, reason = None, str(reason)
         took: Any = measured.get("seconds") if isinstance(measured, dict) else None
-        if not FINITE.holds(took):  # earlier versions noted none
+        if not FINITE.holds(took):  # earlier versions didn't note the seconds
             took = trial.duration.total_seconds() if trial.duration else 0.0
         return Done(dict(trial.params), result, reason, float(took))
 
@@ -359,7 +368,7 @@ class TrialQueue:
         self._study.add_trial(create_trial(params=params, distributions=distributions, **what))
 
     def _opened(self, name: str) -> tuple[OptunaStudy, bool]:
-        """The study, and True if it was made now."""
+        """Return the study, and True if this process has just created it."""
         trials = self._storage.trials
         try:
             return optuna.create_study(storage=trials, study_name=name, direction="maximize"), True
@@ -367,9 +376,9 @@ class TrialQueue:
             return optuna.load_study(storage=trials, study_name=name), False
 
     def _agree_on(self, settings: dict[str, Any], is_new: bool) -> None:
-        """Note the study's settings, or hold them against those that are noted."""
+        """Store the study's settings. If settings are stored already, raise a StorageError if they differ."""
         found = self._storage.ask(lambda: self._study.user_attrs.get(_SETTINGS))
-        # Who has made the study notes them. If it was killed before, another does.
+        # The process that created the study stores them. If it was killed before that, another process does.
         until = time.monotonic() + _SECONDS_TO_SETTINGS
         while found is None and not is_new and time.monotonic() < until:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -388,7 +397,7 @@ class TrialQueue:
 
 
 def _distribution(values: Choices | Range) -> BaseDistribution:
-    """A parameter's values in Optuna's terms."""
+    """Return the values of a parameter as Optuna's distribution."""
     if not isinstance(values, Range):
         return CategoricalDistribution(list(values))
     if isinstance(values.lowest, int) and isinstance(values.highest, int):
@@ -397,16 +406,16 @@ def _distribution(values: Choices | Range) -> BaseDistribution:
 
 
 def _owners(trial: FrozenTrial) -> list[dict[str, Any]]:
-    """The owner of a trial under way; those who may be where it isn't noted yet."""
+    """Return the owner of a trial under way. If none is noted yet, return the candidates."""
     notes = trial.user_attrs
     owners = [notes[_OWNER]] if _OWNER in notes else [notes[name] for name in notes if name.startswith(_OWNER)]
     return [owner for owner in owners if isinstance(owner, dict)]
 
 
 def _is_unfinished(trial: FrozenTrial) -> bool:
-    """Return True for a trial that was closed without being done.
+    """Return True if a trial was closed without being done.
 
-    One that was completed has a result, though another process may have noted why it was about to close it.
+    A completed trial has a result, even if another process has noted why it was about to close it.
     """
     return trial.state == TrialState.FAIL and _reason(trial) in _UNFINISHED
 

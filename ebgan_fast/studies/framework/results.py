@@ -1,4 +1,4 @@
-"""A study's results: one JSON file, from which its tables and figures are drawn anew."""
+"""A study's results in one JSON file, from which its tables and figures can be drawn again."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..._settings import FINITE, Rule, instance, or_none
 from ...doctor import processor
 
 FILE = "results.json"
-_LARGEST = 1 << 28  # bytes; the paper's whole grid of 6,656 trials has 3 MB
-_LONGEST_SIDE = 4096  # of a picture, in pixels; the studies' have 400
+_LARGEST = 1 << 28  # bytes; the results of the paper's whole grid, 6,656 trials, have 3 MB
+_LONGEST_SIDE = 4096  # pixels of a picture's longer side; the studies' pictures have 400
 
 _OBJECT, _TEXT = instance(dict, "an object"), instance(str, "text")
 _OF_RESULTS = {
@@ -41,12 +41,12 @@ _OF_TRIAL = {"params": _OBJECT, "result": or_none(_OBJECT), "reason": or_none(_T
 
 
 Params = dict[str, Any]
-"""One value of each of a trial's parameters."""
+"""The configuration of a trial: one value of each parameter."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished trial: its configuration, and what it measured or, where it failed, why."""
+    """A finished trial: its configuration, and either what it measured or the reason why it failed."""
 
     params: Params
     result: dict[str, Any] | None
@@ -56,17 +56,17 @@ class Done:
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a study: what was run, on what, and what came out.
+    """The results of a study: what was run, on which machine, and what was measured.
 
     Attributes:
-        study: its name.
-        settings: budget, steps, seeds and whatever else all trials have in common.
-        versions: of the package, torch, Python and Optuna.
-        machine: processor and device.
-        date: UTC, ISO 8601.
-        trials: parameters, result, reason and seconds of each, as `Done` has them.
-        pictures: samples that the figures show, by the name of their file in the study's folder: WebP in base64, a
-            quarter to a seventh of the file's size.
+        study: the name of the study.
+        settings: the budget, steps, seeds and all else that the trials share.
+        versions: the versions of the package, torch, Python and Optuna.
+        machine: the processor and the device.
+        date: the time in UTC, in the form of ISO 8601.
+        trials: the parameters, result, reason and seconds of each trial, as in `Done`.
+        pictures: the samples that the figures show, by the name of their file in the study's folder. Each is a WebP in
+            base64, which takes a quarter to a seventh of the file's size.
     """
 
     study: str
@@ -78,19 +78,19 @@ class Results:
     pictures: dict[str, str] = field(default_factory=dict)
 
     def runs(self, **params: object) -> list[Done]:
-        """The trials with these parameters, in the order of their seeds."""
+        """Return the trials with these parameters, in the order of their seeds."""
         chosen = [trial for trial in self.trials if params.items() <= trial.params.items()]
         return sorted(chosen, key=lambda trial: int(trial.params.get("seed", 0)))
 
     def measured(self) -> list[Done]:
-        """The trials that did not fail."""
+        """Return the trials that did not fail."""
         return [trial for trial in self.trials if trial.result is not None]
 
     def picture(self, name: str) -> Image.Image | None:
-        """The samples in a file of the study's folder; None if they are elsewhere.
+        """Return the samples in a file of the study's folder. None: these results don't hold them.
 
         Raises:
-            ValueError: what stands there is no picture, or a larger one than a study's.
+            ValueError: the text isn't a picture, or the picture is larger than a study's.
         """
         if name not in self.pictures:
             return None
@@ -100,13 +100,13 @@ class Results:
                 image.load()
                 return image
             reason = f"a picture of {image.width} x {image.height} pixels"
-        except (ValueError, OSError) as error:  # of base64, and of Pillow
+        except (ValueError, OSError) as error:  # from base64 and from Pillow
             reason = f"no picture ({first_line(error)})"
         raise ValueError(f"pictures: got {reason} in {shown(name)}, expected a WebP of at most {_LONGEST_SIDE} pixels")
 
 
 def with_pictures(results: Results, folder: Path, names: Iterable[str]) -> Results:
-    """Return results with those of the named pictures that lie in the folder; others may be on another machine."""
+    """Return the results with the named pictures that lie in the folder. Others may be on another machine."""
     found: dict[str, str] = {}
     for name in names:
         if (folder / name).is_file():
@@ -118,7 +118,7 @@ def with_pictures(results: Results, folder: Path, names: Iterable[str]) -> Resul
 
 
 def results_of(study: str, settings: Mapping[str, Any], device: str, trials: Sequence[Done]) -> Results:
-    """Results of trials that were run here and now."""
+    """Return the results of trials that were run on this machine, with the present date."""
     return Results(
         study,
         dict(settings),
@@ -135,13 +135,13 @@ def results_of(study: str, settings: Mapping[str, Any], device: str, trials: Seq
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write results into the folder's results.json, a trial or picture on a line."""
+    """Write the results into the folder's results.json, with one trial or picture per line."""
     with replacing(folder / FILE) as file:
         file.write(_dumped(results).encode())
 
 
 def _dumped(results: Results) -> str:
-    """JSON with one trial or picture a line, so that the difference of two files is short."""
+    """Return the results as JSON with one trial or picture per line, so that differences between files stay short."""
     about = asdict(results)
     trials = ",\n".join(json.dumps(trial, separators=(",", ":")) for trial in about.pop("trials"))
     pictures = ",\n".join(f"{json.dumps(name)}: {json.dumps(text)}" for name, text in about.pop("pictures").items())
@@ -150,13 +150,13 @@ def _dumped(results: Results) -> str:
 
 
 def read(path: Path) -> Results:
-    """Read what `write` wrote.
+    """Read the results that `write` wrote.
 
     Raises:
-        ValueError: not such a file; the message names it.
-        OSError: it can't be read; names the file.
+        ValueError: the file holds something else. The message names the file.
+        OSError: the file can't be read. The error names it.
     """
-    content = {"pictures": {}, **read_object(path, _LARGEST)}  # earlier versions had none
+    content = {"pictures": {}, **read_object(path, _LARGEST)}  # files of earlier versions have no pictures
     try:
         _check(content, _OF_RESULTS)
         for number, trial in enumerate(content["trials"], start=1):
@@ -167,7 +167,7 @@ def read(path: Path) -> Results:
 
 
 def _check(found: object, rules: Mapping[str, Rule], place: str = "") -> None:
-    """Raise a ValueError unless an object has the fields of these rules, and no other."""
+    """Raise a ValueError unless an object has exactly the fields of these rules, with values that follow the rules."""
     if not isinstance(found, dict):
         raise ValueError(f"got {shown(found)}{place}, expected an object")
     if other := [name for name in found if name not in rules]:
@@ -179,6 +179,6 @@ def _check(found: object, rules: Mapping[str, Rule], place: str = "") -> None:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, one line a row."""
+    """Return a table in Markdown, with one line per row."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)

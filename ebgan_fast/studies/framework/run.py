@@ -1,4 +1,4 @@
-"""A study's run: its trials here or in several processes, with progress, until none is left; then what came of them."""
+"""The run of a study: its trials in this process or in several, with progress, until none is left."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ from .results import Done
 from .storage import stop_if_orphaned
 from .study import Job, key
 
-if TYPE_CHECKING:  # Windows lacks one of them
+if TYPE_CHECKING:  # Windows has no ForkServerContext
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _Mistake = tuple[int | None, str, str | None]
-"""The end of a process: the number of a system's error or None, words, and the file that they are about."""
-_LEISURE = 20  # looks take at most so small a part of the time: one at 2,000 trials in SQLite takes 0.3 s
-# What starts processes, by `python -c`, would import files of the current folder, which may be anyone's. Python 3.11
-# has this switch.
+"""The error that ended a process: the system's error number or None, the message, and the file that it is about."""
+_LEISURE = 20  # looks take at most 1/20 of the time: a look at 2,000 trials in SQLite takes 0.3 s
+# Processes are started by `python -c`, which would import files of the current folder, and these may be anyone's.
+# Python 3.11 has this switch against it.
 _SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
-    """Do those of a run's trials that nobody has done or is doing, and give all of them.
+    """Do the trials of a run that no process has done or is doing, and return all finished trials of the run.
 
-    Other processes may run the same study on the same storage. Where one still works on the last trials, theirs are
-    missing in what is given back, and a line says so.
+    Other processes may run the same study on the same storage. If such a process is still doing the last trials, these
+    are missing in the answer, and a printed line says so.
 
     Args:
         job: the run.
-        queue: its trials, of `queue_of`.
+        queue: the run's trials, from `queue_of`.
 
     Raises:
-        ValueError: a storage that can't be used, or whose trials have other settings; a process that was killed.
+        ValueError: the storage can't be used, its trials have other settings, or a process was killed.
         OSError: a file can't be read or written.
-        KeyboardInterrupt: interrupted; the trials that were under way are queued again.
+        KeyboardInterrupt: the run was interrupted. The trials that were under way are queued again.
     """
     total, workers = queue.total, job.options.processes
     if queue.bury():
         queue.fill()
     before = len(queue.done())
     mistake: Exception | None = None
-    # By SIGTERM batch systems stop a process: as an interrupt, it gives trials back.
+    # Batch systems stop a process with SIGTERM. Handled as an interrupt, it gives the trials back.
     with _display(total, before) as tell, _handled(signal.SIGTERM, signal.default_int_handler):
         if before < total and workers == 1:
             _work(job, queue, lambda done: tell(_line(job, done)))
@@ -79,7 +79,8 @@ def run(job: Job[Any], queue: TrialQueue) -> list[Done]:
 def _handled(
     number: signal.Signals, handler: Callable[[int, FrameType | None], Any] | signal.Handlers
 ) -> Iterator[None]:
-    """Let a signal be handled in this way within a block, where the main thread enters it: others can't change it."""
+    """Within the block, handle a signal in this way. Outside the main thread, which alone can change that, do
+    nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,7 +96,7 @@ def _are(trials: int) -> str:
 
 
 def queue_of(job: Job[Any]) -> TrialQueue:
-    """The trials of a run, in the storage that its options name."""
+    """Return the trials of a run, in the storage that its options name."""
     study = job.study
     configurations = study.configurations(job.settings)
     storage = open_storage(job.options.trials)
@@ -103,7 +104,7 @@ def queue_of(job: Job[Any]) -> TrialQueue:
 
 
 def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> None:
-    """Do trials until none is left, those of processes that died meanwhile too."""
+    """Do trials until none is left. This includes trials of processes that die meanwhile."""
     told = False
     while True:
         if claim := queue.claim():
@@ -116,7 +117,7 @@ def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> Non
             return
         if not told:
             told = True
-            wait = f"looking for up to {SECONDS_TO_DEATH:.0f} s if they are alive"
+            wait = f"waiting up to {SECONDS_TO_DEATH:.0f} s for signs of life from them"
             say(f"{_are(unsure)} with processes that can't be seen from here; {wait}", Tolerant(sys.stderr))
         stop_if_orphaned()
         time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -125,7 +126,7 @@ def _work(job: Job[Any], queue: TrialQueue, tell: Callable[[Done], None]) -> Non
 def _do(job: Job[Any], claim: Claim) -> Done:
     try:
         measured = job.study.trial(claim.params, job, stop_if_orphaned)
-    except (NonFiniteError, RuntimeError) as error:  # torch raises the latter, for too little memory too
+    except (NonFiniteError, RuntimeError) as error:  # torch raises the latter, also for too little memory
         if isinstance(error, BackendUnavailableError):
             claim.give_back()
             raise
@@ -137,7 +138,8 @@ def _do(job: Job[Any], claim: Claim) -> Done:
 
 
 def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str], None]) -> Exception | None:
-    """Let other processes work, and tell of what they finish; return what ended one of them, if anything did."""
+    """Let other processes do the trials, and report what they finish. Return the error that ended one of them, if
+    any."""
     context = processes()
     mistakes, sender = context.Pipe(duplex=False)
     started: list[BaseProcess] = [
@@ -157,7 +159,7 @@ def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str],
         while working:
             time.sleep(max(_SECONDS_BETWEEN_LOOKS, _LEISURE * took))
             working = any(process.is_alive() for process in started)
-            while mistakes.poll():  # at once: one that is longer than the pipe would hold its process up
+            while mistakes.poll():  # early, because a process blocks if its message is longer than the pipe holds
                 found.append(mistakes.recv())
             before, began = len(finished), time.perf_counter()
             finished = queue.done()
@@ -191,10 +193,10 @@ def _watch(job: Job[Any], queue: TrialQueue, workers: int, tell: Callable[[str],
 
 
 def processes() -> ForkServerContext | SpawnContext:
-    """The context in which a study's processes start.
+    """Return the context in which a study's processes are started.
 
-    Linux forks them from one process that has imported this module for all: each took 4 s of a core to do so. Elsewhere
-    a process that has loaded the system's libraries may not fork.
+    Linux forks them from one server process that has imported this module. Otherwise each process would need 4 s of a
+    core for its imports. On other systems, a process that has loaded the system's libraries may not fork.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -204,9 +206,10 @@ def processes() -> ForkServerContext | SpawnContext:
 
 
 def _start_server() -> None:
-    """Start the process that the others are forked from, and let a terminal's Ctrl-C pass it by, and them.
+    """Start the process that the others are forked from. It and they ignore Ctrl-C in the terminal.
 
-    The interrupt of this process is enough: it ends them by SIGTERM. The server would say where in its imports it was.
+    The interrupt of this process is enough: it ends the others by SIGTERM. The server would print a traceback of its
+    imports.
     """
     if sys.platform == "linux":
         with _handled(signal.SIGINT, signal.SIG_IGN):
@@ -214,7 +217,7 @@ def _start_server() -> None:
 
 
 def _work_apart(job: Job[Any], mistakes: Connection) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, which gives the trial back
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises a KeyboardInterrupt, so the trial is given back
     torch.set_num_threads(1)
     try:
         _work(job, queue_of(job), lambda done: None)
@@ -235,7 +238,7 @@ def _line(job: Job[Any], done: Done) -> str:
 
 @contextlib.contextmanager
 def _display(total: int, done: int) -> Iterator[Callable[[str], None]]:
-    """A function that tells of one more trial: under a bar on a terminal, as a numbered line elsewhere."""
+    """Yield a function that reports one more trial: below a bar on a terminal, and as a numbered line elsewhere."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

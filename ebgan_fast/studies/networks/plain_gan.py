@@ -1,4 +1,4 @@
-"""The grid search's other side: a GAN whose discriminator is a logistic classifier (Goodfellow et al. 2014)."""
+"""The plain GAN of the grid search, whose discriminator is a logistic classifier (Goodfellow et al. 2014)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Optimizer = Literal["adam", "sgd"]
 
 @dataclass(frozen=True)
 class GanConfig:
-    """One plain GAN of the grid."""
+    """The settings of one plain GAN of the grid."""
 
     n_layer_g: int
     n_layer_d: int
@@ -32,7 +32,7 @@ class GanConfig:
     optim_g: Optimizer
     optim_d: Optimizer
     lr: float
-    """Learning rate of both networks."""
+    """The learning rate of both networks."""
     z_dim: int = 100
     batch_size: int = 64
     seed: int = 0
@@ -40,14 +40,14 @@ class GanConfig:
 
 
 class GanTrainer:
-    """Trains one, with the generator's loss that does not saturate: -log D(G(z)).
+    """A trainer of a plain GAN. The generator's loss is the one that does not saturate: -log D(G(z)).
 
-    Both networks step on one forward pass of each over the generated batch, as EBGAN's `Trainer` does, so that the two
-    families differ in their losses and discriminators alone.
+    Both networks are updated with one forward pass of each over the generated batch, as in EBGAN's `Trainer`. So the
+    two families differ only in their losses and discriminators.
 
     Args:
-        config: what to train.
-        images: the training set.
+        config: the settings of the GAN.
+        images: the training images.
     """
 
     def __init__(self, config: GanConfig, images: ImageSet) -> None:
@@ -63,7 +63,7 @@ class GanTrainer:
         self.noise_rng = torch.Generator(self.device).manual_seed(config.seed)
 
     def step(self) -> tuple[Tensor, Tensor]:
-        """Update both networks; returns the losses (D, G)."""
+        """Update both networks. Return the discriminator's loss and the generator's."""
         real = self.batches.next()
         noise = torch.randn(len(real), self.config.z_dim, generator=self.noise_rng, device=self.device)
         self.optimizer_g.zero_grad()
@@ -76,19 +76,19 @@ class GanTrainer:
         return losses
 
     def check_finite(self) -> None:
-        """Raise a NonFiniteError if a weight isn't finite."""
+        """Raise a NonFiniteError if a weight is infinite or NaN."""
         for net in (self.generator, self.discriminator):
             if not all(math.isfinite(value) for value in (p.abs().sum().item() for p in net.parameters())):
                 raise NonFiniteError(f"got an infinite or NaN weight in the {type(net).__name__}")
 
     def sampler(self) -> Generator:
-        """The generator that draws samples now."""
+        """Return a generator that draws samples now."""
         sampler = for_sampling(self.generator)
         assert isinstance(sampler, Generator)
         return sampler
 
     def close(self) -> None:
-        """Stop reading images ahead."""
+        """Stop the thread that reads images ahead."""
         self.batches.close()
 
 

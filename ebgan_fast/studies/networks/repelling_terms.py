@@ -1,4 +1,4 @@
-"""Terms that repel the codes of a generated batch: the paper's, and what other code computes in its place."""
+"""Terms that repel the codes of a generated batch: the paper's term, and terms that other code computes instead."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ TERMS: tuple[Term, ...] = ("none", "paper", "no square", "batch axis")
 
 
 def no_square(code: Tensor) -> Tensor:
-    """Mean cosine of two codes [N, d]: opposite ones pull it down as far as equal ones push it up."""
+    """Return the mean cosine between two codes of [N, d]. Opposite codes lower it as much as equal codes raise it."""
     unit = normalize(code)
     return _mean_over_pairs(unit @ unit.T)
 
 
 def batch_axis(code: Tensor) -> Tensor:
-    """Equation 14 with each feature of the codes [N, d] divided by its length over the batch, not each code by its."""
+    """Return equation 14 on codes [N, d] in which each feature is divided by its length over the batch.
+
+    The paper divides each code by its own length.
+    """
     unit = normalize(code, dim=0)
     return _mean_over_pairs((unit @ unit.T) ** 2)
 
 
 def trainer_with(term: Term, config: TrainConfig, images: ImageSet) -> Trainer:
-    """A trainer whose generator's loss has the term, at the config's weight for the paper's own."""
+    """Return a trainer whose generator's loss has this term. The term's weight is the config's weight of the paper's
+    term."""
     if term == "paper":
         return Trainer(config, images)
     return _TrainerWithOther(config, images, _OTHERS.get(term))
@@ -43,10 +47,10 @@ _OTHERS: dict[str, Callable[[Tensor], Tensor]] = {"no square": no_square, "batch
 
 
 class _TrainerWithOther(Trainer):
-    """The generator's loss has another term in place of the paper's, or none.
+    """A trainer whose generator's loss has another term instead of the paper's, or none.
 
-    The paper's is taken in every step for the log, so that its means over an interval compare with those of a trainer
-    that has it in the loss.
+    It computes the paper's term in every step for the log. So the means over a log interval compare with those of a
+    trainer that has the paper's term in its loss.
     """
 
     def __init__(self, config: TrainConfig, images: ImageSet, term: Callable[[Tensor], Tensor] | None) -> None:
@@ -67,6 +71,6 @@ class _TrainerWithOther(Trainer):
 
 
 def _mean_over_pairs(products: Tensor) -> Tensor:
-    """Return the mean of [N, N] over the N (N - 1) places off the diagonal."""
+    """Return the mean of the N (N - 1) entries of a matrix [N, N] off its diagonal."""
     n = len(products)
     return torch.where(torch.eye(n, dtype=torch.bool, device=products.device), 0.0, products).sum() / (n * (n - 1))

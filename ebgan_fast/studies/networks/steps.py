@@ -1,4 +1,4 @@
-"""The steps of a trial's training."""
+"""The training loop of a trial."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ..framework.study import Tick
 
-# TrainConfig.log_every's default: the trainer checks its losses over the steps since the last check, and keeps so many.
+# The default of TrainConfig.log_every: a trainer keeps the losses of so many steps, and a check looks at these.
 _STEPS_BETWEEN_CHECKS = 100
 
 
@@ -21,7 +21,12 @@ class StepsAndChecks(Protocol):
 
 
 def train(trainer: StepsAndChecks, steps: int, tick: Tick) -> None:
-    """Do all steps of a trial.
+    """Do all steps of a trial, and close the trainer.
+
+    Args:
+        trainer: the trainer.
+        steps: the number of steps.
+        tick: called before each step.
 
     Raises:
         NonFiniteError: a loss or weight became infinite or NaN.

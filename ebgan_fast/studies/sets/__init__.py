@@ -1,1 +1,1 @@
-"""The sets that the studies train on, and the scores of a generator there."""
+"""The data sets that the studies train on, and the scores of a generator on them."""

@@ -1,4 +1,4 @@
-"""MNIST for the studies: the images, the classifier, and the scores of a generator by it, on the study's device."""
+"""MNIST for the studies: the images, the classifier, and its scores of a generator, on the study's device."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ...models.families import AnyGenerator
 from ...training.sampling import sample_images
 from ..framework.study import DigitOptions
 
-IMAGE_SIZE = 32  # the paper's grid search pads MNIST's 28
+IMAGE_SIZE = 32  # pixels; the paper's grid search pads MNIST's 28 to 32
 
-_SURE = 0.9  # p(y|x) of a sample that counts for a class: 97.9 % of the test digits have more (noise too, of one class)
-_COVERED = 0.01  # share of the samples that are surely of a class, for the class to count as covered
-_COMPARED = 1000  # images whose distances are the diversity
+_SURE = 0.9  # p(y|x) above which a sample counts for class y: 97.9 % of the test digits have more (so has noise)
+_COVERED = 0.01  # share of the samples that must count for a class, so that the class is covered
+_COMPARED = 1000  # images whose distances give the diversity
 _BATCH = 500
 
 _Self = TypeVar("_Self", bound="Digits")
 
 
 class Digits:
-    """The digits of a study's run, read once: other processes are sent them, and each puts them on its device once.
+    """The digits of a study's run, read once. They are sent to other processes, and each puts them on its device once.
 
     Args:
-        mnist: images and labels.
-        device: where networks are trained and scored.
-        size: side of the training images in pixels, padded with black.
+        mnist: the images and labels.
+        device: the device on which networks are trained and scored.
+        size: the side of the training images in pixels. They are padded with black.
     """
 
     def __init__(self, mnist: Mnist, device: str = "cpu", size: int = IMAGE_SIZE) -> None:
@@ -43,15 +43,15 @@ class Digits:
 
     @classmethod
     def of(cls: type[_Self], options: DigitOptions, size: int = IMAGE_SIZE) -> _Self:
-        """Read those that a command names.
+        """Read the digits that a command's options name.
 
         Raises:
-            DataError (a ValueError): there are none.
+            DataError (a ValueError): there are no digits to read.
         """
         return cls(load_mnist(options.data), options.torch_device, size)
 
     def __getstate__(self) -> dict[str, Any]:
-        # As arrays: tensors would go through shared memory, of which a container has 64 MiB, and these take 55.
+        # Send arrays, because tensors would go through shared memory. A container has 64 MiB of it, and these take 55.
         arrays = [part.numpy() for part in self.mnist]
         return {"mnist": arrays, "device": str(self.device), "size": self.size}
 
@@ -61,11 +61,12 @@ class Digits:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The training images' fingerprint."""
+        """The fingerprint of the training images."""
         return {"data": self._padded.fingerprint}
 
     def conditions(self) -> Mapping[str, Any]:
-        """Train the classifier if need be, and tell how good it is: machines train their own, which differ a little."""
+        """Train the classifier if need be, and return its accuracy. Each machine trains its own, and these differ a
+        little."""
         return {"classifier_test_accuracy": self.classifier.test_accuracy}
 
     @functools.cached_property
@@ -74,12 +75,12 @@ class Digits:
 
     @functools.cached_property
     def images(self) -> TensorImages:
-        """The training images, on the device."""
+        """The training images on the device."""
         return self._padded.to(self.device)
 
     @functools.cached_property
     def classifier(self) -> DigitClassifier:
-        """The digit classifier of the project's scores, the same one on every device of a machine."""
+        """The digit classifier of the project's scores. All devices of a machine use the same one."""
         return load_classifier(self.mnist, device=self.device)
 
     @functools.cached_property
@@ -87,18 +88,18 @@ class Digits:
         return spread(self.mnist.train_images[:_COMPARED].to(self.device).float() / 127.5)
 
     def scores(self, generator: AnyGenerator, samples: int, seed: int) -> dict[str, Any]:
-        """Scores of a generator's digits, as JSON can hold them.
+        """Return the scores of a generator's digits, as JSON can hold them.
 
         Args:
-            generator: in eval mode, on the device, of images [1, 28, 28] or [1, 32, 32].
-            samples: how many to draw.
-            seed: of the noise.
+            generator: a generator in eval mode, on the device, of images [1, 28, 28] or [1, 32, 32].
+            samples: the number of digits to draw.
+            seed: the seed of the noise.
 
         Returns:
             kl_conditional_marginal, kl_marginal_conditional, exp_score: see `metrics.score`.
-            class_share: by likeliest class.
-            classes: how many digits get at least 1 % of the samples with p(y|x) above 0.9.
-            diversity: mean distance of two samples over that of two training images; 0 for a full collapse.
+            class_share: the share of samples of each likeliest class.
+            classes: the number of digits that get at least 1 % of the samples with p(y|x) above 0.9.
+            diversity: the mean distance of two samples, divided by that of two training images. A full collapse has 0.
         """
         images = sample_images(generator, samples, seed, device=self.device)[:, 0]
         with torch.no_grad():
@@ -117,12 +118,12 @@ class Digits:
 
 
 def load_digits(settings: object, options: DigitOptions) -> Digits:
-    """Read the digits that a study's command names, for its `load`."""
+    """Read the digits that a study's command names, as its `load` function."""
     return Digits.of(options)
 
 
 def spread(images: Tensor) -> float:
-    """Mean distance of two of the images."""
-    # Not every device can: Apple's GPUs can't.
+    """Return the mean distance between two of the images."""
+    # Not every device has pdist: Apple's GPUs don't.
     placed = images if images.device.type == "cuda" else images.cpu()
     return float(torch.pdist(placed.flatten(1)).mean())

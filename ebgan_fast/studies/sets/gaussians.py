@@ -1,7 +1,7 @@
-"""The usual two-dimensional mixtures: a ring of 8 Gaussians and a 5 x 5 grid, and which of them a generator finds.
+"""Two mixtures in two dimensions, a ring of 8 Gaussians and a 5 x 5 grid, and which Gaussians a generator finds.
 
-A point is an image of two pixels, so that everything that trains on images trains on points: coordinates from -1 to 1
-in 256 steps of 0.008.
+A point is an image of two pixels, so that code for training on images also trains on points. Its coordinates go from -1
+to 1 in 256 steps of 0.008.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Mixture = Literal["ring", "grid"]
 DEVIATION = 0.02
 _REACH = 0.8  # the ring's radius, and half the grid's side
 _POINTS = 20_000
-_NEAR = 3.0  # deviations from a center, within which a sample belongs to it; 98.9 % of the data do
-_FOUND = 0.2  # of its share of the samples, for a Gaussian to count as found
+_NEAR = 3.0  # standard deviations from a center within which a sample is good; 98.9 % of the data are
+_FOUND = 0.2  # part of its share of the samples that a Gaussian must get to count as found
 
 
 def centers(mixture: Mixture) -> Tensor:
-    """The middles of a mixture's Gaussians [modes, 2]."""
+    """Return the centers of a mixture's Gaussians, [modes, 2]."""
     if mixture == "ring":
         angles = torch.arange(8) * (2 * math.pi / 8)
         return _REACH * torch.stack([angles.cos(), angles.sin()], 1)
@@ -37,7 +37,8 @@ def centers(mixture: Mixture) -> Tensor:
 
 @functools.cache
 def points(mixture: Mixture, device: str = "cpu") -> TensorImages:
-    """20,000 points of a mixture whose Gaussians are equally likely, on a device once for all trials of a process."""
+    """Return 20,000 points of a mixture of equally likely Gaussians. All trials of a process share them on each
+    device."""
     chance = torch.Generator().manual_seed(0)
     middles = centers(mixture)
     chosen = middles[torch.randint(len(middles), (_POINTS,), generator=chance)]
@@ -47,12 +48,18 @@ def points(mixture: Mixture, device: str = "cpu") -> TensorImages:
 
 
 def mode_scores(generator: AnyGenerator, mixture: Mixture, samples: int, seed: int) -> tuple[dict[str, Any], Tensor]:
-    """Say how much of a mixture a generator has found, on the generator's device.
+    """Measure which Gaussians of a mixture a generator has found, on the generator's device.
+
+    Args:
+        generator: a generator in eval mode, of images [1, 1, 2].
+        mixture: the mixture that it was trained on.
+        samples: the number of samples to draw.
+        seed: the seed of the noise.
 
     Returns:
-        (scores, the samples [samples, 2] on the CPU that say so). The scores are
-        modes: Gaussians that get at least a fifth of their share of the samples.
-        good: share of the samples within three deviations of a center.
+        The scores, and the samples [samples, 2] on the CPU. The scores are
+        modes: the number of Gaussians that get at least a fifth of their share of the samples.
+        good: the share of the samples within three standard deviations of a center.
     """
     device = next(generator.parameters()).device
     drawn = sample_images(generator, samples, seed, device=device).view(-1, 2)

@@ -1,1 +1,1 @@
-"""The folder of a run: its paths, its checkpoints, its lines, its lock."""
+"""The folder of a run: its paths, its checkpoints, its lines of metrics and scores."""

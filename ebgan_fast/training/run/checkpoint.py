@@ -1,4 +1,4 @@
-"""A run's state in one file, replaced as a whole or not at all."""
+"""A run's state in one file, which is replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..._files import opened, replacing, sync_folder
 from .inspection import check_archive
 
 _FORMAT = "ebgan_fast training checkpoint"
-# Of the state's structure. New settings of a run, or new parts of the state with a meaning where they are missing, are
-# no new version: every checkpoint of this one opens.
+# The version of the state's structure. A new setting of a run needs no new version. Neither does a new part of the
+# state if a missing part has a meaning: every checkpoint of this version can be opened.
 _VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """The error of a file that can't be used as a checkpoint. The message names it.
+    """A file can't be used as a checkpoint. The message names the file.
 
     Example:
         >>> from pathlib import Path
@@ -36,14 +36,18 @@ class CheckpointError(ValueError):
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values so that a crash or power cut leaves either the old file or the new one.
+    """Write tensors and plain values. After a crash or a power cut, the file is either the old one or the new one.
+
+    Args:
+        path: the file.
+        state: the tensors and values.
 
     Raises:
-        OSError: the file can't be written; the old one stays.
+        OSError: the file can't be written. The old one stays.
     """
     with replacing(path) as file:
         _save({"format": _FORMAT, "version": _VERSION, **state}, file)
-    with contextlib.suppress(OSError):  # the file is in its place; Windows can't do more
+    with contextlib.suppress(OSError):  # the file is complete; Windows can't sync a folder
         sync_folder(path.parent)
 
 
@@ -58,7 +62,12 @@ def _save(state: dict[str, Any], file: BinaryIO) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A plain file of any size. Raises a CheckpointError for a folder, pipe or device, an OSError with its name."""
+    """Open a plain file of any size for reading.
+
+    Raises:
+        CheckpointError: the path is a folder, pipe or device.
+        OSError: the file can't be opened. The error names it.
+    """
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(opened(path, sys.maxsize))
@@ -68,12 +77,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what `write` wrote, with every tensor on the CPU.
+    """Return the state that `write` wrote, with every tensor on the CPU.
 
-    Runs no code from the file, and allocates no more than it holds (`inspection`).
+    No code from the file is run, and no more memory is allocated than the file holds (`inspection`).
+
+    Args:
+        path: the file.
 
     Raises:
-        CheckpointError: truncated, damaged, of another program or another version.
+        CheckpointError: the file is truncated or damaged, or comes from another program or another version.
         OSError: the file can't be opened.
     """
     with _opened(path) as file:
@@ -84,7 +96,7 @@ def read(path: Path) -> dict[str, Any]:
         file.seek(0)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # whatever a foreign zip file makes torch or pickle raise
+        except Exception as error:  # a foreign zip file can make torch and pickle raise anything
             reason = shortened(str(error).partition("\n")[0])
             raise CheckpointError(
                 f"{path}: got a file that torch can't load ({reason}), expected a checkpoint"

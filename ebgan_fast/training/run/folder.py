@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, who may write there, and what a reader finds."""
+"""The folder of a run: its paths, the checkpoints that are kept in it, and its contents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHECKPOINT = re.compile(r"step_([0-9]+)\.pt")
 _KEPT = "checkpoints"
 
 _OF_EVERY_LINE = ("elapsed_s", "loss_d", "loss_g")
-# Of today's lines of metrics. Earlier versions wrote fewer.
+# Fields that this version writes into every line of metrics. Earlier versions wrote fewer.
 _OF_SOME_LINES = (
     *("energy_real", "energy_fake", "margin", "hinge_active", "pulling_away", "grad_norm_g", "grad_norm_d"),
     *("lr_g", "lr_d", "steps_per_s", "images_per_s", "memory_gb"),
@@ -32,29 +32,29 @@ _OF_EVERY_SCORE = ("elapsed_s", "fd", "kid", "kid_std", "samples", "real_images"
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run as its folder tells it."""
+    """The contents of a run's folder."""
 
     settings: Line
-    """config.json, with what its objects hold beside the rest."""
+    """The settings in config.json. Fields of nested objects stand beside the others."""
     metrics: list[Line]
-    """Lines of metrics.jsonl, at least one, each with a step, time and both losses."""
+    """The lines of metrics.jsonl, at least one. Each has a step, a time and both losses."""
     scores: list[Line]
-    """Lines of scores.jsonl, each whole; none if there is no file."""
+    """The complete lines of scores.jsonl; none if there is no file."""
     evaluation: Line
-    """score.json, as `ebgan-fast evaluate` writes it; empty if there is no file."""
+    """The contents of score.json, which `ebgan-fast evaluate` writes; empty if there is no file."""
     grids: list[tuple[int, Path]]
-    """(step, file) of each grid of samples, the earliest first."""
+    """The step and the file of each grid of samples, the earliest first."""
 
 
 class RunFolder:
-    """Every path in the folder of a run, which needn't exist yet, and every reader of it.
+    """The paths in the folder of a run, which need not exist yet, and the functions that read them.
 
     Args:
         path: the folder.
 
     Attributes:
-        metrics: one line a log interval.
-        scores: one line a score.
+        metrics: the file of metrics, with one line per log interval.
+        scores: the file of scores, with one line per score.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,8 @@ class RunFolder:
 
     @classmethod
     def of(cls, path: Path) -> RunFolder:
-        """The folder that a path names: itself, or that of one of its checkpoints."""
+        """Return the run folder of a path: the path itself if it is a folder, or the folder that a checkpoint belongs
+        to."""
         if path.is_dir():
             return cls(path)
         folder = path.absolute().parent
@@ -85,21 +86,26 @@ class RunFolder:
 
     @staticmethod
     def checkpoint_of(path: Path) -> Path:
-        """The checkpoint that a path names: itself, or the last one of a run's folder."""
+        """Return the checkpoint of a path: the last checkpoint if it is a run's folder, otherwise the path itself."""
         return RunFolder(path).checkpoint if path.is_dir() else path
 
     def grid(self, step: int) -> Path:
-        """The grid of samples drawn after a step."""
+        """Return the path of the grid of samples that is drawn after a step."""
         return self.path / "samples" / f"step_{step:06d}.png"
 
     def kept(self, step: int) -> Path:
-        """The checkpoint of a step, where it is kept beside the last."""
+        """Return the path of a step's checkpoint in checkpoints/, where earlier checkpoints are kept."""
         return self.path / _KEPT / f"step_{step:06d}.pt"
 
     def keep(self, step: int, count: int) -> None:
-        """Keep the checkpoint, which is of this step and about to be replaced, and of those before it `count` in all.
+        """Keep the checkpoint, which is about to be replaced, in checkpoints/. Of those up to its step, keep the last
+        `count`.
 
-        Those of later steps, as a run has that was set back, stay.
+        Checkpoints of later steps stay. A run has those if it was set back to an earlier step.
+
+        Args:
+            step: the step of the checkpoint.
+            count: the number of checkpoints to keep. With 0, nothing is done.
         """
         if count == 0:
             return
@@ -109,28 +115,30 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def keep_once(self, step: int) -> None:
-        """Drop the second name of the checkpoint, which is of this step, as a kill may leave it."""
+        """Remove the second name of the checkpoint, which is of this step. A kill may leave the file with both
+        names."""
         kept = self.kept(step)
         if kept.exists() and self.checkpoint.samefile(kept):
             kept.unlink()
 
     def keep_best(self, step: int) -> None:
-        """Keep the checkpoint of this step, the last one, as the best, if no comparable score is lower than its own."""
+        """Copy the last checkpoint, which is of this step, to best.pt if no comparable score is lower than the
+        step's."""
         lines = self.scores.lines()
         own = next((line for line in reversed(lines) if line["step"] == step), None)
         if own is not None and all(own["fd"] <= line["fd"] for line in lines if compares(line, own)):
             copy(self.checkpoint, self.best)
 
     def saved_state(self, run: TrainConfig, tell: Callable[[str], None]) -> dict[str, Any]:
-        """The checkpoint, where `run` may go on from it.
+        """Return the state in the checkpoint, if `run` may go on from it.
 
         Args:
-            run: the config to go on under.
-            tell: told of each setting of the checkpoint that is ignored.
+            run: the config to go on with.
+            tell: called with a line about each setting of the checkpoint that is ignored.
 
         Raises:
-            ValueError: a file that isn't a whole checkpoint, one made with another config, or a link where the run
-                would write; the message names it.
+            ValueError: the file isn't a complete checkpoint, it was made with another config, or there is a link where
+                the run would write. The message names the path.
         """
         self._check_no_links()
         saved = checkpoint.read(self.checkpoint)
@@ -145,7 +153,8 @@ class RunFolder:
         return saved
 
     def _check_no_links(self) -> None:
-        """Refuse links that lead what a run writes, and what it removes, out of its folder: it may be a stranger's."""
+        """Raise a ValueError if a path that a run writes or removes is a link. In a stranger's folder, it could lead
+        anywhere."""
         for path in (self.metrics.path, self.scores.path, self.path / "samples", self.path / _KEPT, self.tensorboard):
             if path.is_symlink():
                 raise ValueError(
@@ -154,12 +163,12 @@ class RunFolder:
                 )
 
     def check_unused(self) -> None:
-        """Raise a ValueError unless a new run may begin here: the folder is new or empty."""
+        """Raise a ValueError unless a new run may begin here, which needs a new or empty folder."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: got a file, expected a new folder for the run")
         if not self.path.exists():
             return
-        # What a run leaves that was killed in its first write.
+        # A run that was killed during its first write leaves these.
         leftover = temporary_name(self.checkpoint), self.lock
         if any(entry not in leftover for entry in self.path.iterdir()):
             has_run = self.checkpoint.exists()
@@ -174,11 +183,11 @@ class RunFolder:
             self.path.rmdir()
 
     def contents(self) -> RunContents:
-        """Read the folder of a run that has logged.
+        """Read the folder of a run that has logged at least once.
 
         Raises:
-            ValueError: not a run folder, one whose run has logged nothing yet, or a file in it that a run wouldn't
-                write; the message names it. A last line that was cut short is no error.
+            ValueError: the folder isn't a run's, the run has logged nothing yet, or a file holds something that no run
+                writes. The message names the path. An incomplete last line is no error.
             OSError: a file can't be read.
         """
         settings = _object(self.config)
@@ -197,18 +206,19 @@ class RunFolder:
 
 
 def compares(one: Line, other: Line) -> bool:
-    """Return True if two scores compare: by the same net, of as many samples and training images."""
+    """Return True if two scores compare: they have the same network and equal numbers of samples and training
+    images."""
     return all(one[name] == other[name] for name in ("features", "samples", "real_images"))
 
 
 def _numbered(folder: Path, name: re.Pattern[str]) -> list[tuple[int, Path]]:
-    """(step, file) of each file whose name has a step, the earliest first."""
+    """Return the step and the file of each file whose name has a step, the earliest first."""
     matches = ((name.fullmatch(path.name), path) for path in folder.glob("step_*"))
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def _object(path: Path) -> Line | None:
-    """The object of a JSON file. None if there is no file."""
+    """Return the object in a JSON file, or None if there is no file."""
     try:
         return read_object(path, LARGEST)
     except FileNotFoundError:

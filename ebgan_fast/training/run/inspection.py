@@ -1,7 +1,7 @@
-"""A look at a checkpoint's file before anything is allocated for it: it may come from a stranger.
+"""An inspection of a checkpoint's file before any memory is allocated for it, as it may come from a stranger.
 
-torch's reader with `weights_only` runs no code of the file, and believes its sizes. A few hundred bytes can ask it for
-terabytes, or for more of a tensor than the file holds.
+torch's reader with `weights_only` runs no code of the file, but it trusts the sizes in it. A file of a few hundred
+bytes can make it allocate terabytes, or read more of a tensor than the file holds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from ..._console import shown
 
-# Bytes a number takes, by torch's name of the storage. A checkpoint holds weights, moments, counts and random states.
+# The bytes of one number, by torch's name of the storage. Checkpoints hold weights, moments, counts and random states.
 _BYTES = {
     "BFloat16Storage": 2,
     "BoolStorage": 1,
@@ -30,8 +30,8 @@ _BYTES = {
     "LongStorage": 8,
     "ShortStorage": 2,
 }
-# What torch.save writes for tensors and plain values in containers. Others, such as BYTEARRAY8, allocate what they
-# claim before they read.
+# The instructions that torch.save writes for tensors and plain values in containers. Others, such as BYTEARRAY8,
+# allocate the size that they claim before they read.
 _OPCODES = frozenset(
     (
         *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -43,22 +43,25 @@ _OPCODES = frozenset(
 
 _MOST_DIMENSIONS = 8
 _MOST_LEVELS = 32  # of containers in containers; a run's state has 6
-# The records at the end of a zip: signature, ..., bytes of the table and its place, and bytes of a comment.
+# The records at the end of a zip. _END: signature, ..., bytes and offset of the table of parts, bytes of a comment.
 _END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")  # signature, disk, place of the record below, disks
+_LOCATOR = struct.Struct("<4sLQL")  # signature, disk, offset of the record _END64, disks
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_SEE_64 = 0xFFFFFFFF  # in place of a number that stands in the record of 64 bits
+_SEE_64 = 0xFFFFFFFF  # stands for a number that the record of 64 bits has
 
-# What pickle's reader does at an instruction.
+# The function that pickle's reader calls for each instruction.
 _RULES: dict[int, Any] = {**pickle._Unpickler.dispatch}
 
 
 def check_archive(file: BinaryIO) -> None:
-    """Refuse a file whose parts aren't whole, or claim more than it holds. Its place moves.
+    """Raise an error if parts of the file are incomplete or claim more than it holds. The file's position changes.
+
+    Args:
+        file: the open file.
 
     Raises:
-        ValueError: not such an archive, with the reason.
-        OSError: it can't be read.
+        ValueError: the file isn't such an archive. The message says why.
+        OSError: the file can't be read.
     """
     size = file.seek(0, io.SEEK_END)
     try:
@@ -67,15 +70,15 @@ def check_archive(file: BinaryIO) -> None:
         members = archive.infolist()
         names = [member.filename for member in members]
         file.seek(0)
-        # What stands before an archive, Python's reader skips, and torch's takes for a file of its older kind.
+        # Bytes before an archive: Python's reader skips them, and torch's takes the file for one of its older format.
         if file.read(4) != b"PK\x03\x04" or min((member.header_offset for member in members), default=1) != 0:
             raise ValueError("got something before its parts, expected a checkpoint")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("got compressed parts, expected them as torch.save writes them")
-        # torch finds a part by its name in letters of either case.
+        # torch ignores upper and lower case in the names of parts.
         if len({name.casefold() for name in names}) != len(names) or sum(member.file_size for member in members) > size:
             raise ValueError("got parts that overlap, expected each at its own place")
-        # torch's own reader doesn't look at the checksums that its writer leaves.
+        # torch's reader doesn't check the checksums that its writer stores.
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"got damaged data in {damaged!r}, expected a whole checkpoint")
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -85,16 +88,17 @@ def check_archive(file: BinaryIO) -> None:
         text = archive.read(structure)
     except (OSError, ValueError):
         raise
-    except Exception as error:  # whatever a foreign file makes zipfile raise
+    except Exception as error:  # a foreign file can make zipfile raise anything
         raise ValueError(f"got a truncated file or one of another program ({error}), expected a checkpoint") from error
     storages = {member.filename: member.file_size for member in members}
     _check_structure(text, structure.partition("/")[0], storages, size)
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
-    """Refuse an archive whose table of parts two readers could take from two places, as Python's and torch's would.
+    """Raise a ValueError unless Python's and torch's readers must find the table of parts at the same place.
 
-    The table ends where the records behind it begin, and those end the file. APPNOTE.TXT 4.3.14 to 4.3.16, of zip.
+    The table must end where the records behind it begin, and these records must end the file. See the zip format's
+    APPNOTE.TXT, 4.3.14 to 4.3.16.
     """
     expected = "expected a table of parts that ends the file, as torch.save writes it"
     file.seek(max(0, size - _END.size - _LOCATOR.size - _END64.size))
@@ -123,7 +127,7 @@ def _check_structure(text: bytes, prefix: str, members: dict[str, int], size: in
             if opcode.name not in _OPCODES:
                 raise ValueError(f"an instruction {opcode.name}")
         _check_size(listing.load(), len(text))
-    except Exception as error:  # whatever a foreign pickle raises
+    except Exception as error:  # a foreign pickle can raise anything
         reason = str(error) or type(error).__name__
         raise ValueError(f"got what torch.save doesn't write ({reason}), expected a checkpoint") from error
     if listing.total > size:
@@ -131,13 +135,14 @@ def _check_structure(text: bytes, prefix: str, members: dict[str, int], size: in
 
 
 def _check_size(structure: object, most: int) -> None:
-    """Refuse containers that hold themselves, or share parts so often that a walk through them never ends.
+    """Raise a ValueError for containers that hold themselves, or that share parts so often that a walk never ends.
 
     Thirty lists, each of which holds the one before it twice, take 150 bytes and a billion steps.
 
     Args:
-        structure: what was read.
-        most: parts it may have, each counted as often as it is met. A part that nothing shares takes a byte or more.
+        structure: the containers.
+        most: the largest number of parts. A part counts each time the walk meets it. A part that isn't shared takes at
+            least one byte.
     """
     count, level = 0, [structure]
     for _ in range(_MOST_LEVELS):
@@ -160,16 +165,16 @@ def _parts(container: object) -> list[object]:
     return list(container) if isinstance(container, (list, tuple)) else []
 
 
-class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes the numbers of its memory's places
-    """Reads the structure of a checkpoint with nothing in the place of its tensors.
+class _Listing(pickle._Unpickler):  # the reader in Python: that in C trusts the file's indices of its memo
+    """A reader of a checkpoint's structure that creates no tensors.
 
     Args:
-        text: of data.pkl.
-        prefix: the archive's folder.
-        members: the size of each of its parts in bytes.
+        text: the bytes of data.pkl.
+        prefix: the folder in the archive.
+        members: the size in bytes of each part of the archive.
 
     Attributes:
-        total: bytes of all tensors.
+        total: the number of bytes of all tensors.
     """
 
     stack: list[Any]
@@ -182,7 +187,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _BYTES:
-            return [name]  # a list: no key of a dict, which torch would tell from a text of that name
+            return [name]  # a list, so that it can't be a dict's key: for torch it differs from a text of this name
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return self._tensor
         if (module, name) == ("collections", "OrderedDict"):
@@ -190,7 +195,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         raise ValueError(f"{module}.{name}, not tensors and plain values alone")
 
     def persistent_load(self, pid: Any) -> tuple[int, int]:
-        """Return a storage's (numbers, bytes a number)."""
+        """Return how many numbers a storage has, and how many bytes each takes."""
         kind, (name,), key, _, count = pid
         if not isinstance(key, str) or not _is_count(count):
             raise ValueError(f"a storage of {shown(count)} numbers in {shown(key)}")
@@ -208,7 +213,7 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         _RULES[pickle.SETITEMS[0]](self)
 
     def _build(self) -> None:
-        """Give a module's state its versions, the one attribute that torch.save writes."""
+        """Set the versions of a module's state, the only attribute that torch.save writes."""
         state, holder = self.stack[-1], self.stack[-2]
         if type(holder) is not OrderedDict or type(state) is not dict or list(state) != ["_metadata"]:
             raise ValueError("attributes of something else than a module's state")
@@ -230,21 +235,22 @@ class _Listing(pickle._Unpickler):  # the one in Python: the one in C believes t
         if not _is_count(offset) or len(shape) != len(strides) or not all(map(_is_count, [*shape, *strides])):
             raise ValueError(f"a tensor of shape {shown(shape)}, strides {shown(strides)} at {shown(offset)}")
         numbers = math.prod(shape)
-        # Each number has a place of its own: a stride of 0 would make a large tensor of a small storage.
+        # Each number needs a place of its own: with strides of 0, a small storage would make a large tensor.
         if offset + numbers > count:
             raise ValueError(f"a tensor of shape {list(shape)} in a storage of {count} numbers")
         self.total += numbers * width
 
 
 def _empty_dict() -> OrderedDict[Any, Any]:
-    """Stand in for OrderedDict, which torch.save calls without arguments: with some it would hash unchecked keys."""
+    """Return an empty OrderedDict. torch.save calls OrderedDict without arguments; arguments could be keys that aren't
+    checked."""
     return OrderedDict()
 
 
 def _check_keys(keys: list[Any]) -> None:
-    """Refuse keys that aren't texts or small numbers: each is hashed as it's set.
+    """Raise a ValueError for keys that are neither text nor small numbers, because a dict hashes each key.
 
-    The hash of a tuple takes as long as a walk through it, and all multiples of 2^61 - 1 have one hash.
+    Hashing a tuple takes as long as a walk through it, and all multiples of 2^61 - 1 have the same hash.
     """
     for key in keys:
         if type(key) is not str and not (type(key) is int and 0 <= key < 1 << 32):

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: a run's metrics and scores."""
+"""Files with one JSON object per line: a run's metrics and scores."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..._settings import FINITE, NUMBER, Rule, instance, integer, or_none
 Line = dict[str, Any]
 
 _BLOCK = 1 << 16
-# A line has 500 bytes. A run of a million steps that logs each has half a gigabyte of them.
+# A line has 500 bytes. A run of a million steps that logs every step has half a gigabyte of lines.
 _LONGEST_LINE, _LARGEST_FILE = 1 << 20, 1 << 31
 _STEP = integer(0, 2**63 - 1, "a whole number of 0 to 2^63 - 1")
 
 
 def _end_of_lines(file: BinaryIO | FileIO) -> int:
-    """Return the place after the last end of a line, 0 where there is none."""
+    """Return the offset after the last newline, or 0 if there is none."""
     place = file.seek(0, os.SEEK_END)
     while place > 0:
         start = max(0, place - _BLOCK)
@@ -37,13 +37,13 @@ def _end_of_lines(file: BinaryIO | FileIO) -> int:
 
 
 class LinesFile:
-    """Lines in the order of their steps, each an object with a step.
+    """A file of lines in the order of their steps. Each line is a JSON object with a step.
 
     Args:
-        path: the file, which needn't be there.
-        numbers: fields that every line must have as finite numbers, besides its step.
-        words: fields that every line must have as text.
-        optional: fields that are numbers where a line has them. A null says nothing, as if the field weren't there.
+        path: the file, which need not exist.
+        numbers: the fields that every line must have as finite numbers, besides its step.
+        words: the fields that every line must have as text.
+        optional: the fields that must be numbers in lines that have them. A null counts as a missing field.
     """
 
     def __init__(
@@ -58,12 +58,16 @@ class LinesFile:
         }
 
     def append(self, line: Mapping[str, Any], *, lasting: bool = False) -> None:
-        """Add a line; `lasting` waits until it is on the disk.
+        """Add a line to the file.
 
-        The end of a line that was cut short, by a kill or a full disk, is dropped.
+        If the last line is incomplete, because of a kill or a full disk, it is removed first.
+
+        Args:
+            line: the object to write.
+            lasting: wait until the line is on the disk.
 
         Raises:
-            OSError: it can't be written; names the file, whose lines are those of before.
+            OSError: the line can't be written. The error names the file, which keeps the lines from before.
         """
         with naming(self.path), self.path.open("ab+", buffering=0) as file:
             end = _end_of_lines(file)
@@ -79,16 +83,21 @@ class LinesFile:
                 os.fsync(file.fileno())
 
     def lines(self) -> list[Line]:
-        """All whole lines, none if there is no file; a crash can leave the last one cut short.
+        """Return all complete lines; none if there is no file. After a crash, the last line may be incomplete.
 
         Raises:
-            ValueError: another line isn't one that a run writes, or something else than a file; the message names it.
+            ValueError: another line isn't one that a run writes, or the path isn't a plain file. The message names it.
             OSError: the file can't be read.
         """
         return [line for _, line in self._read()]
 
     def rewind(self, step: int, every: int = 1) -> None:
-        """Drop what was written after `step`, and the line of a last step that cut an interval of `every` short."""
+        """Remove the lines after `step`, and the line of a last step that ended a log interval early.
+
+        Args:
+            step: the last step whose line may stay.
+            every: the number of steps of a log interval.
+        """
         kept = [whole for whole, line in self._read() if line["step"] <= step and line["step"] % every == 0]
         content = b"".join(kept)
         if self.path.exists() and content != content_of(self.path, _LARGEST_FILE):
@@ -96,7 +105,7 @@ class LinesFile:
                 file.write(content)
 
     def _read(self) -> Iterator[tuple[bytes, Line]]:
-        """Each whole line: its bytes, and what they say."""
+        """Yield each complete line as its bytes and its object."""
         try:
             with opened(self.path, _LARGEST_FILE) as file:
                 number = 0
@@ -111,7 +120,7 @@ class LinesFile:
                         found = parsed(content)
                     except ValueError as error:
                         if not file.read(1):
-                            return  # the run ended while it wrote
+                            return  # the run was stopped while it wrote this line
                         raise ValueError(
                             f"{self.path}: got a bad line {number} ({error}), expected one JSON object a line"
                         ) from error

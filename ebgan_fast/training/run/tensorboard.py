@@ -1,4 +1,4 @@
-"""A run's figures and grids for TensorBoard."""
+"""A run's numbers and sample grids for TensorBoard."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_installed() -> None:
 def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except Exception as error:  # whatever a broken one raises: its protobuf a TypeError, a numpy that is newer others
+    except Exception as error:  # a broken package may raise anything: its protobuf a TypeError, a newer numpy others
         if isinstance(error, ModuleNotFoundError) and error.name == "tensorboard":
             raise ValueError(f"tensorboard: got True without the package, expected {_INSTALL}") from error
         raise ValueError(
@@ -38,11 +38,12 @@ def _writer_class() -> Any:
 
 
 class TensorBoard:
-    """Writes event files, or nothing. A context manager, so that the last of them reaches the disk.
+    """A writer of event files, or of nothing. It is a context manager, so that the last events reach the disk.
 
     Args:
-        folder: of the event files; None writes nothing.
-        step: events of the folder after this step are dropped: a resumed run does those steps again.
+        folder: the folder of the event files. None: write nothing.
+        step: the last step to keep. Later events in the folder are dropped, because a resumed run does those steps
+            again.
 
     Raises:
         ValueError: tensorboard isn't installed.
@@ -64,14 +65,14 @@ class TensorBoard:
             self._writer.close()
 
     def scalars(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl or scores.jsonl: every finite number but the step becomes a curve."""
+        """Add a line of metrics.jsonl or scores.jsonl. Every finite number but the step becomes a curve."""
         if self._writer is not None:
             for name, value in line.items():
                 if name != "step" and FINITE.holds(value):
                     self._writer.add_scalar(name, value, line["step"])
 
     def grid(self, picture: Path, step: int) -> None:
-        """A picture that was written to a file."""
+        """Add a picture from a file."""
         if self._writer is not None:
             with Image.open(picture) as image:
                 self._writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")

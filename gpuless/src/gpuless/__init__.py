@@ -1,16 +1,16 @@
 """Run and race-check GPU kernels without a GPU.
 
-    gpuless.triton        Triton kernels: compile ahead of time, run in the PTX simulator
-    gpuless.cuda          kernels of .cu files: nvcc -ptx, run in the PTX simulator
+    gpuless.triton        Triton kernels: compiled ahead of time and run in the PTX simulator
+    gpuless.cuda          kernels of .cu files, compiled by nvcc -ptx and run in the PTX simulator
     gpuless.ptx           the PTX simulator itself
-    gpuless.simt          .cu files as C++, threads in random orders, under AddressSanitizer
-    gpuless.resources     registers, spills, widths and occupancy of a compiled kernel, and budgets for them
-    gpuless.interpreter   functions under Triton's interpreter, each in a process of its own
+    gpuless.simt          .cu files compiled as C++, with threads in random orders, under AddressSanitizer
+    gpuless.resources     registers, spills, access widths and occupancy of a compiled kernel, and budgets for them
+    gpuless.interpreter   functions run under Triton's interpreter, each in its own process
     gpuless.guard_pages   arrays and tensors that end at forbidden memory
     gpuless.sparse        arrays and tensors of more than 2^31 elements
-    gpuless.available     which compilers are here, and why one is not
+    gpuless.available     the compilers found on this machine, and how to get a missing one
 
-Modules are imported when first used: `import gpuless` alone is cheap.
+A module is imported at its first use, so `import gpuless` alone is cheap.
 """
 
 from __future__ import annotations

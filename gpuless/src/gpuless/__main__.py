@@ -1,4 +1,4 @@
-"""`python -m gpuless`: which tools the simulators find on this machine."""
+"""Print the optional tools that gpuless finds on this machine: `python -m gpuless`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mode of torch in which every CPU tensor that is made ends at forbidden memory."""
+"""A torch dispatch mode in which every new CPU tensor ends at forbidden memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _UNFILLED = {
 
 
 class GuardedAllocations(TorchDispatchMode):
-    """Replaces the result of every operator that allocates: what it has in memory that none of its arguments has."""
+    """A dispatch mode that moves every newly allocated CPU tensor next to forbidden memory.
+
+    A result is new if no argument of the operator shares its storage.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""The memory of NumPy arrays and of torch tensors on the CPU, without importing torch."""
+"""Memory of NumPy arrays and of torch's CPU tensors. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from .memory import Memory
 
 ArrayLike: TypeAlias = Any
-"""A numpy.ndarray, or a torch.Tensor on the CPU: what has bfloat16 comes as the latter."""
+"""A numpy.ndarray, or a torch.Tensor on the CPU. NumPy has no bfloat16, so bfloat16 data comes as a tensor."""
 
 
 def is_array(value: object) -> bool:
-    """Return True for a NumPy array and for a torch tensor; a NumPy scalar is a number."""
+    """Return True for a NumPy array or a torch tensor, and False for a NumPy scalar, which counts as a number."""
     return isinstance(value, np.ndarray) or hasattr(value, "data_ptr")
 
 
 def address(array: ArrayLike) -> int:
-    """The address of the first element. TypeError for a tensor that isn't on the CPU."""
+    """Return the address of the first element. Raise TypeError for a tensor that isn't on the CPU."""
     if isinstance(array, np.ndarray):
         return int(array.__array_interface__["data"][0])
     if array.device.type != "cpu":
@@ -30,12 +30,12 @@ def address(array: ArrayLike) -> int:
 
 
 def is_writable(array: ArrayLike) -> bool:
-    """Return False for a NumPy array that may only be read."""
+    """Return False if the array is a read-only NumPy array."""
     return not isinstance(array, np.ndarray) or bool(array.flags.writeable)
 
 
 def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
-    """Elements from the first to the last, both included, for strides in elements."""
+    """Return the number of elements from the first to the last, both included. Strides are in elements."""
     if 0 in shape:
         return 0
     if any(stride < 0 for stride in strides):
@@ -44,7 +44,7 @@ def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def extent_of(array: ArrayLike) -> int:
-    """Bytes from the first element to the end of the last."""
+    """Return the number of bytes from the first element to the end of the last."""
     if isinstance(array, np.ndarray):
         if array.size == 0:
             return 0
@@ -53,7 +53,7 @@ def extent_of(array: ArrayLike) -> int:
 
 
 def element_strides(array: ArrayLike) -> tuple[int, ...]:
-    """Strides in elements."""
+    """Return the strides in elements. Raise ValueError if a stride is not a whole number of elements."""
     if not isinstance(array, np.ndarray):
         return tuple(array.stride())
     if any(stride % array.itemsize for stride in array.strides):
@@ -64,7 +64,7 @@ def element_strides(array: ArrayLike) -> tuple[int, ...]:
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides, in elements, of an array without gaps whose last dimension is the innermost."""
+    """Return the strides, in elements, of an array without gaps whose last dimension is the innermost."""
     strides = [1]
     for size in reversed(shape[1:]):
         strides.append(strides[-1] * max(1, size))
@@ -72,17 +72,17 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def is_torch(dtype: object) -> bool:
-    """Return True for torch's dtypes, False for what numpy.dtype takes."""
+    """Return True if `dtype` is torch's, and False if it is one for numpy.dtype."""
     return type(dtype).__module__ == "torch"
 
 
 def itemsize(dtype: Any) -> int:
-    """Bytes an element, for a dtype of NumPy or torch."""
+    """Return the bytes of one element, for a dtype of NumPy or torch."""
     return int(dtype.itemsize if is_torch(dtype) else np.dtype(dtype).itemsize)
 
 
 def element_bytes(dtype: Any, value: float) -> bytes:
-    """The bytes of one element of that value."""
+    """Return the bytes of one element that holds `value`."""
     if is_torch(dtype):
         import torch
 
@@ -91,7 +91,10 @@ def element_bytes(dtype: Any, value: float) -> bytes:
 
 
 def array_at(memory: Memory, address: int, shape: Sequence[int], dtype: Any, strides: Sequence[int]) -> ArrayLike:
-    """An array, or a tensor for torch's dtype, over memory of ours; the last one that shares it gives it back."""
+    """Return an array over the bytes at `address`, or a tensor if `dtype` is torch's.
+
+    `memory` is released when the last array that shares these bytes is gone.
+    """
     nbytes = extent(shape, strides) * itemsize(dtype)
     if nbytes == 0:
         memory.release()
@@ -115,12 +118,12 @@ def _empty(shape: Sequence[int], dtype: Any, strides: Sequence[int]) -> ArrayLik
 
 
 def copy(array: ArrayLike) -> ArrayLike:
-    """A copy in other memory."""
+    """Return a copy in other memory."""
     return array.copy() if isinstance(array, np.ndarray) else array.detach().clone()
 
 
 def fill_from(array: ArrayLike, values: ArrayLike) -> None:
-    """Write all elements; an array that may only be read still has its own."""
+    """Write `values` to all elements. An array that cannot be written is left alone: read-only, or with stride 0."""
     if isinstance(array, np.ndarray):
         if array.flags.writeable:
             array[...] = values

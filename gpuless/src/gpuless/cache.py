@@ -1,8 +1,10 @@
-"""Compiled code kept between runs: never what was measured or simulated with it.
+"""Compiled code that is kept between runs. Measurements and simulation results are never kept.
 
-In the user's cache folder, bounded; GPULESS_CACHE names another folder, and GPULESS_CACHE= (nothing) keeps nothing.
-Parallel processes share it; an entry by `once` is made by one of them. An entry ends with the digest of what stands
-before it: one that was cut short, or changed, counts as missing.
+Entries are files in the user's cache folder, whose total size is bounded. GPULESS_CACHE names another folder. An empty
+GPULESS_CACHE turns the cache off.
+
+Parallel processes share the folder. Only one of them makes an entry that they get by `once`. An entry ends with the
+digest of its content. An entry that was cut short or changed counts as missing.
 """
 
 from __future__ import annotations
@@ -17,19 +19,19 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where each process makes its own
+except ImportError:  # Windows has no fcntl: there, each process makes its own entry
     fcntl = None  # type: ignore[assignment]
 
 UNUSED_AFTER = 30 * 24 * 3600  # seconds
 MOST_BYTES = 1 << 30
-PATIENCE = 600  # seconds that a process waits for another one's entry before it makes its own
-_LOOK_AGAIN_AFTER = 3600  # seconds between two searches for what can go
+PATIENCE = 600  # seconds that a process waits for another one to make an entry, before it makes the entry itself
+_LOOK_AGAIN_AFTER = 3600  # seconds between two searches for entries to remove
 _LOCK = ".lock-"
 _DIGEST = hashlib.sha256
 
 
 def folder() -> Path | None:
-    """The folder of the entries, which need not exist; None if nothing is to be kept."""
+    """Return the folder of the entries, which may not exist yet; None if the cache is off."""
     named = os.environ.get("GPULESS_CACHE")
     if named is not None:
         return Path(named) if named else None
@@ -38,7 +40,9 @@ def folder() -> Path | None:
 
 
 def key(*parts: str | bytes) -> str:
-    """A name for what these parts decide. Each counts with its length: "ab", "c" is another name than "a", "bc"."""
+    """Return a name that is different for different parts. Each part counts with its length: "ab", "c" is not "a",
+    "bc".
+    """
     digest = _DIGEST()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -47,13 +51,13 @@ def key(*parts: str | bytes) -> str:
 
 
 def read(name: str) -> bytes | None:
-    """The content that was written under that key; None if nothing was, or not all of it is there."""
+    """Return the content that was written under this key; None if there is none, or if it is incomplete."""
     path = _path(name)
     if path is None:
         return None
     try:
         data = path.read_bytes()
-        os.utime(path)  # used: the time by which entries go
+        os.utime(path)  # entries are removed by the time of their last use
     except OSError:
         return None
     content, digest = data[: -_DIGEST().digest_size], data[-_DIGEST().digest_size :]
@@ -65,7 +69,7 @@ def read(name: str) -> bytes | None:
 
 
 def write(name: str, content: bytes) -> None:
-    """Keep it under that key. A folder that can't be written keeps nothing, and that is no error."""
+    """Keep the content under this key. If the folder cannot be written, keep nothing and raise no error."""
     path = _path(name)
     if path is None:
         return
@@ -83,9 +87,10 @@ def write(name: str, content: bytes) -> None:
 
 
 def once(name: str, make: Callable[[], bytes]) -> bytes:
-    """Return the content under that key, or make it and keep it. Of several processes that ask, one makes it.
+    """Return the content under this key, or make it and keep it. If several processes ask at once, one of them makes
+    it.
 
-    `make` must ask for no other entry: it might wait for itself, until its patience ends.
+    `make` must not ask for another entry: it could wait for its own lock until PATIENCE ends.
     """
     if (kept := read(name)) is not None:
         return kept
@@ -99,9 +104,10 @@ def once(name: str, make: Callable[[], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """Hold processes back that want the same entry; a lock goes with its process, however that ends.
+    """Let one process at a time work on an entry. The system frees the lock when its process ends, in whatever way.
 
-    Where there can be no lock, nobody is held back. Some other entries share the lock, so that there are 256 files.
+    Where the file system has no locks, no process waits. There are only 256 lock files, so different entries can share
+    a lock.
     """
     where = folder()
     with contextlib.ExitStack() as stack:
@@ -114,7 +120,7 @@ def _alone(name: str) -> Iterator[None]:
 
 
 def _lock(file: int) -> None:
-    """Lock a file, or give up after PATIENCE. OSError where the file system has no locks."""
+    """Lock a file, or give up after PATIENCE. Raise OSError where the file system has no locks."""
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         try:
@@ -129,7 +135,9 @@ def _path(name: str) -> Path | None:
 
 
 def _drop_old(where: Path) -> None:
-    """Remove what has not been used for long, and the longest unused while all is too large."""
+    """Remove the entries that were not used for UNUSED_AFTER. While the rest is over MOST_BYTES, remove the least
+    recently used.
+    """
     looked = where / ".looked"
     now = time.time()
     with contextlib.suppress(OSError):

@@ -1,7 +1,10 @@
-"""Runs a compiler on sources, unless the cache has what it would make of them.
+"""Run a compiler on sources, or take its output from the cache.
 
-An entry is named by everything that the compiler reads: the text of the sources and of all that they include, the
-options, the compiler's version, and for headers of the system the names, sizes and times of what lies in their folders.
+The key of a cache entry covers everything that the compiler reads:
+
+* the text of the sources and of every file that they include
+* the options, and the compiler's version
+* the names, sizes and times of the files in the folders of system headers
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ _INCLUDE = re.compile(
     rb"^[ \t]*#[ \t]*(?:include|include_next|embed)\b[ \t]*(.*)|__has_include[ \t]*\([ \t]*([^)]*)\)", re.MULTILINE
 )
 _NAMED = re.compile(rb'(["<])([^">\n]+)[">]')
-# Options that name a file, a folder, another compiler, or the processor of this machine.
+# Options that name a file, a folder or another compiler, or that mean the processor of this machine.
 _READS_MORE = re.compile(r"-(I|L|B|i|l(?!ineinfo)|specs|optf|ccbin)|@|--\w*(file|include|library|bindir)|-.*=native$")
-# Variables by which compilers find files or get options.
+# Environment variables that give compilers search paths or options.
 _VARIABLES = (
     "CPATH",
     "CPLUS_INCLUDE_PATH",
@@ -36,7 +39,7 @@ _VARIABLES = (
 
 
 class _CannotTellError(Exception):
-    """A macro, or an option, decides what a compiler reads."""
+    """Raised if a macro or an option decides which files a compiler reads."""
 
 
 def compiled(
@@ -52,15 +55,25 @@ def compiled(
     host_compiler: str | None = None,
     take_root_out: bool = False,
 ) -> bytes:
-    """Compile the sources, or read from the cache what they were compiled to, and return it as bytes.
+    """Compile the sources and return the output file as bytes, from the cache where it is there.
 
-    headers are folders for -I, system_headers for -isystem, last_headers for -idirafter; libraries are linked by their
-    file names, to be found at run time. host_compiler is the one that nvcc calls.
+    Two trees whose files below `root` are equal share an entry. The code must then not contain the path of the root:
+    let `options` map the path to something else, or remove it from text by `take_root_out`.
 
-    Of two trees with equal files below `root` the second is not compiled again. The code must then not name the root:
-    let `options` map it to something else or, of text, take_root_out. Options that name files are compiled anew each
-    time.
-    RuntimeError with what the compiler printed if it fails.
+    Args:
+        compiler: The compiler's name or path.
+        sources: The files to compile.
+        options: Options of the compiler. With an option that names a file, every call compiles anew.
+        headers: Folders for -I.
+        system_headers: Folders for -isystem.
+        last_headers: Folders for -idirafter.
+        libraries: Libraries to link by their file names. They must be found again at run time.
+        root: The folder that the names in the key are relative to.
+        host_compiler: The C++ compiler that nvcc calls.
+        take_root_out: If True, remove the root's path from the output.
+
+    Raises:
+        RuntimeError: If the compiler is missing, or fails: with the text that it printed.
     """
     command = [_found(compiler), *options]
     command += [f"-I{path}" for path in headers]
@@ -86,14 +99,14 @@ def compiled(
 
 
 def run(command: Sequence[str]) -> None:
-    """Run a compiler; RuntimeError with what it printed if it fails."""
+    """Run a compiler. Raise RuntimeError with the text that it printed if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}")
 
 
 def write_executable(output: Path, content: bytes) -> Path:
-    """Write a program, or a library, in the place of one that may be running."""
+    """Write a program or library to `output`, also while the old file there is running."""
     handle, beside = tempfile.mkstemp(dir=output.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
@@ -103,7 +116,7 @@ def write_executable(output: Path, content: bytes) -> Path:
 
 
 def variables() -> list[str]:
-    """The variables by which compilers find files or get options, and their values here: "CPATH=/usr/include"."""
+    """Return the environment variables that compilers read, with their values: "CPATH=/usr/include"."""
     return [f"{name}={os.environ.get(name)}" for name in _VARIABLES]
 
 
@@ -116,7 +129,7 @@ def _name(
     libraries: Sequence[Path],
     root: Path | None,
 ) -> str | None:
-    """The key of the entry; None where the files that are read can't be told."""
+    """Return the key of the entry; None if it is unknown which files the compiler reads."""
     here = str(root.resolve()) if root else None
     if any(map(_READS_MORE.match, options)):
         return None
@@ -134,7 +147,9 @@ def _name(
 
 
 def _read_by(source: Path, headers: tuple[Path, ...], root: str | None) -> Iterator[bytes]:
-    """Names and texts of a source and of all that it may include from its own folder and those of the headers."""
+    """Yield the name and the text of a source, and of each file that it may include from its own folder or from
+    `headers`.
+    """
     waiting, seen = [source], {source}
     while waiting:
         path = waiting.pop()
@@ -148,7 +163,10 @@ def _read_by(source: Path, headers: tuple[Path, ...], root: str | None) -> Itera
 
 
 def _included(path: Path, text: bytes, headers: Iterable[Path]) -> Iterator[Path]:
-    """The files that its lines name, under any condition. What is found nowhere is the system's."""
+    """Yield the files that the #include lines of `text` name, under any condition.
+
+    A file that is found in no folder is taken for a system header and left out.
+    """
     for line, asked in _INCLUDE.findall(text.replace(b"\\\n", b" ")):
         named = _NAMED.match((line or asked).strip())
         if named is None:
@@ -163,13 +181,13 @@ def _included(path: Path, text: bytes, headers: Iterable[Path]) -> Iterator[Path
 
 @functools.cache
 def version(compiler: str) -> str:
-    """The text by which a compiler tells its version."""
+    """Return the text that a compiler prints for --version."""
     return subprocess.run([_found(compiler), "--version"], check=True, capture_output=True, text=True).stdout
 
 
 @functools.cache
 def _fingerprint(folder: Path) -> str:
-    """The names, sizes and times of all files in a folder. 2,000 headers of CUDA take 20 ms."""
+    """Return the names, sizes and times of all files in a folder. CUDA's 2,000 headers take 20 ms."""
     found = []
     for path, _, names in os.walk(folder):
         for name in names:
@@ -179,7 +197,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 def forget() -> None:
-    """Look at compilers and at headers of the system again, which a process does once."""
+    """Forget the compilers' versions and the state of system headers, which a process otherwise reads once."""
     version.cache_clear()
     _fingerprint.cache_clear()
 

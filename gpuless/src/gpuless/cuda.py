@@ -1,4 +1,4 @@
-"""Kernels of .cu files as nvcc compiles them, in the PTX simulator."""
+"""Compile kernels of .cu files by nvcc and run them in the PTX simulator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .ptx import Argument, Report, simulate
 
 
 def missing() -> str | None:
-    """The reason why no .cu file can be compiled here; None if it can."""
+    """Return the reason why .cu files cannot be compiled here; None if they can."""
     return None if tools.nvcc() else tools.NO_NVCC
 
 
@@ -24,10 +24,18 @@ def ptx(
     headers: Sequence[Path] = (),
     root: Path | None = None,
 ) -> str:
-    """The PTX of a .cu file, by nvcc -ptx with C++17, -O3 and line numbers.
+    """Return the PTX of a .cu file, compiled by nvcc with C++17, -O3 and line numbers.
 
-    options are nvcc's, headers are folders for -I. With a root, the file names in it are relative to it, and another
-    tree with the same files is not compiled again. RuntimeError without nvcc, or with what it printed.
+    Args:
+        source: The .cu file.
+        target: The GPU architecture, like "sm_80".
+        options: More options for nvcc.
+        headers: Folders for -I.
+        root: If given, file names in the PTX are relative to this folder. Another tree with the same files then shares
+            the cache entry.
+
+    Raises:
+        RuntimeError: If nvcc is missing, or fails: with the text that it printed.
     """
     nvcc = tools.nvcc()
     if nvcc is None:
@@ -58,10 +66,28 @@ def run(
     options: Sequence[str] = (),
     headers: Sequence[Path] = (),
 ) -> Report:
-    """Compile a .cu file and run its kernel `entry` in the PTX simulator; its stores are in the arrays afterward.
+    """Compile a .cu file and run its kernel `entry` in the PTX simulator. The kernel's stores are in the arrays
+    afterward.
 
-    entry is the kernel's name in the source, or that in the PTX where several have it (templates). The rest is as for
-    `ptx` and `gpuless.ptx.simulate`.
+    Args:
+        source: The .cu file.
+        entry: The kernel's name in the source. Where several kernels share it (templates), the name in the PTX.
+        grid: The number of blocks, in up to three dimensions.
+        threads: The number of threads of a block, in up to three dimensions.
+        arguments: The kernel's arguments, as `gpuless.ptx.simulate` takes them.
+        shared_bytes: The bytes of dynamic shared memory of a block.
+        seed: The seed of the order in which the blocks run.
+        target: The GPU architecture, like "sm_80".
+        options: More options for nvcc.
+        headers: Folders for -I.
+
+    Returns:
+        The counts of the run, as `gpuless.ptx.simulate` returns them.
+
+    Raises:
+        RuntimeError: If nvcc is missing, or fails: with the text that it printed.
+        ValueError: If `entry` is not the name of exactly one kernel.
+        gpuless.ptx.SimulationError: If the kernel does something wrong, like a race or an access out of bounds.
     """
     text = ptx(source, target, options=options, headers=headers)
     return simulate(
@@ -76,8 +102,10 @@ def run(
 
 
 def name_in(text: str, entry: str) -> str:
-    """The name that a kernel of the source has in PTX. ValueError unless it is that of one kernel."""
-    # C++ writes a name as its length and itself, among those of its namespaces and parameters.
+    """Return the name in the PTX of a kernel of the source. Raise ValueError unless exactly one kernel has the name
+    `entry`.
+    """
+    # A mangled C++ name holds the length of the kernel's name and then the name.
     names = re.findall(r"\.entry\s+([\w$.]+)", text)
     mangled = [name for name in names if name.startswith("_Z") and f"{len(entry)}{entry}" in name]
     found = [entry] if entry in names else mangled

@@ -1,7 +1,7 @@
-"""Functions run under Triton's interpreter, in a process of their own each, and how each ended.
+"""Run functions under Triton's interpreter, each call in its own process, and tell how each call ended.
 
-The interpreter (TRITON_INTERPRET=1) runs kernels on CPU tensors and would read past the end of an ordinary one without
-a word: tensors that end at a guard page make it a fault.
+The interpreter (TRITON_INTERPRET=1) runs kernels on CPU tensors. It reads past the end of an ordinary tensor without an
+error. Tensors that end at a guard page turn such a read into a fault.
 """
 
 from __future__ import annotations
@@ -24,18 +24,29 @@ from .guard_pages import guarded_allocations
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a call. `fault`: it touched forbidden memory. `wrong`: an assertion failed. `report`: its output."""
+    """The end of one call.
+
+    kind: "fine"; "wrong" if an assertion failed; "fault" if the call touched forbidden memory.
+    report: The text that the call printed.
+    """
 
     kind: Literal["fine", "wrong", "fault"]
     report: str
 
 
 def interpreted(*calls: tuple[Any, ...], first: Callable[[], None] | None = None) -> list[Outcome]:
-    """Run each call, a module's function and its arguments (of what JSON holds), under Triton's interpreter.
+    """Run each call under Triton's interpreter, in its own process, and return how each one ended.
 
-    One process imports the modules, which takes torch and triton 5 seconds, calls the module's function `first`, and
-    forks for every call: 0.1 seconds. The first launch of a kernel costs 0.2 seconds more, in each call anew unless
-    `first` has made it. RuntimeError for a call, or a `first`, that ends in another way than an Outcome's.
+    One process imports the modules, which takes 5 seconds for torch and triton. It calls `first` and then forks for
+    each call, which takes 0.1 seconds. The first launch of a kernel costs each call 0.2 seconds more, unless `first`
+    has launched that kernel.
+
+    Args:
+        *calls: Each call: a function of a module and then its arguments, as JSON can hold them.
+        first: A function of a module to call once before the forks.
+
+    Raises:
+        RuntimeError: If `first` fails, or a call ends in a way that is no Outcome.
     """
     named = [(function.__module__, function.__qualname__, arguments) for function, *arguments in calls]
     begin = [] if first is None else [(first.__module__, first.__qualname__)]
@@ -47,7 +58,7 @@ def interpreted(*calls: tuple[Any, ...], first: Callable[[], None] | None = None
             "TRITON_INTERPRET": "1",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "CUDA_VISIBLE_DEVICES": "",  # torch's autograd has a thread for each GPU, which no fork survives
+            "CUDA_VISIBLE_DEVICES": "",  # torch's autograd has a thread for each GPU, and no thread survives a fork
         },
         capture_output=True,
         text=True,
@@ -58,7 +69,9 @@ def interpreted(*calls: tuple[Any, ...], first: Callable[[], None] | None = None
 
 
 def _forked(function: Callable[..., None], case: Sequence[Any]) -> dict[str, str]:
-    """Run in a child: its signal or exit status tells the outcome."""
+    """Run one call in a child process and return its Outcome as a dict. The child's signal or exit status decides the
+    kind.
+    """
     with tempfile.TemporaryFile() as output:
         child = os.fork()
         if child == 0:
@@ -95,8 +108,8 @@ def main() -> None:
     calls = [(_function(module, name), case) for module, name, case in named]
     if torch := sys.modules.get("torch"):
         with guarded_allocations():
-            torch.empty(1)  # the first operator of a dispatch mode imports torch._dynamo: once, before the forks
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the outcomes
+            torch.empty(1)  # a dispatch mode's first operator imports torch._dynamo: once, before the forks
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the outcomes only
         for module, name in begin:
             _function(module, name)()
     print(json.dumps([_forked(function, case) for function, case in calls]))

@@ -1,6 +1,6 @@
-"""Memory at addresses of our choosing, beside pages that end the process when they are touched.
+"""Memory mapped next to forbidden pages: a process that touches a forbidden page ends.
 
-A page of it costs memory from its first write on.
+A mapped page costs memory only after its first write.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ _C.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _C.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _C.write.restype = ctypes.c_ssize_t
 _C.write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
-_MAP_NORESERVE = 0x4000  # Linux; the mmap module has no name for it before Python 3.13
-_MAP_FIXED = 0x10  # Linux; the mmap module has no name for it
+_MAP_NORESERVE = 0x4000  # Linux's value; the mmap module has no name for it before Python 3.13
+_MAP_FIXED = 0x10  # Linux's value; the mmap module has no name for it
 _NO_ACCESS = 0
 
 
 class Memory:
-    """Pieces of address space that are given back together, by `release`."""
+    """Ranges of address space that are freed together, by `release`."""
 
     def __init__(self) -> None:
         self._maps: list[tuple[int, int]] = []
 
     def guarded(self, nbytes: int, *, begins: bool = False) -> int:
-        """The address of so many bytes, whose end (or, if it `begins` there, whose beginning) touches forbidden memory.
+        """Return the address of `nbytes` bytes that end right before forbidden memory, or with `begins` start right
+        behind it.
 
-        Up to the next page, the other side may be touched unseen.
+        On the other side, bytes up to the next page can be touched without a fault.
         """
         page = mmap.PAGESIZE
         inside = -(-nbytes // page) * page
@@ -41,13 +42,14 @@ class Memory:
         return start + page + (0 if begins else inside - nbytes)
 
     def reserved(self, nbytes: int) -> int:
-        """The address of so many zeros, which cost memory only where they are written."""
+        """Return the address of `nbytes` zeros, which cost memory only where they are written."""
         return self._map(nbytes, _MAP_NORESERVE)
 
     def repeated(self, block: bytes, count: int, around: int) -> int:
-        """The address of `count` copies of a block of whole pages, with so many forbidden bytes before and behind.
+        """Return the address of `count` copies of a block, with `around` forbidden bytes before and behind them.
 
-        Linux allows a process 65,530 mappings; a copy is one, and costs memory only where it is written.
+        The block must fill whole pages. Each copy is one mapping, of the 65,530 that Linux allows a process. It costs
+        memory only where it is written.
         """
         inside = len(block) * count
         start = self.reserved(inside + 2 * around)
@@ -83,8 +85,11 @@ def _forbid(address: int, nbytes: int) -> None:
 
 
 def is_readable(address: int) -> bool:
-    """Return True if the byte at that address can be read. The kernel is asked to copy it into a pipe: a fork that
-    tries costs a process of 1 GB 0.1 s, this 20 µs."""
+    """Return True if the byte at this address can be read.
+
+    The system is asked to copy the byte into a pipe, which takes 20 µs. Trying it in a fork would take 0.1 s in a
+    process of 1 GB.
+    """
     out, into = os.pipe()
     try:
         if _C.write(into, address, 1) == 1:

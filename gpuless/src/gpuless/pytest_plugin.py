@@ -1,4 +1,4 @@
-"""A pytest fixture, `gpu`, that runs kernels under several orders of their blocks."""
+"""The pytest fixture `gpu`, which runs kernels under several orders of their blocks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Gpu:
-    """A stand-in for a GPU in a test.
+    """A replacement for a GPU in tests.
 
-    A kernel runs once a seed, each time on the arrays as they were given; they hold the last results afterward. A race
-    or an access out of bounds is an error of `gpuless.ptx`; results that differ from seed to seed are an
-    AssertionError, unless deterministic=False.
+    A kernel runs once for each seed, each time on the arrays as they were given. The arrays hold the last results
+    afterward. A race or an access out of bounds raises an error of `gpuless.ptx`. Results that differ from seed to seed
+    raise AssertionError, unless `deterministic` is False.
     """
 
     seeds: Sequence[int] = range(4)
@@ -35,7 +35,21 @@ class Gpu:
         deterministic: bool = True,
         **options: Any,
     ) -> list[Report]:
-        """Run a Triton kernel as `gpuless.triton.run` does. Skips the test where triton or torch is missing."""
+        """Run a Triton kernel once for each seed, as `gpuless.triton.run` does. Skip the test if triton or torch is
+        missing.
+
+        Args:
+            kernel: The @triton.jit function.
+            grid: The number of programs, in up to three dimensions.
+            arguments: The kernel's arguments by name.
+            target: The NVIDIA architecture to compile for.
+            debug: If True, compile `tl.device_assert` and the checks for integer overflow in.
+            deterministic: If False, results may differ from seed to seed.
+            **options: Options of the launch, like num_warps.
+
+        Returns:
+            The report of each run, in the order of the seeds.
+        """
         for package in ("torch", "triton"):
             pytest.importorskip(package, reason=f"{package} is not installed: pip install 'gpuless[triton]'")
         from . import triton
@@ -59,7 +73,23 @@ class Gpu:
         headers: Sequence[Path] = (),
         deterministic: bool = True,
     ) -> list[Report]:
-        """Run a kernel of a .cu file as `gpuless.cuda.run` does. Skips the test where nvcc is missing."""
+        """Run a kernel of a .cu file once for each seed, as `gpuless.cuda.run` does. Skip the test if nvcc is missing.
+
+        Args:
+            source: The .cu file.
+            entry: The kernel's name in the source, or in the PTX.
+            grid: The number of blocks, in up to three dimensions.
+            threads: The number of threads of a block, in up to three dimensions.
+            arguments: The kernel's arguments, as `gpuless.ptx.simulate` takes them.
+            shared_bytes: The bytes of dynamic shared memory of a block.
+            target: The GPU architecture to compile for.
+            options: More options for nvcc.
+            headers: Folders for -I.
+            deterministic: If False, results may differ from seed to seed.
+
+        Returns:
+            The report of each run, in the order of the seeds.
+        """
         from . import cuda, ptx
 
         if reason := cuda.missing():
@@ -106,5 +136,7 @@ class Gpu:
 
 @pytest.fixture
 def gpu() -> Gpu:
-    """Run kernels without a GPU, under several orders of their blocks: `gpu.triton(...)`, `gpu.cuda(...)`."""
+    """Return an object that runs kernels without a GPU, under several orders of their blocks: gpu.triton(…),
+    gpu.cuda(…).
+    """
     return Gpu()

@@ -1,6 +1,7 @@
-"""The resources that a compiled kernel takes and its instructions, read from its machine code, and budgets for them.
+"""Read which resources and instructions a compiled kernel uses from its machine code, and check them against budgets.
 
-Nothing here is a time. Exact for one release of the compiler: two cold compiles give the same bytes.
+No number here is a time. The numbers are exact for one release of the compiler: two compiles without a cache give the
+same bytes.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chip:
-    """The limits of one multiprocessor (AMD: compute unit) by which blocks fit on it."""
+    """The limits of one multiprocessor (AMD: compute unit), which decide how many blocks fit on it."""
 
-    lanes: int  # threads a warp
-    registers: int  # 32-bit, of each of the 4 schedulers
-    register_granule: int  # a warp's registers are handed out by so many
+    lanes: int  # threads of a warp
+    registers: int  # 32-bit registers of each of the 4 schedulers
+    register_granule: int  # a warp gets registers in multiples of this number
     shared: int  # bytes
-    shared_reserved: int  # bytes that every block takes beyond its own
-    shared_granule: int
+    shared_reserved: int  # bytes that every block takes in addition to its own
+    shared_granule: int  # a block gets shared memory in multiples of these bytes
     warps: int
     blocks: int
 
     @property
     def shared_limit(self) -> int:
-        """The most that one block may ask for."""
+        """The most bytes of shared memory that one block may use."""
         return self.shared - self.shared_reserved
 
 
@@ -56,22 +57,24 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of a kernel. Counts are of instructions in the code, not of runs. Widths are bits a thread."""
+    """The resources that one kernel uses. Counts are of instructions in the code, not of executions. Widths are bits
+    per thread.
+    """
 
     target: str
-    registers: int  # a thread; AMD: vector registers, those for accumulation included
-    stack: int  # bytes a thread
-    spills: int  # accesses of the stack; AMD: registers spilled
-    shared: int  # bytes a block
-    loads: dict[int, int]  # from global memory into registers, by width
-    stores: dict[int, int]  # by width
-    async_loads: dict[int, int]  # from global to shared memory, past the registers, by width
+    registers: int  # of a thread; AMD: vector registers, with those for accumulation
+    stack: int  # bytes of a thread
+    spills: int  # accesses of the stack; AMD: spilled registers
+    shared: int  # bytes of a block
+    loads: dict[int, int]  # from global memory into registers: the count for each width
+    stores: dict[int, int]  # the count for each width
+    async_loads: dict[int, int]  # from global to shared memory without registers: the count for each width
     tensor_core: int
-    float_atomics: int  # additions, before lowering, which may make loops of them
-    integer_atomics: int  # every other atomic
+    float_atomics: int  # additions in Triton's IR; a later compiler stage may turn each into a loop
+    integer_atomics: int  # all other atomics
     barriers: int
     instructions: int
-    occupancy: float  # share of the multiprocessor's warps that fit at once; 0 where not one block does
+    occupancy: float  # the share of the multiprocessor's warps that are resident at once; 0 if no block fits
 
     @property
     def wide_loads(self) -> int:
@@ -95,7 +98,17 @@ def _count(by_width: dict[int, int], least: int, most: int | None) -> int:
 
 
 def occupancy(target: str, registers: int, shared: int, num_warps: int, tensor_memory: int = 0) -> float:
-    """The share of the multiprocessor's warps that fit at once, by registers, shared memory, warps and blocks."""
+    """Return the share of a multiprocessor's warps that are resident at once.
+
+    Registers, shared memory, tensor memory, warps and blocks limit it.
+
+    Args:
+        target: The GPU, a key of CHIPS.
+        registers: The registers of a thread.
+        shared: The bytes of shared memory of a block.
+        num_warps: The warps of a block.
+        tensor_memory: The columns of tensor memory of a block.
+    """
     chip = CHIPS[target]
     registers_of_warp = _round_up(max(registers, 1) * chip.lanes, chip.register_granule)
     warps_by_registers = _SCHEDULERS * (chip.registers // registers_of_warp)
@@ -113,12 +126,14 @@ def _round_up(value: int, granule: int) -> int:
 
 
 def measure(artifact: Artifact) -> Resources:
-    """The resources of a compiled Triton kernel."""
+    """Return the resources of a compiled Triton kernel."""
     return measure_all([artifact])[0]
 
 
 def measure_all(artifacts: Sequence[Artifact]) -> list[Resources]:
-    """The resources of compiled Triton kernels. Many take little longer than one, as they share a run of nvdisasm."""
+    """Return the resources of compiled Triton kernels. All of them share one run of nvdisasm, so many cost little more
+    than one.
+    """
     names: dict[bytes, list[str]] = {}
     for target in {artifact.target for artifact in artifacts if artifact.ptx}:
         binaries = [artifact.binary for artifact in artifacts if artifact.target == target]
@@ -128,7 +143,7 @@ def measure_all(artifacts: Sequence[Artifact]) -> list[Resources]:
 
 
 def _atomics(artifact: Artifact) -> tuple[int, int]:
-    """Additions of floats, and all other atomics."""
+    """Return the number of additions of floats, and of all other atomics."""
     additions = len(re.findall(r"\btt\.atomic_rmw fadd\b", artifact.ttir))
     return additions, len(re.findall(r"\btt\.atomic_(?:rmw|cas)\b", artifact.ttir)) - additions
 
@@ -138,7 +153,7 @@ _WIDTHS = {"256": 256, "128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8"
 
 
 def _sass_width(modifiers: list[str]) -> int:
-    """The bits that LDG.E.128 and its like move: 32 unless a modifier says so."""
+    """Return the bits that an instruction like LDG.E.128 moves: 32 unless a modifier gives another width."""
     return next((_WIDTHS[modifier] for modifier in modifiers if modifier in _WIDTHS), 32)
 
 
@@ -153,14 +168,26 @@ def _measure_nvidia(artifact: Artifact, names: Iterable[str]) -> Resources:
 def measure_sass(
     target: str, usage_line: str, names: Iterable[str], shared: int, num_warps: int, tensor_memory: int = 0
 ) -> Resources:
-    """The resources of one kernel, from cuobjdump's line about it and the names of its instructions."""
+    """Return the resources of one kernel, without Triton.
+
+    Args:
+        target: The GPU, a key of CHIPS.
+        usage_line: The line that cuobjdump -res-usage prints for the kernel.
+        names: The kernel's instructions, like "LDG.E.128".
+        shared: The bytes of shared memory of a block.
+        num_warps: The warps of a block.
+        tensor_memory: The columns of tensor memory of a block.
+
+    Raises:
+        ValueError: If the line has no registers.
+    """
     usage = re.search(r"REG:(\d+) STACK:(\d+)", usage_line)
     if usage is None:
         raise ValueError(f"no registers in cuobjdump's answer: {usage_line!r}")
     registers = int(usage[1])
     kinds: Counter[str] = Counter()
     widths: dict[str, Counter[int]] = {kind: Counter() for kind in ("LDG", "STG", "LDGSTS")}
-    atomics: Counter[bool] = Counter()  # of floats or not
+    atomics: Counter[bool] = Counter()  # the key is True for atomics on floats
     for name in names:
         kind, *modifiers = name.split(".")
         kinds[kind] += 1
@@ -237,7 +264,10 @@ _AT_LEAST = ("wide_loads", "wide_stores", "tensor_core", "occupancy")
 
 
 def violations(resources: Resources, budget: Mapping[str, float]) -> list[str]:
-    """List what breaks the budget, a line each, and shared memory beyond the chip's, whatever the budget."""
+    """Return one line for each number that breaks the budget, and for shared memory beyond the chip's limit.
+
+    Raise ValueError if the budget has an unknown name.
+    """
     unknown = set(budget) - {*_AT_MOST, *_AT_LEAST}
     if unknown:
         raise ValueError(f"no such budget: {', '.join(sorted(unknown))}")
@@ -257,19 +287,21 @@ def violations(resources: Resources, budget: Mapping[str, float]) -> list[str]:
 
 
 def budget_of(resources: Resources) -> Budget:
-    """A budget that these resources just meet. Any edit changes the number of instructions, so a tenth more is fine."""
+    """Return a budget that these resources just meet. Instructions get a tenth more, because every edit changes their
+    number.
+    """
     budget: Budget = {key: getattr(resources, key) for key in (*_AT_MOST, *_AT_LEAST)}
     budget["instructions"] = resources.instructions * 11 // 10
     return budget
 
 
 def read_budgets(path: Path) -> dict[str, Budget]:
-    """Budgets by the name under which `write_budgets` put them down."""
+    """Return the budgets of a file by their names. `write_budgets` wrote the file."""
     budgets: dict[str, Budget] = json.loads(path.read_text())
     return budgets
 
 
 def write_budgets(path: Path, budgets: Mapping[str, Mapping[str, float]]) -> None:
-    """One line a budget, everything in order, so that a change shows as the lines that changed."""
+    """Write one line for each budget, sorted, so that a diff shows only the budgets that changed."""
     lines = [f"  {json.dumps(name)}: {json.dumps(budgets[name], sort_keys=True)}" for name in sorted(budgets)]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,6 +1,6 @@
-"""The machine code of NVIDIA's GPUs (SASS): read from cubins, and disassembled.
+"""Read the machine code of NVIDIA's GPUs (SASS) from cubins, and disassemble it.
 
-nvdisasm comes with Triton. It takes 0.2 to 0.5 s to start and 0.02 s for a kernel, so many kernels share one run.
+nvdisasm comes with Triton. It takes 0.2 to 0.5 s to start, and 0.02 s for each kernel, so many kernels share one run.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from . import cache
 _INSTRUCTION_BYTES = 16  # since sm_70
 # /*0a10*/  @!P0 LDG.E.128 R4, [R2.64] ;
 _LINE = re.compile(r"^\s+/\*([0-9a-f]+)\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
-_SECTION_HEADER = struct.Struct("<IIQQQQ")  # name, type, flags, address, offset, size, and more that is not read
+_SECTION_HEADER = struct.Struct("<IIQQQQ")  # name, type, flags, address, offset, size; the later fields are not read
 
 
 def code_of(cubin: bytes) -> dict[str, bytes]:
-    """The machine code of every function in a cubin, by the function's name.
+    """Return the machine code of every function in a cubin, by the function's name.
 
-    A cubin is an ELF file of 64 bits; the section .text.NAME has the function NAME. ValueError for any other file, or
-    one that was cut short.
+    A cubin is a 64-bit ELF file, whose section .text.NAME holds the function NAME. Raise ValueError for any other file,
+    and for a file that was cut short.
     """
     if cubin[:6] != b"\x7fELF\x02\x01":
         raise ValueError(f"cubin: got a file that begins with {cubin[:6]!r}, expected ELF of 64 bits, little-endian")
@@ -51,7 +51,7 @@ def _functions(cubin: bytes) -> Iterator[tuple[str, bytes]]:
 def instructions(target: str, codes: Sequence[bytes]) -> list[list[str]]:
     """Return the instructions of each code in order, without predicates and operands: "LDG.E.128", "BRA".
 
-    What was disassembled once comes from the cache. RuntimeError where nvdisasm cannot read a code.
+    The cache keeps the result of each disassembly. Raise RuntimeError if nvdisasm cannot read a code.
     """
     tool, version = _nvdisasm()
     names = [cache.key("instructions", version, target, code) for code in codes]
@@ -66,12 +66,12 @@ def instructions(target: str, codes: Sequence[bytes]) -> list[list[str]]:
 
 
 def names_in(listing: str) -> list[str]:
-    """The instructions in a listing of nvdisasm or cuobjdump, without predicates and operands."""
+    """Return the instructions in a listing of nvdisasm or cuobjdump, without predicates and operands."""
     return [instruction for _, instruction in _LINE.findall(listing)]
 
 
 def _nvdisasm() -> tuple[str, str]:
-    """The path of nvdisasm, and its version."""
+    """Return the path and the version of nvdisasm."""
     import triton
 
     tool = triton.knobs.nvidia.nvdisasm
@@ -79,15 +79,16 @@ def _nvdisasm() -> tuple[str, str]:
 
 
 def _disassembled(tool: str, target: str, codes: Sequence[bytes]) -> list[list[str]]:
-    """The instructions of each code, by one run of nvdisasm, which takes the codes for one, each behind the last."""
+    """Return the instructions of each code. One run of nvdisasm reads all codes, joined to a single one."""
     if any(len(code) % _INSTRUCTION_BYTES for code in codes):
         raise RuntimeError(f"got codes of {[len(code) for code in codes]} bytes, expected multiples of 16")
     number = int(target.removeprefix("sm_"))
-    architecture = f"SM{number}a" if number >= 90 else f"SM{number}"  # "a" reads more instructions, the others alike
+    # With "a", nvdisasm reads more instructions, and the others in the same way.
+    architecture = f"SM{number}a" if number >= 90 else f"SM{number}"
     with tempfile.NamedTemporaryFile(suffix=".bin") as file:
         file.write(b"".join(codes))
         file.flush()
-        # Without the analysis that names the targets of jumps.
+        # -ndf leaves out the analysis that names the targets of jumps.
         command = [tool, "-ndf", "-b", architecture, file.name]
         done = subprocess.run(command, capture_output=True, text=True)
     lines = _LINE.findall(done.stdout)

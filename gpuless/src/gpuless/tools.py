@@ -1,4 +1,4 @@
-"""The compilers and headers of this machine that the simulators can use."""
+"""Find the compilers and headers of this machine that the simulators can use."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ NO_NVCC = "nvcc is not installed (CUDA toolkit)"
 
 
 def nvcc() -> str | None:
-    """The path of nvcc: on PATH, or in CUDA_HOME, CUDA_PATH or /usr/local/cuda. None where there is none."""
+    """Return the path of nvcc: from PATH, or from CUDA_HOME, CUDA_PATH or /usr/local/cuda. None if it is in none of
+    them.
+    """
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     return shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
 
 
 def compiler() -> str:
-    """The C++ compiler: CXX, or c++."""
+    """Return the C++ compiler's name: the variable CXX, or "c++"."""
     return os.environ.get("CXX", "c++")
 
 
@@ -32,32 +34,33 @@ def _candidates() -> Iterator[Path]:
         if home := os.environ.get(name):
             yield Path(home) / "include"
     if compiler := nvcc():
-        # It may be a script in another folder than CUDA, and says where it looks. The file need not exist.
+        # nvcc may be a script outside the CUDA folder. A dry run prints where it looks for headers; its file need not
+        # exist.
         dry = subprocess.run([compiler, "--dryrun", "-c", "none.cu"], capture_output=True, text=True).stderr
         yield from (Path(path) for path in re.findall(r'INCLUDES=.*?"-I([^"]+)"', dry))
     yield Path("/usr/local/cuda/include")
-    triton = find_spec("triton")  # does not import it
+    triton = find_spec("triton")  # find_spec does not import triton
     for folder in (triton.submodule_search_locations or ()) if triton else ():
         yield Path(folder) / "backends" / "nvidia" / "include"
 
 
 @cache
 def cuda_headers() -> Path | None:
-    """The folder of CUDA's headers: the toolkit's, or those in Triton's wheel. None where there are none."""
+    """Return the folder of CUDA's headers: the toolkit's, or the one in Triton's wheel. None if there is neither."""
     return next((path for path in _candidates() if (path / "cuda_bf16.h").exists()), None)
 
 
 class Tool(NamedTuple):
-    """A program or package that gpuless can use: exactly one of `found` and `missing` says something."""
+    """A program or package that gpuless can use. Exactly one of `found` and `missing` is not empty."""
 
     name: str
     purpose: str
-    found: str  # its version or place
-    missing: str  # why it isn't there, and how to get it
+    found: str  # its version or path
+    missing: str  # the reason, and how to get it
 
 
 def available() -> list[Tool]:
-    """Look for every tool that is optional. Imports none of them."""
+    """Look for every optional tool, without importing any."""
     return [
         _package("torch", "tensors as arguments, bfloat16 among them", "pip install torch"),
         _package("triton", "gpuless.triton and gpuless.interpreter", "pip install 'gpuless[triton]', on Linux"),

@@ -1,4 +1,6 @@
-"""Triton kernels compiled for a GPU that is not there, with exactly the specialization that Triton's JIT would give."""
+"""Compile Triton kernels for a GPU that this machine need not have, with the specialization that Triton's JIT would
+choose.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 
 def gpu_target(name: str) -> GPUTarget:
-    """Triton's description of a GPU, like "sm_80" or "gfx942"."""
+    """Return Triton's description of a GPU. Its name is like "sm_80" or "gfx942"; raise ValueError for any other."""
     if found := re.fullmatch(r"sm_(\d+)a?", name):
         return GPUTarget("cuda", int(found[1]), 32)
     if re.fullmatch(r"gfx\w+", name):
@@ -38,8 +40,12 @@ def gpu_target(name: str) -> GPUTarget:
 
 
 def flattened(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments in the order of a kernel's parameters, a tuple's members each by its own name: "batch.stride" of a
-    NamedTuple, "shape.0" of a tuple without names."""
+    """Return the arguments in the order of a kernel's parameters, with each member of a tuple as an argument of its
+    own.
+
+    The member `stride` of a NamedTuple `batch` is named "batch.stride". The first member of a plain tuple `shape` is
+    "shape.0".
+    """
     flat: dict[str, Any] = {}
     for name, value in arguments.items():
         if isinstance(value, tuple):
@@ -52,46 +58,48 @@ def flattened(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Specialization(NamedTuple):
-    """The compiler's knowledge of the arguments of a launch."""
+    """The facts that the compiler knows about the arguments of a launch."""
 
-    signature: dict[str, Any]  # type of every argument, of a tuple a tuple; "constexpr" where the value is compiled in
-    constants: dict[tuple[int, ...], Any]  # by position, in a tuple by positions
-    hints: dict[tuple[int, ...], Any]  # by position: divisibility and, on AMD, the range of a pointer
+    signature: dict[str, Any]  # the types, in a tuple for a tuple; "constexpr" if the value is compiled in
+    constants: dict[tuple[int, ...], Any]  # by position; several numbers for a member of a tuple
+    hints: dict[tuple[int, ...], Any]  # by position: divisibility, and on AMD the range of a pointer
     options: Any
 
     def runtime_arguments(self) -> tuple[str, ...]:
-        """The arguments that are left for the launch to pass, in order, by their names in `flattened`."""
+        """Return the names of the arguments that the launch must pass, in order, as `flattened` names them."""
         return tuple(name for name, kind in flattened(self.signature).items() if kind != "constexpr")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A compiled kernel. `ptx` is empty on AMD, `amdgcn` on NVIDIA; `binary` is a cubin or an hsaco.
+    """A compiled kernel. `ptx` is empty on AMD, `amdgcn` on NVIDIA. `binary` is a cubin or an hsaco.
 
-    The kernel's parameters are `runtime_arguments` and then Triton's own scratch pointers, null unless a kernel asks
-    for scratch memory.
+    The kernel's parameters are `runtime_arguments`, and then Triton's own scratch pointers. These are null unless a
+    kernel asks for scratch memory.
     """
 
     name: str
     target: str
     num_warps: int
-    shared: int  # bytes a block
-    tensor_memory: int  # columns a block, on the Blackwell of data centers
+    shared: int  # bytes of a block
+    tensor_memory: int  # columns of a block, on Blackwell GPUs of data centers
     runtime_arguments: tuple[str, ...]
-    ttir: str  # Triton's own, before any target's lowering
+    ttir: str  # Triton's IR before it is lowered for a target
     ptx: str
     amdgcn: str
     binary: bytes
 
     @cached_property
     def sass(self) -> str:
-        """The machine code of an NVIDIA target. Read when first asked for: the simulator needs none."""
-        # Without the analysis that names the targets of jumps: 0.3 s for a small kernel in place of 0.45.
+        """The disassembled machine code for an NVIDIA target. It is made at the first access, as the simulator needs
+        none.
+        """
+        # -ndf leaves out the analysis that names the targets of jumps: 0.3 s for a small kernel in place of 0.45 s.
         return self._inspect(triton.knobs.nvidia.nvdisasm.path, "-c", "-ndf")
 
     @cached_property
     def usage(self) -> str:
-        """The registers and the stack of an NVIDIA target, in cuobjdump's words."""
+        """The registers and the stack on an NVIDIA target, as cuobjdump prints them."""
         return self._inspect(triton.knobs.nvidia.cuobjdump.path, "-res-usage")
 
     def run(
@@ -103,7 +111,18 @@ class Artifact:
         ctas: Sequence[tuple[int, int, int]] | None = None,
         edit: Callable[[str], str] = str,
     ) -> Report:
-        """Run it in the PTX simulator, as the function `run` does. `edit` gives the PTX to run in place of its own."""
+        """Run the kernel in the PTX simulator, as the function `run` does.
+
+        Args:
+            grid: The number of programs, in up to three dimensions.
+            arguments: The kernel's arguments by name.
+            seed: The seed of the order in which the programs run.
+            ctas: If given, the only programs to run.
+            edit: A function that takes the PTX and returns the PTX to run in its place.
+
+        Raises:
+            ValueError: If the kernel was not compiled for NVIDIA.
+        """
         values = flattened(arguments)
         return simulate(
             edit(self._of_nvidia(self.ptx)),
@@ -143,7 +162,20 @@ def _check_kernel(kernel: Any) -> None:
 def specialize(
     kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
 ) -> Specialization:
-    """The compiler's input for a launch, from the functions by which Triton's own JIT finds it."""
+    """Return the compiler's input for a launch, found by the functions of Triton's own JIT.
+
+    Args:
+        kernel: The @triton.jit function.
+        arguments: The kernel's arguments by name.
+        target: The GPU to compile for.
+        debug: If True, compile `tl.device_assert` and the checks for integer overflow in.
+        **options: Options of the launch, like num_warps.
+
+    Raises:
+        TypeError: If `kernel` is no @triton.jit function.
+        RuntimeError: If TRITON_INTERPRET is set.
+        ValueError: If `target` is no GPU's name.
+    """
     _check_kernel(kernel)
     backend = make_backend(gpu_target(target))
     keywords = {**arguments, **options, "debug": debug}
@@ -155,7 +187,7 @@ def specialize(
 
 
 class _Driver:
-    """A driver, as much of it as the JIT asks before it compiles."""
+    """A stand-in for Triton's driver, with the methods that the JIT calls before it compiles."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -172,9 +204,10 @@ class _Driver:
 
 @contextlib.contextmanager
 def jit_specializations(target: str) -> Iterator[list[Specialization]]:
-    """Collect what Triton's JIT would hand to the compiler at the launches made meanwhile, as if on that target.
+    """Collect the specializations of all launches inside the `with` block, as Triton's JIT would compile them for
+    `target`.
 
-    Host code runs as it is; no kernel is compiled or run.
+    Host code runs unchanged. No kernel is compiled or run.
     """
     found: list[Specialization] = []
 
@@ -192,9 +225,11 @@ def jit_specializations(target: str) -> Iterator[list[Specialization]]:
 
 
 def _name(kernel: Any, special: Specialization, target: str) -> str:
-    """The key of an artifact in the cache. The source's path is in the code, for its messages."""
+    """Return the key of an artifact in the cache. The path of the source is part of it, because messages in the code
+    hold the path.
+    """
     tools = triton.knobs.nvidia
-    found = (getattr(tools, name, None) for name in ("ptxas", "ptxas_blackwell"))  # the second from Triton 3.6 on
+    found = (getattr(tools, name, None) for name in ("ptxas", "ptxas_blackwell"))  # Triton has the second from 3.6 on
     assemblers = [(tool.path, tool.version) for tool in found if tool is not None]
     variables = sorted(get_cache_invalidating_env_vars().items())
     parts = (kernel.cache_key, kernel.fn.__code__.co_filename, target, repr(special), repr((assemblers, variables)))
@@ -209,7 +244,7 @@ def _unpacked(content: bytes, target: str) -> Artifact:
 
 
 def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
-    """The cache's entry for a kernel that Triton has compiled; `_unpacked` makes an artifact of it."""
+    """Return the cache entry of a kernel that Triton has compiled. `_unpacked` turns it into an artifact."""
     values: dict[str, Any] = {
         "name": compiled.metadata.name,
         "num_warps": compiled.metadata.num_warps,
@@ -219,24 +254,35 @@ def _packed(compiled: Any, runtime_arguments: tuple[str, ...]) -> bytes:
         "ttir": compiled.asm["ttir"],
         **{kind: compiled.asm.get(kind, "") for kind in ("ptx", "amdgcn")},
     }
-    return json.dumps(values).encode() + b"\0" + bytes(compiled.kernel)  # in ASCII, without a null
+    return json.dumps(values).encode() + b"\0" + bytes(compiled.kernel)  # the JSON is ASCII without a null byte
 
 
 _compiled: dict[str, Artifact] = {}
 
 
 def forget() -> None:
-    """Drop what this process has compiled or read from the cache."""
+    """Forget the artifacts that this process has compiled or read from the cache."""
     _compiled.clear()
 
 
 def compile(
     kernel: Any, arguments: Mapping[str, Any], target: str = "sm_80", *, debug: bool = False, **options: Any
 ) -> Artifact:
-    """Compile a kernel as the JIT would at a launch with these arguments on that target.
+    """Compile a kernel as Triton's JIT would for a launch with these arguments on that target.
 
-    options are the launch's: num_warps, num_stages, enable_fp_fusion and so on. debug compiles `tl.device_assert` and
-    the checks for integer overflow in. What was compiled once comes from the cache, in every process.
+    The cache keeps each compiled kernel for all processes.
+
+    Args:
+        kernel: The @triton.jit function.
+        arguments: The kernel's arguments by name.
+        target: The GPU to compile for: NVIDIA's like "sm_80" or AMD's like "gfx942".
+        debug: If True, compile `tl.device_assert` and the checks for integer overflow in.
+        **options: Options of the launch: num_warps, num_stages, enable_fp_fusion and so on.
+
+    Raises:
+        TypeError: If `kernel` is no @triton.jit function.
+        RuntimeError: If TRITON_INTERPRET is set.
+        ValueError: If `target` is no GPU's name.
     """
     special = specialize(kernel, arguments, target, debug=debug, **options)
     name = _name(kernel, special, target)
@@ -262,9 +308,27 @@ def run(
     ctas: Sequence[tuple[int, int, int]] | None = None,
     **options: Any,
 ) -> Report:
-    """Compile a kernel for an NVIDIA target and run it in the PTX simulator; its stores are in the tensors afterward.
+    """Compile a kernel for an NVIDIA GPU and run it in the PTX simulator. The kernel's stores are in the tensors
+    afterward.
 
-    seed is that of the order of the programs; ctas, if given, are the only ones that run.
+    Args:
+        kernel: The @triton.jit function.
+        grid: The number of programs, in up to three dimensions.
+        arguments: The kernel's arguments by name.
+        target: The NVIDIA GPU to compile for.
+        debug: If True, compile `tl.device_assert` and the checks for integer overflow in.
+        seed: The seed of the order in which the programs run.
+        ctas: If given, the only programs to run.
+        **options: Options of the launch: num_warps, num_stages, enable_fp_fusion and so on.
+
+    Returns:
+        The counts of the run, as `gpuless.ptx.simulate` returns them.
+
+    Raises:
+        TypeError: If `kernel` is no @triton.jit function.
+        RuntimeError: If TRITON_INTERPRET is set.
+        ValueError: If `target` is no NVIDIA GPU's name.
+        gpuless.ptx.SimulationError: If the kernel does something wrong, like a race or an access out of bounds.
     """
     artifact = compile(kernel, arguments, target, debug=debug, **options)
     return artifact.run(grid, arguments, seed=seed, ctas=ctas)

@@ -1,11 +1,11 @@
-"""Kills `prepare` at every event in its folder, and at random moments, and sees the same call finish bit for bit.
+"""Kill `prepare` at every event in its folder and at random moments, and check that the next call finishes the set.
 
     make kills
     python -m tests.data.kills [--moments 50] [--seed 0] [--only events|moments]
     python -m tests.data.kills --repeat "one worker: SIGKILL before write 1 of .lock"
 
-Exit status 0 if each folder ended as an undisturbed one, file for file, and no worker outlived its process; 1
-otherwise. Each case that failed is a line, with the command that runs it once more; its folder stays in
+The exit status is 0 if each folder equals that of an undisturbed call, byte for byte, and no worker outlived its
+process; else 1. Each failed case is printed as a line, with the command that runs it again. Its folder stays in
 build/kills-of-prepare.
 """
 
@@ -28,16 +28,16 @@ ROOT = Path(__file__).parents[3]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.data.kills", description="Does a killed prepare go on?")
     parser.add_argument("--moments", type=int, default=50, metavar="N", help="kills at random moments (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
-    parser.add_argument("--only", choices=("events", "moments"), help="leave the other ones out")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (%(default)s)")
+    parser.add_argument("--only", choices=("events", "moments"), help="run the kills of this kind alone")
     parser.add_argument(
-        "--repeat", metavar="CASE", help="run this case alone, as a failure names it, and show what it said"
+        "--repeat", metavar="CASE", help="run only this case, which a failure named, and show its output"
     )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; returns the exit status."""
+    """Run the kills that the command line asks for; return the exit status."""
     asked = _parser().parse_args(arguments)
     started = time.monotonic()
     try:

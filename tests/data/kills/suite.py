@@ -1,4 +1,4 @@
-"""Cases: each kills a `prepare`, lets the same call finish, and holds the folder against an undisturbed one."""
+"""Run cases that kill a `prepare`, let the next call finish, and compare the folder with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ...training.kills.child import Trace
 from .. import layouts, workers
 from .child import process
 
-_PATIENCE = 60.0  # seconds that a process has: it takes less than one, and a loaded machine several times as long
-_LIFE = 10.0  # seconds that a worker may live on: it ends with the images that it has begun
-_TICK = 0.001  # between two looks at a process
+_PATIENCE = 60.0  # seconds until a process counts as hanging: it takes less than one, on a loaded machine several
+_LIFE = 10.0  # seconds that a worker may outlive its process: it first ends the images that it has begun
+_TICK = 0.001  # seconds between two looks at a process
 
 Contents = dict[str, bytes]
-"""The files of a folder by name, hidden ones included."""
+"""The content of each file of a folder by name, hidden files included."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Variant:
 
     Attributes:
         images: the name of the source.
-        per_shard: images of a shard.
-        first: workers of the process that is killed.
-        later: workers of those that go on.
+        per_shard: the number of images in a shard.
+        first: the number of workers of the process that is killed.
+        later: the number of workers of the processes that go on.
     """
 
     images: str
@@ -50,11 +50,14 @@ VARIANTS = {
     "two workers, then one": Variant("many", 40, 2, 1),
 }
 _IN_EVENTS, *_AT_MOMENTS = VARIANTS
-_POLITE = (Signals.SIGINT,)  # the one signal that `prepare` is told of; any other ends it as SIGKILL does
+_POLITE = (Signals.SIGINT,)  # the one signal that `prepare` handles; any other ends it as SIGKILL does
 
 
 def write_images(folder: Path) -> None:
-    """Make the folder with both sources: 7 images in 4 shards, and 97 in 3, which two processes share out."""
+    """Write both sources: "few" of 7 images, packed in 4 shards, and "many" of 97 in 3, which two workers share.
+
+    Image 4 of each is cut short.
+    """
     for name, side, count in (("few", 20, 7), ("many", 160, 97)):
         (folder / name).mkdir(parents=True)
         for number in range(count):
@@ -63,12 +66,12 @@ def write_images(folder: Path) -> None:
 
 
 def contents(out: Path) -> Contents:
-    """Return what is in the folder."""
+    """Return the content of each file in the folder, by name."""
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
 def differences(found: Contents, whole: Contents) -> list[str]:
-    """Return a line for each file that isn't as in the undisturbed folder."""
+    """Return a line for each file that differs from the undisturbed folder's."""
     lines = [f"{name}: got a file, expected none" for name in found.keys() - whole.keys()]
     lines += [f"{name}: got no such file, expected one" for name in whole.keys() - found.keys()]
     lines += [f"{name}: got other bytes" for name in found.keys() & whole.keys() if found[name] != whole[name]]
@@ -76,7 +79,7 @@ def differences(found: Contents, whole: Contents) -> list[str]:
 
 
 def of_whole_shards(out: Path) -> dict[str, tuple[int, int]]:
-    """Return number and time of each file that no later call has a reason to write again."""
+    """Return inode and time of each file that is done, which no later call has a reason to write again."""
     found = {}
     for path in sorted(out.glob("*")):
         is_done = path.suffix == ".json" or path.with_suffix(".json").exists() or (out / "index.json").exists()
@@ -86,23 +89,26 @@ def of_whole_shards(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def at_moments(count: int, seed: int) -> list[Case]:
-    """As many kills of two workers at random moments; the next call has two or one by turns."""
+    """Return `count` cases that kill a call with two workers at a random moment.
+
+    The next call has two workers in one case and one in the next.
+    """
     rng = random.Random(seed)
     kills = [Kill(Signals.SIGKILL, AT, f"{rng.random():.4f}") for _ in range(count)]
     return [Case(variant, (kill,)) for variant, kill in zip(itertools.cycle(_AT_MOMENTS), kills, strict=False)]
 
 
 class Suite:
-    """Runs cases.
+    """A runner of cases, which begins with undisturbed processes to compare with.
 
     Args:
-        work: a folder for all files, made anew; those of cases that fail stay.
+        work: the folder for all files, made anew; the files of failed cases stay.
 
     Attributes:
-        traces: of an undisturbed process of each variant.
+        traces: the trace of an undisturbed process of each variant.
 
     Raises:
-        RuntimeError: an undisturbed process failed, or two differ.
+        RuntimeError: an undisturbed process failed, or the results of two differ.
     """
 
     def __init__(self, work: Path) -> None:
@@ -117,7 +123,7 @@ class Suite:
 
     def _undisturbed(self, name: str) -> Trace:
         variant, place = VARIANTS[name], self._place()
-        for number in range(2):  # the second has what the system reads once, and finds the time of a usual process
+        for number in range(2):  # the system's caches are warm for the second, whose trace gives the usual duration
             shutil.rmtree(place / "out", ignore_errors=True)
             status, said = self._process(place, variant, variant.first, number, None)
             if status != 0:
@@ -128,8 +134,11 @@ class Suite:
         return Trace.read(place / "trace-1.txt")
 
     def at_events(self) -> tuple[list[Case], int]:
-        """Return the cases that kill at an event, and the number of events: of an undisturbed process, and of those
-        that go on with half a set, with a whole one whose records are still there, and with one that has all."""
+        """Return the cases that kill at an event, and the number of events.
+
+        The events are those of an undisturbed process and of four processes that go on after a kill. These find one or
+        two finished shards of four, a whole set whose records still exist, or a finished set.
+        """
         titles = self.traces[_IN_EVENTS].events
         found, events = cases.at_events(_IN_EVENTS, titles, polite=_POLITE), len(titles)
         for first in (
@@ -148,11 +157,11 @@ class Suite:
         return found, events
 
     def run(self, case: Case, tell: Callable[[str], object] = lambda said: None) -> list[str]:
-        """Run the case; returns a line for each promise that was broken.
+        """Run a case; return a line for each promise that was broken.
 
         Args:
-            case: the case.
-            tell: told what each process said.
+            case: the kills of the case, one process after another; an undisturbed process comes last.
+            tell: a function that is called with the output of each process.
         """
         variant, place = VARIANTS[case.variant], self._place()
         out, found = place / "out", []
@@ -175,7 +184,7 @@ class Suite:
         return found
 
     def run_all(self, chosen: Iterable[Case], tell: Callable[[Case, list[str]], object]) -> None:
-        """Run the cases; `tell` is told each one's broken promises as it ends."""
+        """Run the cases; call `tell` with each case and its broken promises as the case ends."""
         for case in chosen:
             tell(case, self.run(case))
 
@@ -187,7 +196,7 @@ class Suite:
     def _process(
         self, place: Path, variant: Variant, processes: int, number: int, kill: Kill | None
     ) -> tuple[int | None, str]:
-        """Run the case's process of this number until it ends; returns its status and output."""
+        """Run the case's process of this number until it ends; return its status, None if it hangs, and its output."""
         notes = place / f"trace-{number}.txt"
         child = Child(
             place / f"output-{number}.txt",
@@ -207,7 +216,7 @@ class Suite:
                 while child.running and Trace.read(notes).began is None and time.monotonic() < until:
                     time.sleep(_TICK)
                 time.sleep(seconds)
-                with suppress(ProcessLookupError):  # it has ended
+                with suppress(ProcessLookupError):  # the process has ended
                     child.send_signal(kill.signal)
             while child.running and time.monotonic() < until:
                 time.sleep(_TICK)
@@ -221,7 +230,7 @@ class Suite:
 
 
 def _wrong_end(kill: Kill | None, status: int | None, trace: Trace) -> str | None:
-    """Return what is wrong with the end of a process; None if it is as the kill should make it."""
+    """Return what is wrong with the end of a process; None if the process ended as its kill should make it."""
     if status is None:
         return f"{kill or 'the last'}: still running after {_PATIENCE:.0f} s"
     if kill is None:

@@ -1,4 +1,4 @@
-"""Some of the kills of `make kills`, and that its suite sees what it should."""
+"""Some kills of `make kills` pass, and its suite finds what it should."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def of_events(suite: Suite) -> tuple[list[Case], int]:
 @pytest.mark.xdist_group("forked")
 @pytest.mark.slow
 def test_a_killed_prepare_goes_on(suite: Suite, of_events: tuple[list[Case], int]) -> None:
-    """At the first event of each kind of a new folder's and of later processes, and at two moments."""
+    """Every sixth kind of event is tried, in a new folder and in later processes, and two random moments."""
     kinds: dict[str, Case] = {}
     for case in of_events[0]:
         kind = re.sub(r"\d+", "", str(case.kills[-1]))

@@ -1,1 +1,1 @@
-"""One EBGAN trained by five programs, as a reader of the pages writes them."""
+"""Five programs that train one EBGAN, as a reader of the pages would write them."""

@@ -1,7 +1,7 @@
-"""Gradients gathered over parts of unequal size, by an ordinary loop or by `EBGAN.backward`.
+"""Accumulate gradients over parts of unequal size, by an ordinary loop or by `EBGAN.backward`.
 
-Each part's losses are means over the part. Weighed by its share of the batch they add up to those of the whole, without
-the pulling-away term: that compares the codes of a part alone.
+Each part's losses are means over the part. Weighted by each part's share of the batch, they add up to the losses of the
+batch. The pulling-away term does not, since it compares only the codes within a part.
 
 python -m tests.examples.five_loops.accumulation
 """
@@ -19,7 +19,7 @@ PARTS = (7, 6, 3)
 
 
 def main(*, with_code: bool = False, one_pass: bool = False, dtype: torch.dtype = torch.float64) -> Outcome:
-    """Train both networks, each step by the gradients of all parts."""
+    """Train both networks, each step with the gradients of all parts."""
     D, G = networks(dtype)
     optimizer_d, optimizer_g = optimizers(D, G)
     game = ebgan_fast.EBGAN(margin=MARGIN)
@@ -37,7 +37,7 @@ def main(*, with_code: bool = False, one_pass: bool = False, dtype: torch.dtype 
                 loss_d += share * result.loss_d
                 loss_g += share * result.loss_g
                 continue
-            D.requires_grad_(False)  # what other parts have gathered in the discriminator stays alone
+            D.requires_grad_(False)  # keeps the discriminator's accumulated gradients as they are
             recon, code = D(fake)
             of_g = game.generator(recon, fake, code if with_code else None)
             (share * of_g.loss).backward()

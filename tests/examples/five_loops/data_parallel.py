@@ -1,4 +1,4 @@
-"""DistributedDataParallel: each of two processes has half of the batch, and the pulling-away term compares all codes.
+"""Train with DistributedDataParallel: each of two processes has half of the batch; the term compares all codes.
 
 python -m tests.examples.five_loops.data_parallel
 """
@@ -22,7 +22,7 @@ PROCESSES = 2
 
 
 def train(rank: int, with_code: bool, one_pass: bool, dtype: torch.dtype) -> Outcome:
-    """Train on this process's half, in a process group."""
+    """Train on this process's half of each batch, in the default process group; return the outcome."""
     bare_d, bare_g = networks(dtype)
     D, G = DistributedDataParallel(bare_d), DistributedDataParallel(bare_g)
     optimizer_d, optimizer_g = optimizers(D, G)
@@ -40,19 +40,19 @@ def train(rank: int, with_code: bool, one_pass: bool, dtype: torch.dtype) -> Out
             result = game.backward(discriminator, fake, real, process_group=codes)
             mean = torch.stack([result.loss_d, result.loss_g])
         else:
-            recon, code = bare_d(fake)  # unwrapped: gradients that nobody uses need no average
+            recon, code = bare_d(fake)  # not the wrapped D: its gradients are discarded and need no average
             of_g = game.generator(recon, fake, code if with_code else None, process_group=codes)
             of_g.loss.backward()
             optimizer_d.zero_grad()
             fake = fake.detach()
-            # One pass over both halves: DistributedDataParallel wants one forward for each backward.
+            # One pass over real and generated samples: DistributedDataParallel wants one forward for each backward.
             recon_real, recon_fake = D(torch.cat([real, fake]))[0].chunk(2)
             of_d = game.discriminator(recon_real, real, recon_fake, fake)
             of_d.loss.backward()
             mean = torch.stack([of_d.loss.detach(), of_g.loss.detach()])
         optimizer_d.step()
         optimizer_g.step()
-        dist.all_reduce(mean, group=codes)  # a sum
+        dist.all_reduce(mean, group=codes)  # sums over the processes
         mean /= PROCESSES
         losses.append((mean[0], mean[1]))
 
@@ -60,7 +60,7 @@ def train(rank: int, with_code: bool, one_pass: bool, dtype: torch.dtype) -> Out
 
 
 def run(rank: int, folder: str, *options: object) -> None:
-    """One of the processes: train, and leave the outcome in the folder."""
+    """Run one of the processes: train, and save the outcome in the folder."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -74,7 +74,7 @@ def run(rank: int, folder: str, *options: object) -> None:
 
 
 def main(*, with_code: bool = True, one_pass: bool = False, dtype: torch.dtype = torch.float64) -> list[Outcome]:
-    """Train in two processes -> the outcome of each."""
+    """Train in two processes; return the outcome of each."""
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(run, (folder, with_code, one_pass, dtype), nprocs=PROCESSES, start_method="forkserver")
         return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(PROCESSES)]

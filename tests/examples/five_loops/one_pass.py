@@ -1,4 +1,4 @@
-"""A loop with `EBGAN.backward`: one pass of the discriminator over the generated batch.
+"""Train by `EBGAN.backward`, with one pass of the discriminator over the generated batch.
 
 python -m tests.examples.five_loops.one_pass
 """
@@ -14,7 +14,7 @@ from .common import MARGIN, Outcome, batches, networks, optimizers, outcome
 
 
 def main(*, with_code: bool = True, dtype: torch.dtype = torch.float64) -> Outcome:
-    """Train both networks over one pass a step."""
+    """Train both networks, with one pass over the generated batch in each step."""
     D, G = networks(dtype)
     optimizer_d, optimizer_g = optimizers(D, G)
     game = ebgan_fast.EBGAN(margin=MARGIN)

@@ -1,4 +1,4 @@
-"""An ordinary loop: two passes of the discriminator over the generated batch.
+"""Train by an ordinary loop, with two passes of the discriminator over the generated batch.
 
 python -m tests.examples.five_loops.ordinary_loop
 """
@@ -14,7 +14,7 @@ from .common import MARGIN, Outcome, batches, networks, optimizers, outcome
 
 
 def main(*, with_code: bool = True, dtype: torch.dtype = torch.float64) -> Outcome:
-    """Train both networks by the gradients at the weights from before each step."""
+    """Train both networks; both gradients of a step are taken at the weights before the step."""
     D, G = networks(dtype)
     optimizer_d, optimizer_g = optimizers(D, G)
     game = ebgan_fast.EBGAN(margin=MARGIN)
@@ -28,7 +28,7 @@ def main(*, with_code: bool = True, dtype: torch.dtype = torch.float64) -> Outco
         of_g.loss.backward()
 
         fake = fake.detach()
-        optimizer_d.zero_grad()  # of what the generator's loss left here, too
+        optimizer_d.zero_grad()  # also removes the gradients of the generator's loss
         of_d = game.discriminator(D(real)[0], real, D(fake)[0], fake)
         of_d.loss.backward()
 

@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: two networks, two optimizers, mixed precision.
+"""Train with Hugging Face Accelerate: two networks, two optimizers, mixed precision.
 
 python -m tests.examples.five_loops.with_accelerate
 """
@@ -15,7 +15,7 @@ from .common import MARGIN, Outcome, batches, networks, optimizers, outcome
 
 
 def main(*, with_code: bool = True, mixed_precision: str = "no", dtype: torch.dtype = torch.float64) -> Outcome:
-    """Train both networks as `prepare` has wrapped them."""
+    """Train both networks, which Accelerate's `prepare` has wrapped."""
     accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
     D, G = networks(dtype)
     D, G, optimizer_d, optimizer_g = accelerator.prepare(D, G, *optimizers(D, G))
@@ -30,7 +30,7 @@ def main(*, with_code: bool = True, mixed_precision: str = "no", dtype: torch.dt
         accelerator.backward(loss_g)
 
         fake = fake.detach()
-        optimizer_d.zero_grad()  # of what the generator's loss left here, too
+        optimizer_d.zero_grad()  # also removes the gradients of the generator's loss
         recon_real, recon_fake = D(torch.cat([real, fake]))[0].chunk(2)
         loss_d, _, _ = loss_of_d(recon_real, real, recon_fake, fake)
         accelerator.backward(loss_d)

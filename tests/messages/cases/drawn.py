@@ -1,4 +1,4 @@
-"""Mistakes of `ebgan-fast sample`, `evaluate`, `report` and `doctor`: of what draws from a run."""
+"""Mistakes of `ebgan-fast sample`, `evaluate` and `report`, the commands that read a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _run(*arguments: str, make: Callable[[Path], Path] = places.run_of_digits) -
 
 
 def _changed(change: Callable[[Path], object], *arguments: str) -> Callable[[Path], Arguments]:
-    """A run after a change in its folder."""
+    """Return a function that makes a run, changes its folder, and returns the arguments."""
 
     def make(folder: Path) -> Arguments:
         run = places.run_of_digits(folder)
@@ -36,7 +36,7 @@ def _changed(change: Callable[[Path], object], *arguments: str) -> Callable[[Pat
 
 
 def _saved(change: Callable[[dict[str, Any]], object], *arguments: str) -> Callable[[Path], Arguments]:
-    """A run after a change of what its checkpoint holds."""
+    """Return a function that makes a run, changes the content of its checkpoint, and returns the arguments."""
 
     def changed(run: Path) -> None:
         state = torch.load(run / "checkpoint.pt", weights_only=True)
@@ -47,7 +47,7 @@ def _saved(change: Callable[[dict[str, Any]], object], *arguments: str) -> Calla
 
 
 def _folder(name: str) -> Callable[[Path], Path]:
-    """A run beside a folder that holds a file."""
+    """Return a function that makes a run and, beside it, a folder of this name with a file in it."""
 
     def make(folder: Path) -> Path:
         places.text(folder, f"{name}/a.txt")
@@ -82,16 +82,16 @@ def _other_images(folder: Path) -> Path:
     return run
 
 
-_INTERPOLATION = "the interpolations are drawn before the images are looked for"
+_INTERPOLATION = "the report draws the interpolations before it looks for the images"
 
 CASES = [
-    # What all of them read.
+    # The run and its checkpoint.
     *(
-        Case(command, "no such run", lambda folder, rest=rest: ["run", *rest], "run")  # type: ignore[misc]
+        Case(command, "a run that does not exist", lambda folder, rest=rest: ["run", *rest], "run")  # type: ignore[misc]
         for command, rest in (("sample", ["out.png"]), ("evaluate", []), ("report", []))
     ),
     *(
-        Case(command, "a device that isn't here", _run(*rest, "--device", "cuda:99"), "device", machine=_DEVICE)
+        Case(command, "a device that this machine lacks", _run(*rest, "--device", "cuda:99"), "device", machine=_DEVICE)
         for command, rest in (("sample", ["out.png"]), ("evaluate", []), ("report", []))
     ),
     Case(
@@ -109,14 +109,14 @@ CASES = [
     ),
     Case(
         "sample",
-        "a checkpoint with a byte that has changed",
+        "a checkpoint with a changed byte",
         _changed(lambda run: _damaged(run / "checkpoint.pt"), "out.png"),
         "run/checkpoint.pt",
         machine=(r"(?<=damaged data \(in )[^)]*",),
     ),
     Case(
         "sample",
-        "a zip that is no checkpoint",
+        "a zip that is not a checkpoint",
         _changed(lambda run: _other_zip(run / "checkpoint.pt"), "out.png"),
         "run/checkpoint.pt",
         machine=_READER,
@@ -135,7 +135,7 @@ CASES = [
     ),
     Case(
         "sample",
-        "a checkpoint of other weights",
+        "a checkpoint without the generator's weights",
         _saved(lambda state: state["trainer"].update(generator={}), "out.png"),
         "run/checkpoint.pt",
         machine=_MISFIT,
@@ -151,46 +151,51 @@ CASES = [
         "memory",
         machine=(r"(?<=needs \().*(?=\), expected)",),
     ),
-    Case("sample", "interpolations into a folder", _run("out", "--interpolate"), "out"),
+    Case("sample", "--interpolate into a folder", _run("out", "--interpolate"), "out"),
     Case("sample", "an output folder that isn't empty", _run("out", make=_folder("out")), "out"),
     Case("sample", "an output folder that is a file", _run("out", make=_file("out")), "out"),
-    Case("sample", "a picture whose name is a folder's", _run("out.png", make=_folder("out.png")), "out.png"),
+    Case("sample", "a picture whose name a folder has", _run("out.png", make=_folder("out.png")), "out.png"),
     Case("sample", "a picture inside a file", _run("notes.txt/out.png", make=_file("notes.txt")), "notes.txt"),
     Case("sample", "a name that is too long", _run(f"{'a' * 300}.png"), "aaa"),
-    Case("sample", "a full disk, one grid", _run("out.png"), "out.png", around=lambda patch: room_for(100)),
+    Case("sample", "a full disk for one grid", _run("out.png"), "out.png", around=lambda patch: room_for(100)),
     Case(
         "sample",
-        "a full disk, a folder",
+        "a full disk for a folder of images",
         _run("out"),
         "out/00000.png",
         around=lambda patch: room_for(100),
-        leaves="the pictures that were drawn before stay",
+        leaves="the pictures that were written before stay",
     ),
     # Scores.
     Case("evaluate", "--samples 3", _run("--samples", "3"), "samples"),
     Case("evaluate", "a seed of more than 64 bits", _run("--seed", "99999999999999999999"), "seed"),
-    Case("evaluate", "images that were moved", _run(), "digits"),
-    Case("evaluate", "no such data", _run("--data", "images"), "images"),
-    Case("evaluate", "no such net", _run("--data", "digits", "--features", "net.pt"), "net.pt"),
+    Case("evaluate", "a run whose images were moved", _run(), "digits"),
+    Case("evaluate", "a data folder that does not exist", _run("--data", "images"), "images"),
     Case(
         "evaluate",
-        "images of another size",
+        "a feature net's file that does not exist",
+        _run("--data", "digits", "--features", "net.pt"),
+        "net.pt",
+    ),
+    Case(
+        "evaluate",
+        "color images for a run on gray digits",
         lambda folder: [places.run_of_digits(folder), "--data", places.packed(folder)],
         "packed",
     ),
     # The page.
-    Case("report", "a folder that is no run", lambda folder: [places.photos(folder)], "images"),
-    Case("report", "a run without its settings", _changed(lambda run: (run / "config.json").unlink()), "run"),
+    Case("report", "a folder that is not a run", lambda folder: [places.photos(folder)], "images"),
+    Case("report", "a run without config.json", _changed(lambda run: (run / "config.json").unlink()), "run"),
     Case(
         "report",
-        "settings that are no JSON",
+        "a config.json that is not JSON",
         _changed(lambda run: (run / "config.json").write_text("{")),
         "run/config.json",
         machine=(r"(?<=JSON \().*(?=\), expected)",),
     ),
     Case(
         "report",
-        "settings that are a list",
+        "a config.json that is a list",
         _changed(lambda run: (run / "config.json").write_text("[]")),
         "run/config.json",
     ),
@@ -207,10 +212,10 @@ CASES = [
         _changed(lambda run: (run / "metrics.jsonl").write_text("{}\n")),
         "run/metrics.jsonl",
     ),
-    Case("report", "no such images", _run("--data", "images"), "images", leaves=_INTERPOLATION),
+    Case("report", "a data folder that does not exist", _run("--data", "images"), "images", leaves=_INTERPOLATION),
     Case(
         "report",
-        "other images than those of the run",
+        "other images than the run was trained on",
         lambda folder: [_other_images(folder), "--data", "packed"],
         "packed",
         leaves=_INTERPOLATION,

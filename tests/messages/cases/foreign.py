@@ -1,4 +1,4 @@
-"""Mistakes of files that other people made, and of the environment in which a command runs."""
+"""Mistakes in files that other people made, and in the environment in which a command runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .. import places
 from ..case import Arguments, Case
 
 _GRID = ("--out", "out", "--workers", "1", "--device", "cpu", "--data", "nowhere", "--file", "grid.yaml")
-_INTERPOLATION = "the interpolations are drawn before the rest of the folder is shown"
+_INTERPOLATION = "the report draws the interpolations before it reads the sample grids"
 _LIBRARY = (r"(?<=imported \().*(?=\), expected)", r"(?<=together \().*(?=\), expected)")
 
 
 def _run(change: Callable[[Path], object], *arguments: str) -> Callable[[Path], Arguments]:
-    """A run after a change in its folder."""
+    """Return a function that makes a run, changes its folder, and returns the arguments."""
 
     def make(folder: Path) -> Arguments:
         run = places.run_of_digits(folder)
@@ -37,7 +37,7 @@ def _holding(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 def _state(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Change what the checkpoint holds."""
+    """Return a function that changes the content of a run's checkpoint."""
 
     def changed(run: Path) -> None:
         state = torch.load(run / "checkpoint.pt", weights_only=True)
@@ -50,7 +50,7 @@ def _state(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], objec
 def _parts(
     change: Callable[[dict[str, bytes]], object], compression: int = zipfile.ZIP_STORED
 ) -> Callable[[Path], object]:
-    """Write the checkpoint's archive anew after a change of its parts."""
+    """Return a function that changes the parts of the checkpoint's archive and writes the archive anew."""
 
     def changed(run: Path) -> None:
         with zipfile.ZipFile(run / "checkpoint.pt") as archive:
@@ -65,7 +65,7 @@ def _parts(
 
 def _a_call(parts: dict[str, bytes]) -> None:
     name = next(name for name in parts if name.endswith("data.pkl"))
-    parts[name] = pickle.dumps(bytearray(b"x"), 2)  # by a call of bytearray
+    parts[name] = pickle.dumps(bytearray(b"x"), 2)  # the pickle calls bytearray when it is read
 
 
 def _folder_in_place(name: str) -> Callable[[Path], object]:
@@ -111,7 +111,7 @@ def _no_home(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tensorboard(of: Exception | None) -> Callable[[pytest.MonkeyPatch], None]:
-    """Let no tensorboard be installed, or one that raises an error."""
+    """Return a function that makes the import of tensorboard raise an error, or fail as not installed if None."""
 
     class Finder:
         @staticmethod
@@ -135,51 +135,56 @@ CASES = [
     # A checkpoint.
     Case(
         "sample",
-        "a folder in a checkpoint's place",
+        "a folder in place of a checkpoint",
         _run(_folder_in_place("checkpoint.pt"), "a.png"),
         "run/checkpoint.pt",
     ),
     Case(
         "sample",
-        "a checkpoint that names code",
+        "a checkpoint that would run code",
         _run(_parts(_a_call), "a.png"),
         "run/checkpoint.pt",
     ),
     Case(
         "sample",
-        "a checkpoint of compressed parts",
+        "a checkpoint with compressed parts",
         _run(_parts(lambda parts: None, zipfile.ZIP_DEFLATED), "a.png"),
         "run/checkpoint.pt",
     ),
     Case(
         "sample",
-        "a checkpoint that claims more than it holds",
+        "a checkpoint with fewer numbers than it claims",
         _run(_parts(lambda parts: parts.update({"archive/data/0": b""})), "a.png"),
         "run/checkpoint.pt",
     ),
     Case(
         "sample",
-        "a checkpoint of images without a size",
+        "a checkpoint for images of 0 x 0 pixels",
         _run(_state(lambda state: state.update(image_shape=[1, 0, 0])), "a.png"),
         "run/checkpoint.pt",
     ),
     Case(
         "sample",
-        "a checkpoint of other sizes than its tensors",
+        "a checkpoint whose settings don't fit its tensors",
         _run(_state(lambda state: state["config"]["networks"].update(size_g=10**6)), "a.png"),
         "run/checkpoint.pt",
     ),
-    # A net that is a program.
-    Case("evaluate", "a run that was scored by a file", _scored_by_a_file("--data", "packed"), "--features"),
+    # A feature net, which is a program.
+    Case("evaluate", "a run whose feature net was a file", _scored_by_a_file("--data", "packed"), "--features"),
     # The files that a report shows.
     Case(
         "report",
-        "a folder in config.json's place",
+        "a folder in place of config.json",
         _run(_folder_in_place("config.json")),
         "config.json",
     ),
-    Case("report", "a config.json that isn't UTF-8", _run(_holding("config.json", b"\xff\xfe{}")), "config.json"),
-    Case("report", "a config.json of many levels", _run(_holding("config.json", b"[" * 99 + b"]" * 99)), "config.json"),
+    Case("report", "a config.json that is not UTF-8", _run(_holding("config.json", b"\xff\xfe{}")), "config.json"),
+    Case(
+        "report",
+        "a config.json with too many levels of brackets",
+        _run(_holding("config.json", b"[" * 99 + b"]" * 99)),
+        "config.json",
+    ),
     Case(
         "report", "a config.json with a name twice", _run(_holding("config.json", b'{"a": 1, "a": 2}')), "config.json"
     ),
@@ -190,17 +195,19 @@ CASES = [
         "config.json",
     ),
     Case("report", "a config.json that is too large", _run(_holding("config.json", bytes(1 << 21))), "config.json"),
-    Case("report", "a line without an end", _run(_holding("metrics.jsonl", bytes(3 << 20))), "metrics.jsonl"),
+    Case(
+        "report", "a line of metrics without an end", _run(_holding("metrics.jsonl", bytes(3 << 20))), "metrics.jsonl"
+    ),
     Case(
         "report",
-        "a grid that is no PNG",
+        "a sample grid that is not a PNG",
         _run(_holding("samples/step_000004.png", b"GIF89a"), "--no-neighbors"),
         "step_000004.png",
         leaves=_INTERPOLATION,
     ),
     Case(
         "report",
-        "a grid of a terabyte",
+        "a sample grid of 10^12 pixels",
         _run(_holding("samples/step_000004.png", _png(10**6)), "--no-neighbors"),
         "step_000004.png",
         leaves=_INTERPOLATION,
@@ -208,20 +215,25 @@ CASES = [
     # A file of flags.
     Case("grid", "an empty file of flags", _yaml(b""), "grid.yaml"),
     Case("grid", "a file of flags with a name twice", _yaml(b"steps: 1\nsteps: 2\n"), "grid.yaml"),
-    Case("grid", "a file of flags that isn't UTF-8", _yaml(b"steps: \xff\n"), "grid.yaml"),
-    Case("grid", "a file of flags with a list for a name", _yaml(b"? [a]\n: 1\n"), "grid.yaml"),
-    Case("grid", "a file of flags of many brackets", _yaml(b"steps: " + b"[" * 2000), "grid.yaml"),
-    Case("grid", "a file of flags of many levels", _yaml(b"steps: " + b"[" * 999 + b"]" * 999), "grid.yaml"),
+    Case("grid", "a file of flags that is not UTF-8", _yaml(b"steps: \xff\n"), "grid.yaml"),
+    Case("grid", "a file of flags with a list as a name", _yaml(b"? [a]\n: 1\n"), "grid.yaml"),
+    Case("grid", "a file of flags with too many brackets", _yaml(b"steps: " + b"[" * 2000), "grid.yaml"),
     Case(
         "grid",
-        "a file of flags that grows",
+        "a file of flags with too many levels of brackets",
+        _yaml(b"steps: " + b"[" * 999 + b"]" * 999),
+        "grid.yaml",
+    ),
+    Case(
+        "grid",
+        "a file of flags whose YAML aliases multiply its values",
         _yaml(b"a: &a [" + b"1," * 4000 + b"1]\nb: *a\nc: *a\n"),
         "grid.yaml",
     ),
-    Case("grid", "a file of flags with no month", _yaml(b"steps: 2020-13-01\n"), "grid.yaml"),
-    Case("grid", "a file of flags with a long value", _yaml(b"steps: " + b"9" * 2000 + b"\n"), "grid.yaml"),
+    Case("grid", "a file of flags with a date in month 13", _yaml(b"steps: 2020-13-01\n"), "grid.yaml"),
+    Case("grid", "a file of flags with a value that is too long", _yaml(b"steps: " + b"9" * 2000 + b"\n"), "grid.yaml"),
     # The environment.
-    Case("train", "WORLD_SIZE that is no number", _train(), "WORLD_SIZE", around=_variables(WORLD_SIZE="two")),
+    Case("train", "a WORLD_SIZE that is not a number", _train(), "WORLD_SIZE", around=_variables(WORLD_SIZE="two")),
     Case(
         "train",
         "WORLD_SIZE without torchrun's other variables",
@@ -232,15 +244,21 @@ CASES = [
     ),
     Case(
         "train",
-        "RANK beyond the other processes",
+        "a RANK that is not below WORLD_SIZE",
         _train(),
         "RANK",
         around=_variables(WORLD_SIZE="2", RANK="2"),
     ),
-    Case("train", "no tensorboard", _train("--tensorboard"), "tensorboard", around=_tensorboard(None)),
     Case(
         "train",
-        "a tensorboard that can't be imported",
+        "--tensorboard, but no package tensorboard",
+        _train("--tensorboard"),
+        "tensorboard",
+        around=_tensorboard(None),
+    ),
+    Case(
+        "train",
+        "--tensorboard with a package that can't be imported",
         _train("--tensorboard"),
         "tensorboard",
         around=_tensorboard(TypeError("Descriptors cannot be created directly.")),
@@ -254,7 +272,7 @@ CASES = [
     ),
     Case(
         "evaluate",
-        "a file in the cache's place",
+        "a file in place of the cache folder",
         _run(lambda run: (run.parent / "cache").touch(), "--data", "digits"),
         "EBGAN_FAST_CACHE",
         around=_variables(EBGAN_FAST_CACHE="cache"),

@@ -1,4 +1,4 @@
-"""Mistakes of `ebgan-fast prepare` in its flags, its source as a whole and its folder."""
+"""Mistakes of `ebgan-fast prepare` in its flags, its source as a whole and its output folder."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def _photos(*flags: str) -> Callable[[Path], Arguments]:
 
 
 def _begun(folder: Path) -> Path:
-    """Pack images/ into out/; returns its plan."""
+    """Make images/, pack them into out/, and return the path of the plan in out/."""
     prepare.prepare_images(places.photos(folder).absolute(), Path("out").absolute(), 8, workers=1)
     return folder / "out" / "prepare.json"
 
 
 def _again(change: Callable[[Path], object], *flags: str) -> Callable[[Path], Arguments]:
-    """Pack, change something, and pack again."""
+    """Return a function that packs images, makes a change, and returns the arguments that pack them again."""
 
     def make(folder: Path) -> Arguments:
         change(_begun(folder))
@@ -66,14 +66,14 @@ def _in_use(patch: pytest.MonkeyPatch) -> contextlib.AbstractContextManager[obje
 
 
 class _Released:
-    """A lock that is let go by `close`."""
+    """A lock that `close` releases."""
 
     def __init__(self, lock: FolderLock) -> None:
         self.close = lock.release
 
 
 def _failing(number: int) -> Callable[[pytest.MonkeyPatch], None]:
-    """The disk fails at the second image."""
+    """Return a function that makes the read of the second image fail with this error number."""
 
     def around(patch: pytest.MonkeyPatch) -> None:
         read = FolderSource.read
@@ -125,7 +125,7 @@ def _damaged(folder: Path) -> Path:
 
 
 def _one_bad(content: bytes, name: str = "01.png") -> Callable[[Path], Arguments]:
-    """A folder with an image that isn't taken, which --strict refuses."""
+    """Return a function that makes images, one of which --strict refuses, and returns the arguments."""
 
     def make(folder: Path) -> Arguments:
         places.photos(folder)
@@ -142,7 +142,7 @@ def _two_splits(folder: Path) -> Arguments:
 
 
 def _beside(name: str) -> Callable[[Path], Arguments]:
-    """A folder of images beside a file."""
+    """Return a function that makes a folder of images and a text file of this name, and returns the arguments."""
 
     def make(folder: Path) -> Arguments:
         places.text(folder, name)
@@ -157,37 +157,37 @@ def _floats() -> bytes:
     return layouts.encoded(Image.new("F", (8, 8), 0.5), "TIFF")
 
 
-_NEW = "the folder of the images that are done is left, so that the same command goes on"
+_NEW = "the output folder keeps the images that are done, so that the same command goes on"
 
 CASES = [
-    Case("prepare", "no such source", lambda folder: ["images", *_SIZE], "images"),
+    Case("prepare", "a source that does not exist", lambda folder: ["images", *_SIZE], "images"),
     Case("prepare", "a size of 0", lambda folder: [places.photos(folder), "out", "--size", "0"], "size"),
     Case("prepare", "a number of workers below 1", _photos("--workers", "0"), "workers"),
     Case("prepare", "an empty folder", lambda folder: [(folder / "images").mkdir() or "images", *_SIZE], "images"),
     Case(
         "prepare",
-        "a folder of texts",
+        "a folder of text files",
         lambda folder: [places.text(folder, "notes/a.txt").parent, *_SIZE],
         "notes",
     ),
-    Case("prepare", "a kind that the folder lacks", _photos("--kind", "zip"), "images"),
-    Case("prepare", "a split that the set lacks", _photos("--split", "test"), "images"),
-    Case("prepare", "a column of a folder of images", _photos("--column", "label"), "images"),
+    Case("prepare", "a --kind that the folder does not hold", _photos("--kind", "zip"), "images"),
+    Case("prepare", "a --split that the set does not have", _photos("--split", "test"), "images"),
+    Case("prepare", "--column with a folder of images", _photos("--column", "label"), "images"),
     Case(
         "prepare",
-        "train and test images, and no word of which",
+        "train and test images without --split",
         _two_splits,
         "set",
     ),
     Case(
         "prepare",
-        "a link to nothing, with --strict",
+        "a broken link, with --strict",
         lambda folder: [places.photos(folder), *_SIZE, "--strict", *_linked(folder)],
         "images",
     ),
     Case(
         "prepare",
-        "an image that is damaged, with --strict",
+        "a damaged image, with --strict",
         _one_bad(b"no picture"),
         "images/01.png",
         leaves=_NEW,
@@ -216,30 +216,41 @@ CASES = [
     ),
     Case(
         "prepare",
-        "a damaged image in a packed set, with --strict",
+        "a damaged image that the packed set leaves out, with --strict",
         lambda folder: [_damaged(folder), *_SIZE, *_packed_before(folder), "--strict"],
         "images/01.png",
     ),
     Case(
         "prepare",
-        "a damaged image in a shard that is done, with --strict",
+        "a damaged image that a finished shard leaves out, with --strict",
         lambda folder: [_damaged(folder), *_SIZE, *_packed_before(folder, unfinished=True), "--strict"],
         "images/01.png",
     ),
     Case(
         "prepare",
-        "images that are all damaged",
+        "only damaged images",
         lambda folder: [_all_damaged(folder), *_SIZE],
         "out",
         leaves=_NEW,
-        told="each image that is left out is named",
+        told="the command also names each image that it leaves out",
     ),
-    Case("prepare", "an output folder of another size", _again(lambda plan: None, "--size", "16"), "out"),
-    Case("prepare", "images that were changed since", _again(lambda plan: os.utime("images/00.png", (1, 1))), "out"),
-    Case("prepare", "images that change meanwhile", _photos(), "out", around=_changing_meanwhile, leaves=_NEW),
-    Case("prepare", "a plan that is damaged", _again(lambda plan: plan.write_text("{")), "out/prepare.json"),
-    Case("prepare", "a folder that an earlier version began", _again(_earlier_version), "out"),
-    Case("prepare", "a folder that a later version began", _again(_changed_plan(later=1)), "out"),
+    Case(
+        "prepare", "an output folder that was begun with another size", _again(lambda plan: None, "--size", "16"), "out"
+    ),
+    Case(
+        "prepare",
+        "images that changed after their folder was begun",
+        _again(lambda plan: os.utime("images/00.png", (1, 1))),
+        "out",
+    ),
+    Case(
+        "prepare", "images that change while they are packed", _photos(), "out", around=_changing_meanwhile, leaves=_NEW
+    ),
+    Case(
+        "prepare", "a damaged plan in the output folder", _again(lambda plan: plan.write_text("{")), "out/prepare.json"
+    ),
+    Case("prepare", "an output folder that an earlier version began", _again(_earlier_version), "out"),
+    Case("prepare", "an output folder that a later version began", _again(_changed_plan(later=1)), "out"),
     Case(
         "prepare",
         "a packed shard that has changed",
@@ -248,7 +259,7 @@ CASES = [
     ),
     Case(
         "prepare",
-        "an output folder of something else",
+        "an output folder with other files in it",
         _beside("out/a.txt"),
         "out",
     ),
@@ -266,19 +277,19 @@ CASES = [
     ),
     Case(
         "prepare",
-        "a folder that another process is writing",
+        "an output folder that another process is writing",
         _photos(),
         "out",
         machine=(r"process \d+ on [^,]+",),
         around=_in_use,
-        leaves="the other process's folder is made as the command begins",
+        leaves="the other process makes the folder as the command begins",
     ),
     Case("prepare", "a full disk", _photos(), "out/", around=lambda patch: room_for(10), leaves=_NEW),
     Case("prepare", "a disk that fails", _photos(), "images/01.png", around=_failing(errno.EIO), leaves=_NEW),
     Case("prepare", "no memory left", _photos(), "images/00.png", around=_without_memory, leaves=_NEW),
     Case(
         "prepare",
-        "a process that the system kills for want of memory",
+        "a process that the system kills for lack of memory",
         lambda folder: [places.photos(folder), "out", *named(size=8, workers=2)],
         "images/00.png",
         around=_killed_workers,
@@ -295,12 +306,12 @@ def _linked(folder: Path) -> list[str]:
 def _large(folder: Path) -> Path:
     name = places.photos(folder)
     with (folder / "images" / "03.png").open("wb") as file:
-        file.truncate((1 << 30) + 1)  # of no blocks
+        file.truncate((1 << 30) + 1)  # a sparse file, which takes no blocks
     return name
 
 
 def _packed_before(folder: Path, unfinished: bool = False) -> list[str]:
-    """Pack what is in images/ already, damaged or not."""
+    """Pack all of images/, damaged images too; return no arguments."""
     with contextlib.redirect_stderr(io.StringIO()):
         prepare.prepare_images(Path("images").absolute(), Path("out").absolute(), 8, workers=1)
     if unfinished:

@@ -1,4 +1,4 @@
-"""Files that `ebgan-fast prepare` can't take images from, kind by kind."""
+"""Files from which `ebgan-fast prepare` can't take images, by kind of file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..case import Arguments, Case
 _SIZE = ("out", "--size", "8", "--workers", "1")
 _PNG = archives.PNGS[0]
 _ROWS = np.zeros((2, 48), np.uint8)
-_QUOTED = (r"(?<=can't be read \().*(?=\), expected)",)  # words of the library that reads such files
-_STRICT_LEAVES = "the folder of the images that are done is left, so that the same command goes on"
+_QUOTED = (r"(?<=can't be read \().*(?=\), expected)",)  # the words of the library that reads the file
+_STRICT_LEAVES = "the output folder keeps the images that are done, so that the same command goes on"
 
 
 def _file(name: str, content: bytes, *flags: str) -> Callable[[Path], Arguments]:
@@ -103,12 +103,12 @@ def _little_room(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(parquet, "_LONGEST_ROW", 1000)
 
 
-def _batch(content: object) -> bytes:
-    return pickle.dumps(content, 4)
+def _cifar(content: object, *flags: str) -> Callable[[Path], Arguments]:
+    return _file("data_batch_1", pickle.dumps(content, 4), *flags)
 
 
 def _cut(write: Callable[[Path], object], kept: float) -> Callable[[Path], object]:
-    """Write a file, of which a share is kept."""
+    """Return a function that writes a file and keeps only its first part; `kept` is a share of its bytes."""
 
     def make(path: Path) -> None:
         write(path)
@@ -153,11 +153,14 @@ def _lmdb(path: Path) -> None:
     path.with_name(f"{path.name}-lock").unlink()
 
 
-_PAGE = (r"(?<=damaged at page )\d+",)  # whose size is the machine's
+_PAGE = (r"(?<=damaged at page )\d+",)  # the size of a page depends on the machine
 
 
 def _damaged_lmdb(kind: int) -> Callable[[Path], object]:
-    """Write an LMDB and change the flags of its pages of a kind: 2 of leaves, 4 of values with pages of their own."""
+    """Return a function that writes an LMDB and changes the flags of its pages of one kind.
+
+    Kind 2 is a leaf, kind 4 a page of a value too large for a leaf.
+    """
 
     def write(path: Path) -> None:
         archives.lmdb_of(path, [*archives.PNGS, _PNG + bytes(2 * archives.LMDB_PAGE)], subdir=False)
@@ -182,7 +185,7 @@ def _fortran(path: Path) -> None:
 
 
 def _longer(path: Path) -> None:
-    """A member of more bytes than its header says."""
+    """Write an .npz whose array has more bytes than its header says."""
     content = io.BytesIO()
     np.save(content, array_files.images(2, 8, 8, 3))
     archives.zip_of(path, ("images.npy", content.getvalue() + b"more"))
@@ -196,7 +199,7 @@ def _damaged_member(path: Path) -> None:
 
 
 def _member_without(path: Path) -> None:
-    """A zip whose end says that all members lie 1000 bytes before it."""
+    """Write a zip whose end record places all members 1000 bytes too early, before the start of the file."""
     archives.zip_of(path, ("a.png", _PNG))
     content = bytearray(path.read_bytes())
     end = content.rindex(b"PK\5\6")
@@ -206,7 +209,7 @@ def _member_without(path: Path) -> None:
 
 
 def _second_header(path: Path) -> None:
-    """A tar whose second header is damaged, which tarfile takes for the end."""
+    """Write a tar whose second header is damaged; `tarfile` takes a damaged header for the end of the tar."""
     archives.tar_of(path, ("a.png", _PNG), ("b.png", _PNG))
     content = bytearray(path.read_bytes())
     place = 512 + -(-len(_PNG) // 512) * 512
@@ -215,7 +218,7 @@ def _second_header(path: Path) -> None:
 
 
 def _one_damaged(folder: Path) -> None:
-    """A folder of zips, of which one is damaged."""
+    """Write a folder with two zips, one of them damaged."""
     archives.zip_of(folder / "a.zip", ("a.png", _PNG))
     (folder / "b.zip").write_bytes(b"no zip")
 
@@ -223,7 +226,7 @@ def _one_damaged(folder: Path) -> None:
 def _nameless(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.png", _PNG)
-        archive.filelist[0].filename = ""  # in the directory, which is written last
+        archive.filelist[0].filename = ""  # changes only the directory, which is written last
 
 
 def _header(text: bytes) -> bytes:
@@ -254,37 +257,32 @@ CASES = [
     Case("prepare", "a compressed archive", _file("a.tar.gz", b"\x1f\x8b"), "a.tar.gz"),
     Case("prepare", "a named pipe", _made("pipe", _fifo), "pipe"),
     Case("prepare", "a file that Git LFS has not fetched", _file("a.parquet", archives.POINTER), "a.parquet"),
-    Case("prepare", "a file of another kind", _made("a.zip", _zip(("a.png", _PNG)), "--kind", "tar"), "a.zip"),
-    Case("prepare", "a split of arrays", _made("a.npy", _npy(2, 8, 8), "--split", "test"), "a.npy"),
-    Case("prepare", "a column of a zip", _made("a.zip", _zip(("a.png", _PNG)), "--column", "a"), "a.zip"),
-    Case("prepare", "a column of a .npy", _made("a.npy", _npy(2, 8, 8), "--column", "a"), "a.npy"),
-    Case(
-        "prepare",
-        "a column of CIFAR's batch",
-        _file("data_batch_1", _batch({"data": _ROWS}), "--column", "a"),
-        "data_batch_1",
-    ),
+    Case("prepare", "a zip with --kind tar", _made("a.zip", _zip(("a.png", _PNG)), "--kind", "tar"), "a.zip"),
+    Case("prepare", "--split with a file of arrays", _made("a.npy", _npy(2, 8, 8), "--split", "test"), "a.npy"),
+    Case("prepare", "--column with a zip", _made("a.zip", _zip(("a.png", _PNG)), "--column", "a"), "a.zip"),
+    Case("prepare", "--column with a .npy", _made("a.npy", _npy(2, 8, 8), "--column", "a"), "a.npy"),
+    Case("prepare", "--column with a CIFAR batch", _cifar({"data": _ROWS}, "--column", "a"), "data_batch_1"),
     # Zips and tars.
     Case("prepare", "a damaged zip", _file("a.zip", b"PK\3\4"), "a.zip", machine=_QUOTED),
     Case("prepare", "a zip without images", _made("a.zip", _zip(("a.txt", b"notes"))), "a.zip"),
     Case("prepare", "a zip with a member without a name", _made("a.zip", _nameless), "a.zip", machine=_QUOTED),
     Case(
         "prepare",
-        "a zip with a member outside of it, with --strict",
+        "a zip with a member that lies outside the file, with --strict",
         _made("a.zip", _member_without, "--strict"),
         "a.zip/a.png",
         leaves=_STRICT_LEAVES,
     ),
     Case(
         "prepare",
-        "a zip packed by bzip2, with --strict",
+        "a zip compressed by bzip2, with --strict",
         _made("a.zip", _bzip2("a.png", _PNG), "--strict"),
         "a.zip/a.png",
         leaves=_STRICT_LEAVES,
     ),
     Case(
         "prepare",
-        "a zip with a password, with --strict",
+        "an encrypted zip, with --strict",
         _made("a.zip", _locked, "--strict"),
         "a.zip/a.png",
         leaves=_STRICT_LEAVES,
@@ -293,14 +291,16 @@ CASES = [
     Case(
         "prepare", "a tar that is cut short", _made("a.tar", _cut(_tar(("a.png", _PNG), ("b.png", _PNG)), 0.1)), "a.tar"
     ),
-    Case("prepare", "a tar with a header of megabytes", _made("a.tar", _long_header_tar), "a.tar"),
-    Case("prepare", "a tar with a member of less than nothing", _made("a.tar", _negative_tar), "a.tar"),
+    Case("prepare", "a tar with a header of 2 MiB", _made("a.tar", _long_header_tar), "a.tar"),
+    Case("prepare", "a tar with a member of negative size", _made("a.tar", _negative_tar), "a.tar"),
     Case("prepare", "a tar with a damaged header", _made("a.tar", _second_header), "a.tar"),
-    Case("prepare", "zips of which one is damaged", _made("zips", _one_damaged), "zips/b.zip", machine=_QUOTED),
+    Case(
+        "prepare", "a folder of zips, one of them damaged", _made("zips", _one_damaged), "zips/b.zip", machine=_QUOTED
+    ),
     Case("prepare", "a tar without images", _made("a.tar", _tar(("a.txt", b"notes"))), "a.tar"),
     Case(
         "prepare",
-        "a column that webdataset's samples lack",
+        "a --column that no webdataset sample has",
         _made("a.tar", _tar(("0.jpg", _PNG), ("0.mask.png", _PNG)), "--column", "depth.png"),
         "a.tar",
         machine=_QUOTED,
@@ -309,39 +309,39 @@ CASES = [
     Case("prepare", "a damaged parquet file", _file("a.parquet", b"PAR1"), "a.parquet", machine=_QUOTED),
     Case(
         "prepare",
-        "a parquet file without pyarrow",
+        "a parquet file, but no package pyarrow",
         _file("a.parquet", b"PAR1"),
         "a.parquet",
         around=_without("pyarrow.parquet"),
     ),
     Case(
         "prepare",
-        "a parquet file of no rows",
+        "a parquet file without rows",
         _made("a.parquet", lambda path: archives.parquet_of(path, [])),
         "a.parquet",
     ),
     Case("prepare", "a parquet file without images", _made("a.parquet", _table(label=[1, 2])), "a.parquet"),
     Case(
         "prepare",
-        "a parquet file of two columns of images",
+        "a parquet file with two columns of images",
         _made("a.parquet", _table(left=[_PNG], right=[_PNG])),
         "a.parquet",
     ),
     Case(
         "prepare",
-        "a column that a parquet file lacks",
+        "a --column that the parquet file does not have",
         _made("a.parquet", _table(left=[_PNG]), "--column", "right"),
         "a.parquet",
     ),
     Case(
         "prepare",
-        "a column of lists of images",
+        "a parquet column with lists of images",
         _made("a.parquet", _table(frames=_LISTS), "--column", "frames"),
         "a.parquet",
     ),
     Case(
         "prepare",
-        "a row of a parquet file without bytes, with --strict",
+        "a parquet row without bytes, with --strict",
         _made("a.parquet", lambda path: archives.parquet_of(path, [_PNG, None]), "--strict"),
         "a.parquet, row 1",
         leaves=_STRICT_LEAVES,
@@ -351,7 +351,7 @@ CASES = [
     ),
     Case(
         "prepare",
-        "a parquet file that would fill the memory, with --strict",
+        "a parquet row that could fill the memory, with --strict",
         _made("a.parquet", _zeros(image=[bytes(100_000)]), "--strict"),
         "a.parquet, row 0",
         around=_little_room,
@@ -360,7 +360,7 @@ CASES = [
     ),
     Case(
         "prepare",
-        "a column of a parquet file that would fill the memory",
+        "a parquet column that could fill the memory",
         _made("a.parquet", _zeros(photo=[_PNG], large=[bytes(100_000)])),
         "a.parquet",
         around=_little_room,
@@ -376,7 +376,7 @@ CASES = [
         machine=_PAGE,
         leaves=_STRICT_LEAVES,
     ),
-    Case("prepare", "an LMDB of a later version", _made("a.lmdb", _later_lmdb), "a.lmdb"),
+    Case("prepare", "an LMDB of a later version of the format", _made("a.lmdb", _later_lmdb), "a.lmdb"),
     Case(
         "prepare",
         "an LMDB that is cut short",
@@ -384,25 +384,25 @@ CASES = [
         "a.lmdb",
         machine=(r"\d+ of \d+ bytes",),
     ),
-    Case("prepare", "an LMDB without values", _made("a.lmdb", _empty_lmdb), "a.lmdb"),
+    Case("prepare", "an empty LMDB", _made("a.lmdb", _empty_lmdb), "a.lmdb"),
     # NumPy's files.
-    Case("prepare", "an array file of something else", _file("a.npy", b"notes"), "a.npy"),
+    Case("prepare", "a .npy that holds other data", _file("a.npy", b"notes"), "a.npy"),
     Case("prepare", "a .npy without its header", _file("a.npy", b"\x93NUMPY"), "a.npy"),
     Case("prepare", "a .npy with a header of 60 kilobytes", _file("a.npy", _header(bytes(60_000))), "a.npy"),
     Case("prepare", "a .npy with a damaged header", _file("a.npy", _header(b"{'descr':")), "a.npy", machine=_QUOTED),
     Case(
         "prepare",
-        "a .npy of a later version",
+        "a .npy of a later version of the format",
         _file("a.npy", b"\x93NUMPY\x09\0" + (2).to_bytes(4, "little") + b"{}"),
         "a.npy",
     ),
     Case("prepare", "a .npy that is cut short", _made("a.npy", _cut(_npy(9, 8, 8), 0.9)), "a.npy"),
-    Case("prepare", "an array of no images", _made("a.npy", _npy(0, 8, 8)), "a.npy"),
-    Case("prepare", "an array of rows", _made("a.npy", _npy(2, 64)), "a.npy"),
+    Case("prepare", "an array with 0 images", _made("a.npy", _npy(0, 8, 8)), "a.npy"),
+    Case("prepare", "an array of flattened images", _made("a.npy", _npy(2, 64)), "a.npy"),
     Case("prepare", "an array of floats", _made("a.npy", _npy(2, 8, 8, dtype="float32")), "a.npy"),
-    Case("prepare", "an array of one image", _made("a.npy", _npy(8, 8, 3)), "a.npy"),
-    Case("prepare", "an array whose channels could be two axes", _made("a.npy", _npy(2, 3, 8, 3)), "a.npy"),
-    Case("prepare", "an array without channels", _made("a.npy", _npy(2, 8, 8, 7)), "a.npy"),
+    Case("prepare", "an array that is one image", _made("a.npy", _npy(8, 8, 3)), "a.npy"),
+    Case("prepare", "an array with two axes that could be the channels", _made("a.npy", _npy(2, 3, 8, 3)), "a.npy"),
+    Case("prepare", "an array with 7 channels", _made("a.npy", _npy(2, 8, 8, 7)), "a.npy"),
     Case(
         "prepare",
         "an array of images that are too large",
@@ -414,24 +414,24 @@ CASES = [
     Case("prepare", "an .npz without images", _made("a.npz", _npz(labels=np.zeros(3))), "a.npz"),
     Case(
         "prepare",
-        "an .npz of two arrays of images",
+        "an .npz with two arrays of images",
         _made("a.npz", _npz(left=array_files.images(2, 8, 8), right=array_files.images(2, 8, 8))),
         "a.npz",
     ),
     Case(
         "prepare",
-        "an array that an .npz lacks",
+        "a --column that the .npz does not have",
         _made("a.npz", _npz(left=array_files.images(2, 8, 8)), "--column", "right"),
         "a.npz",
     ),
     Case(
         "prepare",
-        "an array of an .npz that holds no images",
+        "a --column of an .npz that holds no images",
         _made("a.npz", _npz(labels=np.zeros(3)), "--column", "labels"),
         "a.npz",
     ),
     Case("prepare", "an .npz in Fortran order", _made("a.npz", _fortran), "a.npz"),
-    Case("prepare", "an .npz with an array of other bytes", _made("a.npz", _longer), "a.npz"),
+    Case("prepare", "an .npz with more bytes than an array's header says", _made("a.npz", _longer), "a.npz"),
     Case(
         "prepare",
         "an .npz with a damaged array",
@@ -439,57 +439,57 @@ CASES = [
         "a.npz",
         machine=(r"(?<=unreadable \().*(?=\), expected)",),
     ),
-    Case("prepare", "an .npz packed by bzip2", _made("a.npz", _bzip2("a.npy", b"")), "a.npz"),
+    Case("prepare", "an .npz compressed by bzip2", _made("a.npz", _bzip2("a.npy", b"")), "a.npz"),
     # HDF5.
     Case(
         "prepare",
-        "an HDF5 file without h5py",
+        "an HDF5 file, but no package h5py",
         _made("a.h5", _h5(images=array_files.images(2, 8, 8))),
         "a.h5",
         around=_without("h5py"),
     ),
     Case("prepare", "a damaged HDF5 file", _file("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(100)), "a.h5", machine=_QUOTED),
-    Case("prepare", "a dataset without a shape", _made("a.h5", _h5(a=h5py.Empty("u1")), "--column", "a"), "a.h5"),
+    Case("prepare", "an HDF5 dataset without a shape", _made("a.h5", _h5(a=h5py.Empty("u1")), "--column", "a"), "a.h5"),
     Case(
         "prepare",
-        "a dataset that is in another file",
+        "an HDF5 dataset that is a link into another file",
         _made("a.h5", _h5(a=h5py.ExternalLink("others.h5", "/a")), "--column", "a"),
         "a.h5",
     ),
-    Case("prepare", "a dataset of other files' values", _made("a.h5", _virtual, "--column", "images"), "a.h5"),
-    Case("prepare", "a dataset in chunks of gigabytes", _made("a.h5", _large_chunks), "a.h5"),
+    Case("prepare", "a virtual HDF5 dataset of another file", _made("a.h5", _virtual, "--column", "images"), "a.h5"),
+    Case("prepare", "an HDF5 dataset in chunks of 4 GB", _made("a.h5", _large_chunks), "a.h5"),
     Case(
         "prepare",
-        "a dataset packed by an unknown filter",
+        "an HDF5 dataset compressed by an unknown filter",
         _made("a.h5", _packed_by_filter),
         "a.h5",
         around=_without_filter,
     ),
     Case(
         "prepare",
-        "a dataset that an HDF5 file lacks",
+        "a --column that the HDF5 file does not have",
         _made("a.h5", _h5(images=array_files.images(2, 8, 8)), "--column", "labels"),
         "a.h5",
     ),
-    # CIFAR's batches.
-    Case("prepare", "a pickle of a list", _file("data_batch_1", _batch([1])), "data_batch_1"),
-    Case("prepare", "a pickle without data", _file("data_batch_1", _batch({"labels": [1]})), "data_batch_1"),
-    Case("prepare", "a batch of floats", _file("data_batch_1", _batch({"data": _ROWS.astype("f4")})), "data_batch_1"),
-    Case("prepare", "a batch of other rows", _file("data_batch_1", _batch({"data": _ROWS[:, :47]})), "data_batch_1"),
-    Case("prepare", "a batch of a list", _file("data_batch_1", _batch({"data": [1]})), "data_batch_1"),
+    # Batches of CIFAR.
+    Case("prepare", "a CIFAR batch that is a pickled list", _cifar([1]), "data_batch_1"),
+    Case("prepare", "a CIFAR batch without data", _cifar({"labels": [1]}), "data_batch_1"),
+    Case("prepare", "a CIFAR batch with floats", _cifar({"data": _ROWS.astype("f4")}), "data_batch_1"),
+    Case("prepare", "a CIFAR batch with rows of another length", _cifar({"data": _ROWS[:, :47]}), "data_batch_1"),
+    Case("prepare", "a CIFAR batch whose data are a list", _cifar({"data": [1]}), "data_batch_1"),
     Case(
         "prepare",
-        "a pickle that would run something",
-        _file("data_batch_1", _batch({"data": Path("a")})),
+        "a CIFAR batch whose pickle would run code",
+        _cifar({"data": Path("a")}),
         "data_batch_1",
         machine=_QUOTED,
     ),
-    Case("prepare", "a pickle of a set", _file("data_batch_1", _batch({"data": {1}})), "data_batch_1"),
-    Case("prepare", "a pickle with a tuple as a key", _file("data_batch_1", _batch({(1, 2): 3})), "data_batch_1"),
+    Case("prepare", "a CIFAR batch whose data are a set", _cifar({"data": {1}}), "data_batch_1"),
+    Case("prepare", "a CIFAR batch with a tuple as a key", _cifar({(1, 2): 3}), "data_batch_1"),
     Case(
         "prepare",
-        "a batch that is cut short",
-        _file("data_batch_1", _batch({"data": _ROWS})[:60]),
+        "a CIFAR batch that is cut short",
+        _file("data_batch_1", pickle.dumps({"data": _ROWS}, 4)[:60]),
         "data_batch_1",
         machine=_QUOTED,
     ),

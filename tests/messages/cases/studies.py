@@ -1,4 +1,4 @@
-"""Mistakes of the studies: their settings, files of flags, storages, and what fails within a trial."""
+"""Mistakes in the studies' settings, files of flags and storages, and failures within a trial."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SIZES = {
         *("--margin-steps", "1", "--batch-size", "10"),
     ),
 }
-_BEGUN = "the trials are queued, for another run to do them"
+_BEGUN = "the trials are queued, and another call can run them"
 
 
 def _of(study: str, *flags: str) -> Callable[[Path], Arguments]:
@@ -42,12 +42,12 @@ def _of(study: str, *flags: str) -> Callable[[Path], Arguments]:
 
 
 def _refused(*flags: str) -> Callable[[Path], Arguments]:
-    """Flags that are refused before any digits are looked for."""
+    """Return arguments that a study refuses before it looks for the digits."""
     return lambda folder: [*_OUT, "--data", "nowhere", *flags]
 
 
 def _file(content: str, *flags: str) -> Callable[[Path], Arguments]:
-    """Flags out of grid.yaml."""
+    """Return a function that writes grid.yaml and returns the arguments that read flags from it."""
 
     def make(folder: Path) -> Arguments:
         places.text(folder, "grid.yaml", content)
@@ -57,7 +57,7 @@ def _file(content: str, *flags: str) -> Callable[[Path], Arguments]:
 
 
 def _without_optuna(patch: pytest.MonkeyPatch) -> None:
-    for name in ("run", "queue", "addresses", "databases", "journal", "storage"):  # what needs it
+    for name in ("run", "queue", "addresses", "databases", "journal", "storage"):  # the modules that import optuna
         patch.delitem(sys.modules, f"ebgan_fast.studies.framework.{name}", raising=False)
     patch.setitem(sys.modules, "optuna", None)
 
@@ -78,7 +78,7 @@ def _other_settings(folder: Path) -> Arguments:
 
 
 def _odd_row(change: str) -> Callable[[Path], Arguments]:
-    """A database in which a value of one study was changed by other hands."""
+    """Return a function that makes a database, changes a value in it by SQL, and returns the arguments."""
 
     def make(folder: Path) -> Arguments:
         from ebgan_fast.studies.framework.addresses import open_storage
@@ -120,7 +120,7 @@ def _without_yaml(patch: pytest.MonkeyPatch) -> None:
 
 
 def _killed(patch: pytest.MonkeyPatch) -> None:
-    """Let each process that does trials be killed as it begins."""
+    """Kill each worker process as it begins."""
     from ebgan_fast.studies.framework import run
 
     patch.setattr(run, "_work_apart", places.killed)
@@ -143,7 +143,7 @@ _POSITIVE = {
 }
 
 CASES = [
-    # The settings that are counts, and those that are above 0.
+    # Settings that are counts, and settings that must be above 0.
     *(
         Case(study, f"--{name.replace('_', '-')} 0", _refused(f"--{name.replace('_', '-')}", "0"), name)
         for names in (_COUNTS, _POSITIVE)
@@ -151,16 +151,19 @@ CASES = [
         for name in fields
     ),
     *(Case(study, "--ema 1", _refused("--ema", "1"), "ema") for study in ("margin-sweep", "pt-study")),
-    # What all have.
+    # Flags that every study has.
     *(
-        Case(study, "a device that isn't here", _refused("--device", "cuda:99"), "device", machine=_DEVICE)
+        Case(study, "a device that this machine lacks", _refused("--device", "cuda:99"), "device", machine=_DEVICE)
         for study in _COUNTS
     ),
-    *(Case(study, "no such digits", _refused("--data", "digits"), "digits") for study in _COUNTS),
+    *(
+        Case(study, "a folder of digits that does not exist", _refused("--data", "digits"), "digits")
+        for study in _COUNTS
+    ),
     Case("semi-supervised", "--workers 0", _of("semi-supervised", "--workers", "0"), "workers"),
     Case(
         "semi-supervised",
-        "a folder inside a file",
+        "an output folder inside a file",
         lambda folder: [*_of("semi-supervised")(folder), "--out", places.text(folder, "notes.txt") / "out"],
         "notes.txt",
     ),
@@ -170,59 +173,65 @@ CASES = [
         _of("semi-supervised"),
         "out/journal.log",
         around=lambda patch: room_for(10),
-        leaves="the study's folder is made before its journal",
+        leaves="the command makes the study's folder before its journal",
     ),
     *(
         Case("theory", mistake, _theory("--storage", address), about)
         for mistake, address, about in (
-            ("a storage of an unknown kind", "tables://trials", "tables://trials"),
-            ("a database in a folder that isn't there", "sqlite:///nowhere/trials.db", "sqlite:///nowhere/trials.db"),
-            ("a database with a slash too few", "sqlite:trials.db", "storage"),
-            ("a server by the name that others use", "postgres://me:secret@host/trials", "storage"),
-            ("a server whose port is no number", "postgresql://host:port/trials", "storage"),
+            ("a storage address of an unknown kind", "tables://trials", "tables://trials"),
+            (
+                "a database in a folder that does not exist",
+                "sqlite:///nowhere/trials.db",
+                "sqlite:///nowhere/trials.db",
+            ),
+            ("a database address with too few slashes", "sqlite:trials.db", "storage"),
+            ("a server address that begins with postgres://", "postgres://me:secret@host/trials", "storage"),
+            ("a server address whose port is not a number", "postgresql://host:port/trials", "storage"),
             ("a database in memory", "sqlite://", "storage"),
-            ("a server with no kind", "me:secret@host/trials", "storage"),
-            ("a password with an @", "postgresql://me:sec@ret@host/trials", "storage"),
+            ("a server address without the kind of database", "me:secret@host/trials", "storage"),
+            ("a server address whose password holds an @", "postgresql://me:sec@ret@host/trials", "storage"),
         )
     ),
     Case(
         "theory",
-        "a database without a driver",
+        "a database whose driver is not installed",
         _theory("--storage", "postgresql+psycopg://me:secret@host/trials"),
         "postgresql+psycopg://me:***@host/trials",
         around=_without_a_driver,
     ),
-    Case("theory", "a database of something else", _others_database, "other.db"),
-    Case("theory", "a database as a journal", _database_as_a_journal, "sqlite:///other.db"),
+    Case("theory", "a database of another program", _others_database, "other.db"),
+    Case(
+        "theory", "the path of an SQLite database in place of its address", _database_as_a_journal, "sqlite:///other.db"
+    ),
     Case(
         "theory",
-        "a folder as a database",
+        "a folder in place of a database",
         lambda folder: [*_theory()(folder), "--storage", f"sqlite:///{places.photos(folder)}"],
         "images",
     ),
     Case(
         "theory",
-        "a text as a database",
+        "a text file in place of a database",
         lambda folder: [*_theory()(folder), "--storage", f"sqlite:///{places.text(folder, 'notes.txt')}"],
         "notes.txt",
     ),
     Case(
         "theory",
-        "a database whose settings are a list",
+        "a database with a list in place of a study's settings",
         _odd_row("UPDATE study_user_attributes SET value_json = '[1]' WHERE key = 'settings'"),
         "sqlite:///trials.db",
     ),
     Case(
         "theory",
-        "a database with a result that is a number",
+        "a database with a number in place of a trial's result",
         _odd_row("UPDATE trial_user_attributes SET value_json = '1' WHERE key = 'result'"),
         "sqlite:///trials.db",
-        leaves="trials are queued beside it",
+        leaves="the command queues more trials in the database",
     ),
-    Case("margin-sweep", "a margin above any", _of("margin-sweep", "--margins", "2e6"), "margin"),
+    Case("margin-sweep", "a margin above 1,000,000", _of("margin-sweep", "--margins", "2e6"), "margin"),
     Case(
         "theory",
-        "processes that are killed",
+        "worker processes that are killed",
         lambda folder: [*_theory()(folder), "--workers", "2"],
         "theory",
         around=_killed,
@@ -230,67 +239,70 @@ CASES = [
     ),
     Case(
         "semi-supervised",
-        "a journal that is a folder",
+        "a folder in place of a journal",
         lambda folder: [*_of("semi-supervised")(folder), "--storage", places.photos(folder)],
         "images",
     ),
     Case(
         "semi-supervised",
-        "a journal of something else",
+        "a text file in place of a journal",
         lambda folder: [*_of("semi-supervised")(folder), "--storage", places.text(folder, "trials.log")],
         "trials.log",
     ),
     Case(
         "semi-supervised",
-        "trials of other settings",
+        "a journal of trials with other settings",
         _other_settings,
         "trials.log",
-        leaves="Optuna notes in the journal who opens it",
+        leaves="Optuna writes into the journal which process opens it",
     ),
-    Case("grid", "packages that aren't installed", _refused(), "optuna", around=_without_optuna),
-    Case("grid", "a file of flags without a package", _file("steps: 1"), "yaml", around=_without_yaml),
+    Case("grid", "a study, but no package optuna", _refused(), "optuna", around=_without_optuna),
+    Case("grid", "a file of flags, but no package yaml", _file("steps: 1"), "yaml", around=_without_yaml),
     # A file of flags.
     Case(
-        "grid", "no such file of flags", lambda folder: [*_OUT, "--data", "nowhere", "--file", "grid.yaml"], "grid.yaml"
+        "grid",
+        "a file of flags that does not exist",
+        lambda folder: [*_OUT, "--data", "nowhere", "--file", "grid.yaml"],
+        "grid.yaml",
     ),
     Case(
         "grid",
-        "a file of flags that is no YAML",
+        "a file of flags that is not YAML",
         _file("steps: ["),
         "grid.yaml",
         machine=(r"(?<=got ).*(?=, expected)",),
     ),
     Case("grid", "--file without a path", _refused("--file"), "--file"),
     Case("grid", "a file of flags that is a list", _file("- 1\n"), "grid.yaml"),
-    Case("grid", "a flag in a file with a list of lists", _file("steps: [[1]]"), "grid.yaml"),
-    Case("grid", "an unknown flag in a file", _file("stepz: 1"), "--stepz", status=2),
-    # Each one's own.
-    Case("grid", "a size that table 1 lacks", _refused("--size-g", "401"), "size_g"),
-    Case("grid", "no sizes", _refused("--size-g"), "size_g"),
-    Case("grid", "no families", _refused("--families"), "families"),
+    Case("grid", "a file of flags with a list in a list", _file("steps: [[1]]"), "grid.yaml"),
+    Case("grid", "a file of flags with an unknown flag", _file("stepz: 1"), "--stepz", status=2),
+    # Flags of a single study.
+    Case("grid", "a size that the paper's table 1 does not list", _refused("--size-g", "401"), "size_g"),
+    Case("grid", "--size-g without a value", _refused("--size-g"), "size_g"),
+    Case("grid", "--families without a value", _refused("--families"), "families"),
     Case("grid", "--draw 0", _refused("--draw", "0"), "draw"),
     Case("grid", "--draw -1", _refused("--draw", "-1"), "draw"),
     Case("grid", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
     Case("grid", "a seed of more than 64 bits", _refused("--seed", "99999999999999999999"), "seed"),
     Case("margin-sweep", "--margins 0", _refused("--margins", "0"), "margins"),
     Case("margin-sweep", "--margins inf", _refused("--margins", "inf"), "margins"),
-    Case("margin-sweep", "no margins", _refused("--margins"), "margins"),
+    Case("margin-sweep", "--margins without a value", _refused("--margins"), "margins"),
     Case("margin-sweep", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
     Case("pt-study", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
-    Case("pt-study", "no terms", _refused("--terms"), "terms"),
-    Case("pt-study", "no sets", _refused("--sets"), "sets"),
-    Case("semi-supervised", "labels that can't be shared among the digits", _refused("--labels", "105"), "labels"),
-    Case("semi-supervised", "no labels", _refused("--labels"), "labels"),
-    Case("semi-supervised", "no models", _refused("--models"), "models"),
+    Case("pt-study", "--terms without a value", _refused("--terms"), "terms"),
+    Case("pt-study", "--sets without a value", _refused("--sets"), "sets"),
+    Case("semi-supervised", "a number of labels that is not a multiple of 10", _refused("--labels", "105"), "labels"),
+    Case("semi-supervised", "--labels without a value", _refused("--labels"), "labels"),
+    Case("semi-supervised", "--models without a value", _refused("--models"), "models"),
     Case("semi-supervised", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
-    Case("semi-supervised", "more steps of the margin than steps", _refused("--margin-steps", "5000"), "margin_steps"),
+    Case("semi-supervised", "--margin-steps above --ebgan-steps", _refused("--margin-steps", "5000"), "margin_steps"),
     Case("semi-supervised", "--beta1 1", _refused("--beta1", "1"), "beta1"),
     Case("semi-supervised", "--recon-weight -1", _refused("--recon-weight", "-1"), "recon_weight"),
     Case("semi-supervised", "--margin -1", _refused("--margin", "-1"), "margin"),
     Case("semi-supervised", "more labels than a digit has images", _few_of_a_digit, "labels", leaves=_BEGUN),
     Case(
         "semi-supervised",
-        "a batch of more images than there are",
+        "a batch larger than the data set",
         _of("semi-supervised", "--batch-size", "64"),
         "batch_size",
     ),
@@ -300,7 +312,7 @@ CASES = [
         _of("semi-supervised", "--lr", "1e30", "--steps", "20"),
         "out/journal.log",
         machine=(r"(?<=all failed \().*(?=\), expected)",),
-        leaves="the trials are kept with the reason why they failed",
+        leaves="the journal keeps the trials and the reasons why they failed",
     ),
     Case("theory", "--points 3", _theory("--points", "3"), "points"),
     Case("theory", "--rounds 0", _theory("--rounds", "0"), "rounds"),
@@ -309,7 +321,7 @@ CASES = [
     Case("theory", "--seed -1", _theory("--seed", "-1"), "seed"),
     Case(
         "theory",
-        "a folder inside a file",
+        "an output folder inside a file",
         lambda folder: [*_theory()(folder), "--out", places.text(folder, "notes.txt") / "out"],
         "notes.txt",
     ),
@@ -319,6 +331,6 @@ CASES = [
         _theory(),
         "out/journal.log",
         around=lambda patch: room_for(10),
-        leaves="the study's folder is made before its journal",
+        leaves="the command makes the study's folder before its journal",
     ),
 ]

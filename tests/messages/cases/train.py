@@ -1,4 +1,4 @@
-"""Mistakes of `ebgan-fast train`: settings, data, run folders, nets that score."""
+"""Mistakes of `ebgan-fast train` in its settings, data, run folders and feature nets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DEVICE = (r"(?<=use here \().*(?=\))",)  # torch's words
 
 
 def with_flags(*flags: str) -> Callable[[Path], Arguments]:
-    """A run on digits with flags."""
+    """Return a function that makes digits and returns the arguments of a run on them with these flags."""
     return lambda folder: ["--out", "run", "--data", places.digits(folder), *places.SMALL, *flags]
 
 
 def _linked(name: str) -> Callable[[Path], object]:
-    """Put a link in the place of a file or folder of a run."""
+    """Return a function that replaces a file or folder of a run with a link to it."""
 
     def change(run: Path) -> None:
         (run / name).rename(run.parent / "elsewhere")
@@ -38,7 +38,7 @@ def _linked(name: str) -> Callable[[Path], object]:
 
 
 def _resumed(change: Callable[[Path], object], *flags: str) -> Callable[[Path], Arguments]:
-    """A run that is to go on after a change in its folder."""
+    """Return a function that makes a run, changes its folder, and returns the arguments that resume it."""
 
     def make(folder: Path) -> Arguments:
         places.run_of_digits(folder)
@@ -49,7 +49,7 @@ def _resumed(change: Callable[[Path], object], *flags: str) -> Callable[[Path], 
 
 
 def on_packed(change: Callable[[Path], object] = lambda folder: None, *flags: str) -> Callable[[Path], Arguments]:
-    """A run on packed images after a change in their folder."""
+    """Return a function that packs images, changes their folder, and returns the arguments of a run on them."""
 
     def make(folder: Path) -> Arguments:
         places.packed(folder)
@@ -66,7 +66,7 @@ def _dangling(folder: Path) -> Arguments:
 
 
 def _saved(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
-    """Change what the checkpoint holds."""
+    """Return a function that changes the content of a run's checkpoint."""
 
     def changed(run: Path) -> None:
         state = torch.load(run / "checkpoint.pt", weights_only=True)
@@ -84,7 +84,7 @@ def without_package(patch: pytest.MonkeyPatch) -> None:
 
 
 class _Files:
-    """A package that is installed with files of these contents."""
+    """An installed package that consists of these files."""
 
     version = "0.1.4"
 
@@ -101,14 +101,14 @@ class _File:
 
 
 def package(*names: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """Let the package that holds digits or weights have files that were made in the folder."""
+    """Return a function that replaces the package of digits or weights with files of the current folder."""
     return lambda patch: patch.setattr(
         importlib.metadata, "distribution", lambda name: _Files(*(Path(name).absolute() for name in names))
     )
 
 
 def _scored(spec: str, make: Callable[[Path], object] = lambda folder: None) -> Callable[[Path], Arguments]:
-    """A run that is to be scored by a net."""
+    """Return a function that makes a run's arguments, with scores by the feature net `spec`."""
 
     def made(folder: Path) -> Arguments:
         make(folder)
@@ -118,7 +118,7 @@ def _scored(spec: str, make: Callable[[Path], object] = lambda folder: None) -> 
 
 
 def _full_later(patch: pytest.MonkeyPatch) -> None:
-    """The disk is full when the first line of metrics is written."""
+    """Make the disk full when the run writes its first line of metrics."""
 
     def full(self: object, line: object, *, lasting: bool = False) -> None:
         with room_for(1), naming(Path("run/metrics.jsonl")), Path("run/metrics.jsonl").open("wb", buffering=0) as file:
@@ -164,13 +164,25 @@ CASES = [
         Case("train", f"{flag} {value or chr(39) * 2}", with_flags(flag, value), flag[2:].replace("-", "_"))
         for flag, value in _RULES.items()
     ),
-    Case("train", "a schedule of the margin without its end", with_flags("--margin-schedule", "linear"), "margin_end"),
-    Case("train", "parts of less than two images", with_flags("--accumulate", "4"), "accumulate"),
-    Case("train", "a recorded step on a CPU", with_flags("--cuda-graph"), "cuda_graph"),
-    Case("train", "a recorded step in float16", with_flags("--cuda-graph", "--precision", "float16"), "cuda_graph"),
+    Case(
+        "train",
+        "--margin-schedule linear without --margin-end",
+        with_flags("--margin-schedule", "linear"),
+        "margin_end",
+    ),
+    Case(
+        "train", "--accumulate 4 with a batch of 4, parts of one image", with_flags("--accumulate", "4"), "accumulate"
+    ),
+    Case("train", "--cuda-graph on a CPU", with_flags("--cuda-graph"), "cuda_graph"),
+    Case(
+        "train",
+        "--cuda-graph with --precision float16",
+        with_flags("--cuda-graph", "--precision", "float16"),
+        "cuda_graph",
+    ),
     Case("train", "a device that torch doesn't know", with_flags("--device", "gpu"), "device", machine=_DEVICE),
-    Case("train", "a device that isn't here", with_flags("--device", "cuda:99"), "device", machine=_DEVICE),
-    Case("train", "a device that holds no values", with_flags("--device", "meta"), "device"),
+    Case("train", "a device that this machine lacks", with_flags("--device", "cuda:99"), "device", machine=_DEVICE),
+    Case("train", "the device meta, which holds no values", with_flags("--device", "meta"), "device"),
     Case("train", "several mistakes at once", with_flags("--steps", "0", "--ema", "2"), "steps"),
     # Run folders.
     Case(
@@ -186,15 +198,18 @@ CASES = [
         "notes.txt",
     ),
     Case(
-        "train", "a run folder with a run", lambda folder: [*with_flags()(folder), *nothing(_only_run(folder))], "run"
+        "train",
+        "a run folder with a run in it, without --resume",
+        lambda folder: [*with_flags()(folder), *nothing(_only_run(folder))],
+        "run",
     ),
     Case(
         "train",
-        "a run folder of something else",
+        "a run folder with other files in it",
         lambda folder: [*with_flags()(folder), *nothing(places.text(folder, "run/a.txt"))],
         "run",
     ),
-    Case("train", "a run folder whose checkpoint is a link to nothing", _dangling, "run/checkpoint.pt"),
+    Case("train", "--resume with a checkpoint that is a broken link", _dangling, "run/checkpoint.pt"),
     Case(
         "train",
         "a full disk",
@@ -219,7 +234,7 @@ CASES = [
     ),
     Case(
         "train",
-        "a resumed run whose samples are a link",
+        "a resumed run whose samples folder is a link",
         _resumed(_linked("samples")),
         "run/samples",
     ),
@@ -232,102 +247,107 @@ CASES = [
     ),
     Case(
         "train",
-        "a resumed run with a config of a number",
+        "a resumed run whose config is a number",
         _resumed(_saved(lambda state: state.update(config=3))),
         "run/checkpoint.pt",
     ),
     Case(
         "train",
-        "a resumed run with networks of an unknown family",
+        "a resumed run whose networks are of an unknown family",
         _resumed(_saved(lambda state: state["config"].update(networks={"family": "vit"}))),
         "run/checkpoint.pt",
     ),
     Case(
         "train",
-        "a resumed run with networks of no size",
+        "a resumed run whose networks have size 0",
         _resumed(_saved(lambda state: state["config"]["networks"].update(size_g=0))),
         "run/checkpoint.pt",
     ),
     Case(
         "train",
-        "a resumed run with networks without their layers",
+        "a resumed run whose config lacks the networks' layers",
         _resumed(_saved(lambda state: state["config"].update(networks={"family": "conv"}))),
         "run/checkpoint.pt",
     ),
     Case(
         "train",
-        "a resumed run with a state of other weights",
+        "a resumed run whose checkpoint lacks the generator's weights",
         _resumed(_saved(lambda state: state["trainer"].update(generator={}))),
         "run/checkpoint.pt",
         machine=(r"(?<=doesn't fit \().*(?=\), expected)",),
     ),
     Case(
         "train",
-        "a resumed run with a bad line of metrics",
+        "a resumed run with a damaged line of metrics",
         _resumed(lambda run: (run / "metrics.jsonl").write_text("{\n{}\n")),
         "run/metrics.jsonl",
         machine=(r"(?<=line 1 \().*(?=\), expected)",),
     ),
-    # What scores, shows and runs.
+    # The backend, feature nets, and disks that become full.
     Case(
         "train",
-        "a backend that can't run here",
+        "a backend that can't run on this machine",
         with_flags("--backend", "cuda"),
         "'cuda'",
         machine=(r"(?<=run here: ).*(?=; expected 'auto')",),
     ),
-    Case("train", "a net that isn't there", _scored("net.pt"), "net.pt"),
+    Case("train", "a feature net's file that does not exist", _scored("net.pt"), "net.pt"),
     Case(
         "train",
-        "a net that is no TorchScript",
+        "a feature net that is not TorchScript",
         _scored("net.pt", lambda folder: places.text(folder, "net.pt")),
         "net.pt",
         machine=(r"(?<=TorchScript \().*(?=\), expected)",),
     ),
     Case(
         "train",
-        "a net that takes no images",
+        "a feature net that takes no images",
         _scored("net.pt", nets.scripted(nets.Square())),
         "net.pt",
         machine=(r"(?<=W\] \().*(?=\), expected)",),
     ),
-    Case("train", "a net that gives no features", _scored("net.pt", nets.scripted(nets.Same())), "net.pt"),
     Case(
         "train",
-        "a net that takes no images of this size",
+        "a feature net that returns images in place of features",
+        _scored("net.pt", nets.scripted(nets.Same())),
+        "net.pt",
+    ),
+    Case(
+        "train",
+        "a feature net that fails for images of this size",
         _scored("net.pt", nets.scripted(nets.OfOneSize())),
         "net.pt",
         machine=(r"(?<=32 \().*(?=\), expected)",),
     ),
     Case(
         "train",
-        "a net that gives fewer rows of features than images",
+        "a feature net that returns fewer rows than images",
         _scored("net.pt", nets.scripted(nets.OneRow())),
         "net.pt",
     ),
     Case(
         "train",
-        "a net that gives features that aren't finite",
+        "a feature net that returns infinite features",
         _scored("net.pt", nets.scripted(nets.Infinite())),
         "net.pt",
     ),
     Case(
         "train",
-        "the feature net's weights not installed",
+        "a feature net whose weights are not installed",
         _scored("efficientnet-lite0"),
         "features",
         around=without_package,
     ),
     Case(
         "train",
-        "the feature net's package without its file",
+        "a feature net whose package lacks the file of weights",
         _scored("efficientnet-lite0"),
         "features",
         around=package("notes.txt"),
     ),
     Case(
         "train",
-        "the feature net's package with another file",
+        "a feature net whose package holds other weights",
         _scored("efficientnet-lite0", lambda folder: places.text(folder, feature_nets._WEIGHTS)),
         feature_nets._WEIGHTS,
         around=package(feature_nets._WEIGHTS),
@@ -339,27 +359,32 @@ CASES = [
         "cache",
         around=lambda patch: patch.setenv("EBGAN_FAST_CACHE", str(Path("cache").absolute())),
     ),
-    Case("train", "a folder in place of a net", _scored("nets", lambda folder: (folder / "nets").mkdir()), "nets"),
     Case(
         "train",
-        "a disk that is full later",
+        "a folder in place of a feature net's file",
+        _scored("nets", lambda folder: (folder / "nets").mkdir()),
+        "nets",
+    ),
+    Case(
+        "train",
+        "a disk that becomes full during the run",
         with_flags(),
         "run/metrics.jsonl",
         around=_full_later,
-        leaves="the run has begun, and keeps what was written",
+        leaves="the run has begun and keeps the files that it wrote",
     ),
     Case(
         "train",
         "a learning rate that makes weights infinite",
         with_flags("--lr-d", "1e30"),
         "run/checkpoint.pt",
-        leaves="the run goes on until it fails, and keeps its last good checkpoint",
+        leaves="the run trains until a weight is infinite and keeps its last good checkpoint",
     ),
 ]
 
 
 def nothing(made: object) -> list[str]:
-    """Return no flags; what is made beside them was made."""
+    """Return no arguments: the caller needs only that `made` was evaluated."""
     return []
 
 

@@ -1,6 +1,6 @@
-"""Compiles the kernels of csrc/cuda for the simulators: as C++ and as PTX.
+"""Compile the kernels of csrc/cuda for the simulators: as C++ and as PTX.
 
-gpuless keeps what it compiled in the user's cache folder. A planted bug is a change of text in a copy of the sources.
+gpuless keeps its compiled files in the user's cache folder. A planted bug is a change of text in a copy of the sources.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from gpuless.compiling import compiled, write_executable
 HERE = Path(__file__).parent
 CSRC = HERE.parents[2] / "csrc"
 KERNELS = tuple(sorted(path.name for path in (CSRC / "cuda").glob("*.cu")))
-# Those of CMakeLists.txt, with EBGAN_WERROR.
+# The options of CMakeLists.txt, with EBGAN_WERROR.
 _OPTIONS = ["-fmad=false", "-Xcompiler=-Wall,-Wextra", "-Werror=all-warnings"]
 
 
 @cache
 def _folder() -> Path:
-    folder = tempfile.TemporaryDirectory(prefix="ebgan_fast_cuda_")  # goes when the process ends
+    folder = tempfile.TemporaryDirectory(prefix="ebgan_fast_cuda_")  # removed when the process ends
     _kept.append(folder)
     return Path(folder.name)
 
@@ -40,7 +40,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def missing() -> str | None:
-    """Why the kernels cannot be built for the SIMT simulator here."""
+    """Return why the kernels cannot be built for the SIMT simulator here, or None."""
     if importlib.util.find_spec("pybind11") is None:
         return "pybind11 is not installed, which the bindings of the kernels need"
     return simt.missing()
@@ -51,13 +51,16 @@ def missing_nvcc() -> str | None:
 
 
 def library(folder: Path, csrc: Path = CSRC, sources: tuple[str, ...] = KERNELS, sanitizers: str = "") -> Path:
-    """The kernels and their host code for the SIMT simulator, in a shared library."""
+    """Build the kernels and their host code for the SIMT simulator, and return the shared library."""
     paths = [csrc / "cuda" / name for name in sources]
     return simt.build(paths, folder / "libkernels.so", sanitizers=sanitizers, root=csrc)
 
 
 def module(folder: Path, csrc: Path = CSRC) -> Path:
-    """csrc/bindings_cuda.cpp over the folder's `library`, as _simulated.so, whose `cuda` is as ebgan_fast._C.cuda."""
+    """Build csrc/bindings_cuda.cpp over the folder's `library`, and return _simulated.so.
+
+    Its `cuda` has the functions of ebgan_fast._C.cuda.
+    """
     import pybind11
 
     headers = tools.cuda_headers(), pybind11.get_include(), sysconfig.get_path("include")
@@ -67,7 +70,7 @@ def module(folder: Path, csrc: Path = CSRC) -> Path:
         options=[
             *("-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"),
             *('-DEBGAN_CUDA_COMPILER="simulator"', '-DEBGAN_CUDA_ARCHITECTURES="none"', "-DEBGAN_CUDA_HAS_PTX=0"),
-            "-Wl,-rpath,$ORIGIN",  # it may move with its library
+            "-Wl,-rpath,$ORIGIN",  # the folder may move as a whole
         ],
         headers=[csrc],
         system_headers=[Path(path) for path in headers if path],
@@ -79,7 +82,8 @@ def module(folder: Path, csrc: Path = CSRC) -> Path:
 
 @cache
 def simulated() -> Path:
-    """The folder of libkernels.so and _simulated.so, unchanged. Undefined behavior ends the process."""
+    """Return the folder with libkernels.so and _simulated.so of the unchanged sources. Undefined behavior ends the
+    process."""
     folder = _folder() / "simulated"
     folder.mkdir()
     library(folder, sanitizers="undefined")
@@ -88,7 +92,7 @@ def simulated() -> Path:
 
 
 def load(path: Path) -> ModuleType:
-    """A module's name in Python is that of its init function, for every copy of it."""
+    """Load a copy of the module; all copies have the name `_simulated`, which is that of their init function."""
     spec = importlib.util.spec_from_file_location("_simulated", path)
     assert spec is not None
     assert spec.loader is not None
@@ -99,13 +103,18 @@ def load(path: Path) -> ModuleType:
 
 @cache
 def ptx(source: str, csrc: Path = CSRC, architecture: str = "sm_80") -> str:
-    """Of a file in csrc/cuda."""
+    """Return the PTX of a file in csrc/cuda."""
     return gpuless.cuda.ptx(csrc / "cuda" / source, architecture, options=_OPTIONS, root=csrc)
 
 
 def planted(name: str, changes: Mapping[str, tuple[str, str]], *, every_dtype: bool = False) -> Path:
-    """A copy of csrc with a bug in it: file in csrc/cuda -> (text that is there once, text in its place). Kernels are
-    there for float32 alone unless for `every_dtype`, which takes three times as long to compile."""
+    """Return a copy of csrc with a bug in it.
+
+    Args:
+        name: the name of the copy's folder.
+        changes: for each file in csrc/cuda, a text that it contains once, and the text to put in its place.
+        every_dtype: True for kernels of every dtype, which take three times as long to compile; False for float32 only.
+    """
     copy = _folder() / "planted" / name
     shutil.copytree(CSRC, copy)
     if not every_dtype:
@@ -122,7 +131,7 @@ def planted(name: str, changes: Mapping[str, tuple[str, str]], *, every_dtype: b
 
 
 def ended(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m tests.ops.cuda.MODULE`, which may end at any line."""
+    """Run `python -m tests.ops.cuda.MODULE`, which may crash at any line, and return its output and status."""
     return subprocess.run(
         [sys.executable, "-m", f"tests.ops.cuda.{module}", *arguments],
         cwd=CSRC.parent,
@@ -133,7 +142,8 @@ def ended(module: str, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 def address_sanitizer() -> dict[str, str] | None:
-    """The environment in which Python loads a library that was built with it; None where the compiler has none."""
+    """Return the environment in which Python loads a library built with AddressSanitizer; None if the compiler has
+    none."""
     asked = subprocess.run(
         [tools.compiler(), "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     )
@@ -144,7 +154,7 @@ def address_sanitizer() -> dict[str, str] | None:
 
 
 def main() -> None:
-    """Compile the PTX that most tests of a process, and of those beside it, run: 12 s, for which all would wait."""
+    """Compile the PTX that most tests of parallel processes need; it takes 12 s, for which each process would wait."""
     if reason := missing_nvcc():
         print(f"no PTX: {reason}")
         return

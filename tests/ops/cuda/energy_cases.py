@@ -1,4 +1,4 @@
-"""Batches where backend cuda reads them, and the losses that it makes of them held against the reference in float64."""
+"""Batches in the layouts that backend cuda reads, and checks of its losses against the float64 reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .stand_ins import on_cuda
 
 ALL = (True, True, True, True)
 Simulator = Callable[[Sequence[Tensor], int], contextlib.AbstractContextManager[Any]]
-"""`in_simt` or `in_ptx`."""
+"""One of the two simulators, `in_simt` or `in_ptx`."""
 
 
 def random(n: int, k: int, seed: int, dtype: torch.dtype) -> Tensor:
@@ -27,8 +27,10 @@ def random(n: int, k: int, seed: int, dtype: torch.dtype) -> Tensor:
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
-    """The values at other addresses, beside memory that may not be touched; NaN lies between them. In "wide_rows" every
-    row begins at a multiple of 16 bytes, in "odd_rows" the first, in "offset" none."""
+    """Return the values at other addresses, beside guard pages, with NaN between them.
+
+    In "wide_rows" every row begins at a multiple of 16 bytes, in "odd_rows" only the first, in "offset" none.
+    """
     n, k = values.shape
     if layout == "offset":
         room = values.new_full((n * k + 1,), torch.nan)
@@ -42,19 +44,19 @@ def laid_out(values: Tensor, layout: str) -> Tensor:
 
 
 def batches(sizes: Sequence[int], dtype: torch.dtype, layout: str = "plain") -> list[Tensor]:
-    """recon_real, real, recon_fake, fake; sizes are n_real, k_real, n_fake, k_fake."""
+    """Return recon_real, real, recon_fake and fake for the sizes n_real, k_real, n_fake, k_fake."""
     n_real, k_real, n_fake, k_fake = sizes
     shapes = [(n_real, k_real)] * 2 + [(n_fake, k_fake)] * 2
     return [laid_out(random(n, k, seed, dtype), layout) for seed, (n, k) in enumerate(shapes)]
 
 
 def leaves_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """In float64, for autograd."""
+    """Return copies of the tensors in float64 that require gradients."""
     return [tensor.detach().clone().double().requires_grad_() for tensor in tensors]
 
 
 def margin_of(recon: Tensor, target: Tensor, norm: str) -> float:
-    """Some of the samples are past it, and none is near."""
+    """Return a margin that some samples are past and none is near."""
     energies = reference.reconstruction_energy(recon.double(), target.double(), norm).sort().values
     middle = len(energies) // 2
     return ((energies[middle - 1] + energies[middle]) / 2).item() if len(energies) > 1 else 2 * energies.sum().item()
@@ -68,7 +70,7 @@ def check_discriminator_loss(
     need: Sequence[bool] = ALL,
     upstream: float = 1.0,
 ) -> None:
-    """`got` is what discriminator_loss returned."""
+    """Fail unless `got`, the results of backend cuda's discriminator_loss, lies within its budget."""
     leaves = leaves_of(tensors)
     loss, *energies = reference.discriminator_loss(*leaves, margin, norm)
     truth = [loss, *energies, *torch.autograd.grad(loss, leaves, torch.full_like(loss, upstream))]

@@ -1,4 +1,4 @@
-"""Marks for tests of the CUDA kernels. A module that imports this one is skipped where no simulator can be built."""
+"""Marks for tests of the CUDA kernels. Importing this module skips the test file where no simulator can be built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes where backend cuda reads them, and what it makes of them held against the reference in float64."""
+"""Codes in the layouts that backend cuda reads, and checks of its pulling-away term against the float64 reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def code_of(n: int, d: int, dtype: torch.dtype, layout: str = "plain") -> Tensor
     return laid_out(values, layout)
 
 
-# Exponents on both sides of the ends of the range in which squares are summed as they are (csrc/row_scale.h).
+# Exponents on both sides of both ends of the range in which squares are summed unscaled (csrc/row_scale.h).
 _AT_THE_ENDS = {
     torch.float32: (-47, 53, -39, 37, -70, 80),
     torch.float64: (-410, 453, -399, 437, -600, 700),
@@ -31,8 +31,11 @@ _AT_THE_ENDS = {
 
 
 def scales_of(n: int, dtype: torch.dtype) -> Tensor:
-    """[N], in float64: powers of two. The first and the last rows have the dtype's least, its largest and some at the
-    ends of the range, the others 1."""
+    """Return a power of two for each of N rows, [N] in float64.
+
+    The first and last rows get the least and the largest of the dtype and some at the ends of the range. The others get
+    1.
+    """
     limits = torch.finfo(dtype)
     least, largest = (math.frexp(it)[1] - 1 for it in (limits.tiny, limits.max))
     inside = [it for it in _AT_THE_ENDS[sums_dtype(dtype)] if least < it < largest]
@@ -41,10 +44,10 @@ def scales_of(n: int, dtype: torch.dtype) -> Tensor:
 
 
 def code_to_scale(n: int, d: int, dtype: torch.dtype) -> Tensor:
-    """Numbers from 1 to 2, of either sign. The first code has one that is not zero, the second none."""
+    """Return a code of numbers of size 1 to 2. In row 0 only the last is not zero; row 1 is all zeros."""
     random = torch.rand((n, d), generator=torch.Generator().manual_seed(n + d), dtype=torch.float64) * 2 - 1
     values = (random + random.sign()).to(dtype)
-    values = values.where(values.abs() < 2, values / 2)  # rounding made a 2
+    values = values.where(values.abs() < 2, values / 2)  # rounding may give 2
     values[0, :-1] = 0
     values[1] = 0
     return values
@@ -55,7 +58,7 @@ def scaled(code: Tensor, scales: Tensor, layout: str = "plain") -> Tensor:
 
 
 def run(simulator: Simulator, code: Tensor, upstream: Coefficient = 1.0, seed: int = 0) -> list[Tensor]:
-    """Value and gradient."""
+    """Return the value and the gradient of the pulling-away term on backend cuda."""
     inputs = [code, upstream] if isinstance(upstream, Tensor) else [code]
     with simulator(inputs, seed):
         term = pulling_away.launch(cuda, code)
@@ -64,7 +67,14 @@ def run(simulator: Simulator, code: Tensor, upstream: Coefficient = 1.0, seed: i
 
 
 def check(got: Sequence[Tensor], code: Tensor, upstream: float = 1.0, scales: Tensor | None = None) -> None:
-    """`got` is of the code, or of it times `scales` [N], powers of two, by which the gradients are then divided."""
+    """Fail unless the value and gradient in `got` lie within their budget.
+
+    Args:
+        got: value and gradient of the code, or of the code times `scales`.
+        code: the code before it is scaled.
+        upstream: the upstream gradient.
+        scales: a power of two for each row, [N]; the expected gradients are divided by them.
+    """
     scale = torch.ones(code.shape[0], dtype=torch.float64) if scales is None else scales
     (leaf,), plain = leaves_of([code]), code.detach().clone().requires_grad_()
     truth = reference.pulling_away_term(leaf)

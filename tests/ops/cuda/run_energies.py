@@ -1,4 +1,4 @@
-"""The losses of a build with a bug, or with sanitizers, in a process that may end at any line:
+"""Run the losses of a build with a bug, or with sanitizers, in a process that may crash at any line.
 
 python -m tests.ops.cuda.run_energies FOLDER simt | ptx [every_dtype]
 """
@@ -18,14 +18,14 @@ SIZES = [(3, 7, 2, 7), (2, 96, 3, 96), (2, 1300, 3, 1300), (1, 16400, 2, 16400)]
 
 
 def main() -> None:
-    # A build of energy.cu alone has no pulling-away term: it is looked up when it is called.
+    # A build of energy.cu alone lacks the pulling-away term, so symbols are looked up only when they are called.
     sys.setdlopenflags(os.RTLD_LAZY)
     from .energy_cases import batches, run_and_check
     from .stand_ins import in_ptx, in_simt
 
     folder, name = Path(sys.argv[1]), sys.argv[2]
     simulator = functools.partial({"simt": in_simt, "ptx": in_ptx}[name], folder=folder)
-    # In turn: each meets every size.
+    # Each dtype takes every size in turn.
     dtypes = itertools.cycle(DTYPES if "every_dtype" in sys.argv else DTYPES[:1])
     for sizes in SIZES:
         for layout in ("plain", "offset"):

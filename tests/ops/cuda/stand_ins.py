@@ -1,5 +1,7 @@
-"""Stand-ins for a GPU: the code of backend cuda, from `ebgan_fast.ops.backends.cuda` down to the launches, on CPU
-tensors, its kernels in one of the simulators. Only where the compiled module is installed."""
+"""Stand-ins for a GPU: backend cuda on CPU tensors, its kernels in one of the simulators.
+
+All code from `ebgan_fast.ops.backends.cuda` down to the launches is the real one. This needs the compiled module.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,11 @@ def _in_place(kernels: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_simt(inputs: Sequence[Tensor], seed: int = 0, folder: Path | None = None) -> Iterator[None]:
-    """As C++, with threads and blocks in an order drawn from `seed`. What the ops allocate is NaN, or -1, and ends at
-    memory that may not be touched; inputs should be `guarded`, and must not change. Counters must return to zero."""
+    """Run backend cuda's kernels as C++, with threads and blocks in an order drawn from `seed`.
+
+    What the ops allocate is filled with NaN, or with -1, and ends at a guard page. `inputs` should be `guarded`, and
+    must not change. Counters must return to zero.
+    """
     kernels = building.load((folder or building.simulated()) / "_simulated.so").cuda
     handed_out: list[Tensor] = []
     before = [tensor.clone() for tensor in inputs]
@@ -71,7 +76,7 @@ def _are_same(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
 
 
 class _Launch(ctypes.Structure):
-    """simt::Launch of record.h."""
+    """The struct simt::Launch of record.h."""
 
     _fields_ = (
         ("kernel", ctypes.c_char_p),
@@ -88,7 +93,7 @@ _RECORDER = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Launch))
 
 
 class _Tensors(TorchDispatchMode):
-    """Keeps what is allocated meanwhile."""
+    """Keep every tensor that is allocated in this mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +108,7 @@ class _Tensors(TorchDispatchMode):
 
 
 def _extent(tensor: Tensor) -> int:
-    """Bytes from the first element to the end of the last."""
+    """Return the number of bytes from the tensor's first element to the end of its last."""
     if tensor.numel() == 0:
         return 0
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -119,20 +124,20 @@ class Traffic:
 
 @dataclass
 class Simulation:
-    """What ran, in order."""
+    """The launches that ran, in order."""
 
     names: list[str] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
-    traffic: list[list[Traffic]] = field(default_factory=list)  # of each launch
+    traffic: list[list[Traffic]] = field(default_factory=list)  # for each launch
 
     def moved(self, index: int, tensor: Tensor) -> tuple[int, int]:
-        """Bytes of a tensor that a launch read and wrote."""
+        """Return the bytes of a tensor that a launch read, and those that it wrote."""
         found = [it for it in self.traffic[index] if it.tensor.data_ptr() == tensor.data_ptr()]
         return sum(it.bytes_read for it in found), sum(it.bytes_written for it in found)
 
 
 class _Machine:
-    """Gets the launches and runs them in the PTX simulator."""
+    """Receive launches and run them in the PTX simulator."""
 
     def __init__(self, inputs: Sequence[Tensor], seed: int, csrc: Path, last_block_only: bool) -> None:
         self.simulation = Simulation()
@@ -141,7 +146,7 @@ class _Machine:
         self._inputs, self._seed, self._csrc, self._last_block_only = inputs, seed, csrc, last_block_only
 
     def launch(self, pointer: Any) -> None:
-        """From C++, which no exception may cross."""
+        """Run a launch. C++ calls this, and no exception may cross C++, so an error is kept."""
         if self.error is None:
             try:
                 self._run(pointer.contents)
@@ -184,13 +189,17 @@ class _Machine:
         return building.ptx(source, self._csrc)
 
     def _pointers(self, data: bytes) -> dict[int, Tensor]:
-        """Of the words in a parameter, those that are addresses of a tensor's memory."""
+        """Return the words of a parameter that are addresses of a tensor's memory: tensors by their offset in the
+        parameter."""
         words = {offset: int.from_bytes(data[offset : offset + 8], "little") for offset in range(0, len(data) - 7, 8)}
         found = {offset: self._at(word) for offset, word in words.items()}
         return {offset: tensor for offset, tensor in found.items() if tensor is not None}
 
     def _at(self, address: int) -> Tensor | None:
-        """The tensor there, or what of it lies from there on. An input's own view, which may end before its memory."""
+        """Return the tensor at an address, or the part of a tensor from there on; None if there is none.
+
+        An input is returned as the view that was given, which may end before its memory does.
+        """
         for tensor in (*self._inputs, *self.allocated.kept):
             if tensor.data_ptr() == address and tensor.numel():
                 return tensor
@@ -211,9 +220,17 @@ def in_ptx(
     csrc: Path = building.CSRC,
     last_block_only: bool = False,
 ) -> Iterator[Simulation]:
-    """As nvcc's PTX for sm_80; `seed` is that of the order of the blocks. What the ops allocate is NaN until it is
-    written, and counters must come back as zeros. `inputs` are the tensors that the kernels may read besides. Kernels
-    are those of `csrc`, their host code is that of the folder's module."""
+    """Run the kernels as nvcc's PTX for sm_80, and give the launches.
+
+    What the ops allocate is NaN until a kernel writes it, and counters must return to zero.
+
+    Args:
+        inputs: the tensors that the kernels may read besides.
+        seed: the seed of the order of the blocks.
+        folder: the folder of the module with the kernels' host code; None for that of the unchanged sources.
+        csrc: the sources of the kernels.
+        last_block_only: run the last block of each launch alone, without the checks at the end.
+    """
     folder = folder or building.simulated()
     library, kernels = ctypes.CDLL(str(folder / "libkernels.so")), building.load(folder / "_simulated.so").cuda
     before = [] if last_block_only else [tensor.clone() for tensor in inputs]
@@ -222,7 +239,7 @@ def in_ptx(
     names = [name for name in dir(kernels) if callable(getattr(kernels, name))]
     deterministic = torch.are_deterministic_algorithms_enabled()
     library.simt_record(recorder)
-    # Deterministic mode is what makes torch fill fresh memory with NaN.
+    # In deterministic mode torch fills fresh memory with NaN.
     torch.use_deterministic_algorithms(True)
     try:
         with (

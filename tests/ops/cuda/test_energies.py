@@ -1,5 +1,7 @@
-"""The energies and losses of backend cuda in the simulators: as C++ with threads in any order, beside memory that may
-not be touched, and as PTX, which also shows races."""
+"""The energies and losses of backend cuda in the simulators.
+
+They run as C++ with threads in any order, beside guard pages, and as PTX, which also shows races.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
 pytestmark = marks.slow
 
-# n_real, k_real, n_fake, k_fake. A block takes samples of up to 16384 elements (float64: 8192); longer ones go in
-# chunks of 8192 (4096).
+# n_real, k_real, n_fake, k_fake. A block takes samples of up to 16384 elements (float64: 8192). Longer samples are cut
+# into chunks of 8192 (4096).
 SHORT = [(3, 1, 5, 1), (2, 7, 5, 7), (5, 96, 2, 96), (1, 1025, 3, 1025), (2, 3072, 3, 3072), (3, 16384, 2, 16384)]
 LONG = [(2, 16385, 3, 16385), (2, 32768, 3, 32768)]
 UNEQUAL = [(3, 40, 2, 1300), (2, 1300, 6, 40), (2, 20000, 5, 12), (4, 12, 3, 20000), (5, 7, 1, 8)]
@@ -49,7 +51,7 @@ def test_losses_and_gradients_in_ptx(dtype: torch.dtype, sizes: tuple[int, ...])
 
 @marks.everywhere
 def test_the_l2_loss_of_long_samples(simulator: Simulator) -> None:
-    """Several launches."""
+    """The l2 loss of long samples, which takes several launches, is right."""
     run_and_check(simulator, batches((1, 16400, 2, 16400), torch.float32), "l2")
 
 
@@ -68,7 +70,7 @@ def test_layouts(simulator: Simulator, dtype: torch.dtype, layout: str) -> None:
 
 @pytest.mark.parametrize("elements", [104, 16400])
 def test_one_tensor_out_of_place(elements: int) -> None:
-    """Every tensor decides whether 16 bytes travel together."""
+    """Each single tensor decides whether 16 bytes are moved at once."""
     sizes = (2, elements, 3, elements)
     for index, layout in itertools.product(range(4), ("offset", "wide_rows", "odd_rows")):
         tensors = batches(sizes, torch.float32)
@@ -114,7 +116,10 @@ def test_the_mean_energy(simulator: Simulator, elements: int, upstream: float) -
 @every_norm
 @pytest.mark.parametrize("elements", [7, 96, 8200])
 def test_gradients_of_energies(dtype: torch.dtype, norm: str, elements: int) -> None:
-    """Sample 1 has upstream 0, and NaN that nobody reads."""
+    """The gradients of the energies are right, and a sample whose upstream is 0 gets zeros.
+
+    Sample 1 has upstream 0 and is NaN after the forward pass, so that a read of it would show.
+    """
     recon, target = batches((4, elements, 0, 1), dtype)[:2]
     with in_simt(()):
         energy = on_cuda.reconstruction_energy(recon, target, norm)
@@ -145,7 +150,7 @@ def test_a_sample_with_upstream_0_is_not_read() -> None:
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 3), (3, 0), (1, 700), (700, 2)], ids=str)
 def test_the_hinge(simulator: Simulator, dtype: torch.dtype, sizes: tuple[int, int]) -> None:
     real, fake = (random(n, 1, n, dtype).flatten().abs() for n in sizes)
-    fake[:1] = 0.5  # at the margin
+    fake[:1] = 0.5  # equal to the margin
     with simulator((real, fake), 0):
         loss, *gradients = on_cuda.hinge_margin_loss(real, fake, 0.5)
     leaves = leaves_of((real, fake))
@@ -168,7 +173,10 @@ def test_a_margin_in_memory_is_the_number(simulator: Simulator, elements: int) -
 
 
 def _check_upstreams(simulator: Simulator, tensors: list[Tensor], norm: str) -> None:
-    """Gradients for an upstream as a number and in memory, beside the loss and the energies of an upstream of 1."""
+    """Check gradients for an upstream given as a number and in memory.
+
+    Loss and energies must be those of upstream 1.
+    """
     plain = run_and_check(simulator, tensors, norm)
     for upstream in torch.tensor([0.3, 3.0, 2.0**16, 0.0], dtype=plain[0].dtype):
         got = run_and_check(simulator, tensors, norm, upstream=upstream.item())
@@ -198,7 +206,7 @@ def test_gradients_are_made_for_an_upstream_in_ptx(elements: int, norm: str) -> 
 
 @pytest.mark.parametrize("elements", [96, 16400])
 def test_an_upstream_saves_the_gradients_of_small_differences(elements: int) -> None:
-    """It multiplies them before they are rounded to float16, which could not hold them for an upstream of 1."""
+    """The upstream multiplies gradients before they are rounded to float16, which could not hold them otherwise."""
     tensors = batches((2, elements, 3, elements), torch.float16)
     for recon, target in (tensors[:2], tensors[2:]):
         recon.copy_(target * (1 + torch.finfo(torch.float16).eps))
@@ -218,7 +226,7 @@ def test_no_order_and_no_compiler_changes_a_bit(sizes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("elements", [96, 16400])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: float) -> None:
-    """NaN reaches the loss. An infinite energy is past the margin: exact zeros."""
+    """A NaN sample reaches the loss; a sample of infinite energy is past the margin and gets exact zeros."""
     tensors = batches((2, elements, 3, elements), torch.float32)
     tensors[2][1, elements // 2] = bad
     with simulator(tensors, 0):
@@ -236,8 +244,11 @@ def test_samples_that_are_not_finite(simulator: Simulator, elements: int, bad: f
 @every_norm
 @pytest.mark.parametrize("elements", [96, 16400])
 def test_an_infinite_reconstruction_is_as_in_plain_torch(simulator: Simulator, elements: int, norm: str) -> None:
-    """Its gradient is NaN under l2, whose others are zeros then, infinite under the sums of squares, and finite in l1.
-    Behind the hinge all are exact zeros."""
+    """An infinite reconstruction has the gradients of plain torch, and exact zeros where its hinge is closed.
+
+    Under l2 its own element's gradient is NaN, and the sample's others are 0. Under mse and sse the gradient is
+    infinite, under l1 finite.
+    """
     tensors = batches((2, elements, 3, elements), torch.float32)
     margin = margin_of(*tensors[2:], norm)
     for recon in tensors[::2]:
@@ -266,7 +277,10 @@ def test_an_infinite_reconstruction_is_as_in_plain_torch(simulator: Simulator, e
 @pytest.mark.parametrize("elements", [96, 16400])
 @every_norm
 def test_samples_at_the_margin_and_of_no_energy_have_no_gradient(elements: int, norm: str) -> None:
-    """Of one difference, so that an energy is the margin to the bit."""
+    """A sample at the margin, or of energy 0, has no gradient.
+
+    Only one element differs, so the energy equals the margin to the last bit.
+    """
     tensors = [torch.zeros(2, elements) for _ in range(4)]
     tensors[2][0, 5] = 2.0
     margin = reference.reconstruction_energy(tensors[2], tensors[3], norm)[0].item()
@@ -282,7 +296,7 @@ def test_samples_at_the_margin_and_of_no_energy_have_no_gradient(elements: int, 
 
 @pytest.mark.parametrize("elements", [16, 16400])
 def test_every_tensor_has_a_stride_of_its_own(elements: int) -> None:
-    """The ops give both gradients the same, but the kernels need not know."""
+    """The kernels take a stride for each gradient, though the ops give both gradients the same stride."""
     tensors = batches((3, elements, 0, 1), torch.float32)[:2]
     rooms = [guarded(torch.full((3, elements + extra), torch.nan)) for extra in (4, 8)]
     grads = [room[:, :elements] for room in rooms]
@@ -299,13 +313,16 @@ def test_every_tensor_has_a_stride_of_its_own(elements: int) -> None:
     for grad in grads:
         grad.fill_(torch.nan)
     with in_simt(tensors):
-        cuda.loss(replace(loss, value=None))  # energies alone
+        cuda.loss(replace(loss, value=None))  # makes the energies only
     assert all(bool(grad.isnan().all()) for grad in grads)
 
 
 @needs_nvcc
 def test_a_sample_of_more_elements_than_32_bits_count() -> None:
-    """Only its last chunk is run. The rest is zeros that take no memory."""
+    """A sample of more than 2^31 elements gets the right sum.
+
+    Only its last chunk runs. The rest are zeros that take no memory.
+    """
     recon, target = (sparse((1, 2**31 + 8192 + 77), torch.float32, fill=0.0) for _ in range(2))
     recon[0, -5:] = torch.arange(1.0, 6.0)
     with in_ptx((recon, target), last_block_only=True) as simulation:
@@ -322,8 +339,11 @@ def _total(*tensors: Tensor) -> int:
 @every_dtype
 @pytest.mark.parametrize("elements", [784, 3072, 3 * 8192])
 def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
-    """Two reads and one write of each batch in one launch, energies and partial sums below 5 % more. Samples past the
-    margin, whose zeros are written over a gradient that was ready, are not among these."""
+    """A loss moves three tensors for each pair, in one launch: it reads recon and target, and writes a gradient.
+
+    Energies and partial sums add less than 5 %. No sample here is past the margin. For those, zeros are written over a
+    finished gradient.
+    """
     tensors = batches((4, elements, 4, elements), dtype)
     with in_ptx(tensors) as simulation:
         on_cuda.discriminator_loss(*tensors, 1e3, "mse", 1.0, [True, False, True, False])

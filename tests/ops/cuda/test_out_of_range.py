@@ -1,4 +1,7 @@
-"""Codes whose squared lengths leave the range of the sums, in the simulators: a cosine does not depend on lengths."""
+"""Codes whose squared lengths leave the range of the sums, in the simulators.
+
+The term must not change, as a cosine does not depend on lengths.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,17 @@ from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
 pytestmark = marks.slow
 
-# N, d. Primal: one block, splits, a tile of 128 or in float64 three of 64. Dual: one block, splits, three tiles.
+# N, d. Primal: one block, splits, one tile of 128 (float64: three of 64). Dual: one block, splits, three tiles.
 SHAPES = [(5, 40), (5, 580), (65, 70), (9, 4), (300, 5), (140, 65)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 def test_rows_of_every_length(shape: tuple[int, int], dtype: torch.dtype) -> None:
-    """Beside each other, with a row of zeros. Rows of float16 never leave the range."""
+    """Rows of very different lengths in one batch, with a row of zeros, give the right term.
+
+    float16 takes no part, as its rows never leave the range.
+    """
     code, scales = code_to_scale(*shape, dtype), scales_of(shape[0], dtype)
     check(run(in_simt, scaled(code, scales), seed=sum(shape)), code, scales=scales)
 
@@ -52,8 +58,11 @@ def test_layouts(simulator: Simulator, layout: str, shape: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("exponent", [-126, -60, 60, 127])
 def test_all_rows_of_one_length_in_splits(exponent: int) -> None:
-    """From the least normal numbers to the largest, of which a tf32 part may be infinite, and the square NaN. The
-    upstream keeps the gradients away from both ends. test_row_scale.py has codes of one split."""
+    """Rows from the least normal numbers to the largest are right where the depth is cut into splits.
+
+    At the largest, a tf32 part may be infinite, and its square NaN. The upstream keeps the gradients away from both
+    ends. test_row_scale.py has codes of one split.
+    """
     code, scales = code_to_scale(5, 300, torch.float32), torch.full((5,), 2.0**exponent, dtype=torch.float64)
     upstream = 2.0 ** (exponent // 2)
     check(run(in_simt, scaled(code, scales), upstream), code, upstream, scales)
@@ -62,7 +71,10 @@ def test_all_rows_of_one_length_in_splits(exponent: int) -> None:
 @pytest.mark.parametrize("shape", [(5, 40), (5, 580), (9, 4)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 def test_codes_in_range_keep_their_bits(shape: tuple[int, int], dtype: torch.dtype) -> None:
-    """Other numbers than those of the path for rows out of range, which sums in float64."""
+    """A power of two changes no bit of a term whose rows stay in range.
+
+    The path for rows out of range sums in float64 and would give other numbers.
+    """
     code = code_of(*shape, dtype)
     value, gradient = run(in_simt, code)
     for scale in (2.0**-30, 2.0**30):
@@ -75,7 +87,7 @@ def test_codes_in_range_keep_their_bits(shape: tuple[int, int], dtype: torch.dty
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [(2, 2), (5, 40), (5, 580), (9, 4)], ids=str)
 def test_no_infinite_code_is_hidden(number: float, dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    """Not by a row of zeros either: with two codes, the other one is."""
+    """An infinite or NaN number makes the term NaN, also where the only other code is a row of zeros."""
     values = random(*shape, 0, dtype)
     values[1], values[0, 1] = 0, number
     value, gradient = run(in_simt, laid_out(values, "plain"))
@@ -87,7 +99,7 @@ def test_no_infinite_code_is_hidden(number: float, dtype: torch.dtype, shape: tu
 @needs_nvcc
 @pytest.mark.parametrize("rows", [slice(1, 1), slice(1, 2), slice(0, 64)], ids=["none", "one", "all"])
 def test_rows_of_zeros_are_read_once_more(rows: slice) -> None:
-    """By the blocks that know their squares, and never by those that finish the rows."""
+    """Each row of zeros is read once more: by the blocks that hold its squares, never by those that finish the rows."""
     values = random(64, 1024, 0, torch.bfloat16)
     values[rows] = 0
     code = laid_out(values, "plain")
@@ -98,7 +110,7 @@ def test_rows_of_zeros_are_read_once_more(rows: slice) -> None:
     assert simulation.moved(1, code) == (0, 0)
 
 
-NOT_PUT = {"pulling_away_kernels.cuh": ("  __syncwarp();  // all of them have been put\n", "")}
+NOT_PUT = {"pulling_away_kernels.cuh": ("  __syncwarp();  // all cosines must be stored before others read them\n", "")}
 
 
 @needs_nvcc

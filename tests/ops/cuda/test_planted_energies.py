@@ -27,7 +27,7 @@ ONE_TOO_MANY = {"energy_kernels.cuh": ("column < count);", "column <= count);")}
 NO_ZEROS = {"energy_kernels.cuh": ("if (upstream != 0 && (!is_fake || !(margin - energy <= 0))) return;", "return;")}
 SHUT_TOO_LATE = {"energy_kernels.cuh": ("return margin - energy <= 0 ? A{0} : -share;", "return -share;")}
 NO_RESET = {"reduce.cuh": ("    if (is_last) *p_counter = 0;\n", "")}
-FENCE = "  __threadfence();  // what this thread stored, before the block is counted\n"
+FENCE = "  __threadfence();  // this thread's stores must be visible before the block is counted\n"
 NO_FENCE = {"reduce.cuh": (FENCE, "")}
 NO_SECOND_FENCE = {"reduce.cuh": ("  if (is_last) __threadfence();\n", "")}
 NO_BARRIER_BEFORE_COUNTING = {"reduce.cuh": (f"{FENCE}  __syncthreads();\n", FENCE)}
@@ -85,7 +85,7 @@ def test_bugs_in_simt(name: str) -> None:
 
 @needs_nvcc
 def test_misaligned_vectors() -> None:
-    """A bug of the host code."""
+    """A bug of the host code that takes any address for aligned is found by both simulators."""
     folder = _built("any_address_is_wide", ANY_ADDRESS_IS_WIDE, "undefined")
     for simulator, message in {"simt": "misaligned address", "ptx": "Misaligned: load of 16 bytes"}.items():
         done = building.ended("run_energies", str(folder), simulator)
@@ -94,7 +94,10 @@ def test_misaligned_vectors() -> None:
 
 
 def test_no_access_that_address_sanitizer_sees() -> None:
-    """Of shared memory and of a thread's own arrays, which no guard page is next to."""
+    """AddressSanitizer finds no wrong access to shared memory or to a thread's own arrays.
+
+    Neither lies next to a guard page.
+    """
     environment = building.address_sanitizer()
     if environment is None:
         pytest.skip("the compiler comes without AddressSanitizer")

@@ -1,5 +1,7 @@
-"""The pulling-away term of backend cuda in the simulators: as C++ with threads in any order, beside memory that may not
-be touched, and as PTX, which also shows races."""
+"""The pulling-away term of backend cuda in the simulators.
+
+It runs as C++ with threads in any order, beside guard pages, and as PTX, which also shows races.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,11 @@ from .stand_ins import in_ptx, in_simt, needs_nvcc, on_cuda
 
 pytestmark = marks.slow
 
-# N, d. Primal where N <= d, else dual: a tile of 64, uncut or in two.
+# N, d. Primal where N <= d, else dual. A tile of 64, whole or cut in two.
 SMALL = [(2, 2), (3, 7), (33, 97), (3, 1), (9, 4), (300, 5)]
-# A tile of 128, and three of them; a few splits, and more than 8. Dual one split and two, of several tiles.
+# A tile of 128, and three of them; a few splits, and more than 8. Dual: one split and two, with several tiles.
 LARGE = [(64, 140), (5, 1160), (65, 70), (130, 131), (150, 66)]
-# Many tiles of many splits, where one product stands for the three of float32: 7 s for 30.
+# Many tiles with many splits. Only for bfloat16, which takes one product where float32 takes three: 7 s, not 30.
 BOTH = [(130, 520), (150, 129), (300, 129)]
 
 
@@ -83,7 +85,7 @@ def test_an_upstream_gradient_in_memory_is_the_number(simulator: Simulator, shap
 @marks.everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (130, 131), (40, 8)], ids=["one tile", "many tiles", "dual"])
 def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int, int]) -> None:
-    """`pt_weight` as a number and in memory."""
+    """The loss is the value times `pt_weight`, given as a number or in memory."""
     code, recon = code_of(*shape, torch.bfloat16), torch.zeros(shape[0], 4, dtype=torch.bfloat16)
     weight = torch.tensor(0.3)
     with simulator([code, recon, weight], 0):
@@ -100,7 +102,7 @@ def test_the_loss_gets_the_weighted_value(simulator: Simulator, shape: tuple[int
 @marks.everywhere
 @pytest.mark.parametrize("shape", [(5, 40), (40, 8)], ids=["primal", "dual"])
 def test_the_upstream_of_a_loss_reaches_the_code(simulator: Simulator, shape: tuple[int, int]) -> None:
-    """It multiplies `pt_weight`, each of them as a number and in memory."""
+    """The upstream multiplies `pt_weight`; each is given as a number and in memory."""
     code, recon = code_of(*shape, torch.float32), torch.zeros(shape[0], 4)
     expected = run(simulator, code, 0.375 * 0.5)[1]
     numbers, tensors = (0.375, 0.5), (torch.tensor(0.375), torch.tensor(0.5))
@@ -119,7 +121,10 @@ def test_no_order_changes_a_bit(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 600), (300, 9)], ids=["primal", "dual"])
 def test_tf32_is_for_those_who_allow_it(shape: tuple[int, int]) -> None:
-    """One product of rounded factors is off by 2^-12 of them or so, three are not."""
+    """float32 products run in tf32 only where torch's switch allows it.
+
+    One product of rounded factors is off by about 2^-12 of its size. Three products, which split the factors, are not.
+    """
     code = code_of(*shape, torch.float32)
     (leaf,) = leaves_of([code])
     (truth,) = torch.autograd.grad(reference.pulling_away_term(leaf), leaf)
@@ -151,10 +156,13 @@ def _bytes(tensor: Tensor) -> int:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has tiles of 64 alone, for gradcheck and not for speed
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has only tiles of 64, and is not made for speed
 @pytest.mark.parametrize("n", [64, 128])
 def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
-    """In one launch each; the rest is the residual. No code is zeros: of these, test_out_of_range.py."""
+    """Forward and backward read the code once each, in one launch each; their other traffic is the residual.
+
+    No code here is zeros; test_out_of_range.py has rows of zeros.
+    """
     code = laid_out(random(n, 128, n, dtype), "plain")
     with in_ptx([code]) as simulation:
         value, *left = on_cuda.pulling_away_term(code)
@@ -169,9 +177,12 @@ def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
 
 @needs_nvcc
 def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
-    """Two rows of the matrix by each, beside the lengths of all: no block adds up the whole."""
+    """In the second launch, each block reads two rows of every split's matrix, and the lengths of all codes.
+
+    So no block alone adds up the whole matrix.
+    """
     n, splits = 64, 4
-    code = laid_out(random(n, splits * 4 * 64, n, torch.bfloat16), "plain")  # four steps of 128 bytes each
+    code = laid_out(random(n, splits * 4 * 64, n, torch.bfloat16), "plain")  # four steps of 128 bytes for each split
     with in_ptx([code]) as simulation:
         _, _, residual = on_cuda.pulling_away_term(code)
     first, second = simulation.reports
@@ -179,7 +190,7 @@ def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
     assert (first.ctas, second.ctas) == (splits, n // 2)
     matrix, squares = _bytes(residual), 4 * n
     assert first.bytes_written == splits * (matrix + squares)
-    # By each of the four warps that share a row, its own length as well; by the last block, the sums of the rows.
+    # Each of the four warps that share a row also reads that row's length. The last block reads the sums of the rows.
     rows = n * 4 * splits * 4
     counted = second.ctas * 4 + 4 * n
     assert second.bytes_read <= splits * matrix + second.ctas * splits * squares + rows + counted
@@ -187,7 +198,10 @@ def test_what_the_splits_leave_is_read_once_by_many_blocks() -> None:
 
 
 def _splits(n: int, d: int, dtype: torch.dtype) -> int:
-    """The splits, from what they leave: a matrix each, all lengths or (dual) their number, and a sum a row."""
+    """Return the number of splits, computed from the size of the workspace.
+
+    Each split leaves a matrix and all lengths, or in the dual form one number. Besides there is a sum for each row.
+    """
     kernels, code = building.load(building.simulated() / "_simulated.so").cuda, (0, d, n, d)
     partials, counters = kernels.pulling_away_workspace(DTYPES_OF_C[dtype], (code, 0, 0, 0, 0, 0, 0.0))
     side = min(n, d)
@@ -197,12 +211,12 @@ def _splits(n: int, d: int, dtype: torch.dtype) -> int:
     return int(splits)
 
 
-# Steps are of 128 bytes, dual of 32 samples; tiles of up to 128 samples, dual of 64 elements.
+# A step is 128 bytes of a row, in the dual form 32 samples. A tile is up to 128 samples, in the dual form 64 elements.
 SPLITS = [
     ((64, 16384), torch.float32, 1, 16384 // (4 * 32)),  # as many as the depth allows
     ((128, 16384), torch.float32, 1, 16384 // (4 * 32)),
     ((128, 16384), torch.bfloat16, 1, 16384 // (4 * 64)),
-    ((64, 131072), torch.float32, 1, 128),  # of 32 steps, the fewest that make no more than 132
+    ((64, 131072), torch.float32, 1, 128),  # 32 steps each, the fewest that give no more than 132 splits
     ((128, 32768), torch.float32, 1, 128),
     ((2048, 512), torch.float32, 36, 264 // 36),
     ((2048, 256), torch.float32, 10, 2048 // (4 * 32)),
@@ -214,12 +228,12 @@ SPLITS = [
 def test_multiprocessors_are_busy_where_the_depth_allows_it(
     shape: tuple[int, int], dtype: torch.dtype, tiles: int, splits: int
 ) -> None:
-    """An H100 has 132, and dual blocks are two on each."""
+    """The splits keep an H100's 132 multiprocessors busy where the depth allows it; two dual blocks run on each."""
     assert _splits(*shape, dtype) == splits
     assert tiles * splits <= (264 if shape[0] > shape[1] else 132)
 
 
-BARRIER = "    __syncthreads();  // the tile before has been read\n"
+BARRIER = "    __syncthreads();  // the previous tile must have been read\n"
 READY = (
     "    put_factor<G>(next_left, left, code, i, k);\n"
     "    if (!is_diagonal) put_factor<G>(next_right, right, code, j, k);\n    __syncthreads();\n"
@@ -227,7 +241,7 @@ READY = (
 NO_BARRIER = {"pulling_away_kernels.cuh": (BARRIER, "")}
 NOT_READY = {"pulling_away_kernels.cuh": (READY, READY.replace("    __syncthreads();\n", ""))}
 ONE_ROW_TOO_MANY = {"tiles.cuh": ("if (l >= from.lines ||", "if (l > from.lines ||")}
-TOO_SOON = {"pulling_away_kernels.cuh": ("    __syncthreads();  // the chunk before has been read\n", "")}
+TOO_SOON = {"pulling_away_kernels.cuh": ("    __syncthreads();  // the previous chunk must have been read\n", "")}
 PLANTED: dict[str, tuple[dict[str, tuple[str, str]], tuple[int, int], type[Exception], str]] = {
     "tile_overwritten": (NO_BARRIER, (5, 100), Race, "of shared memory"),
     "tile_not_ready": (NOT_READY, (5, 40), Race, "of shared memory"),
@@ -247,7 +261,7 @@ def test_bugs_in_ptx(name: str) -> None:
 
 
 def _built(name: str, changes: dict[str, tuple[str, str]], sanitizers: str) -> str:
-    """The folder; without changes, of every dtype."""
+    """Build the changed kernels, or the unchanged ones with every dtype, and return their folder."""
     csrc = building.planted(f"pulling_away_{name}", changes, every_dtype=not changes)
     building.library(csrc, csrc, ("pulling_away.cu",), sanitizers)
     shutil.copy(building.simulated() / "_simulated.so", csrc)
@@ -261,7 +275,10 @@ def test_a_bug_in_simt() -> None:
 
 
 def test_no_access_that_address_sanitizer_sees() -> None:
-    """Of shared memory and of a thread's own arrays, which no guard page is next to."""
+    """AddressSanitizer finds no wrong access to shared memory or to a thread's own arrays.
+
+    Neither lies next to a guard page.
+    """
     environment = building.address_sanitizer()
     if environment is None:
         pytest.skip("the compiler comes without AddressSanitizer")

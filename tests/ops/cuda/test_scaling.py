@@ -1,4 +1,4 @@
-"""Gradients of one upstream made those of another by backend cuda, in the simulators."""
+"""Backend cuda scales gradients from one upstream to another, in the simulators."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = marks.slow
 
 in_memory = pytest.mark.parametrize("in_memory", [False, True], ids=["number", "in memory"])
 
-# Five, where a launch takes four: packets with a rest, without one, and none; several blocks.
+# Five gradients, where a launch takes four: packets with a rest, without a rest, no packet, and several blocks.
 SIZES = [(1, 7), (3, 11), (2, 16), (1, 1), (2, 5000)]
 
 
 def _gradients(dtype: torch.dtype) -> list[Tensor]:
-    """Every other one is not aligned to packets."""
+    """Return random gradients; every other one is not aligned to packets."""
     layouts = ("plain", "offset")
     return [laid_out(random(*size, seed, dtype), layouts[seed % 2]) for seed, size in enumerate(SIZES)]
 
@@ -41,7 +41,7 @@ def _coefficient(number: float, dtype: torch.dtype) -> Tensor:
 def test_a_gradient_is_rounded_once(
     simulator: Simulator, dtype: torch.dtype, in_memory: bool, came: float, awaited: float
 ) -> None:
-    """From its product with upstream / expected, both in the accumulation dtype."""
+    """A gradient is its product with upstream / expected, both in the accumulation dtype, rounded once."""
     upstream, expected = _coefficient(came, dtype), _coefficient(awaited, dtype)
     gradients = _gradients(dtype)
     right = [(gradient.to(upstream.dtype) * (upstream / expected)).to(dtype) for gradient in gradients]
@@ -70,7 +70,7 @@ def test_an_upstream_that_was_expected_moves_nothing_in_place(dtype: torch.dtype
 
 @marks.everywhere
 def test_nan_as_upstream_reaches_every_gradient(simulator: Simulator) -> None:
-    """It was not expected, even where it was."""
+    """An upstream of NaN makes every gradient NaN, even where NaN was expected."""
     for awaited in (1.0, torch.nan):
         upstream = torch.tensor(torch.nan)
         with simulator([upstream], 0):

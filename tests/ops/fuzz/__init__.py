@@ -1,1 +1,1 @@
-"""A differential test: calls drawn at random, on every kernel, against formulas that share no code with the package."""
+"""A differential test: random calls on every kernel, held against formulas that share no code with the package."""

@@ -1,11 +1,12 @@
-"""Draws calls of the ops, runs them on every instruction set, and holds the results against formulas of its own.
+"""Draw calls of the ops, run them on every instruction set, and hold the results against independent formulas.
 
     make fuzz MINUTES=10
     python -m tests.ops.fuzz --minutes 10
     python -m tests.ops.fuzz --case SEED [--isa NAME]
 
-Exit status 0 if every result was right; 1 if one was wrong, if a process died or hung, or if no case ran on an
-instruction set. Each failing case is a line, with the command that runs it once more. Two runs draw different cases.
+The exit status is 0 if every result was right. It is 1 if a result was wrong, if a process died or hung, or if no case
+ran on an instruction set. Each failing case is a line, with the command that runs the case once more. Two runs draw
+different cases.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from .running import PLAIN, ROOT, SWITCH, Run, work
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.ops.fuzz", description="Do drawn calls give right results?")
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long fresh cases run (%(default)s)")
-    parser.add_argument("--case", type=int, metavar="SEED", help="run this case alone, and show what was drawn")
+    parser.add_argument("--minutes", type=float, default=10.0, help="the minutes for which new cases run (%(default)s)")
+    parser.add_argument("--case", type=int, metavar="SEED", help="run only this case, and print it")
     parser.add_argument("--isa", metavar="NAME", help=f"an instruction set, or {PLAIN!r}; without one, each in turn")
     parser.add_argument("--work", nargs=2, metavar=("SEED", "UNTIL"), help=argparse.SUPPRESS)
     return parser
 
 
 def _sets() -> list[str]:
-    """The instruction sets of this processor, and the reference."""
+    """Return the instruction sets of this processor, and the reference."""
     try:
         from ebgan_fast import _C
     except ImportError as error:
@@ -45,11 +46,11 @@ def _backend(isa: str) -> str:
 
 
 def _case(seed: int, isa: str) -> int:
-    """Run one case, in a process that runs on that set; returns the exit status."""
+    """Run one case in a process on that instruction set, and return the exit status."""
     if isa not in (PLAIN, os.environ.get(SWITCH)):
         command = [sys.executable, "-m", "tests.ops.fuzz", "--case", str(seed), "--isa", isa]
         status = subprocess.run(command, cwd=ROOT, env={**os.environ, SWITCH: isa}).returncode
-        if status not in (0, 1):  # of a verdict, which it says itself
+        if status not in (0, 1):  # after 0 or 1 the process has printed its verdict
             print(f"case {seed} on {isa}: the process ended with status {status}", flush=True)
         return status
     from .checking import problems
@@ -65,7 +66,7 @@ def _case(seed: int, isa: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; returns the exit status."""
+    """Run what the command line asks for, and return the exit status."""
     asked = _parser().parse_args(arguments)
     if asked.work:
         first, until = asked.work
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sets = sets if asked.isa is None else [asked.isa]
     if asked.case is not None:
         statuses = [_case(asked.case, isa) for isa in sets]
-        return int(any(statuses))  # that of a process which a signal killed is below 0
+        return int(any(statuses))  # a process that a signal killed has a status below 0
     run, status = Run(sets, lambda line: print(line, flush=True)), 0
     try:
         run(60 * asked.minutes, secrets.randbelow(2**40))

@@ -1,6 +1,6 @@
-"""Bugs to plant in an op: what the differential test must see.
+"""Bugs to plant in an op, which the differential test must find.
 
-A bug takes the op and the arguments that it is called with, and returns what the op with the bug would.
+A bug is a function of the op and the arguments of a call. It returns what the op would return if it had the bug.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def _with_value(result: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _off(units: int) -> Bug:
-    """A bug that makes a value larger by so many units in its last place."""
+    """Return a bug that makes a value larger by so many units in its last place."""
     return lambda op, given: _with_value(op(**given), lambda value: value * (1 + units * torch.finfo(value.dtype).eps))
 
 
 def _as_if(name: str, gradient: Callable[[Tensor], Tensor]) -> Bug:
-    """A bug in the gradient to that tensor."""
+    """Return a bug that changes the gradient of the tensor of this name."""
 
     def bug(op: Callable[..., Any], given: Arguments) -> Any:
         if name in given and given[name].requires_grad:
@@ -47,7 +47,7 @@ def _last_turned(gradient: Tensor) -> Tensor:
 
 
 def _without_the_last(name: str) -> Bug:
-    """A bug that does not read the last element of each sample."""
+    """Return a bug that leaves out the last element of each sample."""
 
     def bug(op: Callable[..., Any], given: Arguments) -> Any:
         tensor = given[name]
@@ -73,7 +73,7 @@ def _writes(op: Callable[..., Any], given: Arguments) -> Any:
 
 
 def _write_between(tensor: Tensor) -> None:
-    """Write what a tensor's memory holds before, between and behind its elements."""
+    """Overwrite the memory before, between and behind a tensor's elements."""
     room = whole(tensor.detach())
     is_between = torch.ones(room.numel(), dtype=torch.bool)
     is_between[torch.arange(room.numel()).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())] = False
@@ -93,7 +93,7 @@ def _writes_the_upstream(op: Callable[..., Any], given: Arguments) -> Any:
 
 BUGS: dict[str, tuple[str, Bug]] = {
     **{f"a value of {op} is off by 16 units": (op, _off(16)) for op in OPS if op != "pulling_away_term"},
-    # A cosine of d elements is off by about d units of 1, and is about 1 / sqrt(d): 1000 units for 100 elements.
+    # A cosine is about 1 / sqrt(d), and may be off by about d units of 1. For 100 elements these are 1000 units of it.
     "a value of pulling_away_term is off by 1000 units": ("pulling_away_term", _off(1000)),
     "the energy lacks the last element": ("reconstruction_energy", _without_the_last("recon")),
     "the term lacks the last element": ("pulling_away_term", _without_the_last("code")),
@@ -115,4 +115,4 @@ BUGS: dict[str, tuple[str, Bug]] = {
     "what lies between an upstream's is written": ("reconstruction_energy", _writes_the_upstream),
     "a gradient is NaN": ("pulling_away_term", _as_if("code", lambda it: it * float("nan"))),
 }
-"""By what they do: the op that has the bug, and the bug."""
+"""The op that has each bug, and the bug, by what the bug does."""

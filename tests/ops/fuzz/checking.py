@@ -1,4 +1,4 @@
-"""A case run on a backend, and what is wrong with its results."""
+"""Run a case on a backend, and report what is wrong with its results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .pulling_away import Form, PullingAway
 from .ranges import CHAIN, TF32, Array, Format, Range
 
 Results = dict[str, Tensor]
-"""The results of the op by name; a gradient is named after its tensor, behind "gradient "."""
+"""The results of an op by name; a gradient's name is "gradient " and its tensor's name."""
 _PAIRS = {"recon": "target", "recon_real": "real", "recon_fake": "fake"}
 
 
 def run(case: Case, backend: str) -> Results:
-    """Call the op and its backward."""
+    """Call the op and its backward, and return all results."""
     leaves = {name: tensor.detach().requires_grad_(name in case.wanted) for name, tensor in case.tensors.items()}
     with ebgan_fast.use_backend(backend):
         results = _call(case, leaves)
@@ -80,13 +80,13 @@ def problems(case: Case, backend: str) -> list[str]:
 
 
 def given(case: Case) -> dict[str, Tensor]:
-    """Every tensor that the op and its backward are given, by its name."""
+    """Return every tensor that the op and its backward are given, by name."""
     others = {"margin": case.margin, "weight": case.weight, "told": case.told, "upstream": case.upstream}
     return case.tensors | {name: it for name, it in others.items() if isinstance(it, Tensor)}
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
-    """Return True if a bit is another; every NaN counts as the same."""
+    """Return True if any bit differs; all NaNs count as equal."""
     a, b = (it.resolve_neg().double().numpy() for it in (one, other))
     same = (a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b)
     return not same.all()
@@ -169,9 +169,9 @@ class _Judge:
         yield from self._pair_gradients("recon_fake", Range.exactly(fake), of_fake, upstream)
 
     def _hinge_of(self, real: Array, fake: Array, margin: float, acc: Format) -> Range:
-        """The loss of the energies that came.
+        """Return the range of the loss for the energies that the op returned.
 
-        The reference takes those of generated samples once more, and perhaps in another order.
+        The reference computes the energies of generated samples a second time, perhaps in another order.
         """
         is_open = energies.is_open(fake, margin)
         ranges = self._true_energy("recon_fake") if self.backend == "reference" else Range.exactly(fake)
@@ -197,7 +197,7 @@ class _Judge:
     # ---- Their parts
 
     def _pair(self, name: str) -> tuple[Tensor, ...]:
-        """A pair, and the others that are promoted with it."""
+        """Return a pair, or all tensors of an op that promotes them to one dtype."""
         tensors = self.case.tensors
         if self.case.op == "discriminator_loss":
             return tuple(tensors.values())
@@ -207,14 +207,14 @@ class _Judge:
         return format_of(acc_of(promoted(*self._pair(name))))
 
     def _margin(self, acc: torch.dtype) -> float:
-        """The margin as the ops round it."""
+        """Return the margin as the ops round it."""
         return float(torch.as_tensor(self.case.margin, dtype=torch.float64).to(acc))
 
     def _made_for(self) -> float:
-        """The upstream gradient that a loss makes its gradients for: the one that was told, or 1.
+        """Return the upstream gradient for which a loss makes its gradients: its argument `upstream`, or 1.
 
-        It is the one that comes where ops run apart: by autograd, in float16 that was told none, and with a code of
-        another dtype.
+        Where the losses run as separate ops it is the actual upstream: on the reference, in float16 without the
+        argument, and with a code of another dtype.
         """
         case, code = self.case, self.case.tensors.get("code")
         dtype = promoted(*self._pair(next(iter(case.tensors))))
@@ -234,7 +234,7 @@ class _Judge:
         return numbers(tensors[recon]).numpy(), numbers(tensors[_PAIRS[recon]]).numpy()
 
     def _pair_gradients(self, recon: str, energy: Range, weight: Array, made_for: float | None) -> Iterator[str]:
-        """Complaints of the gradients to a pair, for the weights of its samples."""
+        """Give complaints about the gradients of a pair, whose samples have these weights."""
         values, acc, dtype = self._values(recon), self._acc(recon), promoted(*self._pair(recon))
         to_recon = energies.energy_gradient(*values, self.case.norm, energy, weight, acc)
         if self.backend == "reference":
@@ -244,7 +244,8 @@ class _Judge:
 
     @staticmethod
     def _by_autograd(to_recon: Range, sizes: Array, weight: Array, acc: Format) -> Range:
-        """The range for gradients by torch's rules: 0 times what is not finite is NaN, and a difference is doubled."""
+        """Widen the range to what torch's rules allow: 0 times a number that is not finite is NaN, and a difference is
+        doubled."""
         is_free = (weight == 0)[:, None] & ~np.isfinite(sizes).all(1, keepdims=True) | (2 * sizes > acc.largest)
         return Range(np.where(is_free, np.nan, to_recon.low), np.where(is_free, 0.0, to_recon.high))
 
@@ -254,7 +255,7 @@ class _Judge:
         form: Form = "primal" if values.shape[0] <= values.shape[1] else "dual"
         chain: int | None = CHAIN
         if self.backend == "reference":
-            form, chain = "projected", None  # of torch's matrix products
+            form, chain = "projected", None  # as in torch's matrix products
         own = format_of(code.dtype)
         factors = TF32 if self.backend in ("triton", "cuda") and own.digits <= TF32.digits else None
         truth = PullingAway(values, acc, form, chain, factors)
@@ -271,7 +272,7 @@ class _Judge:
     def _gradient(
         self, name: str, made: Range, dtype: torch.dtype, acc: Format, made_for: float | None
     ) -> Iterator[str]:
-        """Complaints of a gradient that is made and rounded, then perhaps multiplied and rounded once more."""
+        """Give complaints about a gradient that is made, rounded, and perhaps multiplied and rounded once more."""
         if f"gradient {name}" not in self.got:
             return
         came, own = float(self.case.upstream) if self.case.upstream.dim() == 0 else 1.0, self.case.tensors[name].dtype
@@ -284,7 +285,7 @@ class _Judge:
 
     def _differs(self, name: str, right: Range) -> Iterator[str]:
         got = self._numbers(name)
-        if name.startswith("gradient "):  # its shape is the tensor's, samples and their elements here
+        if name.startswith("gradient "):  # a gradient has its tensor's shape, the formulas' have samples and elements
             got = got.reshape(right.low.shape)
         if got.shape != right.low.shape:
             yield f"{name}: got shape {got.shape}, expected {right.low.shape}"

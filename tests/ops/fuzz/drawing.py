@@ -1,4 +1,4 @@
-"""Cases: what an op is called with, drawn from one integer."""
+"""Cases of the differential test: everything that an op is called with, drawn from one integer."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ NORMS = ("l2", "mse", "sse", "l1")
 KINDS = ("normal", "sparse", "half", "parallel", "alike", "orthogonal", "zero_rows", "constant", "wide")
 SCALES = ("plain", "any", "smallest", "largest", "rows", "subnormal", "not_finite")
 _OF_CODES = (0.3, 0.14, 0.14, 0.12, 0.03, 0.03, 0.1, 0.03, 0.11)
-"""Shares of the kinds among codes. Alike, orthogonal and constant ones have gradient 0: a wrong formula may give it."""
+"""The share of each kind among codes.
+
+Few codes are alike, orthogonal or constant: their gradient is 0, which a wrong formula may give too.
+"""
 _REPEATING = ("expanded_sample", "expanded_element")
-"""Layouts in which codes have gradient 0: all are one, or all elements of a row are."""
+"""Layouts in which a code has gradient 0: all its rows are equal, or all elements of each row."""
 _SCALE_SHARES = (0.3, 0.24, 0.06, 0.06, 0.26, 0.04, 0.04)
 _UPSTREAMS = (0.38, 0.2, 0.2, 0.2, 0.02)
-"""Shares of 1, two others, any, and 0, whose gradients tell nothing but that."""
+"""The shares of 1, two other numbers, any number, and 0. Gradients of 0 show little, so 0 is rare."""
 _WEIGHTS = (0.06, 0.5, 0.44)
-"""Shares of a term's weights: of 0, which leaves its gradient out, and of two others."""
+"""The shares of a term's weights: 0, which leaves its gradient out, and two others."""
 
 Coefficient: TypeAlias = Tensor | float
 
@@ -46,21 +49,21 @@ class Case:
     seed: int
     op: str
     tensors: dict[str, Tensor]
-    """By the names of the op's arguments."""
+    """The op's arguments that are batches, by name."""
     norm: str = "l2"
     reduction: str = "none"
     margin: Coefficient = 0.0
     weight: Coefficient = 0.0
     upstream: Tensor = field(default_factory=lambda: torch.tensor(1.0))
     told: Coefficient | None = None
-    """The argument `upstream`."""
+    """The op's argument `upstream`, or None without it."""
     wanted: tuple[str, ...] = ()
-    """Those that require a gradient."""
+    """The names of the tensors that require a gradient."""
     keeps_graph: bool = False
     threads: tuple[int, ...] = (1,)
-    """Their numbers, which must not change a bit."""
+    """The numbers of threads to run with, which must not change a bit."""
     words: list[str] = field(default_factory=list)
-    """The words that tell a reader what was drawn."""
+    """The words that describe the case to a reader."""
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -76,7 +79,7 @@ def format_of(dtype: torch.dtype) -> Format:
 
 
 def acc_of(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that sums run in."""
+    """Return the dtype that sums run in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -104,7 +107,7 @@ def _size(rng: Generator, most: int) -> int:
 
 
 def _trailing(rng: Generator, elements: int) -> tuple[int, ...]:
-    """A sample's shape, of about so many elements."""
+    """Draw the shape of a sample of about so many elements."""
     which = rng.random()
     if elements == 1 and which < 0.3:
         return ()
@@ -120,7 +123,7 @@ def _trailing(rng: Generator, elements: int) -> tuple[int, ...]:
 
 def _shape(rng: Generator) -> tuple[int, ...]:
     """Draw the shape of a pair."""
-    if rng.random() < 0.02:  # rows of several tasks
+    if rng.random() < 0.02:  # rows that are cut into several tasks
         return (int(rng.integers(1, 6)), int(rng.integers(4000, 40_000)))
     count = int(rng.integers(0, 4)) if rng.random() < 0.25 else _size(rng, 150)
     return (count, *_trailing(rng, _elements(rng, count)))
@@ -137,12 +140,12 @@ def _shape_of_code(rng: Generator) -> tuple[int, ...]:
         count = int(rng.integers(0, 4))
     else:
         count = int(rng.integers(150, 700)) if which < 0.11 else _size(rng, 150)
-    narrow = rng.random() < 0.3 or count >= 150  # the dual form's
+    narrow = rng.random() < 0.3 or count >= 150  # the dual form takes fewer elements than codes
     return (count, *_trailing(rng, int(rng.integers(1, min(count, 60) + 2)) if narrow else _elements(rng, count)))
 
 
 def _values(rng: Generator, kind: str, count: int, elements: int, own: Format) -> Array:
-    """[count, elements] of size about 1."""
+    """Draw numbers of size about 1, [count, elements]."""
     drawn = rng.standard_normal((count, elements))
     if kind == "sparse":
         drawn *= rng.random((count, elements)) < 0.1
@@ -165,7 +168,10 @@ def _values(rng: Generator, kind: str, count: int, elements: int, own: Format) -
 
 
 def _exponents(values: Array, own: Format) -> tuple[Array, Array]:
-    """[N, 1] and [N, 1]: the powers of two by which a row can be multiplied and stay 0 or normal numbers."""
+    """Return the lowest and the highest exponent by which two may scale each row, [N, 1] each.
+
+    Within these the row's numbers stay 0 or normal numbers.
+    """
     sizes = np.abs(values)
     largest = sizes.max(1, initial=0.0, keepdims=True)
     smallest = np.where(sizes > 0, sizes, np.inf).min(1, initial=np.inf, keepdims=True)
@@ -175,7 +181,7 @@ def _exponents(values: Array, own: Format) -> tuple[Array, Array]:
 
 
 def _shift(rng: Generator, scale: str, lowest: int, highest: int) -> int:
-    """A power of two to multiply by."""
+    """Draw the exponent of a power of two to multiply by."""
     if highest < lowest:  # numbers that span the whole range
         return 0
     if scale == "smallest":
@@ -190,7 +196,7 @@ def _shift(rng: Generator, scale: str, lowest: int, highest: int) -> int:
 
 
 def _scaled(rng: Generator, values: Array, scale: str, own: Format) -> Array:
-    """The rows, multiplied by a power of two: one for all, or one for each."""
+    """Return the rows multiplied by a power of two: one for all, or one for each."""
     lowest, highest = _exponents(values, own)
     if scale != "rows":
         shift = _shift(rng, scale, int(lowest.max(initial=own.bottom)), int(highest.min(initial=own.top)))
@@ -208,7 +214,7 @@ def _scaled(rng: Generator, values: Array, scale: str, own: Format) -> Array:
 
 
 def _rounded(values: Array, dtype: torch.dtype) -> Array:
-    """The values as numbers of the dtype, with zeros in place of what is no normal one."""
+    """Return the values rounded to the dtype, with zeros in place of numbers that are not normal."""
     own, found = format_of(dtype), torch.from_numpy(values).to(dtype).double().numpy()
     return np.where((np.abs(found) >= own.smallest) & (np.abs(found) <= own.largest), found, 0.0)
 
@@ -223,7 +229,7 @@ class _Drawing:
         return tuple(FORMATS)[int(self.rng.integers(4))]
 
     def batch(self, name: str, shape: tuple[int, ...], dtype: torch.dtype, beside: Tensor | None = None) -> Tensor:
-        """A tensor; `beside` another one it may be close to, or equal."""
+        """Draw a tensor; with `beside`, it may be close or equal to that tensor."""
         rng, own, elements = self.rng, format_of(dtype), int(np.prod(shape[1:], dtype=int))
         kind = _one_of(rng, KINDS, _OF_CODES if name == "code" else None)
         if beside is not None and rng.random() < 0.4:
@@ -252,19 +258,19 @@ class _Drawing:
         return {names[0]: self.batch(names[0], shape, dtype, target), names[1]: target}
 
     def coefficient(self, value: float, dtype: torch.dtype = torch.float32) -> Coefficient:
-        """A number, or a 0-d tensor."""
+        """Return the value as a number or as a 0-d tensor."""
         which, other = self.rng.random(), self.dtype()
         if value and not FLOAT16.smallest <= abs(value) <= FLOAT16.largest:
             other = dtype
         return value if which < 0.6 else torch.tensor(value, dtype=other if which < 0.8 else dtype)
 
     def upstream(self, dtype: torch.dtype, count: int | None = None) -> Tensor:
-        """A scalar, or one for each sample, in steps of any length."""
+        """Draw an upstream gradient: a scalar, or one for each of `count` samples, with any stride."""
         rng = self.rng
         drawn = rng.standard_normal() * 2.0 ** rng.integers(-20, 21)
         if count is None:
             found = torch.tensor(float(rng.choice((1.0, -0.37, 4096.0, drawn, 0.0), p=_UPSTREAMS)), dtype=dtype)
-        elif rng.random() < 0.3:  # as .sum() sends it
+        elif rng.random() < 0.3:  # the expanded scalar that .sum() sends
             found = torch.tensor(float(rng.choice((1.0, 0.5, -3.0, drawn, 0.0), p=_UPSTREAMS)), dtype=dtype)
             found = found.expand(count)
         else:
@@ -276,7 +282,7 @@ class _Drawing:
         return negative_view(found) if rng.random() < 0.05 else found
 
     def margin(self, levels: Array) -> Coefficient:
-        """Draw a margin between two energies, exactly at one, at 0, or beyond them."""
+        """Draw a margin: between energies, equal to one, beyond all, or one of a few fixed numbers."""
         levels = np.sort(levels[levels < 1e30])
         which = self.rng.random()
         if which < 0.1 or not levels.size:
@@ -291,7 +297,7 @@ class _Drawing:
 
 
 def draw(seed: int) -> Case:
-    """The case of that integer."""
+    """Return the case of this integer."""
     drawing = _Drawing(seed)
     rng = drawing.rng
     op = _one_of(rng, tuple(OPS), _SHARES)
@@ -320,7 +326,7 @@ def draw(seed: int) -> Case:
     if rng.random() < 0.25:
         case.wanted = tuple(name for name in tensors if rng.random() < 0.5) or case.wanted[:1]
     case.keeps_graph = bool(rng.random() < 0.25)
-    # Fewer elements than that give no second thread anything to do, as it is.
+    # Below this size a second thread gets no work anyway.
     is_large = sum(tensor.numel() for tensor in tensors.values()) > 2048
     case.threads = (1, 2, 3) if is_large or rng.random() < 0.2 else (int(rng.integers(1, 4)),)
     _complete(case, drawing)
@@ -329,7 +335,7 @@ def draw(seed: int) -> Case:
 
 
 def _complete(case: Case, drawing: _Drawing) -> None:
-    """Draw what belongs to the op."""
+    """Draw the arguments that only some ops have, such as the upstream, the margin and the weight."""
     rng, tensors = drawing.rng, case.tensors
     acc = acc_of(promoted(*tensors.values()))
     if case.op == "reconstruction_energy":

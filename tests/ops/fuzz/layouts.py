@@ -20,10 +20,10 @@ LAYOUTS = (
 
 
 def laid_out(values: Tensor, layout: str, rng: Generator) -> tuple[Tensor, str]:
-    """Return the values at other addresses, with NaN between, and the name of the layout that they got.
+    """Return the values at other addresses, with NaN between them, and the name of the layout that they got.
 
-    It is "contiguous" where the layout is no other one for that shape. The expanded layouts and the windows repeat
-    some of the values in place of others.
+    The name is "contiguous" where the layout does not differ from it for that shape. The expanded layouts and the
+    windows repeat some of the values in place of others.
     """
     if values.numel() == 0:
         return values, "contiguous"
@@ -56,32 +56,32 @@ def _placed(values: Tensor, layout: str, rng: Generator) -> Tensor:
         room = values.new_full((count, elements + int(rng.integers(1, 2 * elements + 2))), float("nan"))
         room[:, :elements] = values.reshape(count, -1)
         return room.as_strided(values.shape, (room.shape[1], *values[:1].contiguous().stride()[1:]))
-    if layout == "windows" and trailing:  # each sample begins one element behind the one before
+    if layout == "windows" and trailing:  # each sample begins one element after the start of the one before
         contiguous = values.contiguous()
         return contiguous.as_strided(values.shape, (1, *contiguous[:1].stride()[1:]))
     return values
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All that a tensor's memory holds, in one row, whatever the tensor shows of it."""
+    """Return all numbers in a tensor's memory as one row, also those that the tensor does not show."""
     return tensor.new_empty(0).set_(tensor.untyped_storage())
 
 
 def memory(tensor: Tensor) -> Tensor:
-    """All bytes of a tensor's memory: those between its elements too, and -0 is not 0."""
+    """Return all bytes of a tensor's memory, with those between its elements; -0 differs from 0 there."""
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
 
 
 def negative_view(values: Tensor) -> Tensor:
-    """Return the same values, negated both in memory and by torch's lazy bit, which a conjugate's imaginary part has.
+    """Return the same values, negated in memory and once more by torch's lazy bit.
 
-    Strides and offset stay, and so does what lies between.
+    The imaginary part of a conjugate has this bit. Strides, offset and the numbers between the elements stay.
     """
     negated = -whole(values)
     return torch._neg_view(negated.as_strided(values.shape, values.stride(), values.storage_offset()))
 
 
 def numbers(tensor: Tensor) -> Tensor:
-    """The values in float64, [N, K], a sample after another: NumPy's sums over rows are pairwise there."""
+    """Return the values in float64, [N, K], in contiguous rows, as NumPy's sums over such rows are pairwise."""
     values = tensor.detach().resolve_neg().double().contiguous()
     return values.reshape(tensor.shape[0], tensor.shape[1:].numel())

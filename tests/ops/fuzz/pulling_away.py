@@ -1,10 +1,10 @@
-"""The pulling-away term and its gradient by equation 14, in NumPy's float64, as ranges of what is right.
+"""The pulling-away term and its gradient by equation 14, in NumPy's float64, as ranges of right results.
 
-Rows are first divided by a power of two each, which changes no cosine: then the formulas hold for every finite code.
+Each row is first divided by a power of two, which changes no cosine. So the formulas hold for every finite code.
 
-Terms may cancel here, so what numbers are off by is followed beside them, by the rules of first order. A sum of
-products is off by (additions + 1) u times the sum of their sizes, and by what its factors are off by times their
-partners. Squares of such errors are kept, as a cosine may be 0.
+Terms may cancel here, so the error of every number is computed beside the number, by the rules of first order. A sum of
+products is off by (additions + 1) u times the sum of their sizes, and by the error of each factor times its partner.
+Squares of such errors are kept, as a cosine may be 0.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import numpy as np
 from .ranges import CHAIN, FLOAT32, FLOAT64, Array, Format, Range, additions
 
 Form = Literal["primal", "dual", "projected"]
-"""The forms in which backends compute. primal: products of samples, and the gradient as their combination. dual:
-products of elements, less those of an evenly spread batch, and the gradient across the row. projected: products of
-samples, and the gradient across the row, as autograd takes it."""
+"""The forms in which backends compute the term and its gradient.
+
+* primal: products of samples; the gradient is a combination of samples.
+* dual: products of elements, less those of an evenly spread batch; the gradient is taken across the row.
+* projected: products of samples; the gradient is taken across the row, as autograd does.
+"""
 
 
 SHORTEST_SQUARE, LONGEST_SQUARE = {FLOAT32: 2.0**-80, FLOAT64: 2.0**-800}, {FLOAT32: 2.0**100, FLOAT64: 2.0**900}
-"""The least and the largest squared length of a row that no backend multiplies by a power of two first, by the type of
-sums."""
+"""The least and the largest squared length of a row that no backend scales first, by the format of sums."""
 
 
 def _product(a: Array, b: Array) -> Array:
-    """a @ b, in chains of CHAIN whatever the library does."""
+    """Return a @ b, added in chains of CHAIN whatever the library does."""
     parts = -(-a.shape[1] // CHAIN)
     pad = parts * CHAIN - a.shape[1]
     a, b = np.pad(a, ((0, 0), (0, pad))), np.pad(b, ((0, pad), (0, 0)))
@@ -37,14 +39,14 @@ def _product(a: Array, b: Array) -> Array:
 
 
 class PullingAway:
-    """The term of a code [N, d].
+    """The pulling-away term of a code [N, d].
 
     Args:
-        code: finite or not, in float64.
+        code: the code in float64, finite or not.
         acc: the format that sums run in.
-        form: in which the backend computes.
-        chain: of its matrix products; None: they add in any order.
-        factors: the format to which both factors of the gradient's product are rounded; None: to no other.
+        form: the form in which the backend computes.
+        chain: the length of the chains of its matrix products; None if they add in any order.
+        factors: the format to which both factors of the gradient's product are rounded; None if they are not.
     """
 
     def __init__(
@@ -71,12 +73,12 @@ class PullingAway:
         self._total = row_sums.sum()
         self._direction = _product(cosines, unit) - row_sums * unit
         errors = _Errors(unit, cosines, acc, form, chain, 0.0 if factors is None else 2 * factors.unit)
-        # The formulas' own roundings count where they are of the same size.
+        # In float64 the formulas' own roundings are of the same size, so they count too.
         own_errors = _Errors(unit, cosines, acc, "primal", CHAIN) if acc is FLOAT64 else None
         self._errors = [each for each in (errors, own_errors) if each]
 
     def value(self) -> Range:
-        """The term; NaN for a code that is not finite, and 0 for fewer than two."""
+        """Return the range of the term: NaN for a code that is not finite, and 0 for fewer than two codes."""
         if self.pairs == 0:
             return Range.exactly(0.0)
         if not self.is_finite:
@@ -85,10 +87,10 @@ class PullingAway:
         return Range.exactly(self._total / self.pairs).wider(0.0, error).rounded(self._acc)
 
     def gradient(self, factor: float) -> Range:
-        """[N, d]: the gradient for an upstream gradient of `factor`. A row of zeros has gradient 0.
+        """Return the gradient, [N, d], for an upstream gradient of `factor`. A row of zeros has gradient 0.
 
-        The factors before a row of the gradient are rounded six times: 4 / pairs, upstream, weight, 1 / length, and
-        the products of these. Their product may fall below the smallest normal number.
+        The factors before a row of the gradient are rounded six times: 4 / pairs, upstream, weight, 1 / length, and the
+        products of these. Their product may fall below the smallest normal number.
         """
         if self.pairs == 0 or factor == 0:
             return Range.exactly(np.zeros_like(self._direction))
@@ -104,16 +106,16 @@ class PullingAway:
 
 @dataclass(frozen=True)
 class _Errors:
-    """The errors of one form."""
+    """The errors of one form of the computation."""
 
     unit: Array
     cosines: Array
-    """[N, N], with zeros on the diagonal."""
+    """The cosines between codes, [N, N], with zeros on the diagonal."""
     acc: Format
     form: Form
     chain: int | None
     of_factors: float = 0.0
-    """Relative, of the products that the gradient is made of, by the rounding of their factors."""
+    """The relative error of the products that the gradient is made of, from rounding their factors."""
 
     @property
     def u(self) -> float:
@@ -136,12 +138,15 @@ class _Errors:
 
     @cached_property
     def _of_unit(self) -> Array:
-        """[N, d], of the unit codes: beside the length's, one of 1 / length and one of the product."""
+        """The error of the unit codes, [N, d]: that of the length, and roundings of 1 / length and of the product."""
         return (self.length + 2 * self.u) * self._size
 
     @cached_property
     def _of_cosines(self) -> Array:
-        """[N, N]: of products of codes, which are multiplied by two 1 / length, or of products of unit codes."""
+        """The error of the cosines, [N, N].
+
+        They are products of codes multiplied by 1 / length twice, or in the form projected products of unit codes.
+        """
         elements = self.unit.shape[1]
         of_factors, of_cosine = (4, 0) if self.form == "projected" else (0, 5)
         products = (additions(elements, self.chain) + 1 + of_factors) * self.u * (self._size @ self._size.T)
@@ -150,7 +155,7 @@ class _Errors:
 
     @cached_property
     def _of_row_sums(self) -> Array:
-        """[N, 1], of the sums of squared cosines: the squares, and the sum with a square's own rounding and a store."""
+        """The error of the sums of squared cosines, [N, 1]: that of the squares, of the sum, and of a store."""
         count, cosines = len(self.unit), np.abs(self.cosines)
         squares = (2 * cosines + self._of_cosines) * self._of_cosines
         rounded = (additions(count) + 2) * self.u * np.square(cosines + self._of_cosines)
@@ -158,7 +163,7 @@ class _Errors:
 
     @cached_property
     def _excess(self) -> Array:
-        """[d, d]: the products of elements, less those of an evenly spread batch."""
+        """The products of elements, less those of an evenly spread batch, [d, d]."""
         elements = self.unit.shape[1]
         return _product(self.unit.T, self.unit) - np.eye(elements) * (self._nonzero / elements)
 
@@ -176,7 +181,7 @@ class _Errors:
 
     @property
     def value(self) -> float:
-        """The error of the sum over pairs."""
+        """The error of the sum over all pairs."""
         count, elements = self.unit.shape
         if self.form != "dual":
             total = (np.square(self.cosines).sum() + self._of_row_sums.sum()) * (additions(count) + 2) * self.u
@@ -188,7 +193,7 @@ class _Errors:
         return float((squares + rounded).sum() + even)
 
     def direction(self) -> Array:
-        """[N, d], of what the gradient is before its factors."""
+        """Return the error of the gradient before its factors, [N, d]."""
         count, elements = self.unit.shape
         cosines, size = np.abs(self.cosines) + self._of_cosines, self._size
         of_unit = self._of_unit + self.of_factors * size
@@ -200,14 +205,15 @@ class _Errors:
         rounded = of_unit + (additions(count, self.chain) + 1) * self.u * size
         error = self._of_cosines @ size + cosines @ rounded + count * self._lost
         if self.form == "projected":
-            # Autograd goes by the squared length: the derivative of that, below the smallest step, may vanish.
+            # Autograd differentiates the squared length. That derivative may vanish, where it falls below the smallest
+            # step.
             vanished = 2 * self.acc.step * LONGEST_SQUARE[self.acc] * size
             return self._across(np.abs(_product(self.cosines, self.unit)), error) + vanished
         row_sums = np.square(self.cosines).sum(1, keepdims=True)
         return error + self._of_row_sums * size + (row_sums + self._of_row_sums) * rounded
 
     def _across(self, pull: Array, error: Array) -> Array:
-        """[N, d]: the error of pull - (pull . unit) unit, where `pull` is the size of what is off by `error`."""
+        """Return the error of pull - (pull . unit) unit, [N, d], for a `pull` of these sizes that is off by `error`."""
         elements, size = self.unit.shape[1], self._size
         rounded = self._of_unit + (additions(elements) + 1) * self.u * size
         of_along = (error * size + (pull + error) * rounded).sum(1, keepdims=True)

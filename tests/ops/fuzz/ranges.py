@@ -1,7 +1,8 @@
-"""Ranges of right results, which grow with every rounding as IEEE 754 has it.
+"""Ranges of right results, which grow with every rounding by the rules of IEEE 754.
 
-A rounding to the nearest number of p digits changes it by at most 2^-p of its size. Below the smallest normal number it
-changes it by half of the smallest step. What is beyond the largest number becomes infinite. Nothing else is assumed.
+A rounding to the nearest number of p digits changes a number by at most 2^-p of its size. Below the smallest normal
+number the change is at most half of the smallest step. A number beyond the largest becomes infinite. Nothing else is
+assumed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Format:
     digits: int
     top: int
     sides: int = 1
-    """2 for the type that the formulas round in too."""
+    """2 for float64, in which the formulas themselves round too; 1 for every other format."""
 
     @cached_property
     def unit(self) -> float:
@@ -52,7 +53,7 @@ class Format:
         return math.ldexp(self.smallest, 1 - self.digits)
 
     def spread(self, roundings: float) -> float:
-        """The largest relative error that so many roundings give."""
+        """Return the largest relative error that so many roundings give."""
         error = self.sides * roundings * self.unit
         return error / (1 - error)
 
@@ -62,13 +63,13 @@ TF32 = Format(11, 127)
 """The format to which tensor cores round a float32 factor."""
 
 CHAIN = 64
-"""Numbers that a sum adds one after another, at most, before it joins such sums in pairs."""
+"""The most numbers that a sum adds one after another, before it joins such sums in pairs."""
 JOINS = 3
-"""Sums that are joined beside those: of the four that a loop adds side by side, and of a block."""
+"""The number of further additions, which join the four sums of a loop and those of a block."""
 
 
 def additions(count: int, chain: int | None = CHAIN) -> int:
-    """The additions that a number meets on its way into a sum of `count`, at most; without a chain, of any order."""
+    """Return the most additions that a number takes part in within a sum of `count`; without a chain, in any order."""
     if count <= 1 or chain is None or count <= chain:
         return max(count - 1, 0)
     return chain + math.ceil(math.log2(count / chain)) + JOINS
@@ -76,7 +77,10 @@ def additions(count: int, chain: int | None = CHAIN) -> int:
 
 @dataclass(frozen=True)
 class Range:
-    """Arrays of the lowest and the highest right results. NaN in both: only NaN is right. NaN in one: anything is."""
+    """Arrays of the lowest and the highest right results.
+
+    Where both are NaN, only NaN is right. Where one of them is NaN, every result is right.
+    """
 
     low: Array
     high: Array
@@ -87,14 +91,14 @@ class Range:
         return cls(value, value)
 
     def wider(self, relative: float, absolute: Array | float = 0.0) -> Range:
-        """The range of what is off by so much."""
+        """Return the range of results that are off by so much."""
         low = self.low * (1 - np.sign(self.low) * relative) - absolute
         return Range(low, self.high * (1 + np.sign(self.high) * relative) + absolute)
 
     def rounded(self, to: Format, times: float = 1, steps: float = 1) -> Range:
-        """The range behind roundings, of which so many may fall below the smallest normal number. 0 stays what it is.
+        """Return the range after so many roundings, of which `steps` may fall below the smallest normal number.
 
-        What may have passed the largest number is anything from there to infinity.
+        A range of 0 stays 0. A number that may have passed the largest one may be anything from there to infinity.
         """
         is_zero = (self.low == 0) & (self.high == 0)
         wide = self.wider(to.spread(times), np.where(is_zero, 0.0, steps * to.step))
@@ -102,9 +106,9 @@ class Range:
         return Range(low, np.where(wide.high > to.largest, np.inf, wide.high))
 
     def times(self, factor: Array | float) -> Range:
-        """The products with an exact factor."""
+        """Return the range of the products with an exact factor."""
         one, other = self.low * factor, self.high * factor
-        other = np.where((self.low < self.high) & np.isnan(one), 0.0, other)  # 0 times what may be infinite, or not
+        other = np.where((self.low < self.high) & np.isnan(one), 0.0, other)  # 0 times what may be infinite
         return Range(np.where(one > other, other, one), np.where(one > other, one, other))
 
     def plus(self, other: Range) -> Range:
@@ -114,7 +118,7 @@ class Range:
         return Range(self.low.sum(-1), self.high.sum(-1))
 
     def lacks(self, got: Array) -> Array:
-        """True where a result is not in the range."""
+        """Return True where a result lies outside the range."""
         missing_low, missing_high = np.isnan(self.low), np.isnan(self.high)
         inside = (self.low <= got) & (got <= self.high)
         return ~np.where(missing_low & missing_high, np.isnan(got), missing_low | missing_high | inside)

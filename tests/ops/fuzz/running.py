@@ -1,4 +1,4 @@
-"""Fresh cases for as long as was asked, each instruction set in turn in a process of its own."""
+"""Run new cases for a given time: each instruction set in turn, in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from typing import IO, Any
 ROOT = Path(__file__).parents[3]
 SWITCH = "EBGAN_FAST_CPU_ISA"
 PLAIN = "reference"
-"""The name of the turn without kernels, which any machine has."""
+"""The name of the turn without kernels, which runs on any machine."""
 TURN = 60.0
-"""Seconds that a process runs before the next set has its turn."""
+"""Seconds that a process runs before the next instruction set has its turn."""
 SILENCE = 120.0
-"""Seconds without a line after which a process counts as hung. The slowest case, and the imports before the first, take
-less than 10; a loaded machine may need several times as long."""
+"""Seconds without a line after which a process counts as hung.
+
+The slowest case takes less than 10, and so do the imports before the first. A loaded machine may need several times as
+long.
+"""
 
 Say = Callable[[str], None]
 
 
 @dataclass
 class Tally:
-    """Counts of cases, and those that failed."""
+    """The number of cases, and the failed ones."""
 
     cases: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By op, dtype and instruction set."""
+    """The number of cases by op, dtype and instruction set."""
     failed: list[str] = field(default_factory=list)
     """A line for each failing case."""
 
     def of(self, isa: str) -> int:
-        """Return the number of cases that ran on that set."""
+        """Return the number of cases that ran on an instruction set."""
         return sum(count for (_, _, each), count in self.cases.items() if each == isa)
 
     def __str__(self) -> str:
@@ -52,7 +55,7 @@ class Tally:
 
 
 def work(seeds: Iterator[int], backend: str, until: float, say: Say) -> None:
-    """Run cases until that time: a line when one begins, and another when it ends."""
+    """Run cases until that time, and print a line when each begins and another when it ends."""
     from .checking import problems
     from .drawing import draw
 
@@ -64,18 +67,18 @@ def work(seeds: Iterator[int], backend: str, until: float, say: Say) -> None:
             case = draw(seed)
             found = problems(case, backend)
             op, dtype = case.op, str(case.dtype).removeprefix("torch.")
-        except Exception as error:  # of the op too: the next case is to run
+        except Exception as error:  # also of the op; the next case still runs
             found, op, dtype = [f"{type(error).__name__}: {error}"], "raised", ""
         say(json.dumps({"seed": seed, "op": op, "dtype": dtype, "found": found}))
 
 
 def again(seed: int, isa: str) -> str:
-    """The command that runs a case once more."""
+    """Return the command that runs a case once more."""
     return f"python -m tests.ops.fuzz --case {seed} --isa {isa}"
 
 
 def _lines(output: IO[str], silence: float) -> Iterator[str]:
-    """Yield the lines of a process as they come; raises TimeoutError where none comes for so many seconds."""
+    """Yield the lines of a process as they come; raise TimeoutError where none comes for so many seconds."""
     came: SimpleQueue[str | None] = SimpleQueue()
 
     def read() -> None:
@@ -95,13 +98,13 @@ def _lines(output: IO[str], silence: float) -> Iterator[str]:
 
 
 class Run:
-    """Turns of processes.
+    """Processes that take turns, one instruction set after another.
 
     Args:
         sets: names of instruction sets, or PLAIN.
-        say: takes lines of progress, and a line for each failing case.
-        command: starts a process that prints what `work` says: the arguments of this Python, which `turn` completes.
-        silence: seconds after which a process that says nothing is killed.
+        say: the function that takes lines of progress, and a line for each failing case.
+        command: the arguments of this Python that start a worker, which prints as `work` does; `_process` adds to them.
+        silence: seconds after which a process that prints nothing is killed.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class Run:
         self._sets, self._say, self._command, self._silence = sets, say, command, silence
 
     def __call__(self, seconds: float, first: int) -> None:
-        """Run cases from the seed `first` on."""
+        """Run cases for so many seconds, from the seed `first` on."""
         until = time.time() + seconds
         turn = min(TURN, seconds / len(self._sets))
         while time.time() < until:
@@ -123,9 +126,9 @@ class Run:
                 first = self._turn(isa, first, min(until, time.time() + turn))
 
     def _turn(self, isa: str, first: int, until: float) -> int:
-        """Run one set until that time; returns the next seed.
+        """Run one set until that time, and return the next seed.
 
-        A process that dies or hangs is followed by another, which begins behind the case at which it did.
+        When a process dies or hangs, another starts after the case at which it did.
         """
         began, failed, count = time.time(), len(self.tally.failed), 0
         while time.time() < until:
@@ -135,15 +138,15 @@ class Run:
             if fault is None:
                 break
             self._fail(isa, max(before, first - 1), f"the process {fault}")
-            if first == before:  # without a case: so would the next one
+            if first == before:  # it ran no case, and nor would the next one
                 break
         new = len(self.tally.failed) - failed
         self._say(f"{isa:12} {time.time() - began:4.0f} s {count:6} cases, {new} failed")
         return first
 
     def _process(self, isa: str, first: int, until: float) -> tuple[int, int, str | None]:
-        """Run one process; returns the seed behind its last, how many cases were done, and what it failed by."""
-        # Threads that wait asleep: NumPy's would take the turns of torch's.
+        """Run one process; return the seed after its last one, the number of cases done, and how it failed, or None."""
+        # Waiting threads sleep: with NumPy's threads spinning, torch's would get less time.
         variables = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         if isa != PLAIN:
             variables[SWITCH] = isa

@@ -1,6 +1,6 @@
-"""Traits of cases, and choices of cases that have them all.
+"""The traits of cases, and a choice of cases that have all of them.
 
-Layout, negation and scale are read from the tensors, not from the words that tell what was drawn.
+Layout, negation and scale are read from the tensors, not from the words that describe the case.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .drawing import FORMATS, KINDS, NORMS, OPS, Case, draw, format_of
 from .layouts import LAYOUTS, numbers
 
 ROW_SCALES = ("plain", "any", "rows")
-"""Scales of a code's rows, as `scale_of` tells them."""
+"""The scales of a code's rows that `scale_of` returns."""
 _EDGES = ("smallest", "largest", "subnormal", "not_finite")
 _LAST_SEED = 20_000
-"""The seed at which the search for rare traits ends. The rarest that is drawn comes once in some hundreds."""
+"""The seed at which the search for rare traits ends. The rarest trait comes once in some hundreds of cases."""
 
 EXPECTED = frozenset(
     {
@@ -32,11 +32,11 @@ EXPECTED = frozenset(
         *("coefficients that are tensors", "upstream of 0", "graph kept", "not all wanted"),
     }
 )
-"""The traits that the cases of a run are to meet."""
+"""The traits that the cases of a run must have between them."""
 
 
 def layouts_of(tensor: Tensor) -> Iterator[str]:
-    """Yield the names of the layouts that a tensor has by its strides and its offset."""
+    """Yield the names of the layouts that fit a tensor's strides and offset."""
     count, elements = tensor.shape[0], tensor.shape[1:].numel()
     strides, offset = tensor.stride(), tensor.storage_offset()
     if not tensor.numel():
@@ -63,10 +63,11 @@ def layouts_of(tensor: Tensor) -> Iterator[str]:
 
 
 def scale_of(code: Tensor) -> str | None:
-    """Return the scale of the rows of a finite code; None for one of zeros.
+    """Return the scale of the rows of a finite code; None for a code of zeros.
 
-    rows: the squares of two rows are too far apart to be normal numbers of the code's dtype both. any: those of a row
-    are not. plain: those of all rows are.
+    * rows: the squares of two rows are so far apart that both cannot be normal numbers of the code's dtype.
+    * any: the squares of some row are not normal numbers.
+    * plain: the squares of all rows are normal numbers.
     """
     own = format_of(code.dtype)
     largest = np.abs(numbers(code).numpy()).max(1, initial=0.0)
@@ -79,7 +80,7 @@ def scale_of(code: Tensor) -> str | None:
 
 
 def _edges(tensor: Tensor) -> Iterator[str]:
-    """Yield the ends of its dtype's numbers that a tensor's elements reach."""
+    """Yield the ends of the dtype's range that a tensor's elements reach."""
     own, values = format_of(tensor.dtype), np.abs(numbers(tensor).numpy())
     finite = values[np.isfinite(values)]
     if finite.size < values.size:
@@ -126,7 +127,7 @@ def traits(case: Case) -> Iterator[object]:
 
 
 def chosen(count: int, fits: Callable[[Case], bool], expected: frozenset[object]) -> tuple[Case, ...]:
-    """Return the first `count` cases that fit, and the first with each expected trait that these lack."""
+    """Return the first `count` cases that fit, and further ones with the expected traits that these lack."""
     found: list[Case] = []
     missing = set(expected)
     for case in filter(fits, map(draw, range(_LAST_SEED))):

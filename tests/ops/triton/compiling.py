@@ -1,4 +1,4 @@
-"""The ops' launches compiled for GPUs that are not there."""
+"""Launches of the ops, compiled for GPUs that this machine lacks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 
 
 def _options(launch: Launch) -> dict[str, Any]:
-    """The compiler's options, which launch.run passes too."""
+    """Return the compiler's options, which launch.run passes too."""
     return {"num_warps": launch.num_warps, "num_stages": launch.num_stages, **OPTIONS}
 
 
 def specialize(launch: Launch, target: str) -> Specialization:
-    """The compiler's input for this launch."""
+    """Return the compiler's input for this launch."""
     return gpuless.triton.specialize(launch.kernel, launch.arguments, target, **_options(launch))
 
 
 def compile_launch(launch: Launch, target: str, *, debug: bool = False) -> Artifact:
     """Compile the kernel as the JIT would at this launch on that target.
 
-    debug compiles `tl.device_assert` and the checks for integer overflow in.
+    With `debug`, `tl.device_assert` and the checks for integer overflow are compiled too.
     """
     return gpuless.triton.compile(launch.kernel, launch.arguments, target, debug=debug, **_options(launch))

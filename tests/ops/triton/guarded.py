@@ -1,5 +1,7 @@
-"""Checks that a process under Triton's interpreter runs: every tensor, the ops' own included, ends at forbidden memory,
-and what no kernel writes is NaN."""
+"""Checks that run in a process under Triton's interpreter, with every tensor beside a guard page.
+
+This holds for the ops' own tensors too. Memory that no kernel has written is NaN.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def _drawn(shape: tuple[int, ...], dtype: str, begins: bool, seed: int = 0) -> T
 
 
 def launch_each() -> None:
-    """Launch the kernels of small sizes once, on ordinary tensors."""
+    """Launch each kernel once at a small size, on ordinary tensors."""
     codes = [torch.randn(shape, requires_grad=True) for shape in ((2, 3), (3, 2))]
     with ebgan_fast.use_backend("triton"):
         for code in codes:
@@ -40,7 +42,7 @@ def launch_each() -> None:
 
 
 def each(cases: list[tuple[str, list[Any]]]) -> None:
-    """Run functions of this file, by their names and arguments. The last line printed tells which one failed."""
+    """Run functions of this file, by their names and arguments. The last line printed names the one that failed."""
     for name, arguments in cases:
         print(f"{name}{tuple(arguments)}", flush=True)
         globals()[name](*arguments)
@@ -84,7 +86,7 @@ def upstream(elements: int, norm: str) -> None:
 
 
 def far_samples(op: str) -> None:
-    """Samples more than 2^31 elements from the first: every offset of a sample in 64 bits."""
+    """Check samples more than 2^31 elements away from the first: every offset of a sample must have 64 bits."""
     stride = 2**30 + 16
     elements = 40
     far, other = (sparse((3, elements), torch.float32, (stride, 1), fill=0.0) for _ in range(2))
@@ -100,7 +102,7 @@ def far_samples(op: str) -> None:
         "primal": lambda a, b: ebgan_fast.pulling_away_term(a) + ebgan_fast.pulling_away_term(b),
         "dual": lambda a, b: ebgan_fast.pulling_away_term(a[:, :2]) + ebgan_fast.pulling_away_term(b[:, :2]),
     }[op]
-    # What the tables say for so few elements, a program for each sample, and samples in chunks.
+    # The tables give so few elements a tile of several samples. The others are one program a sample, and chunks.
     tile = {"rows": tables.EnergyTile(1, 64, 4), "chunks": tables.EnergyTile(0, 16, 4)}.get(op)
     forced = mock.patch.object(tables, "energy_tile", return_value=tile) if tile else contextlib.nullcontext()
     with ebgan_fast.use_backend("triton"), forced:

@@ -12,9 +12,9 @@ from ..launches import Launches
 ops = Launches("triton")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# One for each row of the table, and one that is cut into chunks. Multiples of 16, as images are.
+# One for each row of the table, and one that is cut into chunks. All are multiples of 16, as images' sizes are.
 ELEMENTS = (64, 784, 4096, 12288, 49152)
-# One tile and split, N = 64 and 128; many tiles; dual with one tile and many.
+# One tile with splits, N = 64 and 128; many tiles; the dual form with one tile and with many.
 CODES = ((64, 16384), (128, 16384), (512, 1024), (2048, 64), (2048, 512))
 
 
@@ -55,7 +55,7 @@ def pulling_away(n: int, d: int, dtype: torch.dtype) -> Callable[[], object]:
 
 
 def calls() -> Iterator[tuple[str, Callable[[], object]]]:
-    """Named calls, of tensors as large as training has them; nothing in them is read."""
+    """Yield named calls on tensors as large as in training. Nothing reads their numbers."""
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         for elements in ELEMENTS:

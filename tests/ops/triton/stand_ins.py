@@ -1,4 +1,4 @@
-"""What stands in for a GPU: launches of the ops' own host code, on CPU tensors, recorded or simulated."""
+"""Stand-ins for a GPU: the ops' own host code on CPU tensors, with launches recorded or simulated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .compiling import compile_launch
 
 @contextlib.contextmanager
 def recorded(architecture: str = "default") -> Iterator[list[Launch]]:
-    """Launches are collected and not run; tables are those of the architecture."""
+    """Collect launches instead of running them, with the tables of this architecture."""
     launches: list[Launch] = []
     with (
         mock.patch.object(launching, "run", launches.append),
@@ -38,13 +38,13 @@ def recorded(architecture: str = "default") -> Iterator[list[Launch]]:
 
 @dataclass
 class Simulation:
-    """What ran, in order."""
+    """The launches that ran, in order, and the simulator's reports."""
 
     launches: list[Launch] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
 
     def traffic(self, index: int) -> dict[str, tuple[int, int]]:
-        """Bytes read and written by one launch, by argument, of a batch by its member ("real.recon")."""
+        """Return the bytes that a launch read and wrote, by argument; a batch's tensors are named like "real.recon"."""
         launch, report = self.launches[index], self.reports[index]
         names = compile_launch(launch, "sm_80").runtime_arguments
         return {
@@ -56,9 +56,9 @@ class Simulation:
 
 @contextlib.contextmanager
 def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
-    """Backend triton takes CPU tensors, and its kernels, compiled for sm_80, run in the PTX simulator.
+    """Run backend triton on CPU tensors, with its kernels compiled for sm_80 and run in the PTX simulator.
 
-    Counters must come back as zeros; tensors that the ops allocate hold NaN until they are written.
+    Counters must return to zero. Tensors that the ops allocate hold NaN until a kernel writes them.
     """
     simulation = Simulation()
 
@@ -77,7 +77,7 @@ def simulated(seed: int = 0, debug: bool = False) -> Iterator[Simulation]:
         stand_in.backend("triton"),
         backends.use_backend("triton"),
     ):
-        # Deterministic mode is what makes torch fill fresh memory with NaN.
+        # In deterministic mode torch fills fresh memory with NaN.
         torch.use_deterministic_algorithms(True)
         try:
             yield simulation

@@ -1,8 +1,8 @@
-"""What every kernel takes of every chip, against the committed budgets.
+"""The resources of every kernel on every target stay within the committed budgets.
 
-After a wanted change, `python -m tests.ops.triton.test_budgets [NAME ...]` writes them anew, all or those of the named
-calls; read the difference before you commit it. gpuless/tests/test_resources.py plants a regression for each kind of
-budget.
+After a wanted change, `python -m tests.ops.triton.test_budgets [NAME ...]` writes the budgets again: all, or those of
+the named calls. Read the difference before you commit it. gpuless/tests/test_resources.py plants a regression for each
+kind of budget.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ RELEASE = "3.9"
 FILE = Path(__file__).with_name("budgets.json")
 NAMES = [name for name, _ in calls()]
 BUDGETS = read_budgets(FILE) if FILE.exists() else {}
-# The GPUs that most people have. The others are compiled for before a release: `pytest --release`.
+# The most common GPUs. Before a release, the kernels are compiled for the others too: `pytest --release`.
 ALWAYS = ("sm_80", "sm_90")
 
 
 @functools.cache
 def _measured(names: tuple[str, ...], target: str) -> dict[str, Resources]:
-    """The resources of each launch of these calls: "call | kernel | target"."""
+    """Return the resources of each launch of these calls, by "call | kernel | target"."""
     found = {}
     for name in names:
         with recorded(target) as launches:
@@ -49,7 +49,7 @@ def _measured(names: tuple[str, ...], target: str) -> dict[str, Resources]:
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, target: str) -> dict[str, Resources]:
-    """All calls that are tested for a target, measured at once: for each alone the disassembler would start anew."""
+    """Measure all calls that are tested for a target at once, as each run of the disassembler costs its start."""
     wanted = test_within_the_budget.__name__
     tests = [item for item in request.session.items if getattr(item, "originalname", None) == wanted]
     return _measured(tuple(dict.fromkeys(item.callspec.params["name"] for item in tests)), target)
@@ -71,12 +71,16 @@ def test_within_the_budget(name: str, target: str, measured: dict[str, Resources
     assert not broken, "\n".join(broken)
 
 
-# There a thread has 32 rows of a tile, and a length and a scale of each, which take 167 registers. It was never timed.
+# On gfx942 a thread has 32 rows of a tile, with a length and a scale for each, which take 167 registers. This was never
+# timed.
 SPILLED = {f"pulling-away {shape} bfloat16 | primal_gradient | gfx942": 2 for shape in ("128x16384", "512x1024")}
 
 
 def test_no_budget_allows_what_is_never_right() -> None:
-    """Recorded budgets are what was; these hold whatever was."""
+    """No recorded budget allows spills, a stack, float atomics or other things that are never right.
+
+    A budget records what a kernel took. These limits hold for every record.
+    """
     assert BUDGETS
     for key, budget in BUDGETS.items():
         assert budget["spills"] <= SPILLED.get(key, 0), key
@@ -85,7 +89,7 @@ def test_no_budget_allows_what_is_never_right() -> None:
         assert budget["occupancy"] > 0, key
         if "gram_matrix" in key or "primal_gradient" in key or "dual_gradient" in key:
             assert budget["tensor_core"] > 0, key
-        if ("loss_by" in key or "energy_gradient" in key) and " 64 " not in key:  # 64 are too few for wide ones
+        if ("loss_by" in key or "energy_gradient" in key) and " 64 " not in key:  # 64 are too few for wide loads
             assert budget["wide_loads"] > 0, key
 
 

@@ -1,4 +1,4 @@
-"""How a margin or weight reaches a kernel."""
+"""The ways in which a margin or weight reaches a Triton kernel."""
 
 from __future__ import annotations
 

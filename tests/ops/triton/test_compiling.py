@@ -1,4 +1,4 @@
-"""A compile ahead of time of an op's launch is what Triton's JIT would compile at it."""
+"""Compiling an op's launch ahead of time gives what Triton's JIT would compile at that launch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ops = Launches("triton")
 
 
 def recorded_launches() -> list[Launch]:
-    """Those of every op, in float32 and bfloat16."""
+    """Return the launches of every op, in float32 and bfloat16."""
     launches: list[Launch] = []
     with mock.patch.object(launching, "run", launches.append):
         for dtype in (torch.float32, torch.bfloat16):
@@ -56,7 +56,10 @@ def rounded(p, a, b):
 
 @pytest.mark.parametrize("environment", ["0", "1"])
 def test_multiply_and_add_stay_two_roundings(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever Triton's release or the environment say: the ops ask for it, and the compile here must hear them."""
+    """A multiplication and an addition stay two roundings, whatever Triton's release or the environment set.
+
+    The ops ask for it, and compiling ahead of time must take over their option.
+    """
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", environment)
     ptx = compile_launch(Launch(rounded, (1,), {"p": torch.empty(4), "a": 2.0, "b": 3.0}, 1), "sm_80").ptx
     assert "fma" not in ptx

@@ -1,5 +1,7 @@
-"""The programs of a Gram matrix, by the rule: every multiprocessor of a large GPU has work, where the depth gives each
-split enough of its own."""
+"""A Gram matrix is cut into programs so that a large GPU is busy.
+
+Every multiprocessor has work, where the depth gives each split enough of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ pytest.importorskip("triton", minversion=OLDEST_TRITON, reason="triton is not in
 from ebgan_fast.ops.backends.triton import pulling_away, tables
 
 MULTIPROCESSORS = 132  # of an H100
-# Depths are powers of two, and so are their whole parts.
+# The depths are powers of two, and so is the number of equal parts.
 POWER_OF_TWO = 1 << (MULTIPROCESSORS.bit_length() - 1)
-STEPS = 4  # of a split at least: as deep as its tile is wide, so that it leaves no more than it reads
+STEPS = 4  # the fewest of a split: as deep as its tile is wide, it writes no more than it reads
 
 PRIMAL = [(64, 16384), (128, 16384), (64, 131072), (128, 32768), (128, 1024), (64, 512), (512, 1024), (1024, 16384)]
 DUAL = [(2048, 512), (2048, 256), (2048, 128), (2048, 64), (300, 200), (150, 70)]
@@ -53,20 +55,20 @@ def test_multiprocessors_are_busy_where_the_depth_allows_it(
     dual = shape in DUAL
     wanted, enough = (2 * MULTIPROCESSORS, MULTIPROCESSORS) if dual else (MULTIPROCESSORS, POWER_OF_TWO)
     assert cut.tiles * cut.splits <= max(wanted, cut.tiles)
-    enough = enough // cut.tiles * cut.tiles  # every tile has as many splits
+    enough = enough // cut.tiles * cut.tiles  # every tile has the same number of splits
     assert cut.tiles * cut.splits >= min(enough, cut.tiles * most_splits)
     assert cut.splits == 1 or cut.split_depth >= STEPS * tile.depth
 
 
-# Of float32 on sm_90: steps of 32 elements in tiles of up to 128 samples, dual of 16 samples in tiles of 64 elements.
+# float32 on sm_90. Steps of 32 elements in tiles of up to 128 samples; dual: 16 samples in tiles of 64 elements.
 SPLITS = [
     ((64, 16384), 1, 16384 // (4 * 32)),  # exactly as many as the depth allows
     ((128, 16384), 1, 16384 // (4 * 32)),
-    ((64, 131072), 1, 128),  # 132 are wanted, and 32 steps are the fewest that make no more
+    ((64, 131072), 1, 128),  # 132 are wanted; splits of 32 steps are the shortest that stay below
     ((128, 32768), 1, 128),
     ((2048, 512), 36, 264 // 36),
     ((2048, 256), 10, 264 // 10),
-    ((2048, 128), 3, 2048 // (4 * 16)),  # the depth's
+    ((2048, 128), 3, 2048 // (4 * 16)),  # as many as the depth allows
 ]
 
 

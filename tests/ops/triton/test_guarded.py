@@ -1,4 +1,4 @@
-"""Every kernel in Triton's interpreter beside forbidden memory, against the float64 reference (guarded.py)."""
+"""Every kernel in Triton's interpreter, beside guard pages and against the float64 reference (guarded.py)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from . import guarded
 LONG = 16384 + 8192 + 37  # cut into chunks
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
-# Tiles are chosen by the dtype's size; float64 has small ones, which take the interpreter minutes for more.
+# The dtype's size decides the tile. float64 takes the interpreter minutes for more than these small ones.
 CODES = {
     "float32": ((2, 1), (5, 9), (9, 5), (33, 130), (70, 40), (137, 150)),
     "float16": ((2, 1), (9, 5), (33, 130), (150, 137)),
     "float64": ((2, 1), (5, 9), (33, 130), (70, 40)),
 }
 
-TOGETHER = 6  # cases in a child: a process for each took half as long again
+TOGETHER = 6  # cases in a child: with a process for each, they took half as long again
 
 
 def _cases() -> dict[str, list[tuple[object, ...]]]:
-    """The calls by group: ragged shapes for every kernel and configuration.
+    """Return the calls by group: ragged shapes for every kernel and configuration.
 
-    Of bfloat16 the interpreter represents no matrix product: those are in test_simulated.py.
+    The interpreter cannot compute matrix products of bfloat16, so test_simulated.py has those.
     """
-    # Which addresses are touched depends on the size, and of long samples on the norm: l2 reads them twice. Norms of
-    # short ones take turns, as the simulator holds the values of the compiled code.
+    # The size decides which addresses are touched; for long samples the norm does too, as l2 reads them twice. The
+    # norms of short samples alternate: the simulator checks the values of the compiled code for every norm.
     losses = [
         (guarded.discriminator_loss, elements, NORMS[(shift + turn) % len(NORMS)], dtype, begins)
         for shift, dtype in enumerate(DTYPES)
@@ -62,8 +62,10 @@ def _cases() -> dict[str, list[tuple[object, ...]]]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, list[Outcome]]:
-    """The outcomes of every group, of a child process for some cases each. All have one parent, whose start takes 5
-    seconds."""
+    """Return the outcomes of every group; each child process runs some cases.
+
+    All children have one parent, whose start takes 5 seconds.
+    """
     named = {
         group: [(function.__name__, arguments) for function, *arguments in cases]  # type: ignore[attr-defined]
         for group, cases in _cases().items()

@@ -1,4 +1,4 @@
-"""More than 2^31 elements: the last ones, in a build that checks integers for overflow."""
+"""Arrays of more than 2^31 elements: the last elements are right, in a build that checks integers for overflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ops = Launches("triton")
 
 
 def _run_last(launch: Launch) -> int:
-    """Run the last program alone; returns its number."""
+    """Run only the last program of a launch, and return its number."""
     artifact = compile_launch(launch, "sm_80", debug=True)
     last = launch.grid[0] - 1
     artifact.run(launch.grid, launch.arguments, ctas=[(last, 0, 0)])
@@ -40,8 +40,10 @@ def test_the_last_chunk_of_a_sample() -> None:
 
 @pytest.mark.parametrize("count", [2**31 - 16, 2**31 + 2**29])
 def test_the_last_elements_of_a_gradient(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In steps of so many programs that the last one takes four or five. A count below 2^31 is a 32-bit number, beyond
-    which the last step goes."""
+    """The last program scales the last elements, in its fourth or fifth step.
+
+    A count below 2^31 fits in 32 bits, but the indices of the last step go beyond it.
+    """
     monkeypatch.setattr(scaling, "MOST_PROGRAMS", 1 << 17)
     gradient = sparse((count,), torch.float32, fill=0.0)
     gradient[-5:] = torch.arange(1.0, 6.0)

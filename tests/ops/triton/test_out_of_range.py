@@ -1,4 +1,4 @@
-"""Rows too long or too short for their squares, by the kernels as compiled: every path of a launch that meets them."""
+"""The compiled kernels handle rows too long or too short for their squares, on each path of a launch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..budget import assert_within_budget, pulling_away_diagonal, pulling_away_s
 from .stand_ins import recorded, simulated
 
 DTYPES = (torch.float32, torch.bfloat16)
-# The kernels that a shape meets: one program alone, many splits, dual.
+# A kernel that runs for each shape: one program alone, many splits, dual.
 SHAPES = {(3, 7): "gram_matrix", (9, 1100): "finish_rows", (7, 3): "row_lengths"}
 
 
 def _code(n: int, d: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """A code with a row of zeros, and powers of two that bring every other row out of range."""
+    """Return a code with a row of zeros, and a power of two for each row that brings most rows out of range."""
     code = torch.randn(n, d, generator=torch.Generator().manual_seed(n)).to(dtype)
     code[1] = 0
     powers = 2.0 ** (60.0 * (-1) ** torch.arange(n, dtype=torch.float64))

@@ -1,5 +1,7 @@
-"""Every kernel as compiled for sm_80, run by the PTX simulator through the public functions: right numbers, no access
-out of bounds or misaligned, no race, and no byte of traffic more than the op needs."""
+"""Every kernel, compiled for sm_80 and run by the PTX simulator through the public functions.
+
+The numbers are right, no access is out of bounds or misaligned, no race occurs, and no byte is moved without need.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ from .stand_ins import Simulation, simulated
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
-# Ragged, vectorized, several samples a program, chunked (above the table's longest row).
+# Ragged, vectorized, several samples a program, one sample a program, chunked (above the table's longest row).
 LONG = 16384 + 8192 + 37
 CHUNK = tables.chunk_tile(1 << 20, "default").block
 ELEMENTS = (1, 7, 96, 784, LONG)
@@ -42,7 +44,7 @@ def _batches(count: int, shape: tuple[int, ...], dtype: torch.dtype, seed: int =
 
 
 def _between(energies: Tensor) -> float:
-    """A margin that some samples are past, far from each."""
+    """Return a margin that some samples are past, far from each energy."""
     levels = energies.double().sort().values
     middle = levels.numel() // 2
     return ((levels[middle - 1] + levels[middle]) / 2).item()
@@ -131,7 +133,7 @@ def test_other_layouts_are_read_where_they_lie(samples: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_the_programs_changes_no_bit(seed: int) -> None:
-    """Any program may be the last to arrive."""
+    """The order of the programs changes no bit, as any program may be the last to arrive."""
 
     def results(of_seed: int) -> list[Tensor]:
         recon, fake = (batch.requires_grad_() for batch in _batches(2, (3, LONG), torch.float32))
@@ -163,9 +165,11 @@ def _run(op: Callable[[], Tensor], leaves: list[Tensor]) -> Simulation:
     [(torch.float32, 784), (torch.bfloat16, 784), *((dtype, 3 * CHUNK) for dtype in DTYPES)],
 )
 def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
-    """Two reads and one write of each batch, energies and partial sums below 5 % more; samples past the margin, whose
-    zeros are written over the gradient that was ready, are not among these. float16 takes separate ops, as its
-    gradients are scaled before they are rounded: two reads more."""
+    """A loss moves three tensors for each pair: it reads recon and target, and writes a gradient.
+
+    Energies and partial sums add less than 5 %. No sample here is past the margin; for those, zeros are written over a
+    finished gradient. float16 runs separate ops, as its gradients are scaled before they are rounded: two reads more.
+    """
     recon_real, real, recon_fake, fake = _batches(4, (4, elements), dtype)
     leaves = [recon_real.requires_grad_(), recon_fake.requires_grad_()]
     simulation = _run(
@@ -174,7 +178,7 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     moved = sum(report.bytes_read + report.bytes_written for report in simulation.reports)
     passes = 5 if dtype == torch.float16 else 3
     assert moved <= 1.05 * passes * _bytes(recon_real, recon_fake)
-    # The loss and its upstream; in float16 two energies, the hinge and its upstream, and two gradients.
+    # The loss and its upstream. In float16 two energies, the hinge and its upstream, and two gradients.
     assert len(simulation.launches) == (6 if dtype == torch.float16 else 2)
     assert all(report.float_atomics == 0 for report in simulation.reports)
 
@@ -183,13 +187,16 @@ def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
 @every_dtype
 @pytest.mark.parametrize(("n", "d"), [(64, 1024), (128, 1024)])
 def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n: int, d: int) -> None:
-    """And what the splits leave is read once, two rows of the matrix by a program, so that none has it all to do."""
+    """Forward and backward read a code once each, and what the splits leave is read once too.
+
+    Each program reads two rows of the splits' matrices, so that no program has all the work.
+    """
     code = _batches(1, (n, d), dtype)[0].requires_grad_()
     simulation = _run(lambda: ebgan_fast.pulling_away_term(code), [code])
     names = [launch.kernel.__name__ for launch in simulation.launches]
     assert names == ["gram_matrix", "finish_rows", "primal_gradient"]
     assert simulation.traffic(0)["p_code"] == (_bytes(code), 0)
-    assert simulation.traffic(1).get("p_code", (0, 0)) == (0, 0)  # it is there for rows out of range alone
+    assert simulation.traffic(1).get("p_code", (0, 0)) == (0, 0)  # the argument is only for rows out of range
     assert simulation.traffic(2)["p_code"] == (_bytes(code), 0)
     assert simulation.traffic(2)["p_grad"] == (0, _bytes(code))
     assert all(report.tensor_core_instructions > 0 for report in (simulation.reports[0], simulation.reports[2]))
@@ -201,8 +208,8 @@ def test_the_pulling_away_term_reads_a_code_once_each_way(dtype: torch.dtype, n:
     matrix, squares = 4 * n * n, 4 * n
     assert simulation.traffic(0)["p_products"] == (0, splits * matrix)
     assert simulation.traffic(1)["p_products"] == (splits * matrix, 0)
-    assert simulation.traffic(1)["p_residual"] == (0, matrix + squares)  # the diagonal twice
-    # The last program alone reads what the others leave to it.
+    assert simulation.traffic(1)["p_residual"] == (0, matrix + squares)  # with the diagonal twice
+    # Only the last program reads what the others leave to it.
     assert simulation.traffic(1)["p_row_sums"] == (4 * n, 4 * n)
 
 

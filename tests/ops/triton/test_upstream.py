@@ -1,4 +1,4 @@
-"""Gradients for an upstream that the forward knows, and their correction to the one that came, in the simulator."""
+"""Gradients made for the upstream of the forward pass, and scaled to the actual upstream, in the simulator."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_in_float16_or_l2(check: Callable[[int], None], elements: int) -> None:
 
 @pytest.mark.parametrize("shape", [(6, 33), (33, 6)], ids=["primal", "dual"])
 def test_the_generators_code(shape: tuple[int, int]) -> None:
-    """Its gradient is for the weight times the upstream, of numbers and tensors alike; the loss is for the weight."""
+    """The code's gradient is for weight times upstream, as numbers or tensors; the loss is for the weight alone."""
     generator = torch.Generator().manual_seed(0)
     recon, fake, code = (torch.randn(size, generator=generator) for size in ((shape[0], 40), (shape[0], 40), shape))
     with simulated() as simulation:
@@ -73,7 +73,10 @@ def test_gradients_of_an_expected_upstream(dtype: torch.dtype, is_pointer: bool)
 
 @pytest.mark.parametrize("upstream", [0.3, 0.0, torch.inf])
 def test_nothing_moves_for_the_expected_upstream(upstream: float) -> None:
-    """Not by 0 / 0 either. NaN is no number that was expected."""
+    """In-place scaling moves nothing if the upstream is the expected one, also if both are 0 or infinite.
+
+    0 / 0 must not be computed. NaN never counts as the expected upstream.
+    """
     gradient = torch.arange(4.0)
     with simulated() as simulation:
         ops.scale_gradients_([gradient], torch.tensor(upstream), upstream)

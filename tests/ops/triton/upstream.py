@@ -14,13 +14,13 @@ ALL = [True] * 4
 
 
 def _mean_energy(recon: Tensor, target: Tensor, norm: str, upstream: float) -> tuple[Tensor | None, ...]:
-    """The mean energy, the energies, and the gradients to both."""
+    """Return the mean energy, the energies, and the gradients to recon and target."""
     loss, energy, _, *gradients, _ = ops.generator_loss(recon, target, None, 0.0, norm, upstream, [True, True, False])
     return loss, energy, *gradients
 
 
 def _batches(elements: int, dtype: torch.dtype) -> list[Tensor]:
-    """recon_real, real, recon_fake, fake; the last fake sample has the largest energy by far."""
+    """Return recon_real, real, recon_fake and fake; the last fake sample has by far the largest energy."""
     generator = torch.Generator().manual_seed(elements)
     batches = [torch.randn(n, elements, generator=generator).to(dtype) for n in (2, 2, 3, 3)]
     batches[2][2] += 10
@@ -28,7 +28,7 @@ def _batches(elements: int, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _margin(batches: list[Tensor], norm: str) -> float:
-    """A margin that the last fake sample alone is past."""
+    """Return a margin that only the last fake sample is past."""
     energies = reference.reconstruction_energy(batches[2].double(), batches[3].double(), norm)
     return (energies[:2].max() + energies[2]).item() / 2
 
@@ -43,7 +43,10 @@ def _discriminator(
 
 
 def multiplies_gradients_alone(elements: int, norm: str) -> None:
-    """Twice the upstream is twice the gradient, to the bit, and the same loss; as a number and as a tensor."""
+    """Check that twice the upstream gives twice the gradient, to the bit, and the same loss.
+
+    The upstream is given as a number and as a tensor.
+    """
     batches = _batches(elements, torch.float32)
     once = _discriminator(batches, norm, 1.0)
     for upstream in (2.0, torch.tensor(2.0), torch.tensor(2.0, dtype=torch.float16)):
@@ -63,8 +66,10 @@ def multiplies_gradients_alone(elements: int, norm: str) -> None:
 
 
 def comes_before_the_rounding(elements: int) -> None:
-    """Gradients too small for float16, until they are multiplied by the upstream: rounded once, by half a unit of 11
-    bits, and before by some of float32's."""
+    """Check that gradients too small for float16 are multiplied by the upstream before they are rounded.
+
+    They are then rounded once, by half a unit of 11 bits; before that only float32's roundings count.
+    """
     recon, target = (it * 2.0**-14 for it in _batches(elements, torch.float16)[:2])
     upstream = 2.0**14 * elements
     truth = (recon.double() - target.double()) * (2.0**14)  # of a mean over two samples
@@ -78,7 +83,7 @@ def comes_before_the_rounding(elements: int) -> None:
 
 
 def is_zeros_for_a_weight_of_zero(elements: int, norm: str) -> None:
-    """An upstream of 0, or a shut gate: also where the difference is infinite or NaN."""
+    """Check that an upstream of 0, or a closed gate, gives zeros, also where the difference is infinite or NaN."""
     batches = _batches(elements, torch.float32)
     margin = _margin(batches, norm)
     batches[0][1, 0], batches[2][2, elements // 2], batches[3][0, elements - 1] = torch.inf, -torch.inf, torch.nan
@@ -95,7 +100,10 @@ def is_zeros_for_a_weight_of_zero(elements: int, norm: str) -> None:
 
 
 def is_nan_at_an_infinite_difference(elements: int) -> None:
-    """In l2 the slope is 0 there, as the energy is infinite: 0 times infinity, as in plain torch, and 0 elsewhere."""
+    """Check that l2's gradient at an infinite difference is NaN there and 0 elsewhere in the sample.
+
+    The energy is infinite, so the slope is 0, and 0 times infinity is NaN, as in plain torch.
+    """
     batches = _batches(elements, torch.float32)
     batches[0][1, elements // 2] = torch.inf
     found = _discriminator(batches, "l2", 1.0)
@@ -114,7 +122,7 @@ def is_nan_at_an_infinite_difference(elements: int) -> None:
 
 
 def is_zeros_for_equal_batches(elements: int) -> None:
-    """An l2 energy of 0 has gradient 0."""
+    """Check that an l2 energy of 0 has gradient 0."""
     batch = _batches(elements, torch.float32)[0]
     found = _discriminator([batch, batch, batch, batch], "l2", 3.0, 1.0)
     assert found[0] == 1.0

@@ -1,4 +1,4 @@
-"""A small run whose checkpoint the tests replace, and what loading that one says."""
+"""Fixtures of a small run whose checkpoint the tests replace, and of the error of loading that checkpoint."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..conftest import configuring
 
 Refusal = Callable[[], str]
 
-_ROOM = 1 << 30  # bytes, which is more than any of the files takes; the least that one of them asks for is 4 GB
+_ROOM = 1 << 30  # bytes; more than any of the files needs, and less than the 4 GB or more that a harmful file asks for
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> tuple[Path, TrainConfig]:
-    """A run's folder, for every test to copy, and its config."""
+    """Return a run's folder, which every test copies, and its config."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     config = dataclasses.replace(configuring(folder, digits_folder)(), steps=2, log_every=2, lr_decay="none")
     config = dataclasses.replace(config, margin_steps=2)
@@ -36,7 +36,9 @@ def run(trained: tuple[Path, TrainConfig], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refusal(fork: Fork, run: Path) -> Refusal:
-    """Load the run's generator in little memory: the error, which must come and name the file."""
+    """Return a function that loads the run's generator in little memory. It returns the error, which must come and name
+    the file.
+    """
 
     def refused() -> str:
         path = run / "checkpoint.pt"

@@ -1,4 +1,6 @@
-"""A checkpoint's file made to harm: it runs nothing, takes no more memory than its size, and ends in one sentence."""
+"""Tests of checkpoint files made to harm: they run no code, take no more memory than their size, and end in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def compressed_zeros(run: Path) -> None:
 
 
 def short_storage(run: Path) -> None:
-    """A tensor whose part holds less than it says: torch reads on behind it."""
+    """Shorten a tensor's part of the archive, so that torch would read on behind the part."""
     parts = members(run)
     packed(run, {**parts, "archive/data/0": parts["archive/data/0"][:8]})
 
@@ -57,7 +59,7 @@ def missing_storage(run: Path) -> None:
 
 
 def twice(run: Path) -> None:
-    """Two entries of the table for one part, as in an archive that grows without end."""
+    """List one part in a thousand more entries of the table, as in an archive that grows without end."""
     parts = members(run)
     with zipfile.ZipFile(run / "checkpoint.pt", "w") as archive:
         for name, content in parts.items():
@@ -71,7 +73,7 @@ def twice(run: Path) -> None:
 
 
 def locked(run: Path) -> None:
-    """A part that claims a password."""
+    """Mark a part as protected by a password."""
     parts = members(run)
     with zipfile.ZipFile(run / "checkpoint.pt", "w") as archive:
         for name, content in parts.items():
@@ -80,7 +82,9 @@ def locked(run: Path) -> None:
 
 
 def before_an_archive(run: Path) -> None:
-    """A file of torch's older kind, which torch takes, before an archive, which is what Python's reader takes."""
+    """Put a file of torch's older format before the archive. torch reads the older file, and Python's zip reader the
+    archive.
+    """
     honest = (run / "checkpoint.pt").read_bytes()
     older = io.BytesIO()
     torch.save({"weights": torch.zeros(3)}, older, _use_new_zipfile_serialization=False)
@@ -88,7 +92,7 @@ def before_an_archive(run: Path) -> None:
 
 
 def behind_a_file(run: Path) -> None:
-    """Put a whole archive, which tells the places of its parts right, behind a file of torch's older kind."""
+    """Put a whole archive, whose table has the right places, behind a file of torch's older format."""
     honest = members(run)
     torch.save({"weights": torch.zeros(3)}, run / "checkpoint.pt", _use_new_zipfile_serialization=False)
     with zipfile.ZipFile(run / "checkpoint.pt", "a") as archive:
@@ -97,19 +101,19 @@ def behind_a_file(run: Path) -> None:
 
 
 def end_of(name: str, run: Path) -> tuple[bytes, int]:
-    """The archive's bytes, and the place of its last record of that name."""
+    """Return the archive's bytes, and the place of its last record of that name."""
     whole = (run / "checkpoint.pt").read_bytes()
     return whole, whole.rindex(name.encode())
 
 
 def a_comment(run: Path) -> None:
-    """In it may stand a table that only one of two readers finds."""
+    """Add a comment. A comment could hold a table that only one of two readers finds."""
     with zipfile.ZipFile(run / "checkpoint.pt", "a") as archive:
         archive.comment = b"PK\x01\x02"
 
 
 def a_table_elsewhere(run: Path) -> None:
-    """The end tells of a table before the one that stands there, which the other reader takes."""
+    """Let the archive's end point to a copy of the table, while another reader takes the table next to the end."""
     packed(run, members(run))
     whole, place = end_of("PK\x05\x06", run)
     size, begin = struct.unpack("<2L", whole[place + 12 : place + 20])
@@ -119,7 +123,7 @@ def a_table_elsewhere(run: Path) -> None:
 
 
 def a_record_elsewhere(run: Path) -> None:
-    """The locator names a record of 64 bits that isn't the one beside it."""
+    """Let the locator name a 64-bit record other than the one beside it."""
     packed(run, members(run))
     whole, place = end_of("PK\x05\x06", run)
     size, begin = struct.unpack("<2L", whole[place + 12 : place + 20])
@@ -130,7 +134,7 @@ def a_record_elsewhere(run: Path) -> None:
 
 
 def two_tables(run: Path) -> None:
-    """The record of 64 bits tells of one table, the end of another."""
+    """Let the 64-bit record point to one table, and the archive's end to another."""
     a_record_elsewhere(run)
     whole, place = end_of("PK\x06\x07", run)
     begin = place - 56
@@ -151,7 +155,7 @@ def two_structures(run: Path) -> None:
 
 
 class Called:
-    """Pickled as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self._call = function, arguments
@@ -161,12 +165,12 @@ class Called:
 
 
 def pickled(content: bytes) -> Callable[[Path], None]:
-    """A structure beside one storage of no bytes."""
+    """Return a function that writes a structure beside one empty storage."""
     return lambda run: packed(run, {"archive/data/0": b"", structure_of(run): content})
 
 
 def shared(container: Callable[[list[Any]], Any]) -> Any:
-    """Twenty containers, each of which holds the one before it ten times: 10^20 parts to walk through in few bytes."""
+    """Return twenty nested containers, each with ten references to the one before: 10^20 parts in few bytes."""
     part = container([])
     for _ in range(20):
         part = container([part] * 10)
@@ -180,7 +184,9 @@ def with_attributes(attributes: dict[str, Any]) -> OrderedDict[str, Any]:
 
 
 def as_keys(count: int) -> bytes:
-    """A dict with keys whose hashes nobody lives to see: Python couldn't make it, so the bytes are joined."""
+    """Return the pickle of a dict whose keys would take for ever to hash. Python cannot build it, so the bytes are
+    joined.
+    """
     key = pickle.dumps(shared(tuple), 2)[2:-1]
     return (
         b"\x80\x02}(" + (b"K\x01K\x01" * (count - 1)) + key + b"K\x01u."
@@ -192,7 +198,9 @@ def as_keys(count: int) -> bytes:
 def a_tensor(
     requires_grad: bytes = b"\x89", hooks: bytes = b"ccollections\nOrderedDict\n)R", more: bytes = b""
 ) -> bytes:
-    """The call that makes a tensor of the archive's first storage, of as many numbers as the test's model has there."""
+    """Return the pickled call that makes a tensor from the archive's first storage, as long as the test's model has
+    there.
+    """
     storage = b"(X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x00tQ"
     return (
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00))" + requires_grad + hooks + more + b"tR."
@@ -287,7 +295,9 @@ def test_a_pipe_in_its_place(run: Path, refusal: Refusal) -> None:
 
 
 def test_what_is_shown_of_a_value_is_short() -> None:
-    """Python's `repr` of them would have 10^20 parts, and reprlib asks it of what it doesn't know."""
+    """A value is shown in short. Python's `repr` of it would have 10^20 parts, and reprlib calls `repr` for types that
+    it doesn't know.
+    """
     for value in (shared(list), shared(tuple), shared(lambda parts: OrderedDict(enumerate(parts)))):
         with ends():
             assert len(shown(value)) <= 100

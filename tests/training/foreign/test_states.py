@@ -1,4 +1,6 @@
-"""A checkpoint whose values no run writes: it takes no more memory than its own size, and ends in one sentence."""
+"""Tests of checkpoints with values that no run writes: they take no more memory than their size, and end in one
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def conv(**values: str) -> Edit:
 
 
 def stretched(state: State) -> None:
-    """A weight of 4 TB, of which the file holds one number."""
+    """Put in a weight of 4 TB, of which the file holds a single number."""
     weights = state["trainer"]["generator"]
     name = next(name for name, value in weights.items() if value.dim() == 2)
     weights[name] = torch.zeros(1, 1).expand(10**6, 10**6)
@@ -94,13 +96,15 @@ def test_a_state_that_no_run_writes(name: str, run: Path, refusal: Refusal) -> N
 
 
 def test_convolutions_are_held_against_their_tensors(run: Path, refusal: Refusal) -> None:
-    """A wide convolution has few layers, and its stride doesn't show in its weights."""
+    """Convolutions are compared with their tensors: a wide convolution has few layers, and its weights don't show its
+    stride.
+    """
     edited(run, conv(generator_layers="(100000)4c-(100000)4c4s-(1)4c2s"))
     assert "generator: got" in refusal()
 
 
 def smaller_moments(state: State) -> None:
-    """Moments shorter than their weight, past whose end torch's fused kernel would read and write."""
+    """Make moments shorter than their weight. torch's fused kernel would read and write past their end."""
     moments = state["trainer"]["optimizer_g"]["state"][0]
     moments["exp_avg"] = moments["exp_avg"][:1, :1].clone()
 
@@ -173,7 +177,7 @@ def test_a_checkpoint_as_it_was_written_still_loads(trained: tuple[Path, TrainCo
     loaded = load_generator(run / "checkpoint.pt")
     assert loaded.step == 2
     assert to_dict(loaded.config) == to_dict(dataclasses.replace(trained[1], out=trained[0]))
-    edited(run, lambda state: None)  # by torch alone
+    edited(run, lambda state: None)  # written by torch alone
     again = load_generator(run / "checkpoint.pt")
     noise = torch.randn(3, 4)
     assert torch.equal(again.generator(noise), loaded.generator(noise))
@@ -181,7 +185,9 @@ def test_a_checkpoint_as_it_was_written_still_loads(trained: tuple[Path, TrainCo
 
 @pytest.mark.slow
 def test_no_compiler_is_imported_for_it(run: Path) -> None:
-    """As torch does where it draws weights on the meta device: two seconds for every sample."""
+    """Loading imports no compiler. torch does import one when it draws weights on the meta device, which takes two
+    seconds.
+    """
     program = (
         "import sys; from ebgan_fast.training import load_generator; load_generator(sys.argv[1]); "
         "print([name for name in ('torch._inductor', 'torch._dynamo') if name in sys.modules])"

@@ -1,11 +1,11 @@
-"""Kills runs at every write, flush, rename and lock, and at random moments, resumes them, and looks at what is there.
+"""Kill runs at every write, flush, rename and lock, and at random moments; resume them, and check the files.
 
     make kills
     python -m tests.training.kills [--moments 100] [--seed 0] [--only events|moments]
     python -m tests.training.kills --repeat "packed: SIGKILL before write 1 of metrics.jsonl"
 
-Exit status 0 if nothing that a run told was ever lost and each ended as an undisturbed one, bit for bit; 1 otherwise.
-Each case that failed is a line, with the command that runs it once more; its folder stays in build/kills.
+The exit status is 0 if every run kept everything that it reported and ended, bit for bit, as an undisturbed run. Else
+it is 1. Each failed case is printed as a line, with the command that repeats it. Its folder stays in build/kills.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ ROOT = Path(__file__).parents[3]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.training.kills", description="Does a killed run go on?")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.training.kills", description="Check that a killed run goes on when it is resumed."
+    )
     parser.add_argument("--moments", type=int, default=100, metavar="N", help="kills at random moments (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
-    parser.add_argument("--only", choices=("events", "moments"), help="leave the other ones out")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (%(default)s)")
+    parser.add_argument("--only", choices=("events", "moments"), help="kills at events only, or at random moments only")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time (%(default)s)")
     parser.add_argument(
-        "--repeat", metavar="CASE", help="run this case alone, as a failure names it, and show what it said"
+        "--repeat", metavar="CASE", help="run only this case, named as in a failure's line, and show its output"
     )
     return parser
 
@@ -45,7 +47,7 @@ def _repeat(suite: Suite, case: Case) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; returns the exit status."""
+    """Run the cases that the arguments choose. Return the exit status."""
     asked = _parser().parse_args(arguments)
     started = time.monotonic()
     try:

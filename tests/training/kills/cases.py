@@ -1,4 +1,4 @@
-"""Kills: which signal comes, and when; and what is tried in a row on one run."""
+"""The kills of a run: which signal comes and when, and the sequences of kills that one run must survive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNALS = (Signals.SIGKILL, *POLITE)
 
 BEFORE, HALF, AFTER, AT = "before", "half-way through", "after", "at"
 _KILL = re.compile(rf"(SIG\w+) ({BEFORE}|{HALF}|{AFTER}|{AT}) (.+)")
-_SHARE_TWICE = 1 / 3  # of the moments, those with a second kill in the process that resumes
+_SHARE_TWICE = 1 / 3  # the share of the random cases that have a second kill, in the process that resumes
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Kill:
     """A signal to a process.
 
     Attributes:
-        signal: which.
-        when: before, half-way through or after an event, or at a moment.
-        what: the event's title (`watching.Watch`); or a share of the seconds that the process would take, as a number.
+        signal: The signal.
+        when: One of before, half-way through and after, for an event; or at, for a moment.
+        what: The event's title (`watching.Watch`); or the moment, as a share of the seconds that the process would
+            take.
     """
 
     signal: Signals
@@ -37,7 +38,7 @@ class Kill:
 
     @classmethod
     def parse(cls, text: str) -> Kill:
-        """Return the kill that gives this text. Raises a ValueError if none does."""
+        """Return the kill whose text this is. Raise ValueError if there is none."""
         found = _KILL.fullmatch(text)
         if found is None or found[1] not in Signals.__members__ or (found[2] == AT and not _is_number(found[3])):
             raise ValueError(f"got {text!r}, expected a kill such as 'SIGKILL before write 1 of metrics.jsonl'")
@@ -46,7 +47,9 @@ class Kill:
 
 @dataclass(frozen=True)
 class Case:
-    """A run, the kill of its process, and those of the processes that resume it, of which a last one lives."""
+    """A run, the kill of its process, and the kills of the processes that resume it. One more process, which is not
+    killed, ends it.
+    """
 
     variant: str
     kills: tuple[Kill, ...]
@@ -56,7 +59,7 @@ class Case:
 
     @classmethod
     def parse(cls, text: str, variants: Sequence[str] = VARIANTS) -> Case:
-        """Return the case, of one of these variants, that gives this text. Raises a ValueError if none does."""
+        """Return the case, of one of these variants, whose text this is. Raise ValueError if there is none."""
         variant, _, kills = text.partition(": ")
         if variant not in variants:
             raise ValueError(f"got {text!r}, expected a case that begins with {' or '.join(variants)}")
@@ -66,15 +69,16 @@ class Case:
 def at_events(
     variant: str, events: Sequence[str], earlier: tuple[Kill, ...] = (), polite: Sequence[Signals] = POLITE
 ) -> list[Case]:
-    """Each signal at each event: SIGKILL before it, where it is a write also half-way through; the others before.
+    """Return the cases that send each signal at each event.
 
-    The end of an event is the beginning of the next, as far as a disk can tell. So only the last has a kill after it.
+    SIGKILL comes before each event, and also half-way through each write. The other signals come before each event. On
+    the disk, the end of an event is the same as the start of the next, so only the last event also has kills after it.
 
     Args:
-        variant: of the run.
-        events: of the process to kill.
-        earlier: kills of the processes before that one.
-        polite: the signals other than SIGKILL.
+        variant: The variant of the run.
+        events: The events of the process to kill.
+        earlier: The kills of the processes before that one.
+        polite: The signals other than SIGKILL.
     """
     kills = []
     for event in events:
@@ -87,7 +91,9 @@ def at_events(
 
 
 def at_moments(count: int, seed: int) -> list[Case]:
-    """As many first kills at random moments, of each signal equally many, in each variant by turns."""
+    """Return `count` cases whose first kill comes at a random moment. Signals and variants take turns, so each is used
+    equally often.
+    """
     rng = random.Random(seed)
     cases = []
     for number in range(count):
@@ -99,11 +105,11 @@ def at_moments(count: int, seed: int) -> list[Case]:
 
 
 def starts_of_a_resume(events: Iterable[str]) -> list[Kill]:
-    """Kills that leave the process which resumes something to mend, and one that leaves it nothing to do."""
+    """Return kills after which the resuming process must repair files, and one after which it has nothing to do."""
     events = list(events)
     checkpoints = [event for event in events if event.startswith("rename") and event.endswith(" to checkpoint.pt")]
     scores = [event for event in events if event.startswith("write") and event.endswith(" of scores.jsonl")]
-    found = [Kill(Signals.SIGKILL, BEFORE, event) for event in checkpoints[-2:-1]]  # log lines go beyond it
+    found = [Kill(Signals.SIGKILL, BEFORE, event) for event in checkpoints[-2:-1]]  # there are log lines of later steps
     found += [Kill(Signals.SIGKILL, HALF, event) for event in scores[-2:-1]]
     return [*found, Kill(Signals.SIGKILL, AFTER, events[-1])]
 

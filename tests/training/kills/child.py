@@ -1,4 +1,4 @@
-"""A process that trains, to be killed: it notes what it does, apart from what the run says."""
+"""A process that trains until it is killed. It records what it does, separately from the run's own output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ebgan_fast._files import replacing
 from ebgan_fast.metrics.features import FeatureNet
 
-# Names of the package that are replaced here, and nowhere else.
+# These names of the package are replaced in this process only.
 from ebgan_fast.training import scoring, session, train
 from ebgan_fast.training.step import Trainer
 
@@ -24,16 +24,16 @@ from .watching import Watch, noting
 
 @dataclass
 class Trace:
-    """The trace of a process until it ended.
+    """The record of what a process did until it ended.
 
     Attributes:
-        began: the time when it called `train`, or None.
-        seconds: from there to the last that it noted.
-        events: titles of its events, as they came.
-        steps: that it did.
-        times: of each step's end, in seconds from the beginning.
-        steps_at: of each event, the number of `steps` before it.
-        ended: the last step and the signal (0: none) of what `train` returned, or None.
+        began: The time when it called `train`, or None.
+        seconds: Seconds from `began` to the last record.
+        events: The titles of its events, in order.
+        steps: The steps that it did.
+        times: Seconds from `began` to the end of each step.
+        steps_at: For each event, the number of `steps` before it.
+        ended: The last step and the signal (0: none) that `train` returned, or None.
     """
 
     began: float | None = None
@@ -45,13 +45,14 @@ class Trace:
     ended: tuple[int, int] | None = None
 
     def moment(self, share: float, first: int = 0) -> tuple[int | None, float]:
-        """Return when this share of the process is over: so many seconds after which step, or after the beginning.
+        """Return the moment at which this share of the process is over: a step, or None for the start, and the seconds
+        after it.
 
-        Seconds from the beginning alone would be other moments of the run on a machine that does more.
+        Seconds from the start alone would mean other moments of the run on a busier machine.
 
         Args:
-            share: at least 0 and less than 1.
-            first: the step that another process, which resumes the run, begins with; the share is of that one.
+            share: The share of the process, at least 0 and less than 1.
+            first: The step at which another process resumes the run. The share is then of that process.
         """
         ends = [0.0, *self.times]
         startup = self.times[0] if first else 0.0
@@ -62,7 +63,7 @@ class Trace:
 
     @classmethod
     def read(cls, path: Path) -> Trace:
-        """Return what the file tells so far."""
+        """Return the trace that a file holds so far."""
         trace, text = cls(), path.read_text() if path.exists() else ""
         for line in text[: text.rfind("\n") + 1].splitlines():
             when, kind, text = line.split(" ", 2)
@@ -85,12 +86,12 @@ def process(variant: str, place: Path, images: Path, notes: Path, resume: bool, 
     """Train in the folder "run" of `place`, with a cache beside it.
 
     Args:
-        variant: of the run.
-        place: a folder.
-        images: what `runs.write_images` wrote.
-        notes: the file of the trace.
-        resume: go on with what is there.
-        kill: a kill at an event.
+        variant: The variant of the run.
+        place: The folder for the run and its cache.
+        images: The folder that `runs.write_images` filled.
+        notes: The file for the trace.
+        resume: If True, go on with a run that is there.
+        kill: A kill at an event, or None.
     """
     note = noting(notes)
     step = Trainer.step
@@ -106,7 +107,7 @@ def process(variant: str, place: Path, images: Path, notes: Path, resume: bool, 
     ]
     for owner, name, patch in patches:
         setattr(owner, name, patch)
-    for number in POLITE:  # which whoever started this may ignore, as nohup does
+    for number in POLITE:  # the process that started this one may ignore them, as nohup does
         signal.signal(number, signal.SIG_DFL)
     os.environ["EBGAN_FAST_CACHE"] = str(place / "cache")
     config = runs.config(variant, place / "run", images)
@@ -117,6 +118,6 @@ def process(variant: str, place: Path, images: Path, notes: Path, resume: bool, 
 
 
 def _save_curves(lines: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Write what curves depend on, in place of drawing, which takes half a second."""
+    """Write the values that curves depend on. Drawing them would take half a second."""
     with replacing(path) as file:
         file.write("".join(f"{line['step']} {line['loss_d']}\n" for line in lines).encode())

@@ -1,4 +1,4 @@
-"""The promise of a run: nothing that it told of is lost, and it goes on as if it had never been stopped."""
+"""The promise of a run: nothing that it reported is lost, and it goes on as if it had never been stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .cases import AT, Kill
 from .child import Trace
 
 Contents = dict[str, Any]
-"""The files of a run's folder by name, each with what is the same in every run of the same config."""
+"""The files of a run's folder by name, each reduced to the values that are equal in every run of the same config."""
 
 _LOGGED = re.compile(r"^step (\d+) of \d+ ", re.MULTILINE)
 _SCORED = re.compile(r"^step (\d+)  FD \(", re.MULTILINE)
@@ -30,14 +30,14 @@ _DONE = re.compile(r"^done: ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for what a file should hold."""
+    """Stands for the content of a file that can't be read."""
 
     reason: str
 
 
 def contents(run: Path) -> Contents:
-    """Return what is in the folder, but for times, paths and hidden files."""
-    states: dict[int, Any] = {}  # by the number of the file, which may have two names
+    """Return the content of each file in the folder, without times, paths and hidden files."""
+    states: dict[int, Any] = {}  # by inode, because one file may have two names
     found = {}
     for path in sorted(run.rglob("*")):
         place = path.relative_to(run)
@@ -69,7 +69,7 @@ def _content(path: Path) -> Any:
 
 
 def differences(got: Contents, expected: Contents) -> list[str]:
-    """Return a line for each file that differs: its name, and where it does first."""
+    """Return a line for each file that differs: its name, and the first difference."""
     found = [f"{name}: got no such file, expected one" for name in expected if name not in got]
     found += [f"{name}: got a file, expected none" for name in got if name not in expected]
     for name in expected:
@@ -79,7 +79,7 @@ def differences(got: Contents, expected: Contents) -> list[str]:
 
 
 def _difference(got: Any, expected: Any, at: str = "") -> str | None:
-    """The first place where two values differ in a bit, with both."""
+    """Return the first place where two values differ in a bit, with both values; None if there is none."""
     if isinstance(got, Unreadable):
         return f"can't be read: {got.reason}"
     if type(got) is not type(expected):
@@ -112,14 +112,14 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended, before anything else touched its run.
+    """A process that has ended, with its run still untouched.
 
     Attributes:
-        kill: that it was to get.
-        status: its exit status, or less the number of the signal that ended it; None if it had to be ended.
-        said: its output.
-        trace: what it did.
-        steps_at_signal: how many steps it had done when a signal came at a moment.
+        kill: The kill that the process was to get.
+        status: Its exit status, or minus the number of the signal that ended it. None if it had to be stopped.
+        said: Its output.
+        trace: The record of what it did.
+        steps_at_signal: The number of steps that it had done when a signal came at a moment.
     """
 
     kill: Kill | None
@@ -131,13 +131,13 @@ class Ended:
 
 @dataclass(frozen=True)
 class Left:
-    """The folder of a run whose process has ended, as it was left.
+    """The folder of a run as its ended process left it.
 
     Attributes:
-        saved: the step of checkpoint.pt; None if there is no such file, or none that can be read.
-        has_checkpoint: there is one.
-        logged, scored: steps of the whole lines of metrics.jsonl and scores.jsonl.
-        broken: a line for each file that can't be read and should be.
+        saved: The step of checkpoint.pt; None if the file is missing or can't be read.
+        has_checkpoint: True if checkpoint.pt exists.
+        logged, scored: The steps of the whole lines of metrics.jsonl and of scores.jsonl.
+        broken: A line for each file that should be readable and isn't.
     """
 
     saved: int | None
@@ -172,15 +172,15 @@ class Left:
 def broken_promises(
     ended: Ended, left: Left, before: Left, told_before: str, steps: int, unlike: Sequence[str]
 ) -> list[str]:
-    """Return what a process lost of what it told, and how else it ended than it should have.
+    """Return a line for each thing that a process reported and lost, and for each way in which it ended wrongly.
 
     Args:
-        ended: the process.
-        left: what it left.
-        before: what the processes before it left.
-        told_before: their output.
-        steps: of the whole run.
-        unlike: how the folder differs from that of an undisturbed run.
+        ended: The process.
+        left: The folder that it left.
+        before: The folder that the processes before it left.
+        told_before: The output of the processes before it.
+        steps: The number of steps of the whole run.
+        unlike: The differences of the folder from an undisturbed run's.
     """
     found = list(left.broken)
     saved = -1 if left.saved is None else left.saved
@@ -222,7 +222,7 @@ def _wrong_end(ended: Ended, left: Left, before: Left, steps: int) -> list[str]:
             return []
         finished = _DONE.search(ended.said) or _STOPPED.search(ended.said)
         if trace.ended is not None or finished or not (trace.steps or ended.said.strip()):
-            return []  # before or after all, nobody listens
+            return []  # the handler was not set yet, or no longer
         return [
             f"was killed by {kill.signal.name} after step {_last_step(trace, before)}, expected it to stop by itself"
         ]

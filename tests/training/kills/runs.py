@@ -1,4 +1,6 @@
-"""Two small runs that have all that a run can lose: scores, checkpoints, pictures, a margin of their own."""
+"""Two small runs that have every kind of file and state that a run can lose: scores, checkpoints, pictures, a margin of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from ..helpers import bars, write_idx
 from ..test_conv_runs import blobs
 
 _FIELDS: dict[str, dict[str, Any]] = {
-    # Steps with a log line, a grid, a checkpoint and a score fall together and apart.
+    # Some steps have a log line, a grid, a checkpoint and a score together, others have one of them.
     "packed": {
         "steps": 20,
         "image_size": 8,
@@ -44,19 +46,19 @@ VARIANTS = tuple(_FIELDS)
 
 
 def write_images(folder: Path) -> None:
-    """Make the folder, with each variant's images in it."""
+    """Make the folder, and write each variant's images into it."""
     folder.mkdir(parents=True)
     pack(folder / "packed", blobs(side=8).gather(torch.arange(40)), [40])
     write_idx(folder / "margin-auto", bars(40, seed=0))
 
 
 def config(variant: str, out: Path, images: Path) -> TrainConfig:
-    """The config of the variant, with images that `write_images` wrote there."""
+    """Return the config of a variant, with the images that `write_images` wrote into the folder `images`."""
     fields = {
         "networks": Mlp(z_dim=4, n_layer_g=2, size_g=8, n_layer_d=2, size_d=8, dropout_d=True),
         "batch_size": 8,
         "ema": 0.9,
-        "evaluate_samples": 40,  # as many as real ones: one kernel distance in place of a hundred
+        "evaluate_samples": 40,  # as many as training images: one kernel distance in place of a hundred
         "features": "pixels",
         "threads": 1,
         "device": "cpu",

@@ -1,4 +1,4 @@
-"""Cases, some at a time: each kills a run of its own, resumes it, and looks at what is there."""
+"""Run cases in parallel. Each case kills a run of its own, resumes it, and checks the files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .child import Trace, process
 from .contract import Contents, Ended, Left, broken_promises, contents, differences
 from .runs import VARIANTS, write_images
 
-_PATIENCE = 30.0  # seconds that a process has: it takes less than one, and a loaded machine several times as long
-_POLL, _TICK = 0.003, 0.001  # between two looks whether a process has ended, or at its trace
+_PATIENCE = 30.0  # seconds that a process may take; it needs less than one, and several on a busy machine
+_POLL, _TICK = 0.003, 0.001  # seconds between two checks if a process has ended, and between two reads of its trace
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Whole:
     """An undisturbed run.
 
     Attributes:
-        contents: of its folder.
-        trace: of its process.
-        steps: that it did.
+        contents: The content of its folder.
+        trace: The trace of its process.
+        steps: The number of steps that it did.
     """
 
     contents: Contents
@@ -39,16 +39,16 @@ class Whole:
 
 
 class Suite:
-    """Runs cases.
+    """The cases and their files, with an undisturbed run of each variant to compare with.
 
     Args:
-        work: a folder for all files, made anew; those of cases that fail stay.
+        work: A folder for all files, which is made anew. The files of failed cases stay.
 
     Attributes:
-        wholes: an undisturbed run of each variant.
+        wholes: The undisturbed run of each variant.
 
     Raises:
-        RuntimeError: an undisturbed run failed, or a second one differed from it.
+        RuntimeError: If an undisturbed run fails, or a second one differs from it.
     """
 
     def __init__(self, work: Path) -> None:
@@ -58,7 +58,7 @@ class Suite:
         self._images = self._work / "images"
         write_images(self._images)
         self._numbers = itertools.count(1)
-        # multiprocessing looks after all processes whenever one begins, which isn't made for threads.
+        # multiprocessing checks all its processes whenever one begins, which is not safe across threads.
         self._turn = threading.Lock()
         self.wholes = {variant: self._whole(variant) for variant in VARIANTS}
 
@@ -76,13 +76,14 @@ class Suite:
             unlike.append("other events, or in another order")
         if unlike:
             raise RuntimeError(f"{variant}: two undisturbed runs differ: {'; '.join(unlike)}")
-        return other  # the first was slower: what the system reads once, it has read
+        return other  # the second was faster, because the system had its files in memory
 
     def at_events(self) -> tuple[list[Case], int]:
         """Return the cases that kill at an event, and the number of events.
 
-        They are all of a run in the first variant, those of its start in the others, whose steps do nothing more; and
-        those of the start of processes that resume what kills left.
+        The first variant is killed at all events of the run. The other variants are killed at the events of their start
+        only, because their steps do nothing new. Processes that resume a killed run are killed at the events of their
+        start too.
         """
         found, events = [], 0
         for variant, whole in self.wholes.items():
@@ -104,11 +105,11 @@ class Suite:
         return _of_the_start(trace)
 
     def run(self, case: Case, tell: Callable[[str], object] = lambda said: None) -> list[str]:
-        """Run the case; returns a line for each promise that was broken.
+        """Run the case. Return a line for each broken promise.
 
         Args:
-            case: the case.
-            tell: told what each process said.
+            case: The case.
+            tell: A function that gets the output of each process.
         """
         place = self._place()
         run, whole = place / "run", self.wholes[case.variant]
@@ -128,7 +129,7 @@ class Suite:
         return found
 
     def run_all(self, chosen: Iterable[Case], jobs: int, tell: Callable[[Case, list[str]], object]) -> None:
-        """Run the cases, so many at a time; `tell` is told each one's broken promises as it ends."""
+        """Run the cases, `jobs` at a time. `tell` gets each case and its broken promises when the case ends."""
         told = threading.Lock()
 
         def one(case: Case) -> None:
@@ -151,7 +152,7 @@ class Suite:
         return place
 
     def _process(self, place: Path, variant: str, number: int, kill: Kill | None, first: int = 0) -> Ended:
-        """Run the case's process of this number, which begins with the step `first`, until it ends."""
+        """Run one process of a case, given its number, until it ends. It begins with the step `first`."""
         place.mkdir(exist_ok=True)
         output, notes = place / f"output-{number}.txt", place / f"trace-{number}.txt"
         at_event = None if kill is None or kill.when == AT else kill
@@ -162,7 +163,7 @@ class Suite:
             if kill is not None and kill.when == AT:
                 moment = self.wholes[variant].trace.moment(float(kill.what), first)
                 self._wait_for_moment(child, notes, *moment)
-                with suppress(ProcessLookupError):  # it has ended
+                with suppress(ProcessLookupError):  # the process has ended
                     child.send_signal(kill.signal)
                 steps = len(Trace.read(notes).steps)
             status = self._status(child)
@@ -172,7 +173,9 @@ class Suite:
         return Ended(kill, status, child.said, Trace.read(notes), steps)
 
     def _wait_for_moment(self, child: Child, notes: Path, step: int | None, seconds: float) -> None:
-        """Wait until the process is so many seconds behind this step, or its beginning; or has ended."""
+        """Wait until this many seconds have passed since the step, or since the start for None; or until the process
+        has ended.
+        """
         until = time.monotonic() + _PATIENCE
         while self._runs(child) and time.monotonic() < until:
             trace = Trace.read(notes)
@@ -186,7 +189,7 @@ class Suite:
             return child.running
 
     def _status(self, child: Child) -> int | None:
-        """Wait for the end; returns None if it doesn't come."""
+        """Wait until the process ends, and return its exit status; None if it doesn't end in time."""
         until = time.monotonic() + _PATIENCE
         while self._runs(child):
             if time.monotonic() > until:
@@ -196,5 +199,5 @@ class Suite:
 
 
 def _of_the_start(trace: Trace) -> list[str]:
-    """The events until the first step."""
+    """Return the events before the end of the first step."""
     return [title for title, steps in zip(trace.events, trace.steps_at, strict=True) if steps == 0]

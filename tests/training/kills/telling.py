@@ -1,4 +1,4 @@
-"""The words of a suite of kills: progress, the command that repeats each case that failed, the verdict."""
+"""Print the progress of a suite of kills, the command that repeats each failed case, and the verdict."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from .cases import Case
 
-_SECONDS = 20.0  # between two lines of progress
-_MOST = 4  # broken promises that a line names
+_SECONDS = 20.0  # seconds between two lines of progress
+_MOST = 4  # the most broken promises in one line
 
 Tell = Callable[[Case, list[str]], None]
 
@@ -23,16 +23,16 @@ def run_and_tell(
     started: float,
     what: str = "",
 ) -> int:
-    """Run cases; returns the exit status.
+    """Run cases and print their results. Return the exit status.
 
     Args:
-        chosen: the cases.
-        run: runs them, and tells each one's broken promises as it ends.
-        module: of the command that repeats one.
-        places: of the kills, such as "9 events and 3 moments".
-        passed: the verdict if no promise is broken.
-        started: when the command began, by `time.monotonic`.
-        what: the first words of the verdict.
+        chosen: The cases.
+        run: A function that runs the cases. It passes each case's broken promises on when the case ends.
+        module: The module of the command that repeats a case.
+        places: The places of the kills, such as "9 events and 3 moments".
+        passed: The verdict if no promise is broken.
+        started: The time when the command began, by `time.monotonic`.
+        what: The first words of the verdict.
     """
     failed: list[Case] = []
     done, told = 0, started

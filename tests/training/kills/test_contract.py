@@ -1,4 +1,4 @@
-"""What `make kills` sees: a difference in any file, and whatever a run loses of what it told."""
+"""Tests that `make kills` sees a difference in any file, and everything that a run reported and lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .contract import Ended, Left, broken_promises, contents, differences
 
 @pytest.fixture
 def run(whole_scored: Path, tmp_path: Path) -> Path:
-    """A run of 8 steps, scored after 3, 6 and 8, with all the files that there can be."""
+    """Return a run of 8 steps, scored after 3, 6 and 8, with every file that a run can have."""
     run = shutil.copytree(whole_scored, tmp_path / "run")
     shutil.copy(run / "checkpoint.pt", run / "best.pt")
     (run / "checkpoints").mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def edit_text(edit: Callable[[str], str]) -> Callable[[Path], object]:
 
 
 def edit_line(**values: Any) -> Callable[[Path], object]:
-    """Other values in the first line."""
+    """Return an edit that changes values in the first line."""
 
     def edit(text: str) -> str:
         first, _, others = text.partition("\n")
@@ -56,7 +56,7 @@ def edit_line(**values: Any) -> Callable[[Path], object]:
 
 
 def nudge(state: dict[str, Any]) -> None:
-    """Change one weight in its last bit."""
+    """Change the last bit of one weight."""
     weight = next(iter(state["trainer"]["generator"].values()))
     weight.view(-1)[0] = torch.nextafter(weight.view(-1)[0], torch.tensor(9.0))
 
@@ -116,7 +116,7 @@ def test_a_zero_differs_from_a_negative_one() -> None:
 
 
 KILL, TERM = Kill(Signals.SIGKILL, BEFORE, "flush 1 of ."), Kill(Signals.SIGTERM, BEFORE, "flush 1 of .")
-# Of a whole run: the first score is told, then a log line, then the end.
+# The output of a whole run: the first score, then a log line, then the end.
 SCORE, LINE, DONE = "step 3  FD (pixels) 9.5  KID 1\n", "step 4 of 8  loss D 1\n", "done: 8 steps in 1 s: run\n"
 STOPPED = "stopped by SIGTERM and saved at step 4 of 8; --resume goes on: run\n"
 NOTHING = Left(None, False, frozenset(), frozenset(), ())
@@ -137,8 +137,9 @@ def test_an_end_as_promised() -> None:
     assert told_of(POLITE, LEFT) == ""
     late = dataclasses.replace(TRACE, steps=[*range(1, 9)], steps_at=[7], ended=(8, 0))
     assert told_of(Ended(TERM, 0, DONE, late), dataclasses.replace(LEFT, saved=8)) == ""
-    assert told_of(Ended(TERM, -Signals.SIGTERM, "", Trace(events=["flush 1 of ."])), NOTHING) == ""  # before all
-    # A line that an earlier process told and that lies beyond the checkpoint is written again.
+    # The signal came before the handler was set.
+    assert told_of(Ended(TERM, -Signals.SIGTERM, "", Trace(events=["flush 1 of ."])), NOTHING) == ""
+    # A line that an earlier process reported and that lies beyond the checkpoint is written again.
     assert told_of(dataclasses.replace(ENDED, said=""), LEFT, LEFT, SCORE + LINE + "step 6 of 8  loss D 1\n") == ""
 
 
@@ -206,7 +207,7 @@ def test_what_is_left_is_read(run: Path) -> None:
     assert Left.of(run) == Left(8, True, frozenset({2, 4, 6, 8}), frozenset({3, 6, 8}), ())
     (run / "checkpoint.pt").write_bytes(b"PK")
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 9')  # no line yet
+        file.write('{"step": 9')  # not a whole line yet
     (run / "scores.jsonl").write_text('{"step": 3}\n{"st\n')
     left = Left.of(run)
     assert (left.saved, left.has_checkpoint, left.logged) == (None, True, frozenset({2, 4, 6, 8}))

@@ -1,4 +1,4 @@
-"""A few of the kills of `make kills`, and that each comes when it should."""
+"""Tests of a few of the kills of `make kills`, and that each kill comes at the right place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def of_events(suite: Suite) -> tuple[list[Case], int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a_killed_run_goes_on(suite: Suite, of_events: tuple[list[Case], int], number: Signals) -> None:
-    """At an event of some kinds, others for each signal, and at two moments. `make kills` has them all."""
+    """A killed run goes on. Each signal takes another sample of the kinds of events, and two moments; `make kills` has
+    all.
+    """
     kinds: dict[str, list[Case]] = {}
     for case in of_events[0]:
         if case.kills[-1].signal == number and "../cache" not in str(case):
@@ -64,12 +66,12 @@ def test_each_way_to_change_a_file_is_an_event(suite: Suite, of_events: tuple[li
     ):
         assert any(name in title for title in titles), name
     assert events > len(titles)
-    assert any(len(case.kills) == 2 for case in cases)  # of what a resume begins with
+    assert any(len(case.kills) == 2 for case in cases)  # cases that kill at the start of a resume
     assert len(set(map(str, cases))) == len(cases)
 
 
 def write_two_lines(run: Path, kill: Kill | None, notes: Path) -> None:
-    """A process that writes four bytes, and two more in place of them."""
+    """Write four bytes, and then replace them by two others."""
     titles: list[str] = []
 
     def note(title: str) -> None:
@@ -134,7 +136,7 @@ def test_a_moment_is_a_share_of_a_process() -> None:
     assert trace.moment(0.1) == (None, 2.0)
     assert trace.moment(0.25) == (1, 1.0)
     assert trace.moment(0.75) == (3, 5.0)
-    # A process that resumes at step 2 takes 4 s for its start, and the 14 s that are left.
+    # A process that resumes at step 2 takes 4 s for its start, and then the 14 s that are left.
     assert trace.moment(0.25, first=2) == (None, 4.5)
     assert trace.moment(0.5, first=2) == (3, 1.0)
 

@@ -1,4 +1,4 @@
-"""What a process does to its run's files, one event after another, and a kill at one of them."""
+"""Record what a process does to its run's files as events, and kill the process at one of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from typing import Any
 
 from .cases import AFTER, BEFORE, HALF, Kill
 
-# The buffer of a file that is written. The usual one, 4 to 128 KB, would make a dozen writes of each checkpoint.
+# The size in bytes of a written file's buffer. The usual one, 4 to 128 KB, would split each checkpoint into a dozen
+# writes.
 _BUFFER = 1 << 16
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _RANDOM = re.compile(r"\.[a-z0-9_]{8}$|#\d+( \(deleted\))?$|(?<=/)tmp[a-z0-9_]{8}$")
 
-# What a function of os does to the path or file that is its first argument, or to its first two.
+# What each function of os does to its first argument, a path or file, or to its first two arguments.
 _ON_ONE = {
     "unlink": "remove",
     "remove": "remove",
@@ -35,16 +36,17 @@ _ON_TWO = {"replace": "rename", "rename": "rename", "link": "link"}
 
 
 class Watch:
-    """Sees each change that this process makes in a run's folder or in the cache beside it, and can end it there.
+    """Records each change that this process makes in a run's folder or in the cache beside it, and can kill the process
+    there.
 
-    An event has a title: what is done, how many times it was before with the same names, and these, from the run's
-    folder on; such as "write 2 of metrics.jsonl" or "rename 1 of .checkpoint.pt.partial to checkpoint.pt". A write is
-    one of the system's, of what a buffer held: between two of them no disk can tell how far the process is.
+    An event has a title: what is done, its number among the events of the same kind and names, and the names relative
+    to the run's folder. Examples are "write 2 of metrics.jsonl" and "rename 1 of .checkpoint.pt.partial to
+    checkpoint.pt". A write is one system call that writes a buffer. Between two writes the disk doesn't change.
 
     Args:
-        run: the folder of the run, beside which is the folder "cache".
-        note: told each title first.
-        kill: what to do at one of them.
+        run: The folder of the run. The folder "cache" lies beside it.
+        note: A function that gets each title before the event.
+        kill: The kill, or None. If it is at an event, it names the title.
     """
 
     def __init__(self, run: Path, note: Callable[[str], object], kill: Kill | None) -> None:
@@ -53,7 +55,7 @@ class Watch:
         self._open = io.open
 
     def install(self) -> None:
-        """Watch this process from here on."""
+        """Watch this process from now on."""
         for name, kind in _ON_ONE.items():
             setattr(os, name, self._on_one(kind, getattr(os, name)))
         for name, kind in _ON_TWO.items():
@@ -67,7 +69,9 @@ class Watch:
         io.open = builtins.open = self._opened
 
     def name(self, target: Any) -> str | None:
-        """Return the path from the run's folder, of a path or of an open file's number; None if it isn't watched."""
+        """Return the path, relative to the run's folder, of a path or of an open file's number; None if it isn't
+        watched.
+        """
         if isinstance(target, int):
             with contextlib.suppress(OSError):
                 return self.name(os.readlink(f"/proc/self/fd/{target}"))
@@ -79,12 +83,12 @@ class Watch:
 
     @contextlib.contextmanager
     def event(self, kind: str, names: str, half: Callable[[], object] | None = None) -> Iterator[None]:
-        """Do what the block does, as an event, unless this is the one at which the process ends.
+        """Do what the block does as an event, unless the process is killed at this event.
 
         Args:
-            kind: what is done.
-            names: to which file.
-            half: does the half of it.
+            kind: What is done.
+            names: The file or files.
+            half: A function that does half of it.
         """
         self._counts[f"{kind} {names}"] += 1
         title = f"{kind} {self._counts[f'{kind} {names}']} of {names}"
@@ -96,7 +100,7 @@ class Watch:
             send(kill.signal)
         try:
             yield
-        finally:  # what is removed may not be there
+        finally:  # the block may raise, as the removal of a missing file does
             if kill is not None and kill.when == AFTER:
                 send(kill.signal)
 
@@ -162,7 +166,7 @@ class Watch:
         closefd: bool = True,
         opener: Any = None,
     ) -> Any:
-        """As `open`, in the layers that it has too; the lowest is watched."""
+        """Open a file as `open` does, with the same layers, of which the lowest is watched."""
         name = self.name(file) if set(mode) & set("wax+") else None
         if name is None:
             return self._open(file, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -179,7 +183,7 @@ class Watch:
 
 
 class _Watched(io.FileIO):
-    """The lowest layer of a file: what it writes is with the system, and outlives the process."""
+    """The lowest layer of a file. Bytes that it has written are with the system and outlive the process."""
 
     def __init__(self, watch: Watch, title: str, *args: Any) -> None:
         super().__init__(*args)
@@ -197,17 +201,19 @@ class _Watched(io.FileIO):
 
 
 def noting(path: Path) -> Callable[[str, str], object]:
-    """Return what adds a line to a file of notes, unwatched: the time, the kind of note, and its text."""
+    """Return a function that adds a line to a file of notes: the time, the kind of note, and its text. The file isn't
+    watched.
+    """
     handle, write = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.write
     return lambda kind, text: write(handle, f"{time.monotonic():.6f} {kind} {text}\n".encode())
 
 
 def _nothing(file: int) -> None:
-    """Take the place of a flush to the disk: the end of a process loses nothing that the system has, and it is slow."""
+    """Replace a flush to the disk, which is slow. A killed process loses nothing that the system already has."""
 
 
 def send(number: int) -> None:
-    """Send this process the signal; returns when it has been handled."""
+    """Send this process the signal. Return when the signal has been handled."""
     if number == signal.SIGKILL:
         os.kill(os.getpid(), number)
     signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""The ops' launches on a GPU, in Triton (`../protocol.py` has the contract)."""
+"""The launches of the ops on a GPU, in Triton. `../protocol.py` defines them."""
 
 from .energy import gradient, hinge, loss
 from .pulling_away import term, term_gradient

@@ -1,4 +1,4 @@
-"""Arithmetic that every Triton kernel shares."""
+"""Arithmetic that all Triton kernels share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def quotient(a, b):
-    """a / b rounded to nearest; the plain division of float32 is 2 units off."""
+    """Return a / b rounded to nearest. The plain division of float32 is off by 2 units."""
     if a.dtype == tl.float32:
         return tl.div_rn(a, b + tl.zeros_like(a))
     else:
@@ -25,9 +25,9 @@ def root(a):
 
 @triton.jit
 def scalar(p_scalar, IS_POINTER: tl.constexpr, ACC: tl.constexpr):
-    """A coefficient that came as a number or as a 0-d tensor."""
+    """Return a coefficient in ACC, given as a number or as a pointer to a 0-d tensor."""
     if IS_POINTER:
         return tl.load(p_scalar).to(ACC)
     else:
-        # Times 1 the compiler drops. It keeps 0 + x, in a register of every thread.
+        # The compiler drops a product with 1. It would keep 0 + x, in a register of every thread.
         return (tl.full((), 1.0, tl.float32) * p_scalar).to(ACC)

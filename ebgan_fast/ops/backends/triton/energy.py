@@ -1,4 +1,4 @@
-"""The launches of energies and losses: which kernel runs, with which tile (`../protocol.py` has the contract)."""
+"""The launches of energies and losses: the choice of kernel and tile. `../protocol.py` defines them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ _CHUNKS_BLOCK = 128
 
 
 def acc_of(wide: torch.dtype) -> Any:
-    """Triton's name of an accumulation dtype."""
+    """Return Triton's name of an accumulation dtype."""
     return tl.float64 if wide == torch.float64 else tl.float32
 
 
 def coefficient(value: Coefficient, wide: torch.dtype, device: torch.device) -> tuple[Coefficient, bool]:
-    """A margin, weight or upstream as a kernel takes it, and whether it is a pointer. Numbers travel as float32, so a
-    float64 one that float32 does not hold goes by way of a tensor. A tensor may be on the processor, whose number is
-    there to be read without waiting."""
+    """Return a margin, weight or upstream as a kernel takes it, and True if it is a pointer.
+
+    Numbers are passed as float32. So a float64 number that float32 does not hold is passed in a tensor. A 0-d tensor on
+    the CPU is passed as a number, which is read without waiting.
+    """
     if isinstance(value, Tensor) and value.device.type == "cpu" and device.type != "cpu":
         value = value.item()
     if isinstance(value, Tensor):
@@ -44,7 +46,7 @@ _NO_BATCH = KernelBatch(*[None] * len(KernelBatch._fields))
 
 
 def _on_device(batch: Batch | None, with_gradients: bool = True) -> KernelBatch:
-    """A batch as kernels take it."""
+    """Return a batch as kernels take it."""
     if batch is None:
         return _NO_BATCH
     grad_recon, grad_target = (batch.grad_recon, batch.grad_target) if with_gradients else (None, None)
@@ -94,7 +96,7 @@ def loss(it: Loss) -> None:
             "BATCH_BLOCK": _BATCH_BLOCK,
         }
         programs = programs_real + programs_fake
-        if programs or value is not None:  # a loss is due even for no samples
+        if programs or value is not None:  # no samples also have a loss
             launch.run(Launch(energy_kernels.loss_by_rows, (max(programs, 1),), arguments, tile.num_warps))
         return
     chunks_real = -(-real.elements // tile.block)
@@ -119,8 +121,11 @@ def loss(it: Loss) -> None:
 
 
 def _loss_in_two_reads(it: Loss) -> None:
-    """The loss of samples too long for registers, in a norm whose gradient needs the finished energy: they are read
-    twice. A launch for the energies, one for the loss and one for each batch's gradients."""
+    """Compute the loss of samples too long for registers, if the norm's gradient needs the finished energy.
+
+    The samples are read twice. There is one launch for the energies, one for the loss, and one for the gradients of
+    each batch.
+    """
     assert it.value is not None
     loss(replace(it, value=None))
     real = it.real.energy

@@ -1,11 +1,12 @@
-"""Triton kernels for the energies: the losses with every gradient, each sample read once.
+"""Triton kernels for the energies, and for the losses with every gradient. Each sample is read once.
 
-Arguments: p_ is a pointer, and a `Batch` holds some. Batches are [n, elements], samples a stride of elements apart, the
-elements of one adjacent. ACC is float32, or float64 for float64 batches: the dtype of differences, sums, energies and
-losses. NORM is a number of norm_kernels.py. Counters are int32 zeros, left as zeros.
+Arguments: p_ marks a pointer, and a `Batch` holds several. Batches are [n, elements]. Samples are a stride of elements
+apart, and the elements of a sample are adjacent. ACC is the dtype of differences, sums, energies and losses: float64
+for float64 batches, else float32. NORM is a number of norm_kernels.py. Counters are int32 zeros, and a kernel leaves
+them as zeros.
 
-Offsets of samples and chunks are 64-bit scalars and only offsets within a tile 32-bit vectors, so batches of more than
-2^31 elements cost nothing more.
+Offsets of samples and chunks are 64-bit scalars, and only offsets within a tile are 32-bit vectors. So batches of more
+than 2^31 elements cost nothing more.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from .norm_kernels import energy_of, gradient_of, slope_needs_energy, slope_of, 
 
 
 class Batch(NamedTuple):
-    """A pair of batches as kernels take it; where there is no pair, all None.
+    """A pair of batches as kernels take it. All members are None if there is no pair.
 
-    Triton specializes every member of a tuple. So the number of samples, of which a last batch has fewer, is an
-    argument of its own.
+    Triton specializes on every member of a tuple. So the number of samples, which is smaller in a last batch, is a
+    separate argument.
     """
 
     recon: Any  # [n, elements]
     target: Any  # [n, elements]
-    grad_recon: Any  # [n, elements], or None where it is not wanted
-    grad_target: Any  # [n, elements], or None where it is not wanted
+    grad_recon: Any  # [n, elements], or None if not needed
+    grad_target: Any  # [n, elements], or None if not needed
     energy: Any  # ACC [n]
-    recon_stride: int | None  # from sample to sample
+    recon_stride: int | None  # from one sample to the next
     target_stride: int | None
     grad_recon_stride: int | None
     grad_target_stride: int | None
@@ -40,7 +41,10 @@ class Batch(NamedTuple):
 
 @triton.jit
 def _mean_of(p_energy, n, margin, HINGE: tl.constexpr, ACC: tl.constexpr, BLOCK: tl.constexpr):
-    """The mean energy, or the mean of [margin - energy]+; 0 for no samples. Past the first cache: others wrote them."""
+    """Return the mean energy, or the mean of [margin - energy]+; 0 for no samples.
+
+    Other programs wrote the energies, so the loads bypass the first cache.
+    """
     total = tl.zeros((BLOCK,), dtype=ACC)
     for first in range(0, n, BLOCK):
         index = first + tl.arange(0, BLOCK)
@@ -62,8 +66,10 @@ def _store_loss(p_loss, p_energy_real, p_energy_fake, n_real, n_fake, margin, AC
 
 @triton.jit
 def _weight_of(energy, n, margin, upstream, GATED: tl.constexpr):
-    """The derivative to an energy of upstream times the loss: upstream/n, or for [margin - energy]+ its negative, and 0
-    at and past the margin."""
+    """Return the derivative of upstream times the loss to each energy.
+
+    It is upstream/n. For [margin - energy]+ it is -upstream/n, and 0 at and past the margin.
+    """
     share = quotient(upstream, n)
     if GATED:
         return tl.where(margin - energy <= 0, 0.0, -share)
@@ -84,7 +90,7 @@ def _tile_of_rows(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Energies and gradients of ROWS samples of up to BLOCK elements, kept in registers."""
+    """Compute energies and gradients of ROWS samples of up to BLOCK elements, kept in registers."""
     base = first.to(tl.int64)
     row = tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)[None, :]
@@ -100,7 +106,7 @@ def _tile_of_rows(
     if batch.grad_recon is not None or batch.grad_target is not None:
         weight = _weight_of(energy, n, margin, upstream, GATED)
         slope = slope_of(energy, weight, batch.elements, NORM)[:, None]
-        # Exact zeros past the margin and for an upstream of 0, also where the difference is infinite or NaN.
+        # Exact zeros past the margin and for an upstream of 0, even if the difference is infinite or NaN.
         gradient = tl.where(weight[:, None] == 0, 0.0, gradient_of(difference, slope, NORM))
         if batch.grad_recon is not None:
             offset = far * batch.grad_recon_stride + column
@@ -120,7 +126,7 @@ def loss_by_rows(
     n_fake,  # may be 0
     margin,  # number, or pointer to a 0-d tensor
     upstream,  # number, or pointer to a 0-d tensor
-    p_loss,  # ACC [], or None for energies alone
+    p_loss,  # ACC [], or None to compute only the energies
     p_counter,  # int32 [1]
     programs_real,  # ceil(n_real / ROWS)
     MARGIN_IS_POINTER: tl.constexpr,
@@ -128,14 +134,13 @@ def loss_by_rows(
     NORM: tl.constexpr,
     ACC: tl.constexpr,
     ROWS: tl.constexpr,  # samples of a program
-    BLOCK: tl.constexpr,  # at least as many as a sample has elements
+    BLOCK: tl.constexpr,  # at least the elements of a sample
     BATCH_BLOCK: tl.constexpr,  # energies that the last program adds at a time
 ):
-    """mean(E_real) + mean([margin - E_fake]+), and the gradients of upstream times it.
+    """Compute mean(E_real) + mean([margin - E_fake]+), and the gradients of upstream times the loss.
 
-    Every batch is read once and every gradient written once.
-
-    A program takes ROWS samples of one batch. The last program to arrive adds the energies up in their order.
+    Every batch is read once and every gradient is written once. A program takes ROWS samples of one batch. The last
+    program to finish adds up the energies in their order.
     """
     program = tl.program_id(0)
     wide_margin = scalar(margin, MARGIN_IS_POINTER, ACC)
@@ -146,8 +151,8 @@ def loss_by_rows(
         first = (program - programs_real) * ROWS
         _tile_of_rows(fake, first, n_fake, wide_margin, wide_upstream, True, NORM, ACC, ROWS, BLOCK)
     if p_loss is not None:
-        # Every thread's energies before the one thread that counts. Triton 3.9 places such a barrier itself before an
-        # atomic that releases, but nothing says that it must.
+        # All threads must have stored their energies before the one thread counts. Triton 3.9 inserts such a barrier
+        # itself before an atomic that releases, but doesn't guarantee it.
         tl.debug_barrier()
         if tl.atomic_add(p_counter, 1, sem="acq_rel") == tl.num_programs(0) - 1:
             tl.store(p_counter, 0)
@@ -163,7 +168,7 @@ def _difference_of_chunk(batch, row, start, column, inside, ACC: tl.constexpr):
 
 @triton.jit
 def _store_chunk(batch, gradient, row, start, column, inside):
-    """Store the gradients that are wanted, from the one to a chunk of differences."""
+    """Store the needed gradients to recon and target, given the gradient to a chunk of differences."""
     if batch.grad_recon is not None:
         to = batch.grad_recon + (row * batch.grad_recon_stride + start) + column
         tl.store(to, gradient.to(batch.grad_recon.dtype.element_ty), mask=inside)
@@ -189,8 +194,11 @@ def _chunk_of_row(
     BLOCK: tl.constexpr,
     CHUNKS_BLOCK: tl.constexpr,
 ):
-    """One chunk of a sample, its gradient written as if the gate were open. True for the last chunk of the sample,
-    which has then finished the energy, and written zeros if the gate turned out to be shut."""
+    """Process one chunk of a sample, and return True in the sample's last program.
+
+    The gradient is written as if the hinge were open. The last program computes the energy, and overwrites the gradient
+    with zeros if the hinge is closed.
+    """
     wide_row = row.to(tl.int64)
     start = chunk.to(tl.int64) * BLOCK
     column = tl.arange(0, BLOCK)
@@ -200,7 +208,7 @@ def _chunk_of_row(
         tl.static_assert(not slope_needs_energy(NORM))
         weight = quotient(-upstream if GATED else upstream, n)
         gradient = gradient_of(difference, slope_of(weight, weight, batch.elements, NORM), NORM)
-        gradient = tl.where(weight == 0, 0.0, gradient)  # also where the difference is infinite or NaN
+        gradient = tl.where(weight == 0, 0.0, gradient)  # even for infinite or NaN differences
         _store_chunk(batch, gradient, wide_row, start, column, inside)
     partials = p_partials + wide_row * chunks
     tl.store(partials + chunk, tl.sum(term(difference, NORM), axis=0))
@@ -234,7 +242,7 @@ def loss_by_chunks(
     margin,
     upstream,
     p_loss,
-    p_counter,  # int32 [1 + n_real + n_fake]: of samples, then of each sample's chunks
+    p_counter,  # int32 [1 + n_real + n_fake]: one for the samples, then one for each sample's chunks
     programs_real,  # n_real * chunks_real
     chunks_real,  # ceil(real.elements / BLOCK)
     chunks_fake,
@@ -242,16 +250,17 @@ def loss_by_chunks(
     p_partials_fake,  # ACC [n_fake, chunks_fake]
     MARGIN_IS_POINTER: tl.constexpr,
     UPSTREAM_IS_POINTER: tl.constexpr,
-    NORM: tl.constexpr,  # with a gradient none whose slope needs the energy
+    NORM: tl.constexpr,  # with a gradient, no norm whose slope needs the energy
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,  # elements of a chunk
     CHUNKS_BLOCK: tl.constexpr,
     BATCH_BLOCK: tl.constexpr,
 ):
-    """`loss_by_rows` for samples of any length, cut into chunks.
+    """Compute the same as `loss_by_rows` for samples of any length, cut into chunks.
 
-    The gate is known only when a sample's last chunk is done. So every chunk writes its gradient as if the gate were
-    open, and the last one of a sample past the margin overwrites them with zeros: still one read of every batch.
+    The hinge of a sample is known only when the sample's last chunk is done. So every chunk writes its gradient as if
+    the hinge were open. If the sample is past the margin, its last program overwrites the gradient with zeros. Every
+    batch is read only once.
     """
     program = tl.program_id(0)
     wide_margin = scalar(margin, MARGIN_IS_POINTER, ACC)
@@ -309,7 +318,7 @@ def energy_gradient(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read."""
+    """Compute the gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read."""
     program = tl.program_id(0)
     row = (program // chunks).to(tl.int64)
     start = (program % chunks).to(tl.int64) * BLOCK
@@ -340,9 +349,9 @@ def hinge_loss(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """mean(E_real) + mean([margin - E_fake]+) over given energies, and both gradients of upstream times it.
+    """Compute mean(E_real) + mean([margin - E_fake]+) of given energies, and the gradients of upstream times it.
 
-    One program.
+    The kernel runs as one program.
     """
     wide_margin = scalar(margin, MARGIN_IS_POINTER, ACC)
     wide_upstream = scalar(upstream, UPSTREAM_IS_POINTER, ACC)

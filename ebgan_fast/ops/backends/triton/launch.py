@@ -1,7 +1,7 @@
-"""One way from an op to a kernel: everything that a launch needs as one value.
+"""A kernel launch as one value, and the function that runs it.
 
-The tests put another function in the place of `run`: one that compiles the launch ahead of time for a GPU that is not
-there, or runs it on a simulator.
+Tests replace `run` with another function. It compiles the launch ahead of time for a GPU that is not present, or runs
+it on a simulator.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Options of every compile. A sum over lanes with products fused into it ends with other last bits in other lanes:
-# fma(a, a, b*b) is not fma(b, b, a*a). Lanes of one sample could then disagree on which side of the margin it is. The
-# kernels wait for memory or for tensor cores, so the instructions saved are worth nothing.
+# The options of every compilation. With fused multiply-adds, a sum over lanes can have different last bits in different
+# lanes: fma(a, a, b*b) is not fma(b, b, a*a). Then the lanes of one sample could disagree on whether the sample is past
+# the margin. The kernels wait for memory or for tensor cores, so the saved instructions would gain nothing.
 OPTIONS = {"enable_fp_fusion": False}
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel with its grid and every argument by name, in the order of its signature, constants included."""
+    """A kernel with its grid and every argument by name, in the order of the kernel's signature, constants included."""
 
     kernel: Any
     grid: tuple[int, ...]
@@ -31,7 +31,7 @@ class Launch:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among arguments, of tuples too."""
+    """Yield the tensors among the arguments, including those in tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -40,7 +40,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def run(launch: Launch) -> None:
-    """Run it on the current stream of the device that holds its first tensor."""
+    """Run the launch on the current stream of the device that holds its first tensor."""
     device = next(_tensors(launch.arguments.values())).device
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):

@@ -1,6 +1,6 @@
-"""The norms: what of a difference is summed, the energy that the sum is, and the energy's gradient.
+"""The arithmetic of the norms: the summed term of a difference, the energy of the sum, and the energy's gradient.
 
-Every kernel that knows samples gets its arithmetic from here. Kernels take a norm as its number, the constant NORM:
+All kernels of energies use these functions. A kernel takes a norm as its number, the constant NORM:
 
     number  norm  term of a difference d  energy         gradient to d
     0       mse   d^2                     sum / elements  2 d / elements
@@ -19,13 +19,13 @@ from .arithmetic_kernels import quotient, root
 
 @triton.constexpr_function
 def slope_needs_energy(NORM):
-    """Return True if no slope is known before the whole sample has been read. Called by kernels and by the host."""
+    """Return True if the slope is unknown until the whole sample is read. Called by kernels and by the host."""
     return NORM == 2
 
 
 @triton.jit
 def term(difference, NORM: tl.constexpr):
-    """A difference's part of the sum."""
+    """Return a difference's term of the sum."""
     if NORM == 3:
         return tl.abs(difference)
     else:
@@ -34,7 +34,7 @@ def term(difference, NORM: tl.constexpr):
 
 @triton.jit
 def energy_of(total, elements, NORM: tl.constexpr):
-    """The energy of a sample, of the sum of its terms."""
+    """Return the energy of a sample, given the sum of its terms."""
     if NORM == 0:
         return quotient(total, elements)
     elif NORM == 1 or NORM == 3:
@@ -45,8 +45,10 @@ def energy_of(total, elements, NORM: tl.constexpr):
 
 @triton.jit
 def slope_of(energy, weight, elements, NORM: tl.constexpr):
-    """A sample's factor in `gradient_of`, for an upstream gradient `weight`. `energy` is any number unless
-    `slope_needs_energy`."""
+    """Return a sample's factor in `gradient_of`, for an upstream gradient `weight`.
+
+    `energy` may be any number unless `slope_needs_energy`.
+    """
     if NORM == 0:
         return quotient(weight * 2, elements)
     elif NORM == 1:
@@ -59,7 +61,7 @@ def slope_of(energy, weight, elements, NORM: tl.constexpr):
 
 @triton.jit
 def gradient_of(difference, slope, NORM: tl.constexpr):
-    """The gradient to a difference."""
+    """Return the gradient to a difference."""
     if NORM == 3:
         return tl.where(difference > 0, slope, tl.where(difference < 0, -slope, 0.0))
     else:

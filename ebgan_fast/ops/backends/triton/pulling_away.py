@@ -1,5 +1,7 @@
-"""The launches of the pulling-away term: which form, which kernels, which tiles, which precision (`../protocol.py` has
-the contract)."""
+"""The launches of the pulling-away term: the choice of form, kernels, tiles and precision.
+
+`../protocol.py` defines them.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +17,31 @@ from . import launch, pulling_away_gradient_kernels, pulling_away_kernels, table
 from .energy import acc_of, coefficient
 from .launch import Launch
 
-_ROW_LENGTHS = 1024  # elements that a program of `row_lengths` has at a time
-_FEWEST_STEPS = 4  # of a split, so that what it leaves is not much more than what it reads
-_ROWS = 2  # of the residual that one program finishes: the fewer, the more programs read all the lengths
-_FINISHED = 4096  # sums that it loads at a time, 8 a thread; the compiler unrolls loops by 4. Twice as many spilled
+_ROW_LENGTHS = 1024  # elements that a program of `row_lengths` loads at a time
+_FEWEST_STEPS = 4  # in a split at least, so that a split writes not much more than it reads
+_ROWS = 2  # rows of the residual per program; with fewer rows, more programs read all the lengths
+_FINISHED = 4096  # sums loaded at a time, 8 a thread; the compiler unrolls loops by 4, and 8192 sums spilled
 _FINISHING_WARPS = 16
-_SPLITS, _COLUMNS = 16, 1024  # at a time, at most
+_SPLITS, _COLUMNS = 16, 1024  # at most, loaded at a time
 
 
 def float32_precision(arch: str) -> str:
-    """How float32 products run: as exact as float32, in three tensor-core products, unless the user allows tf32."""
+    """Return the precision of float32 products: "tf32" if the user allows it, else one as exact as float32.
+
+    On tensor cores that is "tf32x3", three products of tf32 numbers.
+    """
     if not tables.has_tf32(arch):
         return "ieee"
     return "tf32" if allows_tf32() else "tf32x3"
 
 
 def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
-    """16-bit codes are exact in tensor cores (primal); their units are not 16-bit numbers, and E is what is left after
-    the trace is taken out (dual), so those run as float32."""
+    """Return the precision of the Gram product.
+
+    In primal, products of 16-bit codes are exact in tensor cores. In dual, the operands are normalized rows, which are
+    not 16-bit numbers, and E is a small difference after the trace is taken out. So dual products of 16-bit codes run
+    as those of float32.
+    """
     if dtype == torch.float64:
         return "ieee"
     if dtype == torch.float32:
@@ -41,28 +50,32 @@ def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
 
 
 def _product_precision(dtype: torch.dtype, arch: str) -> str:
-    """A 16-bit gradient stores 10 bits at most: what tf32 stores of the residual and the units."""
+    """Return the precision of the gradient's product.
+
+    A 16-bit gradient stores at most 10 bits, the same number as tf32 keeps of the residual and the units.
+    """
     if dtype in (torch.float16, torch.bfloat16) and tables.has_tf32(arch):
         return "tf32"
     return "ieee" if dtype == torch.float64 else float32_precision(arch)
 
 
 class Cut(NamedTuple):
-    """A Gram matrix in programs: tiles on and below its diagonal, each cut along its depth."""
+    """The split of a Gram matrix into programs: tiles on and below its diagonal, each cut along its depth."""
 
     tiles: int
     splits: int
     split_depth: int
-    """A multiple of the tile's step."""
+    """The depth of a split, a multiple of the tile's step."""
 
     @property
     def alone(self) -> bool:
-        """True if all of the matrix is one program's."""
+        """True if one program computes the whole matrix."""
         return self.tiles == self.splits == 1
 
 
 def cut(side: int, depth: int, dual: bool, tile: tables.ProductTile, arch: str) -> Cut:
-    """Cut the [side, side] Gram matrix of sums over `depth` into about as many programs as the tables say."""
+    """Return a split of the [side, side] Gram matrix of sums over `depth`, with about the tables' number of
+    programs."""
     per_side = -(-side // tile.rows)
     tiles = per_side * (per_side + 1) // 2
     steps = -(-depth // tile.depth)
@@ -72,8 +85,10 @@ def cut(side: int, depth: int, dual: bool, tile: tables.ProductTile, arch: str) 
 
 
 def term(term: Term) -> None:
-    """The Gram matrix in one launch and its end in another; codes of d < N have their lengths before. A code of so few
-    elements that one program does for all of them ends in the first: `Cut.alone`."""
+    """Launch the Gram matrix, and a second kernel that finishes it. Codes of d < N have their lengths computed before.
+
+    If one program can compute the whole matrix (`Cut.alone`), the first kernel also finishes it.
+    """
     layout, lengths, residual = term.code, term.lengths, term.residual
     code, n, d, wide = layout.code, layout.n, layout.elements, lengths.dtype
     side = min(n, d)
@@ -83,7 +98,7 @@ def term(term: Term) -> None:
     arch = tables.architecture(code.device)
     tile = tables.gram_tile(side, dual, code.dtype, arch)
     parts = cut(side, n if dual else d, dual, tile, arch)
-    # One split's products are the matrix already, and become the residual where they lie.
+    # With one split, the products are the matrix already, and become the residual in the same memory.
     products = residual if parts.splits == 1 else code.new_empty((parts.splits, side, side), dtype=wide)
     squares = None if parts.alone else code.new_empty((parts.splits, 1 if dual else n), dtype=wide)
     adds_to_loss = term.loss is not None
@@ -170,7 +185,7 @@ def _row_lengths(layout: CodeLayout, lengths: Tensor) -> None:
 
 
 def term_gradient(term: Term, upstream: Coefficient, grad: Gradient) -> None:
-    """One launch."""
+    """Launch the kernel of the gradient, one launch."""
     layout, lengths = term.code, term.lengths
     code, n, d, device = layout.code, layout.n, layout.elements, lengths.device
     dual = d < n

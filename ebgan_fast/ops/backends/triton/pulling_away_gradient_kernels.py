@@ -1,4 +1,4 @@
-"""Triton kernels for the gradient of the pulling-away term; see pulling_away_kernels.py for the equations and names."""
+"""Triton kernels for the gradient of the pulling-away term. pulling_away_kernels.py has the equations and names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _factor(upstream, n, ACC: tl.constexpr):
 
 @triton.jit
 def _scales_and_inverses(p_code, p_lengths, first, n, ROWS: tl.constexpr):
-    """The scales of rows, and 1 over the lengths that they have by them."""
+    """Return the scales of rows, and 1 / the lengths of the scaled rows."""
     row = tl.arange(0, ROWS)
     wide_first = tl.zeros((), dtype=tl.int64) + first
     p_length = p_lengths + wide_first
@@ -39,7 +39,7 @@ def _units(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """[ROWS, COLUMNS] of U; zeros outside."""
+    """Return a tile of U, [ROWS, COLUMNS]. It is zero outside of the code."""
     row = tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     wide_first = tl.zeros((), dtype=tl.int64) + first
@@ -63,7 +63,7 @@ def _store_gradient(p_grad, grad_stride, gradient, first, n, start, d, ROWS: tl.
 @triton.jit(do_not_specialize=["column_tiles", "upstream"])
 def primal_gradient(
     p_code,  # [n, d]
-    p_lengths,  # ACC [2, n]: of rows times their scales, and the scales
+    p_lengths,  # ACC [2, n]: lengths of the scaled rows, and the scales
     p_residual,  # ACC [n, n]: G - diag r
     p_grad,  # [n, d]
     code_stride,
@@ -79,7 +79,7 @@ def primal_gradient(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of 4 / (n(n-1) length_i) ((G - diag r) U)_i. With n <= BLOCK_ROWS the code is read once."""
+    """Compute a tile of 4 / (n(n-1) length_i) ((G - diag r) U)_i. With n <= BLOCK_ROWS the code is read once."""
     program = tl.program_id(0)
     i = (program // column_tiles) * BLOCK_ROWS
     start = (program % column_tiles) * BLOCK_COLUMNS
@@ -94,7 +94,8 @@ def primal_gradient(
         total = tl.dot(residual, units, total, input_precision=PRECISION, out_dtype=ACC)
     factor = _factor(scalar(upstream, UPSTREAM_IS_POINTER, ACC), n, ACC)
     scale, inverse = _scales_and_inverses(p_code, p_lengths, i, n, BLOCK_ROWS)
-    gradient = total * (factor * inverse)[:, None] * scale[:, None]  # the scale last: factor times it may be too large
+    # The scale comes last, because factor times scale may overflow.
+    gradient = total * (factor * inverse)[:, None] * scale[:, None]
     _store_gradient(p_grad, grad_stride, gradient, i, n, start, d, BLOCK_ROWS, BLOCK_COLUMNS)
 
 
@@ -114,7 +115,7 @@ def _units_and_product(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tile of U, and one of U E."""
+    """Return a tile of U, and the same tile of U E."""
     ACC: tl.constexpr = scale.dtype
     units = _units(p_code, scale, inverse, code_stride, i, n, start, d, ACC, BLOCK_ROWS, BLOCK_COLUMNS)
     column = start + tl.arange(0, BLOCK_COLUMNS)
@@ -131,7 +132,7 @@ def _units_and_product(
 @triton.jit(do_not_specialize=["upstream"])
 def dual_gradient(
     p_code,  # [n, d]
-    p_lengths,  # ACC [2, n]: of rows times their scales, and the scales
+    p_lengths,  # ACC [2, n]: lengths of the scaled rows, and the scales
     p_residual,  # ACC [d, d]: E
     p_grad,  # [n, d]
     code_stride,
@@ -147,10 +148,10 @@ def dual_gradient(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """BLOCK_ROWS rows of 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i).
+    """Compute BLOCK_ROWS rows of 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i).
 
-    The second term needs the whole first one. Codes wider than a tile have their U E computed twice, in place of
-    keeping it in memory.
+    The second term needs the whole first term. For codes wider than a tile, U E is computed twice instead of kept in
+    memory.
     """
     i = tl.program_id(0) * BLOCK_ROWS
     scale, inverse = _scales_and_inverses(p_code, p_lengths, i, n, BLOCK_ROWS)

@@ -1,17 +1,18 @@
-"""Triton kernels for the pulling-away term, over the smaller of the two Gram matrices.
+"""Triton kernels for the pulling-away term, computed from the smaller of the two Gram matrices.
 
-Arguments: p_ is a pointer. A code is [n, d], samples code_stride elements apart. ACC is float32, or float64 for float64
-codes. Counters are int32 zeros, left as zeros. What is not found in another argument is said in the op's equations:
+Arguments: p_ marks a pointer. A code is [n, d], with samples code_stride elements apart. ACC is float64 for float64
+codes, else float32. Counters are int32 zeros, and a kernel leaves them as zeros. Notation:
 
 Primal, n <= d: K = S S^T, G = K / (lengths lengths^T) with a zero diagonal, r_i = sum_j G_ij^2;
-    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i, U = S / lengths. residual is G -
-    diag r.
+    value = sum_i r_i / (n(n-1)); grad_i = 4 / (n(n-1) length_i) ((G - diag r) U)_i, U = S / lengths.
+    residual: G - diag r.
 Dual, d < n: E = U^T U - (n'/d) I with n' the number of nonzero rows, the trace of U^T U;
-    value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i); residual: E.
+    value = (n'(n'-d)/d + sum E^2) / (n(n-1)); grad_i = 4 / (n(n-1) length_i) (E u_i - (u_i^T E u_i) u_i).
+    residual: E.
 A row of zeros has 1/length := 0: it contributes 0 and gets gradient 0.
 
-S stands for rows times their scales, which are 1 but for rows too short or too long to be squared:
-pulling_away_range_kernels.py. lengths are those of S; the gradient to the code is grad_i times the scale.
+S stands for the rows times their scales. A scale is 1, except for rows too short or too long to be squared:
+pulling_away_range_kernels.py. lengths are those of S. The gradient to the code is grad_i times the scale.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _inverse(length):
 
 @triton.jit
 def _pairs(n, ACC: tl.constexpr):
-    """n(n-1), at least 1."""
+    """Return n(n-1), at least 1."""
     wide = tl.full((), 0.0, ACC) + n
     return tl.maximum(wide * (wide - 1), 1.0)
 
@@ -40,17 +41,17 @@ def _operand(
     p_code,
     p_lengths,
     code_stride,
-    first,  # index of the tile's first row: a sample, or dual an element of the code
-    rows,  # of the operand
-    k,  # depth: an element of the code, or dual a sample
-    end,  # of the depth
+    first,  # index of the tile's first row: a sample, or in dual an element of the code
+    rows,  # number of rows of the operand
+    k,  # depth: an element of the code, or in dual a sample
+    end,  # end of the depth
     n,
     DUAL: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """[BLOCK, BLOCK_K] of S, or dual of U^T; zeros outside."""
+    """Return a tile of S, or in dual of U^T, [BLOCK, BLOCK_K]. It is zero outside of the matrix."""
     row = tl.arange(0, BLOCK)
     inner = tl.arange(0, BLOCK_K)
     inside = (row < rows - first)[:, None] & (inner < end - k)[None, :]
@@ -70,15 +71,15 @@ def _operand(
 
 @triton.jit
 def _store_lengths(p_lengths, length, scale, row, n, end):
-    """Lengths, and the scales n numbers behind them, of rows below end."""
+    """Store the lengths of rows below `end`, and their scales n numbers behind the lengths."""
     tl.store(p_lengths + row, length, mask=row < end)
     tl.store(p_lengths + n + row, scale, mask=row < end)
 
 
 @triton.jit
 def _arrives_last(p_counter, count):
-    """Count this program in; True for the last, which then sees what all the others stored."""
-    tl.debug_barrier()  # every thread's stores before the one thread that counts
+    """Count this program. Returns True for the last program, which then sees all stores of the others."""
+    tl.debug_barrier()  # all threads must have stored before the one thread counts
     is_last = tl.atomic_add(p_counter, 1, sem="acq_rel") == count - 1
     if is_last:
         tl.store(p_counter, 0)
@@ -94,7 +95,7 @@ def _store_value(p_value, p_loss, value, weight, ADDS_TO_LOSS: tl.constexpr):
 
 @triton.jit
 def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
-    """Numbers that other programs wrote, in a fixed order; past the first cache."""
+    """Return the sum of numbers that other programs wrote, in a fixed order. The loads bypass the first cache."""
     total = tl.zeros((BLOCK,), dtype=ACC)
     for first in range(0, count, BLOCK):
         index = first + tl.arange(0, BLOCK)
@@ -104,7 +105,7 @@ def _sum_of(p_values, count, ACC: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _nonzero(p_lengths, begin, end, ACC: tl.constexpr):
-    """The number of these lengths that are not zero."""
+    """Return the number of lengths from `begin` to `end` that are not zero."""
     count = tl.zeros((1024,), dtype=ACC)
     for first in range(begin, end, 1024):
         index = first + tl.arange(0, 1024)
@@ -115,14 +116,14 @@ def _nonzero(p_lengths, begin, end, ACC: tl.constexpr):
 
 @triton.jit
 def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS: tl.constexpr):
-    """The sums of what all splits left at these offsets, SPLITS at a time; splits are step elements apart."""
+    """Return the sums over all splits at these offsets, SPLITS splits at a time. Splits are `step` elements apart."""
     split = tl.arange(0, SPLITS)
     if len(offset.shape) == 1:
         number = split[:, None]
     else:
         number = split[:, None, None]
     place = tl.expand_dims(offset, 0)
-    if SPLITS > 1:  # of a matrix in few tiles: 32 bits are enough, and half the registers
+    if SPLITS > 1:  # for a matrix of few tiles, 32 bits are enough and take half the registers
         place += number * step.to(tl.int32)
     wide_step = tl.zeros((), dtype=tl.int64) + step
     total = tl.zeros(place.shape, dtype=ACC)
@@ -134,9 +135,9 @@ def _add_splits(p_sums, offset, inside, step, splits, ACC: tl.constexpr, SPLITS:
 
 @triton.jit
 def _finished(product, mine, other, share, row, column, side, DUAL: tl.constexpr):
-    """The numbers of residual at row x column of the matrix, with zeros on primal's diagonal.
+    """Return the numbers of residual at row x column of the matrix. The diagonal of primal is left zero.
 
-    mine and other are the inverse lengths of rows and columns (primal); share is n'/d (dual).
+    mine and other are the inverse lengths of rows and columns (primal). share is n'/d (dual).
     """
     on_diagonal = (row[:, None] == column[None, :]) & (row < side)[:, None]
     if DUAL:
@@ -147,7 +148,7 @@ def _finished(product, mine, other, share, row, column, side, DUAL: tl.constexpr
 
 @triton.jit
 def _value_of(squares, trace, n, d, DUAL: tl.constexpr, ACC: tl.constexpr):
-    """The term, from the sum of residual's squares (primal's diagonal left out)."""
+    """Return the term, given the sum of residual's squares without primal's diagonal."""
     if DUAL:
         squares += quotient(trace * (trace - d), d)
     return quotient(squares, _pairs(n, ACC))
@@ -155,9 +156,9 @@ def _value_of(squares, trace, n, d, DUAL: tl.constexpr, ACC: tl.constexpr):
 
 @triton.jit
 def _row_of_triangle(tile):
-    """The row of the tile-th tile, counted row by row on and below the diagonal."""
+    """Return the row of tile number `tile`. Tiles on and below the diagonal are numbered row by row."""
     row = ((tl.sqrt(8.0 * tile + 1.0) - 1.0) / 2.0).to(tl.int32)
-    row = tl.where(row * (row + 1) // 2 > tile, row - 1, row)  # the root may round either way
+    row = tl.where(row * (row + 1) // 2 > tile, row - 1, row)  # the root may be rounded up or down
     return tl.where((row + 1) * (row + 2) // 2 <= tile, row + 1, row)
 
 
@@ -166,8 +167,8 @@ def gram_matrix(
     p_code,  # [n, d]
     p_lengths,  # ACC [2, n], lengths and scales: read (dual), or written (primal, ALONE)
     p_products,  # ACC [splits, side, side], side = min(n, d); ALONE: residual
-    p_squares,  # ACC [splits, n] of the lengths, or dual [splits]: how many lengths are not zero
-    p_value,  # ACC []; this and the next for ALONE
+    p_squares,  # ACC: primal [splits, n], squares of the lengths; dual [splits], numbers of nonzero lengths
+    p_value,  # ACC []; this argument and the next are for ALONE
     p_loss,  # ACC [], to which weight * value is added, or None
     code_stride,
     n,
@@ -178,17 +179,18 @@ def gram_matrix(
     WEIGHT_IS_POINTER: tl.constexpr,
     ADDS_TO_LOSS: tl.constexpr,
     DUAL: tl.constexpr,
-    SINGLE: tl.constexpr,  # all of the matrix is one tile
-    ALONE: tl.constexpr,  # and that tile has one split
-    PRECISION: tl.constexpr,  # of the products: "tf32", "tf32x3" or "ieee"
+    SINGLE: tl.constexpr,  # the whole matrix is one tile
+    ALONE: tl.constexpr,  # ... and that tile has one split
+    PRECISION: tl.constexpr,  # precision of the products: "tf32", "tf32x3" or "ieee"
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """S S^T or U^T U, each split's part of it apart: one triangle of tiles, mirrored, every tile cut along its depth.
+    """Compute a tile of S S^T or U^T U for one split of its depth, and store it in the split's own matrix.
 
-    `finish_rows` adds up the splits and does the rest. A program ALONE has all of the matrix and does it itself: for so
-    few numbers a second launch takes longer than its work.
+    Only tiles on and below the diagonal are computed, and then mirrored. `finish_rows` adds up the splits and does the
+    rest. A program that is ALONE computes the whole matrix and finishes it itself: a second launch would take longer
+    than its work for so few numbers.
     """
     program = tl.program_id(0)
     tile = program // splits
@@ -232,7 +234,7 @@ def gram_matrix(
         squares = tl.sum(sums, axis=0)
         if not DUAL and p_code.dtype.element_ty != tl.float16:
             if tl.max((is_in_doubt(length) & (row < n)).to(tl.int32), axis=0) > 0:
-                tl.debug_barrier()  # what was stored, before it is read
+                tl.debug_barrier()  # all threads must have stored before others read
                 squares = redone(p_code, p_lengths, p_products, code_stride, n, d)
         value = _value_of(squares, trace, n, d, DUAL, ACC)
         _store_value(p_value, p_loss, value, scalar(weight, WEIGHT_IS_POINTER, ACC), ADDS_TO_LOSS)
@@ -257,7 +259,7 @@ def gram_matrix(
 def finish_rows(
     p_products,  # ACC [splits, side, side] from gram_matrix; may be p_residual
     p_squares,  # ACC [splits, n], or dual [splits]
-    p_code,  # [n, d] of primal whose rows may be out of range, or None
+    p_code,  # [n, d], in primal with rows that may be out of range; else None
     p_lengths,  # ACC [2, n], written; primal only
     p_residual,  # ACC [side, side]
     p_row_sums,  # ACC [side]
@@ -275,10 +277,12 @@ def finish_rows(
     ACC: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-    SPLITS: tl.constexpr,  # that are loaded at a time
+    SPLITS: tl.constexpr,  # splits loaded at a time
 ):
-    """ROWS rows of residual by a program, from the sums of every split in a fixed order; the last program has the
-    value."""
+    """Compute ROWS rows of residual, with the sums of all splits added in a fixed order.
+
+    The last program to finish computes the term.
+    """
     side = d if DUAL else n
     first = tl.program_id(0) * ROWS
     local = tl.arange(0, ROWS)
@@ -294,7 +298,7 @@ def finish_rows(
         share = quotient(trace, d)
     else:
         length = root(_add_splits(p_squares, row, row < n, wide_n, splits, ACC, SPLITS))
-        which = tl.arange(0, 2)  # lengths and scales, in one store: two took a register more than there are
+        which = tl.arange(0, 2)  # lengths and scales in one store; two stores took one register too many
         both = tl.where(which[:, None] == 0, length[None, :], 1.0)
         tl.store(p_lengths + which[:, None] * n + row[None, :], both, mask=(row < n)[None, :])
         mine = _inverse(length)
@@ -312,10 +316,10 @@ def finish_rows(
         row_sum += tl.sum(values * values, axis=1)
         tl.store(p_residual + start_of_rows + offset, values, mask=inside)
     if not DUAL:
-        tl.debug_barrier()  # the zeros on the diagonal, before what belongs there
+        tl.debug_barrier()  # the zeros on the diagonal are stored before the values below
         tl.store(p_residual + (start_of_rows + first) + local * (side + 1), -row_sum, mask=row < side)
-        if p_code is not None:  # no sum of squares is infinite: a sign to the last program
-            # By the inverse of mine: the length itself, kept through the loop, would be spilled.
+        if p_code is not None:  # infinity marks a row in doubt for the last program, as no sum of squares is infinite
+            # Computed from `mine`, because `length`, kept through the loop, would be spilled.
             row_sum = tl.where(is_in_doubt(_inverse(mine)), float("inf"), row_sum)
     tl.store(p_row_sums + row, row_sum, mask=row < side)
     if _arrives_last(p_counter, tl.num_programs(0)):
@@ -338,7 +342,7 @@ def row_lengths(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The lengths of the codes times their scales, and the scales."""
+    """Compute the lengths of the scaled codes, and the scales."""
     first = tl.program_id(0).to(tl.int64) * ROWS
     row = tl.arange(0, ROWS)
     scale = tl.full((ROWS,), 1.0, ACC)

@@ -1,4 +1,7 @@
-"""Gradients of an upstream gradient that was expected, made those of the one that came and only the device knows."""
+"""The launch that multiplies gradients if backward gets another upstream gradient than expected.
+
+Only the device knows the upstream that came.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ from .launch import Launch
 
 _BLOCK = 4096
 _NUM_WARPS = 8  # 16 elements a thread: four 128-bit loads of float32
-# A launch for the expected upstream only starts and ends its programs: those that a large GPU holds at once, no more.
+# If the upstream is the expected one, the programs only start and end. So there are no more than a large GPU holds at
+# once.
 MOST_PROGRAMS = 1024
-_SLOTS = 4  # as many gradients as any op has
+_SLOTS = 4  # gradients in one launch: as many as an op has
 
 
 def scale(gradients: list[Tensor], to: list[Tensor], upstream: Tensor, expected: Coefficient) -> None:
-    """One launch for as many gradients as an op has."""
+    """Multiply gradients by upstream / expected, with one launch for up to four gradients."""
     if not gradients:
         return
     wide = accumulation_dtype(gradients[0].dtype)

@@ -1,7 +1,8 @@
-"""The Triton kernel that makes gradients of one upstream gradient those of another, which only the device knows.
+"""The Triton kernel that multiplies gradients by upstream / expected, which only the device knows.
 
-Arguments: p_ is a pointer. A gradient is one run of numbers, in any order. ACC is float32, or float64 for float64
-gradients. Counts may go past 2^31: offsets of blocks are 64-bit scalars, and only those within a block 32-bit vectors.
+Arguments: p_ marks a pointer. A gradient is one run of numbers, in any order. ACC is float64 for float64 gradients,
+else float32. Counts may exceed 2^31: offsets of blocks are 64-bit scalars, and only offsets within a block are 32-bit
+vectors.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ def _scale(p_from, p_to, count, factor, ACC: tl.constexpr, BLOCK: tl.constexpr):
 def multiply_gradients(
     p_upstream,  # [], any float dtype
     expected,  # number, or pointer to a 0-d tensor
-    p_from_0,  # [count_0], or None, as those below
+    p_from_0,  # [count_0], or None, like those below
     p_from_1,
     p_from_2,
     p_from_3,
-    p_to_0,  # [count_0]: another tensor, or IN_PLACE the same
+    p_to_0,  # [count_0]: another tensor, or with IN_PLACE the same tensor
     p_to_1,
     p_to_2,
     p_to_3,
@@ -44,8 +45,10 @@ def multiply_gradients(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """to = upstream / expected * from for up to four gradients, rounded once. Where the two are equal the factor is 1,
-    also of zeros, and in place nothing moves."""
+    """Write upstream / expected * from into to, rounded once, for up to four gradients.
+
+    If the two are equal the factor is 1, even if both are 0, and in place no memory is written.
+    """
     wide_upstream = tl.load(p_upstream).to(ACC)
     wide_expected = scalar(expected, EXPECTED_IS_POINTER, ACC)
     if not IN_PLACE or wide_upstream != wide_expected:

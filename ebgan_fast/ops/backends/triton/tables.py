@@ -1,7 +1,7 @@
-"""Which tile sizes the kernels use: static tables, so that no training step ever waits for a tuner.
+"""The tile sizes of the kernels. They are static tables, so that no training step waits for a tuner.
 
-`tables.json` holds a section per architecture ("sm_90", "gfx942") and a "default" for what that leaves out; each entry
-says why it is what it is. `python -m bench tune` writes a GPU's section.
+`tables.json` has a section for each architecture ("sm_90", "gfx942"), and a section "default" for everything that those
+leave out. Each entry gives its reason. `python -m bench tune` writes a GPU's section.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TABLES = Path(__file__).with_name("tables.json")
 
 
 class EnergyTile(NamedTuple):
-    """ROWS samples x `block` elements by one program; rows 0 stands for samples cut into chunks of `block`."""
+    """A program's tile of `rows` samples x `block` elements. rows 0: samples are cut into chunks of `block`."""
 
     rows: int
     block: int
@@ -29,7 +29,7 @@ class EnergyTile(NamedTuple):
 
 
 class ProductTile(NamedTuple):
-    """The tile of a matrix product: rows and columns of the result, depth of a step."""
+    """The tile of a matrix product: rows and columns of the result, and depth of a step."""
 
     rows: int
     columns: int
@@ -54,13 +54,13 @@ def _entry(op: str, arch: str, name: str) -> Any:
 
 
 def power_of_two(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
+    """Return the smallest power of two that is at least `count`."""
     return 1 << max(count - 1, 0).bit_length()
 
 
 @functools.cache
 def energy_tile(elements: int, arch: str) -> EnergyTile:
-    """The tile for samples of that many elements."""
+    """Return the tile for samples of that many elements."""
     for entry in _entry("energy", arch, "rows"):
         if elements <= entry["elements"]:
             block = power_of_two(elements)
@@ -71,14 +71,14 @@ def energy_tile(elements: int, arch: str) -> EnergyTile:
 
 @functools.cache
 def chunk_tile(elements: int, arch: str) -> EnergyTile:
-    """The tile for samples cut into chunks, whatever their length."""
+    """Return the tile for samples that are cut into chunks, whatever their length."""
     chunk = _entry("energy", arch, "chunk")
     block = min(chunk["tile"], max(128, power_of_two(elements)))
     return EnergyTile(0, block, chunk["num_warps"] if block == chunk["tile"] else 4)
 
 
 def has_tf32(arch: str) -> bool:
-    """Whether Triton's tf32 products exist there: NVIDIA's from Ampere on. AMD's matrix cores take float32 itself."""
+    """Return True if Triton has tf32 products there, as on NVIDIA from Ampere on. AMD has float32 products."""
     return not arch.startswith("gfx")
 
 
@@ -88,13 +88,13 @@ def _kind(dtype: torch.dtype) -> str:
 
 @functools.cache
 def gram_programs(arch: str, dual: bool = False) -> int:
-    """The number of programs that a Gram matrix of fewer tiles is cut into."""
+    """Return the number of programs into which a Gram matrix with fewer tiles is cut."""
     return int(_entry("pulling_away", arch, "dual_programs" if dual else "programs")["count"])
 
 
 @functools.cache
 def gram_tile(side: int, dual: bool, dtype: torch.dtype, arch: str) -> ProductTile:
-    """The square tile of a [side, side] Gram matrix."""
+    """Return the square tile of a [side, side] Gram matrix."""
     entry = _entry("pulling_away", arch, "dual_gram" if dual else "gram")[_kind(dtype)]
     block = min(entry["block"], max(16, power_of_two(side)))
     return ProductTile(block, block, entry["block_k"], _warps(block * block, entry), entry["num_stages"])
@@ -102,7 +102,7 @@ def gram_tile(side: int, dual: bool, dtype: torch.dtype, arch: str) -> ProductTi
 
 @functools.cache
 def product_tile(n: int, d: int, dual: bool, dtype: torch.dtype, arch: str) -> ProductTile:
-    """The tile of the gradient [n, d]: (G - diag r) U, or dual U E."""
+    """Return the tile of the gradient [n, d]: (G - diag r) U in primal, U E in dual."""
     entry = _entry("pulling_away", arch, "dual_product" if dual else "product")[_kind(dtype)]
     rows = min(entry["block_rows"], max(16, power_of_two(n)))
     columns = min(entry["block_columns"], max(16, power_of_two(d)))
@@ -110,7 +110,7 @@ def product_tile(n: int, d: int, dual: bool, dtype: torch.dtype, arch: str) -> P
 
 
 def _warps(elements: int, entry: dict[str, Any]) -> int:
-    """No more warps than 16 x 16 products of the tile."""
+    """Return the number of warps: no more than the tile has products of 16 x 16."""
     return int(max(1, min(entry["num_warps"], elements // 256)))
 
 
@@ -119,7 +119,7 @@ _CACHED = (energy_tile, chunk_tile, gram_programs, gram_tile, product_tile)
 
 @contextlib.contextmanager
 def replaced(tables: dict[str, Any]) -> Iterator[None]:
-    """Launch by other tables inside the block: a tuner's trial."""
+    """Use other tables for launches inside the block, for a tuner's trial."""
     global _current
     before = _tables()
     try:

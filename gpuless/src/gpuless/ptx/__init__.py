@@ -1,9 +1,9 @@
-"""Runs PTX, as Triton or nvcc made it, on the memory of NumPy arrays and CPU tensors, and reports what a GPU would not.
+"""Run PTX from Triton or nvcc on the memory of NumPy arrays and CPU tensors, and report the bugs that a GPU hides.
 
     report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
 
-Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Approximate instructions are off by up to the PTX
-manual's bound, in other digits than on a GPU.
+Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Results of approximate
+instructions have errors up to the bound in the PTX manual, in other digits than a GPU's.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Struct:
-    """A parameter as it lies in memory, but for pointers in it."""
+    """A kernel's parameter as its bytes in memory, together with the pointers inside it."""
 
     data: bytes
-    pointers: dict[int, ArrayLike]  # by their offset in bytes
+    pointers: dict[int, ArrayLike]  # each array by the offset, in bytes, of the pointer to it
 
 
 Argument: TypeAlias = ArrayLike | int | float | bool | bytes | Struct | None
@@ -84,17 +84,33 @@ def simulate(
     entry: str | None = None,
     instruction_limit: int = 1_000_000,
 ) -> Report:
-    """Run a kernel; what it stores is in the arrays afterward.
+    """Run a kernel in the simulator. Its stores are in the arrays afterward.
 
-    arguments: in the order of the kernel's parameters. A NumPy array or a torch tensor on the CPU is a pointer to its
-    first element, and the kernel may touch what lies from there to the end of its last element, nothing else. None is
-    a null pointer, an int for a pointer a raw address, bytes any parameter as it lies in memory. Pointers missing at
-    the end are null. Arrays in structs are numbered on after the arguments, in their order.
-    shared_bytes: of dynamic shared memory.
-    seed: of the order in which the CTAs run, one after another; odd ones also leave other garbage in registers.
-    ctas: only these, each (x, y, z).
-    entry: the kernel's name, if the PTX has several.
-    instruction_limit: of one CTA, against one that waits for ever; a million take some seconds.
+    Args:
+        ptx: The PTX text.
+        grid: The number of CTAs (blocks), in up to three dimensions.
+        threads: The number of threads of a CTA, in up to three dimensions; a multiple of 32 in all.
+        arguments: The kernel's arguments, in the order of its parameters. A NumPy array or a CPU tensor is a pointer to
+            its first element. The kernel may touch only the bytes from there to the end of the last element. None is a
+            null pointer. An int for a pointer is a raw address. Bytes are any parameter as it lies in memory. Pointers
+            that are missing at the end are null. In reports, arrays in structs get the numbers after the last argument,
+            in their order.
+        shared_bytes: The bytes of dynamic shared memory of a CTA.
+        seed: The seed of the order in which the CTAs run, one after another. An odd seed also puts another pattern into
+            registers and shared memory that were never written.
+        ctas: If given, the only CTAs to run, each (x, y, z).
+        entry: The kernel's name; needed if the PTX has several kernels.
+        instruction_limit: The most instructions that one CTA may run. It ends a CTA that waits for ever. A million
+            instructions take some seconds.
+
+    Returns:
+        The counts of the run: instructions, barriers, and the memory traffic of each array.
+
+    Raises:
+        SimulationError: If the kernel does something wrong, like a race, or something that is not modeled. Each kind is
+            a subclass.
+        TypeError: If an argument does not fit the kernel's parameter.
+        ValueError: If `threads` is more than the kernel allows.
     """
     program, code, (global_granule, shared_granule) = _prepared(ptx, entry)
     sizes, block = _three(grid), _three(threads)
@@ -130,7 +146,7 @@ def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _parameters(program: Program, arguments: Sequence[Argument], memory: GlobalMemory) -> dict[str, np.ndarray]:
-    """Every parameter's bytes."""
+    """Return the bytes of every parameter, by its name."""
     missing = program.parameters[len(arguments) :]
     if len(arguments) > len(program.parameters) or any(parameter.kind not in ("u64", "b64") for parameter in missing):
         raise TypeError(f"got {len(arguments)} arguments, expected {len(program.parameters)} for {program.name}")

@@ -1,7 +1,8 @@
-"""Instructions whose result the PTX manual only bounds.
+"""Instructions for whose results the PTX manual gives only an error bound.
 
-A kernel has to be right on whatever hardware keeps to the bound. So a result that no float32 equals is off by up to the
-bound, by an amount that depends on nothing but the result, as a table's would.
+A kernel must be correct on all hardware that keeps to the bound. A result that is exactly a float32 is returned as it
+is. Any other result gets an error up to the bound. The error depends on the result alone, as it would with a lookup
+table.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import numpy as np
 
 from .formats import Array
 
-_ULP = 2.0**-23  # relative, at the lower end of a power of two
-# Bounds of the PTX manual, less the half unit in the last place that rounding to float32 adds.
+_ULP = 2.0**-23  # the relative size of a unit in the last place, at the lower end of a power of two
+# The bounds of the PTX manual, minus the half unit in the last place that rounding to float32 adds.
 _RELATIVE: dict[str, float] = {
     "div": 1.5 * _ULP / 2,
     "rcp": 0.5 * _ULP / 2,
@@ -37,14 +38,14 @@ _EXACT: dict[str, Callable[..., Array]] = {
 
 
 def _scatter(values: Array) -> Array:
-    """float64 -> numbers in [-1, 1) that look random."""
+    """Return a number in [-1, 1) for each float64. It looks random but depends on the value alone."""
     mixed = values.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ mixed >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
     return mixed.view(np.int64) / 2.0**63
 
 
 def approximation(opcode: str) -> Callable[..., Array]:
-    """float32 -> float32. A KeyError if the opcode has no approximate form."""
+    """Return the approximate form of an instruction, from float32 to float32. Raise KeyError if it has none."""
     compute, relative, absolute = _EXACT[opcode], _RELATIVE.get(opcode, 0.0), _ABSOLUTE.get(opcode, 0.0)
 
     def approximate(*values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Instructions that compute a value from values: opcode -> (function of numpy arrays, operand types, result type)."""
+"""Instructions that only compute: each opcode gives a NumPy function, its operand types and its result type."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Recipe = tuple[Compute, tuple[str, ...], str]
 
 
 def flushed(values: Array) -> Array:
-    """float32 with subnormals as zeros of their sign."""
+    """Return float32 values with each subnormal replaced by a zero of the same sign."""
     return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), values), values)
 
 
 def _widen(kind: str) -> Callable[[Array], Array]:
-    """Bits as an instruction of `kind` reads them -> the floats to compute with."""
+    """Return a function from the bits of a register of type `kind` to the floats to compute with."""
     if kind == "bf16":
         return from_bfloat16
     if kind == "f16":
@@ -42,10 +42,10 @@ def _narrow(kind: str) -> Callable[[Array], Array]:
 
 
 def _on_floats(compute: Compute, kind: str, modifiers: tuple[str, ...]) -> Compute:
-    """`compute` for float32 or float64 arrays -> the same for `kind`, rounded once at the end.
+    """Turn `compute`, for float32 or float64 arrays, into a function for values of `kind` that rounds once at the end.
 
-    Sums, products, quotients and roots of 16-bit floats may round to float32 on the way, as 24 bits are more than
-    twice 11.
+    Sums, products, quotients and roots of 16-bit floats may round to float32 first: float32's 24 bits are more than
+    twice the 11 of float16, so the second rounding changes nothing.
     """
     if kind in ("f16x2", "bf16x2"):
         one = _on_floats(compute, kind[:-2], modifiers)
@@ -73,22 +73,24 @@ def _on_floats(compute: Compute, kind: str, modifiers: tuple[str, ...]) -> Compu
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
-    """Multiply and add with one rounding for float32 and below, whose product is exact in float64.
+    """Multiply and add with a single rounding.
 
-    float64 is computed in long double.
+    For float32 and shorter types the product is exact in float64. float64 is computed in long double.
     """
     if a.dtype == np.float64 or b.dtype == np.float64:
         return (a.astype(np.longdouble) * b + c).astype(np.float64)
     product = a.astype(np.float64) * b
     total = product + c
-    middle = total.view(np.uint64) & np.uint64(0x1FFFFFFF) == 0x10000000  # of two float32, or rounded to there
+    middle = total.view(np.uint64) & np.uint64(0x1FFFFFFF) == 0x10000000  # half-way, or rounded to it
     if middle.any():
         total = np.where(middle, _off_the_middle(product, c, total), total)
     return total.astype(np.float32)
 
 
 def _off_the_middle(a: Array, b: Array, total: Array) -> Array:
-    """A step toward what rounding took from a + b, so that the next rounding goes the right way."""
+    """Move `total` one step toward the part of a + b that rounding removed, so that the next rounding goes the right
+    way.
+    """
     b = b.astype(np.float64)
     share = total - a
     lost = (a - (total - share)) + (b - share)
@@ -96,11 +98,11 @@ def _off_the_middle(a: Array, b: Array, total: Array) -> Array:
 
 
 def _fma_half(a: Array, b: Array, c: Array) -> Array:
-    """Multiply and add 16-bit floats in float64: rounding to float32 first would round twice."""
+    """Multiply and add 16-bit floats in float64. Rounding to float32 first would round twice."""
     return a.astype(np.float64) * b + c
 
 
-# By whether a NaN operand gives NaN, or the other operand.
+# The flag says whether a NaN operand gives NaN (True) or the other operand (False).
 _EXTREMES: dict[tuple[str, bool], Compute] = {
     ("min", True): np.minimum,
     ("min", False): np.fmin,
@@ -148,7 +150,7 @@ def _floating(instruction: Instruction) -> Recipe | None:
 
 
 def _mixed(instruction: Instruction, types: list[str]) -> Recipe:
-    """add, sub and fma in float32, the last operand of that type and the others of 16 bits."""
+    """Return add, sub or fma in float32 whose last operand has that type, while the others have 16 bits."""
     if types[0] != "f32" or instruction.opcode not in ("add", "sub", "fma") or "sat" in instruction.modifiers:
         raise Unsupported(instruction.text)
     compute: Compute = _fma if instruction.opcode == "fma" else _FLOATING[instruction.opcode]
@@ -175,7 +177,7 @@ _COMPARISONS: dict[str, Compute] = {
 
 
 def comparison(name: str, kind: str) -> Compute:
-    """The comparison of setp and set: those of floats with a trailing u also hold when an operand is NaN."""
+    """Return the comparison of setp and set. One of floats whose name ends in u also holds if an operand is NaN."""
     if kind not in FLOATS:
         return _COMPARISONS[name]
     widen = _widen(kind)
@@ -185,7 +187,7 @@ def comparison(name: str, kind: str) -> Compute:
     unordered = len(name) == 3
     compare = _COMPARISONS[name[:2]]
     if name == "ne" or (unordered and name != "neu"):
-        # ne holds for no NaN, ltu and the like for every one.
+        # ne holds for no NaN; ltu and the like hold for every NaN.
         def with_nan(a: Array, b: Array) -> Array:
             a, b = widen(a), widen(b)
             nan = np.isnan(a) | np.isnan(b)
@@ -233,7 +235,7 @@ _OTHERS: dict[str, Callable[[Instruction], Recipe]] = {
 
 
 def recipe(instruction: Instruction) -> Recipe | None:
-    """The function of an instruction that only computes; None for any other."""
+    """Return the function, operand types and result type of an instruction that only computes; None for any other."""
     if instruction.opcode in _OTHERS:
         return _OTHERS[instruction.opcode](instruction)
     if instruction.kind in (*FLOATS, "f16x2", "bf16x2", "f32x2"):

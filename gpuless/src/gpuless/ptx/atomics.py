@@ -1,4 +1,4 @@
-"""atom, red, fences, and loads and stores that order or synchronize."""
+"""The instructions atom, red and fence, and loads and stores that order or synchronize."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-# (cta, mask) -> the values before, of the threads that take part, and those threads (None: all).
+# (cta, mask) -> the values before the update, of the threads that take part, and these threads (None: all).
 _Update = Callable[["Cta", Mask], tuple[Array, Array | None]]
 
 
@@ -40,7 +40,7 @@ class Ordering(NamedTuple):
 
 
 def ordering(instruction: Instruction) -> Ordering | None:
-    """The scope of a strong load or store; None for a weak one, as most are."""
+    """Return the ordering of a strong load or store; None for a weak one, as most are."""
     modifiers = set(instruction.modifiers)
     strong = modifiers & {"relaxed", "acquire", "release", "acq_rel", "volatile", "sc"}
     if not strong and instruction.opcode in ("ld", "st"):
@@ -51,7 +51,7 @@ def ordering(instruction: Instruction) -> Ordering | None:
 
 
 def _synchronize(cta: Cta, addresses: Array, lanes: Array | None, order: Ordering, writes: bool, reads: bool) -> None:
-    """The knowledge that each thread gets from, and leaves at, the address of a strong access."""
+    """Pass knowledge between threads at the address of a strong access: acquire what is released there, and release."""
     if order.scope != ACROSS_CTAS:
         return
     released = cta.launch.released
@@ -67,7 +67,7 @@ def _synchronize(cta: Cta, addresses: Array, lanes: Array | None, order: Orderin
         if not writes:
             continue
         mine = cta.order.past_of(thread, cta.now) if order.releases else cta.order.released_by_fences(thread)
-        # A read-modify-write carries on what was released before it; a plain store ends it.
+        # A read-modify-write passes on what was released at this address before; a plain store ends it.
         kept = there if reads else None
         left = mine.merged(kept) if mine and kept else mine or kept
         if left is None:
@@ -77,7 +77,9 @@ def _synchronize(cta: Cta, addresses: Array, lanes: Array | None, order: Orderin
 
 
 def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    """A fence of the GPU or the system: earlier relaxed reads then acquire, later relaxed writes release."""
+    """Return a fence of the GPU or the system. It turns earlier relaxed reads into acquires and later relaxed writes
+    into releases.
+    """
     if "cta" in instruction.modifiers or "proxy" in instruction.modifiers or "mbarrier_init" in instruction.modifiers:
         return lambda cta, mask: None
 
@@ -92,7 +94,7 @@ def fence(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], N
 
 
 def strong_load(cta: Cta, addresses: Array, lanes: Array | None, bits: np.dtype, order: Ordering) -> Array:
-    """Like an atomic operation that changes nothing: it races with weak accesses only."""
+    """Load like an atomic operation that changes nothing, so that the load races only with weak accesses."""
     values = cta.memory.update(cta, addresses, lanes, bits, lambda old, lane: old, Access.STRONG_LOAD, order.scope)
     _synchronize(cta, addresses, lanes, order, writes=False, reads=True)
     return values
@@ -133,7 +135,7 @@ def reduction(program: Program, instruction: Instruction) -> Callable[[Cta, Mask
 
 
 def _updates(program: Program, instruction: Instruction, operands: tuple[str, ...]) -> list[_Update]:
-    """One for every element of a vector, which are updated each by itself."""
+    """Return one update for each element of a vector. The elements are updated one by one."""
     place, size = operands[0].strip()[1:-1], size_of(instruction.kind)
     return [
         _update(program, instruction, (f"[{_shifted(place, size * position)}]", *values))

@@ -1,4 +1,4 @@
-"""cvt between every two types."""
+"""The instruction cvt between any two types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _TO_INTEGER = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 
 def convert(result: str, source: str, modifiers: tuple[str, ...]) -> Convert:
-    """Two operands only for a packed result, the first being the upper half."""
+    """Return a function that converts arrays from the type `source` to the type `result`.
+
+    For a packed result the function takes two operands, the first for the upper half.
+    """
     if {"satfinite", "rs"} & set(modifiers):
         raise Unsupported("cvt." + ".".join(modifiers))
     relu = "relu" in modifiers
@@ -45,7 +48,7 @@ def _rounding(modifiers: tuple[str, ...]) -> str:
 
 
 def _to_float(result: str, rounding: str) -> Convert:
-    """Convert float32 or float64."""
+    """Return a function that converts float32 or float64 to the type `result`."""
     if result == "bf16":
         return lambda a: to_bfloat16(a, rounding)
     if result == "f16":
@@ -82,7 +85,7 @@ def _float_to_float(result: str, source: str, modifiers: tuple[str, ...]) -> Con
 
 
 def _float_to_integer(result: str, source: str, modifiers: tuple[str, ...]) -> Convert:
-    """Out of range: the nearest integer there is. NaN: 0."""
+    """Return a conversion in which a float out of range becomes the nearest integer of the type, and NaN becomes 0."""
     whole = next((_TO_INTEGER[modifier] for modifier in modifiers if modifier in _TO_INTEGER), None)
     if whole is None:
         raise Unsupported("cvt." + ".".join(modifiers))

@@ -1,4 +1,4 @@
-"""cp.async: copies from global to shared memory that are there only after a wait."""
+"""The instruction cp.async, which copies from global to shared memory. The bytes are there only after a wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def copy(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], No
 
 
 def _issue(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    """Bytes past the source size are filled with zeros and not read."""
+    """Return the function that starts a copy. A source size of 0 fills the target with zeros and reads nothing."""
     to, source = (address(program, operand) for operand in instruction.operands[:2])
     width = int(instruction.operands[2], 0)
     rest = instruction.operands[3:]
@@ -58,7 +58,10 @@ def _issue(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], 
 
 
 def _all_together(cta: Cta, mask: Mask) -> None:
-    """Groups belong to a thread; only where all threads commit and wait together is one list of groups enough."""
+    """Fail unless all threads commit or wait together.
+
+    Groups of copies belong to a thread. One list of groups is enough only if all threads act together.
+    """
     if mask is not None and (mask != cta.alive).any():
         cta.fail(Unsupported, "groups of cp.async that some threads commit or wait for", None)
 
@@ -70,7 +73,7 @@ def _commit(cta: Cta, mask: Mask) -> None:
 
 
 def _wait(pending: int, commits: bool) -> Callable[[Cta, Mask], None]:
-    """Until no more than `pending` groups are on their way."""
+    """Wait until at most `pending` groups are unfinished."""
 
     def execute(cta: Cta, mask: Mask) -> None:
         _all_together(cta, mask)

@@ -1,8 +1,8 @@
-"""The way of a loaded value through a kernel.
+"""Follow a loaded value through a kernel, to tell harmless races from others.
 
-A compiler that keeps copies of a value in several threads loads it in all of them and lets one store the result. When
-that store overwrites what was loaded, a slower thread may load the new value: nothing orders the two. That is harmless
-if its copy goes nowhere else.
+Some compilers keep copies of a value in several threads: all of them load the value, and one stores the result. If that
+store overwrites the loaded value, a slower thread may load the new one, because nothing orders the two. This is
+harmless if the thread's copy goes nowhere else.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from .parser import Instruction, Program
 
-# What lets a value out of its thread, or decides what the thread does next.
+# Opcodes that pass a value out of its thread, or that decide what the thread does next.
 _OUTLETS = {
     "st",
     "atom",
@@ -36,7 +36,7 @@ def _registers(program: Program, operand: str) -> set[str]:
 
 
 def _writes_and_reads(program: Program, instruction: Instruction) -> tuple[set[str], set[str]]:
-    """A guard counts as read."""
+    """Return the registers that an instruction writes, and those that it reads. Its guard counts as read."""
     operands = instruction.operands
     first = 0 if instruction.opcode in ("st", "red", "bra", "bar", "barrier", "cp", "stmatrix", "ret") else 1
     written = set().union(*(_registers(program, operand) for operand in operands[:first]))
@@ -45,9 +45,10 @@ def _writes_and_reads(program: Program, instruction: Instruction) -> tuple[set[s
 
 
 def only_feeds(program: Program, load: int, store: int) -> bool:
-    """Return True if the value that one instruction loads reaches nothing but what another one stores.
+    """Return True if the value loaded by one instruction reaches nothing but the value stored by another one.
 
-    Register by register, whatever the order in which instructions run: True is certain, False may be too careful.
+    The analysis goes by registers and ignores the order in which instructions run. True is certain; False may be too
+    careful.
     """
     reached, _ = _writes_and_reads(program, program.instructions[load])
     every = [(number, each, *_writes_and_reads(program, each)) for number, each in enumerate(program.instructions)]

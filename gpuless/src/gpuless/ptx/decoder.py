@@ -1,4 +1,4 @@
-"""Instructions -> functions that run them on a CTA."""
+"""Turn each instruction into a function that runs it on a CTA."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Execute = Callable[["Cta", Mask], None]
 
-# What only the machine itself can do.
+# Instructions that change the control flow, which the machine itself runs.
 BRANCH, BARRIER, EXIT = "branch", "barrier", "exit"
 
 
@@ -59,7 +59,7 @@ def _decode_one(program: Program, instruction: Instruction) -> Decoded:
 
 
 def _is_plain_barrier(instruction: Instruction) -> bool:
-    """bar.sync of the whole CTA, always barrier 0."""
+    """Return True for bar.sync of the whole CTA, which is always barrier 0."""
     return "sync" in instruction.modifiers and instruction.operands == ("0",)
 
 
@@ -68,7 +68,7 @@ def _nothing(cta: Cta, mask: Mask) -> None:
 
 
 def _unsupported(problem: Exception) -> Execute:
-    """Only an error if a thread gets there."""
+    """Return a function that fails: an unknown instruction is an error only if a thread reaches it."""
 
     def execute(cta: Cta, mask: Mask) -> None:
         cta.fail(Unsupported, f"not modeled: {problem}", None)
@@ -105,7 +105,7 @@ def _computing(compute: Callable[..., Any], reads: list[Reader], write: Callable
 
 
 def _move(program: Program, instruction: Instruction) -> Execute:
-    """mov, also between a register and the parts of it."""
+    """Return mov, which may also pack a register from parts or unpack it."""
     target, source = instruction.operands
     kind = instruction.kind
     if source.startswith("{"):
@@ -138,7 +138,7 @@ def _move(program: Program, instruction: Instruction) -> Execute:
 
 
 def _compare(program: Program, instruction: Instruction) -> Execute:
-    """setp: one or two predicates, perhaps combined with a third."""
+    """Return setp, which writes one or two predicates and may combine them with a third."""
     names = [modifier for modifier in instruction.modifiers[:-1] if modifier != "ftz"]
     compare = comparison(names[0], instruction.kind)
     first, second = (reader(program, operand, instruction.kind) for operand in instruction.operands[1:3])
@@ -157,7 +157,7 @@ def _compare(program: Program, instruction: Instruction) -> Execute:
 
 
 def _convert_address(program: Program, instruction: Instruction) -> Execute:
-    """cvta: the addresses of arguments are generic as they are."""
+    """Return cvta, which converts between generic and other addresses. For global addresses both are the same."""
     window = (
         SHARED_WINDOW if "shared" in instruction.modifiers else LOCAL_WINDOW if "local" in instruction.modifiers else 0
     )
@@ -170,7 +170,10 @@ def _convert_address(program: Program, instruction: Instruction) -> Execute:
 
 
 def _call(program: Program, instruction: Instruction) -> Execute:
-    """Only what reports a failed assertion; printing does nothing."""
+    """Return a call of the function that reports a failed assertion, or of printf, which does nothing.
+
+    Raise Unsupported for any other call.
+    """
     if any("__assertfail" in operand for operand in instruction.operands):
         message = next(operand for operand in instruction.operands if operand.startswith("("))[1:].split(",")[0].strip()
 

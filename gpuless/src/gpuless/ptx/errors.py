@@ -1,36 +1,36 @@
-"""The errors that a simulated kernel can be accused of."""
+"""The errors that the simulator raises about a kernel."""
 
-# ruff: noqa: N818, what was found and not what went wrong with the simulator
+# ruff: noqa: N818, the names say what was found in the kernel
 
 from __future__ import annotations
 
 
 class SimulationError(Exception):
-    """A kernel did something that it must not do, or that the simulator can't do."""
+    """The kernel did something that is not allowed, or that the simulator does not model."""
 
 
 class OutOfBounds(SimulationError):
-    """An address outside of every argument, of shared memory or of the constants."""
+    """An access outside of every argument, of shared memory and of the constants."""
 
 
 class Misaligned(SimulationError):
-    """An access of n bytes at an address that n does not divide."""
+    """An access of n bytes at an address that is not a multiple of n."""
 
 
 class Race(SimulationError):
-    """Two accesses of one byte, one of them a write, that nothing orders."""
+    """Two accesses of the same byte, at least one of them a write, with nothing that orders them."""
 
 
 class Divergence(SimulationError):
-    """A barrier, shuffle or tensor-core instruction that not every thread it names has reached."""
+    """A barrier, shuffle or tensor-core instruction that some of the threads it needs have not reached."""
 
 
 class DeviceAssert(SimulationError):
-    """An assertion of the kernel, also the overflow checks of a debug build."""
+    """A failed assertion of the kernel, or a failed overflow check of a debug build."""
 
 
 class Uninitialized(SimulationError):
-    """A read of shared memory that nobody wrote."""
+    """A read of shared memory that no thread wrote."""
 
 
 class Unsupported(SimulationError):
@@ -38,4 +38,4 @@ class Unsupported(SimulationError):
 
 
 class Endless(SimulationError):
-    """More instructions than any kernel of ours runs: a loop that waits for another CTA, or never ends."""
+    """A CTA that ran more instructions than the limit: it waits for another CTA, or never ends."""

@@ -1,4 +1,7 @@
-"""Number formats of PTX as numpy sees them. Registers hold bits; bfloat16 has no numpy type and travels as uint16."""
+"""The number formats of PTX as NumPy dtypes.
+
+Registers hold bits. NumPy has no bfloat16, so its bits are uint16.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,9 @@ SIGNED: dict[int, np.dtype[Any]] = {
 }
 FLOATS = ("f16", "bf16", "f32", "f64")
 
-# What registers and shared memory hold before anybody writes them. As an address or an index both are far out of
-# bounds. As floats of any width the first is NaN, which sums show and a maximum drops; the second is huge, which a
-# maximum shows (in float16 it is NaN too).
+# The bits of registers and of shared memory that were never written. Used as an address or an index, both patterns are
+# far out of bounds. As a float of any width the first is NaN: it shows in sums, but a maximum drops it. The second is
+# huge, so it shows in a maximum (in float16 it is NaN too).
 POISONS = (0x7FFF7FFF7FFF7FFF, 0x7F7F7F7F7F7F7F7F)
 
 
@@ -60,19 +63,19 @@ def size_of(kind: str) -> int:
 
 
 def width_of(values: Array) -> int:
-    """Bytes of one lane's access: values are [lanes], or [lanes, elements of a vector]."""
+    """Return the bytes of one lane's access. `values` has shape [lanes], or [lanes, elements of a vector]."""
     return values.itemsize * (values.shape[1] if values.ndim == 2 else 1)
 
 
 def from_bfloat16(bits: Array) -> Array:
-    """uint16 bits -> float32."""
+    """Convert bfloat16, given as uint16 bits, to float32."""
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def to_odd(wide: Array) -> Array:
-    """float64 -> float32, inexact results rounded to the neighbor whose last bit is set.
+    """Round float64 to float32, with inexact results rounded to the neighbor whose last bit is set.
 
-    A second rounding, to a format at least two bits shorter, then gives what one rounding would have given.
+    A second rounding, to a format at least two bits shorter, then gives the same as a single rounding.
     """
     nearest = wide.astype(np.float32)
     bits = nearest.view(np.uint32)
@@ -83,7 +86,7 @@ def to_odd(wide: Array) -> Array:
 
 
 def to_bfloat16(values: Array, rounding: str = "rn") -> Array:
-    """float32 or float64 -> uint16 bits, rounded to nearest even ("rn") or toward zero ("rz")."""
+    """Convert float32 or float64 to the uint16 bits of bfloat16: to nearest even ("rn") or toward zero ("rz")."""
     if values.dtype == np.float64:
         values = to_odd(values)
     values = np.asarray(values, np.float32)
@@ -96,7 +99,7 @@ def to_bfloat16(values: Array, rounding: str = "rn") -> Array:
 
 
 def to_float16(values: Array, rounding: str = "rn") -> Array:
-    """float32 or float64 -> float16."""
+    """Convert float32 or float64 to float16: to nearest even ("rn") or toward zero ("rz")."""
     nearest = values.astype(np.float16)
     if rounding == "rn":
         return nearest
@@ -105,7 +108,10 @@ def to_float16(values: Array, rounding: str = "rn") -> Array:
 
 
 def to_tf32(values: Array, rounding: str = "rna") -> Array:
-    """float32 -> uint32 bits of the 19-bit format: to nearest, ties away ("rna") or to even ("rn"), or cut off."""
+    """Convert float32 to the uint32 bits of tf32, which has 19 bits.
+
+    It rounds to nearest, with ties away from zero ("rna") or to even ("rn"), or cuts off ("rz").
+    """
     bits = np.asarray(values).view(np.uint32)
     if rounding == "rna":
         rounded = bits + np.uint32(0x1000)

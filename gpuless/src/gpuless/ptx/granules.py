@@ -1,4 +1,4 @@
-"""The bytes by which histories of memory are kept: as few as the kernel's narrowest access."""
+"""Find the granule in which accesses to memory are recorded: the bytes of the kernel's narrowest access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _width(instruction: Instruction) -> int:
 
 
 def narrowest_accesses(program: Program) -> tuple[int, int]:
-    """Bytes, of global and of shared memory."""
+    """Return the bytes of the narrowest access to global memory, and of the one to shared memory."""
     narrowest = {"global": _WIDEST, "shared": _WIDEST}
     for instruction in program.instructions:
         if instruction.opcode in ("ldmatrix", "stmatrix"):

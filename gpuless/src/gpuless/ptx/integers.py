@@ -1,4 +1,4 @@
-"""Integer arithmetic and bit manipulation."""
+"""Instructions for integer arithmetic and bit manipulation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Recipe = tuple[Callable[..., Array], tuple[str, ...], str]
 
 
 def _plain(compute: Callable[..., Array]) -> Callable[[Instruction], Recipe]:
-    """Every operand and the result of the instruction's own type."""
+    """Return a recipe whose operands and result all have the instruction's own type."""
 
     def build(instruction: Instruction) -> Recipe:
         if {"sat", "cc"} & set(instruction.modifiers):
@@ -29,7 +29,7 @@ def _wide(kind: str) -> str:
 
 
 def _high(a: Array, b: Array) -> Array:
-    """The upper half of the product."""
+    """Return the upper half of the product."""
     dtype = a.dtype
     if dtype.itemsize < 8:
         wide = (SIGNED if dtype.kind == "i" else UNSIGNED)[2 * dtype.itemsize]
@@ -46,7 +46,7 @@ def _high(a: Array, b: Array) -> Array:
 
 
 def _multiply(instruction: Instruction) -> Recipe:
-    """mul and mad, whose last operand is then added."""
+    """Return mul, or mad, which then adds its last operand."""
     kind, adds = instruction.kind, instruction.opcode == "mad"
     if "wide" in instruction.modifiers:
         wide = DTYPES[_wide(kind)]
@@ -60,7 +60,7 @@ def _multiply(instruction: Instruction) -> Recipe:
 
 
 def _quotient(a: Array, b: Array) -> Array:
-    """Toward zero, as in C. By zero: all ones, as the hardware happens to do."""
+    """Divide toward zero, as C does. Division by zero gives all ones, as the hardware happens to do."""
     divisor = np.where(b == 0, b.dtype.type(1), b)
     down = a // divisor
     if a.dtype.kind == "i":
@@ -80,7 +80,7 @@ def shift_left(value: Array, by: Array) -> Array:
 
 
 def shift_right(value: Array, by: Array) -> Array:
-    """Signed types keep their sign."""
+    """Shift to the right. Signed types keep their sign."""
     bits = 8 * value.dtype.itemsize
     shifted = value >> np.minimum(by, np.uint32(bits - 1)).astype(value.dtype)
     return shifted if value.dtype.kind == "i" else np.where(by >= bits, value.dtype.type(0), shifted)
@@ -99,13 +99,13 @@ def _funnel_shift(instruction: Instruction) -> Recipe:
 
 
 def _extract(instruction: Instruction) -> Recipe:
-    """bfe: a field of bits, sign-extended for signed types."""
+    """Return bfe, which extracts a field of bits and extends the sign for signed types."""
     kind = instruction.kind
     bits = 8 * size_of(kind)
 
     def compute(value: Array, position: Array, length: Array) -> Array:
         start, count = position & np.uint32(255), length & np.uint32(255)
-        # By way of the top: what is cut off there comes back as zeros or copies of the sign.
+        # Shift left first, then right: the bits cut off at the top come back as zeros or as copies of the sign.
         room = bits - np.minimum(start.astype(np.int64) + count, bits)
         field = shift_left(value, room.astype(np.uint32))
         field = shift_right(field, (room + np.minimum(start, bits)).astype(np.uint32))
@@ -115,7 +115,7 @@ def _extract(instruction: Instruction) -> Recipe:
 
 
 def _insert(instruction: Instruction) -> Recipe:
-    """bfi."""
+    """Return bfi, which inserts a field of bits."""
     kind = instruction.kind
     dtype = DTYPES[kind].type
     bits = 8 * size_of(kind)
@@ -130,7 +130,7 @@ def _insert(instruction: Instruction) -> Recipe:
 
 
 def _permute(instruction: Instruction) -> Recipe:
-    """prmt: any four of the eight bytes, each perhaps replaced by copies of its sign."""
+    """Return prmt, which picks any four of eight bytes. A picked byte may be replaced by copies of its sign."""
     if len(instruction.modifiers) != 1:
         raise Unsupported(instruction.text)
 
@@ -149,7 +149,7 @@ def _permute(instruction: Instruction) -> Recipe:
 
 
 def _any_logic(instruction: Instruction) -> Recipe:
-    """lop3: a table of three bits' function."""
+    """Return lop3, which computes any function of three bits, given as a table."""
     table = int(instruction.operands[4], 0)
 
     def compute(a: Array, b: Array, c: Array) -> Array:

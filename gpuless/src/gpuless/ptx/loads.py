@@ -1,4 +1,4 @@
-"""ld and st, of every state space."""
+"""The instructions ld and st in every state space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def active_lanes(addresses: Array, mask: Mask) -> tuple[Array, Array | None]:
-    """The addresses of the threads that take part, and the threads (None: all)."""
+    """Return the addresses of the threads that take part, and these threads (None: all)."""
     if mask is None:
         return addresses, None
     lanes = np.flatnonzero(mask)
@@ -77,7 +77,7 @@ def read_memory(
 
 
 def _local_rows(cta: Cta, addresses: Array, lanes: Array | None, width: int) -> tuple[Array, Array]:
-    """Indices of the bytes in every thread's own memory."""
+    """Return the indices of the bytes in each thread's own local memory."""
     if int(addresses.min()) < 0 or int(addresses.max()) + width > cta.local.shape[1]:
         cta.fail(OutOfBounds, f"access of local memory, which has {cta.local.shape[1]} bytes", None)
     return cta.lanes_or_all(lanes)[:, None], addresses[:, None] + np.arange(width)
@@ -89,7 +89,7 @@ def _local(cta: Cta, addresses: Array, lanes: Array | None, bits: np.dtype, coun
 
 
 def _load_parameter(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    """The bytes of an argument, at a constant offset."""
+    """Return a load of an argument's bytes at a constant offset."""
     kind = instruction.kind
     targets = elements(instruction.operands[0])
     writes = [writer(program, target, kind) for target in targets]

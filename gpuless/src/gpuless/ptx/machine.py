@@ -1,4 +1,4 @@
-"""Runs a program's CTAs, one after another, each as one vector over its threads."""
+"""Run a program's CTAs one after another. Each CTA runs as one vector over its threads."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .shared import SharedMemory
 
 @dataclass
 class Launch:
-    """A launch: all that its CTAs share."""
+    """One launch, with everything that its CTAs share."""
 
     program: Program
     code: list[Decoded]
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
-    parameters: dict[str, Array]  # bytes
+    parameters: dict[str, Array]  # the bytes of each
     memory: GlobalMemory
     shared_bytes: int
     shared_granule: int
     poison: int
     instruction_limit: int  # of one CTA
-    released: dict[int, Knowledge] = field(default_factory=dict)  # by the address of a release, what it makes known
+    released: dict[int, Knowledge] = field(default_factory=dict)  # what an acquire learns, by its address
     report: Report = field(default_factory=Report)
-    order: list[tuple[int, int, int]] = field(default_factory=list)  # in which the CTAs run
+    order: list[tuple[int, int, int]] = field(default_factory=list)  # the order in which the CTAs run
     _feeds: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def run(self, ctas: Sequence[tuple[int, int, int]]) -> Report:
@@ -60,7 +60,10 @@ class Launch:
 
 
 class Cta:
-    """One CTA: registers (arrays over its threads, replaced and never written into), shared memory, and control."""
+    """The state of one CTA: its registers, shared memory and control flow.
+
+    A register is an array over the threads, which is replaced and never written into.
+    """
 
     def __init__(self, launch: Launch, position: int, index: tuple[int, int, int], now: int) -> None:
         self.launch = launch
@@ -83,12 +86,12 @@ class Cta:
         self.memory = launch.memory
         self.shared = SharedMemory(launch.shared_bytes, launch.shared_granule, launch.poison)
         self.local = np.zeros((self.threads, launch.program.local_bytes), np.uint8)
-        self.call_arguments: dict[str, Array] = {}  # .param space of a call
-        self.copies: list[Any] = []  # asynchronous copies not yet in a group
+        self.call_arguments: dict[str, Array] = {}  # the .param space of a call
+        self.copies: list[Any] = []  # asynchronous copies that are in no group yet
         self.copy_groups: list[list[Any]] = []
         self.alive = np.ones(self.threads, bool)
         self.here = 0  # the number of the current instruction
-        self.loads: dict[int, int] = {}  # by time since the last barrier, the number of the instruction
+        self.loads: dict[int, int] = {}  # by the time of a load since the last barrier: the number of its instruction
 
     def _special_registers(self, every: Array) -> dict[str, Array]:
         x, y, _ = self.launch.block
@@ -129,17 +132,20 @@ class Cta:
         return numbers if times == 1 else np.repeat(numbers, times)
 
     def was_copy(self, time: int) -> bool:
-        """Return True if what was loaded at the time goes nowhere but into what is being stored now."""
+        """Return True if the value loaded at this time goes only into the value that is being stored now."""
         return time in self.loads and self.launch.only_feeds(self.loads[time], self.here)
 
     def full(self, value: Array) -> Array:
-        """An operand for every thread: immediate ones are numpy scalars."""
+        """Return an operand as an array over all threads. An immediate operand is a NumPy scalar."""
         return np.full(self.threads, value) if value.ndim == 0 else value
 
     def run(self) -> None:
-        """Run the CTA. Of the groups of threads at different instructions the one furthest behind runs, so that threads
-        which part at a branch meet again where its arms do."""
-        waiting: dict[int, Array] = {}  # at a barrier
+        """Run the CTA.
+
+        Threads at different instructions form groups. The group that is furthest behind runs, so that threads that part
+        at a branch meet again where its arms do.
+        """
+        waiting: dict[int, Array] = {}  # the threads at a barrier
         groups: dict[int, Array] = {0: self.alive.copy()}
         while groups:
             here = min(groups)
@@ -165,7 +171,7 @@ class Cta:
         return {at + 1: mask for at, mask in waiting.items()}
 
     def _run_group(self, here: int, threads: Array, groups: dict[int, Array], waiting: dict[int, Array]) -> None:
-        """Until the group reaches another one, splits, waits or ends."""
+        """Run a group of threads until it reaches another group, splits, waits or ends."""
         code, stop = self.launch.code, min(groups, default=len(self.launch.code))
         standing = np.count_nonzero(threads)
         mask = None if standing == self.threads else threads
@@ -210,7 +216,7 @@ class Cta:
         groups: dict[int, Array],
         waiting: dict[int, Array],
     ) -> None:
-        """Those that the guard lets through branch, wait or end; the others go on."""
+        """Let the threads that pass the guard branch, wait or end. The others go on."""
         taken = threads if active is None else active
         rest = threads & ~taken
         if decoded.control == EXIT:

@@ -1,4 +1,7 @@
-"""ldmatrix and stmatrix: 8 x 8 matrices of 16-bit elements, lane 8 i + r holding the address of row r of the i-th."""
+"""The instructions ldmatrix and stmatrix, on 8 x 8 matrices of 16-bit elements.
+
+Lane 8 i + r holds the address of row r of the i-th matrix.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def load_matrix(program: Program, instruction: Instruction) -> Execute:
         matrices = rows.view(np.uint16).reshape(-1, count, 8, 8)
         if transposes:
             matrices = matrices.transpose(0, 1, 3, 2)
-        # Lane l gets elements 2 (l % 4) and the next of row l / 4.
+        # Lane l gets two elements of row l / 4: number 2 (l % 4) and the next one.
         pairs = np.ascontiguousarray(matrices).view(np.uint32).reshape(-1, count, 32)
         if warps is not None:
             every = np.zeros((cta.threads // 32, count, 32), np.uint32)

@@ -1,4 +1,4 @@
-"""Global memory: every access is looked up, checked and counted before it touches an array's bytes."""
+"""Global memory, which finds, checks and counts every access before it touches an array's bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .report import Access
 if TYPE_CHECKING:
     from .machine import Cta
 
-# Kernels repeat a few patterns of addresses over and over.
+# Kernels repeat a few patterns of addresses, so the counts are kept.
 _CACHE_SIZE = 1 << 16
 _sector_cache: dict[bytes, int] = {}
 
@@ -29,12 +29,12 @@ class GlobalMemory:
         self.regions, self.constants = lay_out(arrays, constants, granule)
 
     def real_address(self, address: int) -> int:
-        """The address of the byte in this process, the same for every pointer to it."""
+        """Return the address of a byte in this process. All pointers to the byte give the same address."""
         region = self.regions[number_of(address)]
         return address - region.base + region.real_address
 
     def text_at(self, address: int) -> str:
-        """A constant string."""
+        """Return the text of a constant string."""
         offset = address - self.constants.base
         data = self.constants.view(np.dtype(np.uint8), 1)[0].tobytes()
         return data[offset : data.index(b"\0", offset)].decode("utf-8", "replace")
@@ -48,7 +48,7 @@ class GlobalMemory:
         count: int,
         non_coherent: bool = False,
     ) -> Array:
-        """[lanes] or, for a vector, [lanes, count]."""
+        """Return the loaded elements, [lanes], or [lanes, count] for a vector."""
         width = dtype.itemsize * count
         region = self._enter(cta, addresses, lanes, width, Access.LOAD, non_coherent=non_coherent)
         elements, start = region.view(dtype, count)
@@ -77,7 +77,7 @@ class GlobalMemory:
         access: Access,
         scope: int,
     ) -> Array:
-        """Atomically, lane by lane: element = combine(element, lane). The elements as they were before."""
+        """Set element = combine(element, lane) atomically, lane by lane. Return the elements as they were before."""
         region = self._enter(cta, addresses, lanes, dtype.itemsize, access, scope)
         elements, start = region.view(dtype, 1)
         before = np.empty(len(addresses), dtype)
@@ -96,7 +96,7 @@ class GlobalMemory:
         scope: int = NOT_ATOMIC,
         non_coherent: bool = False,
     ) -> Region:
-        """The one region that all the addresses lie in, if the access is allowed."""
+        """Check and record an access, and return the one region that all its addresses lie in."""
         region = self._locate(cta, addresses, lanes, width, access)
         if region.read_only and access is not Access.LOAD:
             cta.fail(OutOfBounds, f"{access.value} to {region.name}, which may only be read", cta.thread_of(0, lanes))
@@ -135,7 +135,7 @@ class GlobalMemory:
         return region
 
     def _out_of_bounds(self, cta: Cta, addresses: Array, lanes: Array | None, width: int, access: Access) -> NoReturn:
-        """Accuse the first lane that is in no region; if there is none, the mixture of regions."""
+        """Fail at the first lane that lies in no region. If every lane lies in one, fail because they are several."""
         for lane, address in enumerate(addresses.tolist()):
             region = self.regions.get(number_of(address))
             if region is None:
@@ -148,7 +148,7 @@ class GlobalMemory:
         cta.fail(Unsupported, "one instruction that touches several arguments", None)
 
     def _sectors(self, cta: Cta, addresses: Array, lanes: Array | None) -> int:
-        """32-byte sectors, summed over warps."""
+        """Return the number of 32-byte sectors that an access touches, summed over warps."""
         relative = addresses - (int(addresses[0]) & ~31)
         key = relative.tobytes() + (lanes.tobytes() if lanes is not None else b"")
         count = _sector_cache.get(key)

@@ -1,4 +1,4 @@
-"""The modifiers of instructions that the simulator knows: one that it doesn't must not be passed over in silence."""
+"""The modifiers that the simulator knows. An instruction with an unknown modifier must not run as if it had none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ _KNOWN: dict[str, frozenset[str]] = {
 
 
 def check_modifiers(instruction: Instruction, computes: bool) -> None:
-    """`computes`: of an opcode that is not in the table, whether it is arithmetic; nothing is known of the others."""
+    """Raise Unsupported for an unknown modifier.
+
+    `computes` tells if an opcode outside of the table is arithmetic. Other opcodes outside of the table are not
+    checked.
+    """
     known = _KNOWN.get(instruction.opcode, _FLOATING | _INTEGER if computes else None)
     if known is None:
         return

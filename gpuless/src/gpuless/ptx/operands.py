@@ -1,4 +1,4 @@
-"""Operands of an instruction -> functions that read them from a CTA's registers and write them."""
+"""Turn the operands of an instruction into functions that read or write a CTA's registers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .parser import Instruction, Program, split_operands
 if TYPE_CHECKING:
     from .machine import Cta
 
-Mask = Array | None  # None: every thread of the CTA
+Mask = Array | None  # None means every thread of the CTA
 Reader = Callable[["Cta"], Array]
 Writer = Callable[["Cta", Array, Mask], None]
 
-# Windows of generic addresses; arguments lie far below.
+# The windows of generic addresses. Arguments lie far below them.
 SHARED_WINDOW = 1 << 60
 LOCAL_WINDOW = 1 << 61
 
@@ -35,7 +35,7 @@ def state_space(instruction: Instruction) -> str:
 
 
 def resolve(space: str, addresses: Array) -> tuple[str, Array]:
-    """Generic addresses -> the state space that they (the first, for all) lie in, and their addresses there."""
+    """Return the state space of generic addresses, which the first one decides, and the addresses in that space."""
     if space != "generic":
         return space, addresses
     first = int(addresses[0])
@@ -45,13 +45,13 @@ def resolve(space: str, addresses: Array) -> tuple[str, Array]:
 
 
 def elements(operand: str) -> tuple[str, ...]:
-    """The registers of a vector operand, or the one of a scalar."""
+    """Return the registers of a vector operand, or the single register of a scalar."""
     operand = operand.strip()
     return split_operands(operand[1:-1]) if operand.startswith("{") else (operand,)
 
 
 def immediate(text: str) -> int | None:
-    """The bits of a number as PTX writes it."""
+    """Return the bits of a number as PTX writes it; None if the text is no number."""
     if re.match(r"0[fFdD][0-9a-fA-F]+$", text):
         return int(text[2:], 16)
     try:
@@ -67,12 +67,12 @@ def _constant(bits: int, kind: str) -> Any:
 
 
 def symbol_address(program: Program, name: str) -> int | None:
-    """The address, in its own state space, of a name declared in memory. Constants: an offset past their region."""
+    """Return the address of a variable in shared or local memory, within its state space; None for any other name."""
     return program.shared.get(name, program.local.get(name))
 
 
 def reader(program: Program, operand: str, kind: str) -> Reader:
-    """Reads bits as `kind`. Numbers come as numpy scalars, unless packed."""
+    """Return a function that reads an operand as `kind`. Immediate numbers come as NumPy scalars, unless packed."""
     if operand in program.registers:
         return _register_reader(program, operand, kind)
     if operand.startswith("%"):
@@ -110,7 +110,7 @@ def _register_reader(program: Program, operand: str, kind: str) -> Reader:
 
 
 def predicate(program: Program, operand: str) -> Reader:
-    """Reads %p or !%p."""
+    """Return a function that reads the predicate %p or !%p."""
     if operand.startswith("!"):
         plain = reader(program, operand[1:].strip(), "pred")
         return lambda cta: ~plain(cta)
@@ -118,7 +118,10 @@ def predicate(program: Program, operand: str) -> Reader:
 
 
 def writer(program: Program, operand: str, kind: str) -> Writer:
-    """Writes values of `kind`, sign- or zero-extended to a wider register, in the threads of the mask."""
+    """Return a function that writes values of `kind` in the threads of the mask.
+
+    In a wider register the value is sign- or zero-extended.
+    """
     if operand == "_":
         return lambda cta, value, mask: None
     if operand not in program.registers:
@@ -148,7 +151,7 @@ def _bits_writer(index: int, bits: np.dtype) -> Writer:
 
 
 def address(program: Program, operand: str) -> Reader:
-    """[register + offset] or [name + offset] -> int64 addresses of every thread."""
+    """Return a function that gives the address [register + offset] or [name + offset] of every thread, int64."""
     inner = operand.strip()[1:-1].strip()
     match = re.match(r"(.+?)\s*([+-])\s*(-?\w+)$", inner)
     base, offset = (match[1].strip(), int(match[3], 0) * (1 if match[2] == "+" else -1)) if match else (inner, 0)

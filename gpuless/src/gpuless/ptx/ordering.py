@@ -1,4 +1,4 @@
-"""The past of a running CTA's threads, and the races that follow."""
+"""The events that each thread of the running CTA knows to be in its past, and the races that follow from them."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ def _both(one: Knowledge | None, other: Knowledge | None) -> Knowledge | None:
 
 
 class Order:
-    """The clocks of one CTA: when it began, its last barrier, the last of each warp, and what its threads acquired.
+    """The clocks of one CTA: its start, its last barrier, each warp's last barrier, and what its threads acquired.
 
-    Threads are numbered over the launch, `first_thread` being the CTA's thread 0.
+    Threads are numbered over the whole launch. `first_thread` is the number of the CTA's thread 0.
     """
 
     def __init__(self, position: int, threads: int, ctas: int, now: int) -> None:
-        self.position = position  # in the order in which CTAs run
+        self.position = position  # in the order in which the CTAs run
         self.threads = threads
         self.first_thread = position * threads
         self.first_time = now
         self.barrier_time = now
         self.warp_times = np.full(threads // 32, now, np.int64)
-        self.knowledge = Knowledge(np.zeros(ctas, np.int64))  # of every thread
-        self.acquired: dict[int, Knowledge] = {}  # of a thread alone, until the next barrier
-        self.to_release: dict[int, Knowledge] = {}  # by a fence, for the next relaxed write of the thread
-        self.seen: Knowledge | None = None  # by relaxed reads before the last barrier, for the next such fence
-        self.fencing: Knowledge | None = None  # by fences since the last barrier that all threads agree on the order of
-        self.fenced: Knowledge | None = None  # by those before it, for the next relaxed write of any thread
-        self.to_acquire: dict[int, Knowledge] = {}  # by a relaxed read, for the next fence of the thread
-        self.observed: dict[tuple[int, int], list[tuple[int, int]]] = {}  # by granule, (thread, time) of strong reads
+        self.knowledge = Knowledge(np.zeros(ctas, np.int64))  # what every thread of the CTA knows
+        self.acquired: dict[int, Knowledge] = {}  # what a single thread knows in addition, until the next barrier
+        self.to_release: dict[int, Knowledge] = {}  # from the thread's last fence, for its next relaxed write
+        # From relaxed reads before the last barrier, for the next sequentially consistent fence of any thread.
+        self.seen: Knowledge | None = None
+        # From sequentially consistent fences since the last barrier: all threads agree on the order of such fences.
+        self.fencing: Knowledge | None = None
+        self.fenced: Knowledge | None = None  # from those before the last barrier, for any thread's next relaxed write
+        self.to_acquire: dict[int, Knowledge] = {}  # from the thread's relaxed reads, for its next fence
+        self.observed: dict[tuple[int, int], list[tuple[int, int]]] = {}  # (thread, time) of strong reads
 
     def barrier(self, now: int) -> None:
         self.barrier_time = now
@@ -59,8 +61,11 @@ class Order:
         self.seen = functools.reduce(_both, self.to_acquire.values(), self.seen)
 
     def fence(self, thread: int, now: int, sequential: bool) -> None:
-        """A fence of the GPU. A sequentially consistent one, which __threadfence is, also works across a barrier, where
-        another thread writes or has read: of two such fences the one before the write comes first."""
+        """Apply a fence of the GPU.
+
+        A sequentially consistent fence, like __threadfence, also works across a barrier, where another thread does the
+        write or did the read. Of two such fences, the one before the write comes first.
+        """
         known = _both(self.to_acquire.get(thread), self.seen if sequential else None)
         if known:
             self.acquire(thread, known)
@@ -69,7 +74,7 @@ class Order:
             self.fencing = _both(self.fencing, past)
 
     def released_by_fences(self, thread: int) -> Knowledge | None:
-        """The knowledge that a relaxed write of the thread makes known."""
+        """Return the knowledge that a relaxed write of the thread passes on."""
         return _both(self.to_release.get(thread), self.fenced)
 
     def warp_barrier(self, warp: int, now: int) -> None:
@@ -84,9 +89,10 @@ class Order:
         self.acquired[thread] = before.merged(knowledge) if before else knowledge
 
     def past_of(self, thread: int, now: int) -> Knowledge:
-        """The knowledge that a release by the thread makes known.
+        """Return the knowledge that a release by the thread passes on.
 
-        What its CTA did before the last barrier, its warp before theirs, itself until now, and what it acquired.
+        It covers four things: what its CTA did before the last barrier, what its warp did before the warp's last
+        barrier, what the thread did until now, and what the thread acquired.
         """
         bounds = self.knowledge.bounds.copy()
         bounds[self.position] = self.barrier_time
@@ -109,7 +115,11 @@ class Order:
         now: int,
         harmless: Callable[[int], bool] = _none,
     ) -> Conflict | None:
-        """`harmless` says of the time of a read whether it may as well have read what is written now."""
+        """Record a write and return the first race with it, if any.
+
+        `harmless` gets the time of a read. It returns True if the read could as well have returned the value that is
+        written now.
+        """
         conflict = self._against_writes(history, granules, me)
         conflict = conflict or self._against_reads(history, granules, me, harmless)
         history.note_write(granules, me, now)
@@ -124,12 +134,14 @@ class Order:
         return conflict
 
     def observe(self, history: History, granules: Array, me: Array, now: int) -> None:
-        """A strong read has the strong writes before it in its past, even a relaxed one, but nothing else by that."""
+        """Record a strong read. It puts the earlier strong writes of the granule into its past, and nothing else if it
+        is relaxed.
+        """
         for granule, thread in zip(granules.tolist(), me.tolist(), strict=True):
             self.observed.setdefault((id(history), granule), []).append((thread, now))
 
     def _unobserved(self, bad: Array, history: History, granules: Array, when: Array, me: Array) -> Array:
-        """`bad` without the strong writes that a strong read in the past of `me` came after."""
+        """Return `bad` without the strong writes that came before a strong read in the past of `me`."""
         for at in np.flatnonzero(bad).tolist() if self.observed else ():
             thread, warp = int(me[at]), int(me[at] - self.first_thread) >> 5
             for reader, time in self.observed.get((id(history), int(granules[at])), ()):
@@ -139,7 +151,10 @@ class Order:
         return bad
 
     def _against_writes(self, history: History, granules: Array, me: Array, scope: int = NOT_ATOMIC) -> Conflict | None:
-        """Atomic operations don't race with each other as far as the scopes of both reach."""
+        """Return the first race with an earlier write, if any.
+
+        Two atomic operations don't race if each is within the other's scope.
+        """
         when = history.write_time[granules]
         if when.any():
             who = history.writer[granules]
@@ -191,7 +206,7 @@ class Order:
         return _first(bad, where, mine, who, when, earlier) if bad.any() else None
 
     def unordered(self, who: Array, when: Array, me: Array) -> Array:
-        """Tell which earlier accesses (of threads `who` at times `when`) are not in the past of the threads `me`."""
+        """Tell which earlier accesses (by threads `who` at times `when`) are not in the past of the threads `me`."""
         bad = when >= self.barrier_time
         if bad.any():
             warp = who >> 5

@@ -1,4 +1,4 @@
-"""PTX text -> a program: instructions, labels, registers, and where the names of shared and constant memory lie."""
+"""Parse PTX text into a program: instructions, labels, registers, and offsets in shared, local and constant memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Instruction:
     opcode: str  # "ld"
     modifiers: tuple[str, ...]  # ("global", "v4", "b32")
     operands: tuple[str, ...]
-    guard: str | None  # the predicate register of @%p or @!%p
+    guard: str | None  # the predicate register in @%p or @!%p
     negated: bool
-    line: int  # of the PTX text
+    line: int  # the line in the PTX text
     text: str
-    source: str  # "kernels.py:12", where the PTX says so
+    source: str  # like "kernels.py:12", if the PTX tells it
 
     @property
     def kind(self) -> str:
-        """The type of the instruction's (last) operand."""
+        """The type of the instruction's last operand."""
         return self.modifiers[-1] if self.modifiers else ""
 
 
@@ -39,7 +39,7 @@ class Parameter:
 class Program:
     name: str
     parameters: list[Parameter]
-    threads: int | None  # what .reqntid or .maxntid says
+    threads: int | None  # from .reqntid or .maxntid
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     registers: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> (index, bytes; 0 for a predicate)
@@ -52,7 +52,7 @@ class Program:
 
 
 def split_operands(text: str) -> tuple[str, ...]:
-    """Split at the commas outside of brackets and braces."""
+    """Split at the commas that lie outside of brackets and braces."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(text):
         if character in "{[(":
@@ -68,7 +68,7 @@ def split_operands(text: str) -> tuple[str, ...]:
 
 
 def parse(ptx: str, entry: str | None = None) -> Program:
-    """The kernel named `entry`, or the only one."""
+    """Return the kernel named `entry`, or the only kernel. Raise Unsupported unless there is exactly one."""
     text = re.sub(r"\.section\b.*", "", ptx, flags=re.S)
     files = {
         number: path.rsplit("/", 1)[-1] for number, path in re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', ptx, re.M)
@@ -118,7 +118,7 @@ _DECLARATION = re.compile(
 
 
 def _lay_out_memory(program: Program, text: str, body: str) -> None:
-    """Offsets of what is declared in shared, local and (initialized) global or constant memory."""
+    """Set the offsets of variables in shared, local and (initialized) global or constant memory."""
     for space, align, kind, name, bracket, initial in _DECLARATION.findall(text):
         if kind not in DTYPES:
             continue
@@ -163,7 +163,7 @@ _STATEMENT = re.compile(r"(?:@(!?)\s*([%\w$]+)\s+)?([a-z][\w.:]*)\s*(.*)$", re.S
 
 
 def _read_body(program: Program, text: str, begin: int, end: int, files: dict[str, str]) -> None:
-    """Fill in instructions and labels. Scopes in braces are flattened: their registers have names of their own."""
+    """Fill in instructions and labels. Scopes in braces are flattened, because their registers have distinct names."""
     source, line, counted = "", text.count("\n", 0, begin) + 1, begin
     for token in _TOKEN.finditer(text, begin, end):
         line += text.count("\n", counted, token.start())

@@ -1,11 +1,13 @@
-"""Who touched a byte last, and whether something orders that before now.
+"""Record which thread touched each byte last, and tell if that access is ordered before a later one.
 
-Time is one counter of executed instructions over the whole launch (CTAs run one after another), so that the time of an
-access also tells its CTA. What orders an earlier access before a later one:
-- both of one thread;
-- a barrier of the CTA in between, or one of the warp (bar.warp.sync) if both are of that warp;
-- across CTAs, a release by a thread that the earlier access is ordered before, and an acquire of what it released by a
-  thread that is ordered before the later access. That is what `Knowledge` keeps: the accesses known to be in the past.
+Time is a counter of executed instructions over the whole launch. CTAs run one after another, so the time of an access
+also tells its CTA. An earlier access is ordered before a later one by any of these:
+
+- Both are by the same thread.
+- A barrier of the CTA lies in between, or a barrier of the warp (bar.warp.sync) if both are by that warp.
+- They are by different CTAs, and a release and an acquire lie in between. The earlier access is ordered before the
+  release, the acquire gets what was released, and the acquire is ordered before the later access. `Knowledge` keeps the
+  accesses that are known to be in the past.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from .formats import Array
 if TYPE_CHECKING:
     from .ordering import Order
 
-NEVER_ORDERED = 2**31 - 1  # the time of a write that is still in flight
-_SPANS_AT_ONCE = 1024  # compared with up to as many accesses, a byte each
-NOT_ATOMIC, WITHIN_CTA, ACROSS_CTAS = range(3)  # atomic operations, by how far their scope reaches
+NEVER_ORDERED = 2**31 - 1  # the time of a write that is still in progress
+_SPANS_AT_ONCE = 1024  # spans in one comparison with all accesses: each pair takes a byte
+NOT_ATOMIC, WITHIN_CTA, ACROSS_CTAS = range(3)  # the scope of an atomic operation
 
 
 @dataclass
 class Knowledge:
-    """Accesses of other CTAs that are in the past of whoever holds this.
+    """The accesses of other CTAs that are known to be in the past.
 
-    bounds[p]: every access of the CTA that ran p-th, made before this time. `single` adds threads that knew more of
-    themselves than of their CTA: (first thread, last thread, time). Threads are numbered over the whole launch.
+    bounds[p] is a time: every access before it by the CTA that ran p-th is in the past. `single` adds spans of threads
+    (first thread, last thread, time) for which more is known than for their CTA. Threads are numbered over the whole
+    launch.
     """
 
     bounds: Array
@@ -53,13 +56,13 @@ class Knowledge:
 
     @functools.cached_property
     def _spans(self) -> Array:
-        """`single` as [3, count]."""
+        """The spans of `single`, [3, count]."""
         return np.array(list(self.single), np.int64).T
 
 
 @dataclass
 class Log:
-    """Accesses that `History` has no room for any more."""
+    """Older accesses, which `History` does not keep because it has only the last ones."""
 
     granules: list[Array] = field(default_factory=list)
     threads: list[Array] = field(default_factory=list)
@@ -77,13 +80,13 @@ class Log:
 
 
 class History:
-    """The last accesses to every granule of a piece of memory, granules being the narrowest access of the kernel."""
+    """The last accesses to every granule of some memory. A granule is as wide as the kernel's narrowest access."""
 
     def __init__(self, granules: int) -> None:
-        # Zeroed pages cost nothing until they are touched. Time 0 is "never".
+        # Pages of zeros cost nothing until they are written. Time 0 means "never".
         self.write_time = np.zeros(granules, np.int32)
         self.writer = np.zeros(granules, np.int32)
-        self.atomic = np.zeros(granules, np.uint8)  # the last write: NOT_ATOMIC, WITHIN_CTA or ACROSS_CTAS
+        self.atomic = np.zeros(granules, np.uint8)  # of the last write: NOT_ATOMIC, WITHIN_CTA or ACROSS_CTAS
         self.read_time = np.zeros(granules, np.int32)
         self.reader = np.zeros(granules, np.int32)
         self.older_reads = Log()
@@ -91,7 +94,7 @@ class History:
         self._mark = np.zeros(granules, bool)
 
     def older(self, log: Log, granules: Array) -> tuple[Array, Array, Array] | None:
-        """The accesses of the log that touch the granules: where, who, when."""
+        """Return the accesses in the log that touch these granules: granules, threads, times."""
         if not log.granules:
             return None
         where, who, when = log.joined()
@@ -103,7 +106,8 @@ class History:
     def note_read(self, granules: Array, me: Array, now: int, order: Order) -> None:
         when = self.read_time[granules]
         if when.any():
-            # A barrier of the own CTA orders an older read before whatever is ordered after this one.
+            # If a barrier of this CTA came after the older read, everything ordered after this read is ordered after
+            # the older one too.
             kept = (when > 0) & ((when >= order.barrier_time) | (when < order.first_time))
             kept &= self.reader[granules] != me
             if kept.any():
@@ -128,7 +132,9 @@ class History:
         self.atomic[granules] = scope
 
     def forget_logs(self) -> None:
-        """Before a barrier of the only CTA that can reach this memory: all is ordered."""
+        """Forget the older accesses at a barrier of the only CTA that can reach this memory: all of them are now
+        ordered.
+        """
         if self.older_reads.granules:
             self.older_reads = Log()
         if self.older_atomics.granules:

@@ -1,4 +1,4 @@
-"""The pieces of global memory that a kernel may touch: one for every array among its arguments."""
+"""The pieces of global memory that a kernel may touch, one for each array among its arguments."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .formats import Array
 from .races import History
 from .report import BufferTraffic
 
-# Regions lie 2^40 bytes apart, so that no stray offset reaches another one. The low bits of an address are those of the
-# array's own, alignment included.
+# Regions lie 2^40 bytes apart, so no wrong offset reaches another region. The low bits of an address are those of the
+# array's own address, which keeps its alignment.
 _SPACING_BITS = 40
 _LOW_BITS = 0xFFFF
 
 
 def number_of(address: int) -> int:
-    """The number of the region that an address is in, or next to."""
+    """Return the number of the region that holds an address or lies next to it."""
     return address + (1 << _SPACING_BITS - 1) >> _SPACING_BITS
 
 
 class Region:
-    """The memory that a kernel may touch through one pointer. Number 0 is left to null pointers."""
+    """The memory that a kernel may touch through one pointer. No region has number 0, which is for null pointers."""
 
     def __init__(self, number: int, name: str, real_address: int, size: int, keep_alive: Any) -> None:
         self.name = name
@@ -42,9 +42,10 @@ class Region:
         self._views: dict[tuple[np.dtype[Any], int], tuple[Array, int]] = {}
 
     def view(self, dtype: np.dtype[Any], count: int) -> tuple[Array, int]:
-        """The bytes as elements (or rows of `count` elements) at multiples of their size, and the first one's address.
+        """Return the bytes as elements, or rows of `count` elements, at multiples of their size, and the address of the
+        first.
 
-        An incomplete first or last element is part of the view and never touched: bounds are checked before.
+        An incomplete first or last element is part of the view, but bounds are checked before, so it is never touched.
         """
         found = self._views.get((dtype, count))
         if found is None:
@@ -59,7 +60,9 @@ class Region:
 
 
 def lay_out(given: dict[int, ArrayLike], constants: bytes, granule: int) -> tuple[dict[int, Region], Region]:
-    """Regions by their number, one more than the argument's, and the one of the constants among them."""
+    """Return all regions by number, and the region of the constants. The number of an array's region is its argument's
+    plus 1.
+    """
     regions = {}
     for number, array in given.items():
         region = Region(number + 1, f"argument {number}", arrays.address(array), arrays.extent_of(array), array)
@@ -74,7 +77,7 @@ def lay_out(given: dict[int, ArrayLike], constants: bytes, granule: int) -> tupl
 
 
 def _share_histories(regions: Iterable[Region], granule: int) -> None:
-    """One history for every group of arrays whose bytes overlap."""
+    """Give one history to each group of arrays whose bytes overlap."""
     groups: list[list[Region]] = []
     end = -1
     for region in sorted(regions, key=lambda region: region.real_address):

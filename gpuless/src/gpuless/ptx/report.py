@@ -1,4 +1,4 @@
-"""The work of a launch, counted as its lanes asked for it."""
+"""The counts of a launch's accesses and instructions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class Access(enum.Enum):
     LOAD = "load"
     STORE = "store"
-    STRONG_LOAD = "ordered load"  # races with plain accesses only, like an atomic operation
+    STRONG_LOAD = "ordered load"  # races with plain accesses only, as an atomic operation does
     STRONG_STORE = "ordered store"
     INTEGER_ATOMIC = "atomic operation"
     FLOAT_ATOMIC = "atomic operation on floats"
@@ -22,9 +22,9 @@ class BufferTraffic:
 
     bytes_read: int = 0
     bytes_written: int = 0
-    sectors_read: int = 0  # of 32 bytes, each once for a warp's access; by the array's real address
+    sectors_read: int = 0  # of 32 bytes by the array's real address, counted once for each access of a warp
     sectors_written: int = 0
-    loads: Counter[int] = field(default_factory=Counter)  # bits of a lane's access -> how many lanes
+    loads: Counter[int] = field(default_factory=Counter)  # the number of lanes by the bits of a lane's access
     stores: Counter[int] = field(default_factory=Counter)
     integer_atomics: int = 0
     float_atomics: int = 0
@@ -46,19 +46,19 @@ class BufferTraffic:
 
 @dataclass
 class Report:
-    """The counts of a launch, over the CTAs that were run."""
+    """The counts of a launch, over the CTAs that ran."""
 
     buffers: dict[int, BufferTraffic] = field(default_factory=dict)  # by the number of the argument
     ctas: int = 0
-    instructions: int = 0  # of warps
-    tensor_core_instructions: int = 0  # of warps
-    barriers: int = 0  # of CTAs
+    instructions: int = 0  # counted once for each warp
+    tensor_core_instructions: int = 0  # counted once for each warp
+    barriers: int = 0  # counted once for each CTA
     shared_wavefronts: int = 0
-    shared_accesses: int = 0  # wavefronts that a layout with no bank conflicts would take
+    shared_accesses: int = 0  # the wavefronts that a layout without bank conflicts would take
 
     @property
     def bank_conflict_factor(self) -> float:
-        """1.0 without conflicts, up to 32."""
+        """The wavefronts divided by those without bank conflicts: from 1.0 to 32."""
         return self.shared_wavefronts / self.shared_accesses if self.shared_accesses else 1.0
 
     @property

@@ -1,4 +1,4 @@
-"""Shared memory of one CTA: bytes, who touched them, and bank conflicts."""
+"""The shared memory of one CTA: its bytes, the threads that touched them, and bank conflicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .races import NEVER_ORDERED, WITHIN_CTA, History
 if TYPE_CHECKING:
     from .machine import Cta
 
-# Kernels repeat a few patterns of addresses over and over.
+# Kernels repeat a few patterns of addresses, so the counts are kept.
 _CACHE_SIZE = 1 << 16
 _wavefront_cache: dict[bytes, tuple[int, int]] = {}
 
@@ -105,7 +105,7 @@ class SharedMemory:
             cta.fail(Race, message, cta.thread_of(lane, lanes))
 
     def begin_copy(self, cta: Cta, addresses: Array, lanes: Array | None, width: int) -> None:
-        """An asynchronous copy will write here, at any time from now on."""
+        """Start an asynchronous copy, which may write these bytes at any time from now on."""
         self.check(cta, addresses, lanes, width, "cp.async")
         granules = self.granules(addresses, width)
         threads = cta.thread_numbers(lanes, width // self.granule)
@@ -114,7 +114,7 @@ class SharedMemory:
             self.race(cta, conflict, "cp.async")
 
     def end_copy(self, cta: Cta, addresses: Array, lanes: Array | None, values: Array) -> None:
-        """Its bytes are there, for the thread that issued it."""
+        """End an asynchronous copy: its bytes are now there, for the thread that issued it."""
         granules = self.granules(addresses, width_of(values))
         self.history.write_time[granules] = cta.now
         self._put(cta, addresses, lanes, values)
@@ -139,9 +139,10 @@ class SharedMemory:
 
 
 def _wavefronts(addresses: Array, threads: Array, width: int) -> tuple[int, int]:
-    """Trips to the 32 banks of 4 bytes that an access takes, and how few it could take.
+    """Return how many wavefronts an access takes, and the fewest that it could take.
 
-    Of accesses of 8 or 16 bytes half a warp or a quarter goes at a time.
+    A wavefront is one trip to the 32 banks of 4 bytes. An access of 8 bytes takes half a warp at a time, one of 16
+    bytes a quarter.
     """
     phases = threads // (32 if width <= 4 else 128 // width)
     words = (addresses >> 2)[:, None] + np.arange(max(width // 4, 1))

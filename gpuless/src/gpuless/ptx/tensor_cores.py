@@ -1,4 +1,4 @@
-"""mma.sync, for all the warps of a CTA at once."""
+"""The instruction mma.sync, for all warps of a CTA at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHAPE = re.compile(r"m(8|16)n8k(\d+)")
 
 
 def whole_warps(cta: Cta, mask: Mask) -> Array | None:
-    """The warps that take part, None for all; parts of a warp can't."""
+    """Return the warps that take part, None for all. Fail if only a part of a warp does."""
     if mask is None:
         return None
     present = mask.reshape(-1, 32)
@@ -34,7 +34,10 @@ def whole_warps(cta: Cta, mask: Mask) -> Array | None:
 
 
 def _numbers(bits: Array, kind: str) -> Array:
-    """Registers [registers, threads] -> their elements as float64 [registers, threads, elements of one]."""
+    """Return the elements of registers as float64 [registers, threads, elements of a register].
+
+    `bits` is [registers, threads].
+    """
     if kind == "tf32":
         return (bits & np.uint32(0xFFFFE000)).view(np.float32)[..., None].astype(np.float64)
     if kind == "f64":
@@ -44,7 +47,9 @@ def _numbers(bits: Array, kind: str) -> Array:
 
 
 def _places(kind: str, rows: int, depth: int) -> Array:
-    """The place in a matrix [rows, depth] of element [register, lane, part] of an operand. B is transposed."""
+    """Return the place in a matrix [rows, depth] of the element at [register, lane, part] of an operand. B is
+    transposed.
+    """
     per, tall = _PER_REGISTER[kind], rows // 8
     register = np.arange(rows * depth // 32 // per)[:, None, None]
     row = _GROUP[:, None] + 8 * (register % tall)
@@ -53,7 +58,7 @@ def _places(kind: str, rows: int, depth: int) -> Array:
 
 
 class _Operand:
-    """A or B: registers -> float64 [warps, rows, depth]."""
+    """The operand A or B, which turns registers into a matrix for each warp, float64 [warps, rows, depth]."""
 
     def __init__(self, program: Program, operand: str, kind: str, rows: int, depth: int) -> None:
         width = "u64" if kind == "f64" else "u32"
@@ -62,7 +67,7 @@ class _Operand:
         places = _places(kind, rows, depth)
         if len(self.reads) != len(places):
             raise Unsupported(f"{len(self.reads)} registers of {kind}")
-        # The element at a place: its index among [registers, lanes, parts].
+        # For each place, the index of its element among [registers, lanes, parts].
         self.sources = np.argsort(places, axis=None)
 
     def matrix(self, cta: Cta) -> Array:
@@ -74,7 +79,7 @@ class _Operand:
 
 
 def multiply_accumulate(program: Program, instruction: Instruction) -> Callable[[Cta, Mask], None]:
-    """D = A B + C of a warp, [M, K] by [K, 8]."""
+    """Return mma, which computes D = A B + C for each warp, [M, K] by [K, 8]."""
     shapes = [_SHAPE.fullmatch(modifier) for modifier in instruction.modifiers]
     shape = next((match for match in shapes if match), None)
     kind_a, kind_b, kind = instruction.modifiers[-3], instruction.modifiers[-2], instruction.kind

@@ -1,4 +1,4 @@
-"""Shuffles, votes and barriers of a warp."""
+"""The shuffles, votes, reductions and barriers of a warp."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BITS = np.uint32(1) << np.arange(32, dtype=np.uint32)
 
 
 def _check_members(cta: Cta, members: Array, mask: Mask) -> None:
-    """Every lane that a member mask names has to be there."""
+    """Fail unless every lane in the member mask is there."""
     if mask is None and members.ndim == 0 and members == 0xFFFFFFFF:
         return
     here = np.full(cta.threads, True) if mask is None else mask
@@ -47,7 +47,7 @@ def warp_barrier(program: Program, instruction: Instruction) -> Execute:
 
 
 def _sources(mode: str, lane: Array, by: Array, clamp: Array) -> tuple[Array, Array]:
-    """The lane to read from, and whether it is in range; lanes that reach out of it read themselves."""
+    """Return the lane to read from, and True where it is in range. A lane out of range reads its own value."""
     by, segment, limit = by.astype(np.int64), clamp.astype(np.int64) >> 8 & 31, clamp.astype(np.int64) & 31
     low, high = lane & segment, (lane & segment) | (limit & ~segment)
     wanted = {"up": lane - by, "down": lane + by, "bfly": lane ^ by, "idx": low | (by & ~segment & 31)}[mode]
@@ -76,7 +76,7 @@ def shuffle(program: Program, instruction: Instruction) -> Execute:
 
 
 def _ballot(votes: Array) -> Array:
-    """uint32 of every thread: the votes of its warp."""
+    """Return the votes of each thread's warp, uint32."""
     return np.repeat((votes.reshape(-1, 32) * _BITS).sum(1, dtype=np.uint32), 32)
 
 
@@ -114,7 +114,7 @@ _REDUCTIONS = {
 
 
 def reduce_warp(program: Program, instruction: Instruction) -> Execute:
-    """redux over the lanes that are there: those of the member mask, which has to be all of them."""
+    """Return redux, over the lanes that are there. The member mask must name all of them."""
     operation = _REDUCTIONS[next(modifier for modifier in instruction.modifiers if modifier in _REDUCTIONS)]
     value = reader(program, instruction.operands[1], instruction.kind)
     members = reader(program, instruction.operands[2], "u32")
@@ -138,7 +138,7 @@ def active_mask(program: Program, instruction: Instruction) -> Execute:
 
 
 def elect(program: Program, instruction: Instruction) -> Execute:
-    """elect.sync d|p, members: the first lane that is there, whose p is true."""
+    """Return elect.sync d|p, members, which picks the first lane that is there. Only this lane's p is true."""
     target, chosen = (part.strip() for part in instruction.operands[0].split("|"))
     write, write_chosen = writer(program, target, "b32"), writer(program, chosen, "pred")
     members = reader(program, instruction.operands[1], "u32")

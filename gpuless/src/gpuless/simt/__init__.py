@@ -1,7 +1,9 @@
-"""CUDA kernels as C++: a fiber for each thread, in an order drawn from a seed, under the sanitizers of the compiler.
+"""Run CUDA kernels as C++ on the CPU: each thread is a fiber, in an order drawn from a seed, under the compiler's
+sanitizers.
 
-A .cu file includes "gpuless.cuh" and launches by gpu::launch, so that nvcc takes the same source. The headers are
-CUDA's own, or those in Triton's wheel. simt.h says what is there, and what is not seen.
+A .cu file includes "gpuless.cuh" and launches kernels by gpu::launch, so nvcc compiles the same source. The headers
+come from the CUDA toolkit or from Triton's wheel. simt.h lists the CUDA functions that exist, and the bugs that are not
+seen.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ INCLUDE = Path(__file__).parent
 
 
 def missing() -> str | None:
-    """The reason why nothing can be built here; None if it can."""
+    """Return the reason why nothing can be built here; None if it can."""
     if not Path("/proc/self/maps").exists():
         return "the SIMT simulator is written for Linux"
     if shutil.which(compiler()) is None:
@@ -30,24 +32,33 @@ def missing() -> str | None:
 
 
 def build(sources: Sequence[Path], output: Path, *, sanitizers: str = "", root: Path | None = None) -> Path:
-    """Compile kernels and their host code: an executable, or a shared library if `output` ends in .so.
+    """Compile kernels and their host code into `output`, and return its path.
 
-    sanitizers are as GCC names them: "address,undefined". With a root, reports name the files relative to it, and
-    another tree with the same files is not compiled again. RuntimeError where something is missing, or with what the
-    compiler printed.
+    The result is a shared library if `output` ends in .so, else an executable.
+
+    Args:
+        sources: The .cu and C++ files.
+        output: The file to write.
+        sanitizers: Sanitizers as GCC names them: "address,undefined".
+        root: If given, reports name files relative to this folder. Another tree with the same files then shares the
+            cache entry.
+
+    Raises:
+        RuntimeError: If a tool is missing, or the compiler fails: with the text that it printed.
     """
     headers = cuda_headers()
     if (reason := missing()) or headers is None:
         raise RuntimeError(reason)
-    # One translation unit after another costs the headers of CUDA each time: 2 seconds, 4 with sanitizers.
+    # Each source costs the time to compile CUDA's headers: 2 seconds, or 4 with sanitizers.
     options = [
         *("-std=c++17", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-        "-U_FORTIFY_SOURCE",  # where a distribution sets it, a longjmp to another stack ends the process
+        "-U_FORTIFY_SOURCE",  # some distributions set it, and then a longjmp to another stack ends the process
     ]
     if sanitizers:
         options += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=undefined"]
     if output.suffix == ".so":
-        options += ["-shared", "-fPIC", "-fno-gnu-unique"]  # several in one process each have their own block
+        # -fno-gnu-unique gives each library in a process a simt::block of its own.
+        options += ["-shared", "-fPIC", "-fno-gnu-unique"]
     if root:
         options += [f"-ffile-prefix-map={root.resolve()}/="]
     made = compiled(
@@ -63,9 +74,10 @@ def build(sources: Sequence[Path], output: Path, *, sanitizers: str = "", root: 
 
 
 def run(executable: Path, *arguments: str, seed: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a program with the threads in an order drawn from `seed`.
+    """Run a program whose threads run in an order drawn from `seed`.
 
-    AddressSanitizer warns of fibers, but is told of every switch. subprocess.TimeoutExpired after a minute.
+    AddressSanitizer prints a warning about fibers, although it is told of every switch. Raise subprocess.TimeoutExpired
+    after a minute.
     """
     options = {"ASAN_OPTIONS": "detect_stack_use_after_return=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
     environment = {**os.environ, **options, "SIMT_SEED": str(seed)}

@@ -1,8 +1,8 @@
-// Threads of a GPU on one thread of the CPU: each is a fiber, which runs until it waits for others.
+// Runs the threads of a GPU on one thread of the CPU. Each is a fiber, which runs until it waits for other threads.
 //
 // Blocks run one after another, in an order drawn from SIMT_SEED. Within a block any thread that can run may be next,
-// so that a missing barrier gives wrong results. In every other block, on average, one thread runs as far as it can
-// before the next one starts, warp by warp; in the others all advance together.
+// so that a missing barrier gives wrong results. Half of the blocks, drawn at random, run one thread as far as it can
+// go before the next, warp by warp. In the other blocks all threads advance together.
 #pragma once
 
 #include <setjmp.h>
@@ -26,7 +26,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// As kernels know them; they hold the values of the thread that runs.
+// The variables that kernels read. They hold the values of the running thread.
 inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 inline constexpr int warpSize = 32;
@@ -35,8 +35,8 @@ namespace simt {
 
 constexpr int kLanes = 32;
 constexpr int kMostThreads = 1024;
-constexpr size_t kMostShared = 227 << 10;  // bytes a block may have on Hopper and Blackwell, the largest
-constexpr size_t kStack = 256 << 10;       // bytes; AddressSanitizer makes frames several times larger
+constexpr size_t kMostShared = 227 << 10;  // bytes that a block may have on Hopper and Blackwell, which have the most
+constexpr size_t kStack = 256 << 10;       // bytes; AddressSanitizer makes stack frames several times larger
 constexpr size_t kPage = 4096;
 constexpr uint32_t kEveryLane = 0xffffffff;
 
@@ -50,7 +50,7 @@ struct Site {
   bool operator==(const Site& other) const { return line == other.line && function == other.function; }
 };
 
-// Lies below a page that may not be touched, and stays for the next block.
+// The stack of a fiber, above a page that may not be touched. The next block uses it again.
 class Stack {
  public:
   Stack() {
@@ -64,9 +64,11 @@ class Stack {
   char* bottom;
 };
 
-// Where a fiber, or the scheduler, goes on. The first switch to a fiber is one of ucontext, which asks the kernel for the
-// mask of signals. The later ones are longjmps, which do not: with ucontext they took a third of the time of a matrix
-// product. AddressSanitizer would take a longjmp for the end of the frames in between, so with it all are of ucontext.
+// The point where a fiber, or the scheduler, goes on.
+//
+// The first switch to a fiber uses ucontext, which asks the kernel for the mask of signals. Later switches are
+// longjmps, which do not: with ucontext alone, switches took a third of the time of a matrix product. AddressSanitizer
+// would take a longjmp for the end of the frames in between, so with it all switches use ucontext.
 struct Place {
   ucontext_t context;
 #ifndef __SANITIZE_ADDRESS__
@@ -89,13 +91,13 @@ inline void go(Place& from, Place& to) {
 struct Thread {
   Place place;
   uint3 index;
-  int number;  // in the block
+  int number;  // the thread's number in its block
   int rank;    // its place in the order of precedence
   State state;
-  Site site;                   // where it waits
-  uint32_t mask;               // the lanes it waits for in its warp
-  uint64_t given;              // what it brings to its warp
-  uint64_t received[kLanes];   // what all lanes have brought
+  Site site;                   // the call where it waits
+  uint32_t mask;               // the lanes of its warp that it waits for
+  uint64_t given;              // the value that it gives to its warp
+  uint64_t received[kLanes];   // the values that all lanes have given
   void* fake_stack = nullptr;  // AddressSanitizer's
 
   int lane() const { return number % kLanes; }
@@ -114,7 +116,7 @@ class Ready {
     --count_;
   }
   int count() const { return count_; }
-  // The rank in the set that has `before` smaller ones.
+  // The rank in the set that has `before` smaller ones below it.
   int at(int before) const {
     int word = 0;
     for (; before >= __builtin_popcountll(words_[word]); ++word) before -= __builtin_popcountll(words_[word]);
@@ -140,7 +142,7 @@ struct Block {
   char* shared = nullptr;  // dynamic
   std::function<void()> kernel;
 
-  // A lane of the warp of `thread`, or nullptr past the end of the block.
+  // The thread in a lane of the warp of `thread`, or nullptr if the block has no such thread.
   Thread* lane_of(const Thread& thread, int lane) {
     const size_t number = thread.number - thread.lane() + lane;
     return number < threads.size() ? &threads[number] : nullptr;
@@ -214,7 +216,7 @@ inline void resume(Thread& thread) {
 #endif
 }
 
-// What the running thread calls to wait.
+// Makes the running thread wait, until the scheduler resumes it.
 inline void wait(State state, Site site, uint32_t mask = 0, uint64_t given = 0) {
   Thread& thread = *block.running;
   thread.state = state;
@@ -224,7 +226,8 @@ inline void wait(State state, Site site, uint32_t mask = 0, uint64_t given = 0) 
   to_scheduler(thread);
 }
 
-// __syncwarp may be a different one for every lane, and waits for no lane that has ended; the others exchange values.
+// Lanes may meet at different __syncwarp calls, which wait for no lane that has ended. All other calls exchange values,
+// so all lanes must be at the same call.
 inline bool is_syncwarp(const Site& site) { return site.function == std::string_view("__syncwarp"); }
 
 inline bool meets(const Thread& thread, const Thread* other) {
@@ -233,7 +236,7 @@ inline bool meets(const Thread& thread, const Thread* other) {
   return is_syncwarp(thread.site) ? is_syncwarp(other->site) : other->site == thread.site;
 }
 
-// Lets the lanes that `last` waits for go on if they are all here, each with what all of them brought.
+// If all lanes that `last` waits for have arrived, gives the values of all lanes to each and makes them ready.
 inline void release_warp(const Thread& last) {
   uint64_t given[kLanes] = {};
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -251,7 +254,7 @@ inline void release_warp(const Thread& last) {
   }
 }
 
-// A lane that ends may have been the last that a __syncwarp waits for.
+// A lane that ends may be the last that a __syncwarp waits for.
 inline void release_warp_of_ended(const Thread& ended) {
   for (int lane = 0; lane < kLanes; ++lane)
     if (const Thread* other = block.lane_of(ended, lane); other && other->state == State::kInWarp) release_warp(*other);
@@ -275,7 +278,7 @@ inline void release_warp_of_ended(const Thread& ended) {
   die(message);
 }
 
-// No thread can run: all wait at one barrier, or some wait for what never comes.
+// Called when no thread can run: either all wait at one barrier, or some wait for a lane that never comes.
 inline void release_barrier() {
   for (const Thread& thread : block.threads)
     if (thread.state == State::kInWarp) die_of_divergence(thread);
@@ -293,7 +296,7 @@ inline std::vector<int> shuffled(int count, std::mt19937& random) {
   return order;
 }
 
-// Threads by precedence: warp by warp.
+// Returns the threads in a random order of precedence, warp by warp.
 inline std::vector<Thread*> precedence(std::mt19937& random) {
   const int count = block.threads.size();
   std::vector<Thread*> order;

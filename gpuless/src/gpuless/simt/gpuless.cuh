@@ -1,4 +1,4 @@
-// One source for nvcc and for the SIMT simulator: what C++ cannot say, as functions.
+// Functions in place of CUDA's own syntax, so that nvcc and the SIMT simulator compile the same source.
 #pragma once
 
 #ifdef __CUDACC__
@@ -14,7 +14,7 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
   return cudaGetLastError();
 }
 
-// The block's dynamic shared memory; every call gives the same.
+// Returns the block's dynamic shared memory: the same pointer at every call.
 template <class T> __device__ __forceinline__ T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char memory[];
   return reinterpret_cast<T*>(memory);

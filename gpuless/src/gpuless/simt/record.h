@@ -1,4 +1,4 @@
-// A launch as a GPU gets it, for tests that run it somewhere else.
+// Hands a launch to a test, with everything that a GPU would get, so that the test can run it elsewhere.
 #pragma once
 
 #include <dlfcn.h>
@@ -10,15 +10,15 @@
 namespace simt {
 
 struct Launch {
-  const char* kernel;  // its name in a library or in PTX; null for one in an anonymous namespace
+  const char* kernel;  // its name in a library or in PTX; null for a kernel in an anonymous namespace
   uint32_t grid[3], threads[3];
   uint64_t shared;  // dynamic, in bytes
   uint64_t count;   // of arguments
   const void* const* arguments;
-  const uint64_t* sizes;  // of each argument, in bytes
+  const uint64_t* sizes;  // the bytes of each argument
 };
 
-// Gets the launches; null to run them here.
+// The function that gets each launch. If it is null, launches run here.
 inline void (*recorder)(const Launch*) = nullptr;
 
 template <class... Parameters>

@@ -1,9 +1,12 @@
-// CUDA kernels as C++: what they may call, and the launch. See engine.h for how they run.
+// The CUDA functions that kernels may call when they are compiled as C++, and the launch. engine.h describes how
+// threads run.
 //
-// __init__.py has the command; half and bfloat16 are the host code of CUDA's own headers. What is not seen: a thread is
-// only left where it waits, so an update that should be atomic and has no wait in its middle comes out right. Memory
-// has one order, and fences do nothing. Blocks take turns: one that spins until another has done something never ends.
-// Tensor cores, cp.async, cooperative groups and clusters are not there; nor are fused multiply-adds, but in fmaf.
+// __init__.py has the compiler's command. The types half and bfloat16 are the host code of CUDA's own headers.
+//
+// Limits: a thread gives way only where it waits. An update that should be atomic, with no wait in its middle,
+// therefore comes out right. Memory has a single order, and fences do nothing. Blocks run one after another, so a block
+// that spins until another block has done something never ends. Of the tensor cores only the products in tensor_cores.h
+// exist. cp.async, cooperative groups and clusters are missing. Multiplications and additions are fused only in fmaf.
 #pragma once
 
 #include <cmath>
@@ -26,7 +29,7 @@ using std::min;
 
 #ifdef __SANITIZE_ADDRESS__
 
-// Ordinary static memory, for AddressSanitizer to watch its edges: it stays as the last block left it.
+// Ordinary static memory, whose edges AddressSanitizer watches. A block finds it as the last block left it.
 #define __shared__ static
 namespace simt {
 inline void poison_static_shared() {}
@@ -34,7 +37,7 @@ inline void poison_static_shared() {}
 
 #else
 
-// Thread-local memory, which lies in one piece and holds nothing else: a program's or library's whole is poisoned.
+// Thread-local memory of a program or library lies in one piece and holds nothing else, so all of it is poisoned.
 #define __shared__ static thread_local
 #include <link.h>
 
@@ -70,7 +73,8 @@ inline void check_launch(dim3 grid, dim3 threads, size_t shared) {
   if (shared > kMostShared) die("launch with " + std::to_string(shared) + " bytes of shared memory");
 }
 
-// Runs the grid. Dynamic shared memory is NaN, or -1, when a block starts; so is static, see above.
+// Runs all blocks of the grid. At the start of a block its dynamic shared memory holds NaN, or -1. So does static
+// shared memory, unless AddressSanitizer is on.
 inline void run(dim3 grid, dim3 threads, size_t shared, std::function<void()> kernel) {
   check_launch(grid, threads, shared);
   gridDim = grid;
@@ -83,7 +87,7 @@ inline void run(dim3 grid, dim3 threads, size_t shared, std::function<void()> ke
   std::mt19937 random(seed ? atoi(seed) : 0);
   for (int number : shuffled(grid.x * grid.y * grid.z, random)) {
     blockIdx = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
-    block.shared = static_cast<char*>(malloc(shared));  // of exactly this size, for AddressSanitizer
+    block.shared = static_cast<char*>(malloc(shared));  // exactly this size, for AddressSanitizer
     if (shared) memset(block.shared, 0xff, shared);
     poison_static_shared();
     run_block(random);
@@ -108,14 +112,14 @@ template <class T> T* dynamic_shared() { return reinterpret_cast<T*>(simt::block
 
 }  // namespace gpu
 
-// The place of a call, by default arguments: the caller's.
+// The file and line of a call. As default arguments they are the caller's.
 #define SIMT_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(SIMT_PLACE) { simt::wait(simt::State::kAtBarrier, {"__syncthreads", file, line}); }
 
 namespace simt {
 
-// Waits for the lanes of `mask`; gives what each of them brought.
+// Waits for the lanes of `mask`, and returns the values that all of them gave.
 template <class T> const uint64_t* exchange(const char* function, const char* file, int line, uint32_t mask, T value) {
   static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>, "a warp exchanges values of up to 64 bits");
   if (!(mask >> block.running->lane() & 1))
@@ -136,7 +140,7 @@ T shuffle(const char* function, const char* file, int line, uint32_t mask, T val
   return value;
 }
 
-// Lanes exchange within segments of `width`.
+// Lanes exchange values within segments of `width` lanes.
 inline int segment_start(int lane, int width) { return lane & ~(width - 1); }
 inline int segment_end(int lane, int width) { return segment_start(lane, width) + width; }
 
@@ -183,7 +187,7 @@ inline int __all_sync(unsigned mask, int predicate, SIMT_PLACE) {
 #undef SIMT_PLACE
 
 namespace simt {
-template <class T> using Value = std::common_type_t<T>;  // converts to what is there, as with CUDA's overloads
+template <class T> using Value = std::common_type_t<T>;  // a value converts to the memory's type, as in CUDA
 }  // namespace simt
 
 template <class T> T atomicExch(T* to, simt::Value<T> value) { return std::exchange(*to, value); }

@@ -1,4 +1,5 @@
-// Products of a warp's tensor cores, as csrc/cuda/mma.cuh asks for them: every product exact, sums rounded once.
+// Products of a warp's tensor cores, with the functions that csrc/cuda/mma.cuh calls. Every product is exact, and each
+// sum is rounded once.
 #pragma once
 
 #include <cmath>
@@ -15,7 +16,7 @@ struct Fragments {
   uint32_t b[kLanes][2];
 };
 
-// What all lanes bring, in every lane.
+// Returns the operands of all lanes, in every lane.
 inline Fragments gathered(const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
   uint32_t all[kLanes][6];
@@ -33,7 +34,7 @@ inline Fragments gathered(const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   return fragments;
 }
 
-// c += a b for the lane's four numbers of c [16, 8]; left(row, k) and right(k, column) read the gathered fragments.
+// c += a b for the lane's four numbers of c [16, 8]. left(row, k) and right(k, column) read the gathered operands.
 template <class Left, class Right> void add_product(float (&c)[4], int depth, const Left& left, const Right& right) {
   const int lane = block.running->lane();
   for (int i = 0; i < 4; ++i) {
@@ -75,7 +76,7 @@ inline void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32
       [&](int k, int column) { return simt::number_of(it.b[column * 4 + k % 4][k / 4]); });
 }
 
-// To 10 bits behind the point, ties away from zero.
+// Rounds to 10 bits behind the point, ties away from zero.
 inline uint32_t to_tf32(float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
