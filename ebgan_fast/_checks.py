@@ -210,7 +210,7 @@ def check_weighs_nothing(pt_weight: Coefficient) -> None:
 
 
 def _scalar(name: str, value: Coefficient, beside: object) -> Coefficient:
-    """Return a 0-d tensor, or a number that torch and the kernels take. NumPy's numbers become a float."""
+    """Return a 0-d tensor, or a number that torch and the kernels take. NumPy's and fractions become a float."""
     if isinstance(value, Tensor):
         is_usual = type(value) is Tensor and value.layout is torch.strided and not value.is_meta
         if is_usual and value.dim() == 0 and value.dtype in FLOATING:

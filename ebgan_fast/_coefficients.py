@@ -110,5 +110,8 @@ class WithWeight(WithCoefficients):
         self._is_weighed = before  # a load with assign=True calls __setattr__, which would change it
 
     def _weight_for(self, code: Tensor | None) -> Tensor | None:
-        """Return the weight for `functional.generator_loss`: None if there is no code and the user gave no weight."""
+        """Return the weight for `functional.generator_loss`: None if there is no code and the user gave no weight or 0.
+
+        Without a code, `generator_loss` refuses any other weight that the user gave.
+        """
         return None if code is None and not self._is_weighed else self.pt_weight

@@ -36,7 +36,7 @@ class Program:
     commands: Mapping[str, Callable[..., int]]
     mistakes: tuple[type[Exception], ...] = (ValueError, BackendUnavailableError)
     place_of: Callable[[str], str | None] = lambda flag: None
-    """A function that says which command has a flag that this one lacks: "expected with --preset celeba64", or None."""
+    """A function that says where a flag belongs that the command lacks: "expected with --preset celeba64", or None."""
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command and return its exit status. `arguments` default to the process's own."""

@@ -134,7 +134,7 @@ def shortened(text: str, longest: int = 200) -> str:
 
 
 def abridged(name: str, longest: int = 500) -> str:
-    """Return the printable name. A name of more than `longest` characters keeps both ends, where paths differ."""
+    """Return the printable name in at most `longest` characters. A longer name keeps both ends, where paths differ."""
     line = printable(name if len(name) <= 2 * longest else name[:longest] + name[-longest:])
     half = (longest - 3) // 2
     return line if len(line) <= longest else f"{line[:half]}...{line[-half:]}"

@@ -93,8 +93,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        # The user knows `path` and not the temporary name, unless something else at the temporary name causes the
-        # error.
+        # The error names `path`, which the user knows. It names the temporary file only if that file is still there, as
+        # something else in its place may be the cause.
         if isinstance(error, OSError) and error.filename == str(partial) and not os.path.lexists(partial):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

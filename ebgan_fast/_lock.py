@@ -38,8 +38,8 @@ class FolderLock:
         """Take the lock without waiting.
 
         Returns:
-            None if the lock is held now. Otherwise the reason why this file system has no locks; the caller goes on
-            without one.
+            None if the lock is held now. Otherwise the reason why there is no lock, such as a read-only disk or a file
+            system without locks. The caller then goes on without a lock.
 
         Raises:
             ValueError: if another process holds the lock (the message names the process and host), or a link is in its

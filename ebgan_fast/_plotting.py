@@ -38,7 +38,7 @@ def _load_matplotlib() -> None:
         raise ImportError(f"matplotlib can't be imported ({error}); MATPLOTLIBRC names its settings") from error
 
 
-_OF_MATPLOTLIB = "MATPLOTLIBRC", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"  # its folders
+_OF_MATPLOTLIB = "MATPLOTLIBRC", "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"  # its files and folders
 
 
 @contextlib.contextmanager

@@ -288,6 +288,9 @@ def _images_and_net(
 
     Returns None for digits. Also returns None, after a note, if the images are no longer where they were or the net
     would be a file that the command line does not name.
+
+    Raises:
+        DataError: if the images that the command line names can't be read, or the run was trained on other images.
     """
     try:
         if kind_of(run.data, run.image_size) == "digits":

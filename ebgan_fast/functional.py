@@ -53,7 +53,7 @@ PT_WEIGHT = 0.1
 """The weight of the pulling-away term in the paper."""
 
 
-_STRIDED, _FLOATING = torch.strided, _checks.FLOATING  # local names: each attribute lookup takes 0.1 us
+_STRIDED, _FLOATING = torch.strided, _checks.FLOATING  # a lookup in another module takes 0.1 us
 
 
 def backend_of(batch: Tensor) -> str:
@@ -133,8 +133,8 @@ def reconstruction_energy(recon: Tensor, target: Tensor, *, norm: Norm = "l2", r
             their sum. Mean and sum are 0 for an empty batch.
 
     Returns:
-        [N] energies, or a scalar with a reduction. float32 (float64 for float64 inputs). In pixel units for l2 and l1,
-        in squared pixel units for sse and mse.
+        [N] energies, or a scalar with a reduction, float32 (float64 for float64 inputs). They are in pixel units for l2
+        and l1, and in squared pixel units for sse and mse.
 
     Raises:
         ValueError: if shapes or devices differ, a batch has no dimension, a sample is empty, or the norm or reduction
@@ -174,7 +174,7 @@ def hinge_margin_loss(energy_real: Tensor | None, energy_fake: Tensor, margin: C
     Args:
         energy_real: [N] energies of real samples. None: the loss is the hinge over generated samples alone.
         energy_fake: [M] energies of generated samples; M may differ from N. An empty batch contributes 0.
-        margin: m >= 0 in units of the energy: a number, or a 0-d tensor. If a schedule changes a tensor, nothing is
+        margin: m >= 0 in units of the energy: a number, or a 0-d tensor. If a schedule changes the tensor, nothing is
             recompiled and nothing waits for the device. The sign of a tensor is not checked. A margin that requires a
             gradient gets one.
 

@@ -402,7 +402,10 @@ def _inputs(discriminator: object, parameters: Iterable[Tensor] | None, trained:
 
 
 def _upstream(tensors: object, beside: Tensor, scaler: Scaler | None, scale: Coefficient) -> Coefficient:
-    """Return the gradient that both losses get, float64 if one of `tensors` is, as the losses then are."""
+    """Return the gradient that both losses get: 1.0, or a 0-d tensor if there is a scaler or a scale.
+
+    The tensor is float64 if one of `tensors` is, as the losses then are, else float32.
+    """
     meaning = "the share of the batch that these samples are, such as 1/k for one of k parts"
     scale = _checks.factor("scale", scale, meaning, beside)
     is_scaled = scaler is not None and getattr(scaler, "is_enabled", lambda: True)()

@@ -89,7 +89,7 @@ class ReconstructionEnergy(nn.Module):
     def forward(self, recon: Tensor, target: Tensor) -> Tensor:
         """Return the energies [N], or their mean or sum (equation 13).
 
-        In pixel units for l2 and l1, in squared pixel units for sse and mse.
+        They are in pixel units for l2 and l1, and in squared pixel units for sse and mse.
 
         Args:
             recon: [N, ...] reconstructions.

@@ -41,7 +41,7 @@ def waves(count: int, device: torch.device) -> Tensor:
 
 
 def main(*, steps: int = 100, seed: int = 0, mixed_precision: str = "no", cpu: bool = True) -> dict[str, object]:
-    """Train, and return the first and last mean energy of real samples, the last losses, and the dtypes."""
+    """Train, and return the first and last mean energy of real samples, the last losses, and their dtypes."""
     accelerator = Accelerator(cpu=cpu, mixed_precision=mixed_precision)
     torch.manual_seed(seed)  # the same weights in every process
     D, G = AutoEncoder(), nn.Sequential(nn.Linear(NOISE, 128), nn.ReLU(), nn.Linear(128, PIXELS), nn.Tanh())

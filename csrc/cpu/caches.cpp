@@ -44,7 +44,7 @@ Caches asked() {
   const bool intel = is_intel();
   const unsigned leaf = intel ? 4 : 0x8000001d;
   const Caches found{cache_bytes(leaf, 2), cache_bytes(leaf, 3), false};
-  // An L2 of 1 MB or more and AVX-512 marks a server, which has a mesh. Clients with AVX-512 have 512 KB and a ring
+  // Intel's servers with AVX-512 have 1 MB of L2 or more, and a mesh. Its clients with AVX-512 have 512 KB and a ring
   // (except Tiger Lake).
   return {found.l2, found.l3, intel && has_avx512() && found.l2 >= kMegabyte};
 }

@@ -41,7 +41,7 @@ bool passes_nothing(Norm norm, double weight, double energy) {
   return weight == 0 || (slope_needs_energy(norm) && energy == 0);
 }
 
-// A sweep writes gradients, gradients while it sums the terms of the differences, or zeros while it sums the terms.
+// The work of a sweep: it writes gradients, or it writes gradients or zeros and also sums the terms of the differences.
 enum class Does { kGradient, kGradientAndSum, kZerosAndSum };
 
 // A sweep over elements [first, last) of one sample.
@@ -180,8 +180,8 @@ struct Side {
 
 // Computes one sample's energy and gradient. If the slope does not depend on the energy, one sweep computes both. It
 // assumes that the hinge is open until the sum shows that it is closed: terms only add to the sum. From there on it
-// writes zeros, and at the end it overwrites the gradient that it had written with zeros. A NaN that comes later opens
-// the hinge again, and then the sample is swept once more. l2 sweeps twice, the second time over a row that is in the
+// writes zeros, and at the end it also replaces the gradient written before by zeros. A NaN that comes later opens the
+// hinge again, and then the sample is swept once more. l2 sweeps twice, the second time over a row that is in the
 // cache.
 template <class T, class Terms>
 Accumulator<T> sample_with_gradient(Norm norm, int64_t elements, const Rows<T>& sample, const Side& side, bool stream) {

@@ -13,7 +13,7 @@ constexpr int64_t kDepth = 256;  // depth of a panel: two panels fit the L2 cach
 // A panel is a row of strips. A strip is [depth][kStrip] and holds kStrip columns of an operand.
 template <class A> constexpr int64_t kStrip = 2 * kLanes<A>;
 
-// An operand whose k counts the row-major rows: operand(k, c) = data[k][c] * scale[k]; without a scale it is 1.
+// An operand whose k counts the row-major rows: operand(k, c) = data[k][c] * scale[k]. No scale means 1.
 template <class T> struct RowsAsDepth {
   using A = Accumulator<T>;
   using Lane = Widened<A>;

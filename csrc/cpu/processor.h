@@ -38,8 +38,8 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Uninitialized memory, aligned to cache lines. It throws std::bad_alloc, so it is never created inside a parallel
-// region.
+// Uninitialized memory, aligned to cache lines. The constructor may throw std::bad_alloc, so no Buffer is created
+// inside a parallel region.
 template <class A> class Buffer {
  public:
   explicit Buffer(int64_t count)

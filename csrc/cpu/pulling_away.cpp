@@ -39,8 +39,8 @@ template <class A> Buffer<A> inverses_of(const A* lengths, int64_t n) {
   return inverses;
 }
 
-// The number by which a row of a gradient is multiplied: factor * scale. The product may leave the accumulation type's
-// range.
+// The number by which a row of a gradient is multiplied: factor * scale. This number alone may leave the accumulation
+// type's range, where its product with the row does not.
 struct Slope {
   double factor;
   double scale;

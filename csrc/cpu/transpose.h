@@ -17,8 +17,8 @@ template <class V, int... I> inline V shuffle(V a, V b, std::integer_sequence<in
 #endif
 }
 
-// The lanes that two vectors exchange in a transposition. An instruction exists for each of these on 16-byte vectors
-// and, within every 16 bytes, on wider ones.
+// The lanes that a step of the transposition takes from two vectors. An instruction exists for each of these on 16-byte
+// vectors and, within every 16 bytes, on wider ones.
 struct ZipLow {  // a0 b0 a1 b1, from the low halves of each group of `lanes`
   static constexpr int lane(int i, int lanes, int all) { return i / lanes * lanes + i % lanes / 2 + i % 2 * all; }
 };

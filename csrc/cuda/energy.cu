@@ -60,7 +60,7 @@ template <class T, int kWidth> cudaError_t run_rows(const Call& call) {
   const int threads = warps * kWarp > kRowsThreads ? warps * kWarp : kRowsThreads;
   const int64_t samples = threads / (warps * kWarp);
   const int64_t of_real = ceil_div(it.real.n, samples), of_fake = ceil_div(it.fake.n, samples);
-  // A batch without samples has a loss too.
+  // Without any samples, one block still writes the loss.
   const int64_t blocks = of_real + of_fake > 0 ? of_real + of_fake : 1;
   return with_terms(it.norm, [&](auto terms) {
     return gpu::launch(loss_by_rows<T, kWidth, decltype(terms)>, grid_of(blocks), dim3(threads), 0, call.stream,

@@ -34,8 +34,8 @@ template <class T> struct BatchOf {
   __device__ bool wants_gradient() const { return p_grad_recon || p_grad_target; }
 };
 
-// Returns the derivative of upstream times the loss to an energy: upstream / n. For [margin - energy]+ it is -upstream
-// / n, and 0 at and past the margin.
+// Returns the derivative of upstream times the loss to an energy. It is upstream / n. For [margin - energy]+ it is
+// -upstream / n, and 0 at and past the margin.
 template <class A> __device__ A weight_of(A energy, int64_t n, A margin, A upstream, bool is_gated) {
   const A share = upstream / static_cast<A>(n);
   if (!is_gated) return share;
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kChunkThreads)
                    Scalar<Acc<T>> upstream,  // of the loss
                    Acc<T>* p_loss,          // [], or null for energies alone
                    Acc<T>* p_partials,      // [n_real, chunks_real] and then [n_fake, chunks_fake]
-                   int32_t* p_counters,     // [1 + n_real + n_fake]: of samples, then of each sample's chunks
+                   int32_t* p_counters,     // [1 + n_real + n_fake]: one for all samples, then one for each sample
                    int64_t chunks_of_real,  // of one sample
                    int64_t chunks_of_fake,  //
                    Norm norm) {
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kChunkThreads)
 
 // Computes the gradients of the energies for given upstream gradients. A sample whose upstream is 0 is not read.
 template <class T, int kWidth, class Terms>
-__global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // else nvcc spilled float64 for sm_90
+__global__ void __launch_bounds__(kChunkThreads, sizeof(T) == 8 ? 1 : 0)  // with 0, float64 spilled to fit more (sm_90)
     energy_gradients(BatchOf<T> batch,          // p_energy is read
                      const Acc<T>* p_upstream,  // [n]
                      int64_t upstream_stride,   //

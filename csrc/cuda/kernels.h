@@ -47,8 +47,8 @@ struct Gradient {
 };
 
 // Multiplies gradients that were computed for the upstream `expected`: to = upstream / expected * from, rounded once,
-// for at most kMostGradients gradients of one dtype. In place (every to is its from), and if upstream equals expected,
-// no memory is written.
+// for at most kMostGradients gradients of one dtype. If every to is its from (in place) and upstream equals
+// expected, no gradient is read or written.
 cudaError_t scale_gradients(DType, const Gradient*, int count, Coefficient upstream, Coefficient expected, bool in_place,
                             cudaStream_t);
 

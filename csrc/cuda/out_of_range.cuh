@@ -97,7 +97,7 @@ __device__ void tell_vanished(const Lines<T>& code, int64_t first, int count, in
     if (p_squares[row] != 0) continue;
     const T* const p_row = code.p_first + row * code.step;
     const bool vanished = code.is_wide ? has_number<T, kWide<T>>(p_row, begin, end) : has_number<T, 1>(p_row, begin, end);
-    __syncwarp();  // all lanes must have read it before it is written
+    __syncwarp();  // all lanes must have read the square before it is written
     if (vanished && threadIdx.x % kWarp == 0) p_squares[row] = kSmallest;
   }
 }

@@ -12,7 +12,7 @@ namespace {
 // The number of blocks into which a matrix of fewer tiles is cut. Primal: one on each multiprocessor of an H100. Dual:
 // two on each, because its tiles are small and have little in flight.
 constexpr int kBlocks = 132, kDualBlocks = 264;
-constexpr int kFewestSteps = 4;  // steps of a split at least, so that it writes not much more than it reads
+constexpr int kFewestSteps = 4;  // the fewest steps of a split, so that it writes not much more than it reads
 
 bool is_dual(const Code& code) { return code.d < code.n; }
 

@@ -5,8 +5,8 @@
 // Dual, d < n: E = U^T U - (n'/d) I with U = S / lengths, n' the number of nonzero rows, the trace of U^T U;
 //     value = (n'(n'-d)/d + sum E^2) / (n(n-1)); residual is E.
 // A row of zeros has 1/length := 0. Counters are zeros, and a kernel leaves them as zeros. Rows whose squares leave the
-// range of acc are first multiplied by a power of two (../row_scale.h). In dual, row_lengths chooses it. For primal,
-// see out_of_range.cuh.
+// range of acc are first multiplied by a power of two (../row_scale.h). In the dual form, row_lengths chooses
+// the power. For the primal form, see out_of_range.cuh.
 #pragma once
 
 #include "out_of_range.cuh"
@@ -113,9 +113,9 @@ template <class A> __device__ A nonzero_of(const A* p_lengths, int64_t n) {
   return sum_of_block(count);
 }
 
-// Stores a tile at rows i.. and columns j.. of the matrix, and its mirror image. For a tile on the diagonal only the
-// mirror image is stored, which is equal: its stores fill memory sectors with eight lanes, and the tile's own with four
-// lanes of every other number.
+// Stores a tile at rows i.. and columns j.. of the matrix, and its mirror image. A tile on the diagonal equals its
+// mirror image, and only the mirror image is stored: eight lanes then fill each memory sector. In the tile's own order,
+// four lanes would write every other number of a sector.
 template <class Share, class A>
 __device__ void store_mirrored(typename Share::Part& sums, A* p_matrix, int64_t side, int64_t i, int64_t j) {
   sums.each([&](int row, int column, A& value) {

@@ -29,8 +29,8 @@ template <class T, int kWidth> __device__ void scale_packet(const Scaled<T>& one
   store<T, kWidth>(one.p_to + first, packet);
 }
 
-// Writes to = upstream / expected * from, rounded once. In place, if the two are equal, nothing is written. NaN is not
-// equal.
+// Writes to = upstream / expected * from, rounded once. If upstream equals expected and the call is in place, nothing
+// is written. NaN equals nothing.
 template <class T>
 __global__ void __launch_bounds__(kScalingThreads)
     multiply_gradients(ScaledOnes<T> gradients,   //

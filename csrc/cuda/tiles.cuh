@@ -20,7 +20,7 @@ template <class A> __device__ A inverse_of(A norm) { return norm == 0 ? A{0} : A
 
 // Returns the factor of a line's numbers, or -1 if they must be multiplied by the scale first.
 template <class T> __device__ Acc<T> factor_of(const Lines<T>& from, int64_t line) {
-  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // neither load waits
+  const Acc<T> scale = from.p_scales[line], factor = inverse_of(from.p_lengths[line]);  // both loads overlap
   return scale == 1 ? factor : Acc<T>{-1};
 }
 

@@ -62,8 +62,8 @@ def gradients_of_formula(
 
     places = [place for place, tensor in enumerate(tensors) if tensor is not None and needed[place]]
     if in_transform():
-        # Inside a transform, the graph recorded outside counts as constant. So the formula is recorded again, at the
-        # transform's level.
+        # Inside a transform, what was recorded outside counts as constant. So `vjp` records the formula again, at a new
+        # level.
         def of_wanted(*wanted: Tensor) -> Tensor:
             every = list(tensors)
             for place, tensor in zip(places, wanted, strict=True):

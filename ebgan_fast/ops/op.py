@@ -51,7 +51,7 @@ class Op:
 
     An op with a `backward` computes no gradients: its results behind the value are what `backward` needs. The arguments
     of a `backward` are the gradient to the value, `tensors`, the forward's other results, the options, and `need`. If
-    the value is the forward's only result, it is passed as its other result.
+    the forward returns only the value, the value is passed in place of other results.
     """
 
     schema: str
@@ -144,7 +144,7 @@ def kernel(name: str, backend: str) -> Callable[..., Any]:
 
 # new in torch 2.7
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
-# Local names, because the lookups would take as long as the calls.
+# Names of this module, because the lookups inside torch would take as long as the calls.
 modes, _tracing = torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
 _is_legacy_batch = torch._C._functorch.is_legacy_batchedtensor
 _is_graph_kept = torch._C._autograd._get_current_graph_task_keep_graph

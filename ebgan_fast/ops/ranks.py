@@ -42,8 +42,8 @@ _NAMED_RANKS = 4  # named in an error for each size
 def _compare(n: int, d: int, dtype: torch.dtype, device: torch.device, group: ProcessGroup) -> None:
     """Raise the same ValueError on every rank if the ranks' codes don't have the same sizes and dtype of sums.
 
-    Takes 0.2 ms between two processes with one core each. If reading the result waits for a device, the ranks compare
-    only once per group.
+    The comparison takes 0.2 ms between two processes with one core each. If reading the result waits for a device, the
+    ranks compare only once per group.
 
     Args:
         n, d, dtype, device: the batch size, width, dtype and device of this rank's codes.

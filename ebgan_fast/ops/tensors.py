@@ -62,7 +62,7 @@ _STEPS_DOWN = {
 
 
 def row_scales(rows: Tensor) -> Tensor:
-    """Return a scale for each row [N, K], [N, 1]: 1, or a power of two so that the row's squares stay in range.
+    """Return a scale [N, 1] for the rows [N, K]: 1, or a power of two so that the row's squares stay in range.
 
     A cosine does not depend on the lengths of its vectors. So it may be computed from the scaled rows. The scales are
     constants to autograd.

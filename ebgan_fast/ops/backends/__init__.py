@@ -43,11 +43,11 @@ BackendName = Literal["auto", "reference", "cpu", "triton", "cuda"]
 ENVIRONMENT_VARIABLE = "EBGAN_FAST_BACKEND"
 
 FIRST_CHOICE = Path(__file__).with_name("first_choice.json")
-"""The faster backend on each GPU architecture, and by how much. `python -m bench page` writes this file."""
+"""The file of the faster backend on each GPU architecture, and by how much. `python -m bench page` writes it."""
 
 
 class BackendUnavailableError(RuntimeError):
-    """The error that a backend was requested by name and cannot run on this machine.
+    """The error raised if a backend is requested by name and cannot run on this machine.
 
     Example:
         >>> from ebgan_fast import BackendUnavailableError, backends, use_backend

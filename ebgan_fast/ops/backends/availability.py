@@ -48,7 +48,7 @@ NO_TRITON = BackendStatus(False, "triton is not installed (torch's wheels for GP
 def cpu_status() -> tuple[BackendStatus, str | None]:
     """Return the status of the CPU kernels and, separately, an error in the environment, or None.
 
-    A wrong EBGAN_FAST_CPU_ISA is a user's mistake that the first op raises. A missing extension is only reported.
+    A wrong EBGAN_FAST_CPU_ISA is a user's mistake: the first op raises an error. A missing extension is only reported.
     """
     try:
         extension = importlib.import_module("ebgan_fast._C")
@@ -196,8 +196,8 @@ def cuda_status() -> BackendStatus:
 def cuda_lacks(index: int) -> str | None:
     """Return why the CUDA kernels can't run on the GPU of that number, or None if they can.
 
-    Machine code runs on GPUs of the generation that it was built for, from the number that it was built for on. PTX, if
-    it was built in, is compiled for later generations.
+    Machine code runs on GPUs of the generation that it was built for, if the GPU's number is not lower than that of the
+    code. PTX, if it was built in, is compiled for later generations.
     """
     from ... import _C
 

@@ -96,7 +96,7 @@ def loss(it: Loss) -> None:
             "BATCH_BLOCK": _BATCH_BLOCK,
         }
         programs = programs_real + programs_fake
-        if programs or value is not None:  # no samples also have a loss
+        if programs or value is not None:  # without samples there is still a loss
             launch.run(Launch(energy_kernels.loss_by_rows, (max(programs, 1),), arguments, tile.num_warps))
         return
     chunks_real = -(-real.elements // tile.block)

@@ -18,7 +18,7 @@ from .energy import acc_of, coefficient
 from .launch import Launch
 
 _ROW_LENGTHS = 1024  # elements that a program of `row_lengths` loads at a time
-_FEWEST_STEPS = 4  # in a split at least, so that a split writes not much more than it reads
+_FEWEST_STEPS = 4  # the fewest steps of a split, so that it writes not much more than it reads
 _ROWS = 2  # rows of the residual per program; with fewer rows, more programs read all the lengths
 _FINISHED = 4096  # sums loaded at a time, 8 a thread; the compiler unrolls loops by 4, and 8192 sums spilled
 _FINISHING_WARPS = 16
@@ -39,8 +39,8 @@ def _gram_precision(dtype: torch.dtype, dual: bool, arch: str) -> str:
     """Return the precision of the Gram product.
 
     In primal, products of 16-bit codes are exact in tensor cores. In dual, the operands are normalized rows, which are
-    not 16-bit numbers, and E is a small difference after the trace is taken out. So dual products of 16-bit codes run
-    as those of float32.
+    not 16-bit numbers, and E is what remains after the trace is taken out. So dual products of 16-bit codes run as
+    those of float32.
     """
     if dtype == torch.float64:
         return "ieee"

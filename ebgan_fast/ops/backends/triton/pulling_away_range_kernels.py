@@ -1,5 +1,6 @@
-"""Triton kernels for rows of a code whose squared lengths leave a safe range. pulling_away_kernels.py has the
-equations.
+"""Triton kernels for rows of a code whose squared lengths leave a safe range.
+
+pulling_away_kernels.py has the equations and names.
 
 A cosine does not depend on the lengths of its vectors. A row that is too short or too long is therefore multiplied by
 its scale, a power of two, before anything is squared. The scale of all other rows is 1. csrc/row_scale.h has the same
@@ -143,10 +144,9 @@ def _row_of_cosines(
     d,
     BLOCK: tl.constexpr,
 ):
-    """Compute the cosines of row i with all rows out of range, or with all rows if row i is. Returns their squares'
-    sum.
+    """Compute the cosines of row i with all rows out of range, or with all rows if row i is out of range.
 
-    The sum is over all cosines of the row.
+    Returns the sum of the squares of all cosines of the row.
     """
     p_row = p_residual + (tl.zeros((), dtype=tl.int64) + i) * n
     scale = tl.load(p_lengths + n + i, cache_modifier=".cg")

@@ -45,9 +45,9 @@ def multiply_gradients(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write upstream / expected * from into to, rounded once, for up to four gradients.
+    """Write each `to` = upstream / expected * `from`, rounded once, for up to four gradients.
 
-    If the two are equal the factor is 1, even if both are 0, and in place no memory is written.
+    If upstream equals expected, the factor is 1, even if both are 0, and with IN_PLACE nothing is written.
     """
     wide_upstream = tl.load(p_upstream).to(ACC)
     wide_expected = scalar(expected, EXPECTED_IS_POINTER, ACC)

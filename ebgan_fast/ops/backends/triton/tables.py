@@ -78,7 +78,10 @@ def chunk_tile(elements: int, arch: str) -> EnergyTile:
 
 
 def has_tf32(arch: str) -> bool:
-    """Return True if Triton has tf32 products there, as on NVIDIA from Ampere on. AMD has float32 products."""
+    """Return True if Triton has tf32 products there, as on NVIDIA from Ampere on.
+
+    AMD's matrix cores multiply float32 itself.
+    """
     return not arch.startswith("gfx")
 
 
