@@ -74,7 +74,8 @@ def _train_command(defaults: TrainConfig) -> Callable[..., int]:
 
         Args:
             config: What to train and how.
-            resume: Continue from the run folder's checkpoint, bit for bit. Without a checkpoint there, start a new run.
+            resume: Continue from the run folder's checkpoint, on the CPU bit for bit.
+                Without a checkpoint there, start a new run.
         """
         keep_freed_memory()
         result = run_training(config, resume=resume)
@@ -97,14 +98,14 @@ def prepare(
     continues.
 
     Args:
-        source: A folder of images at any depth, or a file or folder of many: zip, Hugging Face parquet, tar, LSUN's
-            LMDB, arrays (.npy, .npz, HDF5, CIFAR's batches).
+        source: A folder of images at any depth, a file of many images, or a folder of such files.
+            They may be zip, Hugging Face parquet, tar, LSUN's LMDB, and arrays (.npy, .npz, HDF5, CIFAR's batches).
         out: Folder to write: packed pixels, an index and checksums.
         size: Side of the images in pixels. The shorter side is scaled to it and the middle is kept (the ADM crop).
         kind: The kind of source to take from a folder that holds several kinds. None: the kind with the most images.
         split: The split to take from a set that has several, such as train. all: all splits as one set.
-        column: The column to take from a parquet file, the array from an .npz or HDF5 file, or the part of webdataset's
-            samples.
+        column: The column of a parquet file, array of an .npz or HDF5 file, or part of webdataset samples to take.
+            None: the one named image, or the only one that holds images; of a webdataset sample, one image.
         workers: Number of processes. None: as many as this process's share of processors and memory allows.
         strict: Stop at an image that can't be decoded. Otherwise the image is named, counted and left out.
     """

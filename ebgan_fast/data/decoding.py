@@ -87,7 +87,7 @@ def decode(stored: bytes | Pixels) -> Image.Image:
 
 
 def trouble_of(error: Exception) -> tuple[str, str]:
-    """Return why an image can't be taken: a reason that images share, and this image's full text, each in one line."""
+    """Return why an image can't be taken: a reason that images share, and this image's own text, each in one line."""
     text = " ".join(str(error).split())[:_LONGEST]
     if isinstance(error, ImageError):
         return error.reason, text

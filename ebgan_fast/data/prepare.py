@@ -46,7 +46,8 @@ class Prepared:
     Attributes:
         images: the number of packed images.
         skipped: names of the images that couldn't be decoded.
-        left_out: the count of all lost images, by reason: those in `skipped`, and for example links to nothing.
+        left_out: the count, by reason, of the images in `skipped` and of things that may have held images, such as
+            links to nothing.
         left_aside: the count of anything else in the source, by kind, such as ".txt".
     """
 

@@ -29,7 +29,7 @@ class Failure:
     Attributes:
         name: the name of the image.
         reason: the fault in words that all images with this fault share.
-        text: the full text about this image.
+        text: the fault of this one image, in one line that may hold names and numbers.
     """
 
     name: str

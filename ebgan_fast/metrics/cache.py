@@ -25,7 +25,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_folder(chosen: Path | None) -> Path:
-    """Return `chosen`, or the folder that the environment variable EBGAN_FAST_CACHE names, or ~/.cache/ebgan_fast.
+    """Return `chosen`, else the folder that the environment variable EBGAN_FAST_CACHE names, else ~/.cache/ebgan_fast.
 
     The folder is made if it doesn't exist. Only this user may write to it.
 

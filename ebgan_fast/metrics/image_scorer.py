@@ -24,12 +24,12 @@ from .kid import kernel_distance
 if TYPE_CHECKING:
     from ..data.image_set import ImageSet
 
-# Images at a time in the feature net. On a CPU few are as fast as many, and a signal then waits two seconds at most.
+# Images at a time in the feature net. On a CPU few are as fast as many, and a signal is noticed after some two seconds.
 _MOST_ON_GPU, _MOST = 500, 50
 _NET_BYTES = 16 << 20  # bytes an image takes: 10 MB in EfficientNet-Lite0 (two maps of 96 x 112 x 112), 12 in Inception
 _MOST_REAL = 50_000  # the usual number for published figures
 _SECONDS_KEPT = 60.0  # seconds between two writes of unfinished features
-CACHE_VERSION = 1  # of the way from an image to its features: count up when features change
+CACHE_VERSION = 1  # count up when the computation from an image to its features changes
 
 
 @dataclass(frozen=True)

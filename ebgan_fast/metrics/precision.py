@@ -32,7 +32,7 @@ def without_tf32() -> Iterator[None]:
 def _switches() -> list[tuple[Any, str, object]]:
     """Return torch's switches for precision: the object, the attribute's name, and the value for full float32.
 
-    Newer versions have a new name, and want a program to use only that one.
+    Since 2.9 the switches have new names, and torch wants a program to use either the old or the new ones.
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     if hasattr(cudnn, "conv"):  # torch 2.9

@@ -17,7 +17,9 @@ _NOTATION = text("a string in the paper's notation")  # the layers in it are che
 
 @dataclass(frozen=True)
 class Mlp:
-    """The settings of the fully connected networks in the paper's grid search. The defaults: its best EBGAN (figure 4).
+    """The settings of the fully connected networks in the paper's grid search.
+
+    The defaults are those of its best EBGAN (figure 4).
 
     Example:
         >>> import torch
@@ -86,7 +88,8 @@ class Conv:
     generator_layers: str = needed(_NOTATION)
     """The generator's layers in the paper's notation, such as (512)4c-(256)4c2s-(128)4c2s-(64)4c2s-(3)4c2s."""
     noise_planes: str = needed(_NOTATION)
-    """The length of the noise vector, then the number of noise planes of each further layer with some: 100-64-32."""
+    """The length of the noise vector, then the numbers of noise planes that the generator's next layers take.
+    100-64-32 is a vector of 100, 64 planes for the second layer and 32 planes for the third."""
     encoder_layers: str = needed(_NOTATION)
     """The layers of the discriminator's encoder in the paper's notation."""
     decoder_layers: str = needed(_NOTATION)

@@ -23,7 +23,7 @@ from ..training.run.lines import Line
 from ..training.scoring import worth_of_digits
 
 _EARLIER_GRIDS = 4
-_MOST_NETS = 8  # A chart of one net's scores takes a second.
+_MOST_NETS = 8  # nets whose scores are drawn: the chart of each takes a second
 # A grid of a hundred images of 1024 pixels is 300 MB before it is packed. A browser unpacks what the page holds.
 _LARGEST_PICTURE, _MOST_PIXELS = 1 << 28, 1 << 28
 _LONGEST_TEXT = 1000  # characters that one value of a file may fill
@@ -169,7 +169,7 @@ def _scores(run: RunContents) -> str:
 
 
 def _net_scores(scores: Sequence[Line]) -> str:
-    """Curves and table of the scores by one net."""
+    """Return the curves and the table of one net's scores."""
     net = scores[0]["features"]
     columns = ("step", "time", net, "KID", "± over subsets", "subset size", "samples", "training images")
     rows = [
@@ -188,8 +188,8 @@ def _net_scores(scores: Sequence[Line]) -> str:
     return _curves(score_curves(scores), f"{net} and KID over steps and time.") + _table(columns, rows)
 
 
-# Name in score.json, name of the row, what a reader needs beside the value. A row's error stands in the field of the
-# same name with _std.
+# Name in score.json, name of the row, what a reader needs beside the value. The field of the same name with _std is the
+# value's standard deviation.
 _EVALUATED = (
     ("checkpoint", "Checkpoint", ""),
     ("steps", "Steps of training", ""),

@@ -41,7 +41,7 @@ class Game:
     rounds: int = 100_000
     """The number of moves of each player."""
     step: float = 0.1
-    """The step size of the gradient play, with energies in units of the margin. It is known to converge below 1."""
+    """The gradient play's step size, with energies in units of the margin. Below 1 the play is known to converge."""
 
 
 BUDGETS: dict[Budget, Game] = {"minutes": Game(), "hour": Game(rounds=1_000_000), "full": Game(rounds=10_000_000)}

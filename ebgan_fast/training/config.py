@@ -127,12 +127,12 @@ class TrainConfig:
     """The course of the margin from `margin` to `margin_end`.
     constant stays at `margin`; linear is a straight line; cosine is slow at both ends."""
     margin_end: float | None = setting(None, or_none(NOT_NEGATIVE))
-    """The last margin of a linear or cosine schedule, which needs one. None: the schedule is constant."""
+    """The last margin of a linear or cosine schedule, which needs this flag. None: for a constant schedule."""
     margin_steps: int | None = setting(None, or_none(COUNT))
     """The number of steps from `margin` to `margin_end`. None: the whole run."""
     pt_weight: float = setting(0.1, NOT_NEGATIVE)
     """The weight of the pulling-away term in the generator's loss. The paper's is 0.1.
-    0 is plain EBGAN, which computes the term for the lines of the log alone."""
+    0 is plain EBGAN, which computes the term only for the lines of the log."""
     lr_g: float = setting(0.001, POSITIVE)
     """The learning rate of the generator (Adam). The paper's grid search has 0.001."""
     lr_d: float = setting(0.001, POSITIVE)
@@ -151,7 +151,7 @@ class TrainConfig:
     Weights, sums and losses stay in float32. float16 scales its gradients.
     bfloat16 pays where the processor multiplies it: GPUs since 2020, CPUs with AVX512_BF16 or AMX.
     On NVIDIA GPUs since 2020, float32's convolutions round their factors to TF32.
-    That is torch's default (torch.backends.cudnn.allow_tf32). float32's matrix products don't round."""
+    That is torch's default (torch.backends.cudnn.allow_tf32). float32's matrix products aren't rounded so."""
     compile: bool = setting(False, SWITCH, free=True)
     """Compile the generator and the discriminator, each by itself, with torch.compile.
     This takes a minute at the start."""
@@ -164,8 +164,8 @@ class TrainConfig:
     It takes the memory of a second step. It works neither with float16 nor with several processes.
     It has not run on a GPU yet."""
     log_every: int = setting(100, COUNT)
-    """The number of steps that a line of metrics.jsonl is the mean of.
-    The lengths of the gradients are those of the line's last step.
+    """The number of steps between two lines of metrics.jsonl. Each line is the mean over these steps.
+    The lengths of the gradients are those of the last of these steps alone.
     So is the pulling-away term at pt_weight 0."""
     sample_every: int = setting(1000, COUNT, free=True)
     """The number of steps between two grids of samples. The curves are drawn in the same steps.
@@ -175,7 +175,7 @@ class TrainConfig:
     keep: int = setting(0, integer(0), free=True)
     """The number of checkpoints to keep in checkpoints/: the latest ones before that in checkpoint.pt.
     A run that is scored also keeps best.pt, the checkpoint of the lowest Frechet distance.
-    Only scores that compare count for it."""
+    Only scores by one feature network with equal numbers of images are compared for it."""
     evaluate_every: int = setting(0, integer(0), free=True)
     """The number of steps between two scores of the generator in scores.jsonl: Frechet distance and KID.
     The last step is scored too. 0: no scores."""

@@ -104,7 +104,7 @@ class Hints:
             self.of(line)
 
     def of(self, line: Line) -> list[str]:
-        """Return the hints for a line of metrics that the run hasn't been given yet."""
+        """Return the hints that a line of metrics gives rise to, without those that were given before."""
         found = {}
         if line.get("margin") == 0:
             found["margin"] = "the margin is 0: no hinge is active, and the discriminator learns from real images alone"

@@ -91,7 +91,7 @@ class World:
 
 
 class StoppedError(Exception):
-    """A signal came during long work, which was given up.
+    """The error that ends long work when a signal has come.
 
     Attributes:
         number: the number of the signal.

@@ -227,7 +227,7 @@ class Session:
             self._score()
 
     def _is_saved(self, step: int) -> bool:
-        """Return True if a checkpoint is due after this step, apart from those for other reasons."""
+        """Return True if the settings ask for a checkpoint after this step. A signal may bring others."""
         return self._is_scored(step) or step % self.config.checkpoint_every == 0 or step == self.config.steps
 
     def _is_drawn(self, step: int) -> bool:

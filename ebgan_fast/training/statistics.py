@@ -16,7 +16,7 @@ STATISTICS = ("loss_d", "loss_g", "energy_real", "energy_fake", "hinge_active", 
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or weight became infinite or NaN, so the run can't go on.
+    """The error of a run that can't go on, because a loss or weight became infinite or NaN.
 
     Example:
         >>> from pathlib import Path

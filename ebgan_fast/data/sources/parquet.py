@@ -92,7 +92,7 @@ class ParquetSource:
     def _opened(self) -> Any:
         """Return pyarrow's reader of the file, opened if it is closed.
 
-        `Joined` closes it before another file is read: a set may have a thousand files, and a process open only 64.
+        `Joined` closes it before another file is read: a process may be allowed 64 open files, and a set have 1000.
         """
         if self._open.reader is None:
             parquet = needed("pyarrow.parquet", "data", f"{self._path}: a parquet file")

@@ -1,7 +1,7 @@
 """Read the sizes of a Parquet file's pages from the pages' headers: a page of 10 kB may unpack to gigabytes.
 
-The sizes in the footer aren't used: a stranger may have written them, and pyarrow doesn't use them either. pyarrow
-reserves memory for each page by the header before the page, and refuses a page that unpacks to another size.
+The footer's unpacked sizes aren't used: a stranger may have written them. pyarrow reserves memory for each page by the
+header before the page, and refuses a page that unpacks to another size.
 """
 
 from __future__ import annotations

@@ -135,8 +135,8 @@ class Pulse:
     It is a thread because one step of a trial may take longer than the time between two signs.
 
     Args:
-        sign: gives the sign of this number, and returns quickly. An error that it raises is ignored, and the next sign
-            is given as usual.
+        sign: called with the number of the sign, it gives the sign and returns quickly. An error that it raises is
+            ignored, and the next sign is given as usual.
     """
 
     def __init__(self, sign: Callable[[int], None]) -> None:

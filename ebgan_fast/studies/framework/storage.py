@@ -41,7 +41,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageError(ValueError):
-    """A storage can't be used. The message is one sentence that names the storage."""
+    """The error of a storage that can't be used. The message is one sentence that names the storage."""
 
 
 class Storage:

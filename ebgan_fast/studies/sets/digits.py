@@ -19,7 +19,9 @@ from ..framework.study import DigitOptions
 
 IMAGE_SIZE = 32  # pixels; the paper's grid search pads MNIST's 28 to 32
 
-_SURE = 0.9  # p(y|x) above which a sample counts for class y: 97.9 % of the test digits have more (so has noise)
+# The p(y|x) above which a sample counts for class y: 97.9 % of the test digits have more. Noise has more too, for one
+# class.
+_SURE = 0.9
 _COVERED = 0.01  # share of the samples that must count for a class, so that the class is covered
 _COMPARED = 1000  # images whose distances give the diversity
 _BATCH = 500
@@ -97,7 +99,7 @@ class Digits:
 
         Returns:
             kl_conditional_marginal, kl_marginal_conditional, exp_score: see `metrics.score`.
-            class_share: the share of samples of each likeliest class.
+            class_share: for each digit, the share of the samples whose likeliest class it is.
             classes: the number of digits that get at least 1 % of the samples with p(y|x) above 0.9.
             diversity: the mean distance of two samples, divided by that of two training images. A full collapse has 0.
         """

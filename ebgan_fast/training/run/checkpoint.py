@@ -21,7 +21,7 @@ _VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A file can't be used as a checkpoint. The message names the file.
+    """The error of a file that can't be used as a checkpoint. The message names the file.
 
     Example:
         >>> from pathlib import Path

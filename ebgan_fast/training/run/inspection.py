@@ -75,7 +75,7 @@ def check_archive(file: BinaryIO) -> None:
             raise ValueError("got something before its parts, expected a checkpoint")
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("got compressed parts, expected them as torch.save writes them")
-        # torch ignores upper and lower case in the names of parts.
+        # torch doesn't tell upper case from lower case in the names of parts.
         if len({name.casefold() for name in names}) != len(names) or sum(member.file_size for member in members) > size:
             raise ValueError("got parts that overlap, expected each at its own place")
         # torch's reader doesn't check the checksums that its writer stores.
