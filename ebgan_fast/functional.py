@@ -21,14 +21,8 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from .ops import (
-    backends,
-    energy,
-    graphs,  # noqa: F401  gives raw ops their gradients
-    pulling_away,
-    ranks,
-    reference,
-)
+from .ops import backends, energy, pulling_away, ranks, reference
+from .ops import graphs as graphs  # gives raw ops their gradients
 from .ops.energy import Norm as Norm
 from .ops.op import needs_reference
 from .ops.tensors import Coefficient
@@ -51,7 +45,6 @@ Reduction = Literal["none", "mean", "sum"]
 
 PT_WEIGHT = 0.1
 """The weight of the pulling-away term in the paper."""
-
 
 _STRIDED, _FLOATING = torch.strided, _checks.FLOATING  # a lookup in another module takes 0.1 us
 
@@ -283,10 +276,8 @@ def discriminator_loss(
         inputs). The energies carry no gradient: they are for logs.
 
     Raises:
-        ValueError: if the shapes or devices of a pair differ, the margin is negative, the upstream is 0, or the norm is
-            unknown.
-        TypeError: if a batch is not a dense floating-point tensor, or a margin or upstream is neither a number nor a
-            tensor.
+        ValueError: if a pair's shapes or devices differ, the margin is negative, the upstream is 0, or norm is unknown.
+        TypeError: if a batch is no dense floating-point tensor, or a margin or upstream is neither number nor tensor.
 
     Example:
         >>> import torch, ebgan_fast
@@ -338,15 +329,12 @@ def generator_loss(
     upstream: Coefficient | None = None,
     process_group: ProcessGroup | None = None,
 ) -> GeneratorResult:
-    """Return the generator's loss, computed in one op with its gradients: mean(E_fake) + pt_weight * PT(code).
-
-    Equations 2 and 14.
+    """Return the generator's loss mean(E_fake) + pt_weight * PT(code), with its gradients in one op (equations 2, 14).
 
     Args:
         recon_fake: [N, ...] reconstructions of the generated samples.
         fake: [N, ...] generated samples, not detached: half of the gradient flows through them as the target.
-        code: [N, ...] the encoder's output for the generated samples. None: a plain EBGAN, without the pulling-away
-            term.
+        code: [N, ...] the encoder's output for the generated samples. None: no pulling-away term.
         pt_weight: weight >= 0 of the pulling-away term: a number, or a 0-d tensor. None: the paper's 0.1 with a code,
             and no term without a code. A weight that requires a gradient gets one.
         norm: the kind of energy, as in `reconstruction_energy`.
