@@ -2,8 +2,8 @@
 
     report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
 
-Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Results of approximate
-instructions have errors up to the bound in the PTX manual, in other digits than a GPU's.
+Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Results of approximate instructions have
+errors up to the bound in the PTX manual, in other digits than a GPU's.
 """
 
 from __future__ import annotations
