@@ -100,7 +100,7 @@ def simulate(
             registers and shared memory that were never written.
         ctas: If given, the only CTAs to run, each (x, y, z).
         entry: The kernel's name; needed if the PTX has several kernels.
-        instruction_limit: The most instructions that one CTA may run. It ends a CTA that waits for ever. A million
+        instruction_limit: The most instructions that one CTA may run. It ends a CTA that waits forever. A million
             instructions take some seconds.
 
     Returns:
