@@ -136,8 +136,8 @@ F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 Codes = list[tuple[int, int, torch.dtype]]
 """The batch size, width and dtype of each rank's code."""
 
-# Three ranks gather codes if all ranks together have at most d, the width; else they reduce the Gram matrix. Each rank
-# decides by three times its own batch size.
+# Three ranks gather the codes if all ranks together have at most d codes, where d is the width. Else they reduce the
+# Gram matrix. Each rank decides by three times its own batch size.
 REFUSED: dict[str, tuple[Codes, str]] = {
     "sizes, reduced": (
         [(2, 3, F32), (3, 3, F32), (2, 3, F32)],

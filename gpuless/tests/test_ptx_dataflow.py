@@ -51,7 +51,7 @@ def test_copies_that_go_somewhere(where: str, position: str) -> None:
 
 
 def test_a_copy_of_another_load_is_no_excuse() -> None:
-    """A value that goes nowhere is still a race if the store does not overwrite it with its own copy."""
+    """A second load of the number races with the store, as the value of that load goes elsewhere."""
     reader = "setp.ne.u32 %p1, %thread, 0; @%p1 ld.global.b32 %x, [%address0]; st.global.b32 [%address1], %x;"
     with pytest.raises(Race):
         increment(reader)

@@ -148,7 +148,7 @@ def block_totals(library: ctypes.CDLL, values: Tensor, bug: str) -> Tensor:
 @pytest.mark.parametrize("bug", ["no atomic", "no barrier"])
 def test_warps_advance_together_in_some_blocks_and_apart_in_others(library: ctypes.CDLL, seed: int, bug: str) -> None:
     """Some blocks run warps together, others run them apart. Updates are lost only together. A missing barrier shows
-    only where the first warp is not run apart.
+    only apart: together, the other warps always overtake the first one, which must wait for them.
     """
     values = integers((16, 256), torch.int32, 1)
     right = values.sum(1)

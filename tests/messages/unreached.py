@@ -38,7 +38,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("metrics/features.py", "colors", "got images of shape {}, expected [N, C, H, W] with"),
         ("metrics/features.py", "check_features", "{}: got {}, expected a tensor of features [n, d]"),
         ("metrics/features.py", "check_features", "{}: got {}, expected floating-point features [n, d"),
-        ("metrics/features.py", "check_features", "{}: got shape {}, expected [n, d], a row of featur"),
+        ("metrics/features.py", "check_features", "{}: got shape {}, expected [n, d], one row for eac"),
         ("metrics/features.py", "check_features", "{}: got features that aren't finite in {} of {} ro"),
         ("metrics/image_scorer.py", "ImageScorer.__init__", "kid_subset_size: got {}, expected at least 2, a pa"),
         ("metrics/neighbors.py", "nearest", "count: got {}, expected 1 to {}, the number of rea"),

@@ -12,7 +12,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.mark.parametrize(("free", "expected"), [(4000, 10), (3999, 9), (400, 1), (0, 1), (10**12, 10)])
 def test_a_quarter_of_the_memory_is_taken(monkeypatch: pytest.MonkeyPatch, free: int, expected: int) -> None:
-    """The quarter is of a GPU's free memory, and of all memory for a CPU. Here up to ten pieces take 100 bytes each."""
+    """The quarter is of a GPU's free memory, and of all memory for a CPU. Here 1 to 10 pieces take 100 bytes each."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**15))
     assert most_at_once(GPU, 100, 10) == expected
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": free, "SC_PAGE_SIZE": 1}[name])

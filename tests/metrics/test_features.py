@@ -82,7 +82,7 @@ def _in_float64(net: nn.Module) -> dict[str, Tensor]:
 
 
 def _random_net() -> EfficientNetLite0:
-    """Return a net with random weights and statistics, none of them neutral: no bias or mean is 0, no scale is 1."""
+    """Return a net with random weights and statistics, none neutral: no bias or mean is 0, no scale or variance 1."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = EfficientNetLite0().eval()

@@ -228,7 +228,8 @@ def test_images_that_a_net_cannot_take() -> None:
     ):
         metric.update(images(5, 2, 2), real=True)
     net.times = 3
-    with pytest.raises(ValueError, match="real samples: got 15 rows of features from the net for 5 images, expected"):
+    too_many = "real samples: got 15 rows of features from the net for 5 images, expected one row for each image"
+    with pytest.raises(ValueError, match=too_many):
         metric.update(images(5, 2), real=True)
     assert metric.compute() == before
 

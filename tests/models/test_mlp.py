@@ -31,7 +31,7 @@ def test_layers_of_the_generator() -> None:
 
 
 def test_layers_of_the_discriminator() -> None:
-    """The input layer has no batch norm (the paper's appendix C), nor, by our own choice, has the output."""
+    """The input layer has no batch norm (the paper's appendix C), nor, as we read the paper, has the output."""
     assert kinds(AutoEncoder(2, 11)) == ["Linear", "ReLU", "Linear"]
     assert kinds(AutoEncoder(4, 11)) == ["Linear", "ReLU"] + ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
 

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 # The variables that hold the choice. Triton and the compiled module read the first two by themselves.
 INTERPRET, ISA, SIMULATED_CUDA = "TRITON_INTERPRET", "EBGAN_FAST_CPU_ISA", "EBGAN_FAST_TEST_SIMULATED_CUDA"
-# Names the backend whose tests fail, instead of being skipped, where it cannot run.
+# This variable names a backend whose tests fail, instead of being skipped, where the backend cannot run.
 REQUIRED = "EBGAN_FAST_TEST_REQUIRED"
 
 # Checks, errors, transforms and the choice of a backend are the same code in every session: their tests run once,

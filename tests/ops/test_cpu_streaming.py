@@ -29,8 +29,10 @@ SetStreamFrom = Callable[[int], None]
 
 @pytest.fixture
 def stream_from() -> Iterator[SetStreamFrom]:
-    """Give a function that sets the number of bytes from which on gradients are stored past the cache, until the test
-    ends."""
+    """Give a function that sets how many bytes a pass must move for its gradients to be stored past the cache.
+
+    The setting holds until the test ends.
+    """
     yield lambda count: _C.set_stream_from(count, False)
     _C.set_stream_from(-1, False)
 

@@ -298,7 +298,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "scale_gradients": ([_IMAGES, _CODE], _ONE, _ONE),
     "scale_gradients_": ([_IMAGES, _CODE], _ONE, _ONE),
 }
-# The 0-d tensors whose address the kernels take. Other 0-d tensors are read on the host first.
+# The 0-d tensors that the kernels read in their own memory, so they must lie on the kernels' device. Any other 0-d
+# tensor may also be on the CPU, where its value is read.
 READ_IN_PLACE = {("scale_gradients", 1), ("scale_gradients_", 1)}
 every_raw_op = pytest.mark.parametrize("name", ARGUMENTS)
 

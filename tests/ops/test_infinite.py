@@ -96,7 +96,7 @@ def test_gradients_are_those_of_plain_torch(
 @every_norm
 @every_length
 def test_a_closed_hinge_passes_nothing_on(backend: str, dtype: torch.dtype, norm: str, elements: int) -> None:
-    """A sample of infinite energy is past every margin: its loss is 0, and its gradient 0, not 0 times infinity."""
+    """A sample of infinite energy is past every margin: it adds 0 to the loss, and its gradient is 0, not NaN."""
     loss, energy, gradients = _discriminator_loss(backend, _batches(elements, dtype, INF), MARGIN, norm)
     assert energy.isinf().tolist() == [row == ROW for row in range(3)]
     assert loss.isfinite()

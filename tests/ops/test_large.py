@@ -127,7 +127,7 @@ def test_a_sample_beyond_32_bits(huge: Make) -> None:
 
 
 def test_a_batch_of_energies_beyond_32_bits(huge: Make) -> None:
-    """The loss counts the open gates, which are all in the windows."""
+    """Loss and gradient are right where every gate is closed except some in the windows."""
     fake, to_fake = huge(torch.float32, 3.0), huge(torch.float32, float("nan"))
     for window in fake.windows:
         window[::2] = 0.5

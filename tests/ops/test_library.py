@@ -22,8 +22,8 @@ every_dtype_and_shape = pytest.mark.parametrize(("dtype", "shape"), list(zip(DTY
 
 raw = torch.ops.ebgan_fast
 
-# The fake tensors decide what is compiled: they must get shapes and strides right, on every backend alike. So this
-# check runs on the CPU and on a GPU; in a simulator it took half of the time of these tests.
+# Compiled graphs depend only on shapes and strides, which fake tensors must get right on every backend. So this check
+# runs on the CPU and on a GPU. In a simulator it took half of the time of these tests.
 CHECKS = [
     *("test_schema", "test_autograd_registration", "test_faketensor"),
     *([] if INTERPRETED or SIMULATED else ["test_aot_dispatch_dynamic"]),

@@ -41,7 +41,7 @@ has_switches = pytest.mark.skipif(
 )
 
 # Runs each case's statements in a forked child, and prints what gpu.allows_tf32() and backend triton then say: one line
-# of JSON a case.
+# of JSON for each case.
 PROGRAM = """
 import json, os, sys
 import torch

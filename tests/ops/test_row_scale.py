@@ -44,7 +44,7 @@ def _code(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
 
 
 def _exponents(code: Tensor) -> range:
-    """Return the exponents of two by which all numbers of the code stay normal and finite."""
+    """Return the exponents of the powers of two that keep all numbers of the code normal and finite."""
     limits, sizes = torch.finfo(code.dtype), code[code != 0].double().abs()
     lowest = math.ceil(math.log2(limits.smallest_normal) - math.log2(sizes.min().item()))
     return range(lowest, math.floor(math.log2(limits.max) - math.log2(sizes.max().item())) + 1)

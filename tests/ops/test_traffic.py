@@ -1,6 +1,6 @@
 """The losses read each batch once and a code twice, and write each gradient once, backward included.
 
-The upstream gradient may be on the device, where the program cannot read it.
+Only l2 reads long samples twice. The upstream gradient may be on the device, where the program cannot read it.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ PLANTS = (
         test=f"{_DECODING}::test_a_tiff_says_what_is_white",
     ),
     Planted(
-        name="a PNG with damaged text is refused",
+        name="a PNG with a large text is refused",
         kind="data",
         file="ebgan_fast/data/decoding.py",
         text='b"tRNS", b"IDAT", b"IEND"}',

@@ -67,7 +67,7 @@ def test_a_step_descends_goodfellows_losses() -> None:
     ):
         name = type(net).__name__
         found = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-        # Compare a network's gradients as one vector: biases before a batch norm have rounding for a gradient.
+        # Compare a network's gradients as one vector: for biases before a batch norm they are only rounding.
         assert_within_eager(found, exact, near, torch.float32, f"gradients of the {name}")
         start = list(before.parameters())
         after, near = ([a - b for a, b in zip(start, steps, strict=True)] for steps in (exact, near))
@@ -83,7 +83,7 @@ def test_optimizers_are_those_of_the_config() -> None:
 
 def test_it_learns_to_draw_the_one_image_there_is() -> None:
     one = TensorImages(torch.full((20, 1, 4, 4), 255, dtype=torch.uint8))
-    # Two layers have no batch norm in the discriminator. It would make all constant batches look alike.
+    # A discriminator of two layers has no batch norm, which would make all constant batches look alike.
     trainer = GanTrainer(config(n_layer_d=2, optim_g="adam", optim_d="adam", lr=0.01), one)
     for _ in range(300):
         trainer.step()

@@ -183,8 +183,8 @@ def test_the_result_of_a_process_that_was_taken_for_dead_is_kept(storage: str, m
 
 
 def test_a_trial_that_is_completed_while_it_is_closed_counts(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process has noted why it closes the trial. The owner is alive after all, and completes the trial before
-    that."""
+    """One process has noted why it will close the trial. The owner is alive after all, and completes the trial
+    first."""
     queue = opened(storage, 1)
     claim = claimed_by(monkeypatch, queue, born="17")
     close = TrialQueue._set_state

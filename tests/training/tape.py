@@ -29,8 +29,8 @@ class CannotBeRecordedError(Exception):
 class Recordable(TorchDispatchMode):
     """A dispatch mode that raises CannotBeRecordedError for an operation that is not the device's own work.
 
-    There are three such operations: the host would wait for a value, or for a shape that depends on values; the host
-    makes a tensor of its own numbers; a tensor is on another device.
+    There are three kinds of such operations. The first makes the host wait for a value, or for a shape that depends on
+    values. The second makes a tensor of the host's own numbers. The third takes a tensor of another device.
 
     Args:
         device: The type of the device.

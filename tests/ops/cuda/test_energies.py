@@ -341,8 +341,8 @@ def _total(*tensors: Tensor) -> int:
 def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     """A loss moves three tensors for each pair, in one launch: it reads recon and target, and writes a gradient.
 
-    Energies and partial sums add less than 5 %. No sample here is past the margin. For those, zeros are written over a
-    finished gradient.
+    Energies and partial sums add less than 5 %. No sample here is past the margin: for such a sample,
+    zeros would be written over its finished gradient.
     """
     tensors = batches((4, elements, 4, elements), dtype)
     with in_ptx(tensors) as simulation:

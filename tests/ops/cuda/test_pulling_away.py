@@ -156,7 +156,7 @@ def _bytes(tensor: Tensor) -> int:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has only tiles of 64, and is not made for speed
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)  # float64 has only tiles of 64: for gradcheck, not for speed
 @pytest.mark.parametrize("n", [64, 128])
 def test_a_code_is_read_once_each_way(n: int, dtype: torch.dtype) -> None:
     """Forward and backward read the code once each, in one launch each; their other traffic is the residual.

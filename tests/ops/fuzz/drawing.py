@@ -168,9 +168,9 @@ def _values(rng: Generator, kind: str, count: int, elements: int, own: Format) -
 
 
 def _exponents(values: Array, own: Format) -> tuple[Array, Array]:
-    """Return the lowest and the highest exponent by which two may scale each row, [N, 1] each.
+    """Return the exponents of the smallest and the largest power of two that may scale each row, [N, 1] each.
 
-    Within these the row's numbers stay 0 or normal numbers.
+    Between these the row's numbers stay 0 or normal numbers.
     """
     sizes = np.abs(values)
     largest = sizes.max(1, initial=0.0, keepdims=True)

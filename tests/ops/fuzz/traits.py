@@ -65,7 +65,7 @@ def layouts_of(tensor: Tensor) -> Iterator[str]:
 def scale_of(code: Tensor) -> str | None:
     """Return the scale of the rows of a finite code; None for a code of zeros.
 
-    * rows: the squares of two rows are so far apart that both cannot be normal numbers of the code's dtype.
+    * rows: the squares of two rows are too far apart to be normal numbers of the code's dtype both.
     * any: the squares of some row are not normal numbers.
     * plain: the squares of all rows are normal numbers.
     """

@@ -167,8 +167,9 @@ def _run(op: Callable[[], Tensor], leaves: list[Tensor]) -> Simulation:
 def test_a_loss_moves_three_tensors(dtype: torch.dtype, elements: int) -> None:
     """A loss moves three tensors for each pair: it reads recon and target, and writes a gradient.
 
-    Energies and partial sums add less than 5 %. No sample here is past the margin; for those, zeros are written over a
-    finished gradient. float16 runs separate ops, as its gradients are scaled before they are rounded: two reads more.
+    Energies and partial sums add less than 5 %. No sample here is past the margin: for such a sample, zeros would be
+    written over its finished gradient. float16 runs separate ops, as its gradients are scaled before they are rounded:
+    two reads more.
     """
     recon_real, real, recon_fake, fake = _batches(4, (4, elements), dtype)
     leaves = [recon_real.requires_grad_(), recon_fake.requires_grad_()]

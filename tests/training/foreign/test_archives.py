@@ -184,7 +184,7 @@ def with_attributes(attributes: dict[str, Any]) -> OrderedDict[str, Any]:
 
 
 def as_keys(count: int) -> bytes:
-    """Return the pickle of a dict whose keys would take for ever to hash. Python cannot build it, so the bytes are
+    """Return the pickle of a dict whose keys would take forever to hash. Python cannot build the dict, so the bytes are
     joined.
     """
     key = pickle.dumps(shared(tuple), 2)[2:-1]

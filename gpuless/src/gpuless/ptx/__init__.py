@@ -2,8 +2,8 @@
 
     report = simulate(ptx, grid=(4,), threads=128, arguments=[x, y, 1000], shared_bytes=metadata.shared)
 
-Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Results of approximate
-instructions have errors up to the bound in the PTX manual, in other digits than a GPU's.
+Not modeled: time, caches, wgmma, tcgen05, TMA, mbarriers, clusters. Results of approximate instructions have
+errors up to the bound in the PTX manual, in other digits than a GPU's.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def simulate(
             registers and shared memory that were never written.
         ctas: If given, the only CTAs to run, each (x, y, z).
         entry: The kernel's name; needed if the PTX has several kernels.
-        instruction_limit: The most instructions that one CTA may run. It ends a CTA that waits for ever. A million
+        instruction_limit: The most instructions that one CTA may run. It ends a CTA that waits forever. A million
             instructions take some seconds.
 
     Returns:

@@ -81,7 +81,7 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
         return (a.astype(np.longdouble) * b + c).astype(np.float64)
     product = a.astype(np.float64) * b
     total = product + c
-    middle = total.view(np.uint64) & np.uint64(0x1FFFFFFF) == 0x10000000  # half-way, or rounded to it
+    middle = total.view(np.uint64) & np.uint64(0x1FFFFFFF) == 0x10000000  # half-way between floats, or rounded to it
     if middle.any():
         total = np.where(middle, _off_the_middle(product, c, total), total)
     return total.astype(np.float32)

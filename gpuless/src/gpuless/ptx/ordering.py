@@ -50,7 +50,7 @@ class Order:
         self.fencing: Knowledge | None = None
         self.fenced: Knowledge | None = None  # from those before the last barrier, for any thread's next relaxed write
         self.to_acquire: dict[int, Knowledge] = {}  # from the thread's relaxed reads, for its next fence
-        self.observed: dict[tuple[int, int], list[tuple[int, int]]] = {}  # (thread, time) of strong reads
+        self.observed: dict[tuple[int, int], list[tuple[int, int]]] = {}  # by granule: strong reads, (thread, time)
 
     def barrier(self, now: int) -> None:
         self.barrier_time = now

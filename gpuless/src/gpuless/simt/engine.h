@@ -278,7 +278,7 @@ inline void release_warp_of_ended(const Thread& ended) {
   die(message);
 }
 
-// Called when no thread can run: either all wait at one barrier, or some wait for a lane that never comes.
+// Called when no thread can run: either all wait at one barrier, or some wait for threads that never come.
 inline void release_barrier() {
   for (const Thread& thread : block.threads)
     if (thread.state == State::kInWarp) die_of_divergence(thread);
