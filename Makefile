@@ -159,7 +159,7 @@ ISAS = $(addprefix test-isa-,$(shell $(BIN)/python -m tests.ops.sessions))
 
 # Targets of one process come first, the longest first. The target of many processes comes last, so that no core is
 # idle.
-test:  ## run lint, sanitizers, then every test (a quarter of an hour on two cores; CONTRIBUTING says where they go)
+test:  ## run lint, sanitizers, then every test (twelve minutes on two cores, up to twenty the first time)
 	$(SIDE_BY_SIDE) lint test-interpreter test-simt compile-ptx test-isas sanitize
 	$(IN_WORKERS) $$(($(CORES) + 1)) $(RELEASE)
 
@@ -196,7 +196,7 @@ fuzz: $(VENV)/test  ## compare random calls on every instruction set with separa
 planted: $(VENV)/test  ## plant bugs in the sources, one after another, and check that its test finds each
 	$(BIN)/python -m tests.planted
 
-kills: $(VENV)/test  ## kill a run and prepare at every write, rename and lock and at random moments, and check that they continue bit for bit; kill studies at random moments
+kills: $(VENV)/test  ## kill runs, prepare and studies at every write and at random moments, and check that they continue (a quarter of an hour)
 	$(BIN)/python -m tests.training.kills
 	$(BIN)/python -m tests.data.kills
 	$(BIN)/python -m tests.studies.kills
