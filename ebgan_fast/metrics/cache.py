@@ -147,6 +147,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getvalue()
+    # A name that no other process has, unlike `_files.replacing`'s: without locks, two may write the same file at once.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
