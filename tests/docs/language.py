@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,10 @@ from .pages import ROOT
 LONGEST_PART = 30
 """Words between two of . ; : ? and !."""
 LONGEST_LINE = 130
-"""Characters of a line of Markdown, but for tables, code, and lines that a link or a picture fills."""
+"""Characters of a line of C++, or of Markdown without tables, code, and lines that a link or a picture fills.
+
+Ruff holds the lines of Python to 120.
+"""
 
 # First words of a clause whose subject is left out, or is somewhere else in the file.
 _WITHOUT_SUBJECT = re.compile(
@@ -60,7 +63,7 @@ def complaints(file: str, text: str) -> list[Complaint]:
     elif file.endswith(".md"):
         found += _markdown(text)
     elif file.endswith((".h", ".cpp", ".cu", ".cuh")):
-        found += _long_parts(_comments_of_c(text))
+        found += [*_long_lines(enumerate(text.splitlines(), 1)), *_long_parts(_comments_of_c(text))]
     return [Complaint(file, line, words) for line, words in sorted(set(found))]
 
 
@@ -173,8 +176,8 @@ def _markdown(text: str) -> Iterator[tuple[int, str]]:
         if line.lstrip().startswith("```"):
             is_code = not is_code
         is_prose = not (is_code or line.lstrip().startswith(("|", "```", "#", "<", "![")))
-        if is_prose and len(line) > LONGEST_LINE and not re.fullmatch(r"\W*\[.*\]\(\S*\)\W*", line):
-            yield number, f"got a line of {len(line)} characters, expected {LONGEST_LINE} at most"
+        if is_prose and not re.fullmatch(r"\W*\[.*\]\(\S*\)\W*", line):
+            yield from _long_lines([(number, line)])
         if not is_prose or not line.strip() or re.match(r"\s*(?:[*-]|\d+\.) ", line):
             if paragraph:
                 paragraphs.append((number - len(paragraph), " ".join(paragraph)))
@@ -182,6 +185,12 @@ def _markdown(text: str) -> Iterator[tuple[int, str]]:
         else:
             paragraph.append(line)
     yield from _long_parts(paragraphs)
+
+
+def _long_lines(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    for number, line in lines:
+        if len(line) > LONGEST_LINE:
+            yield number, f"got a line of {len(line)} characters, expected {LONGEST_LINE} at most"
 
 
 def _long_parts(texts: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:

@@ -68,6 +68,7 @@ ELSEWHERE = {
     "a comment beside code": ("py", f"a = 1  # it has{LONG}", "words in one go"),
     "a comment of several lines": ("cuh", f"// it has\n//{LONG}", "words in one go"),
     "a long line of a page": ("md", "A page. " * 20, "a line of 160 characters"),
+    "a long line of C++": ("cpp", "// " + "One more. " * 13, "a line of 133 characters"),
     "a comment of another file": ("toml", "# a neighbour", "American spelling"),
 }
 
