@@ -165,7 +165,7 @@ def fail(program: str, message: str, status: int) -> int:
 _WORDS = {
     errno.EISDIR: "got a folder, expected a file",
     errno.ENOTDIR: "got a path with a file in a folder's place, expected folders",
-    errno.EEXIST: "got a file that is in the way, expected none or a folder",
+    errno.EEXIST: "got a file, expected a folder or no file of this name",
 }
 
 

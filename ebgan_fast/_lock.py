@@ -87,7 +87,7 @@ class FolderLock:
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
-        is_own = self._is_in_its_place(handle)  # False if the folder was deleted and made anew
+        is_own = self._is_in_its_place(handle)  # False if the folder was deleted and made again
         if fcntl is None:  # Windows can't remove an open file
             os.close(handle)
         with contextlib.suppress(OSError):

@@ -26,7 +26,7 @@ from .mapped import mapped
 INDEX = "index.json"
 _FORMAT, _VERSION = "ebgan_fast packed images", 1
 _LARGEST_INDEX = 1 << 30  # bytes: an index takes 120 for each shard, and the names of the images that were left out
-_WAY_OUT = "prepare the images into a new folder, or copy the whole folder anew"
+_WAY_OUT = "prepare the images into a new folder, or copy the whole folder again"
 _CHUNK = 1 << 24
 
 

@@ -220,7 +220,7 @@ def _check(out: Path, plan: dict[str, Any]) -> bool:
         listed = listed or "settings that this version doesn't know"
         raise DataError(f"{out}: got a folder that was begun with {listed}; expected the same: {_WAY_OUT}")
     if is_foreign:
-        raise DataError(f"{out}: got a file, or a folder of something else, expected a new folder")
+        raise DataError(f"{out}: got a file, or a folder with other files, expected a new folder")
     return False
 
 
@@ -295,7 +295,7 @@ def _shard(path: Path, wanted: range, reader: Reader, strict: bool, progress: Ca
         for done, result in enumerate(reader.read(wanted), wanted.start + 1):
             if isinstance(result, Breakdown):
                 raise DataError(
-                    f"{abridged(result.name)}: {result.text}; once that is mended, the same command goes on after "
+                    f"{abridged(result.name)}: {result.text}; once that is fixed, the same command goes on after "
                     "the last whole shard"
                 )
             if isinstance(result, Failure):

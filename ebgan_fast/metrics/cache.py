@@ -112,7 +112,7 @@ def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dic
         return None
     if unsafe:
         why = "that another user may have written, or no plain file"
-        warnings.warn(f"{path}: got a cache file {why}, which is made anew", stacklevel=3)
+        warnings.warn(f"{path}: got a cache file {why}, which is made again", stacklevel=3)
         return None
     digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     try:
@@ -121,7 +121,7 @@ def read(path: Path, check: Callable[[Any], None] = lambda content: None) -> dic
         loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         check(loaded)
     except Exception:  # torch may raise any error, for example for a file of another version
-        warnings.warn(f"{path}: got a damaged cache file, which is made anew", stacklevel=3)
+        warnings.warn(f"{path}: got a damaged cache file, which is made again", stacklevel=3)
         return None
     return loaded
 

@@ -20,8 +20,8 @@ def for_sampling(generator: AnyGenerator, parameters: list[Tensor] | None = None
     """Return a copy of the generator in eval mode, with other parameters if they are given.
 
     The running statistics of the generator's batch norm belong to other weights: to earlier ones, or to those before
-    averaging. The difference is visible in samples. So the statistics are measured anew over 5,000 draws of fixed noise
-    (fewer for images above 128 pixels). Global random numbers aren't used.
+    averaging. The difference is visible in samples. So the statistics are measured again, over 5,000 draws of fixed
+    noise (fewer for images above 128 pixels). Global random numbers aren't used.
 
     Args:
         generator: the generator to copy.

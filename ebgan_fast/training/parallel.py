@@ -63,7 +63,7 @@ class World:
         """Return `net` with gradients averaged over the processes while backward computes them.
 
         Buffers aren't exchanged. In training, batch norm uses its own process's part of the batch alone. For samples,
-        its statistics are measured anew.
+        its statistics are measured again.
         """
         if self.size == 1:
             return net

@@ -95,7 +95,7 @@ def save_folder(images: Tensor | Iterable[Tensor], folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(
-            f"{folder}: got a file that is there, expected a new folder, or a name ending in .png for a grid"
+            f"{folder}: got a file that exists, expected a new folder, or a name ending in .png for a grid"
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder}: got a folder that isn't empty, expected an empty or new one")

@@ -88,7 +88,7 @@ def test_a_row_group_of_far_more_than_the_file_is_named(small: None, tmp_path: P
     prepared = prepare_images(path, tmp_path / "out", 8, workers=1)
     assert (prepared.images, prepared.skipped) == (2, [f"{path}, row 2"])
     assert str(prepared.left_out) == (
-        f"1 may unpack to far more than its file: write that anew, without compression ({path}, row 2)"
+        f"1 may unpack to far more than its file: write it again, without compression ({path}, row 2)"
     )
     with pytest.raises(DataError, match=rf"\(100004 bytes, expected at most {2 * path.stat().st_size}\)"):
         open_source(path).read(2)

@@ -101,7 +101,7 @@ def test_another_source_or_size_is_refused(tmp_path: Path) -> None:
     (source / "new.png").write_bytes(layouts.encoded(layouts.picture(9)))
     with pytest.raises(DataError, match="images 7, now 8"):
         prepare_images(source, tmp_path / "out", SIZE, workers=1)
-    with pytest.raises(DataError, match="images: got a file, or a folder of something else"):
+    with pytest.raises(DataError, match="images: got a file, or a folder with other files"):
         prepare_images(source, source, SIZE, workers=1)
 
 

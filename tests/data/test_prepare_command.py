@@ -199,7 +199,7 @@ def test_a_failing_disk_ends_the_command_and_leaves_nothing_out(
         status, _, told = prepared(capsys, folder, out)
         assert status == 1
         assert told == [
-            f"ebgan-fast: {folder / '003.png'}: {os.strerror(number)}; once that is mended, the same command goes on "
+            f"ebgan-fast: {folder / '003.png'}: {os.strerror(number)}; once that is fixed, the same command goes on "
             "after the last whole shard"
         ]
     failing(errno.EACCES)

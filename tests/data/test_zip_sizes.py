@@ -67,9 +67,9 @@ def test_a_member_that_would_fill_the_memory_is_not_unpacked(method: str, fork: 
     claim(path, "b.png", 1000)
     assert error_within(fork, ROOM, decode_all, path) == (
         "ValueError",
-        f"{path}/b.png: packed by {method}, expected deflate or no packing: pack the zip anew; "
-        f"{path}/c.png: packed by {method}, expected deflate or no packing: pack the zip anew; "
-        f"1 member without a suffix, packed by {method}, which isn't read: pack the zip anew (a.zip/notes)",
+        f"{path}/b.png: packed by {method}, expected deflate or no packing: pack the zip again; "
+        f"{path}/c.png: packed by {method}, expected deflate or no packing: pack the zip again; "
+        f"1 member without a suffix, packed by {method}, which isn't read: pack the zip again (a.zip/notes)",
     )
 
 
@@ -80,7 +80,7 @@ def test_an_array_that_would_fill_the_memory_is_not_unpacked(method: str, fork: 
     path = packed(tmp_path / "a.npz", PACKINGS[method], ("images.npy", header((LARGE >> 6, 8, 8)) + bytes(LARGE)))
     assert error_within(fork, ROOM, open_source, path) == (
         "DataError",
-        f"{path}: got images.npy in it packed by {method}, expected deflate or no packing: pack the zip anew",
+        f"{path}: got images.npy in it packed by {method}, expected deflate or no packing: pack the zip again",
     )
 
 
@@ -108,7 +108,7 @@ def test_a_link_to_a_member_that_is_not_read(tmp_path: Path) -> None:
         archive.writestr("plain", PNGS[0], zipfile.ZIP_BZIP2)
     source = open_source(path)
     assert source.name(0) == f"{path}/link.png"
-    with pytest.raises(DataError, match="packed by bzip2, expected deflate or no packing: pack the zip anew"):
+    with pytest.raises(DataError, match="packed by bzip2, expected deflate or no packing: pack the zip again"):
         source.read(0)
 
 

@@ -128,7 +128,7 @@ def test_a_pipe_keeps_nobody_waiting(tmp_path: Path, fork: Fork) -> None:
     os.mkfifo(tmp_path / "file")
     child = fork(read_and_write, tmp_path / "file")
     assert child.status() == 0, child.said
-    assert "which is made anew" in child.said
+    assert "which is made again" in child.said
 
 
 def test_no_link_in_the_locks_place_is_followed(tmp_path: Path) -> None:

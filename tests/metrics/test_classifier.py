@@ -216,7 +216,7 @@ def test_a_damaged_cache_file_is_trained_anew(digits: Mnist, tmp_path: Path, dam
         warnings.simplefilter("always")
         again = load_classifier(digits, cache_dir=tmp_path, recipe=TINY)
     about_cache = [str(one.message) for one in caught if "damaged" in str(one.message)]
-    assert about_cache == [f"{path}: got a damaged cache file, which is made anew"]
+    assert about_cache == [f"{path}: got a damaged cache file, which is made again"]
     assert weights_equal(first, again)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*damaged")

@@ -1,4 +1,4 @@
-"""Incomplete last lines of journals are mended, damaged lines are named, and a file that replaces a journal is
+"""Incomplete last lines of journals are repaired, damaged lines are named, and a file that replaces a journal is
 refused."""
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, whole: bytes, damage: bytes, li
     if damage.startswith(b'{"op_code":') or line > 1:
         assert f"line {line}:" in told
     else:
-        assert "file of something else" in told
+        assert "another kind of file" in told
     assert path.read_bytes() == b"\n".join(lines)
 
 

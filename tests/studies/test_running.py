@@ -82,7 +82,7 @@ def test_a_failed_trial_is_recorded_and_not_repeated(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     storage = str(tmp_path / "journal.log")
     done(job(tmp_path, storage, 1, steps=10))
-    with pytest.raises(ValueError, match=r"got steps 20, expected 10, .* another --out starts anew"):
+    with pytest.raises(ValueError, match=r"got steps 20, expected 10, .* another --out starts a new study"):
         done(job(tmp_path, storage, 1, steps=20))
 
 

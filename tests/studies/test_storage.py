@@ -68,7 +68,7 @@ def test_a_database_of_something_else_gets_no_tables(tmp_path: Path, make: Calla
     path = tmp_path / "other.db"
     make(path)
     before = path.read_bytes()
-    assert "got a database of something else" in refusal(f"sqlite:///{path}")
+    assert "got a database without the tables of trials" in refusal(f"sqlite:///{path}")
     assert path.read_bytes() == before
 
 

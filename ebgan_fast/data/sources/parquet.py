@@ -30,7 +30,7 @@ _LOOKED_AT = 16  # values of a column that are checked: one of them must begin l
 # Patterns of pyarrow's names for types.
 _OF_BYTES = re.compile(r"(dictionary<values=)?(large_)?binary(_view)?\b")
 _OF_LISTS = re.compile(r"((large_)?list(_view)?|fixed_size_list)<")
-_TOO_LONG = "may unpack to far more than its file: write that anew, without compression"
+_TOO_LONG = "may unpack to far more than its file: write it again, without compression"
 _LISTS = "columns of lists of images, which can't be taken"
 
 

@@ -58,7 +58,7 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
         ImageError: the member is packed by a method that isn't read here, or needs a password.
     """
     if (method := packed_otherwise(info)) is not None:
-        raise ImageError(f"packed by {method}, expected deflate or no packing: pack the zip anew")
+        raise ImageError(f"packed by {method}, expected deflate or no packing: pack the zip again")
     if info.flag_bits & _ENCRYPTED:
         raise ImageError("encrypted, expected no password: unpack the zip by its password, and prepare the folder")
     return archive.open(info)

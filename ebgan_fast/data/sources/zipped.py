@@ -16,7 +16,7 @@ from .reading import check_size, open_member, packed_otherwise, quoted
 from .source import NO_SUFFIX, Tally
 from .splits import chosen_split
 
-_PACKED = "members without a suffix, packed by {}, which isn't read: pack the zip anew"
+_PACKED = "members without a suffix, packed by {}, which isn't read: pack the zip again"
 _LONGEST_PATH = 4096  # bytes of a path that a link can name
 
 

@@ -87,7 +87,7 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
     if all(done.result is None for done in trials):
         raise ValueError(
             f"{queue.place}: got trials that all failed ({trials[0].reason}), expected one that can be measured; "
-            "another --out starts anew"
+            "another --out starts a new study"
         )
     found = results.results_of(study.name, told, options.torch_device, trials)
     found = results.with_pictures(found, options.out, study.sample_files(found))

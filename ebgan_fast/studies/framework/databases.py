@@ -59,7 +59,7 @@ def _check_sqlite(path: Path, name: str) -> None:
     """Raise a StorageError if a file holds something else, because tables of trials would be added to it."""
     head = head_of(path, name, "an SQLite database")
     if head not in (b"", SQLITE_HEAD):
-        raise StorageError(f"{name}: got a file of something else, expected an SQLite database or a new name")
+        raise StorageError(f"{name}: got another kind of file, expected an SQLite database or a new name")
     _own_tables(path, name)
 
 
@@ -83,7 +83,9 @@ def _own_tables(path: Path, name: str) -> list[str]:
         return []
     if not filled and all(table.startswith(_TABLES) for table in tables):
         return tables
-    raise StorageError(f"{name}: got a database of something else, expected one of trials or a new name")
+    raise StorageError(
+        f"{name}: got a database without the tables of trials, expected one that has them, or a new name"
+    )
 
 
 def _take_out(path: Path, tables: Sequence[str]) -> None:

@@ -139,5 +139,5 @@ def _made(loader: yaml.SafeLoader, name: str, node: yaml.ScalarNode) -> str:
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError(f"{name}: got {shortened(node.value, 60)}, expected a value that YAML can make") from error
     if len(text) > _LONGEST_VALUE:
-        raise ValueError(f"{name}: got a value of {len(text):,} signs, expected at most {_LONGEST_VALUE:,}")
+        raise ValueError(f"{name}: got a value of {len(text):,} characters, expected at most {_LONGEST_VALUE:,}")
     return text

@@ -1,4 +1,4 @@
-"""Journal files of trials. The system locks them, an incomplete last line is mended, and a damaged line is named."""
+"""Journal files of trials. The system locks them, an incomplete last line is repaired, and a damaged line is named."""
 
 from __future__ import annotations
 
@@ -65,8 +65,7 @@ class _Journal(JournalFileBackend):
 
 
 class _JournalLock(JournalFileOpenLock):
-    """The lock of a journal. The system releases it when its process is killed. Taking it also mends an incomplete last
-    line.
+    """The lock of a journal. The system releases it when its process is killed. Taking it repairs a cut last line.
 
     Optuna's own locks are files that a killed process leaves behind. A process that finds such a file waits for 30 s
     and then breaks the lock, even if it is held.
@@ -147,7 +146,7 @@ def _check_journal(path: Path, name: str) -> None:
         raise StorageError(f"{name}: got an SQLite database, expected its address: --storage sqlite:///{name}")
     begins = head.replace(b" ", b"")[: len(_HEAD)]  # older versions of Optuna wrote a space after the colon
     if not _HEAD.startswith(begins):  # a part of _HEAD is an incomplete first line
-        raise StorageError(f"{name}: got a file of something else, expected a journal of trials or a new name")
+        raise StorageError(f"{name}: got another kind of file, expected a journal of trials or a new name")
 
 
 def _last_line(file: BinaryIO) -> tuple[int, bytes]:

@@ -341,7 +341,7 @@ class TrialQueue:
         result, reason, measured = (trial.user_attrs.get(name) for name in (_RESULT, _REASON, _MEASURED))
         if trial.state == TrialState.COMPLETE and not isinstance(result, dict):
             got = f"got {shown(result)} for the result of trial {trial.number}"
-            raise StorageError(f"{self.place}: {got}, expected an object; another --out starts anew")
+            raise StorageError(f"{self.place}: {got}, expected an object; another --out starts a new study")
         if trial.state == TrialState.COMPLETE:
             reason = None
         else:
@@ -356,7 +356,7 @@ class TrialQueue:
         for trial in found:
             if not isinstance(trial.user_attrs, dict):
                 got = f"got {shown(trial.user_attrs)} for the notes of trial {trial.number}"
-                raise StorageError(f"{self.place}: {got}, expected an object; another --out starts anew")
+                raise StorageError(f"{self.place}: {got}, expected an object; another --out starts a new study")
         return found
 
     def _id_of(self, trial: FrozenTrial) -> int:
@@ -390,10 +390,10 @@ class TrialQueue:
             return
         if not isinstance(found, dict):
             got = f"got {shown(found)} for the study's settings"
-            raise StorageError(f"{self.place}: {got}, expected an object; another --out starts anew")
+            raise StorageError(f"{self.place}: {got}, expected an object; another --out starts a new study")
         first = min(name for name in {*found, *settings} if found.get(name) != settings.get(name))
         got = f"got {printable(first)} {settings.get(first)!r}, expected {shown(found.get(first))}"
-        raise StorageError(f"{self.place}: {got}, that of the trials which are there; another --out starts anew")
+        raise StorageError(f"{self.place}: {got}, that of the trials which are there; another --out starts a new study")
 
 
 def _distribution(values: Choices | Range) -> BaseDistribution:

@@ -161,7 +161,9 @@ def _in_a_sentence(name: str, place: str, error: Exception, reason: str | None) 
         return error if is_other else OSError(error.errno, error.strerror or str(error), name)
     if reason is not None:
         return StorageError(f"{name}: got {reason}, expected access to the trials; the same command goes on")
-    return StorageError(f"{name}{place}: got {_words(error)}, expected what a study wrote; another --out starts anew")
+    return StorageError(
+        f"{name}{place}: got {_words(error)}, expected what a study wrote; another --out starts a new study"
+    )
 
 
 def _words(error: Exception) -> str:

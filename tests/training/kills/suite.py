@@ -42,7 +42,7 @@ class Suite:
     """The cases and their files, with an undisturbed run of each variant to compare with.
 
     Args:
-        work: A folder for all files, which is made anew. The files of failed cases stay.
+        work: A folder for all files, which is made again. The files of failed cases stay.
 
     Attributes:
         wholes: The undisturbed run of each variant.
