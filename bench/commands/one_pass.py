@@ -27,7 +27,7 @@ from ebgan_fast.training.step import Trainer
 from ..results.rows import OnePassRow, Result
 from ..subjects import public_loop
 from ..subjects.training_step import allowance
-from ..timing.rounds import interleaved
+from ..timing.rounds import interleaved, multiples
 from .session import Advance, Describe, Session, check_least
 
 USUAL, ONE_PASS = "usual loop", "one pass"
@@ -229,7 +229,7 @@ def _measured(
         batch_size=config.batch_size,
         threads=threads,
         seconds={loop: min(values) for loop, values in seconds.items()},
-        ratio=statistics.median(one / two for one, two in zip(seconds[USUAL], seconds[ONE_PASS], strict=True)),
+        ratio=statistics.median(multiples(seconds[USUAL], seconds[ONE_PASS])),
         bound=bound(config),
         rounds=rounds,
         **session.conditions(),

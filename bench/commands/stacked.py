@@ -24,7 +24,7 @@ from ebgan_fast.training.step import Trainer
 from ..results.rows import Result, StackedRow
 from ..subjects import public_loop
 from ..subjects.training_step import allowance
-from ..timing.rounds import interleaved
+from ..timing.rounds import interleaved, multiples
 from .session import Advance, Describe, Session, check_least
 
 APART, STACKED = "one after another", "stacked"
@@ -193,7 +193,7 @@ def _measured(
         size_d=size_d,
         threads=threads,
         seconds={name: min(values) for name, values in seconds.items()},
-        ratio=statistics.median(one / other for one, other in zip(seconds[APART], seconds[STACKED], strict=True)),
+        ratio=statistics.median(multiples(seconds[APART], seconds[STACKED])),
         rounds=rounds,
         **session.conditions(),
     )

@@ -27,7 +27,7 @@ from ..subjects.training_step import OWN, PUBLIC, Begin, PublicProcess, Wanted
 from ..terminal import first_line
 from ..timing.contestants import Field, Timed, contestant, timed, warm
 from ..timing.devices import Device
-from ..timing.rounds import each_round
+from ..timing.rounds import each_round, multiples
 from .session import Advance, Describe, DeviceName, Session, check_least
 
 CONSTANT = f"{OWN} float32, one batch again and again"
@@ -272,8 +272,7 @@ def _speedup(best: Mapping[str, float], kinds: Iterable[str]) -> dict[str, float
 
 def _ratios(seconds: Mapping[str, list[float]], kinds: Iterable[str], compared: str) -> dict[str, Spread]:
     """Return the other commit's times in multiples of this one's, round by round."""
-    pairs = {kind: zip(seconds[f"{compared} {kind}"], seconds[f"{OWN} {kind}"], strict=True) for kind in kinds}
-    return {kind: spread([theirs / mine for theirs, mine in both]) for kind, both in pairs.items()}
+    return {kind: spread(multiples(seconds[f"{compared} {kind}"], seconds[f"{OWN} {kind}"])) for kind in kinds}
 
 
 def data_cost_of(seconds: Mapping[str, list[float]]) -> float | None:
@@ -284,7 +283,7 @@ def data_cost_of(seconds: Mapping[str, list[float]]) -> float | None:
     reading, constant = seconds.get(f"{OWN} float32"), seconds.get(CONSTANT)
     if reading is None or constant is None:
         return None
-    return statistics.median(one / other for one, other in zip(reading, constant, strict=True))
+    return statistics.median(multiples(reading, constant))
 
 
 def _multiplies_bfloat16() -> bool:

@@ -59,8 +59,9 @@ def headline(results: Results) -> str:
     Raises:
         LookupError: No processor ran any of the cases.
     """
+    cases = set(_HEADLINE.values())
     runs = {
-        one: {case: row for row in rows for case in _HEADLINE.values() if (row.op, row.shape) == case}
+        one: {(row.op, row.shape): row for row in rows if (row.op, row.shape) in cases}
         for one, rows in results.one_thread().items()
     }
     one, found = max(

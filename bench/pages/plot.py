@@ -29,6 +29,7 @@ from ..results.rows import (
     Row,
     ScalingRow,
     Spread,
+    kind_of,
 )
 from ..subjects.calls import BOTH
 from .tables import curves, exponent, names, times
@@ -63,9 +64,7 @@ def draw(rows: Sequence[Result]) -> Figure:
         MemoryRow: peaks,
         ScalingRow: growth,
     }
-    (kind, *others) = {type(row) for row in rows}
-    if others:
-        raise ValueError("got rows of several commands, expected those of one")
+    kind = kind_of(rows)
     if kind not in kinds:
         raise ValueError(f"got rows of {kind.kind}, which have no picture: python -m bench show prints them")
     return kinds[kind](rows)

@@ -23,6 +23,8 @@ from ..results.rows import (
     ScalingRow,
     StackedRow,
     TrainRow,
+    kind_of,
+    threads_in_words,
 )
 
 NONE = "-"
@@ -63,10 +65,7 @@ def cells_of(rows: Sequence[Result]) -> Cells:
         OnePassRow: _one_pass,
         StackedRow: _stacked,
     }
-    (kind, *others) = {type(row) for row in rows}
-    if others:
-        raise ValueError("got rows of several commands, expected those of one")
-    return kinds[kind](rows)
+    return kinds[kind_of(rows)](rows)
 
 
 # ---- Numbers
@@ -329,5 +328,5 @@ def _taken(row: Result) -> str:
     if isinstance(row, Row):
         return f"{memory}median of {row.rounds} rounds; "
     if isinstance(row, TrainRow | OnePassRow | StackedRow):
-        return f"{row.threads} thread{'s' if row.threads > 1 else ''}; minimum of {row.rounds} rounds; "
+        return f"{threads_in_words(row.threads)}; minimum of {row.rounds} rounds; "
     return memory

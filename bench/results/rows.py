@@ -87,7 +87,7 @@ class CaseResult(Result):
     @property
     def setting(self) -> str:
         """The part of the conditions, beside case and dtype, that tells rows of one run apart."""
-        return _threads(self.threads) if self.device == "cpu" else self.device
+        return threads_in_words(self.threads) if self.device == "cpu" else self.device
 
     def faults(self) -> list[Fault]:
         """Return the wrong providers. Others than ours fail nothing if only a CUDA graph does not take them."""
@@ -295,7 +295,7 @@ class OnePassRow(Result):
     @property
     def size(self) -> str:
         """The networks, the batch and the threads in words."""
-        return f"{self.networks}, batches of {self.batch_size}, {_threads(self.threads)}"
+        return f"{self.networks}, batches of {self.batch_size}, {threads_in_words(self.threads)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +320,8 @@ class StackedRow(Result):
         return f"{self.configurations} x nLayerG {self.n_layer_g}, sizeG {self.size_g}, sizeD {self.size_d}"
 
 
-def _threads(count: int) -> str:
+def threads_in_words(count: int) -> str:
+    """Return "1 thread" or "2 threads"."""
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
@@ -372,6 +373,14 @@ def _row(fields: dict[str, Any]) -> Result:
         if isinstance(fields.get(name), dict):
             fields[name] = {who: Spread(*one) if isinstance(one, list) else one for who, one in fields[name].items()}
     return kind(**fields)
+
+
+def kind_of(rows: Sequence[Result]) -> type[Result]:
+    """Return the kind of one command's rows. Raises ValueError for rows of several commands."""
+    (kind, *others) = {type(row) for row in rows}
+    if others:
+        raise ValueError("got rows of several commands, expected those of one")
+    return kind
 
 
 def last_run(rows: Sequence[Result]) -> list[Result]:

@@ -17,7 +17,7 @@ from ..terminal import first_line
 from . import ceilings, providers
 from .devices import Device
 from .providers import Provider
-from .rounds import interleaved_clocks
+from .rounds import interleaved_clocks, multiples
 from .watches import Clock, Watch, rise
 
 
@@ -155,11 +155,7 @@ def _row(case: Case, setting: Setting, admitted: _Admitted, seconds: dict[str, l
         mode=setting.mode,
         memory=setting.memory,
         seconds={name: spread(seconds[name]) for name in timed},
-        ratio={
-            name: spread([other / mine for other, mine in zip(seconds[name], own, strict=True)])
-            for name in timed
-            if own and name != PACKAGE
-        },
+        ratio={name: spread(multiples(seconds[name], own)) for name in timed if own and name != PACKAGE},
         empty=middle[ceilings.EMPTY],
         unit=ceiling.unit,
         rate=rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .watches import BLOCK_SECONDS, Clock, Step, WallClock, Watch
 
@@ -59,6 +59,11 @@ def each_round(
             if (reading := read(name, repeats[name])) is not None:
                 seconds[name] = reading / repeats[name]
         yield seconds
+
+
+def multiples(ones: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Return the readings of one clock in multiples of another's, round by round."""
+    return [one / other for one, other in zip(ones, others, strict=True)]
 
 
 def interleaved_clocks(

@@ -33,7 +33,7 @@ from ..subjects.cases import Arguments, Case
 from ..terminal import first_line
 from ..timing.devices import Device
 from ..timing.providers import inputs_on
-from ..timing.rounds import interleaved
+from ..timing.rounds import interleaved, multiples
 from ..timing.watches import Step, Watch
 from .knobs import KNOBS, SWEEPS, Entry, Knob, Tables, dump
 
@@ -220,7 +220,7 @@ def compare(
         mine = seconds.get(str(index))
         if mine is None:
             return Outcome(complaint=ready[index][1])
-        ratio = statistics.median(a / b for a, b in zip(mine, first, strict=True)) if first else None
+        ratio = statistics.median(multiples(mine, first)) if first else None
         return Outcome(statistics.median(mine) / len(copies), ratio)
 
     return [outcome(index) for index in range(len(contestants))]

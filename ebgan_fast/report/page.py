@@ -211,22 +211,22 @@ _SHARE = number(lambda value: 0 <= value <= 1, "a number in [0, 1]")
 
 def _evaluation(scored: Line) -> str:
     """Return score.json as a table with a name and an explanation in each row, and its class shares as bars."""
-    known = {name for name, _, _ in _EVALUATED}
-    errors = {f"{name}_std" for name in known & scored.keys()}
-    rows = []
+    rows, others = [], dict(scored)  # another version of the program may have written more
     for name, words, meaning in _EVALUATED:
-        if name in scored:
-            spread = scored.get(f"{name}_std")
-            error = f" ± {spread:.2g}" if isinstance(spread, float) else ""
+        if name in others:
+            del others[name]
+            error = ""
+            if isinstance(spread := scored.get(f"{name}_std"), float):
+                error = f" ± {spread:.2g}"
+                del others[f"{name}_std"]
             value = _percent(scored[name]) if name == "classifier_test_accuracy" else _value(scored[name])
             rows.append((words, f"{value}{error}", meaning))
     shares = scored.get("class_share")
     bars = ""
     if isinstance(shares, list) and 0 < len(shares) <= _MOST_BARS and all(_SHARE.holds(value) for value in shares):
         bars = _bars(shares)
-    # Another version of the program may have written more.
-    others = scored.keys() - known - errors - ({"class_share"} if bars else set())
-    rows += [(name, _value(value), "") for name, value in scored.items() if name in others]
+        del others["class_share"]
+    rows += [(name, _value(value), "") for name, value in others.items()]
     return f'<div class="named">{_table(("quantity", "value", "meaning"), rows)}</div>{bars}'
 
 
@@ -252,8 +252,8 @@ def _settings(run: RunContents, place: RunFolder) -> str:
     missing = [path.name for path in (getattr(place, name) for name, _, _ in _EXTRAS) if not path.exists()]
     left_out = f" Left out, as the run folder lacks them: {', '.join(missing)}." if missing else ""
     closing = html.escape(f"Report made with {versions}.{left_out}")
-    flags = {_flag(name): value for name, value in run.settings.items()}
-    return _section("Settings", f"{_named_values(flags)}<p>{closing}</p>")
+    rows = [(_flag(name), _value(value)) for name, value in run.settings.items()]
+    return _section("Settings", f'<div class="named">{_table(("flag", "value"), rows)}</div><p>{closing}</p>')
 
 
 def _flag(name: str) -> str:
@@ -290,11 +290,6 @@ def _figure(png: bytes, caption: str) -> str:
 def _curves(png: bytes, caption: str) -> str:
     """Return a figure of curves, which scrolls on a narrow screen so that its labels stay large enough to read."""
     return f'<div class="scroll curves">{_figure(png, caption)}</div>'
-
-
-def _named_values(values: Line) -> str:
-    rows = [(name, _value(value)) for name, value in values.items()]
-    return f'<div class="named">{_table(("flag", "value"), rows)}</div>'
 
 
 def _value(value: object) -> str:

@@ -9,12 +9,12 @@ import ast
 import io
 import itertools
 import re
-import subprocess
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
+
+from tests.repository import names_of_files
 
 from .pages import ROOT
 
@@ -42,8 +42,9 @@ _BRITISH = re.compile(
 # A misspelling that a user may type, and what is told of it.
 _QUOTED = ("--neighbours",)
 
+_HEADING = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
+_ENTRY = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*(?: and \w+)?): \S", re.MULTILINE)
 _EXAMPLE = re.compile(r"^\s*(?:Example|Examples):\s*$.*", re.MULTILINE | re.DOTALL)
-_SECTION = re.compile(r"^(\w+):$", re.MULTILINE)
 
 
 class Complaint(NamedTuple):
@@ -63,7 +64,7 @@ def complaints(file: str, text: str) -> list[Complaint]:
     elif file.endswith(".md"):
         found += _markdown(text)
     elif file.endswith((".h", ".cpp", ".cu", ".cuh")):
-        found += [*_long_lines(enumerate(text.splitlines(), 1)), *_long_parts(_comments_of_c(text))]
+        found += [*_long_lines(enumerate(text.splitlines(), 1)), *_long_parts(_blocks(_comments_of_c(text)))]
     return [Complaint(file, line, words) for line, words in sorted(set(found))]
 
 
@@ -75,7 +76,38 @@ def _spelling(text: str) -> Iterator[tuple[int, str]]:
             yield number, f"got {word}, expected American spelling"
 
 
+class _Comment(NamedTuple):
+    line: int
+    is_alone: bool
+    """True if no code stands before it."""
+    words: str
+
+
+def _blocks(comments: Iterable[_Comment]) -> list[tuple[int, str]]:
+    """Return the line and the words of each block: comments that stand alone on successive lines are one."""
+    found: list[tuple[int, str]] = []
+    last = -1
+    for line, is_alone, words in comments:
+        if is_alone and line == last + 1:
+            found[-1] = (found[-1][0], f"{found[-1][1]} {words}")
+        else:
+            found.append((line, words))
+        last = line if is_alone else -1
+    return found
+
+
 # ---- Python
+
+
+def sections(docstring: str) -> dict[str, str]:
+    """Return the content of each section of a docstring by its heading. "" is the text before the first heading."""
+    parts = _HEADING.split(docstring)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def entries(section: str) -> set[str]:
+    """Return the names that a section explains, those of "ValueError, TypeError: ..." apart."""
+    return {name.strip("* ") for names in _ENTRY.findall(section) for name in re.split(r", | and ", names)}
 
 
 def _python(text: str) -> Iterator[tuple[int, str]]:
@@ -86,7 +118,7 @@ def _python(text: str) -> Iterator[tuple[int, str]]:
             yield from _long_parts([(line, docstring)])
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from ((node.lineno, words) for words in _parameters(node))
-    yield from _long_parts(_comments_of_python(text))
+    yield from _long_parts(_blocks(_comments_of_python(text)))
 
 
 def _docstrings(node: ast.AST) -> Iterator[tuple[int, str]]:
@@ -116,14 +148,10 @@ def _first_sentence(docstring: str) -> Iterator[str]:
 
 def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
     """Hold the names of a section Args against the function's parameters."""
-    docstring = ast.get_docstring(function) or ""
-    parts = _SECTION.split(_EXAMPLE.sub("", docstring))
-    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
-    if "Args" not in sections:
+    found = sections(ast.get_docstring(function) or "")
+    if "Args" not in found:
         return
-    told = set()
-    for names in re.findall(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*(?: and \w+)?): ", sections["Args"], re.MULTILINE):
-        told |= {name.strip("* ") for name in re.split(r", | and ", names)}
+    told = entries(found["Args"])
     taken = function.args
     names = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs, *filter(None, (taken.vararg, taken.kwarg))]
     expected = {name.arg for name in names} - {"self", "cls"}
@@ -133,39 +161,21 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[st
         yield f"got {name} in the section Args, which is no parameter"
 
 
-def _comments_of_python(text: str) -> list[tuple[int, str]]:
-    """Return the blocks of comments: those of successive lines are one."""
-    found: list[tuple[int, str]] = []
-    last = -1
+def _comments_of_python(text: str) -> Iterator[_Comment]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type != tokenize.COMMENT:
-            continue
-        is_alone = token.line.strip().startswith("#")
-        words = token.string.lstrip("#").strip()
-        if is_alone and found and token.start[0] == last + 1:
-            found[-1] = (found[-1][0], f"{found[-1][1]} {words}")
-        else:
-            found.append((token.start[0], words))
-        last = token.start[0] if is_alone else -1
-    return found
+        if token.type == tokenize.COMMENT:
+            words = token.string.lstrip("#").strip()
+            yield _Comment(token.start[0], token.line.strip().startswith("#"), words)
 
 
 # ---- C++ and Markdown
 
 
-def _comments_of_c(text: str) -> list[tuple[int, str]]:
-    found: list[tuple[int, str]] = []
-    last = -1
+def _comments_of_c(text: str) -> Iterator[_Comment]:
     for number, line in enumerate(text.splitlines(), 1):
         before, slashes, words = line.partition("//")
-        if not slashes:
-            continue
-        if not before.strip() and last == number - 1:
-            found[-1] = (found[-1][0], f"{found[-1][1]} {words.strip()}")
-        else:
-            found.append((number, words.strip()))
-        last = number if not before.strip() else -1
-    return found
+        if slashes:
+            yield _Comment(number, not before.strip(), words.strip())
 
 
 def _markdown(text: str) -> Iterator[tuple[int, str]]:
@@ -208,26 +218,32 @@ def _long_parts(texts: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 # ---- The repository
 
 _WRITTEN_ELSEWHERE = re.compile(r"tests/written_before/[0-9a-f]{7}/|docs/studies/results/|bench/results/|LICENSE")
-_ENDINGS = (".py", ".pyi", ".md", ".h", ".cpp", ".cu", ".cuh", ".toml", ".yml", ".html", ".css", ".sh", ".cff")
+_QUOTING = ("tests/docs/language.py", "tests/docs/test_language.py")  # they hold the words that are looked for
+_ENDINGS = (
+    "Makefile",
+    ".py",
+    ".pyi",
+    ".md",
+    ".h",
+    ".cpp",
+    ".cu",
+    ".cuh",
+    ".toml",
+    ".yml",
+    ".html",
+    ".css",
+    ".sh",
+    ".cff",
+)
 
 
 def files() -> list[str]:
     """Return the files of the repository that hold sentences; paths from its root."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    names = listed.stdout.splitlines() or [
-        path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if ".venv" not in path.parts
-    ]
-    own = Path(__file__).relative_to(ROOT).as_posix()
-    return sorted(
+    return [
         name
-        for name in {*names, "Makefile"}
-        if (name.endswith(_ENDINGS) or name == "Makefile")
-        and not _WRITTEN_ELSEWHERE.match(name)
-        and name not in (own, "tests/docs/test_language.py")
-        and (ROOT / name).is_file()
-    )
+        for name in names_of_files(ROOT)
+        if name.endswith(_ENDINGS) and not _WRITTEN_ELSEWHERE.match(name) and name not in _QUOTING
+    ]
 
 
 def main(paths: list[str]) -> int:

@@ -19,22 +19,10 @@ from ebgan_fast import functional, game
 from ebgan_fast.ops import ranks
 from tests.packaging.test_loading_rules import PUBLIC
 
-_HEADING = re.compile(r"^(Args|Returns|Yields|Raises|Example):$", re.MULTILINE)
-_ENTRY = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*): \S", re.MULTILINE)
+from .language import entries, sections
 
 _FOLLOWED = ("ebgan_fast.functional", "ebgan_fast._checks", "ebgan_fast.game")
 """The modules whose functions are followed for their errors. `use_backend` documents those of backends."""
-
-
-def _sections(text: str) -> dict[str, str]:
-    """Return the content of each section of a docstring by its heading. "" is the text before the first heading."""
-    parts = _HEADING.split(text)
-    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
-
-
-def _entries(section: str) -> set[str]:
-    """Return the names that a section explains, those of "ValueError, TypeError: ..." apart."""
-    return {name.strip("* ") for names in _ENTRY.findall(section) for name in names.split(",")}
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
@@ -67,17 +55,17 @@ def _named(expression: ast.expr, names: dict[str, Any]) -> Any:
     return None
 
 
-def _complaints(function: Callable[..., Any], text: str, sections: tuple[str, ...]) -> list[str]:
+def _complaints(function: Callable[..., Any], text: str, headings: tuple[str, ...]) -> list[str]:
     """Return what the docstring of a function lacks: sections, parameters under Args, and errors under Raises."""
-    found = _sections(text)
-    missing = [f"no section {name}" for name in sections if not found.get(name, "").strip()]
-    expected, explained = set(_parameters(function)), _entries(found.get("Args", ""))
+    found = sections(text)
+    missing = [f"no section {name}" for name in headings if not found.get(name, "").strip()]
+    expected, explained = set(_parameters(function)), entries(found.get("Args", ""))
     missing += [f"no parameter {name} under Args" for name in sorted(expected - explained)]
     missing += [f"{name} under Args, which is no parameter" for name in sorted(explained - expected)]
     raised = _raised(function, set())
     if "process_group" in expected:
         raised |= _raised(ranks.pulling_away_term, set())
-    undocumented = raised - _entries(found.get("Raises", ""))
+    undocumented = raised - entries(found.get("Raises", ""))
     return missing + [f"no {name} under Raises" for name in sorted(undocumented)]
 
 
@@ -138,12 +126,12 @@ FUNCTIONS = [*(getattr(functional, name) for name in LOSSES), game.EBGAN.backwar
 def test_a_loss_or_step_has_every_section(function: Callable[..., Any]) -> None:
     text = inspect.getdoc(function) or ""
     assert _complaints(function, text, ("Args", "Returns", "Raises", "Example")) == []
-    assert re.search(r"\[[NM], \.\.\.\]|\[[NM]\]", _sections(text)["Args"]), "no shape such as [N, ...] under Args"
+    assert re.search(r"\[[NM], \.\.\.\]|\[[NM]\]", sections(text)["Args"]), "no shape such as [N, ...] under Args"
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_names_its_equation_dtype_and_unit(name: str) -> None:
-    found = _sections(inspect.getdoc(getattr(functional, name)) or "")
+    found = sections(inspect.getdoc(getattr(functional, name)) or "")
     assert re.search(r"\bequations?\s\d", found[""], re.IGNORECASE), "no equation of the paper before Args"
     assert {"float32", "float64"} <= set(re.findall(r"float\d\d", found["Returns"])), "no dtypes under Returns"
     assert re.search(r"\bunits\b|\[0, 1\]", found["Returns"]), "no unit or range under Returns"
@@ -163,7 +151,7 @@ def test_a_refused_batch_raises_an_error_that_raises_names(name: str, error: typ
     wrong: object = [1.0] if error is TypeError else torch.zeros(())
     with pytest.raises(error):
         function(*(1.0 if parameter.name == "margin" else wrong for parameter in needed))
-    assert error.__name__ in _entries(_sections(inspect.getdoc(function) or "")["Raises"])
+    assert error.__name__ in entries(sections(inspect.getdoc(function) or "")["Raises"])
 
 
 @pytest.mark.parametrize("name", ebgan_fast.nn.__all__)
@@ -173,8 +161,8 @@ def test_a_module_points_to_its_function(name: str) -> None:
     own = inspect.getdoc(module) or ""
     points_to = [function for function in LOSSES if f"`functional.{function}`" in own]
     assert [function.replace("_", "") for function in points_to] == [name.lower()]
-    assert _entries(_sections(own)["Args"]) == set(inspect.signature(module).parameters)
-    assert _sections(own)["Example"].strip()
+    assert entries(sections(own)["Args"]) == set(inspect.signature(module).parameters)
+    assert sections(own)["Example"].strip()
 
 
 @pytest.mark.parametrize("name", ebgan_fast.nn.__all__)
@@ -183,10 +171,10 @@ def test_a_module_s_forward_names_shapes_the_equation_and_the_errors_of_its_func
     (loss,) = (loss for loss in LOSSES if loss.replace("_", "") == name.lower())
     forward = inspect.getdoc(module.forward) or ""
     assert _complaints(module.forward, forward, ("Args", "Raises")) == []
-    assert re.search(r"\[[NM], \.\.\.\]|\[[NM]\]", _sections(forward)["Args"])
-    assert re.search(r"\bequations?\s\d", _sections(forward)[""], re.IGNORECASE)
-    errors = _entries(_sections(inspect.getdoc(getattr(functional, loss)) or "")["Raises"])
-    assert errors <= _entries(_sections(forward)["Raises"])
+    assert re.search(r"\[[NM], \.\.\.\]|\[[NM]\]", sections(forward)["Args"])
+    assert re.search(r"\bequations?\s\d", sections(forward)[""], re.IGNORECASE)
+    errors = entries(sections(inspect.getdoc(getattr(functional, loss)) or "")["Raises"])
+    assert errors <= entries(sections(forward)["Raises"])
 
 
 @pytest.mark.parametrize(
@@ -205,5 +193,5 @@ def test_a_gap_in_a_docstring_is_found(part: str, instead: str, complaint: str) 
     text = inspect.getdoc(functional.generator_loss) or ""
     with_gap = re.sub(part, instead, text, flags=re.MULTILINE | re.DOTALL)
     assert with_gap != text
-    sections = ("Args", "Returns", "Raises", "Example")
-    assert complaint in _complaints(functional.generator_loss, with_gap, sections)
+    headings = ("Args", "Returns", "Raises", "Example")
+    assert complaint in _complaints(functional.generator_loss, with_gap, headings)

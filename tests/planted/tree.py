@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.repository import names_of_files
+
 from . import witness
 from .judging import Ended, Note
 from .plant import Planted
@@ -38,12 +40,7 @@ def sources(root: Path) -> dict[str, bytes]:
     Raises:
         ValueError: if the folder is not a git checkout.
     """
-    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        raise ValueError(f"{root}: got {listed.stderr.strip()!r}, expected a git checkout, whose files are copied")
-    names = sorted(filter(None, listed.stdout.split("\0")))
-    return {name: (root / name).read_bytes() for name in names if (root / name).is_file()}
+    return {name: (root / name).read_bytes() for name in names_of_files(root)}
 
 
 class Tree:
