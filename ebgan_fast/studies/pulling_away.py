@@ -1,20 +1,23 @@
-"""EBGAN without the pulling-away term, with it, and with what other code computes for it."""
+"""EBGAN without the pulling-away term, with it at several weights, and with what other code computes for it."""
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from .._plotting import BLUE, GRAY, Axes, in_house_style, new_figure, show_picture
+from .._plotting import BLUE, GRAY, ORANGE, Axes, in_house_style, new_figure, show_picture
 from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
+from .framework.intervals import mean_difference, mean_of
 from .framework.results import Done, Params, Results, markdown_table
-from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Study, Tick
+from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Range, Study, Tick
 from .networks.repelling_terms import TERMS, Term, trainer_with
 from .networks.steps import train
 from .sets import gaussians
@@ -24,8 +27,52 @@ DataName = Literal["ring", "grid", "mnist"]
 
 _DATA: tuple[DataName, ...] = ("ring", "grid", "mnist")
 _MODES = {"ring": 8, "grid": 25, "mnist": 10}
+_WITHOUT: Params = {"term": "none", "weight": 0.0}
 _SHOWN, _COLUMNS = 50, 10
 _SHOWN_POINTS = 300
+
+
+class Column(NamedTuple):
+    """A number of a run's result, as tables show it.
+
+    Attributes:
+        key: the name of the number in the result.
+        title: the words for it in a table's head.
+    """
+
+    key: str
+    title: str
+
+
+class Outcome(NamedTuple):
+    """The number by which the runs on a set are compared. It is chosen before they are run.
+
+    Attributes:
+        key: the name of the number in a run's result.
+        unit: the words for it.
+        digits: the digits after the point.
+    """
+
+    key: str
+    unit: str
+    digits: int
+
+    def of(self, result: Mapping[str, Any]) -> float:
+        """Return the outcome of a run."""
+        return float(result[self.key])
+
+
+OUTCOMES = {
+    "ring": Outcome("modes", "modes of 8", 1),
+    "grid": Outcome("modes", "modes of 25", 1),
+    "mnist": Outcome("kl_conditional_marginal", "E KL, nats", 3),
+}
+_OF_POINTS = (Column("good", "good samples"), Column("pulling_away", "equation 14"))
+_OTHERS = {
+    "ring": _OF_POINTS,
+    "grid": _OF_POINTS,
+    "mnist": (Column("modes", "classes"), Column("diversity", "diversity"), Column("pulling_away", "equation 14")),
+}
 
 
 @dataclass(frozen=True)
@@ -34,15 +81,17 @@ class PullingAway:
 
     terms: tuple[Term, ...] = TERMS
     """The terms to compare.
-    none: no term. paper: the paper's equation 14.
+    none: no term. paper: the paper's equation 14, at each of `weights`.
     no square: the mean of equation 14's cosines, which are not squared.
     batch axis: equation 14 with codes that are normalized along the batch."""
+    weights: tuple[float, ...] = (0.1, 0.5, 2.0)
+    """The weights of the paper's term in the generator's loss. The paper has 0.1."""
+    other_weight: float = 0.5
+    """The weight of the terms that other code computes."""
     sets: tuple[DataName, ...] = _DATA
     """The data sets to train on: a ring of 8 Gaussians, a 5 x 5 grid of Gaussians, and MNIST."""
     seeds: int = 5
     """The number of runs of each term on each set, with seeds from 0."""
-    weight: float = 0.1
-    """The weight of the term in the generator's loss. The paper's is 0.1."""
     steps: int = 20_000
     """The number of steps of a run on MNIST. Each step updates both networks."""
     point_steps: int = 20_000
@@ -59,8 +108,9 @@ class PullingAway:
     lr: float = 0.001
     """The learning rate of both networks on MNIST (Adam).
     The smaller budgets double it, which halves the steps that their smaller networks need."""
-    point_margin: float = 1.0
-    """The margin on the mixtures, in units of the l2 energy. Their points lie at most 2.8 apart."""
+    point_margin: float = 0.3
+    """The margin on the mixtures, in units of the l2 energy. Neighbors of the grid lie 0.4 apart.
+    With 1.0 the grid's samples get worse after 6,000 steps."""
     point_lr: float = 0.0005
     """The learning rate of both networks on the mixtures (Adam)."""
     ema: float = 0.999
@@ -72,25 +122,33 @@ class PullingAway:
 
 BUDGETS: dict[Budget, PullingAway] = {
     # On MNIST these are the margin sweep's: smaller networks at twice the learning rate.
-    "minutes": PullingAway(seeds=1, steps=4_000, point_steps=4_000, size_g=400, size_d=512, lr=0.002, samples=5_000),
-    "hour": PullingAway(seeds=3, steps=8_000, point_steps=10_000, size_g=400, size_d=512, lr=0.002),
+    "minutes": PullingAway(seeds=1, steps=4_000, point_steps=8_000, size_g=400, size_d=512, lr=0.002, samples=5_000),
+    "hour": PullingAway(seeds=3, steps=8_000, size_g=400, size_d=512, lr=0.002),
     "full": PullingAway(),
 }
 
 
 def trials(comparison: PullingAway) -> list[Params]:
-    """Return every term on every set with every seed. Raise a ValueError if the comparison can't be run."""
-    check_given(comparison, "terms", "sets")
+    """Return every term at its weights, on every set with every seed. Raise a ValueError if the comparison can't be
+    run."""
+    check_given(comparison, "terms", "sets", "weights")
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
-    check_positive(comparison, "weight", "margin", "lr", "point_margin", "point_lr")
+    check_positive(comparison, "other_weight", "margin", "lr", "point_margin", "point_lr")
     check_shares(comparison, "ema")
     check_batch(comparison.batch_size, "a pair to repel")
     return [
-        {"set": name, "term": term, "seed": seed}
+        {"set": name, "term": term, "weight": weight, "seed": seed}
         for seed in range(comparison.seeds)
         for name in comparison.sets
         for term in comparison.terms
+        for weight in _weights(term, comparison)
     ]
+
+
+def _weights(term: Term, comparison: PullingAway) -> tuple[float, ...]:
+    if term == "none":
+        return (0.0,)
+    return tuple(dict.fromkeys(comparison.weights)) if term == "paper" else (comparison.other_weight,)
 
 
 def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
@@ -99,9 +157,20 @@ def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
-    """Return a run in a few words, with the number of modes that it found if it has a result."""
-    words = f"{params['set']}, term: {params['term']}, seed {params['seed']}"
-    return words if result is None else f"{words}: {result['modes']} of {_MODES[params['set']]}"
+    """Return a run in a few words, with its outcome if it has a result."""
+    words = f"{params['set']}, {label_of(params)}, seed {params['seed']}"
+    if result is None:
+        return words
+    outcome = OUTCOMES[params["set"]]
+    return f"{words}: {outcome.of(result):.{outcome.digits}f} {outcome.unit}"
+
+
+def label_of(params: Params) -> str:
+    """Return a run's term and its weight, as tables and figures show them."""
+    term: str = params["term"]
+    if term == "none":
+        return "no term"
+    return f"{'equation 14' if term == 'paper' else term}, {params['weight']:g}"
 
 
 def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
@@ -120,7 +189,7 @@ def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
         margin=comparison.margin if on_digits else comparison.point_margin,
         lr_g=comparison.lr if on_digits else comparison.point_lr,
         lr_d=comparison.lr if on_digits else comparison.point_lr,
-        pt_weight=comparison.weight,
+        pt_weight=params["weight"],
         ema=comparison.ema,
         device=job.device,
     )
@@ -139,55 +208,84 @@ def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
 
 def picture_of(params: Params) -> str:
     """Return the file name of the samples of a run on MNIST in the study's folder."""
-    return f"samples/{params['term'].replace(' ', '-')}-{params['seed']}.png"
+    return f"samples/{params['term'].replace(' ', '-')}-{params['weight']:g}-{params['seed']}.png"
 
 
 def table(results: Results) -> str:
-    """Return a table in Markdown with a row for each term: the modes of each seed, and means over the seeds."""
-    header: list[str] = ["term"]
-    for name in _sets(results):
-        header += [f"{name}: modes of {_MODES[name]}", "score" if name == "mnist" else "good samples"]
-        header += ["diversity"] if name == "mnist" else []
-        header += ["equation 14"]
-    rows: list[list[str]] = []
-    for term in TERMS:
-        row: list[str] = [term]
-        for name in _sets(results):
-            measured = [run.result for run in results.runs(set=name, term=term) if run.result]
-            row.append(", ".join(str(result["modes"]) for result in measured) or "-")
-            columns = ["exp_score", "diversity", "pulling_away"] if name == "mnist" else ["good", "pulling_away"]
-            row += [_mean([result[column] for result in measured]) for column in columns]
-        if any(results.runs(set=name, term=term) for name in _sets(results)):
-            rows.append(row)
+    """Return two tables in Markdown with a row for each term and weight: the outcomes with their differences from no
+    term, and what else was measured."""
+    sets, variants = _sets(results), _variants(results)
+    header, others = ["term"], ["term"]
+    for name in sets:
+        header += [f"{name}: {OUTCOMES[name].unit}", "difference"]
+        others += [f"{name}: {column.title}" for column in _OTHERS[name]]
+    rows, other_rows = [], []
+    for variant in variants:
+        row, other_row = [label_of(variant)], [label_of(variant)]
+        for name in sets:
+            values, digits = _outcomes(results, name, variant), OUTCOMES[name].digits
+            without = {} if variant["term"] == "none" else _outcomes(results, name, _WITHOUT)
+            difference = mean_difference(values, without)
+            text = difference.text(digits, signed=True)
+            row += [mean_of(list(values.values())).text(digits), f"**{text}**" if difference.is_clear else text]
+            measured = [run.result for run in results.runs(set=name, **variant) if run.result]
+            other_row += [_mean([result[column.key] for result in measured]) for column in _OTHERS[name]]
+        rows.append(row)
+        other_rows.append(other_row)
+    seeds = max((len(results.runs(set=name, **variant)) for name in sets for variant in variants), default=0)
     return (
         f"{markdown_table(header, rows)}\n"
-        "Modes: one number a seed. All else: means over seeds. Equation 14: the paper's term of the codes at the end, "
-        "in every row.\n"
+        f"Means of {seeds} seeds with 95 % intervals. Difference: from no term, over the same seeds. "
+        f"Bold: its interval is without 0.\n\n{markdown_table(others, other_rows)}\n"
+        "Equation 14: the paper's term of the codes at the end, in every row.\n"
     )
 
 
 def sample_files(results: Results) -> list[str]:
     """Return the names of the samples of each term's first run on MNIST."""
-    runs = (results.runs(set="mnist", term=term) for term in TERMS)
+    runs = (results.runs(set="mnist", **variant) for variant in _variants(results))
     return [picture_of(found[0].params) for found in runs if found]
 
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write terms.png, the samples of each term's first run, into a folder. Return its path."""
-    sets = _sets(results)
-    terms = [term for term in TERMS if any(results.runs(set=name, term=term) for name in sets)]
-    figure = new_figure(3.2 * len(terms), 2.9 * len(sets))
-    for row, name in zip(figure.subplots(len(sets), len(terms), squeeze=False), sets, strict=True):
-        for axes, term in zip(row, terms, strict=True):
-            axes.set_axis_off()
-            runs = results.runs(set=name, term=term)
-            if runs and runs[0].result:
-                axes.set_title(f"{term}: {runs[0].result['modes']} of {_MODES[name]}", fontsize=10)
-                _show(axes, runs[0], results)
-    path = folder / "terms.png"
+    """Write outcomes.png, the outcome of every run, and terms.png, the samples of each term's first run, into a folder.
+    Return their paths."""
+    return [_draw_outcomes(results, folder / "outcomes.png"), _draw_samples(results, folder / "terms.png")]
+
+
+def _draw_outcomes(results: Results, path: Path) -> Path:
+    sets, variants = _sets(results), _variants(results)
+    figure = new_figure(1 + 3.4 * len(sets), 1.2 + 0.42 * len(variants))
+    panels = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+    for axes, name in zip(panels, sets, strict=True):
+        for place, variant in enumerate(variants):
+            values = list(_outcomes(results, name, variant).values())
+            mean = mean_of(values)
+            axes.plot(values, [place] * len(values), "o", color=GRAY, markersize=4, alpha=0.6, markeredgewidth=0)
+            half = 0.0 if math.isnan(mean.half) else mean.half
+            color = GRAY if variant["term"] == "none" else BLUE if variant["term"] == "paper" else ORANGE
+            axes.errorbar(mean.value, place, xerr=half, fmt="|", color=color, markersize=14, capsize=4, linewidth=1.8)
+        axes.set_yticks(range(len(variants)), [label_of(variant) for variant in variants])
+        axes.set_ylim(len(variants) - 0.5, -0.5)
+        axes.set_xlabel(f"{name}: {OUTCOMES[name].unit}")
+        axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
-    return [path]
+    return path
+
+
+def _draw_samples(results: Results, path: Path) -> Path:
+    sets, variants = _sets(results), _variants(results)
+    figure = new_figure(3.2 * len(variants), 2.9 * len(sets))
+    for row, name in zip(figure.subplots(len(sets), len(variants), squeeze=False), sets, strict=True):
+        for axes, variant in zip(row, variants, strict=True):
+            axes.set_axis_off()
+            runs = results.runs(set=name, **variant)
+            if runs and runs[0].result:
+                axes.set_title(f"{label_of(variant)}: {runs[0].result['modes']} of {_MODES[name]}", fontsize=10)
+                _show(axes, runs[0], results)
+    figure.savefig(path, dpi=110)
+    return path
 
 
 def _show(axes: Axes, run: Done, results: Results) -> None:
@@ -209,6 +307,19 @@ def _sets(results: Results) -> list[str]:
     return [name for name in _DATA if name in found]
 
 
+def _variants(results: Results) -> list[Params]:
+    """Return the terms with their weights, no term first."""
+    found = {(run.params["term"], run.params["weight"]) for run in results.trials}
+    ordered = sorted(found, key=lambda one: (TERMS.index(one[0]), one[1]))
+    return [{"term": term, "weight": weight} for term, weight in ordered]
+
+
+def _outcomes(results: Results, name: str, variant: Params) -> dict[int, float]:
+    """Return the outcome of each measured run on a set, by its seed."""
+    runs = results.runs(set=name, **variant)
+    return {run.params["seed"]: OUTCOMES[name].of(run.result) for run in runs if run.result}
+
+
 def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f}" if values else "-"
 
@@ -217,8 +328,8 @@ STUDY = Study(
     name="pt-study",
     summary="EBGAN without and with the pulling-away term, and with what other code computes for it.",
     budgets=BUDGETS,
-    parameters={"set": _DATA, "term": TERMS, "seed": SEEDS},
-    choosing=("terms", "sets", "seeds"),
+    parameters={"set": _DATA, "term": TERMS, "weight": Range(0.0, 1e6), "seed": SEEDS},
+    choosing=("terms", "weights", "other_weight", "sets", "seeds"),
     trials=trials,
     trial=trial,
     describe=describe,
