@@ -66,12 +66,26 @@ def _no_matplotlibrc_of_this_folder() -> Iterator[None]:
 _load_matplotlib()
 
 import matplotlib  # noqa: E402  after _load_matplotlib
+import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 
-__all__ = ["BLUE", "GRAY", "GREEN", "ORANGE", "Axes", "Figure", "dress", "in_house_style", "new_figure", "show_picture"]
+__all__ = [
+    "BLUE",
+    "GRAY",
+    "GREEN",
+    "ORANGE",
+    "Axes",
+    "Figure",
+    "color_map",
+    "dress",
+    "in_house_style",
+    "new_figure",
+    "show_picture",
+]
 
 # Colors that color-blind readers can distinguish (Okabe and Ito).
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -93,6 +107,12 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def color_map(name: str) -> NDArray[np.uint8]:
+    """Return the 256 colors of one of matplotlib's color maps, uint8 [256, 3]."""
+    colors = matplotlib.colormaps[name](np.arange(256))[:, :3]
+    return np.round(colors * 255).astype(np.uint8)
 
 
 def show_picture(axes: Axes, picture: Image.Image | None) -> None:

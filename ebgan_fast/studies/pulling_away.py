@@ -20,7 +20,7 @@ from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Range, Study, Tick
 from .networks.repelling_terms import TERMS, Term, trainer_with
 from .networks.steps import train
-from .sets import gaussians
+from .sets import plane
 from .sets.digits import Digits
 
 DataName = Literal["ring", "grid", "mnist"]
@@ -193,7 +193,7 @@ def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
         ema=comparison.ema,
         device=job.device,
     )
-    images = digits.images if on_digits else gaussians.points(params["set"], job.device)
+    images = digits.images if on_digits else plane.points(params["set"], job.device)
     trainer = trainer_with(params["term"], config, images)
     train(trainer, config.steps, tick)
     sampler, term = trainer.sampler(), trainer.statistics()["pulling_away"]
@@ -201,7 +201,7 @@ def trial(params: Params, job: Job[PullingAway], tick: Tick) -> Measured:
         scores = digits.scores(sampler, comparison.samples, seed)
         save_grid(sample_images(sampler, _SHOWN, seed), job.options.out / picture_of(params), _COLUMNS)
         return Measured({"modes": scores["classes"], "pulling_away": term, **scores}, scores["classes"])
-    found, drawn = gaussians.mode_scores(sampler, params["set"], comparison.samples, seed)
+    found, drawn = plane.mode_scores(sampler, params["set"], comparison.samples, seed)
     shown = [[round(number, 3) for number in point] for point in drawn[:_SHOWN_POINTS].tolist()] if seed == 0 else []
     return Measured({"pulling_away": term, **found, "points": shown}, found["modes"])
 
@@ -292,7 +292,7 @@ def _show(axes: Axes, run: Done, results: Results) -> None:
     if run.params["set"] == "mnist":
         show_picture(axes, results.picture(picture_of(run.params)))
         return
-    middles = gaussians.centers(run.params["set"])
+    middles = plane.centers(run.params["set"])
     axes.plot(middles[:, 0], middles[:, 1], "o", color=GRAY, markersize=7, markerfacecolor="none")
     if run.result and run.result["points"]:
         across, up = zip(*run.result["points"], strict=True)

@@ -23,7 +23,7 @@ from .framework.checks import (
 from .framework.results import Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Range, Study, Tick
 from .networks.ladder_training import CLASSES, FlatDigits, LadderConfig, LadderTrainer, flat_digits
-from .sets.digits import Digits
+from .sets.digits import UnscoredDigits
 
 Model = Literal["classifier", "LN", "EBGAN-LN"]
 
@@ -114,12 +114,8 @@ def trials(settings: SemiSupervised) -> list[Params]:
     ]
 
 
-class UnscoredDigits(Digits):
-    """The digits for ladder networks, without a classifier that scores generated digits."""
-
-    def conditions(self) -> dict[str, Any]:
-        """Return nothing for the results to say."""
-        return {}
+class LadderDigits(UnscoredDigits):
+    """The digits in the form that a ladder network takes."""
 
     @functools.cached_property
     def flat(self) -> FlatDigits:
@@ -127,9 +123,9 @@ class UnscoredDigits(Digits):
         return flat_digits(self.mnist, self.device)
 
 
-def load(settings: SemiSupervised, options: DigitOptions) -> UnscoredDigits:
+def load(settings: SemiSupervised, options: DigitOptions) -> LadderDigits:
     """Read the digits. Raise a ValueError if there are fewer than a batch."""
-    digits = UnscoredDigits.of(options, 28)
+    digits = LadderDigits.of(options, 28)
     if settings.batch_size > (count := len(digits.mnist.train_images)):
         raise ValueError(f"batch_size: got {settings.batch_size}, expected at most {count}, the number of images")
     return digits

@@ -119,6 +119,14 @@ class Digits:
         }
 
 
+class UnscoredDigits(Digits):
+    """The digits, without a classifier that scores generated digits."""
+
+    def conditions(self) -> dict[str, Any]:
+        """Return nothing for the results to say."""
+        return {}
+
+
 def load_digits(settings: object, options: DigitOptions) -> Digits:
     """Read the digits that a study's command names, as its `load` function."""
     return Digits.of(options)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebgan_fast.studies.sets import gaussians
+from ebgan_fast.studies.sets import plane
 
 
 class Fixed(nn.Module):
@@ -25,30 +25,30 @@ class Fixed(nn.Module):
 
 
 @pytest.mark.parametrize(("mixture", "modes"), [("ring", 8), ("grid", 25)])
-def test_real_points_are_good_and_find_all(mixture: gaussians.Mixture, modes: int) -> None:
-    data = gaussians.points(mixture)
+def test_real_points_are_good_and_find_all(mixture: plane.Mixture, modes: int) -> None:
+    data = plane.points(mixture)
     assert data.shape == (1, 1, 2)
     real = data.gather(torch.arange(2000)).view(-1, 2) / 127.5 - 1
-    found, drawn = gaussians.mode_scores(Fixed(real), mixture, 2000, seed=0)  # type: ignore[arg-type]
+    found, drawn = plane.mode_scores(Fixed(real), mixture, 2000, seed=0)  # type: ignore[arg-type]
     assert found["modes"] == modes
     assert found["good"] > 0.975  # 98.9 % of a Gaussian lie within three deviations
     assert drawn.shape == (2000, 2)
 
 
 def test_centers_between_the_gaussians_are_not_good() -> None:
-    found, _ = gaussians.mode_scores(Fixed(torch.zeros(1, 2)), "ring", 100, seed=0)  # type: ignore[arg-type]
+    found, _ = plane.mode_scores(Fixed(torch.zeros(1, 2)), "ring", 100, seed=0)  # type: ignore[arg-type]
     assert found == {"modes": 0, "good": 0.0}
 
 
 def test_a_gaussian_is_found_from_a_fifth_of_its_share_on() -> None:
-    middles = gaussians.centers("ring")
+    middles = plane.centers("ring")
     rare = torch.cat([middles[:1].repeat(78, 1), middles[1:2].repeat(2, 1)])  # 2 of 80, where a share is 10
-    assert gaussians.mode_scores(Fixed(rare), "ring", 80, seed=0)[0]["modes"] == 2  # type: ignore[arg-type]
+    assert plane.mode_scores(Fixed(rare), "ring", 80, seed=0)[0]["modes"] == 2  # type: ignore[arg-type]
     rarer = torch.cat([middles[:1].repeat(79, 1), middles[1:2]])
-    assert gaussians.mode_scores(Fixed(rarer), "ring", 80, seed=0)[0]["modes"] == 1  # type: ignore[arg-type]
+    assert plane.mode_scores(Fixed(rarer), "ring", 80, seed=0)[0]["modes"] == 1  # type: ignore[arg-type]
 
 
 def test_the_points_have_the_mixtures_spread() -> None:
-    data = gaussians.points("grid").gather(torch.arange(20_000)).view(-1, 2) / 127.5 - 1
-    offsets = data - gaussians.centers("grid")[torch.cdist(data, gaussians.centers("grid")).argmin(1)]
-    assert offsets.std().item() == pytest.approx(gaussians.DEVIATION, rel=0.03)
+    data = plane.points("grid").gather(torch.arange(20_000)).view(-1, 2) / 127.5 - 1
+    offsets = data - plane.centers("grid")[torch.cdist(data, plane.centers("grid")).argmin(1)]
+    assert offsets.std().item() == pytest.approx(plane.DEVIATION, rel=0.03)

@@ -1,4 +1,4 @@
-"""Two mixtures in two dimensions, a ring of 8 Gaussians and a 5 x 5 grid, and which Gaussians a generator finds.
+"""Sets of points in the plane: a ring of 8 Gaussians, a 5 x 5 grid of them, and a spiral.
 
 A point is an image of two pixels, so that code for training on images also trains on points. Its coordinates go from -1
 to 1 in 256 steps of 0.008.
@@ -18,9 +18,11 @@ from ...models.families import AnyGenerator
 from ...training.sampling import sample_images
 
 Mixture = Literal["ring", "grid"]
+Shape = Literal["ring", "grid", "spiral"]
 
 DEVIATION = 0.02
-_REACH = 0.8  # the ring's radius, and half the grid's side
+_REACH = 0.8  # the ring's radius, half the grid's side, and the largest radius of the spiral
+_TURNS = 1.5  # of the spiral
 _POINTS = 20_000
 _NEAR = 3.0  # standard deviations from a center within which a sample is good; 98.9 % of the data are
 _FOUND = 0.2  # part of its share of the samples that a Gaussian must get to count as found
@@ -36,12 +38,19 @@ def centers(mixture: Mixture) -> Tensor:
 
 
 @functools.cache
-def points(mixture: Mixture, device: str = "cpu") -> TensorImages:
-    """Return 20,000 points of a mixture of equally likely Gaussians. All trials of a process share them on each
-    device."""
+def points(shape: Shape, device: str = "cpu") -> TensorImages:
+    """Return 20,000 points of a shape, as images [1, 1, 2]. All trials of a process share them on each device.
+
+    A mixture's Gaussians are equally likely. The spiral's points lie about evenly along its line.
+    """
     chance = torch.Generator().manual_seed(0)
-    middles = centers(mixture)
-    chosen = middles[torch.randint(len(middles), (_POINTS,), generator=chance)]
+    if shape == "spiral":
+        along = torch.rand(_POINTS, generator=chance).sqrt()  # the line is longer where it is further out
+        angles = along * (_TURNS * 2 * math.pi)
+        chosen = _REACH * along.unsqueeze(1) * torch.stack([angles.cos(), angles.sin()], 1)
+    else:
+        middles = centers(shape)
+        chosen = middles[torch.randint(len(middles), (_POINTS,), generator=chance)]
     drawn = chosen + DEVIATION * torch.randn(_POINTS, 2, generator=chance)
     levels = ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return TensorImages(levels.view(-1, 1, 1, 2)).to(torch.device(device))
