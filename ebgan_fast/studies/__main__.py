@@ -30,6 +30,8 @@ def redraw(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path])
     out.mkdir(parents=True, exist_ok=True)
     try:
         drawn = draw(studies[found.study], found, out)
+    except ImportError as error:
+        raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         got = f"got results that can't be shown ({type(error).__name__}: {first_line(error)})"
         raise ValueError(f"{results}: {got}, expected those of a study") from error

@@ -124,6 +124,6 @@ def _panel(pixels: Bytes, data: Sequence[Sequence[float]], generated: Sequence[S
     pen = ImageDraw.Draw(panel)
     for points, color in ((data, _COLORS["data"]), (generated, _COLORS["generated"])):
         for across, up in points:
-            x, y = ((1 + across / REACH) / 2 * (_SHOWN - 1), (1 - up / REACH) / 2 * (_SHOWN - 1))
+            x, y = (round((1 + part / REACH) / 2 * (_SHOWN - 1)) for part in (across, -up))
             pen.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), fill=color)
     return panel

@@ -62,6 +62,8 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
         OSError: a file can't be read or written.
     """
     try:
+        from scipy import special  # noqa: F401  for the intervals of tables, which come hours later
+
         from .run import queue_of, run
     except ImportError as error:
         raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error

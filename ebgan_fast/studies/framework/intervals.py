@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy import special
-
 _LEVEL = 0.95
 
 
@@ -44,8 +42,13 @@ def mean_of(values: Sequence[float]) -> Mean:
 
     Args:
         values: one number a run.
+
+    Raises:
+        ImportError: SciPy isn't installed.
     """
     count = len(values)
+    from scipy import special  # not at the top: the program must start without it
+
     if count < 2:
         return Mean(values[0] if values else math.nan, math.nan, count)
     quantile = float(special.stdtrit(count - 1, (1 + _LEVEL) / 2))
@@ -60,5 +63,8 @@ def mean_difference(values: Mapping[int, float], others: Mapping[int, float]) ->
     Args:
         values: the number of each run by its seed.
         others: the same of the runs that are subtracted.
+
+    Raises:
+        ImportError: SciPy isn't installed.
     """
     return mean_of([value - others[seed] for seed, value in values.items() if seed in others])

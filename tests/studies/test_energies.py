@@ -1,0 +1,106 @@
+"""An auto-encoder alone learns to reconstruct. In an EBGAN it follows equation 1, and its generator equation 2."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.subjects import public_loop
+from ebgan_fast.data.image_set import TensorImages
+from ebgan_fast.models import Generator
+from ebgan_fast.studies.framework.study import no_tick
+from ebgan_fast.studies.networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder
+from ebgan_fast.training.statistics import NonFiniteError
+from tests.rounding import assert_within_eager
+
+CONFIG = EnergyConfig(margin=1.0, pt_weight=0.3, lr=0.01, batch_size=16, ema=0.9, seed=3)
+
+
+def points() -> TensorImages:
+    chance = torch.Generator().manual_seed(0)
+    return TensorImages(torch.randint(0, 256, (50, 1, 1, 2), generator=chance, dtype=torch.uint8))
+
+
+def trainer(generated: bool, config: EnergyConfig = CONFIG) -> tuple[EnergyTrainer, Generator | None]:
+    torch.manual_seed(1)
+    generator = Generator(4, 3, 8, (1, 1, 2)) if generated else None
+    return EnergyTrainer(config, points(), PlaneAutoEncoder(8, 8), generator), generator
+
+
+def test_a_code_has_its_length_and_each_point_its_own_energy() -> None:
+    torch.manual_seed(0)
+    network = PlaneAutoEncoder(1, 8)
+    some = torch.randn(6, 1, 1, 2)
+    recon, code = network(some)
+    assert recon.shape == some.shape
+    assert code.shape == (6, 1)
+    alone = torch.cat([network(one)[0] for one in some.split(1)])
+    exact = network.double()(some.double())[0]
+    assert_within_eager(recon, exact, alone, torch.float32, "reconstructions in a batch")
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_a_step_descends_its_loss(generated: bool) -> None:
+    one, generator = trainer(generated)
+    twin, _ = trainer(generated)
+    real = twin._batches.next()
+    noise = torch.randn(16, 4, generator=twin._noise) if generated else None
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        """Return the gradients of the auto-encoder, and of the generator if there is one."""
+        network = copy.deepcopy(one.discriminator).to(dtype)
+        images = real.to(dtype)
+        energy = public_loop.energy(network(images)[0], images)
+        if noise is None or generator is None:
+            return list(torch.autograd.grad(energy.mean(), list(network.parameters())))
+        drawing = copy.deepcopy(generator).to(dtype)
+        fakes = drawing(noise.to(dtype))
+        held = fakes.detach()
+        energy_held = public_loop.energy(network(held)[0], held)
+        assert int((energy_held < CONFIG.margin).sum()) > 0
+        loss = energy.mean() + (CONFIG.margin - energy_held).clamp(min=0).mean()
+        of_d = torch.autograd.grad(loss, list(network.parameters()))
+        recon, code = network(fakes)
+        loss = public_loop.energy(recon, fakes).mean() + CONFIG.pt_weight * public_loop.pulling_away(code)
+        return [*of_d, *torch.autograd.grad(loss, list(drawing.parameters()))]
+
+    truth, eager = gradients(torch.float64), gradients(torch.float32)
+    one.train(1, no_tick, lambda step: None, set())
+    networks = [one.discriminator, *([generator] if generator else [])]
+    found = [parameter.grad for network in networks for parameter in network.parameters()]
+    assert len(found) == len(truth)
+    for index, (gradient, exact, near) in enumerate(zip(found, truth, eager, strict=True)):
+        assert gradient is not None
+        assert_within_eager(gradient, exact, near, torch.float32, f"gradient {index}")
+
+
+def test_looks_come_after_their_steps() -> None:
+    one, _ = trainer(generated=True)
+    seen: list[int] = []
+    ticks: list[int] = []
+    one.train(5, lambda: ticks.append(one.step_count), lambda step: seen.append((step, one.step_count)[1]), {1, 4})
+    assert seen == [1, 4]
+    assert ticks == [0, 1, 2, 3, 4]
+    assert one.step_count == 5
+
+
+def test_the_average_draws() -> None:
+    one, generator = trainer(generated=True)
+    one.train(3, no_tick, lambda step: None, set())
+    sampler = one.sampler()
+    assert sampler is not None
+    assert generator is not None
+    assert all(torch.equal(mine, mean) for mine, mean in zip(sampler.parameters(), one._average.values, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(sampler.parameters(), generator.parameters(), strict=True))
+    alone, _ = trainer(generated=False)
+    assert alone.sampler() is None
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    one, _ = trainer(generated=True, config=dataclasses.replace(CONFIG, lr=1e30))
+    with pytest.raises(NonFiniteError, match="step 3: got loss nan"):
+        one.train(3, no_tick, lambda step: None, set())
