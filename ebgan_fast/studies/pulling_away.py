@@ -134,6 +134,10 @@ def trials(comparison: PullingAway) -> list[Params]:
     check_given(comparison, "terms", "sets", "weights")
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
     check_positive(comparison, "other_weight", "margin", "lr", "point_margin", "point_lr")
+    if min(comparison.weights) <= 0:
+        raise ValueError(
+            f"weights: got {min(comparison.weights):g}, expected positive numbers; --terms none has no term"
+        )
     check_shares(comparison, "ema")
     check_batch(comparison.batch_size, "a pair to repel")
     return [

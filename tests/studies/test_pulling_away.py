@@ -1,27 +1,63 @@
-"""The command that compares the pulling-away term with others runs."""
+"""The command that compares the pulling-away term with others runs, and its table compares runs of equal seeds."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ebgan_fast.studies import pulling_away
+from ebgan_fast.studies.framework.results import Done, Results
+from ebgan_fast.studies.pulling_away import BUDGETS, trials
+
 from . import whole_run
+
+
+def test_the_weights_are_those_of_the_papers_term() -> None:
+    settings = dataclasses.replace(BUDGETS["minutes"], sets=("ring",), seeds=2)
+    tried = [(one["term"], one["weight"]) for one in trials(settings) if one["seed"] == 1]
+    paper = [("paper", 0.1), ("paper", 0.5), ("paper", 2.0)]
+    assert tried == [("none", 0.0), *paper, ("no square", 0.5), ("batch axis", 0.5)]
+    assert len(trials(settings)) == 12
+
+
+@pytest.mark.parametrize("fields", [{"weights": ()}, {"weights": (0.1, 0.0)}, {"other_weight": -1.0}])
+def test_weights_that_say_nothing_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        trials(dataclasses.replace(BUDGETS["minutes"], **fields))
+
+
+def test_differences_are_between_runs_of_one_seed() -> None:
+    def run(term: str, weight: float, seed: int, modes: int | None) -> Done:
+        params = {"set": "ring", "term": term, "weight": weight, "seed": seed}
+        result = None if modes is None else {"modes": modes, "good": 0.5, "pulling_away": 0.25, "points": []}
+        return Done(params, result, None if result else "got loss nan", 1.0)
+
+    found = [("paper", 0.5, 0, 7), ("none", 0.0, 1, 5), ("none", 0.0, 0, 4), ("paper", 0.5, 1, 8), ("paper", 0.5, 2, 1)]
+    runs = [run(*one) for one in found]
+    table = pulling_away.table(Results("pt-study", {}, {}, {}, "", [*runs, run("none", 0.0, 2, None)])).splitlines()
+    # The seeds 0 and 1 have both: 3 and 3 more. The mean of 7, 8 and 1 is 5.3, their deviation 3.786.
+    assert table[2:4] == ["| no term | 4.5 ± 6.4 | - |", "| equation 14, 0.5 | 5.3 ± 9.4 | **+3.0 ± 0.0** |"]
+    assert "| no term | 0.50 | 0.25 |" in table
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("digit_classifier")
 def test_the_command(tmp_path: Path) -> None:
     lengths = "--steps 3 --point-steps 3 --samples 100"
-    flags = f"--terms none paper --sets ring mnist {lengths} --size-g 16 --size-d 16 --device cpu"
-    results = whole_run.check("pt-study", tmp_path / "out", flags.split(), 4, {"terms.png"})
-    assert {(trial.params["set"], trial.params["term"]) for trial in results.trials} == {
-        (name, term) for name in ("ring", "mnist") for term in ("none", "paper")
+    terms = "--terms none paper --weights 0.1 2 --sets ring mnist"
+    flags = f"{terms} {lengths} --size-g 16 --size-d 16 --device cpu"
+    results = whole_run.check("pt-study", tmp_path / "out", flags.split(), 6, {"terms.png", "outcomes.png"})
+    assert {(trial.params["set"], trial.params["weight"]) for trial in results.trials} == {
+        (name, weight) for name in ("ring", "mnist") for weight in (0.0, 0.1, 2.0)
     }
 
 
 @pytest.mark.slow
 def test_points_alone_need_no_digits(tmp_path: Path) -> None:
-    flags = "--terms paper --sets grid --seeds 1 --point-steps 2 --samples 100 --data nowhere --device cpu"
-    results = whole_run.check("pt-study", tmp_path / "out", flags.split(), 1, {"terms.png"})
+    flags = "--terms batch~axis --sets grid --seeds 1 --point-steps 2 --samples 100 --data nowhere --device cpu"
+    words = [flag.replace("~", " ") for flag in flags.split()]
+    results = whole_run.check("pt-study", tmp_path / "out", words, 1, {"terms.png", "outcomes.png"})
     assert "classifier_test_accuracy" not in results.settings
