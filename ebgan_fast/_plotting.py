@@ -78,6 +78,7 @@ __all__ = [
     "GRAY",
     "GREEN",
     "ORANGE",
+    "PURPLE",
     "Axes",
     "Figure",
     "color_map",
@@ -88,7 +89,7 @@ __all__ = [
 ]
 
 # Colors that color-blind readers can distinguish (Okabe and Ito).
-BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#555555"
+BLUE, ORANGE, GREEN, PURPLE, GRAY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
 
 _Drawing = TypeVar("_Drawing", bound=Callable[..., object])
 

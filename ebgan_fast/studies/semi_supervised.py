@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .._plotting import BLUE, GRAY, ORANGE, dress, in_house_style, new_figure, show_picture
+from .._plotting import BLUE, GRAY, GREEN, ORANGE, PURPLE, dress, in_house_style, new_figure, show_picture
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from .framework.checks import (
@@ -20,15 +20,17 @@ from .framework.checks import (
     check_positive,
     check_shares,
 )
-from .framework.results import Params, Results, markdown_table
+from .framework.intervals import mean_difference
+from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Range, Study, Tick
 from .networks.ladder_training import CLASSES, FlatDigits, LadderConfig, LadderTrainer, flat_digits
 from .sets.digits import UnscoredDigits
 
-Model = Literal["classifier", "LN", "EBGAN-LN"]
+Model = Literal["classifier", "LN", "LN-longer", "EBGAN-LN", "EBGAN-LN-weak"]
 
-MODELS: tuple[Model, ...] = ("classifier", "LN", "EBGAN-LN")
-_COLORS = {"classifier": GRAY, "LN": BLUE, "EBGAN-LN": ORANGE}
+MODELS: tuple[Model, ...] = ("classifier", "LN", "LN-longer", "EBGAN-LN", "EBGAN-LN-weak")
+_EBGANS = ("EBGAN-LN", "EBGAN-LN-weak")
+_COLORS = {"classifier": GRAY, "LN": BLUE, "LN-longer": GREEN, "EBGAN-LN": ORANGE, "EBGAN-LN-weak": PURPLE}
 _TESTS = 20  # times that a run measures its test error
 _SHOWN = 50
 _TICKS = (0.5, 1, 2, 3, 5, 10, 20, 50)  # percent
@@ -43,17 +45,21 @@ class SemiSupervised:
     models: tuple[Model, ...] = MODELS
     """The models to compare.
     classifier: the encoder alone. LN: the ladder network on real images.
-    EBGAN-LN: the ladder network as an EBGAN's discriminator."""
+    LN-longer: LN with as many steps as EBGAN-LN, to tell the effect of the generator from that of more steps.
+    EBGAN-LN: the ladder network as an EBGAN's discriminator.
+    EBGAN-LN-weak: the same with a small weight of the hinge."""
     seeds: int = 15
     """The number of runs of each model with each number of labels, with seeds from 0."""
     steps: int = 120_000
     """The number of updates of the classifier and of LN."""
     ebgan_steps: int = 180_000
-    """The number of updates of EBGAN-LN."""
+    """The number of updates of EBGAN-LN and of LN-longer."""
     margin_steps: int = 60_000
     """The number of steps of EBGAN-LN in which the margin falls to 0. Then the generator is switched off."""
     margin: float = 16.0
     """The margin of the first step, in units of the energy, which is a sum of squares."""
+    hinge_weight: float = 0.05
+    """The weight of the hinge in EBGAN-LN-weak. EBGAN-LN has 1, as equation 1 does."""
     batch_size: int = 100
     """The number of images without labels in a step, and the largest number of labeled images."""
     recon_weight: float = 1000.0
@@ -75,8 +81,8 @@ class SemiSupervised:
 _FEW_STEPS = SemiSupervised(
     seeds=1,
     steps=2_000,
-    ebgan_steps=2_000,
-    margin_steps=667,
+    ebgan_steps=3_000,
+    margin_steps=1_000,
     recon_weight=5000.0,
     lr=0.002,
     ebgan_lr=0.002,
@@ -85,7 +91,7 @@ _FEW_STEPS = SemiSupervised(
 )
 BUDGETS: dict[Budget, SemiSupervised] = {
     "minutes": _FEW_STEPS,
-    "hour": replace(_FEW_STEPS, seeds=3, steps=6_000, ebgan_steps=6_000, margin_steps=2_000),
+    "hour": replace(_FEW_STEPS, seeds=3, steps=6_000, ebgan_steps=9_000, margin_steps=3_000),
     "full": SemiSupervised(),
 }
 
@@ -97,7 +103,7 @@ def trials(settings: SemiSupervised) -> list[Params]:
     check_counts(settings, "seeds", "steps", "ebgan_steps", "batch_size")
     check_batch(settings.batch_size, "because of batch norm")
     check_positive(settings, "lr", "ebgan_lr", "lr_g")
-    check_not_negative(settings, "margin", "recon_weight")
+    check_not_negative(settings, "margin", "recon_weight", "hinge_weight")
     check_shares(settings, "beta1")
     if not 1 <= settings.margin_steps <= settings.ebgan_steps:
         raise ValueError(
@@ -140,18 +146,20 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
 def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
     """Train one model, and measure its test error at up to 20 steps."""
     settings = job.settings
-    ebgan = params["model"] == "EBGAN-LN"
+    model: Model = params["model"]
+    ebgan = model in _EBGANS
     config = LadderConfig(
         labels=params["labels"],
         seed=params["seed"],
-        steps=settings.ebgan_steps if ebgan else settings.steps,
+        steps=settings.ebgan_steps if ebgan or model == "LN-longer" else settings.steps,
         batch_size=settings.batch_size,
-        recon_weight=0.0 if params["model"] == "classifier" else settings.recon_weight,
+        recon_weight=0.0 if model == "classifier" else settings.recon_weight,
         lr=settings.ebgan_lr if ebgan else settings.lr,
         lr_g=settings.lr_g,
         beta1=settings.beta1,
         margin=settings.margin,
         margin_steps=settings.margin_steps if ebgan else 0,
+        hinge_weight=settings.hinge_weight if model == "EBGAN-LN-weak" else 1.0,
     )
     trainer = LadderTrainer(config, job.data.flat)
     curve: list[tuple[int, float]] = []
@@ -170,29 +178,48 @@ def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
 
 def picture_of(params: Params) -> str:
     """Return the file name of a run's samples in the study's folder."""
-    return f"samples/{params['labels']}-{params['seed']}.png"
+    return f"samples/{params['model']}-{params['labels']}-{params['seed']}.png"
 
 
-def errors(results: Results, model: str, labels: int) -> list[float]:
-    """Return the test errors of the runs of one model, in percent."""
-    return [100 * run.result["error"] for run in results.runs(model=model, labels=labels) if run.result]
+def errors(results: Results, model: str, labels: int) -> dict[int, float]:
+    """Return the test errors of the runs of one model, in percent, by their seeds."""
+    runs = results.runs(model=model, labels=labels)
+    return {run.params["seed"]: 100 * run.result["error"] for run in runs if run.result}
 
 
 def table(results: Results) -> str:
-    """Return a table in Markdown in the form of table 2: mean and standard deviation over the seeds."""
+    """Return a table in Markdown in the form of table 2: mean and standard deviation over the seeds. Beside them stand
+    the differences from LN and from LN-longer, with intervals."""
     amounts = _amounts(results)
+    header = ["test error, %"]
+    for labels in amounts:
+        header += [f"{labels} labels", "from LN", "from LN-longer"]
     rows = []
     for model in MODELS:
-        own = [errors(results, model, labels) for labels in amounts]
-        if any(own):
-            rows.append([model, *map(_mean_and_deviation, own), max(map(len, own))])
-    return markdown_table(["test error, %", *(f"{labels} labels" for labels in amounts), "seeds"], rows)
+        row: list[object] = [model]
+        for labels in amounts:
+            own = errors(results, model, labels)
+            row.append(_mean_and_deviation(list(own.values())))
+            for other in ("LN", "LN-longer"):
+                others = {} if model == other else errors(results, other, labels)
+                row.append(mean_difference(own, others).text(signed=True))
+        seeds = max(len(errors(results, model, labels)) for labels in amounts)
+        if seeds:
+            rows.append([*row, seeds])
+    return (
+        f"{markdown_table([*header, 'seeds'], rows)}\n"
+        "Mean ± standard deviation over seeds, as in table 2. Differences: over the same seeds, with 95 % intervals.\n"
+    )
 
 
 def sample_files(results: Results) -> list[str]:
-    """Return the names of the samples of the first EBGAN-LN for each number of labels."""
-    runs = (results.runs(model="EBGAN-LN", labels=labels) for labels in _amounts(results))
-    return [picture_of(found[0].params) for found in runs if found]
+    """Return the names of the samples of the first run of each EBGAN-LN for each number of labels."""
+    return [picture_of(run.params) for run in _sampled(results)]
+
+
+def _sampled(results: Results) -> list[Done]:
+    runs = (results.runs(model=model, labels=labels) for labels in _amounts(results) for model in _EBGANS)
+    return [found[0] for found in runs if found]
 
 
 @in_house_style
@@ -227,14 +254,13 @@ def _draw_errors(results: Results, folder: Path) -> Path:
 
 
 def _draw_samples(results: Results, folder: Path) -> list[Path]:
-    names = [name for name in sample_files(results) if name in results.pictures]
-    if not names:
+    runs = [run for run in _sampled(results) if picture_of(run.params) in results.pictures]
+    if not runs:
         return []
-    figure = new_figure(6 * len(names), 3.4)
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
-        show_picture(axes, results.picture(name))
-        labels, seed = Path(name).stem.split("-")
-        axes.set_title(f"EBGAN-LN, {labels} labels, seed {seed}")
+    figure = new_figure(6 * len(runs), 3.4)
+    for axes, run in zip(figure.subplots(1, len(runs), squeeze=False).flat, runs, strict=True):
+        show_picture(axes, results.picture(picture_of(run.params)))
+        axes.set_title("{model}, {labels} labels, seed {seed}".format(**run.params))
     path = folder / "samples.png"
     figure.savefig(path, dpi=110)
     return [path]

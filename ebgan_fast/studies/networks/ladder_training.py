@@ -63,6 +63,7 @@ class LadderConfig:
         margin: the margin of the first step.
         margin_steps: the number of steps in which the margin falls to 0. Then the generator is switched off. 0: there
             is no generator.
+        hinge_weight: the weight of the hinge beside the energy of real images, whose weight is 1 here.
     """
 
     labels: int
@@ -75,6 +76,7 @@ class LadderConfig:
     beta1: float
     margin: float
     margin_steps: int
+    hinge_weight: float = 1.0
 
 
 class LadderTrainer:
@@ -84,8 +86,8 @@ class LadderTrainer:
     is denoised from a corrupted encoding. This is the paper's "vanilla squared l2", to which its margin of 16 belongs.
 
     Where the paper says nothing, this trainer does the following. The weight of the energy multiplies the hinge too, so
-    that real and generated images have the same weight. Batch norm normalizes generated images by their own batch. The
-    generator is an MLP of four layers of 400 units.
+    that real and generated images have the same weight if the hinge's own is 1. Batch norm normalizes generated images
+    by their own batch. The generator is an MLP of four layers of 400 units.
 
     Args:
         config: the settings of the run.
@@ -172,7 +174,10 @@ class LadderTrainer:
 
         def loss_of_d(recon: Tensor, real: Tensor, recon_fake: Tensor, fakes: Tensor, upstream: Coefficient) -> Tensor:
             result = functional.discriminator_loss(recon, real, recon_fake, fakes, margin, norm="sse")
-            return loss + weight * result.loss
+            if self.config.hinge_weight == 1:
+                return loss + weight * result.loss
+            energy = functional.reconstruction_energy(recon, real, norm="sse", reduction="mean")
+            return loss + weight * torch.lerp(energy, result.loss, self.config.hinge_weight)
 
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()
