@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,17 @@ def test_odd_results_are_named(tmp_path: Path, change: dict[str, Any], capsys: p
     assert told.count("\n") == 1
     assert str(path) in told
     assert told.rstrip("\n").isprintable()
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert main(["redraw", str(RESULTS / "pt-study.json"), str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "scipy" in told
+    assert "pip install 'ebgan_fast[train,studies]'" in told
 
 
 def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:

@@ -114,6 +114,10 @@ def _without_a_driver(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "psycopg", None)
 
 
+def _without_scipy(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "scipy", None)
+
+
 def _without_yaml(patch: pytest.MonkeyPatch) -> None:
     patch.delitem(sys.modules, "ebgan_fast.studies.framework.flags_file", raising=False)
     patch.setitem(sys.modules, "yaml", None)
@@ -257,6 +261,7 @@ CASES = [
         leaves="Optuna writes into the journal which process opens it",
     ),
     Case("grid", "a study, but no package optuna", _refused(), "optuna", around=_without_optuna),
+    Case("pt-study", "a study, but no package scipy", _refused(), "scipy", around=_without_scipy),
     Case("grid", "a file of flags, but no package yaml", _file("steps: 1"), "yaml", around=_without_yaml),
     # A file of flags.
     Case(
@@ -290,6 +295,7 @@ CASES = [
     Case("margin-sweep", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
     Case("pt-study", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
     Case("pt-study", "--terms without a value", _refused("--terms"), "terms"),
+    Case("pt-study", "--weights 0", _refused("--weights", "0"), "weights"),
     Case("pt-study", "--sets without a value", _refused("--sets"), "sets"),
     Case("semi-supervised", "a number of labels that is not a multiple of 10", _refused("--labels", "105"), "labels"),
     Case("semi-supervised", "--labels without a value", _refused("--labels"), "labels"),
