@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
 from .framework.checks import check_batch, check_counts, check_given, check_seed
+from .framework.intervals import difference_of_means, mean_of, share_interval
 from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import Budget, Job, Measured, Study, Tick, key
 from .networks.plain_gan import GanConfig, GanTrainer, Optimizer
@@ -50,6 +51,13 @@ _SHOWN = 50  # samples in each trial's grid
 _BEST = 3  # configurations of each family in the table and the figure
 _BIN = 0.077  # width of a bar in the paper's figures, in nats
 _COLORS = {"EBGAN": BLUE, "GAN": ORANGE}
+# The shares of the paper's runs in its first three bars, in percent, read off its figures 2a and 2c to about 1. The key
+# is the largest nLayerG and nLayerD.
+_PAPERS_SHARES = {
+    5: {"EBGAN": (9.0, 20.8, 32.6), "GAN": (55.6, 29.0, 6.8)},
+    3: {"EBGAN": (10.0, 11.0, 22.5), "GAN": (48.5, 26.0, 8.5)},
+}
+_TAILS = (1.2, 1.5)  # nats
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,8 @@ def top_share(results: Results, family: str, measure: Callable[[Done], float] = 
 
 
 def table(results: Results) -> str:
-    """Return two tables in Markdown: the families, and the best configurations of each."""
+    """Return three tables in Markdown: the families, their shares of low and high scores, and the best configurations
+    of each."""
     rows = []
     families = _families(results)
     for family in families:
@@ -225,7 +234,7 @@ def table(results: Results) -> str:
                 family,
                 len(own),
                 sum(trial.result is None for trial in own),
-                f"{statistics.mean(scores):.2f}",
+                mean_of(scores).text(),
                 f"{statistics.median(scores):.2f}",
                 f"{scores[-1]:.2f}",
                 f"{sum(value < 0.2 for value in scores) / len(own):.0%}",
@@ -237,6 +246,25 @@ def table(results: Results) -> str:
         ["", "runs", "failed", "mean", "median", "best", "below 0.2", "in the top third", "in the top third by I′"],
         rows,
     )
+    shares = [
+        [
+            family,
+            *(
+                _share(score(trial) < limit if limit < 1 else score(trial) > limit for trial in own)
+                for limit in (3 * _BIN, *_TAILS)
+            ),
+        ]
+        for family in families
+        for own in [of_family(results.trials, family)]
+    ]
+    of_shares = markdown_table(
+        ["share of runs", "in the first three bars", *(f"above {limit}" for limit in _TAILS)], shares
+    )
+    difference = ""
+    if len(families) == 2:
+        scored = [[score(trial) for trial in of_family(results.trials, family)] for family in families]
+        text = difference_of_means(*scored).text(signed=True)
+        difference = f"EBGAN's mean score less GAN's: {text} nats, n = {len(scored[0])} and {len(scored[1])}.\n\n"
     best = [
         [
             describe(trial.params, None),
@@ -248,8 +276,10 @@ def table(results: Results) -> str:
         for trial in _best(results, family)
     ]
     return (
-        f"{summary}\n{markdown_table(['best configurations', 'score', 'I′', 'classes'], best)}\n"
-        "Score: E KL(p(y|x) ‖ p(y)) in nats, at most ln 10 = 2.30. I′: E KL(p(y) ‖ p(y|x)), without a bound.\n"
+        f"{summary}\n{difference}{of_shares}\n"
+        f"{markdown_table(['best configurations', 'score', 'I′', 'classes'], best)}\n"
+        "Score: E KL(p(y|x) ‖ p(y)) in nats, at most ln 10 = 2.30. I′: E KL(p(y) ‖ p(y|x)), without a bound. "
+        "A bar is 0.077 nats wide. Intervals: 95 %.\n"
     )
 
 
@@ -284,7 +314,7 @@ def _draw_by_layers(results: Results, path: Path) -> Path:
     figure, panels = _panels(1, 3, (12, 3.6))
     for axes, most in zip(panels, (5, 4, 3), strict=True):
         chosen = [t for t in results.trials if t.params["n_layer_g"] <= most and t.params["n_layer_d"] <= most]
-        _histogram(axes, chosen)
+        _histogram(axes, chosen, _PAPERS_SHARES.get(most, {}))
         axes.set_title("all runs" if most == 5 else f"nLayerG and nLayerD at most {most}", fontsize=10)
     figure.savefig(path, dpi=110)
     return path
@@ -313,8 +343,15 @@ def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
     return figure, panels
 
 
-def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
-    """Draw the shares of each family's runs by score."""
+def _share(found: Iterable[bool]) -> str:
+    """Return the share of cases that are true, in percent, with its interval (Clopper and Pearson 1934)."""
+    cases = list(found)
+    low, high = share_interval(sum(cases), len(cases))
+    return f"{sum(cases) / len(cases):.0%} ({low:.0%} to {high:.0%})"
+
+
+def _histogram(axes: Axes, trials: Sequence[Done], papers: Mapping[str, Sequence[float]] | None = None) -> None:
+    """Draw the shares of each family's runs by score, and the paper's shares in the first bars as rings."""
     edges = [_BIN * index for index in range(math.ceil(math.log(10) / _BIN) + 1)]
     for family, color in _COLORS.items():
         scores = [score(trial) for trial in of_family(trials, family)]
@@ -322,6 +359,9 @@ def _histogram(axes: Axes, trials: Sequence[Done]) -> None:
             weights = [100 / len(scores)] * len(scores)
             label = f"{family} ({len(scores)})"
             axes.hist(scores, edges, weights=weights, color=color, alpha=0.55, label=label)
+        if papers:
+            middles = [edge + _BIN / 2 for edge in edges[: len(papers[family])]]
+            axes.plot(middles, papers[family], "o", color=color, markerfacecolor="white", label=f"{family}, paper")
     axes.legend(fontsize=8)
 
 

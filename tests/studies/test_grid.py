@@ -87,9 +87,15 @@ def test_the_share_in_the_top_third() -> None:
 
 def test_the_table_counts_failures_as_the_lowest_score() -> None:
     table = grid.table(made(("EBGAN", 2.0), ("EBGAN", 1.0), ("GAN", 0.1), ("GAN", None)))
-    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
-    assert rows["EBGAN"].split(" | ")[1:7] == ["2", "0", "1.50", "1.50", "2.00", "0%"]
-    assert rows["GAN"].split(" | ")[1:7] == ["2", "1", "0.05", "0.05", "0.10", "100%"]
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()[:4]}
+    shares = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()[6:11]}
+    assert shares["EBGAN"].split(" | ")[1:] == ["0% (0% to 84%)", "50% (1% to 99%)", "50% (1% to 99%) |"]
+    assert shares["GAN"].split(" | ")[1].startswith("100%")
+    # Two numbers 1 apart have the interval 12.706 / 2 around their mean.
+    assert rows["EBGAN"].split(" | ")[1:7] == ["2", "0", "1.50 ± 6.35", "1.50", "2.00", "0%"]
+    assert rows["GAN"].split(" | ")[1:7] == ["2", "1", "0.05 ± 0.64", "0.05", "0.10", "100%"]
+    assert "EBGAN's mean score less GAN's: +1.45" in table
+    assert "n = 2 and 2." in table
     assert "| EBGAN nLayerG 2 nLayerD 2 sizeG 400 sizeD 128 | 2.00 | 8.00 | 0 |" in table
 
 

@@ -1,4 +1,4 @@
-"""Means over seeds with 95 % intervals, and differences of runs that share their seeds."""
+"""Means with 95 % intervals, of runs and of their differences."""
 
 from __future__ import annotations
 
@@ -47,12 +47,16 @@ def mean_of(values: Sequence[float]) -> Mean:
         ImportError: SciPy isn't installed.
     """
     count = len(values)
-    from scipy import special  # not at the top: the program must start without it
-
     if count < 2:
         return Mean(values[0] if values else math.nan, math.nan, count)
-    quantile = float(special.stdtrit(count - 1, (1 + _LEVEL) / 2))
-    return Mean(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(count), count)
+    return Mean(statistics.mean(values), _quantile(count - 1) * statistics.stdev(values) / math.sqrt(count), count)
+
+
+def _quantile(degrees: float) -> float:
+    """Return the number of standard errors to each side that an interval has, by the degrees of freedom."""
+    from scipy import special  # not at the top: the program must start without it
+
+    return float(special.stdtrit(degrees, (1 + _LEVEL) / 2))
 
 
 def mean_difference(values: Mapping[int, float], others: Mapping[int, float]) -> Mean:
@@ -68,3 +72,42 @@ def mean_difference(values: Mapping[int, float], others: Mapping[int, float]) ->
         ImportError: SciPy isn't installed.
     """
     return mean_of([value - others[seed] for seed, value in values.items() if seed in others])
+
+
+def difference_of_means(values: Sequence[float], others: Sequence[float]) -> Mean:
+    """Return the difference between the means of two groups of independent runs, with its interval by Welch's t (Welch
+    1947), for which the groups may differ in their spread.
+
+    Args:
+        values: the numbers of one group.
+        others: the numbers of the group whose mean is subtracted.
+
+    Raises:
+        ImportError: SciPy isn't installed.
+    """
+    count = len(values) + len(others)
+    if not values or not others:
+        return Mean(math.nan, math.nan, count)
+    difference = statistics.mean(values) - statistics.mean(others)
+    if min(len(values), len(others)) < 2:
+        return Mean(difference, math.nan, count)
+    parts = [(statistics.variance(group) / len(group), len(group) - 1) for group in (values, others)]
+    error = sum(part for part, _ in parts)
+    if error == 0:
+        return Mean(difference, 0.0, count)
+    degrees = error**2 / sum(part**2 / own for part, own in parts)
+    return Mean(difference, _quantile(degrees) * math.sqrt(error), count)
+
+
+def share_interval(successes: int, cases: int) -> tuple[float, float]:
+    """Return the lowest and the highest share that the number of successes allows, at 95 % (Clopper and Pearson 1934).
+
+    Raises:
+        ImportError: SciPy isn't installed.
+    """
+    from scipy import special
+
+    tail = (1 - _LEVEL) / 2
+    low = float(special.betaincinv(successes, cases - successes + 1, tail)) if successes else 0.0
+    high = float(special.betaincinv(successes + 1, cases - successes, 1 - tail)) if successes < cases else 1.0
+    return low, high
