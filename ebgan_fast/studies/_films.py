@@ -21,7 +21,7 @@ CEILING = 1.25  # the highest energy that is kept, in margins
 _SIDE = 64  # lattice points along a side of the square
 _FRAMES = 24
 _COLUMNS = 6  # of frames in the picture that keeps them
-_SHOWN = 150  # pixels of a side in the animation
+_SHOWN = 120  # pixels of a side in the animation
 _HEAD = 18  # pixels above the animation for words
 _DOT = 1  # pixels
 _COLORS = {"data": (255, 255, 255), "generated": (255, 120, 30)}
@@ -116,7 +116,7 @@ def animate(films: Sequence[Sequence[Film | None]], data: Sequence[Tensor], head
         pages.append(page)
     durations = [_MILLISECONDS] * (length - 1) + [_LAST_MILLISECONDS]
     with replacing(path) as file:
-        pages[0].save(file, "WEBP", save_all=True, append_images=pages[1:], duration=durations, loop=0, quality=50)
+        pages[0].save(file, "WEBP", save_all=True, append_images=pages[1:], duration=durations, loop=0, quality=40)
 
 
 def _panel(pixels: Bytes, data: Sequence[Sequence[float]], generated: Sequence[Sequence[float]]) -> Image.Image:

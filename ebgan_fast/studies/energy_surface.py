@@ -260,7 +260,7 @@ def _table_of_plane(results: Results) -> str:
         rows.append(row)
     return (
         f"{markdown_table(header, rows)}\n"
-        f"Seeds: {_seeds(results, *shapes)}. Means with 95 % intervals. Share: the part of the square whose energy is "
+        f"Seeds: {_seeds(results, *shapes)}. Means with 95 % intervals. Share: the part of the square whose energy is\n"
         "below half the margin. Area: under the ROC curve by which the energy tells data from the square's points.\n"
     )
 
@@ -277,7 +277,7 @@ def _table_of_digits(results: Results) -> str:
         rows.append([_TITLES[model], _mean(results, "mnist", model, "energy", "test"), *areas])
     return (
         f"{markdown_table(header, rows)}\n"
-        f"Seeds: {_seeds(results, 'mnist')}. Means with 95 % intervals. Area: under the ROC curve by which the energy "
+        f"Seeds: {_seeds(results, 'mnist')}. Means with 95 % intervals. Area: under the ROC curve by which the energy\n"
         "tells test digits from these images. 0.5 tells nothing, 1 tells all.\n"
     )
 

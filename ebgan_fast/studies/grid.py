@@ -278,7 +278,7 @@ def table(results: Results) -> str:
     return (
         f"{summary}\n{difference}{of_shares}\n"
         f"{markdown_table(['best configurations', 'score', 'I′', 'classes'], best)}\n"
-        "Score: E KL(p(y|x) ‖ p(y)) in nats, at most ln 10 = 2.30. I′: E KL(p(y) ‖ p(y|x)), without a bound. "
+        "Score: E KL(p(y|x) ‖ p(y)) in nats, at most ln 10 = 2.30. I′: E KL(p(y) ‖ p(y|x)), without a bound.\n"
         "A bar is 0.077 nats wide. Intervals: 95 %.\n"
     )
 
