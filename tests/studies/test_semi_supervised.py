@@ -200,8 +200,8 @@ def test_the_table_has_the_form_of_table_2() -> None:
 def test_the_command(tmp_path: Path) -> None:
     data = tmp_path / "digits"
     data.mkdir()
-    flags = "--labels 100 --models LN EBGAN-LN-weak --seeds 1 --steps 2 --ebgan-steps 2 --margin-steps 1 --device cpu"
+    flags = "--labels 100 --models LN EBGAN-LN-low --seeds 1 --steps 2 --ebgan-steps 2 --margin-steps 1 --device cpu"
     pictures = {"errors.png", "samples.png"}
     place = ["--data", str(whole_run.few_digits(data))]
     results = whole_run.check("semi-supervised", tmp_path / "out", [*flags.split(), *place], 2, pictures)
-    assert [trial.params["model"] for trial in results.trials] == ["LN", "EBGAN-LN-weak"]
+    assert [trial.params["model"] for trial in results.trials] == ["LN", "EBGAN-LN-low"]
