@@ -155,8 +155,8 @@ def _on_points(params: Params, job: Job[Surfaces], tick: Tick) -> Measured:
         if sampler := trainer.sampler():
             generated.append(_rounded(sample_images(sampler, _SHOWN, seed)))
 
-    last = settings.point_steps
-    trainer.train(last, tick, look, set(_films.moments(last)) if seed == 0 else {last})
+    looks = _films.moments(settings.point_steps) if seed == 0 else []
+    trainer.train(settings.point_steps, tick, look, set(looks))
     energies = trainer.energies(lattice)
     share = float((energies < settings.point_margin / 2).float().mean())
     of_data = trainer.energies(_images(real, _COMPARED))
@@ -164,8 +164,6 @@ def _on_points(params: Params, job: Job[Surfaces], tick: Tick) -> Measured:
     if seed == 0:
         _films.save_frames(frames, job.options.out / picture_of(params))
         result |= {"frames": len(frames), "generated": generated}
-    if (sampler := trainer.sampler()) and params["set"] != "spiral":
-        result |= plane.mode_scores(sampler, params["set"], _COMPARED, seed)[0]
     return Measured(result, -share)
 
 
