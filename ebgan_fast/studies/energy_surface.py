@@ -21,7 +21,7 @@ from .framework.checks import check_batch, check_counts, check_given, check_not_
 from .framework.intervals import mean_of
 from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Study, Tick
-from .networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder
+from .networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder, area_under_curve
 from .sets import plane
 from .sets.digits import UnscoredDigits
 
@@ -210,23 +210,6 @@ def _trained_on_digits(model: Model, job: Job[Surfaces], seed: int, tick: Tick) 
 
 def _is_ebgan(model: Model) -> bool:
     return model in ("EBGAN", "EBGAN-PT")
-
-
-def area_under_curve(real: Tensor, others: Tensor) -> float:
-    """Return the area under the ROC curve of a test that calls a sample real if its energy is low.
-
-    It is the probability that a sample of `others` has a higher energy than a real one, where a tie counts half (Hanley
-    and McNeil 1982). 0.5: the energy tells nothing. 1: it tells all.
-
-    Args:
-        real: the energies of real samples, [N].
-        others: the energies of other samples, [M].
-    """
-    order = real.sort().values.cpu()
-    found = others.cpu()
-    below = torch.searchsorted(order, found, right=False)
-    up_to = torch.searchsorted(order, found, right=True)
-    return float((below + up_to).double().mean()) / (2 * len(order))
 
 
 def picture_of(params: Params) -> str:

@@ -1,4 +1,5 @@
-"""An auto-encoder alone learns to reconstruct. In an EBGAN it follows equation 1, and its generator equation 2."""
+"""An auto-encoder alone learns to reconstruct. In an EBGAN it follows equation 1, and its generator equation 2. The area
+under the curve is what it is said to be."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from bench.subjects import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Generator
 from ebgan_fast.studies.framework.study import no_tick
-from ebgan_fast.studies.networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder
+from ebgan_fast.studies.networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder, area_under_curve
 from ebgan_fast.training.statistics import NonFiniteError
 from tests.rounding import assert_within_eager
 
@@ -104,3 +105,14 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     one, _ = trainer(generated=True, config=dataclasses.replace(CONFIG, lr=1e30))
     with pytest.raises(NonFiniteError, match="step 3: got loss nan"):
         one.train(3, no_tick, lambda step: None, set())
+
+
+def test_the_area_is_the_share_of_pairs_in_order() -> None:
+    chance = torch.Generator().manual_seed(0)
+    real = torch.randint(0, 8, (31,), generator=chance).float()
+    others = torch.randint(2, 11, (17,), generator=chance).float()
+    pairs = [(one, other) for one in real.tolist() for other in others.tolist()]
+    expected = sum((other > one) + (other == one) / 2 for one, other in pairs) / len(pairs)
+    assert area_under_curve(real, others) == pytest.approx(expected, rel=1e-12)
+    assert area_under_curve(real, real + 100) == 1.0
+    assert area_under_curve(real, real) == pytest.approx(0.5, rel=1e-12)

@@ -1,4 +1,4 @@
-"""The area under the curve is what it is said to be, films are kept and drawn, and the command runs."""
+"""Films are kept and drawn, tables have means, and the command runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,6 @@ from ebgan_fast.studies import _films, energy_surface
 from ebgan_fast.studies.framework.results import Done, Results
 
 from . import whole_run
-
-
-def test_the_area_is_the_share_of_pairs_in_order() -> None:
-    chance = torch.Generator().manual_seed(0)
-    real = torch.randint(0, 8, (31,), generator=chance).float()
-    others = torch.randint(2, 11, (17,), generator=chance).float()
-    pairs = [(one, other) for one in real.tolist() for other in others.tolist()]
-    expected = sum((other > one) + (other == one) / 2 for one, other in pairs) / len(pairs)
-    assert energy_surface.area_under_curve(real, others) == pytest.approx(expected, rel=1e-12)
-    assert energy_surface.area_under_curve(real, real + 100) == 1.0
-    assert energy_surface.area_under_curve(real, real) == pytest.approx(0.5, rel=1e-12)
 
 
 def test_a_film_is_dense_at_first_and_ends_with_the_training() -> None:

@@ -1,4 +1,5 @@
-"""The training of an auto-encoder whose energy is looked at: on real samples alone, or as an EBGAN's discriminator."""
+"""The training of an auto-encoder whose energy is looked at, on real samples alone or as an EBGAN's discriminator, and a
+measure of the energy."""
 
 from __future__ import annotations
 
@@ -162,3 +163,20 @@ class EnergyTrainer:
 
 def _adam(network: nn.Module, lr: float) -> torch.optim.Adam:
     return torch.optim.Adam(network.parameters(), lr, (0.5, 0.999), fused=True)
+
+
+def area_under_curve(real: Tensor, others: Tensor) -> float:
+    """Return the area under the ROC curve of a test that calls a sample real if its energy is low.
+
+    It is the probability that a sample of `others` has a higher energy than a real one, where a tie counts half (Hanley
+    and McNeil 1982). 0.5: the energy tells nothing. 1: it tells all.
+
+    Args:
+        real: the energies of real samples, [N].
+        others: the energies of other samples, [M].
+    """
+    order = real.sort().values.cpu()
+    found = others.cpu()
+    below = torch.searchsorted(order, found, right=False)
+    up_to = torch.searchsorted(order, found, right=True)
+    return float((below + up_to).double().mean()) / (2 * len(order))
