@@ -1,5 +1,7 @@
-"""An auto-encoder alone learns to reconstruct. In an EBGAN it follows equation 1, and its generator equation 2. The area
-under the curve is what it is said to be."""
+"""An auto-encoder alone learns to reconstruct. In an EBGAN it follows equation 1, and its generator equation 2.
+
+The area under the curve is what it is said to be.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The training of an auto-encoder whose energy is looked at, on real samples alone or as an EBGAN's discriminator, and a
-measure of the energy."""
+"""The training of an auto-encoder, on real samples alone or as an EBGAN's discriminator, and a measure of its
+energy."""
 
 from __future__ import annotations
 
