@@ -43,6 +43,7 @@ def test_frames_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_an_animation_shows_points_where_they_are(tmp_path: Path) -> None:
     tiles = torch.zeros(3, 64, 64, dtype=torch.uint8).numpy()
+    tiles[:, :4] = 255  # a high energy along the lower edge
     film = _films.Film(tiles, [[], [[-0.8, 0.8]], [[0.8, -0.8]]])
     path = tmp_path / "film.webp"
     _films.animate([[film, None]], [torch.zeros(1, 2)], ["left", "right"], path)
@@ -63,6 +64,7 @@ def test_an_animation_shows_points_where_they_are(tmp_path: Path) -> None:
             if color(page, place, place)[0] > 150:  # the background has 67 of 255 red
                 seen.append((number, name))
         assert min(color(page, 1 / 2, 1 / 2)) > 150  # the real point
+        assert color(page, 1 / 2, 0.98)[0] > 150 > color(page, 1 / 2, 0.02)[0]
     assert seen == [(1, "upper left"), (2, "lower right")]
 
 

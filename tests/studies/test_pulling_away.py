@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
+from ebgan_fast.data.image_set import ImageSet
 from ebgan_fast.studies import pulling_away
 from ebgan_fast.studies.framework.results import Done, Results
+from ebgan_fast.studies.framework.study import DigitOptions, Job, NoData, no_tick
+from ebgan_fast.studies.networks.repelling_terms import Term
 from ebgan_fast.studies.pulling_away import BUDGETS, trials
+from ebgan_fast.training.config import TrainConfig
+from ebgan_fast.training.step import Trainer
 
 from . import whole_run
 
@@ -41,6 +46,22 @@ def test_differences_are_between_runs_of_one_seed() -> None:
     # The seeds 0 and 1 have both: 3 and 3 more. The mean of 7, 8 and 1 is 5.3, their deviation 3.786.
     assert table[2:4] == ["| no term | 4.5 ± 6.4 | - |", "| equation 14, 0.5 | 5.3 ± 9.4 | **+3.0 ± 0.0** |"]
     assert "| no term | 0.50 | 0.25 |" in table
+
+
+def test_a_run_has_the_weight_of_its_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, float]] = []
+    made = pulling_away.trainer_with
+
+    def noting(term: Term, config: TrainConfig, images: ImageSet) -> Trainer:
+        seen.append((term, config.pt_weight))
+        return made(term, config, images)
+
+    monkeypatch.setattr(pulling_away, "trainer_with", noting)
+    settings = dataclasses.replace(BUDGETS["minutes"], point_steps=1, samples=10, seeds=1, sets=("ring",))
+    job = Job(pulling_away.STUDY, settings, DigitOptions(out=tmp_path, device="cpu"), NoData())
+    for params in trials(settings):
+        pulling_away.trial(params, job, no_tick)
+    assert seen == [(params["term"], params["weight"]) for params in trials(settings)]
 
 
 @pytest.mark.slow
