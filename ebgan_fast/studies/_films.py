@@ -22,7 +22,7 @@ _SIDE = 64  # lattice points along a side of the square
 _FRAMES = 24
 _COLUMNS = 6  # of frames in the picture that keeps them
 _SHOWN = 120  # pixels of a side in the animation
-_HEAD = 18  # pixels above the animation for words
+_HEAD = 18  # pixels above and below the animation for words
 _DOT = 1  # pixels
 _COLORS = {"data": (255, 255, 255), "generated": (255, 120, 30)}
 _MILLISECONDS = 150
@@ -36,10 +36,12 @@ class Film(NamedTuple):
 
     Attributes:
         tiles: the energies of each frame, [frames, side, side]. The first row is the lowest. 255 is `CEILING` margins.
+        steps: the number of steps before each frame.
         generated: the points of each frame, as pairs of coordinates. It is empty without a generator.
     """
 
     tiles: Bytes
+    steps: Sequence[int]
     generated: Sequence[Sequence[Sequence[float]]]
 
 
@@ -100,8 +102,10 @@ def animate(films: Sequence[Sequence[Film | None]], data: Sequence[Tensor], head
     colors = color_map("viridis")
     pages = []
     for number in range(length):
-        page = Image.new("RGB", (_SHOWN * len(heads), _HEAD + _SHOWN * len(films)), (255, 255, 255))
+        page = Image.new("RGB", (_SHOWN * len(heads), 2 * _HEAD + _SHOWN * len(films)), (255, 255, 255))
         pen = ImageDraw.Draw(page)
+        longest = max((film for row in films for film in row if film), key=lambda film: len(film.tiles))
+        pen.text((4, page.height - _HEAD + 3), f"step {longest.steps[number]:,}", fill=(0, 0, 0))
         for column, head in enumerate(heads):
             pen.text((column * _SHOWN + 4, 3), head, fill=(0, 0, 0))
         for place, (row, points) in enumerate(zip(films, data, strict=True)):

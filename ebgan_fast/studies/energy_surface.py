@@ -1,8 +1,11 @@
-"""The energy of an auto-encoder, in the plane and on digits: after training on real samples alone, and inside an EBGAN
-(sections 2.3 and 2.4)."""
+"""The energy of an auto-encoder in the plane and on digits (sections 2.3 and 2.4).
+
+It is trained on real samples alone, and inside an EBGAN.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +17,23 @@ from torch import Tensor
 from .._plotting import BLUE, GRAY, GREEN, ORANGE, Axes, dress, in_house_style, new_figure
 from ..data.image_set import TensorImages, pad_to_square
 from ..data.pixels import to_signed_unit
-from ..models.mlp import AutoEncoder, Generator
+from ..models.mlp import Generator
 from ..training.sampling import sample_images
 from . import _films
-from .framework.checks import check_batch, check_counts, check_given, check_not_negative, check_positive, check_shares
+from .framework.checks import (
+    check_batch,
+    check_counts,
+    check_enough,
+    check_given,
+    check_not_negative,
+    check_positive,
+    check_shares,
+)
 from .framework.intervals import mean_of
 from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Study, Tick
-from .networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder, area_under_curve
+from .networks.energies import EnergyConfig, EnergyTrainer, LeakyAutoEncoder, area_under_curve
+from .networks.steps import train
 from .sets import plane
 from .sets.digits import UnscoredDigits
 
@@ -31,11 +43,11 @@ SetName = Literal["ring", "grid", "spiral", "mnist"]
 MODELS: tuple[Model, ...] = ("bottleneck", "wide", "EBGAN", "EBGAN-PT")
 _SHAPES: tuple[plane.Shape, ...] = ("ring", "grid", "spiral")
 _SETS: tuple[SetName, ...] = (*_SHAPES, "mnist")
-_TITLES = {
-    "bottleneck": "auto-encoder, bottleneck",
-    "wide": "auto-encoder, wide",
-    "EBGAN": "the wide one in an EBGAN",
-    "EBGAN-PT": "with the pulling-away term",
+_TITLES: dict[Model, str] = {
+    "bottleneck": "alone, bottleneck",
+    "wide": "alone, wide",
+    "EBGAN": "EBGAN",
+    "EBGAN-PT": "EBGAN-PT",
 }
 _KINDS = {"test": BLUE, "generated": ORANGE, "upside down": GREEN, "noise": GRAY}  # of images, with their colors
 _BIN = 0.5  # width of a bar of the histograms, in units of the energy
@@ -43,6 +55,8 @@ _BINS = 80  # the last one holds all higher energies too
 _COMPARED = 10_000  # images of each kind, and real points
 _SHOWN = 64  # generated points in a frame, and twice as many real ones
 _LINES = 10  # of equal energy, up to the margin
+_ALL = "all"  # stands for the model of a run on MNIST
+_PAIR = "a pair to repel"
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,8 @@ class Surfaces:
     models: tuple[Model, ...] = MODELS
     """The auto-encoders to compare.
     bottleneck: a short code, on real samples alone. wide: a code that could learn the identity, on real samples alone.
-    EBGAN: the wide one as the discriminator of an EBGAN. EBGAN-PT: the same with the pulling-away term."""
+    EBGAN: the wide one as the discriminator of an EBGAN. EBGAN-PT: the same with the pulling-away term.
+    On MNIST a run trains all four, because all are shown the digits of its EBGAN."""
     sets: tuple[SetName, ...] = _SETS
     """The data sets: a ring of 8 Gaussians, a 5 x 5 grid of Gaussians, a spiral, and MNIST."""
     seeds: int = 5
@@ -75,13 +90,13 @@ class Surfaces:
     """The number of real digits in a step. A step of an EBGAN generates as many."""
     margin: float = 10.0
     """The margin on MNIST, in units of the l2 energy."""
-    lr: float = 0.001
+    lr: float = 0.0005
     """The learning rate of both networks on MNIST (Adam)."""
     size_g: int = 800
     """sizeG on MNIST, the number of features of each hidden layer of the generator. Its nLayerG is 5."""
     size_d: int = 1024
-    """sizeD on MNIST, the length of a wide code. The paper's best EBGAN has 1024, as many as a padded digit has pixels.
-    The discriminator's nLayerD is 2."""
+    """The length of a wide code on MNIST, as many numbers as a padded digit has pixels.
+    The auto-encoder has one layer to each side of it."""
     bottleneck: int = 16
     """The length of a short code on MNIST. In the plane it is 1."""
     ema: float = 0.999
@@ -89,7 +104,7 @@ class Surfaces:
     The average draws the samples. 0: the latest weights draw them."""
 
 
-_SHORT = Surfaces(seeds=1, point_steps=6_000, steps=4_000, size_g=400, lr=0.002)
+_SHORT = Surfaces(seeds=1, point_steps=6_000, steps=4_000, size_g=400)
 BUDGETS: dict[Budget, Surfaces] = {"minutes": _SHORT, "hour": replace(_SHORT, seeds=5), "full": Surfaces()}
 
 
@@ -100,19 +115,25 @@ def trials(settings: Surfaces) -> list[Params]:
     check_positive(settings, "point_margin", "point_lr", "margin", "lr")
     check_not_negative(settings, "pt_weight")
     check_shares(settings, "ema")
-    for size in (settings.point_batch_size, settings.batch_size):
-        check_batch(size, "a pair to repel")
+    check_batch(settings.point_batch_size, _PAIR, "point_batch_size")
+    check_batch(settings.batch_size, _PAIR)
     return [
         {"set": name, "model": model, "seed": seed}
         for seed in range(settings.seeds)
         for name in settings.sets
-        for model in settings.models
+        for model in (settings.models if name != "mnist" else (_ALL,))
     ]
 
 
 def load(settings: Surfaces, options: DigitOptions) -> Loaded:
-    """Read the digits if a trial trains on them."""
-    return UnscoredDigits.of(options) if "mnist" in settings.sets else NoData()
+    """Read the digits if a trial trains on them. Raise a ValueError if a set has fewer samples than a batch."""
+    if any(name != "mnist" for name in settings.sets):
+        check_enough("point_batch_size", settings.point_batch_size, plane.POINTS)
+    if "mnist" not in settings.sets:
+        return NoData()
+    digits = UnscoredDigits.of(options)
+    check_enough("batch_size", settings.batch_size, len(digits.mnist.train_images))
+    return digits
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -121,91 +142,97 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     if result is None:
         return words
     if params["set"] == "mnist":
-        return f"{words}: area under the curve {result['area']['generated']:.3f} against generated digits"
-    return f"{words}: {result['share']:.0%} of the plane below half the margin"
+        area = result["EBGAN"]["area"]["generated"]
+        return f"{words}: the EBGAN tells generated digits from real ones with area {area:.2f}"
+    return f"{words}: {result['share']:.0%} of the square and {result['data']:.0%} of the data below half the margin"
 
 
 def trial(params: Params, job: Job[Surfaces], tick: Tick) -> Measured:
-    """Train one model on one set, and measure its energy."""
+    """Train one model on points, or all on digits, and measure the energy."""
     return (_on_digits if params["set"] == "mnist" else _on_points)(params, job, tick)
 
 
 def _on_points(params: Params, job: Job[Surfaces], tick: Tick) -> Measured:
     settings, model, seed = job.settings, params["model"], params["seed"]
-    torch.manual_seed(seed)
-    code = 1 if model == "bottleneck" else settings.point_width
-    discriminator = PlaneAutoEncoder(code, settings.point_width).to(job.device)
-    generator = Generator(8, 4, settings.point_width, (1, 1, 2)).to(job.device) if _is_ebgan(model) else None
+    steps, margin, width = settings.point_steps, settings.point_margin, settings.point_width
     real = plane.points(params["set"], job.device)
-    config = EnergyConfig(
-        margin=settings.point_margin,
-        pt_weight=settings.pt_weight if model == "EBGAN-PT" else 0.0,
-        lr=settings.point_lr,
-        batch_size=settings.point_batch_size,
-        ema=settings.ema,
-        seed=seed,
-    )
+    torch.manual_seed(seed)
+    discriminator = LeakyAutoEncoder(2, width, width, 1 if model == "bottleneck" else width).to(job.device)
+    generator = Generator(8, 4, width, real.shape).to(job.device) if _is_ebgan(model) else None
+    config = _config(settings, model, seed, margin, settings.point_lr, settings.point_batch_size)
     trainer = EnergyTrainer(config, real, discriminator, generator)
     lattice = _films.lattice().to(job.device)
     frames: list[Tensor] = []
     generated: list[list[list[float]]] = []
 
-    def look(step: int) -> None:
-        frames.append(_films.frame_of(trainer.energies(lattice), settings.point_margin))
+    def look() -> None:
+        frames.append(_films.frame_of(trainer.energies(lattice), margin))
         if sampler := trainer.sampler():
             generated.append(_rounded(sample_images(sampler, _SHOWN, seed)))
 
-    looks = _films.moments(settings.point_steps) if seed == 0 else []
-    trainer.train(settings.point_steps, tick, look, set(looks))
-    energies = trainer.energies(lattice)
-    share = float((energies < settings.point_margin / 2).float().mean())
-    of_data = trainer.energies(_images(real, _COMPARED))
-    result: dict[str, Any] = {"share": share, "area": area_under_curve(of_data, energies)}
+    moments = _films.moments(steps) if seed == 0 else []
+    train(trainer, steps, tick, dict.fromkeys(moments, look))
+    of_square, of_data = trainer.energies(lattice), trainer.energies(_images(real, _COMPARED))
+    area = area_under_curve(of_data, of_square)
+    result: dict[str, Any] = {"share": _low(of_square, margin), "data": _low(of_data, margin), "area": area}
     if seed == 0:
         _films.save_frames(frames, job.options.out / picture_of(params))
-        result |= {"frames": len(frames), "generated": generated}
-    return Measured(result, -share)
+        result |= {"steps": moments, "generated": generated}
+    return Measured(result, area)
+
+
+def _low(energies: Tensor, margin: float) -> float:
+    """Return the share of energies below half the margin."""
+    return float((energies < margin / 2).float().mean())
 
 
 def _on_digits(params: Params, job: Job[Surfaces], tick: Tick) -> Measured:
-    model, seed, digits = params["model"], params["seed"], job.data
-    trainer = _trained_on_digits(model, job, seed, tick)
-    # Real samples alone make no generator. Their auto-encoders are shown the digits of the EBGAN of the same seed.
-    sampler = (trainer if _is_ebgan(model) else _trained_on_digits("EBGAN", job, seed, tick)).sampler()
-    assert sampler is not None
-    squares = pad_to_square(digits.mnist.test_images[:_COMPARED], digits.size)
-    test = to_signed_unit(squares.to(digits.device))
-    chance = torch.Generator().manual_seed(seed)
-    images = {
-        "test": test,
-        "generated": sample_images(sampler, len(test), seed, device=digits.device),
-        "upside down": test.rot90(2, (2, 3)),
-        "noise": (torch.rand(test.shape, generator=chance) * 2 - 1).to(digits.device),
-    }
-    energies = {kind: trainer.energies(batch).cpu() for kind, batch in images.items()}
-    area = {kind: area_under_curve(energies["test"], energies[kind]) for kind in _KINDS if kind != "test"}
-    histograms = {kind: _counts(values) for kind, values in energies.items()}
-    means = {kind: round(float(values.mean()), 4) for kind, values in energies.items()}
-    return Measured({"area": area, "energy": means, "histograms": histograms}, area["generated"])
+    """Train all models. Those without a generator are shown the digits of the EBGAN."""
+    digits, seed = job.data, params["seed"]
+    trainers = {model: _trained_on_digits(model, job, seed, tick) for model in MODELS}
+    samplers = {model: trainers[model if _is_ebgan(model) else "EBGAN"].sampler() for model in MODELS}
+    test = to_signed_unit(pad_to_square(digits.mnist.test_images[:_COMPARED], digits.size).to(digits.device))
+    noise = torch.rand(test.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    result: dict[str, Any] = {}
+    for model, trainer in trainers.items():
+        sampler = samplers[model]
+        assert sampler is not None
+        images = {
+            "test": test,
+            "generated": sample_images(sampler, len(test), seed, device=digits.device),
+            "upside down": test.rot90(2, (2, 3)),
+            "noise": noise.to(digits.device),
+        }
+        energies = {kind: trainer.energies(batch).cpu() for kind, batch in images.items()}
+        result[model] = {
+            "area": {kind: area_under_curve(energies["test"], energies[kind]) for kind in _KINDS if kind != "test"},
+            "energy": {kind: round(float(values.mean()), 4) for kind, values in energies.items()},
+            "histograms": {kind: _counts(values) for kind, values in energies.items()},
+        }
+    return Measured(result, result["EBGAN"]["area"]["generated"])
 
 
 def _trained_on_digits(model: Model, job: Job[Surfaces], seed: int, tick: Tick) -> EnergyTrainer:
-    settings, digits = job.settings, job.data
+    settings, images, device = job.settings, job.data.images, job.data.device
     torch.manual_seed(seed)
-    size = settings.bottleneck if model == "bottleneck" else settings.size_d
-    discriminator = AutoEncoder(2, size, image_shape=digits.images.shape).to(digits.device)
-    generator = Generator(100, 5, settings.size_g, digits.images.shape).to(digits.device) if _is_ebgan(model) else None
-    config = EnergyConfig(
-        margin=settings.margin,
+    code = settings.bottleneck if model == "bottleneck" else settings.size_d
+    discriminator = LeakyAutoEncoder(math.prod(images.shape), code).to(device)
+    generator = Generator(100, 5, settings.size_g, images.shape).to(device) if _is_ebgan(model) else None
+    config = _config(settings, model, seed, settings.margin, settings.lr, settings.batch_size)
+    trainer = EnergyTrainer(config, images, discriminator, generator)
+    train(trainer, settings.steps, tick)
+    return trainer
+
+
+def _config(settings: Surfaces, model: Model, seed: int, margin: float, lr: float, batch_size: int) -> EnergyConfig:
+    return EnergyConfig(
+        margin=margin,
         pt_weight=settings.pt_weight if model == "EBGAN-PT" else 0.0,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
+        lr=lr,
+        batch_size=batch_size,
         ema=settings.ema,
         seed=seed,
     )
-    trainer = EnergyTrainer(config, digits.images, discriminator, generator)
-    trainer.train(settings.steps, tick, lambda step: None, set())
-    return trainer
 
 
 def _is_ebgan(model: Model) -> bool:
@@ -225,61 +252,49 @@ def sample_files(results: Results) -> list[str]:
 def table(results: Results) -> str:
     """Return tables in Markdown: the energies in the plane, and those of digits."""
     parts = [part for part in (_table_of_plane(results), _table_of_digits(results)) if part]
-    return "\n".join(parts)
+    notes = (
+        f"{results.runs_words()}Square, data: the share of each whose energy is below half the margin.\n"
+        "Area: under the ROC curve by which the energy tells real samples from others, in the plane from the square's\n"
+        "points. 1 tells all, 0.5 tells nothing, and 0 is always wrong.\n"
+    )
+    return "\n".join([*parts, notes])
 
 
 def _table_of_plane(results: Results) -> str:
     shapes = [shape for shape in _SHAPES if results.runs(set=shape)]
+    models = [model for model in MODELS if results.runs(model=model)]
     if not shapes:
         return ""
-    header = ["in the plane", *(f"{shape}: {column}" for shape in shapes for column in ("share below m/2", "area"))]
-    rows = []
-    for model in _models(results, *shapes):
-        row = [_TITLES[model]]
-        for shape in shapes:
-            row += [_mean(results, shape, model, key) for key in ("share", "area")]
-        rows.append(row)
-    return (
-        f"{markdown_table(header, rows)}\n"
-        f"Seeds: {_seeds(results, *shapes)}. Means with 95 % intervals. Share: the part of the square whose energy is\n"
-        "below half the margin. Area: under the ROC curve by which the energy tells data from the square's points.\n"
-    )
+    columns = {"square": "share", "data": "data", "area": "area"}
+    header = ["in the plane", *(f"{shape}: {title}" for shape in shapes for title in columns)]
+    rows = [
+        [_TITLES[model]]
+        + [
+            mean_of([run.result[key] for run in results.runs(set=shape, model=model) if run.result]).text()
+            for shape in shapes
+            for key in columns.values()
+        ]
+        for model in models
+    ]
+    return markdown_table(header, rows)
 
 
 def _table_of_digits(results: Results) -> str:
-    models = _models(results, "mnist")
-    if not models:
+    runs = _on_mnist(results)
+    if not runs:
         return ""
     kinds = [kind for kind in _KINDS if kind != "test"]
-    header = ["on MNIST", "energy of test digits", *(f"area: {kind}" for kind in kinds)]
+    header = ["on MNIST", "energy of test digits", "of generated", *(f"area: {kind}" for kind in kinds)]
     rows = []
-    for model in models:
-        areas = [_mean(results, "mnist", model, "area", kind) for kind in kinds]
-        rows.append([_TITLES[model], _mean(results, "mnist", model, "energy", "test"), *areas])
-    return (
-        f"{markdown_table(header, rows)}\n"
-        f"Seeds: {_seeds(results, 'mnist')}. Means with 95 % intervals. Area: under the ROC curve by which the energy\n"
-        "tells test digits from these images. 0.5 tells nothing, 1 tells all.\n"
-    )
+    for model in MODELS:
+        energies = [mean_of([run[model]["energy"][kind] for run in runs]).text() for kind in ("test", "generated")]
+        areas = [mean_of([run[model]["area"][kind] for run in runs]).text() for kind in kinds]
+        rows.append([_TITLES[model], *energies, *areas])
+    return markdown_table(header, rows)
 
 
-def _mean(results: Results, name: str, model: str, *keys: str) -> str:
-    values = []
-    for run in results.runs(set=name, model=model):
-        found: Any = run.result
-        if found is not None:
-            for key in keys:
-                found = found[key]
-            values.append(float(found))
-    return mean_of(values).text()
-
-
-def _models(results: Results, *sets: str) -> list[Model]:
-    return [model for model in MODELS if any(results.runs(set=name, model=model) for name in sets)]
-
-
-def _seeds(results: Results, *sets: str) -> int:
-    return max(len(results.runs(set=name, model=model)) for name in sets for model in MODELS)
+def _on_mnist(results: Results) -> list[dict[str, Any]]:
+    return [run.result for run in results.runs(set="mnist") if run.result]
 
 
 def _filmed(results: Results) -> list[Done]:
@@ -288,8 +303,10 @@ def _filmed(results: Results) -> list[Done]:
 
 @in_house_style
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Write surfaces.png, the energies in the plane, training.webp, how they came about, and energies.png, those of
-    digits, into a folder. Return the paths of those for which there are results."""
+    """Write figures into a folder, and return the paths of those for which there are results.
+
+    surfaces.png: the energies in the plane. training.webp: a film of them. energies.png: the energies of digits.
+    """
     drawn = []
     films = _films_of(results)
     shapes = [shape for shape in _SHAPES if any((shape, model) in films for model in MODELS)]
@@ -300,8 +317,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
         data = [_points(shape) for shape in shapes]
         _films.animate(rows, data, [_TITLES[model] for model in models], folder / "training.webp")
         drawn.append(folder / "training.webp")
-    if results.runs(set="mnist"):
-        drawn.append(_draw_histograms(results, folder / "energies.png"))
+    if runs := _on_mnist(results):
+        drawn.append(_draw_histograms(runs, folder / "energies.png"))
     return drawn
 
 
@@ -311,24 +328,23 @@ def _films_of(results: Results) -> dict[tuple[str, str], _films.Film]:
     for run in _filmed(results):
         picture = results.picture(picture_of(run.params))
         if picture is not None and run.result:
-            tiles = _films.frames_in(picture, run.result["frames"])
-            found[run.params["set"], run.params["model"]] = _films.Film(tiles, run.result["generated"])
+            steps = run.result["steps"]
+            film = _films.Film(_films.frames_in(picture, len(steps)), steps, run.result["generated"])
+            found[run.params["set"], run.params["model"]] = film
     return found
 
 
 def _draw_surfaces(
-    films: dict[tuple[str, str], _films.Film],
-    shapes: list[plane.Shape],
-    models: list[Model],
-    path: Path,
+    films: dict[tuple[str, str], _films.Film], shapes: list[plane.Shape], models: list[Model], path: Path
 ) -> Path:
     figure = new_figure(3.1 * len(models), 3.0 * len(shapes) + 0.5)
-    panels = list(figure.subplots(len(shapes), len(models), squeeze=False))
+    panels = figure.subplots(len(shapes), len(models), squeeze=False)
+    for axes, model in zip(panels[0], models, strict=True):
+        axes.set_title(_TITLES[model], fontsize=11)
     for row, shape in zip(panels, shapes, strict=True):
         for axes, model in zip(row, models, strict=True):
             axes.set_axis_off()
             if film := films.get((shape, model)):
-                axes.set_title(_TITLES[model] if row is panels[0] else "", fontsize=10)
                 _draw_surface(axes, film, _points(shape))
     figure.savefig(path, dpi=100)
     return path
@@ -347,23 +363,21 @@ def _draw_surface(axes: Axes, film: _films.Film, data: Tensor) -> None:
     axes.set_aspect("equal")
 
 
-def _draw_histograms(results: Results, path: Path) -> Path:
-    models = _models(results, "mnist")
-    figure = new_figure(3.6 * len(models), 3.2)
+def _draw_histograms(runs: list[dict[str, Any]], path: Path) -> Path:
+    figure = new_figure(3.6 * len(MODELS), 3.2)
     edges = np.arange(_BINS + 1) * _BIN
-    for number, (axes, model) in enumerate(
-        zip(figure.subplots(1, len(models), squeeze=False, sharey=True)[0], models, strict=True)
-    ):
-        runs = [run.result for run in results.runs(set="mnist", model=model) if run.result]
+    for number, (axes, model) in enumerate(zip(figure.subplots(1, len(MODELS), sharey=True), MODELS, strict=True)):
         for kind, color in _KINDS.items():
-            counts = np.sum([run["histograms"][kind] for run in runs], axis=0)
-            label = kind if kind == "test" else f"{kind} ({np.mean([run['area'][kind] for run in runs]):.2f})"
+            counts = np.sum([run[model]["histograms"][kind] for run in runs], axis=0)
+            label = kind
+            if kind != "test":
+                label += f", area {np.mean([run[model]['area'][kind] for run in runs]):.2f}"
             axes.stairs(100 * counts / counts.sum(), edges, color=color, fill=True, alpha=0.5, label=label)
-        axes.set_title(_TITLES[model], fontsize=9)
-        axes.set_xlabel("energy")
+        axes.set_title(_TITLES[model], fontsize=10)
+        axes.set_xlabel(f"energy (last bar: {edges[-2]:g} and more)")
         axes.set_xlim(0, edges[-1])
         dress(axes, "" if number else "% of images")
-        axes.legend(fontsize=7, title="area under the curve", title_fontsize=7)
+        axes.legend(fontsize=7)
     figure.savefig(path, dpi=100)
     return path
 
@@ -392,7 +406,7 @@ STUDY = Study(
     name="energy-surface",
     summary="The energy in the plane and on digits: real samples alone, and an EBGAN (sections 2.3 and 2.4).",
     budgets=BUDGETS,
-    parameters={"set": _SETS, "model": MODELS, "seed": SEEDS},
+    parameters={"set": _SETS, "model": (*MODELS, _ALL), "seed": SEEDS},
     choosing=("models", "sets", "seeds"),
     trials=trials,
     trial=trial,

@@ -19,7 +19,7 @@ from ..training.pictures import save_grid
 from ..training.sampling import sample_images
 from ..training.step import Trainer
 from .framework.checks import check_batch, check_counts, check_given, check_seed
-from .framework.intervals import difference_of_means, mean_of, share_interval
+from .framework.intervals import mean_of, share_interval, unpaired_difference
 from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import Budget, Job, Measured, Study, Tick, key
 from .networks.plain_gan import GanConfig, GanTrainer, Optimizer
@@ -263,7 +263,7 @@ def table(results: Results) -> str:
     difference = ""
     if len(families) == 2:
         scored = [[score(trial) for trial in of_family(results.trials, family)] for family in families]
-        text = difference_of_means(*scored).text(signed=True)
+        text = unpaired_difference(*scored).text(signed=True)
         difference = f"EBGAN's mean score less GAN's: {text} nats, n = {len(scored[0])} and {len(scored[1])}.\n\n"
     best = [
         [
@@ -359,7 +359,7 @@ def _histogram(axes: Axes, trials: Sequence[Done], papers: Mapping[str, Sequence
             weights = [100 / len(scores)] * len(scores)
             label = f"{family} ({len(scores)})"
             axes.hist(scores, edges, weights=weights, color=color, alpha=0.55, label=label)
-        if papers:
+        if scores and papers:
             middles = [edge + _BIN / 2 for edge in edges[: len(papers[family])]]
             axes.plot(middles, papers[family], "o", color=color, markerfacecolor="white", label=f"{family}, paper")
     axes.legend(fontsize=8)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +13,8 @@ from ..models.families import Mlp
 from ..training.config import TrainConfig
 from ..training.pictures import save_grid
 from ..training.sampling import sample_images
-from .framework.checks import check_batch, check_counts, check_given, check_positive, check_shares
-from .framework.intervals import mean_difference, mean_of
+from .framework.checks import check_batch, check_counts, check_enough, check_given, check_positive, check_shares
+from .framework.intervals import clear, mean_of, paired_difference
 from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Loaded, Measured, NoData, Range, Study, Tick
 from .networks.repelling_terms import TERMS, Term, trainer_with
@@ -30,48 +29,40 @@ _MODES = {"ring": 8, "grid": 25, "mnist": 10}
 _WITHOUT: Params = {"term": "none", "weight": 0.0}
 _SHOWN, _COLUMNS = 50, 10
 _SHOWN_POINTS = 300
+_INTERVAL_SHOWN = 3  # runs from which the figure has an interval
 
 
 class Column(NamedTuple):
-    """A number of a run's result, as tables show it.
+    """A number of a run's result, as tables and figures show it.
 
     Attributes:
         key: the name of the number in the result.
-        title: the words for it in a table's head.
+        title: the words for it.
+        digits: the digits after the point.
+        highest: the highest number that there can be. None: there is no bound.
     """
 
     key: str
     title: str
-
-
-class Outcome(NamedTuple):
-    """The number by which the runs on a set are compared. It is chosen before they are run.
-
-    Attributes:
-        key: the name of the number in a run's result.
-        unit: the words for it.
-        digits: the digits after the point.
-    """
-
-    key: str
-    unit: str
-    digits: int
+    digits: int = 2
+    highest: float | None = None
 
     def of(self, result: Mapping[str, Any]) -> float:
-        """Return the outcome of a run."""
+        """Return the number of a run."""
         return float(result[self.key])
 
 
+# The number by which the runs on each set are compared, chosen before they were run.
 OUTCOMES = {
-    "ring": Outcome("modes", "modes of 8", 1),
-    "grid": Outcome("modes", "modes of 25", 1),
-    "mnist": Outcome("kl_conditional_marginal", "E KL, nats", 3),
+    "ring": Column("modes", "modes of 8", 1, 8),
+    "grid": Column("modes", "modes of 25", 1, 25),
+    "mnist": Column("kl_conditional_marginal", "E KL, nats", 3, math.log(10)),
 }
 _OF_POINTS = (Column("good", "good samples"), Column("pulling_away", "equation 14"))
 _OTHERS = {
     "ring": _OF_POINTS,
     "grid": _OF_POINTS,
-    "mnist": (Column("modes", "classes"), Column("diversity", "diversity"), Column("pulling_away", "equation 14")),
+    "mnist": (Column("modes", "classes", 1), Column("diversity", "diversity"), Column("pulling_away", "equation 14")),
 }
 
 
@@ -134,10 +125,10 @@ def trials(comparison: PullingAway) -> list[Params]:
     check_given(comparison, "terms", "sets", "weights")
     check_counts(comparison, "seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples")
     check_positive(comparison, "other_weight", "margin", "lr", "point_margin", "point_lr")
-    if min(comparison.weights) <= 0:
-        raise ValueError(
-            f"weights: got {min(comparison.weights):g}, expected positive numbers; --terms none has no term"
-        )
+    shown = [f"{weight:g}" for weight in comparison.weights]
+    if min(comparison.weights) <= 0 or len({*shown}) < len(shown):
+        expected = "different positive numbers; --terms none has no term"
+        raise ValueError(f"weights: got {', '.join(shown)}, expected {expected}")
     check_shares(comparison, "ema")
     check_batch(comparison.batch_size, "a pair to repel")
     return [
@@ -152,12 +143,18 @@ def trials(comparison: PullingAway) -> list[Params]:
 def _weights(term: Term, comparison: PullingAway) -> tuple[float, ...]:
     if term == "none":
         return (0.0,)
-    return tuple(dict.fromkeys(comparison.weights)) if term == "paper" else (comparison.other_weight,)
+    return comparison.weights if term == "paper" else (comparison.other_weight,)
 
 
 def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
-    """Read the digits if a trial trains on them."""
-    return Digits.of(options) if "mnist" in comparison.sets else NoData()
+    """Read the digits if a trial trains on them. Raise a ValueError if a set has fewer samples than a batch."""
+    if any(name != "mnist" for name in comparison.sets):
+        check_enough("batch_size", comparison.batch_size, plane.POINTS)
+    if "mnist" not in comparison.sets:
+        return NoData()
+    digits = Digits.of(options)
+    check_enough("batch_size", comparison.batch_size, len(digits.mnist.train_images))
+    return digits
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -166,7 +163,7 @@ def describe(params: Params, result: dict[str, Any] | None) -> str:
     if result is None:
         return words
     outcome = OUTCOMES[params["set"]]
-    return f"{words}: {outcome.of(result):.{outcome.digits}f} {outcome.unit}"
+    return f"{words}: {outcome.title}: {outcome.of(result):.{outcome.digits}f}"
 
 
 def label_of(params: Params) -> str:
@@ -218,35 +215,46 @@ def picture_of(params: Params) -> str:
 def table(results: Results) -> str:
     """Return two tables in Markdown with a row for each term and weight: the outcomes with their differences from no
     term, and what else was measured."""
+    results = _with_weights(results)
     sets, variants = _sets(results), _variants(results)
+    differences = {
+        (label_of(variant), name): paired_difference(
+            _outcomes(results, name, variant), _outcomes(results, name, _WITHOUT)
+        )
+        for variant in variants
+        if variant["term"] != "none"
+        for name in sets
+    }
+    is_clear = dict(zip(differences, clear(list(differences.values())), strict=True))
     header, others = ["term"], ["term"]
     for name in sets:
-        header += [f"{name}: {OUTCOMES[name].unit}", "difference"]
+        header += [f"{name}: {OUTCOMES[name].title}", "difference"]
         others += [f"{name}: {column.title}" for column in _OTHERS[name]]
     rows, other_rows = [], []
     for variant in variants:
-        row, other_row = [label_of(variant)], [label_of(variant)]
+        label = label_of(variant)
+        row, other_row = [label], [label]
         for name in sets:
-            values, digits = _outcomes(results, name, variant), OUTCOMES[name].digits
-            without = {} if variant["term"] == "none" else _outcomes(results, name, _WITHOUT)
-            difference = mean_difference(values, without)
-            text = difference.text(digits, signed=True)
-            row += [mean_of(list(values.values())).text(digits), f"**{text}**" if difference.is_clear else text]
             measured = [run.result for run in results.runs(set=name, **variant) if run.result]
-            other_row += [_mean([result[column.key] for result in measured]) for column in _OTHERS[name]]
+            row.append(_mean(OUTCOMES[name], measured))
+            difference = differences.get((label, name))
+            text = difference.text(OUTCOMES[name].digits, signed=True) if difference else "-"
+            row.append(f"**{text}**" if is_clear.get((label, name)) else text)
+            other_row += [_mean(column, measured) for column in _OTHERS[name]]
         rows.append(row)
         other_rows.append(other_row)
-    seeds = max((len(results.runs(set=name, **variant)) for name in sets for variant in variants), default=0)
     return (
         f"{markdown_table(header, rows)}\n"
-        f"Means of {seeds} seeds with 95 % intervals. Difference: from no term, over the same seeds. "
-        f"Bold: its interval is without 0.\n\n{markdown_table(others, other_rows)}\n"
+        f"{results.runs_words()}Difference: from no term, over the same seeds.\n"
+        f"Bold: clearly not 0, by Holm's rule for all {len(differences)} differences.\n\n"
+        f"{markdown_table(others, other_rows)}\n"
         "Equation 14: the paper's term of the codes at the end, in every row.\n"
     )
 
 
 def sample_files(results: Results) -> list[str]:
     """Return the names of the samples of each term's first run on MNIST."""
+    results = _with_weights(results)
     runs = (results.runs(set="mnist", **variant) for variant in _variants(results))
     return [picture_of(found[0].params) for found in runs if found]
 
@@ -255,6 +263,7 @@ def sample_files(results: Results) -> list[str]:
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write outcomes.png, the outcome of every run, and terms.png, the samples of each term's first run, into a folder.
     Return their paths."""
+    results = _with_weights(results)
     return [_draw_outcomes(results, folder / "outcomes.png"), _draw_samples(results, folder / "terms.png")]
 
 
@@ -267,12 +276,12 @@ def _draw_outcomes(results: Results, path: Path) -> Path:
             values = list(_outcomes(results, name, variant).values())
             mean = mean_of(values)
             axes.plot(values, [place] * len(values), "o", color=GRAY, markersize=4, alpha=0.6, markeredgewidth=0)
-            half = 0.0 if math.isnan(mean.half) else mean.half
+            half = 0.0 if math.isnan(mean.half) or len(values) < _INTERVAL_SHOWN else mean.half
             color = GRAY if variant["term"] == "none" else BLUE if variant["term"] == "paper" else ORANGE
             axes.errorbar(mean.value, place, xerr=half, fmt="|", color=color, markersize=14, capsize=4, linewidth=1.8)
         axes.set_yticks(range(len(variants)), [label_of(variant) for variant in variants])
         axes.set_ylim(len(variants) - 0.5, -0.5)
-        axes.set_xlabel(f"{name}: {OUTCOMES[name].unit}")
+        axes.set_xlabel(f"{name}: {OUTCOMES[name].title}")
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
     return path
@@ -324,8 +333,18 @@ def _outcomes(results: Results, name: str, variant: Params) -> dict[int, float]:
     return {run.params["seed"]: OUTCOMES[name].of(run.result) for run in runs if run.result}
 
 
-def _mean(values: list[float]) -> str:
-    return f"{statistics.mean(values):.2f}" if values else "-"
+def _mean(column: Column, measured: Sequence[Mapping[str, Any]]) -> str:
+    return mean_of([column.of(result) for result in measured]).text(column.digits)
+
+
+def _with_weights(results: Results) -> Results:
+    """Return the results with a weight in each trial. In results of earlier versions the settings have it."""
+
+    def weighted(trial: Done) -> Done:
+        weight = 0.0 if trial.params["term"] == "none" else results.settings.get("weight")
+        return trial if "weight" in trial.params else replace(trial, params={**trial.params, "weight": weight})
+
+    return replace(results, trials=[weighted(trial) for trial in results.trials])
 
 
 STUDY = Study(

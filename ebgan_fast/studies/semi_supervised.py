@@ -15,12 +15,13 @@ from ..training.sampling import sample_images
 from .framework.checks import (
     check_batch,
     check_counts,
+    check_enough,
     check_given,
     check_not_negative,
     check_positive,
     check_shares,
 )
-from .framework.intervals import mean_difference
+from .framework.intervals import paired_difference
 from .framework.results import Done, Params, Results, markdown_table
 from .framework.study import SEEDS, Budget, DigitOptions, Job, Measured, Range, Study, Tick
 from .networks.ladder_training import CLASSES, FlatDigits, LadderConfig, LadderTrainer, flat_digits
@@ -45,11 +46,13 @@ class SemiSupervised:
     models: tuple[Model, ...] = MODELS
     """The models to compare.
     classifier: the encoder alone. LN: the ladder network on real images.
-    LN-longer: LN with as many steps as EBGAN-LN, to tell the effect of the generator from that of more steps.
+    LN-longer: LN with the steps and the learning rate of EBGAN-LN, so that only the generator is different.
     EBGAN-LN: the ladder network as an EBGAN's discriminator.
     EBGAN-LN-low: the same with a margin near the energy of real images."""
     seeds: int = 15
-    """The number of runs of each model with each number of labels, with seeds from 0."""
+    """The number of runs of each model with each number of labels, with seeds from `first_seed`."""
+    first_seed: int = 0
+    """The lowest seed. Settings that were chosen by the seeds 0 and 1 are compared by others."""
     steps: int = 120_000
     """The number of updates of the classifier and of LN."""
     ebgan_steps: int = 180_000
@@ -117,7 +120,7 @@ def trials(settings: SemiSupervised) -> list[Params]:
             raise ValueError(f"labels: got {labels}, expected a multiple of {CLASSES}, as many of each digit")
     return [
         {"labels": labels, "model": model, "seed": seed}
-        for seed in range(settings.seeds)
+        for seed in range(settings.first_seed, settings.first_seed + settings.seeds)
         for labels in settings.labels
         for model in settings.models
     ]
@@ -135,8 +138,7 @@ class LadderDigits(UnscoredDigits):
 def load(settings: SemiSupervised, options: DigitOptions) -> LadderDigits:
     """Read the digits. Raise a ValueError if there are fewer than a batch."""
     digits = LadderDigits.of(options, 28)
-    if settings.batch_size > (count := len(digits.mnist.train_images)):
-        raise ValueError(f"batch_size: got {settings.batch_size}, expected at most {count}, the number of images")
+    check_enough("batch_size", settings.batch_size, len(digits.mnist.train_images))
     return digits
 
 
@@ -151,13 +153,14 @@ def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
     settings = job.settings
     model: Model = params["model"]
     ebgan = model in _EBGANS
+    longer = ebgan or model == "LN-longer"
     config = LadderConfig(
         labels=params["labels"],
         seed=params["seed"],
-        steps=settings.ebgan_steps if ebgan or model == "LN-longer" else settings.steps,
+        steps=settings.ebgan_steps if longer else settings.steps,
         batch_size=settings.batch_size,
         recon_weight=0.0 if model == "classifier" else settings.recon_weight,
-        lr=settings.ebgan_lr if ebgan else settings.lr,
+        lr=settings.ebgan_lr if longer else settings.lr,
         lr_g=settings.lr_g,
         beta1=settings.beta1,
         margin=settings.low_margin if model == "EBGAN-LN-low" else settings.margin,
@@ -181,7 +184,8 @@ def trial(params: Params, job: Job[SemiSupervised], tick: Tick) -> Measured:
 
 def picture_of(params: Params) -> str:
     """Return the file name of a run's samples in the study's folder."""
-    return f"samples/{params['model']}-{params['labels']}-{params['seed']}.png"
+    prefix = "" if params["model"] == "EBGAN-LN" else f"{params['model']}-"  # the name in results of earlier versions
+    return f"samples/{prefix}{params['labels']}-{params['seed']}.png"
 
 
 def errors(results: Results, model: str, labels: int) -> dict[int, float]:
@@ -196,7 +200,7 @@ def table(results: Results) -> str:
     amounts = _amounts(results)
     header = ["test error, %"]
     for labels in amounts:
-        header += [f"{labels} labels", "from LN", "from LN-longer"]
+        header += [f"{labels} labels", f"{labels}: less LN", f"{labels}: less LN-longer"]
     rows = []
     for model in MODELS:
         row: list[object] = [model]
@@ -205,13 +209,14 @@ def table(results: Results) -> str:
             row.append(_mean_and_deviation(list(own.values())))
             for other in ("LN", "LN-longer"):
                 others = {} if model == other else errors(results, other, labels)
-                row.append(mean_difference(own, others).text(signed=True))
+                row.append(paired_difference(own, others).text(signed=True))
         seeds = max(len(errors(results, model, labels)) for labels in amounts)
         if seeds:
             rows.append([*row, seeds])
     return (
         f"{markdown_table([*header, 'seeds'], rows)}\n"
-        "Mean ± standard deviation over seeds, as in table 2. Differences: over the same seeds, with 95 % intervals.\n"
+        f"{results.failed_words()}Mean and, in parentheses, standard deviation over seeds.\n"
+        "Differences: over the same seeds, with 95 % intervals.\n"
     )
 
 
@@ -276,7 +281,7 @@ def _amounts(results: Results) -> list[int]:
 def _mean_and_deviation(values: Sequence[float]) -> str:
     if not values:
         return "-"
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    deviation = f" ({statistics.stdev(values):.2f})" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
 
 

@@ -70,15 +70,18 @@ def test_two_processes_that_end_at_once_write_one_after_another(
         ("margin-sweep --margins 0", "margins: got 0.0, expected positive numbers"),
         ("margin-sweep --seeds 0", "seeds: got 0, expected at least 1"),
         ("pt-study --batch-size 1", "batch_size: got 1, expected at least 2, a pair to repel"),
-        ("pt-study --weight -1", "weight: got -1.0, expected a positive number"),
+        ("pt-study --other-weight -1", "other_weight: got -1.0, expected a positive number"),
+        ("pt-study --sets ring --batch-size 20001", "batch_size: got 20001, expected at most 20000"),
+        ("energy-surface --sets ring --point-batch-size 20001", "point_batch_size: got 20001, expected at most 20000"),
+        ("energy-surface --point-batch-size 1", "point_batch_size: got 1, expected at least 2"),
         ("semi-supervised --labels 105", "labels: got 105, expected a multiple of 10"),
-        ("semi-supervised --margin-steps 5000", "margin_steps: got 5000, expected 1 to the 2000 of ebgan_steps"),
+        ("semi-supervised --margin-steps 5000", "margin_steps: got 5000, expected 1 to the 3000 of ebgan_steps"),
         ("theory --points 1", "points: got 1, expected at least 4"),
         ("grid --file nowhere.yaml", "nowhere.yaml: No such file or directory"),
         ("grid --data nowhere", "nowhere: got no such folder"),
         *(
             (f"{study} --device cuda:99 --data nowhere", "device: got 'cuda:99', expected a device that torch can use")
-            for study in ("grid", "margin-sweep", "pt-study")
+            for study in ("grid", "margin-sweep", "pt-study", "energy-surface")
         ),
         ("semi-supervised --device cuda:99", "device: got 'cuda:99', expected a device that torch can use here"),
     ],

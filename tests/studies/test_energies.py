@@ -15,12 +15,11 @@ from torch import Tensor
 from bench.subjects import public_loop
 from ebgan_fast.data.image_set import TensorImages
 from ebgan_fast.models import Generator
-from ebgan_fast.studies.framework.study import no_tick
-from ebgan_fast.studies.networks.energies import EnergyConfig, EnergyTrainer, PlaneAutoEncoder, area_under_curve
+from ebgan_fast.studies.networks.energies import EnergyConfig, EnergyTrainer, LeakyAutoEncoder, area_under_curve
 from ebgan_fast.training.statistics import NonFiniteError
 from tests.rounding import assert_within_eager
 
-CONFIG = EnergyConfig(margin=0.277, pt_weight=0.3, lr=0.01, batch_size=16, ema=0.9, seed=3)
+CONFIG = EnergyConfig(margin=0.0477, pt_weight=0.3, lr=0.01, batch_size=16, ema=0.9, seed=3)
 
 
 def points() -> TensorImages:
@@ -31,12 +30,12 @@ def points() -> TensorImages:
 def trainer(generated: bool, config: EnergyConfig = CONFIG) -> tuple[EnergyTrainer, Generator | None]:
     torch.manual_seed(1)
     generator = Generator(4, 3, 8, (1, 1, 2)) if generated else None
-    return EnergyTrainer(config, points(), PlaneAutoEncoder(8, 8), generator), generator
+    return EnergyTrainer(config, points(), LeakyAutoEncoder(2, 8, 8), generator), generator
 
 
 def test_a_code_has_its_length_and_each_point_its_own_energy() -> None:
     torch.manual_seed(0)
-    network = PlaneAutoEncoder(1, 8)
+    network = LeakyAutoEncoder(2, 8, 1)
     some = torch.randn(6, 1, 1, 2)
     recon, code = network(some)
     assert recon.shape == some.shape
@@ -64,8 +63,8 @@ def test_a_step_descends_its_loss(generated: bool) -> None:
         fakes = drawing(noise.to(dtype))
         held = fakes.detach()
         energy_held = public_loop.energy(network(held)[0], held)
-        # The margin lies amid the energies, 0.016 from the nearest. So another margin gives other gradients.
-        assert int((energy_held < CONFIG.margin).sum()) == 11
+        # The margin lies amid the energies, 0.007 from the nearest. So another margin gives other gradients.
+        assert int((energy_held < CONFIG.margin).sum()) == 5
         loss = energy.mean() + (CONFIG.margin - energy_held).clamp(min=0).mean()
         of_d = torch.autograd.grad(loss, list(network.parameters()))
         recon, code = network(fakes)
@@ -73,7 +72,7 @@ def test_a_step_descends_its_loss(generated: bool) -> None:
         return [*of_d, *torch.autograd.grad(loss, list(drawing.parameters()))]
 
     truth, eager = gradients(torch.float64), gradients(torch.float32)
-    one.train(1, no_tick, lambda step: None, set())
+    one.step()
     networks = [one.discriminator, *([generator] if generator else [])]
     before = [twin.discriminator, *([twin._generator] if twin._generator else [])]
     for network, old in zip(networks, before, strict=True):
@@ -88,21 +87,11 @@ def test_a_step_descends_its_loss(generated: bool) -> None:
         assert_within_eager(gradient, exact, near, torch.float32, f"gradient {index}")
 
 
-def test_looks_come_after_their_steps() -> None:
-    one, _ = trainer(generated=True)
-    seen: list[int] = []
-    ticks: list[int] = []
-    one.train(5, lambda: ticks.append(one.step_count), lambda step: seen.append((step, one.step_count)[1]), {1, 4})
-    assert seen == [1, 4]
-    assert ticks == [0, 1, 2, 3, 4]
-    assert one.step_count == 5
-
-
 def test_the_average_draws() -> None:
     one, generator = trainer(generated=True)
     assert generator is not None
     initial = copy.deepcopy(generator)
-    one.train(1, no_tick, lambda step: None, set())
+    one.step()
     sampler = one.sampler()
     assert sampler is not None
     for drawing, first, last in zip(sampler.parameters(), initial.parameters(), generator.parameters(), strict=True):
@@ -115,8 +104,11 @@ def test_the_average_draws() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:
     one, _ = trainer(generated=True, config=dataclasses.replace(CONFIG, lr=1e30))
+    for _ in range(3):
+        one.step()
     with pytest.raises(NonFiniteError, match="step 3: got loss nan"):
-        one.train(3, no_tick, lambda step: None, set())
+        one.check_finite()
+    one.close()
 
 
 def test_the_area_is_the_share_of_pairs_in_order() -> None:

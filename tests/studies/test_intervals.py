@@ -7,10 +7,18 @@ import random
 import statistics
 
 import pytest
+from scipy import stats
 
-from ebgan_fast.studies.framework.intervals import difference_of_means, mean_difference, mean_of, share_interval
+from ebgan_fast.studies.framework.intervals import (
+    Mean,
+    clear,
+    mean_of,
+    paired_difference,
+    share_interval,
+    unpaired_difference,
+)
 
-# The last digit of the quantiles in Student's table of 1908 and its successors: t(0.975) of 1, 2, 9 degrees of freedom.
+# t(0.975) in printed tables of Student's distribution, by the number of runs: degrees of freedom and one.
 TABLE = {2: 12.706, 3: 4.303, 10: 2.262}
 
 
@@ -20,7 +28,7 @@ def test_the_interval_is_students(count: int) -> None:
     found = mean_of(values)
     error = statistics.stdev(values) / math.sqrt(count)
     assert found.value == (count - 1) / 2
-    assert found.runs == count
+    assert found.chance == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-9)
     # The table is right to half of its last digit.
     assert found.half / error == pytest.approx(TABLE[count], abs=0.0005)
 
@@ -39,33 +47,61 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
 def test_few_runs_have_no_interval() -> None:
     assert math.isnan(mean_of([]).value)
     one = mean_of([2.5])
-    assert (one.value, one.runs) == (2.5, 1)
+    assert one.value == 2.5
     assert math.isnan(one.half)
     assert [mean_of([]).text(), one.text()] == ["-", "2.50"]
-    assert not one.is_clear
+
+
+def test_equal_runs_have_no_interval() -> None:
+    """Two small integers are often equal by chance, which an interval of width 0 would call certain."""
+    equal = mean_of([8.0, 8.0, 8.0])
+    assert equal.text(1) == "8.0"
+    assert math.isnan(equal.chance)
+    assert clear([equal]) == [False]
 
 
 def test_differences_are_between_equal_seeds() -> None:
-    found = mean_difference({0: 1.0, 1: 5.0, 2: 3.0}, {2: 2.5, 0: 0.5, 7: 100.0})
-    assert found == mean_of([0.5, 0.5])
-    assert found.is_clear
-    assert found.text(1, signed=True) == "+0.5 ± 0.0"
-    assert mean_difference({0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.5}).text(2) == "−1.25 ± 3.18"
+    found = paired_difference({0: 1.0, 1: 5.0, 2: 4.0}, {2: 2.5, 0: 0.5, 7: 100.0})
+    assert found == mean_of([0.5, 1.5])
+    assert found.text(1, signed=True) == "+1.0 ± 6.4"
+    assert paired_difference({0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.5}).text(2) == "−1.25 ± 3.18"
+
+
+def test_of_many_differences_few_are_clear() -> None:
+    """Holm: the smallest of m probabilities is compared with 0.05 / m, the next with 0.05 / (m - 1), and so on."""
+
+    def with_chances(*chances: float) -> list[Mean]:
+        return [Mean(1.0, 0.5, chance) for chance in chances]
+
+    assert clear(with_chances(0.04, 0.012, 0.9)) == [False, True, False]
+    assert clear(with_chances(0.017, 0.012, 0.9)) == [True, True, False]
+    assert clear(with_chances(0.017, 0.018, 0.9)) == [False, False, False]
+    assert clear(with_chances(0.04, math.nan)) == [True, False]
+
+
+def test_without_a_difference_one_in_twenty_comparisons_calls_one_clear() -> None:
+    chance = random.Random(2)
+    tables = 1000
+    wrong = sum(
+        any(clear([mean_of([chance.gauss(0.0, 1.0) for _ in range(5)]) for _ in range(6)])) for _ in range(tables)
+    )
+    # Four standard deviations of a share of 0.05 in so many tables. Holm's rule stays just below 0.05 here.
+    assert wrong / tables == pytest.approx(0.05, abs=4 * math.sqrt(0.95 * 0.05 / tables))
 
 
 def test_groups_are_compared_by_welchs_interval() -> None:
-    from scipy import stats
-
     chance = random.Random(1)
     values, others = [chance.gauss(1.0, 3.0) for _ in range(7)], [chance.gauss(0.0, 0.5) for _ in range(24)]
-    found = difference_of_means(values, others)
-    expected = stats.ttest_ind(values, others, equal_var=False).confidence_interval(0.95)
+    found = unpaired_difference(values, others)
+    test = stats.ttest_ind(values, others, equal_var=False)
+    expected = test.confidence_interval(0.95)
     assert found.value - found.half == pytest.approx(expected.low, rel=1e-9)
     assert found.value + found.half == pytest.approx(expected.high, rel=1e-9)
-    assert found.runs == 31
-    assert difference_of_means([2.0, 2.0], [0.5, 0.5]) == (1.5, 0.0, 4)
-    assert math.isnan(difference_of_means([2.0], [0.5, 0.7]).half)
-    assert difference_of_means([], [1.0]).text() == "-"
+    assert found.chance == pytest.approx(test.pvalue, rel=1e-9)
+    assert unpaired_difference([2.0, 2.0], [0.5, 0.5]).text() == "1.50"
+    assert unpaired_difference([1e-90, 2e-90], [0.0, 0.0]).value > 0
+    assert math.isnan(unpaired_difference([2.0], [0.5, 0.7]).half)
+    assert unpaired_difference([], [1.0]).text() == "-"
 
 
 @pytest.mark.parametrize(("successes", "cases"), [(0, 24), (5, 24), (24, 24)])

@@ -35,7 +35,7 @@ def swept(folder: Path) -> Path:
     return folder / "results.json"
 
 
-@pytest.mark.parametrize("name", ["grid", "margin-sweep", "pt-study", "semi-supervised", "theory"])
+@pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("*.json"))])
 def test_committed_results_give_table_and_figures(tmp_path: Path, name: str) -> None:
     assert main(["redraw", str(RESULTS / f"{name}.json"), str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "table.md").read_text() in (RESULTS.parent / f"{name}.md").read_text()

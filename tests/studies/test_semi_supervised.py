@@ -190,9 +190,9 @@ def test_the_table_has_the_form_of_table_2() -> None:
     ]
     results = Results("semi-supervised", {}, {}, {}, "", trials)
     assert semi_supervised.table(results).splitlines()[2:4] == [
-        "| LN | 1.30 ± 0.36 | - | - | 0.90 | - | - | 3 |",
+        "| LN | 1.30 (0.36) | - | - | 0.90 | - | - | 3 |",
         # The differences are 0.1 and -0.2. Their deviation is 0.212, and t(0.975) of 1 degree of freedom 12.706.
-        "| EBGAN-LN | 1.05 ± 0.07 | −0.05 ± 1.91 | - | - | - | - | 2 |",
+        "| EBGAN-LN | 1.05 (0.07) | −0.05 ± 1.91 | - | - | - | - | 2 |",
     ]
 
 

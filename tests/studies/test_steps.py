@@ -30,3 +30,18 @@ def test_training_checks_every_hundred_steps_and_closes() -> None:
     with pytest.raises(NonFiniteError):
         train(Recorder(), 150, lambda: None)
     assert calls[-1] == "close"
+
+
+def test_looks_come_after_their_steps() -> None:
+    calls: list[str] = []
+
+    class Recorder:
+        def step(self) -> None:
+            calls.append("step")
+
+        def check_finite(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    train(Recorder(), 4, lambda: None, {1: lambda: calls.append("look"), 4: lambda: calls.append("last look")})
+    assert calls == ["step", "look", "step", "step", "step", "last look"]

@@ -41,10 +41,16 @@ def check_given(settings: object, *names: str) -> None:
             raise ValueError(f"{name}: got no value, expected at least one")
 
 
-def check_batch(batch_size: int, why: str) -> None:
+def check_batch(batch_size: int, why: str, name: str = "batch_size") -> None:
     """Raise a ValueError if a batch has fewer than two images. The error ends in `why`, the reason for two."""
     if batch_size < 2:
-        raise ValueError(f"batch_size: got {batch_size}, expected at least 2, {why}")
+        raise ValueError(f"{name}: got {batch_size}, expected at least 2, {why}")
+
+
+def check_enough(name: str, batch_size: int, count: int) -> None:
+    """Raise a ValueError if a batch is larger than the set of `count` samples. `name` is the setting's."""
+    if batch_size > count:
+        raise ValueError(f"{name}: got {batch_size}, expected at most {count}, the number of samples")
 
 
 def check_seed(seed: int) -> None:

@@ -86,6 +86,18 @@ class Results:
         """Return the trials that did not fail."""
         return [trial for trial in self.trials if trial.result is not None]
 
+    def runs_words(self) -> str:
+        """Return sentences about the number of seeds, and about runs that failed if there are any. Each ends in a
+        space."""
+        seeds = len({trial.params.get("seed", 0) for trial in self.trials})
+        words = "One seed. " if seeds == 1 else f"{seeds} seeds, means with 95 % intervals. "
+        return words + self.failed_words()
+
+    def failed_words(self) -> str:
+        """Return a sentence about runs that failed, with a space at its end, or nothing if there are none."""
+        failed = sum(trial.result is None for trial in self.trials)
+        return f"{failed} of {len(self.trials)} runs failed and are left out. " if failed else ""
+
     def picture(self, name: str) -> Image.Image | None:
         """Return the samples in a file of the study's folder. None: these results don't hold them.
 

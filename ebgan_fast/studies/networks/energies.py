@@ -5,47 +5,46 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from ... import functional
 from ...data.image_set import ImageSet
 from ...data.stream import ImageStream
+from ...functional import reconstruction_energy
 from ...game import EBGAN
 from ...models.averaged import for_sampling
 from ...models.families import AnyGenerator
 from ...models.mlp import Generator
-from ...training.optim import WeightAverage
+from ...training.optim import Adam, WeightAverage
 from ...training.statistics import NonFiniteError
-from ..framework.study import Tick
 
 _SLOPE = 0.2  # of the leaky ReLU
-_STEPS_BETWEEN_CHECKS = 100
+_BETA1 = 0.5
 
 
-class PlaneAutoEncoder(nn.Module):
-    """An auto-encoder of points, with four layers to each side of the code and without batch norm.
+class LeakyAutoEncoder(nn.Module):
+    """An auto-encoder of leaky ReLUs without batch norm.
 
-    So the energy of a point depends on this point alone, and can be drawn. The initial weights are PyTorch's own.
+    So the energy of a sample depends on this sample alone, and no unit dies: of the ReLUs of the paper's code on MNIST,
+    98 % are 0 on every digit after 120 steps at a learning rate of 0.002. The initial weights are PyTorch's own.
 
     Args:
-        code: the length of a code. With 1 the reconstructions lie on a line. With `width` the auto-encoder can learn
-            the identity.
-        width: the number of features of each hidden layer.
+        sizes: the number of features of each layer, from the numbers of a sample to the length of a code. The decoder
+            has the same in the other order.
     """
 
-    def __init__(self, code: int, width: int) -> None:
+    def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.encoder = _layers(2, width, width, code)
-        self.decoder = _layers(code, width, width, 2)
+        self.encoder = _layers(*sizes)
+        self.decoder = _layers(*reversed(sizes))
 
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (reconstructions [N, 1, 1, 2], codes [N, code]) of points [N, 1, 1, 2]."""
-        code = self.encoder(points.flatten(1))
-        return self.decoder(code).view_as(points), code
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (reconstructions [N, C, H, W], codes [N, code]) of samples [N, C, H, W]."""
+        code = self.encoder(samples.flatten(1))
+        return self.decoder(functional.leaky_relu(code, _SLOPE)).view_as(samples), code
 
 
 def _layers(*sizes: int) -> nn.Sequential:
@@ -87,64 +86,41 @@ class EnergyTrainer:
             nothing else.
 
     Attributes:
-        step_count: the number of steps done.
+        discriminator: the auto-encoder.
     """
 
     def __init__(
         self, config: EnergyConfig, samples: ImageSet, discriminator: nn.Module, generator: Generator | None
     ) -> None:
-        self.step_count = 0
+        self._updates = 0
         self.discriminator, self._generator = discriminator, generator
         device = next(discriminator.parameters()).device
         self._batches = ImageStream(samples, config.batch_size, config.seed, device=device)
         self._noise = torch.Generator(device).manual_seed(config.seed)
-        self._optimizer_d = _adam(discriminator, config.lr)
+        self._optimizer_d = Adam(discriminator, config.lr, _BETA1)
         self._game = EBGAN(config.margin, pt_weight=config.pt_weight)
         self._loss = torch.zeros((), device=device)
         if generator is not None:
-            self._optimizer_g = _adam(generator, config.lr)
+            self._optimizer_g = Adam(generator, config.lr, _BETA1)
             self._average = WeightAverage(list(generator.parameters()), config.ema)
-
-    def train(self, steps: int, tick: Tick, look: Callable[[int], None], looks: set[int]) -> None:
-        """Do the steps that are left, and end the reading of samples.
-
-        Args:
-            steps: the number of steps of the whole training.
-            tick: called before each step.
-            look: called after each step whose number is in `looks`, with this number.
-            looks: the numbers of the steps, counted from 1.
-
-        Raises:
-            NonFiniteError: a loss became infinite or NaN.
-        """
-        try:
-            while self.step_count < steps:
-                tick()
-                self._step()
-                self.step_count += 1
-                if self.step_count % _STEPS_BETWEEN_CHECKS == 0 or self.step_count == steps:
-                    self._check_finite()
-                if self.step_count in looks:
-                    look(self.step_count)
-        finally:
-            self._batches.close()
 
     @torch.no_grad()
     def energies(self, samples: Tensor) -> Tensor:
         """Return the energies [N] of samples [N, C, H, W]."""
         recon, _ = self.discriminator(samples)
-        return functional.reconstruction_energy(recon, samples)
+        return reconstruction_energy(recon, samples)
 
     def sampler(self) -> AnyGenerator | None:
         """Return a generator that draws samples now. None: there is no generator."""
         return None if self._generator is None else for_sampling(self._generator, self._average.values)
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Update the auto-encoder, and the generator if there is one."""
         real = self._batches.next()
         self._optimizer_d.zero_grad()
         if self._generator is None:
             recon, _ = self.discriminator(real)
-            loss = functional.reconstruction_energy(recon, real, reduction="mean")
+            loss = reconstruction_energy(recon, real, reduction="mean")
             loss.backward()
             self._loss = loss.detach()
         else:
@@ -152,17 +128,19 @@ class EnergyTrainer:
             self._optimizer_g.zero_grad()
             result = self._game.backward(self.discriminator, self._generator(noise), real)
             self._optimizer_g.step()
-            self._average.update(self.step_count)
+            self._average.update(self._updates)
             self._loss = result.loss_d + result.loss_g
         self._optimizer_d.step()
+        self._updates += 1
 
-    def _check_finite(self) -> None:
+    def check_finite(self) -> None:
+        """Raise a NonFiniteError if the last step's loss is infinite or NaN."""
         if not math.isfinite(loss := float(self._loss)):
-            raise NonFiniteError(f"step {self.step_count}: got loss {loss}")
+            raise NonFiniteError(f"step {self._updates}: got loss {loss}")
 
-
-def _adam(network: nn.Module, lr: float) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), lr, (0.5, 0.999), fused=True)
+    def close(self) -> None:
+        """Stop the thread that reads samples ahead."""
+        self._batches.close()
 
 
 def area_under_curve(real: Tensor, others: Tensor) -> float:

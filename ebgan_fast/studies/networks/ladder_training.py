@@ -63,7 +63,7 @@ class LadderConfig:
         margin: the margin of the first step.
         margin_steps: the number of steps in which the margin falls to 0. Then the generator is switched off. 0: there
             is no generator.
-        hinge_weight: the weight of the hinge beside the energy of real images, whose weight is 1 here.
+        hinge_weight: the weight of the hinge, relative to that of the energy of real images.
     """
 
     labels: int
@@ -173,11 +173,10 @@ class LadderTrainer:
             return functional.generator_loss(recon_fake, fakes, norm="sse").loss
 
         def loss_of_d(recon: Tensor, real: Tensor, recon_fake: Tensor, fakes: Tensor, upstream: Coefficient) -> Tensor:
-            result = functional.discriminator_loss(recon, real, recon_fake, fakes, margin, norm="sse")
-            if self.config.hinge_weight == 1:
-                return loss + weight * result.loss
             energy = functional.reconstruction_energy(recon, real, norm="sse", reduction="mean")
-            return loss + weight * torch.lerp(energy, result.loss, self.config.hinge_weight)
+            energy_fake = functional.reconstruction_energy(recon_fake, fakes, norm="sse", reduction="none")
+            hinge = functional.hinge_margin_loss(None, energy_fake, margin)
+            return loss + weight * (energy + self.config.hinge_weight * hinge)
 
         noise = torch.randn(len(real), self.generator.noise_size, generator=self.noise, device=self.device)
         self._optimizer_g.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ..framework.study import Tick
@@ -20,13 +21,16 @@ class StepsAndChecks(Protocol):
     def close(self) -> None: ...
 
 
-def train(trainer: StepsAndChecks, steps: int, tick: Tick) -> None:
+def train(
+    trainer: StepsAndChecks, steps: int, tick: Tick, looks: Mapping[int, Callable[[], None]] | None = None
+) -> None:
     """Do all steps of a trial, and close the trainer.
 
     Args:
         trainer: the trainer.
         steps: the number of steps.
         tick: called before each step.
+        looks: functions to call after certain steps, by the number of the step, counted from 1.
 
     Raises:
         NonFiniteError: a loss or weight became infinite or NaN.
@@ -37,5 +41,7 @@ def train(trainer: StepsAndChecks, steps: int, tick: Tick) -> None:
             trainer.step()
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == steps:
                 trainer.check_finite()
+            if looks and step in looks:
+                looks[step]()
     finally:
         trainer.close()

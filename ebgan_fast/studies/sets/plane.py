@@ -23,7 +23,7 @@ Shape = Literal["ring", "grid", "spiral"]
 DEVIATION = 0.02
 _REACH = 0.8  # the ring's radius, half the grid's side, and the largest radius of the spiral
 _TURNS = 1.5  # of the spiral
-_POINTS = 20_000
+POINTS = 20_000
 _NEAR = 3.0  # standard deviations from a center within which a sample is good; 98.9 % of the data are
 _FOUND = 0.2  # part of its share of the samples that a Gaussian must get to count as found
 
@@ -45,13 +45,13 @@ def points(shape: Shape, device: str = "cpu") -> TensorImages:
     """
     chance = torch.Generator().manual_seed(0)
     if shape == "spiral":
-        along = torch.rand(_POINTS, generator=chance).sqrt()  # the line is longer where it is further out
+        along = torch.rand(POINTS, generator=chance).sqrt()  # the line is longer where it is further out
         angles = along * (_TURNS * 2 * math.pi)
         chosen = _REACH * along.unsqueeze(1) * torch.stack([angles.cos(), angles.sin()], 1)
     else:
         middles = centers(shape)
-        chosen = middles[torch.randint(len(middles), (_POINTS,), generator=chance)]
-    drawn = chosen + DEVIATION * torch.randn(_POINTS, 2, generator=chance)
+        chosen = middles[torch.randint(len(middles), (POINTS,), generator=chance)]
+    drawn = chosen + DEVIATION * torch.randn(POINTS, 2, generator=chance)
     levels = ((drawn + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return TensorImages(levels.view(-1, 1, 1, 2)).to(torch.device(device))
 

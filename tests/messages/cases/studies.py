@@ -138,11 +138,13 @@ _COUNTS = {
     "grid": ("steps", "batch_size", "samples"),
     "margin-sweep": ("seeds", "steps", "batch_size", "size_g", "size_d", "samples"),
     "pt-study": ("seeds", "steps", "point_steps", "batch_size", "size_g", "size_d", "samples"),
+    "energy-surface": ("seeds", "point_steps", "steps", "point_width", "size_g", "size_d", "bottleneck"),
     "semi-supervised": ("seeds", "steps", "ebgan_steps", "batch_size"),
 }
 _POSITIVE = {
     "margin-sweep": ("lr",),
-    "pt-study": ("weight", "margin", "lr", "point_margin", "point_lr"),
+    "pt-study": ("other_weight", "margin", "lr", "point_margin", "point_lr"),
+    "energy-surface": ("point_margin", "point_lr", "margin", "lr"),
     "semi-supervised": ("lr", "ebgan_lr", "lr_g"),
 }
 
@@ -154,7 +156,10 @@ CASES = [
         for study, fields in names.items()
         for name in fields
     ),
-    *(Case(study, "--ema 1", _refused("--ema", "1"), "ema") for study in ("margin-sweep", "pt-study")),
+    *(
+        Case(study, "--ema 1", _refused("--ema", "1"), "ema")
+        for study in ("margin-sweep", "pt-study", "energy-surface")
+    ),
     # Flags that every study has.
     *(
         Case(study, "a device that this machine lacks", _refused("--device", "cuda:99"), "device", machine=_DEVICE)
@@ -293,6 +298,10 @@ CASES = [
     Case("margin-sweep", "--margins inf", _refused("--margins", "inf"), "margins"),
     Case("margin-sweep", "--margins without a value", _refused("--margins"), "margins"),
     Case("margin-sweep", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
+    Case("energy-surface", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
+    Case("energy-surface", "--point-batch-size 1", _refused("--point-batch-size", "1"), "point_batch_size"),
+    Case("energy-surface", "--models without a value", _refused("--models"), "models"),
+    Case("energy-surface", "--pt-weight -1", _refused("--pt-weight", "-1"), "pt_weight"),
     Case("pt-study", "--batch-size 1", _refused("--batch-size", "1"), "batch_size"),
     Case("pt-study", "--terms without a value", _refused("--terms"), "terms"),
     Case("pt-study", "--weights 0", _refused("--weights", "0"), "weights"),
