@@ -185,7 +185,7 @@ UNREACHED: dict[str, tuple[tuple[str, str, str], ...]] = {
             "LadderTrainer.test_error",
             "step {}: got an infinite or NaN output of the clas",
         ),
-        ("studies/networks/energies.py", "EnergyTrainer._check_finite", "step {}: got loss {}"),
+        ("studies/networks/energies.py", "EnergyTrainer.check_finite", "step {}: got loss {}"),
         ("studies/networks/plain_gan.py", "GanTrainer.check_finite", "got an infinite or NaN weight in the {}"),
         ("training/step.py", "Trainer.check_finite", "step {}: got an infinite or NaN value in the {}, e"),
     ),

@@ -71,7 +71,7 @@ def test_only_a_clear_difference_is_bold() -> None:
 
 
 def test_results_of_earlier_versions_are_shown() -> None:
-    """They had one weight, among the settings."""
+    """Earlier results had one weight, among the settings."""
     found = read(Path(__file__).parents[2] / "docs" / "studies" / "results" / "pt-study.json")
     earlier = [
         dataclasses.replace(run, params={name: value for name, value in run.params.items() if name != "weight"})
