@@ -68,7 +68,7 @@ def test_differences_are_between_equal_seeds() -> None:
 
 
 def test_of_many_differences_few_are_clear() -> None:
-    """By Holm's rule the smallest of m probabilities is compared with 0.05 / m, and the next with 0.05 / (m - 1)."""
+    """Holm's rule compares the smallest of m probabilities with 0.05 / m, and the next with 0.05 / (m - 1)."""
 
     def with_chances(*chances: float) -> list[Mean]:
         return [Mean(1.0, 0.5, chance) for chance in chances]
