@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ebgan_fast.data import Mnist
 from ebgan_fast.metrics import DigitClassifier
 from ebgan_fast.studies.framework.study import DigitOptions
-from ebgan_fast.studies.semi_supervised import UnscoredDigits
+from ebgan_fast.studies.semi_supervised import LadderDigits
 from ebgan_fast.studies.sets import digits
 from ebgan_fast.studies.sets.digits import Digits
 
@@ -96,7 +96,7 @@ def test_images_lie_on_the_device_once(blank: Mnist) -> None:
     assert loaded.images.gather(torch.arange(2)).is_meta
     assert loaded.images is loaded.images
     assert loaded.images.shape == (1, 32, 32)
-    flat = UnscoredDigits(blank, "meta", 28)
+    flat = LadderDigits(blank, "meta", 28)
     assert flat.flat.images.is_meta
     assert flat.flat.images is flat.flat.images
 
@@ -107,7 +107,7 @@ def _tell(loaded: Digits, answers: Connection) -> None:
     answers.send((loaded.settings["data"], str(loaded.device), loaded.size, type(loaded).__name__, own))
 
 
-@pytest.mark.parametrize("kind", [Digits, UnscoredDigits])
+@pytest.mark.parametrize("kind", [Digits, LadderDigits])
 def test_another_process_is_sent_them_and_reads_none(mnist: Mnist, kind: type[Digits]) -> None:
     """The digits aren't sent through shared memory, of which a container has little."""
     loaded = kind(mnist, "meta", 28)
@@ -121,7 +121,7 @@ def test_another_process_is_sent_them_and_reads_none(mnist: Mnist, kind: type[Di
 
 
 def test_they_are_those_of_the_options(tmp_path: Path, mnist: Mnist) -> None:
-    loaded = UnscoredDigits.of(DigitOptions(tmp_path, device="cpu"), 28)
-    assert isinstance(loaded, UnscoredDigits)
+    loaded = LadderDigits.of(DigitOptions(tmp_path, device="cpu"), 28)
+    assert isinstance(loaded, LadderDigits)
     assert all(torch.equal(one, other) for one, other in zip(loaded.mnist, mnist, strict=True))
     assert loaded.conditions() == {}
