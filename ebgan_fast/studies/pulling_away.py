@@ -281,6 +281,9 @@ def _draw_outcomes(results: Results, path: Path) -> Path:
             axes.errorbar(mean.value, place, xerr=half, fmt="|", color=color, markersize=14, capsize=4, linewidth=1.8)
         axes.set_yticks(range(len(variants)), [label_of(variant) for variant in variants])
         axes.set_ylim(len(variants) - 0.5, -0.5)
+        if highest := OUTCOMES[name].highest:
+            left, right = axes.get_xlim()
+            axes.set_xlim(max(left, -0.02 * highest), min(right, 1.02 * highest))  # intervals may go beyond
         axes.set_xlabel(f"{name}: {OUTCOMES[name].title}")
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
