@@ -48,7 +48,7 @@ from .models.families import AnyGenerator
 from .ops.backends import BackendUnavailableError
 from .report import write_report
 from .studies import all_studies
-from .studies.framework.command import command_of
+from .studies.framework.command import NEEDS_MORE, command_of
 from .training.config import PresetName, TrainConfig
 from .training.display import paced
 from .training.loop import train as run_training
@@ -367,7 +367,7 @@ def _with_file(given: Sequence[str]) -> list[str]:
     try:
         from .studies.framework.flags_file import with_file
     except ImportError as error:
-        raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
+        raise ValueError(f"{error}; {NEEDS_MORE}") from error
     return with_file(given)
 
 

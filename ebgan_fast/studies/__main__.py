@@ -12,7 +12,7 @@ import tyro
 from .._command_line import Program
 from .._console import answer, first_line, shown
 from . import all_studies
-from .framework.command import draw, say_all
+from .framework.command import NEEDS_MORE, draw, say_all
 from .framework.results import read
 
 
@@ -31,7 +31,7 @@ def redraw(results: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path])
     try:
         drawn = draw(studies[found.study], found, out)
     except ImportError as error:
-        raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
+        raise ValueError(f"{error}; {NEEDS_MORE}") from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         got = f"got results that can't be shown ({type(error).__name__}: {first_line(error)})"
         raise ValueError(f"{results}: {got}, expected those of a study") from error

@@ -98,14 +98,13 @@ def animate(films: Sequence[Sequence[Film | None]], data: Sequence[Tensor], head
         heads: the words above each column.
         path: the file.
     """
-    length = max(len(film.tiles) for row in films for film in row if film)
+    longest = max((film for row in films for film in row if film), key=lambda film: len(film.tiles))
     colors = color_map("viridis")
     pages = []
-    for number in range(length):
+    for number, step in enumerate(longest.steps):
         page = Image.new("RGB", (_SHOWN * len(heads), 2 * _HEAD + _SHOWN * len(films)), (255, 255, 255))
         pen = ImageDraw.Draw(page)
-        longest = max((film for row in films for film in row if film), key=lambda film: len(film.tiles))
-        pen.text((4, page.height - _HEAD + 3), f"step {longest.steps[number]:,}", fill=(0, 0, 0))
+        pen.text((4, page.height - _HEAD + 3), f"step {step:,}", fill=(0, 0, 0))
         for column, head in enumerate(heads):
             pen.text((column * _SHOWN + 4, 3), head, fill=(0, 0, 0))
         for place, (row, points) in enumerate(zip(films, data, strict=True)):
@@ -118,7 +117,7 @@ def animate(films: Sequence[Sequence[Film | None]], data: Sequence[Tensor], head
                         (column * _SHOWN, _HEAD + place * _SHOWN),
                     )
         pages.append(page)
-    durations = [_MILLISECONDS] * (length - 1) + [_LAST_MILLISECONDS]
+    durations = [_MILLISECONDS] * (len(pages) - 1) + [_LAST_MILLISECONDS]
     with replacing(path) as file:
         pages[0].save(file, "WEBP", save_all=True, append_images=pages[1:], duration=durations, loop=0, quality=40)
 

@@ -129,11 +129,7 @@ def load(settings: Surfaces, options: DigitOptions) -> Loaded:
     """Read the digits if a trial trains on them. Raise a ValueError if a set has fewer samples than a batch."""
     if any(name != "mnist" for name in settings.sets):
         check_enough("point_batch_size", settings.point_batch_size, plane.POINTS)
-    if "mnist" not in settings.sets:
-        return NoData()
-    digits = UnscoredDigits.of(options)
-    check_enough("batch_size", settings.batch_size, len(digits.mnist.train_images))
-    return digits
+    return UnscoredDigits.with_batches(options, settings.batch_size) if "mnist" in settings.sets else NoData()
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -270,7 +266,7 @@ def _table_of_plane(results: Results) -> str:
     rows = [
         [_TITLES[model]]
         + [
-            mean_of([run.result[key] for run in results.runs(set=shape, model=model) if run.result]).text()
+            mean_of([found[key] for found in results.by_seed(set=shape, model=model).values()]).text()
             for shape in shapes
             for key in columns.values()
         ]
@@ -280,7 +276,7 @@ def _table_of_plane(results: Results) -> str:
 
 
 def _table_of_digits(results: Results) -> str:
-    runs = _on_mnist(results)
+    runs = list(results.by_seed(set="mnist").values())
     if not runs:
         return ""
     kinds = [kind for kind in _KINDS if kind != "test"]
@@ -291,10 +287,6 @@ def _table_of_digits(results: Results) -> str:
         areas = [mean_of([run[model]["area"][kind] for run in runs]).text() for kind in kinds]
         rows.append([_TITLES[model], *energies, *areas])
     return markdown_table(header, rows)
-
-
-def _on_mnist(results: Results) -> list[dict[str, Any]]:
-    return [run.result for run in results.runs(set="mnist") if run.result]
 
 
 def _filmed(results: Results) -> list[Done]:
@@ -317,7 +309,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
         data = [_points(shape) for shape in shapes]
         _films.animate(rows, data, [_TITLES[model] for model in models], folder / "training.webp")
         drawn.append(folder / "training.webp")
-    if runs := _on_mnist(results):
+    if runs := list(results.by_seed(set="mnist").values()):
         drawn.append(_draw_histograms(runs, folder / "energies.png"))
     return drawn
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,7 @@ _PAPERS_SHARES = {
     5: {"EBGAN": (9.0, 20.8, 32.6), "GAN": (55.6, 29.0, 6.8)},
     3: {"EBGAN": (10.0, 11.0, 22.5), "GAN": (48.5, 26.0, 8.5)},
 }
+_LOW = 3 * _BIN  # nats, the upper end of the paper's first three bars
 _TAILS = (1.2, 1.5)  # nats
 
 
@@ -224,11 +225,18 @@ def top_share(results: Results, family: str, measure: Callable[[Done], float] = 
 def table(results: Results) -> str:
     """Return three tables in Markdown: the families, their shares of low and high scores, and the best configurations
     of each."""
-    rows = []
+    rows, shares = [], []
     families = _families(results)
-    for family in families:
+    scored = {family: sorted(map(score, of_family(results.trials, family))) for family in families}
+    for family, scores in scored.items():
         own = of_family(results.trials, family)
-        scores = sorted(map(score, own))
+        shares.append(
+            [
+                family,
+                _share([value < _LOW for value in scores]),
+                *(_share([value > limit for value in scores]) for limit in _TAILS),
+            ]
+        )
         rows.append(
             [
                 family,
@@ -246,25 +254,14 @@ def table(results: Results) -> str:
         ["", "runs", "failed", "mean", "median", "best", "below 0.2", "in the top third", "in the top third by I′"],
         rows,
     )
-    shares = [
-        [
-            family,
-            *(
-                _share(score(trial) < limit if limit < 1 else score(trial) > limit for trial in own)
-                for limit in (3 * _BIN, *_TAILS)
-            ),
-        ]
-        for family in families
-        for own in [of_family(results.trials, family)]
-    ]
     of_shares = markdown_table(
         ["share of runs", "in the first three bars", *(f"above {limit}" for limit in _TAILS)], shares
     )
     difference = ""
     if len(families) == 2:
-        scored = [[score(trial) for trial in of_family(results.trials, family)] for family in families]
-        text = unpaired_difference(*scored).text(signed=True)
-        difference = f"EBGAN's mean score less GAN's: {text} nats, n = {len(scored[0])} and {len(scored[1])}.\n\n"
+        text = unpaired_difference(scored["EBGAN"], scored["GAN"]).text(signed=True)
+        counts = f"n = {len(scored['EBGAN'])} and {len(scored['GAN'])}"
+        difference = f"EBGAN's mean score less GAN's: {text} nats, {counts}.\n\n"
     best = [
         [
             describe(trial.params, None),
@@ -343,9 +340,8 @@ def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure,
     return figure, panels
 
 
-def _share(found: Iterable[bool]) -> str:
+def _share(cases: Sequence[bool]) -> str:
     """Return the share of cases that are true, in percent, with its interval (Clopper and Pearson 1934)."""
-    cases = list(found)
     low, high = share_interval(sum(cases), len(cases))
     return f"{sum(cases) / len(cases):.0%} ({low:.0%} to {high:.0%})"
 

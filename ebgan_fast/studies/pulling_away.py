@@ -54,8 +54,8 @@ class Column(NamedTuple):
 
 # The number by which the runs on each set are compared, chosen before they were run.
 OUTCOMES = {
-    "ring": Column("modes", "modes of 8", 1, 8),
-    "grid": Column("modes", "modes of 25", 1, 25),
+    "ring": Column("modes", f"modes of {_MODES['ring']}", 1, _MODES["ring"]),
+    "grid": Column("modes", f"modes of {_MODES['grid']}", 1, _MODES["grid"]),
     "mnist": Column("kl_conditional_marginal", "E KL, nats", 3, math.log(10)),
 }
 _OF_POINTS = (Column("good", "good samples"), Column("pulling_away", "equation 14"))
@@ -150,11 +150,7 @@ def load(comparison: PullingAway, options: DigitOptions) -> Loaded:
     """Read the digits if a trial trains on them. Raise a ValueError if a set has fewer samples than a batch."""
     if any(name != "mnist" for name in comparison.sets):
         check_enough("batch_size", comparison.batch_size, plane.POINTS)
-    if "mnist" not in comparison.sets:
-        return NoData()
-    digits = Digits.of(options)
-    check_enough("batch_size", comparison.batch_size, len(digits.mnist.train_images))
-    return digits
+    return Digits.with_batches(options, comparison.batch_size) if "mnist" in comparison.sets else NoData()
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -235,7 +231,7 @@ def table(results: Results) -> str:
         label = label_of(variant)
         row, other_row = [label], [label]
         for name in sets:
-            measured = [run.result for run in results.runs(set=name, **variant) if run.result]
+            measured = list(results.by_seed(set=name, **variant).values())
             row.append(_mean(OUTCOMES[name], measured))
             difference = differences.get((label, name))
             text = difference.text(OUTCOMES[name].digits, signed=True) if difference else "-"
@@ -332,8 +328,7 @@ def _variants(results: Results) -> list[Params]:
 
 def _outcomes(results: Results, name: str, variant: Params) -> dict[int, float]:
     """Return the outcome of each measured run on a set, by its seed."""
-    runs = results.runs(set=name, **variant)
-    return {run.params["seed"]: OUTCOMES[name].of(run.result) for run in runs if run.result}
+    return {seed: OUTCOMES[name].of(found) for seed, found in results.by_seed(set=name, **variant).items()}
 
 
 def _mean(column: Column, measured: Sequence[Mapping[str, Any]]) -> str:

@@ -15,7 +15,6 @@ from ..training.sampling import sample_images
 from .framework.checks import (
     check_batch,
     check_counts,
-    check_enough,
     check_given,
     check_not_negative,
     check_positive,
@@ -137,9 +136,7 @@ class LadderDigits(UnscoredDigits):
 
 def load(settings: SemiSupervised, options: DigitOptions) -> LadderDigits:
     """Read the digits. Raise a ValueError if there are fewer than a batch."""
-    digits = LadderDigits.of(options, 28)
-    check_enough("batch_size", settings.batch_size, len(digits.mnist.train_images))
-    return digits
+    return LadderDigits.with_batches(options, settings.batch_size, 28)
 
 
 def describe(params: Params, result: dict[str, Any] | None) -> str:
@@ -190,8 +187,7 @@ def picture_of(params: Params) -> str:
 
 def errors(results: Results, model: str, labels: int) -> dict[int, float]:
     """Return the test errors of the runs of one model, in percent, by their seeds."""
-    runs = results.runs(model=model, labels=labels)
-    return {run.params["seed"]: 100 * run.result["error"] for run in runs if run.result}
+    return {seed: 100 * found["error"] for seed, found in results.by_seed(model=model, labels=labels).items()}
 
 
 def table(results: Results) -> str:

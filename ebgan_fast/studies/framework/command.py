@@ -18,6 +18,7 @@ from . import results
 from .study import Budget, Job, Options, Study
 
 TABLE = "table.md"
+NEEDS_MORE = "the studies need more: pip install 'ebgan_fast[train,studies]'"
 _LOCK = ".results.flock"
 
 
@@ -66,7 +67,7 @@ def conduct(study: Study[Any], settings: Any, options: Options) -> int:
 
         from .run import queue_of, run
     except ImportError as error:
-        raise ValueError(f"{error}; the studies need more: pip install 'ebgan_fast[train,studies]'") from error
+        raise ValueError(f"{error}; {NEEDS_MORE}") from error
 
     study.configurations(settings)  # raises an error for bad settings before anything is created
     options.check()

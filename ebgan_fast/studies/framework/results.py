@@ -82,6 +82,11 @@ class Results:
         chosen = [trial for trial in self.trials if params.items() <= trial.params.items()]
         return sorted(chosen, key=lambda trial: int(trial.params.get("seed", 0)))
 
+    def by_seed(self, **params: object) -> dict[int, dict[str, Any]]:
+        """Return what the trials with these parameters measured, by their seeds in order, without those that
+        failed."""
+        return {int(run.params.get("seed", 0)): run.result for run in self.runs(**params) if run.result is not None}
+
     def measured(self) -> list[Done]:
         """Return the trials that did not fail."""
         return [trial for trial in self.trials if trial.result is not None]

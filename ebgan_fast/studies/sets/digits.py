@@ -15,6 +15,7 @@ from ...metrics.classifier import DigitClassifier, load_classifier
 from ...metrics.classifier_scores import score
 from ...models.families import AnyGenerator
 from ...training.sampling import sample_images
+from ..framework.checks import check_enough
 from ..framework.study import DigitOptions
 
 IMAGE_SIZE = 32  # pixels; the paper's grid search pads MNIST's 28 to 32
@@ -51,6 +52,17 @@ class Digits:
             DataError (a ValueError): there are no digits to read.
         """
         return cls(load_mnist(options.data), options.torch_device, size)
+
+    @classmethod
+    def with_batches(cls: type[_Self], options: DigitOptions, batch_size: int, size: int = IMAGE_SIZE) -> _Self:
+        """Read the digits that a command's options name, for training in batches of this size.
+
+        Raises:
+            ValueError: there are no digits to read, or fewer than a batch.
+        """
+        digits = cls.of(options, size)
+        check_enough("batch_size", batch_size, len(digits.mnist.train_images))
+        return digits
 
     def __getstate__(self) -> dict[str, Any]:
         # Send arrays, because tensors would go through shared memory. A container has 64 MiB of it, and these take 55.
